@@ -1,0 +1,78 @@
+"""The core's own parts, offered through the same hooks as everybody's."""
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from diffcore.components import Component, NoOptions, Settings
+from diffcore.hookspecs import hookimpl
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class CosineOptions(Settings):
+    log_snr_min: float = Field(-10.0, description="log-SNR at time 1, the noisy end.")
+    log_snr_max: float = Field(10.0, description="log-SNR at time 0, the clean end.")
+
+
+class LinearOptions(Settings):
+    beta_0: Positive = Field(0.1, description="beta at time 0.")
+    beta_1: Positive = Field(20.0, description="beta at time 1.")
+    epsilon: Positive = Field(1e-3, description="The smallest time that is used.")
+
+
+class GeometricOptions(Settings):
+    sigma_min: Positive = Field(0.005, description="Noise level at time 0.")
+    sigma_max: Positive = Field(150.0, description="Noise level at time 1.")
+
+
+class RectifiedOptions(Settings):
+    epsilon: Positive = Field(1e-3, description="Distance kept from both ends of time.")
+
+
+class AncestralOptions(Settings):
+    variance: float = Field(
+        0.0, ge=0, le=1, description="0: the posterior's variance; 1: beta, the upper bound; between: in log."
+    )
+
+
+class DdimOptions(Settings):
+    eta: float = Field(0.0, ge=0, le=1, description="0: deterministic; 1: as noisy as ancestral sampling.")
+
+
+def _lazy(module: str, name: str) -> Callable[..., Any]:
+    """A builder that imports `module` when it is called and passes the options on as keywords."""
+
+    def build(options: Settings) -> Any:
+        return getattr(import_module(module), name)(**options.model_dump())
+
+    return build
+
+
+def _schedule(name: str, summary: str, options: type[Settings], target: str) -> Component:
+    return Component(name, summary, _lazy("diffcore.schedules", target), options)
+
+
+def _solver(name: str, summary: str, target: str, options: type[Settings] = NoOptions) -> Component:
+    return Component(name, summary, _lazy("diffcore.solvers", target), options)
+
+
+@hookimpl
+def diffcore_schedules() -> Iterable[Component]:
+    return (
+        _schedule("cosine", "alpha = cos(pi t / 2): even progress for eye and loss", CosineOptions, "Cosine"),
+        _schedule("linear", "DDPM's linear betas in continuous time", LinearOptions, "LinearBeta"),
+        _schedule("geometric", "variance-exploding noise ladder", GeometricOptions, "Geometric"),
+        _schedule("rectified", "straight lines from data to noise", RectifiedOptions, "Rectified"),
+    )
+
+
+@hookimpl
+def diffcore_solvers() -> Iterable[Component]:
+    return (
+        _solver("dpmpp-2m", "second-order multistep, one evaluation a step", "dpmpp_2m"),
+        _solver("ddim", "first order, deterministic or (eta) with fresh noise", "ddim", DdimOptions),
+        _solver("ddpm", "ancestral sampling from the posterior", "ddpm", AncestralOptions),
+    )

@@ -1,0 +1,81 @@
+"""The command line: words on the screen. What happens is called from here and lives elsewhere.
+
+Nothing heavy is imported until a command needs it, so help and listings answer at once.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from diffcore.errors import UserError
+
+COMMANDS = {
+    "train": "train a model: diffcore train --modality NAME",
+    "sample": "draw samples from a run: diffcore sample RUN",
+    "evaluate": "figures of a run's samples: diffcore evaluate RUN",
+    "resume": "go on training a run: diffcore resume RUN",
+    "plugins": "what is installed, and what cannot be used and why",
+    "config": "what would run, as TOML: diffcore config RUN, or --modality NAME",
+}
+
+USAGE = (
+    "usage: diffcore COMMAND ...\n\n"
+    + "\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items())
+    + "\n\n  diffcore COMMAND --help   options of a command\n  diffcore --version\n"
+)
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0, 2 for a user's mistake, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(arguments)
+    except UserError as error:
+        print(f"diffcore: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in _SURROUNDINGS:
+            raise
+        where = f" {error.filename}" if error.filename else ""
+        print(f"diffcore: cannot write{where}: {error.strerror}. {_SURROUNDINGS[error.errno]}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("diffcore: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+_SURROUNDINGS = {
+    errno.ENOSPC: "Free some space; earlier checkpoints are whole, and diffcore resume RUN goes on from the last.",
+    errno.EDQUOT: "Free some space; earlier checkpoints are whole, and diffcore resume RUN goes on from the last.",
+    errno.EACCES: "Choose a folder that you may write to with --out.",
+    errno.EROFS: "Choose a folder that you may write to with --out.",
+    errno.ENOTDIR: "A part of that path is a file; choose another with --out.",
+}
+"""Failures of the machine that a user can mend, and how."""
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        from diffcore.registry import metadata_version
+
+        print(f"diffcore {metadata_version('diffcore')}")
+        return 0
+    name = arguments[0]
+    if name not in COMMANDS:
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, COMMANDS, 1)
+        hint = f"; perhaps you meant {close[0]}" if close else ""
+        raise UserError(f"unknown command {name!r}{hint}; there are: {', '.join(COMMANDS)}")
+    return import_module(f"diffcore.cli.{name}").main(arguments[1:])

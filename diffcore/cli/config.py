@@ -1,0 +1,26 @@
+"""`diffcore config`: what would run, or did run, as TOML."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import tomli_w
+
+from diffcore.cli.flags import run_settings
+from diffcore.config import RunSettings
+from diffcore.registry import installed
+from diffcore.runs import open_run
+
+
+def main(arguments: Sequence[str]) -> int:
+    if arguments and not arguments[0].startswith("-"):
+        _, description = open_run(Path(arguments[0]), installed())
+        settings = description.settings
+    else:
+        settings, _ = run_settings(arguments, installed(), "diffcore config")
+    print(as_toml(settings), end="")
+    return 0
+
+
+def as_toml(settings: RunSettings) -> str:
+    """Settings as TOML that `--config` reads back; what is None is left out."""
+    return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))

@@ -1,0 +1,42 @@
+"""`diffcore evaluate RUN`: figures of a run's samples."""
+
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+from pydantic import Field
+
+from diffcore.assembly import build_data
+from diffcore.cli.config import as_toml
+from diffcore.cli.sample import Drawing, drawing_options, recipe_for, trained
+from diffcore.evaluation import evaluate, judge_cache, write_figures, write_report
+from diffcore.progress import counter, say
+from diffcore.registry import installed
+from diffcore.runs import Run
+
+
+class Options(Drawing):
+    n: int = Field(500, ge=2, description="How many samples.")
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
+    """Print the figures as JSON."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    registry = installed()
+    options, solver = drawing_options(Options, arguments, registry, "diffcore evaluate", "Figures of a run's samples.")
+    settings, model = trained(options, registry)
+    recipe = recipe_for(options, solver, settings, registry)
+    data = build_data(settings, registry)
+    with counter("evaluating", options.n) as after_batch:
+        figures = evaluate(model, recipe, data, options.n, options.seed, judge_cache(), after_batch)
+    run = Run(options.run)
+    write_figures(run, figures)
+    write_report(run, model, recipe, options.seed, as_toml(settings))
+    if options.as_json:
+        print(json.dumps({figure.name: figure.value for figure in figures}, indent=2))
+    else:
+        for figure in figures:
+            print(f"{figure.name}: {figure.value:.4g}  ({figure.meaning})")
+    say(f"report: {run.report}")
+    return 0

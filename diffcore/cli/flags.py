@@ -1,0 +1,135 @@
+"""Flags: tyro reads them off the pydantic models; what it finds wrong becomes one line."""
+
+import argparse
+import contextlib
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import tyro
+
+from diffcore.config import CHOICES, RunSettings, compose, parts, read_toml
+from diffcore.errors import UserError
+from diffcore.registry import Registry
+
+Model = TypeVar("Model")
+
+
+def parse(model: type[Model], arguments: Sequence[str], prog: str, description: str, default: Any = None) -> Model:
+    """The options that `arguments` give, laid on `default`. Raises `UserError` in one line."""
+    keywords = {} if default is None else {"default": default}
+    captured = io.StringIO()
+    try:
+        with _wide() if not _asks_for_help(arguments) else contextlib.nullcontext():
+            with contextlib.redirect_stderr(captured):
+                return tyro.cli(model, args=list(arguments), prog=prog, description=description, **keywords)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise UserError(_one_line(captured.getvalue(), prog)) from None
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return "-h" in arguments or "--help" in arguments
+
+
+@contextlib.contextmanager
+def _wide() -> Iterator[None]:
+    """Let tyro write messages without wrapping them."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "1000"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+
+
+_FRAME = re.compile(r"^[│╭╰╮╯─\s]+|[│╭╰╮╯─\s]+$")
+_PYDANTIC = re.compile(r"^Error parsing (?P<where>\S+): \d+ validation errors? for \w+$")
+_DETAIL = re.compile(r"^(?P<message>.*?) \[type=.*?input_value=(?P<value>.*), input_type=")
+
+
+def _one_line(panel: str, prog: str) -> str:
+    """The content of tyro's panel as one line: what is wrong, where, and the flag that was perhaps meant."""
+    lines = [text for text in (_FRAME.sub("", line) for line in panel.splitlines()[1:]) if text]
+    if not lines:
+        return f"these options cannot be read; see {prog} --help"
+    first = lines[0]
+    if found := _PYDANTIC.match(first):
+        return _invalid_value(found["where"], lines[1:])
+    meant = [line.split()[0] for line in lines[1:] if line.startswith("--")]
+    hint = f"; perhaps you meant {meant[0]}" if meant and "nrecognized" in first else ""
+    return f"{first[0].lower()}{first[1:].rstrip('.')}{hint}; see {prog} --help"
+
+
+def _invalid_value(where: str, lines: Sequence[str]) -> str:
+    """pydantic's word on a value: lines of a key and, below it, the message."""
+    prefix = f"{where}." if where.islower() else ""
+    for key, text in zip(lines, lines[1:], strict=False):
+        if detail := _DETAIL.match(text):
+            message = detail["message"][0].lower() + detail["message"][1:]
+            return f"--{prefix}{key}: {message} (it is {detail['value']})"
+    return " ".join(lines)
+
+
+class _Selectors(argparse.ArgumentParser):
+    """The flags that decide which other flags there are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def run_settings(
+    arguments: Sequence[str], registry: Registry, prog: str
+) -> tuple[RunSettings, argparse.Namespace]:
+    """Settings of a new run: default < preset < file < flag; and the flags that are not part of them (`out`)."""
+    selectors = _Selectors(prog=prog, add_help=False, allow_abbrev=False)
+    for name in ("modality", "preset", "out", "config", *CHOICES):
+        selectors.add_argument(f"--{name}")
+    chosen, rest = selectors.parse_known_args(list(arguments))
+    file: Mapping[str, Any] = read_toml(Path(chosen.config)) if chosen.config else {}
+    origin = chosen.config or "the preset"
+    modality = chosen.modality or file.get("modality")
+    if modality is None:
+        if _asks_for_help(arguments):
+            print(_usage(registry, prog, None))
+            raise SystemExit(0)
+        names = ", ".join(registry.modalities) or "none is installed"
+        raise UserError(f"--modality is missing; installed: {names}")
+    named = {kind: name for kind in CHOICES if (name := getattr(chosen, kind)) is not None}
+    settings = compose(registry, str(modality), chosen.preset, file, named, origin)
+    settings = _one_limit(settings, rest)
+    return parse(type(settings), rest, prog, _usage(registry, prog, str(modality)), settings), chosen
+
+
+def _one_limit(settings: RunSettings, flags: Sequence[str]) -> RunSettings:
+    """`--train.steps` alone unsets the minutes that a preset or file gave, and the other way round."""
+    given = {name for name in ("steps", "minutes") if any(re.match(rf"--train\.{name}(=|$)", flag) for flag in flags)}
+    if len(given) != 1:
+        return settings
+    other = {"steps": "minutes", "minutes": "steps"}[given.pop()]
+    return settings.model_copy(update={"train": settings.train.model_copy(update={other: None})})
+
+
+def _usage(registry: Registry, prog: str, modality: str | None) -> str:
+    """The selectors in words, for --help."""
+    lines = [f"{prog} --modality NAME [--preset P] [--config FILE.toml] [--out DIR] [options]", ""]
+    lines.append(f"--modality {{{','.join(registry.modalities)}}}")
+    if modality is not None:
+        record = registry.modality(modality)
+        lines += [f"--preset {{{','.join(record.presets)}}}"]
+        lines += [
+            f"--{kind} {{{','.join(component.name for component in offered)}}}"
+            for kind, offered in parts(record, registry).items()
+        ]
+    else:
+        lines.append("Name a modality to see its options: " + prog + " --modality NAME --help")
+    return "\n".join(lines)
+
+

@@ -1,0 +1,95 @@
+"""`diffcore train` and, from a checkpoint on, what `diffcore resume` shares with it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffcore.assembly import build_data, build_model, device_for
+from diffcore.cli.config import as_toml
+from diffcore.cli.flags import run_settings
+from diffcore.config import RunSettings
+from diffcore.data import Data
+from diffcore.evaluation import evaluate, judge_cache, spread_conditions, write_figures, write_report
+from diffcore.generation import Recipe, generate
+from diffcore.progress import bar, counter, say
+from diffcore.registry import Registry, installed
+from diffcore.runs import Run, describe, new_folder
+from diffcore.training import Model, Outcome, Pulse, Watcher
+from diffcore.training import train as run_training
+
+
+def main(arguments: Sequence[str]) -> int:
+    registry = installed()
+    settings, chosen = run_settings(arguments, registry, "diffcore train")
+    device_for(settings.device)
+    data = build_data(settings, registry)
+    model = build_model(settings, data.facts, registry)
+    run = Run(new_folder(Path(chosen.out) if chosen.out else None, settings.modality, settings.preset))
+    describe(run, settings, data.facts.model_dump(mode="json"), registry)
+    for note in data.notes:
+        say(note)
+    return follow(run, settings, model, data, registry, None)
+
+
+def follow(
+    run: Run, settings: RunSettings, model: Model, data: Data, registry: Registry, checkpoint: Path | None
+) -> int:
+    """Train, then write samples, figures and the report; returns the exit status."""
+    from diffcore.cli import INTERRUPTED
+
+    size = sum(parameter.numel() for parameter in model.denoiser.parameters())
+    say(f"{run.path}: {len(data.examples)} examples, {size / 1e6:.2f} M parameters, on {model.device}")
+    recipe = recipe_of(settings, registry)
+    outcome = _train_with_bar(run, settings, model, data, recipe, checkpoint)
+    if outcome.interrupted:
+        say(f"stopped at step {outcome.progress.step}; go on with: diffcore resume {run.path}")
+        return INTERRUPTED
+    finish(run, settings, outcome.model, data, recipe)
+    return 0
+
+
+def _train_with_bar(
+    run: Run, settings: RunSettings, model: Model, data: Data, recipe: Recipe, checkpoint: Path | None
+) -> Outcome:
+    writer = model.modality.writer()
+    run.samples.mkdir(exist_ok=True)
+
+    def picture(averaged: Model, step: int) -> None:
+        samples = generate(averaged, recipe, spread_conditions(averaged, 50), 50, settings.seed)
+        path = run.samples / f"step-{step:08d}{writer.endings[0]}"
+        writer.together(averaged.codec.decode(samples), path, 10)
+
+    with bar("training") as report:
+
+        def pulse(pulse: Pulse) -> None:
+            report(
+                pulse.done, f"step {pulse.step}, loss {pulse.loss:.4f}, {pulse.examples_per_second:.0f} examples/s"
+            )
+
+        outcome = run_training(run, settings, model, data, Watcher(pulse, picture), checkpoint)
+        if not outcome.interrupted:
+            picture(outcome.model, outcome.progress.step)
+    return outcome
+
+
+def finish(run: Run, settings: RunSettings, model: Model, data: Data, recipe: Recipe) -> None:
+    """Figures, report, and where they are."""
+    count = settings.train.evaluate
+    if count and model.modality.judge is not None:
+        with counter("evaluating", count) as after_batch:
+            figures = evaluate(model, recipe, data, count, settings.seed, judge_cache(), after_batch)
+        write_figures(run, figures)
+        for figure in figures:
+            say(f"{figure.name}: {figure.value:.4g}  ({figure.meaning})")
+    write_report(run, model, recipe, settings.seed, as_toml(settings))
+    say(f"report: {run.report}")
+    say(f"more samples: diffcore sample {run.path}")
+
+
+def recipe_of(settings: RunSettings, registry: Registry) -> Recipe:
+    """How the run's own settings say samples are drawn."""
+    sampling = settings.sample
+    solver = registry.solver(sampling.solver)
+    return Recipe(
+        solver.build(solver.options()), sampling.steps, sampling.grid, sampling.guidance, sampling.batch_size
+    )
+

@@ -1,0 +1,87 @@
+"""The records with which plugins (and the core itself) offer their parts.
+
+Importing this module is cheap: no torch, nothing heavy. A record names a part, says in a sentence what it
+is, declares its options as a pydantic model and holds a builder; whatever is heavy is imported inside the
+builder, when the part is used.
+"""
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+API_VERSION = 1
+"""The version of these records. A modality made for another version is listed, not loaded."""
+
+
+class Settings(BaseModel):
+    """Base of every options model: unknown keys are errors, values are checked, instances are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class NoOptions(Settings):
+    """Options of a part that has none."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A named part with options.
+
+    `build(options, *context)` makes the part; what the context is depends on the kind:
+
+    | kind | build | returns |
+    |---|---|---|
+    | schedule | `(options)` | `diffcore.schedules.Schedule` |
+    | solver | `(options)` | `diffcore.solvers.Step` |
+    | data set | `(options)` | `diffcore.data.Data` |
+    | denoiser | `(options, spec)` | the backbone, an `nn.Module` |
+    """
+
+    name: str
+    summary: str
+    build: Callable[..., Any]
+    options: type[Settings] = NoOptions
+    requires: tuple[str, ...] = ()
+
+    def missing(self) -> list[str]:
+        """The modules in `requires` that this Python cannot find."""
+        return [name for name in self.requires if importlib.util.find_spec(name) is None]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named starting point: a summary and the values that differ from the defaults, nested as in TOML."""
+
+    summary: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Modality:
+    """A kind of data: its data sets, codec, denoisers, presets, files and figures.
+
+    `codec(facts)` makes a `diffcore.data.Codec` out of what a data set says of itself, so that samples can be
+    decoded without the data. The first data set and denoiser are the defaults; the preset `default` must exist.
+
+    `writer()` makes a `diffcore.output.Writer`: samples to files. `judge(codec, data, cache)` makes a
+    `diffcore.output.Judge`: samples to figures, or None where the data allows none.
+    """
+
+    name: str
+    summary: str
+    datasets: tuple[Component, ...]
+    denoisers: tuple[Component, ...]
+    presets: Mapping[str, Preset]
+    facts: type[Settings]
+    codec: Callable[[Any], Any]
+    writer: Callable[[], Any]
+    judge: Callable[..., Any] | None = None
+    requires: tuple[str, ...] = ()
+    api_version: int = API_VERSION
+
+    def missing(self) -> list[str]:
+        """The modules in `requires` that this Python cannot find."""
+        return [name for name in self.requires if importlib.util.find_spec(name) is None]

@@ -1,0 +1,192 @@
+"""The configuration of a run: default < preset < file < flag, typed by the chosen components alone."""
+
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import Field, ValidationError, create_model
+
+from diffcore.components import Component, Modality, Settings
+from diffcore.errors import UserError
+from diffcore.registry import Registry, choose
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class TrainSettings(Settings):
+    """How long and how to train."""
+
+    steps: int | None = Field(None, ge=1, description="Stop after so many steps.")
+    minutes: float | None = Field(None, gt=0, description="Stop after so many minutes of training.")
+    batch_size: int = Field(128, ge=1, description="Examples a step.")
+    learning_rate: float = Field(2e-3, gt=0, description="Adam's step size after the warm-up.")
+    warmup_steps: int = Field(100, ge=0, description="Steps over which the learning rate rises from zero.")
+    decay_after: int = Field(
+        2000, ge=1, description="From this step on the learning rate falls with the square root of the step."
+    )
+    gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    weighting: Literal["eps", "x0", "v", "min-snr"] = Field("eps", description="Weighting of the loss over noise.")
+    condition_dropout: float = Field(0.1, ge=0, le=1, description="How often each condition is left out.")
+    ema_width: float = Field(0.1, gt=0, lt=0.28, description="Relative width of the weights' moving average.")
+    log_every: int = Field(50, ge=1, description="Steps between lines of metrics.jsonl.")
+    sample_every: int = Field(1000, ge=1, description="Steps between pictures of samples.")
+    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
+    evaluate: int = Field(500, ge=0, description="Samples that the figures at the end are computed from; 0: none.")
+
+
+class SampleSettings(Settings):
+    """How samples are drawn unless asked otherwise."""
+
+    solver: str = Field("dpmpp-2m", description="The method.")
+    steps: int = Field(20, ge=1, description="Steps from noise to data.")
+    grid: Literal["karras", "time", "log-snr"] = Field("karras", description="How the steps are spaced.")
+    guidance: float = Field(1.0, description="Weight of classifier-free guidance; 1 is the plain conditional model.")
+    batch_size: int = Field(250, ge=1, description="Samples that go through the network at once.")
+
+
+class RunSettings(Settings):
+    """Everything that decides what a run does. `data`, `denoiser` and `schedule` are added by `model_for`."""
+
+    modality: Annotated[str, tyro.conf.Suppress]
+    preset: Annotated[str, tyro.conf.Suppress] = "default"
+    seed: int = Field(0, ge=0, description="Decides initial weights, order of the data and noise.")
+    device: Device = Field("auto", description="auto takes a GPU where there is one.")
+    parameterisation: Literal["eps", "x0", "v"] = Field("v", description="What the network's output means.")
+    train: TrainSettings = TrainSettings()
+    sample: SampleSettings = SampleSettings()
+
+
+CHOICES = ("data", "denoiser", "schedule")
+"""The parts of a run that are chosen by name, each with options of its own."""
+
+
+@cache
+def _named(component: Component) -> type[Settings]:
+    """The options of a component together with its fixed name."""
+    name = component.name
+    return create_model(
+        component.options.__name__,
+        __base__=component.options,
+        __doc__=f"{name}: {component.summary}.",
+        name=(Annotated[Literal[name], tyro.conf.Suppress], name),  # type: ignore[valid-type]
+    )
+
+
+def parts(modality: Modality, registry: Registry) -> dict[str, tuple[Component, ...]]:
+    """What can be chosen for each of `CHOICES`, the default first."""
+    return {
+        "data": modality.datasets,
+        "denoiser": modality.denoisers,
+        "schedule": tuple(provided.record for provided in registry.schedules.values()),
+    }
+
+
+def model_for(modality: Modality, chosen: Mapping[str, str], registry: Registry) -> type[RunSettings]:
+    """The model of a run with these components: only their options exist in it."""
+    fields: dict[str, Any] = {}
+    for kind, offered in parts(modality, registry).items():
+        component = choose(offered, chosen.get(kind, offered[0].name), "data set" if kind == "data" else kind)
+        options = _named(component)
+        fields[kind] = (options, options())
+    return create_model("Run", __base__=RunSettings, **fields)
+
+
+def compose(
+    registry: Registry,
+    modality_name: str,
+    preset: str | None = None,
+    file: Mapping[str, Any] | None = None,
+    chosen: Mapping[str, str] | None = None,
+    origin: str = "the configuration",
+) -> RunSettings:
+    """Default < preset < file; `chosen` names components and comes from flags. Flags' values come later.
+
+    Without a preset, the one that is called like the chosen data set is taken where there is one, else `default`.
+    """
+    modality = registry.modality(modality_name)
+    file = dict(file or {})
+    wanted = (chosen or {}).get("data") or _name_in([file], "data")
+    preset = preset or file.get("preset") or (wanted if wanted in modality.presets else "default")
+    if preset not in modality.presets:
+        raise UserError(f"unknown preset {preset!r} for {modality.name}; there are: {', '.join(modality.presets)}")
+    layers: list[Mapping[str, Any]] = [modality.presets[preset].values, file]
+    names = {kind: _name_in(layers, kind) for kind in CHOICES} | dict(chosen or {})
+    names = {kind: name for kind, name in names.items() if name is not None}
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values = merge(values, _only_for(layer, names, registry, modality))
+    for kind, name in names.items():
+        values[kind] = {**values.get(kind, {}), "name": name}
+    values |= {"modality": modality.name, "preset": preset}
+    return validate(model_for(modality, names, registry), values, origin)
+
+
+def _name_in(layers: list[Mapping[str, Any]], kind: str) -> str | None:
+    for layer in reversed(layers):
+        part = layer.get(kind)
+        if isinstance(part, Mapping) and "name" in part:
+            return str(part["name"])
+    return None
+
+
+def _only_for(
+    layer: Mapping[str, Any], names: Mapping[str, str], registry: Registry, modality: Modality
+) -> dict[str, Any]:
+    """`layer` without the options of components that a later layer replaced."""
+    kept = dict(layer)
+    for kind, offered in parts(modality, registry).items():
+        part = layer.get(kind)
+        if isinstance(part, Mapping):
+            meant = part.get("name", offered[0].name if kind != "data" else names.get(kind, offered[0].name))
+            if meant != names.get(kind, offered[0].name):
+                kept.pop(kind)
+    return kept
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, nested. `steps` and `minutes` are alternatives: setting one unsets the other."""
+    merged = dict(base)
+    if ("steps" in over) != ("minutes" in over):
+        merged.pop("steps", None)
+        merged.pop("minutes", None)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def validate(model: type[Settings], values: Mapping[str, Any], origin: str) -> Any:
+    """`model` filled with `values`, or a `UserError` that names the first wrong key and its file."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{origin}: {explain(error)}") from None
+
+
+def explain(error: ValidationError) -> str:
+    """What pydantic found wrong, in a line: each key with what it should be and what it is."""
+    lines = []
+    for detail in error.errors():
+        key = ".".join(str(part) for part in detail["loc"])
+        if detail["type"] == "extra_forbidden":
+            lines.append(f"{key} is not an option here")
+        elif detail["type"] == "missing":
+            lines.append(f"{key} is missing")
+        else:
+            message = detail["msg"][0].lower() + detail["msg"][1:]
+            lines.append(f"{key}: {message} (it is {detail['input']!r})")
+    return "; ".join(lines)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file, or a `UserError` with the place of its mistake."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no configuration file {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UserError(f"{path} cannot be read as TOML: {error}") from None

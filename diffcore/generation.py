@@ -1,0 +1,84 @@
+"""Samples from a trained model: solver, grid and guidance put together."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from diffcore.assembly import Model
+from diffcore.conditions import Conditions
+from diffcore.denoiser import Prediction
+from diffcore.grids import Grid, grid
+from diffcore.guidance import classifier_free
+from diffcore.sampling import Moment, in_batches, levels_of, sample
+from diffcore.solvers import Step
+from diffcore.state import State, concatenate
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to draw: a solver's step, the number of steps and their grid, and the weight of guidance."""
+
+    step: Step
+    steps: int = 20
+    grid: Grid = "karras"
+    guidance: float = 1.0
+    batch_size: int = 250
+
+
+def generate(
+    model: Model,
+    recipe: Recipe,
+    conditions: Conditions,
+    n: int,
+    seed: int = 0,
+    after_batch: Callable[[int], None] = lambda count: None,
+    watch: Callable[[Moment], None] | None = None,
+) -> State:
+    """Draw `n` states; `conditions` holds a value for each. Sample i depends on `seed` and i alone."""
+    denoise = classifier_free(model.denoiser, model.codec.conditions, recipe.guidance)
+    levels = levels_of(model.schedule, grid(recipe.grid, model.schedule, recipe.steps))
+    drawn = []
+    model.denoiser.eval()
+    for indices in in_batches(range(n), recipe.batch_size):
+        states = sample(
+            denoise,
+            model.codec.space,
+            recipe.step,
+            levels,
+            indices=indices,
+            seed=seed,
+            conditions={name: value[list(indices)].to(model.device) for name, value in conditions.items()},
+            device=model.device,
+            watch=watch,
+        )
+        drawn.append(states.cpu())
+        after_batch(len(indices))
+    return concatenate(drawn)
+
+
+@dataclass
+class Trace:
+    """Collects what a denoiser says on the way from noise to data: the states and its guesses at x0."""
+
+    states: list[State] = field(default_factory=list)
+    guesses: list[State] = field(default_factory=list)
+
+    def __call__(self, moment: Moment) -> None:
+        prediction: Prediction = moment.prediction
+        self.states.append(1 / prediction.level.total * moment.x)
+        self.guesses.append(prediction.x0)
+
+
+def strip(model: Model, recipe: Recipe, conditions: Conditions, n: int, moments: int, seed: int = 0) -> State:
+    """`moments` states of each of `n` trajectories from noise to data, and the result: `[n * (moments + 1)]`.
+
+    States are scaled to unit variance. Sample by sample, so a page with `moments + 1` columns shows a
+    trajectory a row.
+    """
+    trace = Trace()
+    final = generate(model, recipe, conditions, n, seed, watch=trace)
+    count = len(trace.states)
+    shown = [trace.states[round(i * (count - 1) / max(moments - 1, 1))].cpu() for i in range(moments)]
+    rows = [torch.stack([state[i] for state in [*shown, final]]) for i in range(n)]
+    return concatenate(rows)  # type: ignore[arg-type]

@@ -1,0 +1,49 @@
+"""Time grids: the log-SNRs at which the network is evaluated, from the noisiest to the cleanest.
+
+Each grid is a float64 tensor `[n]`, increasing. Sampling ends with one more step, from the last of them to
+sigma = 0, so n steps are n levels.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from diffcore.schedules import Schedule
+
+Grid = Literal["time", "log-snr", "karras"]
+
+GRIDS: tuple[str, ...] = ("karras", "time", "log-snr")
+
+
+def uniform_in_time(schedule: Schedule, n: int) -> Tensor:
+    """Evenly spaced in the schedule's time, from 1 to 0."""
+    return schedule.log_snr(torch.linspace(1, 0, n, dtype=torch.float64))
+
+
+def uniform_in_log_snr(schedule: Schedule, n: int) -> Tensor:
+    """Evenly spaced in log-SNR between the schedule's ends. Lu et al. 2022 (DPM-Solver), section 3.4."""
+    low, high = _ends(schedule)
+    return torch.linspace(low, high, n, dtype=torch.float64)
+
+
+def karras(schedule: Schedule, n: int, rho: float = 7.0) -> Tensor:
+    """s_i = (s_max^(1/rho) + i / (n - 1) (s_min^(1/rho) - s_max^(1/rho)))^rho for s = sigma / alpha.
+
+    Karras et al. 2022, eq. 5, between the schedule's ends.
+    """
+    low, high = _ends(schedule)
+    first, last = (torch.exp(torch.tensor(-end / (2 * rho), dtype=torch.float64)) for end in (low, high))
+    root = first + torch.linspace(0, 1, n, dtype=torch.float64) * (last - first)
+    return -2 * rho * torch.log(root)
+
+
+def _ends(schedule: Schedule) -> tuple[float, float]:
+    low, high = schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def grid(name: Grid, schedule: Schedule, n: int) -> Tensor:
+    """The grid of that name."""
+    make = {"time": uniform_in_time, "log-snr": uniform_in_log_snr, "karras": karras}[name]
+    return make(schedule, n)

@@ -1,0 +1,46 @@
+"""The denoising objective and its weightings.
+
+Every weighting is a function of the log-SNR that multiplies the squared error of x0. Errors of the other views
+are multiples of it (eps: e^lambda, v: e^lambda + 1), so each objective is defined once, here.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from diffcore.denoiser import Prediction
+from diffcore.spaces import Mask, Space
+from diffcore.state import State, fields
+
+Weighting = Literal["eps", "x0", "v", "min-snr"]
+
+WEIGHTINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "eps": torch.exp,
+    "x0": torch.ones_like,
+    "v": lambda log_snr: log_snr.exp() + 1,
+    "min-snr": lambda log_snr: log_snr.exp().clamp(max=5.0),
+}
+"""w(lambda) of w(lambda) |x0_hat - x0|^2.
+
+* `eps`: e^lambda, the simple objective |eps_hat - eps|^2 of Ho et al. 2020, eq. 14.
+* `x0`: 1.
+* `v`: e^lambda + 1, the error of v (Salimans & Ho 2022, section 4, "SNR + 1").
+* `min-snr`: min(e^lambda, 5), Hang et al. 2023, eq. 8, whatever the network predicts.
+"""
+
+
+def denoising_loss(
+    prediction: Prediction, x0: State, noise: State, space: Space, weighting: Weighting = "eps", mask: Mask = None
+) -> Tensor:
+    """w(lambda) |x0_hat - x0|^2 per degree of freedom, `[B]`.
+
+    Computed from the error of v, which stays of order one at both ends: with a variance-preserving level,
+    |x0_hat - x0|^2 = sigma^2 |v_hat - v|^2, so the factor is w(lambda) sigmoid(-lambda).
+    """
+    error = prediction.v - Prediction(x0, noise, prediction.level).v
+    squared = torch.stack([field.square().flatten(1).sum(1) for field in fields(error).values()]).sum(0)
+    log_snr = torch.as_tensor(prediction.level.log_snr, dtype=torch.float64, device=squared.device)
+    weight = WEIGHTINGS[weighting](log_snr) * torch.sigmoid(-log_snr)
+    return weight.to(squared.dtype) * squared / space.degrees_of_freedom(x0, mask)

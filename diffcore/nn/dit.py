@@ -1,0 +1,84 @@
+"""The diffusion transformer on a grid of patches."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffcore.nn.blocks import fold, unfold, zeroed
+from diffcore.spaces import Mask
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention of tokens `[B, N, width]`; absent tokens (mask False) are not attended to."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.inputs = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, mask: Mask = None) -> Tensor:
+        batch, tokens, width = x.shape
+        q, k, v = self.inputs(x).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        allowed = None if mask is None else mask[:, None, None, :]
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        return self.output(mixed.transpose(1, 2).reshape(batch, tokens, width))
+
+
+class TransformerBlock(nn.Module):
+    """Attention and MLP, each shifted, scaled and gated by the conditioning (adaLN-Zero).
+
+    x <- x + g1 Attention(LN(x) (1 + s1) + b1); x <- x + g2 MLP(LN(x) (1 + s2) + b2), with g, s, b linear in c
+    and zero at first. Peebles & Xie 2023, section 3.2.
+    """
+
+    def __init__(self, width: int, heads: int, conditioning: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.modulation = zeroed(nn.Linear(conditioning, 6 * width))
+        self.attention = Attention(width, heads)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(conditioning)[:, None].chunk(6, dim=-1)
+        x = x + gate1 * self.attention(modulated(x, shift1, scale1), mask)
+        return x + gate2 * self.mlp(modulated(x, shift2, scale2))
+
+
+def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LN(x) (1 + scale) + shift over the last axis."""
+    return functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+
+
+class DiT(nn.Module):
+    """A transformer over patches of a grid `[B, channels, height, width]`, with learned positions."""
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        patch: int = 4,
+        width: int = 192,
+        depth: int = 6,
+        heads: int = 6,
+        mlp_ratio: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.patch = patch
+        tokens = (size[0] // patch) * (size[1] // patch)
+        self.embed = nn.Linear(channels * patch**2, width)
+        self.positions = nn.Parameter(0.02 * torch.randn(tokens, width))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, width, mlp_ratio) for _ in range(depth))
+        self.modulation = zeroed(nn.Linear(width, 2 * width))
+        self.output = zeroed(nn.Linear(width, channels * patch**2))
+
+    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor:
+        """`x` `[B, C, H, W]`, `conditioning` `[B, width]`; returns the shape of `x`. There is nothing to mask."""
+        folded = fold(x, self.patch)
+        tokens = self.embed(folded.flatten(2).transpose(1, 2)) + self.positions
+        for block in self.blocks:
+            tokens = block(tokens, conditioning)
+        shift, scale = self.modulation(conditioning)[:, None].chunk(2, dim=-1)
+        patches = self.output(modulated(tokens, shift, scale)).transpose(1, 2)
+        return unfold(patches.reshape(len(x), -1, *folded.shape[2:]), self.patch)

@@ -1,0 +1,114 @@
+"""A U-Net on a folded grid."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffcore.nn.blocks import fold, unfold, zeroed
+from diffcore.spaces import Mask
+
+GROUPS = 8
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(SiLU(norm(conv(SiLU(norm(x)))) (1 + s) + b)), with s, b linear in the conditioning.
+
+    Ho et al. 2020, appendix B, with the scale and shift of Nichol & Dhariwal 2021, section 3.4. The last
+    convolution is zero at first.
+    """
+
+    def __init__(self, inputs: int, outputs: int, conditioning: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.first_norm = nn.GroupNorm(GROUPS, inputs)
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.modulation = nn.Linear(conditioning, 2 * outputs)
+        self.second_norm = nn.GroupNorm(GROUPS, outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.second = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
+        """`x` `[B, inputs, H, W]` to `[B, outputs, H, W]`."""
+        h = self.first(functional.silu(self.first_norm(x)))
+        scale, shift = self.modulation(conditioning)[:, :, None, None].chunk(2, dim=1)
+        h = functional.silu(self.second_norm(h) * (1 + scale) + shift)
+        return self.shortcut(x) + self.second(self.dropout(h))
+
+
+class GridAttention(nn.Module):
+    """x + attention over all places of the grid, in heads of 32 channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.heads = max(channels // 32, 1)
+        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.inputs = nn.Conv2d(channels, 3 * channels, 1)
+        self.output = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` `[B, C, H, W]` to the same shape."""
+        q, k, v = self.inputs(self.norm(x)).reshape(len(x), 3, self.heads, -1, x.shape[2] * x.shape[3]).unbind(1)
+        mixed = functional.scaled_dot_product_attention(*(part.transpose(2, 3) for part in (q, k, v)))
+        return x + self.output(mixed.transpose(2, 3).reshape(x.shape))
+
+
+class UNet(nn.Module):
+    """Residual blocks down to a coarse grid and up again, with a skip at each level.
+
+    The image is first folded, patch by patch, into channels: a grid of 8x8 costs a sixteenth of one of 32x32, and
+    most of what the network must know of an image is not in single pixels. Each level halves the grid.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 64,
+        multipliers: tuple[int, ...] = (1, 2),
+        blocks: int = 1,
+        patch: int = 4,
+        attention: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.width = 2 * width
+        self.patch = patch
+        sizes = [width * multiplier for multiplier in multipliers]
+
+        def level(inputs: int, outputs: int) -> nn.ModuleList:
+            first = ResidualBlock(inputs, outputs, self.width, dropout)
+            rest = (ResidualBlock(outputs, outputs, self.width, dropout) for _ in range(blocks - 1))
+            return nn.ModuleList([first, *rest])
+
+        self.input = nn.Conv2d(channels * patch**2, sizes[0], 3, padding=1)
+        self.down = nn.ModuleList(level(size, size) for size in sizes)
+        self.coarser = nn.ModuleList(
+            nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in zip(sizes, sizes[1:], strict=False)
+        )
+        self.middle = level(sizes[-1], sizes[-1])
+        self.attention = GridAttention(sizes[-1]) if attention else nn.Identity()
+        self.finer = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in zip(sizes, sizes[1:], strict=False))
+        self.up = nn.ModuleList(level(2 * size, size) for size in sizes[:-1])
+        self.norm = nn.GroupNorm(GROUPS, sizes[0])
+        self.output = zeroed(nn.Conv2d(sizes[0], channels * patch**2, 3, padding=1))
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor:
+        """`x` `[B, C, H, W]`, `conditioning` `[B, width]`; returns the shape of `x`. There is nothing to mask."""
+        h = self.input(fold(x, self.patch).contiguous(memory_format=torch.channels_last))
+        skips = []
+        for number, blocks in enumerate(self.down):
+            if number:
+                skips.append(h)
+                h = self.coarser[number - 1](h)
+            h = _through(blocks, h, conditioning)
+        h = self.attention(_through(self.middle, h, conditioning))
+        for finer, blocks in zip(reversed(self.finer), reversed(self.up), strict=True):
+            h = functional.interpolate(finer(h), scale_factor=2.0)
+            h = _through(blocks, torch.cat([h, skips.pop()], dim=1), conditioning)
+        return unfold(self.output(functional.silu(self.norm(h))), self.patch)
+
+
+def _through(blocks: nn.Module, x: Tensor, conditioning: Tensor) -> Tensor:
+    for block in blocks:  # type: ignore[attr-defined]
+        x = block(x, conditioning)
+    return x

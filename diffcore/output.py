@@ -1,0 +1,40 @@
+"""What a modality does with samples: files, pictures for people, and figures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from diffcore.conditions import Conditions
+
+
+class Writer(Protocol):
+    """Samples to files."""
+
+    endings: tuple[str, ...]
+    """Endings of files that hold all samples at once, the first being the overview's."""
+
+    def each(self, samples: Any, folder: Path, names: Sequence[str]) -> list[Path]:
+        """Write every sample to a file of its own, `folder/name` plus the modality's ending."""
+
+    def together(self, samples: Any, path: Path, columns: int) -> None:
+        """Write all samples into one file, in a form that the ending of `path` names."""
+
+    def html(self, samples: Any, columns: int) -> str:
+        """An HTML fragment that shows the samples in rows of `columns`, and needs no network."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that says how good samples are, what it means, and what one should compare it with."""
+
+    name: str
+    value: float
+    meaning: str
+
+
+class Judge(Protocol):
+    """Samples to figures."""
+
+    def __call__(self, samples: Any, conditions: Conditions) -> list[Figure]:
+        """Figures of `samples`, which were asked to be `conditions`."""

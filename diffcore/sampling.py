@@ -1,0 +1,78 @@
+"""Sampling: the one loop that every solver, guidance and modality shares."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from diffcore.conditions import Conditions
+from diffcore.denoiser import Denoise, Prediction
+from diffcore.levels import CLEAN, Level
+from diffcore.noise import SampleNoise
+from diffcore.schedules import Schedule
+from diffcore.solvers.step import Move, Step
+from diffcore.spaces import Mask, Space
+from diffcore.state import State
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A step of a running trajectory: the state before it, its level, and what the denoiser said there."""
+
+    x: State
+    prediction: Prediction
+
+
+def levels_of(schedule: Schedule, log_snrs: Tensor) -> list[Level]:
+    """The schedule's levels at `log_snrs` `[n]`, as floats, and the clean end. `[n + 1]` levels."""
+    alphas, sigmas = schedule.level(log_snrs.double())
+    return [Level(a, s) for a, s in zip(alphas.tolist(), sigmas.tolist(), strict=True)] + [CLEAN]  # type: ignore[union-attr]
+
+
+def prior(space: Space, noise: SampleNoise, batch: int, level: Level, device: torch.device | str, mask: Mask) -> State:
+    """Where trajectories start: noise of the space times the true sigma of the first level."""
+    normal = noise.normal(space.empty(batch).to(device))
+    return level.sigma * space.noise(normal, mask)
+
+
+@torch.no_grad()
+def sample(
+    denoise: Denoise,
+    space: Space,
+    step: Step,
+    levels: Sequence[Level],
+    *,
+    indices: Sequence[int],
+    seed: int = 0,
+    conditions: Conditions | None = None,
+    mask: Mask = None,
+    device: torch.device | str = "cpu",
+    watch: Callable[[Moment], None] | None = None,
+) -> State:
+    """Draw the samples `indices` of `seed`: a batch of states.
+
+    Follows `levels` (from `levels_of`) with `step`. `conditions` hold one value a sample; `mask` `[B, N]`.
+    `watch` sees every evaluation of the denoiser.
+    """
+    noise = SampleNoise(seed, indices)
+
+    def evaluate(x: State, level: Level) -> Prediction:
+        prediction = denoise(x, level, conditions, mask)
+        if watch is not None:
+            watch(Moment(x, prediction))
+        return prediction
+
+    x = prior(space, noise, len(indices), levels[0], device, mask)
+    fresh = lambda: space.noise(noise.normal(x), mask)  # noqa: E731
+    move = Move(levels[0], levels[0], fresh)
+    for now, then in pairwise(levels):
+        move = replace(move, now=now, then=then)
+        x = step(evaluate, x, move)
+    return x
+
+
+def in_batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    """`indices` in runs of at most `size`."""
+    return (indices[start : start + size] for start in range(0, len(indices), size))

@@ -1,0 +1,32 @@
+"""What a solver is: a function that moves a state from one level to the next."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from diffcore.denoiser import Prediction
+from diffcore.levels import Level
+from diffcore.state import State
+
+Evaluate = Callable[[State, Level], Prediction]
+"""A denoiser with its guidance, conditions and mask already given."""
+
+
+@dataclass(frozen=True)
+class Move:
+    """One step of a trajectory.
+
+    `noise()` draws fresh noise of the state's space. `past` holds what multistep methods remember of this
+    trajectory, oldest first; it belongs to the sampling call, never to the solver.
+    """
+
+    now: Level
+    then: Level
+    noise: Callable[[], State]
+    past: list[Prediction] = field(default_factory=list)
+
+
+class Step(Protocol):
+    """x at `move.now` to x at `move.then`; may evaluate the denoiser more than once."""
+
+    def __call__(self, evaluate: Evaluate, x: State, move: Move) -> State: ...

@@ -1,0 +1,45 @@
+"""States: what is diffused.
+
+A batch of states is one `torch.Tensor` `[B, ...]` or a `tensordict.TensorDict` of named tensors, batch
+first. Everything in the core is written with the arithmetic that both have (`a * x + b * y`); the few
+operations where they differ stand here.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+State: TypeAlias = Tensor | TensorDict
+
+
+def per_sample(weight: Tensor | float, like: State) -> Tensor | float:
+    """`weight` `[B]` in a form that multiplies each sample of `like` by its own value.
+
+    A float is returned as it is. A tensor gets trailing axes of size one; a TensorDict broadcasts `[B]`
+    over its fields by itself.
+    """
+    if not isinstance(weight, Tensor) or weight.ndim == 0 or not isinstance(like, Tensor):
+        return weight
+    return weight.reshape(-1, *[1] * (like.ndim - 1)).to(like.dtype)
+
+
+def fields(state: State) -> dict[str, Tensor]:
+    """The named tensors of a state; a single tensor is the field `""`."""
+    return {"": state} if isinstance(state, Tensor) else dict(state.items())
+
+
+def map_fields(function: Callable[..., Tensor], *states: State) -> State:
+    """Apply `function` to matching fields of `states` and return a state of the same structure."""
+    first = states[0]
+    if isinstance(first, Tensor):
+        return function(*states)
+    mapped = {name: function(*(state[name] for state in states)) for name in first.keys()}  # type: ignore[index]
+    return TensorDict(mapped, batch_size=first.batch_size)
+
+
+def concatenate(states: list[State]) -> State:
+    """Join states along the batch axis."""
+    return torch.cat(states)  # type: ignore[arg-type]

@@ -1,0 +1,276 @@
+"""The training loop.
+
+Everything random in step k is drawn from generators seeded with (seed, k), and the order of the data from
+(seed, epoch). A run that was stopped and resumed therefore does what an unbroken one does: on the CPU, bit for
+bit.
+"""
+
+import copy
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor, nn
+
+from diffcore import ema
+from diffcore.assembly import Model, load_weights
+from diffcore.checkpoints import EMA, MODEL, TRAINING, Progress, read_progress, read_tensors, write_checkpoint
+from diffcore.conditions import drop
+from diffcore.config import RunSettings, TrainSettings
+from diffcore.data import Data
+from diffcore.errors import UserError
+from diffcore.losses import denoising_loss
+from diffcore.noise import generator_for, seed_of
+from diffcore.process import perturb
+from diffcore.runs import Run, append_metrics, trim_metrics
+from diffcore.state import map_fields
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """What the loop tells whoever watches it, after every step."""
+
+    step: int
+    done: float
+    """Share of the training that is behind, 0 to 1."""
+    seconds: float
+    loss: float
+    """Mean of the latest steps, per degree of freedom."""
+    examples_per_second: float
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """What happens beside training: `pulse` after every step, `sample` with the averaged model every so often."""
+
+    pulse: Callable[[Pulse], None] = lambda pulse: None
+    sample: Callable[[Model, int], None] = lambda model, step: None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How training ended."""
+
+    progress: Progress
+    interrupted: bool
+    model: Model
+    """The model with averaged weights."""
+
+
+def train(
+    run: Run,
+    settings: RunSettings,
+    model: Model,
+    data: Data,
+    watcher: Watcher,
+    checkpoint: Path | None = None,
+) -> Outcome:
+    """Train `model` on `data` until the settings' steps or minutes are over, or an interrupt asks to stop.
+
+    With `checkpoint`, go on from there. The end is always a checkpoint. Raises `UserError` where the loss stops
+    being a number; the checkpoints before that stay.
+    """
+    options = settings.train
+    denoiser = model.denoiser
+    parameters = dict(denoiser.named_parameters())
+    optimizer = torch.optim.Adam(
+        parameters.values(), lr=options.learning_rate, betas=(0.9, 0.99), fused=model.device.type in ("cpu", "cuda")
+    )
+    averaged = replace(model, denoiser=copy.deepcopy(denoiser).requires_grad_(False))
+    progress = Progress()
+    if checkpoint is not None:
+        progress = read_progress(checkpoint)
+        load_weights(model, checkpoint, MODEL)
+        load_weights(averaged, checkpoint, EMA)
+        _restore(optimizer, parameters, read_tensors(checkpoint, TRAINING), checkpoint)
+    trim_metrics(run, progress.step)
+
+    def save(at: Progress) -> None:
+        files = {
+            MODEL: denoiser.state_dict(),
+            EMA: averaged.denoiser.state_dict(),
+            TRAINING: _optimizer_tensors(optimizer, parameters),
+        }
+        write_checkpoint(run, at, files, options.keep_checkpoints)
+
+    average = list(averaged.denoiser.parameters())
+    weights = list(parameters.values())
+    started, before = time.perf_counter(), progress.seconds
+    first, losses = progress.step, _Recent(options.log_every)
+    saved = progress.step if checkpoint is not None else -1
+    denoiser.train()
+    with _stop_requests() as stop_requested:
+        while not stop_requested() and _share_done(options, progress) < 1:
+            step = progress.step
+            optimizer.param_groups[0]["lr"] = learning_rate(options, step)
+            loss = step_loss(model, settings, data, step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(weights, options.gradient_clip, foreach=True)
+            optimizer.step()
+            ema.update(average, weights, ema.power_decay(step + 1, options.ema_width))
+            losses.add(loss.detach())
+            progress = Progress(step + 1, before + time.perf_counter() - started)
+
+            if progress.step % options.log_every == 0:
+                mean = losses.mean()
+                if not math.isfinite(mean):
+                    raise UserError(
+                        f"the loss is {mean} at step {progress.step}; "
+                        f"lower --train.learning_rate (it is {options.learning_rate:g}). "
+                        f"Checkpoints before that are in {run.checkpoints}"
+                    )
+                rate = (progress.step - first) * options.batch_size / (progress.seconds - before)
+                share = _share_done(options, progress)
+                watcher.pulse(Pulse(progress.step, share, progress.seconds, mean, rate))
+                append_metrics(run, [_row(options, progress, mean, rate)])
+            if progress.step % options.checkpoint_every == 0:
+                save(progress)
+                saved = progress.step
+            if progress.step % options.sample_every == 0:
+                watcher.sample(averaged, progress.step)
+            # Pictures and checkpoints are not training time.
+            started = time.perf_counter() - (progress.seconds - before) if _paused(progress, options) else started
+        interrupted = stop_requested()
+        if saved != progress.step:
+            save(progress)
+    averaged.denoiser.eval()
+    return Outcome(progress, interrupted, averaged)
+
+
+def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Tensor:
+    """The mean weighted loss of the batch of step `step`: a scalar to differentiate.
+
+    The levels of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the
+    loss (Kingma et al. 2021, appendix I.1).
+    """
+    options = settings.train
+    cpu = generator_for(settings.seed, "step", step)
+    chosen = batch_indices(len(data.examples), options.batch_size, step, settings.seed)
+    encoded = model.codec.encode(data.examples[chosen].to(model.device), cpu)
+    x0, mask = encoded.state, encoded.mask
+    batch = x0.shape[0]
+    t = (torch.rand((), generator=cpu, dtype=torch.float64) + torch.arange(batch, dtype=torch.float64) / batch) % 1
+    level = model.schedule.level(model.schedule.log_snr(t).to(model.device))
+    conditions = drop(model.codec.conditions, encoded.conditions, options.condition_dropout, cpu)
+
+    # Noise is the one large draw: it is made where it is used.
+    own = torch.Generator(model.device).manual_seed(seed_of(settings.seed, "noise", step))
+    normal = map_fields(lambda f: torch.randn(f.shape, generator=own, device=f.device, dtype=f.dtype), x0)
+    noise = model.codec.space.noise(normal, mask)
+    prediction = model.denoiser(perturb(x0, noise, level), level, conditions, mask)
+    return denoising_loss(prediction, x0, noise, model.codec.space, options.weighting, mask).mean()
+
+
+def learning_rate(options: TrainSettings, step: int) -> float:
+    """Linear warm-up, then constant, then falling with 1 / sqrt(step). Karras et al. 2024, eq. 67.
+
+    It does not depend on where training ends, so a longer run goes on exactly where a shorter one stopped; the
+    moving average of the weights does what a decay to zero would do.
+    """
+    warm = min(1.0, (step + 1) / max(options.warmup_steps, 1))
+    return options.learning_rate * warm / math.sqrt(max(1.0, step / options.decay_after))
+
+
+@lru_cache(maxsize=2)
+def _permutation(n: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(n, generator=generator_for(seed, "order", epoch))
+
+
+def batch_indices(n: int, batch: int, step: int, seed: int) -> Tensor:
+    """The examples of step `step`, `[batch]`: shuffled epochs laid end to end, each example once an epoch."""
+    start, end = step * batch, (step + 1) * batch
+    pieces = []
+    while start < end:
+        epoch, offset = divmod(start, n)
+        pieces.append(_permutation(n, seed, epoch)[offset : offset + end - start])
+        start += len(pieces[-1])
+    return torch.cat(pieces)
+
+
+def _share_done(options: TrainSettings, progress: Progress) -> float:
+    steps = progress.step / options.steps if options.steps else 0.0
+    minutes = progress.seconds / (60 * options.minutes) if options.minutes else 0.0
+    return max(steps, minutes)
+
+
+def _paused(progress: Progress, options: TrainSettings) -> bool:
+    return any(progress.step % every == 0 for every in (options.checkpoint_every, options.sample_every))
+
+
+def _row(options: TrainSettings, progress: Progress, loss: float, rate: float) -> dict[str, float | int]:
+    return {
+        "step": progress.step,
+        "seconds": round(progress.seconds, 2),
+        "loss": loss,
+        "learning_rate": learning_rate(options, progress.step - 1),
+        "examples_per_second": round(rate, 1),
+    }
+
+
+class _Recent:
+    """Mean of the losses since the last multiple of `window`, kept on their device until asked for."""
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._losses: list[Tensor] = []
+
+    def add(self, loss: Tensor) -> None:
+        self._losses = [*self._losses[-self._window + 1 :], loss] if self._window > 1 else [loss]
+
+    def mean(self) -> float:
+        return torch.stack(self._losses).double().mean().item()
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Adam's moments by parameter name: `exp_avg/backbone...`."""
+    return {
+        f"{key}/{name}": torch.as_tensor(value)
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state[parameter].items()
+    }
+
+
+def _restore(
+    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor], source: Path
+) -> None:
+    for key, value in tensors.items():
+        kind, _, name = key.partition("/")
+        if name not in parameters:
+            raise UserError(f"{source / TRAINING} does not fit the network of config.json: {name} is not in it")
+        parameter = parameters[name]
+        optimizer.state[parameter][kind] = value if kind == "step" else value.to(parameter.device)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM) into a request that the loop sees between two steps.
+
+    A second one interrupts at once. Outside the main thread signals are left alone.
+    """
+    requested = False
+
+    def request(number: int, frame: FrameType | None) -> None:
+        nonlocal requested
+        if requested:
+            raise KeyboardInterrupt
+        requested = True
+
+    previous = {}
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous[number] = signal.signal(number, request)
+    except ValueError:  # not the main thread
+        pass
+    try:
+        yield lambda: requested
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,38 @@
+"""Images to states of zero mean and unit variance, and back."""
+
+import torch
+from diffcore.conditions import ClassCondition
+from diffcore.data import Encoded
+from diffcore.spaces import Euclidean, Mask
+from diffcore.state import State
+from tensordict import TensorDict
+from torch import Tensor
+
+from diffcore_image.options import ImageFacts
+
+
+class ImageCodec:
+    """x = (pixel / 255 - mean) / std, channel by channel; samples are uint8 `[B, C, H, W]`."""
+
+    def __init__(self, facts: ImageFacts) -> None:
+        self.facts = facts
+        self.space = Euclidean((facts.channels, facts.height, facts.width))
+        self.conditions = (ClassCondition("label", facts.classes),) if facts.classes else ()
+        self._mean = torch.tensor(facts.mean)[:, None, None]
+        self._std = torch.tensor(facts.std)[:, None, None]
+
+    def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
+        """`pixels` uint8 `[B, C, H, W]` and `label` int64 `[B]`."""
+        pixels = examples["pixels"].float() / 255
+        state = (pixels - self._mean.to(pixels.device)) / self._std.to(pixels.device)
+        if generator is not None and self.facts.flip:
+            mirrored = torch.rand(len(state), generator=generator) < 0.5
+            state = torch.where(mirrored.to(state.device)[:, None, None, None], state.flip(3), state)
+        conditions = {"label": examples["label"]} if self.facts.classes else {}
+        return Encoded(state, conditions)
+
+    def decode(self, state: State, mask: Mask = None) -> Tensor:
+        """uint8 `[B, C, H, W]`, rounded and cut to [0, 255]."""
+        assert isinstance(state, Tensor)
+        pixels = state * self._std.to(state.device) + self._mean.to(state.device)
+        return (pixels * 255).round().clamp(0, 255).to(torch.uint8)

@@ -1,0 +1,63 @@
+"""Options of the plugin's parts, and what is known of a set of images."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from diffcore.components import Settings
+
+
+class ImageFacts(Settings):
+    """What samples need to know of the images a model was trained on."""
+
+    channels: int = Field(ge=1, le=4)
+    height: int = Field(ge=1, le=4096)
+    width: int = Field(ge=1, le=4096)
+    classes: tuple[str, ...] = ()
+    mean: tuple[float, ...]
+    """Mean of each channel, pixels in [0, 1]."""
+    std: tuple[float, ...]
+    """Standard deviation of each channel."""
+    flip: bool = False
+    """Whether training mirrors images at random."""
+
+
+class DigitsOptions(Settings):
+    held_out: float = Field(0.2, gt=0, lt=1, description="Share kept back for the figures.")
+
+
+class LargeSetOptions(Settings):
+    root: str | None = Field(None, description="Folder that holds the set in its official layout.")
+    download: bool = Field(False, description="Fetch the set into root where it is missing.")
+    flip: bool = Field(False, description="Mirror images at random in training.")
+
+
+class MnistOptions(LargeSetOptions):
+    size: int = Field(32, ge=28, le=256, description="Pixels a side; the 28x28 pictures get a black border.")
+
+
+class FolderOptions(Settings):
+    root: str | None = Field(None, description="Folder of class folders of images, or of images.")
+    size: int = Field(32, ge=1, le=2048, description="Pixels a side; images are scaled, then cut at the centre.")
+    colour: Literal["auto", "rgb", "grey"] = Field("auto", description="auto: grey where every image is.")
+    flip: bool = Field(False, description="Mirror images at random in training.")
+    held_out: float = Field(
+        0.1, gt=0, lt=1, description="Share kept back for the figures, where there is no test folder."
+    )
+
+
+class UNetOptions(Settings):
+    width: int = Field(64, ge=8, description="Channels at the first level; a multiple of 8.", multiple_of=8)
+    multipliers: tuple[int, ...] = Field((1, 2), min_length=1, description="Channels of each level, in widths.")
+    blocks: int = Field(1, ge=1, description="Residual blocks a level on the way down.")
+    patch: int = Field(4, ge=1, description="Side of the patches that are folded into channels first.")
+    attention: bool = Field(False, description="Attention at the coarsest level.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside residual blocks.")
+
+
+class DiTOptions(Settings):
+    width: int = Field(192, ge=8, description="Size of a token.")
+    depth: int = Field(6, ge=1, description="Transformer blocks.")
+    heads: int = Field(6, ge=1, description="Attention heads; must divide the width.")
+    patch: int = Field(4, ge=1, description="Side of a patch; must divide the image's sides.")
+    mlp_ratio: float = Field(4.0, gt=0, description="Width of the hidden layer, in widths.")

@@ -1,0 +1,59 @@
+"""What this plugin offers. Importing it is cheap: torch and the rest come with the builders."""
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any
+
+from diffcore.components import Component, Modality
+from diffcore.hookspecs import hookimpl
+
+from diffcore_image.options import (
+    DiTOptions,
+    DigitsOptions,
+    FolderOptions,
+    ImageFacts,
+    LargeSetOptions,
+    MnistOptions,
+    UNetOptions,
+)
+from diffcore_image.presets import PRESETS
+
+
+def _lazy(target: str) -> Callable[..., Any]:
+    """The function `module:name` of this package, imported when it is called."""
+    module, _, name = target.partition(":")
+
+    def call(*arguments: Any) -> Any:
+        return getattr(import_module(f"diffcore_image.{module}"), name)(*arguments)
+
+    return call
+
+
+IMAGE = Modality(
+    name="image",
+    summary="pictures, grey or RGB",
+    datasets=(
+        Component("digits", "1,797 handwritten digits of 8x8, embedded", _lazy("datasets:digits"), DigitsOptions),
+        Component("mnist", "70,000 handwritten digits, padded to 32x32", _lazy("datasets:mnist"), MnistOptions),
+        Component(
+            "fashion-mnist", "70,000 pieces of clothing, padded to 32x32", _lazy("datasets:fashion_mnist"), MnistOptions
+        ),
+        Component("cifar10", "60,000 photographs of 32x32", _lazy("datasets:cifar10"), LargeSetOptions),
+        Component("folder", "your own: one folder a class, or one of all", _lazy("datasets:folder"), FolderOptions),
+    ),
+    denoisers=(
+        Component("unet", "convolutions on a folded grid", _lazy("denoisers:unet"), UNetOptions),
+        Component("dit", "diffusion transformer on patches", _lazy("denoisers:dit"), DiTOptions),
+    ),
+    presets=PRESETS,
+    facts=ImageFacts,
+    codec=_lazy("codec:ImageCodec"),
+    writer=_lazy("writer:ImageWriter"),
+    judge=_lazy("judge:build_judge"),
+    requires=("torch", "torchvision", "PIL", "sklearn"),
+)
+
+
+@hookimpl
+def diffcore_modalities() -> Iterable[Modality]:
+    return (IMAGE,)
