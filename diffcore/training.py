@@ -32,6 +32,8 @@ from diffcore.process import perturb
 from diffcore.runs import Run, append_metrics, trim_metrics
 from diffcore.state import map_fields
 
+_LOSSES = "losses since the last line of metrics"
+
 
 @dataclass(frozen=True)
 class Pulse:
@@ -85,25 +87,30 @@ def train(
     )
     averaged = replace(model, denoiser=copy.deepcopy(denoiser).requires_grad_(False))
     progress = Progress()
+    unlogged: list[Tensor] = []  # losses since the last line of metrics
     if checkpoint is not None:
         progress = read_progress(checkpoint)
         load_weights(model, checkpoint, MODEL)
         load_weights(averaged, checkpoint, EMA)
-        _restore(optimizer, parameters, read_tensors(checkpoint, TRAINING), checkpoint)
+        state = read_tensors(checkpoint, TRAINING)
+        unlogged = list(state.pop(_LOSSES, torch.empty(0)).to(model.device))
+        _restore(optimizer, parameters, state, checkpoint)
     trim_metrics(run, progress.step)
 
     def save(at: Progress) -> None:
+        if unlogged:
+            _require_finite(unlogged[-1].item(), at.step, options, run)
         files = {
             MODEL: denoiser.state_dict(),
             EMA: averaged.denoiser.state_dict(),
-            TRAINING: _optimizer_tensors(optimizer, parameters),
+            TRAINING: {_LOSSES: torch.tensor(unlogged), **_optimizer_tensors(optimizer, parameters)},
         }
         write_checkpoint(run, at, files, options.keep_checkpoints)
 
     average = list(averaged.denoiser.parameters())
     weights = list(parameters.values())
     started, before = time.perf_counter(), progress.seconds
-    first, losses = progress.step, _Recent(options.log_every)
+    first = progress.step
     saved = progress.step if checkpoint is not None else -1
     denoiser.train()
     with _stop_requests() as stop_requested:
@@ -116,17 +123,13 @@ def train(
             nn.utils.clip_grad_norm_(weights, options.gradient_clip, foreach=True)
             optimizer.step()
             ema.update(average, weights, ema.power_decay(step + 1, options.ema_width))
-            losses.add(loss.detach())
+            unlogged.append(loss.detach())
             progress = Progress(step + 1, before + time.perf_counter() - started)
 
             if progress.step % options.log_every == 0:
-                mean = losses.mean()
-                if not math.isfinite(mean):
-                    raise UserError(
-                        f"the loss is {mean} at step {progress.step}; "
-                        f"lower --train.learning_rate (it is {options.learning_rate:g}). "
-                        f"Checkpoints before that are in {run.checkpoints}"
-                    )
+                mean = torch.stack(unlogged).double().mean().item()
+                unlogged.clear()
+                _require_finite(mean, progress.step, options, run)
                 rate = (progress.step - first) * options.batch_size / (progress.seconds - before)
                 share = _share_done(options, progress)
                 watcher.pulse(Pulse(progress.step, share, progress.seconds, mean, rate))
@@ -165,6 +168,7 @@ def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Ten
     own = torch.Generator(model.device).manual_seed(seed_of(settings.seed, "noise", step))
     normal = map_fields(lambda f: torch.randn(f.shape, generator=own, device=f.device, dtype=f.dtype), x0)
     noise = model.codec.space.noise(normal, mask)
+    torch.manual_seed(seed_of(settings.seed, "dropout", step))  # what layers draw by themselves
     prediction = model.denoiser(perturb(x0, noise, level), level, conditions, mask)
     return denoising_loss(prediction, x0, noise, model.codec.space, options.weighting, mask).mean()
 
@@ -195,6 +199,14 @@ def batch_indices(n: int, batch: int, step: int, seed: int) -> Tensor:
     return torch.cat(pieces)
 
 
+def _require_finite(loss: float, step: int, options: TrainSettings, run: Run) -> None:
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the loss is {loss} at step {step}; lower --train.learning_rate (it is {options.learning_rate:g}). "
+            f"Checkpoints before that are in {run.checkpoints}"
+        )
+
+
 def _share_done(options: TrainSettings, progress: Progress) -> float:
     steps = progress.step / options.steps if options.steps else 0.0
     minutes = progress.seconds / (60 * options.minutes) if options.minutes else 0.0
@@ -213,20 +225,6 @@ def _row(options: TrainSettings, progress: Progress, loss: float, rate: float) -
         "learning_rate": learning_rate(options, progress.step - 1),
         "examples_per_second": round(rate, 1),
     }
-
-
-class _Recent:
-    """Mean of the losses since the last multiple of `window`, kept on their device until asked for."""
-
-    def __init__(self, window: int) -> None:
-        self._window = window
-        self._losses: list[Tensor] = []
-
-    def add(self, loss: Tensor) -> None:
-        self._losses = [*self._losses[-self._window + 1 :], loss] if self._window > 1 else [loss]
-
-    def mean(self) -> float:
-        return torch.stack(self._losses).double().mean().item()
 
 
 def _optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:

@@ -4,10 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffcore.nn.blocks import fold, unfold, zeroed
+from diffcore.nn.blocks import ChannelNorm, fold, unfold, zeroed
 from diffcore.spaces import Mask
-
-GROUPS = 8
 
 
 class ResidualBlock(nn.Module):
@@ -19,10 +17,10 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, conditioning: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.first_norm = nn.GroupNorm(GROUPS, inputs)
+        self.first_norm = ChannelNorm(inputs)
         self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.modulation = nn.Linear(conditioning, 2 * outputs)
-        self.second_norm = nn.GroupNorm(GROUPS, outputs)
+        self.second_norm = ChannelNorm(outputs)
         self.dropout = nn.Dropout(dropout)
         self.second = zeroed(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.shortcut = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
@@ -41,7 +39,7 @@ class GridAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.heads = max(channels // 32, 1)
-        self.norm = nn.GroupNorm(GROUPS, channels)
+        self.norm = ChannelNorm(channels)
         self.inputs = nn.Conv2d(channels, 3 * channels, 1)
         self.output = zeroed(nn.Conv2d(channels, channels, 1))
 
@@ -88,7 +86,7 @@ class UNet(nn.Module):
         self.attention = GridAttention(sizes[-1]) if attention else nn.Identity()
         self.finer = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in zip(sizes, sizes[1:], strict=False))
         self.up = nn.ModuleList(level(2 * size, size) for size in sizes[:-1])
-        self.norm = nn.GroupNorm(GROUPS, sizes[0])
+        self.norm = ChannelNorm(sizes[0])
         self.output = zeroed(nn.Conv2d(sizes[0], channels * patch**2, 3, padding=1))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

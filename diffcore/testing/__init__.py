@@ -1,0 +1,1 @@
+"""What tests of diffcore and of plugins can compare with."""

@@ -1,0 +1,140 @@
+import math
+from functools import partial
+
+import pytest
+import torch
+from diffcore.grids import grid, karras, uniform_in_log_snr, uniform_in_time
+from diffcore.levels import Level
+from diffcore.noise import SampleNoise
+from diffcore.sampling import levels_of, prior, sample
+from diffcore.schedules import Cosine, Geometric, LinearBeta, Rectified
+from diffcore.solvers import Move, ddim, ddpm, dpmpp_2m
+from diffcore.spaces import Euclidean, Product
+from diffcore.testing.oracles import gaussian, gaussian_flow, mixture
+
+MEAN, STD = 0.7, 0.4
+ONE = Euclidean((3,))
+FIELDS = Product({"a": Euclidean((2, 3)), "b": Euclidean((1,))})
+SCHEDULES = [Cosine(-8, 8), LinearBeta(), Geometric(0.02, 50), Rectified(0.01)]
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+def flow_error(step, schedule, n, space=ONE):
+    """Error at the last level before the clean end, against the exact flow from the same start."""
+    levels = levels_of(schedule, uniform_in_log_snr(schedule, n + 1))[:-1]
+    start = prior(space, SampleNoise(0, range(4)), 4, levels[0], "cpu", None)
+    found = sample(gaussian(MEAN, STD), space, step, levels, indices=range(4))
+    error = found - gaussian_flow(start, levels[0], levels[-1], MEAN, STD)
+    values = [error] if isinstance(error, torch.Tensor) else list(error.values())
+    return max(value.abs().max().item() for value in values)
+
+
+@pytest.mark.parametrize("space", [ONE, FIELDS], ids=["tensor", "fields"])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(("make", "order"), [(ddim, 1), (dpmpp_2m, 2)], ids=["ddim", "dpmpp-2m"])
+def test_order_of_convergence_on_the_exact_flow(make, order, schedule, space):
+    coarse, fine = (flow_error(make(), schedule, n, space) for n in (200, 400))
+    assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
+
+
+def test_second_order_beats_first_on_a_mixture():
+    """Against ten thousand steps, on a mixture, whose flow has no simple closed form."""
+    centres = torch.tensor([[-1.0], [0.3], [1.2]])
+    run = partial(sample, mixture(centres, 0.1), Euclidean((1,)), indices=range(16), seed=1)
+    schedule = Cosine(-8, 8)
+    truth = run(ddim(), levels_of(schedule, uniform_in_log_snr(schedule, 10_000)))
+    errors = [
+        (run(step, levels_of(schedule, uniform_in_log_snr(schedule, 40))) - truth).abs().median().item()
+        for step in (ddim(), dpmpp_2m())
+    ]
+    assert errors[1] < errors[0] / 5
+
+
+@pytest.mark.parametrize("variance", [0.0, 1.0])
+@pytest.mark.parametrize("schedule", [Cosine(-8, 8), Geometric(0.02, 50)], ids=["cosine", "geometric"])
+def test_ancestral_sampling_gives_the_data_s_moments(variance, schedule):
+    levels = levels_of(schedule, uniform_in_log_snr(schedule, 400))
+    x = sample(gaussian(MEAN, STD), Euclidean((500,)), ddpm(variance), levels, indices=range(40))
+    assert x.mean().item() == pytest.approx(MEAN, abs=0.01)
+    assert x.std().item() == pytest.approx(STD, rel=0.02)
+
+
+def test_ddpm_with_the_larger_variance_is_exact_for_unit_gaussian_data():
+    """Ho et al. 2020, section 3.2: sigma^2 = beta is optimal for x0 ~ N(0, 1): the step keeps N(0, 1) exactly."""
+    now, then = Level(0.3, math.sqrt(1 - 0.09)), Level(0.8, 0.6)
+    noise = torch.ones(1, 1)
+    zero, one = (
+        ddpm(1.0)(gaussian(0, 1), torch.full((1, 1), value), Move(now, then, lambda: noise)).item()
+        for value in (0.0, 1.0)
+    )
+    assert (one - zero) ** 2 + zero**2 == pytest.approx(1)
+
+
+def test_ddpm_with_the_smaller_variance_is_exact_for_a_point():
+    """Its marginals are those of q(x_s | x_0 = c): mean alpha_s c, std sigma_s."""
+    now, then, c = Level(0.3, math.sqrt(1 - 0.09)), Level(0.8, 0.6), 2.0
+    step = ddpm(0.0)
+    fresh = step(gaussian(c, 0), torch.zeros(1, 1), Move(now, then, lambda: torch.ones(1, 1))).item()
+    still = step(gaussian(c, 0), torch.zeros(1, 1), Move(now, then, lambda: torch.zeros(1, 1))).item()
+    slope = step(gaussian(c, 0), torch.ones(1, 1), Move(now, then, lambda: torch.zeros(1, 1))).item() - still
+    assert still + slope * now.alpha * c == pytest.approx(then.alpha * c)
+    assert (slope * now.sigma) ** 2 + (fresh - still) ** 2 == pytest.approx(then.sigma**2)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+def test_ddim_with_eta_1_is_ancestral_sampling(schedule):
+    levels = levels_of(schedule, uniform_in_time(schedule, 12))
+    run = partial(sample, gaussian(MEAN, STD), ONE, levels=levels, indices=range(4))
+    torch.testing.assert_close(run(step=ddim(1.0)), run(step=ddpm(0.0)))
+
+
+def test_the_schedule_s_scaling_does_not_change_samples():
+    """On the same log-SNRs, every scaling of the state follows the same flow from the same noise."""
+    log_snr = torch.linspace(-6, 6, 15)
+    found = []
+    for schedule in (Cosine(), Rectified()):
+        levels = levels_of(schedule, log_snr)
+        found.append(sample(gaussian(MEAN, STD), ONE, dpmpp_2m(), levels, indices=range(3)))
+    torch.testing.assert_close(*found)
+
+
+def test_the_last_step_gives_x0_and_solvers_forget_between_calls():
+    schedule = Cosine()
+    levels = levels_of(schedule, karras(schedule, 5))
+    step = dpmpp_2m()
+    first = sample(gaussian(MEAN, STD), ONE, step, levels, indices=range(3))
+    again = sample(gaussian(MEAN, STD), ONE, step, levels, indices=range(3))
+    assert torch.equal(first, again)
+    seen = []
+    sample(gaussian(MEAN, STD), ONE, ddim(), levels, indices=range(3), watch=seen.append)
+    assert len(seen) == 5
+    last = sample(gaussian(MEAN, STD), ONE, ddim(), levels, indices=range(3))
+    torch.testing.assert_close(last, seen[-1].prediction.x0)
+
+
+def test_grids_are_what_their_formulas_say():
+    schedule = Cosine(-8, 8)
+    torch.testing.assert_close(schedule.time(uniform_in_time(schedule, 5)), torch.linspace(1, 0, 5))
+    torch.testing.assert_close(uniform_in_log_snr(schedule, 5), torch.linspace(-8, 8, 5))
+    sigmas = torch.exp(-karras(schedule, 5) / 2)
+    torch.testing.assert_close(sigmas ** (1 / 7), torch.linspace(math.exp(4 / 7), math.exp(-4 / 7), 5))
+    for name in ("karras", "time", "log-snr"):
+        assert (grid(name, schedule, 9).diff() > 0).all()
+        assert grid(name, schedule, 1).shape == (1,)
+
+
+def test_one_step_is_one_evaluation():
+    schedule = Cosine()
+    seen = []
+    x = sample(
+        gaussian(MEAN, STD), ONE, dpmpp_2m(), levels_of(schedule, karras(schedule, 1)), indices=[0], watch=seen.append
+    )
+    assert len(seen) == 1
+    torch.testing.assert_close(x, seen[0].prediction.x0)

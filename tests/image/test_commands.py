@@ -1,0 +1,254 @@
+"""The commands as a user types them, on the embedded digits."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+import numpy
+import pytest
+import torch
+from diffcore.cli import main
+from PIL import Image
+
+TINY = [
+    "--denoiser.width", "8", "--train.steps", "30", "--train.batch-size", "16", "--train.log-every", "5",
+    "--train.sample-every", "20", "--train.checkpoint-every", "10", "--train.evaluate", "20", "--sample.steps", "3",
+]  # fmt: skip
+
+
+def diffcore(*arguments, **keywords):
+    """Run the command in a process of its own."""
+    command = [sys.executable, "-m", "diffcore", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **keywords)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "--modality", "image", "--out", str(out), *TINY]) == 0
+    return out
+
+
+def refused(capsys, *arguments):
+    """The one line that a mistake gets."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("diffcore: ")]
+    (line,) = lines
+    assert "Traceback" not in line
+    return line
+
+
+def test_a_run_folder_holds_what_it_should(run):
+    assert {path.name for path in run.iterdir()} == {
+        "config.json", "metrics.jsonl", "samples", "checkpoints", "figures.json", "report.html",
+    }  # fmt: skip
+    config = json.loads((run / "config.json").read_text())
+    assert config["plugins"]["diffcore-image"] == "0.1.0"
+    assert config["settings"]["denoiser"]["width"] == 8
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [5, 10, 15, 20, 25, 30]
+    assert sorted(path.name for path in (run / "samples").glob("*.png")) == ["step-00000020.png", "step-00000030.png"]
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-00000020", "step-00000030"]
+
+
+def test_the_report_needs_no_network(run):
+    page = (run / "report.html").read_text()
+    assert not re.search(r"https?://|src=\"(?!data:)|<script|@import|<link", page)
+    for part in ("Figures", "Samples", "From noise to data", "<svg", "class_agreement", "frechet_ratio", "[denoiser]"):
+        assert part in page
+    assert page.count("data:image/png;base64,") == 2
+
+
+def test_samples_are_files_of_the_data_s_size_with_a_grid_beside(run, tmp_path):
+    out = tmp_path / "out"
+    assert main(["sample", str(run), "--n", "4", "--label", "3", "--steps", "3", "--out", str(out)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == [*(f"000{i}-3.png" for i in range(4)), "grid.png"]
+    assert Image.open(out / "0000-3.png").size == (8, 8)
+    assert main(["sample", str(run), "--n", "4", "--condition", "label=3", "--steps", "3", "--out", str(tmp_path / "b")]) == 0
+    for name in ("0002-3.png", "grid.png"):
+        assert (out / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert main(["sample", str(run), "--n", "2", "--steps", "3", "--out", str(tmp_path / "one.png")]) == 0
+    assert (tmp_path / "one.png").is_file()
+
+
+def test_a_sample_depends_on_its_seed_and_number_alone(run, tmp_path):
+    def pictures(n, *flags):
+        out = tmp_path / f"{n}{''.join(flags)}"
+        assert main(["sample", str(run), "--n", str(n), "--label", "1", "--out", str(out), *flags]) == 0
+        return [numpy.asarray(Image.open(path)).astype(int) for path in sorted(out.glob("0*.png"))]
+
+    many, few = pictures(6), pictures(3, "--batch-size", "1")
+    assert all(abs(a - b).max() <= 1 for a, b in zip(many, few, strict=False))
+    assert abs(many[0] - pictures(1, "--seed", "1")[0]).max() > 10
+
+
+def test_solver_options_belong_to_the_solver(run, tmp_path, capsys):
+    base = ["sample", str(run), "--n", "2", "--steps", "4"]
+    assert main([*base, "--solver", "ddim", "--solver.eta", "0.5", "--out", str(tmp_path / "a")]) == 0
+    assert main([*base, "--solver=ddpm", "--guidance", "2", "--grid", "time", "--out", str(tmp_path / "b")]) == 0
+    assert "--solver.eta" in refused(capsys, *base, "--solver", "ddpm", "--solver.eta", "0.5")
+    assert "--solver.eta: input should be less than or equal to 1" in refused(
+        capsys, *base, "--solver", "ddim", "--solver.eta", "1.5"
+    )
+    assert "unknown solver 'rk4'; there are: dpmpp-2m, ddim, ddpm" in refused(capsys, *base, "--solver", "rk4")
+
+
+def test_evaluate_prints_json(run, capsys):
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--n", "20", "--steps", "3", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert {"class_agreement", "frechet_distance", "frechet_distance_real", "frechet_ratio"} <= figures.keys()
+    assert figures["samples"] == 20
+
+
+def test_config_of_a_run_and_of_a_plan(run, capsys, tmp_path):
+    capsys.readouterr()
+    assert main(["config", str(run)]) == 0
+    text = capsys.readouterr().out
+    assert tomllib.loads(text)["denoiser"] == {
+        "name": "unet", "width": 8, "multipliers": [1, 2], "patch": 1, "blocks": 1, "attention": False, "dropout": 0.0,
+    }  # fmt: skip
+    (tmp_path / "run.toml").write_text(text)
+    assert main(["config", "--modality", "image", "--config", str(tmp_path / "run.toml")]) == 0
+    assert capsys.readouterr().out == text
+    assert main(["config", "--modality", "image", "--data", "mnist"]) == 0
+    assert 'preset = "mnist"' in capsys.readouterr().out
+
+
+def test_an_existing_folder_is_never_overwritten(run, capsys, tmp_path):
+    before = (run / "config.json").read_bytes()
+    assert "exists already" in refused(capsys, "train", "--modality", "image", "--out", run, *TINY)
+    assert (run / "config.json").read_bytes() == before
+    file = tmp_path / "file"
+    file.write_text("mine")
+    assert "exists already" in refused(capsys, "train", "--modality", "image", "--out", file, *TINY)
+    assert "A part of that path is a file" in refused(capsys, "train", "--modality", "image", "--out", file / "x", *TINY)
+
+
+def test_runs_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert main(["train", "--modality", "image", *TINY, "--train.steps", "2", "--train.evaluate", "0"]) == 0
+    assert sorted(path.name for path in (tmp_path / "runs" / "image").iterdir()) == ["default-1", "default-2"]
+
+
+def test_resume_continues_exactly(run, tmp_path):
+    short = tmp_path / "short"
+    tiny = [*TINY, "--train.evaluate", "0"]
+    assert main(["train", "--modality", "image", "--out", str(short), *tiny, "--train.steps", "17"]) == 0
+    assert main(["resume", str(short), "--train.steps", "30"]) == 0
+    losses = [[json.loads(line)["loss"] for line in (path / "metrics.jsonl").open()] for path in (run, short)]
+    assert losses[0] == losses[1]
+    for name in ("model", "ema", "training"):
+        file = f"checkpoints/step-00000030/{name}.safetensors"
+        assert (run / file).read_bytes() == (short / file).read_bytes()
+
+
+def test_resume_of_a_finished_run_says_how_to_go_further(run, capsys):
+    assert "is at step 30 of 30 already; go further with --train.steps N" in refused(capsys, "resume", run)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_resume(tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "diffcore", "train", "--modality", "image", "--out", str(out)]
+    command += ["--train.steps", "100000", "--train.log-every", "2", "--denoiser.width", "8"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (out / "metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert f"diffcore resume {out}" in said
+    assert "Traceback" not in said
+    (checkpoint,) = (out / "checkpoints").iterdir()
+    step = int(checkpoint.name.removeprefix("step-"))
+    resumed = diffcore("resume", out, "--train.steps", step + 3)
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_mistakes_get_a_line(run, capsys, tmp_path):
+    train = ("train", "--modality", "image", "--out", tmp_path / "new")
+    unknown = refused(capsys, "train", "--modality", "smells")
+    assert "unknown modality 'smells'; installed: image" in unknown
+    assert "unknown data set 'imagenet'; there are: digits, mnist" in refused(capsys, *train, "--data", "imagenet")
+    assert "MNIST needs --data.root" in refused(capsys, *train, "--data", "mnist")
+    assert "perhaps you meant train" in refused(capsys, "trian")
+    assert "--train.steps" in refused(capsys, *train, "--train.steps", "soon")
+    assert "smaller than the network can take" in refused(capsys, *train, "--denoiser.patch", "16")
+    assert "unknown label '12'; this model knows: 0, 1, 2" in refused(capsys, "sample", run, "--label", "12")
+    assert "unknown condition 'colour'; this model takes: label" in refused(
+        capsys, "sample", run, "--condition", "colour=red"
+    )
+    assert "write it as key=value" in refused(capsys, "sample", run, "--condition", "label")
+    assert "image writes .png" in refused(capsys, "sample", run, "--out", tmp_path / "all.sdf")
+    assert "no run folder" in refused(capsys, "sample", tmp_path / "nowhere")
+    assert "is not a run folder" in refused(capsys, "evaluate", tmp_path)
+    assert "has no checkpoint 'step-9'" in refused(capsys, "sample", run, "--checkpoint", "step-9")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_is_not_there(run, capsys, tmp_path):
+    for command in (["train", "--modality", "image", "--out", tmp_path / "new"], ["sample", run], ["resume", run]):
+        extra = ["--train.steps", "40"] if command[0] == "resume" else []
+        assert "finds no CUDA device here" in refused(capsys, *command, "--device", "cuda", *extra)
+
+
+def test_damaged_runs_get_a_line(run, capsys, tmp_path):
+    import shutil
+
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    weights = broken / "checkpoints" / "step-00000030" / "ema.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:500])
+    said = refused(capsys, "sample", broken)
+    assert "ema.safetensors is damaged: 500 bytes" in said
+    assert "try --checkpoint step-00000020" in said
+    assert main(["sample", str(broken), "--n", "1", "--steps", "2", "--checkpoint", "step-00000020"]) == 0
+    assert "ema.safetensors is damaged" in refused(capsys, "resume", broken, "--train.steps", "40")
+    weights.write_bytes(whole)
+    config = json.loads((broken / "config.json").read_text())
+    config["settings"]["denoiser"]["width"] = 16
+    (broken / "config.json").write_text(json.dumps(config))
+    assert "does not fit the network of config.json" in refused(capsys, "sample", broken)
+    config["settings"]["denoiser"]["width"] = "wide"
+    (broken / "config.json").write_text(json.dumps(config))
+    assert "denoiser.width: input should be a valid integer" in refused(capsys, "sample", broken)
+    (broken / "config.json").write_text("{")
+    assert "cannot be read as JSON" in refused(capsys, "sample", broken)
+
+
+def test_a_folder_of_one_s_own_trains(picture_folder, tmp_path, capsys):
+    (picture_folder / "left" / "broken.png").write_bytes(b"x")
+    out = tmp_path / "run"
+    flags = ["--data", "folder", "--data.root", str(picture_folder), "--data.size", "16", "--denoiser.patch", "4"]
+    assert main(["train", "--modality", "image", "--out", str(out), *flags, *TINY]) == 0
+    assert "1 unreadable images left out" in capsys.readouterr().err
+    assert main(["sample", str(out), "--n", "2", "--label", "right", "--steps", "2", "--out", str(tmp_path / "s")]) == 0
+    assert Image.open(tmp_path / "s" / "0001-right.png").size == (16, 16)
+
+
+def test_help_answers_without_torch():
+    before = time.perf_counter()
+    shown = diffcore("--help")
+    assert shown.returncode == 0
+    assert "diffcore COMMAND" in shown.stdout
+    assert time.perf_counter() - before < 5
+    for command in ("train", "sample", "evaluate", "resume"):
+        arguments = [command, "--help"] + (["--modality", "image"] if command == "train" else [])
+        shown = diffcore(*arguments)
+        assert shown.returncode == 0, shown.stderr
+    assert "--train.steps" in diffcore("train", "--modality", "image", "--help").stdout
+    assert "--modality" in diffcore("train", "--help").stdout

@@ -1,0 +1,214 @@
+import pickle
+import struct
+
+import numpy
+import pytest
+import torch
+from diffcore.errors import UserError
+from diffcore_image import datasets
+from diffcore_image.codec import ImageCodec
+from diffcore_image.options import DigitsOptions, FolderOptions, LargeSetOptions, MnistOptions
+from PIL import Image
+
+
+def folder(root, **options):
+    return datasets.folder(FolderOptions(root=str(root), **options))
+
+
+def test_digits_are_scikit_learn_s():
+    from sklearn.datasets import load_digits
+
+    data = datasets.digits(DigitsOptions())
+    everything = torch.cat([data.examples["pixels"], data.held_out["pixels"]]).flatten(1)
+    original = torch.from_numpy(load_digits().data * 255 / 16).round()
+    assert sorted(map(tuple, everything.tolist())) == sorted(map(tuple, original.int().tolist()))
+    counts = torch.bincount(data.held_out["label"], minlength=10)
+    assert counts.min() >= 33
+    assert counts.max() <= 38
+    assert data.facts.classes == tuple("0123456789")
+
+
+def test_moments_are_exact():
+    pixels = torch.randint(0, 256, (50, 3, 7, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    mean, std = datasets.moments(pixels)
+    flat = pixels.double().transpose(0, 1).flatten(1) / 255
+    torch.testing.assert_close(mean, flat.mean(1))
+    torch.testing.assert_close(std, flat.std(1, correction=0))
+
+
+def test_codec_standardises_and_reads_back():
+    data = datasets.digits(DigitsOptions())
+    codec = ImageCodec(data.facts)
+    encoded = codec.encode(data.examples)
+    assert encoded.state.mean().item() == pytest.approx(0, abs=1e-4)
+    assert encoded.state.std().item() == pytest.approx(1, abs=1e-3)
+    assert torch.equal(codec.decode(encoded.state), data.examples["pixels"])
+    assert torch.equal(codec.decode(encoded.state * 100)[0].unique(), torch.tensor([0, 255], dtype=torch.uint8))
+
+
+def test_flips_are_drawn_only_in_training_and_mirror():
+    data = datasets.digits(DigitsOptions())
+    codec = ImageCodec(data.facts.model_copy(update={"flip": True}))
+    plain = codec.encode(data.examples).state
+    flipped = codec.encode(data.examples, torch.Generator().manual_seed(0)).state
+    same = (flipped == plain).flatten(1).all(1)
+    mirrored = (flipped == plain.flip(3)).flatten(1).all(1)
+    assert (same | mirrored).all()
+    assert 0.45 < mirrored.double().mean() < 0.55
+
+
+def write_mnist(raw, n=60, seed=0):
+    """Small files in MNIST's format."""
+    raw.mkdir(parents=True)
+    generator = numpy.random.default_rng(seed)
+    stored = {}
+    for part, count in (("train", n), ("t10k", n // 2)):
+        images = generator.integers(0, 256, (count, 28, 28), dtype=numpy.uint8)
+        labels = generator.integers(0, 10, count, dtype=numpy.uint8)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 28, 28) + images.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
+        stored[part] = images, labels
+    return stored
+
+
+@pytest.mark.parametrize(("load", "name"), [(datasets.mnist, "MNIST"), (datasets.fashion_mnist, "FashionMNIST")])
+def test_mnist_s_files_are_read_and_bordered(tmp_path, load, name):
+    stored = write_mnist(tmp_path / name / "raw")
+    data = load(MnistOptions(root=str(tmp_path)))
+    images, labels = stored["train"]
+    assert torch.equal(data.examples["pixels"][:, 0, 2:30, 2:30], torch.from_numpy(images))
+    assert data.examples["pixels"][:, 0, :2].sum() == 0
+    assert torch.equal(data.examples["label"], torch.from_numpy(labels).long())
+    assert len(data.held_out) == 30
+    assert len(load(MnistOptions(root=str(tmp_path), size=28)).examples["pixels"][0, 0]) == 28
+
+
+def test_real_mnist(real_data):
+    data = datasets.mnist(MnistOptions(root=str(real_data / "mnist")))
+    assert (len(data.examples), len(data.held_out)) == (60_000, 10_000)
+    # The well-known mean and deviation of MNIST, 0.1307 and 0.3081, are those without border.
+    inner = datasets.mnist(MnistOptions(root=str(real_data / "mnist"), size=28)).facts
+    assert inner.mean[0] == pytest.approx(0.1307, abs=1e-4)
+    assert inner.std[0] == pytest.approx(0.3081, abs=1e-4)
+
+
+def test_cifar10_s_files_are_read(tmp_path, monkeypatch):
+    """torchvision checks the official sums, which small files cannot have, so the check is what is replaced."""
+    from torchvision.datasets import CIFAR10
+
+    root = tmp_path / "cifar-10-batches-py"
+    root.mkdir()
+    generator = numpy.random.default_rng(0)
+    names = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+    rows = {name: generator.integers(0, 256, (4, 3072), dtype=numpy.uint8) for name in names}
+    for name in names:
+        (root / name).write_bytes(pickle.dumps({"data": rows[name], "labels": [0, 1, 2, 9]}))
+    (root / "batches.meta").write_bytes(pickle.dumps({"label_names": ["c"] * 10}))
+    with pytest.raises(UserError, match="CIFAR10 is not in .* or its files are damaged"):
+        datasets.cifar10(LargeSetOptions(root=str(tmp_path)))
+    monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *a: True)
+    data = datasets.cifar10(LargeSetOptions(root=str(tmp_path)))
+    assert (len(data.examples), len(data.held_out)) == (20, 4)
+    assert torch.equal(data.examples["pixels"][0].flatten(), torch.from_numpy(rows["data_batch_1"][0]))
+    assert data.facts.classes[9] == "truck"
+
+
+def test_a_folder_of_classes(picture_folder):
+    data = folder(picture_folder, size=12)
+    assert data.facts.classes == ("left", "right")
+    assert (data.facts.channels, data.facts.height, data.facts.width) == (3, 12, 12)
+    assert (len(data.examples), len(data.held_out)) == (54, 6)
+    pixels = data.examples["pixels"].float()
+    brighter = pixels[..., :6].mean((1, 2, 3)) > pixels[..., 6:].mean((1, 2, 3))
+    assert torch.equal(brighter, data.examples["label"] == 0)
+
+
+def test_images_of_the_right_size_are_not_touched(tmp_path):
+    pixels = numpy.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=numpy.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    data = folder(tmp_path, size=8)
+    assert torch.equal(data.examples["pixels"][0], torch.from_numpy(pixels).permute(2, 0, 1))
+    assert data.facts.classes == ()
+
+
+def test_the_longer_side_is_cut_at_the_centre(tmp_path):
+    pixels = numpy.zeros((8, 24, 3), numpy.uint8)
+    pixels[:, 8:16] = 200
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert (folder(tmp_path, size=8).examples["pixels"] == 200).all()
+
+
+def test_grey_is_found_and_can_be_asked_for(tmp_path, picture_folder):
+    Image.fromarray(numpy.full((8, 8), 77, numpy.uint8)).save(tmp_path / "a.jpg", quality=100)
+    grey = folder(tmp_path, size=8)
+    assert grey.examples["pixels"].shape[1] == 1
+    assert (grey.examples["pixels"] == 77).all()
+    assert folder(tmp_path, size=8, colour="rgb").facts.channels == 3
+    assert folder(picture_folder, colour="grey").facts.channels == 1
+
+
+def test_train_and_test_folders_are_used(tmp_path, picture_folder):
+    root = tmp_path / "parted"
+    for part in ("train", "test"):
+        (root / part).mkdir(parents=True)
+        for name in ("left", "right"):
+            (root / part / name).symlink_to(picture_folder / name)
+    data = folder(root)
+    assert (len(data.examples), len(data.held_out)) == (60, 60)
+
+
+def test_unreadable_images_are_named(picture_folder):
+    (picture_folder / "left" / "broken.png").write_bytes(b"not a picture")
+    whole = (picture_folder / "right" / "00.png").read_bytes()
+    (picture_folder / "right" / "00.png").write_bytes(whole[: len(whole) // 2])
+    data = folder(picture_folder)
+    assert len(data.examples) + len(data.held_out) == 59
+    (note,) = data.notes
+    assert note.startswith("2 unreadable images left out: ")
+    assert "broken.png" in note
+    assert "00.png" in note
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (lambda root: None, "no folder"),
+        (lambda root: root.mkdir(), "no images under"),
+        (lambda root: (root.mkdir(), (root / "notes.txt").write_text("x")), "no images under"),
+        (lambda root: (root.mkdir(), (root / "a.png").write_bytes(b"x")), "none of the 1 images under"),
+    ],
+    ids=["missing", "empty", "no images", "all unreadable"],
+)
+def test_a_folder_without_pictures_is_refused_in_a_line(tmp_path, prepare, said):
+    prepare(tmp_path / "root")
+    with pytest.raises(UserError, match=said) as caught:
+        folder(tmp_path / "root")
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / "root") in str(caught.value)
+
+
+def test_sets_that_are_not_there_say_how_to_get_them(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="MNIST needs --data.root PATH"):
+        datasets.mnist(MnistOptions())
+    with pytest.raises(UserError, match=r"MNIST is not in .*--data.download"):
+        datasets.mnist(MnistOptions(root=str(tmp_path)))
+
+    def offline(*arguments, **keywords):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    with pytest.raises(UserError, match="MNIST could not be fetched into"):
+        datasets.mnist(MnistOptions(root=str(tmp_path), download=True))
+    with pytest.raises(UserError, match="CIFAR10 could not be fetched into"):
+        datasets.cifar10(LargeSetOptions(root=str(tmp_path), download=True))
+
+
+def test_damaged_official_files_are_refused_in_a_line(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    write_mnist(raw)
+    images = raw / "train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:1000])
+    with pytest.raises(UserError, match="MNIST") as caught:
+        datasets.mnist(MnistOptions(root=str(tmp_path)))
+    assert "\n" not in str(caught.value)

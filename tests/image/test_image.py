@@ -1,0 +1,178 @@
+"""The networks, the files and the figures of images."""
+
+import numpy
+import pytest
+import torch
+from diffcore.errors import UserError
+from diffcore.figures import frechet_distance
+from diffcore.nn.blocks import fold, unfold
+from diffcore.nn.dit import Attention, DiT
+from diffcore.nn.unet import UNet
+from diffcore.spaces import Euclidean
+from diffcore_image import datasets, denoisers
+from diffcore_image.codec import ImageCodec
+from diffcore_image.judge import ImageJudge
+from diffcore_image.options import DigitsOptions, DiTOptions, UNetOptions
+from diffcore_image.writer import ImageWriter, sheet
+from PIL import Image
+
+NETWORKS = {
+    "unet": lambda: UNet(3, 16, (1, 2), 2, 2, attention=True),
+    "dit": lambda: DiT(3, (8, 16), 4, 32, 2, 4),
+}
+
+
+@pytest.fixture(params=NETWORKS, ids=str)
+def network(request):
+    torch.manual_seed(0)
+    return NETWORKS[request.param]()
+
+
+def shaken(module):
+    """The module with every weight away from its start, zeros included."""
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return module
+
+
+def test_networks_start_at_zero(network):
+    """With a v parameterisation the untrained model then guesses the mean of the data at high noise."""
+    out = network(torch.randn(2, 3, 8, 16), torch.randn(2, network.width))
+    assert (out == 0).all()
+
+
+def test_gradients_reach_every_parameter(network):
+    shaken(network)
+    network(torch.randn(2, 3, 8, 16), torch.randn(2, network.width)).square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in network.parameters())
+
+
+def test_samples_of_a_batch_do_not_mix(network):
+    shaken(network).double()
+    x, c = torch.randn(4, 3, 8, 16).double(), torch.randn(4, network.width).double()
+    together = network(x, c)
+    torch.testing.assert_close(network(x[2:3], c[2:3])[0], together[2])
+    torch.testing.assert_close(network(x.flip(0), c.flip(0)), together.flip(0))
+
+
+def test_everything_sees_everything(network):
+    """Each output pixel depends on each input pixel: the receptive field is the whole image."""
+    shaken(network).double()
+    x = torch.randn(1, 3, 8, 16).double().requires_grad_()
+    network(x, torch.randn(1, network.width).double())[0, 0, 0, 0].backward()
+    assert (x.grad.abs() > 0).all()
+
+
+def test_fold_is_inverted_by_unfold():
+    x = torch.arange(2 * 3 * 8 * 8.0).reshape(2, 3, 8, 8)
+    assert torch.equal(unfold(fold(x, 4), 4), x)
+    assert torch.equal(fold(x, 2)[0, :4, 0, 0], x[0, 0, :2, :2].flatten())
+
+
+def test_attention_is_torch_s_own():
+    """Against nn.MultiheadAttention with the same weights, and with absent tokens."""
+    torch.manual_seed(0)
+    ours, theirs = Attention(16, 4), torch.nn.MultiheadAttention(16, 4, batch_first=True)
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": ours.inputs.weight,
+            "in_proj_bias": ours.inputs.bias,
+            "out_proj.weight": ours.output.weight,
+            "out_proj.bias": ours.output.bias,
+        }
+    )
+    x, mask = torch.randn(2, 5, 16), torch.tensor([[True] * 5, [True, True, True, False, False]])
+    expected, _ = theirs(x, x, x, key_padding_mask=~mask)
+    torch.testing.assert_close(ours(x, mask), expected)
+
+
+@pytest.mark.parametrize(
+    ("build", "options", "shape", "said"),
+    [
+        (denoisers.unet, UNetOptions(patch=4), (1, 4, 4), "smaller than the network can take: 8 pixels"),
+        (denoisers.unet, UNetOptions(patch=4), (1, 28, 28), "sides must be multiples of 8"),
+        (denoisers.dit, DiTOptions(patch=4), (3, 2, 2), "smaller than the network can take"),
+        (denoisers.dit, DiTOptions(heads=5), (3, 32, 32), "--denoiser.heads 5 does not divide"),
+    ],
+)
+def test_networks_refuse_images_they_cannot_take(build, options, shape, said):
+    with pytest.raises(UserError, match=said):
+        build(options, Euclidean(shape))
+
+
+# Files
+
+
+def test_single_files_have_the_data_s_size_and_values(tmp_path):
+    samples = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8)
+    paths = ImageWriter().each(samples, tmp_path, ["a", "b", "c"])
+    for path, sample in zip(paths, samples, strict=True):
+        assert numpy.array_equal(numpy.asarray(Image.open(path)), sample[0].numpy())
+
+
+def test_a_sheet_shows_every_sample_at_its_place():
+    samples = torch.arange(7, dtype=torch.uint8).reshape(7, 1, 1, 1).expand(7, 3, 64, 64) * 30
+    picture = numpy.asarray(sheet(samples, columns=4))
+    assert picture.shape == (64 * 2 + 2, 64 * 4 + 6, 3)
+    assert [picture[10 + i // 4 * 66, 10 + i % 4 * 66, 0] for i in range(7)] == [30 * i for i in range(7)]
+    assert "data:image/png;base64," in ImageWriter().html(samples, 4)
+
+
+# Figures
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    data = datasets.digits(DigitsOptions())
+    cache = tmp_path_factory.mktemp("cache")
+    return data, ImageJudge(ImageCodec(data.facts), data, cache), cache
+
+
+def values(figures):
+    return {figure.name: figure.value for figure in figures}
+
+
+def test_real_images_are_judged_real(judged):
+    data, judge, _ = judged
+    found = values(judge(data.held_out["pixels"], {"label": data.held_out["label"]}))
+    assert found["class_agreement"] == found["class_agreement_real"] > 0.95
+    assert found["frechet_ratio"] < 3
+
+
+def test_the_judge_notices_noise_wrong_classes_and_missing_variety(judged):
+    data, judge, _ = judged
+    pixels, labels = data.held_out["pixels"], data.held_out["label"]
+    good = values(judge(pixels, {"label": labels}))
+    noise = torch.randint_like(pixels, 0, 256)
+    assert values(judge(noise, {"label": labels}))["frechet_distance"] > 20 * good["frechet_distance"]
+    assert values(judge(pixels, {"label": (labels + 1) % 10}))["class_agreement"] < 0.05
+    threes = pixels[labels == 3]
+    assert values(judge(threes, {"label": labels[labels == 3]}))["frechet_distance"] > 10 * good["frechet_distance"]
+
+
+def test_the_classifier_is_kept_and_found_again(judged, monkeypatch):
+    data, judge, cache = judged
+    assert len(list(cache.iterdir())) == 1
+    monkeypatch.setattr("diffcore_image.judge._fit", lambda *a: pytest.fail("trained again"))
+    again = ImageJudge(ImageCodec(data.facts), data, cache)
+    torch.testing.assert_close(again.features(data.held_out["pixels"]), judge.features(data.held_out["pixels"]))
+
+
+def test_a_damaged_cache_is_made_anew(judged, tmp_path):
+    data, judge, cache = judged
+    (name,) = (path.name for path in cache.iterdir())
+    (tmp_path / name).write_bytes(b"rubbish")
+    again = ImageJudge(ImageCodec(data.facts), data, tmp_path)
+    torch.testing.assert_close(again.features(data.held_out["pixels"]), judge.features(data.held_out["pixels"]))
+
+
+def test_images_without_classes_are_compared_by_components(tmp_path):
+    data = datasets.digits(DigitsOptions())
+    plain = data.facts.model_copy(update={"classes": ()})
+    judge = ImageJudge(ImageCodec(plain), data, tmp_path)
+    found = values(judge(data.held_out["pixels"], {}))
+    assert found["frechet_ratio"] < 3
+    assert "class_agreement" not in found
+    # With 64 of 64 components the distance is the one of the pixels themselves.
+    pixels = [part["pixels"].flatten(1).double() / 255 for part in (data.held_out, torch.cat([data.examples, data.held_out]))]
+    assert found["frechet_distance"] == pytest.approx(frechet_distance(*pixels), rel=1e-3)
