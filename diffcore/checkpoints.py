@@ -10,7 +10,6 @@ Nothing here can execute code.
 """
 
 import hashlib
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,7 +52,7 @@ def write_checkpoint(run: Run, progress: Progress, files: Mapping[str, Mapping[s
         write_json(part / _MANIFEST, {"step": progress.step, "seconds": progress.seconds, "files": sums})
         if final.exists():
             shutil.rmtree(final)
-        os.replace(part, final)
+        part.replace(final)
     finally:
         shutil.rmtree(part, ignore_errors=True)
     for old in checkpoints(run)[:-keep]:

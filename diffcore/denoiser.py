@@ -25,7 +25,7 @@ class Prediction:
 
     @property
     def v(self) -> State:
-        """v = (alpha eps - sigma x0) / sqrt(alpha^2 + sigma^2). Salimans & Ho 2022, appendix D."""
+        """V = (alpha eps - sigma x0) / sqrt(alpha^2 + sigma^2). Salimans & Ho 2022, appendix D."""
         total = self.level.total
         return (
             per_sample(self.level.alpha / total, self.eps) * self.eps
@@ -34,7 +34,7 @@ class Prediction:
 
     @property
     def score(self) -> State:
-        """grad log p(x) = -eps / sigma. Song et al. 2021, section 3; Vincent 2011."""
+        """Grad log p(x) = -eps / sigma. Song et al. 2021, section 3; Vincent 2011."""
         return per_sample(-1 / self.level.sigma, self.eps) * self.eps
 
 
@@ -98,14 +98,14 @@ class Denoiser(nn.Module):
         self.conditions = conditions
         self.parameterisation = parameterisation
 
-    def forward(
-        self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None
-    ) -> Prediction:
+    def forward(self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         """Predict x0 and eps of `x` at `level` (floats, or tensors `[B]`)."""
         batch = x.shape[0]
         if conditions is None:
             conditions = nulls(self.conditions, batch, x.device or "cpu")
-        log_snr = torch.as_tensor(level.log_snr, dtype=torch.float32, device=x.device).expand(batch)
+        log_snr = level.log_snr
+        if not isinstance(log_snr, Tensor):  # filling, unlike copying a scalar, does not wait for the device
+            log_snr = torch.full((batch,), log_snr, device=x.device)
         scaled = per_sample(1 / level.total, x) * x
-        output = self.backbone(scaled, self.conditioning(log_snr, conditions), mask)
+        output = self.backbone(scaled, self.conditioning(log_snr.float(), conditions), mask)
         return _VIEWS[self.parameterisation](output, x, level)

@@ -28,5 +28,5 @@ def gamma_of(width: float) -> float:
 
 @torch.no_grad()
 def update(average: list[Tensor], weights: Iterable[Tensor], decay: float) -> None:
-    """average <- decay * average + (1 - decay) * weights, for all tensors at once."""
+    """Average <- decay * average + (1 - decay) * weights, for all tensors at once."""
     torch._foreach_lerp_(average, list(weights), 1 - decay)

@@ -51,7 +51,9 @@ def read_figures(run: Run) -> list[Figure]:
     try:
         return [Figure(**row) for row in read_json(run.figures)]
     except TypeError:
-        raise UserError(f"{run.figures} does not hold figures; write it anew with diffcore evaluate {run.path}") from None
+        raise UserError(
+            f"{run.figures} does not hold figures; write it anew with diffcore evaluate {run.path}"
+        ) from None
 
 
 def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_toml: str) -> None:

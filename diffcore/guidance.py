@@ -15,7 +15,7 @@ from diffcore.state import State, concatenate
 
 
 def classifier_free(denoise: Denoise, conditions: Sequence[Condition], weight: float) -> Denoise:
-    """eps = eps_u + w (eps_c - eps_u), and x0 likewise. Ho & Salimans 2022, with w = 1 + their w.
+    """Eps = eps_u + w (eps_c - eps_u), and x0 likewise. Ho & Salimans 2022, with w = 1 + their w.
 
     w = 0 ignores the conditions, w = 1 is the conditional model itself (the network runs once), w > 1 sharpens.
     For other w both passes go through the network as one batch. The two views stay consistent, as both are

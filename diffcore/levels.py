@@ -19,7 +19,7 @@ class Level(NamedTuple):
 
     @property
     def log_snr(self) -> float | Tensor:
-        """lambda = log(alpha^2 / sigma^2); infinite at the ends."""
+        """Lambda = log(alpha^2 / sigma^2); infinite at the ends."""
         alpha, sigma = self
         if isinstance(alpha, Tensor) or isinstance(sigma, Tensor):
             alpha, sigma = torch.as_tensor(alpha), torch.as_tensor(sigma)

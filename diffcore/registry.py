@@ -140,7 +140,9 @@ def _add_plugin(registry: Registry, plugin: Any, name: str, version: str, distri
                 taken = getattr(registry, kind)
                 reason = _unusable(record, taken)
                 if reason:
-                    registry.failures.append(Failure(f"{name}: {getattr(record, 'name', record)}", distribution, reason))
+                    registry.failures.append(
+                        Failure(f"{name}: {getattr(record, 'name', record)}", distribution, reason)
+                    )
                 else:
                     taken[record.name] = Provided(record, distribution, version)
 

@@ -1,11 +1,11 @@
 """The run folder: where a run keeps what it is, what it measured and what it made.
 
-    config.json       configuration, facts of the data, versions of diffcore and of the plugins, the machine
-    metrics.jsonl     a line of numbers every so often
-    samples/          pictures of samples, by step
-    checkpoints/      weights, their average, and what training needs to go on, by step
-    figures.json      the figures of the last evaluation
-    report.html       all of it on one page
+config.json       configuration, facts of the data, versions of diffcore and of the plugins, the machine
+metrics.jsonl     a line of numbers every so often
+samples/          pictures of samples, by step
+checkpoints/      weights, their average, and what training needs to go on, by step
+figures.json      the figures of the last evaluation
+report.html       all of it on one page
 """
 
 import json
@@ -112,9 +112,9 @@ def read_json(path: Path) -> Any:
 
 def describe(run: Run, settings: RunSettings, facts: Mapping[str, Any], registry: Registry) -> None:
     """Write config.json."""
-    used = [registry.modalities[settings.modality]]
-    used += [registry.schedules[getattr(settings, "schedule").name]]
     import torch
+
+    used = [registry.modalities[settings.modality], registry.schedules[settings.schedule.name]]  # type: ignore[attr-defined]
 
     write_json(
         run.config,

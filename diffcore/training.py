@@ -80,6 +80,8 @@ def train(
     being a number; the checkpoints before that stay.
     """
     options = settings.train
+    if options.steps is None and options.minutes is None:
+        raise UserError("how long? give --train.steps N or --train.minutes M")
     denoiser = model.denoiser
     parameters = dict(denoiser.named_parameters())
     optimizer = torch.optim.Adam(

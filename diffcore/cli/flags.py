@@ -6,6 +6,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -23,9 +24,9 @@ def parse(model: type[Model], arguments: Sequence[str], prog: str, description: 
     keywords = {} if default is None else {"default": default}
     captured = io.StringIO()
     try:
-        with _wide() if not _asks_for_help(arguments) else contextlib.nullcontext():
-            with contextlib.redirect_stderr(captured):
-                return tyro.cli(model, args=list(arguments), prog=prog, description=description, **keywords)
+        width = contextlib.nullcontext() if _asks_for_help(arguments) else _wide()
+        with width, contextlib.redirect_stderr(captured):
+            return tyro.cli(model, args=list(arguments), prog=prog, description=description, **keywords)
     except SystemExit as stop:
         if not stop.code:
             raise
@@ -69,9 +70,9 @@ def _one_line(panel: str, prog: str) -> str:
 
 
 def _invalid_value(where: str, lines: Sequence[str]) -> str:
-    """pydantic's word on a value: lines of a key and, below it, the message."""
+    """Pydantic's word on a value: lines of a key and, below it, the message."""
     prefix = f"{where}." if where.islower() else ""
-    for key, text in zip(lines, lines[1:], strict=False):
+    for key, text in pairwise(lines):
         if detail := _DETAIL.match(text):
             message = detail["message"][0].lower() + detail["message"][1:]
             return f"--{prefix}{key}: {message} (it is {detail['value']})"
@@ -85,9 +86,7 @@ class _Selectors(argparse.ArgumentParser):
         raise UserError(message)
 
 
-def run_settings(
-    arguments: Sequence[str], registry: Registry, prog: str
-) -> tuple[RunSettings, argparse.Namespace]:
+def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tuple[RunSettings, argparse.Namespace]:
     """Settings of a new run: default < preset < file < flag; and the flags that are not part of them (`out`)."""
     selectors = _Selectors(prog=prog, add_help=False, allow_abbrev=False)
     for name in ("modality", "preset", "out", "config", *CHOICES):
@@ -131,5 +130,3 @@ def _usage(registry: Registry, prog: str, modality: str | None) -> str:
     else:
         lines.append("Name a modality to see its options: " + prog + " --modality NAME --help")
     return "\n".join(lines)
-
-

@@ -61,9 +61,7 @@ def _train_with_bar(
     with bar("training") as report:
 
         def pulse(pulse: Pulse) -> None:
-            report(
-                pulse.done, f"step {pulse.step}, loss {pulse.loss:.4f}, {pulse.examples_per_second:.0f} examples/s"
-            )
+            report(pulse.done, f"step {pulse.step}, loss {pulse.loss:.4f}, {pulse.examples_per_second:.0f} examples/s")
 
         outcome = run_training(run, settings, model, data, Watcher(pulse, picture), checkpoint)
         if not outcome.interrupted:
@@ -89,7 +87,4 @@ def recipe_of(settings: RunSettings, registry: Registry) -> Recipe:
     """How the run's own settings say samples are drawn."""
     sampling = settings.sample
     solver = registry.solver(sampling.solver)
-    return Recipe(
-        solver.build(solver.options()), sampling.steps, sampling.grid, sampling.guidance, sampling.batch_size
-    )
-
+    return Recipe(solver.build(solver.options()), sampling.steps, sampling.grid, sampling.guidance, sampling.batch_size)

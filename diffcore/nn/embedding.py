@@ -31,7 +31,7 @@ class LogSnrFeatures(nn.Module):
 class Conditioning(nn.Module):
     """c = SiLU(MLP(features(lambda)) + sum over conditions of their embeddings), `[B, width]`.
 
-    Each condition has its own table, with a row of its own for the null value.
+    Each condition has its own table of unit-variance rows, one of them for the null value.
     """
 
     def __init__(self, conditions: tuple[Condition, ...], width: int, features: int = 64) -> None:
@@ -42,8 +42,6 @@ class Conditioning(nn.Module):
         self.embeddings = nn.ModuleDict(
             {condition.name: nn.Embedding(len(condition.classes) + 1, width) for condition in conditions}
         )
-        for table in self.embeddings.values():
-            nn.init.normal_(table.weight, std=0.02)  # type: ignore[arg-type]
 
     def forward(self, log_snr: Tensor, conditions: Conditions) -> Tensor:
         embedded = self.noise(log_snr)

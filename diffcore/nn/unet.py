@@ -1,5 +1,7 @@
 """A U-Net on a folded grid."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -80,11 +82,11 @@ class UNet(nn.Module):
         self.input = nn.Conv2d(channels * patch**2, sizes[0], 3, padding=1)
         self.down = nn.ModuleList(level(size, size) for size in sizes)
         self.coarser = nn.ModuleList(
-            nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in zip(sizes, sizes[1:], strict=False)
+            nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(sizes)
         )
         self.middle = level(sizes[-1], sizes[-1])
         self.attention = GridAttention(sizes[-1]) if attention else nn.Identity()
-        self.finer = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in zip(sizes, sizes[1:], strict=False))
+        self.finer = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(sizes))
         self.up = nn.ModuleList(level(2 * size, size) for size in sizes[:-1])
         self.norm = ChannelNorm(sizes[0])
         self.output = zeroed(nn.Conv2d(sizes[0], channels * patch**2, 3, padding=1))

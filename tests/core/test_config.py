@@ -1,11 +1,11 @@
 import tomllib
 
 import pytest
+
 from diffcore.cli.config import as_toml
 from diffcore.cli.flags import run_settings
 from diffcore.config import compose
 from diffcore.errors import UserError
-
 from tests.core.toy import toy_registry
 
 REGISTRY = toy_registry()

@@ -1,5 +1,7 @@
 import pytest
 import torch
+from torch import nn
+
 from diffcore.conditions import ClassCondition
 from diffcore.denoiser import Denoiser, Prediction, from_eps, from_v, from_x0
 from diffcore.levels import Level
@@ -7,7 +9,6 @@ from diffcore.losses import WEIGHTINGS, denoising_loss
 from diffcore.process import perturb
 from diffcore.schedules import Cosine, Geometric
 from diffcore.spaces import Euclidean
-from torch import nn
 
 LEVELS = [Level(0.6, 0.8), Level(1.0, 3.0), Level(0.3, 0.7), Level(torch.tensor([0.1, 0.9]), torch.tensor([2.0, 0.1]))]
 

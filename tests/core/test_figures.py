@@ -1,8 +1,9 @@
 import pytest
 import torch
+from scipy.linalg import sqrtm
+
 from diffcore.errors import UserError
 from diffcore.figures import frechet_distance, halves_distance
-from scipy.linalg import sqrtm
 
 
 def features(n, d, seed, scale=1.0, shift=0.0):

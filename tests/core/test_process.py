@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
+from tensordict import TensorDict
+
 from diffcore.levels import CLEAN, Level
 from diffcore.process import perturb, posterior, transition
-from tensordict import TensorDict
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
 ALPHA_BAR = torch.cumprod(1 - BETAS, 0)

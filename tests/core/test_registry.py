@@ -3,6 +3,7 @@ from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import pytest
+
 from diffcore.components import API_VERSION, Component, Modality, NoOptions, Preset
 from diffcore.errors import UserError
 from diffcore.hookspecs import hookimpl

@@ -1,4 +1,6 @@
 import torch
+from tensordict import TensorDict
+
 from diffcore.conditions import ClassCondition
 from diffcore.denoiser import Denoiser, from_x0
 from diffcore.grids import karras
@@ -10,7 +12,6 @@ from diffcore.sampling import levels_of, sample
 from diffcore.schedules import Cosine
 from diffcore.solvers import ddim, ddpm
 from diffcore.spaces import Euclidean
-from tensordict import TensorDict
 
 LABEL = ClassCondition("label", ("a", "b", "c"))
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from diffcore.levels import CLEAN, Level
 from diffcore.schedules import Cosine, Geometric, LinearBeta, Rectified
 

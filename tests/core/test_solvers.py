@@ -3,6 +3,7 @@ from functools import partial
 
 import pytest
 import torch
+
 from diffcore.grids import grid, karras, uniform_in_log_snr, uniform_in_time
 from diffcore.levels import Level
 from diffcore.noise import SampleNoise

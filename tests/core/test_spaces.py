@@ -1,7 +1,8 @@
 import pytest
 import torch
-from diffcore.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 from tensordict import TensorDict
+
+from diffcore.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 
 MASK = torch.tensor([[True] * 5, [True, True, True, False, False]])
 

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+
 from diffcore.assembly import build_data, build_model
 from diffcore.checkpoints import (
     EMA,
@@ -18,7 +19,6 @@ from diffcore.config import compose
 from diffcore.errors import UserError
 from diffcore.runs import Run, read_metrics, write_atomically
 from diffcore.training import Watcher, batch_indices, learning_rate, train
-
 from tests.core.toy import toy_registry
 
 REGISTRY = toy_registry()
@@ -85,7 +85,9 @@ def test_metrics_after_the_checkpoint_are_written_anew(tmp_path):
 
 def test_pictures_do_not_change_training(tmp_path):
     plain, _ = start(tmp_path / "plain")
-    settings = compose(REGISTRY, "toy", file={"train": {"steps": 40, "batch_size": 32, "log_every": 5, "sample_every": 7}})
+    settings = compose(
+        REGISTRY, "toy", file={"train": {"steps": 40, "batch_size": 32, "log_every": 5, "sample_every": 7}}
+    )
     data = build_data(settings, REGISTRY)
     run = Run(tmp_path / "pictures")
     run.path.mkdir()
@@ -110,7 +112,7 @@ def test_training_learns(tmp_path):
 
 
 def test_minutes_end_a_run(tmp_path):
-    run, outcome = start(tmp_path / "run", steps=None, minutes=0.02)
+    _, outcome = start(tmp_path / "run", steps=None, minutes=0.02)
     assert 1.2 <= outcome.progress.seconds < 6
 
 

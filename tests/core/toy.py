@@ -3,15 +3,16 @@
 import math
 
 import torch
+from pydantic import Field
+from tensordict import TensorDict
+from torch import nn
+
 from diffcore.components import Component, Modality, Preset, Settings
 from diffcore.conditions import ClassCondition
 from diffcore.data import Data, Encoded
 from diffcore.output import Figure
 from diffcore.registry import Provided, load
 from diffcore.spaces import Euclidean, Product
-from pydantic import Field
-from tensordict import TensorDict
-from torch import nn
 
 
 class ToyData(Settings):
@@ -86,7 +87,9 @@ class ToyWriter:
 def judge(codec, data, cache):
     def figures(samples, conditions):
         asked = codec.scale * (1.0 + conditions["ring"])
-        return [Figure("radius_error", (samples.norm(dim=1) - asked).abs().mean().item(), "mean distance from the ring")]
+        return [
+            Figure("radius_error", (samples.norm(dim=1) - asked).abs().mean().item(), "mean distance from the ring")
+        ]
 
     return figures
 

@@ -12,8 +12,9 @@ import tomllib
 import numpy
 import pytest
 import torch
-from diffcore.cli import main
 from PIL import Image
+
+from diffcore.cli import main
 
 TINY = [
     "--denoiser.width", "8", "--train.steps", "30", "--train.batch-size", "16", "--train.log-every", "5",
@@ -70,7 +71,10 @@ def test_samples_are_files_of_the_data_s_size_with_a_grid_beside(run, tmp_path):
     assert main(["sample", str(run), "--n", "4", "--label", "3", "--steps", "3", "--out", str(out)]) == 0
     assert sorted(path.name for path in out.iterdir()) == [*(f"000{i}-3.png" for i in range(4)), "grid.png"]
     assert Image.open(out / "0000-3.png").size == (8, 8)
-    assert main(["sample", str(run), "--n", "4", "--condition", "label=3", "--steps", "3", "--out", str(tmp_path / "b")]) == 0
+    assert (
+        main(["sample", str(run), "--n", "4", "--condition", "label=3", "--steps", "3", "--out", str(tmp_path / "b")])
+        == 0
+    )
     for name in ("0002-3.png", "grid.png"):
         assert (out / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert main(["sample", str(run), "--n", "2", "--steps", "3", "--out", str(tmp_path / "one.png")]) == 0
@@ -128,7 +132,9 @@ def test_an_existing_folder_is_never_overwritten(run, capsys, tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
     assert "exists already" in refused(capsys, "train", "--modality", "image", "--out", file, *TINY)
-    assert "A part of that path is a file" in refused(capsys, "train", "--modality", "image", "--out", file / "x", *TINY)
+    assert "A part of that path is a file" in refused(
+        capsys, "train", "--modality", "image", "--out", file / "x", *TINY
+    )
 
 
 def test_runs_are_numbered(tmp_path, monkeypatch):

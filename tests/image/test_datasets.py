@@ -4,11 +4,12 @@ import struct
 import numpy
 import pytest
 import torch
+from PIL import Image
+
 from diffcore.errors import UserError
 from diffcore_image import datasets
 from diffcore_image.codec import ImageCodec
 from diffcore_image.options import DigitsOptions, FolderOptions, LargeSetOptions, MnistOptions
-from PIL import Image
 
 
 def folder(root, **options):
@@ -104,7 +105,7 @@ def test_cifar10_s_files_are_read(tmp_path, monkeypatch):
     for name in names:
         (root / name).write_bytes(pickle.dumps({"data": rows[name], "labels": [0, 1, 2, 9]}))
     (root / "batches.meta").write_bytes(pickle.dumps({"label_names": ["c"] * 10}))
-    with pytest.raises(UserError, match="CIFAR10 is not in .* or its files are damaged"):
+    with pytest.raises(UserError, match=r"CIFAR10 is not in .* or its files are damaged"):
         datasets.cifar10(LargeSetOptions(root=str(tmp_path)))
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *a: True)
@@ -189,7 +190,7 @@ def test_a_folder_without_pictures_is_refused_in_a_line(tmp_path, prepare, said)
 
 
 def test_sets_that_are_not_there_say_how_to_get_them(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="MNIST needs --data.root PATH"):
+    with pytest.raises(UserError, match=r"MNIST needs --data\.root PATH"):
         datasets.mnist(MnistOptions())
     with pytest.raises(UserError, match=r"MNIST is not in .*--data.download"):
         datasets.mnist(MnistOptions(root=str(tmp_path)))

@@ -3,6 +3,8 @@
 import numpy
 import pytest
 import torch
+from PIL import Image
+
 from diffcore.errors import UserError
 from diffcore.figures import frechet_distance
 from diffcore.nn.blocks import fold, unfold
@@ -14,7 +16,6 @@ from diffcore_image.codec import ImageCodec
 from diffcore_image.judge import ImageJudge
 from diffcore_image.options import DigitsOptions, DiTOptions, UNetOptions
 from diffcore_image.writer import ImageWriter, sheet
-from PIL import Image
 
 NETWORKS = {
     "unet": lambda: UNet(3, 16, (1, 2), 2, 2, attention=True),
@@ -174,5 +175,7 @@ def test_images_without_classes_are_compared_by_components(tmp_path):
     assert found["frechet_ratio"] < 3
     assert "class_agreement" not in found
     # With 64 of 64 components the distance is the one of the pixels themselves.
-    pixels = [part["pixels"].flatten(1).double() / 255 for part in (data.held_out, torch.cat([data.examples, data.held_out]))]
+    pixels = [
+        part["pixels"].flatten(1).double() / 255 for part in (data.held_out, torch.cat([data.examples, data.held_out]))
+    ]
     assert found["frechet_distance"] == pytest.approx(frechet_distance(*pixels), rel=1e-3)

@@ -1,13 +1,13 @@
 """Images to states of zero mean and unit variance, and back."""
 
 import torch
+from tensordict import TensorDict
+from torch import Tensor
+
 from diffcore.conditions import ClassCondition
 from diffcore.data import Encoded
 from diffcore.spaces import Euclidean, Mask
 from diffcore.state import State
-from tensordict import TensorDict
-from torch import Tensor
-
 from diffcore_image.options import ImageFacts
 
 

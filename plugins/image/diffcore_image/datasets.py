@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy
 import torch
-from diffcore.data import Data
-from diffcore.errors import UserError
 from PIL import Image, UnidentifiedImageError
 from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional
 
+from diffcore.data import Data
+from diffcore.errors import UserError
 from diffcore_image.options import DigitsOptions, FolderOptions, ImageFacts, LargeSetOptions, MnistOptions
 
 IMAGE_ENDINGS = frozenset(Image.registered_extensions())
@@ -28,7 +28,11 @@ def examples(pixels: Tensor, labels: Tensor) -> TensorDict:
 
 
 def data(
-    train: TensorDict, held_out: TensorDict | None, classes: Sequence[str], flip: bool = False, notes: Sequence[str] = ()
+    train: TensorDict,
+    held_out: TensorDict | None,
+    classes: Sequence[str],
+    flip: bool = False,
+    notes: Sequence[str] = (),
 ) -> Data:
     """A `Data` whose facts are measured on the training images."""
     pixels = train["pixels"]
@@ -101,7 +105,9 @@ def cifar10(options: LargeSetOptions) -> Data:
 def _official(kind: Callable[..., Any], options: LargeSetOptions, classes: Sequence[str], size: int) -> Data:
     name = kind.__name__
     if options.root is None:
-        raise UserError(f"{name} needs --data.root PATH, the folder that holds it (or --data.download to fetch it there)")
+        raise UserError(
+            f"{name} needs --data.root PATH, the folder that holds it (or --data.download to fetch it there)"
+        )
     try:
         train, test = (kind(options.root, train=part, download=options.download) for part in (True, False))
     except RuntimeError as error:

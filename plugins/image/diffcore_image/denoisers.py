@@ -4,7 +4,6 @@ from diffcore.errors import UserError
 from diffcore.nn.dit import DiT
 from diffcore.nn.unet import UNet
 from diffcore.spaces import Euclidean
-
 from diffcore_image.options import DiTOptions, UNetOptions
 
 

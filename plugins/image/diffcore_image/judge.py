@@ -8,18 +8,18 @@ import hashlib
 from pathlib import Path
 
 import torch
-from diffcore.conditions import Conditions
-from diffcore.data import Data
-from diffcore.figures import frechet_distance, halves_distance
-from diffcore.noise import generator_for
-from diffcore.output import Figure
-from diffcore.runs import write_atomically
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffcore.conditions import Conditions
+from diffcore.data import Data
+from diffcore.figures import frechet_distance, halves_distance
+from diffcore.noise import generator_for
+from diffcore.output import Figure
+from diffcore.runs import write_atomically
 from diffcore_image.codec import ImageCodec
 
 FEATURES = 64

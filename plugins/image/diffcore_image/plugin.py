@@ -6,10 +6,9 @@ from typing import Any
 
 from diffcore.components import Component, Modality
 from diffcore.hookspecs import hookimpl
-
 from diffcore_image.options import (
-    DiTOptions,
     DigitsOptions,
+    DiTOptions,
     FolderOptions,
     ImageFacts,
     LargeSetOptions,

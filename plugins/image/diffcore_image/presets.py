@@ -43,5 +43,7 @@ PRESETS = {
     "folder": Preset("a folder of your own on a laptop, 10 minutes", _of({"name": "folder"}, _SMALL)),
     "mnist-gpu": Preset("MNIST on one GPU", _of({"name": "mnist"}, _GPU)),
     "cifar10-gpu": Preset("CIFAR-10 on one GPU", _of({"name": "cifar10", "flip": True}, _GPU, dropout=0.1)),
-    "folder-gpu": Preset("a folder of your own at 64x64 on one GPU", _of({"name": "folder", "size": 64}, _GPU, patch=2)),
+    "folder-gpu": Preset(
+        "a folder of your own at 64x64 on one GPU", _of({"name": "folder", "size": 64}, _GPU, patch=2)
+    ),
 }

@@ -33,7 +33,8 @@ class ImageWriter:
         """The sheet as an embedded PNG."""
         buffer = io.BytesIO()
         sheet(samples, columns).save(buffer, "PNG")
-        return f'<img alt="{len(samples)} samples" src="data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+        encoded = base64.b64encode(buffer.getvalue()).decode()
+        return f'<img alt="{len(samples)} samples" src="data:image/png;base64,{encoded}">'
 
 
 def sheet(samples: Tensor, columns: int, gap: int = 2) -> Image.Image:

@@ -1,0 +1,36 @@
+"""The parts of diffcore without its command line: train on digits for a minute, draw some, write a picture.
+
+python examples/train_in_python.py
+"""
+
+from pathlib import Path
+
+import torch
+
+from diffcore.assembly import build_data, build_model
+from diffcore.conditions import ask
+from diffcore.config import compose
+from diffcore.generation import Recipe, generate
+from diffcore.registry import installed
+from diffcore.runs import Run, describe, new_folder
+from diffcore.solvers import dpmpp_2m
+from diffcore.training import Watcher, train
+
+registry = installed()
+settings = compose(registry, "image", file={"train": {"minutes": 1.0}})
+data = build_data(settings, registry)
+model = build_model(settings, data.facts, registry)
+
+run = Run(new_folder(None, "image", "example"))
+describe(run, settings, data.facts.model_dump(mode="json"), registry)
+outcome = train(run, settings, model, data, Watcher(pulse=lambda pulse: print(f"{pulse.done:4.0%}  {pulse.loss:.4f}")))
+
+recipe = Recipe(dpmpp_2m(), steps=20, guidance=1.5)
+threes = ask(model.codec.conditions, {"label": "3"}, batch=10)
+nines = ask(model.codec.conditions, {"label": "9"}, batch=10)
+conditions = {"label": torch.cat([threes["label"], nines["label"]])}
+states = generate(outcome.model, recipe, conditions, n=20, seed=0)
+
+picture = Path(run.path) / "threes-and-nines.png"
+model.modality.writer().together(model.codec.decode(states), picture, columns=10)
+print(picture)
