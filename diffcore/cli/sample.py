@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     recipe = recipe_for(options, solver, settings, registry)
     conditions = _asked(options, model)
     writer = model.modality.writer()
-    out = options.out or options.run / "samples" / f"seed-{options.seed}"
+    out = options.out or _unused(options.run / "samples" / f"seed-{options.seed}")
     single = out.suffix.lower() in writer.endings
     if out.suffix and not single and not out.is_dir():
         raise UserError(f"{out}: {model.modality.name} writes {', '.join(writer.endings)}; or give a folder")
@@ -139,6 +139,15 @@ def _asked(options: Options, model: Model) -> Conditions:
     if not asked:
         return spread_conditions(model, options.n)
     return ask(model.codec.conditions, asked, options.n)
+
+
+def _unused(path: Path) -> Path:
+    """`path`, or `path-2`, `path-3`, … where that exists."""
+    number, candidate = 1, path
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.name}-{number}")
+    return candidate
 
 
 def _names(model: Model, conditions: Conditions, n: int) -> list[str]:

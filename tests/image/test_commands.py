@@ -240,8 +240,10 @@ def test_a_folder_of_one_s_own_trains(picture_folder, tmp_path, capsys):
     (picture_folder / "left" / "broken.png").write_bytes(b"x")
     out = tmp_path / "run"
     flags = ["--data", "folder", "--data.root", str(picture_folder), "--data.size", "16", "--denoiser.patch", "4"]
-    assert main(["train", "--modality", "image", "--out", str(out), *flags, *TINY]) == 0
-    assert "1 unreadable images left out" in capsys.readouterr().err
+    command = ["train", "--modality", "image", "--out", str(out), *flags, *TINY]
+    assert "left/broken.png" in refused(capsys, *command)
+    assert main([*command, "--data.skip-unreadable"]) == 0
+    assert "left out: 1 of the 61 images" in capsys.readouterr().err
     assert main(["sample", str(out), "--n", "2", "--label", "right", "--steps", "2", "--out", str(tmp_path / "s")]) == 0
     assert Image.open(tmp_path / "s" / "0001-right.png").size == (16, 16)
 

@@ -150,8 +150,8 @@ def _bordered(pixels: Tensor, size: int) -> Tensor:
 def folder(options: FolderOptions) -> Data:
     """A folder of class folders of images (torchvision's ImageFolder layout), or of images without classes.
 
-    `train` and `test` folders above the classes are used where both are there. Files that cannot be read are left
-    out and named in the notes.
+    `train` and `test` folders above the classes are used where both are there. Files that cannot be read raise a
+    `UserError` that names them, or with `skip_unreadable` are left out and named in the notes.
     """
     if options.root is None:
         raise UserError("the data set 'folder' needs --data.root PATH, a folder of images or of class folders")
@@ -175,7 +175,12 @@ def folder(options: FolderOptions) -> Data:
         held_out, _ = _load(test_files, options, unreadable, grey)
     else:
         train, held_out = split(train, options.held_out)
-    notes = [f"{len(unreadable)} unreadable images left out: {_named(unreadable)}"] if unreadable else []
+    notes = []
+    if unreadable:
+        told = f"{len(unreadable)} of the {len(files)} images under {root} cannot be read: {_named(unreadable)}"
+        if not options.skip_unreadable:
+            raise UserError(f"{told}; mend or remove them, or leave them out with --data.skip-unreadable")
+        notes.append(f"left out: {told}")
     return data(train, held_out, classes, options.flip, notes)
 
 

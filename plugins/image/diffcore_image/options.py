@@ -40,6 +40,7 @@ class FolderOptions(Settings):
     root: str | None = Field(None, description="Folder of class folders of images, or of images.")
     size: int = Field(32, ge=1, le=2048, description="Pixels a side; images are scaled, then cut at the centre.")
     colour: Literal["auto", "rgb", "grey"] = Field("auto", description="auto: grey where every image is.")
+    skip_unreadable: bool = Field(False, description="Leave out files that cannot be read, instead of stopping.")
     flip: bool = Field(False, description="Mirror images at random in training.")
     held_out: float = Field(
         0.1, gt=0, lt=1, description="Share kept back for the figures, where there is no test folder."
