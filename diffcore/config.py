@@ -136,14 +136,13 @@ def _name_in(layers: list[Mapping[str, Any]], kind: str) -> str | None:
 def _only_for(
     layer: Mapping[str, Any], names: Mapping[str, str], registry: Registry, modality: Modality
 ) -> dict[str, Any]:
-    """`layer` without the options of components that a later layer replaced."""
+    """`layer` without the options of components that a later layer replaced. Options without a name are for any."""
     kept = dict(layer)
     for kind, offered in parts(modality, registry).items():
+        chosen = names.get(kind, offered[0].name)
         part = layer.get(kind)
-        if isinstance(part, Mapping):
-            meant = part.get("name", offered[0].name if kind != "data" else names.get(kind, offered[0].name))
-            if meant != names.get(kind, offered[0].name):
-                kept.pop(kind)
+        if isinstance(part, Mapping) and part.get("name", chosen) != chosen:
+            kept.pop(kind)
     return kept
 
 
