@@ -15,6 +15,7 @@ Positive = Annotated[float, Field(gt=0)]
 class CosineOptions(Settings):
     log_snr_min: float = Field(-10.0, description="log-SNR at time 1, the noisy end.")
     log_snr_max: float = Field(10.0, description="log-SNR at time 0, the clean end.")
+    shift: float = Field(0.0, description="Added to the log-SNR between the ends; negative: more time at high noise.")
 
 
 class LinearOptions(Settings):

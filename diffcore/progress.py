@@ -31,7 +31,9 @@ def bar(title: str) -> Iterator[Report]:
             task = progress.add_task(title, total=1.0, text="")
             yield lambda share, text: progress.update(task, completed=min(share, 1.0), text=text)
     else:
-        yield _lines(title)
+        report, finish = _lines(title)
+        yield report
+        finish()
 
 
 @contextmanager
@@ -48,20 +50,28 @@ def counter(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield more
 
 
-def _lines(title: str) -> Report:
+def _lines(title: str) -> tuple[Report, Callable[[], None]]:
+    """A report that prints a line every `LINE_EVERY` seconds, and what prints the last one if it was held back."""
     started = time.monotonic()
-    last = -LINE_EVERY
+    printed = -LINE_EVERY
+    held: str | None = None
 
     def report(share: float, text: str) -> None:
-        nonlocal last
+        nonlocal printed, held
         elapsed = time.monotonic() - started
-        if elapsed - last < LINE_EVERY and share < 1:
-            return
-        last = elapsed
         remaining = f", {clock(elapsed * (1 - share) / share)} left" if 0 < share < 1 else ""
-        print(f"{title} {100 * min(share, 1):.0f} %: {text}{remaining}", file=sys.stderr, flush=True)
+        held = f"{title} {100 * min(share, 1):.0f} %: {text}{remaining}"
+        if elapsed - printed >= LINE_EVERY:
+            printed = elapsed
+            finish()
 
-    return report
+    def finish() -> None:
+        nonlocal held
+        if held is not None:
+            say(held)
+        held = None
+
+    return report, finish
 
 
 def clock(seconds: float) -> str:

@@ -38,25 +38,28 @@ def variance_preserving(log_snr: Tensor) -> Level:
 
 @dataclass(frozen=True)
 class Cosine:
-    """lambda(t) = -2 log tan(pi t' / 2), with t' = t_0 + t (t_1 - t_0) cut so that lambda stays in range.
+    """lambda(t) = shift - 2 log tan(angle), the angle running evenly between those where lambda meets its bounds.
 
-    Nichol & Dhariwal 2021, eq. 17 without its offset s, in the form of Hoogeboom et al. 2023 (simple
-    diffusion), eq. 6: alpha = cos(pi t' / 2), sigma = sin(pi t' / 2).
+    Without shift alpha = cos(angle), sigma = sin(angle): Nichol & Dhariwal 2021, eq. 17, without their offset. A
+    negative shift spends more of the time at high noise, where the layout of a sample is decided (Hoogeboom et al.
+    2023, simple diffusion, eq. 7).
     """
 
     log_snr_min: float = -10.0
     log_snr_max: float = 10.0
+    shift: float = 0.0
 
     def _angles(self) -> tuple[float, float]:
-        return math.atan(math.exp(-self.log_snr_max / 2)), math.atan(math.exp(-self.log_snr_min / 2))
+        first, last = (math.atan(math.exp((self.shift - end) / 2)) for end in (self.log_snr_max, self.log_snr_min))
+        return first, last
 
     def log_snr(self, t: Tensor) -> Tensor:
         first, last = self._angles()
-        return -2 * torch.log(torch.tan(first + t.double() * (last - first)))
+        return self.shift - 2 * torch.log(torch.tan(first + t.double() * (last - first)))
 
     def time(self, log_snr: Tensor) -> Tensor:
         first, last = self._angles()
-        return (torch.atan(torch.exp(-log_snr.double() / 2)) - first) / (last - first)
+        return (torch.atan(torch.exp((self.shift - log_snr.double()) / 2)) - first) / (last - first)
 
     def level(self, log_snr: Tensor) -> Level:
         return variance_preserving(log_snr)

@@ -55,8 +55,8 @@ class GridAttention(nn.Module):
 class UNet(nn.Module):
     """Residual blocks down to a coarse grid and up again, with a skip at each level.
 
-    The image is first folded, patch by patch, into channels: a grid of 8x8 costs a sixteenth of one of 32x32, and
-    most of what the network must know of an image is not in single pixels. Each level halves the grid.
+    The grid is first folded, patch by patch, into channels: convolutions on a grid of half the side cost a quarter.
+    Each level halves the grid again.
     """
 
     def __init__(

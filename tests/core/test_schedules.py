@@ -6,7 +6,7 @@ import torch
 from diffcore.levels import CLEAN, Level
 from diffcore.schedules import Cosine, Geometric, LinearBeta, Rectified
 
-SCHEDULES = [Cosine(), LinearBeta(), Geometric(), Rectified()]
+SCHEDULES = [Cosine(), Cosine(-9, 8, -2), LinearBeta(), Geometric(), Rectified()]
 T = torch.linspace(0, 1, 101, dtype=torch.float64)
 
 
@@ -31,6 +31,14 @@ def test_cosine_is_cosine_and_ends_at_its_bounds():
     level = schedule.level(schedule.log_snr(T))
     torch.testing.assert_close(level.alpha, angle.cos())
     torch.testing.assert_close(level.sigma, angle.sin())
+
+
+def test_a_shifted_cosine_keeps_its_ends_and_moves_what_lies_between():
+    schedule = Cosine(-10, 10, shift=-2)
+    found = schedule.log_snr(torch.tensor([0.0, 0.5, 1.0]))
+    torch.testing.assert_close(found[[0, 2]], torch.tensor([10.0, -10.0]).double())
+    # The middle of time is the middle of the angle, not far from where the unshifted one has lambda = 0.
+    assert found[1].item() == pytest.approx(-2, abs=0.02)
 
 
 def test_linear_is_the_limit_of_ddpm_betas():
