@@ -7,13 +7,25 @@ import torch
 
 from diffcore.checkpoints import EMA, read_tensors
 from diffcore.components import Modality
-from diffcore.config import RunSettings, parts
+from diffcore.config import Grid, RunSettings, SampleSettings, parts
 from diffcore.data import Codec, Data
 from diffcore.denoiser import Denoiser
 from diffcore.errors import UserError
 from diffcore.noise import seed_of
 from diffcore.registry import Registry, choose
 from diffcore.schedules import Schedule
+from diffcore.solvers import Step
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to draw: a solver's step, the number of steps and their grid, and the weight of guidance."""
+
+    step: Step
+    steps: int = 20
+    grid: Grid = "karras"
+    guidance: float = 1.0
+    batch_size: int = 250
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,14 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry) -> Model:
         backbone = _build(settings, "denoiser", registry, codec.space)
         denoiser = Denoiser(backbone, codec.conditions, settings.parameterisation)
     return Model(modality, codec, denoiser.to(device), _build(settings, "schedule", registry), device)
+
+
+def build_recipe(sampling: SampleSettings, registry: Registry, step: Step | None = None) -> Recipe:
+    """How the settings say samples are drawn; `step` is a solver that is made already."""
+    if step is None:
+        solver = registry.solver(sampling.solver)
+        step = solver.build(solver.options())
+    return Recipe(step, sampling.steps, sampling.grid, sampling.guidance, sampling.batch_size)
 
 
 def load_weights(model: Model, checkpoint: Any, file: str = EMA) -> None:

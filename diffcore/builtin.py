@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffcore.components import Component, NoOptions, Settings
 from diffcore.hookspecs import hookimpl
@@ -12,25 +12,47 @@ from diffcore.hookspecs import hookimpl
 Positive = Annotated[float, Field(gt=0)]
 
 
+def _rises(low: float, high: float, names: str) -> None:
+    if not low < high:
+        raise ValueError(f"{names}: the first must be smaller than the second")
+
+
 class CosineOptions(Settings):
-    log_snr_min: float = Field(-10.0, description="log-SNR at time 1, the noisy end.")
-    log_snr_max: float = Field(10.0, description="log-SNR at time 0, the clean end.")
-    shift: float = Field(0.0, description="Added to the log-SNR between the ends; negative: more time at high noise.")
+    log_snr_min: float = Field(-10.0, ge=-40, le=40, description="log-SNR at time 1, the noisy end.")
+    log_snr_max: float = Field(10.0, ge=-40, le=40, description="log-SNR at time 0, the clean end.")
+    shift: float = Field(
+        0.0, ge=-10, le=10, description="Added to the log-SNR between the ends; negative: more time at high noise."
+    )
+
+    @model_validator(mode="after")
+    def _ends(self) -> "CosineOptions":
+        _rises(self.log_snr_min, self.log_snr_max, "log_snr_min and log_snr_max")
+        return self
 
 
 class LinearOptions(Settings):
     beta_0: Positive = Field(0.1, description="beta at time 0.")
     beta_1: Positive = Field(20.0, description="beta at time 1.")
-    epsilon: Positive = Field(1e-3, description="The smallest time that is used.")
+    epsilon: float = Field(1e-3, gt=0, lt=1, description="The smallest time that is used.")
+
+    @model_validator(mode="after")
+    def _ends(self) -> "LinearOptions":
+        _rises(self.beta_0, self.beta_1, "beta_0 and beta_1")
+        return self
 
 
 class GeometricOptions(Settings):
     sigma_min: Positive = Field(0.005, description="Noise level at time 0.")
     sigma_max: Positive = Field(150.0, description="Noise level at time 1.")
 
+    @model_validator(mode="after")
+    def _ends(self) -> "GeometricOptions":
+        _rises(self.sigma_min, self.sigma_max, "sigma_min and sigma_max")
+        return self
+
 
 class RectifiedOptions(Settings):
-    epsilon: Positive = Field(1e-3, description="Distance kept from both ends of time.")
+    epsilon: float = Field(1e-3, gt=0, lt=0.5, description="Distance kept from both ends of time.")
 
 
 class AncestralOptions(Settings):

@@ -65,6 +65,19 @@ def checkpoints(run: Run) -> list[Path]:
     return sorted(run.checkpoints.glob("step-*")) if run.checkpoints.is_dir() else []
 
 
+def discard_after(run: Run, step: int) -> None:
+    """Delete the checkpoints of later steps: those steps are about to be run again."""
+    for path in checkpoints(run):
+        if path.name > f"step-{step:08d}":
+            shutil.rmtree(path)
+
+
+def verify(checkpoint: Path) -> None:
+    """Raise `UserError` unless every file of a checkpoint is as it was written."""
+    for name in (MODEL, EMA, TRAINING):
+        read_tensors(checkpoint, name)
+
+
 def find_checkpoint(run: Run, name: str | None = None) -> Path:
     """The checkpoint of that name, or the newest."""
     found = checkpoints(run)

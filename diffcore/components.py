@@ -46,10 +46,6 @@ class Component:
     options: type[Settings] = NoOptions
     requires: tuple[str, ...] = ()
 
-    def missing(self) -> list[str]:
-        """The modules in `requires` that this Python cannot find."""
-        return [name for name in self.requires if importlib.util.find_spec(name) is None]
-
 
 @dataclass(frozen=True)
 class Preset:
@@ -82,6 +78,14 @@ class Modality:
     requires: tuple[str, ...] = ()
     api_version: int = API_VERSION
 
-    def missing(self) -> list[str]:
-        """The modules in `requires` that this Python cannot find."""
-        return [name for name in self.requires if importlib.util.find_spec(name) is None]
+
+def missing(record: Component | Modality) -> list[str]:
+    """The modules in `requires` that this Python cannot find."""
+
+    def found(name: str) -> bool:
+        try:
+            return importlib.util.find_spec(name) is not None
+        except ModuleNotFoundError:  # a parent package is not there
+            return False
+
+    return [name for name in record.requires if not found(name)]

@@ -22,9 +22,9 @@ class ClassCondition:
     name: str
     classes: tuple[str, ...]
 
-    def null(self, batch: int) -> Tensor:
+    def null(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
         """`[B]` of null values."""
-        return torch.full((batch,), len(self.classes), dtype=torch.int64)
+        return torch.full((batch,), len(self.classes), dtype=torch.int64, device=device)
 
     def parse(self, text: str) -> Tensor:
         """The value that a user wrote: a class's name or, where no class is called so, its index."""
@@ -49,7 +49,7 @@ Condition = ClassCondition
 
 def nulls(conditions: Sequence[Condition], batch: int, device: torch.device | str = "cpu") -> Conditions:
     """A batch in which no condition is given."""
-    return {condition.name: condition.null(batch).to(device) for condition in conditions}
+    return {condition.name: condition.null(batch, device) for condition in conditions}
 
 
 def drop(
@@ -64,7 +64,7 @@ def drop(
         value = values[condition.name]
         chosen = torch.rand(len(value), generator=generator) < probability
         chosen = chosen.reshape(-1, *[1] * (value.ndim - 1)).to(value.device)
-        dropped[condition.name] = torch.where(chosen, condition.null(len(value)).to(value.device), value)
+        dropped[condition.name] = torch.where(chosen, condition.null(len(value), value.device), value)
     return dropped
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from pydantic import Field, ValidationError, create_model
+from pydantic import Field, ValidationError, create_model, field_validator
 
 from diffcore.components import Component, Modality, Settings
 from diffcore.errors import UserError
@@ -37,13 +37,24 @@ class TrainSettings(Settings):
     keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
     evaluate: int = Field(500, ge=0, description="Samples that the figures at the end are computed from; 0: none.")
 
+    @field_validator("evaluate")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("figures need at least 2 samples, or 0 for none")
+        return value
+
+
+Grid = Literal["karras", "time", "log-snr"]
+"""Names of the time grids of `diffcore.grids`."""
+
 
 class SampleSettings(Settings):
     """How samples are drawn unless asked otherwise."""
 
     solver: str = Field("dpmpp-2m", description="The method.")
     steps: int = Field(20, ge=1, description="Steps from noise to data.")
-    grid: Literal["karras", "time", "log-snr"] = Field("karras", description="How the steps are spaced.")
+    grid: Grid = Field("karras", description="How the steps are spaced.")
     guidance: float = Field(1.0, description="Weight of classifier-free guidance; 1 is the plain conditional model.")
     batch_size: int = Field(250, ge=1, description="Samples that go through the network at once.")
 
@@ -109,6 +120,7 @@ def compose(
     """
     modality = registry.modality(modality_name)
     file = dict(file or {})
+    _check_shape(file, origin)
     wanted = (chosen or {}).get("data") or _name_in([file], "data")
     preset = preset or file.get("preset") or (wanted if wanted in modality.presets else "default")
     if preset not in modality.presets:
@@ -123,6 +135,15 @@ def compose(
         values[kind] = {**values.get(kind, {}), "name": name}
     values |= {"modality": modality.name, "preset": preset}
     return validate(model_for(modality, names, registry), values, origin)
+
+
+def _check_shape(file: Mapping[str, Any], origin: str) -> None:
+    """Refuse what cannot be laid on a preset; pydantic checks the rest."""
+    if not isinstance(file.get("preset", ""), str):
+        raise UserError(f"{origin}: preset: input should be a name (it is {file['preset']!r})")
+    for kind in (*CHOICES, "train", "sample"):
+        if not isinstance(file.get(kind, {}), Mapping):
+            raise UserError(f"{origin}: {kind}: input should be a table, as in [{kind}] (it is {file[kind]!r})")
 
 
 def _name_in(layers: list[Mapping[str, Any]], kind: str) -> str | None:
@@ -147,15 +168,20 @@ def _only_for(
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, nested. `steps` and `minutes` are alternatives: setting one unsets the other."""
+    """`over` laid on `base`, nested. The ends of training, steps and minutes, replace each other."""
     merged = dict(base)
-    if ("steps" in over) != ("minutes" in over):
-        merged.pop("steps", None)
-        merged.pop("minutes", None)
     for key, value in over.items():
         below = merged.get(key)
-        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            if key == "train" and ENDS & value.keys():
+                below = {name: kept for name, kept in below.items() if name not in ENDS}
+            value = merge(below, value)
+        merged[key] = value
     return merged
+
+
+ENDS = frozenset({"steps", "minutes"})
+"""The options of `train` that end it."""
 
 
 def validate(model: type[Settings], values: Mapping[str, Any], origin: str) -> Any:

@@ -10,7 +10,7 @@ from diffcore.conditions import Condition, Conditions, nulls
 from diffcore.levels import Level
 from diffcore.nn.embedding import Conditioning
 from diffcore.spaces import Mask
-from diffcore.state import State, per_sample
+from diffcore.state import State, first_field, per_sample
 
 Parameterisation = Literal["eps", "x0", "v"]
 
@@ -100,12 +100,12 @@ class Denoiser(nn.Module):
 
     def forward(self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         """Predict x0 and eps of `x` at `level` (floats, or tensors `[B]`)."""
-        batch = x.shape[0]
+        batch, device = x.shape[0], first_field(x).device
         if conditions is None:
-            conditions = nulls(self.conditions, batch, x.device or "cpu")
+            conditions = nulls(self.conditions, batch, device)
         log_snr = level.log_snr
         if not isinstance(log_snr, Tensor):  # filling, unlike copying a scalar, does not wait for the device
-            log_snr = torch.full((batch,), log_snr, device=x.device)
+            log_snr = torch.full((batch,), log_snr, device=device)
         scaled = per_sample(1 / level.total, x) * x
         output = self.backbone(scaled, self.conditioning(log_snr.float(), conditions), mask)
         return _VIEWS[self.parameterisation](output, x, level)

@@ -2,17 +2,18 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from diffcore.assembly import Model
+from diffcore.assembly import Model, Recipe
 from diffcore.conditions import Conditions
 from diffcore.data import Data
 from diffcore.errors import UserError
-from diffcore.generation import Recipe, generate, strip
+from diffcore.generation import generate, strip
 from diffcore.output import Figure
+from diffcore.progress import counter, say
 from diffcore.report import curve, facts_table, figures_table, page, preformatted
-from diffcore.runs import Run, read_json, read_metrics, write_atomically, write_json
+from diffcore.runs import Run, provenance, read_json, read_metrics, write_atomically, write_json
 
 
 def spread_conditions(model: Model, n: int) -> Conditions:
@@ -20,17 +21,17 @@ def spread_conditions(model: Model, n: int) -> Conditions:
     return {condition.name: condition.spread(n) for condition in model.codec.conditions}
 
 
-def evaluate(
-    model: Model, recipe: Recipe, data: Data, n: int, seed: int, cache: Path, after_batch: Callable[[int], None]
-) -> list[Figure]:
+def evaluate(model: Model, recipe: Recipe, data: Data, n: int, seed: int, cache: Path) -> list[Figure]:
     """Figures of `n` samples, conditions spread evenly, and what drawing them cost."""
     if model.modality.judge is None:
         raise UserError(f"the plugin for {model.modality.name} has no figures")
+    say("making ready to judge samples")
     judge = model.modality.judge(model.codec, data, cache)
     conditions = spread_conditions(model, n)
-    started = time.perf_counter()
-    states = generate(model, recipe, conditions, n, seed, after_batch)
-    seconds = time.perf_counter() - started
+    with counter("sampling", n) as after_batch:
+        started = time.perf_counter()
+        states = generate(model, recipe, conditions, n, seed, after_batch)
+        seconds = time.perf_counter() - started
     figures = judge(model.codec.decode(states), conditions)
     return [
         *figures,
@@ -50,7 +51,7 @@ def read_figures(run: Run) -> list[Figure]:
         return []
     try:
         return [Figure(**row) for row in read_json(run.figures)]
-    except TypeError:
+    except (TypeError, ValueError):
         raise UserError(
             f"{run.figures} does not hold figures; write it anew with diffcore evaluate {run.path}"
         ) from None
@@ -65,8 +66,7 @@ def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_tom
     few = {name: value[:rows] for name, value in conditions.items()}
     way = model.codec.decode(strip(model, recipe, few, rows, moments, seed))
     metrics = read_metrics(run)
-    content = read_json(run.config)
-    about = {"diffcore": content["diffcore"], **content["plugins"], **content["machine"]}
+    about: dict[str, object] = {**provenance(run)}
     if metrics:
         last = metrics[-1]
         about |= {

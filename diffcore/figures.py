@@ -32,6 +32,8 @@ def _root_of_covariance(features: Tensor) -> Tensor:
 
 def halves_distance(features: Tensor, splits: int = 5, seed: int = 0) -> float:
     """Mean Frechet distance between random halves of real features: what a perfect model would about reach."""
+    if len(features) < 4:
+        raise UserError(f"figures need at least 4 real examples to compare with; there are {len(features)}")
     generator = torch.Generator().manual_seed(seed)
     distances = []
     for _ in range(splits):

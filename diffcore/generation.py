@@ -1,29 +1,16 @@
 """Samples from a trained model: solver, grid and guidance put together."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from diffcore.assembly import Model
+from diffcore.assembly import Model, Recipe
 from diffcore.conditions import Conditions
-from diffcore.denoiser import Prediction
-from diffcore.grids import Grid, grid
+from diffcore.grids import grid
 from diffcore.guidance import classifier_free
 from diffcore.sampling import Moment, in_batches, levels_of, sample
-from diffcore.solvers import Step
 from diffcore.state import State, concatenate
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to draw: a solver's step, the number of steps and their grid, and the weight of guidance."""
-
-    step: Step
-    steps: int = 20
-    grid: Grid = "karras"
-    guidance: float = 1.0
-    batch_size: int = 250
 
 
 def generate(
@@ -59,15 +46,12 @@ def generate(
 
 @dataclass
 class Trace:
-    """Collects what a denoiser says on the way from noise to data: the states and its guesses at x0."""
+    """Collects the states on the way from noise to data, scaled to unit variance."""
 
     states: list[State] = field(default_factory=list)
-    guesses: list[State] = field(default_factory=list)
 
     def __call__(self, moment: Moment) -> None:
-        prediction: Prediction = moment.prediction
-        self.states.append(1 / prediction.level.total * moment.x)
-        self.guesses.append(prediction.x0)
+        self.states.append(1 / moment.prediction.level.total * moment.x)
 
 
 def strip(model: Model, recipe: Recipe, conditions: Conditions, n: int, moments: int, seed: int = 0) -> State:
@@ -77,7 +61,7 @@ def strip(model: Model, recipe: Recipe, conditions: Conditions, n: int, moments:
     trajectory a row.
     """
     trace = Trace()
-    final = generate(model, recipe, conditions, n, seed, watch=trace)
+    final = generate(model, replace(recipe, batch_size=n), conditions, n, seed, watch=trace)
     count = len(trace.states)
     shown = [trace.states[round(i * (count - 1) / max(moments - 1, 1))].cpu() for i in range(moments)]
     rows = [torch.stack([state[i] for state in [*shown, final]]) for i in range(n)]

@@ -4,16 +4,12 @@ Each grid is a float64 tensor `[n]`, increasing. Sampling ends with one more ste
 sigma = 0, so n steps are n levels.
 """
 
-from typing import Literal
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from diffcore.schedules import Schedule
-
-Grid = Literal["time", "log-snr", "karras"]
-
-GRIDS: tuple[str, ...] = ("karras", "time", "log-snr")
 
 
 def uniform_in_time(schedule: Schedule, n: int) -> Tensor:
@@ -43,7 +39,14 @@ def _ends(schedule: Schedule) -> tuple[float, float]:
     return low, high
 
 
-def grid(name: Grid, schedule: Schedule, n: int) -> Tensor:
+GRIDS: Mapping[str, Callable[[Schedule, int], Tensor]] = {
+    "karras": karras,
+    "time": uniform_in_time,
+    "log-snr": uniform_in_log_snr,
+}
+"""The grids by name, as `diffcore.config.Grid` lists them."""
+
+
+def grid(name: str, schedule: Schedule, n: int) -> Tensor:
     """The grid of that name."""
-    make = {"time": uniform_in_time, "log-snr": uniform_in_log_snr, "karras": karras}[name]
-    return make(schedule, n)
+    return GRIDS[name](schedule, n)

@@ -11,7 +11,7 @@ from diffcore.conditions import Condition, Conditions, nulls
 from diffcore.denoiser import Denoise, Prediction
 from diffcore.levels import Level
 from diffcore.spaces import Mask
-from diffcore.state import State, concatenate
+from diffcore.state import State, concatenate, first_field
 
 
 def classifier_free(denoise: Denoise, conditions: Sequence[Condition], weight: float) -> Denoise:
@@ -26,7 +26,7 @@ def classifier_free(denoise: Denoise, conditions: Sequence[Condition], weight: f
         if weight == 1 or given is None or not given:
             return denoise(x, level, given, mask)
         batch = x.shape[0]
-        absent = nulls(conditions, batch, x.device or "cpu")
+        absent = nulls(conditions, batch, first_field(x).device)
         if weight == 0:
             return denoise(x, level, absent, mask)
         both = {name: torch.cat([value, absent[name]]) for name, value in given.items()}

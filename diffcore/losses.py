@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffcore.denoiser import Prediction
 from diffcore.spaces import Mask, Space
-from diffcore.state import State, fields
+from diffcore.state import State
 
 Weighting = Literal["eps", "x0", "v", "min-snr"]
 
@@ -40,7 +40,7 @@ def denoising_loss(
     |x0_hat - x0|^2 = sigma^2 |v_hat - v|^2, so the factor is w(lambda) sigmoid(-lambda).
     """
     error = prediction.v - Prediction(x0, noise, prediction.level).v
-    squared = torch.stack([field.square().flatten(1).sum(1) for field in fields(error).values()]).sum(0)
+    squared = space.squared_norm(error, mask)
     log_snr = torch.as_tensor(prediction.level.log_snr, dtype=torch.float64, device=squared.device)
     weight = WEIGHTINGS[weighting](log_snr) * torch.sigmoid(-log_snr)
-    return weight.to(squared.dtype) * squared / space.degrees_of_freedom(x0, mask)
+    return weight.to(squared.dtype) * squared / space.degrees_of_freedom(x0, mask).clamp(min=1)

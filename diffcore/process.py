@@ -1,7 +1,7 @@
 """The forward process: q(x_t | x_0), the Markov step between two levels, and the posterior.
 
-All are Gaussian: `mean = a * x (+ b * x_0)` with standard deviation `std`. The coefficients are floats or
-tensors `[B]`, as the levels are.
+All are Gaussian: `mean = a * x (+ b * x_0)` with standard deviation `std`. `perturb` takes levels of floats or of
+tensors `[B]`; the other two are for sampling and take floats.
 """
 
 import math

@@ -8,15 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any
 
 import pluggy
 
 from diffcore import builtin, hookspecs
-from diffcore.components import API_VERSION, Component, Modality
+from diffcore.components import API_VERSION, Component, Modality, missing
 from diffcore.errors import UserError
-
-Named = TypeVar("Named", Component, Modality)
 
 
 @dataclass(frozen=True)
@@ -57,10 +55,12 @@ class Registry:
         )
 
     def schedule(self, name: str) -> Component:
-        return find(self.schedules, name, "schedule")
+        """The schedule `name`, or a `UserError` with the names that exist."""
+        return choose((provided.record for provided in self.schedules.values()), name, "schedule")
 
     def solver(self, name: str) -> Component:
-        return find(self.solvers, name, "solver")
+        """The solver `name`, or a `UserError` with the names that exist."""
+        return choose((provided.record for provided in self.solvers.values()), name, "solver")
 
     def installable(self) -> list[str]:
         """Commands for the plugins that this distribution names as extras and that are not here."""
@@ -76,26 +76,14 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def find(offered: dict[str, Provided], name: str, kind: str) -> Component:
-    """The component `name`, or a `UserError` with the names that exist."""
-    if name not in offered:
-        raise UserError(f"unknown {kind} {name!r}; there are: {_listed(offered)}")
-    return usable(offered[name].record, kind)
-
-
 def choose(offered: Iterable[Component], name: str, kind: str) -> Component:
-    """The component of that name among `offered`, or a `UserError` with the names that exist."""
+    """The component of that name among `offered`, or a `UserError` with the names that exist or what it lacks."""
     by_name = {component.name: component for component in offered}
     if name not in by_name:
         raise UserError(f"unknown {kind} {name!r}; there are: {_listed(by_name)}")
-    return usable(by_name[name], kind)
-
-
-def usable(component: Component, kind: str) -> Component:
-    """`component`, or a `UserError` that names the modules it lacks."""
-    if missing := component.missing():
-        raise UserError(f"the {kind} {component.name!r} needs {', '.join(missing)}: pip install {' '.join(missing)}")
-    return component
+    if lacking := missing(by_name[name]):
+        raise UserError(f"the {kind} {name!r} needs modules that are not installed: {', '.join(lacking)}")
+    return by_name[name]
 
 
 def _distribution(entry_point: metadata.EntryPoint) -> tuple[str, str]:
@@ -134,11 +122,11 @@ def _add_plugin(registry: Registry, plugin: Any, name: str, version: str, distri
     manager.add_hookspecs(hookspecs)
     manager.register(plugin, name)
     manager.check_pending()
-    for kind in ("modalities", "schedules", "solvers"):
+    for kind, expected in (("modalities", Modality), ("schedules", Component), ("solvers", Component)):
         for records in getattr(manager.hook, f"diffcore_{kind}")():
             for record in records:
                 taken = getattr(registry, kind)
-                reason = _unusable(record, taken)
+                reason = _unusable(record, expected, taken)
                 if reason:
                     registry.failures.append(
                         Failure(f"{name}: {getattr(record, 'name', record)}", distribution, reason)
@@ -147,16 +135,19 @@ def _add_plugin(registry: Registry, plugin: Any, name: str, version: str, distri
                     taken[record.name] = Provided(record, distribution, version)
 
 
-def _unusable(record: Any, taken: dict[str, Provided]) -> str | None:
-    if not isinstance(record, Component | Modality):
-        return f"expected a Component or Modality record, got {type(record).__name__}"
+def _unusable(record: Any, expected: type, taken: dict[str, Provided]) -> str | None:
+    if not isinstance(record, expected):
+        return f"expected a {expected.__name__} record, got {type(record).__name__}"
     if record.name in taken:
         return f"the name {record.name!r} is taken by {taken[record.name].distribution}"
-    if isinstance(record, Modality):
-        if record.api_version != API_VERSION:
-            return f"made for plugin API {record.api_version}, this diffcore has {API_VERSION}"
-        if missing := record.missing():
-            return f"needs {', '.join(missing)}: pip install {' '.join(missing)}"
+    if not isinstance(record, Modality):
+        return None
+    if record.api_version != API_VERSION:
+        return f"made for plugin API {record.api_version}, this diffcore has {API_VERSION}"
+    if lacking := missing(record):
+        return f"needs modules that are not installed: {', '.join(lacking)}"
+    if not record.datasets or not record.denoisers or "default" not in record.presets:
+        return "a modality needs a data set, a denoiser and a preset called 'default'"
     return None
 
 

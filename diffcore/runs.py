@@ -147,11 +147,27 @@ def open_run(path: Path, registry: Registry) -> tuple[Run, Description]:
     settings = content["settings"]
     name = str(settings.get("modality"))
     if name not in registry.modalities:
-        needed = ", ".join(f"{dist} {version}" for dist, version in content.get("plugins", {}).items())
-        raise UserError(f"{path} was made with plugins that are not here ({needed}): unknown modality {name!r}")
+        raise UserError(
+            f"{path} was made with plugins that are not here ({_listed(content, 'plugins')}): unknown modality {name!r}"
+        )
     composed = compose(registry, name, file=settings, origin=str(run.config))
     facts = validate(registry.modality(name).facts, content.get("facts", {}), f"{run.config}: facts")
     return run, Description(composed, facts)
+
+
+def provenance(run: Run) -> dict[str, str]:
+    """What config.json says of the versions and the machine that made the run."""
+    content = read_json(run.config)
+    tables = (content.get(name) for name in ("plugins", "machine"))
+    merged = {"diffcore": content.get("diffcore", "unknown")}
+    for table in tables:
+        merged |= table if isinstance(table, dict) else {}
+    return {name: str(value) for name, value in merged.items()}
+
+
+def _listed(content: Mapping[str, Any], name: str) -> str:
+    table = content.get(name)
+    return ", ".join(f"{key} {value}" for key, value in table.items()) if isinstance(table, dict) else "unknown"
 
 
 def append_metrics(run: Run, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -162,15 +178,18 @@ def append_metrics(run: Run, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_metrics(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a last line that was cut off is left out."""
+    """The lines of metrics.jsonl, up to the first that is damaged: a crash may cut off the last."""
     if not run.metrics.exists():
         return []
-    rows = []
-    for line in run.metrics.read_text(encoding="utf-8").splitlines():
+    rows: list[dict[str, Any]] = []
+    for line in run.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             break
+        if not isinstance(row, dict) or not {"step", "loss"} <= row.keys():
+            break
+        rows.append(row)
     return rows
 
 

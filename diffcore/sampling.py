@@ -59,7 +59,8 @@ def sample(
     noise = SampleNoise(seed, indices)
 
     def evaluate(x: State, level: Level) -> Prediction:
-        prediction = denoise(x, level, conditions, mask)
+        raw = denoise(x, level, conditions, mask)
+        prediction = Prediction(space.project(raw.x0, mask), space.project(raw.eps, mask), level)
         if watch is not None:
             watch(Moment(x, prediction))
         return prediction

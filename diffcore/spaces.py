@@ -5,7 +5,7 @@ degrees of freedom. Noise has unit variance in each direction of the space. `mas
 element exists; it is None where all do.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,6 +33,9 @@ class Space(Protocol):
     def degrees_of_freedom(self, state: State, mask: Mask = None) -> Tensor:
         """The dimension of the space of each sample, `[B]` float."""
 
+    def squared_norm(self, state: State, mask: Mask = None) -> Tensor:
+        """|x|^2 of the projection of each sample, `[B]`; that of noise is a chi-squared of those freedoms."""
+
 
 def _elements(mask: Tensor, like: Tensor) -> Tensor:
     """`mask` `[B, N]` with trailing axes, in the type of `like` `[B, N, ...]`."""
@@ -58,6 +61,9 @@ class Euclidean:
         if mask is None:
             return state.new_full((len(state),), float(state[0].numel()))
         return mask.sum(1).to(state.dtype) * state[0, 0].numel()
+
+    def squared_norm(self, state: Tensor, mask: Mask = None) -> Tensor:
+        return self.project(state, mask).square().flatten(1).sum(1)
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,9 @@ class ZeroCentred:
             return state.new_full((len(state),), float((state.shape[1] - 1) * state.shape[2]))
         return (mask.sum(1).to(state.dtype) - 1).clamp(min=0) * state.shape[2]
 
+    def squared_norm(self, state: Tensor, mask: Mask = None) -> Tensor:
+        return self.project(state, mask).square().flatten(1).sum(1)
+
 
 @dataclass(frozen=True)
 class SymmetricPairs:
@@ -115,6 +124,9 @@ class SymmetricPairs:
         n = state.new_full((len(state),), float(state.shape[1])) if mask is None else mask.sum(1).to(state.dtype)
         return n * (n - 1) / 2 * state.shape[3]
 
+    def squared_norm(self, state: Tensor, mask: Mask = None) -> Tensor:
+        return self.project(state, mask).square().flatten(1).sum(1) / 2
+
     @staticmethod
     def _masked(state: Tensor, mask: Mask) -> Tensor:
         if mask is None:
@@ -132,17 +144,21 @@ class Product:
         return TensorDict({name: part.empty(batch) for name, part in self.parts.items()}, batch_size=[batch])
 
     def noise(self, normal: State, mask: Mask = None) -> TensorDict:
-        values = fields(normal)
-        return TensorDict(
-            {name: part.noise(values[name], mask) for name, part in self.parts.items()}, batch_size=normal.shape[:1]
-        )
+        return self._each(normal, lambda part, value: part.noise(value, mask))
 
     def project(self, state: State, mask: Mask = None) -> TensorDict:
-        values = fields(state)
-        return TensorDict(
-            {name: part.project(values[name], mask) for name, part in self.parts.items()}, batch_size=state.shape[:1]
-        )
+        return self._each(state, lambda part, value: part.project(value, mask))
 
     def degrees_of_freedom(self, state: State, mask: Mask = None) -> Tensor:
+        return self._total(state, lambda part, value: part.degrees_of_freedom(value, mask))
+
+    def squared_norm(self, state: State, mask: Mask = None) -> Tensor:
+        return self._total(state, lambda part, value: part.squared_norm(value, mask))
+
+    def _each(self, state: State, function: Callable[[Space, Tensor], State]) -> TensorDict:
         values = fields(state)
-        return torch.stack([part.degrees_of_freedom(values[name], mask) for name, part in self.parts.items()]).sum(0)
+        return TensorDict({k: function(part, values[k]) for k, part in self.parts.items()}, batch_size=state.shape[:1])
+
+    def _total(self, state: State, function: Callable[[Space, Tensor], Tensor]) -> Tensor:
+        values = fields(state)
+        return torch.stack([function(part, values[name]) for name, part in self.parts.items()]).sum(0)

@@ -18,12 +18,18 @@ State: TypeAlias = Tensor | TensorDict
 def per_sample(weight: Tensor | float, like: State) -> Tensor | float:
     """`weight` `[B]` in a form that multiplies each sample of `like` by its own value.
 
-    A float is returned as it is. A tensor gets trailing axes of size one; a TensorDict broadcasts `[B]`
-    over its fields by itself.
+    A float is returned as it is. A tensor is cast to the type of `like` and gets trailing axes of size one; a
+    TensorDict broadcasts `[B]` over its fields by itself.
     """
-    if not isinstance(weight, Tensor) or weight.ndim == 0 or not isinstance(like, Tensor):
+    if not isinstance(weight, Tensor):
         return weight
-    return weight.reshape(-1, *[1] * (like.ndim - 1)).to(like.dtype)
+    weight = weight.to(first_field(like).dtype)
+    return weight.reshape(-1, *[1] * (like.ndim - 1)) if isinstance(like, Tensor) and weight.ndim else weight
+
+
+def first_field(state: State) -> Tensor:
+    """A tensor of the state, which tells its type and device."""
+    return state if isinstance(state, Tensor) else next(iter(state.values()))
 
 
 def fields(state: State) -> dict[str, Tensor]:

@@ -21,7 +21,16 @@ from torch import Tensor, nn
 
 from diffcore import ema
 from diffcore.assembly import Model, load_weights
-from diffcore.checkpoints import EMA, MODEL, TRAINING, Progress, read_progress, read_tensors, write_checkpoint
+from diffcore.checkpoints import (
+    EMA,
+    MODEL,
+    TRAINING,
+    Progress,
+    discard_after,
+    read_progress,
+    read_tensors,
+    write_checkpoint,
+)
 from diffcore.conditions import drop
 from diffcore.config import RunSettings, TrainSettings
 from diffcore.data import Data
@@ -37,7 +46,7 @@ _LOSSES = "losses since the last line of metrics"
 
 @dataclass(frozen=True)
 class Pulse:
-    """What the loop tells whoever watches it, after every step."""
+    """What the loop tells whoever watches it, every `log_every` steps."""
 
     step: int
     done: float
@@ -50,7 +59,7 @@ class Pulse:
 
 @dataclass(frozen=True)
 class Watcher:
-    """What happens beside training: `pulse` after every step, `sample` with the averaged model every so often."""
+    """What happens beside training: `pulse` with each line of metrics, `sample` with the averaged model at times."""
 
     pulse: Callable[[Pulse], None] = lambda pulse: None
     sample: Callable[[Model, int], None] = lambda model, step: None
@@ -80,8 +89,7 @@ def train(
     being a number; the checkpoints before that stay.
     """
     options = settings.train
-    if options.steps is None and options.minutes is None:
-        raise UserError("how long? give --train.steps N or --train.minutes M")
+    require_end(options)
     denoiser = model.denoiser
     parameters = dict(denoiser.named_parameters())
     optimizer = torch.optim.Adam(
@@ -98,6 +106,7 @@ def train(
         unlogged = list(state.pop(_LOSSES, torch.empty(0)).to(model.device))
         _restore(optimizer, parameters, state, checkpoint)
     trim_metrics(run, progress.step)
+    discard_after(run, progress.step)
 
     def save(at: Progress) -> None:
         if unlogged:
@@ -116,7 +125,7 @@ def train(
     saved = progress.step if checkpoint is not None else -1
     denoiser.train()
     with _stop_requests() as stop_requested:
-        while not stop_requested() and _share_done(options, progress) < 1:
+        while not stop_requested() and share_done(options, progress) < 1:
             step = progress.step
             optimizer.param_groups[0]["lr"] = learning_rate(options, step)
             loss = step_loss(model, settings, data, step)
@@ -133,7 +142,7 @@ def train(
                 unlogged.clear()
                 _require_finite(mean, progress.step, options, run)
                 rate = (progress.step - first) * options.batch_size / (progress.seconds - before)
-                share = _share_done(options, progress)
+                share = share_done(options, progress)
                 watcher.pulse(Pulse(progress.step, share, progress.seconds, mean, rate))
                 append_metrics(run, [_row(options, progress, mean, rate)])
             if progress.step % options.checkpoint_every == 0:
@@ -143,7 +152,7 @@ def train(
                 watcher.sample(averaged, progress.step)
             # Pictures and checkpoints are not training time.
             started = time.perf_counter() - (progress.seconds - before) if _paused(progress, options) else started
-        interrupted = stop_requested()
+        interrupted = share_done(options, progress) < 1
         if saved != progress.step:
             save(progress)
     averaged.denoiser.eval()
@@ -209,7 +218,14 @@ def _require_finite(loss: float, step: int, options: TrainSettings, run: Run) ->
         )
 
 
-def _share_done(options: TrainSettings, progress: Progress) -> float:
+def require_end(options: TrainSettings) -> None:
+    """Raise `UserError` where nothing says when training ends."""
+    if options.steps is None and options.minutes is None:
+        raise UserError("how long? give --train.steps N or --train.minutes M")
+
+
+def share_done(options: TrainSettings, progress: Progress) -> float:
+    """How much of the training is behind, 0 to 1 and beyond."""
     steps = progress.step / options.steps if options.steps else 0.0
     minutes = progress.seconds / (60 * options.minutes) if options.minutes else 0.0
     return max(steps, minutes)
@@ -246,7 +262,9 @@ def _restore(
         if name not in parameters:
             raise UserError(f"{source / TRAINING} does not fit the network of config.json: {name} is not in it")
         parameter = parameters[name]
-        optimizer.state[parameter][kind] = value if kind == "step" else value.to(parameter.device)
+        # The fused optimiser pairs memory, not indices: moments must be laid out as their parameter is.
+        kept = value.to(parameter.device) if kind == "step" else torch.empty_like(parameter).copy_(value)
+        optimizer.state[parameter][kind] = kept.detach()
 
 
 @contextmanager

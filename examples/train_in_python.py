@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from diffcore.assembly import build_data, build_model
+from diffcore.assembly import Recipe, build_data, build_model
 from diffcore.conditions import ask
 from diffcore.config import compose
-from diffcore.generation import Recipe, generate
+from diffcore.generation import generate
 from diffcore.registry import installed
 from diffcore.runs import Run, describe, new_folder
 from diffcore.solvers import dpmpp_2m

@@ -1,6 +1,6 @@
 """The command line: words on the screen. What happens is called from here and lives elsewhere.
 
-Nothing heavy is imported until a command needs it, so help and listings answer at once.
+Nothing heavy is imported until a command needs it, so `diffcore --help` and `diffcore plugins` answer at once.
 """
 
 import errno
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _SURROUNDINGS:
             raise
         where = f" {error.filename}" if error.filename else ""
-        print(f"diffcore: cannot write{where}: {error.strerror}. {_SURROUNDINGS[error.errno]}", file=sys.stderr)
+        print(f"diffcore: cannot use{where}: {error.strerror}. {_SURROUNDINGS[error.errno]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("diffcore: interrupted", file=sys.stderr)
@@ -55,9 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 _SURROUNDINGS = {
     errno.ENOSPC: "Free some space; earlier checkpoints are whole, and diffcore resume RUN goes on from the last.",
     errno.EDQUOT: "Free some space; earlier checkpoints are whole, and diffcore resume RUN goes on from the last.",
-    errno.EACCES: "Choose a folder that you may write to with --out.",
-    errno.EROFS: "Choose a folder that you may write to with --out.",
-    errno.ENOTDIR: "A part of that path is a file; choose another with --out.",
+    errno.EACCES: "Check its permissions, or name another place.",
+    errno.EPERM: "Check its permissions, or name another place.",
+    errno.EROFS: "Name a place that you may write to with --out.",
+    errno.ENOTDIR: "A part of that path is a file; name another.",
+    errno.EEXIST: "Something is there already; name another place.",
+    errno.EISDIR: "It is a folder; name a file.",
 }
 """Failures of the machine that a user can mend, and how."""
 

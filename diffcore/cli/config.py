@@ -7,12 +7,15 @@ import tomli_w
 
 from diffcore.cli.flags import run_settings
 from diffcore.config import RunSettings
+from diffcore.errors import UserError
 from diffcore.registry import installed
 from diffcore.runs import open_run
 
 
 def main(arguments: Sequence[str]) -> int:
     if arguments and not arguments[0].startswith("-"):
+        if arguments[1:]:
+            raise UserError(f"diffcore config RUN takes no options; {arguments[1]!r} is left over")
         _, description = open_run(Path(arguments[0]), installed())
         settings = description.settings
     else:

@@ -9,14 +9,14 @@ from pydantic import Field
 
 from diffcore.assembly import build_data
 from diffcore.cli.config import as_toml
-from diffcore.cli.sample import Drawing, drawing_options, recipe_for, trained
+from diffcore.cli.sample import DrawOptions, read_drawing, trained
 from diffcore.evaluation import evaluate, judge_cache, write_figures, write_report
-from diffcore.progress import counter, say
+from diffcore.progress import say
 from diffcore.registry import installed
 from diffcore.runs import Run
 
 
-class Options(Drawing):
+class Options(DrawOptions):
     n: int = Field(500, ge=2, description="How many samples.")
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the figures as JSON."""
@@ -24,12 +24,11 @@ class Options(Drawing):
 
 def main(arguments: Sequence[str]) -> int:
     registry = installed()
-    options, solver = drawing_options(Options, arguments, registry, "diffcore evaluate", "Figures of a run's samples.")
-    settings, model = trained(options, registry)
-    recipe = recipe_for(options, solver, settings, registry)
+    drawing = read_drawing(Options, arguments, registry, "diffcore evaluate", "Figures of a run's samples.")
+    options = drawing.options
+    settings, model, recipe = trained(drawing, registry)
     data = build_data(settings, registry)
-    with counter("evaluating", options.n) as after_batch:
-        figures = evaluate(model, recipe, data, options.n, options.seed, judge_cache(), after_batch)
+    figures = evaluate(model, recipe, data, options.n, options.seed, judge_cache())
     run = Run(options.run)
     write_figures(run, figures)
     write_report(run, model, recipe, options.seed, as_toml(settings))

@@ -22,14 +22,18 @@ Model = TypeVar("Model")
 def parse(model: type[Model], arguments: Sequence[str], prog: str, description: str, default: Any = None) -> Model:
     """The options that `arguments` give, laid on `default`. Raises `UserError` in one line."""
     keywords = {} if default is None else {"default": default}
+
+    def read() -> Model:
+        return tyro.cli(model, args=list(arguments), prog=prog, description=description, **keywords)
+
+    if _asks_for_help(arguments):
+        return read()
+    # tyro frames its messages for the terminal that it sees on standard output; away from one they are plain text.
     captured = io.StringIO()
     try:
-        width = contextlib.nullcontext() if _asks_for_help(arguments) else _wide()
-        with width, contextlib.redirect_stderr(captured):
-            return tyro.cli(model, args=list(arguments), prog=prog, description=description, **keywords)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
+        with _wide(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(captured):
+            return read()
+    except SystemExit:
         raise UserError(_one_line(captured.getvalue(), prog)) from None
 
 
@@ -51,20 +55,24 @@ def _wide() -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
-_FRAME = re.compile(r"^[│╭╰╮╯─\s]+|[│╭╰╮╯─\s]+$")
 _PYDANTIC = re.compile(r"^Error parsing (?P<where>\S+): \d+ validation errors? for \w+$")
 _DETAIL = re.compile(r"^(?P<message>.*?) \[type=.*?input_value=(?P<value>.*), input_type=")
 
 
 def _one_line(panel: str, prog: str) -> str:
-    """The content of tyro's panel as one line: what is wrong, where, and the flag that was perhaps meant."""
-    lines = [text for text in (_FRAME.sub("", line) for line in panel.splitlines()[1:]) if text]
-    if not lines:
+    """Tyro's message as one line: what is wrong, where, and the flag that was perhaps meant.
+
+    It is a title and paragraphs, with rules of dashes between them.
+    """
+    lines = [text for line in panel.splitlines() if (text := line.strip()).strip("-")]
+    if len(lines) < 2:
         return f"these options cannot be read; see {prog} --help"
-    first = lines[0]
+    _title, first, *rest = lines
+    if first.startswith("Missing from") and rest:
+        return f"{rest[0].split()[0]} is missing; see {prog} --help"
     if found := _PYDANTIC.match(first):
-        return _invalid_value(found["where"], lines[1:])
-    meant = [line.split()[0] for line in lines[1:] if line.startswith("--")]
+        return _invalid_value(found["where"], rest)
+    meant = [line.split()[0] for line in rest if line.startswith("--")]
     hint = f"; perhaps you meant {meant[0]}" if meant and "nrecognized" in first else ""
     return f"{first[0].lower()}{first[1:].rstrip('.')}{hint}; see {prog} --help"
 

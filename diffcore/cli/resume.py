@@ -4,16 +4,17 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from diffcore.assembly import build_data, build_model
-from diffcore.checkpoints import find_checkpoint, read_progress
+from diffcore.assembly import build_data, build_model, build_recipe
+from diffcore.checkpoints import find_checkpoint, read_progress, verify
 from diffcore.cli.flags import parse
-from diffcore.cli.sample import FromRun
+from diffcore.cli.sample import FromRun, on_device
 from diffcore.cli.train import follow
 from diffcore.components import Settings
 from diffcore.errors import UserError
 from diffcore.progress import say
 from diffcore.registry import installed
 from diffcore.runs import describe, open_run
+from diffcore.training import share_done
 
 
 class Longer(Settings):
@@ -31,21 +32,25 @@ def main(arguments: Sequence[str]) -> int:
     registry = installed()
     options = parse(Options, arguments, "diffcore resume", "Go on training a run from its newest checkpoint.")
     run, description = open_run(options.run, registry)
-    settings = description.settings.model_copy(update={"device": options.device})
+    settings = on_device(description.settings, options.device)
     ends = {name: value for name, value in vars(options.train).items() if value is not None}
     if ends:
         train = settings.train.model_copy(update={"steps": None, "minutes": None, **ends})
         settings = settings.model_copy(update={"train": train})
     checkpoint = find_checkpoint(run, options.checkpoint)
     progress = read_progress(checkpoint)
-    if settings.train.steps is not None and progress.step >= settings.train.steps:
+    if share_done(settings.train, progress) >= 1:
         raise UserError(
-            f"{run.path} is at step {progress.step} of {settings.train.steps} already; go further with --train.steps N"
+            f"{run.path} is trained already, {progress.step} steps in {progress.seconds / 60:.1f} minutes; "
+            "go further with --train.steps N or --train.minutes M"
         )
+    verify(checkpoint)
+    recipe = build_recipe(settings.sample, registry)
     data = build_data(settings, registry)
     if data.facts != description.facts:
         raise UserError(f"{run.path} was trained on other data than {settings.data.name} holds now")  # type: ignore[attr-defined]
     model = build_model(settings, data.facts, registry)
-    describe(run, settings, data.facts.model_dump(mode="json"), registry)
+    if ends:
+        describe(run, settings, data.facts.model_dump(mode="json"), registry)
     say(f"going on from step {progress.step} of {run.path}")
-    return follow(run, settings, model, data, registry, checkpoint)
+    return follow(run, settings, model, data, recipe, checkpoint)

@@ -2,24 +2,27 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import tyro
 from pydantic import Field, create_model
 
-from diffcore.assembly import Model, build_model, load_weights
+from diffcore.assembly import Model, Recipe, build_model, build_recipe, load_weights
 from diffcore.checkpoints import find_checkpoint
 from diffcore.cli.flags import parse
-from diffcore.components import Component, Settings
+from diffcore.components import Settings
 from diffcore.conditions import Conditions, ask
-from diffcore.config import Device, RunSettings
+from diffcore.config import Device, Grid, RunSettings
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
-from diffcore.generation import Recipe, generate
+from diffcore.generation import generate
 from diffcore.progress import counter, say
 from diffcore.registry import Registry, installed
 from diffcore.runs import open_run
+from diffcore.schedules import Schedule
+from diffcore.solvers import Step
 
 
 class FromRun(Settings):
@@ -29,21 +32,21 @@ class FromRun(Settings):
     """The run folder."""
     checkpoint: str | None = None
     """Name of a checkpoint, such as step-00001000; the newest by default."""
-    device: Device = "auto"
-    """auto takes a GPU where there is one."""
+    device: Device | None = None
+    """auto takes a GPU where there is one; without a flag, as the run was trained."""
 
 
-class Drawing(FromRun):
+class DrawOptions(FromRun):
     """How to draw. What is None is as the run's configuration has it."""
 
     steps: int | None = Field(None, ge=1, description="Steps from noise to data.")
-    grid: Literal["karras", "time", "log-snr"] | None = Field(None, description="How the steps are spaced.")
+    grid: Grid | None = Field(None, description="How the steps are spaced.")
     guidance: float | None = Field(None, description="Weight of classifier-free guidance; 1 is no guidance.")
     batch_size: int | None = Field(None, ge=1, description="Samples that go through the network at once.")
     seed: int = Field(0, ge=0, description="Sample i of a seed is the same in every batch.")
 
 
-class Options(Drawing):
+class Options(DrawOptions):
     n: int = Field(16, ge=1, description="How many samples.")
     label: str | None = Field(None, description="Short for --condition label=...")
     condition: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
@@ -54,14 +57,14 @@ class Options(Drawing):
 
 def main(arguments: Sequence[str]) -> int:
     registry = installed()
-    options, solver = drawing_options(Options, arguments, registry, "diffcore sample", "Draw samples from a run.")
-    settings, model = trained(options, registry)
-    recipe = recipe_for(options, solver, settings, registry)
+    drawing = read_drawing(Options, arguments, registry, "diffcore sample", "Draw samples from a run.")
+    options = drawing.options
+    _, model, recipe = trained(drawing, registry)
     conditions = _asked(options, model)
     writer = model.modality.writer()
     out = options.out or _unused(options.run / "samples" / f"seed-{options.seed}")
     single = out.suffix.lower() in writer.endings
-    if out.suffix and not single and not out.is_dir():
+    if (out.suffix or out.is_file()) and not single and not out.is_dir():
         raise UserError(f"{out}: {model.modality.name} writes {', '.join(writer.endings)}; or give a folder")
     (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     with counter("sampling", options.n) as after_batch:
@@ -79,17 +82,34 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def drawing_options(
-    model: type[Any], arguments: Sequence[str], registry: Registry, prog: str, about: str
-) -> tuple[Any, Component | None]:
-    """Read flags; `--solver NAME` is taken first, since the options of that solver alone exist: `--solver.eta`."""
-    rest, name = _take(list(arguments), "solver")
-    about += f" --solver is one of {', '.join(registry.solvers)}."
-    if name is None:
-        return parse(model, rest, prog, about), None
-    solver = registry.solver(name)
-    options = create_model(model.__name__, __base__=model, solver=(Annotated[solver.options, ...], solver.options()))
-    return parse(options, rest, prog, about), solver
+@dataclass(frozen=True)
+class Drawing:
+    """What flags say of drawing: the options, and the parts that they choose, made already."""
+
+    options: Any
+    step: Step | None
+    schedule: Schedule | None
+
+
+def read_drawing(
+    model: type[DrawOptions], arguments: Sequence[str], registry: Registry, prog: str, about: str
+) -> Drawing:
+    """Read flags. `--solver` and `--schedule` are taken first: the options of those parts alone exist."""
+    rest, solver = _take(list(arguments), "solver")
+    rest, schedule = _take(rest, "schedule")
+    about += (
+        f" --solver NAME is one of {', '.join(registry.solvers)};"
+        f" --schedule NAME, in place of the one of training, one of {', '.join(registry.schedules)}."
+    )
+    parts = {}
+    if solver is not None:
+        parts["solver"] = registry.solver(solver)
+    if schedule is not None:
+        parts["schedule"] = registry.schedule(schedule)
+    fields: dict[str, Any] = {kind: (part.options, part.options()) for kind, part in parts.items()}
+    options = parse(create_model(model.__name__, __base__=model, **fields), rest, prog, about)
+    made = {kind: part.build(getattr(options, kind)) for kind, part in parts.items()}
+    return Drawing(options, made.get("solver"), made.get("schedule"))
 
 
 def _take(arguments: list[str], name: str) -> tuple[list[str], str | None]:
@@ -103,28 +123,24 @@ def _take(arguments: list[str], name: str) -> tuple[list[str], str | None]:
     return arguments, None
 
 
-def trained(options: FromRun, registry: Registry) -> tuple[RunSettings, Model]:
-    """The settings of a run and its model with averaged weights."""
+def trained(drawing: Drawing, registry: Registry) -> tuple[RunSettings, Model, Recipe]:
+    """The settings of a run, its model with averaged weights, and the recipe: the run's, with what flags change."""
+    options = drawing.options
     run, description = open_run(options.run, registry)
-    settings = description.settings.model_copy(update={"device": options.device})
+    settings = on_device(description.settings, options.device)
     model = build_model(settings, description.facts, registry)
     load_weights(model, find_checkpoint(run, options.checkpoint))
-    return settings, model
+    if drawing.schedule is not None:
+        model = replace(model, schedule=drawing.schedule)
+    flags = {name: getattr(options, name) for name in ("steps", "grid", "guidance", "batch_size")}
+    changed = {name: value for name, value in flags.items() if value is not None}
+    sampling = settings.sample.model_copy(update=changed)
+    return settings, model, build_recipe(sampling, registry, drawing.step)
 
 
-def recipe_for(options: Any, solver: Component | None, settings: RunSettings, registry: Registry) -> Recipe:
-    """The run's own way of drawing, with what the flags change."""
-
-    def pick(name: str) -> Any:
-        value = getattr(options, name)
-        return getattr(settings.sample, name) if value is None else value
-
-    if solver is None:
-        solver = registry.solver(settings.sample.solver)
-        step = solver.build(solver.options())
-    else:
-        step = solver.build(options.solver)
-    return Recipe(step, pick("steps"), pick("grid"), pick("guidance"), pick("batch_size"))
+def on_device(settings: RunSettings, device: Device | None) -> RunSettings:
+    """The settings, on another device if one is given."""
+    return settings if device is None else settings.model_copy(update={"device": device})
 
 
 def _asked(options: Options, model: Model) -> Conditions:

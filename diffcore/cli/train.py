@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffcore.assembly import build_data, build_model, device_for
+from diffcore.assembly import Recipe, build_data, build_model, build_recipe, device_for
 from diffcore.cli.config import as_toml
 from diffcore.cli.flags import run_settings
 from diffcore.config import RunSettings
 from diffcore.data import Data
+from diffcore.errors import UserError
 from diffcore.evaluation import evaluate, judge_cache, spread_conditions, write_figures, write_report
-from diffcore.generation import Recipe, generate
-from diffcore.progress import bar, counter, say
-from diffcore.registry import Registry, installed
+from diffcore.generation import generate
+from diffcore.progress import bar, say
+from diffcore.registry import installed
 from diffcore.runs import Run, describe, new_folder
-from diffcore.training import Model, Outcome, Pulse, Watcher
+from diffcore.training import Model, Outcome, Pulse, Watcher, require_end
 from diffcore.training import train as run_training
 
 
@@ -21,24 +22,25 @@ def main(arguments: Sequence[str]) -> int:
     registry = installed()
     settings, chosen = run_settings(arguments, registry, "diffcore train")
     device_for(settings.device)
+    require_end(settings.train)
+    recipe = build_recipe(settings.sample, registry)
     data = build_data(settings, registry)
     model = build_model(settings, data.facts, registry)
     run = Run(new_folder(Path(chosen.out) if chosen.out else None, settings.modality, settings.preset))
     describe(run, settings, data.facts.model_dump(mode="json"), registry)
     for note in data.notes:
         say(note)
-    return follow(run, settings, model, data, registry, None)
+    return follow(run, settings, model, data, recipe)
 
 
 def follow(
-    run: Run, settings: RunSettings, model: Model, data: Data, registry: Registry, checkpoint: Path | None
+    run: Run, settings: RunSettings, model: Model, data: Data, recipe: Recipe, checkpoint: Path | None = None
 ) -> int:
     """Train, then write samples, figures and the report; returns the exit status."""
     from diffcore.cli import INTERRUPTED
 
     size = sum(parameter.numel() for parameter in model.denoiser.parameters())
     say(f"{run.path}: {len(data.examples)} examples, {size / 1e6:.2f} M parameters, on {model.device}")
-    recipe = recipe_of(settings, registry)
     outcome = _train_with_bar(run, settings, model, data, recipe, checkpoint)
     if outcome.interrupted:
         say(f"stopped at step {outcome.progress.step}; go on with: diffcore resume {run.path}")
@@ -73,18 +75,13 @@ def finish(run: Run, settings: RunSettings, model: Model, data: Data, recipe: Re
     """Figures, report, and where they are."""
     count = settings.train.evaluate
     if count and model.modality.judge is not None:
-        with counter("evaluating", count) as after_batch:
-            figures = evaluate(model, recipe, data, count, settings.seed, judge_cache(), after_batch)
-        write_figures(run, figures)
-        for figure in figures:
-            say(f"{figure.name}: {figure.value:.4g}  ({figure.meaning})")
+        try:
+            figures = evaluate(model, recipe, data, count, settings.seed, judge_cache())
+            write_figures(run, figures)
+            for figure in figures:
+                say(f"{figure.name}: {figure.value:.4g}  ({figure.meaning})")
+        except UserError as error:  # the model and its samples are worth more than their figures
+            say(f"no figures: {error}")
     write_report(run, model, recipe, settings.seed, as_toml(settings))
     say(f"report: {run.report}")
     say(f"more samples: diffcore sample {run.path}")
-
-
-def recipe_of(settings: RunSettings, registry: Registry) -> Recipe:
-    """How the run's own settings say samples are drawn."""
-    sampling = settings.sample
-    solver = registry.solver(sampling.solver)
-    return Recipe(solver.build(solver.options()), sampling.steps, sampling.grid, sampling.guidance, sampling.batch_size)

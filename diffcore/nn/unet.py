@@ -36,11 +36,11 @@ class ResidualBlock(nn.Module):
 
 
 class GridAttention(nn.Module):
-    """x + attention over all places of the grid, in heads of 32 channels."""
+    """x + attention over all places of the grid, in heads of 32 channels, or of a few more where 32 leave a rest."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = max(channels // 32, 1)
+        self.heads = max(heads for heads in range(1, max(channels // 32, 1) + 1) if channels % heads == 0)
         self.norm = ChannelNorm(channels)
         self.inputs = nn.Conv2d(channels, 3 * channels, 1)
         self.output = zeroed(nn.Conv2d(channels, channels, 1))

@@ -16,7 +16,7 @@ def ddim(eta: float = 0.0) -> Step:
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
         prediction = evaluate(x, move.now)
-        fresh = eta * posterior(move.then, move.now).std
+        fresh = eta * posterior(move.then, move.now).std if eta else 0.0
         kept = math.sqrt(max(move.then.sigma**2 - fresh**2, 0.0))
         x = move.then.alpha * prediction.x0 + kept * prediction.eps
         return x + fresh * move.noise() if fresh > 0 else x

@@ -1,3 +1,4 @@
+import io
 import tomllib
 
 import pytest
@@ -56,7 +57,7 @@ def test_steps_and_minutes_replace_each_other():
 def test_toml_reads_back():
     found = settings("--train.steps", "5", "--data.scale", "2.5")
     again = compose(REGISTRY, "toy", file=tomllib.loads(as_toml(found)))
-    assert again == found
+    assert again.model_dump() == found.model_dump()
 
 
 def test_mistakes_in_flags_are_one_line_that_names_the_flag():
@@ -68,6 +69,20 @@ def test_mistakes_in_flags_are_one_line_that_names_the_flag():
     assert "unknown data set 'ring'; there are: rings, again" in refused("--data", "ring")
     assert "unknown denoiser 'unet'; there are: mlp" in refused("--denoiser", "unet")
     assert "unknown preset 'large'" in refused("--preset", "large")
+
+
+def test_mistakes_are_told_the_same_on_a_terminal(monkeypatch):
+    """tyro draws frames and colours where standard output is a terminal."""
+    plain = refused("--train.batch-sise", "3")
+
+    class Terminal(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr("sys.stdout", Terminal())
+    assert refused("--train.batch-sise", "3") == plain
 
 
 def test_mistakes_in_a_file_name_the_key_and_the_file(tmp_path):
@@ -82,6 +97,8 @@ def test_mistakes_in_a_file_name_the_key_and_the_file(tmp_path):
     assert "train.stepz is not an option here" in refused_file("[train]\nstepz = 3\n")
     assert "train.steps: input should be a valid integer" in refused_file('[train]\nsteps = "many"\n')
     assert "data.n: input should be greater than or equal to 1 (it is 0)" in refused_file("[data]\nn = 0\n")
+    assert "data: input should be a table, as in [data] (it is 'rings')" in refused_file('data = "rings"\n')
+    assert "preset: input should be a name" in refused_file('[preset]\nname = "timed"\n')
     assert "cannot be read as TOML" in refused_file("[train\n")
     assert "no configuration file" in refused("--config", str(tmp_path / "none.toml"))
 

@@ -12,8 +12,8 @@ from diffcore.registry import choose, installed, load
 GOOD = Modality(
     name="numbers",
     summary="one number each",
-    datasets=(),
-    denoisers=(),
+    datasets=(Component("digits", "ten of them", lambda options: None),),
+    denoisers=(Component("sum", "adds", lambda options, space: None),),
     presets={"default": Preset("all there is")},
     facts=NoOptions,
     codec=lambda facts: None,
@@ -75,10 +75,21 @@ def raising():
         (misspelt(), "diffcore_modalitys"),
         (raising(), "no luck"),
         (offering(replace(GOOD, api_version=API_VERSION + 1)), "made for plugin API"),
-        (offering(replace(GOOD, requires=("surely_not_installed",))), "needs surely_not_installed"),
-        (offering("a string"), "expected a Component or Modality"),
+        (offering(replace(GOOD, requires=("surely_not_installed",))), "not installed: surely_not_installed"),
+        (offering(replace(GOOD, requires=("surely_not_installed.part",))), "not installed: surely_not_installed.part"),
+        (offering(replace(GOOD, datasets=())), "needs a data set"),
+        (offering("a string"), "expected a Modality record, got str"),
     ],
-    ids=["import error", "misspelt hook", "hook raises", "other version", "missing dependency", "no record"],
+    ids=[
+        "import error",
+        "misspelt hook",
+        "hook raises",
+        "other version",
+        "missing dependency",
+        "missing parent",
+        "no data",
+        "no record",
+    ],
 )
 def test_a_broken_plugin_is_listed_with_its_reason_and_stops_nobody(plugin, reason):
     registry = load([Plugin("bad", plugin), Plugin("good", offering(GOOD))])
@@ -110,7 +121,7 @@ def test_an_unknown_modality_says_what_there_is_what_failed_and_what_could_be():
 
 def test_a_component_that_lacks_a_module_says_how_to_get_it():
     lacking = Component("x", "needs much", lambda options: None, requires=("surely_not_installed",))
-    with pytest.raises(UserError, match="pip install surely_not_installed"):
+    with pytest.raises(UserError, match="not installed: surely_not_installed"):
         choose([lacking], "x", "denoiser")
     with pytest.raises(UserError, match="unknown denoiser 'y'; there are: x"):
         choose([lacking], "y", "denoiser")

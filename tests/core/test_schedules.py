@@ -37,8 +37,10 @@ def test_a_shifted_cosine_keeps_its_ends_and_moves_what_lies_between():
     schedule = Cosine(-10, 10, shift=-2)
     found = schedule.log_snr(torch.tensor([0.0, 0.5, 1.0]))
     torch.testing.assert_close(found[[0, 2]], torch.tensor([10.0, -10.0]).double())
-    # The middle of time is the middle of the angle, not far from where the unshifted one has lambda = 0.
-    assert found[1].item() == pytest.approx(-2, abs=0.02)
+    # The middle of time is the middle of the angle.
+    angles = [math.atan(math.exp((-2 - end) / 2)) for end in (10, -10)]
+    assert found[1].item() == pytest.approx(-2 - 2 * math.log(math.tan(sum(angles) / 2)))
+    assert found[1].item() == pytest.approx(-2, abs=0.05)
 
 
 def test_linear_is_the_limit_of_ddpm_betas():

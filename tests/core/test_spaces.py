@@ -33,6 +33,9 @@ def test_noise_is_standard_in_its_space(space, shape, row):
     torch.testing.assert_close(projector @ projector, projector, rtol=0, atol=0.06)
     freedoms = space.degrees_of_freedom(torch.zeros(1, *shape), None if mask is None else mask[None])
     assert projector.trace().item() == pytest.approx(freedoms.item(), rel=0.01)
+    noise = space.noise(normal(20_000, *shape), None if mask is None else mask.expand(20_000, -1))
+    norms = space.squared_norm(noise, None if mask is None else mask.expand(20_000, -1))
+    assert norms.mean().item() == pytest.approx(freedoms.item(), rel=0.02)
 
 
 def test_zero_centred_noise_has_exact_zero_mean_and_unit_scale():

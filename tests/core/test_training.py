@@ -108,7 +108,7 @@ def test_the_loss_that_is_written_is_the_mean_of_its_steps(tmp_path):
 def test_training_learns(tmp_path):
     run, _ = start(tmp_path / "run", steps=600, learning_rate=1e-2, log_every=100)
     first, *_, last = (loss for _, loss in losses(run))
-    assert last < 0.75 * first
+    assert last < 0.8 * first
 
 
 def test_minutes_end_a_run(tmp_path):

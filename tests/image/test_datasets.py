@@ -105,7 +105,7 @@ def test_cifar10_s_files_are_read(tmp_path, monkeypatch):
     for name in names:
         (root / name).write_bytes(pickle.dumps({"data": rows[name], "labels": [0, 1, 2, 9]}))
     (root / "batches.meta").write_bytes(pickle.dumps({"label_names": ["c"] * 10}))
-    with pytest.raises(UserError, match=r"CIFAR10 is not in .* or its files are damaged"):
+    with pytest.raises(UserError, match=r"CIFAR10 is not in .* \(or its files are damaged\)"):
         datasets.cifar10(LargeSetOptions(root=str(tmp_path)))
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *a: True)
@@ -141,8 +141,9 @@ def test_the_longer_side_is_cut_at_the_centre(tmp_path):
 
 
 def test_grey_is_found_and_can_be_asked_for(tmp_path, picture_folder):
-    Image.fromarray(numpy.full((8, 8), 77, numpy.uint8)).save(tmp_path / "a.jpg", quality=100)
-    grey = folder(tmp_path, size=8)
+    (tmp_path / "grey").mkdir()
+    Image.fromarray(numpy.full((8, 8), 77, numpy.uint8)).save(tmp_path / "grey" / "a.jpg", quality=100)
+    grey = folder(tmp_path / "grey", size=8)
     assert grey.examples["pixels"].shape[1] == 1
     assert (grey.examples["pixels"] == 77).all()
     assert folder(tmp_path, size=8, colour="rgb").facts.channels == 3

@@ -60,11 +60,11 @@ def moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def split(everything: TensorDict, share: float) -> tuple[TensorDict, TensorDict | None]:
-    """Keep back every k-th example of each class, k = 1 / share: the same ones each time. None where too few."""
+    """Keep back a share of the examples, evenly over the classes, the same ones each time. None where too few."""
     order = torch.argsort(everything["label"], stable=True)
-    every = max(round(1 / share), 2)
+    counts = torch.floor(share * torch.arange(len(order) + 1, dtype=torch.float64) + 1e-9)
     held = torch.zeros(len(order), dtype=torch.bool)
-    held[order[every - 1 :: every]] = True
+    held[order[counts.diff() > 0]] = True
     if held.sum() < 2:
         return everything, None
     return everything[~held], everything[held]
@@ -109,7 +109,8 @@ def _official(kind: Callable[..., Any], options: LargeSetOptions, classes: Seque
             f"{name} needs --data.root PATH, the folder that holds it (or --data.download to fetch it there)"
         )
     try:
-        train, test = (kind(options.root, train=part, download=options.download) for part in (True, False))
+        loaded = [kind(options.root, train=part, download=options.download) for part in (True, False)]
+        train, test = (examples(_bordered(_pixels(part.data), size), torch.as_tensor(part.targets)) for part in loaded)
     except RuntimeError as error:
         if options.download:
             raise UserError(f"{name} could not be fetched into {options.root}: {_first_line(error)}") from None
@@ -124,10 +125,9 @@ def _official(kind: Callable[..., Any], options: LargeSetOptions, classes: Seque
                 "is this machine offline? Give the folder that holds it with --data.root"
             ) from None
         raise UserError(f"{name} in {options.root} cannot be read: {_first_line(error)}") from None
-    except (ValueError, AssertionError, EOFError) as error:
+    except (ValueError, AssertionError, EOFError, KeyError, TypeError) as error:
         raise UserError(f"{name} in {options.root} is damaged: {_first_line(error)}") from None
-    parts = [examples(_bordered(_pixels(part.data), size), torch.as_tensor(part.targets)) for part in (train, test)]
-    return data(parts[0], parts[1], classes, options.flip)
+    return data(train, test, classes, options.flip)
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ Both come from a small classifier that is trained on the real data, once; its we
 the sum of the data. Sets without classes are compared by their principal components.
 """
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -76,8 +77,9 @@ def trained_classifier(examples: TensorDict, classes: int, cache: Path) -> Class
         classifier = Classifier(pixels.shape[1], classes)
         if not _restored(classifier, path):
             _fit(classifier, pixels, labels)
-            cache.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, save(classifier.state_dict()))
+            with contextlib.suppress(OSError):  # without a place to keep it, it is trained anew next time
+                cache.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, save(classifier.state_dict()))
     return classifier.eval()
 
 

@@ -1,8 +1,9 @@
 """Options of the plugin's parts, and what is known of a set of images."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, PositiveInt
 
 from diffcore.components import Settings
 
@@ -23,11 +24,19 @@ class ImageFacts(Settings):
 
 
 class DigitsOptions(Settings):
-    held_out: float = Field(0.2, gt=0, lt=1, description="Share kept back for the figures.")
+    held_out: float = Field(0.2, gt=0, le=0.5, description="Share kept back for the figures.")
+
+
+def _absolute(root: str | None) -> str | None:
+    return None if root is None else str(Path(root).expanduser().absolute())
+
+
+Root = Annotated[str | None, AfterValidator(_absolute)]
+"""A folder; kept as an absolute path, so a run finds its data from everywhere."""
 
 
 class LargeSetOptions(Settings):
-    root: str | None = Field(None, description="Folder that holds the set in its official layout.")
+    root: Root = Field(None, description="Folder that holds the set in its official layout.")
     download: bool = Field(False, description="Fetch the set into root where it is missing.")
     flip: bool = Field(False, description="Mirror images at random in training.")
 
@@ -37,19 +46,19 @@ class MnistOptions(LargeSetOptions):
 
 
 class FolderOptions(Settings):
-    root: str | None = Field(None, description="Folder of class folders of images, or of images.")
+    root: Root = Field(None, description="Folder of class folders of images, or of images.")
     size: int = Field(32, ge=1, le=2048, description="Pixels a side; images are scaled, then cut at the centre.")
     colour: Literal["auto", "rgb", "grey"] = Field("auto", description="auto: grey where every image is.")
     skip_unreadable: bool = Field(False, description="Leave out files that cannot be read, instead of stopping.")
     flip: bool = Field(False, description="Mirror images at random in training.")
     held_out: float = Field(
-        0.1, gt=0, lt=1, description="Share kept back for the figures, where there is no test folder."
+        0.1, gt=0, le=0.5, description="Share kept back for the figures, where there is no test folder."
     )
 
 
 class UNetOptions(Settings):
     width: int = Field(64, ge=8, description="Channels at the first level; a multiple of 8.", multiple_of=8)
-    multipliers: tuple[int, ...] = Field((1, 2), min_length=1, description="Channels of each level, in widths.")
+    multipliers: tuple[PositiveInt, ...] = Field((1, 2), min_length=1, description="Channels of each level, in widths.")
     blocks: int = Field(1, ge=1, description="Residual blocks a level on the way down.")
     patch: int = Field(4, ge=1, description="Side of the patches that are folded into channels first.")
     attention: bool = Field(False, description="Attention at the coarsest level.")
