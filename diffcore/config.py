@@ -83,7 +83,7 @@ def _named(component: Component) -> type[Settings]:
         component.options.__name__,
         __base__=component.options,
         __doc__=f"{name}: {component.summary}.",
-        name=(Annotated[Literal[name], tyro.conf.Suppress], name),  # type: ignore[valid-type]
+        name=(Annotated[Literal[name], tyro.conf.Suppress], name),  # type: ignore[valid-type, arg-type]
     )
 
 
@@ -122,12 +122,13 @@ def compose(
     file = dict(file or {})
     _check_shape(file, origin)
     wanted = (chosen or {}).get("data") or _name_in([file], "data")
-    preset = preset or file.get("preset") or (wanted if wanted in modality.presets else "default")
+    named = wanted if wanted in modality.presets else None
+    preset = str(preset or file.get("preset") or named or "default")
     if preset not in modality.presets:
         raise UserError(f"unknown preset {preset!r} for {modality.name}; there are: {', '.join(modality.presets)}")
     layers: list[Mapping[str, Any]] = [modality.presets[preset].values, file]
-    names = {kind: _name_in(layers, kind) for kind in CHOICES} | dict(chosen or {})
-    names = {kind: name for kind, name in names.items() if name is not None}
+    from_layers = {kind: _name_in(layers, kind) for kind in CHOICES}
+    names = {kind: name for kind, name in from_layers.items() if name is not None} | dict(chosen or {})
     values: dict[str, Any] = {}
     for layer in layers:
         values = merge(values, _only_for(layer, names, registry, modality))

@@ -1,6 +1,6 @@
 """Exponential moving averages of weights."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -27,6 +27,6 @@ def gamma_of(width: float) -> float:
 
 
 @torch.no_grad()
-def update(average: list[Tensor], weights: Iterable[Tensor], decay: float) -> None:
+def update(average: Sequence[Tensor], weights: Sequence[Tensor], decay: float) -> None:
     """Average <- decay * average + (1 - decay) * weights, for all tensors at once."""
-    torch._foreach_lerp_(average, list(weights), 1 - decay)
+    torch._foreach_lerp_(list(average), list(weights), 1 - decay)

@@ -30,14 +30,17 @@ def _root_of_covariance(features: Tensor) -> Tensor:
     return torch.linalg.qr(centred, mode="r").R / math.sqrt(len(features) - 1)
 
 
-def halves_distance(features: Tensor, splits: int = 5, seed: int = 0) -> float:
-    """Mean Frechet distance between random halves of real features: what a perfect model would about reach."""
+def halves_distance(features: Tensor, classes: Tensor | None = None, splits: int = 5, seed: int = 0) -> float:
+    """Mean Frechet distance between random halves of real features `[n, d]`: what a perfect model would about reach.
+
+    With `classes` `[n]`, each class is halved, as conditional samples have their classes in equal parts too.
+    """
     if len(features) < 4:
         raise UserError(f"figures need at least 4 real examples to compare with; there are {len(features)}")
     generator = torch.Generator().manual_seed(seed)
     distances = []
     for _ in range(splits):
-        order = torch.randperm(len(features), generator=generator)
-        half = len(features) // 2
-        distances.append(frechet_distance(features[order[:half]], features[order[half : 2 * half]]))
+        keys = torch.rand(len(features), generator=generator, dtype=torch.float64)
+        order = torch.argsort(keys if classes is None else keys + classes)
+        distances.append(frechet_distance(features[order[0::2]], features[order[1::2]]))
     return sum(distances) / splits

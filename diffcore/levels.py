@@ -1,24 +1,26 @@
 """A noise level: the pair (alpha, sigma) of x_t = alpha x_0 + sigma eps."""
 
 import math
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+Number = TypeVar("Number", float, Tensor)
 
-class Level(NamedTuple):
+
+class Level(NamedTuple, Generic[Number]):
     """Scales of signal and noise: x = alpha * x0 + sigma * eps.
 
     Both are floats while sampling (one level for the whole batch, taken from float64 tables) or tensors
     `[B]` while training (each sample at its own level).
     """
 
-    alpha: float | Tensor
-    sigma: float | Tensor
+    alpha: Number
+    sigma: Number
 
     @property
-    def log_snr(self) -> float | Tensor:
+    def log_snr(self) -> Any:
         """Lambda = log(alpha^2 / sigma^2); infinite at the ends."""
         alpha, sigma = self
         if isinstance(alpha, Tensor) or isinstance(sigma, Tensor):
@@ -29,12 +31,12 @@ class Level(NamedTuple):
         return 2 * math.log(alpha / sigma) if alpha > 0 else -math.inf
 
     @property
-    def total(self) -> float | Tensor:
+    def total(self) -> Any:
         """sqrt(alpha^2 + sigma^2): the standard deviation of x where x0 has unit variance."""
         if isinstance(self.alpha, Tensor) or isinstance(self.sigma, Tensor):
             return torch.hypot(torch.as_tensor(self.alpha), torch.as_tensor(self.sigma))
         return math.hypot(self.alpha, self.sigma)
 
 
-CLEAN = Level(1.0, 0.0)
+CLEAN: Level[float] = Level(1.0, 0.0)
 """The end of every trajectory: no noise left."""

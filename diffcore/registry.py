@@ -135,7 +135,7 @@ def _add_plugin(registry: Registry, plugin: Any, name: str, version: str, distri
                     taken[record.name] = Provided(record, distribution, version)
 
 
-def _unusable(record: Any, expected: type, taken: dict[str, Provided]) -> str | None:
+def _unusable(record: Any, expected: type[Component] | type[Modality], taken: dict[str, Provided]) -> str | None:
     if not isinstance(record, expected):
         return f"expected a {expected.__name__} record, got {type(record).__name__}"
     if record.name in taken:

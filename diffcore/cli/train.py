@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffcore.assembly import Recipe, build_data, build_model, build_recipe, device_for
+from diffcore.assembly import Model, Recipe, build_data, build_model, build_recipe, device_for
 from diffcore.cli.config import as_toml
 from diffcore.cli.flags import run_settings
 from diffcore.config import RunSettings
@@ -14,7 +14,7 @@ from diffcore.generation import generate
 from diffcore.progress import bar, say
 from diffcore.registry import installed
 from diffcore.runs import Run, describe, new_folder
-from diffcore.training import Model, Outcome, Pulse, Watcher, require_end
+from diffcore.training import Outcome, Pulse, Watcher, require_end
 from diffcore.training import train as run_training
 
 

@@ -34,3 +34,11 @@ def test_frechet_distance_needs_two_samples():
 
 def test_halves_of_one_distribution_are_near():
     assert 0 < halves_distance(features(2000, 4, 0)) < 0.1
+
+
+def test_halves_by_class_have_their_classes_in_equal_parts():
+    """Two points far apart: halves of each class are equal, random halves are not."""
+    classes = torch.arange(40) % 2
+    points = 100.0 * classes[:, None].expand(40, 3)
+    assert halves_distance(points, classes) == pytest.approx(0, abs=1e-6)
+    assert halves_distance(points) > 1

@@ -115,10 +115,11 @@ class ImageJudge:
 
     def __init__(self, codec: ImageCodec, data: Data, cache: Path) -> None:
         held_out = data.held_out
-        enough = held_out is not None and len(held_out) >= _REFERENCE
-        everything = data.examples if held_out is None else torch.cat([data.examples, held_out])
-        self._reference = held_out if enough else everything
-        self._words = "held-out real images" if enough else "all real images"
+        if held_out is not None and len(held_out) >= _REFERENCE:
+            self._reference, self._words = held_out, "held-out real images"
+        else:
+            parts = [data.examples] if held_out is None else [data.examples, held_out]
+            self._reference, self._words = TensorDict.cat(parts), "real images, all there are"
         self._classes = codec.facts.classes
         if self._classes:
             self._classifier = trained_classifier(data.examples, len(self._classes), cache)
@@ -143,11 +144,11 @@ class ImageJudge:
     def __call__(self, samples: Tensor, conditions: Conditions) -> list[Figure]:
         reference = self.features(self._reference["pixels"])
         distance = frechet_distance(self.features(samples), reference)
-        real = halves_distance(reference)
+        real = halves_distance(reference, self._reference["label"])
         kind = "features of a classifier trained on the data" if self._classes else "principal components of pixels"
         figures = [
             Figure("frechet_distance", distance, f"samples against {len(reference)} {self._words}, in {kind}"),
-            Figure("frechet_distance_real", real, "two halves of those real images, mean of 5 splits"),
+            Figure("frechet_distance_real", real, "two halves of those real images, class by class, mean of 5 splits"),
             Figure("frechet_ratio", distance / max(real, 1e-12), "the first over the second"),
         ]
         if self._classes:

@@ -11,7 +11,7 @@ from diffcore.components import Preset
 _DIGITS = {
     "data": {"name": "digits"},
     "denoiser": {"name": "unet", "width": 32, "multipliers": (1, 2), "patch": 1},
-    "train": {"steps": 6000, "batch_size": 64, "learning_rate": 4e-3, "weighting": "v"},
+    "train": {"steps": 4500, "batch_size": 64, "learning_rate": 4e-3, "weighting": "v"},
 }
 _SMALL = {
     "denoiser": {"name": "unet", "width": 32, "multipliers": (1, 2, 4), "patch": 2},
