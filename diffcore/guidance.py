@@ -17,9 +17,9 @@ from diffcore.state import State, concatenate, first_field
 def classifier_free(denoise: Denoise, known: Sequence[Condition], weight: float) -> Denoise:
     """Extrapolate from the unconditional prediction: eps = eps_u + w (eps_c - eps_u), and x0 likewise.
 
-    Ho & Salimans 2022, with w = 1 + their w. `known` are all conditions of the model. w = 0 ignores what is given, w = 1
-    is the conditional model itself (either runs the network once), w > 1 sharpens. For other w both passes go through
-    the network as one batch. The two views stay consistent, as both are affine in the same prediction.
+    Ho & Salimans 2022, with w = 1 + their w. `known` are all conditions of the model. w = 0 ignores what is given,
+    w = 1 is the conditional model itself (either runs the network once), w > 1 sharpens. For other w both passes go
+    through the network as one batch. The two views stay consistent, as both are affine in the same prediction.
     """
 
     def guided(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
