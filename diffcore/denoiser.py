@@ -25,7 +25,7 @@ class Prediction:
 
     @property
     def v(self) -> State:
-        """V = (alpha eps - sigma x0) / sqrt(alpha^2 + sigma^2). Salimans & Ho 2022, appendix D."""
+        """v = (alpha eps - sigma x0) / sqrt(alpha^2 + sigma^2). Salimans & Ho 2022, appendix D."""
         total = self.level.total
         return (
             per_sample(self.level.alpha / total, self.eps) * self.eps

@@ -28,5 +28,5 @@ def gamma_of(width: float) -> float:
 
 @torch.no_grad()
 def update(average: Sequence[Tensor], weights: Sequence[Tensor], decay: float) -> None:
-    """Average <- decay * average + (1 - decay) * weights, for all tensors at once."""
+    """average <- decay * average + (1 - decay) * weights, for all tensors at once."""
     torch._foreach_lerp_(list(average), list(weights), 1 - decay)

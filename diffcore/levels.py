@@ -21,7 +21,7 @@ class Level(NamedTuple, Generic[Number]):
 
     @property
     def log_snr(self) -> Any:
-        """Lambda = log(alpha^2 / sigma^2); infinite at the ends."""
+        """lambda = log(alpha^2 / sigma^2); infinite at the ends."""
         alpha, sigma = self
         if isinstance(alpha, Tensor) or isinstance(sigma, Tensor):
             alpha, sigma = torch.as_tensor(alpha), torch.as_tensor(sigma)
