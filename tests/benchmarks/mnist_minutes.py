@@ -119,7 +119,7 @@ def measure_peer(name: str, options: argparse.Namespace) -> dict:
     torch.manual_seed(0)
     data, build_judge = load(options.root)
     build = {"denoising-diffusion-pytorch": lucidrains, "diffusers": diffusers}[name]
-    network, rate, draw = build(data.examples["pixels"], options.minutes)
+    network, rate, draw = build(data.examples["pixels"], options.peer_minutes)
     memory = peak_memory_mib()
     judge = build_judge()
     found = {"parameters": sum(p.numel() for p in network.parameters()), "images_per_second": rate}
@@ -131,7 +131,7 @@ def measure_peer(name: str, options: argparse.Namespace) -> dict:
         figures = {figure.name: figure.value for figure in judge(samples, {"label": torch.zeros(len(samples))})}
         found[f"frechet_distance_{steps}"] = figures["frechet_distance"]
         found["evaluations_per_second"] = len(samples) * steps / seconds
-    return {**found, "peak_memory_mib": memory, "samples": options.peer_samples}
+    return {**found, "peak_memory_mib": memory, "samples": options.peer_samples, "minutes": options.peer_minutes}
 
 
 def measure_diffcore(options: argparse.Namespace) -> dict:
@@ -158,7 +158,7 @@ def measure_diffcore(options: argparse.Namespace) -> dict:
             found[f"frechet_distance_{steps}"] = figures["frechet_distance"]
             found[f"class_agreement_{steps}"] = figures["class_agreement"]
             found["evaluations_per_second"] = figures["samples_per_second"] * steps
-    return {**found, "peak_memory_mib": memory, "samples": options.samples}
+    return {**found, "peak_memory_mib": memory, "samples": options.samples, "minutes": options.minutes}
 
 
 def measure_real(options: argparse.Namespace) -> dict:
@@ -181,7 +181,7 @@ def in_own_process(name: str, options: argparse.Namespace) -> dict:
         return json.loads(Path(answer.name).read_text())
 
 
-PASSED_ON = ("root", "minutes", "samples", "peer_samples", "seed")
+PASSED_ON = ("root", "minutes", "peer_minutes", "samples", "peer_samples", "seed")
 
 
 def main() -> None:
@@ -189,6 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="folder that holds MNIST/raw")
     parser.add_argument("--minutes", type=float, default=10.0, help="training time of each")
+    parser.add_argument("--peer-minutes", type=float, help="training time of each peer, where it is to be shorter")
     parser.add_argument("--steps", type=int, nargs="+", default=[10, 50], help="evaluations a sample")
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--peer-samples", type=int, default=1000, help="fewer save time: peers draw slowly")
@@ -197,6 +198,7 @@ def main() -> None:
     parser.add_argument("--install-peers", action="store_true", help="pip install the peers first")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.peer_minutes = options.peer_minutes or options.minutes
     torch.set_num_threads(2)
     if options.contestant is not None:
         measure = {"diffcore": measure_diffcore, "real": measure_real}.get(options.contestant)
