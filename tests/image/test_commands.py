@@ -96,6 +96,10 @@ def test_solver_options_belong_to_the_solver(run, tmp_path, capsys):
     base = ["sample", str(run), "--n", "2", "--steps", "4"]
     assert main([*base, "--solver", "ddim", "--solver.eta", "0.5", "--out", str(tmp_path / "a")]) == 0
     assert main([*base, "--solver=ddpm", "--guidance", "2", "--grid", "time", "--out", str(tmp_path / "b")]) == 0
+    other = ["--schedule", "geometric", "--schedule.sigma-max", "80"]
+    assert main([*base, *other, "--out", str(tmp_path / "c")]) == 0
+    assert "unknown schedule 'square'" in refused(capsys, *base, "--schedule", "square")
+    assert "sigma_min and sigma_max" in refused(capsys, *base, "--schedule", "geometric", "--schedule.sigma-min", "200")
     assert "--solver.eta" in refused(capsys, *base, "--solver", "ddpm", "--solver.eta", "0.5")
     assert "--solver.eta: input should be less than or equal to 1" in refused(
         capsys, *base, "--solver", "ddim", "--solver.eta", "1.5"
