@@ -33,7 +33,9 @@ class SampleNoise:
         """Independent standard normal numbers of the shape of `like`, `[B, ...]`."""
 
         def draw(field: torch.Tensor) -> torch.Tensor:
-            rows = [torch.randn(field.shape[1:], generator=generator) for generator in self._generators]
+            rows = [
+                torch.randn(field.shape[1:], generator=generator, dtype=torch.float32) for generator in self._generators
+            ]
             return torch.stack(rows).to(field.device, field.dtype)
 
         return map_fields(draw, like)

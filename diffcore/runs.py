@@ -83,7 +83,10 @@ def new_folder(out: Path | None, modality: str, preset: str) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, the old content or the new one is there, whole."""
+    """Write a file so that, whatever happens, the old content or the new one is there, whole.
+
+    An `OSError` names the file, also where the system's own does not (a full disk).
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
@@ -91,6 +94,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

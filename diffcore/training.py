@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -118,10 +119,16 @@ def train(
         }
         write_checkpoint(run, at, files, options.keep_checkpoints)
 
+    def aside(work: Callable[..., None], *arguments: Any) -> None:
+        """Do something that is not training time."""
+        nonlocal started
+        paused = time.perf_counter()
+        work(*arguments)
+        started += time.perf_counter() - paused
+
     average = list(averaged.denoiser.parameters())
     weights = list(parameters.values())
-    started, before = time.perf_counter(), progress.seconds
-    first = progress.step
+    first, before, started = progress.step, progress.seconds, time.perf_counter()
     saved = progress.step if checkpoint is not None else -1
     denoiser.train()
     with _stop_requests() as stop_requested:
@@ -146,12 +153,10 @@ def train(
                 watcher.pulse(Pulse(progress.step, share, progress.seconds, mean, rate))
                 append_metrics(run, [_row(options, progress, mean, rate)])
             if progress.step % options.checkpoint_every == 0:
-                save(progress)
+                aside(save, progress)
                 saved = progress.step
             if progress.step % options.sample_every == 0:
-                watcher.sample(averaged, progress.step)
-            # Pictures and checkpoints are not training time.
-            started = time.perf_counter() - (progress.seconds - before) if _paused(progress, options) else started
+                aside(watcher.sample, averaged, progress.step)
         interrupted = share_done(options, progress) < 1
         if saved != progress.step:
             save(progress)
@@ -229,10 +234,6 @@ def share_done(options: TrainSettings, progress: Progress) -> float:
     steps = progress.step / options.steps if options.steps else 0.0
     minutes = progress.seconds / (60 * options.minutes) if options.minutes else 0.0
     return max(steps, minutes)
-
-
-def _paused(progress: Progress, options: TrainSettings) -> bool:
-    return any(progress.step % every == 0 for every in (options.checkpoint_every, options.sample_every))
 
 
 def _row(options: TrainSettings, progress: Progress, loss: float, rate: float) -> dict[str, float | int]:

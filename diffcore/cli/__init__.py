@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _SURROUNDINGS:
             raise
-        where = f" {error.filename}" if error.filename else ""
-        print(f"diffcore: cannot use{where}: {error.strerror}. {_SURROUNDINGS[error.errno]}", file=sys.stderr)
+        where = error.filename or "a file"
+        print(f"diffcore: {where}: {error.strerror}. {_SURROUNDINGS[error.errno]}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("diffcore: interrupted", file=sys.stderr)

@@ -238,6 +238,24 @@ def test_damaged_runs_get_a_line(run, capsys, tmp_path):
     assert "cannot be read as JSON" in refused(capsys, "sample", broken)
 
 
+def test_a_full_disk_gets_a_line_and_leaves_the_checkpoint_before(capsys, tmp_path, monkeypatch):
+    writes = 0
+
+    def fills_up(descriptor):
+        nonlocal writes
+        writes += 1
+        if writes > 7:  # config.json, the four files of the first checkpoint, two of the second
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fills_up)
+    out = tmp_path / "run"
+    said = refused(capsys, "train", "--modality", "image", "--out", out, *TINY)
+    assert "training.safetensors: No space left on device. Free some space" in said
+    monkeypatch.undo()
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["step-00000010"]
+    assert main(["sample", str(out), "--n", "1", "--steps", "2"]) == 0
+
+
 def test_a_folder_of_one_s_own_trains(picture_folder, tmp_path, capsys):
     (picture_folder / "left" / "broken.png").write_bytes(b"x")
     out = tmp_path / "run"
