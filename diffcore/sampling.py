@@ -1,7 +1,7 @@
 """Sampling: the one loop that every solver, guidance and modality shares."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -66,11 +66,13 @@ def sample(
         return prediction
 
     x = prior(space, noise, len(indices), levels[0], device, mask)
-    fresh = lambda: space.noise(noise.normal(x), mask)  # noqa: E731
-    move = Move(levels[0], levels[0], fresh)
+
+    def fresh() -> State:
+        return space.noise(noise.normal(x), mask)
+
+    past: list[Prediction] = []
     for now, then in pairwise(levels):
-        move = replace(move, now=now, then=then)
-        x = step(evaluate, x, move)
+        x = step(evaluate, x, Move(now, then, fresh, past))
     return x
 
 
