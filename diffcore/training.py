@@ -119,6 +119,8 @@ def train(
         }
         write_checkpoint(run, at, files, options.keep_checkpoints)
 
+    first, before, started = progress.step, progress.seconds, time.perf_counter()
+
     def aside(work: Callable[..., None], *arguments: Any) -> None:
         """Do something that is not training time."""
         nonlocal started
@@ -128,7 +130,6 @@ def train(
 
     average = list(averaged.denoiser.parameters())
     weights = list(parameters.values())
-    first, before, started = progress.step, progress.seconds, time.perf_counter()
     saved = progress.step if checkpoint is not None else -1
     denoiser.train()
     with _stop_requests() as stop_requested:
