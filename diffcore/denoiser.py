@@ -34,7 +34,7 @@ class Prediction:
 
     @property
     def score(self) -> State:
-        """Grad log p(x) = -eps / sigma. Song et al. 2021, section 3; Vincent 2011."""
+        """grad log p(x) = -eps / sigma. Song et al. 2021, section 3; Vincent 2011."""
         return per_sample(-1 / self.level.sigma, self.eps) * self.eps
 
 

@@ -42,6 +42,11 @@ def _elements(mask: Tensor, like: Tensor) -> Tensor:
     return mask.reshape(*mask.shape, *[1] * (like.ndim - 2)).to(like.dtype)
 
 
+def _square(state: Tensor) -> Tensor:
+    """Sum of squares of each sample, `[B]`."""
+    return state.square().flatten(1).sum(1)
+
+
 @dataclass(frozen=True)
 class Euclidean:
     """All tensors of `shape`; with a mask, those that are zero outside it along the first axis."""
@@ -63,7 +68,7 @@ class Euclidean:
         return mask.sum(1).to(state.dtype) * state[0, 0].numel()
 
     def squared_norm(self, state: Tensor, mask: Mask = None) -> Tensor:
-        return self.project(state, mask).square().flatten(1).sum(1)
+        return _square(self.project(state, mask))
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class ZeroCentred:
         return (mask.sum(1).to(state.dtype) - 1).clamp(min=0) * state.shape[2]
 
     def squared_norm(self, state: Tensor, mask: Mask = None) -> Tensor:
-        return self.project(state, mask).square().flatten(1).sum(1)
+        return _square(self.project(state, mask))
 
 
 @dataclass(frozen=True)
@@ -125,7 +130,7 @@ class SymmetricPairs:
         return n * (n - 1) / 2 * state.shape[3]
 
     def squared_norm(self, state: Tensor, mask: Mask = None) -> Tensor:
-        return self.project(state, mask).square().flatten(1).sum(1) / 2
+        return _square(self.project(state, mask)) / 2
 
     @staticmethod
     def _masked(state: Tensor, mask: Mask) -> Tensor:

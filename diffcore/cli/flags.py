@@ -60,7 +60,7 @@ _DETAIL = re.compile(r"^(?P<message>.*?) \[type=.*?input_value=(?P<value>.*), in
 
 
 def _one_line(panel: str, prog: str) -> str:
-    """Tyro's message as one line: what is wrong, where, and the flag that was perhaps meant.
+    """tyro's message as one line: what is wrong, where, and the flag that was perhaps meant.
 
     It is a title and paragraphs, with rules of dashes between them.
     """
@@ -78,7 +78,7 @@ def _one_line(panel: str, prog: str) -> str:
 
 
 def _invalid_value(where: str, lines: Sequence[str]) -> str:
-    """Pydantic's word on a value: lines of a key and, below it, the message."""
+    """pydantic's word on a value: lines of a key and, below it, the message."""
     prefix = f"{where}." if where.islower() else ""
     for key, text in pairwise(lines):
         if detail := _DETAIL.match(text):
