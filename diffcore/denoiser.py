@@ -1,6 +1,7 @@
 """Denoisers: a network and its parameterisation give one prediction, of which x0, eps, v and score are views."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
@@ -10,60 +11,95 @@ from diffcore.conditions import Condition, Conditions, nulls
 from diffcore.levels import Level
 from diffcore.nn.embedding import Conditioning
 from diffcore.spaces import Mask
-from diffcore.state import State, first_field, per_sample
+from diffcore.state import State, combine, first_field
 
 Parameterisation = Literal["eps", "x0", "v"]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a denoiser says of x = alpha x0 + sigma eps: x0 and eps, which always satisfy that equation."""
+    """What a denoiser says of x = alpha x0 + sigma eps: one output, of which x0, eps, v and score are views.
 
-    x0: State
-    eps: State
+    `view` tells what `output` is; the others follow from it and x when they are asked for, each by a sum that is
+    as precise as the output allows. All views are affine in the output, so predictions of the same x are mixed by
+    mixing their outputs. `variance` is where a network that learns it puts the log-variance of ancestral sampling
+    between its bounds: 0 is the posterior's, 1 the forward step's (Nichol & Dhariwal 2021, eq. 15).
+    """
+
+    x: State
     level: Level
+    output: State
+    view: Parameterisation = "x0"
+    variance: State | None = None
 
-    @property
-    def v(self) -> State:
-        """v = (alpha eps - sigma x0) / sqrt(alpha^2 + sigma^2). Salimans & Ho 2022, appendix D."""
+    @cached_property
+    def x0(self) -> State:
+        """E[x0 | x]. Of eps: (x - sigma eps) / alpha, undefined at alpha = 0. Of v: (alpha x - t sigma v) / t^2.
+
+        Here and below t^2 = alpha^2 + sigma^2.
+        """
+        alpha, sigma = self.level
+        if self.view == "x0":
+            return self.output
+        if self.view == "eps":
+            return combine((1 / alpha, self.x), (-sigma / alpha, self.output))
         total = self.level.total
-        return (
-            per_sample(self.level.alpha / total, self.eps) * self.eps
-            - per_sample(self.level.sigma / total, self.x0) * self.x0
-        )
+        return combine((alpha / total**2, self.x), (-sigma / total, self.output))
+
+    @cached_property
+    def eps(self) -> State:
+        """E[eps | x]. Of x0: (x - alpha x0) / sigma. Of v: (sigma x + t alpha v) / t^2."""
+        alpha, sigma = self.level
+        if self.view == "eps":
+            return self.output
+        if self.view == "x0":
+            return combine((1 / sigma, self.x), (-alpha / sigma, self.output))
+        total = self.level.total
+        return combine((sigma / total**2, self.x), (alpha / total, self.output))
+
+    @cached_property
+    def v(self) -> State:
+        """v = (alpha eps - sigma x0) / t. Salimans & Ho 2022, appendix D.
+
+        Of x0: (alpha x - t^2 x0) / (sigma t). Of eps: (t^2 eps - sigma x) / (alpha t).
+        """
+        alpha, sigma = self.level
+        if self.view == "v":
+            return self.output
+        total = self.level.total
+        if self.view == "x0":
+            return combine((alpha / (sigma * total), self.x), (-total / sigma, self.output))
+        return combine((-sigma / (alpha * total), self.x), (total / alpha, self.output))
 
     @property
     def score(self) -> State:
         """grad log p(x) = -eps / sigma. Song et al. 2021, section 3; Vincent 2011."""
-        return per_sample(-1 / self.level.sigma, self.eps) * self.eps
+        return combine((-1 / self.level.sigma, self.eps))
 
 
 def from_x0(x0: State, x: State, level: Level) -> Prediction:
-    """The prediction whose x0 is given: eps = (x - alpha x0) / sigma."""
-    return Prediction(x0, per_sample(1 / level.sigma, x) * (x - per_sample(level.alpha, x) * x0), level)
+    """The prediction whose x0 is given. Its eps is undefined at sigma = 0."""
+    return Prediction(x, level, x0, "x0")
 
 
 def from_eps(eps: State, x: State, level: Level) -> Prediction:
-    """The prediction whose eps is given: x0 = (x - sigma eps) / alpha. Undefined at alpha = 0."""
-    return Prediction(per_sample(1 / level.alpha, x) * (x - per_sample(level.sigma, x) * eps), eps, level)
+    """The prediction whose eps is given. Its x0 is undefined at alpha = 0."""
+    return Prediction(x, level, eps, "eps")
 
 
 def from_v(v: State, x: State, level: Level) -> Prediction:
-    """The prediction whose v is given: x0 = (a x - s v) / t, eps = (s x + a v) / t.
+    """The prediction whose v is given: both x0 and eps are sums of bounded terms, precise at both ends.
 
-    Here t = sqrt(alpha^2 + sigma^2), a = alpha / t, s = sigma / t, and x0 = (alpha x / t - sigma v) / t.
-    Both views are sums of bounded terms, precise at both ends. For unit-variance data this is EDM's
-    preconditioning with sigma_data = 1 (Karras et al. 2022, table 1), whose network output is -v.
+    For unit-variance data it is EDM's preconditioning with sigma_data = 1 (Karras et al. 2022, table 1), whose
+    network output is -v.
     """
+    return Prediction(x, level, v, "v")
+
+
+def velocity(x0: State, eps: State, level: Level) -> State:
+    """v = (alpha eps - sigma x0) / sqrt(alpha^2 + sigma^2) of a state whose parts are known."""
     total = level.total
-    a, s = level.alpha / total, level.sigma / total
-    x = per_sample(1 / total, x) * x
-    x0 = per_sample(a, x) * x - per_sample(s, x) * v
-    eps = per_sample(s, x) * x + per_sample(a, x) * v
-    return Prediction(x0, eps, level)
-
-
-_VIEWS = {"x0": from_x0, "eps": from_eps, "v": from_v}
+    return combine((level.alpha / total, eps), (-level.sigma / total, x0))
 
 
 class Denoise(Protocol):
@@ -85,27 +121,45 @@ class Backbone(Protocol):
 class Denoiser(nn.Module):
     """A backbone that is told the log-SNR and the conditions, read in one parameterisation.
 
-    The backbone sees x / sqrt(alpha^2 + sigma^2) and lambda = log(alpha^2 / sigma^2), never a step index or a
-    schedule's scaling, so a trained model runs under any schedule, solver and grid.
+    The backbone sees x / sqrt(alpha^2 d^2 + sigma^2), where d is the data's standard deviation, and
+    lambda = log(alpha^2 d^2 / sigma^2), never a step index or a schedule's scaling, so a trained model runs under any
+    schedule, solver and grid. With the parameterisation `v` this is the preconditioning of EDM with sigma_data = d
+    (Karras et al. 2022, table 1). A backbone that learns variances returns a pair of states: output and variance.
     """
 
     def __init__(
-        self, backbone: nn.Module, conditions: tuple[Condition, ...], parameterisation: Parameterisation = "v"
+        self,
+        backbone: nn.Module,
+        conditions: tuple[Condition, ...],
+        parameterisation: Parameterisation = "v",
+        data_std: float = 1.0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.conditioning = Conditioning(conditions, int(backbone.width))  # type: ignore[arg-type]
         self.conditions = conditions
         self.parameterisation = parameterisation
+        self.data_std = data_std
 
     def forward(self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         """Predict x0 and eps of `x` at `level` (floats, or tensors `[B]`)."""
         batch, device = x.shape[0], first_field(x).device
         if conditions is None:
             conditions = nulls(self.conditions, batch, device)
-        log_snr = level.log_snr
-        if not isinstance(log_snr, Tensor):  # filling, unlike copying a scalar, does not wait for the device
-            log_snr = torch.full((batch,), log_snr, device=device)
-        scaled = per_sample(1 / level.total, x) * x
-        output = self.backbone(scaled, self.conditioning(log_snr.float(), conditions), mask)
-        return _VIEWS[self.parameterisation](output, x, level)
+        # x = (alpha d) (x0 / d) + sigma eps: the network works on data of unit variance.
+        inner = Level(level.alpha * self.data_std, level.sigma)
+        scaled = combine((1 / inner.total, x))
+        output = self.backbone(scaled, self.conditioning(log_snr_of(inner, batch, device), conditions), mask)
+        output, variance = output if isinstance(output, tuple) else (output, None)
+        prediction = Prediction(x, inner, output, self.parameterisation, variance)
+        if self.data_std == 1:
+            return replace(prediction, level=level)
+        return Prediction(x, level, combine((self.data_std, prediction.x0)), "x0", variance)
+
+
+def log_snr_of(level: Level, batch: int, device: torch.device) -> Tensor:
+    """The log-SNR of a level as networks are told it: float32 `[B]`."""
+    log_snr = level.log_snr
+    if not isinstance(log_snr, Tensor):  # filling, unlike copying a scalar, does not wait for the device
+        log_snr = torch.full((batch,), log_snr, device=device)
+    return log_snr.float()

@@ -11,7 +11,7 @@ from diffcore.conditions import Condition, Conditions, nulls
 from diffcore.denoiser import Denoise, Prediction
 from diffcore.levels import Level
 from diffcore.spaces import Mask
-from diffcore.state import State, concatenate, first_field
+from diffcore.state import State, concatenate, extrapolate, first_field
 
 
 def classifier_free(denoise: Denoise, known: Sequence[Condition], weight: float) -> Denoise:
@@ -19,7 +19,7 @@ def classifier_free(denoise: Denoise, known: Sequence[Condition], weight: float)
 
     Ho & Salimans 2022, with w = 1 + their w. `known` are all conditions of the model. w = 0 ignores what is given,
     w = 1 is the conditional model itself (either runs the network once), w > 1 sharpens. For other w both passes go
-    through the network as one batch. The two views stay consistent, as both are affine in the same prediction.
+    through the network as one batch. All views are affine in the output, so mixing outputs mixes them.
     """
 
     def guided(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
@@ -32,10 +32,11 @@ def classifier_free(denoise: Denoise, known: Sequence[Condition], weight: float)
         both = {name: torch.cat([value, absent[name]]) for name, value in conditions.items()}
         double_mask = None if mask is None else torch.cat([mask, mask])
         joint = denoise(concatenate([x, x]), level, both, double_mask)
-
-        def extrapolate(view: State) -> State:
-            return view[batch:] + weight * (view[:batch] - view[batch:])
-
-        return Prediction(extrapolate(joint.x0), extrapolate(joint.eps), level)
+        output = extrapolate(joint.output[batch:], joint.output[:batch], weight)
+        return Prediction(x, level, output, joint.view, _first(joint.variance, batch))
 
     return guided
+
+
+def _first(variance: State | None, batch: int) -> State | None:
+    return None if variance is None else variance[:batch]

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from diffcore.denoiser import Prediction
+from diffcore.denoiser import Prediction, velocity
 from diffcore.spaces import Mask, Space
 from diffcore.state import State
 
@@ -39,7 +39,7 @@ def denoising_loss(
     Computed from the error of v, which stays of order one at both ends: with a variance-preserving level,
     |x0_hat - x0|^2 = sigma^2 |v_hat - v|^2, so the factor is w(lambda) sigmoid(-lambda).
     """
-    error = prediction.v - Prediction(x0, noise, prediction.level).v
+    error = prediction.v - velocity(x0, noise, prediction.level)
     squared = space.squared_norm(error, mask)
     log_snr = torch.as_tensor(prediction.level.log_snr, dtype=torch.float64, device=squared.device)
     weight = WEIGHTINGS[weighting](log_snr) * torch.sigmoid(-log_snr)

@@ -1,8 +1,9 @@
 """Sampling: the one loop that every solver, guidance and modality shares."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,8 +60,9 @@ def sample(
     noise = SampleNoise(seed, indices)
 
     def evaluate(x: State, level: Level) -> Prediction:
-        raw = denoise(x, level, conditions, mask)
-        prediction = Prediction(space.project(raw.x0, mask), space.project(raw.eps, mask), level)
+        prediction = denoise(x, level, conditions, mask)
+        # x is in the space and every view is affine in the output, so this projects them all.
+        prediction = replace(prediction, output=space.project(prediction.output, mask))
         if watch is not None:
             watch(Moment(x, prediction))
         return prediction
@@ -70,9 +72,9 @@ def sample(
     def fresh() -> State:
         return space.noise(noise.normal(x), mask)
 
-    past: list[Prediction] = []
-    for now, then in pairwise(levels):
-        x = step(evaluate, x, Move(now, then, fresh, past))
+    past: list[Any] = []
+    for index, (now, then) in enumerate(pairwise(levels)):
+        x = step(evaluate, x, Move(now, then, fresh, past, index))
     return x
 
 

@@ -38,12 +38,36 @@ def fields(state: State) -> dict[str, Tensor]:
 
 
 def map_fields(function: Callable[..., Tensor], *states: State) -> State:
-    """Apply `function` to matching fields of `states` and return a state of the same structure."""
+    """Apply `function` to matching fields of `states` and return a state of the same structure, of any batch size."""
     first = states[0]
     if isinstance(first, Tensor):
         return function(*states)
     mapped = {name: function(*(state[name] for state in states)) for name in first.keys()}  # type: ignore[index]
-    return TensorDict(mapped, batch_size=first.batch_size)
+    return TensorDict(mapped, batch_size=[len(next(iter(mapped.values())))])
+
+
+def combine(*terms: tuple[Tensor | float, State]) -> State:
+    """The sum of weight * state over `terms`; weights are floats, or tensors `[B]`.
+
+    Float weights take one pass over memory a term, and one new tensor in all.
+    """
+
+    def total(*tensors: Tensor) -> Tensor:
+        (weight, _), *rest = terms
+        result = per_sample(weight, tensors[0]) * tensors[0]
+        for (weight, _), tensor in zip(rest, tensors[1:], strict=True):
+            if isinstance(weight, Tensor):
+                result = result + per_sample(weight, tensor) * tensor
+            else:
+                result = result.add_(tensor, alpha=weight)
+        return result
+
+    return map_fields(total, *(state for _, state in terms))
+
+
+def extrapolate(start: State, end: State, weight: float) -> State:
+    """start + weight (end - start): `end` at 1, beyond it further on."""
+    return map_fields(lambda a, b: torch.lerp(a, b, weight), start, end)
 
 
 def concatenate(states: list[State]) -> State:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from diffcore.denoiser import Prediction
 from diffcore.levels import Level
@@ -14,16 +14,17 @@ Evaluate = Callable[[State, Level], Prediction]
 
 @dataclass(frozen=True)
 class Move:
-    """One step of a trajectory.
+    """One step of a trajectory, the `index`-th from 0.
 
-    `noise()` draws fresh noise of the state's space. `past` holds what multistep methods remember of this
+    `noise()` draws fresh noise of the state's space. `past` is where a solver keeps what it remembers of this
     trajectory, oldest first; it belongs to the sampling call, never to the solver.
     """
 
     now: Level
     then: Level
     noise: Callable[[], State]
-    past: list[Prediction] = field(default_factory=list)
+    past: list[Any] = field(default_factory=list)
+    index: int = 0
 
 
 class Step(Protocol):

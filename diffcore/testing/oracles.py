@@ -1,8 +1,12 @@
 """Denoisers in closed form, for data whose distribution is known.
 
-Each is called like a trained denoiser and gives E[x0 | x] exactly, so what solvers and guidance make of it can be
-compared with the truth.
+Each is called like a trained denoiser and gives E[x0 | x] exactly, so what solvers, guidance, likelihood and
+editing make of it can be compared with the truth.
 """
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,8 +14,8 @@ from torch import Tensor
 from diffcore.conditions import Conditions
 from diffcore.denoiser import Denoise, Prediction, from_x0
 from diffcore.levels import Level
-from diffcore.spaces import Mask
-from diffcore.state import State, map_fields, per_sample
+from diffcore.spaces import Euclidean, Mask, Space
+from diffcore.state import State, combine, fields, map_fields, per_sample
 
 
 def gaussian(mean: float, std: float) -> Denoise:
@@ -44,24 +48,122 @@ def gaussian_flow(x: State, start: Level, end: Level, mean: float, std: float) -
     return map_fields(lambda f: end.alpha * mean + spread(end) / spread(start) * (f - start.alpha * mean), x)
 
 
-def mixture(centres: Tensor, std: float) -> Denoise:
-    """An equal mixture of Gaussians N(c_k, std^2) with `centres` `[K, ...]`; the state is a tensor.
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """A mixture of Gaussians N(c_k, std^2) of a space, for states of one tensor or of several fields.
 
-    With v = alpha^2 std^2 + sigma^2 and weights w_k ~ exp(-|x - alpha c_k|^2 / 2 v),
-    E[x0 | x] = m + alpha std^2 / v (x - alpha m), m = sum_k w_k c_k.
+    `centres` is a state `[K, ...]` in `space` (Euclidean where None is given, and then a tensor). `weights` `[K]` are
+    equal where None. With `labels` `[K]` the condition "label" `[B]` keeps the components of that label; a label
+    that no component has keeps all of them, so it is the null value.
     """
-    flat = centres.flatten(1)
 
-    def denoise(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
-        assert isinstance(x, Tensor)
+    centres: State
+    std: float
+    weights: Tensor | None = None
+    labels: Tensor | None = None
+    space: Space | None = None
+
+    @cached_property
+    def _space(self) -> Space:
+        if self.space is not None:
+            return self.space
+        assert isinstance(self.centres, Tensor), "centres of several fields need their space"
+        return Euclidean(tuple(self.centres.shape[1:]))
+
+    def _log_weights(self, batch: int, conditions: Conditions | None, like: Tensor) -> Tensor:
+        """log w_k of each sample, `[B, K]`, normalised over the components that its label keeps."""
+        count = self.centres.shape[0]
+        weights = torch.ones(count) if self.weights is None else self.weights
+        log_weights = weights.to(like).log().expand(batch, count)
+        if self.labels is not None and conditions and "label" in conditions:
+            kept = self.labels.to(like.device) == conditions["label"][:, None]
+            log_weights = log_weights.masked_fill(~(kept | ~kept.any(1, keepdim=True)), -math.inf)
+        return log_weights.log_softmax(1)
+
+    def _log_terms(self, x: State, level: Level, conditions: Conditions | None, mask: Mask) -> Tensor:
+        """log w_k - |x - alpha c_k|^2 / 2 v, `[B, K]`, with v = alpha^2 std^2 + sigma^2."""
+        squares = []
+        for k in range(self.centres.shape[0]):
+            difference = map_fields(lambda f, c, k=k: f - per_sample(level.alpha, f) * c[k], x, self.centres)
+            squares.append(self._space.squared_norm(difference, mask))
+        squared = torch.stack(squares, 1)
+        variance = torch.as_tensor(level.alpha**2 * self.std**2 + level.sigma**2).to(squared).reshape(-1, 1)
+        return self._log_weights(x.shape[0], conditions, squared) - squared / (2 * variance)
+
+    def __call__(self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+        """E[x0 | x] = m + alpha std^2 / v (x - alpha m), with m = sum_k w_k(x) c_k and w_k(x) the responsibilities."""
         alpha, sigma = level
-        variance = torch.as_tensor(alpha**2 * std**2 + sigma**2, dtype=x.dtype).reshape(-1, 1)
-        scale = torch.as_tensor(alpha, dtype=x.dtype).reshape(-1, 1)
-        rows = x.flatten(1)
-        # |x - alpha c|^2 without its part in x alone, which all weights share.
-        logits = (scale * (rows @ flat.T) - scale**2 * flat.square().sum(1) / 2) / variance
-        m = torch.softmax(logits, dim=1) @ flat
-        x0 = m + scale * std**2 / variance * (rows - scale * m)
-        return from_x0(x0.reshape(x.shape), x, level)
+        shares = self._log_terms(x, level, conditions, mask).softmax(1)
+        mean = map_fields(lambda c: torch.einsum("bk,k...->b...", shares, c.to(shares)), self.centres)
+        mean = self._space.project(mean, mask)
+        gain = alpha * self.std**2 / (alpha**2 * self.std**2 + sigma**2)
+        return from_x0(combine((1 - gain * alpha, mean), (gain, x)), x, level)
 
-    return denoise
+    def log_density(self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Tensor:
+        """log p(x) at the level, `[B]` nats, per unit of volume of the space."""
+        freedoms = self._space.degrees_of_freedom(x, mask)
+        variance = torch.as_tensor(level.alpha**2 * self.std**2 + level.sigma**2).to(freedoms)
+        log_terms = self._log_terms(x, level, conditions, mask)
+        return log_terms.logsumexp(1) - freedoms / 2 * torch.log(2 * math.pi * variance)
+
+
+def mixture(
+    centres: State,
+    std: float,
+    weights: Tensor | None = None,
+    labels: Tensor | None = None,
+    space: Space | None = None,
+) -> Mixture:
+    """The denoiser of a `Mixture`."""
+    return Mixture(centres, std, weights, labels, space)
+
+
+@dataclass(frozen=True, eq=False)
+class Correlated:
+    """Data N(mean, covariance): `mean` a tensor `[...]` of D numbers, `covariance` `[D, D]`; states of one tensor."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    @cached_property
+    def _eigen(self) -> tuple[Tensor, Tensor]:
+        values, vectors = torch.linalg.eigh(self.covariance)
+        return values.clamp(min=0), vectors
+
+    def __call__(self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+        """E[x0 | x] = mean + alpha C (alpha^2 C + sigma^2)^-1 (x - alpha mean)."""
+        assert isinstance(x, Tensor)
+        values, vectors = self._eigen
+        alpha, sigma = (torch.as_tensor(value).to(x).reshape(-1, 1) for value in level)
+        centred = (x.flatten(1) - alpha * self.mean.flatten()) @ vectors
+        gain = alpha * values / (alpha**2 * values + sigma**2)
+        return from_x0((self.mean.flatten() + gain * centred @ vectors.T).reshape(x.shape), x, level)
+
+    def flow(self, x: Tensor, start: Level, end: Level) -> Tensor:
+        """Where the probability-flow ODE takes `x` from `start` to `end`.
+
+        Along each axis of C, with variance c, (x - alpha mean) / sqrt(alpha^2 c + sigma^2) is constant.
+        """
+        values, vectors = self._eigen
+        spread = (end.alpha**2 * values + end.sigma**2).sqrt() / (start.alpha**2 * values + start.sigma**2).sqrt()
+        centred = (x.flatten(1) - start.alpha * self.mean.flatten()) @ vectors
+        return (end.alpha * self.mean.flatten() + spread * centred @ vectors.T).reshape(x.shape)
+
+    def log_density(self, x: Tensor, level: Level) -> Tensor:
+        """log p(x) at the level, `[B]` nats."""
+        values, vectors = self._eigen
+        variances = level.alpha**2 * values + level.sigma**2
+        centred = (x.flatten(1) - level.alpha * self.mean.flatten()) @ vectors
+        return -(centred**2 / variances + torch.log(2 * math.pi * variances)).sum(1) / 2
+
+    def given(self, matrix: Tensor, measured: Tensor, noise_std: float) -> "Correlated":
+        """The posterior of the data given `measured` `[M]` = matrix `[M, D]` x0 + noise_std eps: Gaussian again."""
+        gram = matrix @ self.covariance @ matrix.T + noise_std**2 * torch.eye(len(matrix), dtype=matrix.dtype)
+        gain = torch.linalg.solve(gram, matrix @ self.covariance).T
+        mean = self.mean.flatten() + gain @ (measured - matrix @ self.mean.flatten())
+        return Correlated(mean.reshape(self.mean.shape), self.covariance - gain @ matrix @ self.covariance)
+
+
+def largest_difference(first: State, second: State) -> float:
+    """max |a - b| over all fields."""
+    return max((a - b).abs().max().item() for a, b in zip(fields(first).values(), fields(second).values(), strict=True))

@@ -5,14 +5,19 @@ import torch
 from torch import nn
 
 from diffcore.conditions import ClassCondition
-from diffcore.denoiser import Denoiser, Prediction, from_eps, from_v, from_x0
+from diffcore.denoiser import Denoiser, from_eps, from_v, from_x0, velocity
 from diffcore.levels import Level
 from diffcore.losses import WEIGHTINGS, denoising_loss
 from diffcore.process import perturb
 from diffcore.schedules import Cosine, Geometric
 from diffcore.spaces import Euclidean
 
-LEVELS = [Level(0.6, 0.8), Level(1.0, 3.0), Level(0.3, 0.7), Level(torch.tensor([0.1, 0.9]), torch.tensor([2.0, 0.1]))]
+
+def draw_levels(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+LEVELS = [Level(0.6, 0.8), Level(1.0, 3.0), Level(0.3, 0.7), Level(draw_levels(0.1, 0.9), draw_levels(2.0, 0.1))]
 
 
 def draw(*shape, seed=0):
@@ -23,11 +28,11 @@ def draw(*shape, seed=0):
 def test_views_of_the_truth_agree(level):
     x0, eps = draw(2, 5), draw(2, 5, seed=1)
     x = perturb(x0, eps, level)
-    truth = Prediction(x0, eps, level)
-    for found in (from_x0(x0, x, level), from_eps(eps, x, level), from_v(truth.v, x, level)):
+    v = velocity(x0, eps, level)
+    for found in (from_x0(x0, x, level), from_eps(eps, x, level), from_v(v, x, level)):
         torch.testing.assert_close(found.x0, x0)
         torch.testing.assert_close(found.eps, eps)
-        torch.testing.assert_close(found.v, truth.v)
+        torch.testing.assert_close(found.v, v)
         torch.testing.assert_close(perturb(found.x0, found.eps, level), x)
 
 
@@ -84,7 +89,6 @@ def test_weightings_are_the_objectives_they_are_named_after(weighting, log_snr):
     x0, eps, guess = draw(2, 6), draw(2, 6, seed=1), draw(2, 6, seed=2)
     x = perturb(x0, eps, level)
     prediction = from_x0(guess, x, level)
-    truth = Prediction(x0, eps, level)
 
     def mean_square(error):
         return error.square().mean(1)
@@ -92,7 +96,7 @@ def test_weightings_are_the_objectives_they_are_named_after(weighting, log_snr):
     expected = {
         "eps": mean_square(prediction.eps - eps),
         "x0": mean_square(guess - x0),
-        "v": mean_square(prediction.v - truth.v),
+        "v": mean_square(prediction.v - velocity(x0, eps, level)),
         "min-snr": mean_square(guess - x0) * min(math.exp(log_snr), 5.0),
     }[weighting]
     found = denoising_loss(prediction, x0, eps, Euclidean((6,)), weighting)
