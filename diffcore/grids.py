@@ -6,6 +6,8 @@ sigma = 0, so n steps are n levels.
 
 from collections.abc import Callable, Mapping
 
+import math
+import numpy
 import torch
 from torch import Tensor
 
@@ -32,6 +34,22 @@ def karras(schedule: Schedule, n: int, rho: float = 7.0) -> Tensor:
     first, last = (torch.exp(torch.tensor(-end / (2 * rho), dtype=torch.float64)) for end in (low, high))
     root = first + torch.linspace(0, 1, n, dtype=torch.float64) * (last - first)
     return -2 * rho * torch.log(root)
+
+
+def tapered(schedule: Schedule, n: int, upper: float = 10.0, lower: float = 0.03) -> Tensor:
+    """Even in log s = log(sigma / alpha) where data have structure, sparser beyond: density 1 / (1 + (s / a)^(1/2) + (b / s)^(1/2)).
+
+    a = `upper`, b = `lower`.
+    """
+    low, high = _ends(schedule)
+    dense = torch.linspace(
+        -low / 2, -high / 2 - 12, 8192, dtype=torch.float64
+    )  # log s, from the noisy end to far below
+    density = 1 / (1 + torch.exp((dense - math.log(upper)) / 2) + torch.exp((math.log(lower) - dense) / 2))
+    passed = torch.cat([torch.zeros(1, dtype=torch.float64), torch.cumulative_trapezoid(density, -dense)])
+    last = min(passed[-1].item() * (n - 1) / n, numpy.interp(high / 2, -dense, passed))
+    at = torch.linspace(0, last, n, dtype=torch.float64) if n > 1 else torch.zeros(1, dtype=torch.float64)
+    return -2 * torch.from_numpy(numpy.interp(at, passed, dense))
 
 
 def _ends(schedule: Schedule) -> tuple[float, float]:

@@ -4,7 +4,7 @@ import math
 
 from diffcore.process import posterior
 from diffcore.solvers.step import Evaluate, Move, Step
-from diffcore.state import State
+from diffcore.state import State, combine
 
 
 def ddim(eta: float = 0.0) -> Step:
@@ -18,7 +18,9 @@ def ddim(eta: float = 0.0) -> Step:
         prediction = evaluate(x, move.now)
         fresh = eta * posterior(move.then, move.now).std if eta else 0.0
         kept = math.sqrt(max(move.then.sigma**2 - fresh**2, 0.0))
-        x = move.then.alpha * prediction.x0 + kept * prediction.eps
-        return x + fresh * move.noise() if fresh > 0 else x
+        terms = [(move.then.alpha, prediction.x0), (kept, prediction.eps)]
+        if fresh > 0:
+            terms.append((fresh, move.noise()))
+        return combine(*terms)
 
     return step

@@ -1,32 +1,40 @@
-"""DPM-Solver++: exponential multistep methods in x0."""
+"""DPM-Solver++(2M), deterministic or with fresh noise."""
 
 import math
 
 from diffcore.solvers.step import Evaluate, Move, Step
-from diffcore.state import State
+from diffcore.state import State, combine
 
 
-def dpmpp_2m() -> Step:
-    """Second-order multistep. Lu et al. 2022 (DPM-Solver++), algorithm 2.
+def dpmpp_2m(noise: float = 0.0) -> Step:
+    """Second-order multistep. Lu et al. 2022 (DPM-Solver++), algorithm 2 and, with noise, section 4.3 and appendix.
 
-    With the half log-SNR l = lambda / 2, h = l_s - l_t and r = h_previous / h,
+    With the half log-SNR l = lambda / 2, h = l_s - l_t, r = h_previous / h and noise strength n,
 
         D = x0_t + (x0_t - x0_previous) / (2 r)
-        x_s = (sigma_s / sigma_t) x_t - alpha_s (e^(-h) - 1) D,
+        x_s = (sigma_s / sigma_t) e^(-n^2 h) x_t + alpha_s (1 - e^(-(1 + n^2) h)) D + sigma_s sqrt(1 - e^(-2 n^2 h)) z.
 
-    which solves dx/dl exactly for an x0 that is linear in l, up to order h^3. The first step and the step to
-    sigma = 0, where h is infinite, are of first order.
+    n = 0 solves the probability-flow ODE with order 2 and n = 1 the reverse SDE: exactly where x0 is constant. The
+    first step and the step to sigma = 0, where h is infinite, are of first order.
     """
+    strength = noise**2
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
-        prediction = evaluate(x, move.now)
-        x0 = prediction.x0
-        h = (move.then.log_snr - move.now.log_snr) / 2
+        now, then = move.now, move.then
+        prediction = evaluate(x, now)
+        h = (then.log_snr - now.log_snr) / 2
+        gain = -then.alpha * math.expm1(-(1 + strength) * h)
+        scale = then.sigma / now.sigma * (math.exp(-strength * h) if strength else 1.0)
+        earlier = 0.0
         if move.past and math.isfinite(h):
-            previous = move.past.pop()
-            ratio = (move.now.log_snr - previous.level.log_snr) / 2 / h
-            x0 = x0 + 1 / (2 * ratio) * (x0 - previous.x0)
+            previous = move.past[-1]
+            earlier = h / (now.log_snr - previous.level.log_snr)  # 1 / (2 r)
+        terms = [(scale, x), (gain * (1 + earlier), prediction.x0)]
+        if earlier:
+            terms.append((-gain * earlier, previous.x0))
+        if strength and then.sigma > 0:
+            terms.append((then.sigma * math.sqrt(-math.expm1(-2 * strength * h)), move.noise()))
         move.past[:] = [prediction]
-        return move.then.sigma / move.now.sigma * x - move.then.alpha * math.expm1(-h) * x0
+        return combine(*terms)
 
     return step

@@ -11,7 +11,8 @@ from diffcore.levels import Level
 from diffcore.noise import SampleNoise
 from diffcore.sampling import levels_of, prior, sample
 from diffcore.schedules import Cosine, Geometric, LinearBeta, Rectified
-from diffcore.solvers import Move, ddim, ddpm, dpmpp_2m
+from diffcore.solvers import Move, adams, ddim, ddpm, dpmpp_2m, edm, euler, heun, langevin, pc
+from diffcore.solvers.adams import weights
 from diffcore.spaces import Euclidean, Product
 from diffcore.testing.oracles import gaussian, gaussian_flow, mixture
 
@@ -19,6 +20,18 @@ MEAN, STD = 0.7, 0.4
 ONE = Euclidean((3,))
 FIELDS = Product({"a": Euclidean((2, 3)), "b": Euclidean((1,))})
 SCHEDULES = [Cosine(-8, 8), LinearBeta(), Geometric(0.02, 50), Rectified(0.01)]
+ORDERS = {
+    "ddim": (ddim(), 1, 200),
+    "euler": (euler(), 1, 200),
+    "heun": (heun(), 2, 200),
+    "dpmpp-2m": (dpmpp_2m(), 2, 200),
+    "dpmpp-3m": (adams(3, False, "log-snr"), 3, 150),
+    "deis": (adams(3, False, "log-snr", "eps"), 3, 150),
+    "unipc": (adams(3, True, "log-snr"), 4, 80),
+    "adams": (adams(3), 4, 80),
+    "adams-2": (adams(2, corrected=False), 2, 200),
+}
+"""Deterministic solvers: the step, its order, and a number of steps at which the order shows."""
 
 
 @pytest.fixture(autouse=True)
@@ -30,8 +43,12 @@ def float64():
 
 
 def flow_error(step, schedule, n, space=ONE):
-    """Error at the last level before the clean end, against the exact flow from the same start."""
-    levels = levels_of(schedule, uniform_in_log_snr(schedule, n + 1))[:-1]
+    """Error on the way, at log-SNR 2, against the exact flow from the same start.
+
+    At the clean end, where x0 no longer changes, the leading errors of some methods cancel, and they seem of higher order.
+    """
+    low = schedule.log_snr(torch.tensor(1.0)).item()
+    levels = levels_of(schedule, torch.linspace(low, 2.0, n + 1))[:-1]
     start = prior(space, SampleNoise(0, range(4)), 4, levels[0], "cpu", None)
     found = sample(gaussian(MEAN, STD), space, step, levels, indices=range(4))
     error = found - gaussian_flow(start, levels[0], levels[-1], MEAN, STD)
@@ -41,10 +58,11 @@ def flow_error(step, schedule, n, space=ONE):
 
 @pytest.mark.parametrize("space", [ONE, FIELDS], ids=["tensor", "fields"])
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
-@pytest.mark.parametrize(("make", "order"), [(ddim, 1), (dpmpp_2m, 2)], ids=["ddim", "dpmpp-2m"])
-def test_order_of_convergence_on_the_exact_flow(make, order, schedule, space):
-    coarse, fine = (flow_error(make(), schedule, n, space) for n in (200, 400))
-    assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
+@pytest.mark.parametrize("name", ORDERS)
+def test_order_of_convergence_on_the_exact_flow(name, schedule, space):
+    step, order, n = ORDERS[name]
+    coarse, fine = (flow_error(step, schedule, n, space) for n in (n, 2 * n))
+    assert math.log2(coarse / fine) == pytest.approx(order, abs=0.2)
 
 
 def test_second_order_beats_first_on_a_mixture():

@@ -1,0 +1,199 @@
+"""Fitting a time grid, and the method that goes with it, to a denoiser's own flow.
+
+With N evaluations, where should they lie? The answer depends on the data, so it is found by following the denoiser's
+probability-flow ODE accurately from some starting noise, and moving the N levels of an Adams method until it ends
+where the accurate flow does. Only the levels are learned, N - 1 numbers, and the method's coefficients follow from
+them, so there is little to overfit. (Sabour et al. 2024 and Tong et al. 2025 learn grids too, by other objectives.)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from diffcore.conditions import Conditions
+from diffcore.denoiser import Denoise, Prediction
+from diffcore.grids import uniform_in_log_snr
+from diffcore.levels import CLEAN, Level
+from diffcore.noise import SampleNoise, seed_of
+from diffcore.sampling import levels_of, prior
+from diffcore.schedules import Schedule
+from diffcore.solvers import Evaluate, Move, Step, adams
+from diffcore.spaces import Mask, Space
+from diffcore.state import State, combine
+
+
+@dataclass(frozen=True)
+class Method:
+    """An Adams method: its order, whether steps are corrected, and how many x0 its last step extrapolates."""
+
+    order: int
+    corrected: bool
+    ending: int = 2
+
+    def step(self) -> Step:
+        """The solver."""
+        return adams(self.order, self.corrected, "x0", self.ending)
+
+
+METHODS = (Method(2, True), Method(3, False), Method(3, True))
+"""What `tune` chooses from."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Trajectories of a denoiser: where they start, at which level, and where the accurate flow takes them."""
+
+    denoise: Denoise
+    space: Space
+    schedule: Schedule
+    start: State
+    end: State
+    conditions: Conditions | None
+    mask: Mask
+
+    @property
+    def count(self) -> int:
+        """How many trajectories."""
+        return int(self.start.shape[0])
+
+    def part(self, chosen: Tensor) -> "Flow":
+        """Some of the trajectories."""
+        conditions = None if self.conditions is None else {k: v[chosen] for k, v in self.conditions.items()}
+        mask = None if self.mask is None else self.mask[chosen]
+        parts = (self.denoise, self.space, self.schedule, self.start[chosen], self.end[chosen])
+        return Flow(*parts, conditions, mask)
+
+    def errors(self, step: Step, log_snrs: Tensor) -> Tensor:
+        """|x - x_accurate| / sqrt(degrees of freedom) of each trajectory, `[B]`, with the levels at `log_snrs`."""
+        alphas, sigmas = self.schedule.level(log_snrs)
+        levels = (
+            [Level(a, s) for a, s in zip(alphas, sigmas, strict=True)]
+            if log_snrs.requires_grad
+            else levels_of(self.schedule, log_snrs)[:-1]
+        )
+        x = _follow(step, levels, self.start, _evaluate(self.denoise, self.space, self.conditions, self.mask))
+        square = self.space.squared_norm(combine((1.0, x), (-1.0, self.end)), self.mask)
+        return (square / self.space.degrees_of_freedom(x, self.mask).clamp(min=1)).sqrt()
+
+    def score(self, method: Method, log_snrs: Tensor) -> float:
+        """The mean log error: what tuning makes small. Infinite where a trajectory leaves the numbers."""
+        with torch.no_grad():
+            mean = self.errors(method.step(), log_snrs).clamp(min=_TINY).log().mean().item()
+        return mean if math.isfinite(mean) else math.inf
+
+
+def _evaluate(denoise: Denoise, space: Space, conditions: Conditions | None, mask: Mask) -> Evaluate:
+    """The denoiser on the space; where gradients are wanted, it keeps x alone and is run again for them."""
+
+    def run(x: State, level: Level) -> State:
+        return space.project(denoise(x, level, conditions, mask).x0, mask)
+
+    def evaluate(x: State, level: Level) -> Prediction:
+        if not torch.is_grad_enabled():
+            return Prediction(x, level, run(x, level), "x0")
+        # Learned levels are scalars with gradients; networks take one level a sample.
+        each = Level(*(value.expand(x.shape[0]) if isinstance(value, Tensor) else value for value in level))
+        return Prediction(x, level, checkpoint(run, x, each, use_reentrant=False), "x0")
+
+    return evaluate
+
+
+def _follow(step: Step, levels: Sequence[Level], x: State, evaluate: Evaluate) -> State:
+    """A deterministic trajectory to sigma = 0."""
+
+    def no_noise() -> State:
+        raise AssertionError("a deterministic solver asked for noise")
+
+    past: list = []
+    for index, (now, then) in enumerate(pairwise([*levels, CLEAN])):
+        x = step(evaluate, x, Move(now, then, no_noise, past, index))
+    return x
+
+
+def flow_of(
+    denoise: Denoise,
+    space: Space,
+    schedule: Schedule,
+    *,
+    indices: Sequence[int],
+    seed: int,
+    conditions: Conditions | None = None,
+    mask: Mask = None,
+    device: torch.device | str = "cpu",
+    accurate: int = 200,
+) -> Flow:
+    """The trajectories `indices` of `seed`, followed with `accurate` evaluations each."""
+    levels = levels_of(schedule, uniform_in_log_snr(schedule, accurate))[:-1]
+    start = prior(space, SampleNoise(seed_of(seed, "tuning"), indices), len(indices), levels[0], device, mask)
+    with torch.no_grad():
+        end = _follow(adams(3, corrected=True), levels, start, _evaluate(denoise, space, conditions, mask))
+    return Flow(denoise, space, schedule, start, end, conditions, mask)
+
+
+def tune(
+    flow: Flow,
+    held_out: Flow,
+    starts: Sequence[Tensor],
+    *,
+    iterations: int = 150,
+    batch: int = 16,
+    after_iteration: Callable[[float], None] = lambda share: None,
+) -> tuple[Tensor, Method]:
+    """The log-SNRs `[N]` and the method that follow `flow` best.
+
+    `starts` are grids to start from. Each is tried with each of `METHODS`; the best few are moved a little, and the best
+    of those until `iterations` are over, by Adam on the mean log error of `batch` trajectories at a time. Of everything
+    that was reached, what does best on the trajectories `held_out` is returned.
+    """
+    small = flow.part(torch.arange(min(batch, flow.count)))
+    tried = sorted(((small.score(m, g), m, g) for g in starts for m in METHODS), key=lambda entry: entry[0])
+    short = iterations // 6
+    plan = [short] * (_FINALISTS - 1) + [iterations]
+    reached = [(method, grid) for _, method, grid in tried[:_FINALISTS]]
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        after_iteration(done / sum(plan))
+
+    for method, grid in reached[:_FINALISTS]:
+        reached.append((method, _moved(flow, method, grid, short, batch, tick)))
+    method, grid = min(reached, key=lambda pair: flow.score(*pair))
+    for _ in range(2):  # in two halves, the second with small steps from the better end of the first
+        grid = _moved(flow, method, grid, (iterations - short) // 2, batch, tick)
+        reached.append((method, grid))
+    best, grid = min(reached, key=lambda pair: held_out.score(*pair))
+    return grid, best
+
+
+_FINALISTS = 4
+_RATE = 0.05
+_TINY = 1e-12
+
+
+def _moved(flow: Flow, method: Method, grid: Tensor, steps: int, batch: int, tick: Callable[[], None]) -> Tensor:
+    """The grid after `steps` of Adam on the logarithms of its spacings; its noisy end stays."""
+    spacings = grid.diff().log().requires_grad_()
+    optimizer = torch.optim.Adam([spacings], lr=_RATE, betas=(0.9, 0.97))
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = _RATE * min(1.0, 2 * (1 - step / steps))
+        chosen = torch.arange(step * batch, (step + 1) * batch) % flow.count
+        loss = flow.part(chosen).errors(method.step(), grid_of(grid[0], spacings)).clamp(min=_TINY).log().mean()
+        if not torch.isfinite(loss):
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        tick()
+    return grid_of(grid[0], spacings.detach())
+
+
+def grid_of(first: Tensor, spacings: Tensor) -> Tensor:
+    """Log-SNRs `[N]` from the first of them and the logarithms of the N - 1 spacings."""
+    return torch.cat([first[None], first + spacings.exp().cumsum(0)])
