@@ -37,9 +37,7 @@ def composed(denoise: Denoise, known: Sequence[Condition], weights: Mapping[str,
     return _compared(denoise, known, [([name], weight) for name, weight in weights.items()])
 
 
-def _compared(
-    denoise: Denoise, known: Sequence[Condition], groups: Sequence[tuple[Sequence[str], float]]
-) -> Denoise:
+def _compared(denoise: Denoise, known: Sequence[Condition], groups: Sequence[tuple[Sequence[str], float]]) -> Denoise:
     """The weighted differences that each group of conditions makes, together, to the prediction without any."""
 
     @remembered
