@@ -60,10 +60,7 @@ class Model:
         """The network that draws samples, or a `UserError` where the run trained a predictor."""
         if isinstance(self.network, Denoiser):
             return self.network
-        raise UserError(
-            "this run is a predictor, which draws no samples: "
-            "let it guide a model of the same data with diffcore sample MODEL-RUN --predictor THIS-RUN"
-        )
+        raise UserError("this run is a predictor, which draws no samples: let it guide a model of the same data")
 
     @property
     def predictor(self) -> Predictor:

@@ -36,17 +36,18 @@ def guided(model: Model, recipe: Recipe) -> Denoise:
     """The model's denoiser with all guidance of the recipe.
 
     From the inside: the comparison with a weaker model, that with and without conditions, the predictor's gradient,
-    rescaling; all of it within the interval alone, the plain model outside.
+    rescaling; all of it within the interval alone, the plain model outside, without conditions where guidance is 0.
     """
-    plain: Denoise = model.denoiser
-    denoise = plain
+    known = model.codec.conditions
+    plain: Denoise = model.denoiser if recipe.guidance else classifier_free(model.denoiser, known, 0.0)
+    denoise: Denoise = model.denoiser
     if recipe.weak is not None:
         denoise = autoguidance(denoise, recipe.weak, recipe.autoguidance)
-    denoise = classifier_free(denoise, model.codec.conditions, recipe.guidance)
+    denoise = classifier_free(denoise, known, recipe.guidance)
     if recipe.predictor is not None:
         denoise = energy(denoise, model.codec.space, recipe.predictor.log_likelihood, recipe.predictor_weight)
-    if denoise is plain:
-        return plain
+    if denoise is model.denoiser:
+        return denoise
     denoise = rescale(denoise, plain, model.codec.space, recipe.guidance_rescale)
     return denoise if recipe.guidance_interval is None else interval(denoise, plain, *recipe.guidance_interval)
 

@@ -74,6 +74,11 @@ def main(arguments: Sequence[str]) -> int:
     drawing = read_drawing(Options, arguments, registry, "diffcore sample", "Draw samples from a run.")
     options = drawing.options
     _, model, recipe = trained(drawing, registry)
+    if model.predicts:
+        raise UserError(
+            f"{options.run} is a predictor, which draws no samples; it guides a model of the same data: "
+            f"diffcore sample RUN --predictor {options.run}"
+        )
     conditions = _asked(options, model, recipe)
     require_conditions(model, recipe, conditions)
     writer = model.modality.writer()
