@@ -356,3 +356,57 @@ def test_guidance_without_anything_to_go_by_is_refused():
     model.codec.conditions = ()
     with pytest.raises(UserError, match=r"guidance 3 compares .* this model was trained without any: leave it at 1"):
         generate(model, recipe, {}, 2)
+
+
+def test_networks_of_other_data_cannot_guide():
+    from dataclasses import replace
+    from types import SimpleNamespace
+
+    from diffcore.assembly import check_helper
+
+    told = compose(REGISTRY, "toy")
+    model = build_model(told, build_data(told, REGISTRY).facts, REGISTRY)
+    check_helper(model, model, "--weak x")
+
+    def other(**changes):
+        same = {"space": model.codec.space, "conditions": model.codec.conditions}
+        return replace(model, codec=SimpleNamespace(**{**same, **changes}))
+
+    for helper, said in (
+        (replace(model, modality=replace(model.modality, name="smells")), "--weak x is of smells, this model of toy"),
+        (other(space=Euclidean((3,))), "--weak x knows states of another shape"),
+        (other(conditions=(ClassCondition("ring", ("a", "b")),)), "--weak x means something else by 'ring'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            check_helper(model, helper, "--weak x")
+    check_helper(other(conditions=()), model, "--predictor x")
+
+
+def test_a_model_without_conditions_is_guided_to_what_the_predictor_knows():
+    from dataclasses import replace
+    from types import SimpleNamespace
+
+    from diffcore.assembly import known_conditions
+    from diffcore.denoiser import Denoiser
+    from diffcore.generation import guided
+    from tests.core.toy import ToyBackbone
+
+    told = compose(REGISTRY, "toy", "teller")
+    teller = build_model(told, build_data(told, REGISTRY).facts, REGISTRY)
+    torch.manual_seed(0)
+    for parameter in teller.network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    plain = Denoiser(ToyBackbone(16, 0.0), ())
+    codec = SimpleNamespace(space=teller.codec.space, conditions=())
+    model = replace(teller, network=plain, codec=codec)
+    recipe = build_recipe(told.sample.model_copy(update={"predictor_weight": 2.0}), REGISTRY, None, teller.predictor)
+    assert known_conditions(model, recipe) == teller.codec.conditions
+    x = codec.space.empty(3) + 0.5
+    level, given = Level(0.7, 0.5), {"ring": torch.tensor([0, 1, 2])}
+    with torch.no_grad():
+        difference = guided(model, recipe)(x, level, given).score - plain(x, level).score
+    for name in ("place", "radius"):
+        assert (difference[name][:2].abs() > 1e-4).all()
+        assert difference[name][2].abs().max() < 1e-6  # asked for nothing
+        # Two classes: the gradients of log p(a) and log p(b) point against each other.
+        assert (difference[name][0] * difference[name][1] <= 0).all()
