@@ -7,11 +7,13 @@ import torch
 
 from diffcore.checkpoints import EMA, read_tensors
 from diffcore.components import Modality
+from diffcore.conditions import Condition
 from diffcore.config import Grid, RunSettings, SampleSettings, parts
 from diffcore.data import Codec, Data
-from diffcore.denoiser import Denoiser
+from diffcore.denoiser import Denoise, Denoiser
 from diffcore.errors import UserError
 from diffcore.noise import seed_of
+from diffcore.predictor import Predictor
 from diffcore.registry import Registry, choose
 from diffcore.schedules import Schedule
 from diffcore.solvers import Step
@@ -19,24 +21,53 @@ from diffcore.solvers import Step
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to draw: a solver's step, the number of steps and their grid, and the weight of guidance."""
+    """How to draw: a solver's step, the number of steps and their grid, and guidance.
+
+    `predictor` and `weak` are other networks that guide, where they are given; what their weights and the rest of the
+    guidance mean is said in `diffcore.config.SampleSettings`.
+    """
 
     step: Step
     steps: int = 20
     grid: Grid = "karras"
     guidance: float = 1.0
     batch_size: int = 250
+    guidance_interval: tuple[float, float] | None = None
+    guidance_rescale: float = 0.0
+    predictor: Predictor | None = None
+    predictor_weight: float = 1.0
+    weak: Denoise | None = None
+    autoguidance: float = 2.0
 
 
 @dataclass(frozen=True)
 class Model:
-    """What sampling needs: a denoiser, the schedule it was trained with, and the codec."""
+    """A trained network, the schedule it was trained with, and the codec."""
 
     modality: Modality
     codec: Codec
-    denoiser: Denoiser
+    network: Denoiser | Predictor
     schedule: Schedule
     device: torch.device
+
+    @property
+    def predicts(self) -> bool:
+        """Whether the network is a predictor."""
+        return isinstance(self.network, Predictor)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network that draws samples, or a `UserError` where the run trained a predictor."""
+        if isinstance(self.network, Denoiser):
+            return self.network
+        raise UserError("this run is a predictor, which draws no samples: let it guide a model of the same data")
+
+    @property
+    def predictor(self) -> Predictor:
+        """The network that tells conditions, or a `UserError` where the run trained a denoiser."""
+        if isinstance(self.network, Predictor):
+            return self.network
+        raise UserError("this run draws samples and predicts nothing: train one with --task predict")
 
 
 def device_for(asked: str) -> torch.device:
@@ -57,25 +88,62 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry) -> Model:
     modality = registry.modality(settings.modality)
     codec = modality.codec(facts)
     device = device_for(settings.device)
+    network: Denoiser | Predictor
     with torch.random.fork_rng():
         torch.manual_seed(seed_of(settings.seed, "weights"))
-        backbone = _build(settings, "denoiser", registry, codec.space)
-        denoiser = Denoiser(backbone, codec.conditions, settings.parameterisation)
-    return Model(modality, codec, denoiser.to(device), _build(settings, "schedule", registry), device)
+        if settings.task == "predict":
+            if not codec.conditions:
+                raise UserError("these data have no conditions, so there is nothing to predict")
+            outputs = sum(condition.outputs for condition in codec.conditions)
+            network = Predictor(_build(settings, "predictor", registry, codec.space, outputs), codec.conditions)
+        else:
+            backbone = _build(settings, "denoiser", registry, codec.space)
+            network = Denoiser(backbone, codec.conditions, settings.parameterisation)
+    return Model(modality, codec, network.to(device), _build(settings, "schedule", registry), device)
 
 
-def build_recipe(sampling: SampleSettings, registry: Registry, step: Step | None = None) -> Recipe:
-    """How the settings say samples are drawn; `step` is a solver that is made already."""
+def build_recipe(
+    sampling: SampleSettings,
+    registry: Registry,
+    step: Step | None = None,
+    predictor: Predictor | None = None,
+    weak: Denoise | None = None,
+) -> Recipe:
+    """How the settings say samples are drawn; `step` is a solver that is made already, the others guide."""
     if step is None:
         solver = registry.solver(sampling.solver)
         step = solver.build(solver.options())
-    return Recipe(step, sampling.steps, sampling.grid, sampling.guidance, sampling.batch_size)
+    values = sampling.model_dump(exclude={"solver"})
+    return Recipe(step, predictor=predictor, weak=weak, **values)
+
+
+def known_conditions(model: Model, recipe: Recipe) -> tuple[Condition, ...]:
+    """What samples can be asked to be: the model's conditions, and those that the recipe's predictor alone knows."""
+    own = model.codec.conditions
+    names = {condition.name for condition in own}
+    others = () if recipe.predictor is None else recipe.predictor.conditions
+    return (*own, *(condition for condition in others if condition.name not in names))
+
+
+def check_helper(model: Model, helper: Model, what: str) -> None:
+    """Raise `UserError` where a network of another run cannot guide this model.
+
+    Its kind of data, the shape of its states and the meaning of the conditions that both have must be the same.
+    """
+    if helper.modality.name != model.modality.name:
+        raise UserError(f"{what} is of {helper.modality.name}, this model of {model.modality.name}: they do not fit")
+    if helper.codec.space != model.codec.space:
+        raise UserError(f"{what} knows states of another shape: {helper.codec.space}, not {model.codec.space}")
+    own = {condition.name: condition for condition in model.codec.conditions}
+    for condition in helper.codec.conditions:
+        if own.get(condition.name, condition) != condition:
+            raise UserError(f"{what} means something else by {condition.name!r} than this model: {condition}")
 
 
 def load_weights(model: Model, checkpoint: Any, file: str = EMA) -> None:
-    """Put a checkpoint's weights into the model's denoiser."""
+    """Put a checkpoint's weights into the model's network."""
     try:
-        model.denoiser.load_state_dict(read_tensors(checkpoint, file))
+        model.network.load_state_dict(read_tensors(checkpoint, file))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{checkpoint / file} does not fit the network of config.json: {reason}") from None
@@ -84,5 +152,5 @@ def load_weights(model: Model, checkpoint: Any, file: str = EMA) -> None:
 def _build(settings: RunSettings, kind: str, registry: Registry, *context: Any) -> Any:
     """The part of that kind, made by its component from its own options."""
     named = getattr(settings, kind)
-    component = choose(parts(registry.modality(settings.modality), registry)[kind], named.name, kind)
+    component = choose(parts(registry.modality(settings.modality), registry, settings.task)[kind], named.name, kind)
     return component.build(component.options(**named.model_dump(exclude={"name"})), *context)

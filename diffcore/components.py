@@ -37,7 +37,8 @@ class Component:
     | schedule | `(options)` | `diffcore.schedules.Schedule` |
     | solver | `(options)` | `diffcore.solvers.Step` |
     | data set | `(options)` | `diffcore.data.Data` |
-    | denoiser | `(options, spec)` | the backbone, an `nn.Module` |
+    | denoiser | `(options, space)` | the backbone, an `nn.Module` |
+    | predictor | `(options, space, outputs)` | a backbone that gives `[B, outputs]`, an `nn.Module` |
     """
 
     name: str
@@ -64,6 +65,9 @@ class Modality:
 
     `writer()` makes a `diffcore.output.Writer`: samples to files. `judge(codec, data, cache)` makes a
     `diffcore.output.Judge`: samples to figures, or None where the data allows none.
+
+    `predictors` are networks for `task = "predict"`, the first the default: they learn to tell the conditions of noisy
+    states, for guidance.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Modality:
     codec: Callable[[Any], Any]
     writer: Callable[[], Any]
     judge: Callable[..., Any] | None = None
+    predictors: tuple[Component, ...] = ()
     requires: tuple[str, ...] = ()
     api_version: int = API_VERSION
 

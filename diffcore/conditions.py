@@ -17,7 +17,10 @@ Conditions = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class ClassCondition:
-    """One of K classes, an int64 tensor `[B]`; the null value is K."""
+    """One of K classes, an int64 tensor `[B]`; the null value is K.
+
+    A predictor's output for it is K logits.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -25,6 +28,10 @@ class ClassCondition:
     def null(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
         """`[B]` of null values."""
         return torch.full((batch,), len(self.classes), dtype=torch.int64, device=device)
+
+    def given(self, value: Tensor) -> Tensor:
+        """Which values of `[B]` are not null, `[B]` bool."""
+        return value < len(self.classes)
 
     def parse(self, text: str) -> Tensor:
         """The value that a user wrote: a class's name or, where no class is called so, its index."""
@@ -43,6 +50,27 @@ class ClassCondition:
         """A value in words."""
         return self.classes[int(value)] if int(value) < len(self.classes) else "any"
 
+    @property
+    def outputs(self) -> int:
+        """How many numbers a predictor gives for this condition."""
+        return len(self.classes)
+
+    def log_likelihood(self, output: Tensor, value: Tensor) -> Tensor:
+        """log p(value) in nats, `[B]`, where a predictor says `output` `[B, outputs]`; 0 where the value is null."""
+        known = self.given(value)
+        chosen = output.log_softmax(1).gather(1, value.where(known, 0)[:, None])[:, 0]
+        return chosen.where(known, 0.0)
+
+    def best_constant(self, values: Tensor) -> Tensor:
+        """`[outputs]`: what a predictor that sees nothing says at best of `values`, the shares of the classes."""
+        counts = torch.bincount(values[self.given(values)], minlength=len(self.classes)).double()
+        return (counts / counts.sum()).clamp(min=1e-12).log().float()
+
+    def measures(self, output: Tensor, value: Tensor) -> dict[str, Tensor]:
+        """Figures of a predictor beside the likelihood, each `[n]`, of the values that are given."""
+        known = self.given(value)
+        return {"accuracy": (output.argmax(1) == value)[known].double()}
+
 
 Condition = ClassCondition
 
@@ -50,6 +78,11 @@ Condition = ClassCondition
 def nulls(conditions: Sequence[Condition], batch: int, device: torch.device | str = "cpu") -> Conditions:
     """A batch in which no condition is given."""
     return {condition.name: condition.null(batch, device) for condition in conditions}
+
+
+def any_given(conditions: Sequence[Condition], values: Conditions) -> bool:
+    """Whether any sample is asked for anything."""
+    return any(bool(c.given(values[c.name]).any()) for c in conditions if c.name in values)
 
 
 def drop(

@@ -14,6 +14,7 @@ from diffcore.errors import UserError
 from diffcore.registry import Registry, choose
 
 Device = Literal["auto", "cpu", "cuda"]
+Task = Literal["denoise", "predict"]
 
 
 class TrainSettings(Settings):
@@ -56,14 +57,30 @@ class SampleSettings(Settings):
     steps: int = Field(20, ge=1, description="Steps from noise to data.")
     grid: Grid = Field("karras", description="How the steps are spaced.")
     guidance: float = Field(1.0, description="Weight of classifier-free guidance; 1 is the plain conditional model.")
+    guidance_interval: tuple[float, float] | None = Field(
+        None, description="Guide only where the log-SNR, -2 ln(sigma / alpha), lies between these two; elsewhere not."
+    )
+    guidance_rescale: float = Field(
+        0.0, ge=0, le=1, description="Share in which the guided output gets the spread of the unguided one."
+    )
+    predictor_weight: float = Field(1.0, description="Weight of a predictor's gradient, where one guides.")
+    autoguidance: float = Field(2.0, description="Weight against a weaker model, where one is given; 1 is none.")
     batch_size: int = Field(250, ge=1, description="Samples that go through the network at once.")
+
+    @field_validator("guidance_interval")
+    @classmethod
+    def _rises(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not value[0] < value[1]:
+            raise ValueError("the first must be smaller than the second")
+        return value
 
 
 class RunSettings(Settings):
-    """Everything that decides what a run does. `data`, `denoiser` and `schedule` are added by `model_for`."""
+    """Everything that decides what a run does. The chosen parts (`data`, a network, `schedule`) come by `model_for`."""
 
     modality: Annotated[str, tyro.conf.Suppress]
     preset: Annotated[str, tyro.conf.Suppress] = "default"
+    task: Annotated[Task, tyro.conf.Suppress] = "denoise"
     seed: int = Field(0, ge=0, description="Decides initial weights, order of the data and noise.")
     device: Device = Field("auto", description="auto takes a GPU where there is one.")
     parameterisation: Literal["eps", "x0", "v"] = Field("v", description="What the network's output means.")
@@ -71,8 +88,11 @@ class RunSettings(Settings):
     sample: SampleSettings = SampleSettings()
 
 
-CHOICES = ("data", "denoiser", "schedule")
+CHOICES = ("data", "denoiser", "predictor", "schedule")
 """The parts of a run that are chosen by name, each with options of its own."""
+
+NETWORKS: Mapping[str, str] = {"denoise": "denoiser", "predict": "predictor"}
+"""What each task trains; a run has this one of the networks alone."""
 
 
 @cache
@@ -87,19 +107,25 @@ def _named(component: Component) -> type[Settings]:
     )
 
 
-def parts(modality: Modality, registry: Registry) -> dict[str, tuple[Component, ...]]:
-    """What can be chosen for each of `CHOICES`, the default first."""
+def parts(modality: Modality, registry: Registry, task: str = "denoise") -> dict[str, tuple[Component, ...]]:
+    """What can be chosen for each of the `CHOICES` that the task has, the default first."""
+    networks = {"denoiser": modality.denoisers, "predictor": modality.predictors}
+    network = NETWORKS[task]
+    if not networks[network]:
+        raise UserError(f"the plugin for {modality.name} has no {network}")
     return {
         "data": modality.datasets,
-        "denoiser": modality.denoisers,
+        network: networks[network],
         "schedule": tuple(provided.record for provided in registry.schedules.values()),
     }
 
 
-def model_for(modality: Modality, chosen: Mapping[str, str], registry: Registry) -> type[RunSettings]:
-    """The model of a run with these components: only their options exist in it."""
+def model_for(
+    modality: Modality, chosen: Mapping[str, str], registry: Registry, task: str = "denoise"
+) -> type[RunSettings]:
+    """The model of a run of this task with these components: only their options exist in it."""
     fields: dict[str, Any] = {}
-    for kind, offered in parts(modality, registry).items():
+    for kind, offered in parts(modality, registry, task).items():
         component = choose(offered, chosen.get(kind, offered[0].name), "data set" if kind == "data" else kind)
         options = _named(component)
         fields[kind] = (options, options())
@@ -113,8 +139,9 @@ def compose(
     file: Mapping[str, Any] | None = None,
     chosen: Mapping[str, str] | None = None,
     origin: str = "the configuration",
+    task: str | None = None,
 ) -> RunSettings:
-    """Default < preset < file; `chosen` names components and comes from flags. Flags' values come later.
+    """Default < preset < file; `task` and `chosen`, names of components, come from flags. Flags' values come later.
 
     Without a preset, the one that is called like the chosen data set is taken where there is one, else `default`.
     """
@@ -126,16 +153,26 @@ def compose(
     preset = str(preset or file.get("preset") or named or "default")
     if preset not in modality.presets:
         raise UserError(f"unknown preset {preset!r} for {modality.name}; there are: {', '.join(modality.presets)}")
-    layers: list[Mapping[str, Any]] = [modality.presets[preset].values, file]
+    recipe = dict(modality.presets[preset].values)
+    task = str(task or file.get("task") or recipe.get("task") or "denoise")
+    if task not in NETWORKS:
+        raise UserError(f"unknown task {task!r}; there are: {', '.join(NETWORKS)}")
+    for kind in chosen or {}:
+        if kind in NETWORKS.values() and kind != NETWORKS[task]:
+            wanted_task = next(name for name, network in NETWORKS.items() if network == kind)
+            raise UserError(f"--{kind} is chosen for --task {wanted_task} alone; this run's task is {task}")
+    if task != recipe.pop("task", "denoise"):  # what is meant for the network of another task
+        recipe = {key: value for key, value in recipe.items() if key not in NETWORKS.values()}
+    layers: list[Mapping[str, Any]] = [recipe, file]
     from_layers = {kind: _name_in(layers, kind) for kind in CHOICES}
     names = {kind: name for kind, name in from_layers.items() if name is not None} | dict(chosen or {})
     values: dict[str, Any] = {}
     for layer in layers:
-        values = merge(values, _only_for(layer, names, registry, modality))
+        values = merge(values, _only_for(layer, names, parts(modality, registry, task)))
     for kind, name in names.items():
         values[kind] = {**values.get(kind, {}), "name": name}
-    values |= {"modality": modality.name, "preset": preset}
-    return validate(model_for(modality, names, registry), values, origin)
+    values |= {"modality": modality.name, "preset": preset, "task": task}
+    return validate(model_for(modality, names, registry, task), values, origin)
 
 
 def _check_shape(file: Mapping[str, Any], origin: str) -> None:
@@ -156,11 +193,11 @@ def _name_in(layers: list[Mapping[str, Any]], kind: str) -> str | None:
 
 
 def _only_for(
-    layer: Mapping[str, Any], names: Mapping[str, str], registry: Registry, modality: Modality
+    layer: Mapping[str, Any], names: Mapping[str, str], choices: Mapping[str, tuple[Component, ...]]
 ) -> dict[str, Any]:
     """`layer` without the options of components that a later layer replaced. Options without a name are for any."""
     kept = dict(layer)
-    for kind, offered in parts(modality, registry).items():
+    for kind, offered in choices.items():
         chosen = names.get(kind, offered[0].name)
         part = layer.get(kind)
         if isinstance(part, Mapping) and part.get("name", chosen) != chosen:

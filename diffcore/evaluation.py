@@ -5,20 +5,26 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from diffcore.assembly import Model, Recipe
+import torch
+
+from diffcore.assembly import Model, Recipe, known_conditions
 from diffcore.conditions import Conditions
 from diffcore.data import Data
 from diffcore.errors import UserError
 from diffcore.generation import generate, strip
+from diffcore.noise import SampleNoise, generator_for
 from diffcore.output import Figure
+from diffcore.process import perturb
 from diffcore.progress import counter, say
 from diffcore.report import curve, facts_table, figures_table, page, preformatted
 from diffcore.runs import Run, provenance, read_json, read_metrics, write_atomically, write_json
+from diffcore.sampling import in_batches, levels_of
 
 
-def spread_conditions(model: Model, n: int) -> Conditions:
-    """Conditions that show what there is, for `n` samples."""
-    return {condition.name: condition.spread(n) for condition in model.codec.conditions}
+def spread_conditions(model: Model, n: int, recipe: Recipe | None = None) -> Conditions:
+    """Conditions that show what there is, for `n` samples; with a recipe, also what its predictor alone knows."""
+    known = model.codec.conditions if recipe is None else known_conditions(model, recipe)
+    return {condition.name: condition.spread(n) for condition in known}
 
 
 def evaluate(model: Model, recipe: Recipe, data: Data, n: int, seed: int, cache: Path) -> list[Figure]:
@@ -27,7 +33,7 @@ def evaluate(model: Model, recipe: Recipe, data: Data, n: int, seed: int, cache:
         raise UserError(f"the plugin for {model.modality.name} has no figures")
     say("making ready to judge samples")
     judge = model.modality.judge(model.codec, data, cache)
-    conditions = spread_conditions(model, n)
+    conditions = spread_conditions(model, n, recipe)
     with counter("sampling", n) as after_batch:
         started = time.perf_counter()
         states = generate(model, recipe, conditions, n, seed, after_batch)
@@ -38,6 +44,55 @@ def evaluate(model: Model, recipe: Recipe, data: Data, n: int, seed: int, cache:
         Figure("samples", n, f"drawn with {recipe.steps} steps, guidance {recipe.guidance:g}, seed {seed}"),
         Figure("samples_per_second", n / seconds, f"on {model.device}"),
     ]
+
+
+LOG_SNRS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
+"""Where a predictor is examined, from nearly all noise to nearly none."""
+
+
+@torch.no_grad()
+def evaluate_predictor(model: Model, data: Data, n: int, seed: int, batch_size: int = 250) -> list[Figure]:
+    """How well a predictor tells the conditions of at most `n` held-out examples at several levels of noise.
+
+    For each condition its negative log-likelihood in nats and the condition's own figures, beside those of chance:
+    what is said best without a look at the state. They do not depend on the size of the batches.
+    """
+    predictor, codec = model.predictor.eval(), model.codec
+    held_out = data.examples if data.held_out is None else data.held_out
+    order = generator_for(seed, "examined")
+    examples = held_out[torch.randperm(len(held_out), generator=order)[:n]]
+    source = f"{len(examples)} {'training' if data.held_out is None else 'held-out'} examples"
+    batches = list(in_batches(range(len(examples)), batch_size))
+    encoded = [codec.encode(examples[list(rows)]) for rows in batches]
+    values = {c.name: torch.cat([part.conditions[c.name] for part in encoded]) for c in codec.conditions}
+    seen = codec.encode(data.examples[torch.randperm(len(data.examples), generator=order)[: 10 * n]]).conditions
+
+    def judged(said: dict[str, torch.Tensor]) -> dict[str, float]:
+        found: dict[str, float] = {}
+        for condition in codec.conditions:
+            output, value = said[condition.name], values[condition.name]
+            known = condition.given(value)
+            each = {"nll": -condition.log_likelihood(output, value)[known], **condition.measures(output, value)}
+            found |= {f"{condition.name}_{name}": row.double().mean().item() for name, row in each.items()}
+        return found
+
+    constants = {c.name: c.best_constant(seen[c.name]).expand(len(examples), -1) for c in codec.conditions}
+    chance = judged(constants)
+    figures = []
+    noisiest, cleanest = model.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
+    log_snrs = [value for value in LOG_SNRS if noisiest <= value <= cleanest]
+    for level, log_snr in zip(levels_of(model.schedule, torch.tensor(log_snrs)), log_snrs, strict=False):
+        outputs = []
+        for rows, part in zip(batches, encoded, strict=True):
+            normal = SampleNoise(seed, rows).normal(part.state)
+            x = perturb(part.state, codec.space.noise(normal, part.mask), level)
+            mask = None if part.mask is None else part.mask.to(model.device)
+            outputs.append(predictor(x.to(model.device), level, mask))
+        said = {c.name: torch.cat([output[c.name].cpu() for output in outputs]) for c in codec.conditions}
+        for name, value in judged(said).items():
+            meaning = f"at log-SNR {log_snr:g}, of {source}; by chance {chance[name]:.4g}"
+            figures.append(Figure(f"{name}_at_{log_snr:g}", value, meaning))
+    return figures
 
 
 def write_figures(run: Run, figures: Sequence[Figure]) -> None:
@@ -59,12 +114,8 @@ def read_figures(run: Run) -> list[Figure]:
 
 def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_toml: str) -> None:
     """Write report.html: figures, samples, the way from noise to data, the loss, and the configuration."""
-    writer = model.modality.writer()
-    conditions = spread_conditions(model, 50)
-    samples = model.codec.decode(generate(model, recipe, conditions, 50, seed))
-    moments, rows = 9, 5
-    few = {name: value[:rows] for name, value in conditions.items()}
-    way = model.codec.decode(strip(model, recipe, few, rows, moments, seed))
+    pictures = [] if model.predicts else _pictures(model, recipe, seed)
+    loss_label = "negative log-likelihood, nats" if model.predicts else "loss per degree of freedom"
     metrics = read_metrics(run)
     about: dict[str, object] = {**provenance(run)}
     if metrics:
@@ -77,13 +128,23 @@ def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_tom
     losses = [(row["step"], row["loss"]) for row in metrics]
     sections = [
         ("Figures", figures_table(read_figures(run))),
-        ("Samples", writer.html(samples, 10)),
-        ("From noise to data", writer.html(way, moments + 1)),
-        ("Loss", curve(losses, "steps", "loss per degree of freedom")),
+        *pictures,
+        ("Loss", curve(losses, "steps", loss_label)),
         ("Run", facts_table(about)),
         ("Configuration", preformatted(settings_toml)),
     ]
     write_atomically(run.report, page(f"{model.modality.name}: {run.path.name}", sections).encode())
+
+
+def _pictures(model: Model, recipe: Recipe, seed: int) -> list[tuple[str, str]]:
+    """Samples, and a few of them on their way, as sections of the report."""
+    writer = model.modality.writer()
+    conditions = spread_conditions(model, 50, recipe)
+    samples = model.codec.decode(generate(model, recipe, conditions, 50, seed))
+    moments, rows = 9, 5
+    few = {name: value[:rows] for name, value in conditions.items()}
+    way = model.codec.decode(strip(model, recipe, few, rows, moments, seed))
+    return [("Samples", writer.html(samples, 10)), ("From noise to data", writer.html(way, moments + 1))]
 
 
 def judge_cache() -> Path:

@@ -5,12 +5,51 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from diffcore.assembly import Model, Recipe
-from diffcore.conditions import Conditions
+from diffcore.assembly import Model, Recipe, known_conditions
+from diffcore.conditions import Conditions, any_given
+from diffcore.denoiser import Denoise
+from diffcore.errors import UserError
 from diffcore.grids import grid
-from diffcore.guidance import classifier_free
+from diffcore.guidance import autoguidance, classifier_free, energy, interval, rescale
 from diffcore.sampling import Moment, in_batches, levels_of, sample
 from diffcore.state import State, concatenate
+
+
+def require_conditions(model: Model, recipe: Recipe, conditions: Conditions) -> None:
+    """Raise `UserError` where guidance has nothing to go by: no condition is known, or none is given."""
+    if recipe.guidance != 1:
+        if not model.codec.conditions:
+            raise UserError(
+                f"guidance {recipe.guidance:g} compares samples with and without conditions, and this model was "
+                "trained without any: leave it at 1, or guide with --predictor RUN or --weak RUN"
+            )
+        if not any_given(model.codec.conditions, conditions):
+            raise UserError(
+                f"guidance {recipe.guidance:g} compares samples with and without conditions, and none is asked for: "
+                "give --condition key=value, or leave guidance at 1"
+            )
+    if recipe.predictor is not None and not any_given(known_conditions(model, recipe), conditions):
+        raise UserError("a predictor guides to what is asked for, and nothing is: give --condition key=value")
+
+
+def guided(model: Model, recipe: Recipe) -> Denoise:
+    """The model's denoiser with all guidance of the recipe.
+
+    From the inside: the comparison with a weaker model, that with and without conditions, the predictor's gradient,
+    rescaling; all of it within the interval alone, the plain model outside, without conditions where guidance is 0.
+    """
+    known = model.codec.conditions
+    plain: Denoise = model.denoiser if recipe.guidance else classifier_free(model.denoiser, known, 0.0)
+    denoise: Denoise = model.denoiser
+    if recipe.weak is not None:
+        denoise = autoguidance(denoise, recipe.weak, recipe.autoguidance)
+    denoise = classifier_free(denoise, known, recipe.guidance)
+    if recipe.predictor is not None:
+        denoise = energy(denoise, model.codec.space, recipe.predictor.log_likelihood, recipe.predictor_weight)
+    if denoise is model.denoiser:
+        return denoise
+    denoise = rescale(denoise, plain, model.codec.space, recipe.guidance_rescale)
+    return denoise if recipe.guidance_interval is None else interval(denoise, plain, *recipe.guidance_interval)
 
 
 def generate(
@@ -21,9 +60,16 @@ def generate(
     seed: int = 0,
     after_batch: Callable[[int], None] = lambda count: None,
     watch: Callable[[Moment], None] | None = None,
+    guide: Callable[[Denoise], Denoise] | None = None,
 ) -> State:
-    """Draw `n` states; `conditions` holds a value for each. Sample i depends on `seed` and i alone."""
-    denoise = classifier_free(model.denoiser, model.codec.conditions, recipe.guidance)
+    """Draw `n` states; `conditions` holds a value for each. Sample i depends on `seed` and i alone.
+
+    `guide` is a guidance of one's own, put around that of the recipe.
+    """
+    require_conditions(model, recipe, conditions)
+    denoise = guided(model, recipe)
+    if guide is not None:
+        denoise = guide(denoise)
     levels = levels_of(model.schedule, grid(recipe.grid, model.schedule, recipe.steps))
     drawn = []
     model.denoiser.eval()

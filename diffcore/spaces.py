@@ -36,6 +36,13 @@ class Space(Protocol):
     def squared_norm(self, state: State, mask: Mask = None) -> Tensor:
         """|x|^2 of the projection of each sample, `[B]`; that of noise is a chi-squared of those freedoms."""
 
+    def gradient(self, derivative: State, mask: Mask = None) -> State:
+        """The gradient in the space of a function, out of its derivative with respect to each entry of the tensor.
+
+        The g in the space with <g, d> = sum(derivative * d) for every direction d of the space, where <d, d> is
+        `squared_norm(d)`. A score is such a gradient.
+        """
+
 
 def _elements(mask: Tensor, like: Tensor) -> Tensor:
     """`mask` `[B, N]` with trailing axes, in the type of `like` `[B, N, ...]`."""
@@ -70,6 +77,9 @@ class Euclidean:
     def squared_norm(self, state: Tensor, mask: Mask = None) -> Tensor:
         return _square(self.project(state, mask))
 
+    def gradient(self, derivative: Tensor, mask: Mask = None) -> Tensor:
+        return self.project(derivative, mask)
+
 
 @dataclass(frozen=True)
 class ZeroCentred:
@@ -102,6 +112,9 @@ class ZeroCentred:
     def squared_norm(self, state: Tensor, mask: Mask = None) -> Tensor:
         return _square(self.project(state, mask))
 
+    def gradient(self, derivative: Tensor, mask: Mask = None) -> Tensor:
+        return self.project(derivative, mask)
+
 
 @dataclass(frozen=True)
 class SymmetricPairs:
@@ -132,6 +145,10 @@ class SymmetricPairs:
     def squared_norm(self, state: Tensor, mask: Mask = None) -> Tensor:
         return _square(self.project(state, mask)) / 2
 
+    def gradient(self, derivative: Tensor, mask: Mask = None) -> Tensor:
+        # Entries (i, j) and (j, i) are one coordinate: its derivative is the sum of theirs.
+        return 2 * self.project(derivative, mask)
+
     @staticmethod
     def _masked(state: Tensor, mask: Mask) -> Tensor:
         if mask is None:
@@ -159,6 +176,9 @@ class Product:
 
     def squared_norm(self, state: State, mask: Mask = None) -> Tensor:
         return self._total(state, lambda part, value: part.squared_norm(value, mask))
+
+    def gradient(self, derivative: State, mask: Mask = None) -> TensorDict:
+        return self._each(derivative, lambda part, value: part.gradient(value, mask))
 
     def _each(self, state: State, function: Callable[[Space, Tensor], State]) -> TensorDict:
         values = fields(state)

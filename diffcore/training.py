@@ -54,7 +54,7 @@ class Pulse:
     """Share of the training that is behind, 0 to 1."""
     seconds: float
     loss: float
-    """Mean of the latest steps, per degree of freedom."""
+    """Mean of the latest steps: per degree of freedom, or in nats where conditions are predicted."""
     examples_per_second: float
 
 
@@ -91,12 +91,12 @@ def train(
     """
     options = settings.train
     require_end(options)
-    denoiser = model.denoiser
-    parameters = dict(denoiser.named_parameters())
+    network = model.network
+    parameters = dict(network.named_parameters())
     optimizer = torch.optim.Adam(
         parameters.values(), lr=options.learning_rate, betas=(0.9, 0.99), fused=model.device.type in ("cpu", "cuda")
     )
-    averaged = replace(model, denoiser=copy.deepcopy(denoiser).requires_grad_(False))
+    averaged = replace(model, network=copy.deepcopy(network).requires_grad_(False))
     progress = Progress()
     unlogged: list[Tensor] = []  # losses since the last line of metrics
     if checkpoint is not None:
@@ -113,8 +113,8 @@ def train(
         if unlogged:
             _require_finite(unlogged[-1].item(), at.step, options, run)
         files = {
-            MODEL: denoiser.state_dict(),
-            EMA: averaged.denoiser.state_dict(),
+            MODEL: network.state_dict(),
+            EMA: averaged.network.state_dict(),
             TRAINING: {_LOSSES: torch.tensor(unlogged), **_optimizer_tensors(optimizer, parameters)},
         }
         write_checkpoint(run, at, files, options.keep_checkpoints)
@@ -128,10 +128,10 @@ def train(
         work(*arguments)
         started += time.perf_counter() - paused
 
-    average = list(averaged.denoiser.parameters())
+    average = list(averaged.network.parameters())
     weights = list(parameters.values())
     saved = progress.step if checkpoint is not None else -1
-    denoiser.train()
+    network.train()
     with _stop_requests() as stop_requested:
         while not stop_requested() and share_done(options, progress) < 1:
             step = progress.step
@@ -161,12 +161,14 @@ def train(
         interrupted = share_done(options, progress) < 1
         if saved != progress.step:
             save(progress)
-    averaged.denoiser.eval()
+    averaged.network.eval()
     return Outcome(progress, interrupted, averaged)
 
 
 def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Tensor:
-    """The mean weighted loss of the batch of step `step`: a scalar to differentiate.
+    """The mean loss of the batch of step `step`: a scalar to differentiate.
+
+    For a denoiser it is the weighted denoising loss, for a predictor -log p(c | x_t) of the conditions.
 
     The levels of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the
     loss (Kingma et al. 2021, appendix I.1).
@@ -186,7 +188,10 @@ def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Ten
     normal = map_fields(lambda f: torch.randn(f.shape, generator=own, device=f.device, dtype=f.dtype), x0)
     noise = model.codec.space.noise(normal, mask)
     torch.manual_seed(seed_of(settings.seed, "dropout", step))  # what layers draw by themselves
-    prediction = model.denoiser(perturb(x0, noise, level), level, conditions, mask)
+    noisy = perturb(x0, noise, level)
+    if settings.task == "predict":
+        return -model.predictor.log_likelihood(noisy, level, encoded.conditions, mask).mean()
+    prediction = model.denoiser(noisy, level, conditions, mask)
     return denoising_loss(prediction, x0, noise, model.codec.space, options.weighting, mask).mean()
 
 

@@ -10,25 +10,30 @@ from pydantic import Field
 from diffcore.assembly import build_data
 from diffcore.cli.config import as_toml
 from diffcore.cli.sample import DrawOptions, read_drawing, trained
-from diffcore.evaluation import evaluate, judge_cache, write_figures, write_report
+from diffcore.evaluation import evaluate, evaluate_predictor, judge_cache, write_figures, write_report
 from diffcore.progress import say
 from diffcore.registry import installed
 from diffcore.runs import Run
 
 
 class Options(DrawOptions):
-    n: int = Field(500, ge=2, description="How many samples.")
+    n: int = Field(500, ge=2, description="How many samples, or held-out examples for a predictor.")
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the figures as JSON."""
 
 
 def main(arguments: Sequence[str]) -> int:
     registry = installed()
-    drawing = read_drawing(Options, arguments, registry, "diffcore evaluate", "Figures of a run's samples.")
+    drawing = read_drawing(
+        Options, arguments, registry, "diffcore evaluate", "Figures of a run's samples, or of a predictor."
+    )
     options = drawing.options
     settings, model, recipe = trained(drawing, registry)
     data = build_data(settings, registry)
-    figures = evaluate(model, recipe, data, options.n, options.seed, judge_cache())
+    if model.predicts:
+        figures = evaluate_predictor(model, data, options.n, options.seed, recipe.batch_size)
+    else:
+        figures = evaluate(model, recipe, data, options.n, options.seed, judge_cache())
     run = Run(options.run)
     write_figures(run, figures)
     write_report(run, model, recipe, options.seed, as_toml(settings))

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 import tyro
 
-from diffcore.config import CHOICES, RunSettings, compose, parts, read_toml
+from diffcore.config import CHOICES, NETWORKS, RunSettings, compose, parts, read_toml
 from diffcore.errors import UserError
 from diffcore.registry import Registry
 
@@ -97,7 +97,7 @@ class _Selectors(argparse.ArgumentParser):
 def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tuple[RunSettings, argparse.Namespace]:
     """Settings of a new run: default < preset < file < flag; and the flags that are not part of them (`out`)."""
     selectors = _Selectors(prog=prog, add_help=False, allow_abbrev=False)
-    for name in ("modality", "preset", "out", "config", *CHOICES):
+    for name in ("modality", "preset", "task", "out", "config", *CHOICES):
         selectors.add_argument(f"--{name}")
     chosen, rest = selectors.parse_known_args(list(arguments))
     file: Mapping[str, Any] = read_toml(Path(chosen.config)) if chosen.config else {}
@@ -110,9 +110,9 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
         names = ", ".join(registry.modalities) or "none is installed"
         raise UserError(f"--modality is missing; installed: {names}")
     named = {kind: name for kind in CHOICES if (name := getattr(chosen, kind)) is not None}
-    settings = compose(registry, str(modality), chosen.preset, file, named, origin)
+    settings = compose(registry, str(modality), chosen.preset, file, named, origin, chosen.task)
     settings = _one_limit(settings, rest)
-    return parse(type(settings), rest, prog, _usage(registry, prog, str(modality)), settings), chosen
+    return parse(type(settings), rest, prog, _usage(registry, prog, str(modality), settings.task), settings), chosen
 
 
 def _one_limit(settings: RunSettings, flags: Sequence[str]) -> RunSettings:
@@ -124,16 +124,17 @@ def _one_limit(settings: RunSettings, flags: Sequence[str]) -> RunSettings:
     return settings.model_copy(update={"train": settings.train.model_copy(update={other: None})})
 
 
-def _usage(registry: Registry, prog: str, modality: str | None) -> str:
+def _usage(registry: Registry, prog: str, modality: str | None, task: str = "denoise") -> str:
     """The selectors in words, for --help."""
     lines = [f"{prog} --modality NAME [--preset P] [--config FILE.toml] [--out DIR] [options]", ""]
     lines.append(f"--modality {{{','.join(registry.modalities)}}}")
     if modality is not None:
         record = registry.modality(modality)
         lines += [f"--preset {{{','.join(record.presets)}}}"]
+        lines += [f"--task {{{','.join(NETWORKS)}}}"] if record.predictors else []
         lines += [
             f"--{kind} {{{','.join(component.name for component in offered)}}}"
-            for kind, offered in parts(record, registry).items()
+            for kind, offered in parts(record, registry, task).items()
         ]
     else:
         lines.append("Name a modality to see its options: " + prog + " --modality NAME --help")

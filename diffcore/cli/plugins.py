@@ -39,6 +39,7 @@ def describe(registry: Registry) -> dict[str, Any]:
         record = registry.modality(row["name"])
         row["data"] = [component.name for component in record.datasets]
         row["denoisers"] = [component.name for component in record.denoisers]
+        row["predictors"] = [component.name for component in record.predictors]
         row["presets"] = {name: preset.summary for name, preset in record.presets.items()}
     return {
         "modalities": modalities,
@@ -56,8 +57,8 @@ def as_text(listing: dict[str, Any]) -> str:
         lines.append(kind)
         for row in listing[kind]:
             lines.append(f"  {row['name']:12} {row['summary']}  ({row['distribution']} {row['version']})")
-            for part in ("data", "denoisers", "presets"):
-                if part in row:
+            for part in ("data", "denoisers", "predictors", "presets"):
+                if row.get(part):
                     lines.append(f"  {'':12}   {part}: {', '.join(row[part])}")
     if listing["failed"]:
         lines.append("failed")

@@ -9,15 +9,17 @@ from typing import Any
 import tyro
 from pydantic import Field, create_model
 
-from diffcore.assembly import Model, Recipe, build_model, build_recipe, load_weights
+from diffcore.assembly import Model, Recipe, build_model, build_recipe, check_helper, known_conditions, load_weights
 from diffcore.checkpoints import find_checkpoint
 from diffcore.cli.flags import parse
 from diffcore.components import Settings
 from diffcore.conditions import Conditions, ask
-from diffcore.config import Device, Grid, RunSettings
+from diffcore.config import Device, Grid, RunSettings, SampleSettings, validate
+from diffcore.denoiser import Denoiser
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
-from diffcore.generation import generate
+from diffcore.generation import generate, require_conditions
+from diffcore.predictor import Predictor
 from diffcore.progress import counter, say
 from diffcore.registry import Registry, installed
 from diffcore.runs import open_run
@@ -42,6 +44,18 @@ class DrawOptions(FromRun):
     steps: int | None = Field(None, ge=1, description="Steps from noise to data.")
     grid: Grid | None = Field(None, description="How the steps are spaced.")
     guidance: float | None = Field(None, description="Weight of classifier-free guidance; 1 is no guidance.")
+    guidance_interval: tuple[float, float] | None = Field(
+        None, description="Guide only where the log-SNR, -2 ln(sigma / alpha), lies between LO and HI."
+    )
+    guidance_rescale: float | None = Field(
+        None, description="0 to 1: how far the guided output gets the spread of the unguided one."
+    )
+    predictor: Path | None = Field(None, description="A run with --task predict whose gradient guides.")
+    predictor_weight: float | None = Field(None, description="Weight of the predictor's gradient; 1 is Bayes' rule.")
+    weak: str | None = Field(
+        None, description="Autoguidance against a checkpoint of this run, or another run's folder."
+    )
+    autoguidance: float | None = Field(None, description="Weight of autoguidance; 1 is none.")
     batch_size: int | None = Field(None, ge=1, description="Samples that go through the network at once.")
     seed: int = Field(0, ge=0, description="Sample i of a seed is the same in every batch.")
 
@@ -60,7 +74,13 @@ def main(arguments: Sequence[str]) -> int:
     drawing = read_drawing(Options, arguments, registry, "diffcore sample", "Draw samples from a run.")
     options = drawing.options
     _, model, recipe = trained(drawing, registry)
-    conditions = _asked(options, model)
+    if model.predicts:
+        raise UserError(
+            f"{options.run} is a predictor, which draws no samples; it guides a model of the same data: "
+            f"diffcore sample RUN --predictor {options.run}"
+        )
+    conditions = _asked(options, model, recipe)
+    require_conditions(model, recipe, conditions)
     writer = model.modality.writer()
     out = options.out or _unused(options.run / "samples" / f"seed-{options.seed}")
     single = out.suffix.lower() in writer.endings
@@ -126,16 +146,57 @@ def _take(arguments: list[str], name: str) -> tuple[list[str], str | None]:
 def trained(drawing: Drawing, registry: Registry) -> tuple[RunSettings, Model, Recipe]:
     """The settings of a run, its model with averaged weights, and the recipe: the run's, with what flags change."""
     options = drawing.options
-    run, description = open_run(options.run, registry)
-    settings = on_device(description.settings, options.device)
-    model = build_model(settings, description.facts, registry)
-    load_weights(model, find_checkpoint(run, options.checkpoint))
+    settings, model = load_run(options.run, registry, options.device, options.checkpoint)
     if drawing.schedule is not None:
         model = replace(model, schedule=drawing.schedule)
-    flags = {name: getattr(options, name) for name in ("steps", "grid", "guidance", "batch_size")}
+    flags = {name: getattr(options, name, None) for name in SampleSettings.model_fields if name != "solver"}
     changed = {name: value for name, value in flags.items() if value is not None}
-    sampling = settings.sample.model_copy(update=changed)
-    return settings, model, build_recipe(sampling, registry, drawing.step)
+    sampling = validate(SampleSettings, {**settings.sample.model_dump(), **changed}, "flags")
+    for weight, helper in (("predictor_weight", "predictor"), ("autoguidance", "weak")):
+        if weight in changed and getattr(options, helper) is None:
+            raise UserError(f"--{weight.replace('_', '-')} needs --{helper} RUN")
+    predictor, weak = _predictor(options, model, registry), _weak(options, model, registry)
+    return settings, model, build_recipe(sampling, registry, drawing.step, predictor, weak)
+
+
+def load_run(
+    path: Path, registry: Registry, device: Device | None, checkpoint: str | None
+) -> tuple[RunSettings, Model]:
+    """The settings of a run and its model with averaged weights, ready to be evaluated."""
+    run, description = open_run(path, registry)
+    settings = on_device(description.settings, device)
+    model = build_model(settings, description.facts, registry)
+    load_weights(model, find_checkpoint(run, checkpoint))
+    model.network.eval().requires_grad_(False)
+    return settings, model
+
+
+def _predictor(options: DrawOptions, model: Model, registry: Registry) -> Predictor | None:
+    if options.predictor is None:
+        return None
+    _, helper = load_run(options.predictor, registry, options.device, None)
+    what = f"--predictor {options.predictor}"
+    if not helper.predicts:
+        raise UserError(f"{what} draws samples and predicts nothing: train a predictor with --task predict")
+    check_helper(model, helper, what)
+    return helper.predictor
+
+
+def _weak(options: DrawOptions, model: Model, registry: Registry) -> Denoiser | None:
+    if options.weak is None:
+        return None
+    folder = Path(options.weak)
+    other = folder.is_dir()
+    run, checkpoint = (folder, None) if other else (options.run, options.weak)
+    _, helper = load_run(run, registry, options.device, checkpoint)
+    what = f"--weak {options.weak}"
+    if helper.predicts:
+        raise UserError(f"{what} is a predictor; autoguidance compares with a weaker model of the same data")
+    check_helper(model, helper, what)
+    lacking = {condition.name for condition in helper.codec.conditions} - {c.name for c in model.codec.conditions}
+    if lacking:
+        raise UserError(f"{what} wants conditions that this model does not take: {', '.join(sorted(lacking))}")
+    return helper.denoiser
 
 
 def on_device(settings: RunSettings, device: Device | None) -> RunSettings:
@@ -143,7 +204,7 @@ def on_device(settings: RunSettings, device: Device | None) -> RunSettings:
     return settings if device is None else settings.model_copy(update={"device": device})
 
 
-def _asked(options: Options, model: Model) -> Conditions:
+def _asked(options: Options, model: Model, recipe: Recipe) -> Conditions:
     asked: dict[str, str] = {}
     for pair in options.condition:
         key, equals, value = pair.partition("=")
@@ -153,8 +214,8 @@ def _asked(options: Options, model: Model) -> Conditions:
     if options.label is not None:
         asked["label"] = options.label
     if not asked:
-        return spread_conditions(model, options.n)
-    return ask(model.codec.conditions, asked, options.n)
+        return spread_conditions(model, options.n, recipe)
+    return ask(known_conditions(model, recipe), asked, options.n)
 
 
 def _unused(path: Path) -> Path:

@@ -9,8 +9,15 @@ from diffcore.cli.flags import run_settings
 from diffcore.config import RunSettings
 from diffcore.data import Data
 from diffcore.errors import UserError
-from diffcore.evaluation import evaluate, judge_cache, spread_conditions, write_figures, write_report
-from diffcore.generation import generate
+from diffcore.evaluation import (
+    evaluate,
+    evaluate_predictor,
+    judge_cache,
+    spread_conditions,
+    write_figures,
+    write_report,
+)
+from diffcore.generation import generate, require_conditions
 from diffcore.progress import bar, say
 from diffcore.registry import installed
 from diffcore.runs import Run, describe, new_folder
@@ -26,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
     recipe = build_recipe(settings.sample, registry)
     data = build_data(settings, registry)
     model = build_model(settings, data.facts, registry)
+    if not model.predicts:
+        require_conditions(model, recipe, spread_conditions(model, 1))
     run = Run(new_folder(Path(chosen.out) if chosen.out else None, settings.modality, settings.preset))
     describe(run, settings, data.facts.model_dump(mode="json"), registry)
     for note in data.notes:
@@ -39,7 +48,7 @@ def follow(
     """Train, then write samples, figures and the report; returns the exit status."""
     from diffcore.cli import INTERRUPTED
 
-    size = sum(parameter.numel() for parameter in model.denoiser.parameters())
+    size = sum(parameter.numel() for parameter in model.network.parameters())
     say(f"{run.path}: {len(data.examples)} examples, {size / 1e6:.2f} M parameters, on {model.device}")
     outcome = _train_with_bar(run, settings, model, data, recipe, checkpoint)
     if outcome.interrupted:
@@ -53,9 +62,12 @@ def _train_with_bar(
     run: Run, settings: RunSettings, model: Model, data: Data, recipe: Recipe, checkpoint: Path | None
 ) -> Outcome:
     writer = model.modality.writer()
-    run.samples.mkdir(exist_ok=True)
+    if not model.predicts:
+        run.samples.mkdir(exist_ok=True)
 
     def picture(averaged: Model, step: int) -> None:
+        if averaged.predicts:
+            return
         samples = generate(averaged, recipe, spread_conditions(averaged, 50), 50, settings.seed)
         path = run.samples / f"step-{step:08d}{writer.endings[0]}"
         writer.together(averaged.codec.decode(samples), path, 10)
@@ -74,9 +86,13 @@ def _train_with_bar(
 def finish(run: Run, settings: RunSettings, model: Model, data: Data, recipe: Recipe) -> None:
     """Figures, report, and where they are."""
     count = settings.train.evaluate
-    if count and model.modality.judge is not None:
+    if count and (model.predicts or model.modality.judge is not None):
         try:
-            figures = evaluate(model, recipe, data, count, settings.seed, judge_cache())
+            figures = (
+                evaluate_predictor(model, data, count, settings.seed, recipe.batch_size)
+                if model.predicts
+                else evaluate(model, recipe, data, count, settings.seed, judge_cache())
+            )
             write_figures(run, figures)
             for figure in figures:
                 say(f"{figure.name}: {figure.value:.4g}  ({figure.meaning})")
@@ -84,4 +100,7 @@ def finish(run: Run, settings: RunSettings, model: Model, data: Data, recipe: Re
             say(f"no figures: {error}")
     write_report(run, model, recipe, settings.seed, as_toml(settings))
     say(f"report: {run.report}")
-    say(f"more samples: diffcore sample {run.path}")
+    if model.predicts:
+        say(f"let it guide a model of the same data: diffcore sample RUN --predictor {run.path}")
+    else:
+        say(f"more samples: diffcore sample {run.path}")

@@ -38,6 +38,10 @@ def points(options):
     return Data(ToyFacts(scale=options.scale), TensorDict({"place": place, "label": label}, batch_size=[options.n]))
 
 
+class ToyPredictorOptions(Settings):
+    width: int = Field(32, ge=1)
+
+
 class ToyCodec:
     space = Product({"place": Euclidean((2,)), "radius": Euclidean((1,))})
     conditions = (ClassCondition("ring", ("inner", "outer")),)
@@ -66,6 +70,16 @@ class ToyBackbone(nn.Module):
     def forward(self, x, conditioning, mask=None):
         output = self.net(torch.cat([x["place"], x["radius"], conditioning], 1))
         return TensorDict({"place": output[:, :2], "radius": output[:, 2:]}, batch_size=x.batch_size)
+
+
+class ToyPredictor(nn.Module):
+    def __init__(self, width, outputs):
+        super().__init__()
+        self.width = width
+        self.net = nn.Sequential(nn.Linear(3 + width, width), nn.SiLU(), nn.Linear(width, outputs))
+
+    def forward(self, x, conditioning, mask=None):
+        return self.net(torch.cat([x["place"], x["radius"], conditioning], 1))
 
 
 class ToyWriter:
@@ -99,8 +113,19 @@ TOY = Modality(
     summary="points on two rings",
     datasets=(Component("rings", "two rings", points, ToyData), Component("again", "the same", points, ToyData)),
     denoisers=(Component("mlp", "a small MLP", lambda o, space: ToyBackbone(o.width, o.dropout), ToyNet),),
+    predictors=(
+        Component("mlp", "a small MLP", lambda o, space, outputs: ToyPredictor(o.width, outputs), ToyPredictorOptions),
+    ),
     presets={
         "default": Preset("short", {"train": {"steps": 40, "batch_size": 32, "log_every": 10, "evaluate": 20}}),
+        "teller": Preset(
+            "tells the ring",
+            {
+                "task": "predict",
+                "predictor": {"width": 24},
+                "train": {"steps": 300, "batch_size": 64, "log_every": 50, "learning_rate": 1e-2, "warmup_steps": 10},
+            },
+        ),
         "timed": Preset("timed", {"train": {"minutes": 2.0}, "data": {"name": "again", "n": 50}}),
     },
     facts=ToyFacts,

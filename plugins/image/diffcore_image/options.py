@@ -65,6 +65,15 @@ class UNetOptions(Settings):
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside residual blocks.")
 
 
+class EncoderOptions(Settings):
+    width: int = Field(32, ge=8, description="Channels at the first level; a multiple of 8.", multiple_of=8)
+    multipliers: tuple[PositiveInt, ...] = Field((1, 2), min_length=1, description="Channels of each level, in widths.")
+    blocks: int = Field(1, ge=1, description="Residual blocks a level.")
+    patch: int = Field(1, ge=1, description="Side of the patches that are folded into channels first.")
+    attention: bool = Field(False, description="Attention at the coarsest level.")
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside residual blocks.")
+
+
 class DiTOptions(Settings):
     width: int = Field(192, ge=8, description="Size of a token.")
     depth: int = Field(6, ge=1, description="Transformer blocks.")

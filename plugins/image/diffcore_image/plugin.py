@@ -9,6 +9,7 @@ from diffcore.hookspecs import hookimpl
 from diffcore_image.options import (
     DigitsOptions,
     DiTOptions,
+    EncoderOptions,
     FolderOptions,
     ImageFacts,
     LargeSetOptions,
@@ -44,6 +45,7 @@ IMAGE = Modality(
         Component("unet", "convolutions on a folded grid", _lazy("denoisers:unet"), UNetOptions),
         Component("dit", "diffusion transformer on patches", _lazy("denoisers:dit"), DiTOptions),
     ),
+    predictors=(Component("encoder", "half a U-Net, averaged", _lazy("predictors:encoder"), EncoderOptions),),
     presets=PRESETS,
     facts=ImageFacts,
     codec=_lazy("codec:ImageCodec"),

@@ -18,6 +18,12 @@ _SMALL = {
     "schedule": {"name": "cosine", "shift": -1.0},
     "train": {"minutes": 10, "batch_size": 64, "learning_rate": 4e-3, "weighting": "x0", "evaluate": 1000},
 }
+_CLASSIFIER = {
+    "task": "predict",
+    "data": {"name": "digits"},
+    "predictor": {"name": "encoder", "width": 32, "multipliers": (1, 2), "patch": 1, "dropout": 0.1},
+    "train": {"steps": 2000, "batch_size": 128, "learning_rate": 2e-3},
+}
 _GPU = {
     "denoiser": {"name": "unet", "width": 128, "multipliers": (1, 2, 2), "patch": 1, "blocks": 2, "attention": True},
     "train": {
@@ -39,6 +45,7 @@ def _of(data: dict[str, Any], recipe: dict[str, Any], **denoiser: Any) -> dict[s
 
 PRESETS = {
     "default": Preset("8x8 digits on a laptop, a few minutes", _DIGITS),
+    "classifier": Preset("a classifier of noisy 8x8 digits for guidance, two minutes on a laptop", _CLASSIFIER),
     "mnist": Preset("MNIST at 32x32 on a laptop, 10 minutes", _of({"name": "mnist"}, _SMALL)),
     "fashion-mnist": Preset("Fashion-MNIST at 32x32 on a laptop, 10 minutes", _of({"name": "fashion-mnist"}, _SMALL)),
     "cifar10": Preset("CIFAR-10 on a laptop, 10 minutes: a first look", _of({"name": "cifar10", "flip": True}, _SMALL)),
