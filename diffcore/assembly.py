@@ -9,7 +9,7 @@ from diffcore.checkpoints import EMA, read_tensors
 from diffcore.components import Modality
 from diffcore.config import Grid, RunSettings, SampleSettings, parts
 from diffcore.data import Codec, Data
-from diffcore.denoiser import Denoiser
+from diffcore.denoiser import Denoiser, require_defined
 from diffcore.errors import UserError
 from diffcore.noise import seed_of
 from diffcore.registry import Registry, choose
@@ -53,7 +53,12 @@ def build_data(settings: RunSettings, registry: Registry) -> Data:
 
 
 def build_model(settings: RunSettings, facts: Any, registry: Registry) -> Model:
-    """A model with the initial weights that the seed decides."""
+    """A model with the initial weights that the seed decides.
+
+    Raises `UserError` where the parameterisation is not defined all along the schedule.
+    """
+    schedule = _build(settings, "schedule", registry)
+    require_defined(settings.parameterisation, schedule)
     modality = registry.modality(settings.modality)
     codec = modality.codec(facts)
     device = device_for(settings.device)
@@ -61,7 +66,7 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry) -> Model:
         torch.manual_seed(seed_of(settings.seed, "weights"))
         backbone = _build(settings, "denoiser", registry, codec.space)
         denoiser = Denoiser(backbone, codec.conditions, settings.parameterisation)
-    return Model(modality, codec, denoiser.to(device), _build(settings, "schedule", registry), device)
+    return Model(modality, codec, denoiser.to(device), schedule, device)
 
 
 def build_recipe(sampling: SampleSettings, registry: Registry, step: Step | None = None) -> Recipe:

@@ -15,6 +15,7 @@ from diffcore.cli.flags import parse
 from diffcore.components import Settings
 from diffcore.conditions import Conditions, ask
 from diffcore.config import Device, Grid, RunSettings
+from diffcore.denoiser import require_defined
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
 from diffcore.generation import generate
@@ -131,6 +132,7 @@ def trained(drawing: Drawing, registry: Registry) -> tuple[RunSettings, Model, R
     model = build_model(settings, description.facts, registry)
     load_weights(model, find_checkpoint(run, options.checkpoint))
     if drawing.schedule is not None:
+        require_defined(settings.parameterisation, drawing.schedule)
         model = replace(model, schedule=drawing.schedule)
     flags = {name: getattr(options, name) for name in ("steps", "grid", "guidance", "batch_size")}
     changed = {name: value for name, value in flags.items() if value is not None}
