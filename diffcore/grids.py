@@ -4,9 +4,9 @@ Each grid is a float64 tensor `[n]`, increasing. Sampling ends with one more ste
 sigma = 0, so n steps are n levels.
 
 A schedule may end at zero SNR, lambda = -infinity. The first level is then exactly that end, and the others lie as if
-the schedule ended at a finite one, where alpha is negligible for unit-variance data: lambda = -10, or that of the time
-1 - 1/n if it is lower, so that nothing is left out as n grows. An infinite clean end is replaced likewise, at +10 or
-the time 1/n, and is no level itself: sampling ends there anyway.
+the schedule ended at a finite one, lambda = -max(10, 2 log n). There alpha is negligible for unit-variance data, and
+what is cut off, of the order of the SNR, falls with n as the error of a second-order solver does. Of an infinite clean
+end, to which sampling goes by itself, the mirror image of that is the last level.
 """
 
 import math
@@ -19,7 +19,7 @@ from diffcore.errors import UserError
 from diffcore.schedules import Schedule
 
 FAR = 10.0
-"""A log-SNR of this size is taken for an infinite one: the smaller of alpha and sigma is 0.7 % of the larger."""
+"""The least log-SNR that stands for an infinite one: the smaller of alpha and sigma is 0.7 % of the larger."""
 
 
 def uniform_in_time(schedule: Schedule, n: int) -> Tensor:
@@ -54,11 +54,8 @@ def _ends(schedule: Schedule) -> tuple[float, float]:
 def _between_ends(schedule: Schedule, n: int, spread: Callable[[float, float], Tensor]) -> Tensor:
     """`spread` between the schedule's ends, or between finite ones in place of those that are infinite."""
     low, high = _ends(schedule)
-    near_low, near_high = schedule.log_snr(torch.tensor([1 - 1 / n, 1 / n], dtype=torch.float64)).tolist()
-    points = spread(
-        low if low > -math.inf else min(-FAR, near_low),
-        high if high < math.inf else max(FAR, near_high),
-    )
+    far = max(FAR, 2 * math.log(n))
+    points = spread(low if low > -math.inf else -far, high if high < math.inf else far)
     if low == -math.inf:
         points[0] = low
     return points

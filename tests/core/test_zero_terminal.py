@@ -1,6 +1,7 @@
 """What a schedule that ends at zero SNR asks of the other parts."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -13,18 +14,29 @@ from diffcore.errors import UserError
 from diffcore.grids import GRIDS, grid
 from diffcore.losses import WEIGHTINGS, denoising_loss
 from diffcore.nn.dit import DiT
+from diffcore.noise import SampleNoise
 from diffcore.process import perturb
 from diffcore.runs import Run, describe
-from diffcore.sampling import levels_of, sample
+from diffcore.sampling import levels_of, prior, sample
 from diffcore.schedules import Cosine, LinearBeta, Rectified, ZeroTerminal
 from diffcore.solvers import ddim, ddpm, dpmpp_2m
 from diffcore.spaces import Euclidean
-from diffcore.testing.oracles import gaussian, mixture
+from diffcore.testing.oracles import gaussian, gaussian_flow, mixture
 from diffcore.training import Watcher, train
 from tests.core.toy import toy_registry
 
 REGISTRY = toy_registry()
 SCHEDULE = ZeroTerminal(LinearBeta())
+
+
+class Double(Euclidean):
+    """Tensors of float64."""
+
+    def empty(self, batch):
+        return super().empty(batch).double()
+
+
+DOUBLE = Double((3,))
 SOLVERS = {"ddim": ddim(), "ddim-1": ddim(1.0), "dpmpp-2m": dpmpp_2m(), "ddpm-0": ddpm(0.0), "ddpm-1": ddpm(1.0)}
 
 
@@ -64,6 +76,25 @@ def test_a_multistep_step_after_an_infinite_one_is_of_first_order():
     ]
     assert run[0].isfinite().all()
     torch.testing.assert_close(*run)
+
+
+@pytest.mark.parametrize(
+    ("make", "order", "name"), [(ddim, 1, "time"), (dpmpp_2m, 2, "log-snr"), (dpmpp_2m, 2, "time")]
+)
+def test_order_of_convergence_from_noise_alone(make, order, name):
+    """Against the exact flow from lambda = -infinity; nothing that is cut off remains as n grows."""
+
+    def error(n):
+        levels = levels_of(SCHEDULE, grid(name, SCHEDULE, n))[:-1]
+        start = prior(DOUBLE, SampleNoise(0, range(4)), 4, levels[0], "cpu", None)
+        found = sample(gaussian(0.7, 0.4), DOUBLE, make(), levels, indices=range(4))
+        return (found - gaussian_flow(start, levels[0], levels[-1], 0.7, 0.4)).abs().max().item()
+
+    errors = [error(n) for n in (100, 200, 400, 800)]
+    # The range of lambda grows with log n, which costs a power of a logarithm.
+    for coarse, fine in pairwise(errors):
+        assert order - 0.25 < math.log2(coarse / fine) < order + 0.25
+    assert errors[-1] < 4e-3 if order == 1 else errors[-1] < 2e-4
 
 
 def test_networks_are_told_a_finite_log_snr():
