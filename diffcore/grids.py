@@ -5,8 +5,8 @@ sigma = 0, so n steps are n levels.
 
 A schedule may end at zero SNR, lambda = -infinity. The first level is then exactly that end, and the others lie as if
 the schedule ended at a finite one, lambda = -max(10, 2 log n). There alpha is negligible for unit-variance data, and
-what is cut off, of the order of the SNR, falls with n as the error of a second-order solver does. Of an infinite clean
-end, to which sampling goes by itself, the mirror image of that is the last level.
+what is cut off, of the order of the SNR, falls with n as the error of a second-order solver does. To an infinite clean
+end sampling goes by itself; the last level is then max(10, 2 log n).
 """
 
 import math

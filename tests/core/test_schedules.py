@@ -318,6 +318,20 @@ def test_zero_terminal_ends_at_noise_alone(schedule):
     assert schedule.time(tensor(-math.inf)).item() == pytest.approx(1, abs=1e-14)
 
 
+def test_zero_terminal_does_not_depend_on_the_last_bit_of_its_base():
+    """Vectorised functions may round an end among many times otherwise than the end alone."""
+    for change in (1e-15, -1e-15):
+
+        class Rounded(Cosine):
+            def log_snr(self, t, change=change):
+                return super().log_snr(t) * (1 + change * t.numel())
+
+        log_snr = ZeroTerminal(Rounded()).log_snr(torch.cat([T, tensor(math.nextafter(1, 0))]))
+        assert log_snr[-2] == -math.inf
+        assert log_snr[:-2].isfinite().all()
+        assert not log_snr[-1].isnan()
+
+
 def test_zero_terminal_keeps_sigma_at_the_clean_end():
     """1 - alpha^2 of the rescaled alpha, with 50 digits."""
     schedule = Cosine(-10, 40)
