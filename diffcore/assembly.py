@@ -10,7 +10,7 @@ from diffcore.components import Modality
 from diffcore.conditions import Condition
 from diffcore.config import Grid, RunSettings, SampleSettings, parts
 from diffcore.data import Codec, Data
-from diffcore.denoiser import Denoise, Denoiser
+from diffcore.denoiser import Denoise, Denoiser, require_defined
 from diffcore.errors import UserError
 from diffcore.noise import seed_of
 from diffcore.predictor import Predictor
@@ -84,7 +84,12 @@ def build_data(settings: RunSettings, registry: Registry) -> Data:
 
 
 def build_model(settings: RunSettings, facts: Any, registry: Registry) -> Model:
-    """A model with the initial weights that the seed decides."""
+    """A model with the initial weights that the seed decides.
+
+    Raises `UserError` where the parameterisation is not defined all along the schedule.
+    """
+    schedule = _build(settings, "schedule", registry)
+    require_defined(settings.parameterisation, schedule)
     modality = registry.modality(settings.modality)
     codec = modality.codec(facts)
     device = device_for(settings.device)
@@ -99,7 +104,7 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry) -> Model:
         else:
             backbone = _build(settings, "denoiser", registry, codec.space)
             network = Denoiser(backbone, codec.conditions, settings.parameterisation)
-    return Model(modality, codec, network.to(device), _build(settings, "schedule", registry), device)
+    return Model(modality, codec, network.to(device), schedule, device)
 
 
 def build_recipe(

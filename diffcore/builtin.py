@@ -1,5 +1,6 @@
 """The core's own parts, offered through the same hooks as everybody's."""
 
+import math
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import Annotated, Any
@@ -17,7 +18,13 @@ def _rises(low: float, high: float, names: str) -> None:
         raise ValueError(f"{names}: the first must be smaller than the second")
 
 
-class CosineOptions(Settings):
+class ZeroTerminalOption(Settings):
+    zero_terminal: bool = Field(
+        False, description="Move the schedule so that time 1 is pure noise; not for the parameterisation eps."
+    )
+
+
+class CosineOptions(ZeroTerminalOption):
     log_snr_min: float = Field(-10.0, ge=-40, le=40, description="log-SNR at time 1, the noisy end.")
     log_snr_max: float = Field(10.0, ge=-40, le=40, description="log-SNR at time 0, the clean end.")
     shift: float = Field(
@@ -30,14 +37,72 @@ class CosineOptions(Settings):
         return self
 
 
-class LinearOptions(Settings):
+class RateOptions(Settings):
     beta_0: Positive = Field(0.1, description="beta at time 0.")
-    beta_1: Positive = Field(20.0, description="beta at time 1.")
+    beta_1: float = Field(20.0, gt=0, le=1000, description="beta at time 1.")
     epsilon: float = Field(1e-3, gt=0, lt=1, description="The smallest time that is used.")
 
     @model_validator(mode="after")
-    def _ends(self) -> "LinearOptions":
+    def _ends(self) -> "RateOptions":
         _rises(self.beta_0, self.beta_1, "beta_0 and beta_1")
+        return self
+
+
+class LinearOptions(RateOptions, ZeroTerminalOption):
+    pass
+
+
+class DdpmOptions(ZeroTerminalOption):
+    steps: int = Field(1000, ge=2, le=1_000_000, description="Length T of the chain.")
+    beta_first: float = Field(1e-4, gt=0, lt=1, description="beta of the cleanest step.")
+    beta_last: float = Field(0.02, gt=0, lt=1, description="beta of the noisiest step.")
+
+
+class IddpmCosineOptions(ZeroTerminalOption):
+    steps: int = Field(1000, ge=2, le=1_000_000, description="Length T of the chain.")
+    offset: float = Field(0.008, ge=0, le=1, description="Keeps the first betas from being too small.")
+    beta_max: float = Field(0.999, gt=0, lt=1, description="The largest beta.")
+
+
+class SigmoidOptions(ZeroTerminalOption):
+    start: float = Field(-3.0, ge=-20, le=20, description="Where on the sigmoid time 0 lies, before tau.")
+    end: float = Field(3.0, ge=-20, le=20, description="Where on the sigmoid time 1 lies, before tau.")
+    tau: float = Field(1.0, ge=0.05, le=100, description="Temperature: larger is closer to a straight line.")
+    epsilon: float = Field(1e-4, gt=0, lt=0.5, description="Distance kept from both ends of time.")
+
+    @model_validator(mode="after")
+    def _ends(self) -> "SigmoidOptions":
+        _rises(self.start, self.end, "start and end")
+        return self
+
+
+class LaplaceOptions(Settings):
+    mu: float = Field(0.0, description="The log-SNR that is trained most.")
+    b: float = Field(0.5, ge=0.1, le=100, description="Scale of the log-SNR around mu.")
+    log_snr_min: float = Field(-10.0, ge=-40, le=40, description="log-SNR at time 1, the noisy end.")
+    log_snr_max: float = Field(10.0, ge=-40, le=40, description="log-SNR at time 0, the clean end.")
+
+    @model_validator(mode="after")
+    def _ends(self) -> "LaplaceOptions":
+        _rises(self.log_snr_min, self.mu, "log_snr_min and mu")
+        _rises(self.mu, self.log_snr_max, "mu and log_snr_max")
+        return self
+
+
+class EdmOptions(Settings):
+    p_mean: float = Field(-1.2, description="Mean of the logarithm of the noise level.")
+    p_std: Positive = Field(1.2, description="Standard deviation of the logarithm of the noise level.")
+    sigma_min: Positive = Field(0.002, description="Noise level at time 0.")
+    sigma_max: Positive = Field(80.0, description="Noise level at time 1.")
+
+    @model_validator(mode="after")
+    def _ends(self) -> "EdmOptions":
+        low, high = math.log(self.sigma_min), math.log(self.sigma_max)
+        _rises(low, self.p_mean, "log sigma_min and p_mean")
+        _rises(self.p_mean, high, "p_mean and log sigma_max")
+        # Further out the tails of the normal distribution are below the smallest float64.
+        if max(self.p_mean - low, high - self.p_mean) > 35 * self.p_std:
+            raise ValueError("p_std is too small: sigma_min and sigma_max must lie within 35 p_std of p_mean, in log")
         return self
 
 
@@ -75,7 +140,14 @@ def _lazy(module: str, name: str) -> Callable[..., Any]:
 
 
 def _schedule(name: str, summary: str, options: type[Settings], target: str) -> Component:
-    return Component(name, summary, _lazy("diffcore.schedules", target), options)
+    def build(options: Settings) -> Any:
+        schedules = import_module("diffcore.schedules")
+        values = options.model_dump()
+        zero_terminal = values.pop("zero_terminal", False)
+        schedule = getattr(schedules, target)(**values)
+        return schedules.ZeroTerminal(schedule) if zero_terminal else schedule
+
+    return Component(name, summary, build, options)
 
 
 def _solver(name: str, summary: str, target: str, options: type[Settings] = NoOptions) -> Component:
@@ -89,6 +161,12 @@ def diffcore_schedules() -> Iterable[Component]:
         _schedule("linear", "DDPM's linear betas in continuous time", LinearOptions, "LinearBeta"),
         _schedule("geometric", "variance-exploding noise ladder", GeometricOptions, "Geometric"),
         _schedule("rectified", "straight lines from data to noise", RectifiedOptions, "Rectified"),
+        _schedule("ddpm", "DDPM's table of linear betas, exactly", DdpmOptions, "ddpm"),
+        _schedule("iddpm-cosine", "the table of cosine betas of improved DDPM", IddpmCosineOptions, "iddpm_cosine"),
+        _schedule("sub-vp", "sub-variance-preserving, with linear beta", RateOptions, "SubVariancePreserving"),
+        _schedule("sigmoid", "alpha^2 along a sigmoid", SigmoidOptions, "Sigmoid"),
+        _schedule("laplace", "log-SNR with a Laplace density", LaplaceOptions, "Laplace"),
+        _schedule("edm", "noise levels with EDM's log-normal density", EdmOptions, "LogNormal"),
     )
 
 

@@ -1,5 +1,6 @@
 """Denoisers: a network and its parameterisation give one prediction, of which x0, eps, v and score are views."""
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Protocol
@@ -8,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from diffcore.conditions import Condition, Conditions, nulls
+from diffcore.errors import UserError
 from diffcore.levels import Level
 from diffcore.nn.embedding import Conditioning
+from diffcore.schedules import Schedule
 from diffcore.spaces import Mask
 from diffcore.state import State, combine, first_field
 
@@ -100,6 +103,16 @@ def velocity(x0: State, eps: State, level: Level) -> State:
     """v = (alpha eps - sigma x0) / sqrt(alpha^2 + sigma^2) of a state whose parts are known."""
     total = level.total
     return combine((level.alpha / total, eps), (-level.sigma / total, x0))
+
+
+def require_defined(parameterisation: Parameterisation, schedule: Schedule) -> None:
+    """Raise `UserError` where x0 cannot be read off the network's output everywhere on the schedule."""
+    if parameterisation == "eps" and schedule.log_snr(torch.ones(1, dtype=torch.float64)).item() == -math.inf:
+        raise UserError(
+            "parameterisation eps cannot be used with a schedule that ends at zero SNR: "
+            "x0 = (x - sigma eps) / alpha divides by zero there; "
+            "train with --parameterisation v or x0, or give --schedule.no-zero-terminal"
+        )
 
 
 class Denoise(Protocol):

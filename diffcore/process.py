@@ -1,7 +1,7 @@
 """The forward process: q(x_t | x_0), the Markov step between two levels, and the posterior.
 
 All are Gaussian: `mean = a * x (+ b * x_0)` with standard deviation `std`. `perturb` takes levels of floats or of
-tensors `[B]`; the other two are for sampling and take floats.
+tensors `[B]`; the other two are for sampling and take floats. The noisier level may have alpha = 0.
 """
 
 import math
@@ -45,7 +45,8 @@ def posterior(clean: Level, noisy: Level) -> Posterior:
     """The Gaussian of the cleaner state given the noisier one and the data.
 
     of_x = (alpha_t / alpha_s) sigma_s^2 / sigma_t^2, of_x0 = alpha_s (1 - SNR_t / SNR_s),
-    std^2 = sigma_s^2 (1 - SNR_t / SNR_s). Ho et al. 2020, eq. 6-7, between any two levels.
+    std^2 = sigma_s^2 (1 - SNR_t / SNR_s). Ho et al. 2020, eq. 6-7, between any two levels. From alpha_t = 0 it is
+    q(x_s | x_0).
     """
     gain = _gain(clean, noisy)
     of_x = noisy.alpha / clean.alpha * (clean.sigma / noisy.sigma) ** 2

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffcore.conditions import Conditions
 from diffcore.denoiser import Denoise, Prediction
+from diffcore.grids import check_descending
 from diffcore.levels import CLEAN, Level
 from diffcore.noise import SampleNoise
 from diffcore.schedules import Schedule
@@ -27,7 +28,11 @@ class Moment:
 
 
 def levels_of(schedule: Schedule, log_snrs: Tensor) -> list[Level]:
-    """The schedule's levels at `log_snrs` `[n]`, as floats, and the clean end. `[n + 1]` levels."""
+    """The schedule's levels at `log_snrs` `[n]`, as floats, and the clean end. `[n + 1]` levels.
+
+    The first may be -infinity, where alpha is 0. Raises `UserError` where the log-SNRs do not rise.
+    """
+    check_descending(log_snrs)
     alphas, sigmas = schedule.level(log_snrs.double())
     return [Level(a, s) for a, s in zip(alphas.tolist(), sigmas.tolist(), strict=True)] + [CLEAN]  # type: ignore[union-attr]
 

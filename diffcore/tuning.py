@@ -23,24 +23,29 @@ from diffcore.noise import SampleNoise, seed_of
 from diffcore.sampling import levels_of, prior
 from diffcore.schedules import Schedule
 from diffcore.solvers import Evaluate, Move, Step, adams
+from diffcore.solvers.adams import Clock
 from diffcore.spaces import Mask, Space
 from diffcore.state import State, combine
 
 
 @dataclass(frozen=True)
 class Method:
-    """An Adams method: its order, whether steps are corrected, and how many x0 its last step extrapolates."""
+    """Options of `diffcore.solvers.adams`."""
 
     order: int
     corrected: bool
-    ending: int = 2
+    clock: Clock
 
     def step(self) -> Step:
         """The solver."""
-        return adams(self.order, self.corrected, "x0", self.ending)
+        return adams(self.order, self.corrected, self.clock)
 
 
-METHODS = (Method(2, True), Method(3, False), Method(3, True))
+METHODS = tuple(
+    Method(order, corrected, clock)
+    for order, corrected in ((2, True), (3, False), (3, True))
+    for clock in ("log-snr", "alpha")
+)
 """What `tune` chooses from."""
 
 
@@ -146,9 +151,9 @@ def tune(
 ) -> tuple[Tensor, Method]:
     """The log-SNRs `[N]` and the method that follow `flow` best.
 
-    `starts` are grids to start from. Each is tried with each of `METHODS`; the best few are moved a little, and the best
-    of those until `iterations` are over, by Adam on the mean log error of `batch` trajectories at a time. Of everything
-    that was reached, what does best on the trajectories `held_out` is returned.
+    `starts` are grids to start from. Each is tried with each of `METHODS`; the best few are moved a little, and the
+    best of those until `iterations` are over, by Adam on the mean log error of `batch` trajectories at a time. Of
+    everything that was reached, what does best on the trajectories `held_out` is returned.
     """
     small = flow.part(torch.arange(min(batch, flow.count)))
     tried = sorted(((small.score(m, g), m, g) for g in starts for m in METHODS), key=lambda entry: entry[0])

@@ -15,7 +15,7 @@ from diffcore.cli.flags import parse
 from diffcore.components import Settings
 from diffcore.conditions import Conditions, ask
 from diffcore.config import Device, Grid, RunSettings, SampleSettings, validate
-from diffcore.denoiser import Denoiser
+from diffcore.denoiser import Denoiser, require_defined
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
 from diffcore.generation import generate, require_conditions
@@ -148,6 +148,7 @@ def trained(drawing: Drawing, registry: Registry) -> tuple[RunSettings, Model, R
     options = drawing.options
     settings, model = load_run(options.run, registry, options.device, options.checkpoint)
     if drawing.schedule is not None:
+        require_defined(settings.parameterisation, drawing.schedule)
         model = replace(model, schedule=drawing.schedule)
     flags = {name: getattr(options, name, None) for name in SampleSettings.model_fields if name != "solver"}
     changed = {name: value for name, value in flags.items() if value is not None}

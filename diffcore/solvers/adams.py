@@ -42,13 +42,13 @@ def adams(
         x_s = (sigma_s / sigma_t) x_t + alpha_s  int e^(l - l_s) x0(l) dl        (view `x0`)
         x_s = (alpha_s / alpha_t) x_t - sigma_s  int e^(l_s - l) eps(l) dl       (view `eps`)
 
-    over l from l_t to l_s. The predicted x0 (or eps) is replaced by the polynomial through its last `order` values, whose
-    integral is exact (`weights`). The polynomial is one in the `clock`:
+    over l from l_t to l_s. The predicted x0 (or eps) is replaced by the polynomial through its last `order` values,
+    whose integral is exact (`weights`). The polynomial is one in the `clock`:
 
     * `log-snr`: in l. In `x0` this is DPM-Solver++ of that order (Lu et al. 2022, appendix B), in `eps` DEIS with
       polynomials in log(sigma / alpha) (Zhang & Chen 2023, section 3.2).
-    * `alpha`: in alpha / sqrt(alpha^2 + sigma^2). For data N(m, 1) the predicted x0 is linear in it along the flow, so order
-      2 is exact there with steps of any size; what remains to be followed is how data differ from that.
+    * `alpha`: in alpha / sqrt(alpha^2 + sigma^2). For data N(m, 1) the predicted x0 is linear in it along the flow, so
+      order 2 is exact there with steps of any size; what remains to be followed is how data differ from that.
 
     With `corrected`, the step before is done again once the denoiser has seen where it led, with that value as one
     more point of the polynomial, which raises the order by one; the new value serves both, so this costs no evaluation
@@ -101,8 +101,8 @@ def _extrapolated(points: Sequence[_Point]) -> State:
 def weights(nodes: Sequence[Any], start: Any, end: Any, rate: float, clock: Clock) -> Sequence[Any]:
     """w_j with int_start^end e^(rate (l - end)) p(l) dl = sum_j w_j p(nodes_j) for each polynomial p in the clock.
 
-    `nodes`, `start` and `end` are half log-SNRs. By Gauss-Legendre quadrature, to rounding for steps of log-SNR up to 30.
-    Of floats, floats (remembered, as batches share their levels); of float64 scalars that carry gradients, such scalars.
+    `nodes`, `start` and `end` are half log-SNRs. By Gauss-Legendre quadrature, to rounding for steps of log-SNR up to
+    30. Of floats, floats (remembered, as batches share their levels); of scalars that carry gradients, such scalars.
     """
     if isinstance(end, Tensor):
         abscissas, shares = (torch.from_numpy(values) for values in _LEGENDRE)
@@ -123,16 +123,16 @@ def _quadrature(
     nodes: Sequence[Any], start: Any, end: Any, rate: float, clock: Clock, abscissas: Any, shares: Any, exp: Any
 ) -> list[Any]:
     """The weights, in the arithmetic of numpy or of torch."""
-    l = end + (end - start) * (abscissas - 1) / 2
-    kernel = exp(rate * (l - end)) * shares * (end - start) / 2
+    at = end + (end - start) * (abscissas - 1) / 2
+    kernel = exp(rate * (at - end)) * shares * (end - start) / 2
     if clock == "alpha":
-        l, nodes = _one_minus_alpha(l, exp), [_one_minus_alpha(node, exp) for node in nodes]
+        at, nodes = _one_minus_alpha(at, exp), [_one_minus_alpha(node, exp) for node in nodes]
     found = []
     for j, node in enumerate(nodes):
         value = kernel
         for k, other in enumerate(nodes):
             if k != j:
-                value = value * ((l - other) / (node - other))
+                value = value * ((at - other) / (node - other))
         found.append(value.sum())
     return found
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from diffcore.config import Grid
+from diffcore.errors import UserError
 from diffcore.grids import GRIDS, grid, karras, uniform_in_log_snr, uniform_in_time
 from diffcore.levels import Level
 from diffcore.noise import SampleNoise
 from diffcore.sampling import levels_of, prior, sample
-from diffcore.schedules import Cosine, Geometric, LinearBeta, Rectified
-from diffcore.solvers import Move, adams, ddim, ddpm, dpmpp_2m, edm, euler, heun, langevin, pc
-from diffcore.solvers.adams import weights
+from diffcore.schedules import Cosine, Geometric, LinearBeta, Rectified, ZeroTerminal
+from diffcore.solvers import Move, adams, ddim, ddpm, dpmpp_2m, euler, heun
 from diffcore.spaces import Euclidean, Product
 from diffcore.testing.oracles import gaussian, gaussian_flow, mixture
 
@@ -29,7 +29,7 @@ ORDERS = {
     "deis": (adams(3, False, "log-snr", "eps"), 3, 150),
     "unipc": (adams(3, True, "log-snr"), 4, 80),
     "adams": (adams(3), 4, 80),
-    "adams-2": (adams(2, corrected=False), 2, 200),
+    "adams-2": (adams(2, False), 2, 200),
 }
 """Deterministic solvers: the step, its order, and a number of steps at which the order shows."""
 
@@ -45,7 +45,7 @@ def float64():
 def flow_error(step, schedule, n, space=ONE):
     """Error on the way, at log-SNR 2, against the exact flow from the same start.
 
-    At the clean end, where x0 no longer changes, the leading errors of some methods cancel, and they seem of higher order.
+    At the clean end, where x0 no longer changes, the leading errors of some methods cancel: they seem of higher order.
     """
     low = schedule.log_snr(torch.tensor(1.0)).item()
     levels = levels_of(schedule, torch.linspace(low, 2.0, n + 1))[:-1]
@@ -152,6 +152,85 @@ def test_grids_are_what_their_formulas_say():
     for name in GRIDS:
         assert (grid(name, schedule, 9).diff() > 0).all()
         assert grid(name, schedule, 1).shape == (1,)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("ends", [(-8, 8), (-30, 35), (-2, 1)], ids=str)
+def test_grids_run_from_end_to_end_of_the_schedule(name, ends):
+    for schedule in (Cosine(*ends), Cosine(*ends, shift=3)):
+        found = grid(name, schedule, 7)
+        assert found[[0, -1]].tolist() == pytest.approx(ends)
+        assert grid(name, schedule, 1).item() == pytest.approx(ends[0])
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("n", [1, 2, 3, 20, 1000])
+@pytest.mark.parametrize(
+    "base", [Cosine(), LinearBeta(), Cosine(-40, 20), Cosine(-3, -1)], ids=["cosine", "linear", "wide", "narrow"]
+)
+def test_grids_start_exactly_at_an_infinite_end(name, n, base):
+    schedule = ZeroTerminal(base)
+    found = grid(name, schedule, n)
+    assert found.shape == (n,)
+    assert found[0] == -math.inf
+    assert (found.diff() > 0).all()
+    assert found[1:].isfinite().all()
+    if n > 1:
+        assert found[-1].item() == pytest.approx(base.log_snr(torch.tensor(0.0)).item())
+        assert levels_of(schedule, found)[0] == (0, 1)
+
+
+@pytest.mark.parametrize("name", ["karras", "log-snr"])
+def test_beside_an_infinite_end_grids_are_those_of_the_finite_one_in_its_place(name):
+    """-10, where alpha is negligible, and further out than a second-order solver's error as n grows."""
+    schedule = ZeroTerminal(Cosine(-10, 10))
+    torch.testing.assert_close(grid(name, schedule, 20)[1:], grid(name, Cosine(-10, 10), 20)[1:])
+    low = -2 * math.log(10_000)
+    torch.testing.assert_close(grid(name, schedule, 10_000)[1:], grid(name, Cosine(low, 10), 10_000)[1:])
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize("n", [1, 2, 10, 10_000])
+def test_grids_stop_short_of_an_infinite_clean_end(name, n):
+    """Sampling goes to sigma = 0 by itself: straight lines without epsilon have both ends infinite."""
+    found = grid(name, Rectified(0.0), n)
+    assert found[0] == -math.inf
+    assert found[1:].isfinite().all()
+    assert (found.diff() > 0).all()
+    if n == 10_000:
+        assert found[-1].item() == pytest.approx(2 * math.log(10_000), abs=1e-3)
+
+
+def test_grids_that_do_not_descend_are_refused():
+    class Rising:
+        def log_snr(self, t):
+            return 20 * t - 10
+
+    for name in GRIDS:
+        with pytest.raises(UserError, match="must rise"):
+            grid(name, Rising(), 4)
+        for steps in (0, -3):
+            with pytest.raises(UserError, match=f"at least 1 step, not {steps}"):
+                grid(name, Cosine(), steps)
+
+
+@pytest.mark.parametrize(
+    ("log_snrs", "words"),
+    [
+        ([], "at least one"),
+        ([[0.0, 1.0]], "at least one"),
+        ([0.0, math.nan], "number 2 of 2 of the grid is nan"),
+        ([math.nan], "number 1 of 1 of the grid is nan"),
+        ([0.0, math.inf], "is inf"),
+        ([1.0, 2.0, 2.0], "number 3 of 3, 2, follows 2"),
+        ([3.0, 2.0], "number 2 of 2, 2, follows 3"),
+        ([-math.inf, -math.inf, 2.0], "number 2 of 3, -inf, follows -inf"),
+    ],
+)
+def test_levels_of_log_snrs_that_do_not_rise_are_refused(log_snrs, words):
+    with pytest.raises(UserError, match=words) as caught:
+        levels_of(Cosine(), torch.tensor(log_snrs))
+    assert "\n" not in str(caught.value)
 
 
 def test_one_step_is_one_evaluation():
