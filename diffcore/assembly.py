@@ -38,6 +38,8 @@ class Recipe:
     predictor_weight: float = 1.0
     weak: Denoise | None = None
     autoguidance: float = 2.0
+    log_snrs: tuple[float, ...] | None = None
+    """Levels that were tuned, in place of `grid`; as many as there are steps."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,11 @@ def generate(
     denoise = guided(model, recipe)
     if guide is not None:
         denoise = guide(denoise)
-    levels = levels_of(model.schedule, grid(recipe.grid, model.schedule, recipe.steps))
+    if recipe.log_snrs is None:
+        log_snrs = grid(recipe.grid, model.schedule, recipe.steps)
+    else:
+        log_snrs = torch.tensor(recipe.log_snrs, dtype=torch.float64)
+    levels = levels_of(model.schedule, log_snrs)
     drawn = []
     model.denoiser.eval()
     for indices in in_batches(range(n), recipe.batch_size):

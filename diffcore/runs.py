@@ -4,6 +4,7 @@ config.json       configuration, facts of the data, versions of diffcore and of 
 metrics.jsonl     a line of numbers every so often
 samples/          pictures of samples, by step
 checkpoints/      weights, their average, and what training needs to go on, by step
+tuned.json        levels and method of diffcore tune, by number of steps
 figures.json      the figures of the last evaluation
 report.html       all of it on one page
 """
@@ -47,6 +48,10 @@ class Run:
     @property
     def figures(self) -> Path:
         return self.path / "figures.json"
+
+    @property
+    def tuned(self) -> Path:
+        return self.path / "tuned.json"
 
     @property
     def report(self) -> Path:

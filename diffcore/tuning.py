@@ -6,6 +6,7 @@ where the accurate flow does. Only the levels are learned, N - 1 numbers, and th
 them, so there is little to overfit. (Sabour et al. 2024 and Tong et al. 2025 learn grids too, by other objectives.)
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from diffcore.conditions import Conditions
 from diffcore.denoiser import Denoise, Prediction
-from diffcore.grids import uniform_in_log_snr
+from diffcore.grids import tapered, uniform_in_log_snr
 from diffcore.levels import CLEAN, Level
 from diffcore.noise import SampleNoise, seed_of
 from diffcore.sampling import levels_of, prior
@@ -140,6 +141,23 @@ def flow_of(
     return Flow(denoise, space, schedule, start, end, conditions, mask)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What tuning found: a method and its log-SNRs `[N]`."""
+
+    method: Method
+    log_snrs: Tensor
+
+
+def starting_grids(schedule: Schedule, n: int) -> list[Tensor]:
+    """Grids that tuning can start from: tapered to several degrees, from most levels at high noise to most at low."""
+    return [
+        tapered(schedule, n, upper, lower, rise)
+        for upper, lower in itertools.product((1.0, 3.0, 10.0, 100.0), (0.003, 0.03, 0.1))
+        for rise in (0.5, 1.0)
+    ]
+
+
 def tune(
     flow: Flow,
     held_out: Flow,
@@ -148,8 +166,8 @@ def tune(
     iterations: int = 150,
     batch: int = 16,
     after_iteration: Callable[[float], None] = lambda share: None,
-) -> tuple[Tensor, Method]:
-    """The log-SNRs `[N]` and the method that follow `flow` best.
+) -> Found:
+    """The levels and the method that follow `flow` best.
 
     `starts` are grids to start from. Each is tried with each of `METHODS`; the best few are moved a little, and the
     best of those until `iterations` are over, by Adam on the mean log error of `batch` trajectories at a time. Of
@@ -173,8 +191,7 @@ def tune(
     for _ in range(2):  # in two halves, the second with small steps from the better end of the first
         grid = _moved(flow, method, grid, (iterations - short) // 2, batch, tick)
         reached.append((method, grid))
-    best, grid = min(reached, key=lambda pair: held_out.score(*pair))
-    return grid, best
+    return Found(*min(reached, key=lambda pair: held_out.score(*pair)))
 
 
 _FINALISTS = 4

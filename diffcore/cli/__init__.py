@@ -14,6 +14,7 @@ from diffcore.errors import UserError
 COMMANDS = {
     "train": "train a model: diffcore train --modality NAME",
     "sample": "draw samples from a run: diffcore sample RUN",
+    "tune": "fit N steps to a run's own flow: diffcore tune RUN --steps N",
     "evaluate": "figures of a run's samples: diffcore evaluate RUN",
     "resume": "go on training a run: diffcore resume RUN",
     "plugins": "what is installed, and what cannot be used and why",

@@ -22,9 +22,10 @@ from diffcore.generation import generate, require_conditions
 from diffcore.predictor import Predictor
 from diffcore.progress import counter, say
 from diffcore.registry import Registry, installed
-from diffcore.runs import open_run
+from diffcore.runs import Run, open_run
 from diffcore.schedules import Schedule
 from diffcore.solvers import Step
+from diffcore.tuned import read_tuned
 
 
 class FromRun(Settings):
@@ -143,8 +144,12 @@ def _take(arguments: list[str], name: str) -> tuple[list[str], str | None]:
     return arguments, None
 
 
-def trained(drawing: Drawing, registry: Registry) -> tuple[RunSettings, Model, Recipe]:
-    """The settings of a run, its model with averaged weights, and the recipe: the run's, with what flags change."""
+def trained(drawing: Drawing, registry: Registry, tuned: bool = True) -> tuple[RunSettings, Model, Recipe]:
+    """The settings of a run, its model with averaged weights, and the recipe: the run's, with what flags change.
+
+    Unless a solver or a grid is asked for, what `diffcore tune` found for as many steps is used; without a number of
+    steps, what it found last.
+    """
     options = drawing.options
     settings, model = load_run(options.run, registry, options.device, options.checkpoint)
     if drawing.schedule is not None:
@@ -157,7 +162,19 @@ def trained(drawing: Drawing, registry: Registry) -> tuple[RunSettings, Model, R
         if weight in changed and getattr(options, helper) is None:
             raise UserError(f"--{weight.replace('_', '-')} needs --{helper} RUN")
     predictor, weak = _predictor(options, model, registry), _weak(options, model, registry)
-    return settings, model, build_recipe(sampling, registry, drawing.step, predictor, weak)
+    recipe = build_recipe(sampling, registry, drawing.step, predictor, weak)
+    if tuned and drawing.step is None and options.grid is None:
+        recipe = _as_tuned(recipe, Run(options.run), options.steps)
+    return settings, model, recipe
+
+
+def _as_tuned(recipe: Recipe, run: Run, steps: int | None) -> Recipe:
+    known = read_tuned(run)
+    found = known.get(steps) if steps is not None else next(reversed(known.values()), None)
+    if found is None:
+        return recipe
+    say(f"{len(found.log_snrs)} steps as {run.tuned} has them")
+    return replace(recipe, step=found.step(), steps=len(found.log_snrs), log_snrs=found.log_snrs)
 
 
 def load_run(
