@@ -296,14 +296,14 @@ def test_a_run_that_learns_variances_resumes_bit_for_bit(tmp_path):
 
 def test_training_takes_the_hybrid_loss_and_learns_the_variance(tmp_path):
     """What is learned is better than where it started, on noise that training did not see, with the same means."""
-    run, outcome, settings, data = start(tmp_path / "run", steps=200, learning_rate=2e-2, log_every=50)
+    run, outcome, settings, data = start(tmp_path / "run", steps=300, learning_rate=2e-2, log_every=50)
     model = outcome.model
     losses = [row["loss"] for row in read_metrics(run)]
     assert losses[-1] < losses[0]
     learned_network = model.denoiser.backbone.second
 
     def term(fraction=None):
-        """The part of the loss that the variance decides, over some batches."""
+        """The loss over some batches, with the learned variance or with one fraction for all."""
 
         class Fixed(nn.Module):
             def forward(self, x, conditioning, mask=None):
@@ -313,7 +313,10 @@ def test_training_takes_the_hybrid_loss_and_learns_the_variance(tmp_path):
         with torch.no_grad():
             return sum(step_loss(model, settings, data, 10_000 + k).item() for k in range(10)) / 10
 
-    assert term() + 0.05 < term(0.5)
+    # These means are far from perfect, so the upper bound is the best of all constants.
+    gained, possible = term(0.5) - term(), term(0.5) - term(1.0)
+    assert possible > 0
+    assert gained > 0.5 * possible
 
 
 def test_the_u_net_trains_with_it():
