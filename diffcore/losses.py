@@ -12,7 +12,8 @@ from torch import Tensor
 
 from diffcore.denoiser import Prediction, velocity
 from diffcore.spaces import Mask, Space
-from diffcore.state import State
+from diffcore.state import State, map_fields, per_sample
+from diffcore.variances import in_space, step_divergence
 
 Weighting = Literal["eps", "x0", "v", "min-snr"]
 
@@ -44,3 +45,44 @@ def denoising_loss(
     log_snr = torch.as_tensor(prediction.level.log_snr, dtype=torch.float64, device=squared.device)
     weight = WEIGHTINGS[weighting](log_snr) * torch.sigmoid(-log_snr)
     return weight.to(squared.dtype) * squared / space.degrees_of_freedom(x0, mask).clamp(min=1)
+
+
+VARIANCE_STEPS = 1000
+"""T: how finely the chain is cut for which variances are learned."""
+
+VARIANCE_WEIGHT = 0.001
+"""What a term of the variational bound counts for beside the denoising loss."""
+
+
+def variance_loss(
+    prediction: Prediction, x0: State, noise: State, space: Space, clean: Tensor, mask: Mask = None
+) -> Tensor:
+    """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) in nats per degree of freedom, `[B]`, of the step to log-SNR `clean` `[B]`.
+
+    p has the predicted variance and the predicted mean, through which no gradient flows: the variance is learned, the
+    mean is left to the denoising loss (Nichol & Dhariwal 2021, section 3.1).
+    """
+    assert prediction.variance is not None
+    error = map_fields(lambda a, b: (a - b).detach(), prediction.v, velocity(x0, noise, prediction.level))
+    error = map_fields(lambda e: per_sample(-prediction.level.sigma / prediction.level.total, e) * e, error)
+    fraction = in_space(prediction.variance, space, mask)
+    divergence = step_divergence(error, prediction.level.log_snr, clean, fraction, space, mask)
+    return divergence / space.degrees_of_freedom(x0, mask).clamp(min=1)
+
+
+def hybrid_loss(
+    prediction: Prediction,
+    x0: State,
+    noise: State,
+    space: Space,
+    clean: Tensor,
+    weighting: Weighting = "eps",
+    mask: Mask = None,
+) -> Tensor:
+    """L_simple + 0.001 T KL, `[B]`: the objective of a network that learns variances.
+
+    Nichol & Dhariwal 2021, eq. 16. `clean` `[B]` is the log-SNR of t - 1 / T, so that T KL at a random t is an estimate
+    of the whole bound, but for its ends, which no variance changes. KL is in nats per degree of freedom.
+    """
+    simple = denoising_loss(prediction, x0, noise, space, weighting, mask)
+    return simple + VARIANCE_WEIGHT * VARIANCE_STEPS * variance_loss(prediction, x0, noise, space, clean, mask)

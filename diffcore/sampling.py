@@ -17,6 +17,7 @@ from diffcore.schedules import Schedule
 from diffcore.solvers.step import Move, Step
 from diffcore.spaces import Mask, Space
 from diffcore.state import State
+from diffcore.variances import in_space
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ def sample(
         prediction = denoise(x, level, conditions, mask)
         # x is in the space and every view is affine in the output, so this projects them all.
         prediction = replace(prediction, output=space.project(prediction.output, mask))
+        if prediction.variance is not None:
+            prediction = replace(prediction, variance=in_space(prediction.variance, space, mask))
         if watch is not None:
             watch(Moment(x, prediction))
         return prediction

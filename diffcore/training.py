@@ -36,7 +36,7 @@ from diffcore.conditions import drop
 from diffcore.config import RunSettings, TrainSettings
 from diffcore.data import Data
 from diffcore.errors import UserError
-from diffcore.losses import denoising_loss
+from diffcore.losses import VARIANCE_STEPS, denoising_loss, hybrid_loss
 from diffcore.noise import generator_for, seed_of
 from diffcore.process import perturb
 from diffcore.runs import Run, append_metrics, trim_metrics
@@ -170,6 +170,7 @@ def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Ten
 
     For a denoiser it is the weighted denoising loss, for a predictor -log p(c | x_t) of the conditions.
 
+    A network that gives variances learns them too, by the hybrid loss, in steps of 1 / T of the time.
     The levels of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the
     loss (Kingma et al. 2021, appendix I.1).
     """
@@ -188,11 +189,14 @@ def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Ten
     normal = map_fields(lambda f: torch.randn(f.shape, generator=own, device=f.device, dtype=f.dtype), x0)
     noise = model.codec.space.noise(normal, mask)
     torch.manual_seed(seed_of(settings.seed, "dropout", step))  # what layers draw by themselves
-    noisy = perturb(x0, noise, level)
+    noisy, space = perturb(x0, noise, level), model.codec.space
     if settings.task == "predict":
         return -model.predictor.log_likelihood(noisy, level, encoded.conditions, mask).mean()
     prediction = model.denoiser(noisy, level, conditions, mask)
-    return denoising_loss(prediction, x0, noise, model.codec.space, options.weighting, mask).mean()
+    if prediction.variance is None:
+        return denoising_loss(prediction, x0, noise, space, options.weighting, mask).mean()
+    clean = model.schedule.log_snr((t - 1 / VARIANCE_STEPS).clamp(min=0)).to(model.device)
+    return hybrid_loss(prediction, x0, noise, space, clean, options.weighting, mask).mean()
 
 
 def learning_rate(options: TrainSettings, step: int) -> float:

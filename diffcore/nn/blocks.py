@@ -27,6 +27,15 @@ def unfold(x: Tensor, patch: int) -> Tensor:
     return functional.pixel_shuffle(x, patch) if patch > 1 else x
 
 
+def with_variance(output: Tensor) -> tuple[Tensor, Tensor]:
+    """`[B, 2 C, ...]` as what is predicted and the fractions f = (raw + 1) / 2 of its variance, `[B, C, ...]` each.
+
+    Nichol & Dhariwal 2021, eq. 15, as they scale it: zeros are half-way between the bounds.
+    """
+    predicted, raw = output.chunk(2, dim=1)
+    return predicted, (raw + 1) / 2
+
+
 class ChannelNorm(nn.Module):
     """Layer normalisation of the channels at each place of `[B, C, H, W]`, as ConvNeXt has it (Liu et al. 2022).
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffcore.nn.blocks import fold, unfold, zeroed
+from diffcore.nn.blocks import fold, unfold, with_variance, zeroed
 from diffcore.spaces import Mask
 
 
@@ -51,7 +51,10 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class DiT(nn.Module):
-    """A transformer over patches of a grid `[B, channels, height, width]`, with learned positions."""
+    """A transformer over patches of a grid `[B, channels, height, width]`, with learned positions.
+
+    With `learned_variance` it gives a pair, the output and the variance's fractions.
+    """
 
     def __init__(
         self,
@@ -62,18 +65,21 @@ class DiT(nn.Module):
         depth: int = 6,
         heads: int = 6,
         mlp_ratio: float = 4.0,
+        learned_variance: bool = False,
     ) -> None:
         super().__init__()
         self.width = width
+        self.learned_variance = learned_variance
         self.patch = patch
         tokens = (size[0] // patch) * (size[1] // patch)
         self.embed = nn.Linear(channels * patch**2, width)
         self.positions = nn.Parameter(0.02 * torch.randn(tokens, width))
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, width, mlp_ratio) for _ in range(depth))
         self.modulation = zeroed(nn.Linear(width, 2 * width))
-        self.output = zeroed(nn.Linear(width, channels * patch**2))
+        outputs = 2 * channels if learned_variance else channels
+        self.output = zeroed(nn.Linear(width, outputs * patch**2))
 
-    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor:
+    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor | tuple[Tensor, Tensor]:
         """`x` `[B, C, H, W]`, `conditioning` `[B, width]`; returns the shape of `x`. There is nothing to mask."""
         folded = fold(x, self.patch)
         tokens = self.embed(folded.flatten(2).transpose(1, 2)) + self.positions
@@ -81,4 +87,5 @@ class DiT(nn.Module):
             tokens = block(tokens, conditioning)
         shift, scale = self.modulation(conditioning)[:, None].chunk(2, dim=-1)
         patches = self.output(modulated(tokens, shift, scale)).transpose(1, 2)
-        return unfold(patches.reshape(len(x), -1, *folded.shape[2:]), self.patch)
+        output = unfold(patches.reshape(len(x), -1, *folded.shape[2:]), self.patch)
+        return with_variance(output) if self.learned_variance else output

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffcore.nn.blocks import ChannelNorm, fold, unfold, zeroed
+from diffcore.nn.blocks import ChannelNorm, fold, unfold, with_variance, zeroed
 from diffcore.spaces import Mask
 
 
@@ -56,7 +56,7 @@ class UNet(nn.Module):
     """Residual blocks down to a coarse grid and up again, with a skip at each level.
 
     The grid is first folded, patch by patch, into channels: convolutions on a grid of half the side cost a quarter.
-    Each level halves the grid again.
+    Each level halves the grid again. With `learned_variance` it gives a pair, the output and the variance's fractions.
     """
 
     def __init__(
@@ -68,9 +68,11 @@ class UNet(nn.Module):
         patch: int = 4,
         attention: bool = False,
         dropout: float = 0.0,
+        learned_variance: bool = False,
     ) -> None:
         super().__init__()
         self.width = 2 * width
+        self.learned_variance = learned_variance
         self.patch = patch
         sizes = [width * multiplier for multiplier in multipliers]
 
@@ -89,10 +91,11 @@ class UNet(nn.Module):
         self.finer = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for fine, coarse in pairwise(sizes))
         self.up = nn.ModuleList(level(2 * size, size) for size in sizes[:-1])
         self.norm = ChannelNorm(sizes[0])
-        self.output = zeroed(nn.Conv2d(sizes[0], channels * patch**2, 3, padding=1))
+        outputs = 2 * channels if learned_variance else channels
+        self.output = zeroed(nn.Conv2d(sizes[0], outputs * patch**2, 3, padding=1))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor:
+    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor | tuple[Tensor, Tensor]:
         """`x` `[B, C, H, W]`, `conditioning` `[B, width]`; returns the shape of `x`. There is nothing to mask."""
         h = self.input(fold(x, self.patch).contiguous(memory_format=torch.channels_last))
         skips = []
@@ -105,7 +108,8 @@ class UNet(nn.Module):
         for finer, blocks in zip(reversed(self.finer), reversed(self.up), strict=True):
             h = functional.interpolate(finer(h), scale_factor=2.0)
             h = _through(blocks, torch.cat([h, skips.pop()], dim=1), conditioning)
-        return unfold(self.output(functional.silu(self.norm(h))), self.patch)
+        output = unfold(self.output(functional.silu(self.norm(h))), self.patch)
+        return with_variance(output) if self.learned_variance else output
 
 
 def _through(blocks: nn.Module, x: Tensor, conditioning: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
 """DDPM: ancestral sampling."""
 
+from torch import Tensor
+
 from diffcore.process import posterior, transition
 from diffcore.solvers.step import Evaluate, Move, Step
-from diffcore.state import State
+from diffcore.state import State, combine, map_fields
 
 
 def ddpm(variance: float = 0.0) -> Step:
@@ -11,16 +13,23 @@ def ddpm(variance: float = 0.0) -> Step:
     `variance` = 0 takes the posterior's std (right for a single data point), 1 takes that of the forward step,
     sqrt(beta) (right for unit Gaussian data), measured on the unit-variance state x / sqrt(alpha^2 + sigma^2), so that
     a schedule's scaling changes nothing; between, the two are interpolated in log, as Nichol & Dhariwal 2021, eq. 15,
-    do. The last step, to sigma = 0, adds no noise.
+    do. A prediction with variances of its own is taken at its word, element by element. The last step, to sigma = 0,
+    adds no noise.
     """
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
         mean = posterior(move.then, move.now)
-        x = mean.of_x * x + mean.of_x0 * evaluate(x, move.now).x0
+        prediction = evaluate(x, move.now)
+        x = combine((mean.of_x, x), (mean.of_x0, prediction.x0))
         if mean.std == 0:
             return x
         upper = move.then.total / move.now.total * transition(move.then, move.now).std
-        std = mean.std ** (1 - variance) * upper**variance
-        return x + std * move.noise()
+        if prediction.variance is None:
+            return combine((1.0, x), (mean.std ** (1 - variance) * upper**variance, move.noise()))
+
+        def noisier(field: Tensor, fraction: Tensor, noise: Tensor) -> Tensor:
+            return field + mean.std * (upper / mean.std) ** fraction * noise
+
+        return map_fields(noisier, x, prediction.variance, move.noise())
 
     return step

@@ -63,6 +63,7 @@ class UNetOptions(Settings):
     patch: int = Field(4, ge=1, description="Side of the patches that are folded into channels first.")
     attention: bool = Field(False, description="Attention at the coarsest level.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside residual blocks.")
+    learned_variance: bool = Field(False, description="Learn the variance of ancestral sampling's steps too.")
 
 
 class EncoderOptions(Settings):
@@ -80,3 +81,4 @@ class DiTOptions(Settings):
     heads: int = Field(6, ge=1, description="Attention heads; must divide the width.")
     patch: int = Field(4, ge=1, description="Side of a patch; must divide the image's sides.")
     mlp_ratio: float = Field(4.0, gt=0, description="Width of the hidden layer, in widths.")
+    learned_variance: bool = Field(False, description="Learn the variance of ancestral sampling's steps too.")
