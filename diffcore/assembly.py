@@ -29,7 +29,7 @@ class Recipe:
 
     step: Step
     steps: int = 20
-    grid: Grid = "karras"
+    grid: Grid = "tapered"
     guidance: float = 1.0
     batch_size: int = 250
     guidance_interval: tuple[float, float] | None = None

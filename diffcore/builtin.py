@@ -1,9 +1,9 @@
 """The core's own parts, offered through the same hooks as everybody's."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -130,13 +130,43 @@ class DdimOptions(Settings):
     eta: float = Field(0.0, ge=0, le=1, description="0: deterministic; 1: as noisy as ancestral sampling.")
 
 
-def _lazy(module: str, name: str) -> Callable[..., Any]:
-    """A builder that imports `module` when it is called and passes the options on as keywords."""
+class NoiseOptions(Settings):
+    noise: float = Field(0.0, ge=0, le=4, description="0: the probability-flow ODE; 1: the reverse SDE.")
 
-    def build(options: Settings) -> Any:
-        return getattr(import_module(module), name)(**options.model_dump())
 
-    return build
+class NoisyOptions(Settings):
+    noise: float = Field(1.0, ge=0, le=4, description="1: the reverse SDE; 0: dpmpp-2m.")
+
+
+class AdamsOptions(Settings):
+    order: int = Field(3, ge=1, le=6, description="Values of x0 that a step is made from.")
+    corrected: bool = Field(True, description="Do each step again once it is known where it led.")
+    clock: Literal["alpha", "log-snr"] = Field("alpha", description="What x0 is taken to be a polynomial in.")
+    ending: int = Field(
+        2, ge=1, le=4, description="Values of x0 that the last step extrapolates; 1: the last as it is."
+    )
+
+
+class EdmSolverOptions(Settings):
+    churn: float = Field(0.4, ge=0, le=1, description="Relative rise of the noise before a step; 0: Heun's method.")
+    low: float = Field(0.05, ge=0, description="Smallest sigma / alpha that is churned.")
+    high: float = Field(50.0, gt=0, description="Largest sigma / alpha that is churned.")
+    inflation: float = Field(1.003, gt=0, le=1.1, description="Standard deviation of the noise that is put back.")
+
+    @model_validator(mode="after")
+    def _range(self) -> "EdmSolverOptions":
+        _rises(self.low, self.high, "low and high")
+        return self
+
+
+class LangevinOptions(Settings):
+    corrections: int = Field(10, ge=1, description="Langevin steps at each level.")
+    size: float = Field(0.02, gt=0, le=1, description="Size of a step, in units of sigma^2.")
+
+
+class CorrectorOptions(Settings):
+    corrections: int = Field(1, ge=0, description="Langevin steps after each ancestral step.")
+    snr: float = Field(0.16, gt=0, le=0.7, description="Ratio of a corrector step's noise to its drift.")
 
 
 def _schedule(name: str, summary: str, options: type[Settings], target: str) -> Component:
@@ -150,8 +180,17 @@ def _schedule(name: str, summary: str, options: type[Settings], target: str) -> 
     return Component(name, summary, build, options)
 
 
-def _solver(name: str, summary: str, target: str, options: type[Settings] = NoOptions) -> Component:
-    return Component(name, summary, _lazy("diffcore.solvers", target), options)
+def _solver(name: str, summary: str, target: str, options: type[Settings] = NoOptions, **fixed: Any) -> Component:
+    """A function of `diffcore.solvers`, called with the options and what is `fixed` under this name."""
+
+    def build(options: Settings) -> Any:
+        return getattr(import_module("diffcore.solvers"), target)(**fixed, **options.model_dump())
+
+    return Component(name, summary, build, options)
+
+
+_LOG_SNR: dict[str, Any] = {"order": 3, "corrected": False, "clock": "log-snr", "ending": 1}
+"""What the published exponential multistep methods have in common."""
 
 
 @hookimpl
@@ -173,7 +212,19 @@ def diffcore_schedules() -> Iterable[Component]:
 @hookimpl
 def diffcore_solvers() -> Iterable[Component]:
     return (
-        _solver("dpmpp-2m", "second-order multistep, one evaluation a step", "dpmpp_2m"),
+        _solver("adams", "corrected multistep, exact for unit Gaussian data", "adams", AdamsOptions),
+        _solver("dpmpp-2m", "DPM-Solver++ of order 2, multistep", "dpmpp_2m"),
+        _solver("dpmpp-3m", "DPM-Solver++ of order 3, multistep", "adams", **_LOG_SNR),
+        _solver("dpmpp-2m-sde", "DPM-Solver++ of order 2 for the reverse SDE", "dpmpp_2m", NoisyOptions),
+        _solver(
+            "unipc", "UniPC of order 3: DPM-Solver++ with corrected steps", "adams", **{**_LOG_SNR, "corrected": True}
+        ),
+        _solver("deis", "DEIS of order 3: multistep in eps", "adams", **_LOG_SNR, view="eps"),
         _solver("ddim", "first order, deterministic or (eta) with fresh noise", "ddim", DdimOptions),
+        _solver("euler", "Euler's method for the ODE or (noise) the reverse SDE", "euler", NoiseOptions),
+        _solver("heun", "Heun's method, two evaluations a step", "heun"),
+        _solver("edm", "Heun's method with churned noise", "edm", EdmSolverOptions),
         _solver("ddpm", "ancestral sampling from the posterior", "ddpm", AncestralOptions),
+        _solver("langevin", "annealed Langevin dynamics", "langevin", LangevinOptions),
+        _solver("pc", "ancestral steps with Langevin corrections", "pc", CorrectorOptions),
     )

@@ -46,16 +46,16 @@ class TrainSettings(Settings):
         return value
 
 
-Grid = Literal["karras", "time", "log-snr"]
+Grid = Literal["tapered", "karras", "time", "log-snr"]
 """Names of the time grids of `diffcore.grids`."""
 
 
 class SampleSettings(Settings):
     """How samples are drawn unless asked otherwise."""
 
-    solver: str = Field("dpmpp-2m", description="The method.")
+    solver: str = Field("adams", description="The method.")
     steps: int = Field(20, ge=1, description="Steps from noise to data.")
-    grid: Grid = Field("karras", description="How the steps are spaced.")
+    grid: Grid = Field("tapered", description="How the steps are spaced.")
     guidance: float = Field(1.0, description="Weight of classifier-free guidance; 1 is the plain conditional model.")
     guidance_interval: tuple[float, float] | None = Field(
         None, description="Guide only where the log-SNR, -2 ln(sigma / alpha), lies between these two; elsewhere not."

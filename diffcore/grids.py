@@ -47,10 +47,10 @@ def karras(schedule: Schedule, n: int, rho: float = 7.0) -> Tensor:
     return _between_ends(schedule, n, spread)
 
 
-def tapered(schedule: Schedule, n: int, upper: float = 3.0, lower: float = 0.01, rise: float = 0.5) -> Tensor:
+def tapered(schedule: Schedule, n: int, upper: float = 3.0, lower: float = 0.015, fall: float = 0.7) -> Tensor:
     """Even in log s, s = sigma / alpha, where data have structure, and sparser beyond.
 
-    The density of levels over log s is 1 / (1 + (s / upper)^rise + (lower / s)^(1/2)): above `upper`, in units of the
+    The density of levels over log s is 1 / (1 + (s / upper)^fall + (lower / s)^fall): above `upper`, in units of the
     data's deviation, x0 hardly changes any more, and below `lower` there is little left to find. As the density has a
     finite integral towards s = 0, the step from the last level to the clean end is as long as the others in this
     measure; the last level is never beyond the schedule's end.
@@ -58,7 +58,7 @@ def tapered(schedule: Schedule, n: int, upper: float = 3.0, lower: float = 0.01,
 
     def spread(low: float, high: float) -> Tensor:
         log_s = torch.linspace(-low / 2, -high / 2 - 12, 8192, dtype=torch.float64)
-        above, below = torch.exp((log_s - math.log(upper)) * rise), torch.exp((math.log(lower) - log_s) / 2)
+        above, below = torch.exp(fall * (log_s - math.log(upper))), torch.exp(fall * (math.log(lower) - log_s))
         passed = torch.zeros_like(log_s)
         passed[1:] = torch.cumulative_trapezoid(1 / (1 + above + below), -log_s)
         clean, end = passed[-1].item(), float(numpy.interp(high / 2, -log_s, passed))
@@ -84,6 +84,7 @@ def _between_ends(schedule: Schedule, n: int, spread: Callable[[float, float], T
 
 
 GRIDS: Mapping[str, Callable[[Schedule, int], Tensor]] = {
+    "tapered": tapered,
     "karras": karras,
     "time": uniform_in_time,
     "log-snr": uniform_in_log_snr,

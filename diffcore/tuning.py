@@ -152,9 +152,9 @@ class Found:
 def starting_grids(schedule: Schedule, n: int) -> list[Tensor]:
     """Grids that tuning can start from: tapered to several degrees, from most levels at high noise to most at low."""
     return [
-        tapered(schedule, n, upper, lower, rise)
+        tapered(schedule, n, upper, lower, fall)
         for upper, lower in itertools.product((1.0, 3.0, 10.0, 100.0), (0.003, 0.03, 0.1))
-        for rise in (0.5, 1.0)
+        for fall in (0.5, 1.0)
     ]
 
 

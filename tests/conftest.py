@@ -6,8 +6,8 @@ import torch
 
 
 @pytest.fixture(scope="session", autouse=True)
-def two_threads():
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+def one_thread():
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

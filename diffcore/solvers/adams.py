@@ -61,7 +61,7 @@ def adams(
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
         prediction = evaluate(x, move.now)
         half = move.now.log_snr / 2
-        if math.isinf(half):  # at zero SNR there is no finite clock: the exact step for a constant x0
+        if move.now.alpha == 0:  # there is no finite clock at zero SNR: the exact step for a constant x0
             return combine((move.then.alpha, prediction.x0), (move.then.sigma, prediction.eps))
         past: list[_Point] = move.past
         if corrected and past:
