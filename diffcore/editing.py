@@ -1,0 +1,172 @@
+"""Editing: samples that agree with what is known, by a model that was never trained for it.
+
+What is known is a measurement y = A x0 + noise_std * eps of the sample (`diffcore.operators`): some of its entries
+(inpainting), its block means (super-resolution), any linear function. Two ways lead there: `measured` decorates the
+denoiser, which then estimates x0 given x and y, and `repaint` decorates the solver's step. Both compose with every
+solver, guidance and space.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from diffcore.conditions import Conditions
+from diffcore.denoiser import Denoise, Prediction
+from diffcore.levels import Level
+from diffcore.operators import Operator, check_measurement
+from diffcore.process import perturb, transition
+from diffcore.solvers.step import Evaluate, Move, Step
+from diffcore.spaces import Mask, Space
+from diffcore.state import State, combine, fields, map_fields
+
+Guide = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
+"""How drawing is steered: the denoiser and the step, decorated, for a batch of samples of those indices."""
+
+
+class Correct(Protocol):
+    """How x0_hat is corrected by what it fails to explain.
+
+    `residual` is y - A x0_hat; `lift(u)` is V A^T u with V = Cov[x0 | x]. The correction is V A^T S^-1 residual, and
+    a method is what it takes for S, the covariance of the residual.
+    """
+
+    def __call__(self, residual: State, lift: Callable[[State], State], operator: Operator) -> State: ...
+
+
+def mmps(noise_std: float = 0.0, iterations: int = 5) -> Correct:
+    """Moment matching: S = A V A^T + noise_std^2, by conjugate gradients. Rozet et al. 2024, eq. 17-20 and alg. 1.
+
+    Exact where x0 given x is Gaussian, so for Gaussian data. Each iteration takes one vector-Jacobian product of the
+    denoiser; A V A^T of rank r takes r of them, and fewer are a regularisation: directions of large variance are
+    corrected first. A sample stops where it has converged, or where the network's Jacobian, which need not be
+    symmetric, gives a direction no variance.
+    """
+
+    def correct(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
+        direction, left = residual, _dot(residual, residual)
+        correction: State | None = None
+        for _ in range(iterations):
+            lifted = lift(direction)
+            image = combine((1.0, operator(lifted)), (noise_std**2, direction))
+            curvature = _dot(direction, image)
+            going = (curvature > 0) & (left > 0)
+            step = torch.where(going, left / torch.where(going, curvature, 1.0), 0.0)
+            correction = combine((step, lifted)) if correction is None else combine((1.0, correction), (step, lifted))
+            residual = combine((1.0, residual), (-step, image))
+            before, left = left, torch.where(going, _dot(residual, residual), 0.0)
+            direction = combine(
+                (1.0, residual), (torch.where(before > 0, left / before.clamp(min=1e-30), 0.0), direction)
+            )
+        assert correction is not None, "conjugate gradients need at least one iteration"
+        return correction
+
+    return correct
+
+
+def dps(noise_std: float = 0.0, weight: float = 1.0) -> Correct:
+    """Diffusion posterior sampling: S is a number, so the correction is a gradient of |y - A x0_hat(x)|^2.
+
+    Chung et al. 2023, eq. 15-16 and algorithm 1.
+    """
+
+    def correct(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
+        entries = sum(value[0].numel() for value in fields(residual).values())
+        variance = _dot(residual, residual) / entries
+        return lift(combine((weight / variance.clamp(min=max(noise_std**2, 1e-12)), residual)))
+
+    return correct
+
+
+def measured(
+    denoise: Denoise, operator: Operator, measurement: State, space: Space, correct: Correct | None = None
+) -> Denoise:
+    """The denoiser of x0 given x and a measurement y = A x0 + noise: E[x0 | x, y] where `correct` says how.
+
+    x0 = x0_hat + V A^T S^-1 (y - A x0_hat), where V = Cov[x0 | x] = sigma^2 / alpha d x0_hat / dx (Tweedie's formula
+    of second order). The derivative is taken along the noise of the space: with space.noise = L, V = sigma^2 / alpha
+    (d x0_hat / dx) L L^T, so x0 stays in the space. `measurement` is a state `[B, ...]`, or `[1, ...]` for all samples
+    alike. This decorator goes outermost, around classifier-free guidance. Raises `UserError` where the measurement
+    does not fit.
+    """
+    check_measurement(operator, measurement, space)
+    correct = mmps() if correct is None else correct
+
+    def given(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+        with torch.enable_grad():
+            along = map_fields(lambda value: torch.zeros_like(value).requires_grad_(), x)
+            prediction = denoise(combine((1.0, x), (1.0, space.noise(along, mask))), level, conditions, mask)
+            x0 = space.project(prediction.x0, mask)
+            explained = operator(x0)
+        leaves, images = list(fields(along).values()), fields(explained)
+        spread = level.sigma**2 / level.alpha
+
+        def lift(u: State) -> State:
+            values = fields(u)
+            gradients = torch.autograd.grad(
+                list(images.values()),
+                leaves,
+                [values[name] for name in images],
+                retain_graph=True,
+                materialize_grads=True,
+            )
+            return combine((spread, space.noise(_like(x, gradients), mask)))
+
+        target = map_fields(lambda y, like: y.to(like).expand(like.shape), measurement, explained)
+        residual = map_fields(lambda y, found: y - found.detach(), target, explained)
+        shift = correct(residual, lift, operator)
+        corrected = map_fields(lambda value, change: value.detach() + change, x0, shift)
+        return Prediction(x, level, corrected, "x0", prediction.variance)
+
+    return given
+
+
+def repaint(step: Step, keep: Operator, known: State, space: Space, resamplings: int = 10) -> Step:
+    """The step of a solver, after which what is known is replaced by a draw of its own. Lugmayr et al. 2022, alg. 1.
+
+    `keep` is a projection (`Keep`, `KeepElements`) and `known` a state `[B, ...]` or `[1, ...]` whose kept part
+    counts. A step from level t to s is followed by x <- x - keep(x) + keep(alpha_s known + sigma_s noise), at the
+    clean end by the known values themselves. Then x jumps back to t by the forward process and all is done again,
+    `resamplings` times in all, so that the free part comes to agree with the known one. A jump is as long as a step
+    (theirs are ten of a thousand steps).
+
+    Each turn gives the solver an empty memory: after a jump the states that a multistep method remembers are of
+    another path. So dpmpp-2m takes first-order steps here.
+    """
+    assert resamplings >= 1, "at least one turn"
+
+    def repainting(evaluate: Evaluate, x: State, move: Move) -> State:
+        source = map_fields(lambda value, like: value.to(like).expand(like.shape), known, x)
+        for turn in range(resamplings):
+            if turn:
+                jump = transition(move.then, move.now)
+                x = combine((jump.scale, x), (jump.std, move.noise()))
+            x = step(evaluate, x, replace(move, past=[]))
+            drawn = source if move.then.sigma == 0 else perturb(source, move.noise(), move.then)
+            x = _exchange(x, keep(x), keep(drawn))
+        return x
+
+    return repainting
+
+
+def _exchange(x: State, kept: State, known: State) -> State:
+    """x - kept + known, in the fields that `kept` has. Where x is kept as it is, known comes out bit by bit."""
+    old, new = fields(kept), fields(known)
+    changed = [value - old[name] + new[name] if name in old else value for name, value in fields(x).items()]
+    return _like(x, changed)
+
+
+def _like(state: State, values: Sequence[Tensor]) -> State:
+    """`values` as the fields of a state like `state`."""
+    if isinstance(state, Tensor):
+        return values[0]
+    return TensorDict(dict(zip(state.keys(), values, strict=True)), batch_size=state.batch_size)
+
+
+def _dot(first: State, second: State) -> Tensor:
+    """The inner product of each sample, `[B]`."""
+    products = map_fields(lambda a, b: (a * b).flatten(1).sum(1), first, second)
+    return torch.stack(list(fields(products).values())).sum(0)
