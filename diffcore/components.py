@@ -64,6 +64,7 @@ class Modality:
 
     `writer()` makes a `diffcore.output.Writer`: samples to files. `judge(codec, data, cache)` makes a
     `diffcore.output.Judge`: samples to figures, or None where the data allows none.
+    `reader(codec)` makes a `diffcore.output.Reader`: files to states, for editing; None where files cannot be read.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Modality:
     codec: Callable[[Any], Any]
     writer: Callable[[], Any]
     judge: Callable[..., Any] | None = None
+    reader: Callable[[Any], Any] | None = None
     requires: tuple[str, ...] = ()
     api_version: int = API_VERSION
 

@@ -6,7 +6,7 @@ denoiser, which then estimates x0 given x and y, and `repaint` decorates the sol
 solver, guidance and space.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from diffcore.conditions import Conditions
 from diffcore.denoiser import Denoise, Prediction
 from diffcore.levels import Level
-from diffcore.operators import Operator, check_measurement
+from diffcore.operators import Coarse, Operator, check_measurement, keep
 from diffcore.process import perturb, transition
 from diffcore.solvers.step import Evaluate, Move, Step
 from diffcore.spaces import Mask, Space
@@ -67,18 +67,26 @@ def mmps(noise_std: float = 0.0, iterations: int = 5) -> Correct:
     return correct
 
 
-def dps(noise_std: float = 0.0, weight: float = 1.0) -> Correct:
-    """Diffusion posterior sampling: S is a number, so the correction is a gradient of |y - A x0_hat(x)|^2.
+def dps(noise_std: float = 0.0, weight: float = 2.0) -> Correct:
+    """Diffusion posterior sampling: S = |residual| / (sqrt(M) weight), a number, for residuals of M entries.
 
-    Chung et al. 2023, eq. 15-16 and algorithm 1.
+    Then the correction is weight sigma^2 / alpha times the gradient of -sqrt(M) |y - A x0_hat(x)|: Chung et al. 2023,
+    algorithm 1 with the step size of section 4, |y - A x0_hat| in its denominator, but as a part of x0_hat, so that it
+    does not depend on the number of steps. S is at least noise_std^2, where it would be their eq. 15. It takes one
+    vector-Jacobian product, and it leaves the spread of x0 given x out: what comes out is a compromise of the prior
+    and the measurement, not the posterior.
     """
 
     def correct(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
         entries = sum(value[0].numel() for value in fields(residual).values())
-        variance = _dot(residual, residual) / entries
-        return lift(combine((weight / variance.clamp(min=max(noise_std**2, 1e-12)), residual)))
+        size = (_dot(residual, residual) / entries).sqrt() / weight
+        return lift(combine((1 / size.clamp(min=max(noise_std**2, 1e-12)), residual)))
 
     return correct
+
+
+METHODS: Mapping[str, Callable[[float], Correct]] = {"mmps": mmps, "dps": dps}
+"""The corrections by name."""
 
 
 def measured(
@@ -115,8 +123,7 @@ def measured(
             )
             return combine((spread, space.noise(_like(x, gradients), mask)))
 
-        target = map_fields(lambda y, like: y.to(like).expand(like.shape), measurement, explained)
-        residual = map_fields(lambda y, found: y - found.detach(), target, explained)
+        residual = map_fields(lambda y, found: y - found.detach(), _matched(measurement, explained), explained)
         shift = correct(residual, lift, operator)
         corrected = map_fields(lambda value, change: value.detach() + change, x0, shift)
         return Prediction(x, level, corrected, "x0", prediction.variance)
@@ -124,11 +131,11 @@ def measured(
     return given
 
 
-def repaint(step: Step, keep: Operator, known: State, space: Space, resamplings: int = 10) -> Step:
+def repaint(step: Step, kept: Operator, known: State, space: Space, resamplings: int = 10) -> Step:
     """The step of a solver, after which what is known is replaced by a draw of its own. Lugmayr et al. 2022, alg. 1.
 
-    `keep` is a projection (`Keep`, `KeepElements`) and `known` a state `[B, ...]` or `[1, ...]` whose kept part
-    counts. A step from level t to s is followed by x <- x - keep(x) + keep(alpha_s known + sigma_s noise), at the
+    `kept` is a projection (`Keep`, `KeepElements`) and `known` a state `[B, ...]` or `[1, ...]` whose kept part
+    counts. A step from level t to s is followed by x <- x - kept(x) + kept(alpha_s known + sigma_s noise), at the
     clean end by the known values themselves. Then x jumps back to t by the forward process and all is done again,
     `resamplings` times in all, so that the free part comes to agree with the known one. A jump is as long as a step
     (theirs are ten of a thousand steps).
@@ -139,17 +146,32 @@ def repaint(step: Step, keep: Operator, known: State, space: Space, resamplings:
     assert resamplings >= 1, "at least one turn"
 
     def repainting(evaluate: Evaluate, x: State, move: Move) -> State:
-        source = map_fields(lambda value, like: value.to(like).expand(like.shape), known, x)
+        source = _matched(known, x)
         for turn in range(resamplings):
             if turn:
                 jump = transition(move.then, move.now)
                 x = combine((jump.scale, x), (jump.std, move.noise()))
             x = step(evaluate, x, replace(move, past=[]))
             drawn = source if move.then.sigma == 0 else perturb(source, move.noise(), move.then)
-            x = _exchange(x, keep(x), keep(drawn))
+            x = _exchange(x, kept(x), kept(drawn))
         return x
 
     return repainting
+
+
+def pasted(step: Step, kept: Operator, known: State) -> Step:
+    """The step of a solver; the one to the clean end puts the known values in."""
+
+    def pasting(evaluate: Evaluate, x: State, move: Move) -> State:
+        x = step(evaluate, x, move)
+        return x if move.then.sigma > 0 else _exchange(x, kept(x), kept(_matched(known, x)))
+
+    return pasting
+
+
+def _matched(state: State, like: State) -> State:
+    """`state` `[B, ...]` or `[1, ...]` with the batch, the type and the device of `like`."""
+    return map_fields(lambda value, wanted: value.to(wanted).expand(wanted.shape), state, like)
 
 
 def _exchange(x: State, kept: State, known: State) -> State:
@@ -170,3 +192,33 @@ def _dot(first: State, second: State) -> Tensor:
     """The inner product of each sample, `[B]`."""
     products = map_fields(lambda a, b: (a * b).flatten(1).sum(1), first, second)
     return torch.stack(list(fields(products).values())).sum(0)
+
+
+def inpainting(
+    known: State, mask: State, space: Space, method: str = "mmps", noise_std: float = 0.0, resamplings: int = 10
+) -> Guide:
+    """Samples that are `known` where `mask` is True, by "mmps", "dps" or "repaint".
+
+    Without noise the known values are put in at the end, so that they come out exactly. Raises `UserError` where the
+    two do not fit the space.
+    """
+    kept = keep(mask, space)
+    measurement = kept(known)
+
+    def guide(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
+        if method == "repaint":
+            return denoise, repaint(step, kept, known, space, resamplings)
+        steered = measured(denoise, kept, measurement, space, METHODS[method](noise_std))
+        return steered, step if noise_std else pasted(step, kept, known)
+
+    return guide
+
+
+def upscaling(coarse: State, factor: int, space: Space, method: str = "mmps", noise_std: float = 0.0) -> Guide:
+    """Samples whose means over blocks of `factor` are `coarse`, by "mmps" or "dps"."""
+    name = "" if isinstance(coarse, Tensor) else next(iter(coarse.keys()))
+
+    def guide(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
+        return measured(denoise, Coarse(factor, name), coarse, space, METHODS[method](noise_std)), step
+
+    return guide

@@ -7,6 +7,7 @@ import torch
 
 from diffcore.assembly import Model, Recipe
 from diffcore.conditions import Conditions
+from diffcore.editing import Guide
 from diffcore.grids import grid
 from diffcore.guidance import classifier_free
 from diffcore.sampling import Moment, in_batches, levels_of, sample
@@ -21,17 +22,22 @@ def generate(
     seed: int = 0,
     after_batch: Callable[[int], None] = lambda count: None,
     watch: Callable[[Moment], None] | None = None,
+    guide: Guide | None = None,
 ) -> State:
-    """Draw `n` states; `conditions` holds a value for each. Sample i depends on `seed` and i alone."""
+    """Draw `n` states; `conditions` holds a value for each. Sample i depends on `seed` and i alone.
+
+    `guide` decorates the denoiser and the step of each batch, as `diffcore.editing` does.
+    """
     denoise = classifier_free(model.denoiser, model.codec.conditions, recipe.guidance)
     levels = levels_of(model.schedule, grid(recipe.grid, model.schedule, recipe.steps))
     drawn = []
     model.denoiser.eval()
     for indices in in_batches(range(n), recipe.batch_size):
+        steered, step = (denoise, recipe.step) if guide is None else guide(denoise, recipe.step, indices)
         states = sample(
-            denoise,
+            steered,
             model.codec.space,
-            recipe.step,
+            step,
             levels,
             indices=indices,
             seed=seed,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.spaces import Space
-from diffcore.state import State, fields, map_fields
+from diffcore.state import State, fields, first_field, map_fields
 
 Operator = Callable[[State], State]
 
@@ -28,7 +28,7 @@ class Keep:
     mask: State
 
     def __call__(self, x0: State) -> State:
-        return map_fields(lambda kept, value: value * kept, self.mask, x0)
+        return map_fields(lambda kept, value: value * kept.to(value.device), self.mask, x0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class KeepElements:
     space: Space
 
     def __call__(self, x0: State) -> State:
-        return self.space.project(x0, self.elements.expand(x0.shape[0], -1))
+        return self.space.project(x0, self.elements.to(first_field(x0).device).expand(x0.shape[0], -1))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pydantic import Field, create_model
 
 from diffcore.assembly import Model, Recipe, build_model, build_recipe, load_weights
 from diffcore.checkpoints import find_checkpoint
+from diffcore.cli.edit import EditOptions, editing
 from diffcore.cli.flags import parse
 from diffcore.components import Settings
 from diffcore.conditions import Conditions, ask
@@ -46,11 +47,12 @@ class DrawOptions(FromRun):
     seed: int = Field(0, ge=0, description="Sample i of a seed is the same in every batch.")
 
 
-class Options(DrawOptions):
+class Options(EditOptions, DrawOptions):
     n: int = Field(16, ge=1, description="How many samples.")
     label: str | None = Field(None, description="Short for --condition label=...")
     condition: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
-        (), description="key=value, once for each condition; without any, all are shown in turn."
+        (),
+        description="key=value, once for each condition; without any, all in turn (editing: none).",
     )
     out: Path | None = Field(None, description="A folder, or one file whose ending the modality writes.")
 
@@ -60,7 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     drawing = read_drawing(Options, arguments, registry, "diffcore sample", "Draw samples from a run.")
     options = drawing.options
     _, model, recipe = trained(drawing, registry)
-    conditions = _asked(options, model)
+    guide = editing(options, model)
+    conditions = _asked(options, model, spread=guide is None)
     writer = model.modality.writer()
     out = options.out or _unused(options.run / "samples" / f"seed-{options.seed}")
     single = out.suffix.lower() in writer.endings
@@ -68,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{out}: {model.modality.name} writes {', '.join(writer.endings)}; or give a folder")
     (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     with counter("sampling", options.n) as after_batch:
-        states = generate(model, recipe, conditions, options.n, options.seed, after_batch)
+        states = generate(model, recipe, conditions, options.n, options.seed, after_batch, guide=guide)
     samples = model.codec.decode(states)
     columns = min(10, options.n)
     if single:
@@ -143,7 +146,8 @@ def on_device(settings: RunSettings, device: Device | None) -> RunSettings:
     return settings if device is None else settings.model_copy(update={"device": device})
 
 
-def _asked(options: Options, model: Model) -> Conditions:
+def _asked(options: Options, model: Model, spread: bool) -> Conditions:
+    """What is asked for; where nothing is, all there is in turn, or with `spread` off nothing in particular."""
     asked: dict[str, str] = {}
     for pair in options.condition:
         key, equals, value = pair.partition("=")
@@ -152,7 +156,7 @@ def _asked(options: Options, model: Model) -> Conditions:
         asked[key] = value
     if options.label is not None:
         asked["label"] = options.label
-    if not asked:
+    if spread and not asked:
         return spread_conditions(model, options.n)
     return ask(model.codec.conditions, asked, options.n)
 
