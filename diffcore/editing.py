@@ -216,9 +216,10 @@ def inpainting(
 
 def upscaling(coarse: State, factor: int, space: Space, method: str = "mmps", noise_std: float = 0.0) -> Guide:
     """Samples whose means over blocks of `factor` are `coarse`, by "mmps" or "dps"."""
-    name = "" if isinstance(coarse, Tensor) else next(iter(coarse.keys()))
+    operator = Coarse(factor, next(iter(fields(coarse))))
+    check_measurement(operator, coarse, space)
 
     def guide(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
-        return measured(denoise, Coarse(factor, name), coarse, space, METHODS[method](noise_std)), step
+        return measured(denoise, operator, coarse, space, METHODS[method](noise_std)), step
 
     return guide
