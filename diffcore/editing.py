@@ -37,37 +37,37 @@ class Correct(Protocol):
     def __call__(self, residual: State, lift: Callable[[State], State], operator: Operator) -> State: ...
 
 
-def mmps(noise_std: float = 0.0, iterations: int = 5) -> Correct:
+def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
     """Moment matching: S = A V A^T + noise_std^2, by conjugate gradients. Rozet et al. 2024, eq. 17-20 and alg. 1.
 
     Exact where x0 given x is Gaussian, so for Gaussian data. Each iteration takes one vector-Jacobian product of the
     denoiser; A V A^T of rank r takes r of them, and fewer are a regularisation: directions of large variance are
-    corrected first. A sample stops where it has converged, or where the network's Jacobian, which need not be
-    symmetric, gives a direction no variance.
+    corrected first. A network's Jacobian is neither quite symmetric nor positive, so a sample stops at a direction
+    whose variance is less than a hundredth of the largest that it met.
     """
 
     def correct(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
         direction, left = residual, _dot(residual, residual)
-        correction: State | None = None
+        corrections: list[tuple[Tensor | float, State]] = []
+        largest = torch.zeros_like(left)
+        going = left > 0
         for _ in range(iterations):
             lifted = lift(direction)
             image = combine((1.0, operator(lifted)), (noise_std**2, direction))
-            curvature = _dot(direction, image)
-            going = (curvature > 0) & (left > 0)
-            step = torch.where(going, left / torch.where(going, curvature, 1.0), 0.0)
-            correction = combine((step, lifted)) if correction is None else combine((1.0, correction), (step, lifted))
-            residual = combine((1.0, residual), (-step, image))
-            before, left = left, torch.where(going, _dot(residual, residual), 0.0)
-            direction = combine(
-                (1.0, residual), (torch.where(before > 0, left / before.clamp(min=1e-30), 0.0), direction)
-            )
-        assert correction is not None, "conjugate gradients need at least one iteration"
-        return correction
+            variance = _ratio(_dot(direction, image), _dot(direction, direction))
+            largest = torch.maximum(largest, variance)
+            going = going & (variance > 0.01 * largest)
+            size = torch.where(going, _ratio(left, _dot(direction, image)), 0.0)
+            corrections.append((size, lifted))
+            residual = combine((1.0, residual), (-size, image))
+            before, left = left, _dot(residual, residual)
+            direction = combine((1.0, residual), (_ratio(left, before), direction))
+        return combine(*corrections)
 
     return correct
 
 
-def dps(noise_std: float = 0.0, weight: float = 2.0) -> Correct:
+def dps(noise_std: float = 0.0, weight: float = 1.0) -> Correct:
     """Diffusion posterior sampling: S = |residual| / (sqrt(M) weight), a number, for residuals of M entries.
 
     Then the correction is weight sigma^2 / alpha times the gradient of -sqrt(M) |y - A x0_hat(x)|: Chung et al. 2023,
@@ -186,6 +186,11 @@ def _like(state: State, values: Sequence[Tensor]) -> State:
     if isinstance(state, Tensor):
         return values[0]
     return TensorDict(dict(zip(state.keys(), values, strict=True)), batch_size=state.batch_size)
+
+
+def _ratio(above: Tensor, below: Tensor) -> Tensor:
+    """above / below, and zero where `below` is."""
+    return torch.where(below == 0, 0.0, above / torch.where(below == 0, 1.0, below))
 
 
 def _dot(first: State, second: State) -> Tensor:

@@ -23,7 +23,7 @@ from diffcore.progress import counter, say
 from diffcore.registry import Registry, installed
 from diffcore.runs import open_run
 from diffcore.schedules import Schedule
-from diffcore.solvers import Step
+from diffcore.solvers import Step, ddpm
 
 
 class FromRun(Settings):
@@ -63,6 +63,8 @@ def main(arguments: Sequence[str]) -> int:
     options = drawing.options
     _, model, recipe = trained(drawing, registry)
     guide = editing(options, model)
+    if guide is not None and drawing.step is None:
+        recipe = replace(recipe, step=ddpm())  # fresh noise mends what the guide does to the path
     conditions = _asked(options, model, spread=guide is None)
     writer = model.modality.writer()
     out = options.out or _unused(options.run / "samples" / f"seed-{options.seed}")

@@ -262,7 +262,7 @@ def test_a_sample_is_the_same_in_every_batch():
 
 @pytest.mark.parametrize("method", ["repaint", "mmps"])
 def test_the_right_mode_is_found(method):
-    """Four modes at (+-1, +-1) in weights 8:8:2:1; knowing the first coordinate leaves 2 or 1 of them in their ratio."""
+    """Four modes at (+-1, +-1) in weights 8:8:2:1; knowing the first coordinate leaves the last two."""
     centres = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
     mixture = Mixture(centres, 0.1, weights=torch.tensor([8.0, 8.0, 2.0, 1.0]))
     space, mask = Euclidean((2,)), torch.tensor([[True, False]])
