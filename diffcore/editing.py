@@ -17,7 +17,7 @@ from torch import Tensor
 from diffcore.conditions import Conditions
 from diffcore.denoiser import Denoise, Prediction
 from diffcore.levels import Level
-from diffcore.operators import Coarse, Operator, check_measurement, keep
+from diffcore.operators import Coarse, Keep, Operator, check_measurement, keep
 from diffcore.process import perturb, transition
 from diffcore.solvers.step import Evaluate, Move, Step
 from diffcore.spaces import Mask, Space
@@ -42,8 +42,8 @@ def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
 
     Exact where x0 given x is Gaussian, so for Gaussian data. Each iteration takes one vector-Jacobian product of the
     denoiser; A V A^T of rank r takes r of them, and fewer are a regularisation: directions of large variance are
-    corrected first. A network's Jacobian is neither quite symmetric nor positive, so a sample stops at a direction
-    whose variance is less than a hundredth of the largest that it met.
+    corrected first. A network's Jacobian is neither quite symmetric nor positive, so a sample stops before a
+    direction whose variance is less than a hundredth of the largest it met, or that would make the residual ten times larger.
     """
 
     def correct(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
@@ -56,8 +56,10 @@ def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
             image = combine((1.0, operator(lifted)), (noise_std**2, direction))
             variance = _ratio(_dot(direction, image), _dot(direction, direction))
             largest = torch.maximum(largest, variance)
-            going = going & (variance > 0.01 * largest)
-            size = torch.where(going, _ratio(left, _dot(direction, image)), 0.0)
+            size = _ratio(left, _dot(direction, image))
+            smaller = combine((1.0, residual), (-size, image))
+            going = going & (variance > 0.01 * largest) & (_dot(smaller, smaller) < 100 * left)
+            size = torch.where(going, size, 0.0)
             corrections.append((size, lifted))
             residual = combine((1.0, residual), (-size, image))
             before, left = left, _dot(residual, residual)
@@ -169,6 +171,11 @@ def pasted(step: Step, kept: Operator, known: State) -> Step:
     return pasting
 
 
+def _of(state: State, indices: Sequence[int]) -> State:
+    """The samples `indices` of `state`, or the one that is for all."""
+    return state if state.shape[0] == 1 else state[list(indices)]
+
+
 def _matched(state: State, like: State) -> State:
     """`state` `[B, ...]` or `[1, ...]` with the batch, the type and the device of `like`."""
     return map_fields(lambda value, wanted: value.to(wanted).expand(wanted.shape), state, like)
@@ -204,27 +211,32 @@ def inpainting(
 ) -> Guide:
     """Samples that are `known` where `mask` is True, by "mmps", "dps" or "repaint".
 
-    Without noise the known values are put in at the end, so that they come out exactly. Raises `UserError` where the
-    two do not fit the space.
+    `known` and `mask` are whole states, `[1, ...]` for all samples alike or `[N, ...]` with one for each index that is
+    drawn. `resamplings` belong to "repaint", `noise_std` to the others. Without noise the known values are put in at
+    the end, so that they come out exactly. Raises `UserError` where the two do not fit the space.
     """
-    kept = keep(mask, space)
-    measurement = kept(known)
+    masks = keep(mask, space).mask
+    check_measurement(lambda x0: x0, known, space)
 
     def guide(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
+        kept, values = Keep(_of(masks, indices)), _of(known, indices)
         if method == "repaint":
-            return denoise, repaint(step, kept, known, space, resamplings)
-        steered = measured(denoise, kept, measurement, space, METHODS[method](noise_std))
-        return steered, step if noise_std else pasted(step, kept, known)
+            return denoise, repaint(step, kept, values, space, resamplings)
+        steered = measured(denoise, kept, kept(values), space, METHODS[method](noise_std))
+        return steered, step if noise_std else pasted(step, kept, values)
 
     return guide
 
 
 def upscaling(coarse: State, factor: int, space: Space, method: str = "mmps", noise_std: float = 0.0) -> Guide:
-    """Samples whose means over blocks of `factor` are `coarse`, by "mmps" or "dps"."""
+    """Samples whose means over blocks of `factor` are `coarse`, by "mmps" or "dps".
+
+    `coarse` is `[1, ...]` for all samples alike, or `[N, ...]` with a value for each index that is drawn.
+    """
     operator = Coarse(factor, next(iter(fields(coarse))))
     check_measurement(operator, coarse, space)
 
     def guide(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
-        return measured(denoise, operator, coarse, space, METHODS[method](noise_std)), step
+        return measured(denoise, operator, _of(coarse, indices), space, METHODS[method](noise_std)), step
 
     return guide

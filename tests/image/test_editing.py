@@ -10,6 +10,7 @@ from PIL import Image
 from diffcore.cli import main
 from diffcore.errors import UserError
 from diffcore.operators import Coarse
+from diffcore.registry import installed
 from diffcore_image import datasets
 from diffcore_image.codec import ImageCodec
 from diffcore_image.options import DigitsOptions, ImageFacts
@@ -122,8 +123,9 @@ def test_mistakes_get_a_line(run, files, tmp_path, capsys, monkeypatch):
     for name, value, said in (("black", 0, "nothing to be filled in"), ("white", 255, "leaves nothing known")):
         Image.fromarray(numpy.full((8, 8), value, numpy.uint8)).save(tmp_path / f"{name}.png")
         assert said in refused("--inpaint", digit, "--mask", tmp_path / f"{name}.png")
-    blind = replace(IMAGE, reader=None)
-    monkeypatch.setattr("diffcore_image.plugin.diffcore_modalities", lambda: (blind,))
+    registry = installed()
+    registry.modalities["image"] = replace(registry.modalities["image"], record=replace(IMAGE, reader=None))
+    monkeypatch.setattr("diffcore.cli.sample.installed", lambda: registry)
     assert "the plugin for image cannot read files" in refused("--upscale", files / "coarse.png")
     with pytest.raises(UserError, match="cannot be read"):
         reader().read(files)
