@@ -42,8 +42,9 @@ def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
 
     Exact where x0 given x is Gaussian, so for Gaussian data. Each iteration takes one vector-Jacobian product of the
     denoiser; A V A^T of rank r takes r of them, and fewer are a regularisation: directions of large variance are
-    corrected first. A network's Jacobian is neither quite symmetric nor positive, so a sample stops before a
-    direction whose variance is less than a hundredth of the largest it met, or that would make the residual ten times larger.
+    corrected first. On networks two were best. A network's Jacobian is neither quite symmetric nor positive, so a
+    sample stops before a direction whose variance is less than a hundredth of the largest it met, or that would make
+    the residual ten times larger.
     """
 
     def correct(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
@@ -53,16 +54,14 @@ def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
         going = left > 0
         for _ in range(iterations):
             lifted = lift(direction)
-            image = combine((1.0, operator(lifted)), (noise_std**2, direction))
-            variance = _ratio(_dot(direction, image), _dot(direction, direction))
+            answer = combine((1.0, operator(lifted)), (noise_std**2, direction))
+            variance = _ratio(_dot(direction, answer), _dot(direction, direction))
             largest = torch.maximum(largest, variance)
-            size = _ratio(left, _dot(direction, image))
-            smaller = combine((1.0, residual), (-size, image))
-            going = going & (variance > 0.01 * largest) & (_dot(smaller, smaller) < 100 * left)
-            size = torch.where(going, size, 0.0)
-            corrections.append((size, lifted))
-            residual = combine((1.0, residual), (-size, image))
+            size = _ratio(left, _dot(direction, answer))
+            residual = combine((1.0, residual), (-size, answer))
             before, left = left, _dot(residual, residual)
+            going = going & (variance > 0.01 * largest) & (left < 100 * before)
+            corrections.append((torch.where(going, size, 0.0), lifted))
             direction = combine((1.0, residual), (_ratio(left, before), direction))
         return combine(*corrections)
 
@@ -111,15 +110,15 @@ def measured(
             prediction = denoise(combine((1.0, x), (1.0, space.noise(along, mask))), level, conditions, mask)
             x0 = space.project(prediction.x0, mask)
             explained = operator(x0)
-        leaves, images = list(fields(along).values()), fields(explained)
+        leaves, explanations = list(fields(along).values()), fields(explained)
         spread = level.sigma**2 / level.alpha
 
         def lift(u: State) -> State:
             values = fields(u)
             gradients = torch.autograd.grad(
-                list(images.values()),
+                list(explanations.values()),
                 leaves,
-                [values[name] for name in images],
+                [values[name] for name in explanations],
                 retain_graph=True,
                 materialize_grads=True,
             )

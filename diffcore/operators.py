@@ -11,8 +11,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.errors import UserError
+from diffcore.noise import SampleNoise
 from diffcore.spaces import Space
-from diffcore.state import State, fields, first_field, map_fields
+from diffcore.state import State, combine, fields, first_field, map_fields
 
 Operator = Callable[[State], State]
 
@@ -74,7 +75,8 @@ class Coarse:
 def keep(mask: State, space: Space) -> Keep:
     """`Keep(mask)`, once the mask has been compared with the space.
 
-    Raises `UserError` where it names fields that the space lacks, has another shape, or knows all or nothing.
+    Raises `UserError` where it names fields that the space lacks, has another shape, or knows all or nothing, and
+    `ValueError` where the space ties its entries together, so that they cannot be kept one by one.
     """
     _check_shapes("the mask", mask, space.empty(1), partial=True)
     known = [value.bool() for value in fields(mask).values()]
@@ -82,7 +84,14 @@ def keep(mask: State, space: Space) -> Keep:
         raise UserError("the mask leaves nothing known: there is nothing to go by; draw samples without it")
     if len(known) == len(fields(space.empty(1))) and all(value.all() for value in known):
         raise UserError("the mask leaves nothing to be filled in: every entry is known")
-    return Keep(map_fields(lambda value: value.bool(), mask))
+    operator = Keep(map_fields(lambda value: value.bool(), mask))
+    point = space.noise(SampleNoise(0, range(mask.shape[0])).normal(space.empty(mask.shape[0])))
+    kept = operator(point)
+    point = kept if isinstance(point, Tensor) else TensorDict(fields(point) | fields(kept), point.batch_size)
+    moved = combine((1.0, space.project(point)), (-1.0, point))
+    if any(value.abs().max() > 1e-4 for value in fields(moved).values()):
+        raise ValueError("the kept entries alone are no point of the space; keep whole elements with KeepElements")
+    return operator
 
 
 def check_measurement(operator: Operator, measurement: State, space: Space) -> None:

@@ -369,6 +369,15 @@ def test_mistakes_get_a_line():
         with pytest.raises(UserError, match=said):
             keep(mask, space)
     assert isinstance(keep(full.select("place"), space), Keep)
+    centred = Product({"place": ZeroCentred((4, 2)), "kind": Euclidean((4, 2))})
+    one = map_fields(
+        lambda f: torch.zeros_like(f, dtype=torch.bool).index_fill_(1, torch.tensor(0), 1), centred.empty(1)
+    )
+    with pytest.raises(ValueError, match="KeepElements"):
+        keep(one, centred)
+    assert isinstance(keep(one.select("kind"), centred), Keep)
+    with pytest.raises(ValueError, match="KeepElements"):
+        keep(torch.ones(1, 3, 3).triu(1)[..., None] > 0, SymmetricPairs((3, 3, 1)))
     with pytest.raises(UserError, match=r"the measurement has the shape \(5,\); it should be \(3,\)"):
         measured(gaussian(0, 1), Keep(torch.ones(1, 3) > 0), torch.zeros(1, 5), Euclidean((3,)))
     with pytest.raises(UserError, match="not finite"):
