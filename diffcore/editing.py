@@ -38,7 +38,7 @@ class Correct(Protocol):
 
 
 def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
-    """Moment matching: S = A V A^T + noise_std^2, by conjugate gradients. Rozet et al. 2024, eq. 17-20 and alg. 1.
+    """Moment matching: S = A V A^T + noise_std^2, by conjugate gradients. Rozet et al. 2024 (MMPS).
 
     Exact where x0 given x is Gaussian, so for Gaussian data. Each iteration takes one vector-Jacobian product of the
     denoiser; A V A^T of rank r takes r of them, and fewer are a regularisation: directions of large variance are
@@ -57,10 +57,11 @@ def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
             answer = combine((1.0, operator(lifted)), (noise_std**2, direction))
             variance = _ratio(_dot(direction, answer), _dot(direction, direction))
             largest = torch.maximum(largest, variance)
-            size = _ratio(left, _dot(direction, answer))
+            going = going & (variance > 0.01 * largest)
+            size = torch.where(going, _ratio(left, _dot(direction, answer)), 0.0)
             residual = combine((1.0, residual), (-size, answer))
             before, left = left, _dot(residual, residual)
-            going = going & (variance > 0.01 * largest) & (left < 100 * before)
+            going = going & (left < 100 * before)
             corrections.append((torch.where(going, size, 0.0), lifted))
             direction = combine((1.0, residual), (_ratio(left, before), direction))
         return combine(*corrections)
@@ -71,11 +72,10 @@ def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
 def dps(noise_std: float = 0.0, weight: float = 1.0) -> Correct:
     """Diffusion posterior sampling: S = |residual| / (sqrt(M) weight), a number, for residuals of M entries.
 
-    Then the correction is weight sigma^2 / alpha times the gradient of -sqrt(M) |y - A x0_hat(x)|: Chung et al. 2023,
-    algorithm 1 with the step size of section 4, |y - A x0_hat| in its denominator, but as a part of x0_hat, so that it
-    does not depend on the number of steps. S is at least noise_std^2, where it would be their eq. 15. It takes one
-    vector-Jacobian product, and it leaves the spread of x0 given x out: what comes out is a compromise of the prior
-    and the measurement, not the posterior.
+    Then the correction is sigma^2 / alpha times the gradient of -weight sqrt(M) |y - A x0_hat(x)|: Chung et al. 2023,
+    algorithm 1 with |y - A x0_hat| in the denominator of its step size, but as a part of x0_hat, so that it does not
+    depend on the number of steps. S is at least noise_std^2. It takes one vector-Jacobian product, and it leaves out
+    how uncertain x0 given x is: what comes out is a compromise of the prior and the measurement, not the posterior.
     """
 
     def correct(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
