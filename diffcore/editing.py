@@ -153,8 +153,7 @@ def repaint(step: Step, kept: Operator, known: State, space: Space, resamplings:
                 jump = transition(move.then, move.now)
                 x = combine((jump.scale, x), (jump.std, move.noise()))
             x = step(evaluate, x, replace(move, past=[]))
-            drawn = source if move.then.sigma == 0 else perturb(source, move.noise(), move.then)
-            x = _exchange(x, kept(x), kept(drawn))
+            x = _exchange(x, kept(x), kept(perturb(source, move.noise(), move.then)))
         return x
 
     return repainting
