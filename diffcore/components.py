@@ -65,6 +65,7 @@ class Modality:
 
     `writer()` makes a `diffcore.output.Writer`: samples to files. `judge(codec, data, cache)` makes a
     `diffcore.output.Judge`: samples to figures, or None where the data allows none.
+    `reader(codec)` makes a `diffcore.output.Reader`: files to states, for editing; None where files cannot be read.
 
     `predictors` are networks for `task = "predict"`, the first the default: they learn to tell the conditions of noisy
     states, for guidance.
@@ -80,6 +81,7 @@ class Modality:
     writer: Callable[[], Any]
     judge: Callable[..., Any] | None = None
     predictors: tuple[Component, ...] = ()
+    reader: Callable[[Any], Any] | None = None
     requires: tuple[str, ...] = ()
     api_version: int = API_VERSION
 

@@ -8,6 +8,7 @@ import torch
 from diffcore.assembly import Model, Recipe, known_conditions
 from diffcore.conditions import Conditions, any_given
 from diffcore.denoiser import Denoise
+from diffcore.editing import Guide
 from diffcore.errors import UserError
 from diffcore.grids import grid
 from diffcore.guidance import autoguidance, classifier_free, energy, interval, rescale
@@ -60,16 +61,14 @@ def generate(
     seed: int = 0,
     after_batch: Callable[[int], None] = lambda count: None,
     watch: Callable[[Moment], None] | None = None,
-    guide: Callable[[Denoise], Denoise] | None = None,
+    guide: Guide | None = None,
 ) -> State:
     """Draw `n` states; `conditions` holds a value for each. Sample i depends on `seed` and i alone.
 
-    `guide` is a guidance of one's own, put around that of the recipe.
+    `guide` decorates the recipe's denoiser and step for each batch, as `diffcore.editing` does.
     """
     require_conditions(model, recipe, conditions)
     denoise = guided(model, recipe)
-    if guide is not None:
-        denoise = guide(denoise)
     if recipe.log_snrs is None:
         log_snrs = grid(recipe.grid, model.schedule, recipe.steps)
     else:
@@ -78,10 +77,11 @@ def generate(
     drawn = []
     model.denoiser.eval()
     for indices in in_batches(range(n), recipe.batch_size):
+        steered, step = (denoise, recipe.step) if guide is None else guide(denoise, recipe.step, indices)
         states = sample(
-            denoise,
+            steered,
             model.codec.space,
-            recipe.step,
+            step,
             levels,
             indices=indices,
             seed=seed,

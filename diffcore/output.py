@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from diffcore.conditions import Conditions
+from diffcore.state import State
 
 
 class Writer(Protocol):
@@ -22,6 +23,19 @@ class Writer(Protocol):
 
     def html(self, samples: Any, columns: int) -> str:
         """An HTML fragment that shows the samples in rows of `columns`, and needs no network."""
+
+
+class Reader(Protocol):
+    """Files to states, so that samples can be made to agree with what a user has. Mistakes raise `UserError`."""
+
+    def read(self, path: Path) -> State:
+        """One encoded sample `[1, ...]` of the model's own size."""
+
+    def read_mask(self, path: Path) -> State:
+        """A state of booleans `[1, ...]`: True where the sample is to be filled in (white), False where it is known."""
+
+    def read_coarse(self, path: Path) -> tuple[State, int]:
+        """A smaller sample, encoded, and the whole factor by which the model's own size is larger."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pydantic import Field, create_model
 
 from diffcore.assembly import Model, Recipe, build_model, build_recipe, check_helper, known_conditions, load_weights
 from diffcore.checkpoints import find_checkpoint
+from diffcore.cli.edit import EditOptions, editing
 from diffcore.cli.flags import parse
 from diffcore.components import Settings
 from diffcore.conditions import Conditions, ask
@@ -24,7 +25,7 @@ from diffcore.progress import counter, say
 from diffcore.registry import Registry, installed
 from diffcore.runs import Run, open_run
 from diffcore.schedules import Schedule
-from diffcore.solvers import Step
+from diffcore.solvers import Step, ddpm
 from diffcore.tuned import read_tuned
 
 
@@ -61,11 +62,12 @@ class DrawOptions(FromRun):
     seed: int = Field(0, ge=0, description="Sample i of a seed is the same in every batch.")
 
 
-class Options(DrawOptions):
+class Options(EditOptions, DrawOptions):
     n: int = Field(16, ge=1, description="How many samples.")
     label: str | None = Field(None, description="Short for --condition label=...")
     condition: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
-        (), description="key=value, once for each condition; without any, all are shown in turn."
+        (),
+        description="key=value, once for each condition; without any, all in turn (editing: none).",
     )
     out: Path | None = Field(None, description="A folder, or one file whose ending the modality writes.")
 
@@ -80,7 +82,10 @@ def main(arguments: Sequence[str]) -> int:
             f"{options.run} is a predictor, which draws no samples; it guides a model of the same data: "
             f"diffcore sample RUN --predictor {options.run}"
         )
-    conditions = _asked(options, model, recipe)
+    guide = editing(options, model)
+    if guide is not None and drawing.step is None:
+        recipe = replace(recipe, step=ddpm())  # fresh noise mends what the guide does to the path
+    conditions = _asked(options, model, recipe, spread=guide is None)
     require_conditions(model, recipe, conditions)
     writer = model.modality.writer()
     out = options.out or _unused(options.run / "samples" / f"seed-{options.seed}")
@@ -89,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{out}: {model.modality.name} writes {', '.join(writer.endings)}; or give a folder")
     (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     with counter("sampling", options.n) as after_batch:
-        states = generate(model, recipe, conditions, options.n, options.seed, after_batch)
+        states = generate(model, recipe, conditions, options.n, options.seed, after_batch, guide=guide)
     samples = model.codec.decode(states)
     columns = min(10, options.n)
     if single:
@@ -222,7 +227,8 @@ def on_device(settings: RunSettings, device: Device | None) -> RunSettings:
     return settings if device is None else settings.model_copy(update={"device": device})
 
 
-def _asked(options: Options, model: Model, recipe: Recipe) -> Conditions:
+def _asked(options: Options, model: Model, recipe: Recipe, spread: bool) -> Conditions:
+    """What is asked for; where nothing is, all there is in turn, or with `spread` off nothing in particular."""
     asked: dict[str, str] = {}
     for pair in options.condition:
         key, equals, value = pair.partition("=")
@@ -231,7 +237,7 @@ def _asked(options: Options, model: Model, recipe: Recipe) -> Conditions:
         asked[key] = value
     if options.label is not None:
         asked["label"] = options.label
-    if not asked:
+    if spread and not asked:
         return spread_conditions(model, options.n, recipe)
     return ask(known_conditions(model, recipe), asked, options.n)
 

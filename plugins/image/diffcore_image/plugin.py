@@ -51,6 +51,7 @@ IMAGE = Modality(
     codec=_lazy("codec:ImageCodec"),
     writer=_lazy("writer:ImageWriter"),
     judge=_lazy("judge:build_judge"),
+    reader=_lazy("reader:ImageReader"),
     requires=("torch", "torchvision", "PIL", "sklearn"),
 )
 

@@ -1,0 +1,53 @@
+"""The flags of `diffcore sample` that draw samples which agree with a file."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from diffcore.assembly import Model
+from diffcore.components import Settings
+from diffcore.editing import Guide, inpainting, upscaling
+from diffcore.errors import UserError
+from diffcore.state import map_fields
+
+Method = Literal["repaint", "mmps", "dps"]
+
+
+class EditOptions(Settings):
+    inpaint: Path | None = Field(None, description="Fill in a part of this file; --mask says which.")
+    mask: Path | None = Field(None, description="A file of the same size: white is to be filled in, black is known.")
+    upscale: Path | None = Field(None, description="Draw samples whose block means are this smaller file.")
+    method: Method | None = Field(
+        None, description="How samples are made to agree: mmps (the default), dps, or, to inpaint, repaint."
+    )
+    resamplings: int = Field(10, ge=1, description="repaint: how often each step is done.")
+    noise_std: float = Field(
+        0.0, ge=0, description="mmps, dps: how far the file may be off, in standard deviations of the data."
+    )
+
+
+def editing(options: Any, model: Model) -> Guide | None:
+    """What the flags ask for, or None where they ask for no editing."""
+    wanted = [name for name in ("inpaint", "upscale") if getattr(options, name) is not None]
+    if len(wanted) == 2:
+        raise UserError("--inpaint and --upscale are two different tasks; give one")
+    if options.mask is not None and options.inpaint is None:
+        raise UserError("--mask belongs to --inpaint FILE, which is missing")
+    if not wanted:
+        return None
+    if model.modality.reader is None:
+        raise UserError(f"--{wanted[0]}: the plugin for {model.modality.name} cannot read files")
+    reader = model.modality.reader(model.codec)
+    space, method = model.codec.space, options.method
+    if options.upscale is not None:
+        if method == "repaint":
+            raise UserError("--method repaint fills in; with --upscale use mmps or dps")
+        coarse, factor = reader.read_coarse(options.upscale)
+        return upscaling(coarse, factor, space, method or "mmps", options.noise_std)
+    if options.mask is None:
+        raise UserError("--inpaint needs --mask FILE, white where the sample is to be filled in")
+    mask = map_fields(torch.logical_not, reader.read_mask(options.mask))
+    known = reader.read(options.inpaint)
+    return inpainting(known, mask, space, method or "mmps", options.noise_std, options.resamplings)

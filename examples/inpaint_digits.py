@@ -1,0 +1,39 @@
+"""Complete digits of which only a part is known.
+
+Held-out digits lose their right half; the model, which was never trained for this, fills it in, without being told
+which digit it is. Writes one picture, a digit a row: the digit, what is known of it (the rest is grey), completions.
+
+    python examples/inpaint_digits.py [RUN]
+
+RUN is the folder of a trained run of digits; without one a model is trained for 90 seconds.
+"""
+
+import sys
+
+import torch
+from digits import held_out, model_and_data
+
+from diffcore.assembly import Recipe
+from diffcore.conditions import nulls
+from diffcore.editing import inpainting
+from diffcore.generation import generate
+from diffcore.solvers import ddpm
+
+DIGITS, COMPLETIONS = 10, 10
+
+model, data = model_and_data(sys.argv[1:])
+digits = held_out(data, DIGITS)
+known = model.codec.encode(digits).state
+mask = torch.ones(1, *known.shape[1:], dtype=torch.bool)
+mask[..., known.shape[-1] // 2 :] = False
+
+guide = inpainting(known.repeat_interleave(COMPLETIONS, 0), mask, model.codec.space)
+nothing_asked = nulls(model.codec.conditions, DIGITS * COMPLETIONS)
+drawn = generate(model, Recipe(ddpm(), steps=20), nothing_asked, DIGITS * COMPLETIONS, guide=guide)
+
+completions = model.codec.decode(drawn).reshape(DIGITS, COMPLETIONS, *known.shape[1:])
+pixels = digits["pixels"]
+shown = torch.where(mask, pixels, 128).to(torch.uint8)
+rows = torch.cat([pixels[:, None], shown[:, None], completions], 1)
+model.modality.writer().together(rows.flatten(0, 1), "inpainted-digits.png", columns=COMPLETIONS + 2)
+print("inpainted-digits.png")

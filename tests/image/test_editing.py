@@ -1,0 +1,131 @@
+"""Completing and enlarging pictures: the reader, and the commands as a user types them."""
+
+from dataclasses import replace
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from diffcore.cli import main
+from diffcore.errors import UserError
+from diffcore.operators import Coarse
+from diffcore.registry import installed
+from diffcore_image import datasets
+from diffcore_image.codec import ImageCodec
+from diffcore_image.options import DigitsOptions, ImageFacts
+from diffcore_image.plugin import IMAGE
+from diffcore_image.reader import ImageReader
+
+TINY = ["--denoiser.width", "8", "--train.steps", "10", "--train.evaluate", "0", "--sample.steps", "3"]
+
+
+@pytest.fixture(scope="module")
+def digit():
+    return datasets.digits(DigitsOptions()).examples["pixels"][5, 0].numpy()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, digit):
+    """A digit, a mask whose right half is white, and the digit at half its size."""
+    folder = tmp_path_factory.mktemp("files")
+    mask = numpy.zeros((8, 8), numpy.uint8)
+    mask[:, 4:] = 255
+    coarse = digit.reshape(4, 2, 4, 2).mean((1, 3)).round().astype(numpy.uint8)
+    for name, pixels in {"digit": digit, "mask": mask, "coarse": coarse, "wide": digit[:4]}.items():
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    (folder / "text.png").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    assert main(["train", "--modality", "image", "--out", str(out), *TINY]) == 0
+    return out
+
+
+def pictures(folder):
+    return [numpy.asarray(Image.open(path)).astype(int) for path in sorted(folder.glob("0*.png"))]
+
+
+def reader():
+    return ImageReader(ImageCodec(datasets.digits(DigitsOptions()).facts))
+
+
+def test_what_is_read_decodes_to_the_file(files, digit):
+    state = reader().read(files / "digit.png")
+    assert numpy.array_equal(reader().codec.decode(state)[0, 0].numpy(), digit)
+
+
+def test_white_is_to_be_filled_in(files):
+    mask = reader().read_mask(files / "mask.png")
+    assert mask.dtype == torch.bool
+    assert not mask[0, 0, :, :4].any()
+    assert mask[0, 0, :, 4:].all()
+
+
+def test_block_means_of_encoded_colours_are_the_encoded_block_means(tmp_path):
+    """Encoding is affine in each channel; pixels here are multiples of four, so no mean is rounded."""
+    facts = ImageFacts(channels=3, height=4, width=6, mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.3))
+    pixels = numpy.random.default_rng(0).integers(0, 60, (4, 6, 3), dtype=numpy.uint8) * 4
+    Image.fromarray(pixels).save(tmp_path / "fine.png")
+    means = pixels.reshape(2, 2, 3, 2, 3).mean((1, 3)).astype(numpy.uint8)
+    Image.fromarray(means).save(tmp_path / "coarse.png")
+    colours = ImageReader(ImageCodec(facts))
+    coarse, factor = colours.read_coarse(tmp_path / "coarse.png")
+    assert factor == 2
+    torch.testing.assert_close(coarse, Coarse(2)(colours.read(tmp_path / "fine.png")))
+
+
+@pytest.mark.parametrize("method", ["repaint", "mmps", "dps"])
+def test_inpainting_leaves_known_pixels_as_they_are(run, files, digit, tmp_path, method):
+    flags = ["--inpaint", files / "digit.png", "--mask", files / "mask.png", "--method", method, "--resamplings", 2]
+    command = ["sample", run, "--n", 3, "--label", 3, "--out", tmp_path / "out", *flags]
+    assert main([str(word) for word in command]) == 0
+    drawn = pictures(tmp_path / "out")
+    assert len(drawn) == 3
+    for picture in drawn:
+        assert numpy.array_equal(picture[:, :4], digit[:, :4])
+    assert abs(drawn[0][:, 4:] - drawn[1][:, 4:]).max() > 10
+
+
+def test_upscaling_draws_pictures_of_those_block_means(run, files, tmp_path):
+    command = ["sample", run, "--upscale", files / "coarse.png", "--n", 4, "--steps", 12, "--out", tmp_path / "out"]
+    assert main([str(word) for word in command]) == 0
+    coarse = numpy.asarray(Image.open(files / "coarse.png")).astype(int)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir())[0] == "0000-any.png"
+    means = numpy.stack([picture.reshape(4, 2, 4, 2).mean((1, 3)) for picture in pictures(tmp_path / "out")])
+    # Cutting to [0, 255] moves some; drawn without the file they would be 80 apart.
+    assert abs(means - coarse).mean() < 25
+
+
+def test_mistakes_get_a_line(run, files, tmp_path, capsys, monkeypatch):
+    def refused(*flags):
+        capsys.readouterr()
+        assert main([str(word) for word in ("sample", run, "--out", tmp_path / "out", *flags)]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("diffcore: ")]
+        return line
+
+    digit, mask = files / "digit.png", files / "mask.png"
+    assert "--inpaint needs --mask FILE, white where" in refused("--inpaint", digit)
+    assert "--mask belongs to --inpaint" in refused("--mask", mask)
+    assert "two different tasks" in refused("--inpaint", digit, "--mask", mask, "--upscale", digit)
+    assert "the picture has 8x4 pixels; this model needs 8x8" in refused(
+        "--inpaint", files / "wide.png", "--mask", mask
+    )
+    assert "the mask has 8x4 pixels; this model needs 8x8" in refused("--inpaint", digit, "--mask", files / "wide.png")
+    assert "8x4 pixels; the model's 8x8 must be a whole multiple" in refused("--upscale", files / "wide.png")
+    assert "8x8 pixels; the model's 8x8 must be a whole multiple" in refused("--upscale", digit)
+    assert "there is no such file" in refused("--upscale", files / "none.png")
+    assert "is not a picture that can be read" in refused("--upscale", files / "text.png")
+    assert "repaint fills in" in refused("--upscale", files / "coarse.png", "--method", "repaint")
+    for name, value, said in (("black", 0, "nothing to be filled in"), ("white", 255, "leaves nothing known")):
+        Image.fromarray(numpy.full((8, 8), value, numpy.uint8)).save(tmp_path / f"{name}.png")
+        assert said in refused("--inpaint", digit, "--mask", tmp_path / f"{name}.png")
+    registry = installed()
+    registry.modalities["image"] = replace(registry.modalities["image"], record=replace(IMAGE, reader=None))
+    monkeypatch.setattr("diffcore.cli.sample.installed", lambda: registry)
+    assert "the plugin for image cannot read files" in refused("--upscale", files / "coarse.png")
+    with pytest.raises(UserError, match="cannot be read"):
+        reader().read(files)
