@@ -160,8 +160,8 @@ class EdmSolverOptions(Settings):
 
 
 class LangevinOptions(Settings):
-    corrections: int = Field(10, ge=1, description="Langevin steps at each level.")
-    size: float = Field(0.02, gt=0, le=1, description="Size of a step, in units of sigma^2.")
+    corrections: int = Field(20, ge=1, description="Langevin steps at each level.")
+    size: float = Field(0.05, gt=0, le=1, description="Size of a step, in units of sigma^2.")
 
 
 class CorrectorOptions(Settings):

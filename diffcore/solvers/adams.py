@@ -116,7 +116,7 @@ def _remembered(nodes: tuple[float, ...], start: float, end: float, rate: float,
     return tuple(float(weight) for weight in found)
 
 
-_LEGENDRE = numpy.polynomial.legendre.leggauss(24)
+_LEGENDRE = numpy.polynomial.legendre.leggauss(48)
 
 
 def _quadrature(

@@ -8,13 +8,16 @@ from diffcore.solvers.step import Evaluate, Move, Step
 from diffcore.state import State, combine
 
 
-def langevin(corrections: int = 10, size: float = 0.02) -> Step:
+def langevin(corrections: int = 20, size: float = 0.05) -> Step:
     """Annealed Langevin dynamics: `corrections` steps at each level, then on to the next as it is.
 
     x <- x + e score + sqrt(2 e) z with e = size sigma^2. Song & Ermon 2019, algorithm 1, whose alpha_i = 2 e, carried
     to any scaling of the state: x / alpha stays when the level changes. The last step, to sigma = 0, gives x0
-    (Jolicoeur-Martineau et al. 2020, section 3.1). For Gaussian data the noise it leaves is too large by a factor
-    1 / (1 - size / 2) in variance, or less.
+    (Jolicoeur-Martineau et al. 2020, section 3.1).
+
+    Two errors widen what it draws. Steps of finite size leave a variance up to 1 / (1 - size / 2) too large, and the
+    walk lags behind the falling noise: for wide data by d / (2 corrections size) of the data's variance, where d is the
+    fall of log sigma^2 from level to level. So many levels, or many corrections, are wanted.
     """
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
