@@ -55,13 +55,14 @@ def sample(
     seed: int = 0,
     conditions: Conditions | None = None,
     mask: Mask = None,
+    start: State | None = None,
     device: torch.device | str = "cpu",
     watch: Callable[[Moment], None] | None = None,
 ) -> State:
     """Draw the samples `indices` of `seed`: a batch of states.
 
-    Follows `levels` (from `levels_of`) with `step`. `conditions` hold one value a sample; `mask` `[B, N]`.
-    `watch` sees every evaluation of the denoiser.
+    Follows `levels` (from `levels_of`) with `step`, from `start`, a batch at the first level, or from the prior where
+    it is None. `conditions` hold one value a sample; `mask` `[B, N]`. `watch` sees every evaluation of the denoiser.
     """
     noise = SampleNoise(seed, indices)
 
@@ -75,7 +76,7 @@ def sample(
             watch(Moment(x, prediction))
         return prediction
 
-    x = prior(space, noise, len(indices), levels[0], device, mask)
+    x = prior(space, noise, len(indices), levels[0], device, mask) if start is None else start
 
     def fresh() -> State:
         return space.noise(noise.normal(x), mask)

@@ -51,6 +51,14 @@ METHODS = tuple(
 
 
 @dataclass(frozen=True)
+class Found:
+    """What tuning found: a method and its log-SNRs `[N]`."""
+
+    method: Method
+    log_snrs: Tensor
+
+
+@dataclass(frozen=True)
 class Flow:
     """Trajectories of a denoiser: where they start, at which level, and where the accurate flow takes them."""
 
@@ -86,10 +94,10 @@ class Flow:
         square = self.space.squared_norm(combine((1.0, x), (-1.0, self.end)), self.mask)
         return (square / self.space.degrees_of_freedom(x, self.mask).clamp(min=1)).sqrt()
 
-    def score(self, method: Method, log_snrs: Tensor) -> float:
+    def score(self, found: Found) -> float:
         """The mean log error: what tuning makes small. Infinite where a trajectory leaves the numbers."""
         with torch.no_grad():
-            mean = self.errors(method.step(), log_snrs).clamp(min=_TINY).log().mean().item()
+            mean = self.errors(found.method.step(), found.log_snrs).clamp(min=_TINY).log().mean().item()
         return mean if math.isfinite(mean) else math.inf
 
 
@@ -141,14 +149,6 @@ def flow_of(
     return Flow(denoise, space, schedule, start, end, conditions, mask)
 
 
-@dataclass(frozen=True)
-class Found:
-    """What tuning found: a method and its log-SNRs `[N]`."""
-
-    method: Method
-    log_snrs: Tensor
-
-
 def starting_grids(schedule: Schedule, n: int) -> list[Tensor]:
     """Grids that tuning can start from: tapered to several degrees, from most levels at high noise to most at low."""
     return [
@@ -169,32 +169,31 @@ def tune(
 ) -> Found:
     """The levels and the method that follow `flow` best.
 
-    `starts` are grids to start from. Each is tried with each of `METHODS`; the best few are moved a little, and the
-    best of those until `iterations` are over, by Adam on the mean log error of `batch` trajectories at a time. Of
-    everything that was reached, what does best on the trajectories `held_out` is returned.
+    Each of `METHODS` begins with the one of the grids `starts` that suits it best. All are moved a little, the better
+    of them more, and the best of those most, so that the last moves `iterations` times: by Adam on the mean log error
+    of `batch` trajectories at a time. Of everything that was reached, what does best on the trajectories `held_out` is
+    returned.
     """
     small = flow.part(torch.arange(min(batch, flow.count)))
-    tried = sorted(((small.score(m, g), m, g) for g in starts for m in METHODS), key=lambda entry: entry[0])
-    short = iterations // 6
-    plan = [short] * (_FINALISTS - 1) + [iterations]
-    reached = [(method, grid) for _, method, grid in tried[:_FINALISTS]]
-    done = 0
+    pool = [min((Found(method, grid) for grid in starts), key=small.score) for method in METHODS]
+    rounds = [(kept, max(1, round(share * iterations))) for kept, share in _ROUNDS]
+    total, done, reached = sum(kept * steps for kept, steps in rounds), 0, list(pool)
 
     def tick() -> None:
         nonlocal done
         done += 1
-        after_iteration(done / sum(plan))
+        after_iteration(done / total)
 
-    for method, grid in reached[:_FINALISTS]:
-        reached.append((method, _moved(flow, method, grid, short, batch, tick)))
-    method, grid = min(reached, key=lambda pair: flow.score(*pair))
-    for _ in range(2):  # in two halves, the second with small steps from the better end of the first
-        grid = _moved(flow, method, grid, (iterations - short) // 2, batch, tick)
-        reached.append((method, grid))
-    return Found(*min(reached, key=lambda pair: held_out.score(*pair)))
+    for kept, steps in rounds:
+        best = sorted(pool, key=flow.score)[:kept]
+        pool = [Found(f.method, _moved(flow, f.method, f.log_snrs, steps, batch, tick)) for f in best]
+        reached += pool
+    return min(reached, key=held_out.score)
 
 
-_FINALISTS = 4
+_ROUNDS = ((len(METHODS), 0.1), (2, 0.3), (1, 0.6))
+"""How many contestants each round keeps, and its share of the iterations."""
+
 _RATE = 0.05
 _TINY = 1e-12
 

@@ -180,7 +180,7 @@ def test_weights_integrate_polynomials_of_the_clock_exactly(h, rate, clock):
 
 
 def test_adams_in_alpha_is_exact_for_unit_gaussian_data_in_steps_of_any_size():
-    """From two values on, x0 along the flow is the line through them; the very first step is short, as it has but one."""
+    """From two values on, x0 along the flow is the line through them; the first step, which has but one, is short."""
     levels = levels_of(Cosine(-9, 9), torch.tensor([-9.0, -8.9999, -1.0, 6.0]))[:-1]
     start = prior(ONE, SampleNoise(0, range(4)), 4, levels[0], "cpu", None)
     exact = gaussian_flow(start, levels[0], levels[-1], MEAN, 1.0)
