@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any, Literal
 
 import numpy
@@ -19,13 +20,14 @@ Clock = Literal["alpha", "log-snr"]
 
 
 @dataclass(frozen=True)
-class _Point:
-    """A level that a trajectory has passed: half its log-SNR, the state there, and what the denoiser said."""
+class _Passed:
+    """A level that a trajectory has passed, what the denoiser said there, and the weights of the step from there."""
 
     half: Any
-    level: Level
-    x: State
+    """Half the log-SNR."""
     prediction: Prediction
+    used: Sequence[Any]
+    """Of the values that the step was made from, the newest first."""
 
 
 def adams(
@@ -59,42 +61,46 @@ def adams(
     """
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
-        prediction = evaluate(x, move.now)
-        half = move.now.log_snr / 2
-        if move.now.alpha == 0:  # there is no finite clock at zero SNR: the exact step for a constant x0
-            return combine((move.then.alpha, prediction.x0), (move.then.sigma, prediction.eps))
-        past: list[_Point] = move.past
+        now, then, past = move.now, move.then, move.past
+        prediction = evaluate(x, now)
+        if now.alpha == 0:  # there is no finite clock at zero SNR: the exact step for a constant x0
+            return combine((then.alpha, prediction.x0), (then.sigma, prediction.eps))
+        half, earlier = now.log_snr / 2, past[::-1]
+        nodes = [half, *(passed.half for passed in earlier)]
+        seen = [prediction, *(passed.prediction for passed in earlier)]
+        if then.sigma == 0:
+            return _extrapolated(nodes[:ending], seen)
+        end = then.log_snr / 2
+        scale, other, rate = _linear_part(view, now, then)
+        used = [other * w for w in weights(nodes[:order], half, end, rate, clock)]
+        total = used
         if corrected and past:
-            x = advance(past[-1], move.now, [_Point(half, move.now, x, prediction), *reversed(past[-order:])])
-        past.append(_Point(half, move.now, x, prediction))
-        del past[: -max(order, ending)]
-        latest = past[::-1]
-        if move.then.sigma == 0:
-            return _extrapolated(latest[:ending])
-        return advance(latest[0], move.then, latest[:order])
-
-    def advance(start: _Point, end: Level, points: Sequence[_Point]) -> State:
-        """The step from `start` to `end` with the polynomial through `points`."""
-        half = end.log_snr / 2
-        nodes = tuple(point.half for point in points)
-        if view == "x0":
-            scale, other, rate = end.sigma / start.level.sigma, end.alpha, 1.0
-        else:
-            scale, other, rate = end.alpha / start.level.alpha, -end.sigma, -1.0
-        found = weights(nodes, start.half, half, rate, clock)
-        values = [getattr(point.prediction, view) for point in points]
-        return combine((scale, start.x), *((other * w, value) for w, value in zip(found, values, strict=True)))
+            # The corrected x_t differs from x_t by multiples of the same values, so the two steps become one sum.
+            _, before, _ = _linear_part(view, earlier[0].prediction.level, now)
+            better = [before * w for w in weights(nodes[: order + 1], nodes[1], half, rate, clock)]
+            change = [b - u for b, u in zip_longest(better, [0.0, *earlier[0].used], fillvalue=0.0)]
+            total = [scale * c + u for c, u in zip_longest(change, used, fillvalue=0.0)]
+        past.append(_Passed(half, prediction, used))
+        del past[: -max(order, ending - 1)]
+        return combine((scale, x), *((w, getattr(p, view)) for w, p in zip(total, seen, strict=False)))
 
     return step
 
 
-def _extrapolated(points: Sequence[_Point]) -> State:
-    """x0 at s = 0 by the polynomial in s^2 = (sigma / alpha)^2 through `points`."""
-    squares = [(point.level.sigma / point.level.alpha) ** 2 for point in points]
+def _linear_part(view: str, now: Level, then: Level) -> tuple[Any, Any, float]:
+    """What multiplies x and the integral in the step between two levels, and the rate of the integral's exponential."""
+    if view == "x0":
+        return then.sigma / now.sigma, then.alpha, 1.0
+    return then.alpha / now.alpha, -then.sigma, -1.0
+
+
+def _extrapolated(halves: Sequence[Any], seen: Sequence[Prediction]) -> State:
+    """x0 at s = 0 by the polynomial in s^2 = e^(-2 l) through the values at the half log-SNRs `halves`."""
+    squares = [torch.exp(-2 * half) if isinstance(half, Tensor) else math.exp(-2 * half) for half in halves]
     terms = []
-    for j, own in enumerate(squares):
+    for j, (own, prediction) in enumerate(zip(squares, seen, strict=False)):
         others = (other for k, other in enumerate(squares) if k != j)
-        terms.append((math.prod(other / (other - own) for other in others), points[j].prediction.x0))
+        terms.append((math.prod(other / (other - own) for other in others), prediction.x0))
     return combine(*terms)
 
 
