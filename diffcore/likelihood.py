@@ -51,9 +51,12 @@ def log_likelihood(
         log p(x0) = log N(x_end; 0, sigma_end^2) + int div v dphi + D log alpha_start,
 
     from x_start = alpha_start x0 with D degrees of freedom. `log_snrs` are the noisy and the clean end; those of
-    `schedule` where None is given. So this is the density of data that carry the noise of the clean end, and the end's
-    marginal is taken to be the noise that sampling starts from; for data of mean m, |x| ~ 1, at log-SNR -10 that costs
-    some 0.007 m nats a degree of freedom.
+    `schedule` where None is given. What lies beyond them is made up for by the denoiser's word at the ends:
+
+    * x_end is not pure noise: its marginal is taken as N(alpha x0_hat, alpha^2 + sigma^2), x0_hat the prediction there,
+      which is right up to the share alpha^2 of the data's variance being 1.
+    * x_start carries the noise s = sigma / alpha. By the heat equation, log p(x0) changes by
+      -(s^2 / 2) (div score + |score|^2) when it is taken away, up to the square of s^2 / the data's variance.
 
     `divergence`: "exact" sums over a basis of the space, one vector-Jacobian product for each coordinate.
     "hutchinson" averages z . J z over `probes` random directions z, noise of the space made of signs +-1 (Grathwohl et
@@ -63,7 +66,7 @@ def log_likelihood(
     its own, within `atol` + `rtol` |value| for the root mean square of x and for the log-volume per degree of freedom.
     The clock is asinh(phi / 0.03): even in phi at high noise and in log-SNR at low noise. For mixtures and correlated
     Gaussians of std 0.01 to 2 between log-SNRs of -20 and 20, 20 equal steps of it are right to 1e-4 nats a degree of
-    freedom; of phi or of the log-SNR alone they miss by 0.1 and more at std 0.01. Raises `UserError` where the
+    freedom; of phi alone they miss by 0.2, of the log-SNR by 0.03. Raises `UserError` where the
     tolerance cannot be met.
     """
     if log_snrs is None:
@@ -73,24 +76,20 @@ def log_likelihood(
     first, last = (_float_level(log_snr) for log_snr in (high, low))
     start, end = (math.asinh(math.atan2(level.sigma, level.alpha) / _BEND) for level in (first, last))
     if divergence == "exact":
-        directions, weight = _basis(space, x0, mask), 1.0
+        directions, weight = basis(space, x0, mask), 1.0
     else:
         noise = SampleNoise(seed, range(x0.shape[0]) if indices is None else indices)
         directions, weight = _probes(space, x0, mask, noise, probes), 1 / probes
     freedoms = space.degrees_of_freedom(x0, mask).double()
 
+    def velocity(x: State, level: Level) -> tuple[State, Tensor]:
+        v, trace = velocity_and_divergence(denoise, x, level, space, directions, conditions, mask)
+        return v, weight * trace
+
     def slope(time: Tensor, parts: Parts) -> Parts:
         phi, rate = _BEND * time.sinh(), _BEND * time.cosh()
-        leaf = map_fields(lambda f: f.detach().requires_grad_(), parts[0])
-        with torch.enable_grad():
-            v = space.project(denoise(leaf, Level(phi.cos(), phi.sin()), conditions, mask).v, mask)
-            v = combine((1.0, v), (0.0, leaf))  # so that a v which does not depend on x has a gradient: zero
-            trace = torch.zeros_like(time)
-            for direction, dual in directions():
-                products = torch.autograd.grad(_flat(v), _flat(leaf), dual, is_grads_batched=True, retain_graph=True)
-                for product, field in zip(products, direction, strict=True):
-                    trace = trace + (product * field).flatten(2).sum((0, 2))
-        return combine((rate, map_fields(Tensor.detach, v))), weight * rate * trace
+        v, trace = velocity(parts[0], Level(phi.cos(), phi.sin()))  # type: ignore[arg-type]
+        return combine((rate, v)), rate * trace
 
     def norm(error: Parts, after: Parts) -> Tensor:
         (moved, volume), (x, total) = error, after
@@ -99,13 +98,53 @@ def log_likelihood(
         tolerated = atol + rtol * (total / count).abs()  # type: ignore[union-attr]
         return torch.maximum(miss / (atol + rtol * size), (volume / count).abs() / tolerated)  # type: ignore[union-attr]
 
-    parts: Parts = (combine((first.alpha, space.project(x0, mask))), freedoms * math.log(first.alpha))
+    x = combine((first.alpha, space.project(x0, mask)))
+    parts: Parts = (x, freedoms * math.log(first.alpha) + _without_noise(x, *velocity(x, first), first, space, mask))
     if steps is None:
         x, volume = runge_kutta.adaptive(slope, parts, start, end, norm)
     else:
         x, volume = runge_kutta.fixed(slope, parts, start, end, steps)
-    squared = space.squared_norm(x, mask).double()
-    return volume - squared / (2 * last.sigma**2) - freedoms / 2 * math.log(2 * math.pi * last.sigma**2)
+    with torch.no_grad():
+        mean = space.project(denoise(x, last, conditions, mask).x0, mask)
+    squared = space.squared_norm(combine((1.0, x), (-last.alpha, mean)), mask).double()
+    variance = last.total**2
+    return volume - squared / (2 * variance) - freedoms / 2 * math.log(2 * math.pi * variance)
+
+
+def velocity_and_divergence(
+    denoise: Denoise,
+    x: State,
+    level: Level,
+    space: Space,
+    directions: "Directions",
+    conditions: Conditions | None = None,
+    mask: Mask = None,
+) -> tuple[State, Tensor]:
+    """v at `x` and its divergence over the `directions`, `[B]` float64: with those of `basis`, the exact one."""
+    leaf = map_fields(lambda f: f.detach().requires_grad_(), x)
+    with torch.enable_grad():
+        v = space.project(denoise(leaf, level, conditions, mask).v, mask)
+        v = combine((1.0, v), (0.0, leaf))  # so that a v which does not depend on x has a gradient: zero
+        trace = torch.zeros(x.shape[0], dtype=torch.float64, device=first_field(x).device)
+        for direction, dual in directions():
+            products = torch.autograd.grad(_flat(v), _flat(leaf), dual, is_grads_batched=True, retain_graph=True)
+            for product, field in zip(products, direction, strict=True):
+                trace = trace + (product * field).flatten(2).sum((0, 2))
+    return map_fields(Tensor.detach, v), trace
+
+
+def _without_noise(x: State, v: State, divergence: Tensor, level: Level, space: Space, mask: Mask) -> Tensor:
+    """log p(x / alpha) of clean data less that of data with the level's noise, `[B]`, to first order in s^2.
+
+    -(s^2 / 2) (div score + |score|^2), with s^2 score = x0_hat - y for y = x / alpha, x0_hat = alpha x - sigma v and so
+    div x0_hat = alpha (alpha D - sigma div v) on the circle.
+    """
+    alpha, sigma = level
+    x0 = combine((alpha, x), (-sigma, v))
+    gap = combine((1.0, x0), (-1 / alpha, x))
+    freedoms = space.degrees_of_freedom(x, mask).double()
+    spread = alpha * (alpha * freedoms - sigma * divergence) - freedoms
+    return -(spread + space.squared_norm(gap, mask).double() * (alpha / sigma) ** 2) / 2
 
 
 def bits_per_dimension(log_likelihood: Tensor, degrees_of_freedom: Tensor, log_volume: Tensor | float = 0.0) -> Tensor:
@@ -127,7 +166,7 @@ def _float_level(log_snr: float) -> Level[float]:
 # unit vectors n. With dual(z) = grad |z|^2 / 2, <z, J z> = dual(z)^T J z: one vector-Jacobian product.
 
 _Flat = tuple[Tensor, ...]
-_Directions = Callable[[], Iterator[tuple[_Flat, _Flat]]]
+Directions = Callable[[], Iterator[tuple[_Flat, _Flat]]]
 """Groups of directions z and of their duals; each a tensor `[K, B, ...]` a field."""
 
 
@@ -148,7 +187,7 @@ def _paired(space: Space, normal: State, mask: Mask, count: int) -> tuple[_Flat,
     return grouped(_flat(leaf)), grouped(dual)
 
 
-def _basis(space: Space, like: State, mask: Mask) -> _Directions:
+def basis(space: Space, like: State, mask: Mask) -> Directions:
     """Every unit vector, but for those that are no direction of the space in any sample."""
     batch, sizes = like.shape[0], [field[0].numel() for field in _flat(like)]
     first = first_field(like)
@@ -171,7 +210,7 @@ def _basis(space: Space, like: State, mask: Mask) -> _Directions:
     return lambda: (pairs(numbers) for numbers in groups if len(numbers))
 
 
-def _probes(space: Space, like: State, mask: Mask, noise: SampleNoise, count: int) -> _Directions:
+def _probes(space: Space, like: State, mask: Mask, noise: SampleNoise, count: int) -> Directions:
     """`count` draws of signs for each sample, which stay the same along the flow."""
     signs = [map_fields(lambda f: torch.where(f < 0, -1.0, 1.0).to(f), noise.normal(like)) for _ in range(count)]
     groups = [signs[start : start + _AT_ONCE] for start in range(0, count, _AT_ONCE)]
