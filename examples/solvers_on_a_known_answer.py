@@ -11,7 +11,7 @@ import torch
 from diffcore.grids import GRIDS, grid
 from diffcore.sampling import levels_of, sample
 from diffcore.schedules import Cosine
-from diffcore.solvers import Step, ddim, dpmpp_2m
+from diffcore.solvers import Step, adams, ddim, dpmpp_2m
 from diffcore.spaces import Euclidean
 from diffcore.testing.oracles import mixture
 
@@ -27,9 +27,9 @@ def draw(step: Step, name: str, n: int) -> torch.Tensor:
     return sample(DENOISER, SPACE, step, levels, indices=range(200), seed=0)
 
 
-truth = draw(dpmpp_2m(), "log-snr", 2000)
+truth = draw(adams(), "log-snr", 2000)
 print(f"{'':20}" + "".join(f"{n:>10}" for n in (5, 10, 20, 50)))
-for solver_name, solver in (("ddim", ddim()), ("dpmpp-2m", dpmpp_2m())):
+for solver_name, solver in (("ddim", ddim()), ("dpmpp-2m", dpmpp_2m()), ("adams", adams())):
     for grid_name in GRIDS:
         errors = [(draw(solver, grid_name, n) - truth).norm(dim=1).median().item() for n in (5, 10, 20, 50)]
         print(f"{solver_name:10}{grid_name:10}" + "".join(f"{error:10.5f}" for error in errors))
