@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from diffcore.conditions import Conditions
 from diffcore.denoiser import Denoise, Prediction
-from diffcore.grids import tapered, uniform_in_log_snr
+from diffcore.errors import UserError
+from diffcore.grids import FAR, tapered, uniform_in_log_snr
 from diffcore.levels import CLEAN, Level
 from diffcore.noise import SampleNoise, seed_of
 from diffcore.sampling import levels_of, prior
@@ -26,7 +27,7 @@ from diffcore.schedules import Schedule
 from diffcore.solvers import Evaluate, Move, Step, adams
 from diffcore.solvers.adams import Clock
 from diffcore.spaces import Mask, Space
-from diffcore.state import State, combine
+from diffcore.state import State, combine, fields
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ METHODS = tuple(
     for clock in ("log-snr", "alpha")
 )
 """What `tune` chooses from."""
+
+
+class FreshNoiseError(ValueError):
+    """A solver that draws fresh noise follows no trajectory that there would be an error of."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +91,13 @@ class Flow:
         square = self.space.squared_norm(combine((1.0, x), (-1.0, self.end)), self.mask)
         return (square / self.space.degrees_of_freedom(x, self.mask).clamp(min=1)).sqrt()
 
-    def score(self, method: Method, log_snrs: Tensor) -> float:
-        """The mean log error: what tuning makes small. Infinite where a trajectory leaves the numbers."""
+    def score(self, step: Step, log_snrs: Tensor) -> float:
+        """The mean log error: what tuning makes small. Infinite where a trajectory leaves the numbers.
+
+        Raises `FreshNoiseError` where the solver follows no trajectory.
+        """
         with torch.no_grad():
-            mean = self.errors(method.step(), log_snrs).clamp(min=_TINY).log().mean().item()
+            mean = self.errors(step, log_snrs).clamp(min=_TINY).log().mean().item()
         return mean if math.isfinite(mean) else math.inf
 
 
@@ -113,7 +121,7 @@ def _follow(step: Step, levels: Sequence[Level], x: State, evaluate: Evaluate) -
     """A deterministic trajectory to sigma = 0."""
 
     def no_noise() -> State:
-        raise AssertionError("a deterministic solver asked for noise")
+        raise FreshNoiseError("only deterministic solvers follow a flow")
 
     past: list = []
     for index, (now, then) in enumerate(pairwise([*levels, CLEAN])):
@@ -133,29 +141,41 @@ def flow_of(
     device: torch.device | str = "cpu",
     accurate: int = 200,
 ) -> Flow:
-    """The trajectories `indices` of `seed`, followed with `accurate` evaluations each."""
+    """The trajectories `indices` of `seed`, followed with `accurate` evaluations each.
+
+    Raises `UserError` where they leave the numbers.
+    """
     levels = levels_of(schedule, uniform_in_log_snr(schedule, accurate))[:-1]
     start = prior(space, SampleNoise(seed_of(seed, "tuning"), indices), len(indices), levels[0], device, mask)
     with torch.no_grad():
         end = _follow(adams(3, corrected=True), levels, start, _evaluate(denoise, space, conditions, mask))
+    if not all(field.isfinite().all() for field in fields(end).values()):
+        raise UserError(
+            f"the model's flow, followed in {accurate} steps, leads to values that are no numbers, so there is nothing "
+            "to tune to: take another checkpoint, or less guidance"
+        )
     return Flow(denoise, space, schedule, start, end, conditions, mask)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What tuning found: a method and its log-SNRs `[N]`."""
+    """A method and its log-SNRs `[N]`."""
 
     method: Method
     log_snrs: Tensor
 
 
 def starting_grids(schedule: Schedule, n: int) -> list[Tensor]:
-    """Grids that tuning can start from: tapered to several degrees, from most levels at high noise to most at low."""
-    return [
+    """Grids that tuning can start from: tapered to several degrees, from most levels at high noise to most at low.
+
+    Where `n` leaves nothing to choose, as a single level does not, they are one.
+    """
+    grids = [
         tapered(schedule, n, upper, lower, fall)
         for upper, lower in itertools.product((1.0, 3.0, 10.0, 100.0), (0.003, 0.03, 0.1))
         for fall in (0.5, 1.0)
     ]
+    return grids if n > 1 else grids[:1]
 
 
 def tune(
@@ -172,11 +192,18 @@ def tune(
     `starts` are grids to start from. Each is tried with each of `METHODS`; the best few are moved a little, and the
     best of those until `iterations` are over, by Adam on the mean log error of `batch` trajectories at a time. Of
     everything that was reached, what does best on the trajectories `held_out` is returned.
+
+    The noisy end stays, also where it is infinite. Raises `UserError` where no method follows the trajectories to
+    numbers.
     """
     small = flow.part(torch.arange(min(batch, flow.count)))
-    tried = sorted(((small.score(m, g), m, g) for g in starts for m in METHODS), key=lambda entry: entry[0])
+    tried = sorted(((small.score(m.step(), g), m, g) for g in starts for m in METHODS), key=lambda entry: entry[0])
     short = iterations // 6
     plan = [short] * (_FINALISTS - 1) + [iterations]
+    if tried[0][0] == math.inf:
+        raise UserError(
+            f"in {len(starts[0])} steps the model's flow leads to values that are no numbers: take more steps"
+        )
     reached = [(method, grid) for _, method, grid in tried[:_FINALISTS]]
     done = 0
 
@@ -187,11 +214,11 @@ def tune(
 
     for method, grid in reached[:_FINALISTS]:
         reached.append((method, _moved(flow, method, grid, short, batch, tick)))
-    method, grid = min(reached, key=lambda pair: flow.score(*pair))
+    method, grid = min(reached, key=lambda pair: flow.score(pair[0].step(), pair[1]))
     for _ in range(2):  # in two halves, the second with small steps from the better end of the first
         grid = _moved(flow, method, grid, (iterations - short) // 2, batch, tick)
         reached.append((method, grid))
-    return Found(*min(reached, key=lambda pair: held_out.score(*pair)))
+    return Found(*min(reached, key=lambda pair: held_out.score(pair[0].step(), pair[1])))
 
 
 _FINALISTS = 4
@@ -201,21 +228,25 @@ _TINY = 1e-12
 
 def _moved(flow: Flow, method: Method, grid: Tensor, steps: int, batch: int, tick: Callable[[], None]) -> Tensor:
     """The grid after `steps` of Adam on the logarithms of its spacings; its noisy end stays."""
-    spacings = grid.diff().log().requires_grad_()
+    if len(grid) == 1:
+        return grid
+    # Where the first log-SNR is infinite, the spacing to the second is counted from a finite one instead.
+    anchor = grid[0] if grid[0] > -math.inf else (grid[1] - 1).clamp(max=-FAR)
+    spacings = torch.cat([anchor[None], grid[1:]]).diff().log().requires_grad_()
     optimizer = torch.optim.Adam([spacings], lr=_RATE, betas=(0.9, 0.97))
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = _RATE * min(1.0, 2 * (1 - step / steps))
         chosen = torch.arange(step * batch, (step + 1) * batch) % flow.count
-        loss = flow.part(chosen).errors(method.step(), grid_of(grid[0], spacings)).clamp(min=_TINY).log().mean()
+        loss = flow.part(chosen).errors(method.step(), grid_of(grid[0], anchor, spacings)).clamp(min=_TINY).log().mean()
         if not torch.isfinite(loss):
             break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         tick()
-    return grid_of(grid[0], spacings.detach())
+    return grid_of(grid[0], anchor, spacings.detach())
 
 
-def grid_of(first: Tensor, spacings: Tensor) -> Tensor:
-    """Log-SNRs `[N]` from the first of them and the logarithms of the N - 1 spacings."""
-    return torch.cat([first[None], first + spacings.exp().cumsum(0)])
+def grid_of(first: Tensor, anchor: Tensor, spacings: Tensor) -> Tensor:
+    """Log-SNRs `[N]`: the first, and from `anchor` on those at the N - 1 spacings with these logarithms."""
+    return torch.cat([first[None], anchor + spacings.exp().cumsum(0)])
