@@ -1,5 +1,6 @@
 """What `diffcore tune` found for a run, in its file tuned.json: for each number of steps, levels and a method."""
 
+import json
 import math
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -77,4 +78,4 @@ def write_tuned(run: Run, steps: int, tuned: Tuned | None) -> None:
     known.pop(steps, None)
     if tuned is not None:
         known[steps] = tuned
-    write_json(run.tuned, {str(steps): entry.model_dump(mode="json") for steps, entry in known.items()})
+    write_json(run.tuned, {str(steps): json.loads(entry.model_dump_json()) for steps, entry in known.items()})

@@ -2,7 +2,7 @@
 
 import json
 import math
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,10 +11,9 @@ from diffcore import cli
 from diffcore.denoiser import from_x0
 from diffcore.errors import UserError
 from diffcore.grids import grid
-from diffcore.levels import Level
 from diffcore.noise import generator_for
-from diffcore.registry import Registry
 from diffcore.runs import Run
+from diffcore.sampling import levels_of
 from diffcore.schedules import Cosine, Geometric, LinearBeta, Rectified, ZeroTerminal
 from diffcore.solvers import adams, ddpm, dpmpp_2m
 from diffcore.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
@@ -22,7 +21,7 @@ from diffcore.state import map_fields
 from diffcore.testing.oracles import Mixture
 from diffcore.tuned import Tuned, read_tuned, write_tuned
 from diffcore.tuning import METHODS, Found, FreshNoiseError, Method, flow_of, grid_of, starting_grids, tune
-from tests.core.toy import toy_registry
+from tests.core.toy import ToyBackbone, toy_registry
 
 PLANE = Euclidean((2,))
 FIELDS = Product({"place": ZeroCentred((4, 2)), "pairs": SymmetricPairs((4, 4, 1)), "kind": Euclidean((4, 3))})
@@ -39,8 +38,8 @@ def float64():
 
 
 def plane(labels=None):
-    centres = torch.randn(5, 2, generator=generator_for("centres"), dtype=torch.float64)
-    return Mixture(centres, 0.15, labels=labels)
+    centres = torch.randn(3, 2, generator=generator_for("centres"), dtype=torch.float64)
+    return Mixture(centres, 0.1, labels=labels)
 
 
 def molecules():
@@ -80,8 +79,8 @@ def test_tuned_levels_follow_the_flow_better(schedule):
     seen, held_out = flows(plane(), PLANE, schedule)
     found = tune(seen, held_out, starting_grids(schedule, n), iterations=24)
     tuned, default, published = errors(held_out, found, n)
-    assert tuned < default / 2.5
-    assert tuned < published / 4
+    assert tuned < default / 3
+    assert tuned < published / 5
     assert len(found.log_snrs) == n
     assert found.log_snrs[0] == grid("tapered", schedule, n)[0]  # also where it is infinite
     assert (found.log_snrs.diff() > 0).all()
@@ -139,14 +138,14 @@ def test_one_step_has_nothing_to_learn_and_two_have_one_level(schedule):
 
 
 def test_conditions_reach_the_denoiser_and_stay_with_their_trajectories():
-    labels = torch.tensor([0, 1, 1, 1, 1])
+    labels = torch.tensor([0, 1, 1])
     alone = plane(labels).centres[0]
 
     def conditions(count):
         return {"label": torch.arange(count) % 2}
 
     seen, _ = flows(plane(labels), PLANE, Cosine(), conditions=conditions)
-    assert (seen.end[::2] - alone).norm(dim=1).max() < 5 * 0.15
+    assert (seen.end[::2] - alone).norm(dim=1).max() < 5 * 0.1
     part = seen.part(torch.tensor([3, 2]))
     assert part.conditions["label"].tolist() == [1, 0]
     whole = seen.errors(adams(), grid("tapered", Cosine(), 4))
@@ -163,8 +162,7 @@ def test_a_flow_that_leaves_the_numbers_is_refused():
         flows(nowhere, PLANE, Cosine())
     assert "\n" not in str(caught.value)
     seen, held_out = flows(plane(), PLANE, Cosine())
-    broken = SimpleNamespace(**vars(seen))  # the same trajectories, and a network that has gone wrong since
-    broken = type(seen)(**{**vars(broken), "denoise": nowhere})
+    broken = replace(seen, denoise=nowhere)  # the same trajectories, and a network that has gone wrong since
     with pytest.raises(UserError, match="in 3 steps the model's flow leads to values that are no numbers"):
         tune(broken, held_out, starting_grids(Cosine(), 3)[:2], iterations=2)
 
@@ -250,7 +248,6 @@ def toy(tmp_path_factory, float64):
     folder = tmp_path_factory.mktemp("runs") / "toy"
     flags = ["--train.steps", "300", "--train.learning-rate", "1e-2", "--train.evaluate", "0"]
     assert cli.main(["train", "--modality", "toy", "--out", str(folder), *flags]) == 0
-    assert isinstance(registry, Registry)
     yield folder
     patch.undo()
     torch.set_default_dtype(torch.float64)
@@ -275,8 +272,6 @@ def refused(capsys, *arguments):
 @pytest.fixture
 def evaluations(monkeypatch):
     """How often the network was asked, in the latest command."""
-    from tests.core.toy import ToyBackbone
-
     seen, plain = [], ToyBackbone.forward
     monkeypatch.setattr(ToyBackbone, "forward", lambda self, *rest: (seen.append(1), plain(self, *rest))[1])
 
@@ -330,7 +325,7 @@ def test_what_is_no_better_than_the_run_s_own_recipe_is_not_kept(toy, capsys, mo
         said = command(capsys, "tune", toy, "--steps", 6, *QUICK)
     assert "nothing is kept" in said
     assert 6 not in read_tuned(Run(toy))
-    assert "as" not in command(capsys, "sample", toy, "--n", 1, "--steps", 6).split("samples")[0]
+    assert "tuned.json" not in command(capsys, "sample", toy, "--n", 1, "--steps", 6)
 
 
 def test_mistakes_get_a_line(toy, tmp_path, capsys):
@@ -361,13 +356,5 @@ def test_a_run_whose_solver_draws_noise_is_tuned_too(toy, tmp_path, capsys):
     assert found.log_snrs[0] == -math.inf
     assert "3 steps as" in command(capsys, "sample", noisy, "--n", 2, "--out", tmp_path / "x.csv")
     assert "nan" not in (tmp_path / "x.csv").read_text()
-    assert "has no finite noise level at the log-SNR -inf" in str(_levels(Geometric(), found.log_snrs))
-
-
-def _levels(schedule, log_snrs):
-    from diffcore.sampling import levels_of
-
-    with pytest.raises(UserError) as caught:
-        levels_of(schedule, torch.tensor(log_snrs, dtype=torch.float64))
-    assert isinstance(Level(0.0, 1.0), tuple)
-    return caught.value
+    with pytest.raises(UserError, match="has no finite noise level at the log-SNR -inf"):
+        levels_of(Geometric(), torch.tensor(found.log_snrs, dtype=torch.float64))
