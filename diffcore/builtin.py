@@ -15,7 +15,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 def _rises(low: float, high: float, names: str) -> None:
     if not low < high:
-        raise ValueError(f"{names}: the first must be smaller than the second")
+        raise ValueError(f"{names}: the first, {low:g}, must be smaller than the second, {high:g}")
 
 
 class ZeroTerminalOption(Settings):

@@ -230,19 +230,28 @@ def validate(model: type[Settings], values: Mapping[str, Any], origin: str) -> A
         raise UserError(f"{origin}: {explain(error)}") from None
 
 
-def explain(error: ValidationError) -> str:
-    """What pydantic found wrong, in a line: each key with what it should be and what it is."""
+def explain(error: ValidationError, prefix: str = "") -> str:
+    """What pydantic found wrong, in a line: each key, after `prefix`, with what it should be and what it is."""
     lines = []
     for detail in error.errors():
-        key = ".".join(str(part) for part in detail["loc"])
+        key = (prefix + ".".join(str(part) for part in detail["loc"])).rstrip(".") or "these values"
         if detail["type"] == "extra_forbidden":
             lines.append(f"{key} is not an option here")
         elif detail["type"] == "missing":
             lines.append(f"{key} is missing")
         else:
-            message = detail["msg"][0].lower() + detail["msg"][1:]
-            lines.append(f"{key}: {message} (it is {detail['input']!r})")
+            message = detail["msg"].removeprefix("Value error, ")
+            message = message[0].lower() + message[1:]
+            # A table that is wrong as a whole has said which of its values are.
+            whole = isinstance(detail["input"], Mapping | Settings) and detail["type"] == "value_error"
+            lines.append(f"{key}: {message}" + ("" if whole else f" (it is {_shortened(detail['input'])})"))
     return "; ".join(lines)
+
+
+def _shortened(value: Any) -> str:
+    """A value as it is written, up to a length that a line holds."""
+    written = repr(value)
+    return written if len(written) <= 80 else f"{written[:77]}..."
 
 
 def read_toml(path: Path) -> dict[str, Any]:

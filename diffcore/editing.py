@@ -98,13 +98,16 @@ def measured(
     x0 = x0_hat + V A^T S^-1 (y - A x0_hat), where V = Cov[x0 | x] = sigma^2 / alpha d x0_hat / dx (Tweedie's formula
     of second order). The derivative is taken along the noise of the space: with space.noise = L, V = sigma^2 / alpha
     (d x0_hat / dx) L L^T, so x0 stays in the space. `measurement` is a state `[B, ...]`, or `[1, ...]` for all samples
-    alike. This decorator goes outermost, around classifier-free guidance. Raises `UserError` where the measurement
+    alike. This decorator goes outermost, around classifier-free guidance.
+    At alpha = 0, where V cannot be told from x, nothing is corrected. Raises `UserError` where the measurement
     does not fit.
     """
     check_measurement(operator, measurement, space)
     correct = mmps() if correct is None else correct
 
     def given(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+        if level.alpha == 0:
+            return denoise(x, level, conditions, mask)
         with torch.enable_grad():
             along = map_fields(lambda value: torch.zeros_like(value).requires_grad_(), x)
             prediction = denoise(combine((1.0, x), (1.0, space.noise(along, mask))), level, conditions, mask)

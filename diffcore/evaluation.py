@@ -114,7 +114,10 @@ def read_figures(run: Run) -> list[Figure]:
 
 def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_toml: str) -> None:
     """Write report.html: figures, samples, the way from noise to data, the loss, and the configuration."""
-    pictures = [] if model.predicts else _pictures(model, recipe, seed)
+    try:
+        pictures = [] if model.predicts else _pictures(model, recipe, seed)
+    except UserError as error:  # what else there is to report stays
+        pictures = [("Samples", preformatted(str(error)))]
     loss_label = "negative log-likelihood, nats" if model.predicts else "loss per degree of freedom"
     metrics = read_metrics(run)
     about: dict[str, object] = {**provenance(run)}

@@ -1,31 +1,37 @@
 """What `diffcore tune` found for a run, in its file tuned.json: for each number of steps, levels and a method."""
 
-from typing import Literal
+import json
+import math
+from itertools import pairwise
+from typing import Annotated, Literal
 
-import torch
-from pydantic import Field, field_validator
+from pydantic import ConfigDict, Field, field_validator
 
 from diffcore.components import Settings
 from diffcore.config import validate
 from diffcore.errors import UserError
-from diffcore.grids import check_descending
 from diffcore.runs import Run, read_json, write_json
 from diffcore.solvers import Step, adams
+
+FARTHEST = 200.0
+"""No log-SNR of use is larger: sigma / alpha would be e^-100."""
 
 
 class Tuned(Settings):
     """Levels and the options of `diffcore.solvers.adams`, with how they were found and how well they follow the flow.
 
-    `error` and, with the run's own solver and grid, `untuned_error` are medians of |x - x_accurate| / sqrt(degrees of
-    freedom) over trajectories that tuning did not see.
+    `error` and, with the run's own solver and grid, `untuned_error` are geometric means of |x - x_accurate| /
+    sqrt(degrees of freedom) over trajectories that tuning did not learn from; None where that leads to no numbers.
     """
 
-    log_snrs: tuple[float, ...] = Field(min_length=1, max_length=10_000)
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+    log_snrs: tuple[Annotated[float, Field(allow_inf_nan=True)], ...] = Field(min_length=1, max_length=10_000)
     order: int = Field(ge=1, le=8)
     corrected: bool
     clock: Literal["alpha", "log-snr"]
     error: float
-    untuned_error: float
+    untuned_error: float | None
     guidance: float
     checkpoint: str
     seed: int
@@ -33,10 +39,10 @@ class Tuned(Settings):
     @field_validator("log_snrs")
     @classmethod
     def _rise(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        try:
-            check_descending(torch.tensor(value, dtype=torch.float64))
-        except UserError as error:
-            raise ValueError(str(error)) from None
+        if any(not a < b for a, b in pairwise([*value, math.inf])):
+            raise ValueError("log-SNRs must rise from each to the next, and only the first may be infinite")
+        if any(abs(a) > FARTHEST for a in value[value[0] == -math.inf :]):
+            raise ValueError(f"log-SNRs must lie between {-FARTHEST} and {FARTHEST}")
         return value
 
     def step(self) -> Step:
@@ -54,18 +60,22 @@ def read_tuned(run: Run) -> dict[int, Tuned]:
         raise UserError(f"{run.tuned} does not hold what diffcore tune writes; {advice}")
     found = {}
     for steps, values in content.items():
-        if not isinstance(values, dict) or not steps.isdecimal():
-            raise UserError(f"{run.tuned}: {steps!r} is not a number of steps with its levels; {advice}")
-        tuned = validate(Tuned, values, f"{run.tuned}: {steps}")
-        if len(tuned.log_snrs) != int(steps):
-            raise UserError(f"{run.tuned}: {len(tuned.log_snrs)} levels for {steps} steps; {advice}")
-        found[int(steps)] = tuned
+        if not isinstance(values, dict):
+            raise UserError(f"{run.tuned}: {steps[:20]!r} is not a number of steps with its levels; {advice}")
+        try:
+            tuned = validate(Tuned, values, f"{run.tuned}: {steps[:20]}")
+        except UserError as error:
+            raise UserError(f"{error}; {advice}") from None
+        if steps != str(len(tuned.log_snrs)):
+            raise UserError(f"{run.tuned}: {len(tuned.log_snrs)} levels for {steps[:20]!r} steps; {advice}")
+        found[len(tuned.log_snrs)] = tuned
     return found
 
 
-def write_tuned(run: Run, tuned: Tuned) -> None:
-    """Keep `tuned` in the run, in place of what was found before for as many steps."""
+def write_tuned(run: Run, steps: int, tuned: Tuned | None) -> None:
+    """Keep `tuned` for so many steps, in place of what was found before; with None, keep nothing for them."""
     known = read_tuned(run)
-    known.pop(len(tuned.log_snrs), None)
-    known[len(tuned.log_snrs)] = tuned
-    write_json(run.tuned, {str(steps): entry.model_dump(mode="json") for steps, entry in known.items()})
+    known.pop(steps, None)
+    if tuned is not None:
+        known[steps] = tuned
+    write_json(run.tuned, {str(steps): json.loads(entry.model_dump_json()) for steps, entry in known.items()})

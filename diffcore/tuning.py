@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from diffcore.conditions import Conditions
 from diffcore.denoiser import Denoise, Prediction
-from diffcore.grids import tapered, uniform_in_log_snr
+from diffcore.errors import UserError
+from diffcore.grids import FAR, tapered, uniform_in_log_snr
 from diffcore.levels import CLEAN, Level
 from diffcore.noise import SampleNoise, seed_of
 from diffcore.sampling import levels_of, prior
@@ -26,7 +27,7 @@ from diffcore.schedules import Schedule
 from diffcore.solvers import Evaluate, Move, Step, adams
 from diffcore.solvers.adams import Clock
 from diffcore.spaces import Mask, Space
-from diffcore.state import State, combine
+from diffcore.state import State, combine, fields
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,10 @@ METHODS = tuple(
     for clock in ("log-snr", "alpha")
 )
 """What `tune` chooses from."""
+
+
+class FreshNoiseError(ValueError):
+    """A solver that draws fresh noise follows no trajectory that there would be an error of."""
 
 
 @dataclass(frozen=True)
@@ -94,10 +99,13 @@ class Flow:
         square = self.space.squared_norm(combine((1.0, x), (-1.0, self.end)), self.mask)
         return (square / self.space.degrees_of_freedom(x, self.mask).clamp(min=1)).sqrt()
 
-    def score(self, found: Found) -> float:
-        """The mean log error: what tuning makes small. Infinite where a trajectory leaves the numbers."""
+    def score(self, step: Step, log_snrs: Tensor) -> float:
+        """The mean log error: what tuning makes small. Infinite where a trajectory leaves the numbers.
+
+        Raises `FreshNoiseError` where the solver follows no trajectory.
+        """
         with torch.no_grad():
-            mean = self.errors(found.method.step(), found.log_snrs).clamp(min=_TINY).log().mean().item()
+            mean = self.errors(step, log_snrs).clamp(min=_TINY).log().mean().item()
         return mean if math.isfinite(mean) else math.inf
 
 
@@ -121,7 +129,7 @@ def _follow(step: Step, levels: Sequence[Level], x: State, evaluate: Evaluate) -
     """A deterministic trajectory to sigma = 0."""
 
     def no_noise() -> State:
-        raise AssertionError("a deterministic solver asked for noise")
+        raise FreshNoiseError("only deterministic solvers follow a flow")
 
     past: list = []
     for index, (now, then) in enumerate(pairwise([*levels, CLEAN])):
@@ -141,21 +149,33 @@ def flow_of(
     device: torch.device | str = "cpu",
     accurate: int = 200,
 ) -> Flow:
-    """The trajectories `indices` of `seed`, followed with `accurate` evaluations each."""
+    """The trajectories `indices` of `seed`, followed with `accurate` evaluations each.
+
+    Raises `UserError` where they leave the numbers.
+    """
     levels = levels_of(schedule, uniform_in_log_snr(schedule, accurate))[:-1]
     start = prior(space, SampleNoise(seed_of(seed, "tuning"), indices), len(indices), levels[0], device, mask)
     with torch.no_grad():
         end = _follow(adams(3, corrected=True), levels, start, _evaluate(denoise, space, conditions, mask))
+    if not all(field.isfinite().all() for field in fields(end).values()):
+        raise UserError(
+            f"the model's flow, followed in {accurate} steps, leads to values that are no numbers, so there is nothing "
+            "to tune to: take another checkpoint, or less guidance"
+        )
     return Flow(denoise, space, schedule, start, end, conditions, mask)
 
 
 def starting_grids(schedule: Schedule, n: int) -> list[Tensor]:
-    """Grids that tuning can start from: tapered to several degrees, from most levels at high noise to most at low."""
-    return [
+    """Grids that tuning can start from: tapered to several degrees, from most levels at high noise to most at low.
+
+    Where `n` leaves nothing to choose, as a single level does not, they are one.
+    """
+    grids = [
         tapered(schedule, n, upper, lower, fall)
         for upper, lower in itertools.product((1.0, 3.0, 10.0, 100.0), (0.003, 0.03, 0.1))
         for fall in (0.5, 1.0)
     ]
+    return grids if n > 1 else grids[:1]
 
 
 def tune(
@@ -172,10 +192,20 @@ def tune(
     Each of `METHODS` begins with the one of the grids `starts` that suits it best. All are moved a little, the better
     of them more, and the best of those most, so that the last moves `iterations` times: by Adam on the mean log error
     of `batch` trajectories at a time. Of everything that was reached, what does best on the trajectories `held_out` is
-    returned.
+    returned. The noisy end stays, also where it is infinite.
+
+    Raises `UserError` where no method follows the trajectories to numbers.
     """
-    small = flow.part(torch.arange(min(batch, flow.count)))
-    pool = [min((Found(method, grid) for grid in starts), key=small.score) for method in METHODS]
+
+    def on(judges: Flow) -> Callable[[Found], float]:
+        return lambda found: judges.score(found.method.step(), found.log_snrs)
+
+    small = on(flow.part(torch.arange(min(batch, flow.count))))
+    pool = [min((Found(method, grid) for grid in starts), key=small) for method in METHODS]
+    if min(map(small, pool)) == math.inf:
+        raise UserError(
+            f"in {len(starts[0])} steps the model's flow leads to values that are no numbers: take more steps"
+        )
     rounds = [(kept, max(1, round(share * iterations))) for kept, share in _ROUNDS]
     total, done, reached = sum(kept * steps for kept, steps in rounds), 0, list(pool)
 
@@ -185,10 +215,10 @@ def tune(
         after_iteration(done / total)
 
     for kept, steps in rounds:
-        best = sorted(pool, key=flow.score)[:kept]
+        best = sorted(pool, key=on(flow))[:kept]
         pool = [Found(f.method, _moved(flow, f.method, f.log_snrs, steps, batch, tick)) for f in best]
         reached += pool
-    return min(reached, key=held_out.score)
+    return min(reached, key=on(held_out))
 
 
 _ROUNDS = ((len(METHODS), 0.1), (2, 0.3), (1, 0.6))
@@ -200,21 +230,25 @@ _TINY = 1e-12
 
 def _moved(flow: Flow, method: Method, grid: Tensor, steps: int, batch: int, tick: Callable[[], None]) -> Tensor:
     """The grid after `steps` of Adam on the logarithms of its spacings; its noisy end stays."""
-    spacings = grid.diff().log().requires_grad_()
+    if len(grid) == 1:
+        return grid
+    # Where the first log-SNR is infinite, the spacing to the second is counted from a finite one instead.
+    anchor = grid[0] if grid[0] > -math.inf else (grid[1] - 1).clamp(max=-FAR)
+    spacings = torch.cat([anchor[None], grid[1:]]).diff().log().requires_grad_()
     optimizer = torch.optim.Adam([spacings], lr=_RATE, betas=(0.9, 0.97))
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = _RATE * min(1.0, 2 * (1 - step / steps))
         chosen = torch.arange(step * batch, (step + 1) * batch) % flow.count
-        loss = flow.part(chosen).errors(method.step(), grid_of(grid[0], spacings)).clamp(min=_TINY).log().mean()
+        loss = flow.part(chosen).errors(method.step(), grid_of(grid[0], anchor, spacings)).clamp(min=_TINY).log().mean()
         if not torch.isfinite(loss):
             break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         tick()
-    return grid_of(grid[0], spacings.detach())
+    return grid_of(grid[0], anchor, spacings.detach())
 
 
-def grid_of(first: Tensor, spacings: Tensor) -> Tensor:
-    """Log-SNRs `[N]` from the first of them and the logarithms of the N - 1 spacings."""
-    return torch.cat([first[None], first + spacings.exp().cumsum(0)])
+def grid_of(first: Tensor, anchor: Tensor, spacings: Tensor) -> Tensor:
+    """Log-SNRs `[N]`: the first, and from `anchor` on those at the N - 1 spacings with these logarithms."""
+    return torch.cat([first[None], anchor + spacings.exp().cumsum(0)])

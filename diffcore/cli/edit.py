@@ -28,9 +28,14 @@ class EditOptions(Settings):
     )
 
 
+def edits(options: Any) -> list[str]:
+    """The kinds of editing that the flags ask for."""
+    return [name for name in ("inpaint", "upscale") if getattr(options, name) is not None]
+
+
 def editing(options: Any, model: Model) -> Guide | None:
     """What the flags ask for, or None where they ask for no editing."""
-    wanted = [name for name in ("inpaint", "upscale") if getattr(options, name) is not None]
+    wanted = edits(options)
     if len(wanted) == 2:
         raise UserError("--inpaint and --upscale are two different tasks; give one")
     if options.mask is not None and options.inpaint is None:

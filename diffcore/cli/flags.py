@@ -6,13 +6,13 @@ import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import tyro
+from pydantic import ValidationError
 
-from diffcore.config import CHOICES, NETWORKS, RunSettings, compose, parts, read_toml
+from diffcore.config import CHOICES, NETWORKS, RunSettings, compose, explain, parts, read_toml
 from diffcore.errors import UserError
 from diffcore.registry import Registry
 
@@ -33,8 +33,8 @@ def parse(model: type[Model], arguments: Sequence[str], prog: str, description: 
     try:
         with _wide(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(captured):
             return read()
-    except SystemExit:
-        raise UserError(_one_line(captured.getvalue(), prog)) from None
+    except SystemExit as refusal:
+        raise UserError(_one_line(captured.getvalue(), prog, refusal)) from None
 
 
 def _asks_for_help(arguments: Sequence[str]) -> bool:
@@ -56,10 +56,9 @@ def _wide() -> Iterator[None]:
 
 
 _PYDANTIC = re.compile(r"^Error parsing (?P<where>\S+): \d+ validation errors? for \w+$")
-_DETAIL = re.compile(r"^(?P<message>.*?) \[type=.*?input_value=(?P<value>.*), input_type=")
 
 
-def _one_line(panel: str, prog: str) -> str:
+def _one_line(panel: str, prog: str, refusal: BaseException) -> str:
     """tyro's message as one line: what is wrong, where, and the flag that was perhaps meant.
 
     It is a title and paragraphs, with rules of dashes between them.
@@ -71,20 +70,23 @@ def _one_line(panel: str, prog: str) -> str:
     if first.startswith("Missing from") and rest:
         return f"{rest[0].split()[0]} is missing; see {prog} --help"
     if found := _PYDANTIC.match(first):
-        return _invalid_value(found["where"], rest)
+        return _invalid_value(found["where"], refusal)
     meant = [line.split()[0] for line in rest if line.startswith("--")]
     hint = f"; perhaps you meant {meant[0]}" if meant and "nrecognized" in first else ""
     return f"{first[0].lower()}{first[1:].rstrip('.')}{hint}; see {prog} --help"
 
 
-def _invalid_value(where: str, lines: Sequence[str]) -> str:
-    """pydantic's word on a value: lines of a key and, below it, the message."""
-    prefix = f"{where}." if where.islower() else ""
-    for key, text in pairwise(lines):
-        if detail := _DETAIL.match(text):
-            message = detail["message"][0].lower() + detail["message"][1:]
-            return f"--{prefix}{key}: {message} (it is {detail['value']})"
-    return " ".join(lines)
+def _invalid_value(where: str, refusal: BaseException | None) -> str:
+    """pydantic's word on values of the table `where`, or of options that are in none.
+
+    tyro raises `SystemExit` while it handles what pydantic raised.
+    """
+    while refusal is not None and not isinstance(refusal, ValidationError):
+        refusal = refusal.__context__
+    if refusal is None:
+        return "an option has a value that it cannot have"
+    # A table is called as its flags are, what holds them all as its class.
+    return explain(refusal, f"--{where}." if where.islower() else "--")
 
 
 class _Selectors(argparse.ArgumentParser):

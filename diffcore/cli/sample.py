@@ -11,7 +11,7 @@ from pydantic import Field, create_model
 
 from diffcore.assembly import Model, Recipe, build_model, build_recipe, check_helper, known_conditions, load_weights
 from diffcore.checkpoints import find_checkpoint
-from diffcore.cli.edit import EditOptions, editing
+from diffcore.cli.edit import EditOptions, editing, edits
 from diffcore.cli.flags import parse
 from diffcore.components import Settings
 from diffcore.conditions import Conditions, ask
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     registry = installed()
     drawing = read_drawing(Options, arguments, registry, "diffcore sample", "Draw samples from a run.")
     options = drawing.options
-    _, model, recipe = trained(drawing, registry)
+    _, model, recipe = trained(drawing, registry, tuned=not edits(options))  # tuned levels are for the plain flow
     if model.predicts:
         raise UserError(
             f"{options.run} is a predictor, which draws no samples; it guides a model of the same data: "
@@ -121,8 +121,8 @@ def read_drawing(
     model: type[DrawOptions], arguments: Sequence[str], registry: Registry, prog: str, about: str
 ) -> Drawing:
     """Read flags. `--solver` and `--schedule` are taken first: the options of those parts alone exist."""
-    rest, solver = _take(list(arguments), "solver")
-    rest, schedule = _take(rest, "schedule")
+    rest, solver = take(list(arguments), "solver")
+    rest, schedule = take(rest, "schedule")
     about += (
         f" --solver NAME is one of {', '.join(registry.solvers)};"
         f" --schedule NAME, in place of the one of training, one of {', '.join(registry.schedules)}."
@@ -138,7 +138,8 @@ def read_drawing(
     return Drawing(options, made.get("solver"), made.get("schedule"))
 
 
-def _take(arguments: list[str], name: str) -> tuple[list[str], str | None]:
+def take(arguments: list[str], name: str) -> tuple[list[str], str | None]:
+    """The arguments without the flag `name`, and its value where it is there."""
     for position, argument in enumerate(arguments):
         if argument == f"--{name}":
             if position + 1 == len(arguments):
@@ -152,8 +153,8 @@ def _take(arguments: list[str], name: str) -> tuple[list[str], str | None]:
 def trained(drawing: Drawing, registry: Registry, tuned: bool = True) -> tuple[RunSettings, Model, Recipe]:
     """The settings of a run, its model with averaged weights, and the recipe: the run's, with what flags change.
 
-    Unless a solver or a grid is asked for, what `diffcore tune` found for as many steps is used; without a number of
-    steps, what it found last.
+    Unless a solver, a grid or a schedule is asked for, what `diffcore tune` found for as many steps is used; without a
+    number of steps, what it found last.
     """
     options = drawing.options
     settings, model = load_run(options.run, registry, options.device, options.checkpoint)
@@ -168,7 +169,7 @@ def trained(drawing: Drawing, registry: Registry, tuned: bool = True) -> tuple[R
             raise UserError(f"--{weight.replace('_', '-')} needs --{helper} RUN")
     predictor, weak = _predictor(options, model, registry), _weak(options, model, registry)
     recipe = build_recipe(sampling, registry, drawing.step, predictor, weak)
-    if tuned and drawing.step is None and options.grid is None:
+    if tuned and drawing.step is None and drawing.schedule is None and options.grid is None:
         recipe = _as_tuned(recipe, Run(options.run), options.steps)
     return settings, model, recipe
 
@@ -178,7 +179,7 @@ def _as_tuned(recipe: Recipe, run: Run, steps: int | None) -> Recipe:
     found = known.get(steps) if steps is not None else next(reversed(known.values()), None)
     if found is None:
         return recipe
-    say(f"{len(found.log_snrs)} steps as {run.tuned} has them")
+    say(f"{len(found.log_snrs)} steps as {run.tuned} has them, from {found.checkpoint}, guidance {found.guidance:g}")
     return replace(recipe, step=found.step(), steps=len(found.log_snrs), log_snrs=found.log_snrs)
 
 

@@ -68,7 +68,11 @@ def _train_with_bar(
     def picture(averaged: Model, step: int) -> None:
         if averaged.predicts:
             return
-        samples = generate(averaged, recipe, spread_conditions(averaged, 50), 50, settings.seed)
+        try:
+            samples = generate(averaged, recipe, spread_conditions(averaged, 50), 50, settings.seed)
+        except UserError as error:  # training goes on without
+            say(f"no picture at step {step}: {error}")
+            return
         path = run.samples / f"step-{step:08d}{writer.endings[0]}"
         writer.together(averaged.codec.decode(samples), path, 10)
 

@@ -1,35 +1,50 @@
 """`diffcore tune RUN --steps N`: fit levels and method to the run's own flow."""
 
+import math
 from collections.abc import Sequence
+from typing import Annotated
 
-import torch
+import tyro
 from pydantic import Field
 
 from diffcore.checkpoints import find_checkpoint
-from diffcore.cli.sample import DrawOptions, read_drawing, trained
+from diffcore.cli.flags import parse
+from diffcore.cli.sample import Drawing, DrawOptions, take, trained
+from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
 from diffcore.generation import guided, require_conditions
 from diffcore.grids import grid
 from diffcore.progress import bar, say
 from diffcore.registry import installed
 from diffcore.runs import Run
-from diffcore.tuned import Tuned, write_tuned
-from diffcore.tuning import Flow, flow_of, starting_grids, tune
+from diffcore.solvers import adams
+from diffcore.tuned import Tuned, read_tuned, write_tuned
+from diffcore.tuning import Flow, FreshNoiseError, flow_of, starting_grids, tune
 
 
 class Options(DrawOptions):
     steps: int = Field(ge=1, description="How many steps, each an evaluation of the network.")
     trajectories: int = Field(64, ge=2, description="Trajectories of the model to learn from.")
     iterations: int = Field(150, ge=1, description="Steps of learning.")
+    grid: Annotated[None, tyro.conf.Suppress] = None
+
+
+CHOSEN = {"solver": "the method", "grid": "the levels", "schedule": "levels of the schedule of training"}
+"""What tuning chooses, by the flag that would."""
 
 
 def main(arguments: Sequence[str]) -> int:
     registry = installed()
+    for flag, what in CHOSEN.items():
+        if take(list(arguments), flag)[1] is not None:
+            raise UserError(f"diffcore tune chooses {what} itself: leave out --{flag}")
     about = "Fit the levels and the method of N steps to a run's own flow; diffcore sample then uses them."
-    drawing = read_drawing(Options, arguments, registry, "diffcore tune", about)
-    options = drawing.options
-    run = Run(options.run)
-    _, model, recipe = trained(drawing, registry, tuned=False)
+    options = parse(Options, arguments, "diffcore tune", about)
+    run, steps = Run(options.run), options.steps
+    if steps == 1:
+        raise UserError("a single step has no levels that could be moved: tune at least --steps 2")
+    _, model, recipe = trained(Drawing(options, None, None), registry, tuned=False)
+    read_tuned(run)  # a damaged file is known before the work
     denoise = guided(model, recipe)
 
     def flow(first: int, count: int) -> Flow:
@@ -45,24 +60,32 @@ def main(arguments: Sequence[str]) -> int:
     held_out_count = max(1, options.trajectories // 3)
     seen, held_out = flow(0, options.trajectories), flow(options.trajectories, held_out_count)
     with bar("tuning") as report:
-        starts = starting_grids(model.schedule, options.steps)
+        starts = starting_grids(model.schedule, steps)
         found = tune(
             seen, held_out, starts, iterations=options.iterations, after_iteration=lambda done: report(done, "")
         )
-    with torch.no_grad():
-        own = grid(recipe.grid, model.schedule, options.steps)
-        untuned_error = held_out.errors(recipe.step, own).median().item()
-        error = held_out.errors(found.method.step(), found.log_snrs).median().item()
+    own = grid(recipe.grid, model.schedule, steps)
+    try:
+        untuned = held_out.score(recipe.step, own)
+    except FreshNoiseError:
+        say("the run's own solver draws fresh noise and follows no trajectory: adams stands in for it")
+        untuned = held_out.score(adams(), own)
+    tuned = held_out.score(found.method.step(), found.log_snrs)
+    said = f"error on new noise: {math.exp(tuned):.2e} tuned, {math.exp(untuned):.2e} as the run has it"
+    if tuned >= untuned:
+        write_tuned(run, steps, None)
+        say(f"{said}; nothing is kept, and diffcore sample {run.path} --steps {steps} stays as it was untuned")
+        return 0
     result = Tuned(
         log_snrs=tuple(found.log_snrs.tolist()),
         **vars(found.method),
-        error=error,
-        untuned_error=untuned_error,
+        error=math.exp(tuned),
+        untuned_error=math.exp(untuned) if untuned < math.inf else None,
         guidance=recipe.guidance,
         checkpoint=find_checkpoint(run, options.checkpoint).name,
         seed=options.seed,
     )
-    write_tuned(run, result)
-    say(f"error on new noise: {error:.2e}, {untuned_error:.2e} untuned; kept in {run.tuned}")
-    say(f"diffcore sample {run.path} --steps {options.steps} now uses it")
+    write_tuned(run, steps, result)
+    say(f"{said}; kept in {run.tuned}")
+    say(f"diffcore sample {run.path} --steps {steps} now uses it")
     return 0

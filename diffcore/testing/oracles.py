@@ -48,6 +48,11 @@ def gaussian_flow(x: State, start: Level, end: Level, mean: float, std: float) -
     return map_fields(lambda f: end.alpha * mean + spread(end) / spread(start) * (f - start.alpha * mean), x)
 
 
+def _number(value: float | Tensor, like: Tensor) -> Tensor:
+    """A number or numbers `[B]` in the type of `like`, straight: by way of the default type digits would be lost."""
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+
 @dataclass(frozen=True, eq=False)
 class Mixture:
     """A mixture of Gaussians N(c_k, std^2) of a space, for states of one tensor or of several fields.
@@ -87,7 +92,7 @@ class Mixture:
             difference = map_fields(lambda f, c, k=k: f - per_sample(level.alpha, f) * c[k], x, self.centres)
             squares.append(self._space.squared_norm(difference, mask))
         squared = torch.stack(squares, 1)
-        variance = torch.as_tensor(level.alpha**2 * self.std**2 + level.sigma**2).to(squared).reshape(-1, 1)
+        variance = _number(level.alpha**2 * self.std**2 + level.sigma**2, squared).reshape(-1, 1)
         return self._log_weights(x.shape[0], conditions, squared) - squared / (2 * variance)
 
     def __call__(self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
@@ -102,7 +107,7 @@ class Mixture:
     def log_density(self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Tensor:
         """log p(x) at the level, `[B]` nats, per unit of volume of the space."""
         freedoms = self._space.degrees_of_freedom(x, mask)
-        variance = torch.as_tensor(level.alpha**2 * self.std**2 + level.sigma**2).to(freedoms)
+        variance = _number(level.alpha**2 * self.std**2 + level.sigma**2, freedoms)
         log_terms = self._log_terms(x, level, conditions, mask)
         return log_terms.logsumexp(1) - freedoms / 2 * torch.log(2 * math.pi * variance)
 
@@ -134,7 +139,7 @@ class Correlated:
         """E[x0 | x] = mean + alpha C (alpha^2 C + sigma^2)^-1 (x - alpha mean)."""
         assert isinstance(x, Tensor)
         values, vectors = self._eigen
-        alpha, sigma = (torch.as_tensor(value).to(x).reshape(-1, 1) for value in level)
+        alpha, sigma = (_number(value, x).reshape(-1, 1) for value in level)
         centred = (x.flatten(1) - alpha * self.mean.flatten()) @ vectors
         gain = alpha * values / (alpha**2 * values + sigma**2)
         return from_x0((self.mean.flatten() + gain * centred @ vectors.T).reshape(x.shape), x, level)
