@@ -13,7 +13,7 @@ from diffcore.config import compose
 from diffcore.generation import generate
 from diffcore.registry import installed
 from diffcore.runs import Run, describe, new_folder
-from diffcore.solvers import dpmpp_2m
+from diffcore.solvers import adams
 from diffcore.training import Watcher, train
 
 registry = installed()
@@ -25,7 +25,7 @@ run = Run(new_folder(None, "image", "example"))
 describe(run, settings, data.facts.model_dump(mode="json"), registry)
 outcome = train(run, settings, model, data, Watcher(pulse=lambda pulse: print(f"{pulse.done:4.0%}  {pulse.loss:.4f}")))
 
-recipe = Recipe(dpmpp_2m(), steps=20, guidance=1.5)
+recipe = Recipe(adams(), steps=20, guidance=1.5)
 threes = ask(model.codec.conditions, {"label": "3"}, batch=10)
 nines = ask(model.codec.conditions, {"label": "9"}, batch=10)
 conditions = {"label": torch.cat([threes["label"], nines["label"]])}
