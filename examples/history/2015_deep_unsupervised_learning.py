@@ -1,4 +1,4 @@
-"""Sohl-Dickstein, Weiss, Maheswaranathan & Ganguli 2015, Deep unsupervised learning using nonequilibrium thermodynamics.
+"""Sohl-Dickstein et al. 2015, Deep unsupervised learning using nonequilibrium thermodynamics.
 
 They destroy data by a Markov chain of small Gaussian steps, learn to run it backwards, and bound the likelihood of what
 comes out. Here the chain is walked and compared with its closed form; then the bound is taken term by term for Gaussian

@@ -7,6 +7,8 @@ at one low level, which starts in the wrong places and stays there, with the ann
     python examples/history/2019_score_matching_langevin.py
 """
 
+from itertools import pairwise
+
 import torch
 from toy import PLANE, Numbers, show
 
@@ -25,7 +27,7 @@ LADDER = Geometric(sigma_min=0.05, sigma_max=10.0)
 def main(samples: int = 600) -> Numbers:
     found: Numbers = {}
     levels = levels_of(LADDER, uniform_in_log_snr(LADDER, 30))
-    ratios = [before.sigma / after.sigma for before, after in zip(levels[:-2], levels[1:-1], strict=True)]
+    ratios = [before.sigma / after.sigma for before, after in pairwise(levels[:-1])]
     found["ratio of neighbouring sigmas, least and greatest"] = min(ratios), max(ratios)
 
     x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)).mul(3).requires_grad_()

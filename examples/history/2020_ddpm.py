@@ -28,7 +28,7 @@ def simple(denoise: Denoiser | Mixture, batch: Batch) -> torch.Tensor:
     return denoising_loss(denoise(batch.x, batch.level), batch.x0, batch.noise, PLANE, "eps")
 
 
-def main(steps: int = 2500, samples: int = 200) -> Numbers:
+def main(steps: int = 1500, samples: int = 150) -> Numbers:
     found: Numbers = {}
     levels = levels_of(CHAIN, uniform_in_time(CHAIN, 1000))
     betas = numpy.linspace(1e-4, 0.02, 1000)

@@ -22,7 +22,7 @@ from diffcore.solvers import dpmpp_2m
 DATA, SCHEDULE = ring(), Cosine(-8, 8)
 
 
-def main(steps: int = 2500, samples: int = 1500) -> Numbers:
+def main(steps: int = 1500, samples: int = 1500) -> Numbers:
     found: Numbers = {}
     network = Denoiser(MLP(), (LABEL,))
     generator = torch.Generator().manual_seed(3)
@@ -59,7 +59,10 @@ def main(steps: int = 2500, samples: int = 1500) -> Numbers:
             indices=range(samples), conditions=asked,
         )  # fmt: skip
         nearest = torch.cdist(x, DATA.centres).argmin(1) % 2
-        found[f"w = {weight:g}: share of the class asked for"] = (nearest == 0).double().mean().item(), 1 - 0.5 * (weight == 0)
+        found[f"w = {weight:g}: share of the class asked for"] = (
+            (nearest == 0).double().mean().item(),
+            1 - 0.5 * (weight == 0),
+        )
         found[f"w = {weight:g}: mean log p(x)"] = mean_log_p(DATA, x), mean_log_p(DATA, exact)
     return found
 

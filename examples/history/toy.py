@@ -96,6 +96,8 @@ class MLP(nn.Module):
         torch.manual_seed(0)
         self.width = width
         self.layers = nn.ModuleList(nn.Linear(size + width, width) for size in (2, width, width))
+        # Points on a ring are told apart by fine features of their place, which the usual small weights start without.
+        nn.init.normal_(self.layers[0].weight[:, :2], std=2.0)
         self.last = nn.Linear(width, outputs)
 
     def forward(self, x: Tensor, conditioning: Tensor, mask: Tensor | None = None) -> Tensor:
