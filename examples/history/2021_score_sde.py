@@ -27,7 +27,7 @@ REVERSE = {
 }
 
 
-def main(samples: int = 300, points: int = 20_000) -> Numbers:
+def main(samples: int = 250, points: int = 20_000) -> Numbers:
     found: Numbers = {}
     generator = torch.Generator().manual_seed(0)
     x0, _ = draw(DATA, points, generator)

@@ -17,7 +17,7 @@ from diffcore.tuning import flow_of, starting_grids, tune
 DATA, SCHEDULE = ring(), Cosine()
 
 
-def main(iterations: int = 45, trajectories: int = 64, numbers: tuple[int, ...] = (5, 10)) -> Numbers:
+def main(iterations: int = 36, trajectories: int = 64, numbers: tuple[int, ...] = (5, 10)) -> Numbers:
     found: Numbers = {}
     seen, held_out, fresh = (
         flow_of(DATA, PLANE, SCHEDULE, indices=range(trajectories), seed=seed) for seed in range(3)
