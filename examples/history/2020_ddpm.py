@@ -18,7 +18,8 @@ from diffcore.process import transition
 from diffcore.sampling import levels_of, sample
 from diffcore.schedules import ddpm as linear_betas
 from diffcore.solvers import ddpm
-from diffcore.testing.oracles import Mixture
+from diffcore.spaces import Euclidean
+from diffcore.testing.oracles import Mixture, gaussian
 
 DATA, CHAIN = ring(), linear_betas()
 
@@ -37,6 +38,11 @@ def main(steps: int = 1500, samples: int = 150) -> Numbers:
         found[f"alpha_bar of step {i}"] = levels[1000 - i].alpha ** 2, products[i - 1]
     found["beta of step 500"] = transition(levels[501], levels[500]).std ** 2, betas[499]
 
+    # Section 3.2: for unit Gaussian data the variance beta is right, whatever the number of steps; the other is not.
+    few = levels[::50]
+    for variance, name in ((0.0, "posterior"), (1.0, "beta")):
+        std = sample(gaussian(0.0, 1.0), Euclidean((100_000,)), ddpm(variance), few, indices=[0]).std().item()
+        found[f"variance {name}, 20 steps: std of unit Gaussian data"] = std, few[-2].alpha
     network = Denoiser(MLP(), (), "eps")
     fit(network, DATA, CHAIN, lambda batch: simple(network, batch), steps)
     fresh = noisy(DATA, CHAIN, 50_000, torch.Generator().manual_seed(1))
@@ -46,7 +52,11 @@ def main(steps: int = 1500, samples: int = 150) -> Numbers:
     for variance, name in ((0.0, "posterior"), (1.0, "beta")):
         x = sample(network, PLANE, ddpm(variance), levels, indices=range(samples))
         found[f"variance {name}: mean log p of samples"] = mean_log_p(DATA, x), mean_log_p(DATA)
-        found[f"variance {name}: mean square of samples"] = x.square().mean().item(), 1.0
+        nearest = torch.cdist(x, DATA.centres).amin(1)
+        found[f"variance {name}: spread of samples about the centres"] = (
+            (nearest.square().mean() / 2).sqrt().item(),
+            DATA.std,
+        )
     return found
 
 

@@ -52,7 +52,15 @@ SETTINGS = {
     ),
     "2020_ddpm": (
         {"steps": 700, "samples": 60},
-        {"alpha_bar*": EXACT, "beta*": EXACT, "L_simple*": 0.01, "*: mean log p*": 0.7, "*: mean square*": 0.2},
+        {
+            "alpha_bar*": EXACT,
+            "beta*": EXACT,
+            "variance posterior, 20*": Apart(0.02, above=False),
+            "variance beta, 20*": 0.01,
+            "L_simple*": 0.01,
+            "*: mean log p*": 0.7,
+            "*: spread*": 0.06,
+        },
     ),
     "2021_score_sde": (
         {"samples": 100, "points": 5000},
