@@ -69,6 +69,14 @@ def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
     return correct
 
 
+def _spread(level: Level) -> float | Tensor:
+    """sigma^2 / alpha, and 0 at alpha = 0."""
+    alpha, sigma = level
+    if isinstance(alpha, Tensor):
+        return torch.where(alpha > 0, sigma**2 / alpha, 0.0)
+    return sigma**2 / alpha if alpha > 0 else 0.0
+
+
 def dps(noise_std: float = 0.0, weight: float = 1.0) -> Correct:
     """Diffusion posterior sampling: S = |residual| / (sqrt(M) weight), a number, for residuals of M entries.
 
@@ -106,15 +114,13 @@ def measured(
     correct = mmps() if correct is None else correct
 
     def given(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
-        if level.alpha == 0:
-            return denoise(x, level, conditions, mask)
         with torch.enable_grad():
             along = map_fields(lambda value: torch.zeros_like(value).requires_grad_(), x)
             prediction = denoise(combine((1.0, x), (1.0, space.noise(along, mask))), level, conditions, mask)
             x0 = space.project(prediction.x0, mask)
             explained = operator(x0)
         leaves, explanations = list(fields(along).values()), fields(explained)
-        spread = level.sigma**2 / level.alpha
+        spread = _spread(level)
 
         def lift(u: State) -> State:
             values = fields(u)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from diffcore.conditions import ClassCondition
 from diffcore.denoiser import from_x0
 from diffcore.editing import dps, inpainting, measured, mmps, repaint, upscaling
 from diffcore.errors import UserError
@@ -338,14 +339,7 @@ def test_upscaling_gives_samples_with_those_means():
 def test_editing_goes_around_classifier_free_guidance():
     centres = torch.tensor([[-1.0, -1.0], [-1.0, 1.0]])
     mixture = Mixture(centres, 0.1, labels=torch.tensor([0, 1]))
-
-    class Label:
-        name = "label"
-
-        def null(self, batch, device="cpu"):
-            return torch.full((batch,), 2)
-
-    guided = classifier_free(mixture, (Label(),), 2.0)
+    guided = classifier_free(mixture, (ClassCondition("label", ("low", "high")),), 2.0)
     values, mask = torch.tensor([[-1.0, 0.0]]), torch.tensor([[True, False]])
     denoise, step = inpainting(values, mask, Euclidean((2,)))(guided, dpmpp_2m(), range(2))
     x = sample(denoise, Euclidean((2,)), step, levels(20), indices=range(2), conditions={"label": torch.tensor([0, 1])})

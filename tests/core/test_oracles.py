@@ -28,6 +28,25 @@ def test_a_mixture_of_one_and_a_correlated_gaussian_are_the_gaussian():
     torch.testing.assert_close(one.log_density(x, LEVEL), full.log_density(x, LEVEL))
 
 
+def test_states_of_float64_lose_no_digits_where_the_default_is_float32():
+    """Against the formulas in Python's own floats."""
+    assert torch.get_default_dtype() == torch.float32
+    (alpha, sigma), std, x = LEVEL, 0.3, 1.2345678901234567
+    centres, weights = (-1.1, 0.7), (0.3, 0.7)
+    variance = alpha**2 * std**2 + sigma**2
+    terms = [w * math.exp(-((x - alpha * c) ** 2) / (2 * variance)) for w, c in zip(weights, centres, strict=True)]
+    means = [c + alpha * std**2 / variance * (x - alpha * c) for c in centres]
+    expected = sum(term * mean for term, mean in zip(terms, means, strict=True)) / sum(terms)
+    state = torch.tensor([[x]], dtype=torch.float64)
+    column, shares = (torch.tensor(values, dtype=torch.float64) for values in (centres, weights))
+    oracle = Mixture(column[:, None], std, weights=shares)
+    assert oracle(state, LEVEL).x0.item() == pytest.approx(expected, rel=1e-14)
+    density = math.log(sum(terms) / math.sqrt(2 * math.pi * variance))
+    assert oracle.log_density(state, LEVEL).item() == pytest.approx(density, rel=1e-14)
+    full = Correlated(column[:1], torch.tensor([[std**2]], dtype=torch.float64))
+    assert full(state, LEVEL).x0.item() == pytest.approx(means[0], rel=1e-14)
+
+
 def test_the_score_is_the_gradient_of_the_log_density():
     generator = draw(4, 4, seed=3)
     oracles = [

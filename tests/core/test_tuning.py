@@ -21,7 +21,7 @@ from diffcore.state import map_fields
 from diffcore.testing.oracles import Mixture
 from diffcore.tuned import Tuned, read_tuned, write_tuned
 from diffcore.tuning import METHODS, Found, FreshNoiseError, Method, flow_of, grid_of, starting_grids, tune
-from tests.core.toy import ToyBackbone, toy_registry
+from tests.core.toy import ToyBackbone, put_in_place, toy_registry
 
 PLANE = Euclidean((2,))
 FIELDS = Product({"place": ZeroCentred((4, 2)), "pairs": SymmetricPairs((4, 4, 1)), "kind": Euclidean((4, 3))})
@@ -242,9 +242,8 @@ def test_damage_and_nonsense_in_the_file_get_a_line(tmp_path, content, said):
 def toy(tmp_path_factory, float64):
     """The command line with the toy installed, and a run of it that was trained in float32."""
     torch.set_default_dtype(torch.float32)
-    registry, patch = toy_registry(), pytest.MonkeyPatch()
-    for command in ("train", "sample", "tune", "evaluate"):
-        patch.setattr(__import__(f"diffcore.cli.{command}", fromlist=["installed"]), "installed", lambda: registry)
+    patch = pytest.MonkeyPatch()
+    put_in_place(patch, toy_registry())
     folder = tmp_path_factory.mktemp("runs") / "toy"
     flags = ["--train.steps", "300", "--train.learning-rate", "1e-2", "--train.evaluate", "0"]
     assert cli.main(["train", "--modality", "toy", "--out", str(folder), *flags]) == 0

@@ -140,3 +140,9 @@ def toy_registry():
     registry = load([])
     registry.modalities["toy"] = Provided(TOY, "diffcore-toy", "1.0")
     return registry
+
+
+def put_in_place(patch, registry):
+    """Let every command of the command line see `registry` alone."""
+    for command in ("train", "sample", "tune", "evaluate", "resume", "config"):
+        patch.setattr(f"diffcore.cli.{command}.installed", lambda: registry)

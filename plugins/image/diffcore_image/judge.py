@@ -27,6 +27,8 @@ FEATURES = 64
 _SIDE = 32
 """Larger images are averaged down to this before they are classified."""
 _STEPS, _BATCH = 1500, 128
+_LEARNED = 1e-6
+"""The loss of a batch that there is nothing more to learn from."""
 _REFERENCE = 2000
 """Held-out images are compared with where there are at least so many, else all real images."""
 _RECIPE = "1"
@@ -99,9 +101,10 @@ def _fit(classifier: Classifier, pixels: Tensor, labels: Tensor) -> None:
     for _ in range(_STEPS):
         chosen = torch.randint(len(pixels), (_BATCH,), generator=generator)
         loss = functional.cross_entropy(classifier(pixels[chosen]), labels[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        if loss > _LEARNED:  # of less, gradients are subnormal numbers, which CPUs are slow at
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
         schedule.step()
 
 
