@@ -27,7 +27,7 @@ WEIGHTINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 * `eps`: e^lambda, the simple objective |eps_hat - eps|^2 of Ho et al. 2020, eq. 14.
 * `x0`: 1.
-* `v`: e^lambda + 1, the error of v (Salimans & Ho 2022, section 4, "SNR + 1").
+* `v`: e^lambda + 1, the error of v (Salimans & Ho 2022, section 4, "SNR + 1"); for data of unit variance EDM's too.
 * `min-snr`: min(e^lambda, 5), Hang et al. 2023, eq. 8, whatever the network predicts.
 """
 

@@ -59,7 +59,8 @@ class Mixture:
 
     `centres` is a state `[K, ...]` in `space` (Euclidean where None is given, and then a tensor). `weights` `[K]` are
     equal where None. With `labels` `[K]` the condition "label" `[B]` keeps the components of that label; a label
-    that no component has keeps all of them, so it is the null value.
+    that no component has keeps all of them, so it is the null value. As an unconditional denoiser it is to be called
+    without conditions.
     """
 
     centres: State
