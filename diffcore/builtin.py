@@ -140,7 +140,7 @@ class NoisyOptions(Settings):
 
 class AdamsOptions(Settings):
     order: int = Field(3, ge=1, le=6, description="Values of x0 that a step is made from.")
-    corrected: bool = Field(True, description="Do each step again once it is known where it led.")
+    corrector: int = Field(4, ge=0, le=7, description="Values that a step is done again with; 0: it is not.")
     clock: Literal["alpha", "log-snr"] = Field("alpha", description="What x0 is taken to be a polynomial in.")
     ending: int = Field(
         2, ge=1, le=4, description="Values of x0 that the last step extrapolates; 1: the last as it is."
@@ -189,7 +189,7 @@ def _solver(name: str, summary: str, target: str, options: type[Settings] = NoOp
     return Component(name, summary, build, options)
 
 
-_LOG_SNR: dict[str, Any] = {"order": 3, "corrected": False, "clock": "log-snr", "ending": 1}
+_LOG_SNR: dict[str, Any] = {"order": 3, "corrector": 0, "clock": "log-snr", "ending": 1}
 """What the published exponential multistep methods have in common."""
 
 
@@ -217,7 +217,7 @@ def diffcore_solvers() -> Iterable[Component]:
         _solver("dpmpp-3m", "DPM-Solver++ of order 3, multistep", "adams", **_LOG_SNR),
         _solver("dpmpp-2m-sde", "DPM-Solver++ of order 2 for the reverse SDE", "dpmpp_2m", NoisyOptions),
         _solver(
-            "unipc", "UniPC of order 3: DPM-Solver++ with corrected steps", "adams", **{**_LOG_SNR, "corrected": True}
+            "unipc", "UniPC of order 3: DPM-Solver++ with corrected steps", "adams", **{**_LOG_SNR, "corrector": 4}
         ),
         _solver("deis", "DEIS of order 3: multistep in eps", "adams", **_LOG_SNR, view="eps"),
         _solver("ddim", "first order, deterministic or (eta) with fresh noise", "ddim", DdimOptions),

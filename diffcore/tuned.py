@@ -28,7 +28,7 @@ class Tuned(Settings):
 
     log_snrs: tuple[Annotated[float, Field(allow_inf_nan=True)], ...] = Field(min_length=1, max_length=10_000)
     order: int = Field(ge=1, le=8)
-    corrected: bool
+    corrector: int = Field(ge=0, le=8)
     clock: Literal["alpha", "log-snr"]
     error: float
     untuned_error: float | None
@@ -47,7 +47,7 @@ class Tuned(Settings):
 
     def step(self) -> Step:
         """The solver."""
-        return adams(self.order, self.corrected, self.clock)
+        return adams(self.order, self.corrector, self.clock)
 
 
 def read_tuned(run: Run) -> dict[int, Tuned]:

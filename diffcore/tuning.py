@@ -35,17 +35,17 @@ class Method:
     """Options of `diffcore.solvers.adams`."""
 
     order: int
-    corrected: bool
+    corrector: int
     clock: Clock
 
     def step(self) -> Step:
         """The solver."""
-        return adams(self.order, self.corrected, self.clock)
+        return adams(self.order, self.corrector, self.clock)
 
 
 METHODS = tuple(
-    Method(order, corrected, clock)
-    for order, corrected in ((2, True), (3, False), (3, True))
+    Method(order, corrector, clock)
+    for order, corrector in ((2, 2), (2, 3), (3, 0), (3, 4))
     for clock in ("log-snr", "alpha")
 )
 """What `tune` chooses from."""
@@ -156,7 +156,7 @@ def flow_of(
     levels = levels_of(schedule, uniform_in_log_snr(schedule, accurate))[:-1]
     start = prior(space, SampleNoise(seed_of(seed, "tuning"), indices), len(indices), levels[0], device, mask)
     with torch.no_grad():
-        end = _follow(adams(3, corrected=True), levels, start, _evaluate(denoise, space, conditions, mask))
+        end = _follow(adams(), levels, start, _evaluate(denoise, space, conditions, mask))
     if not all(field.isfinite().all() for field in fields(end).values()):
         raise UserError(
             f"the model's flow, followed in {accurate} steps, leads to values that are no numbers, so there is nothing "

@@ -32,7 +32,7 @@ class _Passed:
 
 def adams(
     order: int = 3,
-    corrected: bool = True,
+    corrector: int = 4,
     clock: Clock = "alpha",
     view: Literal["x0", "eps"] = "x0",
     ending: int = 2,
@@ -52,9 +52,9 @@ def adams(
     * `alpha`: in alpha / sqrt(alpha^2 + sigma^2). For data N(m, 1) the predicted x0 is linear in it along the flow, so
       order 2 is exact there with steps of any size; what remains to be followed is how data differ from that.
 
-    With `corrected`, the step before is done again once the denoiser has seen where it led, with that value as one
-    more point of the polynomial, which raises the order by one; the new value serves both, so this costs no evaluation
-    (UniPC: Zhao et al. 2023, section 3.1).
+    The step before is done again once the denoiser has seen where it led, with the polynomial through `corrector`
+    values, the new one among them: order + 1 of them raise the order by one. The new value serves both steps, so this
+    costs no evaluation (UniPC: Zhao et al. 2023, section 3.1). 0 leaves the correction out.
 
     The step to sigma = 0 gives x0 at s = sigma / alpha = 0, by the polynomial in s^2 through the last `ending` values:
     1 takes the last as it is. Where the flow has a limit, x0 along it is even in s. The first steps are of lower order.
@@ -74,14 +74,14 @@ def adams(
         scale, other, rate = _linear_part(view, now, then)
         used = [other * w for w in weights(nodes[:order], half, end, rate, clock)]
         total = used
-        if corrected and past:
+        if corrector and past:
             # The corrected x_t differs from x_t by multiples of the same values, so the two steps become one sum.
             _, before, _ = _linear_part(view, earlier[0].prediction.level, now)
-            better = [before * w for w in weights(nodes[: order + 1], nodes[1], half, rate, clock)]
+            better = [before * w for w in weights(nodes[:corrector], nodes[1], half, rate, clock)]
             change = [b - u for b, u in zip_longest(better, [0.0, *earlier[0].used], fillvalue=0.0)]
             total = [scale * c + u for c, u in zip_longest(change, used, fillvalue=0.0)]
         past.append(_Passed(half, prediction, used))
-        del past[: -max(order, ending - 1)]
+        del past[: -max(order, corrector - 1, ending - 1)]
         return combine((scale, x), *((w, getattr(p, view)) for w, p in zip(total, seen, strict=False)))
 
     return step

@@ -76,7 +76,7 @@ def main() -> None:
     contestants = {
         "diffcore ddim": ours(ddim(), options.steps),
         "diffcore dpmpp-2m": ours(dpmpp_2m(), options.steps),
-        "diffcore unipc": ours(adams(3, True, "log-snr"), options.steps),
+        "diffcore unipc": ours(adams(3, 4, "log-snr"), options.steps),
         "diffcore adams (default)": ours(adams(), options.steps),
     }
     try:

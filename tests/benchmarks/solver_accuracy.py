@@ -333,7 +333,7 @@ def main() -> None:
         for name, run in contestants.items():
             enter(name, measure(target, run, options.counts))
     peers = dict(rows)
-    for name, step in (("ddim", ddim()), ("dpmpp-2m", dpmpp_2m()), ("unipc", adams(3, True, "log-snr", ending=1))):
+    for name, step in (("ddim", ddim()), ("dpmpp-2m", dpmpp_2m()), ("unipc", adams(3, 4, "log-snr", ending=1))):
         for grid_name in GRIDS:
             spread = lambda n, g=grid_name: grid(g, target.schedule, n)  # noqa: E731
             enter(f"diffcore {name} {grid_name}", measure(target, ours(target, step, spread), options.counts))

@@ -28,11 +28,12 @@ ORDERS = {
     "euler": (euler(), 1, 100),
     "heun": (heun(), 2, 100),
     "dpmpp-2m": (dpmpp_2m(), 2, 100),
-    "dpmpp-3m": (adams(3, False, "log-snr"), 3, 100),
-    "deis": (adams(3, False, "log-snr", "eps"), 3, 100),
-    "unipc": (adams(3, True, "log-snr"), 4, 60),
+    "dpmpp-3m": (adams(3, 0, "log-snr"), 3, 100),
+    "deis": (adams(3, 0, "log-snr", "eps"), 3, 100),
+    "unipc": (adams(3, 4, "log-snr"), 4, 60),
     "adams": (adams(3), 4, 60),
-    "adams-2": (adams(2, False), 2, 100),
+    "adams-2": (adams(2, 0), 2, 100),
+    "adams-2-2": (adams(2, 2), 2, 400),
 }
 """Deterministic solvers: the step, its order, and a number of steps at which the order shows."""
 STOCHASTIC = {
@@ -184,7 +185,7 @@ def test_adams_in_alpha_is_exact_for_unit_gaussian_data_in_steps_of_any_size():
     levels = levels_of(Cosine(-9, 9), torch.tensor([-9.0, -8.9999, -1.0, 6.0]))[:-1]
     start = prior(ONE, SampleNoise(0, range(4)), 4, levels[0], "cpu", None)
     exact = gaussian_flow(start, levels[0], levels[-1], MEAN, 1.0)
-    clocks = (adams(2, False), adams(2, False, "log-snr"))
+    clocks = (adams(2, 0), adams(2, 0, "log-snr"))
     found, other = (sample(gaussian(MEAN, 1.0), ONE, step, levels, indices=range(4)) for step in clocks)
     assert largest_difference(found, exact) < 1e-6
     assert largest_difference(other, exact) > 0.1
@@ -211,7 +212,7 @@ def test_dpmpp_3m_is_its_published_update():
     def evaluate(state, level):
         return from_x0(x0s[levels.index(level)], state, level)
 
-    step, past, state = adams(3, False, "log-snr"), [], None
+    step, past, state = adams(3, 0, "log-snr"), [], None
     for index in range(3):
         move = Move(levels[index], levels[index + 1], lambda: None, past, index)
         state = step(evaluate, torch.tensor([[x]]), move)

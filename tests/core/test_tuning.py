@@ -178,7 +178,7 @@ def test_a_solver_that_draws_noise_follows_no_trajectory():
 
 def tuned(log_snrs, **changes):
     values = {
-        "order": 3, "corrected": True, "clock": "alpha", "error": 0.1, "untuned_error": 0.3, "guidance": 1.0,
+        "order": 3, "corrector": 4, "clock": "alpha", "error": 0.1, "untuned_error": 0.3, "guidance": 1.0,
         "checkpoint": "step-00000040", "seed": 0,
     }  # fmt: skip
     return Tuned(log_snrs=log_snrs, **{**values, **changes})
