@@ -5,7 +5,7 @@ flow can be solved to 1e-9. Every contestant starts from the same noise at the s
 median over samples of the root mean square error per coordinate, for data in [-1, 1].
 
     python tests/benchmarks/solver_accuracy.py --root MNIST_FOLDER [--json FILE] [--install-peers]
-    python tests/benchmarks/solver_accuracy.py --target digits --schedule iddpm-cosine
+    python tests/benchmarks/solver_accuracy.py --target digits --schedule scaled-linear
 
 `--install-peers` installs diffusers, and azula and k-diffusion without what they depend on. What is missing is named
 and left out. `tuned` is what `diffcore.tuning.tune` finds on other noise than it is judged on.
@@ -292,8 +292,15 @@ def build_target(options: argparse.Namespace) -> Target:
 
         pixels = torch.from_numpy(load_digits().data[:1000]).double() / 8 - 1
         std = 0.15
-    schedule = {"ddpm": ddpm, "iddpm-cosine": iddpm_cosine}[options.schedule]()
-    return Target(pixels.flatten(1), std, schedule, f"{options.target}, {options.schedule}")
+    return Target(pixels.flatten(1), std, SCHEDULES[options.schedule](), f"{options.target}, {options.schedule}")
+
+
+def scaled_linear() -> Betas:
+    """The betas of latent diffusion: their roots are even, from those of 0.00085 to 0.012."""
+    return Betas(torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2)
+
+
+SCHEDULES = {"ddpm": ddpm, "iddpm-cosine": iddpm_cosine, "scaled-linear": scaled_linear}
 
 
 def main() -> None:
@@ -301,7 +308,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, help="folder with MNIST in torchvision's layout")
     parser.add_argument("--target", choices=("mnist", "digits"), default="mnist")
-    parser.add_argument("--schedule", choices=("ddpm", "iddpm-cosine"), default="ddpm")
+    parser.add_argument("--schedule", choices=tuple(SCHEDULES), default="ddpm")
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS))
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--json", type=Path)
