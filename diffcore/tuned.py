@@ -5,7 +5,7 @@ import math
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from diffcore.components import Settings
 from diffcore.config import validate
@@ -30,6 +30,7 @@ class Tuned(Settings):
     order: int = Field(ge=1, le=8)
     corrector: int = Field(ge=0, le=8)
     clock: Literal["alpha", "log-snr"]
+    shifts: tuple[Annotated[float, Field(ge=-FARTHEST, le=FARTHEST)], ...] = ()
     error: float
     untuned_error: float | None
     guidance: float
@@ -45,9 +46,15 @@ class Tuned(Settings):
             raise ValueError(f"log-SNRs must lie between {-FARTHEST} and {FARTHEST}")
         return value
 
+    @model_validator(mode="after")
+    def _one_for_each_level(self) -> "Tuned":
+        if self.shifts and len(self.shifts) != len(self.log_snrs):
+            raise ValueError(f"{len(self.shifts)} shifts for {len(self.log_snrs)} levels")
+        return self
+
     def step(self) -> Step:
         """The solver."""
-        return adams(self.order, self.corrector, self.clock)
+        return adams(self.order, self.corrector, self.clock, shifts=self.shifts)
 
 
 def read_tuned(run: Run) -> dict[int, Tuned]:

@@ -2,15 +2,17 @@
 
 With N evaluations, where should they lie? The answer depends on the data, so it is found by following the denoiser's
 probability-flow ODE accurately from some starting noise, and moving the N levels of an Adams method until it ends
-where the accurate flow does. Only the levels are learned, N - 1 numbers, and the method's coefficients follow from
-them, so there is little to overfit. (Sabour et al. 2024 and Tong et al. 2025 learn grids too, by other objectives.)
+where the accurate flow does; and for each level the place where the method's polynomials take its value to be. These
+2 N - 1 numbers are all that is learned, the coefficients follow from them, so there is little to overfit. (Sabour et
+al. 2024 and Tong et al. 2025 learn grids too, by other objectives.)
 """
 
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,10 +39,11 @@ class Method:
     order: int
     corrector: int
     clock: Clock
+    shifts: Sequence[Any] = ()
 
     def step(self) -> Step:
         """The solver."""
-        return adams(self.order, self.corrector, self.clock)
+        return adams(self.order, self.corrector, self.clock, shifts=self.shifts)
 
 
 METHODS = tuple(
@@ -216,7 +219,7 @@ def tune(
 
     for kept, steps in rounds:
         best = sorted(pool, key=on(flow))[:kept]
-        pool = [Found(f.method, _moved(flow, f.method, f.log_snrs, steps, batch, tick)) for f in best]
+        pool = [_moved(flow, found, steps, batch, tick) for found in best]
         reached += pool
     return min(reached, key=on(held_out))
 
@@ -224,29 +227,35 @@ def tune(
 _ROUNDS = ((len(METHODS), 0.1), (2, 0.3), (1, 0.6))
 """How many contestants each round keeps, and its share of the iterations."""
 
-_RATE = 0.05
+_RATE, _SHIFT_RATE = 0.05, 0.05
 _TINY = 1e-12
 
 
-def _moved(flow: Flow, method: Method, grid: Tensor, steps: int, batch: int, tick: Callable[[], None]) -> Tensor:
-    """The grid after `steps` of Adam on the logarithms of its spacings; its noisy end stays."""
+def _moved(flow: Flow, found: Found, steps: int, batch: int, tick: Callable[[], None]) -> Found:
+    """`found` after `steps` of Adam on the logarithms of the spacings and on the shifts; the noisy end stays."""
+    grid, method = found.log_snrs, found.method
     if len(grid) == 1:
-        return grid
+        return found
     # Where the first log-SNR is infinite, the spacing to the second is counted from a finite one instead.
     anchor = grid[0] if grid[0] > -math.inf else (grid[1] - 1).clamp(max=-FAR)
     spacings = torch.cat([anchor[None], grid[1:]]).diff().log().requires_grad_()
-    optimizer = torch.optim.Adam([spacings], lr=_RATE, betas=(0.9, 0.97))
+    shifts = torch.tensor([*method.shifts] or [0.0] * len(grid), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([{"params": [spacings]}, {"params": [shifts]}], lr=_RATE, betas=(0.9, 0.97))
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = _RATE * min(1.0, 2 * (1 - step / steps))
+        fall = min(1.0, 2 * (1 - step / steps))
+        for group, rate in zip(optimizer.param_groups, (_RATE, _SHIFT_RATE), strict=True):
+            group["lr"] = rate * fall
         chosen = torch.arange(step * batch, (step + 1) * batch) % flow.count
-        loss = flow.part(chosen).errors(method.step(), grid_of(grid[0], anchor, spacings)).clamp(min=_TINY).log().mean()
+        shifted = replace(method, shifts=list(shifts))
+        errors = flow.part(chosen).errors(shifted.step(), grid_of(grid[0], anchor, spacings))
+        loss = errors.clamp(min=_TINY).log().mean()
         if not torch.isfinite(loss):
             break
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         tick()
-    return grid_of(grid[0], anchor, spacings.detach())
+    return Found(replace(method, shifts=tuple(shifts.tolist())), grid_of(grid[0], anchor, spacings.detach()))
 
 
 def grid_of(first: Tensor, anchor: Tensor, spacings: Tensor) -> Tensor:

@@ -25,6 +25,8 @@ class _Passed:
 
     half: Any
     """Half the log-SNR."""
+    place: Any
+    """Where polynomials take the value to be."""
     prediction: Prediction
     used: Sequence[Any]
     """Of the values that the step was made from, the newest first."""
@@ -36,6 +38,7 @@ def adams(
     clock: Clock = "alpha",
     view: Literal["x0", "eps"] = "x0",
     ending: int = 2,
+    shifts: Sequence[Any] = (),
 ) -> Step:
     """Multistep of any `order`, one evaluation a step.
 
@@ -56,6 +59,9 @@ def adams(
     values, the new one among them: order + 1 of them raise the order by one. The new value serves both steps, so this
     costs no evaluation (UniPC: Zhao et al. 2023, section 3.1). 0 leaves the correction out.
 
+    `shifts`, one for each level, move the places where the polynomials take their values to be, in half log-SNR; levels
+    and steps stay. An x0 that is constant is still integrated exactly. It is a freedom that tuning uses.
+
     The step to sigma = 0 gives x0 at s = sigma / alpha = 0, by the polynomial in s^2 through the last `ending` values:
     1 takes the last as it is. Where the flow has a limit, x0 along it is even in s. The first steps are of lower order.
     """
@@ -66,7 +72,8 @@ def adams(
         if now.alpha == 0:  # there is no finite clock at zero SNR: the exact step for a constant x0
             return combine((then.alpha, prediction.x0), (then.sigma, prediction.eps))
         half, earlier = now.log_snr / 2, past[::-1]
-        nodes = [half, *(passed.half for passed in earlier)]
+        place = half + shifts[move.index] if shifts else half
+        nodes = [place, *(passed.place for passed in earlier)]
         seen = [prediction, *(passed.prediction for passed in earlier)]
         if then.sigma == 0:
             return _extrapolated(nodes[:ending], seen)
@@ -77,10 +84,10 @@ def adams(
         if corrector and past:
             # The corrected x_t differs from x_t by multiples of the same values, so the two steps become one sum.
             _, before, _ = _linear_part(view, earlier[0].prediction.level, now)
-            better = [before * w for w in weights(nodes[:corrector], nodes[1], half, rate, clock)]
+            better = [before * w for w in weights(nodes[:corrector], earlier[0].half, half, rate, clock)]
             change = [b - u for b, u in zip_longest(better, [0.0, *earlier[0].used], fillvalue=0.0)]
             total = [scale * c + u for c, u in zip_longest(change, used, fillvalue=0.0)]
-        past.append(_Passed(half, prediction, used))
+        past.append(_Passed(half, place, prediction, used))
         del past[: -max(order, corrector - 1, ending - 1)]
         return combine((scale, x), *((w, getattr(p, view)) for w, p in zip(total, seen, strict=False)))
 

@@ -11,11 +11,12 @@ from diffcore import cli
 from diffcore.denoiser import from_x0
 from diffcore.errors import UserError
 from diffcore.grids import grid
+from diffcore.levels import Level
 from diffcore.noise import generator_for
 from diffcore.runs import Run
 from diffcore.sampling import levels_of
 from diffcore.schedules import Cosine, Geometric, LinearBeta, Rectified, ZeroTerminal
-from diffcore.solvers import adams, ddpm, dpmpp_2m
+from diffcore.solvers import Move, adams, ddpm, dpmpp_2m
 from diffcore.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 from diffcore.state import map_fields
 from diffcore.testing.oracles import Mixture
@@ -126,6 +127,42 @@ def test_gradients_of_the_spacings_are_those_of_differences(method, schedule):
         assert gradient == pytest.approx(difference, rel=1e-5, abs=1e-7)
 
 
+@pytest.mark.parametrize("method", [METHODS[0], METHODS[3], METHODS[7]], ids=str)
+def test_gradients_of_the_shifts_are_those_of_differences(method):
+    flow = flow_of(plane(), PLANE, Cosine(), indices=range(4), seed=0, accurate=40)
+    levels = grid("tapered", Cosine(), 5).requires_grad_()
+
+    def loss(shifts):
+        return flow.errors(replace(method, shifts=list(shifts)).step(), levels).log().mean()
+
+    shifts = torch.tensor([0.3, -0.2, 0.0, 0.1, -0.3], requires_grad=True)
+    (found,) = torch.autograd.grad(loss(shifts), shifts)
+    for index, gradient in enumerate(found.tolist()):
+        step = torch.zeros(5).index_fill(0, torch.tensor(index), 1e-5)
+        difference = (loss(shifts.detach() + step) - loss(shifts.detach() - step)).item() / 2e-5
+        assert gradient == pytest.approx(difference, rel=1e-5, abs=1e-7)
+    assert (found.abs() > 1e-5).all()
+
+
+def test_shifts_move_the_nodes_of_the_polynomials_and_nothing_else():
+    """One step from two values of a known x0: the line through them at the shifted places, integrated by hand."""
+    halves, shifts = (-0.4, 0.1, 0.5), (0.2, -0.1)
+    levels = [Level(1 / math.sqrt(1 + math.exp(-2 * h)), 1 / math.sqrt(1 + math.exp(2 * h))) for h in halves]
+    values, past, x = iter((0.5, -0.3)), [], torch.tensor([[1.7]])
+    step = adams(2, 0, "log-snr", shifts=shifts)
+    for index in range(2):
+        move = Move(levels[index], levels[index + 1], lambda: None, past, index)
+        found = step(lambda x, level: from_x0(torch.full_like(x, next(values)), x, level), x, move)
+    first, second, h = halves[0] + shifts[0], halves[1] + shifts[1], halves[2] - halves[1]
+    slope = (-0.3 - 0.5) / (second - first)
+    at_end = -0.3 + slope * (halves[2] - second)
+    # int_-h^0 e^t (at_end + slope t) dt = at_end (1 - e^-h) + slope (h e^-h - (1 - e^-h))
+    gain = -math.expm1(-h)
+    integral = at_end * gain + slope * (h * math.exp(-h) - gain)
+    expected = levels[2].sigma / levels[1].sigma * 1.7 + levels[2].alpha * integral
+    assert found.item() == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("schedule", [Cosine(), ZERO_SNR], ids=["cosine", "zero-snr"])
 def test_one_step_has_nothing_to_learn_and_two_have_one_level(schedule):
     seen, held_out = flows(plane(), PLANE, schedule)
@@ -207,6 +244,8 @@ GOOD = tuned((-9.0, 0.0, 4.0)).model_dump(mode="json")
         ("[1, 2]", "does not hold what diffcore tune writes"),
         ({"4": [1]}, "'4' is not a number of steps with its levels"),
         ({"4": GOOD}, "3 levels for '4' steps"),
+        ({"3": {**GOOD, "shifts": [0.1]}}, "1 shifts for 3 levels"),
+        ({"3": {**GOOD, "shifts": [0, 0, 1e9]}}, "less than or equal to 200"),
         ({"three": GOOD}, "3 levels for 'three' steps"),
         ({"9" * 5000: GOOD}, "3 levels for '99999999999999999999' steps"),
         ({"3": {**GOOD, "log_snrs": [-9, 4, 0]}}, "log-SNRs must rise from each to the next"),
