@@ -192,10 +192,10 @@ def tune(
 ) -> Found:
     """The levels and the method that follow `flow` best.
 
-    Each of `METHODS` begins with the one of the grids `starts` that suits it best. All are moved a little, the better
-    of them more, and the best of those most, so that the last moves `iterations` times: by Adam on the mean log error
-    of `batch` trajectories at a time. Of everything that was reached, what does best on the trajectories `held_out` is
-    returned. The noisy end stays, also where it is infinite.
+    Each of `METHODS` begins with the one of the grids `starts` that suits it best. All are moved a little, the best two
+    more, and these most, so that they have moved `iterations` times: by Adam on the mean log error of `batch`
+    trajectories at a time. Of everything that was reached, what does best on the trajectories `held_out` is returned.
+    The noisy end stays, also where it is infinite.
 
     Raises `UserError` where no method follows the trajectories to numbers.
     """
@@ -224,7 +224,7 @@ def tune(
     return min(reached, key=on(held_out))
 
 
-_ROUNDS = ((len(METHODS), 0.1), (2, 0.3), (1, 0.6))
+_ROUNDS = ((len(METHODS), 0.1), (2, 0.3), (2, 0.6))
 """How many contestants each round keeps, and its share of the iterations."""
 
 _RATE, _SHIFT_RATE = 0.05, 0.05
