@@ -193,9 +193,9 @@ def tune(
     """The levels and the method that follow `flow` best.
 
     Each of `METHODS` begins with the one of the grids `starts` that suits it best. All are moved a little, the best two
-    more, and these most, so that they have moved `iterations` times: by Adam on the mean log error of `batch`
-    trajectories at a time. Of everything that was reached, what does best on the trajectories `held_out` is returned.
-    The noisy end stays, also where it is infinite.
+    more, and the best of these most, once by itself and once with shifts, until it has moved `iterations` times: by
+    Adam on the mean log error of `batch` trajectories at a time. Of everything that was reached, what does best on the
+    trajectories `held_out` is returned. The noisy end stays, also where it is infinite.
 
     Raises `UserError` where no method follows the trajectories to numbers.
     """
@@ -209,25 +209,29 @@ def tune(
         raise UserError(
             f"in {len(starts[0])} steps the model's flow leads to values that are no numbers: take more steps"
         )
-    rounds = [(kept, max(1, round(share * iterations))) for kept, share in _ROUNDS]
-    total, done, reached = sum(kept * steps for kept, steps in rounds), 0, list(pool)
+    first, second, third = (max(1, round(share * iterations)) for share in _SHARES)
+    total, done, reached = len(pool) * first + 2 * second + 2 * third, 0, list(pool)
 
     def tick() -> None:
         nonlocal done
         done += 1
         after_iteration(done / total)
 
-    for kept, steps in rounds:
-        best = sorted(pool, key=on(flow))[:kept]
-        pool = [_moved(flow, found, steps, batch, tick) for found in best]
-        reached += pool
+    def moved(contestants: Sequence[Found], steps: int) -> list[Found]:
+        after = [_moved(flow, found, steps, batch, tick) for found in contestants]
+        reached.extend(after)
+        return sorted(after, key=on(flow))
+
+    best = moved(moved(pool, first)[:2], second)[0]
+    shifted = replace(best.method, shifts=(0.0,) * len(best.log_snrs))
+    moved([best, Found(shifted, best.log_snrs)], third)
     return min(reached, key=on(held_out))
 
 
-_ROUNDS = ((len(METHODS), 0.1), (2, 0.3), (2, 0.6))
-"""How many contestants each round keeps, and its share of the iterations."""
+_SHARES = (0.1, 0.3, 0.6)
+"""Of the iterations, in each round."""
 
-_RATE, _SHIFT_RATE = 0.05, 0.05
+_RATE = 0.05
 _TINY = 1e-12
 
 
@@ -239,12 +243,10 @@ def _moved(flow: Flow, found: Found, steps: int, batch: int, tick: Callable[[], 
     # Where the first log-SNR is infinite, the spacing to the second is counted from a finite one instead.
     anchor = grid[0] if grid[0] > -math.inf else (grid[1] - 1).clamp(max=-FAR)
     spacings = torch.cat([anchor[None], grid[1:]]).diff().log().requires_grad_()
-    shifts = torch.tensor([*method.shifts] or [0.0] * len(grid), dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.Adam([{"params": [spacings]}, {"params": [shifts]}], lr=_RATE, betas=(0.9, 0.97))
+    shifts = torch.tensor(method.shifts, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([spacings, shifts], lr=_RATE, betas=(0.9, 0.97))
     for step in range(steps):
-        fall = min(1.0, 2 * (1 - step / steps))
-        for group, rate in zip(optimizer.param_groups, (_RATE, _SHIFT_RATE), strict=True):
-            group["lr"] = rate * fall
+        optimizer.param_groups[0]["lr"] = _RATE * min(1.0, 2 * (1 - step / steps))
         chosen = torch.arange(step * batch, (step + 1) * batch) % flow.count
         shifted = replace(method, shifts=list(shifts))
         errors = flow.part(chosen).errors(shifted.step(), grid_of(grid[0], anchor, spacings))
