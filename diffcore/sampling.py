@@ -15,7 +15,7 @@ from diffcore.grids import check_descending
 from diffcore.levels import CLEAN, Level
 from diffcore.noise import SampleNoise
 from diffcore.schedules import Schedule
-from diffcore.solvers.step import Move, Step
+from diffcore.solvers.step import Evaluate, Move, Step
 from diffcore.spaces import Mask, Space
 from diffcore.state import State, fields
 from diffcore.variances import in_space
@@ -49,6 +49,26 @@ def prior(space: Space, noise: SampleNoise, batch: int, level: Level, device: to
     """Where trajectories start: noise of the space times the true sigma of the first level."""
     normal = noise.normal(space.empty(batch).to(device))
     return level.sigma * space.noise(normal, mask)
+
+
+def follow(
+    step: Step,
+    evaluate: Evaluate,
+    x: State,
+    levels: Sequence[Level],
+    fresh: Callable[[], State],
+    reached: Callable[[int, State], None] | None = None,
+) -> State:
+    """A trajectory from `x` at the first of `levels` to the last.
+
+    `fresh()` draws noise of the state's space; `reached` is told each step and where it ended.
+    """
+    past: list[Any] = []
+    for index, (now, then) in enumerate(pairwise(levels)):
+        x = step(evaluate, x, Move(now, then, fresh, past, index))
+        if reached is not None:
+            reached(index, x)
+    return x
 
 
 @torch.no_grad()
@@ -93,12 +113,7 @@ def sample(
         def fresh() -> State:
             return space.noise(noise.normal(x), mask)
 
-        past: list[Any] = []
-        for index, (now, then) in enumerate(pairwise(levels)):
-            x = step(evaluate, x, Move(now, then, fresh, past, index))
-            if reached is not None:
-                reached(index, x)
-        return x
+        return follow(step, evaluate, x, levels, fresh, reached)
 
     x = draw(watch)
     if _strange(x):

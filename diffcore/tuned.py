@@ -3,7 +3,7 @@
 import json
 import math
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -12,6 +12,7 @@ from diffcore.config import validate
 from diffcore.errors import UserError
 from diffcore.runs import Run, read_json, write_json
 from diffcore.solvers import Step, adams
+from diffcore.solvers.adams import Clock
 
 FARTHEST = 200.0
 """No log-SNR of use is larger: sigma / alpha would be e^-100."""
@@ -29,7 +30,7 @@ class Tuned(Settings):
     log_snrs: tuple[Annotated[float, Field(allow_inf_nan=True)], ...] = Field(min_length=1, max_length=10_000)
     order: int = Field(ge=1, le=8)
     corrector: int = Field(ge=0, le=8)
-    clock: Literal["alpha", "log-snr"]
+    clock: Clock
     shifts: tuple[Annotated[float, Field(ge=-FARTHEST, le=FARTHEST)], ...] = ()
     error: float
     untuned_error: float | None

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -24,9 +24,9 @@ from diffcore.errors import UserError
 from diffcore.grids import FAR, tapered, uniform_in_log_snr
 from diffcore.levels import CLEAN, Level
 from diffcore.noise import SampleNoise, seed_of
-from diffcore.sampling import levels_of, prior
+from diffcore.sampling import follow, levels_of, prior
 from diffcore.schedules import Schedule
-from diffcore.solvers import Evaluate, Move, Step, adams
+from diffcore.solvers import Evaluate, Step, adams
 from diffcore.solvers.adams import Clock
 from diffcore.spaces import Mask, Space
 from diffcore.state import State, combine, fields
@@ -92,13 +92,12 @@ class Flow:
 
     def errors(self, step: Step, log_snrs: Tensor) -> Tensor:
         """|x - x_accurate| / sqrt(degrees of freedom) of each trajectory, `[B]`, with the levels at `log_snrs`."""
-        alphas, sigmas = self.schedule.level(log_snrs)
-        levels = (
-            [Level(a, s) for a, s in zip(alphas, sigmas, strict=True)]
-            if log_snrs.requires_grad
-            else levels_of(self.schedule, log_snrs)[:-1]
-        )
-        x = _follow(step, levels, self.start, _evaluate(self.denoise, self.space, self.conditions, self.mask))
+        if log_snrs.requires_grad:
+            levels = [Level(*pair) for pair in zip(*self.schedule.level(log_snrs), strict=True)] + [CLEAN]
+        else:
+            levels = levels_of(self.schedule, log_snrs)
+        evaluate = _evaluate(self.denoise, self.space, self.conditions, self.mask)
+        x = follow(step, evaluate, self.start, levels, _no_noise)
         square = self.space.squared_norm(combine((1.0, x), (-1.0, self.end)), self.mask)
         return (square / self.space.degrees_of_freedom(x, self.mask).clamp(min=1)).sqrt()
 
@@ -128,16 +127,8 @@ def _evaluate(denoise: Denoise, space: Space, conditions: Conditions | None, mas
     return evaluate
 
 
-def _follow(step: Step, levels: Sequence[Level], x: State, evaluate: Evaluate) -> State:
-    """A deterministic trajectory to sigma = 0."""
-
-    def no_noise() -> State:
-        raise FreshNoiseError("only deterministic solvers follow a flow")
-
-    past: list = []
-    for index, (now, then) in enumerate(pairwise([*levels, CLEAN])):
-        x = step(evaluate, x, Move(now, then, no_noise, past, index))
-    return x
+def _no_noise() -> State:
+    raise FreshNoiseError("only deterministic solvers follow a flow")
 
 
 def flow_of(
@@ -156,10 +147,10 @@ def flow_of(
 
     Raises `UserError` where they leave the numbers.
     """
-    levels = levels_of(schedule, uniform_in_log_snr(schedule, accurate))[:-1]
+    levels = levels_of(schedule, uniform_in_log_snr(schedule, accurate))
     start = prior(space, SampleNoise(seed_of(seed, "tuning"), indices), len(indices), levels[0], device, mask)
     with torch.no_grad():
-        end = _follow(adams(), levels, start, _evaluate(denoise, space, conditions, mask))
+        end = follow(adams(), _evaluate(denoise, space, conditions, mask), start, levels, _no_noise)
     if not all(field.isfinite().all() for field in fields(end).values()):
         raise UserError(
             f"the model's flow, followed in {accurate} steps, leads to values that are no numbers, so there is nothing "
@@ -204,12 +195,13 @@ def tune(
         return lambda found: judges.score(found.method.step(), found.log_snrs)
 
     small = on(flow.part(torch.arange(min(batch, flow.count))))
-    pool = [min((Found(method, grid) for grid in starts), key=small) for method in METHODS]
-    if min(map(small, pool)) == math.inf:
+    scored = [min(((small(f), f) for f in (Found(m, grid) for grid in starts)), key=itemgetter(0)) for m in METHODS]
+    if min(scored, key=itemgetter(0))[0] == math.inf:
         raise UserError(
             f"in {len(starts[0])} steps the model's flow leads to values that are no numbers: take more steps"
         )
     first, second, third = (max(1, round(share * iterations)) for share in _SHARES)
+    pool = [found for _, found in scored]
     total, done, reached = len(pool) * first + 2 * second + 2 * third, 0, list(pool)
 
     def tick() -> None:
@@ -220,9 +212,10 @@ def tune(
     def moved(contestants: Sequence[Found], steps: int) -> list[Found]:
         after = [_moved(flow, found, steps, batch, tick) for found in contestants]
         reached.extend(after)
-        return sorted(after, key=on(flow))
+        return after
 
-    best = moved(moved(pool, first)[:2], second)[0]
+    better = sorted(moved(pool, first), key=on(flow))[:2]
+    best = min(moved(better, second), key=on(flow))
     shifted = replace(best.method, shifts=(0.0,) * len(best.log_snrs))
     moved([best, Found(shifted, best.log_snrs)], third)
     return min(reached, key=on(held_out))

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffcore.nn.blocks import ChannelNorm, fold, zeroed
-from diffcore.nn.unet import GridAttention, ResidualBlock
+from diffcore.nn.unet import GridAttention, ResidualBlock, through
 from diffcore.spaces import Mask
 
 
@@ -50,6 +50,5 @@ class Encoder(nn.Module):
         for number, blocks in enumerate(self.levels):
             if number:
                 h = self.coarser[number - 1](h)
-            for block in blocks:  # type: ignore[attr-defined]
-                h = block(h, conditioning)
+            h = through(blocks, h, conditioning)
         return self.output(functional.silu(self.norm(self.attention(h))).mean((2, 3)))

@@ -103,16 +103,17 @@ class UNet(nn.Module):
             if number:
                 skips.append(h)
                 h = self.coarser[number - 1](h)
-            h = _through(blocks, h, conditioning)
-        h = self.attention(_through(self.middle, h, conditioning))
+            h = through(blocks, h, conditioning)
+        h = self.attention(through(self.middle, h, conditioning))
         for finer, blocks in zip(reversed(self.finer), reversed(self.up), strict=True):
             h = functional.interpolate(finer(h), scale_factor=2.0)
-            h = _through(blocks, torch.cat([h, skips.pop()], dim=1), conditioning)
+            h = through(blocks, torch.cat([h, skips.pop()], dim=1), conditioning)
         output = unfold(self.output(functional.silu(self.norm(h))), self.patch)
         return with_variance(output) if self.learned_variance else output
 
 
-def _through(blocks: nn.Module, x: Tensor, conditioning: Tensor) -> Tensor:
+def through(blocks: nn.Module, x: Tensor, conditioning: Tensor) -> Tensor:
+    """`x` after each of `blocks` in turn."""
     for block in blocks:  # type: ignore[attr-defined]
         x = block(x, conditioning)
     return x
