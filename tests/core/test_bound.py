@@ -19,22 +19,10 @@ from diffcore.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 from diffcore.state import combine, map_fields
 from diffcore.testing.oracles import gaussian
 from diffcore.variances import in_space, log_ratio
+from tests.core.draws import draw
 
 MEAN, STD = 0.3, 0.5
 SCHEDULES = [Cosine(-8, 12), Rectified(0.01), Geometric(0.02, 50)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """States are small here: threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def chain(schedule, steps, clean=True):

@@ -11,6 +11,7 @@ from diffcore.losses import WEIGHTINGS, denoising_loss
 from diffcore.process import perturb
 from diffcore.schedules import Cosine, Geometric
 from diffcore.spaces import Euclidean
+from tests.core.draws import draw
 
 
 def draw_levels(*values):
@@ -18,10 +19,6 @@ def draw_levels(*values):
 
 
 LEVELS = [Level(0.6, 0.8), Level(1.0, 3.0), Level(0.3, 0.7), Level(draw_levels(0.1, 0.9), draw_levels(2.0, 0.1))]
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("level", LEVELS, ids=str)

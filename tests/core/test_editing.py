@@ -21,25 +21,14 @@ from diffcore.solvers import Move, ddim, ddpm, dpmpp_2m
 from diffcore.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 from diffcore.state import map_fields
 from diffcore.testing.oracles import Correlated, Mixture, gaussian, largest_difference
+from tests.core.draws import draw
 
 DIMENSIONS = 5
 SPACE = Euclidean((DIMENSIONS,))
 MASK = torch.tensor([[True, True, False, False, False]])
 
 
-@pytest.fixture(autouse=True)
-def float64_on_one_thread():
-    before = torch.get_default_dtype()
-    threads = torch.get_num_threads()
-    torch.set_default_dtype(torch.float64)
-    torch.set_num_threads(1)  # tensors are tiny
-    yield
-    torch.set_default_dtype(before)
-    torch.set_num_threads(threads)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def levels(n):

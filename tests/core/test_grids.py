@@ -10,13 +10,7 @@ from diffcore.grids import GRIDS, grid, karras, tapered, uniform_in_log_snr, uni
 from diffcore.sampling import levels_of
 from diffcore.schedules import Cosine, LinearBeta, Rectified, ZeroTerminal
 
-
-@pytest.fixture(autouse=True)
-def float64():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def test_grids_are_what_their_formulas_say():

@@ -20,6 +20,7 @@ from diffcore.solvers import ddim, ddpm, dpmpp_2m
 from diffcore.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 from diffcore.state import combine, concatenate, fields, map_fields
 from diffcore.testing.oracles import Mixture, gaussian, gaussian_flow, largest_difference
+from tests.core.draws import draw
 
 LEVEL = Level(0.7, 0.5)
 LABEL = ClassCondition("label", ("a", "b"))
@@ -27,16 +28,7 @@ FIELDS = Product({"place": ZeroCentred((4, 2)), "pairs": SymmetricPairs((4, 4, 1
 MASK = torch.tensor([[True, True, True, False], [True, True, True, True]])
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def point(space, batch, seed, mask=None):

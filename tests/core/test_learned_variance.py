@@ -28,23 +28,11 @@ from diffcore.state import map_fields
 from diffcore.testing.oracles import gaussian
 from diffcore.training import Watcher, step_loss, train
 from diffcore.variances import log_ratio
+from tests.core.draws import draw
 from tests.core.toy import TOY, ToyBackbone, ToyNet
 
 STD = 0.5
 SCHEDULES = [Cosine(-8, 8), Rectified(0.01), Geometric(0.02, 50)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """States are small here: threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def true_fraction(now, then):

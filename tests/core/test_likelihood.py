@@ -16,22 +16,10 @@ from diffcore.schedules import Cosine, Geometric, LinearBeta, Rectified, varianc
 from diffcore.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 from diffcore.state import combine, map_fields
 from diffcore.testing.oracles import Correlated, Mixture
+from tests.core.draws import draw
 
 WIDE = (-24.0, 20.0)
 """Log-SNRs whose noisy end is the prior to 1e-5."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """States are small here: threads would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def truth(oracle, x0, freedoms, log_snr=WIDE[1], **kwargs):

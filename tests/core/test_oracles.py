@@ -10,12 +10,9 @@ from diffcore.levels import Level
 from diffcore.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 from diffcore.state import map_fields
 from diffcore.testing.oracles import Correlated, Mixture, gaussian, largest_difference
+from tests.core.draws import draw
 
 LEVEL = Level(0.7, 0.5)
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def test_a_mixture_of_one_and_a_correlated_gaussian_are_the_gaussian():

@@ -31,15 +31,6 @@ REGISTRY = toy_registry()
 SHAPE, COLOUR = ClassCondition("shape", ("round", "square")), ClassCondition("colour", ("red", "blue", "green"))
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small wait longer for a second thread than they gain by it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Net(nn.Module):
     """An MLP on one tensor."""
 

@@ -49,12 +49,7 @@ STOCHASTIC = {
 """Stochastic solvers, with a number of steps at which what they draw has the data's distribution."""
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def centre(space, mask, seed=5):
