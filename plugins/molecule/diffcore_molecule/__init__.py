@@ -1,0 +1,1 @@
+"""Molecules for diffcore: graphs with 3D geometry."""

@@ -1,0 +1,88 @@
+"""A molecule as arrays, and as RDKit has it."""
+
+from dataclasses import dataclass
+
+import numpy
+from rdkit import Chem, RDLogger
+from rdkit.Chem import AllChem  # noqa: F401  (registers what conformers need)
+from rdkit.Geometry import Point3D
+
+RDLogger.DisableLog("rdApp.*")  # what is wrong with a molecule is said by us, once
+
+ORDERS = (None, Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE)
+"""Bond orders by their number; aromatic rings are written as alternating single and double bonds (Kekule)."""
+
+
+@dataclass(frozen=True)
+class Molecule:
+    """Atoms, bonds and places of n atoms. Whether hydrogens are among the atoms is a matter of who made it."""
+
+    numbers: numpy.ndarray
+    """Atomic numbers `[n]`."""
+    charges: numpy.ndarray
+    """Formal charges `[n]`."""
+    bonds: numpy.ndarray
+    """Bond orders 0 to 3, symmetric `[n, n]`."""
+    positions: numpy.ndarray
+    """Places in Angstrom `[n, 3]`."""
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def to_rdkit(molecule: Molecule, hydrogens: bool = False) -> Chem.Mol:
+    """The molecule as RDKit has it, with its conformer, not sanitised.
+
+    With `hydrogens` all of them are among the atoms and RDKit adds none; otherwise they are implicit.
+    """
+    editable = Chem.RWMol()
+    for number, charge in zip(molecule.numbers.tolist(), molecule.charges.tolist(), strict=True):
+        atom = Chem.Atom(number)
+        atom.SetFormalCharge(charge)
+        atom.SetNoImplicit(hydrogens)
+        editable.AddAtom(atom)
+    for first, second in zip(*numpy.triu(molecule.bonds, 1).nonzero(), strict=True):
+        editable.AddBond(int(first), int(second), ORDERS[int(molecule.bonds[first, second])])
+    conformer = Chem.Conformer(len(molecule))
+    for index, place in enumerate(molecule.positions.tolist()):
+        conformer.SetAtomPosition(index, Point3D(*place))
+    conformer.Set3D(True)
+    editable.AddConformer(conformer, assignId=True)
+    return editable.GetMol()
+
+
+def sanitised(molecule: Chem.Mol) -> Chem.Mol | None:
+    """A sanitised copy with stereochemistry from the places, or None where RDKit finds no chemistry in it."""
+    copy = Chem.Mol(molecule)
+    try:
+        Chem.SanitizeMol(copy)
+        if copy.GetNumConformers():
+            Chem.AssignStereochemistryFrom3D(copy)
+    except (ValueError, RuntimeError):
+        return None
+    return copy
+
+
+def from_rdkit(molecule: Chem.Mol, hydrogens: bool = False) -> Molecule:
+    """The arrays of a sanitised molecule that has a conformer.
+
+    Without `hydrogens` those that can be implied are left out; with them, all must be among the atoms (`AddHs`).
+    Raises `ValueError` where it has no conformer, or cannot be written with bonds of order 1 to 3.
+    """
+    if not molecule.GetNumConformers():
+        raise ValueError("the molecule has no places of atoms")
+    plain = Chem.Mol(molecule) if hydrogens else Chem.RemoveHs(molecule)
+    Chem.Kekulize(plain, clearAromaticFlags=True)
+    n = plain.GetNumAtoms()
+    bonds = numpy.zeros((n, n), dtype=numpy.uint8)
+    for bond in plain.GetBonds():
+        if bond.GetBondType() not in ORDERS:
+            raise ValueError(f"a bond is {bond.GetBondType()}, not single, double or triple")
+        first, second = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+        bonds[first, second] = bonds[second, first] = ORDERS.index(bond.GetBondType())
+    return Molecule(
+        numbers=numpy.array([atom.GetAtomicNum() for atom in plain.GetAtoms()], dtype=numpy.uint8),
+        charges=numpy.array([atom.GetFormalCharge() for atom in plain.GetAtoms()], dtype=numpy.int8),
+        bonds=bonds,
+        positions=plain.GetConformer().GetPositions().astype(numpy.float32),
+    )

@@ -1,0 +1,83 @@
+"""Options of the plugin's parts, and what is known of a set of molecules."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from diffcore.components import Settings
+
+
+class PropertyFacts(Settings):
+    """How a property is spread over the training molecules."""
+
+    name: str
+    unit: str = ""
+    mean: float
+    std: float = Field(ge=0)
+    quantiles: tuple[float, ...] = Field(min_length=2)
+    """Evenly spaced quantiles, from the smallest value to the largest."""
+    by_size: tuple[tuple[float, float], ...]
+    """Mean and standard deviation among the molecules of each number of atoms, in the order of `MoleculeFacts.sizes`."""
+
+
+class MoleculeFacts(Settings):
+    """What samples need to know of the molecules a model was trained on."""
+
+    hydrogens: bool
+    """Whether hydrogens are atoms of their own."""
+    elements: tuple[int, ...] = Field(min_length=1)
+    """Atomic numbers, rising."""
+    element_shares: tuple[float, ...]
+    charges: tuple[int, ...] = Field(min_length=1)
+    """Formal charges, rising."""
+    charge_std: float = Field(ge=0)
+    bond_shares: tuple[float, float, float, float]
+    """Shares of pairs of atoms with no bond, a single, a double, a triple one."""
+    position_std: float = Field(gt=0)
+    """Standard deviation of coordinates about the centre, Angstrom."""
+    max_atoms: int = Field(ge=1, le=512)
+    sizes: tuple[int, ...] = Field(min_length=1)
+    """Numbers of atoms that occur, rising."""
+    size_counts: tuple[int, ...]
+    properties: tuple[PropertyFacts, ...] = ()
+    """The properties that samples can be asked for."""
+
+
+def _absolute(root: str | None) -> str | None:
+    return None if root is None else str(Path(root).expanduser().absolute())
+
+
+Place = Annotated[str | None, AfterValidator(_absolute)]
+"""A file or folder; kept as an absolute path, so a run finds its data from everywhere."""
+
+
+class DataOptions(Settings):
+    """What all sets of molecules have in common."""
+
+    properties: tuple[str, ...] = Field(
+        ("logp", "tpsa", "qed"), description="Properties that samples can be asked for; none: an unconditional model."
+    )
+    hydrogens: bool = Field(False, description="Hydrogens as atoms of their own, instead of implied ones.")
+    seed: int = Field(0, ge=0, description="Decides which molecules are held out.")
+
+
+class EmbeddedOptions(DataOptions):
+    held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the figures.")
+
+
+class QM9Options(DataOptions):
+    root: Place = Field(None, description="The file dsgdb9nsd.xyz.tar.bz2, or the folder that holds it.")
+    half: bool = Field(
+        False, description="Train on half of the training molecules and hold out the other half, for DFT properties."
+    )
+
+
+class FileOptions(DataOptions):
+    path: Place = Field(None, description="The file.")
+    held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the figures.")
+    max_atoms: int = Field(64, ge=1, le=512, description="Larger molecules are left out, and counted.")
+
+
+class SmilesOptions(FileOptions):
+    conformers: int = Field(1, ge=1, description="Conformers by ETKDG for each molecule.")
