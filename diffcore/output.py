@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from diffcore.conditions import Conditions
 from diffcore.state import State
 
@@ -52,3 +54,10 @@ class Judge(Protocol):
 
     def __call__(self, samples: Any, conditions: Conditions) -> list[Figure]:
         """Figures of `samples`, which were asked to be `conditions`."""
+
+    def measure(self, samples: Any) -> dict[str, Tensor]:
+        """The value that each sample turned out to have, `[n]`, by name of scalar condition; nan where it has none.
+
+        Only those conditions are there whose values can be found out. Judges of kinds of data without scalar conditions may
+        leave this function out.
+        """
