@@ -4,6 +4,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -52,7 +53,7 @@ def limited_map(
     if seconds <= 0 or workers < 1:
         raise ValueError("limited_map needs a positive time and at least one worker")
     waiting = enumerate(items)
-    pool = [_Worker(function, seconds) for _ in range(workers)]
+    pool: list[_Worker] = []
     done: dict[int, Result | Timeout | Failed] = {}
     given, exhausted = 0, False
     try:
@@ -60,30 +61,28 @@ def limited_map(
             while given in done:
                 yield done.pop(given)
                 given += 1
-            for number, worker in enumerate(pool):
-                if worker.index is None and not exhausted and len(done) < AHEAD * workers:
-                    index, item = next(waiting, (None, None))
-                    exhausted = index is None
-                    if index is not None:
-                        pool[number].give(index, item)
+            idle = [worker for worker in pool if worker.index is None]
+            while (idle or len(pool) < workers) and not exhausted and len(done) < AHEAD * workers:
+                try:
+                    index, item = next(waiting)
+                except StopIteration:
+                    exhausted = True
+                    break
+                if not idle:
+                    idle.append(_Worker(function, seconds))
+                    pool.append(idle[-1])
+                idle.pop().give(index, item)
             busy = [worker for worker in pool if worker.index is not None]
             if not busy:
                 return
             patience = min(worker.deadline for worker in busy) - time.monotonic()
             ready = wait([worker.pipe for worker in busy], max(patience, 0))
-            for number, worker in enumerate(pool):
-                if worker.index is None:
-                    continue
+            for worker in busy:
                 if worker.pipe in ready:
-                    index, outcome = worker.take()
+                    done.update(worker.take())
                 elif time.monotonic() > worker.deadline:
-                    index, outcome = worker.index, worker.overdue()
-                else:
-                    continue
-                if index is not None:
-                    done[index] = outcome
-                if not worker.alive:
-                    pool[number] = _Worker(function, seconds)
+                    done.update(worker.overdue())
+            pool = [worker for worker in pool if worker.alive]
     finally:
         for worker in pool:
             worker.kill()
@@ -111,32 +110,33 @@ class _Worker:
 
     def _send(self) -> None:
         self.deadline = time.monotonic() + self.seconds
-        try:
+        with suppress(OSError):  # it has died, which `take` finds
             self.pipe.send(self.item)
-        except OSError:
-            pass  # it has died, which `take` finds
 
-    def take(self) -> tuple[int | None, Any]:
-        """What came from the worker: the outcome of its item, or (None, None) where it only says that it started."""
+    def take(self) -> dict[int, Any]:
+        """What came from the worker: the outcome of its item, or nothing where it only says that it started."""
+        assert self.index is not None
         try:
             said, outcome = self.pipe.recv()
         except (EOFError, OSError):
             self.kill()
             if not self.started:
                 raise RuntimeError(f"a worker process died at its start (exit code {self.process.exitcode})") from None
-            return self.index, Failed(f"the process that worked on it died (exit code {self.process.exitcode})")
+            return {self.index: Failed(f"the process that worked on it died (exit code {self.process.exitcode})")}
         if said == "started":
             self.started = True
             self._send()
-            return None, None
+            return {}
         index, self.index, self.item = self.index, None, None
-        return index, outcome
+        return {index: outcome}
 
-    def overdue(self) -> Timeout:
+    def overdue(self) -> dict[int, Any]:
+        """End a worker whose time is up."""
+        assert self.index is not None
         self.kill()
         if not self.started:
             raise RuntimeError(f"a worker process did not start within {START_SECONDS:g} s")
-        return Timeout(self.seconds)
+        return {self.index: Timeout(self.seconds)}
 
     def kill(self) -> None:
         self.alive = False
