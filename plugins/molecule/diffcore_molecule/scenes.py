@@ -22,7 +22,7 @@ BALL = 0.45
 
 
 def scene(molecule: Molecule, caption: str = "") -> Scene:
-    """Balls in the colours of their elements, radii from covalent ones, and a stick with a line for each order of a bond.
+    """Balls in the colours of their elements, radii from covalent ones, sticks with as many lines as the bond's order.
 
     The molecule is turned (never mirrored) so that it is widest from left to right and flattest towards the reader.
     """
