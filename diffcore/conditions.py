@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffcore.errors import UserError
-from diffcore.noise import generator_for
+from diffcore.noise import uniform
 
 Conditions = dict[str, Tensor]
 
@@ -158,8 +158,8 @@ class ScalarCondition:
             last = max(self.quantiles[-1], first)
         if last < first:
             raise UserError(f"{self.name}={text}: the range ends before it begins")
-        u = [torch.rand((), generator=generator_for(seed, "asked", self.name, i), dtype=torch.float64) for i in indices]
-        return self._within(first, last, torch.stack(u)).float()
+        u = torch.stack([uniform(seed, "asked", self.name, index) for index in indices])
+        return self._within(first, last, u).float()
 
     def _number(self, word: str, text: str) -> float:
         try:
@@ -224,7 +224,7 @@ class ScalarCondition:
 
 
 _LOG_STD = (-4.0, 3.0)
-"""Predicted standard deviations are kept within e^-4 and e^3 of those of the data, so that no value seems impossible."""
+"""Predicted standard deviations stay between e^-4 and e^3 of the data's, so that no value seems impossible."""
 
 
 def _interpolated(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
@@ -261,9 +261,7 @@ def drop(
     return dropped
 
 
-def ask(
-    conditions: Sequence[Condition], asked: Mapping[str, str], indices: Sequence[int], seed: int = 0
-) -> Conditions:
+def ask(conditions: Sequence[Condition], asked: Mapping[str, str], indices: Sequence[int], seed: int = 0) -> Conditions:
     """The conditions of the samples `indices` of `seed`, as a user asks for them; what is not asked for is null."""
     names = [condition.name for condition in conditions]
     for name in asked:

@@ -90,7 +90,8 @@ def generate(
 ) -> Encoded:
     """Draw `n` samples; `conditions` holds a value for each. Sample i depends on `seed`, i and its conditions alone.
 
-    How large they are is drawn as `draw_mask` says, once for all. `guide` decorates the recipe's denoiser and step for each batch, as `diffcore.editing` does.
+    How large they are is drawn as `draw_mask` says, once for all. `guide` decorates the recipe's denoiser and step for
+    each batch, as `diffcore.editing` does.
     """
     require_conditions(model, recipe, conditions)
     mask = draw_mask(model, range(n), conditions, seed, size)

@@ -61,6 +61,6 @@ class Judge(Protocol):
     def measure(self, samples: Any) -> dict[str, Tensor]:
         """The value that each sample turned out to have, `[n]`, by name of scalar condition; nan where it has none.
 
-        Only those conditions are there whose values can be found out. Judges of kinds of data without scalar conditions may
+        Only those conditions are there whose values can be found out. Judges of data without scalar conditions may
         leave this function out.
         """

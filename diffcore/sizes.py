@@ -8,14 +8,14 @@ from torch import Tensor
 
 from diffcore.conditions import Conditions
 from diffcore.errors import UserError
-from diffcore.noise import generator_for
+from diffcore.noise import uniform
 
 
 @dataclass(frozen=True)
 class Sizes:
     """The distribution of sizes 1 to `largest`, by counts of training examples.
 
-    `about` has for each scalar condition that bears on the size, in the order of the rising sizes, its mean and standard
+    `about` has for each scalar condition that bears on the size, in the order of `counts`, its mean and standard
     deviation among the examples of that size.
     """
 
@@ -26,8 +26,8 @@ class Sizes:
     def log_probabilities(self, conditions: Conditions, batch: int) -> Tensor:
         """log p(size | conditions) `[batch, sizes]` up to a constant, in the order of `counts`.
 
-        p(n | c) is proportional to p(n) prod_k N(c_k; mean_kn, std_kn) over the conditions that are given: Bayes' rule with
-        conditions normal and independent among examples of one size.
+        p(n | c) is proportional to p(n) prod_k N(c_k; mean_kn, std_kn) over the conditions that are given: Bayes' rule
+        with conditions normal and independent among examples of one size.
         """
         total = torch.tensor([float(count) for count in self.counts.values()], dtype=torch.float64).log()
         total = total.expand(batch, -1)
@@ -40,9 +40,9 @@ class Sizes:
         return total
 
     def draw(self, indices: Sequence[int], seed: int, conditions: Conditions) -> Tensor:
-        """Sizes of the samples `indices` of `seed`, int64 `[B]`, given what they are asked to be. By inverting the CDF."""
+        """Sizes of the samples `indices` of `seed`, int64 `[B]`, given what they are asked to be."""
         cumulative = self.log_probabilities(conditions, len(indices)).softmax(1).cumsum(1)
-        u = torch.stack([torch.rand((), generator=generator_for(seed, "size", i), dtype=torch.float64) for i in indices])
+        u = torch.stack([uniform(seed, "size", index) for index in indices])
         position = (cumulative < u[:, None]).sum(1).clamp(max=len(self.counts) - 1)
         return torch.tensor(list(self.counts))[position]
 

@@ -22,9 +22,9 @@ _SHARE = 4
 def target_figures(model: Model, recipe: Recipe, judge: Judge, data: Data, n: int, seed: int) -> list[Figure]:
     """For each scalar condition: the mean absolute error (MAE) of what was asked for against what was obtained.
 
-    Targets are values of the data, one condition at a time, others not given. Each way to draw stands beside two bounds of
-    the same targets: `shuffled`, where samples have nothing to do with their targets, and `size_only`, the best that is
-    known of an example of which only its size is. `..._measured` is the share of samples that have a value at all: what
+    Targets are values of the data, one condition at a time, others not given. Each way to draw stands beside two bounds
+    of the same targets: `shuffled`, where samples have nothing to do with their targets, and `size_only`, the guess
+    that is made of an example of which only the size is known. `..._measured` is the share of samples that have a value at all: what
     guidance costs.
     """
     measured = getattr(judge, "measure", None)
@@ -85,9 +85,7 @@ def _bounds(model: Model, condition: ScalarCondition, targets: Tensor, sizes: Te
     """What error says that a sample has nothing to do with its target, or no more than its size."""
     wanted = targets.double()
     shuffled = (wanted[:, None] - wanted).abs().sum() / (len(wanted) * max(len(wanted) - 1, 1))
-    figures = [
-        Figure(f"{condition.name}_mae_shuffled", shuffled.item(), "bound: the targets against each other's")
-    ]
+    figures = [Figure(f"{condition.name}_mae_shuffled", shuffled.item(), "bound: the targets against each other's")]
     table = None if model.codec.sizes is None else model.codec.sizes.about.get(condition.name)
     if sizes is not None and table is not None and model.codec.sizes is not None:
         means = dict(zip(model.codec.sizes.counts, (mean for mean, _ in table), strict=True))

@@ -98,7 +98,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{out}: {model.modality.name} writes {', '.join(writer.endings)}; or give a folder")
     (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     with counter("sampling", options.n) as after_batch:
-        drawn = generate(model, recipe, conditions, options.n, options.seed, after_batch, guide=guide, size=options.size)
+        drawn = generate(
+            model, recipe, conditions, options.n, options.seed, after_batch, guide=guide, size=options.size
+        )
     samples = model.codec.decode(drawn.state, drawn.mask)
     columns = min(10, options.n)
     if single:

@@ -70,9 +70,7 @@ class Conditioning(nn.Module):
         self.noise = nn.Sequential(
             LogSnrFeatures(features), nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width)
         )
-        self.embeddings = nn.ModuleDict(
-            {condition.name: embedding_of(condition, width) for condition in conditions}
-        )
+        self.embeddings = nn.ModuleDict({condition.name: embedding_of(condition, width) for condition in conditions})
 
     def forward(self, log_snr: Tensor, conditions: Conditions) -> Tensor:
         embedded = self.noise(log_snr)

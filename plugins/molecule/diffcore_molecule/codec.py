@@ -15,14 +15,15 @@ from diffcore.state import State
 from diffcore_molecule.molecules import Molecule
 from diffcore_molecule.options import MoleculeFacts
 
-
 BOND_CHANNELS = 4
 """No bond, single, double, triple."""
 
 
 class OneHot:
-    """K categories as points in R^K: s (e_k - p), with p the shares of the categories and s such that the mean variance
-    of a coordinate, sum_k p_k (1 - p_k) / K, becomes one. The category of a point is the nearest of them, argmax(x / s + p).
+    """K categories as points in R^K: s (e_k - p), where p are the shares of the categories.
+
+    s is such that the mean variance of a coordinate, sum_k p_k (1 - p_k) / K, becomes one. The category of a point is
+    the nearest of them, argmax(x / s + p).
     """
 
     def __init__(self, shares: tuple[float, ...]) -> None:
@@ -62,9 +63,7 @@ class MoleculeCodec:
                 "bonds": SymmetricPairs((n, n, BOND_CHANNELS)),
             }
         )
-        self.conditions = tuple(
-            ScalarCondition(p.name, p.mean, p.std, p.quantiles, p.unit) for p in facts.properties
-        )
+        self.conditions = tuple(ScalarCondition(p.name, p.mean, p.std, p.quantiles, p.unit) for p in facts.properties)
         about = {p.name: p.by_size for p in facts.properties}
         self.sizes = Sizes(n, dict(zip(facts.sizes, facts.size_counts, strict=True)), about)
         self._atoms, self._bonds = OneHot(facts.element_shares), OneHot(facts.bond_shares)
@@ -94,7 +93,7 @@ class MoleculeCodec:
         return Encoded(self.space.project(state, mask), conditions, mask)
 
     def decode(self, state: State, mask: Mask = None) -> list[Molecule]:
-        """The nearest molecule of each state: nearest element and order of bond, charge rounded within those that occur."""
+        """The nearest molecule of each state: nearest element and order of bond, charge rounded to one that occurs."""
         assert isinstance(state, TensorDict)
         if mask is None:
             mask = torch.ones(state["atoms"].shape[:2], dtype=torch.bool)
@@ -120,7 +119,7 @@ class MoleculeCodec:
 
 
 _CHARGE_SCALE = 3.0
-"""How far apart charges of 0 and 1 are in the state: nearly all are 0, so unit variance would set them light-years apart."""
+"""How far apart charges of 0 and 1 are in the state. Nearly all are 0: with unit variance they would be 30 apart."""
 
 
 def random_rotations(n: int, generator: torch.Generator) -> Tensor:

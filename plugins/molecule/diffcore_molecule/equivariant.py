@@ -32,10 +32,11 @@ def paths(degree: int) -> dict[int, list[tuple[int, int]]]:
 
 
 class Harmonics(nn.Module):
-    """The linear maps from features of an atom to those of another that the direction of their pair makes, a path each.
+    """The linear maps from features of one atom to another's that the direction of their pair makes, a path each.
 
-    G_(l k)(l1 m) = sum_n C_mnk Y_n^(l2)(r_ij) with e3nn's Clebsch-Gordan coefficients C and spherical harmonics Y, so that
-    sum_m G_km h_m is the tensor product h (x) Y(r_ij) of degree l. With K = (degree + 1)^2 components of all degrees together:
+    G_(l k)(l1 m) = sum_n C_mnk Y_n^(l2)(r_ij) with e3nn's Clebsch-Gordan coefficients C and spherical harmonics Y, so
+    that sum_m G_km h_m is the tensor product h (x) Y(r_ij) of degree l. K = (degree + 1)^2 counts the components of all
+    degrees together.
     """
 
     def __init__(self, degree: int) -> None:
@@ -66,13 +67,15 @@ def _part(degree: int) -> slice:
 class Layer(nn.Module):
     """Messages over all pairs, then an update of atoms, then one of pairs.
 
-    m_i = sum_j sum over paths of w_path,head(e_ij) h_j (x) Y(r_ij): tensor products with the harmonics of the pair's direction,
-    weighted by what the pair's features say, each head for its share of the channels. Scalars pass an MLP that sees the lengths
-    of the other degrees and gates them. Pairs see both atoms, the inner products of their features by degree, and their vectors'
-    components along the pair.
+    m_i = sum_j sum over paths of w_path,head(e_ij) h_j (x) Y(r_ij): tensor products with the harmonics of the pair's
+    direction, weighted by what the pair's features say, each head for its share of the channels. Scalars pass an MLP
+    that sees the lengths of the other degrees and gates them. Pairs see both atoms, the inner products of their
+    features by degree, and their vectors' components along the pair.
     """
 
-    def __init__(self, harmonics: Harmonics, width: int, pair_width: int, heads: int, conditioning: int, inner: int) -> None:
+    def __init__(
+        self, harmonics: Harmonics, width: int, pair_width: int, heads: int, conditioning: int, inner: int
+    ) -> None:
         super().__init__()
         degree, count = harmonics.degree, len(harmonics.paths)
         self.degree, self.width, self.heads, self.count = degree, width, heads, count
@@ -96,11 +99,13 @@ class Layer(nn.Module):
         """`h` `[B, N, K, C]`, `e` `[B, M, P]`, `maps` of `Harmonics` with zeros where a pair lacks an atom."""
         pairs = geometry.pairs
         widths = [self.width] * 4 + [e.shape[-1]] * 2
-        shift1, scale1, shift2, scale2, pair_shift, pair_scale = self.modulation(conditioning)[:, None].split(widths, -1)
+        shift1, scale1, shift2, scale2, pair_shift, pair_scale = self.modulation(conditioning)[:, None].split(
+            widths, -1
+        )
         b, n, k, _ = h.shape
 
         def by_degree(linears: nn.ModuleList, features: Tensor) -> Tensor:
-            return torch.cat([linear(features[:, :, _part(l)]) for l, linear in enumerate(linears)], 2)
+            return torch.cat([linear(features[:, :, _part(number)]) for number, linear in enumerate(linears)], 2)
 
         normed = torch.cat([modulated(h[:, :, :1], shift1[:, None], scale1[:, None]), *self._normed(h)], 2)
         source = by_degree(self.before, normed).reshape(b, n * k, self.heads, -1).transpose(1, 2)
@@ -110,20 +115,21 @@ class Layer(nn.Module):
         h = h + by_degree(self.after, message)
 
         lengths = [
-            (linear(h[:, :, _part(l)]).square().sum(2) + 1e-6).sqrt() for l, linear in enumerate(self.lengths, start=1)
+            (linear(h[:, :, _part(number)]).square().sum(2) + 1e-6).sqrt()
+            for number, linear in enumerate(self.lengths, start=1)
         ]
         inside = self.mlp(torch.cat([modulated(h[:, :, 0], shift2, scale2), *lengths], -1))
         gates = 1 + self.gates(inside).unflatten(-1, (self.degree, self.width))
         h = torch.cat(
             [h[:, :, :1] + self.scalar(inside)[:, :, None]]
-            + [h[:, :, _part(l)] * gates[:, :, None, l - 1] for l in range(1, self.degree + 1)],
+            + [h[:, :, _part(number)] * gates[:, :, None, number - 1] for number in range(1, self.degree + 1)],
             2,
         )
 
         ends = self.ends(h[:, :, 0])
         found = [modulated(e, pair_shift, pair_scale) + ends[:, pairs.first] + ends[:, pairs.second]]
-        for l, linear in enumerate(self.products):
-            p = linear(h[:, :, _part(l)])
+        for number, linear in enumerate(self.products):
+            p = linear(h[:, :, _part(number)])
             found.append((p[:, pairs.first] * p[:, pairs.second]).mean(2))
         along = self.along(h[:, :, 1:4])
         found.append(((along[:, pairs.second] - along[:, pairs.first]) * geometry.unit[..., None]).sum(2))
@@ -131,15 +137,15 @@ class Layer(nn.Module):
 
     def _normed(self, h: Tensor) -> list[Tensor]:
         """Features of degree l >= 1 divided by their root mean square over components and channels."""
-        parts = [h[:, :, _part(l)] for l in range(1, self.degree + 1)]
+        parts = [h[:, :, _part(number)] for number in range(1, self.degree + 1)]
         return [part / (part.square().mean((2, 3), keepdim=True) + 1e-4).sqrt() for part in parts]
 
 
 class Trunk(nn.Module):
     """Features of atoms and pairs of a noisy molecule.
 
-    Atoms have features of degrees 0 to `degree`, K = (degree + 1)^2 components of C channels; those of degree l have parity
-    (-1)^l and turn with the molecule. Pairs i < j have scalars.
+    Atoms have features of degrees 0 to `degree`, K = (degree + 1)^2 components of C channels; those of degree l have
+    parity (-1)^l and turn with the molecule. Pairs i < j have scalars.
     """
 
     def __init__(self, elements: int, conditioning: int, options: EquivariantOptions) -> None:
@@ -167,9 +173,9 @@ class Trunk(nn.Module):
         e = self.pairs(torch.cat([self.radial(geometry.distance[..., 0]), squared / 10, pairs.of(x["bonds"])], -1))
         e = e + ends[:, pairs.first] + ends[:, pairs.second]
         parts = [self.atoms(own)[:, :, None]]
-        for l in range(1, self.degree + 1):
-            spherical = o3.spherical_harmonics(l, x["positions"], normalize=False, normalization="component")
-            parts.append(spherical[..., None] * self.vectors[l - 1])
+        for number in range(1, self.degree + 1):
+            spherical = o3.spherical_harmonics(number, x["positions"], normalize=False, normalization="component")
+            parts.append(spherical[..., None] * self.vectors[number - 1])
         h = torch.cat(parts, 2)
         for layer in self.layers:
             h, e = layer(h, e, maps, geometry, conditioning)
@@ -177,9 +183,7 @@ class Trunk(nn.Module):
 
 
 class EquivariantDenoiser(nn.Module):
-    """A message-passing network whose `positions` turn, mirror and move with those of its input, and whose other fields do not
-    change then.
-    """
+    """Message passing whose `positions` turn, mirror and move with those of its input; other fields stay."""
 
     def __init__(self, elements: int, options: EquivariantOptions) -> None:
         super().__init__()
@@ -215,7 +219,7 @@ class EquivariantDenoiser(nn.Module):
 
 
 class EquivariantPredictor(nn.Module):
-    """The same trunk; the mean and the sum over atoms of their scalars, and the mean over pairs, in an MLP. Invariant."""
+    """The same trunk; sums over atoms of their scalars and over pairs, in an MLP. Invariant."""
 
     def __init__(self, elements: int, outputs: int, options: EquivariantOptions) -> None:
         super().__init__()

@@ -88,7 +88,9 @@ class EquivariantOptions(Settings):
     pair_width: int = Field(48, ge=8, description="Channels of a pair of atoms.")
     depth: int = Field(5, ge=1, description="Layers.")
     degree: int = Field(1, ge=1, le=3, description="Highest degree l of the features and spherical harmonics.")
-    heads: int = Field(8, ge=1, description="Groups of channels that share the weights of their messages; divides width.")
+    heads: int = Field(
+        8, ge=1, description="Groups of channels that share the weights of their messages; divides width."
+    )
     inner: int = Field(16, ge=1, description="Inner products of atoms that each pair sees, a degree.")
 
 

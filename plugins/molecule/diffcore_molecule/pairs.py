@@ -17,7 +17,9 @@ class Pairs:
         self.n = n
         count = len(self.first)
         self._places = torch.full((n, n), count, device=device)
-        self._places[self.first, self.second] = self._places[self.second, self.first] = torch.arange(count, device=device)
+        self._places[self.first, self.second] = self._places[self.second, self.first] = torch.arange(
+            count, device=device
+        )
 
     def of(self, dense: Tensor) -> Tensor:
         """`[B, N, N, ...]` to `[B, M, ...]`."""
@@ -30,7 +32,7 @@ class Pairs:
 
 
 class RadialBasis(nn.Module):
-    """Gaussians of a distance, `[...]` to `[..., size]`, with centres evenly from 0 to `reach` and their spacing as width."""
+    """Gaussians of a distance, `[...]` to `[..., size]`: centres evenly from 0 to `reach`, their spacing as width."""
 
     def __init__(self, size: int = 24, reach: float = 6.0) -> None:
         super().__init__()

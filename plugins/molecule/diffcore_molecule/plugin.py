@@ -38,7 +38,9 @@ MOLECULE = Modality(
         Component("smiles", "your own; geometry by ETKDG", _lazy("datasets:smiles"), SmilesOptions),
     ),
     denoisers=(
-        Component("equivariant", "E(3)-equivariant messages, on e3nn", _lazy("networks:equivariant"), EquivariantOptions),
+        Component(
+            "equivariant", "E(3)-equivariant messages, on e3nn", _lazy("networks:equivariant"), EquivariantOptions
+        ),
         Component("transformer", "attention, turned at random", _lazy("networks:transformer"), TransformerOptions),
     ),
     predictors=(

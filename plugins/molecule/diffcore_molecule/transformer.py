@@ -13,7 +13,7 @@ from diffcore_molecule.pairs import Geometry, RadialBasis
 
 
 class Block(nn.Module):
-    """Attention between atoms, biased by what their pairs say; then pairs see both atoms and products of their tokens."""
+    """Attention between atoms, biased by what pairs say; then pairs see both atoms and products of their tokens."""
 
     def __init__(self, options: TransformerOptions, conditioning: int) -> None:
         super().__init__()
