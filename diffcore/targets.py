@@ -24,8 +24,8 @@ def target_figures(model: Model, recipe: Recipe, judge: Judge, data: Data, n: in
 
     Targets are values of the data, one condition at a time, others not given. Each way to draw stands beside two bounds
     of the same targets: `shuffled`, where samples have nothing to do with their targets, and `size_only`, the guess
-    that is made of an example of which only the size is known. `..._measured` is the share of samples that have a value at all: what
-    guidance costs.
+    that is made of an example of which only the size is known. `..._measured` is the share of samples that have a value
+    at all: what guidance costs.
     """
     measured = getattr(judge, "measure", None)
     scalars = [c for c in known_conditions(model, recipe) if isinstance(c, ScalarCondition)]

@@ -1,53 +1,28 @@
 """Molecules to states of zero mean and about unit variance, and back."""
 
-import math
-
 import numpy
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from diffcore.categories import Categories, one_hot
 from diffcore.conditions import ScalarCondition
 from diffcore.data import Encoded
 from diffcore.sizes import Sizes
-from diffcore.spaces import Euclidean, Mask, Product, SymmetricPairs, ZeroCentred
+from diffcore.spaces import Mask, Product, ZeroCentred
 from diffcore.state import State
+from diffcore_molecule.fields import OneOf, PairsOneOf
 from diffcore_molecule.molecules import Molecule
 from diffcore_molecule.options import MoleculeFacts
-
-BOND_CHANNELS = 4
-"""No bond, single, double, triple."""
-
-
-class OneHot:
-    """K categories as points in R^K: s (e_k - p), where p are the shares of the categories.
-
-    s is such that the mean variance of a coordinate, sum_k p_k (1 - p_k) / K, becomes one. The category of a point is
-    the nearest of them, argmax(x / s + p).
-    """
-
-    def __init__(self, shares: tuple[float, ...]) -> None:
-        self.shares = torch.tensor(shares)
-        variance = (self.shares * (1 - self.shares)).mean().item()
-        self.scale = 1 / math.sqrt(max(variance, 1e-3))
-
-    def encode(self, categories: Tensor) -> Tensor:
-        """int64 `[...]` to `[..., K]`."""
-        shares = self.shares.to(categories.device)
-        return self.scale * (torch.nn.functional.one_hot(categories, len(shares)) - shares)
-
-    def decode(self, points: Tensor) -> Tensor:
-        """`[..., K]` to int64 `[...]`."""
-        return (points / self.scale + self.shares.to(points)).argmax(-1)
 
 
 class MoleculeCodec:
     """A molecule of up to N atoms is diffused as four fields together:
 
     * `positions` `[N, 3]`: places about their mean over `position_std`; noise has no centre of mass;
-    * `atoms` `[N, elements]`: the element, one of those that occur (`OneHot`);
-    * `charges` `[N, 1]`: the formal charge, as a number;
-    * `bonds` `[N, N, 4]`: no, a single, a double or a triple bond (`OneHot`), with symmetric noise.
+    * `atoms` `[N, elements]`: the element, one of those that occur, as a point of its own (`one_hot`);
+    * `charges` `[N, 1]`: the formal charge, one of those that occur, as a number;
+    * `bonds` `[N, N, 4]`: no, a single, a double or a triple bond, as points; noise is symmetric.
 
     Atoms that a molecule lacks are masked. Samples are lists of `Molecule`.
     """
@@ -55,18 +30,19 @@ class MoleculeCodec:
     def __init__(self, facts: MoleculeFacts) -> None:
         self.facts = facts
         n = facts.max_atoms
+        self._atoms, self._bonds = one_hot(facts.element_shares), one_hot(facts.bond_shares)
+        self._charges = Categories(tuple((_CHARGE_SCALE * charge,) for charge in facts.charges))
         self.space = Product(
             {
                 "positions": ZeroCentred((n, 3)),
-                "atoms": Euclidean((n, len(facts.elements))),
-                "charges": Euclidean((n, 1)),
-                "bonds": SymmetricPairs((n, n, BOND_CHANNELS)),
+                "atoms": OneOf((n, len(facts.elements)), self._atoms, facts.element_shares),
+                "charges": OneOf((n, 1), self._charges, facts.charge_shares),
+                "bonds": PairsOneOf((n, n, len(facts.bond_shares)), self._bonds, facts.bond_shares),
             }
         )
         self.conditions = tuple(ScalarCondition(p.name, p.mean, p.std, p.quantiles, p.unit) for p in facts.properties)
         about = {p.name: p.by_size for p in facts.properties}
         self.sizes = Sizes(n, dict(zip(facts.sizes, facts.size_counts, strict=True)), about)
-        self._atoms, self._bonds = OneHot(facts.element_shares), OneHot(facts.bond_shares)
         self._index = torch.zeros(256, dtype=torch.int64)
         self._index[list(facts.elements)] = torch.arange(len(facts.elements))
 
@@ -93,15 +69,13 @@ class MoleculeCodec:
         return Encoded(self.space.project(state, mask), conditions, mask)
 
     def decode(self, state: State, mask: Mask = None) -> list[Molecule]:
-        """The nearest molecule of each state: nearest element and order of bond, charge rounded to one that occurs."""
+        """The nearest molecule of each state: nearest element, charge and order of bond."""
         assert isinstance(state, TensorDict)
         if mask is None:
             mask = torch.ones(state["atoms"].shape[:2], dtype=torch.bool)
-        elements = torch.tensor(self.facts.elements)
-        numbers = elements[self._atoms.decode(state["atoms"].cpu())]
-        lowest, highest = self.facts.charges[0], self.facts.charges[-1]
-        charges = (state["charges"].cpu()[..., 0] / _CHARGE_SCALE).round().clamp(lowest, highest).long()
-        bonds = self._bonds.decode(state["bonds"].cpu())
+        numbers = torch.tensor(self.facts.elements)[self._atoms.nearest(state["atoms"].cpu())]
+        charges = torch.tensor(self.facts.charges)[self._charges.nearest(state["charges"].cpu())]
+        bonds = self._bonds.nearest(state["bonds"].cpu())
         bonds = bonds * ~torch.eye(bonds.shape[1], dtype=torch.bool)
         positions = state["positions"].cpu() * self.facts.position_std
         molecules = []

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from diffcore.nn.blocks import zeroed
 from diffcore.nn.dit import modulated
-from diffcore.spaces import Mask
-from diffcore_molecule.codec import BOND_CHANNELS
+from diffcore.spaces import Mask, Product
+from diffcore_molecule.fields import channels_of, logits, views_of
 from diffcore_molecule.options import EquivariantOptions
 from diffcore_molecule.pairs import Geometry, RadialBasis
 
@@ -148,15 +148,16 @@ class Trunk(nn.Module):
     parity (-1)^l and turn with the molecule. Pairs i < j have scalars.
     """
 
-    def __init__(self, elements: int, conditioning: int, options: EquivariantOptions) -> None:
+    def __init__(self, space: Product, conditioning: int, options: EquivariantOptions) -> None:
         super().__init__()
+        atom_channels, bond_channels = channels_of(space)
         degree, width, pair_width = options.degree, options.width, options.pair_width
         self.degree = degree
         self.harmonics = Harmonics(degree)
         self.radial = RadialBasis()
-        self.atoms = nn.Linear(elements + 2, width)
-        self.pairs = nn.Linear(self.radial.centres.numel() + 1 + BOND_CHANNELS, pair_width)
-        self.pair_ends = nn.Linear(elements + 2, pair_width, bias=False)
+        self.atoms = nn.Linear(atom_channels + 1, width)
+        self.pairs = nn.Linear(self.radial.centres.numel() + 1 + bond_channels, pair_width)
+        self.pair_ends = nn.Linear(atom_channels + 1, pair_width, bias=False)
         self.vectors = nn.Parameter(torch.randn(degree, width))
         self.layers = nn.ModuleList(
             Layer(self.harmonics, width, pair_width, options.heads, conditioning, options.inner)
@@ -185,18 +186,21 @@ class Trunk(nn.Module):
 class EquivariantDenoiser(nn.Module):
     """Message passing whose `positions` turn, mirror and move with those of its input; other fields stay."""
 
-    def __init__(self, elements: int, options: EquivariantOptions) -> None:
+    def __init__(self, space: Product, options: EquivariantOptions) -> None:
         super().__init__()
         self.width = 2 * options.width
+        self.views = views_of(space)
         width, pair_width = options.width, options.pair_width
-        self.trunk = Trunk(elements, self.width, options)
+        self.trunk = Trunk(space, self.width, options)
         self.modulation = zeroed(nn.Linear(self.width, 2 * width + 2 * pair_width))
-        self.out_atoms = zeroed(nn.Linear(width, elements + 1))
-        self.out_vectors = zeroed(nn.Linear(width, 1, bias=False))
-        self.out_pairs = zeroed(nn.Linear(pair_width, BOND_CHANNELS + 1))
+        self.atoms = logits(width, space, "atoms")
+        self.charges = logits(width, space, "charges")
+        self.bonds = logits(pair_width, space, "bonds")
+        self.vectors = zeroed(nn.Linear(width, 1, bias=False))
+        self.pull = zeroed(nn.Linear(pair_width, 1))
 
     def forward(self, x: TensorDict, conditioning: Tensor, mask: Mask = None) -> TensorDict:
-        """`positions` `[B, N, 3]`, `atoms` `[B, N, A]`, `charges` `[B, N, 1]`, `bonds` `[B, N, N, 4]` to the like.
+        """v of `positions` `[B, N, 3]` and logits of `atoms`, `charges` `[B, N, K]` and `bonds` `[B, N, N, K]`.
 
         Atoms pull each other along the lines between them, and their vectors move them.
         """
@@ -204,15 +208,16 @@ class EquivariantDenoiser(nn.Module):
         h, e = self.trunk(x, conditioning, geometry)
         widths = [h.shape[-1]] * 2 + [e.shape[-1]] * 2
         shift, scale, pair_shift, pair_scale = self.modulation(conditioning)[:, None].split(widths, -1)
-        atoms = self.out_atoms(modulated(h[:, :, 0], shift, scale))
-        found = geometry.pairs.dense(self.out_pairs(modulated(e, pair_shift, pair_scale)) * geometry.exist)
-        pull = torch.einsum("bij,bijm->bim", found[..., BOND_CHANNELS], geometry.directions) * geometry.share[..., 0]
+        atoms = modulated(h[:, :, 0], shift, scale)
+        between = modulated(e, pair_shift, pair_scale)
+        pull = geometry.pairs.dense(self.pull(between) * geometry.exist)[..., 0]
+        moved = torch.einsum("bij,bijm->bim", pull, geometry.directions) * geometry.share[..., 0]
         return TensorDict(
             {
-                "positions": pull + self.out_vectors(h[:, :, 1:4])[..., 0],
-                "atoms": atoms[..., :-1],
-                "charges": atoms[..., -1:],
-                "bonds": found[..., :BOND_CHANNELS],
+                "positions": moved + self.vectors(h[:, :, 1:4])[..., 0],
+                "atoms": self.atoms(atoms),
+                "charges": self.charges(atoms),
+                "bonds": geometry.pairs.dense(self.bonds(between)),
             },
             batch_size=x.batch_size,
         )
@@ -221,10 +226,10 @@ class EquivariantDenoiser(nn.Module):
 class EquivariantPredictor(nn.Module):
     """The same trunk; sums over atoms of their scalars and over pairs, in an MLP. Invariant."""
 
-    def __init__(self, elements: int, outputs: int, options: EquivariantOptions) -> None:
+    def __init__(self, space: Product, outputs: int, options: EquivariantOptions) -> None:
         super().__init__()
         self.width = 2 * options.width
-        self.trunk = Trunk(elements, self.width, options)
+        self.trunk = Trunk(space, self.width, options)
         self.atoms = nn.Linear(options.width, self.width)
         self.pairs = nn.Linear(options.pair_width, self.width)
         self.head = nn.Sequential(nn.SiLU(), nn.Linear(self.width, self.width), nn.SiLU())

@@ -10,23 +10,19 @@ from diffcore_molecule.transformer import TransformerDenoiser
 def equivariant(options: EquivariantOptions, space: Product) -> EquivariantDenoiser:
     """The equivariant denoiser; raises `UserError` where heads do not divide the width."""
     _check_heads(options.heads, options.width, "denoiser")
-    return EquivariantDenoiser(_elements(space), options)
+    return EquivariantDenoiser(space, options)
 
 
 def transformer(options: TransformerOptions, space: Product) -> TransformerDenoiser:
     """The transformer; raises `UserError` where heads do not divide the width."""
     _check_heads(options.heads, options.width, "denoiser")
-    return TransformerDenoiser(_elements(space), options)
+    return TransformerDenoiser(space, options)
 
 
 def predictor(options: EquivariantOptions, space: Product, outputs: int) -> EquivariantPredictor:
     """The equivariant predictor; raises `UserError` where heads do not divide the width."""
     _check_heads(options.heads, options.width, "predictor")
-    return EquivariantPredictor(_elements(space), outputs, options)
-
-
-def _elements(space: Product) -> int:
-    return space.parts["atoms"].shape[1]  # type: ignore[attr-defined]
+    return EquivariantPredictor(space, outputs, options)
 
 
 def _check_heads(heads: int, width: int, part: str) -> None:

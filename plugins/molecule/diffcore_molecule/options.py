@@ -31,7 +31,7 @@ class MoleculeFacts(Settings):
     element_shares: tuple[float, ...]
     charges: tuple[int, ...] = Field(min_length=1)
     """Formal charges, rising."""
-    charge_std: float = Field(ge=0)
+    charge_shares: tuple[float, ...]
     bond_shares: tuple[float, float, float, float]
     """Shares of pairs of atoms with no bond, a single, a double, a triple one."""
     position_std: float = Field(gt=0)

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from diffcore.nn.blocks import zeroed
 from diffcore.nn.dit import TransformerBlock, modulated
-from diffcore.spaces import Mask
-from diffcore_molecule.codec import BOND_CHANNELS
+from diffcore.spaces import Mask, Product
+from diffcore_molecule.fields import channels_of, logits, views_of
 from diffcore_molecule.options import TransformerOptions
 from diffcore_molecule.pairs import Geometry, RadialBasis
 
@@ -44,31 +44,39 @@ class TransformerDenoiser(nn.Module):
     It is no function of the molecule alone but of how it lies, so it needs the random rotations of training.
     """
 
-    def __init__(self, elements: int, options: TransformerOptions) -> None:
+    def __init__(self, space: Product, options: TransformerOptions) -> None:
         super().__init__()
+        atom_channels, bond_channels = channels_of(space)
         self.width = options.width
+        self.views = views_of(space)
         width, pair_width = options.width, options.pair_width
         self.radial = RadialBasis()
-        self.atoms = nn.Linear(3 + elements + 1, width)
-        self.pairs = nn.Linear(self.radial.centres.numel() + 1 + BOND_CHANNELS, pair_width)
+        self.tokens = nn.Linear(3 + atom_channels, width)
+        self.pairs = nn.Linear(self.radial.centres.numel() + 1 + bond_channels, pair_width)
         self.blocks = nn.ModuleList(Block(options, self.width) for _ in range(options.depth))
         self.modulation = zeroed(nn.Linear(self.width, 2 * width + 2 * pair_width))
-        self.out_atoms = zeroed(nn.Linear(width, 3 + elements + 1))
-        self.out_pairs = zeroed(nn.Linear(pair_width, BOND_CHANNELS))
+        self.positions = zeroed(nn.Linear(width, 3))
+        self.atoms = logits(width, space, "atoms")
+        self.charges = logits(width, space, "charges")
+        self.bonds = logits(pair_width, space, "bonds")
 
     def forward(self, x: TensorDict, conditioning: Tensor, mask: Mask = None) -> TensorDict:
-        """`positions` `[B, N, 3]`, `atoms` `[B, N, A]`, `charges` `[B, N, 1]`, `bonds` `[B, N, N, 4]` to the like."""
+        """v of `positions` `[B, N, 3]` and logits of `atoms`, `charges` `[B, N, K]` and `bonds` `[B, N, N, K]`."""
         geometry = Geometry.of(x["positions"], mask)
         pairs, squared = geometry.pairs, geometry.distance.square()
-        h = self.atoms(torch.cat([x["positions"], x["atoms"], x["charges"]], -1))
+        h = self.tokens(torch.cat([x["positions"], x["atoms"], x["charges"]], -1))
         e = self.pairs(torch.cat([self.radial(geometry.distance[..., 0]), squared / 10, pairs.of(x["bonds"])], -1))
         for block in self.blocks:
             h, e = block(h, e, geometry, conditioning, mask)
         widths = [h.shape[-1]] * 2 + [e.shape[-1]] * 2
         shift, scale, pair_shift, pair_scale = self.modulation(conditioning)[:, None].split(widths, -1)
-        atoms = self.out_atoms(modulated(h, shift, scale))
-        bonds = pairs.dense(self.out_pairs(modulated(e, pair_shift, pair_scale)) * geometry.exist)
+        atoms = modulated(h, shift, scale)
         return TensorDict(
-            {"positions": atoms[..., :3], "atoms": atoms[..., 3:-1], "charges": atoms[..., -1:], "bonds": bonds},
+            {
+                "positions": self.positions(atoms),
+                "atoms": self.atoms(atoms),
+                "charges": self.charges(atoms),
+                "bonds": pairs.dense(self.bonds(modulated(e, pair_shift, pair_scale))),
+            },
             batch_size=x.batch_size,
         )
