@@ -10,7 +10,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from diffcore.categories import Categories
+from diffcore.categories import Categories, by_themselves
 from diffcore.conditions import Condition, Conditions, nulls
 from diffcore.errors import UserError
 from diffcore.levels import Level
@@ -142,7 +142,7 @@ class Denoiser(nn.Module):
     schedule, solver and grid. With the parameterisation `v` this is the preconditioning of EDM with sigma_data = d
     (Karras et al. 2022, table 1). A backbone that learns variances returns a pair of states: output and variance.
     A backbone may give some of its fields in a view of their own, which its `views` name: one of the parameterisations,
-    or the logits of `Categories`, which become x0 by Bayes' rule.
+    or the logits of `Categories`, which become x0 by Bayes' rule; such a field it is shown as `by_themselves` has it.
     """
 
     def __init__(
@@ -167,10 +167,11 @@ class Denoiser(nn.Module):
             conditions = nulls(self.conditions, batch, device)
         # x = (alpha d) (x0 / d) + sigma eps: the network works on data of unit variance.
         inner = Level(level.alpha * self.data_std, level.sigma)
-        scaled = combine((1 / inner.total, x))
-        output = self.backbone(scaled, self.conditioning(log_snr_of(inner, batch, device), conditions), mask)
+        scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)
+        shown = by_themselves(self.views, scaled, unit)
+        output = self.backbone(shown, self.conditioning(log_snr_of(inner, batch, device), conditions), mask)
         output, variance = output if isinstance(output, tuple) else (output, None)
-        output = self._in_one_view(scaled, inner, output)
+        output = self._in_one_view(scaled, unit, output)
         prediction = Prediction(x, inner, output, self.parameterisation, variance)
         if self.data_std == 1:
             return replace(prediction, level=level)
@@ -180,12 +181,11 @@ class Denoiser(nn.Module):
         """The output, of the state `scaled` to unit variance, with all fields in the view of the parameterisation."""
         if not self.views:
             return output
-        level = Level(level.alpha / level.total, level.sigma / level.total)
         found = fields(output)
         for name, view in self.views.items():
             x, said = fields(scaled)[name], found[name]
             if isinstance(view, Categories):
-                said, view = view.expectation(said, x, level), "x0"
+                said, view = view.expectation(x, level, said), "x0"
             found[name] = getattr(Prediction(x, level, said, view), self.parameterisation)
         return TensorDict(found, batch_size=scaled.shape[:1])
 

@@ -17,7 +17,9 @@ FOUR = one_hot((0.1, 0.2, 0.3, 0.4))
 def test_one_hot_points_have_zero_mean_and_unit_variance():
     points = torch.tensor(FOUR.codes, dtype=torch.float64)
     shares = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
-    torch.testing.assert_close((shares[:, None] * points).sum(0), torch.zeros(4, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        (shares[:, None] * points).sum(0), torch.zeros(4, dtype=torch.float64), atol=1e-12, rtol=0
+    )
     assert (shares[:, None] * points.square()).sum(0).mean().item() == pytest.approx(1.0)
 
 
@@ -25,7 +27,7 @@ def test_points_and_categories_and_back():
     kinds = torch.randint(4, (5, 6), generator=torch.Generator().manual_seed(0))
     noisy = FOUR.encode(kinds) + 0.2 * torch.randn(5, 6, 4, generator=torch.Generator().manual_seed(1))
     assert torch.equal(FOUR.nearest(noisy), kinds)
-    uneven = Categories(((0.0,), (1.0,), (5.0,)))  # the nearest, not the largest projection
+    uneven = Categories(((0.0,), (1.0,), (5.0,)), (0.2, 0.3, 0.5))  # the nearest, not the largest projection
     assert uneven.nearest(torch.tensor([[0.4], [0.6], [2.9], [3.1]])).tolist() == [0, 1, 1, 2]
 
 
@@ -39,16 +41,20 @@ def test_the_expectation_is_bayes_rule(log_snr):
     density = torch.distributions.Normal(alpha * points, sigma).log_prob(x[:, None]).sum(-1).exp()
     weights = prior * density
     expected = (weights / weights.sum(1, keepdim=True)) @ points
-    found = FOUR.expectation(prior.log() + 3.0, x, Level(alpha, sigma))
+    logits = torch.tensor([1.0, -0.5, 0.0, 0.7], dtype=torch.float64)
+    weights = prior * logits.exp() * density
+    told = (weights / weights.sum(1, keepdim=True)) @ points
+    torch.testing.assert_close(FOUR.expectation(x, Level(alpha, sigma), logits + 3.0), told, rtol=1e-9, atol=1e-12)
+    found = FOUR.expectation(x, Level(alpha, sigma))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     each = Level(torch.full((7,), alpha), torch.full((7,), sigma))
-    torch.testing.assert_close(FOUR.expectation(prior.log(), x, each).float(), expected.float())
+    torch.testing.assert_close(FOUR.expectation(x, each).float(), expected.float())
 
 
 def test_at_low_noise_the_entry_itself_decides():
     kinds = torch.arange(4)
     x0 = FOUR.encode(kinds)
-    found = FOUR.expectation(torch.tensor([3.0, -3.0, 0.0, 1.0]).expand(4, -1), x0, Level(1.0, math.exp(-5)))
+    found = FOUR.expectation(x0, Level(1.0, math.exp(-5)), torch.tensor([3.0, -3.0, 0.0, 1.0]))
     assert torch.equal(found, x0)
 
 

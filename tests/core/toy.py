@@ -45,6 +45,7 @@ class ToyPredictorOptions(Settings):
 class ToyCodec:
     space = Product({"place": Euclidean((2,)), "radius": Euclidean((1,))})
     conditions = (ClassCondition("ring", ("inner", "outer")),)
+    sizes = None
 
     def __init__(self, facts):
         self.scale = facts.scale

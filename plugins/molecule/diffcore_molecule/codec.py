@@ -31,13 +31,13 @@ class MoleculeCodec:
         self.facts = facts
         n = facts.max_atoms
         self._atoms, self._bonds = one_hot(facts.element_shares), one_hot(facts.bond_shares)
-        self._charges = Categories(tuple((_CHARGE_SCALE * charge,) for charge in facts.charges))
+        self._charges = Categories(tuple((_CHARGE_SCALE * charge,) for charge in facts.charges), facts.charge_shares)
         self.space = Product(
             {
                 "positions": ZeroCentred((n, 3)),
-                "atoms": OneOf((n, len(facts.elements)), self._atoms, facts.element_shares),
-                "charges": OneOf((n, 1), self._charges, facts.charge_shares),
-                "bonds": PairsOneOf((n, n, len(facts.bond_shares)), self._bonds, facts.bond_shares),
+                "atoms": OneOf((n, len(facts.elements)), self._atoms),
+                "charges": OneOf((n, 1), self._charges),
+                "bonds": PairsOneOf((n, n, len(facts.bond_shares)), self._bonds),
             }
         )
         self.conditions = tuple(ScalarCondition(p.name, p.mean, p.std, p.quantiles, p.unit) for p in facts.properties)

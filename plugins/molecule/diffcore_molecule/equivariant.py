@@ -83,6 +83,7 @@ class Layer(nn.Module):
         self.weights = nn.Linear(pair_width, count * heads)
         self.before = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(degree + 1))
         self.after = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(degree + 1))
+        self.bonds = nn.Linear(pair_width, width, bias=False)
         self.lengths = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(degree))
         self.mlp = nn.Sequential(nn.Linear((1 + degree) * width, 2 * width), nn.SiLU())
         self.scalar = nn.Linear(2 * width, width)
@@ -113,6 +114,8 @@ class Layer(nn.Module):
         kernel = torch.einsum("bijhp,bijpkm->bhikjm", weights, maps).reshape(b, self.heads, n * k, n * k)
         message = (kernel @ source).transpose(1, 2).reshape(b, n, k, self.width) * geometry.share
         h = h + by_degree(self.after, message)
+        bonds = self.bonds(pairs.dense(functional.silu(e) * geometry.exist).sum(2))
+        h = torch.cat([h[:, :, :1] + bonds[:, :, None], h[:, :, 1:]], 2)
 
         lengths = [
             (linear(h[:, :, _part(number)]).square().sum(2) + 1e-6).sqrt()
@@ -229,6 +232,7 @@ class EquivariantPredictor(nn.Module):
     def __init__(self, space: Product, outputs: int, options: EquivariantOptions) -> None:
         super().__init__()
         self.width = 2 * options.width
+        self.views = views_of(space)
         self.trunk = Trunk(space, self.width, options)
         self.atoms = nn.Linear(options.width, self.width)
         self.pairs = nn.Linear(options.pair_width, self.width)

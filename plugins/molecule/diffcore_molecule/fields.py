@@ -2,27 +2,25 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from diffcore.categories import Categories
+from diffcore.nn.blocks import zeroed
 from diffcore.spaces import Euclidean, Product, SymmetricPairs
 
 
 @dataclass(frozen=True)
 class OneOf(Euclidean):
-    """`[N, C]`, each row near one of `categories`, which occur with `shares`."""
+    """`[N, C]`, each row near one of `categories`."""
 
     categories: Categories
-    shares: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class PairsOneOf(SymmetricPairs):
-    """`[N, N, C]` symmetric, each entry near one of `categories`, which occur with `shares`."""
+    """`[N, N, C]` symmetric, each entry near one of `categories`."""
 
     categories: Categories
-    shares: tuple[float, ...]
 
 
 CATEGORICAL = ("atoms", "charges", "bonds")
@@ -41,10 +39,5 @@ def channels_of(space: Product) -> tuple[int, int]:
 
 
 def logits(width: int, space: Product, name: str) -> nn.Linear:
-    """The last layer of a field: before training it says of every entry how often each category occurs."""
-    shares = torch.tensor(space.parts[name].shares).clamp(min=1e-4)  # type: ignore[attr-defined]
-    layer = nn.Linear(width, len(shares))
-    nn.init.zeros_(layer.weight)
-    with torch.no_grad():
-        layer.bias.copy_(shares.log())
-    return layer
+    """The last layer of a field, which before training says nothing beyond how often each category occurs."""
+    return zeroed(nn.Linear(width, len(space.parts[name].categories.codes)))  # type: ignore[attr-defined]
