@@ -76,5 +76,5 @@ def records(samples: Sequence[Molecule], asked: Asked = ()) -> list[Record]:
     """
     hydrogens = any((sample.numbers == 1).any() for sample in samples)
     return [
-        record(sample, hydrogens, names) for sample, names in zip(samples, asked or [()] * len(samples), strict=True)
+        record(sample, hydrogens, names) for sample, names in zip(samples, asked or [{}] * len(samples), strict=True)
     ]
