@@ -1,17 +1,17 @@
 """What is written about a sample: its graph, its SMILES or what is wrong with it, and its properties."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy
 from rdkit import Chem
-from rdkit.Chem import Crippen, Descriptors, rdMolDescriptors
-from rdkit.Chem.QED import qed
 
+from diffcore.errors import UserError
 from diffcore.output import Asked
 from diffcore_molecule.molecules import Molecule, sanitised, to_rdkit
+from diffcore_molecule.properties import find, measure
 
-_FUNCTIONS = {"logp": Crippen.MolLogP, "tpsa": rdMolDescriptors.CalcTPSA, "qed": qed, "weight": Descriptors.MolWt}
 STANDARD = ("logp", "tpsa", "qed", "weight")
 """Properties that every valid molecule's record has, whatever was asked."""
 
@@ -23,7 +23,7 @@ class Record:
     molecule: Molecule
     """The sample, places that are not finite moved to the origin."""
     mol: Chem.Mol
-    """Its graph with its conformer, not sanitised, so nothing in it is changed."""
+    """Its graph with its conformer, not sanitised: bonds and charges are the sample's own. A tangle's has no bonds."""
     smiles: str
     """Canonical, stereochemistry from the places; empty where RDKit finds no chemistry."""
     fault: str
@@ -37,6 +37,18 @@ class Record:
         return not self.fault
 
 
+def _bonds(molecule: Molecule) -> int:
+    return int(numpy.count_nonzero(numpy.triu(molecule.bonds, 1)))
+
+
+def tangled(molecule: Molecule) -> bool:
+    """Whether a graph has more bonds than any molecule.
+
+    RDKit's search for rings in it, which sanitising, drawing, writing and reading all do, may take hours, or crash.
+    """
+    return _bonds(molecule) > max(64, min(2 * len(molecule), len(molecule) + 150))
+
+
 def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Record:
     """The record of a sample, with the properties `asked` for too.
 
@@ -45,10 +57,15 @@ def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Re
     finite = bool(numpy.isfinite(molecule.positions).all())
     if not finite:
         molecule = replace(molecule, positions=numpy.nan_to_num(molecule.positions, nan=0, posinf=0, neginf=0))
+    if tangled(molecule):
+        apart = to_rdkit(replace(molecule, bonds=numpy.zeros_like(molecule.bonds)), hydrogens)
+        return Record(molecule, apart, "", f"{_bonds(molecule)} bonds among {len(molecule)} atoms", {})
     mol = to_rdkit(molecule, hydrogens)
     mol.UpdatePropertyCache(strict=False)
     if hydrogens:
         Chem.AssignRadicals(mol)  # else a reader would add the hydrogens that are missing
+    Chem.FastFindRings(mol)
+    Chem.DetectBondStereochemistry(mol)  # else double bonds would be written as of unknown stereochemistry
     good = sanitised(mol)
     pieces = len(Chem.GetMolFrags(mol))
     if good is None:
@@ -65,8 +82,18 @@ def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Re
 
 
 def _measured(mol: Chem.Mol, asked: Iterable[str]) -> dict[str, float]:
-    names = dict.fromkeys([*STANDARD, *asked])
-    return {name: float(_FUNCTIONS[name](mol)) for name in names if name in _FUNCTIONS}
+    names = [name for name in dict.fromkeys([*STANDARD, *asked]) if _can_be_measured(name)]
+    values = zip(names, measure(mol, names), strict=True)
+    return {name: value for name, value in values if not math.isnan(value)}
+
+
+def _can_be_measured(name: str) -> bool:
+    """Whether it is a property, and one that needs no quantum chemistry."""
+    try:
+        find(name)
+    except UserError:
+        return False
+    return True
 
 
 def records(samples: Sequence[Molecule], asked: Asked = ()) -> list[Record]:
