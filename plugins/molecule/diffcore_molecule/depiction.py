@@ -11,7 +11,7 @@ from rdkit import Chem
 from rdkit.Chem import rdDepictor
 from rdkit.Chem.Draw import rdMolDraw2D
 
-from diffcore_molecule.records import Record, tangled
+from diffcore_molecule.records import Record
 from diffcore_molecule.scenes import principal
 
 TILE = (240, 170)
@@ -22,8 +22,8 @@ _LETTERS, _LINE, _MOST_LINES = 15, 18, 6
 
 
 def flat(record: Record) -> Chem.Mol:
-    """The graph with places in two dimensions: of a valid molecule as chemists draw it, of a tangle nothing."""
-    if tangled(record.molecule):
+    """The graph with places in two dimensions: of a valid molecule as chemists draw it, of a knot nothing."""
+    if record.knot:
         return Chem.Mol()
     mol = Chem.Mol(record.mol)
     try:

@@ -12,6 +12,7 @@ from diffcore.output import Asked
 from diffcore_molecule.molecules import Molecule, sanitised, to_rdkit
 from diffcore_molecule.properties import find, measure
 
+_NOWHERE = "places of atoms are not finite"
 STANDARD = ("logp", "tpsa", "qed", "weight")
 """Properties that every valid molecule's record has, whatever was asked."""
 
@@ -23,13 +24,15 @@ class Record:
     molecule: Molecule
     """The sample, places that are not finite moved to the origin."""
     mol: Chem.Mol
-    """Its graph with its conformer, not sanitised: bonds and charges are the sample's own. A tangle's has no bonds."""
+    """Its graph with its conformer, not sanitised: bonds and charges are the sample's own."""
     smiles: str
     """Canonical, stereochemistry from the places; empty where RDKit finds no chemistry."""
     fault: str
     """Why the sample is not valid; empty where it is: one molecule that RDKit sanitises."""
     properties: Mapping[str, float]
     """Values of the `STANDARD` properties and of those that were asked for and can be measured; none if not valid."""
+    knot: bool = False
+    """Whether the bonds are such that RDKit must not see them; `mol` has none then."""
 
     @property
     def valid(self) -> bool:
@@ -37,16 +40,18 @@ class Record:
         return not self.fault
 
 
-def _bonds(molecule: Molecule) -> int:
-    return int(numpy.count_nonzero(numpy.triu(molecule.bonds, 1)))
+def knot(molecule: Molecule) -> str:
+    """Why RDKit must not see the bonds of a sample, or nothing where it may.
 
-
-def tangled(molecule: Molecule) -> bool:
-    """Whether a graph has more bonds than any molecule.
-
-    RDKit's search for rings in it, which sanitising, drawing, writing and reading all do, may take hours, or crash.
+    The search for rings in a graph of more bonds than any molecule has, which sanitising, drawing, writing and reading
+    all do, may take hours, or crash. Bonds of no length stop the reading of a file.
     """
-    return _bonds(molecule) > max(64, min(2 * len(molecule), len(molecule) + 150))
+    first, second = numpy.triu(molecule.bonds, 1).nonzero()
+    n, bonds = len(molecule), len(first)
+    if bonds > max(64, min(2 * n, n + 150)):
+        return f"{bonds} bonds among {n} atoms"
+    lengths = numpy.linalg.norm(molecule.positions[first] - molecule.positions[second], axis=1)
+    return "bonded atoms are in one place" if bonds and lengths.min() < 1e-3 else ""
 
 
 def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Record:
@@ -57,13 +62,14 @@ def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Re
     finite = bool(numpy.isfinite(molecule.positions).all())
     if not finite:
         molecule = replace(molecule, positions=numpy.nan_to_num(molecule.positions, nan=0, posinf=0, neginf=0))
-    if tangled(molecule):
-        apart = to_rdkit(replace(molecule, bonds=numpy.zeros_like(molecule.bonds)), hydrogens)
-        return Record(molecule, apart, "", f"{_bonds(molecule)} bonds among {len(molecule)} atoms", {})
-    mol = to_rdkit(molecule, hydrogens)
+    tied = knot(molecule)
+    mol = to_rdkit(replace(molecule, bonds=numpy.zeros_like(molecule.bonds)) if tied else molecule, hydrogens)
+    bare = [atom for atom in mol.GetAtoms() if atom.GetFormalCharge() > atom.GetAtomicNum()]
+    for atom in bare:
+        atom.SetNoImplicit(False)  # RDKit cannot write such an atom without its hydrogens implied
     mol.UpdatePropertyCache(strict=False)
-    if hydrogens:
-        Chem.AssignRadicals(mol)  # else a reader would add the hydrogens that are missing
+    if tied:
+        return Record(molecule, mol, "", tied if finite else _NOWHERE, {}, knot=True)
     Chem.FastFindRings(mol)
     Chem.DetectBondStereochemistry(mol)  # else double bonds would be written as of unknown stereochemistry
     good = sanitised(mol)
@@ -71,8 +77,10 @@ def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Re
     if good is None:
         problems = Chem.DetectChemistryProblems(mol)
         fault = problems[0].Message() if problems else "RDKit cannot sanitise it"
+    elif bare:
+        fault = f"an atom of {bare[0].GetSymbol()} has a charge of {bare[0].GetFormalCharge():+d}"
     elif not finite:
-        fault = "places of atoms are not finite"
+        fault = _NOWHERE
     else:
         fault = "" if pieces == 1 else f"{pieces} pieces" if pieces else "no atoms"
     if good is None:
@@ -99,9 +107,11 @@ def _can_be_measured(name: str) -> bool:
 def records(samples: Sequence[Molecule], asked: Asked = ()) -> list[Record]:
     """Records of samples of one model, with the properties that were `asked` of each.
 
-    Where any sample has a hydrogen among its atoms, hydrogens are atoms of their own in all of them.
+    Where at least a tenth of all atoms are hydrogens, hydrogens are atoms of their own in all samples: with them about
+    half of the atoms are, without them hardly one (in a hydride) is.
     """
-    hydrogens = any((sample.numbers == 1).any() for sample in samples)
+    numbers = numpy.concatenate([sample.numbers for sample in samples]) if samples else numpy.zeros(0)
+    hydrogens = bool(10 * numpy.count_nonzero(numbers == 1) >= len(numbers) > 0)
     return [
         record(sample, hydrogens, names) for sample, names in zip(samples, asked or [{}] * len(samples), strict=True)
     ]

@@ -13,11 +13,8 @@ from diffcore import viewer
 from diffcore.output import Asked
 from diffcore_molecule.depiction import drawing, sheet
 from diffcore_molecule.molecules import Molecule
-from diffcore_molecule.records import Record, records, tangled
+from diffcore_molecule.records import Record, records
 from diffcore_molecule.scenes import scene
-
-_WIDEST = 9999.0
-"""V2000 has ten characters for a coordinate: from here on (Angstrom) V3000 is written."""
 
 
 class MoleculeWriter:
@@ -65,20 +62,21 @@ class MoleculeWriter:
 def sdf(record: Record, name: str, asked: Mapping[str, str]) -> str:
     """A record of an SDF file: the graph and places as generated, Kekule bonds, and data fields.
 
+    A molfile V2000, or V3000 where V2000 has no room for the places (beyond 10,000 Angstrom) or the atoms (999).
+
     The fields are VALID (1 or 0), REASON where it is 0, SMILES, the properties, and `asked_NAME` for each condition.
-    The bonds of a tangle, which readers may not survive, are not in the graph but in the field BONDS, as lines of two
+    The bonds of a knot, which readers may not survive, are not in the graph but in the field BONDS, as lines of two
     atoms (from 1) and an order.
     """
     fields = {"VALID": str(int(record.valid)), "REASON": _line(record.fault), "SMILES": record.smiles}
     fields |= {property: f"{value:.6g}" for property, value in record.properties.items()}
     fields |= {f"asked_{condition}": _line(words) for condition, words in asked.items()}
-    if tangled(record.molecule):
+    if record.knot:
         bonds = record.molecule.bonds
         ends = zip(*numpy.triu(bonds, 1).nonzero(), strict=True)
         fields["BONDS"] = "\n".join(f"{i + 1} {j + 1} {bonds[i, j]}" for i, j in ends)
     data = "".join(f">  <{field}>\n{value}\n\n" for field, value in fields.items() if value)
-    wide = bool((numpy.abs(record.molecule.positions) >= _WIDEST).any())
-    _, _, block = Chem.MolToMolBlock(record.mol, kekulize=False, forceV3000=wide).partition("\n")
+    _, _, block = Chem.MolToMolBlock(record.mol, kekulize=False).partition("\n")
     return f"{_line(name)}\n{block}{data}$$$$\n"
 
 
@@ -96,9 +94,9 @@ def _with_words(samples: Sequence[Molecule], asked: Asked) -> list[tuple[Record,
 
 
 def _scene(number: int, record: Record) -> viewer.Scene:
-    """The sample in space; of a tangle the atoms alone."""
+    """The sample in space; of a knot the atoms alone."""
     caption = f"{number}" if record.valid else f"{number}, not valid"
-    bonds = numpy.zeros_like(record.molecule.bonds) if tangled(record.molecule) else record.molecule.bonds
+    bonds = numpy.zeros_like(record.molecule.bonds) if record.knot else record.molecule.bonds
     return scene(replace(record.molecule, bonds=bonds), caption)
 
 
