@@ -19,30 +19,26 @@ TILE = (240, 170)
 _GREY = (150, 150, 150)
 _LETTERS, _LINE, _MOST_LINES = 15, 18, 6
 """Size of letters and height of lines of legends, in pixels, and how many lines there may be."""
-_LARGEST = 256
-"""Larger graphs, and those of more than 2 bonds an atom, are the shadow of their places: a layout may take ages."""
 
 
 def flat(record: Record) -> Chem.Mol:
-    """The graph with places in two dimensions, which a valid molecule has as chemists draw it."""
+    """The graph with places in two dimensions: of a valid molecule as chemists draw it, of a knot nothing."""
+    if record.knot:
+        return Chem.Mol()
     mol = Chem.Mol(record.mol)
-    atoms, bonds = mol.GetNumAtoms(), mol.GetNumBonds()
-    if atoms <= _LARGEST and bonds <= 2 * atoms:
-        try:
-            if record.valid:
-                Chem.SanitizeMol(mol)
-                Chem.AssignStereochemistryFrom3D(mol)
-                mol = Chem.RemoveHs(mol)
-            else:
-                Chem.FastFindRings(mol)
-            rdDepictor.Compute2DCoords(mol)
-            return rdMolDraw2D.PrepareMolForDrawing(mol, kekulize=True) if record.valid else mol
-        except (ValueError, RuntimeError):
-            mol = Chem.Mol(record.mol)
-    conformer = mol.GetConformer()
-    conformer.SetPositions(principal(record.molecule.positions) * (1, 1, 0))
-    conformer.Set3D(False)
-    return mol
+    try:
+        if record.valid:
+            Chem.SanitizeMol(mol)
+            Chem.AssignStereochemistryFrom3D(mol)
+            mol = Chem.RemoveHs(mol)
+        rdDepictor.Compute2DCoords(mol)
+        return rdMolDraw2D.PrepareMolForDrawing(mol) if record.valid else mol
+    except (ValueError, RuntimeError):  # without a layout, the shadow of the places
+        mol = Chem.Mol(record.mol)
+        conformer = mol.GetConformer()
+        conformer.SetPositions(principal(record.molecule.positions) * (1, 1, 0))
+        conformer.Set3D(False)
+        return mol
 
 
 def drawing(record: Record, width: int, height: int, vector: bool = False) -> bytes:
@@ -52,6 +48,7 @@ def drawing(record: Record, width: int, height: int, vector: bool = False) -> by
         options = pen.drawOptions()
         options.prepareMolsBeforeDrawing = False
         options.fixedBondLength = 32
+        options.flagCloseContactsDist = -1
         if not record.valid:
             options.useBWAtomPalette()
             options.updateAtomPalette({-1: tuple(part / 255 for part in _GREY)})

@@ -1,17 +1,18 @@
 """What is written about a sample: its graph, its SMILES or what is wrong with it, and its properties."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy
 from rdkit import Chem
-from rdkit.Chem import Crippen, Descriptors, rdMolDescriptors
-from rdkit.Chem.QED import qed
 
+from diffcore.errors import UserError
 from diffcore.output import Asked
 from diffcore_molecule.molecules import Molecule, sanitised, to_rdkit
+from diffcore_molecule.properties import find, measure
 
-_FUNCTIONS = {"logp": Crippen.MolLogP, "tpsa": rdMolDescriptors.CalcTPSA, "qed": qed, "weight": Descriptors.MolWt}
+_NOWHERE = "places of atoms are not finite"
 STANDARD = ("logp", "tpsa", "qed", "weight")
 """Properties that every valid molecule's record has, whatever was asked."""
 
@@ -23,18 +24,34 @@ class Record:
     molecule: Molecule
     """The sample, places that are not finite moved to the origin."""
     mol: Chem.Mol
-    """Its graph with its conformer, not sanitised, so nothing in it is changed."""
+    """Its graph with its conformer, not sanitised: bonds and charges are the sample's own."""
     smiles: str
     """Canonical, stereochemistry from the places; empty where RDKit finds no chemistry."""
     fault: str
     """Why the sample is not valid; empty where it is: one molecule that RDKit sanitises."""
     properties: Mapping[str, float]
     """Values of the `STANDARD` properties and of those that were asked for and can be measured; none if not valid."""
+    knot: bool = False
+    """Whether the bonds are such that RDKit must not see them; `mol` has none then."""
 
     @property
     def valid(self) -> bool:
         """Whether the sample is a molecule."""
         return not self.fault
+
+
+def knot(molecule: Molecule) -> str:
+    """Why RDKit must not see the bonds of a sample, or nothing where it may.
+
+    The search for rings in a graph of more bonds than any molecule has, which sanitising, drawing, writing and reading
+    all do, may take hours, or crash. Bonds of no length stop the reading of a file.
+    """
+    first, second = numpy.triu(molecule.bonds, 1).nonzero()
+    n, bonds = len(molecule), len(first)
+    if bonds > max(64, min(2 * n, n + 150)):
+        return f"{bonds} bonds among {n} atoms"
+    lengths = numpy.linalg.norm(molecule.positions[first] - molecule.positions[second], axis=1)
+    return "bonded atoms are in one place" if bonds and lengths.min() < 1e-3 else ""
 
 
 def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Record:
@@ -45,17 +62,25 @@ def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Re
     finite = bool(numpy.isfinite(molecule.positions).all())
     if not finite:
         molecule = replace(molecule, positions=numpy.nan_to_num(molecule.positions, nan=0, posinf=0, neginf=0))
-    mol = to_rdkit(molecule, hydrogens)
+    tied = knot(molecule)
+    mol = to_rdkit(replace(molecule, bonds=numpy.zeros_like(molecule.bonds)) if tied else molecule, hydrogens)
+    bare = [atom for atom in mol.GetAtoms() if atom.GetFormalCharge() > atom.GetAtomicNum()]
+    for atom in bare:
+        atom.SetNoImplicit(False)  # RDKit cannot write such an atom without its hydrogens implied
     mol.UpdatePropertyCache(strict=False)
-    if hydrogens:
-        Chem.AssignRadicals(mol)  # else a reader would add the hydrogens that are missing
+    if tied:
+        return Record(molecule, mol, "", tied if finite else _NOWHERE, {}, knot=True)
+    Chem.FastFindRings(mol)
+    Chem.DetectBondStereochemistry(mol)  # else double bonds would be written as of unknown stereochemistry
     good = sanitised(mol)
     pieces = len(Chem.GetMolFrags(mol))
     if good is None:
         problems = Chem.DetectChemistryProblems(mol)
         fault = problems[0].Message() if problems else "RDKit cannot sanitise it"
+    elif bare:
+        fault = f"an atom of {bare[0].GetSymbol()} has a charge of {bare[0].GetFormalCharge():+d}"
     elif not finite:
-        fault = "places of atoms are not finite"
+        fault = _NOWHERE
     else:
         fault = "" if pieces == 1 else f"{pieces} pieces" if pieces else "no atoms"
     if good is None:
@@ -65,16 +90,28 @@ def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Re
 
 
 def _measured(mol: Chem.Mol, asked: Iterable[str]) -> dict[str, float]:
-    names = dict.fromkeys([*STANDARD, *asked])
-    return {name: float(_FUNCTIONS[name](mol)) for name in names if name in _FUNCTIONS}
+    names = [name for name in dict.fromkeys([*STANDARD, *asked]) if _can_be_measured(name)]
+    values = zip(names, measure(mol, names), strict=True)
+    return {name: value for name, value in values if not math.isnan(value)}
+
+
+def _can_be_measured(name: str) -> bool:
+    """Whether it is a property, and one that needs no quantum chemistry."""
+    try:
+        find(name)
+    except UserError:
+        return False
+    return True
 
 
 def records(samples: Sequence[Molecule], asked: Asked = ()) -> list[Record]:
     """Records of samples of one model, with the properties that were `asked` of each.
 
-    Where any sample has a hydrogen among its atoms, hydrogens are atoms of their own in all of them.
+    Where at least a tenth of all atoms are hydrogens, hydrogens are atoms of their own in all samples: with them about
+    half of the atoms are, without them hardly one (in a hydride) is.
     """
-    hydrogens = any((sample.numbers == 1).any() for sample in samples)
+    numbers = numpy.concatenate([sample.numbers for sample in samples]) if samples else numpy.zeros(0)
+    hydrogens = bool(10 * numpy.count_nonzero(numbers == 1) >= len(numbers) > 0)
     return [
         record(sample, hydrogens, names) for sample, names in zip(samples, asked or [{}] * len(samples), strict=True)
     ]

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -14,9 +15,6 @@ from diffcore_molecule.depiction import drawing, sheet
 from diffcore_molecule.molecules import Molecule
 from diffcore_molecule.records import Record, records
 from diffcore_molecule.scenes import scene
-
-_WIDEST = 9999.0
-"""V2000 has ten characters for a coordinate: from here on (Angstrom) V3000 is written."""
 
 
 class MoleculeWriter:
@@ -52,9 +50,7 @@ class MoleculeWriter:
         """Depictions, and the samples in 3D below; samples are numbered, the same in both."""
         told = _with_words(samples, asked)
         tiles = "".join(_tile(k, one, legend(one, words)) for k, (one, words) in enumerate(told, 1))
-        scenes = [
-            scene(one.molecule, f"{k}" + ("" if one.valid else ", not valid")) for k, (one, _) in enumerate(told, 1)
-        ]
+        scenes = [_scene(k, one) for k, (one, _) in enumerate(told, 1)]
         columns = max(1, min(columns, len(told)))
         style = (
             f"display:grid;grid-template-columns:repeat({columns},minmax(5rem,1fr));gap:.5rem;"
@@ -66,17 +62,22 @@ class MoleculeWriter:
 def sdf(record: Record, name: str, asked: Mapping[str, str]) -> str:
     """A record of an SDF file: the graph and places as generated, Kekule bonds, and data fields.
 
+    A molfile V2000, or V3000 where V2000 has no room for the places (beyond 10,000 Angstrom) or the atoms (999).
+
     The fields are VALID (1 or 0), REASON where it is 0, SMILES, the properties, and `asked_NAME` for each condition.
+    The bonds of a knot, which readers may not survive, are not in the graph but in the field BONDS, as lines of two
+    atoms (from 1) and an order.
     """
-    record.mol.SetProp("_Name", _line(name))
-    wide = bool((numpy.abs(record.molecule.positions) >= _WIDEST).any())
-    fields = {"VALID": str(int(record.valid)), "REASON": record.fault, "SMILES": record.smiles}
+    fields = {"VALID": str(int(record.valid)), "REASON": _line(record.fault), "SMILES": record.smiles}
     fields |= {property: f"{value:.6g}" for property, value in record.properties.items()}
-    for condition, words in asked.items():
-        fields[f"asked_{condition}"] = words
-    # An empty value would end the record's fields for some readers.
-    data = "".join(f">  <{field}>\n{_line(value)}\n\n" for field, value in fields.items() if value.strip())
-    return Chem.MolToMolBlock(record.mol, kekulize=False, forceV3000=wide) + data + "$$$$\n"
+    fields |= {f"asked_{condition}": _line(words) for condition, words in asked.items()}
+    if record.knot:
+        bonds = record.molecule.bonds
+        ends = zip(*numpy.triu(bonds, 1).nonzero(), strict=True)
+        fields["BONDS"] = "\n".join(f"{i + 1} {j + 1} {bonds[i, j]}" for i, j in ends)
+    data = "".join(f">  <{field}>\n{value}\n\n" for field, value in fields.items() if value)
+    _, _, block = Chem.MolToMolBlock(record.mol, kekulize=False).partition("\n")
+    return f"{_line(name)}\n{block}{data}$$$$\n"
 
 
 def legend(record: Record, asked: Mapping[str, str]) -> str:
@@ -90,6 +91,13 @@ def legend(record: Record, asked: Mapping[str, str]) -> str:
 
 def _with_words(samples: Sequence[Molecule], asked: Asked) -> list[tuple[Record, Mapping[str, str]]]:
     return list(zip(records(samples, asked), asked or [{}] * len(samples), strict=True))
+
+
+def _scene(number: int, record: Record) -> viewer.Scene:
+    """The sample in space; of a knot the atoms alone."""
+    caption = f"{number}" if record.valid else f"{number}, not valid"
+    bonds = numpy.zeros_like(record.molecule.bonds) if record.knot else record.molecule.bonds
+    return scene(replace(record.molecule, bonds=bonds), caption)
 
 
 def _line(text: str) -> str:

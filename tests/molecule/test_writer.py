@@ -1,0 +1,316 @@
+import base64
+import re
+from html.parser import HTMLParser
+
+import numpy
+import pytest
+from PIL import Image
+from rdkit import Chem
+from rdkit.Chem import AllChem, Crippen, Descriptors, rdMolDescriptors
+from rdkit.Chem.QED import qed
+
+from diffcore.report import page
+from diffcore_molecule import depiction
+from diffcore_molecule.depiction import sheet, wrapped
+from diffcore_molecule.molecules import ORDERS, Molecule, from_rdkit
+from diffcore_molecule.records import record, records
+from diffcore_molecule.scenes import CPK, principal, scene
+from diffcore_molecule.writer import MoleculeWriter, legend
+
+SMILES = [
+    "CCO",
+    "c1ccccc1",
+    "C1CC1C#N",
+    "CC(=O)[O-]",
+    "C[N+](C)(C)C",
+    "NC(=O)c1ccc[nH]1",
+    "N#CC#C",
+    "C[C@H](O)C=O",
+    "C[C@@H](O)C=O",
+    "FC(F)(F)C#N",
+    "C/C=C/C",
+    "C/C=C\\C",
+    "O=[N+]([O-])c1ccccc1",
+    "CS(=O)(=O)C",
+    "CN1C=NC2=C1C(=O)N(C(=O)N2C)C",
+    "C[Si](C)(C)C",
+    "[O-][n+]1ccccc1",
+    "C",
+]
+
+
+def embedded(smiles, hydrogens=False):
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    assert AllChem.EmbedMolecule(mol, randomSeed=1) == 0
+    return from_rdkit(mol, hydrogens)
+
+
+def made(numbers, bonds, charges=None):
+    n = len(numbers)
+    orders = numpy.zeros((n, n), numpy.uint8)
+    for first, second, order in bonds:
+        orders[first, second] = orders[second, first] = order
+    places = numpy.random.default_rng(n).normal(size=(n, 3)).astype(numpy.float32)
+    return Molecule(numpy.array(numbers, numpy.uint8), numpy.array(charges or [0] * n, numpy.int8), orders, places)
+
+
+PENTAVALENT = made([6, 9, 9, 9, 9, 9], [(0, k, 1) for k in range(1, 6)])
+PIECES = made([6, 8, 6, 7], [(0, 1, 1), (2, 3, 3)])
+NOTHING = made([], [])
+TANGLE = made([6] * 100, [(i, j, 1 + (i + j) % 3) for i in range(100) for j in range(i)])
+CHARGED = made([6, 6, 8, 7, 16], [(0, 1, 3), (1, 2, 2), (2, 3, 1), (3, 0, 2), (3, 4, 3)], [0, 1, -1, 0, 0])
+APART = Molecule(TANGLE.numbers, TANGLE.charges, numpy.zeros_like(TANGLE.bonds), TANGLE.positions)
+COLLAPSED = Molecule(CHARGED.numbers, CHARGED.charges, CHARGED.bonds, numpy.zeros_like(CHARGED.positions))
+STRIPPED = made([3, 6], [(0, 1, 1)], [4, 0])
+BROKEN = [PENTAVALENT, PIECES, NOTHING, TANGLE, CHARGED, STRIPPED]
+
+
+@pytest.fixture(scope="module")
+def molecules():
+    return [embedded(smiles) for smiles in SMILES]
+
+
+def read(path):
+    return list(Chem.SDMolSupplier(str(path), sanitize=False, removeHs=False))
+
+
+def assert_same(mol, molecule):
+    assert [atom.GetAtomicNum() for atom in mol.GetAtoms()] == molecule.numbers.tolist()
+    assert [atom.GetFormalCharge() for atom in mol.GetAtoms()] == molecule.charges.tolist()
+    bonds = numpy.zeros_like(molecule.bonds)
+    for bond in mol.GetBonds():
+        ends = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+        bonds[ends] = bonds[ends[::-1]] = ORDERS.index(bond.GetBondType())
+    assert numpy.array_equal(bonds, molecule.bonds)
+    if len(molecule):
+        assert numpy.abs(mol.GetConformer().GetPositions() - molecule.positions).max() < 1e-4
+
+
+# SDF
+
+
+@pytest.mark.parametrize("hydrogens", [False, True])
+def test_records_read_back_as_they_were_generated(tmp_path, hydrogens):
+    samples = [embedded(smiles, hydrogens) for smiles in SMILES] + BROKEN
+    path = tmp_path / "all.sdf"
+    MoleculeWriter().together(samples, path, 10)
+    found = read(path)
+    assert len(found) == len(samples)
+    for number, (mol, sample) in enumerate(zip(found, samples, strict=True), 1):
+        assert mol.GetProp("_Name") == str(number)
+        assert_same(mol, APART if sample is TANGLE else sample)
+    assert [mol.GetProp("VALID") for mol in found] == ["1"] * len(SMILES) + ["0"] * len(BROKEN)
+
+
+@pytest.mark.parametrize("hydrogens", [False, True])
+def test_a_reader_that_sanitises_finds_the_molecules_and_their_stereochemistry(tmp_path, hydrogens):
+    path = tmp_path / "all.sdf"
+    MoleculeWriter().together([embedded(smiles, hydrogens) for smiles in SMILES], path, 10)
+    for mol, smiles in zip(Chem.SDMolSupplier(str(path)), SMILES, strict=True):
+        expected = Chem.CanonSmiles(smiles)
+        assert Chem.MolToSmiles(mol) == expected
+        assert mol.GetProp("SMILES") == expected
+
+
+def test_data_fields_are_rdkit_s_properties(tmp_path, molecules):
+    path = tmp_path / "all.sdf"
+    MoleculeWriter().together(molecules, path, 10)
+    functions = {"logp": Crippen.MolLogP, "tpsa": rdMolDescriptors.CalcTPSA, "qed": qed, "weight": Descriptors.MolWt}
+    for mol, smiles in zip(read(path), SMILES, strict=True):
+        plain = Chem.MolFromSmiles(smiles)
+        for name, function in functions.items():
+            assert float(mol.GetProp(name)) == pytest.approx(function(plain), rel=1e-5, abs=1e-5)
+        assert not mol.HasProp("REASON")
+
+
+def test_what_was_asked_stands_beside_what_was_obtained(tmp_path, molecules):
+    asked = [
+        {"logp": f"{k}.5", "rings": "2", "mu": "1.2 D", "label": "line\n\nline $$$$"} for k in range(len(molecules))
+    ]
+    path = tmp_path / "all.sdf"
+    MoleculeWriter().together(molecules, path, 10, asked)
+    found = read(path)
+    assert len(found) == len(molecules)
+    for k, mol in enumerate(found):
+        assert mol.GetProp("asked_logp") == f"{k}.5"
+        assert mol.GetProp("asked_mu") == "1.2 D"
+        assert mol.GetProp("asked_label") == "line line $$$$"
+        assert float(mol.GetProp("rings")) == rdMolDescriptors.CalcNumRings(Chem.MolFromSmiles(SMILES[k]))
+        assert not mol.HasProp("mu")  # quantum chemistry, which nobody does here
+    with pytest.raises(ValueError):
+        MoleculeWriter().together(molecules, path, 10, asked[1:])
+
+
+def test_what_is_not_valid_says_why():
+    faults = [one.fault for one in records(BROKEN)]
+    assert faults[0] == "Explicit valence for atom # 0 C, 5, is greater than permitted"
+    assert faults[1:4] == ["2 pieces", "no atoms", "4950 bonds among 100 atoms"]
+    assert record(STRIPPED, False).fault == "an atom of Li has a charge of +4"
+    assert record(COLLAPSED, False).fault == "bonded atoms are in one place"
+    assert all(one.smiles == "" for one in records([PENTAVALENT, TANGLE, CHARGED]))
+    assert record(PIECES, False).smiles == "C#N.CO"
+    assert not any(one.properties for one in records(BROKEN))
+
+
+def test_the_bonds_of_a_knot_are_kept_as_text(tmp_path):
+    path = tmp_path / "all.sdf"
+    MoleculeWriter().together([TANGLE], path, 1)
+    (mol,) = read(path)
+    assert mol.GetNumBonds() == 0
+    bonds = numpy.zeros_like(TANGLE.bonds)
+    for line in mol.GetProp("BONDS").splitlines():
+        first, second, order = map(int, line.split())
+        bonds[first - 1, second - 1] = bonds[second - 1, first - 1] = order
+    assert numpy.array_equal(bonds, TANGLE.bonds)
+
+
+def test_missing_hydrogens_stay_missing(tmp_path):
+    """Three hydrogens about a carbon: a radical where hydrogens are atoms, which no reader may complete."""
+    radical = made([6, 1, 1, 1], [(0, 1, 1), (0, 2, 1), (0, 3, 1)])
+    alone = made([6], [])
+    MoleculeWriter().together([radical, alone], tmp_path / "explicit.sdf", 2)
+    explicit = list(Chem.SDMolSupplier(str(tmp_path / "explicit.sdf")))
+    assert [Chem.MolToSmiles(mol) for mol in explicit] == ["[CH3]", "[C]"]
+    MoleculeWriter().together([alone], tmp_path / "implicit.sdf", 2)
+    assert [Chem.MolToSmiles(mol) for mol in Chem.SDMolSupplier(str(tmp_path / "implicit.sdf"))] == ["C"]
+
+
+def test_one_hydride_does_not_make_all_hydrogens_atoms(molecules):
+    hydride = made([1, 5, 6], [(0, 1, 1), (1, 2, 1)])
+    found = records([*molecules, hydride])
+    assert [one.smiles for one in found[:-1]] == [Chem.CanonSmiles(smiles) for smiles in SMILES]
+
+
+def test_far_places_and_places_that_are_none(tmp_path, molecules):
+    numbers, charges, bonds = molecules[0].numbers, molecules[0].charges, molecules[0].bonds
+    far = Molecule(numbers, charges, bonds, molecules[0].positions * 1e5)
+    lost = Molecule(numbers, charges, bonds, molecules[0].positions * numpy.array([1, numpy.nan, numpy.inf]))
+    path = tmp_path / "all.sdf"
+    MoleculeWriter().together([far, lost], path, 2)
+    first, second = read(path)
+    assert numpy.allclose(first.GetConformer().GetPositions(), far.positions, rtol=1e-5)
+    assert first.GetProp("VALID") == "1"
+    assert (second.GetProp("VALID"), second.GetProp("REASON")) == ("0", "places of atoms are not finite")
+    assert (second.GetConformer().GetPositions()[:, 1:] == 0).all()
+    MoleculeWriter().together([far, lost], tmp_path / "all.png", 2)
+    MoleculeWriter().html([far, lost], 2)
+
+
+def test_each_sample_has_a_file(tmp_path, molecules):
+    samples = [molecules[0], PENTAVALENT, molecules[7]]
+    paths = MoleculeWriter().each(samples, tmp_path, ["a", "b", "c"], [{"logp": "1"}] * 3)
+    assert [path.name for path in paths] == ["a.sdf", "b.sdf", "c.sdf"]
+    for path, sample in zip(paths, samples, strict=True):
+        (mol,) = read(path)
+        assert mol.GetProp("_Name") == path.stem
+        assert mol.GetProp("asked_logp") == "1"
+        assert_same(mol, sample)
+
+
+# SMILES
+
+
+def test_smiles_are_the_valid_samples_by_number(tmp_path, molecules):
+    path = tmp_path / "all.smi"
+    MoleculeWriter().together([*BROKEN, *molecules], path, 10)
+    supplier = Chem.SmilesMolSupplier(str(path), titleLine=False)
+    found = [supplier[k] for k in range(len(supplier))]
+    assert [mol.GetProp("_Name") for mol in found] == [str(k) for k in range(7, 7 + len(SMILES))]
+    assert [Chem.MolToSmiles(mol) for mol in found] == [Chem.CanonSmiles(smiles) for smiles in SMILES]
+
+
+# Pictures
+
+
+def test_a_sheet_has_a_tile_for_every_sample(tmp_path, molecules):
+    samples = [*molecules[:9], *BROKEN]
+    path = tmp_path / "all.png"
+    MoleculeWriter().together(samples, path, 5)
+    pixels = numpy.asarray(Image.open(path).convert("RGB")).astype(int)
+    width = depiction.TILE[0]
+    height = pixels.shape[0] // 3
+    assert pixels.shape[:2] == (3 * height, 5 * width)
+    tiles = pixels.reshape(3, height, 5, width, 3).swapaxes(1, 2).reshape(15, height, width, 3)
+    assert [bool((tile < 255).any()) for tile in tiles] == [True] * 15
+    greyest = [int((tile.max(-1) - tile.min(-1)).max()) for tile in tiles]
+    assert greyest[0] > 100  # the oxygen is red
+    assert greyest[9:15] == [0] * 6  # what is not valid has no colours
+
+
+def test_a_legend_tells_asked_and_obtained(molecules):
+    one = record(molecules[0], False, ["logp"])
+    assert legend(one, {"logp": "2.5", "mu": "1"}) == "CCO\nlogp: asked 2.5, got -0.0014\nmu: asked 1"
+    assert legend(record(PIECES, False), {"logp": "2.5"}) == "not valid\n2 pieces\nlogp: asked 2.5"
+
+
+def test_legends_are_wrapped():
+    assert wrapped("one two three\nfour", 7, len) == ["one two", "three", "four"]
+    assert wrapped("C" * 17, 7, len) == ["CCCCCCC", "CCCCCCC", "CCC"]
+    assert wrapped("", 7, len) == [""]
+    assert all(len(line) <= 9 for line in wrapped("Explicit valence for atom # 0 C, 19, is greater", 9, len))
+
+
+def test_a_layout_that_fails_gives_a_tile_all_the_same(monkeypatch, molecules):
+    def fails(*arguments, **keywords):
+        raise RuntimeError("no layout")
+
+    monkeypatch.setattr(depiction.rdDepictor, "Compute2DCoords", fails)
+    assert sheet(records([molecules[0]]), ["a"], 1).getextrema()[0][0] < 100
+
+
+# The report
+
+
+class Elements(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def named(self, tag):
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def test_the_report_shows_every_sample_flat_and_in_space(molecules):
+    samples = [*molecules, *BROKEN] * 2 + molecules[:2]
+    assert len(samples) == 50
+    writer = MoleculeWriter()
+    asked = [{"logp": '<script>alert("2.5")</script>'}] * 50
+    text = page("molecules", [("Samples", writer.html(samples, 10, asked)), ("Way", writer.html(samples[:10], 10))])
+    elements = Elements(text)
+    assert len(elements.named("canvas")) == len(elements.named("img")) == 60
+    assert len(elements.named("script")) == 1
+    assert all(image["src"].startswith("data:image/svg+xml;base64,") for image in elements.named("img"))
+    assert not re.search(r"https?:", text)
+    assert len(text) < 1_500_000
+    for image in elements.named("img"):
+        drawn = base64.b64decode(image["src"].split(",")[1]).decode()
+        assert not re.search(r"<script|href=|<image", drawn)
+    assert [canvas["aria-label"] for canvas in elements.named("canvas")][18].startswith("19, not valid")
+
+
+def test_scenes_have_jmol_s_colours_and_the_molecule_s_bonds():
+    molecule = embedded("FC(Cl)=O", True)
+    balls = scene(molecule, "words")
+    assert [balls.colours[k] for k in range(4)] == ["#90e050", "#909090", "#1ff01f", "#ff0d0d"]
+    assert sorted((s.start, s.end, s.lines) for s in balls.sticks) == [(0, 1, 1), (1, 2, 1), (1, 3, 2)]
+    carbon, chlorine = Chem.GetPeriodicTable().GetRcovalent(6), Chem.GetPeriodicTable().GetRcovalent(17)
+    assert balls.radii[2] / balls.radii[1] == pytest.approx(chlorine / carbon)
+    assert CPK[1] == "#ffffff"
+    assert all(len(colour) == 7 for colour in CPK.values())
+
+
+def test_scenes_are_turned_not_mirrored(molecules):
+    places = molecules[7].positions.astype(float)
+    turned = principal(places)
+    distances = numpy.linalg.norm(places[:, None] - places, axis=-1)
+    assert numpy.allclose(numpy.linalg.norm(turned[:, None] - turned, axis=-1), distances)
+    handed = [numpy.linalg.det(p[1:4] - p[0]) for p in (places, turned)]
+    assert handed[0] == pytest.approx(handed[1])
+    spread = turned.var(0)
+    assert spread[0] >= spread[1] >= spread[2]
+    assert principal(numpy.zeros((0, 3))).shape == (0, 3)
+    assert numpy.array_equal(principal(numpy.ones((1, 3))), numpy.zeros((1, 3)))
