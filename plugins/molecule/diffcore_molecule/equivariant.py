@@ -1,4 +1,9 @@
-"""An E(3)-equivariant denoiser, dense over pairs of atoms."""
+"""An E(3)-equivariant denoiser, dense over pairs of atoms.
+
+Atoms have scalars `s` `[B, N, C]` and vectors `v` `[B, N, K - 1, C]`: features of the degrees l = 1 to `degree`, laid
+end to end, K = (degree + 1)^2 components in all. Those of degree l have parity (-1)^l. Pairs i < j have scalars `e`
+`[B, M, P]`.
+"""
 
 from itertools import product
 
@@ -19,171 +24,175 @@ ATOMS_SCALE = 10.0
 """About how many atoms a small molecule has: what sums over atoms are divided by."""
 
 
-def paths(degree: int) -> dict[int, list[tuple[int, int]]]:
-    """The products that keep parity: for each degree l of the result, the pairs (l1, l2) of features and harmonics.
+def paths(degree: int) -> list[tuple[int, int, int]]:
+    """The tensor products (l1, l2, l) of features, harmonics and result up to `degree` that keep parity.
 
     |l1 - l2| <= l <= l1 + l2, and l1 + l2 + l even, as all have natural parity.
     """
-    pairs = list(product(range(degree + 1), repeat=2))
-    return {
-        result: [(a, b) for a, b in pairs if abs(a - b) <= result <= a + b and (a + b + result) % 2 == 0]
-        for result in range(degree + 1)
-    }
+    found = product(range(degree + 1), repeat=3)
+    return [(a, b, result) for result, a, b in found if abs(a - b) <= result <= a + b and (a + b + result) % 2 == 0]
+
+
+def part(degree: int, first: int = 0) -> slice:
+    """Where the components of `degree` lie among those of all degrees from `first` on."""
+    return slice(degree**2 - first**2, (degree + 1) ** 2 - first**2)
 
 
 class Harmonics(nn.Module):
     """The linear maps from features of one atom to another's that the direction of their pair makes, a path each.
 
     G_(l k)(l1 m) = sum_n C_mnk Y_n^(l2)(r_ij) with e3nn's Clebsch-Gordan coefficients C and spherical harmonics Y, so
-    that sum_m G_km h_m is the tensor product h (x) Y(r_ij) of degree l. K = (degree + 1)^2 counts the components of all
-    degrees together.
+    that sum_m G_km h_m is the tensor product h (x) Y(r_ij) of degree l.
     """
 
     def __init__(self, degree: int) -> None:
         super().__init__()
         self.degree = degree
-        self.paths = [(a, b, result) for result, pairs in paths(degree).items() for a, b in pairs]
+        self.paths = paths(degree)
         size = (degree + 1) ** 2
         coefficients = torch.zeros(len(self.paths), size, size, size)  # path, result k, source m, harmonic n
         for path, (a, b, result) in enumerate(self.paths):
             block = o3.wigner_3j(a, b, result) * (2 * result + 1) ** 0.5
-            coefficients[path, _part(result), _part(a), _part(b)] = block.permute(2, 0, 1)
+            coefficients[path, part(result), part(a), part(b)] = block.permute(2, 0, 1)
         self.coefficients: Tensor
         self.register_buffer("coefficients", coefficients.flatten(0, 2), persistent=False)
 
     def forward(self, unit: Tensor) -> Tensor:
-        """Vectors of length one `[B, N, N, 3]` to `[B, N, N, paths, K, K]`."""
+        """Vectors of length one `[..., 3]` to `[..., paths, K, K]`."""
         degrees = list(range(self.degree + 1))
         spherical = o3.spherical_harmonics(degrees, unit, normalize=False, normalization="component")
         size = (self.degree + 1) ** 2
         return (spherical @ self.coefficients.to(unit).T).unflatten(-1, (len(self.paths), size, size))
 
 
-def _part(degree: int) -> slice:
-    """Where the components of a degree lie among those of all."""
-    return slice(degree**2, (degree + 1) ** 2)
+class ByDegree(nn.Module):
+    """A linear map of the channels for each degree from `first` on, `[..., C]` to `[..., D]`."""
+
+    def __init__(self, degree: int, width: int, outputs: int, first: int = 0) -> None:
+        super().__init__()
+        self.first = first
+        self.maps = nn.ModuleList(nn.Linear(width, outputs, bias=False) for _ in range(first, degree + 1))
+
+    def parts(self, features: Tensor) -> list[Tensor]:
+        """The results, degree by degree."""
+        degrees = range(self.first, self.first + len(self.maps))
+        return [linear(features[:, :, part(rank, self.first)]) for rank, linear in zip(degrees, self.maps, strict=True)]
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.cat(self.parts(features), 2)
+
+
+def normed(v: Tensor, degree: int) -> Tensor:
+    """The features of each degree divided by the root mean square of their components and channels."""
+    by_degree = [v[:, :, part(rank, 1)] for rank in range(1, degree + 1)]
+    return torch.cat([each / (each.square().mean((2, 3), keepdim=True) + 1e-4).sqrt() for each in by_degree], 2)
 
 
 class Layer(nn.Module):
     """Messages over all pairs, then an update of atoms, then one of pairs.
 
     m_i = sum_j sum over paths of w_path,head(e_ij) h_j (x) Y(r_ij): tensor products with the harmonics of the pair's
-    direction, weighted by what the pair's features say, each head for its share of the channels. Scalars pass an MLP
-    that sees the lengths of the other degrees and gates them. Pairs see both atoms, the inner products of their
-    features by degree, and their vectors' components along the pair.
+    direction, weighted by what the pair's features say, each head for its share of the channels. Scalars also take the
+    sum of their pairs' features, and pass an MLP that sees the lengths of the vectors and gates them. Pairs see both
+    atoms, the inner products of their features by degree, and their vectors' components along the pair. Whatever is
+    multiplied is normalised first.
     """
 
-    def __init__(
-        self, harmonics: Harmonics, width: int, pair_width: int, heads: int, conditioning: int, inner: int
-    ) -> None:
+    def __init__(self, harmonics: Harmonics, conditioning: int, options: EquivariantOptions) -> None:
         super().__init__()
-        degree, count = harmonics.degree, len(harmonics.paths)
-        self.degree, self.width, self.heads, self.count = degree, width, heads, count
-        self.modulation = zeroed(nn.Linear(conditioning, 4 * width + 2 * pair_width))
-        self.weights = nn.Linear(pair_width, count * heads)
-        self.before = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(degree + 1))
-        self.after = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(degree + 1))
+        degree, width, pair_width, inner = options.degree, options.width, options.pair_width, options.inner
+        self.degree, self.heads, self.paths = degree, options.heads, len(harmonics.paths)
+        self.scalar_sizes, self.pair_sizes = [width] * 4 + [pair_width] * 2, [pair_width, inner]
+        self.modulation = zeroed(nn.Linear(conditioning, sum(self.scalar_sizes)))
+        self.weights = nn.Linear(pair_width, self.paths * self.heads)
+        self.before = ByDegree(degree, width, width)
+        self.after = ByDegree(degree, width, width)
         self.bonds = nn.Linear(pair_width, width, bias=False)
-        self.lengths = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(degree))
+        self.lengths = ByDegree(degree, width, width, first=1)
         self.mlp = nn.Sequential(nn.Linear((1 + degree) * width, 2 * width), nn.SiLU())
         self.scalar = nn.Linear(2 * width, width)
         self.gates = nn.Linear(2 * width, degree * width)
-        self.ends = nn.Linear(width, pair_width, bias=False)
-        self.products = nn.ModuleList(nn.Linear(width, inner, bias=False) for _ in range(degree + 1))
+        self.ends = nn.Linear(2 * width, sum(self.pair_sizes))
+        self.products = ByDegree(degree, width, inner, first=1)
         self.along = nn.Linear(width, inner, bias=False)
         seen = pair_width + (degree + 2) * inner
         self.pair = nn.Sequential(nn.Linear(seen, 2 * pair_width), nn.SiLU(), nn.Linear(2 * pair_width, pair_width))
 
     def forward(
-        self, h: Tensor, e: Tensor, maps: Tensor, geometry: Geometry, conditioning: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """`h` `[B, N, K, C]`, `e` `[B, M, P]`, `maps` of `Harmonics` with zeros where a pair lacks an atom."""
+        self, s: Tensor, v: Tensor, e: Tensor, maps: Tensor, geometry: Geometry, conditioning: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Scalars, vectors and pairs to the like. `maps` are those of `Harmonics`, zero where a pair lacks an atom."""
         pairs = geometry.pairs
-        widths = [self.width] * 4 + [e.shape[-1]] * 2
-        shift1, scale1, shift2, scale2, pair_shift, pair_scale = self.modulation(conditioning)[:, None].split(
-            widths, -1
+        modulation = self.modulation(conditioning)[:, None].split(self.scalar_sizes, -1)
+        shift1, scale1, shift2, scale2, pair_shift, pair_scale = modulation
+        active = functional.silu(e) * geometry.exist
+        message = (
+            self._messages(
+                torch.cat([modulated(s, shift1, scale1)[:, :, None], normed(v, self.degree)], 2),
+                pairs.dense(self.weights(active)),
+                maps,
+            )
+            * geometry.share
         )
-        b, n, k, _ = h.shape
+        s = s + message[:, :, 0] + self.bonds(pairs.sums(active))
+        v = normed(v + message[:, :, 1:], self.degree)
 
-        def by_degree(linears: nn.ModuleList, features: Tensor) -> Tensor:
-            return torch.cat([linear(features[:, :, _part(number)]) for number, linear in enumerate(linears)], 2)
+        lengths = [(each.square().sum(2) + 1e-6).sqrt() for each in self.lengths.parts(v)]
+        inside = self.mlp(torch.cat([modulated(s, shift2, scale2), *lengths], -1))
+        s = s + self.scalar(inside)
+        gates = self.gates(inside).unflatten(-1, (self.degree, -1))
+        gated = [v[:, :, part(rank, 1)] * gates[:, :, None, rank - 1] for rank in range(1, self.degree + 1)]
 
-        normed = torch.cat([modulated(h[:, :, :1], shift1[:, None], scale1[:, None]), *self._normed(h)], 2)
-        source = by_degree(self.before, normed).reshape(b, n * k, self.heads, -1).transpose(1, 2)
-        weights = pairs.dense(self.weights(functional.silu(e))).unflatten(-1, (self.heads, self.count))
-        kernel = torch.einsum("bijhp,bijpkm->bhikjm", weights, maps).reshape(b, self.heads, n * k, n * k)
-        message = (kernel @ source).transpose(1, 2).reshape(b, n, k, self.width) * geometry.share
-        h = h + by_degree(self.after, message)
-        bonds = self.bonds(pairs.dense(functional.silu(e) * geometry.exist).sum(2))
-        h = torch.cat([h[:, :, :1] + bonds[:, :, None], h[:, :, 1:]], 2)
+        ends, scalars = self.ends(inside).split(self.pair_sizes, -1)
+        seen = [modulated(e, pair_shift, pair_scale) + pairs.sum_of_both(ends), pairs.product_of_both(scalars)]
+        seen += [pairs.product_of_both(each).mean(2) for each in self.products.parts(v)]
+        seen.append((pairs.difference(self.along(v[:, :, :3])) * geometry.unit[..., None]).sum(2))
+        return s, v + torch.cat(gated, 2), e + self.pair(torch.cat(seen, -1))
 
-        lengths = [
-            (linear(h[:, :, _part(number)]).square().sum(2) + 1e-6).sqrt()
-            for number, linear in enumerate(self.lengths, start=1)
-        ]
-        inside = self.mlp(torch.cat([modulated(h[:, :, 0], shift2, scale2), *lengths], -1))
-        gates = 1 + self.gates(inside).unflatten(-1, (self.degree, self.width))
-        h = torch.cat(
-            [h[:, :, :1] + self.scalar(inside)[:, :, None]]
-            + [h[:, :, _part(number)] * gates[:, :, None, number - 1] for number in range(1, self.degree + 1)],
-            2,
-        )
-
-        ends = self.ends(h[:, :, 0])
-        found = [modulated(e, pair_shift, pair_scale) + ends[:, pairs.first] + ends[:, pairs.second]]
-        for number, linear in enumerate(self.products):
-            p = linear(h[:, :, _part(number)])
-            found.append((p[:, pairs.first] * p[:, pairs.second]).mean(2))
-        along = self.along(h[:, :, 1:4])
-        found.append(((along[:, pairs.second] - along[:, pairs.first]) * geometry.unit[..., None]).sum(2))
-        return h, e + self.pair(torch.cat(found, -1))
-
-    def _normed(self, h: Tensor) -> list[Tensor]:
-        """Features of degree l >= 1 divided by their root mean square over components and channels."""
-        parts = [h[:, :, _part(number)] for number in range(1, self.degree + 1)]
-        return [part / (part.square().mean((2, 3), keepdim=True) + 1e-4).sqrt() for part in parts]
+    def _messages(self, features: Tensor, weights: Tensor, maps: Tensor) -> Tensor:
+        """`features` `[B, N, K, C]`, `weights` `[B, N, N, heads * paths]` to messages `[B, N, K, C]`."""
+        b, n, k, width = features.shape
+        source = self.before(features).reshape(b, n * k, self.heads, -1).transpose(1, 2)
+        each = weights.unflatten(-1, (self.heads, self.paths))
+        kernel = torch.einsum("bijhp,bijpkm->bhikjm", each, maps).reshape(b, self.heads, n * k, n * k)
+        return self.after((kernel @ source).transpose(1, 2).reshape(b, n, k, width))
 
 
 class Trunk(nn.Module):
-    """Features of atoms and pairs of a noisy molecule.
-
-    Atoms have features of degrees 0 to `degree`, K = (degree + 1)^2 components of C channels; those of degree l have
-    parity (-1)^l and turn with the molecule. Pairs i < j have scalars.
-    """
+    """Scalars and vectors of atoms and features of pairs out of a noisy molecule."""
 
     def __init__(self, space: Product, conditioning: int, options: EquivariantOptions) -> None:
         super().__init__()
         atom_channels, bond_channels = channels_of(space)
-        degree, width, pair_width = options.degree, options.width, options.pair_width
-        self.degree = degree
-        self.harmonics = Harmonics(degree)
+        self.degree = options.degree
+        self.harmonics = Harmonics(options.degree)
         self.radial = RadialBasis()
-        self.atoms = nn.Linear(atom_channels + 1, width)
-        self.pairs = nn.Linear(self.radial.centres.numel() + 1 + bond_channels, pair_width)
-        self.pair_ends = nn.Linear(atom_channels + 1, pair_width, bias=False)
-        self.vectors = nn.Parameter(torch.randn(degree, width))
-        self.layers = nn.ModuleList(
-            Layer(self.harmonics, width, pair_width, options.heads, conditioning, options.inner)
-            for _ in range(options.depth)
-        )
+        self.atoms = nn.Linear(atom_channels + 1, options.width)
+        self.pairs = nn.Linear(self.radial.size + 1 + bond_channels, options.pair_width)
+        self.pair_ends = nn.Linear(atom_channels + 1, options.pair_width, bias=False)
+        self.vectors = nn.Parameter(torch.randn(options.degree, options.width))
+        self.layers = nn.ModuleList(Layer(self.harmonics, conditioning, options) for _ in range(options.depth))
 
-    def forward(self, x: TensorDict, conditioning: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
-        """A state of unit variance to `[B, N, K, C]` and `[B, M, P]`."""
-        pairs = geometry.pairs
+    def forward(self, x: TensorDict, conditioning: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+        """A state of unit variance to s, v and e."""
+        pairs, positions = geometry.pairs, x["positions"]
         maps = self.harmonics(geometry.directions) * pairs.dense(geometry.exist)[..., None, None]
         squared = geometry.distance.square()
-        own = torch.cat([x["atoms"], x["charges"], x["positions"].square().sum(-1, keepdim=True)], -1)
-        ends = self.pair_ends(own)
+        own = torch.cat([x["atoms"], x["charges"], positions.square().sum(-1, keepdim=True) / 3], -1)
+        s = self.atoms(own)
+        v = torch.cat(
+            [
+                o3.spherical_harmonics(rank, positions, normalize=False, normalization="component")[..., None]
+                * channels
+                for rank, channels in enumerate(self.vectors, start=1)
+            ],
+            2,
+        )
         e = self.pairs(torch.cat([self.radial(geometry.distance[..., 0]), squared / 10, pairs.of(x["bonds"])], -1))
-        e = e + ends[:, pairs.first] + ends[:, pairs.second]
-        parts = [self.atoms(own)[:, :, None]]
-        for number in range(1, self.degree + 1):
-            spherical = o3.spherical_harmonics(number, x["positions"], normalize=False, normalization="component")
-            parts.append(spherical[..., None] * self.vectors[number - 1])
-        h = torch.cat(parts, 2)
+        e = e + pairs.sum_of_both(self.pair_ends(own))
         for layer in self.layers:
-            h, e = layer(h, e, maps, geometry, conditioning)
-        return h, e
+            s, v, e = layer(s, v, e, maps, geometry, conditioning)
+        return s, v, e
 
 
 class EquivariantDenoiser(nn.Module):
@@ -191,9 +200,9 @@ class EquivariantDenoiser(nn.Module):
 
     def __init__(self, space: Product, options: EquivariantOptions) -> None:
         super().__init__()
-        self.width = 2 * options.width
-        self.views = views_of(space)
         width, pair_width = options.width, options.pair_width
+        self.width = 2 * width
+        self.views = views_of(space)
         self.trunk = Trunk(space, self.width, options)
         self.modulation = zeroed(nn.Linear(self.width, 2 * width + 2 * pair_width))
         self.atoms = logits(width, space, "atoms")
@@ -208,16 +217,16 @@ class EquivariantDenoiser(nn.Module):
         Atoms pull each other along the lines between them, and their vectors move them.
         """
         geometry = Geometry.of(x["positions"], mask)
-        h, e = self.trunk(x, conditioning, geometry)
-        widths = [h.shape[-1]] * 2 + [e.shape[-1]] * 2
+        s, v, e = self.trunk(x, conditioning, geometry)
+        widths = [s.shape[-1]] * 2 + [e.shape[-1]] * 2
         shift, scale, pair_shift, pair_scale = self.modulation(conditioning)[:, None].split(widths, -1)
-        atoms = modulated(h[:, :, 0], shift, scale)
+        atoms = modulated(s, shift, scale)
         between = modulated(e, pair_shift, pair_scale)
         pull = geometry.pairs.dense(self.pull(between) * geometry.exist)[..., 0]
         moved = torch.einsum("bij,bijm->bim", pull, geometry.directions) * geometry.share[..., 0]
         return TensorDict(
             {
-                "positions": moved + self.vectors(h[:, :, 1:4])[..., 0],
+                "positions": moved + self.vectors(v[:, :, :3])[..., 0],
                 "atoms": self.atoms(atoms),
                 "charges": self.charges(atoms),
                 "bonds": geometry.pairs.dense(self.bonds(between)),
@@ -234,7 +243,7 @@ class EquivariantPredictor(nn.Module):
         self.width = 2 * options.width
         self.views = views_of(space)
         self.trunk = Trunk(space, self.width, options)
-        self.atoms = nn.Linear(options.width, self.width)
+        self.atoms = nn.Linear((1 + options.degree) * options.width, self.width)
         self.pairs = nn.Linear(options.pair_width, self.width)
         self.head = nn.Sequential(nn.SiLU(), nn.Linear(self.width, self.width), nn.SiLU())
         self.output = zeroed(nn.Linear(self.width, outputs))
@@ -242,8 +251,9 @@ class EquivariantPredictor(nn.Module):
     def forward(self, x: TensorDict, conditioning: Tensor, mask: Mask = None) -> Tensor:
         """A state to `[B, outputs]`."""
         geometry = Geometry.of(x["positions"], mask)
-        h, e = self.trunk(x, conditioning, geometry)
-        atoms = functional.silu(self.atoms(h[:, :, 0])) * geometry.present
+        s, v, e = self.trunk(x, conditioning, geometry)
+        lengths = [(v[:, :, part(rank, 1)].square().sum(2) + 1e-6).sqrt() for rank in range(1, self.trunk.degree + 1)]
+        atoms = functional.silu(self.atoms(torch.cat([s, *lengths], -1))) * geometry.present
         pairs = functional.silu(self.pairs(e)) * geometry.exist
         # Sums grow with the molecule, as extensive properties do.
         return self.output(self.head(atoms.sum(1) / ATOMS_SCALE + pairs.sum(1) / ATOMS_SCALE))

@@ -23,12 +23,29 @@ class Pairs:
 
     def of(self, dense: Tensor) -> Tensor:
         """`[B, N, N, ...]` to `[B, M, ...]`."""
-        return dense[:, self.first, self.second]
+        return dense.flatten(1, 2).index_select(1, self.first * self.n + self.second)
 
     def dense(self, values: Tensor) -> Tensor:
         """Symmetric `[B, N, N, C]` with zero diagonal out of `[B, M, C]`."""
         padded = functional.pad(values, (0, 0, 0, 1))
         return padded.index_select(1, self._places.flatten()).unflatten(1, (self.n, self.n))
+
+    def sums(self, values: Tensor) -> Tensor:
+        """The sum over the pairs of each element, `[B, M, C]` to `[B, N, C]`."""
+        empty = values.new_zeros(values.shape[0], self.n, values.shape[2])
+        return empty.index_add(1, self.first, values).index_add(1, self.second, values)
+
+    def sum_of_both(self, values: Tensor) -> Tensor:
+        """a_i + a_j, `[B, N, ...]` to `[B, M, ...]`."""
+        return values.index_select(1, self.first) + values.index_select(1, self.second)
+
+    def product_of_both(self, values: Tensor) -> Tensor:
+        """a_i a_j, `[B, N, ...]` to `[B, M, ...]`."""
+        return values.index_select(1, self.first) * values.index_select(1, self.second)
+
+    def difference(self, values: Tensor) -> Tensor:
+        """a_j - a_i, `[B, N, ...]` to `[B, M, ...]`."""
+        return values.index_select(1, self.second) - values.index_select(1, self.first)
 
 
 class RadialBasis(nn.Module):
@@ -38,7 +55,7 @@ class RadialBasis(nn.Module):
         super().__init__()
         self.centres: Tensor
         self.register_buffer("centres", torch.linspace(0, reach, size), persistent=False)
-        self.spacing = reach / (size - 1)
+        self.size, self.spacing = size, reach / (size - 1)
 
     def forward(self, distance: Tensor) -> Tensor:
         return torch.exp(-0.5 * ((distance[..., None] - self.centres) / self.spacing).square())
@@ -68,14 +85,13 @@ class Geometry:
         b, n = positions.shape[:2]
         present = positions.new_ones(b, n) if mask is None else mask.to(positions.dtype)
         pairs = Pairs(n, positions.device)
-        exist = (present[:, pairs.first] * present[:, pairs.second])[..., None]
-        vectors = positions[:, pairs.second] - positions[:, pairs.first]
+        vectors = pairs.difference(positions)
         distance = (vectors.square().sum(-1, keepdim=True) + 1e-4).sqrt()
         between = positions[:, None] - positions[:, :, None]
         return cls(
             pairs=pairs,
             present=present[..., None],
-            exist=exist,
+            exist=pairs.product_of_both(present)[..., None],
             share=present.sum(1).clamp(min=1).rsqrt().reshape(b, 1, 1, 1),
             distance=distance,
             unit=vectors / distance,

@@ -34,8 +34,8 @@ class Block(nn.Module):
         h = self.atoms(h, conditioning, mask, pairs.dense(self.bias(e)).permute(0, 3, 1, 2))
         shift, scale = self.modulation(conditioning)[:, None].chunk(2, -1)
         ends, products = self.ends(h), self.products(h)
-        seen = modulated(e, shift, scale) + ends[:, pairs.first] + ends[:, pairs.second]
-        return h, e + self.pair(torch.cat([seen, products[:, pairs.first] * products[:, pairs.second]], -1))
+        seen = modulated(e, shift, scale) + pairs.sum_of_both(ends)
+        return h, e + self.pair(torch.cat([seen, pairs.product_of_both(products)], -1))
 
 
 class TransformerDenoiser(nn.Module):
@@ -52,7 +52,7 @@ class TransformerDenoiser(nn.Module):
         width, pair_width = options.width, options.pair_width
         self.radial = RadialBasis()
         self.tokens = nn.Linear(3 + atom_channels, width)
-        self.pairs = nn.Linear(self.radial.centres.numel() + 1 + bond_channels, pair_width)
+        self.pairs = nn.Linear(self.radial.size + 1 + bond_channels, pair_width)
         self.blocks = nn.ModuleList(Block(options, self.width) for _ in range(options.depth))
         self.modulation = zeroed(nn.Linear(self.width, 2 * width + 2 * pair_width))
         self.positions = zeroed(nn.Linear(width, 3))
