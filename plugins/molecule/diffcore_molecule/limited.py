@@ -1,5 +1,6 @@
 """Work that may hang, done in worker processes with a time limit on each item."""
 
+import os
 import signal
 import time
 import traceback
@@ -167,3 +168,10 @@ def _serve(pipe: Connection, function: Callable[..., Any], seconds: float) -> No
             return
         except Exception as error:
             pipe.send(("done", Failed(f"the result cannot be handed over: {error}")))
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
