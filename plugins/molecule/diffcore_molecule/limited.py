@@ -2,13 +2,15 @@
 
 import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -89,6 +91,20 @@ def limited_map(
             worker.kill()
 
 
+@contextmanager
+def _no_script() -> Iterator[None]:
+    """Let processes that start here not run the user's script, which spawned ones do as they start.
+
+    The functions are modules' own, and few scripts guard their main part.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
 class _Worker:
     """A process and what it is at."""
 
@@ -100,7 +116,8 @@ class _Worker:
         self.alive = True
         self.pipe, theirs = _SPAWN.Pipe()
         self.process = _SPAWN.Process(target=_serve, args=(theirs, function, seconds), daemon=True)
-        self.process.start()
+        with _no_script():
+            self.process.start()
         theirs.close()
         self.deadline = time.monotonic() + START_SECONDS
 
