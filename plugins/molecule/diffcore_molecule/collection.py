@@ -37,24 +37,23 @@ class Collection:
 def normal_form(molecule: Chem.Mol) -> Chem.Mol:
     """A sanitised molecule with all its hydrogens as atoms, after the others, in one piece, without isotopes.
 
-    Hydrogens that are not there are added where they belong. Raises `ValueError` where it is of several pieces, or
-    has hydrogens that cannot be implied, such as those of hydrogen itself.
+    Hydrogens that are not there are added where they belong. Raises `ValueError` where it is of several pieces, or of
+    hydrogen alone.
     """
     whole = Chem.Mol(molecule)
     for atom in whole.GetAtoms():
         atom.SetIsotope(0)
     if len(Chem.GetMolFrags(whole)) > 1:
         raise ValueError("of several pieces")
-    whole = Chem.AddHs(Chem.RemoveHs(whole), addCoords=True)
-    numbers = [atom.GetAtomicNum() for atom in whole.GetAtoms()]
-    if min(numbers) < 1:
+    whole = Chem.AddHs(whole, addCoords=True)
+    atoms = list(whole.GetAtoms())
+    if any(atom.GetAtomicNum() < 1 for atom in atoms):
         raise ValueError("it has atoms of no element")
-    heavy = sum(number > 1 for number in numbers)
+    heavy = [atom.GetIdx() for atom in atoms if atom.GetAtomicNum() > 1]
+    light = [atom.GetIdx() for atom in atoms if atom.GetAtomicNum() == 1]
     if not heavy:
         raise ValueError("it has hydrogens alone")
-    if 1 in numbers[:heavy]:
-        raise ValueError("it has hydrogens that cannot be implied")
-    return whole
+    return Chem.RenumberAtoms(whole, heavy + light)
 
 
 def implied(molecule: Molecule) -> Chem.Mol:
@@ -65,6 +64,8 @@ def implied(molecule: Molecule) -> Chem.Mol:
     heavy = molecule.numbers > 1
     found = sanitised(to_rdkit(without_hydrogens(molecule)))
     counts = molecule.bonds[heavy][:, ~heavy].sum(1).tolist()
+    if (molecule.bonds[~heavy].sum(1) != 1).any() or molecule.bonds[~heavy][:, ~heavy].any():
+        raise ValueError("it has hydrogens with other than one neighbour")
     if found is None or [atom.GetTotalNumHs() for atom in found.GetAtoms()] != counts:
         raise ValueError("its hydrogens cannot be implied")
     return found

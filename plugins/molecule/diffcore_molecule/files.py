@@ -45,7 +45,7 @@ def read_sdf(options: FileOptions) -> Parsed:
 def read_smiles(options: SmilesOptions) -> Parsed:
     """Conformers of the molecules of a list, by the numbers of its lines from 1."""
     path = source(options, "smiles", SMILES_ENDINGS)
-    chosen = (options.conformers, options.relax, options.max_atoms, options.time_limit)
+    chosen = (options.column, options.conformers, options.relax, options.max_atoms, options.time_limit)
     return _read(path, key_of("smiles", *file_parts(path), *chosen), "line", lambda: _smiles(path, options))
 
 

@@ -222,7 +222,8 @@ def read(path: Path) -> Parsed:
                 count += len(portion)
                 more(len(portion))
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"{path} is damaged: {error}; fetch it again") from None
+        why = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+        raise UserError(f"{path} is damaged: {why}; fetch it again") from None
     unread = [(number, why) for number, record, why in failed if record is None]
     again = [record for _, record, _ in failed if record is not None]
     for record, matched in zip(again, limited_map(rematched_entry, again, MATCH_SECONDS, processors()), strict=True):

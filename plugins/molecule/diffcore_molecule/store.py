@@ -126,6 +126,13 @@ def _array(path: Path, length: int | None = None) -> numpy.ndarray:
     return array
 
 
+def _column(path: Path, length: int) -> numpy.ndarray:
+    array = _array(path, length)
+    if array.shape != (length,) or array.dtype != numpy.float32:
+        raise ValueError(f"{path} holds no values of a property")
+    return array
+
+
 def _load(folder: Path) -> Parsed:
     about = json.loads((folder / "about.json").read_text())
     sizes, bond_counts = _array(folder / "sizes.npy"), _array(folder / "bond_counts.npy")
@@ -137,7 +144,7 @@ def _load(folder: Path) -> Parsed:
         _array(folder / "sources.npy", len(sizes)),
         _array(folder / "identities.npy", len(sizes)),
         tuple((int(source), str(why)) for source, why in about["unread"]),
-        {name: _array(folder / "columns" / f"{name}.npy", len(sizes)) for name in about["columns"]},
+        {name: _column(folder / "columns" / f"{name}.npy", len(sizes)) for name in about["columns"]},
         tuple(about["notes"]),
         folder,
     )
@@ -162,7 +169,7 @@ def measured(molecules: Parsed, names: Sequence[str]) -> numpy.ndarray:
         for name in names:
             if name not in found and properties.is_stable(name):
                 with suppress(OSError, ValueError, EOFError):
-                    found[name] = _array(molecules.kept / f"property_{name}.npy", len(molecules))
+                    found[name] = _column(molecules.kept / f"property_{name}.npy", len(molecules))
     rest = [name for name in names if name not in found]
     if rest:
         for name, column in zip(rest, _measure(molecules.collection, rest).T, strict=True):
