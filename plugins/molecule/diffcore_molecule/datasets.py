@@ -18,7 +18,7 @@ from diffcore.errors import UserError
 from diffcore_molecule import properties
 from diffcore_molecule import qm9 as official
 from diffcore_molecule.collection import Collection, implied, molecules_of
-from diffcore_molecule.examples import facts_of, padded
+from diffcore_molecule.examples import atom_counts, facts_of, padded
 from diffcore_molecule.files import read_sdf, read_smiles
 from diffcore_molecule.molecules import identity
 from diffcore_molecule.options import DataOptions, EmbeddedOptions, FileOptions, QM9Options, SmilesOptions
@@ -133,9 +133,10 @@ def data(molecules: Parsed, options: DataOptions, train: numpy.ndarray, held_out
     """A `Data` of these rows, whose facts are measured on the training molecules."""
     names = options.properties
     columns = measured(molecules, names)
+    width = int(atom_counts(molecules.collection, options.hydrogens)[numpy.concatenate([train, held_out])].max())
 
     def examples(rows: numpy.ndarray) -> TensorDict:
-        batch = padded(molecules.collection, rows, options.hydrogens)
+        batch = padded(molecules.collection, rows, options.hydrogens, width)
         batch["properties"] = torch.from_numpy(columns[rows])
         batch["identity"] = torch.from_numpy(molecules.identities[rows])
         return batch

@@ -17,16 +17,24 @@ FEW = 5
 """With fewer molecules of a size, the spread of a property is taken from all sizes."""
 
 
-def padded(collection: Collection, rows: numpy.ndarray, hydrogens: bool = False) -> TensorDict:
+def atom_counts(collection: Collection, hydrogens: bool = False) -> numpy.ndarray:
+    """How many atoms each molecule has `[n]`, with or without hydrogens."""
+    if hydrogens:
+        return collection.sizes.astype(numpy.int64)
+    return numpy.add.reduceat(collection.numbers > 1, starts(collection.sizes), dtype=numpy.int64)
+
+
+def padded(
+    collection: Collection, rows: numpy.ndarray, hydrogens: bool = False, width: int | None = None
+) -> TensorDict:
     """Some molecules of a collection as one batch, 0 in padding.
 
     `numbers` and `charges` are `[n, N]`, `bonds` `[n, N, N]`, `positions` `[n, N, 3]`, centred at their mean;
-    N is the most atoms of any molecule of the collection.
+    N is `width`, or the most atoms of any of the molecules.
     """
-    heavy = numpy.add.reduceat(collection.numbers > 1, starts(collection.sizes), dtype=numpy.int64)
-    kept = collection.sizes.astype(numpy.int64) if hydrogens else heavy
-    n, most = len(rows), int(kept.max())
-    owner, slot = _places(kept[rows])
+    kept = atom_counts(collection, hydrogens)[rows]
+    n, most = len(rows), int(kept.max()) if width is None else width
+    owner, slot = _places(kept)
     source = starts(collection.sizes)[rows][owner] + slot
     numbers = numpy.zeros((n, most), dtype=numpy.uint8)
     charges = numpy.zeros((n, most), dtype=numpy.int8)
@@ -34,11 +42,11 @@ def padded(collection: Collection, rows: numpy.ndarray, hydrogens: bool = False)
     numbers[owner, slot] = collection.numbers[source]
     charges[owner, slot] = collection.charges[source]
     positions[owner, slot] = collection.positions[source]
-    positions -= positions.sum(1, keepdims=True) / kept[rows].astype(numpy.float32)[:, None, None]
+    positions -= positions.sum(1, keepdims=True) / kept.astype(numpy.float32)[:, None, None]
     positions[numbers == 0] = 0
     owner, slot = _places(collection.bond_counts[rows])
     first, second, order = collection.bonds[starts(collection.bond_counts)[rows][owner] + slot].T.astype(numpy.int64)
-    inside = (first < kept[rows][owner]) & (second < kept[rows][owner])
+    inside = (first < kept[owner]) & (second < kept[owner])
     owner, first, second, order = owner[inside], first[inside], second[inside], order[inside]
     bonds = numpy.zeros((n, most, most), dtype=numpy.uint8)
     bonds[owner, first, second] = bonds[owner, second, first] = order
