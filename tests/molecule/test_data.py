@@ -356,9 +356,11 @@ def test_real_qm9(real_data):
         pytest.skip(f"no {path}")
     found = qm9.entries(list(islice(qm9.texts(path), 60)))
     assert [number for number, _, _ in found[:5]] == [1, 2, 3, 4, 5]
-    assert not [outcome for _, _, outcome in found if isinstance(outcome, str)]
+    # Diacetylene and cyanoacetylene are written in another order than that of their SMILES.
+    assert [number for number, _, read in found if isinstance(read, str)] == [23, 24]
     for _, known, read in found:
-        assert identity(Chem.MolFromSmiles(known.smiles[0])) == read.identity
+        entry = qm9.rematched_entry(known) if isinstance(read, str) else read
+        assert entry.identity == identity(Chem.MolFromSmiles(known.smiles[0]))
 
 
 # The cache
