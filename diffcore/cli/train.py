@@ -69,12 +69,12 @@ def _train_with_bar(
         if averaged.predicts:
             return
         try:
-            samples = generate(averaged, recipe, spread_conditions(averaged, 50), 50, settings.seed)
+            drawn = generate(averaged, recipe, spread_conditions(averaged, 50), 50, settings.seed)
         except UserError as error:  # training goes on without
             say(f"no picture at step {step}: {error}")
             return
         path = run.samples / f"step-{step:08d}{writer.endings[0]}"
-        writer.together(averaged.codec.decode(samples), path, 10)
+        writer.together(averaged.codec.decode(drawn.state, drawn.mask), path, 10)
 
     with bar("training") as report:
 

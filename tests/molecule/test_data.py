@@ -111,7 +111,7 @@ def test_facts_are_those_of_the_molecules():
     assert facts.elements == (6, 7, 8)
     assert facts.element_shares == pytest.approx((5 / 9, 3 / 9, 1 / 9))
     assert facts.charges == (0, 1)
-    assert facts.charge_std == pytest.approx((1 / 9 * 8 / 9) ** 0.5)
+    assert facts.charge_shares == pytest.approx((8 / 9, 1 / 9))
     assert facts.bond_shares == pytest.approx((1 / 6, 2 / 6, 1 / 6, 2 / 6))
     assert (facts.sizes, facts.size_counts, facts.max_atoms) == ((2, 3), (3, 1), 3)
     places = [molecule.GetConformer().GetPositions()[: molecule.GetNumHeavyAtoms()] for molecule in molecules]

@@ -73,7 +73,8 @@ def facts_of(examples: TensorDict, names: Sequence[str], units: Sequence[str], h
     """What there is to know of the training molecules; `names` and `units` are those of the columns of `properties`."""
     numbers, real = examples["numbers"].long(), examples["numbers"] > 0
     counts = torch.bincount(numbers[real], minlength=2)
-    charges, bonds = examples["charges"][real].double(), examples["bonds"].numpy()
+    charges, charge_counts = examples["charges"][real].unique(return_counts=True)
+    bonds = examples["bonds"].numpy()
     atoms = real.sum(1)
     pairs = int((atoms * (atoms - 1) // 2).sum())
     bonded = [numpy.count_nonzero(bonds == order) // 2 for order in (1, 2, 3)]
@@ -83,8 +84,8 @@ def facts_of(examples: TensorDict, names: Sequence[str], units: Sequence[str], h
         hydrogens=hydrogens,
         elements=tuple(counts.nonzero()[:, 0].tolist()),
         element_shares=tuple((counts[counts > 0] / counts.sum()).tolist()),
-        charges=tuple(int(value) for value in charges.unique().tolist()),
-        charge_std=charges.std(correction=0).item(),
+        charges=tuple(charges.tolist()),
+        charge_shares=tuple((charge_counts / charge_counts.sum()).tolist()),
         bond_shares=tuple((bond_counts / bond_counts.sum().clamp(min=1)).tolist()),
         position_std=max(examples["positions"][real].double().square().mean().sqrt().item(), 1e-3),
         max_atoms=numbers.shape[1],

@@ -1,0 +1,2 @@
+def build_judge(codec, data, cache):
+    return lambda samples, conditions: []
