@@ -1,6 +1,5 @@
 """Figures of a trained model, and the run's report."""
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -152,10 +151,3 @@ def _pictures(model: Model, recipe: Recipe, seed: int) -> list[tuple[str, str]]:
     steps = strip(model, recipe, few, rows, moments, seed)
     way = model.codec.decode(steps.state, steps.mask)
     return [("Samples", writer.html(samples, 10)), ("From noise to data", writer.html(way, moments + 1))]
-
-
-def judge_cache() -> Path:
-    """Where judges keep what they can use again: `$DIFFCORE_CACHE`, or `diffcore` in the user's cache folder."""
-    if folder := os.environ.get("DIFFCORE_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffcore"

@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -59,3 +61,17 @@ def test_no_items_and_wrong_limits():
     assert list(limited_map(work, [], seconds=1)) == []
     with pytest.raises(ValueError, match="positive time"):
         next(limited_map(work, [1], seconds=0))
+
+
+def test_a_script_without_a_guard_is_not_run_again(tmp_path):
+    """A spawned process runs the script that it comes from, unless it is hidden."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import operator\n"
+        "from diffcore_molecule.limited import limited_map\n"
+        "print('once')\n"
+        "print(list(limited_map(operator.neg, [1, 2], seconds=60, workers=2)))\n"
+    )
+    path = os.pathsep.join(sys.path)
+    said = subprocess.run([sys.executable, script], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    assert said.stdout.split(b"\n")[:2] == [b"once", b"[-1, -2]"], said.stderr

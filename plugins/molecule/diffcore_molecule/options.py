@@ -77,10 +77,13 @@ class FileOptions(DataOptions):
     path: Place = Field(None, description="The file.")
     held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the figures.")
     max_atoms: int = Field(64, ge=1, le=512, description="Larger molecules are left out, and counted.")
+    time_limit: float = Field(30.0, gt=0, description="Seconds that the conformers of a molecule may take.")
 
 
 class SmilesOptions(FileOptions):
     conformers: int = Field(1, ge=1, description="Conformers by ETKDG for each molecule.")
+    relax: bool = Field(True, description="Relax conformers with the force field MMFF94.")
+    column: str = Field("smiles", description="The column of a table that holds the SMILES.")
 
 
 class EquivariantOptions(Settings):

@@ -1,17 +1,22 @@
-"""QM9's official file: what a record holds, and the molecule that it describes."""
+"""QM9's official file: what a record holds, the molecule that it describes, and the whole of it."""
 
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy
 from rdkit import Chem
-from rdkit.Geometry import Point3D
 
-from diffcore_molecule.collection import arrays_of, normal_form
-from diffcore_molecule.molecules import Molecule
+from diffcore.errors import UserError
+from diffcore.progress import counter
+from diffcore_molecule.collection import Entry, entry
+from diffcore_molecule.limited import limited_map, processors
+from diffcore_molecule.molecules import ORDERS, Molecule
+from diffcore_molecule.properties import DFT
+from diffcore_molecule.store import Parsed, in_portions, parsed
 
 _TABLE = Chem.GetPeriodicTable()
 SLACK = 1.3
@@ -66,6 +71,24 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
             content = packed.extractfile(member) if named and member.isfile() else None
             if named and content is not None:
                 yield int(named[1]), content.read().decode("ascii", errors="replace")
+
+
+def entries(portion: list[tuple[int, str]]) -> list[tuple[int, Record | None, Entry | str]]:
+    """What the texts of records hold: number, record, and the entry or why there is none."""
+    found: list[tuple[int, Record | None, Entry | str]] = []
+    for number, text in portion:
+        record = None
+        try:
+            record = parse(text)
+            found.append((record.index, record, entry(record.index, molecule(record))))
+        except ValueError as error:
+            found.append((number if record is None else record.index, record, str(error)))
+    return found
+
+
+def rematched_entry(record: Record) -> Entry:
+    """The entry of a record whose atoms are in another order than those of its SMILES."""
+    return entry(record.index, rematched(record))
 
 
 def molecule(record: Record) -> Molecule:
@@ -153,12 +176,107 @@ def _fits(template: Chem.Mol, record: Record, heavy: numpy.ndarray) -> bool:
 
 def _placed(template: Chem.Mol, record: Record, heavy: numpy.ndarray) -> Molecule:
     """The molecule of the SMILES with all its hydrogens, at the record's places."""
-    whole = normal_form(template)
-    hydrogens = iter([own for of_atom in _hydrogens(record, heavy) for own in of_atom])
-    # AddHs appends the hydrogens of the first atom, then those of the second, and so on.
-    order = [*heavy.tolist(), *hydrogens]
-    conformer = Chem.Conformer(len(order))
-    for index, atom in enumerate(order):
-        conformer.SetAtomPosition(index, Point3D(*record.positions[atom].tolist()))
-    whole.AddConformer(conformer, assignId=True)
-    return arrays_of(whole)
+    if len(Chem.GetMolFrags(template)) > 1:
+        raise ValueError("of several pieces")
+    Chem.Kekulize(template, clearAromaticFlags=True)
+    owned = [(owner, hydrogen) for owner, own in enumerate(_hydrogens(record, heavy)) for hydrogen in own]
+    order = [*heavy.tolist(), *(hydrogen for _, hydrogen in owned)]
+    bonds = numpy.zeros((len(order), len(order)), dtype=numpy.uint8)
+    for bond in template.GetBonds():
+        bonds[bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()] = ORDERS.index(bond.GetBondType())
+    for place, (owner, _) in enumerate(owned, start=len(heavy)):
+        bonds[owner, place] = 1
+    charges = numpy.zeros(len(order), dtype=numpy.int8)
+    charges[: len(heavy)] = [atom.GetFormalCharge() for atom in template.GetAtoms()]
+    return Molecule(record.numbers[order], charges, bonds + bonds.T, record.positions[order].astype(numpy.float32))
+
+
+MATCH_SECONDS = 10.0
+"""What finding the order of a molecule's atoms may take."""
+CHARACTERISED = 130_831
+"""Molecules that are left of QM9's 133,885 without those whose geometry is not that of their SMILES."""
+PORTION = 500
+
+
+def read(path: Path) -> Parsed:
+    """All molecules of the packed file, in the order of GDB-9, with the properties that it gives.
+
+    Those that `uncharacterized.txt` beside it lists are left aside. Raises `UserError` where it is damaged.
+    """
+    aside = excluded(path.parent / "uncharacterized.txt")
+    found: list[Entry] = []
+    failed: list[tuple[int, Record | None, str]] = []
+    values: dict[int, tuple[float, ...]] = {}
+    count = 0
+    try:
+        with counter("reading QM9", CHARACTERISED + len(aside)) as more:
+            kept = (item for item in texts(path) if item[0] not in aside)
+            for portion in in_portions(entries, _portions(kept), path.stat().st_size // 600):
+                for number, record, outcome in portion:
+                    if isinstance(outcome, str):
+                        failed.append((number, record, outcome))
+                    else:
+                        found.append(outcome)
+                    if record is not None:
+                        values[number] = record.values
+                count += len(portion)
+                more(len(portion))
+    except (tarfile.TarError, EOFError, OSError) as error:
+        why = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+        raise UserError(f"{path} is damaged: {why}; fetch it again") from None
+    unread = [(number, why) for number, record, why in failed if record is None]
+    again = [record for _, record, _ in failed if record is not None]
+    for record, matched in zip(again, limited_map(rematched_entry, again, MATCH_SECONDS, processors()), strict=True):
+        if isinstance(matched, Entry):
+            found.append(matched)
+        else:
+            unread.append((record.index, str(matched)))
+    if not found:
+        raise UserError(f"{path} holds no molecules in QM9's format")
+    notes = []
+    if not aside and count > CHARACTERISED:
+        notes.append(
+            f"the {count} molecules of {path.name} are kept, uncharacterised ones too; put uncharacterized.txt "
+            "(figshare 3195404) beside the file to leave those out"
+        )
+    whole = parsed(found, unread)
+    table = numpy.array([values[source] for source in whole.sources.tolist()])
+    columns = {name: (table[:, at.index] * at.factor).astype(numpy.float32) for name, at in DFT.items()}
+    return replace(whole, columns=columns, notes=tuple(notes))
+
+
+def _portions(items: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
+    while portion := list(islice(items, PORTION)):
+        yield portion
+
+
+def excluded(path: Path) -> frozenset[int]:
+    """The numbers that the official list of uncharacterised molecules names; none where it is not there.
+
+    Its rows begin with the number and hold the two SMILES; other lines are its head and foot.
+    """
+    if not path.is_file():
+        return frozenset()
+    first = (line.split()[0] for line in path.read_text(errors="replace").splitlines() if line.split())
+    return frozenset(int(word) for word in first if word.isdecimal())
+
+
+def split(count: int, seed: int = 0) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+    """Which of `count` molecules, in the order of GDB-9, are for training, validation and test.
+
+    With the 130,831 of QM9 and seed 0 it is the split of Anderson, Hy, Kondor 2019 (Cormorant), which EDM and its
+    successors use: 100,000, 17,748 and 13,083. Other counts are split by the same shares.
+    """
+    train = round(count * 100_000 / CHARACTERISED)
+    test = int(0.1 * count)
+    order = numpy.random.RandomState(seed).permutation(count)
+    return tuple(numpy.split(order, [train, count - test]))  # type: ignore[return-value]
+
+
+def halves(train: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """The training molecules in the two halves of EDM (Hoogeboom et al. 2022), as its code shuffles them.
+
+    From the first its classifier of properties learns, from the second its conditional models.
+    """
+    order = numpy.random.RandomState(42).permutation(len(train))
+    return train[order[: len(train) // 2]], train[order[len(train) // 2 :]]
