@@ -1,6 +1,7 @@
 """A molecule as arrays, and as RDKit has it."""
 
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy
 from rdkit import Chem, RDLogger
@@ -86,3 +87,15 @@ def from_rdkit(molecule: Chem.Mol, hydrogens: bool = False) -> Molecule:
         bonds=bonds,
         positions=plain.GetConformer().GetPositions().astype(numpy.float32),
     )
+
+
+def identity(molecule: Chem.Mol) -> int:
+    """63 bits that tell molecules apart by atoms and bonds: the blake2b hash of the canonical SMILES.
+
+    Stereochemistry and isotopes do not count, nor whether hydrogens are atoms or implied. Takes a sanitised molecule.
+    """
+    plain = Chem.RemoveHs(molecule)
+    for atom in plain.GetAtoms():
+        atom.SetIsotope(0)
+    smiles = Chem.MolToSmiles(plain, isomericSmiles=False)
+    return int.from_bytes(blake2b(smiles.encode(), digest_size=8).digest(), "big") >> 1

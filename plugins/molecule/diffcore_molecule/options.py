@@ -18,7 +18,7 @@ class PropertyFacts(Settings):
     quantiles: tuple[float, ...] = Field(min_length=2)
     """Evenly spaced quantiles, from the smallest value to the largest."""
     by_size: tuple[tuple[float, float], ...]
-    """Mean and standard deviation among the molecules of each number of atoms, in the order of `MoleculeFacts.sizes`."""
+    """Mean and standard deviation among molecules of each number of atoms, in the order of `MoleculeFacts.sizes`."""
 
 
 class MoleculeFacts(Settings):

@@ -1,0 +1,41 @@
+"""Whether molecules are physically plausible, by the checks of PoseBusters (Buttenschoen et al. 2024)."""
+
+import functools
+import importlib.util
+from collections.abc import Sequence
+from typing import Any
+
+from rdkit import Chem
+
+from diffcore_molecule.limited import limited_map
+
+
+def available() -> bool:
+    """Whether the package posebusters is installed."""
+    return importlib.util.find_spec("posebusters") is not None
+
+
+@functools.cache
+def _busters() -> Any:
+    from posebusters import PoseBusters
+
+    busters = PoseBusters("mol")
+    # Modules without a test that counts change nothing but the time: the energy ratio stands there twice.
+    busters.config["modules"] = [m for m in busters.config["modules"] if m.get("chosen_binary_test_output")]
+    return busters
+
+
+def plausible(mol: Chem.Mol) -> bool:
+    """Whether a sanitised molecule with a conformer passes all checks of the configuration `mol`.
+
+    Bond lengths and angles, clashes, flat rings and double bonds, strain, no radicals, one piece, and sanity. Implied
+    hydrogens are added, with places, first.
+    """
+    table = _busters().bust([Chem.AddHs(mol, addCoords=True)])
+    return bool(table.fillna(False).astype(bool).all(axis=None))
+
+
+def plausible_share(mols: Sequence[Chem.Mol], seconds: float = 20.0, workers: int = 2) -> float:
+    """The share that is plausible; what takes more than `seconds`, or fails, is not. NaN where there are none."""
+    passed = [result is True for result in limited_map(plausible, mols, seconds, workers)]
+    return sum(passed) / len(passed) if passed else float("nan")
