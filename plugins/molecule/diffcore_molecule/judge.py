@@ -3,6 +3,7 @@
 Every figure says of what it is a share or between what it is a distance, and has beside it what real molecules reach.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -62,15 +63,17 @@ class MoleculeJudge:
         self._known = frozenset(data.examples["identity"].tolist())
         held_out = data.held_out
         if held_out is not None and len(held_out) >= _REFERENCE:
-            reference, words = held_out, "held-out real molecules"
+            parts, words = [held_out], "held-out real molecules"
         else:
             parts = [data.examples] if held_out is None else [data.examples, held_out]
-            reference, words = TensorDict.cat(parts), "real molecules out of all there are"
-        order = torch.randperm(len(reference), generator=generator_for("real molecules"))[:_COMPARED]
-        reference = reference[order]
-        self._reference = [molecule_at(reference, row) for row in range(len(reference))]
-        self._properties = reference["properties"]
-        self._words = f"{len(reference)} {words}"
+            words = "real molecules out of all there are"
+        order = (
+            torch.randperm(sum(map(len, parts)), generator=generator_for("real molecules"))[:_COMPARED].sort().values
+        )
+        chosen = [part[order[(order >= start) & (order < start + len(part))] - start] for part, start in _starts(parts)]
+        self._reference = [molecule_at(part, row) for part in chosen for row in range(len(part))]
+        self._properties = torch.cat([part["properties"] for part in chosen]).double().numpy()
+        self._words = f"{len(self._reference)} {words}"
         self._dft = tuple(name for name in self._names if name in properties.DFT)
         self._oracle = None
         if self._dft and held_out is not None:
@@ -196,7 +199,7 @@ class MoleculeJudge:
     def _property_distances(self, values: dict[str, Tensor]) -> list[Figure]:
         figures = []
         for column, (name, row) in enumerate(values.items()):
-            reference = metrics.per_molecule(self._properties[:, column].double().numpy())
+            reference = metrics.per_molecule(self._properties[:, column])
             meaning = f"1-Wasserstein distance of {name} in standard deviations of the real"
             if name in self._dft and self._oracle is not None:
                 mae, plain = self._oracle.mae[name], self._oracle.mean_mae[name]
@@ -218,6 +221,12 @@ class MoleculeJudge:
             Figure(name, compare(samples, reference), f"{meaning}; valid samples against {self._words}"),
             Figure(f"{name}_real", halves, "the same between two halves of those real molecules, mean of 5 splits"),
         ]
+
+
+def _starts(parts: Sequence[TensorDict]) -> list[tuple[TensorDict, int]]:
+    """Each part, and how many molecules are in those before it. Parts may have padding of their own."""
+    starts = itertools.accumulate(map(len, parts), initial=0)
+    return list(zip(parts, starts, strict=False))
 
 
 def _share(mols: Sequence[Chem.Mol | None]) -> float:
