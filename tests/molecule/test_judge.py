@@ -75,6 +75,7 @@ def test_explicit_hydrogens_have_figures_of_generated_and_of_looked_up_bonds():
     found = figures(judging, [ethanol, no_bonds, star("N", "H", 4, charge=1), star("C", "H", 3)])
     assert found["valid"] == pytest.approx(3 / 4)
     assert found["edm_valid"] == 1
+    assert found["radicals"] == pytest.approx(1 / 4)
     assert found["stable_strict"] == pytest.approx(2 / 4)
     assert found["stable_edm"] == pytest.approx(1 / 4)
     assert found["stable_atoms_edm"] == pytest.approx((9 + 0 + 4 + 3) / (9 + 9 + 5 + 4))

@@ -31,6 +31,8 @@ _REFERENCE = 2000
 """Held-out molecules are compared with where there are at least so many, else all real ones."""
 _COMPARED = 5000
 """So many real molecules at most, drawn with a fixed seed."""
+_BESIDE = 1000
+"""So many of these show what real molecules reach in shares."""
 _CHECKED = 200
 """So many samples at most go through the slow checks of PoseBusters."""
 
@@ -73,6 +75,8 @@ class MoleculeJudge:
         chosen = [part[order[(order >= start) & (order < start + len(part))] - start] for part, start in _starts(parts)]
         self._reference = [molecule_at(part, row) for part in chosen for row in range(len(part))]
         self._properties = torch.cat([part["properties"] for part in chosen]).double().numpy()
+        some = torch.randperm(len(self._reference), generator=generator_for("some real molecules"))[:_BESIDE]
+        self._some = [self._reference[row] for row in some.tolist()]
         self._words = f"{len(self._reference)} {words}"
         self._dft = tuple(name for name in self._names if name in properties.DFT)
         self._oracle = None
@@ -119,16 +123,18 @@ class MoleculeJudge:
 
     def _chemistry(self, samples: Sequence[Molecule], mols: Sequence[Chem.Mol | None]) -> list[Figure]:
         shares = metrics.shares(mols, self._known)
-        implied = "hydrogens implied" if not self._hydrogens else "all hydrogens generated, radicals count as valid"
+        implied = "no hydrogens implied, radicals count as valid" if self._hydrogens else "hydrogens implied"
+        radicals = sum(mol is not None and metrics.is_radical(mol) for mol in mols) / max(len(mols), 1)
         return [
             Figure("valid", shares.valid, f"share of all samples: sanitised by RDKit and in one piece; {implied}"),
             Figure("unique", shares.unique, "share of the valid: different molecules, stereochemistry aside"),
             Figure("novel", shares.novel, "share of the different valid molecules: not among the training molecules"),
             Figure("v_u", shares.valid_unique, "share of all samples: valid and different"),
             Figure("v_u_n", shares.valid_unique_novel, "share of all samples: valid, different and new"),
-            self._edm_valid("edm_valid", samples, self._reference),
-            *self._stability("", "strict", metrics.strict_valences, samples, self._reference),
-            *(self._stability("", "edm", metrics.edm_valences, samples, self._reference) if self._hydrogens else []),
+            Figure("radicals", radicals, "share of all samples: valid, but with unpaired electrons"),
+            self._edm_valid("edm_valid", samples, self._some),
+            *self._stability("", "strict", metrics.strict_valences, samples, self._some),
+            *(self._stability("", "edm", metrics.edm_valences, samples, self._some) if self._hydrogens else []),
         ]
 
     def _edm_valid(self, name: str, samples: Sequence[Molecule], real: Sequence[Molecule]) -> Figure:
@@ -166,7 +172,7 @@ class MoleculeJudge:
     def _lookup(self, samples: Sequence[Molecule]) -> list[Figure]:
         """The figures of EDM's tables: bonds from distances, charges zero, whatever bonds were generated."""
         looked = [relooked(sample) for sample in samples]
-        real = [relooked(molecule) for molecule in self._reference]
+        real = [relooked(molecule) for molecule in self._some]
         words = "bonds looked up from distances, as in EDM's tables: "
         v_u = metrics.shares(self._edm_mols(looked)).valid_unique
         valid = metrics.shares([metrics.validated(molecule, True) for molecule in looked]).valid

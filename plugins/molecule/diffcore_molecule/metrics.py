@@ -74,9 +74,15 @@ def validated(molecule: Molecule, hydrogens: bool) -> Chem.Mol | None:
     """The sanitised molecule, if it is one piece and RDKit finds chemistry in it; None if it is not valid.
 
     With explicit hydrogens none are implied, so an atom with too few bonds is a radical: valid, but not stable.
+    Places that are not finite are no molecule's.
     """
     mol = edm_validated(molecule, hydrogens, largest=False)
     return mol if mol is not None and len(Chem.GetMolFrags(mol)) == 1 else None
+
+
+def is_radical(mol: Chem.Mol) -> bool:
+    """Whether an atom has unpaired electrons: with explicit hydrogens, where one is missing."""
+    return any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
 
 
 def edm_validated(molecule: Molecule, hydrogens: bool, largest: bool = True) -> Chem.Mol | None:
@@ -84,7 +90,7 @@ def edm_validated(molecule: Molecule, hydrogens: bool, largest: bool = True) -> 
 
     The validity of EDM's tables: a sample that falls into pieces counts as valid.
     """
-    if len(molecule) == 0:
+    if len(molecule) == 0 or not numpy.isfinite(molecule.positions).all():
         return None
     mol = sanitised(to_rdkit(molecule, hydrogens))
     if mol is None or not largest:
@@ -148,9 +154,9 @@ class Measured:
 
 
 def per_molecule(values: Sequence[float] | numpy.ndarray) -> Measured:
-    """One number of each molecule, all of one kind; NaN is left out."""
+    """One number of each molecule, all of one kind; what is not finite is left out."""
     array = numpy.asarray(values, dtype=float)
-    owners = numpy.flatnonzero(~numpy.isnan(array))
+    owners = numpy.flatnonzero(numpy.isfinite(array))
     return Measured(array[owners], numpy.zeros(len(owners), dtype=int), owners)
 
 
@@ -167,7 +173,7 @@ def distance(samples: Measured, reference: Measured) -> float:
         if len(values):
             total += count * wasserstein_distance(values, reference.values[reference.kinds == kind])
             weight += count
-    return total / weight if weight else float("nan")
+    return float(total / weight) if weight else float("nan")
 
 
 def relative_distance(samples: Measured, reference: Measured) -> float:
