@@ -33,7 +33,7 @@ _COMPARED = 5000
 """So many real molecules at most, drawn with a fixed seed."""
 _BESIDE = 1000
 """So many of these show what real molecules reach in shares."""
-_CHECKED = 200
+_CHECKED = 100
 """So many samples at most go through the slow checks of PoseBusters."""
 
 GEOMETRY: tuple[tuple[str, Callable[[Sequence[Molecule]], Measured], Comparison, str], ...] = (

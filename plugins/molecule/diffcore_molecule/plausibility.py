@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,8 @@ def plausible(mol: Chem.Mol) -> bool:
     return bool(table.fillna(False).astype(bool).all(axis=None))
 
 
-def plausible_share(mols: Sequence[Chem.Mol], seconds: float = 20.0, workers: int = 4) -> float:
+def plausible_share(mols: Sequence[Chem.Mol], seconds: float = 20.0) -> float:
     """The share that is plausible; what takes more than `seconds`, or fails, is not. NaN where there are none."""
+    workers = min(4, os.cpu_count() or 1)
     passed = [result is True for result in limited_map(plausible, mols, seconds, workers)]
     return sum(passed) / len(passed) if passed else float("nan")
