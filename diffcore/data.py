@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffcore.components import Settings
 from diffcore.conditions import Condition, Conditions
+from diffcore.sizes import Sizes
 from diffcore.spaces import Mask, Space
 from diffcore.state import State
 
@@ -47,6 +48,10 @@ class Codec(Protocol):
     @property
     def conditions(self) -> tuple[Condition, ...]:
         """What samples can be asked to be."""
+
+    @property
+    def sizes(self) -> Sizes | None:
+        """How many elements of a state exist, where that varies; None where all always do."""
 
     def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
         """Encode a batch; with a generator, apply the random augmentations that the data ask for."""

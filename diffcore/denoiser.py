@@ -1,20 +1,23 @@
 """Denoisers: a network and its parameterisation give one prediction, of which x0, eps, v and score are views."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, Protocol
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor, nn
 
+from diffcore.categories import Categories, by_themselves
 from diffcore.conditions import Condition, Conditions, nulls
 from diffcore.errors import UserError
 from diffcore.levels import Level
 from diffcore.nn.embedding import Conditioning
 from diffcore.schedules import Schedule
 from diffcore.spaces import Mask
-from diffcore.state import State, combine, first_field
+from diffcore.state import State, combine, fields, first_field
 
 Parameterisation = Literal["eps", "x0", "v"]
 
@@ -138,6 +141,8 @@ class Denoiser(nn.Module):
     lambda = log(alpha^2 d^2 / sigma^2), never a step index or a schedule's scaling, so a trained model runs under any
     schedule, solver and grid. With the parameterisation `v` this is the preconditioning of EDM with sigma_data = d
     (Karras et al. 2022, table 1). A backbone that learns variances returns a pair of states: output and variance.
+    A backbone may give some of its fields in a view of their own, which its `views` name: one of the parameterisations,
+    or the logits of `Categories`, which become x0 by Bayes' rule; such a field it is shown as `by_themselves` has it.
     """
 
     def __init__(
@@ -153,6 +158,7 @@ class Denoiser(nn.Module):
         self.conditions = conditions
         self.parameterisation = parameterisation
         self.data_std = data_std
+        self.views: Mapping[str, Parameterisation | Categories] = getattr(backbone, "views", {})
 
     def forward(self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         """Predict x0 and eps of `x` at `level` (floats, or tensors `[B]`)."""
@@ -161,13 +167,27 @@ class Denoiser(nn.Module):
             conditions = nulls(self.conditions, batch, device)
         # x = (alpha d) (x0 / d) + sigma eps: the network works on data of unit variance.
         inner = Level(level.alpha * self.data_std, level.sigma)
-        scaled = combine((1 / inner.total, x))
-        output = self.backbone(scaled, self.conditioning(log_snr_of(inner, batch, device), conditions), mask)
+        scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)
+        shown = by_themselves(self.views, scaled, unit)
+        output = self.backbone(shown, self.conditioning(log_snr_of(inner, batch, device), conditions), mask)
         output, variance = output if isinstance(output, tuple) else (output, None)
+        output = self._in_one_view(scaled, unit, output)
         prediction = Prediction(x, inner, output, self.parameterisation, variance)
         if self.data_std == 1:
             return replace(prediction, level=level)
         return Prediction(x, level, combine((self.data_std, prediction.x0)), "x0", variance)
+
+    def _in_one_view(self, scaled: State, level: Level, output: State) -> State:
+        """The output, of the state `scaled` to unit variance, with all fields in the view of the parameterisation."""
+        if not self.views:
+            return output
+        found = fields(output)
+        for name, view in self.views.items():
+            x, said = fields(scaled)[name], found[name]
+            if isinstance(view, Categories):
+                said, view = view.expectation(x, level, said), "x0"
+            found[name] = getattr(Prediction(x, level, said, view), self.parameterisation)
+        return TensorDict(found, batch_size=scaled.shape[:1])
 
 
 def log_snr_of(level: Level, batch: int, device: torch.device) -> Tensor:

@@ -1,6 +1,5 @@
 """Figures of a trained model, and the run's report."""
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +7,10 @@ from pathlib import Path
 import torch
 
 from diffcore.assembly import Model, Recipe, known_conditions
-from diffcore.conditions import Conditions
+from diffcore.conditions import Conditions, any_given
 from diffcore.data import Data
 from diffcore.errors import UserError
-from diffcore.generation import generate, strip
+from diffcore.generation import generate, strip, unguided
 from diffcore.noise import SampleNoise, generator_for
 from diffcore.output import Figure
 from diffcore.process import perturb
@@ -19,6 +18,7 @@ from diffcore.progress import counter, say
 from diffcore.report import curve, facts_table, figures_table, page, preformatted
 from diffcore.runs import Run, provenance, read_json, read_metrics, write_atomically, write_json
 from diffcore.sampling import in_batches, levels_of
+from diffcore.targets import target_figures
 
 
 def spread_conditions(model: Model, n: int, recipe: Recipe | None = None) -> Conditions:
@@ -28,21 +28,22 @@ def spread_conditions(model: Model, n: int, recipe: Recipe | None = None) -> Con
 
 
 def evaluate(model: Model, recipe: Recipe, data: Data, n: int, seed: int, cache: Path) -> list[Figure]:
-    """Figures of `n` samples, conditions spread evenly, and what drawing them cost."""
+    """Figures of `n` samples, conditions spread evenly, what drawing them cost, and how well targets are met."""
     if model.modality.judge is None:
         raise UserError(f"the plugin for {model.modality.name} has no figures")
     say("making ready to judge samples")
     judge = model.modality.judge(model.codec, data, cache)
     conditions = spread_conditions(model, n, recipe)
+    plain = recipe if any_given(known_conditions(model, recipe), conditions) else unguided(recipe)
     with counter("sampling", n) as after_batch:
         started = time.perf_counter()
-        states = generate(model, recipe, conditions, n, seed, after_batch)
+        drawn = generate(model, plain, conditions, n, seed, after_batch)
         seconds = time.perf_counter() - started
-    figures = judge(model.codec.decode(states), conditions)
     return [
-        *figures,
-        Figure("samples", n, f"drawn with {recipe.steps} steps, guidance {recipe.guidance:g}, seed {seed}"),
+        *judge(model.codec.decode(drawn.state, drawn.mask), conditions),
+        Figure("samples", n, f"drawn with {recipe.steps} steps, guidance {plain.guidance:g}, seed {seed}"),
         Figure("samples_per_second", n / seconds, f"on {model.device}"),
+        *target_figures(model, recipe, judge, data, n, seed),
     ]
 
 
@@ -143,15 +144,10 @@ def _pictures(model: Model, recipe: Recipe, seed: int) -> list[tuple[str, str]]:
     """Samples, and a few of them on their way, as sections of the report."""
     writer = model.modality.writer()
     conditions = spread_conditions(model, 50, recipe)
-    samples = model.codec.decode(generate(model, recipe, conditions, 50, seed))
+    drawn = generate(model, recipe, conditions, 50, seed)
+    samples = model.codec.decode(drawn.state, drawn.mask)
     moments, rows = 9, 5
     few = {name: value[:rows] for name, value in conditions.items()}
-    way = model.codec.decode(strip(model, recipe, few, rows, moments, seed))
+    steps = strip(model, recipe, few, rows, moments, seed)
+    way = model.codec.decode(steps.state, steps.mask)
     return [("Samples", writer.html(samples, 10)), ("From noise to data", writer.html(way, moments + 1))]
-
-
-def judge_cache() -> Path:
-    """Where judges keep what they can use again: `$DIFFCORE_CACHE`, or `diffcore` in the user's cache folder."""
-    if folder := os.environ.get("DIFFCORE_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffcore"

@@ -1,18 +1,20 @@
 """Samples from a trained model: solver, grid and guidance put together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from diffcore.assembly import Model, Recipe, known_conditions
 from diffcore.conditions import Conditions, any_given
+from diffcore.data import Encoded
 from diffcore.denoiser import Denoise
 from diffcore.editing import Guide
 from diffcore.errors import UserError
 from diffcore.grids import grid
 from diffcore.guidance import autoguidance, classifier_free, energy, interval, rescale
 from diffcore.sampling import Moment, in_batches, levels_of, sample
+from diffcore.spaces import Mask
 from diffcore.state import State, concatenate
 
 
@@ -27,7 +29,7 @@ def require_conditions(model: Model, recipe: Recipe, conditions: Conditions) -> 
         if not any_given(model.codec.conditions, conditions):
             raise UserError(
                 f"guidance {recipe.guidance:g} compares samples with and without conditions, and none is asked for: "
-                "give --condition key=value, or leave guidance at 1"
+                "give --condition key=value (or --target), or leave guidance at 1"
             )
     if recipe.predictor is not None and not any_given(known_conditions(model, recipe), conditions):
         raise UserError("a predictor guides to what is asked for, and nothing is: give --condition key=value")
@@ -53,6 +55,28 @@ def guided(model: Model, recipe: Recipe) -> Denoise:
     return denoise if recipe.guidance_interval is None else interval(denoise, plain, *recipe.guidance_interval)
 
 
+def unguided(recipe: Recipe) -> Recipe:
+    """The recipe without what needs something to be asked for."""
+    return replace(recipe, guidance=1.0, predictor=None)
+
+
+def draw_mask(
+    model: Model, indices: Sequence[int], conditions: Conditions, seed: int = 0, size: str | None = None
+) -> Mask:
+    """Which elements exist of the samples `indices` of `seed`, `[B, N]`; None where all always do.
+
+    Sizes are those of the data among examples with such conditions, or as `size` asks for them (`9`, `7..9`).
+    """
+    sizes = model.codec.sizes
+    if sizes is None:
+        if size is not None:
+            raise UserError(f"--size {size}: samples of {model.modality.name} are all of one size")
+        return None
+    if size is None:
+        return sizes.mask(sizes.draw(indices, seed, conditions))
+    return sizes.mask(sizes.asked(size, indices, seed, conditions))
+
+
 def generate(
     model: Model,
     recipe: Recipe,
@@ -62,12 +86,15 @@ def generate(
     after_batch: Callable[[int], None] = lambda count: None,
     watch: Callable[[Moment], None] | None = None,
     guide: Guide | None = None,
-) -> State:
-    """Draw `n` states; `conditions` holds a value for each. Sample i depends on `seed` and i alone.
+    size: str | None = None,
+) -> Encoded:
+    """Draw `n` samples; `conditions` holds a value for each. Sample i depends on `seed`, i and its conditions alone.
 
-    `guide` decorates the recipe's denoiser and step for each batch, as `diffcore.editing` does.
+    How large they are is drawn as `draw_mask` says, once for all. `guide` decorates the recipe's denoiser and step for
+    each batch, as `diffcore.editing` does.
     """
     require_conditions(model, recipe, conditions)
+    mask = draw_mask(model, range(n), conditions, seed, size)
     denoise = guided(model, recipe)
     if recipe.log_snrs is None:
         log_snrs = grid(recipe.grid, model.schedule, recipe.steps)
@@ -86,12 +113,13 @@ def generate(
             indices=indices,
             seed=seed,
             conditions={name: value[list(indices)].to(model.device) for name, value in conditions.items()},
+            mask=None if mask is None else mask[list(indices)].to(model.device),
             device=model.device,
             watch=watch,
         )
         drawn.append(states.cpu())
         after_batch(len(indices))
-    return concatenate(drawn)
+    return Encoded(concatenate(drawn), conditions, mask)
 
 
 @dataclass
@@ -104,7 +132,7 @@ class Trace:
         self.states.append(1 / moment.prediction.level.total * moment.x)
 
 
-def strip(model: Model, recipe: Recipe, conditions: Conditions, n: int, moments: int, seed: int = 0) -> State:
+def strip(model: Model, recipe: Recipe, conditions: Conditions, n: int, moments: int, seed: int = 0) -> Encoded:
     """`moments` states of each of `n` trajectories from noise to data, and the result: `[n * (moments + 1)]`.
 
     States are scaled to unit variance. Sample by sample, so a page with `moments + 1` columns shows a
@@ -114,5 +142,7 @@ def strip(model: Model, recipe: Recipe, conditions: Conditions, n: int, moments:
     final = generate(model, replace(recipe, batch_size=n), conditions, n, seed, watch=trace)
     count = len(trace.states)
     shown = [trace.states[round(i * (count - 1) / max(moments - 1, 1))].cpu() for i in range(moments)]
-    rows = [torch.stack([state[i] for state in [*shown, final]]) for i in range(n)]
-    return concatenate(rows)  # type: ignore[arg-type]
+    rows = [torch.stack([state[i] for state in [*shown, final.state]]) for i in range(n)]
+    each = torch.arange(n).repeat_interleave(moments + 1)
+    asked = {name: value[each] for name, value in conditions.items()}
+    return Encoded(concatenate(rows), asked, None if final.mask is None else final.mask[each])  # type: ignore[arg-type]

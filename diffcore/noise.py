@@ -19,6 +19,11 @@ def generator_for(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*parts))
 
 
+def uniform(*parts: int | str) -> torch.Tensor:
+    """A number between 0 and 1 that `parts` decide, a float64 scalar."""
+    return torch.rand((), generator=generator_for(*parts), dtype=torch.float64)
+
+
 class SampleNoise:
     """Standard normal numbers in which sample i has a stream of its own.
 

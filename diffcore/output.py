@@ -1,27 +1,32 @@
 """What a modality does with samples: files, pictures for people, and figures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from diffcore.conditions import Conditions
 from diffcore.state import State
 
+Asked = Sequence[Mapping[str, str]]
+"""What was asked of each sample, in words, by name of condition; empty where nothing is known of it."""
+
 
 class Writer(Protocol):
-    """Samples to files."""
+    """Samples to files. What was `asked` of them may be written beside them."""
 
     endings: tuple[str, ...]
     """Endings of files that hold all samples at once, the first being the overview's."""
 
-    def each(self, samples: Any, folder: Path, names: Sequence[str]) -> list[Path]:
+    def each(self, samples: Any, folder: Path, names: Sequence[str], asked: Asked = ()) -> list[Path]:
         """Write every sample to a file of its own, `folder/name` plus the modality's ending."""
 
-    def together(self, samples: Any, path: Path, columns: int) -> None:
+    def together(self, samples: Any, path: Path, columns: int, asked: Asked = ()) -> None:
         """Write all samples into one file, in a form that the ending of `path` names."""
 
-    def html(self, samples: Any, columns: int) -> str:
+    def html(self, samples: Any, columns: int, asked: Asked = ()) -> str:
         """An HTML fragment that shows the samples in rows of `columns`, and needs no network."""
 
 
@@ -52,3 +57,10 @@ class Judge(Protocol):
 
     def __call__(self, samples: Any, conditions: Conditions) -> list[Figure]:
         """Figures of `samples`, which were asked to be `conditions`."""
+
+    def measure(self, samples: Any) -> dict[str, Tensor]:
+        """The value that each sample turned out to have, `[n]`, by name of scalar condition; nan where it has none.
+
+        Only those conditions are there whose values can be found out. Judges of data without scalar conditions may
+        leave this function out.
+        """

@@ -1,10 +1,12 @@
 """Predictors: networks that tell from a noisy state what it will be. Guidance follows their gradient."""
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from diffcore.categories import by_themselves
 from diffcore.conditions import Condition, Conditions
 from diffcore.denoiser import log_snr_of
 from diffcore.levels import Level
@@ -35,13 +37,15 @@ class Predictor(nn.Module):
         self.conditioning = Conditioning((), int(backbone.width))  # type: ignore[arg-type]
         self.conditions = conditions
         self.data_std = data_std
+        self.views: Mapping[str, Any] = getattr(backbone, "views", {})
 
     def forward(self, x: State, level: Level, mask: Mask = None) -> dict[str, Tensor]:
         """What is said of each condition of `x` at `level` (floats, or tensors `[B]`): `[B, outputs]` by name."""
         batch, device = x.shape[0], first_field(x).device
         inner = Level(level.alpha * self.data_std, level.sigma)
         conditioning = self.conditioning(log_snr_of(inner, batch, device), {})
-        output = self.backbone(combine((1 / inner.total, x)), conditioning, mask)
+        scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)
+        output = self.backbone(by_themselves(self.views, scaled, unit), conditioning, mask)
         pieces = output.split([condition.outputs for condition in self.conditions], dim=1)
         return {condition.name: piece for condition, piece in zip(self.conditions, pieces, strict=True)}
 

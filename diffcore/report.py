@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from diffcore.output import Figure
+from diffcore.viewer import once
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -20,7 +21,7 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
     body = "".join(f"<h2>{escape(name)}</h2>\n{fragment}\n" for name, fragment in sections)
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style>\n<h1>{escape(title)}</h1>\n{body}</html>\n"
+        f"<style>{_STYLE}</style>\n<h1>{escape(title)}</h1>\n{once(body)}</html>\n"
     )
 
 

@@ -31,7 +31,7 @@ guide = inpainting(known.repeat_interleave(COMPLETIONS, 0), mask, model.codec.sp
 nothing_asked = nulls(model.codec.conditions, DIGITS * COMPLETIONS)
 drawn = generate(model, Recipe(ddpm(), steps=20), nothing_asked, DIGITS * COMPLETIONS, guide=guide)
 
-completions = model.codec.decode(drawn).reshape(DIGITS, COMPLETIONS, *known.shape[1:])
+completions = model.codec.decode(drawn.state).reshape(DIGITS, COMPLETIONS, *known.shape[1:])
 pixels = digits["pixels"]
 shown = torch.where(mask, pixels, 128).to(torch.uint8)
 rows = torch.cat([pixels[:, None], shown[:, None], completions], 1)

@@ -26,11 +26,11 @@ describe(run, settings, data.facts.model_dump(mode="json"), registry)
 outcome = train(run, settings, model, data, Watcher(pulse=lambda pulse: print(f"{pulse.done:4.0%}  {pulse.loss:.4f}")))
 
 recipe = Recipe(adams(), steps=20, guidance=1.5)
-threes = ask(model.codec.conditions, {"label": "3"}, batch=10)
-nines = ask(model.codec.conditions, {"label": "9"}, batch=10)
+threes = ask(model.codec.conditions, {"label": "3"}, range(10))
+nines = ask(model.codec.conditions, {"label": "9"}, range(10))
 conditions = {"label": torch.cat([threes["label"], nines["label"]])}
-states = generate(outcome.model, recipe, conditions, n=20, seed=0)
+drawn = generate(outcome.model, recipe, conditions, n=20, seed=0)
 
 picture = Path(run.path) / "threes-and-nines.png"
-model.modality.writer().together(model.codec.decode(states), picture, columns=10)
+model.modality.writer().together(model.codec.decode(drawn.state), picture, columns=10)
 print(picture)

@@ -31,7 +31,7 @@ nothing_asked = nulls(model.codec.conditions, DIGITS * ENLARGEMENTS)
 drawn = generate(model, Recipe(ddpm(), steps=20), nothing_asked, DIGITS * ENLARGEMENTS, guide=guide)
 
 pixels = digits["pixels"]
-enlarged = model.codec.decode(drawn).reshape(DIGITS, ENLARGEMENTS, *pixels.shape[1:])
+enlarged = model.codec.decode(drawn.state).reshape(DIGITS, ENLARGEMENTS, *pixels.shape[1:])
 blocks = model.codec.decode(coarse).repeat_interleave(FACTOR, 2).repeat_interleave(FACTOR, 3)
 rows = torch.cat([pixels[:, None], blocks[:, None], enlarged], 1)
 model.modality.writer().together(rows.flatten(0, 1), "upscaled-digits.png", columns=ENLARGEMENTS + 2)

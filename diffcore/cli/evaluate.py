@@ -8,9 +8,10 @@ import tyro
 from pydantic import Field
 
 from diffcore.assembly import build_data
+from diffcore.cache import cache_folder
 from diffcore.cli.config import as_toml
 from diffcore.cli.sample import DrawOptions, read_drawing, trained
-from diffcore.evaluation import evaluate, evaluate_predictor, judge_cache, write_figures, write_report
+from diffcore.evaluation import evaluate, evaluate_predictor, write_figures, write_report
 from diffcore.progress import say
 from diffcore.registry import installed
 from diffcore.runs import Run
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     if model.predicts:
         figures = evaluate_predictor(model, data, options.n, options.seed, recipe.batch_size)
     else:
-        figures = evaluate(model, recipe, data, options.n, options.seed, judge_cache())
+        figures = evaluate(model, recipe, data, options.n, options.seed, cache_folder())
     run = Run(options.run)
     write_figures(run, figures)
     write_report(run, model, recipe, options.seed, as_toml(settings))

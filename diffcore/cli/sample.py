@@ -69,6 +69,10 @@ class Options(EditOptions, DrawOptions):
         (),
         description="key=value, once for each condition; without any, all in turn (editing: none).",
     )
+    target: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
+        (), description="The same as --condition, for numbers: key=2.5, or key=40..60 for a range; several together."
+    )
+    size: str | None = Field(None, description="How many elements a sample has, where that varies: 9, or 7..9.")
     out: Path | None = Field(None, description="A folder, or one file whose ending the modality writes.")
 
 
@@ -94,8 +98,10 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{out}: {model.modality.name} writes {', '.join(writer.endings)}; or give a folder")
     (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     with counter("sampling", options.n) as after_batch:
-        states = generate(model, recipe, conditions, options.n, options.seed, after_batch, guide=guide)
-    samples = model.codec.decode(states)
+        drawn = generate(
+            model, recipe, conditions, options.n, options.seed, after_batch, guide=guide, size=options.size
+        )
+    samples = model.codec.decode(drawn.state, drawn.mask)
     columns = min(10, options.n)
     if single:
         writer.together(samples, out, columns)
@@ -231,16 +237,22 @@ def on_device(settings: RunSettings, device: Device | None) -> RunSettings:
 def _asked(options: Options, model: Model, recipe: Recipe, spread: bool) -> Conditions:
     """What is asked for; where nothing is, all there is in turn, or with `spread` off nothing in particular."""
     asked: dict[str, str] = {}
-    for pair in options.condition:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"--condition {pair!r}: write it as key=value")
-        asked[key] = value
+    for flag, pairs in (("condition", options.condition), ("target", options.target)):
+        for pair in pairs:
+            key, equals, value = pair.partition("=")
+            if not equals:
+                raise UserError(f"--{flag} {pair!r}: write it as key=value")
+            asked[key] = value
     if options.label is not None:
         asked["label"] = options.label
     if spread and not asked:
         return spread_conditions(model, options.n, recipe)
-    return ask(known_conditions(model, recipe), asked, options.n)
+    known = known_conditions(model, recipe)
+    conditions = ask(known, asked, range(options.n), options.seed)
+    for condition in known:
+        if doubt := condition.doubt(conditions[condition.name]):
+            say(doubt)
+    return conditions
 
 
 def _unused(path: Path) -> Path:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from diffcore.assembly import Model, Recipe, build_data, build_model, build_recipe, device_for
+from diffcore.cache import cache_folder
 from diffcore.cli.config import as_toml
 from diffcore.cli.flags import run_settings
 from diffcore.config import RunSettings
@@ -12,7 +13,6 @@ from diffcore.errors import UserError
 from diffcore.evaluation import (
     evaluate,
     evaluate_predictor,
-    judge_cache,
     spread_conditions,
     write_figures,
     write_report,
@@ -69,12 +69,12 @@ def _train_with_bar(
         if averaged.predicts:
             return
         try:
-            samples = generate(averaged, recipe, spread_conditions(averaged, 50), 50, settings.seed)
+            drawn = generate(averaged, recipe, spread_conditions(averaged, 50), 50, settings.seed)
         except UserError as error:  # training goes on without
             say(f"no picture at step {step}: {error}")
             return
         path = run.samples / f"step-{step:08d}{writer.endings[0]}"
-        writer.together(averaged.codec.decode(samples), path, 10)
+        writer.together(averaged.codec.decode(drawn.state, drawn.mask), path, 10)
 
     with bar("training") as report:
 
@@ -95,7 +95,7 @@ def finish(run: Run, settings: RunSettings, model: Model, data: Data, recipe: Re
             figures = (
                 evaluate_predictor(model, data, count, settings.seed, recipe.batch_size)
                 if model.predicts
-                else evaluate(model, recipe, data, count, settings.seed, judge_cache())
+                else evaluate(model, recipe, data, count, settings.seed, cache_folder())
             )
             write_figures(run, figures)
             for figure in figures:

@@ -12,7 +12,7 @@ from diffcore.cli.flags import parse
 from diffcore.cli.sample import Drawing, DrawOptions, take, trained
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
-from diffcore.generation import guided, require_conditions
+from diffcore.generation import draw_mask, guided, require_conditions
 from diffcore.grids import grid
 from diffcore.progress import bar, say
 from diffcore.registry import installed
@@ -51,9 +51,16 @@ def main(arguments: Sequence[str]) -> int:
         conditions = {name: v.to(model.device) for name, v in spread_conditions(model, count, recipe).items()}
         require_conditions(model, recipe, conditions)
         indices = range(first, first + count)
-        space, schedule = model.codec.space, model.schedule
+        mask = draw_mask(model, indices, conditions, options.seed)
         return flow_of(
-            denoise, space, schedule, indices=indices, seed=options.seed, conditions=conditions, device=model.device
+            denoise,
+            model.codec.space,
+            model.schedule,
+            indices=indices,
+            seed=options.seed,
+            conditions=conditions,
+            mask=None if mask is None else mask.to(model.device),
+            device=model.device,
         )
 
     say(f"following {options.trajectories} trajectories accurately")

@@ -9,7 +9,10 @@ from diffcore.spaces import Mask
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention of tokens `[B, N, width]`; absent tokens (mask False) are not attended to."""
+    """Multi-head self-attention of tokens `[B, N, width]`; absent tokens (mask False) are not attended to.
+
+    `bias` `[B, heads, N, N]` is added to the logits, where it is given.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -17,10 +20,12 @@ class Attention(nn.Module):
         self.inputs = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Mask = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Mask = None, bias: Tensor | None = None) -> Tensor:
         batch, tokens, width = x.shape
         q, k, v = self.inputs(x).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         allowed = None if mask is None else mask[:, None, None, :]
+        if bias is not None:
+            allowed = bias if allowed is None else bias.masked_fill(~allowed, float("-inf"))
         mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
         return self.output(mixed.transpose(1, 2).reshape(batch, tokens, width))
 
@@ -39,9 +44,9 @@ class TransformerBlock(nn.Module):
         self.attention = Attention(width, heads)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
 
-    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor:
+    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None, bias: Tensor | None = None) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(conditioning)[:, None].chunk(6, dim=-1)
-        x = x + gate1 * self.attention(modulated(x, shift1, scale1), mask)
+        x = x + gate1 * self.attention(modulated(x, shift1, scale1), mask, bias)
         return x + gate2 * self.mlp(modulated(x, shift2, scale2))
 
 

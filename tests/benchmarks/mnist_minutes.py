@@ -34,14 +34,14 @@ def peak_memory_mib() -> float:
 
 def load(root: str):
     """The data set and the judge that all contestants share."""
-    from diffcore.evaluation import judge_cache
+    from diffcore.cache import cache_folder
     from diffcore_image.codec import ImageCodec
     from diffcore_image.datasets import mnist
     from diffcore_image.judge import ImageJudge
     from diffcore_image.options import MnistOptions
 
     data = mnist(MnistOptions(root=root))
-    return data, lambda: ImageJudge(ImageCodec(data.facts), data, judge_cache())
+    return data, lambda: ImageJudge(ImageCodec(data.facts), data, cache_folder())
 
 
 def train_peer(step: Callable[[torch.Tensor], torch.Tensor], network, pixels, minutes: float, rate: float):

@@ -45,6 +45,7 @@ class ToyPredictorOptions(Settings):
 class ToyCodec:
     space = Product({"place": Euclidean((2,)), "radius": Euclidean((1,))})
     conditions = (ClassCondition("ring", ("inner", "outer")),)
+    sizes = None
 
     def __init__(self, facts):
         self.scale = facts.scale
@@ -85,16 +86,16 @@ class ToyPredictor(nn.Module):
 class ToyWriter:
     endings = (".csv",)
 
-    def each(self, samples, folder, names):
+    def each(self, samples, folder, names, asked=()):
         paths = [folder / f"{name}.csv" for name in names]
         for sample, path in zip(samples, paths, strict=True):
             path.write_text(",".join(f"{value:.4f}" for value in sample.tolist()))
         return paths
 
-    def together(self, samples, path, columns):
+    def together(self, samples, path, columns, asked=()):
         path.write_text("\n".join(",".join(f"{value:.4f}" for value in row) for row in samples.tolist()))
 
-    def html(self, samples, columns):
+    def html(self, samples, columns, asked=()):
         return f"<p>{len(samples)} points</p>"
 
 

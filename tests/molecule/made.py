@@ -5,8 +5,9 @@ import torch
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
+from diffcore_molecule.collection import collect
+from diffcore_molecule.examples import padded
 from diffcore_molecule.molecules import Molecule, from_rdkit, identity, sanitised, to_rdkit
-from diffcore_molecule.oracle import padded
 
 
 def by_hand(symbols, bonds, charges=None, positions=None):
@@ -36,9 +37,14 @@ def conformer(smiles, hydrogens=True, seed=1):
     return from_rdkit(mol, hydrogens)
 
 
+def batch_of(molecules):
+    """Molecules as one padded batch; what are atoms stays so."""
+    return padded(collect(molecules), numpy.arange(len(molecules)), hydrogens=True)
+
+
 def examples(molecules, hydrogens, properties=None):
     """Molecules as a data set has them."""
-    batch = padded(molecules)
+    batch = batch_of(molecules)
     batch["properties"] = torch.zeros(len(molecules), 0) if properties is None else properties.float()
     batch["identity"] = torch.tensor([identity(sanitised(to_rdkit(m, hydrogens))) for m in molecules])
     return batch

@@ -34,7 +34,7 @@ def made(hydrogens, names=("logp",), values=logp, cache=None):
         elements=(1, 6, 7, 8),
         element_shares=(0.25,) * 4,
         charges=(0,),
-        charge_std=0,
+        charge_shares=(1.0,),
         bond_shares=(0.25,) * 4,
         position_std=1,
         max_atoms=20,
@@ -90,7 +90,8 @@ def test_real_molecules_are_near_and_stretched_ones_are_as_far_as_they_are_stret
     judging = made(False)
     real = [conformer(smiles, hydrogens=False) for smiles in TRAINING + HELD_OUT]
     near = figures(judging, real)
-    assert near["bond_lengths"] == near["bond_kinds"] == near["atoms"] == near["rings"] == 0
+    assert near["bond_kinds"] == near["elements"] == near["atoms"] == near["rings"] == 0
+    assert near["bond_lengths"] == pytest.approx(0, abs=1e-6)
     assert near["bond_angles"] == pytest.approx(0, abs=1e-3)
     assert near["logp_w1"] == pytest.approx(0, abs=1e-6)
     assert near["bond_lengths_real"] > 0

@@ -4,8 +4,8 @@ import torch
 from diffcore.errors import UserError
 from diffcore_molecule import oracle
 from diffcore_molecule.molecules import Molecule
-from diffcore_molecule.oracle import Regressor, padded, trained_oracle
-from tests.molecule.made import conformer
+from diffcore_molecule.oracle import Regressor, trained_oracle
+from tests.molecule.made import batch_of, conformer
 
 SMILES = ("CCO", "CC#C", "C=CC", "CC=O", "CCN", "COC", "CCF", "C1CC1", "CC(=O)O", "CNC")
 NAMES = ("spread", "oxygens")
@@ -23,7 +23,7 @@ def synthetic():
             places = places * (1 + 0.3 * torch.rand(1, generator=generator))
             places = places + 0.1 * torch.randn(places.shape, generator=generator)
             molecules.append(Molecule(molecule.numbers, molecule.charges, molecule.bonds, places.numpy()))
-    batch = padded(molecules)
+    batch = batch_of(molecules)
     distances = torch.stack([torch.pdist(torch.from_numpy(m.positions)).mean() for m in molecules])
     batch["properties"] = torch.stack([distances, (batch["numbers"] == 8).sum(1).float()], 1)
     return molecules, batch
@@ -64,13 +64,13 @@ def test_does_not_depend_on_place_turn_mirror_order_or_padding(synthetic):
     torch.manual_seed(0)
     regressor = Regressor(2).double()
     molecule = conformer("CC(=O)[O-]")
-    whole = padded([molecule, conformer("CCCCCC")]).double()
+    whole = batch_of([molecule, conformer("CCCCCC")]).double()
     with torch.no_grad():
-        alone = regressor(padded([molecule]).double())[0]
+        alone = regressor(batch_of([molecule]).double())[0]
         torch.testing.assert_close(regressor(whole)[0], alone, rtol=1e-9, atol=1e-9)
         turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
         for sign in (1, -1):
-            moved = padded([molecule]).double()
+            moved = batch_of([molecule]).double()
             moved["positions"] = sign * moved["positions"] @ turn + 3
             torch.testing.assert_close(regressor(moved)[0], alone, rtol=1e-6, atol=1e-6)
         order = torch.randperm(len(molecule)).numpy()
@@ -80,8 +80,8 @@ def test_does_not_depend_on_place_turn_mirror_order_or_padding(synthetic):
             molecule.bonds[order][:, order],
             molecule.positions[order],
         )
-        torch.testing.assert_close(regressor(padded([shuffled]).double())[0], alone, rtol=1e-9, atol=1e-9)
-        neutral = padded([molecule]).double()
+        torch.testing.assert_close(regressor(batch_of([shuffled]).double())[0], alone, rtol=1e-9, atol=1e-9)
+        neutral = batch_of([molecule]).double()
         neutral["charges"] = neutral["charges"] * 0
         assert (regressor(neutral)[0] - alone).abs().max() > 1e-3
 

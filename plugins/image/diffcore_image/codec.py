@@ -18,6 +18,7 @@ class ImageCodec:
         self.facts = facts
         self.space = Euclidean((facts.channels, facts.height, facts.width))
         self.conditions = (ClassCondition("label", facts.classes),) if facts.classes else ()
+        self.sizes = None
         self._mean = torch.tensor(facts.mean)[:, None, None]
         self._std = torch.tensor(facts.std)[:, None, None]
 

@@ -9,6 +9,8 @@ import numpy
 from PIL import Image
 from torch import Tensor
 
+from diffcore.output import Asked
+
 _SMALLEST_TILE = 48
 """Pictures in an overview are enlarged by a whole factor until they are about this large."""
 
@@ -18,18 +20,18 @@ class ImageWriter:
 
     endings = (".png",)
 
-    def each(self, samples: Tensor, folder: Path, names: Sequence[str]) -> list[Path]:
+    def each(self, samples: Tensor, folder: Path, names: Sequence[str], asked: Asked = ()) -> list[Path]:
         """Each sample as a PNG of the data's size."""
         paths = [folder / f"{name}.png" for name in names]
         for sample, path in zip(samples, paths, strict=True):
             _image(sample.permute(1, 2, 0).cpu().numpy()).save(path)
         return paths
 
-    def together(self, samples: Tensor, path: Path, columns: int) -> None:
+    def together(self, samples: Tensor, path: Path, columns: int, asked: Asked = ()) -> None:
         """All samples side by side, enlarged where they are small."""
         sheet(samples, columns).save(path)
 
-    def html(self, samples: Tensor, columns: int) -> str:
+    def html(self, samples: Tensor, columns: int, asked: Asked = ()) -> str:
         """The sheet as an embedded PNG."""
         buffer = io.BytesIO()
         sheet(samples, columns).save(buffer, "PNG")

@@ -1,21 +1,12 @@
-"""Many molecules in a few flat arrays, and as batches of padded ones."""
+"""Many molecules in a few flat arrays."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy
-import torch
 from rdkit import Chem
-from tensordict import TensorDict
-from torch import Tensor
 
-from diffcore_molecule.molecules import Molecule, from_rdkit, sanitised, to_rdkit
-from diffcore_molecule.options import MoleculeFacts, PropertyFacts
-
-QUANTILES = 101
-"""How many quantiles of a property are kept: the percentiles."""
-FEW = 5
-"""With fewer molecules of a size, the spread of a property is taken from all sizes."""
+from diffcore_molecule.molecules import Molecule, from_rdkit, identity, sanitised, to_rdkit
 
 
 @dataclass(frozen=True)
@@ -46,44 +37,61 @@ class Collection:
 def normal_form(molecule: Chem.Mol) -> Chem.Mol:
     """A sanitised molecule with all its hydrogens as atoms, after the others, in one piece, without isotopes.
 
-    Hydrogens that are not there are added where they belong. Raises `ValueError` where it is of several pieces, or
-    has hydrogens that cannot be implied, such as those of hydrogen itself.
+    Hydrogens that are not there are added where they belong. Raises `ValueError` where it is of several pieces, or of
+    hydrogen alone.
     """
     whole = Chem.Mol(molecule)
     for atom in whole.GetAtoms():
         atom.SetIsotope(0)
     if len(Chem.GetMolFrags(whole)) > 1:
         raise ValueError("of several pieces")
-    whole = Chem.AddHs(Chem.RemoveHs(whole), addCoords=True)
-    numbers = [atom.GetAtomicNum() for atom in whole.GetAtoms()]
-    if min(numbers) < 1:
+    whole = Chem.AddHs(whole, addCoords=True)
+    atoms = list(whole.GetAtoms())
+    if any(atom.GetAtomicNum() < 1 for atom in atoms):
         raise ValueError("it has atoms of no element")
-    heavy = sum(number > 1 for number in numbers)
+    heavy = [atom.GetIdx() for atom in atoms if atom.GetAtomicNum() > 1]
+    light = [atom.GetIdx() for atom in atoms if atom.GetAtomicNum() == 1]
     if not heavy:
         raise ValueError("it has hydrogens alone")
-    if 1 in numbers[:heavy]:
-        raise ValueError("it has hydrogens that cannot be implied")
-    return whole
+    return Chem.RenumberAtoms(whole, heavy + light)
 
 
-def arrays_of(molecule: Chem.Mol) -> Molecule:
-    """The arrays of a molecule in normal form, from which the same molecule can be had with hydrogens implied.
+def implied(molecule: Molecule) -> Chem.Mol:
+    """The molecule as RDKit has it, sanitised, without its hydrogens, which are implied.
 
-    Raises `ValueError` where it cannot, such as for radicals.
+    Raises `ValueError` where others than its own would be, as for radicals.
     """
-    if any(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms()):
-        raise ValueError("it has unpaired electrons")
-    arrays = from_rdkit(molecule, hydrogens=True)
-    if not numpy.isfinite(arrays.positions).all():
-        raise ValueError("its places are not finite")
-    implied = sanitised(to_rdkit(without_hydrogens(arrays)))
-    heavy = [atom for atom in molecule.GetAtoms() if atom.GetAtomicNum() > 1]
-    if implied is None or any(
-        atom.GetTotalNumHs() != other.GetTotalNumHs(includeNeighbors=True)
-        for atom, other in zip(implied.GetAtoms(), heavy, strict=True)
-    ):
+    heavy = molecule.numbers > 1
+    found = sanitised(to_rdkit(without_hydrogens(molecule)))
+    counts = molecule.bonds[heavy][:, ~heavy].sum(1).tolist()
+    if (molecule.bonds[~heavy].sum(1) != 1).any() or molecule.bonds[~heavy][:, ~heavy].any():
+        raise ValueError("it has hydrogens with other than one neighbour")
+    if found is None or [atom.GetTotalNumHs() for atom in found.GetAtoms()] != counts:
         raise ValueError("its hydrogens cannot be implied")
-    return arrays
+    return found
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A molecule that was read."""
+
+    source: int
+    """Which of its file: a number that people can find it by."""
+    molecule: Molecule
+    """In normal form."""
+    identity: int
+
+
+def entry(source: int, molecule: Molecule) -> Entry:
+    """An entry whose hydrogens can be implied; `ValueError` otherwise."""
+    if not numpy.isfinite(molecule.positions).all():
+        raise ValueError("its places are not finite")
+    return Entry(source, molecule, identity(implied(molecule)))
+
+
+def entry_of(source: int, molecule: Chem.Mol) -> Entry:
+    """The entry of a sanitised molecule with a conformer; `ValueError` says why there is none."""
+    return entry(source, from_rdkit(normal_form(molecule), hydrogens=True))
 
 
 def without_hydrogens(molecule: Molecule) -> Molecule:
@@ -119,9 +127,9 @@ def collect(molecules: Iterable[Molecule]) -> Collection:
 
 def molecules_of(collection: Collection, hydrogens: bool = False) -> Iterator[Molecule]:
     """The molecules of a collection, one after the other."""
-    starts = zip(_starts(collection.sizes).tolist(), _starts(collection.bond_counts).tolist(), strict=True)
+    begins = zip(starts(collection.sizes).tolist(), starts(collection.bond_counts).tolist(), strict=True)
     counts = zip(collection.sizes.tolist(), collection.bond_counts.tolist(), strict=True)
-    for (start, first_bond), (size, bonds) in zip(starts, counts, strict=True):
+    for (start, first_bond), (size, bonds) in zip(begins, counts, strict=True):
         own = slice(start, start + size)
         first, second, order = collection.bonds[first_bond : first_bond + bonds].T
         matrix = numpy.zeros((size, size), dtype=numpy.uint8)
@@ -130,96 +138,22 @@ def molecules_of(collection: Collection, hydrogens: bool = False) -> Iterator[Mo
         yield molecule if hydrogens else without_hydrogens(molecule)
 
 
-def padded(collection: Collection, rows: numpy.ndarray, hydrogens: bool = False) -> TensorDict:
-    """Some molecules of a collection as one batch, 0 in padding.
-
-    `numbers` and `charges` are `[n, N]`, `bonds` `[n, N, N]`, `positions` `[n, N, 3]`, centred at their mean;
-    N is the most atoms of any molecule of the collection.
-    """
-    heavy = numpy.add.reduceat(collection.numbers > 1, _starts(collection.sizes), dtype=numpy.int64)
-    kept = collection.sizes.astype(numpy.int64) if hydrogens else heavy
-    n, most = len(rows), int(kept.max())
-    owner, slot = _places(kept[rows])
-    source = _starts(collection.sizes)[rows][owner] + slot
-    numbers = numpy.zeros((n, most), dtype=numpy.uint8)
-    charges = numpy.zeros((n, most), dtype=numpy.int8)
-    positions = numpy.zeros((n, most, 3), dtype=numpy.float32)
-    numbers[owner, slot] = collection.numbers[source]
-    charges[owner, slot] = collection.charges[source]
-    positions[owner, slot] = collection.positions[source]
-    positions -= positions.sum(1, keepdims=True) / kept[rows].astype(numpy.float32)[:, None, None]
-    positions[numbers == 0] = 0
-    owner, slot = _places(collection.bond_counts[rows])
-    first, second, order = collection.bonds[_starts(collection.bond_counts)[rows][owner] + slot].T.astype(numpy.int64)
-    inside = (first < kept[rows][owner]) & (second < kept[rows][owner])
-    owner, first, second, order = owner[inside], first[inside], second[inside], order[inside]
-    bonds = numpy.zeros((n, most, most), dtype=numpy.uint8)
-    bonds[owner, first, second] = bonds[owner, second, first] = order
-    batch = {"numbers": numbers, "charges": charges, "bonds": bonds, "positions": positions}
-    return TensorDict({name: torch.from_numpy(array) for name, array in batch.items()}, batch_size=[n])
+def part(collection: Collection, start: int, stop: int) -> Collection:
+    """The molecules from `start` to before `stop`."""
+    atoms, bonds = (
+        slice(int(counts[:start].sum(dtype=numpy.int64)), int(counts[:stop].sum(dtype=numpy.int64)))
+        for counts in (collection.sizes, collection.bond_counts)
+    )
+    return Collection(
+        collection.sizes[start:stop],
+        collection.numbers[atoms],
+        collection.charges[atoms],
+        collection.positions[atoms],
+        collection.bond_counts[start:stop],
+        collection.bonds[bonds],
+    )
 
 
-def _starts(counts: numpy.ndarray) -> numpy.ndarray:
+def starts(counts: numpy.ndarray) -> numpy.ndarray:
+    """Where the things of each begin, when `counts` things each are laid out one after the other."""
     return numpy.cumsum(counts, dtype=numpy.int64) - counts
-
-
-def _places(counts: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """For `counts` things each, laid out one after the other: whose each is, and the how many-eth of them."""
-    owner = numpy.repeat(numpy.arange(len(counts)), counts)
-    return owner, numpy.arange(len(owner)) - _starts(counts)[owner]
-
-
-def molecule_at(examples: TensorDict, row: int) -> Molecule:
-    """One molecule of a batch, without padding."""
-    numbers, charges, bonds, positions = (
-        examples[name][row].numpy() for name in ("numbers", "charges", "bonds", "positions")
-    )
-    real = numbers > 0
-    return Molecule(numbers[real], charges[real], bonds[real][:, real], positions[real])
-
-
-def facts_of(examples: TensorDict, names: Sequence[str], units: Sequence[str], hydrogens: bool) -> MoleculeFacts:
-    """What there is to know of the training molecules; `names` and `units` are those of the columns of `properties`."""
-    numbers, real = examples["numbers"].long(), examples["numbers"] > 0
-    counts = torch.bincount(numbers[real], minlength=2)
-    charges, bonds = examples["charges"][real].double(), examples["bonds"]
-    pairs = torch.triu(real[:, :, None] & real[:, None, :], 1)
-    bond_counts = torch.bincount(bonds[pairs].long(), minlength=4).double()
-    atoms = real.sum(1)
-    sizes = torch.bincount(atoms)
-    return MoleculeFacts(
-        hydrogens=hydrogens,
-        elements=tuple(counts.nonzero()[:, 0].tolist()),
-        element_shares=tuple((counts[counts > 0] / counts.sum()).tolist()),
-        charges=tuple(int(value) for value in charges.unique().tolist()),
-        charge_std=charges.std(correction=0).item(),
-        bond_shares=tuple((bond_counts / bond_counts.sum().clamp(min=1)).tolist()),
-        position_std=max(examples["positions"][real].double().square().mean().sqrt().item(), 1e-3),
-        max_atoms=numbers.shape[1],
-        sizes=tuple(sizes.nonzero()[:, 0].tolist()),
-        size_counts=tuple(sizes[sizes > 0].tolist()),
-        properties=tuple(
-            property_facts(examples["properties"][:, column], atoms, name, unit)
-            for column, (name, unit) in enumerate(zip(names, units, strict=True))
-        ),
-    )
-
-
-def property_facts(values: Tensor, atoms: Tensor, name: str, unit: str = "") -> PropertyFacts:
-    """How the values `[n]` of a property are spread, NaN left aside, over molecules of `atoms` `[n]` atoms.
-
-    Raises `ValueError` where all are NaN.
-    """
-    known = values.isfinite()
-    if not known.any():
-        raise ValueError(f"the property {name} is undefined for every molecule")
-    given = values[known].double().numpy()
-    mean, std = float(given.mean()), float(given.std())
-    by_size = []
-    for size in atoms.unique().tolist():
-        own = values[known & (atoms == size)].double().numpy()
-        by_size.append((float(own.mean()) if len(own) else mean, float(own.std()) if len(own) >= FEW else std))
-    quantiles = numpy.quantile(given, numpy.linspace(0, 1, QUANTILES))
-    return PropertyFacts(
-        name=name, unit=unit, mean=mean, std=std, quantiles=tuple(quantiles.tolist()), by_size=tuple(by_size)
-    )

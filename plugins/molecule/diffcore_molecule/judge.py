@@ -20,7 +20,7 @@ from diffcore.data import Codec, Data
 from diffcore.noise import generator_for
 from diffcore.output import Figure
 from diffcore_molecule import metrics, plausibility, properties
-from diffcore_molecule.collection import molecule_at
+from diffcore_molecule.examples import molecule_at
 from diffcore_molecule.lookup import relooked
 from diffcore_molecule.metrics import Comparison, Measured
 from diffcore_molecule.molecules import Molecule

@@ -1,13 +1,16 @@
 """Work that may hang, done in worker processes with a time limit on each item."""
 
+import os
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -88,6 +91,20 @@ def limited_map(
             worker.kill()
 
 
+@contextmanager
+def _no_script() -> Iterator[None]:
+    """Let processes that start here not run the user's script, which spawned ones do as they start.
+
+    The functions are modules' own, and few scripts guard their main part.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
+
+
 class _Worker:
     """A process and what it is at."""
 
@@ -99,7 +116,8 @@ class _Worker:
         self.alive = True
         self.pipe, theirs = _SPAWN.Pipe()
         self.process = _SPAWN.Process(target=_serve, args=(theirs, function, seconds), daemon=True)
-        self.process.start()
+        with _no_script():
+            self.process.start()
         theirs.close()
         self.deadline = time.monotonic() + START_SECONDS
 
@@ -167,3 +185,10 @@ def _serve(pipe: Connection, function: Callable[..., Any], seconds: float) -> No
             return
         except Exception as error:
             pipe.send(("done", Failed(f"the result cannot be handed over: {error}")))
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

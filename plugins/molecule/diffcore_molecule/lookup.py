@@ -55,9 +55,9 @@ _THRESHOLDS = _thresholds()
 def lookup_bonds(numbers: numpy.ndarray, positions: numpy.ndarray) -> numpy.ndarray:
     """Bond orders `[n, n]` of atoms `[n]` at places `[n, 3]`, in Angstrom, by the table of EDM for molecules.
 
-    Two atoms have the highest order whose typical length plus its margin (10, 5, 3 pm) is above their distance. Pairs of
-    elements outside the table have no bond. Hoogeboom et al. 2022, appendix; the margins were tuned there on QM9, so on
-    other molecules the table finds fewer stable ones.
+    Two atoms have the highest order whose typical length plus its margin (10, 5, 3 pm) is above their distance. Pairs
+    of elements outside the table have no bond. Hoogeboom et al. 2022, appendix; the margins were tuned there on QM9, so
+    on other molecules the table finds fewer stable ones.
     """
     distances = 100 * numpy.linalg.norm(positions[:, None].astype(float) - positions[None].astype(float), axis=2)
     short = distances < _THRESHOLDS[:, numbers[:, None], numbers[None]]

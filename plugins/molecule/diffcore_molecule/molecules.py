@@ -64,6 +64,14 @@ def sanitised(molecule: Chem.Mol) -> Chem.Mol | None:
     return copy
 
 
+def bare(molecule: Chem.Mol) -> Chem.Mol:
+    """The sanitised molecule with its hydrogens implied, also where they tell the two sides of a double bond apart."""
+    parameters = Chem.RemoveHsParameters()
+    parameters.removeDefiningBondStereo = True
+    parameters.removeIsotopes = True
+    return Chem.RemoveHs(molecule, parameters)
+
+
 def from_rdkit(molecule: Chem.Mol, hydrogens: bool = False) -> Molecule:
     """The arrays of a sanitised molecule that has a conformer.
 
@@ -72,7 +80,7 @@ def from_rdkit(molecule: Chem.Mol, hydrogens: bool = False) -> Molecule:
     """
     if not molecule.GetNumConformers():
         raise ValueError("the molecule has no places of atoms")
-    plain = Chem.Mol(molecule) if hydrogens else Chem.RemoveHs(molecule)
+    plain = Chem.Mol(molecule) if hydrogens else bare(molecule)
     Chem.Kekulize(plain, clearAromaticFlags=True)
     n = plain.GetNumAtoms()
     bonds = numpy.zeros((n, n), dtype=numpy.uint8)
@@ -94,7 +102,7 @@ def identity(molecule: Chem.Mol) -> int:
 
     Stereochemistry and isotopes do not count, nor whether hydrogens are atoms or implied. Takes a sanitised molecule.
     """
-    plain = Chem.RemoveHs(molecule)
+    plain = bare(molecule)
     for atom in plain.GetAtoms():
         atom.SetIsotope(0)
     smiles = Chem.MolToSmiles(plain, isomericSmiles=False)

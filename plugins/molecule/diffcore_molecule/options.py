@@ -31,7 +31,7 @@ class MoleculeFacts(Settings):
     element_shares: tuple[float, ...]
     charges: tuple[int, ...] = Field(min_length=1)
     """Formal charges, rising."""
-    charge_std: float = Field(ge=0)
+    charge_shares: tuple[float, ...]
     bond_shares: tuple[float, float, float, float]
     """Shares of pairs of atoms with no bond, a single, a double, a triple one."""
     position_std: float = Field(gt=0)
@@ -77,7 +77,29 @@ class FileOptions(DataOptions):
     path: Place = Field(None, description="The file.")
     held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the figures.")
     max_atoms: int = Field(64, ge=1, le=512, description="Larger molecules are left out, and counted.")
+    time_limit: float = Field(30.0, gt=0, description="Seconds that the conformers of a molecule may take.")
 
 
 class SmilesOptions(FileOptions):
     conformers: int = Field(1, ge=1, description="Conformers by ETKDG for each molecule.")
+    relax: bool = Field(True, description="Relax conformers with the force field MMFF94.")
+    column: str = Field("smiles", description="The column of a table that holds the SMILES.")
+
+
+class EquivariantOptions(Settings):
+    width: int = Field(64, ge=8, description="Channels of an atom's features of each degree.")
+    pair_width: int = Field(48, ge=8, description="Channels of a pair of atoms.")
+    depth: int = Field(5, ge=1, description="Layers.")
+    degree: int = Field(1, ge=1, le=3, description="Highest degree l of the features and spherical harmonics.")
+    heads: int = Field(
+        8, ge=1, description="Groups of channels that share the weights of their messages; divides width."
+    )
+    inner: int = Field(16, ge=1, description="Inner products of atoms that each pair sees, a degree.")
+
+
+class TransformerOptions(Settings):
+    width: int = Field(128, ge=8, description="Size of an atom's token.")
+    pair_width: int = Field(48, ge=8, description="Channels of a pair of atoms.")
+    depth: int = Field(6, ge=1, description="Blocks.")
+    heads: int = Field(8, ge=1, description="Attention heads; divides width.")
+    inner: int = Field(16, ge=1, description="Products of two tokens that each pair sees.")

@@ -21,6 +21,8 @@ from torch.nn import functional
 from diffcore.errors import UserError
 from diffcore.noise import generator_for
 from diffcore.runs import write_atomically
+from diffcore_molecule.collection import collect
+from diffcore_molecule.examples import padded
 from diffcore_molecule.molecules import Molecule
 
 _STEPS, _BATCH, _RATE = 4000, 64, 1e-3
@@ -84,31 +86,16 @@ class Oracle:
 
     def predict(self, molecules: Sequence[Molecule]) -> Tensor:
         """The properties of each molecule `[n, P]`, in the order of `names`."""
-        return self.predict_examples(padded(molecules))
+        if not molecules:
+            return torch.zeros(0, len(self.names))
+        return self.predict_examples(padded(collect(molecules), numpy.arange(len(molecules)), hydrogens=True))
 
     @torch.no_grad()
     def predict_examples(self, examples: TensorDict, batch: int = 100) -> Tensor:
         """The same of examples with fields as a data set has them."""
         device = self.mean.device
         parts = [self.regressor(_trimmed(examples[i : i + batch]).to(device)) for i in range(0, len(examples), batch)]
-        scaled = torch.cat(parts) if parts else torch.zeros(0, len(self.names), device=device)
-        return (scaled * self.std + self.mean).cpu()
-
-
-def padded(molecules: Sequence[Molecule]) -> TensorDict:
-    """Molecules as one TensorDict of numbers, charges `[B, N]`, bonds `[B, N, N]`, positions `[B, N, 3]`."""
-    n, most = len(molecules), max(map(len, molecules), default=0)
-    arrays: dict[str, numpy.ndarray] = {
-        "numbers": numpy.zeros((n, most), numpy.uint8),
-        "charges": numpy.zeros((n, most), numpy.int8),
-        "bonds": numpy.zeros((n, most, most), numpy.uint8),
-        "positions": numpy.zeros((n, most, 3), numpy.float32),
-    }
-    for row, molecule in enumerate(molecules):
-        m = len(molecule)
-        arrays["numbers"][row, :m], arrays["charges"][row, :m] = molecule.numbers, molecule.charges
-        arrays["bonds"][row, :m, :m], arrays["positions"][row, :m] = molecule.bonds, molecule.positions
-    return TensorDict({name: torch.from_numpy(array) for name, array in arrays.items()}, batch_size=[n])
+        return (torch.cat(parts) * self.std + self.mean).cpu()
 
 
 def _trimmed(examples: TensorDict) -> TensorDict:

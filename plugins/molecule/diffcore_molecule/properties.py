@@ -11,6 +11,7 @@ from rdkit import Chem
 from rdkit.Chem import QED, Crippen, Descriptors, Lipinski, rdMolDescriptors
 
 from diffcore.errors import UserError
+from diffcore_molecule.molecules import bare
 
 GROUP = "diffcore_molecule.properties"
 """Entry points of this group are properties: the name, and a function of a molecule (or a `Property`)."""
@@ -122,7 +123,7 @@ def measure(molecule: Chem.Mol, names: Sequence[str]) -> list[float]:
     Hydrogens are implied first, so that values do not depend on how they are written.
     """
     functions = [find(name).function for name in names]
-    plain = Chem.RemoveHs(molecule)
+    plain = bare(molecule)
     return [_value(function, plain) for function in functions]
 
 

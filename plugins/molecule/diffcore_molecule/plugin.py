@@ -1,0 +1,60 @@
+"""What this plugin offers. Importing it is cheap: torch, rdkit and the rest come with the builders."""
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any
+
+from diffcore.components import Component, Modality
+from diffcore.hookspecs import hookimpl
+from diffcore_molecule.options import (
+    EmbeddedOptions,
+    EquivariantOptions,
+    FileOptions,
+    MoleculeFacts,
+    QM9Options,
+    SmilesOptions,
+    TransformerOptions,
+)
+from diffcore_molecule.presets import PRESETS
+
+
+def _lazy(target: str) -> Callable[..., Any]:
+    """The function `module:name` of this package, imported when it is called."""
+    module, _, name = target.partition(":")
+
+    def call(*arguments: Any) -> Any:
+        return getattr(import_module(f"diffcore_molecule.{module}"), name)(*arguments)
+
+    return call
+
+
+MOLECULE = Modality(
+    name="molecule",
+    summary="molecules: graphs with 3D geometry",
+    datasets=(
+        Component("embedded", "10,000 molecules of QM9, embedded", _lazy("datasets:embedded"), EmbeddedOptions),
+        Component("qm9", "130,831 small molecules with DFT properties", _lazy("datasets:qm9"), QM9Options),
+        Component("sdf", "your own, with their geometry", _lazy("datasets:sdf"), FileOptions),
+        Component("smiles", "your own; geometry by ETKDG", _lazy("datasets:smiles"), SmilesOptions),
+    ),
+    denoisers=(
+        Component(
+            "equivariant", "E(3)-equivariant messages, on e3nn", _lazy("networks:equivariant"), EquivariantOptions
+        ),
+        Component("transformer", "attention, turned at random", _lazy("networks:transformer"), TransformerOptions),
+    ),
+    predictors=(
+        Component("equivariant", "E(3)-invariant sums, on e3nn", _lazy("networks:predictor"), EquivariantOptions),
+    ),
+    presets=PRESETS,
+    facts=MoleculeFacts,
+    codec=_lazy("codec:MoleculeCodec"),
+    writer=_lazy("writer:MoleculeWriter"),
+    judge=_lazy("judge:build_judge"),
+    requires=("torch", "rdkit", "e3nn"),
+)
+
+
+@hookimpl
+def diffcore_modalities() -> Iterable[Modality]:
+    return (MOLECULE,)

@@ -1,0 +1,53 @@
+"""Presets, from a laptop to one GPU. One that is called like a data set is what that set is trained with by default."""
+
+from typing import Any
+
+from diffcore.components import Preset
+
+_SMALL: dict[str, Any] = {
+    "denoiser": {"name": "equivariant"},
+    "train": {
+        "minutes": 10,
+        "batch_size": 64,
+        "learning_rate": 2e-3,
+        "weighting": "v",
+        "condition_dropout": 0.5,
+        "evaluate": 1000,
+    },
+    "sample": {"steps": 50},
+}
+_REGRESSOR: dict[str, Any] = {
+    "task": "predict",
+    "data": {"name": "embedded"},
+    "predictor": {"name": "equivariant", "depth": 3},
+    "train": {"minutes": 4, "batch_size": 64, "learning_rate": 2e-3, "evaluate": 500},
+}
+_GPU: dict[str, Any] = {
+    "denoiser": {"name": "equivariant", "width": 128, "pair_width": 128, "depth": 8, "heads": 16},
+    "train": {
+        "steps": 300_000,
+        "batch_size": 256,
+        "learning_rate": 1e-3,
+        "weighting": "v",
+        "condition_dropout": 0.5,
+        "decay_after": 50_000,
+        "sample_every": 10_000,
+        "checkpoint_every": 5000,
+        "evaluate": 10_000,
+    },
+    "sample": {"steps": 100},
+}
+
+
+def _of(recipe: dict[str, Any], **data: Any) -> dict[str, Any]:
+    return {"data": data, **recipe}
+
+
+PRESETS = {
+    "default": Preset("10,000 molecules of QM9 on a laptop, 10 minutes of training", _of(_SMALL, name="embedded")),
+    "regressor": Preset("properties of noisy molecules, for guidance; 4 minutes on a laptop", _REGRESSOR),
+    "qm9": Preset("QM9 on a laptop", _of(_SMALL, name="qm9")),
+    "sdf": Preset("an SD file of your own on a laptop", _of(_SMALL, name="sdf")),
+    "smiles": Preset("a list of SMILES on a laptop", _of(_SMALL, name="smiles")),
+    "qm9-gpu": Preset("QM9 with its hydrogens on one GPU", _of(_GPU, name="qm9", hydrogens=True, properties=())),
+}

@@ -1,0 +1,168 @@
+"""Symmetries of the networks in float64, and their products against e3nn's own."""
+
+import pytest
+import torch
+from e3nn import o3
+from tensordict import TensorDict
+
+from diffcore_molecule import equivariant, networks
+from diffcore_molecule.codec import MoleculeCodec, random_rotations
+from diffcore_molecule.options import EquivariantOptions, MoleculeFacts, TransformerOptions
+
+FACTS = MoleculeFacts(
+    hydrogens=False,
+    elements=(6, 7, 8),
+    element_shares=(0.7, 0.1, 0.2),
+    charges=(-1, 0, 1),
+    charge_shares=(0.05, 0.9, 0.05),
+    bond_shares=(0.7, 0.25, 0.04, 0.01),
+    position_std=1.2,
+    max_atoms=6,
+    sizes=(3, 4, 5, 6),
+    size_counts=(1, 2, 3, 4),
+)
+SPACE = MoleculeCodec(FACTS).space
+SMALL = {"width": 16, "pair_width": 12, "depth": 2, "heads": 4, "inner": 4}
+
+
+def awake(network, scale=0.2):
+    """The network in float64, with last layers that are not zero any more."""
+    torch.manual_seed(1)
+    for parameter in network.parameters():
+        if not parameter.abs().sum():
+            torch.nn.init.normal_(parameter, std=scale)
+    return network.double().eval()
+
+
+def batch(sizes=(6, 4, 3), seed=0):
+    mask = torch.arange(6) < torch.tensor(sizes)[:, None]
+    generator = torch.Generator().manual_seed(seed)
+    normal = SPACE.empty(len(sizes)).double()
+    normal = TensorDict(
+        {k: torch.randn(v.shape, generator=generator, dtype=torch.float64) for k, v in normal.items()},
+        normal.batch_size,
+    )
+    return SPACE.noise(normal, mask), mask
+
+
+def denoisers():
+    return [
+        pytest.param(networks.equivariant(EquivariantOptions(**SMALL), SPACE), id="equivariant"),
+        pytest.param(networks.equivariant(EquivariantOptions(**SMALL, degree=2), SPACE), id="equivariant of degree 2"),
+        pytest.param(networks.transformer(TransformerOptions(**SMALL), SPACE), id="transformer"),
+        pytest.param(networks.predictor(EquivariantOptions(**SMALL), SPACE, 5), id="predictor"),
+    ]
+
+
+def said(network, x, mask):
+    """What the network says, as fields, projected onto the space as sampling and the loss do."""
+    torch.manual_seed(2)
+    output = network(x, torch.randn(1, network.width, dtype=torch.float64).expand(x.shape[0], -1), mask)
+    if isinstance(output, torch.Tensor):
+        return {"": output}
+    positions = SPACE.parts["positions"].project(output["positions"], mask)
+    off = ~torch.eye(6, dtype=torch.bool) & mask[:, :, None] & mask[:, None]
+    return {
+        "positions": positions,
+        "atoms": output["atoms"] * mask[..., None],
+        "charges": output["charges"] * mask[..., None],
+        "bonds": output["bonds"] * off[..., None],
+    }
+
+
+@pytest.mark.parametrize("network", [d for d in denoisers() if d.id != "transformer"])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_turning_and_mirroring(network, mirrored):
+    network, (x, mask) = awake(network), batch()
+    turn = random_rotations(1, torch.Generator().manual_seed(3))[0].double() * (-1 if mirrored else 1)
+    turned = x.clone()
+    turned["positions"] = x["positions"] @ turn
+    before, after = said(network, x, mask), said(network, turned, mask)
+    for name, value in before.items():
+        expected = value @ turn if name == "positions" else value
+        assert value.abs().max() > 1e-3, "the network says something"
+        torch.testing.assert_close(after[name], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", denoisers())
+def test_the_order_of_atoms_does_not_matter(network):
+    network, (x, mask) = awake(network), batch((6, 6, 6))
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    shuffled = TensorDict({k: v[:, order] for k, v in x.items()}, x.batch_size)
+    shuffled["bonds"] = shuffled["bonds"][:, :, order]
+    before, after = said(network, x, mask), said(network, shuffled, mask)
+    for name, value in before.items():
+        expected = value if name == "" else value[:, order]
+        expected = expected[:, :, order] if name == "bonds" else expected
+        torch.testing.assert_close(after[name], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", denoisers())
+def test_what_is_masked_does_not_matter(network):
+    network, (x, mask) = awake(network), batch()
+    generator = torch.Generator().manual_seed(9)
+    litter = TensorDict(
+        {k: 5 * torch.randn(v.shape, generator=generator, dtype=torch.float64) for k, v in x.items()}, x.batch_size
+    )
+    kept = SPACE.project(litter, mask)
+    outside = litter - kept
+    outside["positions"] = litter["positions"] * ~mask[..., None]
+    symmetric = outside["bonds"] + outside["bonds"].transpose(1, 2)
+    outside["bonds"] = symmetric * ~(mask[:, :, None] & mask[:, None])[..., None]
+    before, after = said(network, x, mask), said(network, x + outside, mask)
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", denoisers())
+def test_others_in_the_batch_do_not_matter(network):
+    network, (x, mask) = awake(network), batch()
+    whole, alone = said(network, x, mask), said(network, x[1:2], mask[1:2])
+    for name, value in whole.items():
+        torch.testing.assert_close(alone[name], value[1:2], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", denoisers())
+def test_every_parameter_has_a_gradient(network):
+    network, (x, mask) = awake(network), batch()
+    network.zero_grad()
+    sum(value.square().sum() for value in said(network, x, mask).values()).backward()
+    idle = [
+        name
+        for name, parameter in network.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum()
+    ]
+    assert not idle
+
+
+@pytest.mark.parametrize("degree", [1, 2])
+def test_maps_are_e3nns_tensor_products(degree):
+    """Sum over paths with all weights one, against e3nn's tensor product of one channel with the same paths."""
+    harmonics = equivariant.Harmonics(degree).double()
+    irreps = o3.Irreps([(1, (number, (-1) ** number)) for number in range(degree + 1)])
+    instructions = [(a, b, result, "uuu", False) for a, b, result in harmonics.paths]
+    product = o3.TensorProduct(
+        irreps, irreps, irreps, instructions, irrep_normalization="none", path_normalization="none"
+    ).double()
+    generator = torch.Generator().manual_seed(0)
+    unit = torch.nn.functional.normalize(torch.randn(4, 3, generator=generator, dtype=torch.float64), dim=1)
+    features = torch.randn(4, (degree + 1) ** 2, generator=generator, dtype=torch.float64)
+    spherical = o3.spherical_harmonics(list(range(degree + 1)), unit, normalize=False, normalization="component")
+    maps = harmonics(unit)
+    scale = torch.cat([torch.full((2 * number + 1,), (2 * number + 1) ** 0.5) for number in range(degree + 1)])
+    expected = product(features, spherical) * scale
+    found = torch.einsum("bpkm,bm->bk", maps, features)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)  # coefficients are kept in float32
+
+
+def test_rotations_are_rotations_and_uniform():
+    turns = random_rotations(20000, torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(
+        turns @ turns.transpose(1, 2), torch.eye(3, dtype=torch.float64).expand(20000, -1, -1), atol=1e-5, rtol=0
+    )
+    assert (torch.linalg.det(turns) > 0).all()
+    # of uniform rotations the trace has mean 0 and variance 1, and an image of a vector is uniform on the sphere
+    trace = turns.diagonal(dim1=1, dim2=2).sum(1)
+    assert trace.mean().abs() < 0.03
+    assert trace.var().item() == pytest.approx(1.0, abs=0.05)
+    assert turns.mean(0).abs().max() < 0.02
