@@ -1,0 +1,161 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rdkit import Chem
+from rdkit.Chem import Crippen
+
+from diffcore.data import Data
+from diffcore_molecule import judge, oracle, plausibility
+from diffcore_molecule.judge import build_judge
+from diffcore_molecule.molecules import Molecule
+from diffcore_molecule.options import MoleculeFacts, PropertyFacts
+from tests.molecule.made import by_hand, conformer, examples, star
+
+TRAINING = ("CCO", "CC=O", "CCN", "C1CC1", "CC#N", "OCCO", "CC(C)O", "c1ccccc1")
+HELD_OUT = ("CCC", "COC", "CC(=O)N", "C1CCC1", "OCC=O", "NCC", "CCCO", "C=CC")
+INVALID = by_hand(["C", *"FFFFF"], [(0, i, 1) for i in range(1, 6)])
+
+
+@pytest.fixture(autouse=True)
+def without_posebusters(monkeypatch):
+    """They take seconds; one test has them."""
+    monkeypatch.setattr(plausibility, "available", lambda: False)
+
+
+def logp(molecules):
+    return torch.tensor([[Crippen.MolLogP(Chem.MolFromSmiles(smiles))] for smiles in molecules])
+
+
+def made(hydrogens, names=("logp",), values=logp, cache=None):
+    facts = MoleculeFacts(
+        hydrogens=hydrogens,
+        elements=(1, 6, 7, 8),
+        element_shares=(0.25,) * 4,
+        charges=(0,),
+        charge_shares=(1.0,),
+        bond_shares=(0.25,) * 4,
+        position_std=1,
+        max_atoms=20,
+        sizes=(3,),
+        size_counts=(1,),
+        properties=tuple(PropertyFacts(name=n, mean=0, std=1, quantiles=(0, 1), by_size=((0, 1),)) for n in names),
+    )
+    parts = [
+        examples([conformer(smiles, hydrogens) for smiles in those], hydrogens, values(those))
+        for those in (TRAINING, HELD_OUT)
+    ]
+    return build_judge(SimpleNamespace(facts=facts), Data(facts, *parts), cache)
+
+
+def figures(judging, samples):
+    found = judging(samples, {})
+    assert len({figure.name for figure in found}) == len(found)
+    assert all(figure.meaning for figure in found)
+    assert all(math.isfinite(figure.value) for figure in found)
+    return {figure.name: figure.value for figure in found}
+
+
+def test_shares_of_implied_hydrogens():
+    samples = [conformer(smiles, hydrogens=False) for smiles in ("CCO", "CCS", "CCS", "CCCl")]
+    found = figures(made(False), [*samples, INVALID])
+    expected = {"valid": 4 / 5, "unique": 3 / 4, "novel": 2 / 3, "v_u": 3 / 5, "v_u_n": 2 / 5, "edm_valid": 4 / 5}
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert found["stable_strict"] == pytest.approx(4 / 5)
+    assert found["stable_atoms_strict"] == pytest.approx(1 - 1 / (4 * 3 + 6))
+    assert not [name for name in found if "lookup" in name or "stable_edm" in name]
+
+
+def test_explicit_hydrogens_have_figures_of_generated_and_of_looked_up_bonds():
+    """The generated bonds are right in one sample only; the places are right in all but the radical's."""
+    ethanol = conformer("CCO")
+    no_bonds = Molecule(ethanol.numbers, ethanol.charges, ethanol.bonds * 0, ethanol.positions)
+    judging = made(True)
+    found = figures(judging, [ethanol, no_bonds, star("N", "H", 4, charge=1), star("C", "H", 3)])
+    assert found["valid"] == pytest.approx(3 / 4)
+    assert found["edm_valid"] == 1
+    assert found["radicals"] == pytest.approx(1 / 4)
+    assert found["stable_strict"] == pytest.approx(2 / 4)
+    assert found["stable_edm"] == pytest.approx(1 / 4)
+    assert found["stable_atoms_edm"] == pytest.approx((9 + 0 + 4 + 3) / (9 + 9 + 5 + 4))
+    assert found["lookup_stable_edm"] == pytest.approx(2 / 4)
+    assert found["lookup_edm_valid"] == 1
+    meanings = {figure.name: figure.meaning for figure in judging([ethanol], {})}
+    assert "looked up" in meanings["lookup_stable_edm"]
+    assert meanings["stable_strict"].endswith("of 16 real molecules: 1")
+
+
+def test_real_molecules_are_near_and_stretched_ones_are_as_far_as_they_are_stretched():
+    judging = made(False)
+    real = [conformer(smiles, hydrogens=False) for smiles in TRAINING + HELD_OUT]
+    near = figures(judging, real)
+    assert near["bond_kinds"] == near["elements"] == near["atoms"] == near["rings"] == 0
+    assert near["bond_lengths"] == pytest.approx(0, abs=1e-6)
+    assert near["bond_angles"] == pytest.approx(0, abs=1e-3)
+    assert near["logp_w1"] == pytest.approx(0, abs=1e-6)
+    assert near["bond_lengths_real"] > 0
+    stretched = [Molecule(m.numbers, m.charges, m.bonds, m.positions * 1.1) for m in real]
+    far = figures(judging, stretched)
+    mean = sum(length for m in real for length in bond_lengths(m)) / sum(len(bond_lengths(m)) for m in real)
+    assert far["bond_lengths"] == pytest.approx(0.1 * mean, rel=1e-4)
+    assert far["bond_angles"] == pytest.approx(0, abs=1e-3)
+
+
+def bond_lengths(molecule):
+    first, second = molecule.bonds.nonzero()
+    arms = molecule.positions[first] - molecule.positions[second]
+    return ((arms**2).sum(1) ** 0.5).tolist()
+
+
+def test_measure_gives_rdkit_s_properties_and_nan_for_what_is_not_valid():
+    samples = [conformer("CCO"), star("C", "H", 5), conformer("CC(=O)N")]
+    judging = made(True, ("logp", "weight"), lambda those: torch.cat([logp(those), logp(those)], 1))
+    found = judging.measure(samples)
+    assert found["logp"][[0, 2]].tolist() == pytest.approx(logp(["CCO", "CC(=O)N"])[:, 0].tolist())
+    assert found["weight"][0].item() == pytest.approx(46.069, abs=1e-3)
+    assert all(math.isnan(values[1]) for values in found.values())
+    assert all(values.shape == (3,) for values in found.values())
+    assert judging.measure([])["logp"].shape == (0,)
+
+
+def test_properties_of_dft_are_told_by_a_regressor(tmp_path, monkeypatch):
+    monkeypatch.setattr(oracle, "_STEPS", 100)
+
+    def values(those):  # "mu" is the number of carbons, times ten
+        carbons = [10.0 * sum(atom.GetAtomicNum() == 6 for atom in Chem.MolFromSmiles(s).GetAtoms()) for s in those]
+        return torch.cat([logp(those), torch.tensor(carbons)[:, None]], 1)
+
+    judging = made(False, ("logp", "mu"), values, tmp_path)
+    samples = [conformer("CCC", False), INVALID, conformer("CCCO", False)]
+    found = judging.measure(samples)
+    assert found["mu"][[0, 2]].tolist() == pytest.approx([30, 30], abs=6)
+    assert found["mu"][1].isnan()
+    assert found["logp"][0].item() == pytest.approx(logp(["CCC"]).item())
+    told = figures(judging, samples)
+    assert {"mu_w1", "mu_w1_real", "mu_regressor_mae", "logp_w1"} <= told.keys()
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_no_valid_sample_gives_figures_all_the_same():
+    found = figures(made(False), [INVALID, by_hand([], [])])
+    assert found["valid"] == found["v_u_n"] == found["unique"] == 0
+    assert "bond_lengths" not in found
+    assert "logp_w1" not in found
+
+
+def test_large_held_out_sets_are_the_reference(monkeypatch):
+    judging = made(False)
+    assert "16 real molecules out of all there are" in judging([INVALID, conformer("CC", False)], {})[-2].meaning
+    monkeypatch.setattr(judge, "_REFERENCE", 8)
+    assert "8 held-out real molecules" in made(False)([conformer("CC", False)], {})[-2].meaning
+
+
+def test_plausible_samples_are_a_share_of_all(monkeypatch):
+    pytest.importorskip("posebusters")
+    monkeypatch.setattr(plausibility, "available", lambda: True)
+    ethanol = conformer("CCO", hydrogens=False)
+    squeezed = Molecule(ethanol.numbers, ethanol.charges, ethanol.bonds, ethanol.positions * 0.5)
+    found = figures(made(False), [ethanol, squeezed, INVALID, conformer("CC=O", hydrogens=False)])
+    assert found["valid"] == pytest.approx(3 / 4)
+    assert found["pb_valid"] == pytest.approx(2 / 4)
