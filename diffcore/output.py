@@ -29,6 +29,12 @@ class Writer(Protocol):
     def html(self, samples: Any, columns: int, asked: Asked = ()) -> str:
         """An HTML fragment that shows the samples in rows of `columns`, and needs no network."""
 
+    def summary(self, samples: Any, asked: Asked = ()) -> list[str]:
+        """Lines for the screen: what was asked for, and what the samples turned out to be.
+
+        Writers that cannot measure samples by themselves may leave this function out.
+        """
+
 
 class Reader(Protocol):
     """Files to states, so that samples can be made to agree with what a user has. Mistakes raise `UserError`."""
