@@ -242,11 +242,12 @@ def on_device(settings: RunSettings, device: Device | None) -> RunSettings:
 def _asked(options: Options, model: Model, recipe: Recipe, spread: bool) -> Conditions:
     """What is asked for; where nothing is, all there is in turn, or with `spread` off nothing in particular."""
     asked: dict[str, str] = {}
-    for flag, pairs in (("condition", options.condition), ("target", options.target)):
-        for pair in pairs:
+    forms = {"condition": "key=value", "target": "key=2.5, or key=40..60"}
+    for flag, form in forms.items():
+        for pair in getattr(options, flag):
             key, equals, value = pair.partition("=")
             if not equals:
-                raise UserError(f"--{flag} {pair!r}: write it as key=value")
+                raise UserError(f"--{flag} {pair!r}: write it as {form}")
             asked[key] = value
     if options.label is not None:
         asked["label"] = options.label
