@@ -152,5 +152,5 @@ def _pictures(model: Model, recipe: Recipe, seed: int) -> list[tuple[str, str]]:
     way = model.codec.decode(steps.state, steps.mask)
     return [
         ("Samples", writer.html(samples, 10, in_words(known, conditions))),
-        ("From noise to data", writer.html(way, moments + 1, in_words(known, steps.conditions))),
+        ("From noise to data", writer.html(way, moments + 1, in_words(known, steps.conditions), trajectories=True)),
     ]

@@ -98,7 +98,7 @@ class ToyWriter:
     def together(self, samples, path, columns, asked=()):
         path.write_text("\n".join(",".join(f"{value:.4f}" for value in row) for row in samples.tolist()))
 
-    def html(self, samples, columns, asked=()):
+    def html(self, samples, columns, asked=(), trajectories=False):
         return f"<p>{len(samples)} points</p>"
 
 

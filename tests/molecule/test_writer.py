@@ -1,5 +1,6 @@
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem, Crippen, Descriptors, rdMolDescriptors
 from rdkit.Chem.QED import qed
 
+from diffcore import viewer
 from diffcore.report import page
 from diffcore_molecule import depiction
 from diffcore_molecule.depiction import sheet, wrapped
@@ -315,6 +317,25 @@ def test_scenes_have_jmol_s_colours_and_the_molecule_s_bonds():
     assert balls.radii[2] / balls.radii[1] == pytest.approx(chlorine / carbon)
     assert CPK[1] == "#ffffff"
     assert all(len(colour) == 7 for colour in CPK.values())
+
+
+def test_the_moments_of_a_trajectory_are_turned_as_its_end(monkeypatch, molecules):
+    """Three moments with equal steps between them: the steps are equal in the scenes too."""
+    shown = []
+    monkeypatch.setattr(viewer, "html", lambda scenes, columns: shown.extend(scenes) or "")
+    ends = [molecules[5], molecules[13]]
+    step = numpy.random.default_rng(0).normal(size=(2, 30, 3))
+    way = []
+    for k, end in enumerate(ends):
+        places = [end.positions + weight * step[k, : len(end)] for weight in (2.0, 1.0, 0.0)]
+        way += [replace(end, positions=p.astype(numpy.float32)) for p in places]
+    writer().html(way, 3, trajectories=True)
+    for (first, middle, last), end in zip((shown[:3], shown[3:]), ends, strict=True):
+        assert numpy.allclose(first.points - middle.points, middle.points - last.points, atol=1e-5)
+        assert numpy.allclose(last.points, principal(end.positions), atol=1e-5)
+    shown.clear()
+    writer().html(way, 3)
+    assert not numpy.allclose(shown[0].points - shown[1].points, shown[1].points - shown[2].points, atol=1e-2)
 
 
 def test_scenes_are_turned_not_mirrored(molecules):

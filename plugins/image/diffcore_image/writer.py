@@ -35,7 +35,7 @@ class ImageWriter:
         """All samples side by side, enlarged where they are small."""
         sheet(samples, columns).save(path)
 
-    def html(self, samples: Tensor, columns: int, asked: Asked = ()) -> str:
+    def html(self, samples: Tensor, columns: int, asked: Asked = (), trajectories: bool = False) -> str:
         """The sheet as an embedded PNG."""
         buffer = io.BytesIO()
         sheet(samples, columns).save(buffer, "PNG")

@@ -15,7 +15,7 @@ from diffcore_molecule.codec import MoleculeCodec
 from diffcore_molecule.depiction import drawing, sheet
 from diffcore_molecule.molecules import Molecule
 from diffcore_molecule.records import Record, records
-from diffcore_molecule.scenes import scene
+from diffcore_molecule.scenes import axes, scene
 
 
 class MoleculeWriter:
@@ -50,12 +50,16 @@ class MoleculeWriter:
             case _:
                 sheet([one for one, _ in told], [legend(one, words) for one, words in told], columns).save(path)
 
-    def html(self, samples: Sequence[Molecule], columns: int, asked: Asked = ()) -> str:
-        """Depictions, and the samples in 3D below; samples are numbered, the same in both."""
+    def html(self, samples: Sequence[Molecule], columns: int, asked: Asked = (), trajectories: bool = False) -> str:
+        """Depictions, and the samples in 3D below; samples are numbered, the same in both.
+
+        Each is turned by itself, but `trajectories` as their ends are, so that one sees atoms move.
+        """
         told = self._with_words(samples, asked)
         tiles = "".join(_tile(k, one, legend(one, words)) for k, (one, words) in enumerate(told, 1))
-        scenes = [_scene(k, one) for k, (one, _) in enumerate(told, 1)]
         columns = max(1, min(columns, len(told)))
+        ends = [told[k - k % columns + columns - 1 if trajectories else k][0] for k in range(len(told))]
+        scenes = [_scene(k, one, end) for k, ((one, _), end) in enumerate(zip(told, ends, strict=True), 1)]
         style = (
             f"display:grid;grid-template-columns:repeat({columns},minmax(5rem,1fr));gap:.5rem;"
             f"overflow-x:auto;margin-bottom:1rem"
@@ -122,11 +126,11 @@ def legend(record: Record, asked: Mapping[str, str]) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _scene(number: int, record: Record) -> viewer.Scene:
-    """The sample in space; of a knot the atoms alone."""
+def _scene(number: int, record: Record, turned_as: Record) -> viewer.Scene:
+    """The sample in space, turned as another is; of a knot the atoms alone."""
     caption = f"{number}" if record.valid else f"{number}, not valid"
     bonds = numpy.zeros_like(record.molecule.bonds) if record.knot else record.molecule.bonds
-    return scene(replace(record.molecule, bonds=bonds), caption)
+    return scene(replace(record.molecule, bonds=bonds), caption, axes(turned_as.molecule.positions))
 
 
 def _line(text: str) -> str:
