@@ -245,6 +245,20 @@ def any_given(conditions: Sequence[Condition], values: Conditions) -> bool:
     return any(bool(c.given(values[c.name]).any()) for c in conditions if c.name in values)
 
 
+def in_words(conditions: Sequence[Condition], values: Conditions) -> list[dict[str, str]]:
+    """For each sample, what it is asked to be: by name of condition the value's caption, where one is given.
+
+    Empty where there are no conditions.
+    """
+    told: list[dict[str, str]] = [{} for _ in next(iter(values.values()), ())]
+    for condition in conditions:
+        given = condition.given(values[condition.name]).tolist()
+        for words, value, known in zip(told, values[condition.name], given, strict=True):
+            if known:
+                words[condition.name] = condition.caption(value)
+    return told
+
+
 def drop(
     conditions: Sequence[Condition], values: Conditions, probability: float, generator: torch.Generator
 ) -> Conditions:

@@ -1,7 +1,7 @@
 """`diffcore sample RUN`: samples from a trained run."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from diffcore.checkpoints import find_checkpoint
 from diffcore.cli.edit import EditOptions, editing, edits
 from diffcore.cli.flags import parse
 from diffcore.components import Settings
-from diffcore.conditions import Conditions, ask
+from diffcore.conditions import Conditions, ask, in_words
 from diffcore.config import Device, Grid, RunSettings, SampleSettings, validate
 from diffcore.denoiser import Denoiser, require_defined
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
 from diffcore.generation import generate, require_conditions
+from diffcore.output import Asked
 from diffcore.predictor import Predictor
 from diffcore.progress import counter, say
 from diffcore.registry import Registry, installed
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         recipe = replace(recipe, step=ddpm())  # fresh noise mends what the guide does to the path
     conditions = _asked(options, model, recipe, spread=guide is None)
     require_conditions(model, recipe, conditions)
-    writer = model.modality.writer()
+    writer = model.modality.writer(model.codec)
     out = options.out or _unused(options.run / "samples" / f"seed-{options.seed}")
     single = out.suffix.lower() in writer.endings
     if (out.suffix or out.is_file()) and not single and not out.is_dir():
@@ -102,15 +103,19 @@ def main(arguments: Sequence[str]) -> int:
             model, recipe, conditions, options.n, options.seed, after_batch, guide=guide, size=options.size
         )
     samples = model.codec.decode(drawn.state, drawn.mask)
+    asked = in_words(known_conditions(model, recipe), conditions)
     columns = min(10, options.n)
     if single:
-        writer.together(samples, out, columns)
+        writer.together(samples, out, columns, asked)
         say(f"{options.n} samples: {out}")
     else:
-        writer.each(samples, out, _names(model, conditions, options.n))
+        writer.each(samples, out, _names(asked or [{}] * options.n), asked)
         overview = out / f"grid{writer.endings[0]}"
-        writer.together(samples, overview, columns)
+        writer.together(samples, overview, columns, asked)
         say(f"{options.n} samples: {out}, together in {overview}")
+    summary = getattr(writer, "summary", None)
+    for line in summary(samples, asked) if summary else ():
+        say(line)
     return 0
 
 
@@ -237,11 +242,12 @@ def on_device(settings: RunSettings, device: Device | None) -> RunSettings:
 def _asked(options: Options, model: Model, recipe: Recipe, spread: bool) -> Conditions:
     """What is asked for; where nothing is, all there is in turn, or with `spread` off nothing in particular."""
     asked: dict[str, str] = {}
-    for flag, pairs in (("condition", options.condition), ("target", options.target)):
-        for pair in pairs:
+    forms = {"condition": "key=value", "target": "key=2.5, or key=40..60"}
+    for flag, form in forms.items():
+        for pair in getattr(options, flag):
             key, equals, value = pair.partition("=")
             if not equals:
-                raise UserError(f"--{flag} {pair!r}: write it as key=value")
+                raise UserError(f"--{flag} {pair!r}: write it as {form}")
             asked[key] = value
     if options.label is not None:
         asked["label"] = options.label
@@ -264,11 +270,10 @@ def _unused(path: Path) -> Path:
     return candidate
 
 
-def _names(model: Model, conditions: Conditions, n: int) -> list[str]:
+def _names(asked: Asked) -> list[str]:
     """File names: the number and what was asked for."""
 
-    def words(index: int) -> str:
-        captions = (condition.caption(conditions[condition.name][index]) for condition in model.codec.conditions)
-        return "".join(f"-{re.sub(r'[^A-Za-z0-9_.]+', '_', caption)}" for caption in captions)
+    def words(captions: Iterable[str]) -> str:
+        return "".join(f"-{re.sub(r'[^A-Za-z0-9_.+-]+', '_', caption)}" for caption in captions)
 
-    return [f"{index:04d}{words(index)}" for index in range(n)]
+    return [f"{index:04d}{words(told.values())}" for index, told in enumerate(asked)]

@@ -2,6 +2,7 @@
 
 import numpy
 import torch
+from rdkit import Chem
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -32,11 +33,12 @@ class MoleculeCodec:
         n = facts.max_atoms
         self._atoms, self._bonds = one_hot(facts.element_shares), one_hot(facts.bond_shares)
         self._charges = Categories(tuple((_CHARGE_SCALE * charge,) for charge in facts.charges), facts.charge_shares)
+        symbols = tuple(map(Chem.GetPeriodicTable().GetElementSymbol, facts.elements))
         self.space = Product(
             {
                 "positions": ZeroCentred((n, 3)),
-                "atoms": OneOf((n, len(facts.elements)), self._atoms),
-                "charges": OneOf((n, 1), self._charges),
+                "atoms": OneOf((n, len(facts.elements)), self._atoms, symbols),
+                "charges": OneOf((n, 1), self._charges, tuple(f"{charge:+d}" for charge in facts.charges)),
                 "bonds": PairsOneOf((n, n, len(facts.bond_shares)), self._bonds),
             }
         )
