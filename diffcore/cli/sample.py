@@ -14,12 +14,12 @@ from diffcore.checkpoints import find_checkpoint
 from diffcore.cli.edit import EditOptions, editing, edits
 from diffcore.cli.flags import parse
 from diffcore.components import Settings
-from diffcore.conditions import Conditions, ask
+from diffcore.conditions import Conditions, ask, in_words
 from diffcore.config import Device, Grid, RunSettings, SampleSettings, validate
 from diffcore.denoiser import Denoiser, require_defined
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
-from diffcore.generation import generate, require_conditions
+from diffcore.generation import draw_mask, generate, require_conditions
 from diffcore.predictor import Predictor
 from diffcore.progress import counter, say
 from diffcore.registry import Registry, installed
@@ -91,6 +91,7 @@ def main(arguments: Sequence[str]) -> int:
         recipe = replace(recipe, step=ddpm())  # fresh noise mends what the guide does to the path
     conditions = _asked(options, model, recipe, spread=guide is None)
     require_conditions(model, recipe, conditions)
+    draw_mask(model, range(options.n), conditions, options.seed, options.size)  # a mistake is known before the work
     writer = model.modality.writer()
     out = options.out or _unused(options.run / "samples" / f"seed-{options.seed}")
     single = out.suffix.lower() in writer.endings
@@ -102,14 +103,15 @@ def main(arguments: Sequence[str]) -> int:
             model, recipe, conditions, options.n, options.seed, after_batch, guide=guide, size=options.size
         )
     samples = model.codec.decode(drawn.state, drawn.mask)
+    asked = in_words(known_conditions(model, recipe), conditions, options.n)
     columns = min(10, options.n)
     if single:
-        writer.together(samples, out, columns)
+        writer.together(samples, out, columns, asked)
         say(f"{options.n} samples: {out}")
     else:
-        writer.each(samples, out, _names(model, conditions, options.n))
+        writer.each(samples, out, _names(model, conditions, options.n), asked)
         overview = out / f"grid{writer.endings[0]}"
-        writer.together(samples, overview, columns)
+        writer.together(samples, overview, columns, asked)
         say(f"{options.n} samples: {out}, together in {overview}")
     return 0
 
@@ -236,15 +238,16 @@ def on_device(settings: RunSettings, device: Device | None) -> RunSettings:
 
 def _asked(options: Options, model: Model, recipe: Recipe, spread: bool) -> Conditions:
     """What is asked for; where nothing is, all there is in turn, or with `spread` off nothing in particular."""
+    label = () if options.label is None else (f"label={options.label}",)
     asked: dict[str, str] = {}
-    for flag, pairs in (("condition", options.condition), ("target", options.target)):
+    for flag, pairs in (("condition", options.condition), ("target", options.target), ("label", label)):
         for pair in pairs:
             key, equals, value = pair.partition("=")
             if not equals:
                 raise UserError(f"--{flag} {pair!r}: write it as key=value")
+            if key in asked:
+                raise UserError(f"--{flag} {value if flag == 'label' else pair}: {key} is asked for twice")
             asked[key] = value
-    if options.label is not None:
-        asked["label"] = options.label
     if spread and not asked:
         return spread_conditions(model, options.n, recipe)
     known = known_conditions(model, recipe)
