@@ -19,7 +19,7 @@ from diffcore.config import Device, Grid, RunSettings, SampleSettings, validate
 from diffcore.denoiser import Denoiser, require_defined
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
-from diffcore.generation import draw_mask, generate, require_conditions
+from diffcore.generation import as_asked, draw_mask, generate, require_conditions
 from diffcore.predictor import Predictor
 from diffcore.progress import counter, say
 from diffcore.registry import Registry, installed
@@ -90,6 +90,8 @@ def main(arguments: Sequence[str]) -> int:
     if guide is not None and drawing.step is None:
         recipe = replace(recipe, step=ddpm())  # fresh noise mends what the guide does to the path
     conditions = _asked(options, model, recipe, spread=guide is None)
+    if options.guidance is None and options.predictor is None:  # the run's own guidance needs nothing to be asked for
+        recipe = as_asked(model, recipe, conditions)
     require_conditions(model, recipe, conditions)
     draw_mask(model, range(options.n), conditions, options.seed, options.size)  # a mistake is known before the work
     writer = model.modality.writer()
