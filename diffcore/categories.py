@@ -1,7 +1,9 @@
 """Fields whose data are one of few points, and what a noisy state says of which."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,11 +26,15 @@ class Categories:
 
     def table(self, like: Tensor) -> Tensor:
         """The points `[K, C]`."""
-        return torch.tensor(self.codes, dtype=like.dtype, device=like.device)
+        return _placed(self.codes, like.dtype, like.device)
+
+    def log_shares(self, like: Tensor) -> Tensor:
+        """log p_k `[K]`, where no share counts as less than 1e-4: what is rare is not impossible."""
+        return _placed(tuple(math.log(max(share, 1e-4)) for share in self.shares), like.dtype, like.device)
 
     def encode(self, categories: Tensor) -> Tensor:
         """int64 `[...]` to points `[..., C]`."""
-        return torch.tensor(self.codes, device=categories.device)[categories]
+        return _placed(self.codes, torch.get_default_dtype(), categories.device)[categories]
 
     def nearest(self, points: Tensor) -> Tensor:
         """`[..., C]` to the categories `[...]` of the nearest points."""
@@ -42,20 +48,27 @@ class Categories:
         elsewhere, and what the entry's own noisy value says is added exactly. At low noise that decides, at high noise
         the logits. Without logits it is all that the entry by itself says.
         """
-        alpha, sigma = (per_sample(scale, x) for scale in level)
+        alpha, sigma = level
         table = self.table(x)
-        evidence = (alpha / sigma**2) * (x @ table.T) - (alpha / sigma) ** 2 * 0.5 * table.square().sum(1)
-        prior = torch.tensor(self.shares, dtype=x.dtype, device=x.device).clamp(min=1e-4).log()
-        return (logits + prior + evidence).softmax(-1) @ table
+        evidence = x @ table.T - per_sample(alpha, x) * (0.5 * table.square().sum(1))
+        evidence = per_sample(alpha / sigma**2, x) * evidence
+        return (logits + self.log_shares(x) + evidence).softmax(-1) @ table
 
 
-def one_hot(shares: tuple[float, ...]) -> Categories:
+@lru_cache(maxsize=256)
+def _placed(numbers: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Numbers as a tensor on the device, copied there once: a copy at each step would make the device wait."""
+    return torch.tensor(numbers, dtype=dtype, device=device)
+
+
+def one_hot(shares: tuple[float, ...], std: float = 1.0) -> Categories:
     """s (e_k - p) in R^K, where p are the shares of the categories: of zero mean.
 
-    s makes the mean variance of a coordinate, sum_k p_k (1 - p_k) / K, one (but is at most 30).
+    s makes `std`^2 the mean variance of a coordinate, s^2 sum_k p_k (1 - p_k) / K (but is at most 32 `std`). The smaller,
+    the later on the way from noise to data it is decided which category an entry has.
     """
     variance = sum(p * (1 - p) for p in shares) / len(shares)
-    scale = max(variance, 1e-3) ** -0.5
+    scale = std * max(variance, 1e-3) ** -0.5
     return Categories(
         tuple(tuple(scale * ((row == k) - share) for k, share in enumerate(shares)) for row in range(len(shares))),
         shares,

@@ -1,12 +1,12 @@
 """Conditions: what a sample is asked to be. Each is named and typed and has its own null value.
 
-A batch of conditions is a dictionary of tensors `[B, ...]`. The null value stands for "not given": it is what a
+A batch of conditions is a dictionary of tensors `[B]`. The null value stands for "not given": it is what a
 condition is replaced by when it is dropped in training, and what guidance compares with.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.noise import uniform
+from diffcore.ranges import read_range
 
 Conditions = dict[str, Tensor]
 
@@ -51,7 +52,7 @@ class Condition(Protocol):
         """log p(value) in nats, `[B]`, where a predictor says `output` `[B, outputs]`; 0 where the value is null."""
 
     def best_constant(self, values: Tensor) -> Tensor:
-        """`[outputs]`: what a predictor that sees nothing says at best of `values`."""
+        """`[outputs]`: what a predictor that sees nothing says at best of `values`; anything where none is given."""
 
     def measures(self, output: Tensor, value: Tensor) -> dict[str, Tensor]:
         """Figures of a predictor beside the likelihood, each `[n]`, of the values that are given."""
@@ -104,7 +105,7 @@ class ClassCondition:
     def best_constant(self, values: Tensor) -> Tensor:
         """The shares of the classes."""
         counts = torch.bincount(values[self.given(values)], minlength=len(self.classes)).double()
-        return (counts / counts.sum()).clamp(min=1e-12).log().float()
+        return (counts / counts.sum().clamp(min=1)).clamp(min=1e-12).log().float()
 
     def measures(self, output: Tensor, value: Tensor) -> dict[str, Tensor]:
         known = self.given(value)
@@ -117,13 +118,13 @@ class ScalarCondition:
 
     `mean`, `std` and evenly spaced `quantiles`, from the smallest value to the largest, are those of the training
     examples. A predictor's output for it is the mean of z = (value - mean) / std and the logarithm of its standard
-    deviation.
+    deviation. Conditions of one name and unit mean the same: they are equal, whatever the data.
     """
 
     name: str
-    mean: float
-    std: float
-    quantiles: tuple[float, ...]
+    mean: float = field(compare=False)
+    std: float = field(compare=False)
+    quantiles: tuple[float, ...] = field(compare=False)
     unit: str = ""
 
     @property
@@ -147,34 +148,26 @@ class ScalarCondition:
         p(x | c in I) = integral of p(x | c) p(c | c in I) dc, samples that are asked for them are samples asked for the
         range. Where no example is in the range they are drawn evenly.
         """
-        low, dots, high = text.partition("..")
-        if not dots:
-            return torch.full((len(indices),), self._number(low, text))
-        first = self._number(low, text) if low.strip() else None
-        last = self._number(high, text) if high.strip() else None
+        try:
+            first, last = read_range(text, _number)
+        except ValueError:
+            words = "write a number such as 2.5, or a range such as 40..60"
+            raise UserError(f"{self.name}={text}: {words}") from None
         if first is None:
             first = min(self.quantiles[0], math.inf if last is None else last)
         if last is None:
             last = max(self.quantiles[-1], first)
         if last < first:
             raise UserError(f"{self.name}={text}: the range ends before it begins")
-        u = torch.stack([uniform(seed, "asked", self.name, index) for index in indices])
-        return self._within(first, last, u).float()
-
-    def _number(self, word: str, text: str) -> float:
-        try:
-            value = float(word)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise UserError(f"{self.name}={text}: write a number such as 2.5, or a range such as 40..60")
-        return value
+        return self._within(first, last, uniform(indices, seed, "asked", self.name)).float()
 
     def _within(self, low: float, high: float, u: Tensor) -> Tensor:
         """The value of the training distribution, cut to [low, high], below which a share `u` of it lies."""
         values = torch.tensor(self.quantiles, dtype=torch.float64)
         shares = torch.linspace(0, 1, len(values), dtype=torch.float64)
-        below, upto = (_interpolated(torch.tensor([edge], dtype=torch.float64), values, shares) for edge in (low, high))
+        # Many examples may have the very value of an end: those of both ends are in the range.
+        upto = _interpolated(torch.tensor([high], dtype=torch.float64), values, shares)
+        below = 1 - _interpolated(torch.tensor([-low], dtype=torch.float64), -values.flip(0), shares)
         if not bool(upto > below):
             return low + (high - low) * u
         return _interpolated(below + (upto - below) * u, shares, values).clamp(low, high)
@@ -210,6 +203,8 @@ class ScalarCondition:
     def best_constant(self, values: Tensor) -> Tensor:
         """The mean and the standard deviation of the values."""
         z = self.standardised(values[self.given(values)].double())
+        if not len(z):
+            return torch.zeros(2)
         return torch.stack([z.mean(), z.std(correction=0).clamp(min=1e-6).log()]).float()
 
     def measures(self, output: Tensor, value: Tensor) -> dict[str, Tensor]:
@@ -227,12 +222,25 @@ _LOG_STD = (-4.0, 3.0)
 """Predicted standard deviations stay between e^-4 and e^3 of the data's, so that no value seems impossible."""
 
 
+def _number(word: str) -> float:
+    """A finite number that float32 can hold, or a `ValueError`."""
+    value = float(word)
+    if not abs(value) <= torch.finfo(torch.float32).max:
+        raise ValueError(word)
+    return value
+
+
 def _interpolated(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
-    """The piecewise linear function through (xs, ys), xs not falling, at `x` `[n]`; constant beyond its ends."""
-    right = torch.searchsorted(xs, x.contiguous(), right=True).clamp(1, len(xs) - 1)
+    """The piecewise linear function through (xs, ys), xs not falling, at `x` `[n]`; constant beyond its ends.
+
+    Where several xs are the same the function jumps, and has there the value of the last.
+    """
+    upper = torch.searchsorted(xs, x.contiguous(), right=True)
+    right = upper.clamp(1, len(xs) - 1)
     left = right - 1
-    width = (xs[right] - xs[left]).clamp(min=1e-300)
-    return ys[left] + ((x - xs[left]) / width).clamp(0, 1) * (ys[right] - ys[left])
+    share = (x - xs[left]) / (xs[right] - xs[left]).clamp(min=1e-300)
+    inner = ys[left] + share.clamp(0, 1) * (ys[right] - ys[left])
+    return torch.where(upper == len(xs), ys[-1], inner)
 
 
 def nulls(conditions: Sequence[Condition], batch: int, device: torch.device | str = "cpu") -> Conditions:
@@ -240,23 +248,15 @@ def nulls(conditions: Sequence[Condition], batch: int, device: torch.device | st
     return {condition.name: condition.null(batch, device) for condition in conditions}
 
 
+def in_words(conditions: Sequence[Condition], values: Conditions, batch: int) -> list[dict[str, str]]:
+    """What each sample is asked to be, by name of condition; without what is not given."""
+    named = [(c, values[c.name], c.given(values[c.name])) for c in conditions if c.name in values]
+    return [{c.name: c.caption(value[i]) for c, value, given in named if given[i]} for i in range(batch)]
+
+
 def any_given(conditions: Sequence[Condition], values: Conditions) -> bool:
     """Whether any sample is asked for anything."""
     return any(bool(c.given(values[c.name]).any()) for c in conditions if c.name in values)
-
-
-def in_words(conditions: Sequence[Condition], values: Conditions) -> list[dict[str, str]]:
-    """For each sample, what it is asked to be: by name of condition the value's caption, where one is given.
-
-    Empty where there are no conditions.
-    """
-    told: list[dict[str, str]] = [{} for _ in next(iter(values.values()), ())]
-    for condition in conditions:
-        given = condition.given(values[condition.name]).tolist()
-        for words, value, known in zip(told, values[condition.name], given, strict=True):
-            if known:
-                words[condition.name] = condition.caption(value)
-    return told
 
 
 def drop(
@@ -269,8 +269,7 @@ def drop(
     dropped = {}
     for condition in conditions:
         value = values[condition.name]
-        chosen = torch.rand(len(value), generator=generator) < probability
-        chosen = chosen.reshape(-1, *[1] * (value.ndim - 1)).to(value.device)
+        chosen = (torch.rand(len(value), generator=generator) < probability).to(value.device)
         dropped[condition.name] = torch.where(chosen, condition.null(len(value), value.device), value)
     return dropped
 

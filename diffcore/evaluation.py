@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from diffcore.assembly import Model, Recipe, known_conditions
-from diffcore.conditions import Conditions, any_given, in_words
+from diffcore.conditions import Conditions, in_words
 from diffcore.data import Data
 from diffcore.errors import UserError
-from diffcore.generation import generate, strip, unguided
+from diffcore.generation import as_asked, generate, strip
 from diffcore.noise import SampleNoise, generator_for
 from diffcore.output import Figure
 from diffcore.process import perturb
@@ -34,7 +34,7 @@ def evaluate(model: Model, recipe: Recipe, data: Data, n: int, seed: int, cache:
     say("making ready to judge samples")
     judge = model.modality.judge(model.codec, data, cache)
     conditions = spread_conditions(model, n, recipe)
-    plain = recipe if any_given(known_conditions(model, recipe), conditions) else unguided(recipe)
+    plain = as_asked(model, recipe, conditions)
     with counter("sampling", n) as after_batch:
         started = time.perf_counter()
         drawn = generate(model, plain, conditions, n, seed, after_batch)
@@ -56,7 +56,8 @@ def evaluate_predictor(model: Model, data: Data, n: int, seed: int, batch_size: 
     """How well a predictor tells the conditions of at most `n` held-out examples at several levels of noise.
 
     For each condition its negative log-likelihood in nats and the condition's own figures, beside those of chance:
-    what is said best without a look at the state. They do not depend on the size of the batches.
+    what is said best without a look at the state. They do not depend on the size of the batches. A condition that
+    none of the examples has is left out.
     """
     predictor, codec = model.predictor.eval(), model.codec
     held_out = data.examples if data.held_out is None else data.held_out
@@ -73,6 +74,8 @@ def evaluate_predictor(model: Model, data: Data, n: int, seed: int, batch_size: 
         for condition in codec.conditions:
             output, value = said[condition.name], values[condition.name]
             known = condition.given(value)
+            if not known.any():
+                continue
             each = {"nll": -condition.log_likelihood(output, value)[known], **condition.measures(output, value)}
             found |= {f"{condition.name}_{name}": row.double().mean().item() for name, row in each.items()}
         return found
@@ -144,6 +147,7 @@ def _pictures(model: Model, recipe: Recipe, seed: int) -> list[tuple[str, str]]:
     """Samples, and a few of them on their way, as sections of the report."""
     writer, known = model.modality.writer(model.codec), known_conditions(model, recipe)
     conditions = spread_conditions(model, 50, recipe)
+    recipe = as_asked(model, recipe, conditions)
     drawn = generate(model, recipe, conditions, 50, seed)
     samples = model.codec.decode(drawn.state, drawn.mask)
     moments, rows = 9, 5
@@ -151,6 +155,9 @@ def _pictures(model: Model, recipe: Recipe, seed: int) -> list[tuple[str, str]]:
     steps = strip(model, recipe, few, rows, moments, seed)
     way = model.codec.decode(steps.state, steps.mask)
     return [
-        ("Samples", writer.html(samples, 10, in_words(known, conditions))),
-        ("From noise to data", writer.html(way, moments + 1, in_words(known, steps.conditions), trajectories=True)),
+        ("Samples", writer.html(samples, 10, in_words(known, conditions, 50))),
+        (
+            "From noise to data",
+            writer.html(way, moments + 1, in_words(known, steps.conditions, steps.state.shape[0]), trajectories=True),
+        ),
     ]

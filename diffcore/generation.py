@@ -60,6 +60,15 @@ def unguided(recipe: Recipe) -> Recipe:
     return replace(recipe, guidance=1.0, predictor=None)
 
 
+def as_asked(model: Model, recipe: Recipe, conditions: Conditions) -> Recipe:
+    """The recipe, unguided where there are conditions to guide by but none is given, as none is of numbers alone.
+
+    What shows samples without being told what to ask for draws them so.
+    """
+    known = known_conditions(model, recipe)
+    return unguided(recipe) if known and not any_given(known, conditions) else recipe
+
+
 def draw_mask(
     model: Model, indices: Sequence[int], conditions: Conditions, seed: int = 0, size: str | None = None
 ) -> Mask:

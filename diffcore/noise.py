@@ -19,9 +19,10 @@ def generator_for(*parts: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(*parts))
 
 
-def uniform(*parts: int | str) -> torch.Tensor:
-    """A number between 0 and 1 that `parts` decide, a float64 scalar."""
-    return torch.rand((), generator=generator_for(*parts), dtype=torch.float64)
+def uniform(indices: Sequence[int], *parts: int | str) -> torch.Tensor:
+    """Numbers between 0 and 1, float64 `[B]`: that of each index is decided by it and `parts` alone."""
+    numbers = [torch.rand((), generator=generator_for(*parts, index), dtype=torch.float64) for index in indices]
+    return torch.tensor(numbers, dtype=torch.float64)
 
 
 class SampleNoise:

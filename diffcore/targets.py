@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffcore.assembly import Model, Recipe, known_conditions
-from diffcore.conditions import Conditions, ScalarCondition, nulls
+from diffcore.conditions import ScalarCondition, nulls
 from diffcore.data import Data
 from diffcore.generation import generate, unguided
 from diffcore.noise import generator_for
@@ -28,41 +28,41 @@ def target_figures(model: Model, recipe: Recipe, judge: Judge, data: Data, n: in
     at all: what guidance costs.
     """
     measured = getattr(judge, "measure", None)
-    scalars = [c for c in known_conditions(model, recipe) if isinstance(c, ScalarCondition)]
-    if measured is None or not scalars:
+    known = known_conditions(model, recipe)
+    tried = [(c, _ways(model, recipe, c)) for c in known if isinstance(c, ScalarCondition)]
+    if measured is None or not tried:
         return []
     count = max(2, n // _SHARE)
     figures: list[Figure] = []
-    ways = _ways(model, recipe)
-    with counter("sampling for targets", count * len(ways) * len(scalars)) as after_batch:
-        for condition in scalars:
+    with counter("sampling for targets", count * sum(len(ways) for _, ways in tried)) as after_batch:
+        for condition, ways in tried:
             targets, sizes = _targets(model, data, condition, count, seed)
             if not len(targets):
                 continue
-            asked = {**nulls(known_conditions(model, recipe), len(targets)), condition.name: targets}
+            asked = {**nulls(known, len(targets)), condition.name: targets}
             figures += _bounds(model, condition, targets, sizes)
             for words, name, way in ways:
-                drawn = generate(model, way, _known_to(model, way, asked), len(targets), seed, after_batch)
+                drawn = generate(model, way, asked, len(targets), seed, after_batch)
                 values = measured(model.codec.decode(drawn.state, drawn.mask)).get(condition.name)
                 if values is not None:
                     figures += _errors(condition, targets, values, words, name)
     return figures
 
 
-def _ways(model: Model, recipe: Recipe) -> list[tuple[str, str, Recipe]]:
-    """The ways to draw that are compared: what they are, in words and as a part of names, and their recipes."""
-    plain = unguided(recipe)
-    ways = [("conditions, guidance 1", "conditional", plain)] if model.codec.conditions else []
-    if recipe.guidance == 1 and recipe.predictor is None:
-        recipe = replace(recipe, guidance=GUIDANCE)
-    words = [f"guidance {recipe.guidance:g}"] if recipe.guidance != 1 else []
-    words += [f"a predictor's gradient, weight {recipe.predictor_weight:g}"] if recipe.predictor is not None else []
-    return [*ways, (", ".join(words), "guided", recipe)]
+def _ways(model: Model, recipe: Recipe, condition: ScalarCondition) -> list[tuple[str, str, Recipe]]:
+    """The ways to draw that are compared: what they are, in words and as a part of names, and their recipes.
 
-
-def _known_to(model: Model, recipe: Recipe, asked: Conditions) -> Conditions:
-    names = {condition.name for condition in known_conditions(model, recipe)}
-    return {name: value for name, value in asked.items() if name in names}
+    The model alone, where it knows the condition, and with the guidance of the recipe that can tell of it.
+    """
+    own = condition in model.codec.conditions
+    predictor = recipe.predictor if recipe.predictor is not None and condition in recipe.predictor.conditions else None
+    guidance = recipe.guidance if own else 1.0
+    if guidance == 1 and predictor is None:
+        guidance = GUIDANCE
+    words = [f"guidance {guidance:g}"] if guidance != 1 else []
+    words += [f"a predictor's gradient, weight {recipe.predictor_weight:g}"] if predictor is not None else []
+    guided = (", ".join(words), "guided", replace(recipe, guidance=guidance, predictor=predictor))
+    return [("conditions, guidance 1", "conditional", unguided(recipe)), guided] if own else [guided]
 
 
 def _targets(
@@ -83,12 +83,15 @@ def _targets(
 
 def _bounds(model: Model, condition: ScalarCondition, targets: Tensor, sizes: Tensor | None) -> list[Figure]:
     """What error says that a sample has nothing to do with its target, or no more than its size."""
-    wanted = targets.double()
-    shuffled = (wanted[:, None] - wanted).abs().sum() / (len(wanted) * max(len(wanted) - 1, 1))
-    figures = [Figure(f"{condition.name}_mae_shuffled", shuffled.item(), "bound: the targets against each other's")]
-    table = None if model.codec.sizes is None else model.codec.sizes.about.get(condition.name)
-    if sizes is not None and table is not None and model.codec.sizes is not None:
-        means = dict(zip(model.codec.sizes.counts, (mean for mean, _ in table), strict=True))
+    wanted, n, known = targets.double(), len(targets), model.codec.sizes
+    figures = []
+    if (
+        n > 1
+    ):  # the mean of |c_i - c_j| over i != j: in order, c_i is the larger of i pairs and the smaller of n - 1 - i
+        shuffled = ((2 * torch.arange(n) + 1 - n) * wanted.sort().values).sum().item() * 2 / (n * (n - 1))
+        figures = [Figure(f"{condition.name}_mae_shuffled", shuffled, "bound: the targets against each other's")]
+    if sizes is not None and known is not None and condition.name in known.about:
+        means = dict(zip(known.counts, (mean for mean, _ in known.about[condition.name]), strict=True))
         guess = torch.tensor([means.get(size, condition.mean) for size in sizes.tolist()], dtype=torch.float64)
         error = (wanted - guess).abs().mean().item()
         meaning = "bound: the targets against the mean of training examples of the same size"

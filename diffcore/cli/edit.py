@@ -44,6 +44,8 @@ def editing(options: Any, model: Model) -> Guide | None:
         return None
     if model.modality.reader is None:
         raise UserError(f"--{wanted[0]}: the plugin for {model.modality.name} cannot read files")
+    if model.codec.sizes is not None:
+        raise UserError(f"--{wanted[0]}: samples of {model.modality.name} vary in size, and editing is for one size")
     reader = model.modality.reader(model.codec)
     space, method = model.codec.space, options.method
     if options.upscale is not None:

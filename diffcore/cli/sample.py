@@ -19,7 +19,7 @@ from diffcore.config import Device, Grid, RunSettings, SampleSettings, validate
 from diffcore.denoiser import Denoiser, require_defined
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
-from diffcore.generation import generate, require_conditions
+from diffcore.generation import as_asked, draw_mask, generate, require_conditions
 from diffcore.output import Asked
 from diffcore.predictor import Predictor
 from diffcore.progress import counter, say
@@ -91,7 +91,10 @@ def main(arguments: Sequence[str]) -> int:
     if guide is not None and drawing.step is None:
         recipe = replace(recipe, step=ddpm())  # fresh noise mends what the guide does to the path
     conditions = _asked(options, model, recipe, spread=guide is None)
+    if options.guidance is None and options.predictor is None:  # the run's own guidance needs nothing to be asked for
+        recipe = as_asked(model, recipe, conditions)
     require_conditions(model, recipe, conditions)
+    draw_mask(model, range(options.n), conditions, options.seed, options.size)  # a mistake is known before the work
     writer = model.modality.writer(model.codec)
     out = options.out or _unused(options.run / "samples" / f"seed-{options.seed}")
     single = out.suffix.lower() in writer.endings
@@ -103,13 +106,13 @@ def main(arguments: Sequence[str]) -> int:
             model, recipe, conditions, options.n, options.seed, after_batch, guide=guide, size=options.size
         )
     samples = model.codec.decode(drawn.state, drawn.mask)
-    asked = in_words(known_conditions(model, recipe), conditions)
+    asked = in_words(known_conditions(model, recipe), conditions, options.n)
     columns = min(10, options.n)
     if single:
         writer.together(samples, out, columns, asked)
         say(f"{options.n} samples: {out}")
     else:
-        writer.each(samples, out, _names(asked or [{}] * options.n), asked)
+        writer.each(samples, out, _names(asked), asked)
         overview = out / f"grid{writer.endings[0]}"
         writer.together(samples, overview, columns, asked)
         say(f"{options.n} samples: {out}, together in {overview}")
@@ -241,16 +244,17 @@ def on_device(settings: RunSettings, device: Device | None) -> RunSettings:
 
 def _asked(options: Options, model: Model, recipe: Recipe, spread: bool) -> Conditions:
     """What is asked for; where nothing is, all there is in turn, or with `spread` off nothing in particular."""
+    label = () if options.label is None else (f"label={options.label}",)
     asked: dict[str, str] = {}
-    forms = {"condition": "key=value", "target": "key=2.5, or key=40..60"}
-    for flag, form in forms.items():
-        for pair in getattr(options, flag):
+    forms = {"condition": "key=value", "target": "key=2.5, or key=40..60", "label": "NAME"}
+    for flag, pairs in (("condition", options.condition), ("target", options.target), ("label", label)):
+        for pair in pairs:
             key, equals, value = pair.partition("=")
             if not equals:
-                raise UserError(f"--{flag} {pair!r}: write it as {form}")
+                raise UserError(f"--{flag} {pair!r}: write it as {forms[flag]}")
+            if key in asked:
+                raise UserError(f"--{flag} {value if flag == 'label' else pair}: {key} is asked for twice")
             asked[key] = value
-    if options.label is not None:
-        asked["label"] = options.label
     if spread and not asked:
         return spread_conditions(model, options.n, recipe)
     known = known_conditions(model, recipe)

@@ -18,7 +18,7 @@ from diffcore.evaluation import (
     write_figures,
     write_report,
 )
-from diffcore.generation import generate, require_conditions
+from diffcore.generation import as_asked, generate, require_conditions
 from diffcore.progress import bar, say
 from diffcore.registry import installed
 from diffcore.runs import Run, describe, new_folder
@@ -35,7 +35,8 @@ def main(arguments: Sequence[str]) -> int:
     data = build_data(settings, registry)
     model = build_model(settings, data.facts, registry)
     if not model.predicts:
-        require_conditions(model, recipe, spread_conditions(model, 1))
+        shown = spread_conditions(model, 1)
+        require_conditions(model, as_asked(model, recipe, shown), shown)
     run = Run(new_folder(Path(chosen.out) if chosen.out else None, settings.modality, settings.preset))
     describe(run, settings, data.facts.model_dump(mode="json"), registry)
     for note in data.notes:
@@ -71,12 +72,12 @@ def _train_with_bar(
             return
         try:
             conditions = spread_conditions(averaged, 50)
-            drawn = generate(averaged, recipe, conditions, 50, settings.seed)
+            drawn = generate(averaged, as_asked(averaged, recipe, conditions), conditions, 50, settings.seed)
         except UserError as error:  # training goes on without
             say(f"no picture at step {step}: {error}")
             return
         path = run.samples / f"step-{step:08d}{writer.endings[0]}"
-        asked = in_words(averaged.codec.conditions, conditions)
+        asked = in_words(averaged.codec.conditions, conditions, 50)
         writer.together(averaged.codec.decode(drawn.state, drawn.mask), path, 10, asked)
 
     with bar("training") as report:

@@ -12,7 +12,7 @@ from diffcore.cli.flags import parse
 from diffcore.cli.sample import Drawing, DrawOptions, take, trained
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
-from diffcore.generation import draw_mask, guided, require_conditions
+from diffcore.generation import as_asked, draw_mask, guided, require_conditions
 from diffcore.grids import grid
 from diffcore.progress import bar, say
 from diffcore.registry import installed
@@ -45,10 +45,14 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("a single step has no levels that could be moved: tune at least --steps 2")
     _, model, recipe = trained(Drawing(options, None, None), registry, tuned=False)
     read_tuned(run)  # a damaged file is known before the work
+    if as_asked(model, recipe, spread_conditions(model, 1, recipe)) != recipe:
+        raise UserError(
+            "guidance goes by what is asked for, and tuning asks for no numbers: tune with --guidance 1, no --predictor"
+        )
     denoise = guided(model, recipe)
 
     def flow(first: int, count: int) -> Flow:
-        conditions = {name: v.to(model.device) for name, v in spread_conditions(model, count, recipe).items()}
+        conditions = spread_conditions(model, count, recipe)
         require_conditions(model, recipe, conditions)
         indices = range(first, first + count)
         mask = draw_mask(model, indices, conditions, options.seed)
@@ -58,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
             model.schedule,
             indices=indices,
             seed=options.seed,
-            conditions=conditions,
+            conditions={name: value.to(model.device) for name, value in conditions.items()},
             mask=None if mask is None else mask.to(model.device),
             device=model.device,
         )
