@@ -1,17 +1,23 @@
 """The commands as a user types them, on the embedded molecules and on a file of one's own."""
 
+import importlib.util
 import json
 import math
 import re
 import shutil
+import sys
+from pathlib import Path
 
 import numpy
 import pytest
+import torch
 from PIL import Image
 from rdkit import Chem
 from rdkit.Chem import AllChem, Crippen, rdMolDescriptors
+from scipy import stats
 
 from diffcore.cli import main
+from diffcore.sizes import Sizes
 
 SMALL = ["--train.batch-size", "8", "--train.log-every", "5", "--train.evaluate", "0", "--sample.steps", "3"]
 NETWORK = ["depth", "1", "width", "16", "heads", "4", "pair-width", "16", "inner", "4"]
@@ -222,6 +228,60 @@ def test_other_ways_to_train(file, tmp_path, flags):
     symbols = {atom.GetSymbol() for mol in mols for atom in mol.GetAtoms()}
     assert ("H" in symbols) == ("--data.hydrogens" in flags)
     assert "<canvas" in (out / "report.html").read_text()
+
+
+# The example
+
+
+@pytest.fixture(scope="module")
+def example():
+    path = Path(__file__).parents[2] / "examples" / "molecules_with_target_properties.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look for it there
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[path.stem]
+
+
+def test_the_example_compares_targets_with_what_was_drawn(example, run, tmp_path, capsys):
+    capsys.readouterr()
+    rows = example.main(["--run", str(run), "--n", "6", "--out", str(tmp_path)])
+    mols = list(Chem.SDMolSupplier(str(tmp_path / "targets.sdf"), sanitize=False))
+    asked = [row.asked for row in rows]
+    assert asked == sorted(asked)
+    assert [float(mol.GetProp("asked_logp")) for mol in mols] == pytest.approx(numpy.repeat(asked, 6), rel=1e-6)
+    for k, row in enumerate(rows):
+        own = [mol for mol in mols[6 * k : 6 * k + 6] if mol.GetProp("VALID") == "1"]
+        values = [float(mol.GetProp("logp")) for mol in own]
+        assert row.valid == len(own) / 6
+        assert row.obtained.tolist() == pytest.approx(values, abs=1e-4)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["asked", "obtained"]
+    assert [float(line.split()[0]) for line in lines[1:6]] == pytest.approx(asked, abs=0.05)
+    assert numpy.asarray(Image.open(tmp_path / "targets.png").convert("L")).std() > 1
+
+
+def test_the_example_s_bounds_are_those_of_normal_values(example):
+    """Against quadrature, and sizes by Bayes' rule written out."""
+    sizes = Sizes(3, {1: 5, 2: 20, 3: 10}, {"logp": [(-1.0, 0.5), (0.2, 1.0), (1.5, 2.0)]})
+    y = numpy.linspace(-30, 30, 600_001)
+    normals = [stats.norm(mean, std) for mean, std in sizes.about["logp"]]
+    targets = [-2.0, 0.2, 1.0]
+    expected = []
+    for target in targets:
+        weights = numpy.array([n.pdf(target) * count for n, count in zip(normals, (5, 20, 10), strict=True)])
+        errors = [numpy.trapezoid(numpy.abs(y - target) * n.pdf(y), y) for n in normals]
+        expected.append(weights @ errors / weights.sum())
+    assert example.errors_by_size(sizes, torch.tensor(targets)) == pytest.approx(expected, rel=1e-5)
+    within = [numpy.trapezoid(numpy.abs(y - n.mean()) * n.pdf(y), y) for n in normals]
+    assert example.error_of_a_guess(sizes) == pytest.approx(numpy.array([5, 20, 10]) @ within / 35, rel=1e-5)
+
+
+def test_the_example_trains_where_no_run_is_given(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(example.main(["--minutes", "0.002", "--n", "1"])) == 5
+    assert (tmp_path / "runs" / "molecule" / "targets-1" / "targets.png").is_file()
 
 
 # What does not
