@@ -21,8 +21,8 @@ def generator_for(*parts: int | str) -> torch.Generator:
 
 def uniform(indices: Sequence[int], *parts: int | str) -> torch.Tensor:
     """Numbers between 0 and 1, float64 `[B]`: that of each index is decided by it and `parts` alone."""
-    numbers = [torch.rand((), generator=generator_for(*parts, index), dtype=torch.float64) for index in indices]
-    return torch.tensor(numbers, dtype=torch.float64)
+    streams = (generator_for(*parts, index) for index in indices)
+    return torch.tensor([torch.rand((), generator=g, dtype=torch.float64).item() for g in streams], dtype=torch.float64)
 
 
 class SampleNoise:

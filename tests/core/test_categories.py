@@ -58,6 +58,26 @@ def test_at_low_noise_the_entry_itself_decides():
     assert torch.equal(found, x0)
 
 
+@pytest.mark.parametrize("log_snr", [-20.0, 20.0, 80.0])
+def test_the_expectation_is_finite_at_both_ends_where_it_is_told_in_float32(log_snr):
+    alpha, sigma = (torch.sigmoid(torch.tensor(s * log_snr, dtype=torch.float64)).sqrt().item() for s in (1, -1))
+    kinds = torch.arange(4)
+    x = alpha * FOUR.encode(kinds) + sigma * torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    found = FOUR.expectation(x, Level(alpha, sigma))
+    expected = FOUR.encode(kinds) if log_snr > 0 else torch.zeros(4, 4)
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=0)
+    each = Level(*(torch.full((4,), scale, dtype=torch.float64) for scale in (alpha, sigma)))
+    torch.testing.assert_close(FOUR.expectation(x, each), found)
+
+
+def test_points_are_put_on_a_device_once():
+    x = torch.zeros(2, 4)
+    assert FOUR.table(x) is FOUR.table(x + 1)
+    assert FOUR.log_shares(x) is FOUR.log_shares(x + 1)
+    assert FOUR.table(x.double()).dtype == torch.float64
+    assert FOUR.table(x).dtype == torch.float32
+
+
 class Oracle(nn.Module):
     """Says v of one field, x0 of the second and logits of the third, of a state that it knows."""
 

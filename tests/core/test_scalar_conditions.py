@@ -44,7 +44,26 @@ def test_a_range_without_data_is_drawn_evenly():
     assert stats.kstest(drawn, stats.uniform(10, 2).cdf).pvalue > 0.01
 
 
-@pytest.mark.parametrize("text", ["heavy", "nan", "inf", "3..1", "1..x", ""])
+def test_both_ends_of_a_range_are_in_it():
+    """Whole numbers: 0 to 4 with shares 0.1, 0.3, 0.3, 0.2, 0.1; many examples have the very value of an end."""
+    values = torch.repeat_interleave(torch.arange(5.0), torch.tensor([10, 30, 30, 20, 10]))
+    counts = ScalarCondition("count", 1.9, 1.1, tuple(values.tolist()))
+
+    def shares(text):
+        drawn = ask([counts], {"count": text}, range(2000))["count"]
+        return [((drawn - k).abs() < 0.01).double().mean().item() for k in range(5)]
+
+    assert shares("1..2") == pytest.approx([0, 0.5, 0.5, 0, 0], abs=0.05)
+    assert shares("0..1") == pytest.approx([0.25, 0.75, 0, 0, 0], abs=0.05)
+    assert shares("3..") == pytest.approx([0, 0, 0, 2 / 3, 1 / 3], abs=0.05)
+    assert shares("..") == pytest.approx([0.1, 0.3, 0.3, 0.2, 0.1], abs=0.05)
+    assert shares("2..2") == [0, 0, 1, 0, 0]
+    top = ScalarCondition("top", 1.0, 1.0, (0.0, 1.0, 2.0, 2.0))  # a third is 2
+    assert (ask([top], {"top": "1..2"}, range(2000))["top"] == 2).double().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert ask([NUMBER], {"weight": "..0.5"}, [])["weight"].shape == (0,)
+
+
+@pytest.mark.parametrize("text", ["heavy", "nan", "inf", "3..1", "1..x", "", "1e300", "0..1e39", "..nan"])
 def test_what_is_no_number_is_refused_in_a_line(text):
     with pytest.raises(UserError, match="weight") as refusal:
         ask([NUMBER], {"weight": text}, range(2))
@@ -102,6 +121,19 @@ def test_the_best_constant_maximises_the_likelihood():
     measured = NUMBER.measures(best.expand(501, -1), values)["mae"]
     known = values[:-1].double()
     torch.testing.assert_close(measured.mean(), (known - known.mean()).abs().mean(), rtol=1e-5, atol=0)
+
+
+def test_what_no_example_has_is_told_by_numbers_all_the_same():
+    classes = ClassCondition("label", ("a", "b"))
+    assert NUMBER.best_constant(torch.full((3,), math.nan)).isfinite().all()
+    assert classes.best_constant(torch.full((3,), 2)).softmax(0).tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_conditions_of_one_name_and_unit_are_the_same():
+    elsewhere = ScalarCondition("weight", 7.0, math.nan, (0.0, 9.0), "kg")
+    assert elsewhere == NUMBER
+    assert ScalarCondition("weight", 1.0, 2.0, QUANTILES, "g") != NUMBER
+    assert ScalarCondition("height", 1.0, 2.0, QUANTILES, "kg") != NUMBER
 
 
 def test_networks_are_told_numbers_and_null_apart():
