@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] = ()) -> list[Row]:
     asked = {**nulls(model.codec.conditions, n * len(targets)), PROPERTY: targets.repeat_interleave(n)}
     drawn = generate(model, replace(recipe, guidance=options.guidance), asked, n * len(targets))
     samples = model.codec.decode(drawn.state, drawn.mask)
-    words = in_words(model.codec.conditions, asked)
+    words = in_words(model.codec.conditions, asked, len(samples))
 
     found = records(samples, model.codec.facts.hydrogens, words)
     sizes = model.codec.sizes

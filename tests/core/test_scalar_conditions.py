@@ -91,9 +91,9 @@ def test_null_is_nan_and_is_not_given():
 def test_what_is_given_is_told_in_words_and_nothing_else():
     label = ClassCondition("label", ("a", "b"))
     values = {"label": torch.tensor([1, 2, 0]), "weight": torch.tensor([2.5, 7.0, math.nan])}
-    assert in_words([label, NUMBER], values) == [{"label": "b", "weight": "2.5"}, {"weight": "7"}, {"label": "a"}]
-    assert in_words([NUMBER], nulls([NUMBER], 2)) == [{}, {}]
-    assert in_words([], {}) == []
+    assert in_words([label, NUMBER], values, 3) == [{"label": "b", "weight": "2.5"}, {"weight": "7"}, {"label": "a"}]
+    assert in_words([NUMBER], nulls([NUMBER], 2), 2) == [{}, {}]
+    assert in_words([], {}, 0) == []
 
 
 def test_log_likelihood_is_the_normal_density_in_the_values_unit():
