@@ -12,6 +12,7 @@ import torch
 from diffcore import cli
 from diffcore.assembly import build_model, build_recipe
 from diffcore.bound import variational_bound
+from diffcore.cli import tune as cli_tune
 from diffcore.cli.sample import load_run
 from diffcore.conditions import in_words, nulls
 from diffcore.config import compose
@@ -259,11 +260,16 @@ def test_evaluate_asks_guidance_for_targets_alone(runs, capsys):
     assert meanings["span_mae_guided"].endswith("guidance 2")
 
 
-def test_tuning_follows_masked_flows(runs, drawn, capsys):
+def test_tuning_follows_masked_flows(runs, drawn, capsys, monkeypatch):
+    flows, plain = [], cli_tune.tune
+    monkeypatch.setattr(cli_tune, "tune", lambda *both, **rest: (flows.extend(both[:2]), plain(*both, **rest))[1])
     tune = ["tune", str(runs / "beads"), "--steps", "3", "--trajectories", "8", "--iterations", "4"]
     assert cli.main([*tune, "--guidance", "1"]) == 0
     (entry,) = read_tuned(Run(runs / "beads")).values()
     assert entry.error < entry.untuned_error
+    for flow in flows:
+        assert flow.mask.sum(1).unique().numel() > 1
+        assert all((state["place"][~flow.mask] == 0).all() for state in (flow.start, flow.end))
     capsys.readouterr()
     drawn(n=2)
     assert "3 steps as" in capsys.readouterr().err
