@@ -1,6 +1,7 @@
 """Putting a run's parts together out of its settings."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from diffcore.predictor import Predictor
 from diffcore.registry import Registry, choose
 from diffcore.schedules import Schedule
 from diffcore.solvers import Step
+from diffcore.spaces import apart
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,14 @@ def build_data(settings: RunSettings, registry: Registry) -> Data:
     return _build(settings, "data", registry)
 
 
+def data_of(path: Path, settings: RunSettings, registry: Registry) -> Data:
+    """Load the data set that the run in the folder `path` was trained on."""
+    try:
+        return build_data(settings, registry)
+    except UserError as error:
+        raise UserError(f"{path} needs the data that it was trained on: {error}") from None
+
+
 def build_model(settings: RunSettings, facts: Any, registry: Registry) -> Model:
     """A model with the initial weights that the seed decides.
 
@@ -139,12 +149,15 @@ def check_helper(model: Model, helper: Model, what: str) -> None:
     """
     if helper.modality.name != model.modality.name:
         raise UserError(f"{what} is of {helper.modality.name}, this model of {model.modality.name}: they do not fit")
-    if helper.codec.space != model.codec.space:
-        raise UserError(f"{what} knows states of another shape: {helper.codec.space}, not {model.codec.space}")
+    if difference := apart(helper.codec.space, model.codec.space):
+        raise UserError(f"{what} was trained on data of another form than this model: {difference}")
     own = {condition.name: condition for condition in model.codec.conditions}
     for condition in helper.codec.conditions:
         if own.get(condition.name, condition) != condition:
-            raise UserError(f"{what} means something else by {condition.name!r} than this model: {condition}")
+            raise UserError(
+                f"{what} means something else by {condition.name!r} than this model: the values that they were trained "
+                "on differ"
+            )
 
 
 def load_weights(model: Model, checkpoint: Any, file: str = EMA) -> None:

@@ -61,13 +61,14 @@ def _placed(numbers: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.tensor(numbers, dtype=dtype, device=device)
 
 
-def one_hot(shares: tuple[float, ...]) -> Categories:
+def one_hot(shares: tuple[float, ...], std: float = 1.0) -> Categories:
     """s (e_k - p) in R^K, where p are the shares of the categories: of zero mean.
 
-    s makes the mean variance of a coordinate, sum_k p_k (1 - p_k) / K, one (but is at most 32).
+    s makes `std`^2 the mean variance of a coordinate, s^2 sum_k p_k (1 - p_k) / K (but is at most 32 `std`). The
+    smaller, the later on the way from noise to data it is decided which category an entry has.
     """
     variance = sum(p * (1 - p) for p in shares) / len(shares)
-    scale = max(variance, 1e-3) ** -0.5
+    scale = std * max(variance, 1e-3) ** -0.5
     return Categories(
         tuple(tuple(scale * ((row == k) - share) for k, share in enumerate(shares)) for row in range(len(shares))),
         shares,

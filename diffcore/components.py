@@ -63,7 +63,7 @@ class Modality:
     `codec(facts)` makes a `diffcore.data.Codec` out of what a data set says of itself, so that samples can be
     decoded without the data. The first data set and denoiser are the defaults; the preset `default` must exist.
 
-    `writer()` makes a `diffcore.output.Writer`: samples to files. `judge(codec, data, cache)` makes a
+    `writer(codec)` makes a `diffcore.output.Writer`: samples to files. `judge(codec, data, cache)` makes a
     `diffcore.output.Judge`: samples to figures, or None where the data allows none.
     `reader(codec)` makes a `diffcore.output.Reader`: files to states, for editing; None where files cannot be read.
 
@@ -78,7 +78,7 @@ class Modality:
     presets: Mapping[str, Preset]
     facts: type[Settings]
     codec: Callable[[Any], Any]
-    writer: Callable[[], Any]
+    writer: Callable[[Any], Any]
     judge: Callable[..., Any] | None = None
     predictors: tuple[Component, ...] = ()
     reader: Callable[[Any], Any] | None = None

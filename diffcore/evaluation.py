@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from diffcore.assembly import Model, Recipe, known_conditions
-from diffcore.conditions import Conditions
+from diffcore.conditions import Conditions, in_words
 from diffcore.data import Data
 from diffcore.errors import UserError
 from diffcore.generation import as_asked, generate, strip
@@ -145,7 +145,7 @@ def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_tom
 
 def _pictures(model: Model, recipe: Recipe, seed: int) -> list[tuple[str, str]]:
     """Samples, and a few of them on their way, as sections of the report."""
-    writer = model.modality.writer()
+    writer, known = model.modality.writer(model.codec), known_conditions(model, recipe)
     conditions = spread_conditions(model, 50, recipe)
     recipe = as_asked(model, recipe, conditions)
     drawn = generate(model, recipe, conditions, 50, seed)
@@ -154,4 +154,10 @@ def _pictures(model: Model, recipe: Recipe, seed: int) -> list[tuple[str, str]]:
     few = {name: value[:rows] for name, value in conditions.items()}
     steps = strip(model, recipe, few, rows, moments, seed)
     way = model.codec.decode(steps.state, steps.mask)
-    return [("Samples", writer.html(samples, 10)), ("From noise to data", writer.html(way, moments + 1))]
+    return [
+        ("Samples", writer.html(samples, 10, in_words(known, conditions, 50))),
+        (
+            "From noise to data",
+            writer.html(way, moments + 1, in_words(known, steps.conditions, steps.state.shape[0]), trajectories=True),
+        ),
+    ]

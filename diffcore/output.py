@@ -26,8 +26,17 @@ class Writer(Protocol):
     def together(self, samples: Any, path: Path, columns: int, asked: Asked = ()) -> None:
         """Write all samples into one file, in a form that the ending of `path` names."""
 
-    def html(self, samples: Any, columns: int, asked: Asked = ()) -> str:
-        """An HTML fragment that shows the samples in rows of `columns`, and needs no network."""
+    def html(self, samples: Any, columns: int, asked: Asked = (), trajectories: bool = False) -> str:
+        """An HTML fragment that shows the samples in rows of `columns`, and needs no network.
+
+        With `trajectories` each row is one sample on its way, which ends in the last column.
+        """
+
+    def summary(self, samples: Any, asked: Asked = ()) -> list[str]:
+        """Lines for the screen: what was asked for, and what the samples turned out to be.
+
+        Writers that cannot measure samples by themselves may leave this function out.
+        """
 
 
 class Reader(Protocol):

@@ -49,6 +49,11 @@ def _elements(mask: Tensor, like: Tensor) -> Tensor:
     return mask.reshape(*mask.shape, *[1] * (like.ndim - 2)).to(like.dtype)
 
 
+def _by(shape: tuple[int, ...]) -> str:
+    """What a space is called where users read of it: its shape."""
+    return " x ".join(map(str, shape))
+
+
 def _square(state: Tensor) -> Tensor:
     """Sum of squares of each sample, `[B]`."""
     return state.square().flatten(1).sum(1)
@@ -59,6 +64,9 @@ class Euclidean:
     """All tensors of `shape`; with a mask, those that are zero outside it along the first axis."""
 
     shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return _by(self.shape)
 
     def empty(self, batch: int) -> Tensor:
         return torch.zeros(batch, *self.shape)
@@ -90,6 +98,9 @@ class ZeroCentred:
     """
 
     shape: tuple[int, int]
+
+    def __str__(self) -> str:
+        return _by(self.shape)
 
     def empty(self, batch: int) -> Tensor:
         return torch.zeros(batch, *self.shape)
@@ -124,6 +135,9 @@ class SymmetricPairs:
     """
 
     shape: tuple[int, int, int]
+
+    def __str__(self) -> str:
+        return _by(self.shape)
 
     def empty(self, batch: int) -> Tensor:
         return torch.zeros(batch, *self.shape)
@@ -187,3 +201,17 @@ class Product:
     def _total(self, state: State, function: Callable[[Space, Tensor], Tensor]) -> Tensor:
         values = fields(state)
         return torch.stack([function(part, values[name]) for name, part in self.parts.items()]).sum(0)
+
+
+def apart(space: Space, other: Space) -> str:
+    """In what `space` is not `other`, field by field, in words; empty where they are the same."""
+    if space == other:
+        return ""
+    parts, others = (dict(s.parts) if isinstance(s, Product) else {"states": s} for s in (space, other))
+    if parts.keys() != others.keys():
+        return f"{', '.join(parts)}, not {', '.join(others)}"
+    return "; ".join(
+        f"{name} {part}, not {others[name]}" if str(part) != str(others[name]) else f"{name} scaled otherwise"
+        for name, part in parts.items()
+        if part != others[name]
+    )

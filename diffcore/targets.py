@@ -15,7 +15,7 @@ from diffcore.progress import counter
 
 GUIDANCE = 2.0
 """The weight that is tried beside 1 where the recipe has none of its own."""
-_SHARE = 4
+_SHARE = 8
 """Targets are tried on one sample for so many of the evaluation's."""
 
 

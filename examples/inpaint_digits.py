@@ -35,5 +35,5 @@ completions = model.codec.decode(drawn.state).reshape(DIGITS, COMPLETIONS, *know
 pixels = digits["pixels"]
 shown = torch.where(mask, pixels, 128).to(torch.uint8)
 rows = torch.cat([pixels[:, None], shown[:, None], completions], 1)
-model.modality.writer().together(rows.flatten(0, 1), "inpainted-digits.png", columns=COMPLETIONS + 2)
+model.modality.writer(model.codec).together(rows.flatten(0, 1), "inpainted-digits.png", columns=COMPLETIONS + 2)
 print("inpainted-digits.png")

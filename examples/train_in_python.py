@@ -32,5 +32,5 @@ conditions = {"label": torch.cat([threes["label"], nines["label"]])}
 drawn = generate(outcome.model, recipe, conditions, n=20, seed=0)
 
 picture = Path(run.path) / "threes-and-nines.png"
-model.modality.writer().together(model.codec.decode(drawn.state), picture, columns=10)
+model.modality.writer(model.codec).together(model.codec.decode(drawn.state), picture, columns=10)
 print(picture)

@@ -34,5 +34,5 @@ pixels = digits["pixels"]
 enlarged = model.codec.decode(drawn.state).reshape(DIGITS, ENLARGEMENTS, *pixels.shape[1:])
 blocks = model.codec.decode(coarse).repeat_interleave(FACTOR, 2).repeat_interleave(FACTOR, 3)
 rows = torch.cat([pixels[:, None], blocks[:, None], enlarged], 1)
-model.modality.writer().together(rows.flatten(0, 1), "upscaled-digits.png", columns=ENLARGEMENTS + 2)
+model.modality.writer(model.codec).together(rows.flatten(0, 1), "upscaled-digits.png", columns=ENLARGEMENTS + 2)
 print("upscaled-digits.png")

@@ -7,14 +7,16 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from diffcore.assembly import build_data
+from diffcore.assembly import data_of
 from diffcore.cache import cache_folder
 from diffcore.cli.config import as_toml
 from diffcore.cli.sample import DrawOptions, read_drawing, trained
+from diffcore.errors import UserError
 from diffcore.evaluation import evaluate, evaluate_predictor, write_figures, write_report
 from diffcore.progress import say
 from diffcore.registry import installed
 from diffcore.runs import Run
+from diffcore.spaces import apart
 
 
 class Options(DrawOptions):
@@ -30,7 +32,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = drawing.options
     settings, model, recipe = trained(drawing, registry)
-    data = build_data(settings, registry)
+    data = data_of(options.run, settings, registry)
+    if difference := apart(model.modality.codec(data.facts).space, model.codec.space):
+        raise UserError(f"{options.run} was trained on other data than are there now: {difference}")
     if model.predicts:
         figures = evaluate_predictor(model, data, options.n, options.seed, recipe.batch_size)
     else:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from diffcore.assembly import build_data, build_model, build_recipe
+from diffcore.assembly import build_model, build_recipe, data_of
 from diffcore.checkpoints import find_checkpoint, read_progress, verify
 from diffcore.cli.flags import parse
 from diffcore.cli.sample import FromRun, on_device
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     verify(checkpoint)
     recipe = build_recipe(settings.sample, registry)
-    data = build_data(settings, registry)
+    data = data_of(run.path, settings, registry)
     if data.facts != description.facts:
         raise UserError(f"{run.path} was trained on other data than {settings.data.name} holds now")  # type: ignore[attr-defined]
     model = build_model(settings, data.facts, registry)

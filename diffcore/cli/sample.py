@@ -1,7 +1,7 @@
 """`diffcore sample RUN`: samples from a trained run."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from diffcore.denoiser import Denoiser, require_defined
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
 from diffcore.generation import as_asked, draw_mask, generate, require_conditions
+from diffcore.output import Asked
 from diffcore.predictor import Predictor
 from diffcore.progress import counter, say
 from diffcore.registry import Registry, installed
@@ -94,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
         recipe = as_asked(model, recipe, conditions)
     require_conditions(model, recipe, conditions)
     draw_mask(model, range(options.n), conditions, options.seed, options.size)  # a mistake is known before the work
-    writer = model.modality.writer()
+    writer = model.modality.writer(model.codec)
     out = options.out or _unused(options.run / "samples" / f"seed-{options.seed}")
     single = out.suffix.lower() in writer.endings
     if (out.suffix or out.is_file()) and not single and not out.is_dir():
@@ -111,10 +112,13 @@ def main(arguments: Sequence[str]) -> int:
         writer.together(samples, out, columns, asked)
         say(f"{options.n} samples: {out}")
     else:
-        writer.each(samples, out, _names(model, conditions, options.n), asked)
+        writer.each(samples, out, _names(asked), asked)
         overview = out / f"grid{writer.endings[0]}"
         writer.together(samples, overview, columns, asked)
         say(f"{options.n} samples: {out}, together in {overview}")
+    summary = getattr(writer, "summary", None)
+    for line in summary(samples, asked) if summary else ():
+        say(line)
     return 0
 
 
@@ -242,11 +246,12 @@ def _asked(options: Options, model: Model, recipe: Recipe, spread: bool) -> Cond
     """What is asked for; where nothing is, all there is in turn, or with `spread` off nothing in particular."""
     label = () if options.label is None else (f"label={options.label}",)
     asked: dict[str, str] = {}
+    forms = {"condition": "key=value", "target": "key=2.5, or key=40..60", "label": "NAME"}
     for flag, pairs in (("condition", options.condition), ("target", options.target), ("label", label)):
         for pair in pairs:
             key, equals, value = pair.partition("=")
             if not equals:
-                raise UserError(f"--{flag} {pair!r}: write it as key=value")
+                raise UserError(f"--{flag} {pair!r}: write it as {forms[flag]}")
             if key in asked:
                 raise UserError(f"--{flag} {value if flag == 'label' else pair}: {key} is asked for twice")
             asked[key] = value
@@ -269,11 +274,10 @@ def _unused(path: Path) -> Path:
     return candidate
 
 
-def _names(model: Model, conditions: Conditions, n: int) -> list[str]:
+def _names(asked: Asked) -> list[str]:
     """File names: the number and what was asked for."""
 
-    def words(index: int) -> str:
-        captions = (condition.caption(conditions[condition.name][index]) for condition in model.codec.conditions)
-        return "".join(f"-{re.sub(r'[^A-Za-z0-9_.]+', '_', caption)}" for caption in captions)
+    def words(captions: Iterable[str]) -> str:
+        return "".join(f"-{re.sub(r'[^A-Za-z0-9_.+-]+', '_', caption)}" for caption in captions)
 
-    return [f"{index:04d}{words(index)}" for index in range(n)]
+    return [f"{index:04d}{words(told.values())}" for index, told in enumerate(asked)]

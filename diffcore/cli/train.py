@@ -7,6 +7,7 @@ from diffcore.assembly import Model, Recipe, build_data, build_model, build_reci
 from diffcore.cache import cache_folder
 from diffcore.cli.config import as_toml
 from diffcore.cli.flags import run_settings
+from diffcore.conditions import in_words
 from diffcore.config import RunSettings
 from diffcore.data import Data
 from diffcore.errors import UserError
@@ -62,7 +63,7 @@ def follow(
 def _train_with_bar(
     run: Run, settings: RunSettings, model: Model, data: Data, recipe: Recipe, checkpoint: Path | None
 ) -> Outcome:
-    writer = model.modality.writer()
+    writer = model.modality.writer(model.codec)
     if not model.predicts:
         run.samples.mkdir(exist_ok=True)
 
@@ -76,7 +77,8 @@ def _train_with_bar(
             say(f"no picture at step {step}: {error}")
             return
         path = run.samples / f"step-{step:08d}{writer.endings[0]}"
-        writer.together(averaged.codec.decode(drawn.state, drawn.mask), path, 10)
+        asked = in_words(averaged.codec.conditions, conditions, 50)
+        writer.together(averaged.codec.decode(drawn.state, drawn.mask), path, 10, asked)
 
     with bar("training") as report:
 

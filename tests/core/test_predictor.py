@@ -363,7 +363,10 @@ def test_networks_of_other_data_cannot_guide():
 
     for helper, said in (
         (replace(model, modality=replace(model.modality, name="smells")), "--weak x is of smells, this model of toy"),
-        (other(space=Euclidean((3,))), "--weak x knows states of another shape"),
+        (
+            other(space=Euclidean((3,))),
+            "--weak x was trained on data of another form than this model: states, not place, radius",
+        ),
         (other(conditions=(ClassCondition("ring", ("a", "b")),)), "--weak x means something else by 'ring'"),
     ):
         with pytest.raises(UserError, match=said):

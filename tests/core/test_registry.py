@@ -17,7 +17,7 @@ GOOD = Modality(
     presets={"default": Preset("all there is")},
     facts=NoOptions,
     codec=lambda facts: None,
-    writer=lambda: None,
+    writer=lambda codec: None,
 )
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
-from diffcore.conditions import ClassCondition, ScalarCondition, any_given, ask, drop, nulls
+from diffcore.conditions import ClassCondition, ScalarCondition, any_given, ask, drop, in_words, nulls
 from diffcore.errors import UserError
 from diffcore.nn.embedding import Conditioning
 
@@ -86,6 +86,14 @@ def test_null_is_nan_and_is_not_given():
     assert dropped.isnan().double().mean().item() == pytest.approx(0.3, abs=0.03)
     assert NUMBER.caption(values["weight"][0]) == "any"
     assert NUMBER.caption(torch.tensor(2.5)) == "2.5"
+
+
+def test_what_is_given_is_told_in_words_and_nothing_else():
+    label = ClassCondition("label", ("a", "b"))
+    values = {"label": torch.tensor([1, 2, 0]), "weight": torch.tensor([2.5, 7.0, math.nan])}
+    assert in_words([label, NUMBER], values) == [{"label": "b", "weight": "2.5"}, {"weight": "7"}, {"label": "a"}]
+    assert in_words([NUMBER], nulls([NUMBER], 2)) == [{}, {}]
+    assert in_words([], {}) == []
 
 
 def test_log_likelihood_is_the_normal_density_in_the_values_unit():

@@ -86,6 +86,9 @@ class ToyPredictor(nn.Module):
 class ToyWriter:
     endings = (".csv",)
 
+    def __init__(self, codec):
+        pass
+
     def each(self, samples, folder, names, asked=()):
         paths = [folder / f"{name}.csv" for name in names]
         for sample, path in zip(samples, paths, strict=True):
@@ -95,7 +98,7 @@ class ToyWriter:
     def together(self, samples, path, columns, asked=()):
         path.write_text("\n".join(",".join(f"{value:.4f}" for value in row) for row in samples.tolist()))
 
-    def html(self, samples, columns, asked=()):
+    def html(self, samples, columns, asked=(), trajectories=False):
         return f"<p>{len(samples)} points</p>"
 
 

@@ -1,6 +1,8 @@
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -9,6 +11,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem, Crippen, Descriptors, rdMolDescriptors
 from rdkit.Chem.QED import qed
 
+from diffcore import viewer
 from diffcore.report import page
 from diffcore_molecule import depiction
 from diffcore_molecule.depiction import sheet, wrapped
@@ -70,6 +73,11 @@ def molecules():
     return [embedded(smiles) for smiles in SMILES]
 
 
+def writer(hydrogens=False):
+    """That of a model whose hydrogens are atoms, or not."""
+    return MoleculeWriter(SimpleNamespace(facts=SimpleNamespace(hydrogens=hydrogens)))
+
+
 def read(path):
     return list(Chem.SDMolSupplier(str(path), sanitize=False, removeHs=False))
 
@@ -93,7 +101,7 @@ def assert_same(mol, molecule):
 def test_records_read_back_as_they_were_generated(tmp_path, hydrogens):
     samples = [embedded(smiles, hydrogens) for smiles in SMILES] + BROKEN
     path = tmp_path / "all.sdf"
-    MoleculeWriter().together(samples, path, 10)
+    writer(hydrogens).together(samples, path, 10)
     found = read(path)
     assert len(found) == len(samples)
     for number, (mol, sample) in enumerate(zip(found, samples, strict=True), 1):
@@ -105,7 +113,7 @@ def test_records_read_back_as_they_were_generated(tmp_path, hydrogens):
 @pytest.mark.parametrize("hydrogens", [False, True])
 def test_a_reader_that_sanitises_finds_the_molecules_and_their_stereochemistry(tmp_path, hydrogens):
     path = tmp_path / "all.sdf"
-    MoleculeWriter().together([embedded(smiles, hydrogens) for smiles in SMILES], path, 10)
+    writer(hydrogens).together([embedded(smiles, hydrogens) for smiles in SMILES], path, 10)
     for mol, smiles in zip(Chem.SDMolSupplier(str(path)), SMILES, strict=True):
         expected = Chem.CanonSmiles(smiles)
         assert Chem.MolToSmiles(mol) == expected
@@ -114,7 +122,7 @@ def test_a_reader_that_sanitises_finds_the_molecules_and_their_stereochemistry(t
 
 def test_data_fields_are_rdkit_s_properties(tmp_path, molecules):
     path = tmp_path / "all.sdf"
-    MoleculeWriter().together(molecules, path, 10)
+    writer().together(molecules, path, 10)
     functions = {"logp": Crippen.MolLogP, "tpsa": rdMolDescriptors.CalcTPSA, "qed": qed, "weight": Descriptors.MolWt}
     for mol, smiles in zip(read(path), SMILES, strict=True):
         plain = Chem.MolFromSmiles(smiles)
@@ -128,7 +136,7 @@ def test_what_was_asked_stands_beside_what_was_obtained(tmp_path, molecules):
         {"logp": f"{k}.5", "rings": "2", "mu": "1.2 D", "label": "line\n\nline $$$$"} for k in range(len(molecules))
     ]
     path = tmp_path / "all.sdf"
-    MoleculeWriter().together(molecules, path, 10, asked)
+    writer().together(molecules, path, 10, asked)
     found = read(path)
     assert len(found) == len(molecules)
     for k, mol in enumerate(found):
@@ -138,23 +146,38 @@ def test_what_was_asked_stands_beside_what_was_obtained(tmp_path, molecules):
         assert float(mol.GetProp("rings")) == rdMolDescriptors.CalcNumRings(Chem.MolFromSmiles(SMILES[k]))
         assert not mol.HasProp("mu")  # quantum chemistry, which nobody does here
     with pytest.raises(ValueError):
-        MoleculeWriter().together(molecules, path, 10, asked[1:])
+        writer().together(molecules, path, 10, asked[1:])
+
+
+def test_a_summary_compares_what_was_asked_with_what_valid_samples_have(molecules):
+    samples = [*molecules[:3], *BROKEN]
+    values = numpy.array([Crippen.MolLogP(Chem.MolFromSmiles(smiles)) for smiles in SMILES[:3]])
+    first, second, third = writer().summary(samples, [{"logp": "0.5", "mu": "2", "rings": str(k)} for k in range(9)])
+    assert first == "3 of 9 samples are valid"
+    assert second == (
+        f"logp: asked 0.5, obtained {values.mean():.4g} +- {values.std():.3g} (mean and standard deviation "
+        f"of 3 valid of 9), off by {abs(values - 0.5).mean():.3g} on average"
+    )
+    assert third.startswith("rings: asked 0 to 2, obtained 0.6667 +- 0.471 ")
+    assert third.endswith("off by 0.333 on average")  # rings are 0, 1, 1
+    assert writer().summary(BROKEN, [{"logp": "1"}] * 6) == ["0 of 6 samples are valid"]
+    assert writer().summary(samples) == ["3 of 9 samples are valid"]
 
 
 def test_what_is_not_valid_says_why():
-    faults = [one.fault for one in records(BROKEN)]
+    faults = [one.fault for one in records(BROKEN, False)]
     assert faults[0] == "Explicit valence for atom # 0 C, 5, is greater than permitted"
     assert faults[1:4] == ["2 pieces", "no atoms", "4950 bonds among 100 atoms"]
     assert record(STRIPPED, False).fault == "an atom of Li has a charge of +4"
     assert record(COLLAPSED, False).fault == "bonded atoms are in one place"
-    assert all(one.smiles == "" for one in records([PENTAVALENT, TANGLE, CHARGED]))
+    assert all(one.smiles == "" for one in records([PENTAVALENT, TANGLE, CHARGED], False))
     assert record(PIECES, False).smiles == "C#N.CO"
-    assert not any(one.properties for one in records(BROKEN))
+    assert not any(one.properties for one in records(BROKEN, False))
 
 
 def test_the_bonds_of_a_knot_are_kept_as_text(tmp_path):
     path = tmp_path / "all.sdf"
-    MoleculeWriter().together([TANGLE], path, 1)
+    writer().together([TANGLE], path, 1)
     (mol,) = read(path)
     assert mol.GetNumBonds() == 0
     bonds = numpy.zeros_like(TANGLE.bonds)
@@ -168,17 +191,11 @@ def test_missing_hydrogens_stay_missing(tmp_path):
     """Three hydrogens about a carbon: a radical where hydrogens are atoms, which no reader may complete."""
     radical = made([6, 1, 1, 1], [(0, 1, 1), (0, 2, 1), (0, 3, 1)])
     alone = made([6], [])
-    MoleculeWriter().together([radical, alone], tmp_path / "explicit.sdf", 2)
+    writer(hydrogens=True).together([radical, alone], tmp_path / "explicit.sdf", 2)
     explicit = list(Chem.SDMolSupplier(str(tmp_path / "explicit.sdf")))
     assert [Chem.MolToSmiles(mol) for mol in explicit] == ["[CH3]", "[C]"]
-    MoleculeWriter().together([alone], tmp_path / "implicit.sdf", 2)
+    writer(hydrogens=False).together([alone], tmp_path / "implicit.sdf", 2)
     assert [Chem.MolToSmiles(mol) for mol in Chem.SDMolSupplier(str(tmp_path / "implicit.sdf"))] == ["C"]
-
-
-def test_one_hydride_does_not_make_all_hydrogens_atoms(molecules):
-    hydride = made([1, 5, 6], [(0, 1, 1), (1, 2, 1)])
-    found = records([*molecules, hydride])
-    assert [one.smiles for one in found[:-1]] == [Chem.CanonSmiles(smiles) for smiles in SMILES]
 
 
 def test_far_places_and_places_that_are_none(tmp_path, molecules):
@@ -186,19 +203,19 @@ def test_far_places_and_places_that_are_none(tmp_path, molecules):
     far = Molecule(numbers, charges, bonds, molecules[0].positions * 1e5)
     lost = Molecule(numbers, charges, bonds, molecules[0].positions * numpy.array([1, numpy.nan, numpy.inf]))
     path = tmp_path / "all.sdf"
-    MoleculeWriter().together([far, lost], path, 2)
+    writer().together([far, lost], path, 2)
     first, second = read(path)
     assert numpy.allclose(first.GetConformer().GetPositions(), far.positions, rtol=1e-5)
     assert first.GetProp("VALID") == "1"
     assert (second.GetProp("VALID"), second.GetProp("REASON")) == ("0", "places of atoms are not finite")
     assert (second.GetConformer().GetPositions()[:, 1:] == 0).all()
-    MoleculeWriter().together([far, lost], tmp_path / "all.png", 2)
-    MoleculeWriter().html([far, lost], 2)
+    writer().together([far, lost], tmp_path / "all.png", 2)
+    writer().html([far, lost], 2)
 
 
 def test_each_sample_has_a_file(tmp_path, molecules):
     samples = [molecules[0], PENTAVALENT, molecules[7]]
-    paths = MoleculeWriter().each(samples, tmp_path, ["a", "b", "c"], [{"logp": "1"}] * 3)
+    paths = writer().each(samples, tmp_path, ["a", "b", "c"], [{"logp": "1"}] * 3)
     assert [path.name for path in paths] == ["a.sdf", "b.sdf", "c.sdf"]
     for path, sample in zip(paths, samples, strict=True):
         (mol,) = read(path)
@@ -212,7 +229,7 @@ def test_each_sample_has_a_file(tmp_path, molecules):
 
 def test_smiles_are_the_valid_samples_by_number(tmp_path, molecules):
     path = tmp_path / "all.smi"
-    MoleculeWriter().together([*BROKEN, *molecules], path, 10)
+    writer().together([*BROKEN, *molecules], path, 10)
     supplier = Chem.SmilesMolSupplier(str(path), titleLine=False)
     found = [supplier[k] for k in range(len(supplier))]
     assert [mol.GetProp("_Name") for mol in found] == [str(k) for k in range(7, 7 + len(SMILES))]
@@ -225,7 +242,7 @@ def test_smiles_are_the_valid_samples_by_number(tmp_path, molecules):
 def test_a_sheet_has_a_tile_for_every_sample(tmp_path, molecules):
     samples = [*molecules[:9], *BROKEN]
     path = tmp_path / "all.png"
-    MoleculeWriter().together(samples, path, 5)
+    writer().together(samples, path, 5)
     pixels = numpy.asarray(Image.open(path).convert("RGB")).astype(int)
     width = depiction.TILE[0]
     height = pixels.shape[0] // 3
@@ -255,7 +272,7 @@ def test_a_layout_that_fails_gives_a_tile_all_the_same(monkeypatch, molecules):
         raise RuntimeError("no layout")
 
     monkeypatch.setattr(depiction.rdDepictor, "Compute2DCoords", fails)
-    assert sheet(records([molecules[0]]), ["a"], 1).getextrema()[0][0] < 100
+    assert sheet(records([molecules[0]], False), ["a"], 1).getextrema()[0][0] < 100
 
 
 # The report
@@ -277,9 +294,8 @@ class Elements(HTMLParser):
 def test_the_report_shows_every_sample_flat_and_in_space(molecules):
     samples = [*molecules, *BROKEN] * 2 + molecules[:2]
     assert len(samples) == 50
-    writer = MoleculeWriter()
     asked = [{"logp": '<script>alert("2.5")</script>'}] * 50
-    text = page("molecules", [("Samples", writer.html(samples, 10, asked)), ("Way", writer.html(samples[:10], 10))])
+    text = page("molecules", [("Samples", writer().html(samples, 10, asked)), ("Way", writer().html(samples[:10], 10))])
     elements = Elements(text)
     assert len(elements.named("canvas")) == len(elements.named("img")) == 60
     assert len(elements.named("script")) == 1
@@ -301,6 +317,25 @@ def test_scenes_have_jmol_s_colours_and_the_molecule_s_bonds():
     assert balls.radii[2] / balls.radii[1] == pytest.approx(chlorine / carbon)
     assert CPK[1] == "#ffffff"
     assert all(len(colour) == 7 for colour in CPK.values())
+
+
+def test_the_moments_of_a_trajectory_are_turned_as_its_end(monkeypatch, molecules):
+    """Three moments with equal steps between them: the steps are equal in the scenes too."""
+    shown = []
+    monkeypatch.setattr(viewer, "html", lambda scenes, columns: shown.extend(scenes) or "")
+    ends = [molecules[5], molecules[13]]
+    step = numpy.random.default_rng(0).normal(size=(2, 30, 3))
+    way = []
+    for k, end in enumerate(ends):
+        places = [end.positions + weight * step[k, : len(end)] for weight in (2.0, 1.0, 0.0)]
+        way += [replace(end, positions=p.astype(numpy.float32)) for p in places]
+    writer().html(way, 3, trajectories=True)
+    for (first, middle, last), end in zip((shown[:3], shown[3:]), ends, strict=True):
+        assert numpy.allclose(first.points - middle.points, middle.points - last.points, atol=1e-5)
+        assert numpy.allclose(last.points, principal(end.positions), atol=1e-5)
+    shown.clear()
+    writer().html(way, 3)
+    assert not numpy.allclose(shown[0].points - shown[1].points, shown[1].points - shown[2].points, atol=1e-2)
 
 
 def test_scenes_are_turned_not_mirrored(molecules):

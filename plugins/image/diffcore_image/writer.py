@@ -9,6 +9,7 @@ import numpy
 from PIL import Image
 from torch import Tensor
 
+from diffcore.data import Codec
 from diffcore.output import Asked
 
 _SMALLEST_TILE = 48
@@ -19,6 +20,9 @@ class ImageWriter:
     """uint8 samples `[B, C, H, W]` to PNG."""
 
     endings = (".png",)
+
+    def __init__(self, codec: Codec | None = None) -> None:
+        """Pixels are pixels, whatever the codec."""
 
     def each(self, samples: Tensor, folder: Path, names: Sequence[str], asked: Asked = ()) -> list[Path]:
         """Each sample as a PNG of the data's size."""
@@ -31,7 +35,7 @@ class ImageWriter:
         """All samples side by side, enlarged where they are small."""
         sheet(samples, columns).save(path)
 
-    def html(self, samples: Tensor, columns: int, asked: Asked = ()) -> str:
+    def html(self, samples: Tensor, columns: int, asked: Asked = (), trajectories: bool = False) -> str:
         """The sheet as an embedded PNG."""
         buffer = io.BytesIO()
         sheet(samples, columns).save(buffer, "PNG")

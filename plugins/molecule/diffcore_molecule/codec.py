@@ -2,6 +2,7 @@
 
 import numpy
 import torch
+from rdkit import Chem
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -30,13 +31,14 @@ class MoleculeCodec:
     def __init__(self, facts: MoleculeFacts) -> None:
         self.facts = facts
         n = facts.max_atoms
-        self._atoms, self._bonds = one_hot(facts.element_shares), one_hot(facts.bond_shares)
+        self._atoms, self._bonds = (one_hot(shares, _STD) for shares in (facts.element_shares, facts.bond_shares))
         self._charges = Categories(tuple((_CHARGE_SCALE * charge,) for charge in facts.charges), facts.charge_shares)
+        symbols = tuple(map(Chem.GetPeriodicTable().GetElementSymbol, facts.elements))
         self.space = Product(
             {
                 "positions": ZeroCentred((n, 3)),
-                "atoms": OneOf((n, len(facts.elements)), self._atoms),
-                "charges": OneOf((n, 1), self._charges),
+                "atoms": OneOf((n, len(facts.elements)), self._atoms, symbols),
+                "charges": OneOf((n, 1), self._charges, tuple(f"{charge:+d}" for charge in facts.charges)),
                 "bonds": PairsOneOf((n, n, len(facts.bond_shares)), self._bonds),
             }
         )
@@ -92,7 +94,10 @@ class MoleculeCodec:
         return molecules
 
 
-_CHARGE_SCALE = 3.0
+_STD = 0.3
+"""Standard deviation of elements and bonds in the state, where places have 1: the rough geometry comes first."""
+
+_CHARGE_SCALE = 1.0
 """How far apart charges of 0 and 1 are in the state. Nearly all are 0: with unit variance they would be 30 apart."""
 
 

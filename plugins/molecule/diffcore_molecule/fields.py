@@ -11,9 +11,13 @@ from diffcore.spaces import Euclidean, Product, SymmetricPairs
 
 @dataclass(frozen=True)
 class OneOf(Euclidean):
-    """`[N, C]`, each row near one of `categories`."""
+    """`[N, C]`, each row near one of `categories`, which are called `kinds`."""
 
     categories: Categories
+    kinds: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} ({', '.join(self.kinds)})"
 
 
 @dataclass(frozen=True)

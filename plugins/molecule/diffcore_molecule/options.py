@@ -56,7 +56,8 @@ class DataOptions(Settings):
     """What all sets of molecules have in common."""
 
     properties: tuple[str, ...] = Field(
-        ("logp", "tpsa", "qed"), description="Properties that samples can be asked for; none: an unconditional model."
+        ("logp", "tpsa", "qed"),
+        description="Properties that samples can be asked for; the flag without names: none, an unconditional model.",
     )
     hydrogens: bool = Field(False, description="Hydrogens as atoms of their own, instead of implied ones.")
     seed: int = Field(0, ge=0, description="Decides which molecules are held out.")

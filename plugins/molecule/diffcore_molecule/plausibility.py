@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ def available() -> bool:
 def _busters() -> Any:
     from posebusters import PoseBusters
 
+    logging.getLogger("posebusters").setLevel(logging.CRITICAL)  # it tells of each check that cannot be done
     return PoseBusters("mol")
 
 

@@ -14,7 +14,7 @@ _SMALL: dict[str, Any] = {
         "condition_dropout": 0.5,
         "evaluate": 1000,
     },
-    "sample": {"steps": 50},
+    "sample": {"solver": "ddpm", "steps": 100},
 }
 _REGRESSOR: dict[str, Any] = {
     "task": "predict",
@@ -35,7 +35,7 @@ _GPU: dict[str, Any] = {
         "checkpoint_every": 5000,
         "evaluate": 10_000,
     },
-    "sample": {"steps": 100},
+    "sample": {"solver": "ddpm", "steps": 100},
 }
 
 

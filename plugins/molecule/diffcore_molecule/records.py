@@ -104,14 +104,8 @@ def _can_be_measured(name: str) -> bool:
     return True
 
 
-def records(samples: Sequence[Molecule], asked: Asked = ()) -> list[Record]:
-    """Records of samples of one model, with the properties that were `asked` of each.
-
-    Where at least a tenth of all atoms are hydrogens, hydrogens are atoms of their own in all samples: with them about
-    half of the atoms are, without them hardly one (in a hydride) is.
-    """
-    numbers = numpy.concatenate([sample.numbers for sample in samples]) if samples else numpy.zeros(0)
-    hydrogens = bool(10 * numpy.count_nonzero(numbers == 1) >= len(numbers) > 0)
+def records(samples: Sequence[Molecule], hydrogens: bool, asked: Asked = ()) -> list[Record]:
+    """Records of samples, with the properties that were `asked` of each."""
     return [
         record(sample, hydrogens, names) for sample, names in zip(samples, asked or [{}] * len(samples), strict=True)
     ]

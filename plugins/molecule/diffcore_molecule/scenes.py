@@ -21,16 +21,17 @@ BALL = 0.45
 """Radii of balls, in covalent radii: small enough that bonds are seen."""
 
 
-def scene(molecule: Molecule, caption: str = "") -> Scene:
+def scene(molecule: Molecule, caption: str = "", turn: numpy.ndarray | None = None) -> Scene:
     """Balls in the colours of their elements, radii from covalent ones, sticks with as many lines as the bond's order.
 
-    The molecule is turned (never mirrored) so that it is widest from left to right and flattest towards the reader.
+    The molecule is turned (never mirrored) by the rotation `turn`; without one so that it is widest from left to right
+    and flattest towards the reader.
     """
     table = Chem.GetPeriodicTable()
     numbers = molecule.numbers.tolist()
     pairs = zip(*numpy.triu(molecule.bonds, 1).nonzero(), strict=True)
     return Scene(
-        points=principal(molecule.positions),
+        points=principal(molecule.positions, turn),
         colours=[CPK.get(number, OTHER) for number in numbers],
         radii=[BALL * (table.GetRcovalent(number) if number else 0.7) for number in numbers],
         sticks=[Stick(int(i), int(j), int(molecule.bonds[i, j])) for i, j in pairs],
@@ -39,12 +40,19 @@ def scene(molecule: Molecule, caption: str = "") -> Scene:
     )
 
 
-def principal(positions: numpy.ndarray) -> numpy.ndarray:
-    """Places `[n, 3]` about their mean, by a rotation along their principal axes, the longest first."""
+def principal(positions: numpy.ndarray, turn: numpy.ndarray | None = None) -> numpy.ndarray:
+    """Places `[n, 3]` about their mean, by a rotation: along their own axes, or `turn`."""
+    return _centred(positions) @ (axes(positions) if turn is None else turn)
+
+
+def axes(positions: numpy.ndarray) -> numpy.ndarray:
+    """The rotation `[3, 3]` that takes places `[n, 3]`, as rows, along their principal axes, the longest first."""
+    centred = _centred(positions)
+    _, found = numpy.linalg.eigh(centred.T @ centred)
+    found = found[:, ::-1]
+    return found * numpy.array([1, 1, numpy.sign(numpy.linalg.det(found))])
+
+
+def _centred(positions: numpy.ndarray) -> numpy.ndarray:
     places = numpy.nan_to_num(positions.astype(numpy.float64), nan=0, posinf=0, neginf=0)
-    if not len(places):
-        return places
-    centred = places - places.mean(0)
-    _, axes = numpy.linalg.eigh(centred.T @ centred)
-    axes = axes[:, ::-1]
-    return centred @ (axes * numpy.array([1, 1, numpy.sign(numpy.linalg.det(axes))]))
+    return places - places.mean(0) if len(places) else places

@@ -11,10 +11,11 @@ from rdkit import Chem
 
 from diffcore import viewer
 from diffcore.output import Asked
+from diffcore_molecule.codec import MoleculeCodec
 from diffcore_molecule.depiction import drawing, sheet
 from diffcore_molecule.molecules import Molecule
 from diffcore_molecule.records import Record, records
-from diffcore_molecule.scenes import scene
+from diffcore_molecule.scenes import axes, scene
 
 
 class MoleculeWriter:
@@ -22,10 +23,13 @@ class MoleculeWriter:
 
     endings = (".png", ".sdf", ".smi")
 
+    def __init__(self, codec: MoleculeCodec) -> None:
+        self._hydrogens = codec.facts.hydrogens
+
     def each(self, samples: Sequence[Molecule], folder: Path, names: Sequence[str], asked: Asked = ()) -> list[Path]:
         """Each sample as an SDF file of one record, as `together` writes it."""
         paths = [folder / f"{name}.sdf" for name in names]
-        for path, name, (one, words) in zip(paths, names, _with_words(samples, asked), strict=True):
+        for path, name, (one, words) in zip(paths, names, self._with_words(samples, asked), strict=True):
             path.write_text(sdf(one, name, words), encoding="utf-8")
         return paths
 
@@ -36,7 +40,7 @@ class MoleculeWriter:
         `REASON`). `.smi` has the valid ones alone, as lines of a canonical SMILES and the number: a reader would
         stop at anything else. `.png` is a sheet of depictions.
         """
-        told = _with_words(samples, asked)
+        told = self._with_words(samples, asked)
         match path.suffix.lower():
             case ".sdf":
                 text = "".join(sdf(one, str(k), words) for k, (one, words) in enumerate(told, 1))
@@ -46,17 +50,50 @@ class MoleculeWriter:
             case _:
                 sheet([one for one, _ in told], [legend(one, words) for one, words in told], columns).save(path)
 
-    def html(self, samples: Sequence[Molecule], columns: int, asked: Asked = ()) -> str:
-        """Depictions, and the samples in 3D below; samples are numbered, the same in both."""
-        told = _with_words(samples, asked)
+    def html(self, samples: Sequence[Molecule], columns: int, asked: Asked = (), trajectories: bool = False) -> str:
+        """Depictions, and the samples in 3D below; samples are numbered, the same in both.
+
+        Each is turned by itself, but `trajectories` as their ends are, so that one sees atoms move.
+        """
+        told = self._with_words(samples, asked)
         tiles = "".join(_tile(k, one, legend(one, words)) for k, (one, words) in enumerate(told, 1))
-        scenes = [_scene(k, one) for k, (one, _) in enumerate(told, 1)]
         columns = max(1, min(columns, len(told)))
+        ends = [told[k - k % columns + columns - 1 if trajectories else k][0] for k in range(len(told))]
+        scenes = [_scene(k, one, end) for k, ((one, _), end) in enumerate(zip(told, ends, strict=True), 1)]
         style = (
             f"display:grid;grid-template-columns:repeat({columns},minmax(5rem,1fr));gap:.5rem;"
             f"overflow-x:auto;margin-bottom:1rem"
         )
         return f'<div style="{style}">{tiles}</div>{viewer.html(scenes, columns)}'
+
+    def summary(self, samples: Sequence[Molecule], asked: Asked = ()) -> list[str]:
+        """How many samples are valid, and what these have of the properties that all were asked for."""
+        told = self._with_words(samples, asked)
+        valid = sum(one.valid for one, _ in told)
+        names = dict.fromkeys(name for words in asked for name in words)
+        lines = (_compared(name, told) for name in names)
+        return [f"{valid} of {len(told)} samples are valid", *(line for line in lines if line)]
+
+    def _with_words(self, samples: Sequence[Molecule], asked: Asked) -> list[tuple[Record, Mapping[str, str]]]:
+        return list(zip(records(samples, self._hydrogens, asked), asked or [{}] * len(samples), strict=True))
+
+
+def _compared(name: str, told: Sequence[tuple[Record, Mapping[str, str]]]) -> str:
+    """What was asked of a property beside what was obtained; nothing where no sample has a value."""
+    pairs = [
+        (float(words[name]), one.properties[name])
+        for one, words in told
+        if {name} <= words.keys() & one.properties.keys()
+    ]
+    if not pairs:
+        return ""
+    asked, obtained = numpy.array(pairs).T
+    wanted = f"{asked.min():.4g}" if asked.min() == asked.max() else f"{asked.min():.4g} to {asked.max():.4g}"
+    return (
+        f"{name}: asked {wanted}, obtained {obtained.mean():.4g} +- {obtained.std():.3g} "
+        f"(mean and standard deviation of {len(pairs)} valid of {len(told)}), "
+        f"off by {numpy.abs(asked - obtained).mean():.3g} on average"
+    )
 
 
 def sdf(record: Record, name: str, asked: Mapping[str, str]) -> str:
@@ -89,15 +126,11 @@ def legend(record: Record, asked: Mapping[str, str]) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _with_words(samples: Sequence[Molecule], asked: Asked) -> list[tuple[Record, Mapping[str, str]]]:
-    return list(zip(records(samples, asked), asked or [{}] * len(samples), strict=True))
-
-
-def _scene(number: int, record: Record) -> viewer.Scene:
-    """The sample in space; of a knot the atoms alone."""
+def _scene(number: int, record: Record, turned_as: Record) -> viewer.Scene:
+    """The sample in space, turned as another is; of a knot the atoms alone."""
     caption = f"{number}" if record.valid else f"{number}, not valid"
     bonds = numpy.zeros_like(record.molecule.bonds) if record.knot else record.molecule.bonds
-    return scene(replace(record.molecule, bonds=bonds), caption)
+    return scene(replace(record.molecule, bonds=bonds), caption, axes(turned_as.molecule.positions))
 
 
 def _line(text: str) -> str:

@@ -1,0 +1,370 @@
+"""The commands as a user types them, on the embedded molecules and on a file of one's own."""
+
+import importlib.util
+import json
+import math
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+from rdkit import Chem
+from rdkit.Chem import AllChem, Crippen, rdMolDescriptors
+from scipy import stats
+
+from diffcore.cli import main
+from diffcore.sizes import Sizes
+
+SMALL = ["--train.batch-size", "8", "--train.log-every", "5", "--train.evaluate", "0", "--sample.steps", "3"]
+NETWORK = ["depth", "1", "width", "16", "heads", "4", "pair-width", "16", "inner", "4"]
+OWN = ["CCO", "CCN", "CCC", "CC=O", "C#CC", "CCOC", "CCCN", "C1CC1", "CC(C)O", "OCC=O", "NCC=O", "C1CCC1", "CC#N"]
+
+
+def tiny(part="denoiser"):
+    """Flags of a network that is trained in no time."""
+    pairs = zip(NETWORK[::2], NETWORK[1::2], strict=True)
+    return [word for name, value in pairs for word in (f"--{part}.{name}", value)]
+
+
+def train(out, *flags, network="denoiser"):
+    command = ["train", "--modality", "molecule", "--out", out, *tiny(network), *SMALL, "--train.steps", 6, *flags]
+    assert main([str(word) for word in command]) == 0
+    return out
+
+
+def sample(run, *flags):
+    assert main(["sample", str(run), *map(str, flags)]) == 0
+
+
+def refused(capsys, *arguments):
+    """The one line that a mistake gets."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("diffcore: ")]
+    (line,) = lines
+    assert "Traceback" not in line
+    assert len(line) < 500
+    return line
+
+
+def write_sdf(path, smiles):
+    """A file of molecules with places for their atoms."""
+    with Chem.SDWriter(str(path)) as writer:
+        for words in smiles:
+            mol = Chem.AddHs(Chem.MolFromSmiles(words))
+            assert AllChem.EmbedMolecule(mol, randomSeed=1) == 0
+            writer.write(mol)
+    return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DIFFCORE_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The default preset, cut short."""
+    out = tmp_path_factory.mktemp("runs") / "default"
+    return train(out, "--train.steps", "30", "--train.evaluate", "40")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return write_sdf(tmp_path_factory.mktemp("own") / "own.sdf", OWN)
+
+
+@pytest.fixture(scope="module")
+def own(file, tmp_path_factory):
+    """A run of one's own file."""
+    return train(tmp_path_factory.mktemp("runs") / "own", "--data", "sdf", "--data.path", file)
+
+
+@pytest.fixture(scope="module")
+def free(file, tmp_path_factory):
+    """The same without conditions."""
+    out = tmp_path_factory.mktemp("runs") / "free"
+    return train(out, "--data", "sdf", "--data.path", file, "--data.properties")
+
+
+@pytest.fixture(scope="module")
+def regressor(file, tmp_path_factory):
+    """A predictor of the same molecules."""
+    flags = ["--preset", "regressor", "--data", "sdf", "--data.path", file, "--train.steps", "20"]
+    return train(tmp_path_factory.mktemp("runs") / "regressor", *flags, network="predictor")
+
+
+# What works
+
+
+def test_the_report_shows_molecules_and_needs_no_network(run):
+    page = (run / "report.html").read_text()
+    assert not re.search(r"https?://|src=\"(?!data:)|@import|<link", page)
+    for part in ("From noise to data", "<canvas", "<th>valid</th>", "logp_mae_size_only", "[denoiser]"):
+        assert part in page
+    assert (run / "samples" / "step-00000030.png").is_file()
+
+
+def test_samples_are_files_of_a_chemist_s_kinds(run, tmp_path):
+    sample(run, "--n", 5, "--size", 7, "--out", tmp_path / "out")
+    names = [path.name for path in sorted((tmp_path / "out").iterdir())]
+    assert names == [*(f"{k:04d}.sdf" for k in range(5)), "grid.png"]
+    (mol,) = Chem.SDMolSupplier(str(tmp_path / "out" / "0003.sdf"), sanitize=False)
+    assert mol.GetNumAtoms() == 7
+    assert not [name for name in mol.GetPropNames() if name.startswith("asked_")]
+    for size in (1, 2):
+        for ending in ("sdf", "smi", "png"):
+            sample(run, "--n", 40, "--size", size, "--out", tmp_path / f"all.{ending}")
+        mols = list(Chem.SDMolSupplier(str(tmp_path / "all.sdf"), sanitize=False))
+        assert [mol.GetNumAtoms() for mol in mols] == [size] * 40
+        valid = [mol for mol in mols if mol.GetProp("VALID") == "1"]
+        assert (len(valid) > 20) == (size == 1)  # bonds are what so short a training does not teach
+        lines = [line.split() for line in (tmp_path / "all.smi").read_text().splitlines()]
+        assert lines == [[mol.GetProp("SMILES"), mol.GetProp("_Name")] for mol in valid]
+    assert numpy.asarray(Image.open(tmp_path / "all.png").convert("L")).std() > 1
+
+
+def test_targets_are_asked_for_and_measured(run, tmp_path, capsys):
+    targets = ("--target", "logp=0.5", "--target", "tpsa=40..60", "--guidance", "2", "--size", 1, "--n", 40)
+    capsys.readouterr()
+    sample(run, *targets, "--out", tmp_path / "all.sdf")
+    said = capsys.readouterr().err.splitlines()
+    mols = list(Chem.SDMolSupplier(str(tmp_path / "all.sdf"), sanitize=False))
+    assert {mol.GetProp("asked_logp") for mol in mols} == {"0.5"}
+    asked = numpy.array([float(mol.GetProp("asked_tpsa")) for mol in mols])
+    assert len(set(asked)) > 20
+    assert asked.min() >= 40
+    assert asked.max() <= 60
+    assert not any(mol.HasProp("asked_qed") for mol in mols)
+    valid = [mol for mol in mols if mol.GetProp("VALID") == "1"]
+    assert len(valid) > 20
+    logp, tpsa = [], []
+    for mol in valid:
+        plain = Chem.MolFromSmiles(mol.GetProp("SMILES"))
+        logp.append(Crippen.MolLogP(plain))
+        tpsa.append(rdMolDescriptors.CalcTPSA(plain))
+        assert float(mol.GetProp("logp")) == pytest.approx(logp[-1], abs=1e-5)
+    assert f"{len(valid)} of 40 samples are valid" in said
+    (line,) = [line for line in said if line.startswith("logp: ")]
+    assert line.startswith(f"logp: asked 0.5, obtained {numpy.mean(logp):.4g} +- {numpy.std(logp):.3g} (mean and")
+    (line,) = [line for line in said if line.startswith("tpsa: ")]
+    wanted = asked[[mol.GetProp("VALID") == "1" for mol in mols]]
+    assert line.endswith(f"off by {numpy.abs(wanted - tpsa).mean():.3g} on average")
+    sample(run, *targets, "--out", tmp_path / "out")
+    first = sorted((tmp_path / "out").glob("*.sdf"))[0]
+    assert first.name == f"0000-0.5-{asked[0]:.4g}.sdf"
+
+
+def test_a_target_beyond_the_data_is_warned_of_and_drawn(run, tmp_path, capsys):
+    capsys.readouterr()
+    sample(run, "--n", 2, "--target", "logp=40", "--out", tmp_path / "out")
+    assert re.search(
+        r"logp: 2 of 2 values asked for lie outside .* training, -3\.9\d* to 3\.6", capsys.readouterr().err
+    )
+    assert len(list((tmp_path / "out").glob("*-40.sdf"))) == 2
+
+
+SHARES = ("valid", "unique", "novel", "v_u", "v_u_n", "radicals", "edm_valid", "stable_strict", "stable_atoms_strict")
+BOUNDS = ("logp_mae_shuffled", "logp_mae_size_only", "tpsa_mae_size_only")
+
+
+def test_evaluate_prints_figures(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    capsys.readouterr()
+    assert main(["evaluate", str(copy), "--n", "40", "--steps", "3", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    shares = [name for name in figures if name in SHARES or "_measured_" in name]
+    assert {*SHARES, "logp_measured_conditional", "qed_measured_guided"} <= {*shares}
+    assert all(0 <= figures[name] <= 1 for name in shares)
+    assert all(math.isfinite(value) for value in figures.values())
+    assert figures["logp_mae_size_only"] < figures["logp_mae_shuffled"]
+    assert figures["v_u_n"] <= figures["v_u"] <= figures["valid"]
+
+
+def test_tune_then_sample(own, tmp_path, capsys):
+    copy = shutil.copytree(own, tmp_path / "copy")
+    command = ["tune", str(copy), "--steps", "4", "--trajectories", "3", "--iterations", "1"]
+    assert main(command) == 0
+    capsys.readouterr()
+    sample(copy, "--n", 2, "--steps", 4)
+    assert "4 steps as" in capsys.readouterr().err
+
+
+def test_resume_goes_on(own, tmp_path):
+    copy = shutil.copytree(own, tmp_path / "copy")
+    assert main(["resume", str(copy), "--train.steps", "10"]) == 0
+    rows = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [5, 10]
+
+
+def test_a_regressor_guides_a_model_without_conditions(free, regressor, tmp_path, capsys):
+    assert json.loads((free / "config.json").read_text())["settings"]["data"]["properties"] == []
+    asked = ("--n", 6, "--size", 2, "--target", "logp=1.5")
+    sample(free, *asked, "--predictor", regressor, "--predictor-weight", 50, "--out", tmp_path / "guided.sdf")
+    sample(free, "--n", 6, "--size", 2, "--out", tmp_path / "plain.sdf")
+    guided, plain = (
+        list(Chem.SDMolSupplier(str(tmp_path / f"{name}.sdf"), sanitize=False)) for name in ("guided", "plain")
+    )
+    assert {mol.GetProp("asked_logp") for mol in guided} == {"1.5"}
+    assert not any(mol.HasProp("asked_logp") for mol in plain)
+    places = [[mol.GetConformer().GetPositions() for mol in mols] for mols in (guided, plain)]
+    assert numpy.abs(numpy.array(places[0]) - numpy.array(places[1])).max() > 0.01
+    assert "unknown condition 'logp'; this model takes: none" in refused(capsys, "sample", free, *asked)
+    assert "is a predictor, which draws no samples" in refused(capsys, "sample", regressor)
+
+
+@pytest.mark.parametrize("flags", [["--denoiser", "transformer"], ["--data.hydrogens"]])
+def test_other_ways_to_train(file, tmp_path, flags):
+    out = train(tmp_path / "run", "--data", "sdf", "--data.path", file, *flags)
+    sample(out, "--n", 4, "--target", "logp=0", "--out", tmp_path / "all.sdf")
+    mols = list(Chem.SDMolSupplier(str(tmp_path / "all.sdf"), sanitize=False, removeHs=False))
+    symbols = {atom.GetSymbol() for mol in mols for atom in mol.GetAtoms()}
+    assert ("H" in symbols) == ("--data.hydrogens" in flags)
+    assert "<canvas" in (out / "report.html").read_text()
+
+
+# The example
+
+
+@pytest.fixture(scope="module")
+def example():
+    path = Path(__file__).parents[2] / "examples" / "molecules_with_target_properties.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look for it there
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[path.stem]
+
+
+def test_the_example_compares_targets_with_what_was_drawn(example, run, tmp_path, capsys):
+    capsys.readouterr()
+    rows = example.main(["--run", str(run), "--n", "6", "--out", str(tmp_path)])
+    mols = list(Chem.SDMolSupplier(str(tmp_path / "targets.sdf"), sanitize=False))
+    asked = [row.asked for row in rows]
+    assert asked == sorted(asked)
+    assert [float(mol.GetProp("asked_logp")) for mol in mols] == pytest.approx(numpy.repeat(asked, 6), rel=1e-6)
+    for k, row in enumerate(rows):
+        own = [mol for mol in mols[6 * k : 6 * k + 6] if mol.GetProp("VALID") == "1"]
+        values = [float(mol.GetProp("logp")) for mol in own]
+        assert row.valid == len(own) / 6
+        assert row.obtained.tolist() == pytest.approx(values, abs=1e-4)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["asked", "obtained"]
+    assert [float(line.split()[0]) for line in lines[1:6]] == pytest.approx(asked, abs=0.05)
+    assert numpy.asarray(Image.open(tmp_path / "targets.png").convert("L")).std() > 1
+
+
+def test_the_example_s_bounds_are_those_of_normal_values(example):
+    """Against quadrature, and sizes by Bayes' rule written out."""
+    sizes = Sizes(3, {1: 5, 2: 20, 3: 10}, {"logp": [(-1.0, 0.5), (0.2, 1.0), (1.5, 2.0)]})
+    y = numpy.linspace(-30, 30, 600_001)
+    normals = [stats.norm(mean, std) for mean, std in sizes.about["logp"]]
+    targets = [-2.0, 0.2, 1.0]
+    expected = []
+    for target in targets:
+        weights = numpy.array([n.pdf(target) * count for n, count in zip(normals, (5, 20, 10), strict=True)])
+        errors = [numpy.trapezoid(numpy.abs(y - target) * n.pdf(y), y) for n in normals]
+        expected.append(weights @ errors / weights.sum())
+    assert example.errors_by_size(sizes, torch.tensor(targets)) == pytest.approx(expected, rel=1e-5)
+    within = [numpy.trapezoid(numpy.abs(y - n.mean()) * n.pdf(y), y) for n in normals]
+    assert example.error_of_a_guess(sizes) == pytest.approx(numpy.array([5, 20, 10]) @ within / 35, rel=1e-5)
+
+
+def test_the_example_trains_where_no_run_is_given(example, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(example.main(["--minutes", "0.002", "--n", "1"])) == 5
+    assert (tmp_path / "runs" / "molecule" / "targets-1" / "targets.png").is_file()
+
+
+# What does not
+
+
+def test_broken_records_are_named_and_the_others_learned_from(file, tmp_path, capsys):
+    records = file.read_text().split("$$$$\n")
+    records[2] = "\nnot a\nmolecule\n"
+    records[5] = records[5].replace(" C ", " Xx", 1)
+    (tmp_path / "some.sdf").write_text("$$$$\n".join(records))
+    capsys.readouterr()
+    out = train(tmp_path / "run", "--data", "sdf", "--data.path", tmp_path / "some.sdf")
+    said = capsys.readouterr().err
+    assert "2 of 13 molecules could not be read: record 3 (RDKit cannot read it), record 6 (" in said
+    assert "11 examples" in said
+    sample(out, "--n", 1, "--out", tmp_path / "out")
+
+
+def test_files_that_hold_nothing(tmp_path, capsys):
+    command = ("train", "--modality", "molecule", "--data", "sdf", "--out", tmp_path / "new", "--train.steps", 3)
+    empty, blank, broken = tmp_path / "empty.sdf", tmp_path / "blank.sdf", tmp_path / "broken.sdf"
+    empty.write_text("")
+    blank.write_text("\n\n")
+    broken.write_text("\nnot a\nmolecule\n$$$$\n")
+    assert f"{empty} is empty" in refused(capsys, *command, "--data.path", empty)
+    assert f"no molecules in {blank}: it holds none" in refused(capsys, *command, "--data.path", blank)
+    said = refused(capsys, *command, "--data.path", broken)
+    assert f"no molecules in {broken}: 1 of 1 molecules could not be read: record 1" in said
+    assert f"no file {tmp_path / 'none.sdf'}: --data.path must be" in refused(
+        capsys, *command, "--data.path", tmp_path / "none.sdf"
+    )
+    assert "needs --data.path FILE" in refused(capsys, *command)
+    assert not (tmp_path / "new").exists()
+
+
+def test_properties_that_are_none(tmp_path, capsys):
+    command = ("train", "--modality", "molecule", "--out", tmp_path / "new", "--train.steps", 3, "--data.properties")
+    said = refused(capsys, *command, "logp", "tspa")
+    assert "unknown property 'tspa' (did you mean 'tpsa'?); there are logp, tpsa, qed, weight" in said
+    assert "only the data set qm9 knows it" in refused(capsys, *command, "gap")
+    assert not (tmp_path / "new").exists()
+
+
+def test_targets_and_sizes_that_a_model_has_not(run, tmp_path, capsys):
+    command = ("sample", run, "--n", 2, "--out", tmp_path / "new")
+    for flags, said in (
+        (("--target", "gap=2"), "unknown condition 'gap'; this model takes: logp, tpsa, qed"),
+        (("--target", "logp"), "--target 'logp': write it as key=2.5, or key=40..60"),
+        (("--target", "logp=high"), "logp=high: write a number such as 2.5, or a range such as 40..60"),
+        (("--target",), "'--target'"),
+        (("--guidance", 2), "guidance 2 compares samples with and without conditions, and none is asked for"),
+        (("--inpaint", tmp_path / "a.sdf"), "--inpaint: the plugin for molecule cannot read files"),
+    ):
+        assert said in refused(capsys, *command, *flags)
+    assert not (tmp_path / "new").exists()
+    assert "--size 12: this model draws sizes from 1 to 9" in refused(capsys, *command, "--size", 12)
+    said = refused(capsys, "sample", run, "--out", tmp_path / "all.xyz")
+    assert "all.xyz: molecule writes .png, .sdf, .smi; or give a folder" in said
+
+
+def test_networks_of_other_elements_cannot_guide(own, regressor, tmp_path, capsys):
+    other = write_sdf(tmp_path / "other.sdf", [words.replace("O", "S") for words in OWN])
+    flags = ["--data", "sdf", "--data.path", other, "--train.steps", "2"]
+    teller = train(tmp_path / "teller", "--preset", "regressor", *flags, network="predictor")
+    weak = train(tmp_path / "weak", *flags)
+    for flag, helper in (("--predictor", teller), ("--weak", weak)):
+        said = refused(capsys, "sample", own, flag, helper, "--target", "logp=1")
+        assert f"{flag} {helper} was trained on data of another form than this model: atoms" in said
+        assert "(C, N, S), not 4 x 3 (C, N, O)" in said
+    sample(own, "--predictor", regressor, "--target", "logp=1", "--n", 1, "--out", tmp_path / "out")
+
+
+def test_data_that_are_gone_or_others(file, tmp_path, capsys):
+    mine = shutil.copy(file, tmp_path / "mine.sdf")
+    out = train(tmp_path / "run", "--data", "sdf", "--data.path", mine)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    commands = (("evaluate", out, "--n", 4), ("resume", out, "--train.steps", 9))
+    mine.unlink()
+    for command in commands:
+        said = refused(capsys, *command)
+        assert f"{out} needs the data that it was trained on: no file {mine}" in said
+    write_sdf(mine, [words.replace("O", "S") for words in OWN])
+    for command in commands:
+        assert f"{out} was trained on other data than" in refused(capsys, *command)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    sample(out, "--n", 1, "--out", tmp_path / "out")
