@@ -30,7 +30,18 @@ from diffcore.spaces import Product, ZeroCentred
 from diffcore.state import map_fields
 from diffcore.testing.oracles import largest_difference
 from diffcore.tuned import read_tuned
-from tests.core.sized_toy import BEADS, LARGEST, OneOf, beads, examples_of, read_beads, sized_registry, span, weight
+from tests.core.sized_toy import (
+    BEADS,
+    LARGEST,
+    BeadWriter,
+    OneOf,
+    beads,
+    examples_of,
+    read_beads,
+    sized_registry,
+    span,
+    weight,
+)
 from tests.core.toy import put_in_place
 
 REGISTRY = sized_registry()
@@ -198,14 +209,14 @@ def test_a_predictor_guides_to_numbers(runs, drawn):
 
 def test_files_are_told_what_was_asked(runs, tmp_path, monkeypatch):
     seen = []
-    plain = BEADS.writer.together
+    plain = BeadWriter.together
     monkeypatch.setattr(
-        BEADS.writer, "together", lambda self, s, p, c, asked=(): (seen.append(asked), plain(self, s, p, c, asked))
+        BeadWriter, "together", lambda self, s, p, c, asked=(): (seen.append(asked), plain(self, s, p, c, asked))
     )
     command = ["sample", runs / "beads", "--n", 2, "--target", "span=1.5", "--out", tmp_path / "x"]
     assert cli.main([str(word) for word in command]) == 0
     assert seen == [[{"span": "1.5"}] * 2]
-    assert (tmp_path / "x" / "0001-1.5-any.txt").is_file()
+    assert (tmp_path / "x" / "0001-1.5.txt").is_file()
     values = {"span": torch.tensor([math.nan, 2.0]), "weight": torch.tensor([3.0, math.nan])}
     assert in_words(BEADS.codec(DATA.facts).conditions, values, 2) == [{"weight": "3"}, {"span": "2"}]
 
@@ -219,7 +230,7 @@ def test_files_are_told_what_was_asked(runs, tmp_path, monkeypatch):
         (("--target", "span=wide"), "span=wide: write a number such as 2.5, or a range such as 40..60"),
         (("--target", "span=1e300"), "span=1e300: write a number such as 2.5"),
         (("--target", "span=1..1e39"), "span=1..1e39: write a number such as 2.5"),
-        (("--target", "span"), "--target 'span': write it as key=value"),
+        (("--target", "span"), "--target 'span': write it as key=2.5, or key=40..60"),
         (("--target", "age=3"), "unknown condition 'age'; this model takes: span, weight"),
         (("--target", "span=1", "--condition", "span=2"), "--target span=1: span is asked for twice"),
         (("--guidance", "2"), "guidance 2 compares samples with and without conditions, and none is asked for"),
