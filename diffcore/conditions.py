@@ -248,8 +248,13 @@ def nulls(conditions: Sequence[Condition], batch: int, device: torch.device | st
     return {condition.name: condition.null(batch, device) for condition in conditions}
 
 
-def in_words(conditions: Sequence[Condition], values: Conditions, batch: int) -> list[dict[str, str]]:
-    """What each sample is asked to be, by name of condition; without what is not given."""
+def in_words(conditions: Sequence[Condition], values: Conditions, batch: int | None = None) -> list[dict[str, str]]:
+    """What each sample is asked to be, by name of condition; without what is not given.
+
+    Of `batch` samples, so that there are as many where there are no conditions; of those that have values where None.
+    """
+    if batch is None:
+        batch = max(map(len, values.values()), default=0)
     named = [(c, values[c.name], c.given(values[c.name])) for c in conditions if c.name in values]
     return [{c.name: c.caption(value[i]) for c, value, given in named if given[i]} for i in range(batch)]
 

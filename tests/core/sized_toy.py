@@ -186,7 +186,7 @@ class BeadWriter:
     def together(self, samples, path, columns, asked=()):
         path.write_text("\n".join(text_of(sample) for sample in samples))
 
-    def html(self, samples, columns, asked=()):
+    def html(self, samples, columns, asked=(), trajectories=False):
         return f"<p>{len(samples)} sets of beads</p>"
 
 
@@ -241,7 +241,7 @@ BEADS = Modality(
     },
     facts=BeadFacts,
     codec=BeadCodec,
-    writer=BeadWriter,
+    writer=lambda codec: BeadWriter(),
     judge=BeadJudge,
 )
 

@@ -12,6 +12,7 @@ import torch
 from diffcore import cli
 from diffcore.assembly import build_model, build_recipe
 from diffcore.bound import variational_bound
+from diffcore.cli import tune as cli_tune
 from diffcore.cli.sample import load_run
 from diffcore.conditions import in_words, nulls
 from diffcore.config import compose
@@ -29,7 +30,18 @@ from diffcore.spaces import Product, ZeroCentred
 from diffcore.state import map_fields
 from diffcore.testing.oracles import largest_difference
 from diffcore.tuned import read_tuned
-from tests.core.sized_toy import BEADS, LARGEST, OneOf, beads, examples_of, read_beads, sized_registry, span, weight
+from tests.core.sized_toy import (
+    BEADS,
+    LARGEST,
+    BeadWriter,
+    OneOf,
+    beads,
+    examples_of,
+    read_beads,
+    sized_registry,
+    span,
+    weight,
+)
 from tests.core.toy import put_in_place
 
 REGISTRY = sized_registry()
@@ -197,14 +209,14 @@ def test_a_predictor_guides_to_numbers(runs, drawn):
 
 def test_files_are_told_what_was_asked(runs, tmp_path, monkeypatch):
     seen = []
-    plain = BEADS.writer.together
+    plain = BeadWriter.together
     monkeypatch.setattr(
-        BEADS.writer, "together", lambda self, s, p, c, asked=(): (seen.append(asked), plain(self, s, p, c, asked))
+        BeadWriter, "together", lambda self, s, p, c, asked=(): (seen.append(asked), plain(self, s, p, c, asked))
     )
     command = ["sample", runs / "beads", "--n", 2, "--target", "span=1.5", "--out", tmp_path / "x"]
     assert cli.main([str(word) for word in command]) == 0
     assert seen == [[{"span": "1.5"}] * 2]
-    assert (tmp_path / "x" / "0001-1.5-any.txt").is_file()
+    assert (tmp_path / "x" / "0001-1.5.txt").is_file()
     values = {"span": torch.tensor([math.nan, 2.0]), "weight": torch.tensor([3.0, math.nan])}
     assert in_words(BEADS.codec(DATA.facts).conditions, values, 2) == [{"weight": "3"}, {"span": "2"}]
 
@@ -218,7 +230,7 @@ def test_files_are_told_what_was_asked(runs, tmp_path, monkeypatch):
         (("--target", "span=wide"), "span=wide: write a number such as 2.5, or a range such as 40..60"),
         (("--target", "span=1e300"), "span=1e300: write a number such as 2.5"),
         (("--target", "span=1..1e39"), "span=1..1e39: write a number such as 2.5"),
-        (("--target", "span"), "--target 'span': write it as key=value"),
+        (("--target", "span"), "--target 'span': write it as key=2.5, or key=40..60"),
         (("--target", "age=3"), "unknown condition 'age'; this model takes: span, weight"),
         (("--target", "span=1", "--condition", "span=2"), "--target span=1: span is asked for twice"),
         (("--guidance", "2"), "guidance 2 compares samples with and without conditions, and none is asked for"),
@@ -259,11 +271,16 @@ def test_evaluate_asks_guidance_for_targets_alone(runs, capsys):
     assert meanings["span_mae_guided"].endswith("guidance 2")
 
 
-def test_tuning_follows_masked_flows(runs, drawn, capsys):
+def test_tuning_follows_masked_flows(runs, drawn, capsys, monkeypatch):
+    flows, plain = [], cli_tune.tune
+    monkeypatch.setattr(cli_tune, "tune", lambda *both, **rest: (flows.extend(both[:2]), plain(*both, **rest))[1])
     tune = ["tune", str(runs / "beads"), "--steps", "3", "--trajectories", "8", "--iterations", "4"]
     assert cli.main([*tune, "--guidance", "1"]) == 0
     (entry,) = read_tuned(Run(runs / "beads")).values()
     assert entry.error < entry.untuned_error
+    for flow in flows:
+        assert flow.mask.sum(1).unique().numel() > 1
+        assert all((state["place"][~flow.mask] == 0).all() for state in (flow.start, flow.end))
     capsys.readouterr()
     drawn(n=2)
     assert "3 steps as" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from diffcore.sizes import Sizes
 from diffcore.solvers import adams
 from diffcore.spaces import Euclidean
 from diffcore.state import per_sample
-from diffcore.targets import GUIDANCE, target_figures
+from diffcore.targets import _SHARE, GUIDANCE, target_figures
 from diffcore.testing.oracles import gaussian
 
 QUANTILES = tuple(torch.linspace(-1, 3, 9).tolist())
@@ -149,11 +149,11 @@ def test_samples_without_a_value_are_a_share_and_no_error():
     assert "height_mae_conditional" not in none
 
 
-def test_targets_are_a_quarter_of_the_samples_and_of_training_where_nothing_is_held_out():
-    figures = meanings_of(target_figures(model(Codec()), RECIPE, Judge(), DATA, 40, 0))
+def test_targets_are_a_share_of_the_samples_and_of_training_where_nothing_is_held_out():
+    figures = meanings_of(target_figures(model(Codec()), RECIPE, Judge(), DATA, 10 * _SHARE, 0))
     assert "of 10 samples" in figures["height_mae_conditional"]
     alone = replace(DATA, held_out=None)
-    found = values_of(target_figures(model(Codec()), RECIPE, Judge(), alone, 400, 0))
+    found = values_of(target_figures(model(Codec()), RECIPE, Judge(), alone, 60 * _SHARE, 0))
     expected = missed(alone.examples["height"].double()).abs().mean().item()
     assert found["height_mae_conditional"] == pytest.approx(expected, abs=1e-4)
 
@@ -222,7 +222,7 @@ def test_a_predictor_alone_meets_targets_as_the_posterior_does(guidance, others)
     drawing = model(First(others, None), Normal(others))
     recipe = Recipe(adams(), steps=20, predictor=teller(), predictor_weight=1.0, guidance=guidance)
     data = Data(NoOptions(), TensorDict({"depth": torch.zeros(9)}, batch_size=[9]))
-    figures = target_figures(drawing, recipe, Judge(), data, 8000, 0)
+    figures = target_figures(drawing, recipe, Judge(), data, 2000 * _SHARE, 0)
     found, meant = values_of(figures), meanings_of(figures)
     targets = torch.tensor(QUANTILES, dtype=torch.float64)
     shares = torch.full((9,), 1 / 8, dtype=torch.float64)  # of evenly spaced shares the nearest quantile
