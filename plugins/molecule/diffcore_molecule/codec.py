@@ -31,7 +31,7 @@ class MoleculeCodec:
     def __init__(self, facts: MoleculeFacts) -> None:
         self.facts = facts
         n = facts.max_atoms
-        self._atoms, self._bonds = (one_hot(shares, _STD) for shares in (facts.element_shares, facts.bond_shares))
+        self._atoms, self._bonds = one_hot(facts.element_shares, _ATOMS), one_hot(facts.bond_shares, _BONDS)
         self._charges = Categories(tuple((_CHARGE_SCALE * charge,) for charge in facts.charges), facts.charge_shares)
         symbols = tuple(map(Chem.GetPeriodicTable().GetElementSymbol, facts.elements))
         self.space = Product(
@@ -94,10 +94,11 @@ class MoleculeCodec:
         return molecules
 
 
-_STD = 0.05
-"""Standard deviation of elements and bonds in the state, where places have 1.
+_ATOMS, _BONDS = 1.0, 0.05
+"""Standard deviations of elements and bonds in the state, where places have 1.
 
-So the geometry is settled before them, and says which they are: docs/figures.md compares values.
+So elements are settled first, with the rough geometry, and bonds last, when the places of atoms say which they are:
+docs/figures.md compares values.
 """
 
 _CHARGE_SCALE = 0.2
