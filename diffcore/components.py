@@ -5,6 +5,7 @@ is, declares its options as a pydantic model and holds a builder; whatever is he
 builder, when the part is used.
 """
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -84,6 +85,20 @@ class Modality:
     reader: Callable[[Any], Any] | None = None
     requires: tuple[str, ...] = ()
     api_version: int = API_VERSION
+
+
+def lazy(package: str) -> Callable[[str], Callable[..., Any]]:
+    """Builders by name: `lazy("package")("module:name")` is that function; its module is imported when it is called."""
+
+    def builder(target: str) -> Callable[..., Any]:
+        module, _, name = target.partition(":")
+
+        def call(*arguments: Any) -> Any:
+            return getattr(importlib.import_module(f"{package}.{module}"), name)(*arguments)
+
+        return call
+
+    return builder
 
 
 def missing(record: Component | Modality) -> list[str]:

@@ -95,15 +95,16 @@ def generate(
     after_batch: Callable[[int], None] = lambda count: None,
     watch: Callable[[Moment], None] | None = None,
     guide: Guide | None = None,
-    size: str | None = None,
+    mask: Mask = None,
 ) -> Encoded:
     """Draw `n` samples; `conditions` holds a value for each. Sample i depends on `seed`, i and its conditions alone.
 
-    How large they are is drawn as `draw_mask` says, once for all. `guide` decorates the recipe's denoiser and step for
-    each batch, as `diffcore.editing` does.
+    `mask` `[n, N]` says how large they are; without it that is drawn as `draw_mask` says. `guide` decorates the
+    recipe's denoiser and step for each batch, as `diffcore.editing` does.
     """
     require_conditions(model, recipe, conditions)
-    mask = draw_mask(model, range(n), conditions, seed, size)
+    if mask is None:
+        mask = draw_mask(model, range(n), conditions, seed)
     denoise = guided(model, recipe)
     if recipe.log_snrs is None:
         log_snrs = grid(recipe.grid, model.schedule, recipe.steps)

@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from diffcore.assembly import Model, Recipe, build_data, build_model, build_recipe, load_weights
-from diffcore.checkpoints import find_checkpoint
+from diffcore.assembly import Model, Recipe, build_data, build_model, build_recipe
+from diffcore.cli.sample import load_run
 from diffcore.conditions import in_words, nulls
 from diffcore.config import compose
 from diffcore.generation import generate
 from diffcore.registry import installed
-from diffcore.runs import Run, describe, new_folder, open_run
+from diffcore.runs import Run, describe, new_folder
 from diffcore.sizes import Sizes
 from diffcore.training import Watcher, train
 from diffcore_molecule.depiction import sheet
@@ -81,10 +81,8 @@ def trained(minutes: float) -> tuple[Run, Model, Recipe]:
 def opened(folder: Path) -> tuple[Run, Model, Recipe]:
     """A trained run."""
     registry = installed()
-    run, description = open_run(folder, registry)
-    model = build_model(description.settings, description.facts, registry)
-    load_weights(model, find_checkpoint(run, None))
-    return run, model, build_recipe(description.settings.sample, registry)
+    settings, model = load_run(folder, registry, None, None)
+    return Run(folder), model, build_recipe(settings.sample, registry)
 
 
 def errors_by_size(sizes: Sizes, targets: torch.Tensor) -> list[float]:

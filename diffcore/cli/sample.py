@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.guidance is None and options.predictor is None:  # the run's own guidance needs nothing to be asked for
         recipe = as_asked(model, recipe, conditions)
     require_conditions(model, recipe, conditions)
-    draw_mask(model, range(options.n), conditions, options.seed, options.size)  # a mistake is known before the work
+    mask = draw_mask(model, range(options.n), conditions, options.seed, options.size)
     writer = model.modality.writer(model.codec)
     out = options.out or _unused(options.run / "samples" / f"seed-{options.seed}")
     single = out.suffix.lower() in writer.endings
@@ -102,9 +102,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{out}: {model.modality.name} writes {', '.join(writer.endings)}; or give a folder")
     (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     with counter("sampling", options.n) as after_batch:
-        drawn = generate(
-            model, recipe, conditions, options.n, options.seed, after_batch, guide=guide, size=options.size
-        )
+        drawn = generate(model, recipe, conditions, options.n, options.seed, after_batch, guide=guide, mask=mask)
     samples = model.codec.decode(drawn.state, drawn.mask)
     asked = in_words(known_conditions(model, recipe), conditions, options.n)
     columns = min(10, options.n)

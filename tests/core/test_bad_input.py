@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from diffcore.solvers import adams, ddim
 from diffcore.spaces import Euclidean, Product
 from diffcore.state import map_fields
 from diffcore.testing.oracles import mixture
+from tests.core import refusals
 from tests.core.toy import TOY, ToyBackbone, ToyCodec, put_in_place, toy_registry
 
 BUILTIN = load([])
@@ -54,14 +56,7 @@ def runs(tmp_path_factory):
 @pytest.fixture
 def refused(runs, capsys):
     """The one line that a command says."""
-
-    def refuse(*arguments):
-        capsys.readouterr()
-        assert cli.main([str(argument) for argument in arguments]) == 2
-        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("diffcore: ")]
-        return line
-
-    return refuse
+    return partial(refusals.refused, capsys)
 
 
 def commands(runs, tmp_path):

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -30,6 +31,7 @@ from diffcore.spaces import Product, ZeroCentred
 from diffcore.state import map_fields
 from diffcore.testing.oracles import largest_difference
 from diffcore.tuned import read_tuned
+from tests.core import refusals
 from tests.core.sized_toy import (
     BEADS,
     LARGEST,
@@ -80,14 +82,7 @@ def drawn(runs, tmp_path):
 @pytest.fixture
 def refused(runs, capsys):
     """The one line that a command says."""
-
-    def refuse(*arguments):
-        capsys.readouterr()
-        assert cli.main([str(argument) for argument in arguments]) == 2
-        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("diffcore: ")]
-        return line
-
-    return refuse
+    return partial(refusals.refused, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -408,6 +403,7 @@ def test_a_single_sample_of_a_single_bead(model):
     settings = compose(REGISTRY, "beads", file={"sample": {"steps": 3}})
     fresh = build_model(settings, DATA.facts, REGISTRY)
     recipe = build_recipe(settings.sample, REGISTRY)
-    found = generate(fresh, recipe, nulls(fresh.codec.conditions, 1), 1, size="1")
+    nothing = nulls(fresh.codec.conditions, 1)
+    found = generate(fresh, recipe, nothing, 1, mask=draw_mask(fresh, [0], nothing, size="1"))
     assert found.mask.sum() == 1
     assert (found.state["place"] == 0).all()

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from diffcore.cli import main
+from tests.core.refusals import refused
 
 TINY = [
     "--denoiser.width", "8", "--train.steps", "30", "--train.batch-size", "16", "--train.log-every", "5",
@@ -33,16 +34,6 @@ def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "digits"
     assert main(["train", "--modality", "image", "--out", str(out), *TINY]) == 0
     return out
-
-
-def refused(capsys, *arguments):
-    """The one line that a mistake gets."""
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("diffcore: ")]
-    (line,) = lines
-    assert "Traceback" not in line
-    return line
 
 
 def test_a_run_folder_holds_what_it_should(run):

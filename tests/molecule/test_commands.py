@@ -18,6 +18,7 @@ from scipy import stats
 
 from diffcore.cli import main
 from diffcore.sizes import Sizes
+from tests.core import refusals
 
 SMALL = ["--train.batch-size", "8", "--train.log-every", "5", "--train.evaluate", "0", "--sample.steps", "3"]
 NETWORK = ["depth", "1", "width", "16", "heads", "4", "pair-width", "16", "inner", "4"]
@@ -41,12 +42,8 @@ def sample(run, *flags):
 
 
 def refused(capsys, *arguments):
-    """The one line that a mistake gets."""
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("diffcore: ")]
-    (line,) = lines
-    assert "Traceback" not in line
+    """The one line that a mistake gets, and not a long one."""
+    line = refusals.refused(capsys, *arguments)
     assert len(line) < 500
     return line
 

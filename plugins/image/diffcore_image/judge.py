@@ -4,23 +4,20 @@ Both come from a small classifier that is trained on the real data, once; its we
 the sum of the data. Sets without classes are compared by their principal components.
 """
 
-import contextlib
 import hashlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffcore.cache import trained_once
 from diffcore.conditions import Conditions
 from diffcore.data import Data
 from diffcore.figures import frechet_distance, halves_distance
 from diffcore.noise import generator_for
 from diffcore.output import Figure
-from diffcore.runs import write_atomically
 from diffcore_image.codec import ImageCodec
 
 FEATURES = 64
@@ -77,20 +74,8 @@ def trained_classifier(examples: TensorDict, classes: int, cache: Path) -> Class
     with torch.random.fork_rng():
         torch.manual_seed(0)
         classifier = Classifier(pixels.shape[1], classes)
-        if not _restored(classifier, path):
-            _fit(classifier, pixels, labels)
-            with contextlib.suppress(OSError):  # without a place to keep it, it is trained anew next time
-                cache.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, save(classifier.state_dict()))
+        trained_once(classifier, path, lambda: _fit(classifier, pixels, labels))
     return classifier.eval()
-
-
-def _restored(classifier: Classifier, path: Path) -> bool:
-    try:
-        classifier.load_state_dict(load(path.read_bytes()))
-    except (OSError, SafetensorError, RuntimeError):
-        return False
-    return True
 
 
 def _fit(classifier: Classifier, pixels: Tensor, labels: Tensor) -> None:

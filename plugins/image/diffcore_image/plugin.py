@@ -1,10 +1,8 @@
 """What this plugin offers. Importing it is cheap: torch and the rest come with the builders."""
 
-from collections.abc import Callable, Iterable
-from importlib import import_module
-from typing import Any
+from collections.abc import Iterable
 
-from diffcore.components import Component, Modality
+from diffcore.components import Component, Modality, lazy
 from diffcore.hookspecs import hookimpl
 from diffcore_image.options import (
     DigitsOptions,
@@ -18,16 +16,7 @@ from diffcore_image.options import (
 )
 from diffcore_image.presets import PRESETS
 
-
-def _lazy(target: str) -> Callable[..., Any]:
-    """The function `module:name` of this package, imported when it is called."""
-    module, _, name = target.partition(":")
-
-    def call(*arguments: Any) -> Any:
-        return getattr(import_module(f"diffcore_image.{module}"), name)(*arguments)
-
-    return call
-
+_lazy = lazy("diffcore_image")
 
 IMAGE = Modality(
     name="image",

@@ -5,6 +5,7 @@ end to end, K = (degree + 1)^2 components in all. Those of degree l have parity 
 `[B, M, P]`.
 """
 
+from collections.abc import Sequence
 from itertools import product
 
 import torch
@@ -18,7 +19,7 @@ from diffcore.nn.dit import modulated
 from diffcore.spaces import Mask, Product
 from diffcore_molecule.fields import channels_of, logits, views_of
 from diffcore_molecule.options import EquivariantOptions
-from diffcore_molecule.pairs import Geometry, RadialBasis
+from diffcore_molecule.pairs import Geometry, PairFeatures
 
 ATOMS_SCALE = 10.0
 """About how many atoms a small molecule has: what sums over atoms are divided by."""
@@ -82,6 +83,11 @@ class ByDegree(nn.Module):
         return torch.cat(self.parts(features), 2)
 
 
+def lengths_of(parts: Sequence[Tensor]) -> list[Tensor]:
+    """The lengths `[B, N, C]` of features of each degree `[B, N, 2 l + 1, C]`, smooth at zero."""
+    return [(each.square().sum(2) + 1e-6).sqrt() for each in parts]
+
+
 def normed(v: Tensor, degree: int) -> Tensor:
     """The features of each degree divided by the root mean square of their components and channels."""
     by_degree = [v[:, :, part(rank, 1)] for rank in range(1, degree + 1)]
@@ -137,8 +143,7 @@ class Layer(nn.Module):
         s = s + message[:, :, 0] + self.bonds(pairs.sums(active))
         v = normed(v + message[:, :, 1:], self.degree)
 
-        lengths = [(each.square().sum(2) + 1e-6).sqrt() for each in self.lengths.parts(v)]
-        inside = self.mlp(torch.cat([modulated(s, shift2, scale2), *lengths], -1))
+        inside = self.mlp(torch.cat([modulated(s, shift2, scale2), *lengths_of(self.lengths.parts(v))], -1))
         s = s + self.scalar(inside)
         gates = self.gates(inside).unflatten(-1, (self.degree, -1))
         gated = [v[:, :, part(rank, 1)] * gates[:, :, None, rank - 1] for rank in range(1, self.degree + 1)]
@@ -163,12 +168,11 @@ class Trunk(nn.Module):
 
     def __init__(self, space: Product, conditioning: int, options: EquivariantOptions) -> None:
         super().__init__()
-        atom_channels, bond_channels = channels_of(space)
+        atom_channels, _ = channels_of(space)
         self.degree = options.degree
         self.harmonics = Harmonics(options.degree)
-        self.radial = RadialBasis()
         self.atoms = nn.Linear(atom_channels + 1, options.width)
-        self.pairs = nn.Linear(self.radial.size + 1 + bond_channels, options.pair_width)
+        self.pairs = PairFeatures(space, options.pair_width)
         self.pair_ends = nn.Linear(atom_channels + 1, options.pair_width, bias=False)
         self.vectors = nn.Parameter(torch.randn(options.degree, options.width))
         self.layers = nn.ModuleList(Layer(self.harmonics, conditioning, options) for _ in range(options.depth))
@@ -177,7 +181,6 @@ class Trunk(nn.Module):
         """A state of unit variance to s, v and e."""
         pairs, positions = geometry.pairs, x["positions"]
         maps = self.harmonics(geometry.directions) * pairs.dense(geometry.exist)[..., None, None]
-        squared = geometry.distance.square()
         own = torch.cat([x["atoms"], x["charges"], positions.square().sum(-1, keepdim=True) / 3], -1)
         s = self.atoms(own)
         v = torch.cat(
@@ -188,8 +191,7 @@ class Trunk(nn.Module):
             ],
             2,
         )
-        e = self.pairs(torch.cat([self.radial(geometry.distance[..., 0]), squared / 10, pairs.of(x["bonds"])], -1))
-        e = e + pairs.sum_of_both(self.pair_ends(own))
+        e = self.pairs.of(x["bonds"], geometry) + pairs.sum_of_both(self.pair_ends(own))
         for layer in self.layers:
             s, v, e = layer(s, v, e, maps, geometry, conditioning)
         return s, v, e
@@ -252,7 +254,7 @@ class EquivariantPredictor(nn.Module):
         """A state to `[B, outputs]`."""
         geometry = Geometry.of(x["positions"], mask)
         s, v, e = self.trunk(x, conditioning, geometry)
-        lengths = [(v[:, :, part(rank, 1)].square().sum(2) + 1e-6).sqrt() for rank in range(1, self.trunk.degree + 1)]
+        lengths = lengths_of([v[:, :, part(rank, 1)] for rank in range(1, self.trunk.degree + 1)])
         atoms = functional.silu(self.atoms(torch.cat([s, *lengths], -1))) * geometry.present
         pairs = functional.silu(self.pairs(e)) * geometry.exist
         # Sums grow with the molecule, as extensive properties do.

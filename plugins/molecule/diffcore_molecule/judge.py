@@ -197,10 +197,11 @@ class MoleculeJudge:
         return [Figure("pb_valid", share * len(valid) / max(len(mols), 1), meaning)]
 
     def _distances(self, valid: Sequence[Molecule]) -> list[Figure]:
+        measurements = {measured for _, measured, _, _ in GEOMETRY}  # some are compared in two ways
+        found = {measured: (measured(valid), measured(self._reference)) for measured in measurements}
         figures = []
         for name, measured, compare, meaning in GEOMETRY:
-            reference = measured(self._reference)
-            figures += self._against(name, measured(valid), reference, compare, meaning)
+            figures += self._against(name, *found[measured], compare, meaning)
         return figures
 
     def _property_distances(self, values: dict[str, Tensor]) -> list[Figure]:

@@ -4,7 +4,6 @@ It learns from molecules that the generator has never seen, so that the two do n
 Hoogeboom et al. 2022. Its own error on molecules that neither has seen stands beside every figure it makes.
 """
 
-import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +11,13 @@ from pathlib import Path
 
 import numpy
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffcore.cache import trained_once
 from diffcore.errors import UserError
 from diffcore.noise import generator_for
-from diffcore.runs import write_atomically
 from diffcore_molecule.collection import collect
 from diffcore_molecule.examples import padded
 from diffcore_molecule.molecules import Molecule
@@ -125,11 +122,7 @@ def trained_oracle(held_out: TensorDict, names: Sequence[str], cache: Path) -> O
         torch.manual_seed(0)
         regressor = Regressor(len(names)).to(device)
         path = cache / f"molecule-oracle-{_digest(known)}.safetensors"
-        if not _restored(regressor, path):
-            _fit(regressor, examples, (targets - mean) / std, device)
-            with contextlib.suppress(OSError):  # without a place to keep it, it is trained anew next time
-                cache.mkdir(parents=True, exist_ok=True)
-                write_atomically(path, save(regressor.state_dict()))
+        trained_once(regressor, path, lambda: _fit(regressor, examples, (targets - mean) / std, device))
     oracle = Oracle(tuple(names), regressor.eval(), mean.to(device), std.to(device), {}, {})
     errors = (oracle.predict_examples(tested) - tested["properties"]).abs().mean(0).tolist()
     plain = (mean - tested["properties"]).abs().mean(0).tolist()
@@ -141,14 +134,6 @@ def _digest(examples: TensorDict) -> str:
     for name in ("numbers", "charges", "bonds", "positions", "properties"):
         total.update(examples[name].contiguous().numpy().tobytes())
     return total.hexdigest()[:24]
-
-
-def _restored(regressor: nn.Module, path: Path) -> bool:
-    try:
-        regressor.load_state_dict(load(path.read_bytes()))
-    except (OSError, SafetensorError, RuntimeError):
-        return False
-    return True
 
 
 def _fit(regressor: nn.Module, examples: TensorDict, targets: Tensor, device: torch.device) -> None:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffcore.spaces import Mask
+from diffcore.spaces import Mask, Product
+from diffcore_molecule.fields import channels_of
 
 
 class Pairs:
@@ -97,3 +98,17 @@ class Geometry:
             unit=vectors / distance,
             directions=between / (between.square().sum(-1, keepdim=True) + 1e-4).sqrt(),
         )
+
+
+class PairFeatures(nn.Linear):
+    """A linear map of what a noisy state says of each pair: Gaussians of the distance, its square, and the bond."""
+
+    def __init__(self, space: Product, width: int) -> None:
+        radial = RadialBasis()
+        super().__init__(radial.size + 1 + channels_of(space)[1], width)
+        self.radial = radial
+
+    def of(self, bonds: Tensor, geometry: Geometry) -> Tensor:
+        """`bonds` `[B, N, N, C]` to `[B, M, width]`."""
+        distance = geometry.distance
+        return self(torch.cat([self.radial(distance[..., 0]), distance.square() / 10, geometry.pairs.of(bonds)], -1))

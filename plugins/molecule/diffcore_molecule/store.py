@@ -1,5 +1,6 @@
 """What was read and measured once, kept in the cache as memory-mapped arrays."""
 
+import io
 import json
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ import rdkit
 from diffcore.cache import cache_folder
 from diffcore.errors import UserError
 from diffcore.progress import counter
+from diffcore.runs import write_atomically
 from diffcore_molecule import properties
 from diffcore_molecule.collection import Collection, Entry, collect, implied, molecules_of, part
 from diffcore_molecule.limited import Failed, Timeout, limited_map, processors
@@ -182,13 +184,9 @@ def measured(molecules: Parsed, names: Sequence[str]) -> numpy.ndarray:
 
 
 def _keep(path: Path, column: numpy.ndarray) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as made:
-        try:
-            numpy.save(made, column, allow_pickle=False)
-            made.close()
-            Path(made.name).rename(path)
-        finally:
-            Path(made.name).unlink(missing_ok=True)
+    content = io.BytesIO()
+    numpy.save(content, column, allow_pickle=False)
+    write_atomically(path, content.getvalue())
 
 
 def _measure(collection: Collection, names: Sequence[str]) -> numpy.ndarray:

@@ -9,7 +9,7 @@ from diffcore.nn.dit import TransformerBlock, modulated
 from diffcore.spaces import Mask, Product
 from diffcore_molecule.fields import channels_of, logits, views_of
 from diffcore_molecule.options import TransformerOptions
-from diffcore_molecule.pairs import Geometry, RadialBasis
+from diffcore_molecule.pairs import Geometry, PairFeatures
 
 
 class Block(nn.Module):
@@ -46,13 +46,12 @@ class TransformerDenoiser(nn.Module):
 
     def __init__(self, space: Product, options: TransformerOptions) -> None:
         super().__init__()
-        atom_channels, bond_channels = channels_of(space)
+        atom_channels, _ = channels_of(space)
         self.width = options.width
         self.views = views_of(space)
         width, pair_width = options.width, options.pair_width
-        self.radial = RadialBasis()
         self.tokens = nn.Linear(3 + atom_channels, width)
-        self.pairs = nn.Linear(self.radial.size + 1 + bond_channels, pair_width)
+        self.pairs = PairFeatures(space, pair_width)
         self.blocks = nn.ModuleList(Block(options, self.width) for _ in range(options.depth))
         self.modulation = zeroed(nn.Linear(self.width, 2 * width + 2 * pair_width))
         self.positions = zeroed(nn.Linear(width, 3))
@@ -63,9 +62,8 @@ class TransformerDenoiser(nn.Module):
     def forward(self, x: TensorDict, conditioning: Tensor, mask: Mask = None) -> TensorDict:
         """v of `positions` `[B, N, 3]` and logits of `atoms`, `charges` `[B, N, K]` and `bonds` `[B, N, N, K]`."""
         geometry = Geometry.of(x["positions"], mask)
-        pairs, squared = geometry.pairs, geometry.distance.square()
         h = self.tokens(torch.cat([x["positions"], x["atoms"], x["charges"]], -1))
-        e = self.pairs(torch.cat([self.radial(geometry.distance[..., 0]), squared / 10, pairs.of(x["bonds"])], -1))
+        e = self.pairs.of(x["bonds"], geometry)
         for block in self.blocks:
             h, e = block(h, e, geometry, conditioning, mask)
         widths = [h.shape[-1]] * 2 + [e.shape[-1]] * 2
@@ -76,7 +74,7 @@ class TransformerDenoiser(nn.Module):
                 "positions": self.positions(atoms),
                 "atoms": self.atoms(atoms),
                 "charges": self.charges(atoms),
-                "bonds": pairs.dense(self.bonds(modulated(e, pair_shift, pair_scale))),
+                "bonds": geometry.pairs.dense(self.bonds(modulated(e, pair_shift, pair_scale))),
             },
             batch_size=x.batch_size,
         )
