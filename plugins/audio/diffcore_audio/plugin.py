@@ -1,0 +1,1 @@
+"""What this plugin offers. Importing it is cheap: torch and the rest come with the builders."""
