@@ -1,4 +1,5 @@
 import time
+from pathlib import Path
 
 import numpy
 import pytest
@@ -7,10 +8,13 @@ import trimesh
 from PIL import Image
 from scipy import stats
 
+from diffcore.cli.flags import run_settings
 from diffcore.errors import UserError
+from diffcore.registry import installed
 from diffcore_pointcloud import datasets
 from diffcore_pointcloud.codec import CloudCodec
 from diffcore_pointcloud.options import FileOptions, ShapesOptions
+from diffcore_pointcloud.plugin import POINTCLOUD
 from diffcore_pointcloud.sources import SYNSETS
 
 
@@ -42,6 +46,30 @@ def save(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)
     numpy.save(path, array)
     return path
+
+
+# Presets and flags
+
+PRESETS = sorted(POINTCLOUD.presets)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_settings(preset):
+    found, _ = run_settings(["--modality", "pointcloud", "--preset", preset], installed(), "diffcore train")
+    assert found.data.name == preset.removesuffix("-gpu").removesuffix("-2048").replace("default", "shapes")
+    assert found.data.points == (2048 if preset.endswith(("gpu", "2048")) else 512)
+
+
+def test_flags_reach_the_data():
+    flags = (
+        "--data meshes --data.root . --data.normalise each --data.up z --data.skip-unreadable --data.classes bed sofa"
+    )
+    found, _ = run_settings(["--modality", "pointcloud", *flags.split()], installed(), "diffcore train")
+    assert found.data.root == Path.cwd()
+    assert (found.data.normalise, found.data.up, found.data.skip_unreadable) == ("each", "z", True)
+    assert found.data.classes == ("bed", "sofa")
+    with pytest.raises(UserError, match=r"data\.classes"):
+        run_settings(["--modality", "pointcloud", "--data.classes", "chairs"], installed(), "diffcore train")
 
 
 # Shapes
@@ -284,6 +312,8 @@ def test_small_clouds_are_filled_up_and_counted(tmp_path):
     )
     assert data.examples["count"].tolist() == [64, 100, 600]
     assert [len(held.unique(dim=0)) for held in data.examples["positions"]] == [10, 100, 600]
+    # 54 repeats of 10 points, at random: 5.4 of each.
+    assert data.examples["positions"][0, :64].unique(dim=0, return_counts=True)[1].max() < 20
     drawn = CloudCodec(data.facts).encode(data.examples, torch.Generator().manual_seed(0)).state
     assert [len(cloud.unique(dim=0)) for cloud in drawn] == [10, 64, 64]
 
