@@ -429,11 +429,12 @@ def test_what_is_asked_for_must_be_there(tmp_path):
     [
         (lambda root: None, "no folder"),
         (lambda root: root.mkdir(), "no meshes under .*found no files"),
-        (lambda root: save(root / "a.npy", points()), r"found 1 \.npy; NPY, .* files are read by --data clouds"),
+        (lambda root: save(root / "a.npy", points()), r"found 1 \.npy; such files are read by --data clouds"),
+        (lambda root: (root.mkdir(), (root / "a.blend").write_text("x")), r"found 1 \.blend$"),
         (lambda root: (root.mkdir(), (root / "._a.off").write_text("OFF")), "found no files"),
         (lambda root: (root.mkdir(), (root / "a.off").write_text("x")), "none of the 1 meshes"),
     ],
-    ids=["missing", "empty", "clouds", "hidden", "all unreadable"],
+    ids=["missing", "empty", "clouds", "other files", "hidden", "all unreadable"],
 )
 def test_a_folder_without_meshes_is_refused_in_a_line(tmp_path, prepare, said):
     prepare(tmp_path / "root")

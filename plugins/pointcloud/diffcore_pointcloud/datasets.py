@@ -70,8 +70,7 @@ def _from_files(
     options: FileOptions, read: Read, endings: frozenset[str], what: str, others: frozenset[str], other: str
 ) -> Data:
     pool = _pool(options)
-    words = ", ".join(ending[1:].upper() for ending in sorted(others - endings))
-    listing = listed(options, endings, what, f"{words} files are read by --data {other}")
+    listing = listed(options, endings, what, others, other)
     notes = list(listing.notes)
     unusable: list[str] = []
     train, labels = read_all(listing.train, read, options, unusable, "train")

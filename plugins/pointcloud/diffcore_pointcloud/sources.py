@@ -67,12 +67,13 @@ class Listing:
     notes: tuple[str, ...] = ()
 
 
-def listed(options: FileOptions, endings: Collection[str], what: str, other: str = "") -> Listing:
+def listed(options: FileOptions, endings: Collection[str], what: str, others: Collection[str], other: str) -> Listing:
     """The files with these endings, by class and part.
 
     Classes are folders of the root, whatever lies between them and the files, as in ShapeNet; folders called train,
     test and val may stand above them or, as in ModelNet, in each. Files in the root itself mean that there are no
-    classes. Names that begin with a dot are passed over. `other` is a hint for a folder of other files.
+    classes. Names that begin with a dot are passed over. Files
+    of the endings `others` are for the data set `other`, which is said where there is nothing else.
     """
     if options.root is None:
         raise UserError(f"this data set needs --data.root PATH, a folder of {what} or of class folders")
@@ -85,7 +86,7 @@ def listed(options: FileOptions, endings: Collection[str], what: str, other: str
     if not found:
         kinds = Counter(path.suffix.lower() or "without ending" for path in everything)
         held = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5)) or "no files"
-        hint = f"; {other}" if other else ""
+        hint = f"; such files are read by --data {other}" if set(kinds) & set(others) else ""
         raise UserError(f"no {what} under {root}: expected {expected}, found {held}{hint}")
 
     folders = [path.relative_to(root).parts[:-1] for path in found]
