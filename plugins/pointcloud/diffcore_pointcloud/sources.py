@@ -72,8 +72,8 @@ def listed(options: FileOptions, endings: Collection[str], what: str, others: Co
 
     Classes are folders of the root, whatever lies between them and the files, as in ShapeNet; folders called train,
     test and val may stand above them or, as in ModelNet, in each. Files in the root itself mean that there are no
-    classes. Names that begin with a dot are passed over. Files
-    of the endings `others` are for the data set `other`, which is said where there is nothing else.
+    classes. Names that begin with a dot are passed over. Files of the endings `others` are for the data set `other`,
+    which is said where there is nothing else.
     """
     if options.root is None:
         raise UserError(f"this data set needs --data.root PATH, a folder of {what} or of class folders")
