@@ -130,7 +130,7 @@ def test_mmd_and_coverage_by_hand():
 
 
 def test_one_nna_by_hand():
-    """Samples: 0.5 < 1 and 0.5 < 2 are right, 8 > 2 is wrong. References: 3 > 1, 4 > 2 are wrong, 3 = 3 is half right."""
+    """Samples: 0.5 < 1 and 0.5 < 2 are right, 8 > 2 is wrong. References: 3 > 1 and 4 > 2 are wrong, 3 = 3 is half."""
     samples = torch.tensor([[0, 0.5, 9], [0.5, 0, 8], [9, 8, 0]])
     references = torch.tensor([[0.0, 4, 3], [4, 0, 6], [3, 6, 0]])
     assert metrics.one_nna(samples, ACROSS, references) == pytest.approx(2.5 / 6)
