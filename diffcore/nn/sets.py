@@ -74,7 +74,7 @@ class LatentSet(nn.Module):
         latent_width: int = 128,
         rounds: int = 3,
         depth: int = 1,
-        heads: int = 4,
+        heads: int = 2,
         octaves: int = 4,
         mlp_ratio: float = 2.0,
     ) -> None:
@@ -112,7 +112,7 @@ class LatentRound(nn.Module):
         self.read = CrossAttention(latent_width, width, width, heads)
         self.blocks = nn.ModuleList(TransformerBlock(latent_width, heads, conditioning) for _ in range(depth))
         self.write = CrossAttention(width, latent_width, width, heads)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def forward(self, h: Tensor, z: Tensor, conditioning: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
         """`h` `[B, N, width]`, `z` `[B, M, latent_width]` to the like."""
