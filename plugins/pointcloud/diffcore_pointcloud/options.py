@@ -79,7 +79,7 @@ class LatentOptions(Settings):
     latent_width: int = Field(128, ge=4, description="Size of a latent token.")
     rounds: int = Field(3, ge=1, description="How often latents read from the points and are read by them.")
     depth: int = Field(1, ge=0, description="Transformer blocks of the latents in a round.")
-    heads: int = Field(4, ge=1, description="Attention heads; must divide both widths.")
+    heads: int = Field(2, ge=1, description="Attention heads; must divide both widths.")
     octaves: int = Field(4, ge=0, description="Waves of coordinates that points are told by, each twice as fine.")
     mlp_ratio: float = Field(2.0, gt=0, description="Width of the points' hidden layer, in widths.")
 

@@ -18,10 +18,10 @@ POINTCLOUD = Modality(
         Component("clouds", "your own: PLY, XYZ, NPY or NPZ", _lazy("datasets:clouds"), FileOptions),
     ),
     denoisers=(
-        Component("transformer", "attention among all points", _lazy("networks:transformer"), TransformerOptions),
         Component(
             "latent", "attention through a few latents, linear in points", _lazy("networks:latent"), LatentOptions
         ),
+        Component("transformer", "attention among all points", _lazy("networks:transformer"), TransformerOptions),
     ),
     presets=PRESETS,
     facts=CloudFacts,
