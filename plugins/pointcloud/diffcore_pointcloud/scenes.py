@@ -1,0 +1,42 @@
+"""Clouds as scenes that can be turned, for the report."""
+
+import math
+
+import numpy
+
+from diffcore.viewer import Scene
+from diffcore_pointcloud.clouds import Cloud, colours, extent
+from diffcore_pointcloud.painting import view
+
+MOST = 4096
+"""Points of a scene; of larger clouds, every so many are shown."""
+LEVELS = 16
+"""Steps of each colour band: pages name each colour once, so fewer colours make them smaller."""
+
+
+def scene(cloud: Cloud, caption: str = "") -> Scene:
+    """The cloud as in pictures: from the same side and in the same colours.
+
+    Points without finite coordinates and, of clouds of more than `MOST` points, all but an even stride are left out;
+    the caption says so.
+    """
+    shown = cloud.finite
+    notes = [f"{len(cloud) - len(shown)} points are nowhere"] if len(shown) < len(cloud) else []
+    if len(shown) > MOST:
+        kept = shown[numpy.linspace(0, len(shown) - 1, MOST).round().astype(int)]
+        notes.append(f"{MOST:,} of {len(shown):,} points")
+        shown = kept
+    where = extent(shown)
+    reach = max(where.radius, where.height) or 1.0
+    return Scene(
+        points=(shown.positions - where.centre) @ view().T,
+        colours=_names(shown),
+        radii=0.9 * reach / math.sqrt(max(len(shown), 1)),
+        caption=", ".join(filter(None, [caption, *notes])),
+    )
+
+
+def _names(cloud: Cloud) -> list[str]:
+    step = 255 / (LEVELS - 1)
+    coarse = ((colours(cloud) / step).round() * step).round().astype(int)
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in coarse.tolist()]
