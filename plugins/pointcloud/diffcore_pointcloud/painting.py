@@ -6,7 +6,7 @@ import numpy
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from diffcore_pointcloud.clouds import Array, Cloud, colours, extent
+from diffcore_pointcloud.points import Array, Points, colours, extent
 
 AZIMUTH, ELEVATION = math.radians(35), math.radians(22)
 """The 3/4 view: how far a cloud is turned about y, and how far it is seen from above."""
@@ -26,13 +26,13 @@ def view(azimuth: float = AZIMUTH, elevation: float = ELEVATION) -> Array:
     return about_x @ about_y
 
 
-def reach(cloud: Cloud, elevation: float = ELEVATION) -> float:
+def reach(cloud: Points, elevation: float = ELEVATION) -> float:
     """Half the side of a frame that holds a cloud however it is turned about y."""
     _, radius, height = extent(cloud)
     return max(radius, height * math.cos(elevation) + radius * math.sin(elevation)) or 1.0
 
 
-def painted(cloud: Cloud, size: int, azimuth: float = AZIMUTH, elevation: float = ELEVATION) -> Array:
+def painted(cloud: Points, size: int, azimuth: float = AZIMUTH, elevation: float = ELEVATION) -> Array:
     """A picture of a cloud, orthographic, uint8 `[size, size, 3]` on white.
 
     Each point is a small ball, the nearer hiding the farther, lit from the upper left; where there are normals they

@@ -5,7 +5,7 @@ import math
 import numpy
 
 from diffcore.viewer import Scene
-from diffcore_pointcloud.clouds import Cloud, colours, extent
+from diffcore_pointcloud.points import Points, colours, extent
 from diffcore_pointcloud.painting import view
 
 MOST = 4096
@@ -14,7 +14,7 @@ LEVELS = 16
 """Steps of each colour band: pages name each colour once, so fewer colours make them smaller."""
 
 
-def scene(cloud: Cloud, caption: str = "") -> Scene:
+def scene(cloud: Points, caption: str = "") -> Scene:
     """The cloud as in pictures: from the same side and in the same colours.
 
     Points without finite coordinates and, of clouds of more than `MOST` points, all but an even stride are left out;
@@ -36,7 +36,7 @@ def scene(cloud: Cloud, caption: str = "") -> Scene:
     )
 
 
-def _names(cloud: Cloud) -> list[str]:
+def _names(cloud: Points) -> list[str]:
     step = 255 / (LEVELS - 1)
     coarse = ((colours(cloud) / step).round() * step).round().astype(int)
     return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in coarse.tolist()]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 from PIL import Image, ImageDraw, ImageFont
 
-from diffcore_pointcloud.clouds import Cloud
+from diffcore_pointcloud.points import Points
 from diffcore_pointcloud.painting import AZIMUTH, painted
 
 LINE = 16
@@ -17,7 +17,7 @@ LINE = 16
 
 
 def sheet(
-    shown: Sequence[Cloud], columns: int, words: Sequence[str] = (), size: int = 256, azimuth: float = AZIMUTH
+    shown: Sequence[Points], columns: int, words: Sequence[str] = (), size: int = 256, azimuth: float = AZIMUTH
 ) -> Image.Image:
     """Clouds in rows of `columns`, each with its words below; where no cloud has words, there is no room for them."""
     columns = max(1, min(columns, len(shown)))
@@ -42,7 +42,7 @@ def _cut(words: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageF
 
 
 def write_turning(
-    shown: Sequence[Cloud], path: Path, columns: int, words: Sequence[str] = (), size: int = 160, frames: int = 24
+    shown: Sequence[Points], path: Path, columns: int, words: Sequence[str] = (), size: int = 160, frames: int = 24
 ) -> None:
     """An animated GIF of the sheet that goes round once in 3 seconds and for ever.
 
@@ -54,7 +54,7 @@ def write_turning(
     first.save(path, save_all=True, append_images=rest, duration=3000 // frames, loop=0, optimize=False)
 
 
-def strip(cloud: Cloud, views: int = 6, size: int = 80) -> Image.Image:
+def strip(cloud: Points, views: int = 6, size: int = 80) -> Image.Image:
     """A cloud from `views` directions all around, from left to right."""
     parts = [painted(cloud, size, AZIMUTH + tau * k / views) for k in range(views)]
     return Image.fromarray(numpy.concatenate(parts, 1))

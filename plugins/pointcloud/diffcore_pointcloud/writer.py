@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from diffcore import viewer
 from diffcore.data import Codec
 from diffcore.output import Asked
-from diffcore_pointcloud.clouds import clouds
+from diffcore_pointcloud.points import unbatched
 from diffcore_pointcloud.files import beside, write_glb, write_npz, write_ply
 from diffcore_pointcloud.scenes import scene
 from diffcore_pointcloud.turntable import embedded, sheet, strip, write_turning
@@ -34,7 +34,7 @@ class CloudWriter:
     def each(self, samples: TensorDict, folder: Path, names: Sequence[str], asked: Asked = ()) -> list[Path]:
         """Each sample as a binary PLY; what was asked stands in its comments."""
         paths = [folder / f"{name}.ply" for name in names]
-        for cloud, path, words in zip(clouds(samples), paths, _words(samples, asked), strict=True):
+        for cloud, path, words in zip(unbatched(samples), paths, _words(samples, asked), strict=True):
             write_ply(cloud, path, _comments(words))
         return paths
 
@@ -44,7 +44,7 @@ class CloudWriter:
         `.png` is a sheet of pictures and `.gif` the same going round; `.npz` holds arrays of all; `.glb` and `.ply` are
         clouds side by side, a lone one being where it is.
         """
-        shown, words = clouds(samples), _words(samples, asked)
+        shown, words = unbatched(samples), _words(samples, asked)
         legends = [_legend(one) for one in words]
         match path.suffix.lower():
             case ".npz":
@@ -65,7 +65,7 @@ class CloudWriter:
 
         The pictures serve where scripts are off and in print. Samples are numbered, the same in both.
         """
-        shown, words = clouds(samples), _words(samples, asked)
+        shown, words = unbatched(samples), _words(samples, asked)
         captions = [": ".join(filter(None, [f"{k}", _legend(one)])) for k, one in enumerate(words, 1)]
         scenes = viewer.html([scene(cloud, caption) for cloud, caption in zip(shown, captions, strict=True)], columns)
         if trajectories:
@@ -84,7 +84,7 @@ class CloudWriter:
 
     def summary(self, samples: TensorDict, asked: Asked = ()) -> list[str]:
         """How many points samples have, how large their boxes are on average, and how many points are nowhere."""
-        shown = clouds(samples)
+        shown = unbatched(samples)
         finite = [cloud.finite.positions for cloud in shown]
         boxes = [numpy.ptp(positions.astype(numpy.float64), axis=0) for positions in finite if len(positions)]
         lines = [f"{len(shown)} clouds of {samples['positions'].shape[1]} points"]
@@ -107,7 +107,9 @@ def _words(samples: TensorDict, asked: Asked) -> Sequence[Mapping[str, str]]:
 
 def _legend(words: Mapping[str, str]) -> str:
     """The words alone where one thing was asked, else with their names."""
-    return next(iter(words.values())) if len(words) == 1 else ", ".join(f"{name} {word}" for name, word in words.items())
+    return (
+        next(iter(words.values())) if len(words) == 1 else ", ".join(f"{name} {word}" for name, word in words.items())
+    )
 
 
 def _comments(words: Mapping[str, str]) -> list[str]:

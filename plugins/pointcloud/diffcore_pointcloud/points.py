@@ -11,7 +11,7 @@ Array = numpy.ndarray
 
 
 @dataclass(frozen=True, eq=False)
-class Cloud:
+class Points:
     """The points of one shape, in the data's unit, y up."""
 
     positions: Array
@@ -24,38 +24,40 @@ class Cloud:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def __getitem__(self, which: Array | slice) -> "Cloud":
+    def __getitem__(self, which: Array | slice) -> "Points":
         """Some of the points, with all that is known of them."""
-        return Cloud(*(None if field is None else field[which] for field in self.arrays))
+        return Points(*(None if field is None else field[which] for field in self.arrays))
 
     @property
     def arrays(self) -> tuple[Array, Array | None, Array | None]:
         return self.positions, self.normals, self.colours
 
     @property
-    def finite(self) -> "Cloud":
+    def finite(self) -> "Points":
         """The points whose coordinates are numbers."""
         kept = numpy.isfinite(self.positions).all(1)
         return self if kept.all() else self[kept]
 
-    def moved(self, by: Array) -> "Cloud":
+    def moved(self, by: Array) -> "Points":
         """The cloud elsewhere."""
-        return Cloud((self.positions + by).astype(numpy.float32), self.normals, self.colours)
+        return Points((self.positions + by).astype(numpy.float32), self.normals, self.colours)
 
 
-def clouds(samples: TensorDict) -> list[Cloud]:
+def unbatched(samples: TensorDict) -> list[Points]:
     """Samples of a codec, one by one."""
     kinds = {"positions": numpy.float32, "normals": numpy.float32, "colours": numpy.uint8}
     fields = {
-        name: samples[name].detach().cpu().numpy().astype(kind) for name, kind in kinds.items() if name in samples.keys()
+        name: samples[name].detach().cpu().numpy().astype(kind)
+        for name, kind in kinds.items()
+        if name in samples.keys()
     }
-    return [Cloud(**{name: values[k] for name, values in fields.items()}) for k in range(samples.shape[0])]
+    return [Points(**{name: values[k] for name, values in fields.items()}) for k in range(samples.shape[0])]
 
 
-def joined(parts: Sequence[Cloud]) -> Cloud:
+def joined(parts: Sequence[Points]) -> Points:
     """All points of several clouds, with what is known of all."""
     fields = zip(*(part.arrays for part in parts), strict=True)
-    return Cloud(*(None if any(v is None for v in values) else numpy.concatenate(values) for values in fields))
+    return Points(*(None if any(v is None for v in values) else numpy.concatenate(values) for values in fields))
 
 
 class Extent(NamedTuple):
@@ -69,7 +71,7 @@ class Extent(NamedTuple):
     """Half the height of the box."""
 
 
-def extent(cloud: Cloud) -> Extent:
+def extent(cloud: Points) -> Extent:
     """Where the points of a cloud are, but for strays, so that a few of these do not make all else tiny.
 
     Strays are farther from the median than 1.5 times what 99 in 100 points are. A cloud without points is a dot.
@@ -88,7 +90,7 @@ RAMP = ("#2f4a9e", "#3d93d0", "#63cbb0", "#f2dd8a", "#ef8354")
 """Colours by height, from below, where a cloud has none of its own."""
 
 
-def colours(cloud: Cloud) -> Array:
+def colours(cloud: Points) -> Array:
     """The cloud's colours, or those of `RAMP` by height, uint8 `[n, 3]`."""
     if cloud.colours is not None:
         return cloud.colours
