@@ -6,6 +6,7 @@ hand does that well. So a GLB holds points, which viewers draw as dots.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 import trimesh
@@ -13,34 +14,34 @@ import trimesh
 from diffcore_pointcloud.points import Array, Points, colours, extent, joined
 
 
-def write_ply(cloud: Points, path: Path, comments: Sequence[str] = ()) -> None:
+def write_ply(points: Points, path: Path, comments: Sequence[str] = ()) -> None:
     """A binary PLY: x y z, then nx ny nz and red green blue where the cloud has them. Numbers are kept bit by bit."""
     names = (("x", "y", "z"), ("nx", "ny", "nz"), ("red", "green", "blue"))
     kinds = (("<f4", "float"), ("<f4", "float"), ("u1", "uchar"))
-    parts = [part for part in zip(names, kinds, cloud.arrays, strict=True) if part[2] is not None]
-    rows = numpy.empty(len(cloud), [(name, kind) for group, (kind, _), _ in parts for name in group])
+    zipped = zip(names, kinds, points.arrays, strict=True)
+    parts = [(group, kind, values) for group, kind, values in zipped if values is not None]
+    rows = numpy.empty(len(points), [(name, kind) for group, (kind, _), _ in parts for name in group])
     for group, _, values in parts:
         for name, column in zip(group, values.T, strict=True):
             rows[name] = column
     lines = ["ply", "format binary_little_endian 1.0"]
     lines += [f"comment {' '.join(comment.encode('ascii', 'replace').decode().split())}" for comment in comments]
-    lines += [f"element vertex {len(cloud)}"]
+    lines += [f"element vertex {len(points)}"]
     lines += [f"property {word} {name}" for group, (_, word), _ in parts for name in group]
     path.write_bytes("\n".join([*lines, "end_header\n"]).encode() + rows.tobytes())
 
 
-def write_npz(cloud_list: Sequence[Points], path: Path, asked: Sequence[Mapping[str, str]] = ()) -> None:
+def write_npz(samples: Sequence[Points], path: Path, asked: Sequence[Mapping[str, str]] = ()) -> None:
     """`positions` `[B, N, 3]`, `normals` and `colours` where there are any, and `asked_NAME` `[B]` text a condition."""
-    fields = dict(
-        zip(("positions", "normals", "colours"), zip(*(c.arrays for c in cloud_list), strict=True), strict=True)
-    )
-    arrays = {name: numpy.stack(values) for name, values in fields.items() if values[0] is not None}
+    kinds = zip(*(points.arrays for points in samples), strict=True)
+    fields = zip(("positions", "normals", "colours"), kinds, strict=True)
+    arrays: dict[str, Any] = {name: numpy.stack(values) for name, values in fields if values[0] is not None}
     names = dict.fromkeys(name for words in asked for name in words)
     arrays |= {f"asked_{name}": numpy.array([words.get(name, "") for words in asked]) for name in names}
     numpy.savez_compressed(path, **arrays)
 
 
-def write_glb(cloud_list: Sequence[Points], path: Path, columns: int, names: Sequence[str]) -> None:
+def write_glb(samples: Sequence[Points], path: Path, columns: int, names: Sequence[str]) -> None:
     """Clouds side by side as nodes of points, each moved by a translation alone.
 
     glTF has no place for numbers that are not finite: such points are left out. It is for looking at: clouds without
@@ -48,12 +49,12 @@ def write_glb(cloud_list: Sequence[Points], path: Path, columns: int, names: Seq
     viewers from one side only.
     """
     scene = trimesh.Scene()
-    for name, cloud, place in zip(names, cloud_list, side_by_side(cloud_list, columns), strict=True):
-        shown = cloud.finite
+    for name, points, place in zip(names, samples, side_by_side(samples, columns), strict=True):
+        shown = points.finite
         if len(shown):
             at = trimesh.transformations.translation_matrix(place)
-            points = trimesh.PointCloud(shown.positions, colors=colours(shown))
-            scene.add_geometry(points, node_name=name, geom_name=name, transform=at)
+            dots = trimesh.PointCloud(shown.positions, colors=colours(shown))
+            scene.add_geometry(dots, node_name=name, geom_name=name, transform=at)
     path.write_bytes(scene.export(file_type="glb") if scene.geometry else _empty_glb())
 
 
@@ -64,17 +65,15 @@ def _empty_glb() -> bytes:
     return b"glTF\x02\x00\x00\x00" + size + len(text).to_bytes(4, "little") + b"JSON" + text
 
 
-def beside(cloud_list: Sequence[Points], columns: int) -> Points:
+def beside(samples: Sequence[Points], columns: int) -> Points:
     """All clouds as one, side by side; one alone stays where it is."""
-    places = side_by_side(cloud_list, columns)
-    return joined(
-        [cloud.moved(place) if place.any() else cloud for cloud, place in zip(cloud_list, places, strict=True)]
-    )
+    moved = zip(samples, side_by_side(samples, columns), strict=True)
+    return joined([points.moved(place) if place.any() else points for points, place in moved])
 
 
-def side_by_side(cloud_list: Sequence[Points], columns: int) -> Array:
+def side_by_side(samples: Sequence[Points], columns: int) -> Array:
     """How far each cloud is moved `[n, 3]`: rows along x, further rows towards -z, 1.2 times the widest apart."""
-    apart = 2.4 * max((extent(cloud).radius for cloud in cloud_list), default=0.0)
-    steps = numpy.arange(len(cloud_list))
+    apart = 2.4 * max((extent(points).radius for points in samples), default=0.0)
+    steps = numpy.arange(len(samples))
     columns = max(1, columns)
     return apart * numpy.stack([steps % columns, numpy.zeros(len(steps)), -(steps // columns)], 1).astype(float)

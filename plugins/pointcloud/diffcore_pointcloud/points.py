@@ -26,7 +26,8 @@ class Points:
 
     def __getitem__(self, which: Array | slice) -> "Points":
         """Some of the points, with all that is known of them."""
-        return Points(*(None if field is None else field[which] for field in self.arrays))
+        first, *others = self.arrays
+        return Points(first[which], *(None if field is None else field[which] for field in others))
 
     @property
     def arrays(self) -> tuple[Array, Array | None, Array | None]:
@@ -56,8 +57,9 @@ def unbatched(samples: TensorDict) -> list[Points]:
 
 def joined(parts: Sequence[Points]) -> Points:
     """All points of several clouds, with what is known of all."""
-    fields = zip(*(part.arrays for part in parts), strict=True)
-    return Points(*(None if any(v is None for v in values) else numpy.concatenate(values) for values in fields))
+    positions, *others = zip(*(part.arrays for part in parts), strict=True)
+    known = [None if any(v is None for v in values) else numpy.concatenate(values) for values in others]
+    return Points(numpy.concatenate(positions), *known)
 
 
 class Extent(NamedTuple):
@@ -71,12 +73,12 @@ class Extent(NamedTuple):
     """Half the height of the box."""
 
 
-def extent(cloud: Points) -> Extent:
+def extent(points: Points) -> Extent:
     """Where the points of a cloud are, but for strays, so that a few of these do not make all else tiny.
 
     Strays are farther from the median than 1.5 times what 99 in 100 points are. A cloud without points is a dot.
     """
-    positions = cloud.finite.positions.astype(numpy.float64)
+    positions = points.finite.positions.astype(numpy.float64)
     if not len(positions):
         return Extent(numpy.zeros(3), 0.0, 0.0)
     away = numpy.linalg.norm(positions - numpy.median(positions, 0), axis=1)
@@ -90,12 +92,12 @@ RAMP = ("#2f4a9e", "#3d93d0", "#63cbb0", "#f2dd8a", "#ef8354")
 """Colours by height, from below, where a cloud has none of its own."""
 
 
-def colours(cloud: Points) -> Array:
+def colours(points: Points) -> Array:
     """The cloud's colours, or those of `RAMP` by height, uint8 `[n, 3]`."""
-    if cloud.colours is not None:
-        return cloud.colours
-    where = extent(cloud)
-    share = (cloud.positions[:, 1] - where.centre[1]) / (2 * where.height or 1) + 0.5
+    if points.colours is not None:
+        return points.colours
+    where = extent(points)
+    share = (points.positions[:, 1] - where.centre[1]) / (2 * where.height or 1) + 0.5
     places = numpy.linspace(0, 1, len(RAMP))
     ramp = numpy.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in RAMP])
     share = numpy.nan_to_num(share, nan=0, posinf=1, neginf=0)

@@ -3,10 +3,10 @@
 import math
 
 import numpy
+from diffcore_pointcloud.painting import view
+from diffcore_pointcloud.points import Points, colours, extent
 
 from diffcore.viewer import Scene
-from diffcore_pointcloud.points import Points, colours, extent
-from diffcore_pointcloud.painting import view
 
 MOST = 4096
 """Points of a scene; of larger clouds, every so many are shown."""
@@ -14,14 +14,14 @@ LEVELS = 16
 """Steps of each colour band: pages name each colour once, so fewer colours make them smaller."""
 
 
-def scene(cloud: Points, caption: str = "") -> Scene:
+def scene(points: Points, caption: str = "") -> Scene:
     """The cloud as in pictures: from the same side and in the same colours.
 
     Points without finite coordinates and, of clouds of more than `MOST` points, all but an even stride are left out;
     the caption says so.
     """
-    shown = cloud.finite
-    notes = [f"{len(cloud) - len(shown)} points are nowhere"] if len(shown) < len(cloud) else []
+    shown = points.finite
+    notes = [f"{len(points) - len(shown)} points are nowhere"] if len(shown) < len(points) else []
     if len(shown) > MOST:
         kept = shown[numpy.linspace(0, len(shown) - 1, MOST).round().astype(int)]
         notes.append(f"{MOST:,} of {len(shown):,} points")
@@ -36,7 +36,7 @@ def scene(cloud: Points, caption: str = "") -> Scene:
     )
 
 
-def _names(cloud: Points) -> list[str]:
+def _names(points: Points) -> list[str]:
     step = 255 / (LEVELS - 1)
-    coarse = ((colours(cloud) / step).round() * step).round().astype(int)
+    coarse = ((colours(points) / step).round() * step).round().astype(int)
     return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in coarse.tolist()]

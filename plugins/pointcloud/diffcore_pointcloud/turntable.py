@@ -7,10 +7,9 @@ from math import tau
 from pathlib import Path
 
 import numpy
-from PIL import Image, ImageDraw, ImageFont
-
-from diffcore_pointcloud.points import Points
 from diffcore_pointcloud.painting import AZIMUTH, painted
+from diffcore_pointcloud.points import Points
+from PIL import Image, ImageDraw, ImageFont
 
 LINE = 16
 """Pixels of a line of words below a tile."""
@@ -24,9 +23,9 @@ def sheet(
     rows, line = max(1, -(-len(shown) // columns)), LINE if any(words) else 0
     canvas = Image.new("RGB", (columns * size, rows * (size + line)), "white")
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(LINE - 4)
-    for k, cloud in enumerate(shown):
+    for k, points in enumerate(shown):
         left, top = k % columns * size, k // columns * (size + line)
-        canvas.paste(Image.fromarray(painted(cloud, size, azimuth)), (left, top))
+        canvas.paste(Image.fromarray(painted(points, size, azimuth)), (left, top))
         if line:
             pen.text((left + size / 2, top + size + line / 2), _cut(words[k], size, font), "#444", font, anchor="mm")
     return canvas
@@ -54,9 +53,9 @@ def write_turning(
     first.save(path, save_all=True, append_images=rest, duration=3000 // frames, loop=0, optimize=False)
 
 
-def strip(cloud: Points, views: int = 6, size: int = 80) -> Image.Image:
+def strip(points: Points, views: int = 6, size: int = 80) -> Image.Image:
     """A cloud from `views` directions all around, from left to right."""
-    parts = [painted(cloud, size, AZIMUTH + tau * k / views) for k in range(views)]
+    parts = [painted(points, size, AZIMUTH + tau * k / views) for k in range(views)]
     return Image.fromarray(numpy.concatenate(parts, 1))
 
 

@@ -10,8 +10,8 @@ from tensordict import TensorDict
 from diffcore import viewer
 from diffcore.data import Codec
 from diffcore.output import Asked
-from diffcore_pointcloud.points import unbatched
 from diffcore_pointcloud.files import beside, write_glb, write_npz, write_ply
+from diffcore_pointcloud.points import unbatched
 from diffcore_pointcloud.scenes import scene
 from diffcore_pointcloud.turntable import embedded, sheet, strip, write_turning
 
@@ -34,8 +34,8 @@ class CloudWriter:
     def each(self, samples: TensorDict, folder: Path, names: Sequence[str], asked: Asked = ()) -> list[Path]:
         """Each sample as a binary PLY; what was asked stands in its comments."""
         paths = [folder / f"{name}.ply" for name in names]
-        for cloud, path, words in zip(unbatched(samples), paths, _words(samples, asked), strict=True):
-            write_ply(cloud, path, _comments(words))
+        for points, path, words in zip(unbatched(samples), paths, _words(samples, asked), strict=True):
+            write_ply(points, path, _comments(words))
         return paths
 
     def together(self, samples: TensorDict, path: Path, columns: int, asked: Asked = ()) -> None:
@@ -67,14 +67,14 @@ class CloudWriter:
         """
         shown, words = unbatched(samples), _words(samples, asked)
         captions = [": ".join(filter(None, [f"{k}", _legend(one)])) for k, one in enumerate(words, 1)]
-        scenes = viewer.html([scene(cloud, caption) for cloud, caption in zip(shown, captions, strict=True)], columns)
+        scenes = viewer.html([scene(points, caption) for points, caption in zip(shown, captions, strict=True)], columns)
         if trajectories:
             return scenes
         tiles = "".join(
             f'<figure style="margin:0;font-size:.7rem;text-align:center"><img alt="{escape(caption)}: views from all '
-            f'around" src="{embedded(strip(cloud))}" style="width:100%;border-radius:4px">'
+            f'around" src="{embedded(strip(points))}" style="width:100%;border-radius:4px">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
-            for cloud, caption in zip(shown, captions, strict=True)
+            for points, caption in zip(shown, captions, strict=True)
         )
         grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(24rem,100%),1fr));gap:.5rem"
         return (
@@ -85,7 +85,7 @@ class CloudWriter:
     def summary(self, samples: TensorDict, asked: Asked = ()) -> list[str]:
         """How many points samples have, how large their boxes are on average, and how many points are nowhere."""
         shown = unbatched(samples)
-        finite = [cloud.finite.positions for cloud in shown]
+        finite = [points.finite.positions for points in shown]
         boxes = [numpy.ptp(positions.astype(numpy.float64), axis=0) for positions in finite if len(positions)]
         lines = [f"{len(shown)} clouds of {samples['positions'].shape[1]} points"]
         if boxes:
@@ -93,7 +93,7 @@ class CloudWriter:
             lines[0] += f", {means} on average (x, y, z, in the data's unit)"
         lost = sum(map(len, shown)) - sum(map(len, finite))
         if lost:
-            held = sum(len(kept) < len(cloud) for kept, cloud in zip(finite, shown, strict=True))
+            held = sum(len(kept) < len(points) for kept, points in zip(finite, shown, strict=True))
             lines.append(f"{lost} points of {held} clouds have coordinates that are not finite")
         return lines
 
