@@ -34,10 +34,24 @@ def imported_by(code):
         "from diffcore.cli import main; main(['--version'])",
         "import diffcore_image.plugin",
         "import diffcore_molecule.plugin",
+        "import diffcore_pointcloud.plugin",
     ],
 )
 def test_help_and_listings_import_nothing_heavy(code):
-    heavy = {"torch", "numpy", "PIL", "sklearn", "torchvision", "tensordict", "scipy", "rich", "tyro", "rdkit", "e3nn"}
+    heavy = {
+        "torch",
+        "numpy",
+        "PIL",
+        "sklearn",
+        "torchvision",
+        "tensordict",
+        "scipy",
+        "rich",
+        "tyro",
+        "rdkit",
+        "e3nn",
+        "trimesh",
+    }
     assert not imported_by(code) & heavy
 
 
