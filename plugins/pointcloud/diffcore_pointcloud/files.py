@@ -65,15 +65,14 @@ def _empty_glb() -> bytes:
     return b"glTF\x02\x00\x00\x00" + size + len(text).to_bytes(4, "little") + b"JSON" + text
 
 
-def beside(samples: Sequence[Points], columns: int) -> Points:
-    """All clouds as one, side by side; one alone stays where it is."""
-    moved = zip(samples, side_by_side(samples, columns), strict=True)
+def beside(samples: Sequence[Points]) -> Points:
+    """All clouds as one, side by side along x, whatever is up; one alone stays where it is."""
+    moved = zip(samples, side_by_side(samples, len(samples)), strict=True)
     return joined([points.moved(place) if place.any() else points for points, place in moved])
 
 
 def side_by_side(samples: Sequence[Points], columns: int) -> Array:
     """How far each cloud is moved `[n, 3]`: rows along x, further rows towards -z, 1.2 times the widest apart."""
     apart = 2.4 * max((extent(points).radius for points in samples), default=0.0)
-    steps = numpy.arange(len(samples))
-    columns = max(1, columns)
-    return apart * numpy.stack([steps % columns, numpy.zeros(len(steps)), -(steps // columns)], 1).astype(float)
+    row, column = numpy.divmod(numpy.arange(len(samples)), max(1, columns))
+    return apart * numpy.stack([column, 0.0 * row, -row], 1)

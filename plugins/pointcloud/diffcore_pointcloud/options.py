@@ -82,18 +82,20 @@ class FileOptions(CloudOptions):
     )
 
 
+class LatentOptions(Settings):
+    width: int = Field(64, ge=4, description="Size of a point's token.")
+    latents: int = Field(32, ge=1, description="Latent tokens, through which points speak with each other.")
+    latent_width: int = Field(128, ge=4, description="Size of a latent token.")
+    rounds: int = Field(3, ge=1, description="How often latents read from the points and are read by them.")
+    depth: int = Field(1, ge=0, description="Transformer blocks of the latents in a round.")
+    heads: int = Field(4, ge=1, description="Attention heads; must divide both widths.")
+    octaves: int = Field(4, ge=0, description="Waves of coordinates that points are told by, each twice as fine.")
+    mlp_ratio: float = Field(2.0, gt=0, description="Width of the points' hidden layer, in widths.")
+
+
 class TransformerOptions(Settings):
-    width: int = Field(128, ge=8, description="Size of a point's token.")
+    width: int = Field(128, ge=4, description="Size of a point's token.")
     depth: int = Field(6, ge=1, description="Transformer blocks.")
     heads: int = Field(4, ge=1, description="Attention heads; must divide the width.")
+    octaves: int = Field(4, ge=0, description="Waves of coordinates that points are told by, each twice as fine.")
     mlp_ratio: float = Field(4.0, gt=0, description="Width of the hidden layer, in widths.")
-
-
-class LatentOptions(Settings):
-    width: int = Field(64, ge=8, description="Size of a point's token.")
-    latents: int = Field(32, ge=1, description="Latent tokens: the cost grows with points x latents.")
-    latent_width: int = Field(128, ge=8, description="Size of a latent token.")
-    blocks: int = Field(3, ge=1, description="Times that the latents read the points and the points read them.")
-    depth: int = Field(2, ge=1, description="Transformer blocks among the latents, in each of these.")
-    heads: int = Field(4, ge=1, description="Attention heads; must divide both widths.")
-    mlp_ratio: float = Field(4.0, gt=0, description="Width of the hidden layers, in widths.")

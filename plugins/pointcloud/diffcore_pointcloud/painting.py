@@ -76,7 +76,7 @@ def painted(points: Points, size: int, azimuth: float = AZIMUTH, elevation: floa
 
 
 def _balls(places: Array, turn: Array, radius: float, side: int) -> tuple[Array, Array, Array, Array]:
-    """The pixels that show a point `[side, side]`, and for each which one, and where on its ball: right, up in radii."""
+    """The pixels that show a point `[side, side]`, and for each which, and where on its ball: right, up in radii."""
     camera = Camera(torch.from_numpy(turn), torch.zeros(3, dtype=torch.float64), extent=1.0)
     index = backend().render(torch.from_numpy(places), camera, side, side, radius).index.numpy()
     seen = index >= 0

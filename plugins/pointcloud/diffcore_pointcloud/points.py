@@ -55,6 +55,15 @@ def unbatched(samples: TensorDict) -> list[Points]:
     return [Points(**{name: values[k] for name, values in fields.items()}) for k in range(samples.shape[0])]
 
 
+def upright(points: Points, up: str) -> Points:
+    """A cloud turned so that its axis `up`, "y" or "z", becomes y."""
+    if up == "y":
+        return points
+    turn = numpy.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], numpy.float32)
+    normals = None if points.normals is None else points.normals @ turn.T
+    return Points(points.positions @ turn.T, normals, points.colours)
+
+
 def joined(parts: Sequence[Points]) -> Points:
     """All points of several clouds, with what is known of all."""
     positions, *others = zip(*(part.arrays for part in parts), strict=True)

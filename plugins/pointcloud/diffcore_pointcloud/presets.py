@@ -24,7 +24,7 @@ _GPU_TRAIN = {
 }
 _GPU: dict[str, Any] = {
     "denoiser": {
-        "name": "latent", "width": 128, "latents": 128, "latent_width": 512, "blocks": 4, "depth": 4, "heads": 8,
+        "name": "latent", "width": 128, "latents": 128, "latent_width": 512, "rounds": 4, "depth": 4, "heads": 8,
     },
     "train": _GPU_TRAIN,
 }  # fmt: skip

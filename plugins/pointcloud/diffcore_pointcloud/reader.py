@@ -1,6 +1,7 @@
 """Clouds and meshes of the user's own, whole or in part, as states."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -14,11 +15,12 @@ from diffcore_pointcloud.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.codec import CloudCodec
 from diffcore_pointcloud.meshes import MESH_ENDINGS, read_mesh
 from diffcore_pointcloud.options import FileOptions
-from diffcore_pointcloud.sources import Cloud, Unusable, first_line
+from diffcore_pointcloud.sources import Cloud, Read, UnusableError, first_line
 
 FARTHEST = 10.0
 """Points farther from the data's centre, in standard deviations of the data, are of another unit or place."""
-_SEED = 0
+SEED = 0
+"""Decides which points are taken."""
 
 
 class CloudReader:
@@ -55,8 +57,8 @@ class CloudReader:
         taken = given if 4 * given <= 3 * points else max(1, points // 2)
         if taken < given:
             say(
-                f"{path}: {taken} of {given:,} points are taken as known, so that {points - taken} are left for the rest "
-                f"(a file of {3 * points // 4} points or fewer is taken as it is)"
+                f"{path}: {taken} of {given:,} points are taken as known and {points - taken} drawn; "
+                f"all are taken of a file of at most {3 * points // 4}"
             )
         known = torch.arange(points) < taken
         state = self._encode(path, cloud, taken)
@@ -70,12 +72,11 @@ class CloudReader:
             raise UserError(f"{path}: clouds are read from {', '.join(sorted(CLOUD_ENDINGS | MESH_ENDINGS))}")
         if not path.is_file():
             raise UserError(f"{path}: there is no such file")
+        readers = [read for read, known in ((read_mesh, MESH_ENDINGS), (read_cloud, CLOUD_ENDINGS)) if ending in known]
         options = FileOptions(points=facts.points, normals=facts.normals, colours=facts.colours)
         try:
-            return _first_of(
-                path, options, [*[read_mesh] * (ending in MESH_ENDINGS), *[read_cloud] * (ending in CLOUD_ENDINGS)]
-            )
-        except Unusable as error:
+            return _first_of(readers, path, options)
+        except UnusableError as error:
             raise UserError(f"{path}: {error}") from None
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or first_line(error)}") from None
@@ -110,11 +111,9 @@ class CloudReader:
         return f"({', '.join(f'{value:.3g}' for value in facts.centre)}) with a deviation of {facts.scale:.3g}"
 
 
-def _first_of(path: Path, options: FileOptions, readers: list[Callable]) -> Cloud:
-    """What the first reader gives that can use the file; a PLY may have faces or not."""
+def _first_of(readers: Sequence[Read], path: Path, options: FileOptions) -> Cloud:
+    """What the first reader gives that can use the file: a PLY may have faces or not."""
     for read in readers[:-1]:
-        try:
-            return read(path, options, numpy.random.default_rng(_SEED))
-        except Unusable:
-            pass
-    return readers[-1](path, options, numpy.random.default_rng(_SEED))
+        with contextlib.suppress(UnusableError):
+            return read(path, options, numpy.random.default_rng(SEED))
+    return readers[-1](path, options, numpy.random.default_rng(SEED))

@@ -3,10 +3,10 @@
 import math
 
 import numpy
-from diffcore_pointcloud.painting import view
-from diffcore_pointcloud.points import Points, colours, extent
 
 from diffcore.viewer import Scene
+from diffcore_pointcloud.painting import view
+from diffcore_pointcloud.points import Points, colours, extent
 
 MOST = 4096
 """Points of a scene; of larger clouds, every so many are shown."""

@@ -7,9 +7,10 @@ from math import tau
 from pathlib import Path
 
 import numpy
+from PIL import Image, ImageDraw, ImageFont
+
 from diffcore_pointcloud.painting import AZIMUTH, painted
 from diffcore_pointcloud.points import Points
-from PIL import Image, ImageDraw, ImageFont
 
 LINE = 16
 """Pixels of a line of words below a tile."""

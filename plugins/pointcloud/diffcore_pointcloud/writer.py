@@ -8,10 +8,10 @@ import numpy
 from tensordict import TensorDict
 
 from diffcore import viewer
-from diffcore.data import Codec
 from diffcore.output import Asked
+from diffcore_pointcloud.codec import CloudCodec
 from diffcore_pointcloud.files import beside, write_glb, write_npz, write_ply
-from diffcore_pointcloud.points import unbatched
+from diffcore_pointcloud.points import unbatched, upright
 from diffcore_pointcloud.scenes import scene
 from diffcore_pointcloud.turntable import embedded, sheet, strip, write_turning
 
@@ -20,16 +20,16 @@ _LARGEST_SHEET = 2048
 
 
 class CloudWriter:
-    """Samples are a TensorDict of `positions` `[B, N, 3]` and perhaps `normals` and `colours`, y up.
+    """Samples are a TensorDict of `positions` `[B, N, 3]` and perhaps `normals` and `colours`.
 
-    They have no faces, so every file holds points. Points whose coordinates are not finite are kept in PLY and NPZ and
-    left out elsewhere.
+    They have no faces, so every file holds points. PLY and NPZ hold the samples as they are; in what is for looking at
+    (pictures, GLB, the report) the data's upright axis is y and points whose coordinates are not finite are left out.
     """
 
     endings = (".png", ".npz", ".glb", ".ply", ".gif")
 
-    def __init__(self, codec: Codec | None = None) -> None:
-        """Samples are in the data's unit already, whatever the codec."""
+    def __init__(self, codec: CloudCodec) -> None:
+        self._up = codec.facts.up
 
     def each(self, samples: TensorDict, folder: Path, names: Sequence[str], asked: Asked = ()) -> list[Path]:
         """Each sample as a binary PLY; what was asked stands in its comments."""
@@ -41,19 +41,20 @@ class CloudWriter:
     def together(self, samples: TensorDict, path: Path, columns: int, asked: Asked = ()) -> None:
         """All samples in one file.
 
-        `.png` is a sheet of pictures and `.gif` the same going round; `.npz` holds arrays of all; `.glb` and `.ply` are
-        clouds side by side, a lone one being where it is.
+        `.png` is a sheet of pictures and `.gif` the same going round; `.npz` holds arrays of all; `.glb` has
+        clouds in rows of `columns`, and `.ply` all in one row along x. A lone one is where it is.
         """
-        shown, words = unbatched(samples), _words(samples, asked)
+        clouds, words = unbatched(samples), _words(samples, asked)
+        shown = [upright(points, self._up) for points in clouds]
         legends = [_legend(one) for one in words]
         match path.suffix.lower():
             case ".npz":
-                write_npz(shown, path, asked)
+                write_npz(clouds, path, asked)
             case ".glb":
                 numbered = [" ".join(filter(None, [f"{k}", legend])) for k, legend in enumerate(legends, 1)]
                 write_glb(shown, path, columns, numbered)
             case ".ply":
-                write_ply(beside(shown, columns), path, _comments(words[0]) if len(words) == 1 else ())
+                write_ply(beside(clouds), path, _comments(words[0]) if len(words) == 1 else ())
             case ".gif":
                 write_turning(shown, path, columns, legends)
             case _:
@@ -65,7 +66,7 @@ class CloudWriter:
 
         The pictures serve where scripts are off and in print. Samples are numbered, the same in both.
         """
-        shown, words = unbatched(samples), _words(samples, asked)
+        shown, words = [upright(points, self._up) for points in unbatched(samples)], _words(samples, asked)
         captions = [": ".join(filter(None, [f"{k}", _legend(one)])) for k, one in enumerate(words, 1)]
         scenes = viewer.html([scene(points, caption) for points, caption in zip(shown, captions, strict=True)], columns)
         if trajectories:
