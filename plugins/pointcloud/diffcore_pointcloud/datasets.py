@@ -42,7 +42,7 @@ def _made(options: ShapesOptions, classes: Sequence[str], count: int, part: str)
         fields["normals"] = torch.empty(count, pool, 3, dtype=torch.float16)
     if options.colours:
         fields["colours"] = torch.empty(count, pool, 3, dtype=torch.uint8)
-    for index, name in enumerate(classes):
+    for index, name in enumerate(classes[:count]):
         for number, rows in enumerate((label == index).nonzero()[:, 0].split(_AT_ONCE)):
             generator = generator_for(options.seed, "shapes", part, name, number)
             made = surface(name, len(rows), generator)
