@@ -44,7 +44,7 @@ class CloudReader:
             )
         if missing := [name for name in self.codec.fields if getattr(cloud, name) is None]:
             raise UserError(f"{path} has no {' and no '.join(missing)}, which this model's clouds have")
-        return self._encode(path, cloud, points)
+        return self._encode(path, cloud, points)[0]
 
     def read_part(self, path: Path) -> tuple[State, State]:
         """A partial cloud of M points: a state `[1, N, 3]` with them first and zeros after, and where it is known.
@@ -60,11 +60,7 @@ class CloudReader:
                 f"{path}: {taken} of {given:,} points are taken as known and {points - taken} drawn; "
                 f"all are taken of a file of at most {3 * points // 4}"
             )
-        known = torch.arange(points) < taken
-        state = self._encode(path, cloud, taken)
-        there = [getattr(cloud, name or "positions") is not None for name in fields(state)]
-        masks = iter([(known & has)[None, :, None].expand(1, -1, 3) for has in there])
-        return state, map_fields(lambda value: next(masks), state)
+        return self._encode(path, cloud, taken)
 
     def _load(self, path: Path) -> Cloud:
         ending, facts = path.suffix.lower(), self.codec.facts
@@ -83,28 +79,28 @@ class CloudReader:
         except Exception as error:  # readers of damaged files fail in every way
             raise UserError(f"{path} cannot be read as {ending[1:].upper()}: {first_line(error)}") from None
 
-    def _encode(self, path: Path, cloud: Cloud, taken: int) -> State:
-        """The first `taken` points, encoded, and zeros up to the model's number."""
+    def _encode(self, path: Path, cloud: Cloud, taken: int) -> tuple[State, State]:
+        """The first `taken` points, encoded, zeros where nothing is known, and where something is."""
         points = self.codec.facts.points
-        arrays = {name: getattr(cloud, name) for name in self.codec.fields}
-        padded = {
-            name: numpy.zeros((1, points, 3), numpy.float64 if name != "colours" else numpy.uint8) for name in arrays
-        }
-        for name, values in arrays.items():
+        examples, known = {"label": torch.zeros(1, dtype=torch.int64)}, {}
+        for name in self.codec.fields:
+            values = getattr(cloud, name)
+            padded = numpy.zeros((1, points, 3), numpy.uint8 if name == "colours" else numpy.float64)
             if values is not None:
-                padded[name][0, :taken] = values[:taken]
-        examples = {name: torch.from_numpy(values) for name, values in padded.items()}
-        examples["label"] = torch.zeros(1, dtype=torch.int64)
+                padded[0, :taken] = values[:taken]
+            examples[name] = torch.from_numpy(padded)
+            there = (torch.arange(points) < taken) & (values is not None)
+            known[name] = there[None, :, None].expand(1, -1, 3).clone()
         state = self.codec.encode(TensorDict(examples, batch_size=[1])).state
-        known = torch.arange(points)[None, :, None] < taken
-        state = map_fields(lambda value: torch.where(known, value, 0.0), state)
+        mask = known["positions"] if isinstance(state, torch.Tensor) else TensorDict(known, batch_size=[1])
+        state = map_fields(lambda value, there: torch.where(there, value, 0.0), state, mask)
         away = next(iter(fields(state).values())).norm(dim=-1).max().item()
         if away > FARTHEST:
             raise UserError(
                 f"{path}: points lie {away:.3g} standard deviations of the data from its centre, "
                 f"{self._place()}; give them in the data's unit"
             )
-        return state
+        return state, mask
 
     def _place(self) -> str:
         facts = self.codec.facts

@@ -3,6 +3,7 @@
 import math
 
 import numpy
+from PIL import Image
 
 from diffcore.viewer import Scene
 from diffcore_pointcloud.painting import view
@@ -10,8 +11,8 @@ from diffcore_pointcloud.points import Points, colours, extent
 
 MOST = 4096
 """Points of a scene; of larger clouds, every so many are shown."""
-LEVELS = 16
-"""Steps of each colour band: pages name each colour once, so fewer colours make them smaller."""
+INKS = 64
+"""Colours of a scene at most: a page names each, so fewer make it smaller."""
 
 
 def scene(points: Points, caption: str = "") -> Scene:
@@ -37,6 +38,8 @@ def scene(points: Points, caption: str = "") -> Scene:
 
 
 def _names(points: Points) -> list[str]:
-    step = 255 / (LEVELS - 1)
-    coarse = ((colours(points) / step).round() * step).round().astype(int)
-    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in coarse.tolist()]
+    """The colour of each point, one of `INKS` that come near all of them."""
+    found = colours(points)
+    if len(found):
+        found = numpy.asarray(Image.fromarray(found[None]).quantize(INKS).convert("RGB"))[0]
+    return [f"#{r:02x}{g:02x}{b:02x}" for r, g, b in found.tolist()]

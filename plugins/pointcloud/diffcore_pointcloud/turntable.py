@@ -42,14 +42,14 @@ def _cut(words: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageF
 
 
 def write_turning(
-    shown: Sequence[Points], path: Path, columns: int, words: Sequence[str] = (), size: int = 160, frames: int = 24
+    shown: Sequence[Points], path: Path, columns: int, words: Sequence[str] = (), size: int = 128, frames: int = 24
 ) -> None:
     """An animated GIF of the sheet that goes round once in 3 seconds and for ever.
 
     In frame k of n the clouds have been turned by 2 pi k / n about y, from the view of the sheet on.
     """
     turned = [sheet(shown, columns, words, size, AZIMUTH + tau * k / frames) for k in range(frames)]
-    first = turned[0].quantize(256, Image.Quantize.MEDIANCUT)
+    first = limited(turned[0], 256)
     rest = [picture.quantize(palette=first, dither=Image.Dither.NONE) for picture in turned[1:]]
     first.save(path, save_all=True, append_images=rest, duration=3000 // frames, loop=0, optimize=False)
 
@@ -60,8 +60,15 @@ def strip(points: Points, views: int = 6, size: int = 80) -> Image.Image:
     return Image.fromarray(numpy.concatenate(parts, 1))
 
 
+def limited(picture: Image.Image, number: int) -> Image.Image:
+    """A picture with a palette of so many colours, of which white is one."""
+    found = picture.quantize(number - 1, Image.Quantize.MEDIANCUT)
+    found.putpalette([*(found.getpalette() or [])[: 3 * (number - 1)], 255, 255, 255])
+    return picture.quantize(palette=found, dither=Image.Dither.NONE)
+
+
 def embedded(picture: Image.Image) -> str:
     """A picture as the address of an image that is in the page; of 64 colours, to be small."""
     buffer = io.BytesIO()
-    picture.quantize(64, Image.Quantize.MEDIANCUT).save(buffer, "PNG", optimize=True)
+    limited(picture, 64).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
