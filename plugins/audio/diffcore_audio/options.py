@@ -1,9 +1,8 @@
 """Options of the plugin's parts, and what is known of a set of sounds."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from diffcore.components import Settings
 
@@ -49,11 +48,3 @@ class SoundFacts(Settings):
     channels: Literal[1, 2] = 1
     classes: tuple[str, ...] = ()
     codec: ComplexFacts | MelFacts = Field(discriminator="kind")
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.expanduser().absolute()
-
-
-Root = Annotated[Path | None, AfterValidator(_absolute)]
-"""A folder; kept as an absolute path, so a run finds its data from everywhere."""
