@@ -23,8 +23,8 @@ def log_mel(waves: Tensor, rate: int, frames: int | None = None) -> Tensor:
     """Log-mel spectrograms `[B, 64, frames]` of waveforms `[B, C, L]`, in dB from -80.
 
     Hann windows of 32 ms every 8 ms, the first centred on the first sample, beyond the ends silence; powers
-    4 |X|^2 / (n sum w^2) for transforms of length n, which sum to A^2 for a sine of amplitude A; triangles evenly spaced
-    in mel = 2595 log10(1 + f / 700) from 0 to rate / 2, each of height 1. So a sine of full scale at the centre of a wide
+    4 |X|^2 / (n sum w^2) for transforms of length n, which sum to A^2 for a sine of amplitude A; triangles of height 1,
+    evenly spaced in mel = 2595 log10(1 + f / 700) from 0 to rate / 2. So a sine of full scale at the centre of a wide
     triangle has about 0 dB. Powers are averaged over the channels, and over time into at most `frames` frames.
     Waveforms that are not finite are silence.
     """

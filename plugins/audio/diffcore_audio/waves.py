@@ -9,6 +9,8 @@ import soundfile
 import torch
 from torch import Tensor
 
+FULL_SCALE = 32768
+"""1.0 as a sample of 16 bits."""
 SILENCE = -60.0
 """dBFS; sounds whose RMS is lower are silent."""
 _QUIETEST = -120.0
@@ -50,7 +52,7 @@ def pcm(waves: Tensor) -> Tensor:
     A sample that is not finite is written as silence.
     """
     safe = within_full_scale(finite(waves)[0].detach().cpu().float())
-    return (safe * 32768).round().clamp(max=32767).to(torch.int16)
+    return (safe * FULL_SCALE).round().clamp(max=FULL_SCALE - 1).to(torch.int16)
 
 
 def mono(waves: Tensor) -> Tensor:
