@@ -35,12 +35,18 @@ class MelFeatures(nn.Module):
 
 
 def moved(
-    spectra: Tensor, generator: torch.Generator, frames: int = 2, decibels: float = 10.0, depth: float = 80.0
+    spectra: Tensor,
+    generator: torch.Generator,
+    frames: int = 2,
+    decibels: float = 10.0,
+    hiss: float = 30.0,
+    depth: float = 80.0,
 ) -> Tensor:
-    """Standardised spectrograms `[B, mels, T]`, each at another time and of another loudness, evenly drawn.
+    """Standardised spectrograms `[B, mels, T]`, each at another time, of another loudness and with another floor.
 
-    Up to `frames` earlier or later, with silence where nothing is known, and up to `decibels` louder or quieter;
-    0 stands for silence and 1 for `depth` dB above it.
+    All evenly drawn: up to `frames` earlier or later, with silence where nothing is known; up to `decibels` louder or
+    quieter; and a floor of up to `hiss` dB, as samples may have faint noise where recordings have none. 0 stands for
+    silence and 1 for `depth` dB above it.
     """
     batch, _, length = spectra.shape
     delay = torch.randint(-frames, frames + 1, (batch, 1), generator=generator)
@@ -48,4 +54,5 @@ def moved(
     source = torch.arange(length) - delay
     known = ((source >= 0) & (source < length))[:, None]
     shifted = spectra.gather(2, source.clamp(0, length - 1)[:, None].expand_as(spectra)) * known
-    return torch.where(shifted > 0, (shifted + gain).clamp(min=0), 0.0)
+    floor = torch.rand(batch, 1, 1, generator=generator) * hiss / depth
+    return torch.where(shifted > 0, shifted + gain, 0.0).maximum(floor)

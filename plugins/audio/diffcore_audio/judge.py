@@ -18,7 +18,7 @@ from diffcore.figures import agreement_figures, distance_figures, inception_scor
 from diffcore.output import Figure
 from diffcore_audio.critic import MelFeatures, moved
 from diffcore_audio.fad import fad_figures
-from diffcore_audio.neighbours import copies, nearest
+from diffcore_audio.neighbours import copied_within, nearest
 from diffcore_audio.spectra import MELS, log_mel, standardised
 from diffcore_audio.waves import FULL_SCALE, SILENCE, finite, rms_db
 
@@ -125,6 +125,11 @@ class SoundJudge:
     def _new(self, distances: Tensor) -> list[Figure]:
         if not self._apart.isfinite().all():
             return []
+        limit = copied_within(self._apart)
+
+        def share(apart: Tensor) -> float:
+            return (apart <= limit).double().mean().item()
+
         return [
             Figure(
                 "nearest_db",
@@ -132,11 +137,8 @@ class SoundJudge:
                 "RMS difference in dB of log-mel spectrograms to the nearest training sound, median",
             ),
             Figure("nearest_db_real", self._apart.median().item(), f"the same for {self._tested}"),
-            Figure(
-                "copies",
-                copies(distances, self._apart),
-                "share of samples that are as near to a training sound as the nearest 1 % of those real sounds are",
-            ),
+            Figure("copies", share(distances), f"share of samples within {limit:.3g} dB of a training sound"),
+            Figure("copies_real", share(self._apart), f"the same for {self._tested}"),
         ]
 
 
