@@ -261,7 +261,7 @@ def test_fadtk_s_distance_is_a_figure_where_it_is_asked_for(judged, fadtk):
 def test_fadtk_is_never_needed_and_never_fetches(judged, fadtk, monkeypatch):
     waves = floats(judged[1])
     fadtk.unlink()
-    with pytest.raises(UserError, match="its weights are not here, .*630k-audioset-best.pt is missing"):
+    with pytest.raises(UserError, match=r"its weights are not here, .*630k-audioset-best\.pt is missing"):
         fad.fad_figures(waves, waves, RATE)
     monkeypatch.setenv(fad.VARIABLE, "pann")
     with pytest.raises(UserError, match="DIFFCORE_FADTK=pann: it must be one of vggish, clap-laion-audio"):

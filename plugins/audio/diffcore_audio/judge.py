@@ -80,7 +80,7 @@ class SoundJudge:
 
     def __call__(self, samples: Tensor, conditions: Conditions) -> list[Figure]:
         """Figures of the samples; agreement only of those that were asked for a class."""
-        samples = finite(samples.detach().cpu().float())[0]
+        samples = finite(samples.cpu().float())[0]
         spectra = log_mel(samples, self._rate, _FRAMES)
         return [
             *self._compared(standardised(spectra), conditions),

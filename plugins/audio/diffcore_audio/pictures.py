@@ -36,7 +36,7 @@ _PALETTE = _palette()
 def spectrograms(samples: Tensor, rate: int, size: tuple[int, int] = TILE) -> list[Image.Image]:
     """Log-mel spectrograms, low frequencies below: -80 dB is black, the level of a sine of full scale nearly white."""
     shades = standardised(log_mel(samples, rate, size[0])) * 255
-    levels = shades.round().clamp(0, 255).byte().flip(1).cpu().numpy()
+    levels = shades.round().clamp(0, 255).byte().flip(1).numpy()
     pictures = [Image.fromarray(rows).resize(size, Image.Resampling.BILINEAR) for rows in levels]
     for picture in pictures:
         picture.putpalette(_PALETTE)
@@ -56,7 +56,7 @@ def envelopes(samples: Tensor, columns: int) -> numpy.ndarray:
     Over the channels, of what is written: within full scale, and silent where it was not finite. Each part has the last
     value of the one before, so that the shape has no gaps.
     """
-    shown = within_full_scale(finite(samples)[0]).cpu()
+    shown = within_full_scale(finite(samples)[0])
     edges = numpy.linspace(0, shown.shape[2], min(columns, shown.shape[2]) + 1).round().astype(int)
     parts = [shown[..., max(start - 1, 0) : end].flatten(1) for start, end in pairwise(edges.tolist())]
     return numpy.stack([numpy.stack([part.amin(1).numpy(), part.amax(1).numpy()], 1) for part in parts], 1)
@@ -85,7 +85,7 @@ def sheet(samples: Tensor, rate: int, captions: Sequence[str], columns: int) -> 
 
     A waveform that had to be scaled down to full scale is amber.
     """
-    columns = max(1, min(columns, len(samples)))
+    samples, columns = samples.cpu(), max(1, min(columns, len(samples)))
     width, height = TILE[0], _CAPTION + _WAVE + TILE[1]
     rows = -(-len(samples) // columns)
     canvas = Image.new("RGB", (columns * (width + _GAP) + _GAP, rows * (height + _GAP) + _GAP), "white")

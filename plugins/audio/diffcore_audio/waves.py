@@ -51,7 +51,7 @@ def pcm(waves: Tensor) -> Tensor:
 
     A sample that is not finite is written as silence.
     """
-    safe = within_full_scale(finite(waves)[0].detach().cpu().float())
+    safe = within_full_scale(finite(waves)[0].cpu().float())
     return (safe * FULL_SCALE).round().clamp(max=FULL_SCALE - 1).to(torch.int16)
 
 

@@ -53,7 +53,7 @@ class SoundWriter:
 
         Rows are shorter where the page has no room for `columns` players, but not those of `trajectories`.
         """
-        columns = max(1, min(columns, len(samples)))
+        samples, columns = samples.cpu(), max(1, min(columns, len(samples)))
         tiles = zip(
             _captions(samples, asked),
             envelopes(samples, TILE[0]),
@@ -82,7 +82,7 @@ class SoundWriter:
 
     def summary(self, samples: Tensor, asked: Asked = ()) -> list[str]:
         """How loud the samples are, and how many are silent, went beyond full scale or are not finite."""
-        sound, broken = finite(samples)
+        sound, broken = finite(samples.cpu())
         loudness, beyond = rms_db(sound), peaks(sound) > 1
         silent = (loudness < SILENCE) & ~broken
         n = len(samples)
