@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from diffcore.errors import UserError
+from diffcore.output import Figure
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
@@ -44,3 +45,33 @@ def halves_distance(features: Tensor, classes: Tensor | None = None, splits: int
         order = torch.argsort(keys if classes is None else keys + classes)
         distances.append(frechet_distance(features[order[0::2]], features[order[1::2]]))
     return sum(distances) / splits
+
+
+def inception_score(logits: Tensor) -> float:
+    """exp(mean KL(p(y | x) || p(y))) of a classifier's logits `[n, k]`: 1 to k (Salimans et al. 2016, section 4)."""
+    log_p = logits.double().log_softmax(1)
+    marginal = log_p.logsumexp(0) - math.log(len(log_p))
+    return math.exp((log_p.exp() * (log_p - marginal)).sum(1).mean().item())
+
+
+def distance_figures(samples: Tensor, reference: Tensor, classes: Tensor | None, what: str, space: str) -> list[Figure]:
+    """The Frechet distance of features `[n, d]` to those of real examples, that of two real halves, and their ratio.
+
+    `what` says in words what the real examples are and `space` what the features are; `classes` are those of the real
+    examples.
+    """
+    distance, real = frechet_distance(samples, reference), halves_distance(reference, classes)
+    return [
+        Figure("frechet_distance", distance, f"samples against {len(reference)} {what}, in {space}"),
+        Figure("frechet_distance_real", real, "two halves of those real ones, class by class, mean of 5 splits"),
+        Figure("frechet_ratio", distance / max(real, 1e-12), "the first over the second"),
+    ]
+
+
+def agreement_figures(logits: Tensor, asked: Tensor, real: float) -> list[Figure]:
+    """The share of samples that a classifier takes for the class that they were `asked` to be; `real` is the data's."""
+    agreement = (logits.argmax(1) == asked.to(logits.device)).double().mean().item()
+    return [
+        Figure("class_agreement", agreement, "share of samples that a classifier takes for the asked class"),
+        Figure("class_agreement_real", real, "the same for real ones, held out where there are any"),
+    ]

@@ -16,6 +16,15 @@ def own_cache(tmp_path_factory):
     os.environ["DIFFCORE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_classifiers():
+    """A tenth of the training of judges' classifiers: enough for data that are easy to tell apart."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr("diffcore.classifier._STEPS", 150)
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Real data sets in their official formats, where a checkout has them."""

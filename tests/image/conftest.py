@@ -2,17 +2,6 @@ import numpy
 import pytest
 from PIL import Image
 
-from diffcore_image import judge
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quick_judge():
-    """A tenth of the classifier's training: enough to tell the embedded digits apart."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(judge, "_STEPS", 150)
-    yield
-    patch.undo()
-
 
 @pytest.fixture
 def picture_folder(tmp_path):

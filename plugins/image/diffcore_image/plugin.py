@@ -4,19 +4,17 @@ from collections.abc import Iterable
 
 from diffcore.components import Component, Modality, lazy
 from diffcore.hookspecs import hookimpl
+from diffcore.nn.options import DiTOptions, EncoderOptions, UNetOptions
 from diffcore_image.options import (
     DigitsOptions,
-    DiTOptions,
-    EncoderOptions,
     FolderOptions,
     ImageFacts,
     LargeSetOptions,
     MnistOptions,
-    UNetOptions,
 )
 from diffcore_image.presets import PRESETS
 
-_lazy = lazy("diffcore_image")
+_lazy, _nn = lazy("diffcore_image"), lazy("diffcore.nn")
 
 IMAGE = Modality(
     name="image",
@@ -31,10 +29,10 @@ IMAGE = Modality(
         Component("folder", "your own: one folder a class, or one of all", _lazy("datasets:folder"), FolderOptions),
     ),
     denoisers=(
-        Component("unet", "convolutions on a folded grid", _lazy("denoisers:unet"), UNetOptions),
-        Component("dit", "diffusion transformer on patches", _lazy("denoisers:dit"), DiTOptions),
+        Component("unet", "convolutions on a folded grid", _nn("grids:unet"), UNetOptions),
+        Component("dit", "diffusion transformer on patches", _nn("grids:dit"), DiTOptions),
     ),
-    predictors=(Component("encoder", "half a U-Net, averaged", _lazy("predictors:encoder"), EncoderOptions),),
+    predictors=(Component("encoder", "half a U-Net, averaged", _nn("grids:encoder"), EncoderOptions),),
     presets=PRESETS,
     facts=ImageFacts,
     codec=_lazy("codec:ImageCodec"),
