@@ -94,9 +94,9 @@ def clap(rng: Generator, count: int, time: ndarray) -> Struck:
     envelope = numpy.zeros((count, len(time[0])))
     for number in range(4):
         later = time - (number * drawn["spacing"])[:, None]
-        last = (number == drawn["bursts"] - 1)[:, None]
-        burst = numpy.where(last, 0.6 * _damped(later, drawn["decay"]), 0) + _damped(later, 0.004)
-        envelope += numpy.where((number < drawn["bursts"])[:, None], burst, 0)
+        rest = drawn["bursts"][:, None] - number
+        burst = numpy.where(rest == 1, 0.6 * _damped(later, drawn["decay"]), 0) + _damped(later, 0.004)
+        envelope += numpy.where(rest > 0, burst, 0)
     return Struck(envelope * _noise(rng, time, drawn["pitch"] * 0.7, drawn["pitch"] * 1.4), drawn)
 
 
@@ -155,19 +155,24 @@ def _of(drawn: dict[str, ndarray], *names: str) -> dict[str, ndarray]:
 def _damped(time: ndarray, decay: ndarray | float) -> ndarray:
     """exp(-time / decay), and nothing before time 0: `[count, L]`."""
     rate = 1 / (decay[:, None] if isinstance(decay, ndarray) else decay)
-    return numpy.where(time >= 0, numpy.exp(-numpy.maximum(time, 0) * rate), 0)
+    return numpy.where(time >= 0, numpy.exp((-numpy.maximum(time, 0) * rate).astype(numpy.float32)), 0)
 
 
 def _sine(time: ndarray, frequency: ndarray, turns: ndarray | float = 0.0) -> ndarray:
     turned = turns[:, None] if isinstance(turns, ndarray) else turns
-    return numpy.sin(2 * numpy.pi * (frequency[:, None] * time + turned))
+    return _sine_of(frequency[:, None] * time + turned)
+
+
+def _sine_of(turns: ndarray) -> ndarray:
+    """sin(2 pi turns). float32 is several times as fast, and exact enough once whole turns are taken off."""
+    return numpy.sin((2 * numpy.pi * (turns - numpy.floor(turns))).astype(numpy.float32))
 
 
 def _falling(time: ndarray, pitch: ndarray, start: ndarray, sweep: ndarray) -> ndarray:
     """A sine of frequency pitch + (start - pitch) exp(-time / sweep); its phase is the integral of that."""
     pitch, start, sweep = pitch[:, None], start[:, None], sweep[:, None]
     turns = pitch * time + (start - pitch) * sweep * (1 - numpy.exp(-numpy.maximum(time, 0) / sweep))
-    return numpy.sin(2 * numpy.pi * turns)
+    return _sine_of(turns)
 
 
 def _band(frequency: ndarray, low: ndarray, high: ndarray, order: int = 2) -> ndarray:
@@ -179,7 +184,8 @@ def _band(frequency: ndarray, low: ndarray, high: ndarray, order: int = 2) -> nd
 def _noise(rng: Generator, time: ndarray, low: ndarray, high: ndarray, order: int = 2) -> ndarray:
     """White noise between `low` and `high`, of unit variance: `[count, L]`."""
     count, samples = time.shape
-    spectrum = numpy.fft.rfft(rng.standard_normal((count, samples)), axis=1)
+    spectrum = numpy.fft.rfft(rng.standard_normal((count, samples), dtype=numpy.float32), axis=1)
     frequency = numpy.fft.rfftfreq(samples, time[0, 1] - time[0, 0])
-    noise = numpy.fft.irfft(spectrum * _band(frequency, low[:, None], high[:, None], order), samples, axis=1)
+    gain = _band(frequency, low[:, None], high[:, None], order).astype(numpy.float32)
+    noise = numpy.fft.irfft(spectrum * gain, samples, axis=1)
     return noise / noise.std(1, keepdims=True)
