@@ -58,3 +58,9 @@ class Codec(Protocol):
 
     def decode(self, state: State, mask: Mask = None) -> Tensor | TensorDict | list:
         """States to samples in the modality's own form, which its writer and judge take."""
+
+    def resized(self, size: int) -> "Codec":
+        """The codec of samples of another number of elements, for the same network.
+
+        Only where states are sets of any number of alike elements; the others leave this function out.
+        """

@@ -78,12 +78,23 @@ def draw_mask(
     """
     sizes = model.codec.sizes
     if sizes is None:
-        if size is not None:
-            raise UserError(f"--size {size}: samples of {model.modality.name} are all of one size")
         return None
     if size is None:
         return sizes.mask(sizes.draw(indices, seed, conditions))
     return sizes.mask(sizes.asked(size, indices, seed, conditions))
+
+
+def resized(model: Model, size: str) -> Model:
+    """The model of samples of so many elements, where its samples are sets of any number of them.
+
+    Raises `UserError` for what is no number, and where samples are all of one size.
+    """
+    resize = getattr(model.codec, "resized", None)
+    if resize is None:
+        raise UserError(f"--size {size}: samples of {model.modality.name} are all of one size")
+    if not size.isdecimal() or int(size) < 1:
+        raise UserError(f"--size {size!r}: write a whole number, from 1 on")
+    return replace(model, codec=resize(int(size)))
 
 
 def generate(

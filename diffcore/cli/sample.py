@@ -19,7 +19,7 @@ from diffcore.config import Device, Grid, RunSettings, SampleSettings, validate
 from diffcore.denoiser import Denoiser, require_defined
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
-from diffcore.generation import as_asked, draw_mask, generate, require_conditions
+from diffcore.generation import as_asked, draw_mask, generate, require_conditions, resized
 from diffcore.output import Asked
 from diffcore.predictor import Predictor
 from diffcore.progress import counter, say
@@ -73,7 +73,7 @@ class Options(EditOptions, DrawOptions):
     target: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
         (), description="The same as --condition, for numbers: key=2.5, or key=40..60 for a range; several together."
     )
-    size: str | None = Field(None, description="How many elements a sample has, where that varies: 9, or 7..9.")
+    size: str | None = Field(None, description="How many elements a sample has: 9, or, where that varies, 7..9.")
     out: Path | None = Field(None, description="A folder, or one file whose ending the modality writes.")
 
 
@@ -87,6 +87,8 @@ def main(arguments: Sequence[str]) -> int:
             f"{options.run} is a predictor, which draws no samples; it guides a model of the same data: "
             f"diffcore sample RUN --predictor {options.run}"
         )
+    if options.size is not None and model.codec.sizes is None:
+        model = resized(model, options.size)
     guide = editing(options, model)
     if guide is not None and drawing.step is None:
         recipe = replace(recipe, step=ddpm())  # fresh noise mends what the guide does to the path

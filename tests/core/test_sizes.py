@@ -1,12 +1,19 @@
 """Sizes of samples: Bayes' rule by hand, frequencies, and what users write."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from diffcore.assembly import Model, Recipe
+from diffcore.denoiser import Denoiser
 from diffcore.errors import UserError
+from diffcore.generation import generate, resized
+from diffcore.schedules import Cosine
 from diffcore.sizes import Sizes
+from diffcore.solvers.ddim import ddim
+from diffcore.spaces import Euclidean
 
 SIZES = Sizes(10, {3: 10, 5: 30, 9: 60}, {"weight": ((1.0, 0.5), (2.0, 0.5), (4.0, 1.0))})
 
@@ -73,3 +80,57 @@ def test_masks_have_the_first_elements():
     assert mask.shape == (2, 10)
     assert mask.sum(1).tolist() == [3, 10]
     assert mask[0, :3].all()
+
+
+# Sets of any size
+
+
+class Dots:
+    """The codec of sets of dots on a line, of any number."""
+
+    sizes, conditions = None, ()
+
+    def __init__(self, count):
+        self.space = Euclidean((count, 1))
+
+    def resized(self, size):
+        return Dots(size)
+
+
+def dots(codec):
+    torch.manual_seed(0)
+    network = Denoiser(DotNet(), ())
+    return Model(SimpleNamespace(name="dots"), codec, network, Cosine(), torch.device("cpu"))
+
+
+class DotNet(torch.nn.Module):
+    """Each dot by itself and the mean of all."""
+
+    width = 4
+
+    def __init__(self):
+        super().__init__()
+        self.own, self.mean = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+
+    def forward(self, x, conditioning, mask=None):
+        return self.own(x) + self.mean(x.mean(1, keepdim=True))
+
+
+def test_a_network_of_sets_draws_sets_of_another_size():
+    model = dots(Dots(5))
+    larger = resized(model, "12")
+    assert generate(larger, Recipe(ddim(), steps=3), {}, 2).state.shape == (2, 12, 1)
+    assert larger.network is model.network
+    assert model.codec.space.shape == (5, 1)
+
+
+@pytest.mark.parametrize("size", ["0", "-3", "7..9", "many", "1.5"])
+def test_a_size_that_is_none_is_refused(size):
+    with pytest.raises(UserError, match="write a whole number, from 1 on"):
+        resized(dots(Dots(5)), size)
+
+
+def test_samples_of_one_size_stay_so():
+    codec = SimpleNamespace(space=Euclidean((5, 1)), sizes=None, conditions=())
+    with pytest.raises(UserError, match="--size 7: samples of dots are all of one size"):
+        resized(dots(codec), "7")

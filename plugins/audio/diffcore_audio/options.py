@@ -1,11 +1,10 @@
 """Options of the plugin's parts, and what is known of a set of sounds."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from diffcore.components import Settings
+from diffcore.components import Place, Settings
 
 
 class ComplexFacts(Settings):
@@ -90,14 +89,6 @@ class SoundOptions(Settings):
         return self.high or self.rate / 2
 
 
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.expanduser().absolute()
-
-
-Root = Annotated[Path | None, AfterValidator(_absolute)]
-"""A folder; kept as an absolute path, so a run finds its data from everywhere."""
-
-
 class DrumsOptions(SoundOptions):
     rate: int = Field(16_000, ge=16_000, le=192_000, multiple_of=25, description="Samples a second.")
     sounds: int = Field(500, ge=2, description="Sounds of each of the six instruments.")
@@ -108,7 +99,7 @@ class DrumsOptions(SoundOptions):
 class FileOptions(SoundOptions):
     """What sets that are read from files have beside."""
 
-    root: Root = Field(None, description="Folder that holds the sounds.")
+    root: Place = Field(None, description="Folder that holds the sounds.")
     limit: int | None = Field(None, ge=1, description="Read so many sounds of each class at most.")
     skip_unreadable: bool = Field(False, description="Leave out files that cannot be used, instead of stopping.")
 

@@ -1,9 +1,6 @@
 """Options of the plugin's parts, and what is known of a set of point clouds."""
 
-from pathlib import Path
-from typing import Annotated
-
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from diffcore.components import Settings
 
@@ -20,11 +17,3 @@ class CloudFacts(Settings):
     """Standard deviation of coordinates about `centre`, in the data's unit: one number, so shapes keep their form."""
     normals: bool = False
     colours: bool = False
-
-
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.expanduser().absolute()
-
-
-Root = Annotated[Path | None, AfterValidator(_absolute)]
-"""A folder; kept as an absolute path, so a run finds its data from everywhere."""
