@@ -77,7 +77,7 @@ def listed(options: FileOptions, endings: Collection[str], what: str, others: Co
     """
     if options.root is None:
         raise UserError(f"this data set needs --data.root PATH, a folder of {what} or of class folders")
-    root = options.root
+    root = Path(options.root)
     if not root.is_dir():
         raise UserError(f"no folder {root}: --data.root must be a folder of {what} or of class folders")
     everything = [path for path in sorted(root.rglob("*")) if not _hidden(path.relative_to(root)) and path.is_file()]
