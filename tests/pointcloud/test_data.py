@@ -65,7 +65,7 @@ def test_flags_reach_the_data():
         "--data meshes --data.root . --data.normalise each --data.up z --data.skip-unreadable --data.classes bed sofa"
     )
     found, _ = run_settings(["--modality", "pointcloud", *flags.split()], installed(), "diffcore train")
-    assert found.data.root == Path.cwd()
+    assert found.data.root == str(Path.cwd())
     assert (found.data.normalise, found.data.up, found.data.skip_unreadable) == ("each", "z", True)
     assert found.data.classes == ("bed", "sofa")
     with pytest.raises(UserError, match=r"data\.classes"):
