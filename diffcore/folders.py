@@ -102,10 +102,15 @@ def left_out(faults: Sequence[str], total: int, folder: str | None, what: str, s
 
 
 def split(everything: TensorDict, share: float) -> tuple[TensorDict, TensorDict | None]:
-    """Keep back a share of the examples, evenly over their `label`, the same ones each time. None where too few."""
-    order = torch.argsort(everything["label"], stable=True)
+    """Keep back a share of the examples, evenly over their `label`, the same ones each time. None where too few.
+
+    The only example of a label is not kept back.
+    """
+    label = everything["label"]
+    order = torch.argsort(label, stable=True)
+    order = order[torch.bincount(label)[label[order]] > 1]
     counts = torch.floor(share * torch.arange(len(order) + 1, dtype=torch.float64) + 1e-9)
-    held = torch.zeros(len(order), dtype=torch.bool)
+    held = torch.zeros(len(label), dtype=torch.bool)
     held[order[counts.diff() > 0]] = True
     if held.sum() < 2:
         return everything, None

@@ -99,3 +99,10 @@ def test_a_split_takes_its_share_of_every_class():
     assert held["label"].bincount().tolist() == [5, 2, 3]
     assert sorted([*train["i"].tolist(), *held["i"].tolist()]) == list(range(100))
     assert split(train[:5], 0.1)[1] is None
+
+
+def test_the_only_example_of_a_label_is_not_kept_back():
+    label = torch.tensor([0] * 9 + [1] + [2] * 9 + [3])
+    train, held = split(TensorDict({"label": label}, batch_size=[20]), 0.5)
+    assert held["label"].bincount().tolist() == [4, 0, 5]
+    assert train["label"].bincount().tolist() == [5, 1, 4, 1]
