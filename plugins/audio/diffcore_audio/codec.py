@@ -10,9 +10,7 @@ from diffcore.spaces import Euclidean, Mask
 from diffcore.state import State
 from diffcore_audio.options import SoundFacts
 from diffcore_audio.representations import representation
-
-FULL_SCALE = 32768
-"""What 1 is in examples, which are int16."""
+from diffcore_audio.waves import FULL_SCALE
 
 
 class SoundCodec:

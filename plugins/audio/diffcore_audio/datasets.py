@@ -15,12 +15,12 @@ from torch import Tensor
 from diffcore import folders
 from diffcore.data import Data
 from diffcore.errors import UserError
-from diffcore_audio.codec import FULL_SCALE
 from diffcore_audio.files import SOUND_ENDINGS, Findings, Shape, load
 from diffcore_audio.options import DrumsOptions, FileOptions, FolderOptions, SoundFacts, SoundOptions, SpeechOptions
 from diffcore_audio.representations import fitted, length, unfitted
 from diffcore_audio.synthesis import INSTRUMENTS
 from diffcore_audio.synthesis import drums as struck
+from diffcore_audio.waves import FULL_SCALE
 
 _ENOUGH = 1000
 """Examples that a codec is fitted on. Its scale then is within 1 % of that of all 2,700 drums."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
-from diffcore_audio.codec import FULL_SCALE
+from diffcore_audio.waves import FULL_SCALE
 
 SOUND_ENDINGS = frozenset(
     (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".caf", ".w64", ".mp3")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 FULL_SCALE = 32768
-"""1.0 as a sample of 16 bits."""
+"""What 1 is in 16 bits."""
 SILENCE = -60.0
 """dBFS; sounds whose RMS is lower are silent."""
 _QUIETEST = -120.0
