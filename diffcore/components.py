@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 API_VERSION = 1
 """The version of these records. A modality made for another version is listed, not loaded."""
@@ -24,11 +24,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().absolute())
+def _absolute(path: Any) -> Any:
+    return str(Path(path).expanduser().absolute()) if isinstance(path, str | Path) else path
 
 
-Place = Annotated[str | None, AfterValidator(_absolute)]
+Place = Annotated[str | None, BeforeValidator(_absolute)]
 """An option that names a file or a folder; it is kept as an absolute path, so a run finds its data from everywhere."""
 
 

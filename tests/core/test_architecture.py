@@ -35,11 +35,12 @@ def imported_by(code):
         "import diffcore_audio.plugin",
         "import diffcore_image.plugin",
         "import diffcore_molecule.plugin",
+        "import diffcore_pointcloud.plugin",
     ],
 )
 def test_help_and_listings_import_nothing_heavy(code):
     general = {"torch", "numpy", "PIL", "tensordict", "scipy", "rich", "tyro"}
-    heavy = general | {"sklearn", "torchvision", "torchaudio", "soundfile", "rdkit", "e3nn"}
+    heavy = general | {"sklearn", "torchvision", "torchaudio", "soundfile", "rdkit", "e3nn", "trimesh"}
     assert not imported_by(code) & heavy
 
 

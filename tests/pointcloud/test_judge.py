@@ -1,0 +1,226 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from diffcore.conditions import ClassCondition
+from diffcore.data import Data, Encoded
+from diffcore.figures import frechet_distance
+from diffcore.spaces import Euclidean
+from diffcore_pointcloud import judge as judging
+from diffcore_pointcloud import metrics
+from diffcore_pointcloud.judge import build_judge
+from diffcore_pointcloud.options import CloudFacts
+
+POINTS = 48
+CENTRE, SCALE = (5.0, -3.0, 1.0), 20.0
+
+
+class Codec:
+    """What the judge asks of a codec: the first points of a pool without a generator, else others."""
+
+    def __init__(self, facts):
+        self.facts = facts
+        self.space = Euclidean((facts.points, 3))
+        self.conditions = (ClassCondition("label", facts.classes),) if facts.classes else ()
+        self.sizes = None
+
+    def encode(self, examples, generator=None):
+        pool = examples["positions"]
+        rows = torch.arange(pool.shape[1]) if generator is None else torch.randperm(pool.shape[1], generator=generator)
+        positions = pool[:, rows[: self.facts.points]].float()
+        return Encoded((positions - torch.tensor(self.facts.centre)) / self.facts.scale, {"label": examples["label"]})
+
+    def decode(self, state, mask=None):
+        raise NotImplementedError
+
+
+def examples(n, seed, pool=POINTS + 16):
+    """Balls, boxes and sticks of many sizes, in turn, in a unit in which they are large and far from the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    label = torch.arange(n) % 3
+    normal = torch.randn(n, pool, 3, generator=generator)
+    even = 2 * torch.rand(n, pool, 3, generator=generator) - 1
+    ball = torch.nn.functional.normalize(normal, dim=2)
+    box = even / even.abs().amax(2, keepdim=True)
+    stick = even * torch.tensor([0.1, 2.0, 0.1])
+    unit = torch.stack([ball, box, stick], 1)[torch.arange(n), label]
+    sized = unit * (0.7 + 0.6 * torch.rand(n, 1, 3, generator=generator))
+    positions = (sized * SCALE + torch.tensor(CENTRE)).half()
+    return TensorDict({"positions": positions, "label": label}, batch_size=[n])
+
+
+def samples_of(part):
+    return TensorDict({"positions": part["positions"][:, -POINTS:].float()}, batch_size=[len(part)])
+
+
+FACTS = CloudFacts(points=POINTS, classes=("ball", "box", "stick"), centre=CENTRE, scale=SCALE)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Data(FACTS, examples(300, 0), examples(90, 1))
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Fewer shapes by the dearer distance, and less training: these shapes are soon told apart."""
+    chamfer, earth_mover = judging.COMPARISONS
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(judging, "COMPARISONS", (chamfer, dataclasses.replace(earth_mover, shapes=30, points=24)))
+        patched.setattr(judging, "_STEPS", 120)
+        yield
+
+
+@pytest.fixture(scope="module")
+def judge(data, cache, quick):
+    return build_judge(Codec(FACTS), data, cache)
+
+
+def values(figures):
+    return {figure.name: figure.value for figure in figures}
+
+
+@pytest.fixture(scope="module")
+def good(judge):
+    real = examples(120, 2)
+    return judge(samples_of(real), {"label": real["label"]})
+
+
+def test_real_shapes_are_judged_real(good):
+    found = values(good)
+    assert found["finite"] == 1
+    assert found["class_agreement"] > 0.95
+    assert found["class_agreement_real"] > 0.95
+    # An accuracy over 2 x 90 clouds has a standard deviation of 0.04, over 2 x 30 one of 0.065.
+    for name, tolerance in (("one_nna_cd", 0.15), ("one_nna_emd", 0.25)):
+        assert found[name] == pytest.approx(0.5, abs=tolerance)
+        assert found[f"{name}_real"] == pytest.approx(0.5, abs=tolerance)
+    for name in ("mmd_cd", "mmd_emd", "coverage_cd"):
+        assert found[name] == pytest.approx(found[f"{name}_real"], rel=0.25)
+    assert 0.3 < found["frechet_ratio"] < 3
+    assert found["comparison_seconds"] > 0
+
+
+def test_figures_say_what_was_compared(good):
+    meanings = {figure.name: figure.meaning for figure in good}
+    assert "90 samples against 90 held-out shapes, Chamfer distance of 48 points" in meanings["one_nna_cd"]
+    assert "30 samples against 30 held-out shapes, exact earth mover's distance of 24" in meanings["coverage_emd"]
+    assert meanings["one_nna_cd_real"] == "the same for 90 of training shapes in place of the samples"
+    assert "half of 90 samples against half of 90 held-out shapes" in meanings["frechet_distance"]
+
+
+def test_the_judge_notices_noise_wrong_classes_and_missing_variety(judge, good):
+    real = examples(120, 2)
+    samples, asked = samples_of(real)["positions"], {"label": real["label"]}
+    good = values(good)
+
+    def judged(positions, conditions=asked):
+        return values(judge(TensorDict({"positions": positions}, batch_size=[len(positions)]), conditions))
+
+    noisy = judged(samples + SCALE * torch.randn(samples.shape, generator=torch.Generator().manual_seed(0)))
+    assert noisy["one_nna_cd"] > 0.85
+    assert noisy["one_nna_emd"] > 0.75
+    assert noisy["coverage_cd"] < 0.5 * good["coverage_cd"]
+    assert noisy["mmd_cd"] > 2 * good["mmd_cd"]
+    assert noisy["frechet_ratio"] > 5 * good["frechet_ratio"]
+    wrong = judged(samples, {"label": (real["label"] + 1) % 3})
+    assert wrong["class_agreement"] < 0.05
+    first_of_class = samples[real["label"]]  # rows 0, 1 and 2 are one of each class
+    collapsed = judged(first_of_class)
+    assert collapsed["coverage_cd"] < 0.1
+    assert collapsed["one_nna_cd"] > 0.9
+    assert collapsed["class_agreement"] > 0.95
+
+
+def test_distances_are_those_of_the_metrics_in_the_scale_of_the_codec(judge, data):
+    """A second count of the whole: held-out shapes class by class, against samples in the order they came."""
+    real = examples(60, 3)
+    label = real["label"]
+    found = values(judge(samples_of(real), {"label": label}))
+    rows = [(of == kind).nonzero()[:20, 0] for of in (label, judge._labels) for kind in range(3)]
+    samples = (samples_of(real)["positions"].double() - torch.tensor(CENTRE)) / SCALE
+    s, r = samples[torch.cat(rows[:3])], judge._real[torch.cat(rows[3:])].double()
+    across, among_s, among_r = metrics.pairwise(s, r), metrics.pairwise(s), metrics.pairwise(r)
+    assert found["mmd_cd"] == pytest.approx(across.amin(0).mean().item(), rel=1e-4)
+    assert found["coverage_cd"] == len(set(across.argmin(1).tolist())) / 60
+    assert found["one_nna_cd"] == pytest.approx(metrics.one_nna(among_s, across, among_r), abs=0.02)
+    features = [judge._classifier.judged(part.float())[0] for part in (s, r)]
+    assert 0.5 < found["frechet_distance"] / frechet_distance(*features) < 4  # halves are farther apart than wholes
+
+
+def test_real_shapes_have_the_classes_that_samples_were_asked_for(judge):
+    """Of sticks alone, sticks alone are compared with: otherwise 1-NNA would tell them apart by their class."""
+    real = examples(120, 2)
+    sticks = real[real["label"] == 2]
+    figures = judge(samples_of(sticks), {"label": sticks["label"]})
+    found, meanings = values(figures), {figure.name: figure.meaning for figure in figures}
+    assert "30 samples against 30 held-out shapes" in meanings["one_nna_cd"]
+    assert found["one_nna_cd"] == pytest.approx(0.5, abs=0.25)
+    anything = values(judge(samples_of(sticks), {"label": torch.full((len(sticks),), 3)}))
+    assert anything["one_nna_cd"] > found["one_nna_cd"] + 0.1
+    assert anything["coverage_cd"] < 0.5
+    assert "class_agreement" not in anything
+
+
+def test_samples_of_a_diverged_run_have_figures_that_say_so(judge):
+    real = examples(60, 2)
+    samples, asked = samples_of(real), {"label": real["label"]}
+    some = samples.clone()
+    some["positions"][:15, 3, 1] = math.nan
+    some["positions"][15:30] = math.inf
+    some["positions"][30] = 1e30
+    found = values(judge(some, asked))
+    assert found["finite"] == 0.5
+    assert 0.45 <= found["class_agreement"] <= 0.5
+    assert all(math.isfinite(value) for value in found.values())
+    nothing = samples.clone()
+    nothing["positions"][:] = math.nan
+    assert values(judge(nothing, asked)) == {
+        "finite": 0,
+        "class_agreement": 0,
+        "class_agreement_real": values(judge(samples, asked))["class_agreement_real"],
+    }
+    everywhere = samples.clone()
+    everywhere["positions"][:] = 1e30
+    found = values(judge(everywhere, asked))
+    assert found["one_nna_cd"] == 1
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_the_classifier_is_kept_and_found_again(judge, data, cache, monkeypatch):
+    assert len(list(cache.iterdir())) == 1
+    monkeypatch.setattr("diffcore.classifier._fit", lambda *a: pytest.fail("trained again"))
+    again = build_judge(Codec(FACTS), data, cache)
+    torch.testing.assert_close(again._features, judge._features)
+
+
+def test_without_classes_and_held_out_shapes_halves_are_compared(tmp_path):
+    plain = FACTS.model_copy(update={"classes": ()})
+    judge = build_judge(Codec(plain), Data(plain, examples(120, 0)), tmp_path)
+    figures = judge(samples_of(examples(120, 2)), {})
+    found = values(figures)
+    assert not any("class" in name or "frechet" in name for name in found)
+    assert found["one_nna_cd"] == pytest.approx(0.5, abs=0.2)
+    meanings = {figure.name: figure.meaning for figure in figures}
+    assert "60 samples against 60 half of the training shapes" in meanings["one_nna_cd"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_comparisons_are_of_so_many_at_most(judge, monkeypatch):
+    """Of rows in order of class, evenly spaced ones have each class's share."""
+    few = judging.Comparison("cd", "Chamfer distance", "", metrics.chamfer, 30, 10)
+    monkeypatch.setattr(judging, "COMPARISONS", (few,))
+    real = examples(90, 2)
+    figures = judge(samples_of(real), {"label": real["label"]})
+    (meaning,) = (figure.meaning for figure in figures if figure.name == "one_nna_cd")
+    assert meaning.endswith("30 samples against 30 held-out shapes, Chamfer distance of 10 points")
+    labels = real["label"].sort().values
+    assert torch.bincount(labels[judging._spread(90, 30)]).tolist() == [10, 10, 10]
