@@ -17,8 +17,10 @@ class SoundCodec:
     """States are spectrograms; samples are waveforms, float32 `[B, C, L]`, full scale +-1.
 
     With `polarity`, training turns waveforms over at random. A sound and its negative are heard as the same, and which
-    one a recording holds is an accident of the wiring. It also makes the mean of complex spectrograms zero
-    everywhere: drums have beginnings much alike, and without it a mean of 2.7 deviations there.
+    one a recording holds is an accident of the wiring, so a small folder holds twice as much. The mean of complex
+    spectrograms then is zero everywhere; without it, that of the embedded drums, which begin much alike, is 2.7
+    deviations in places. Those have one polarity all the same, and learning one takes fewer steps: after 500 the
+    samples' Frechet distance was 530 without turning and 640 with it.
     """
 
     def __init__(self, facts: SoundFacts) -> None:

@@ -91,6 +91,7 @@ class SoundOptions(Settings):
 
 class DrumsOptions(SoundOptions):
     rate: int = Field(16_000, ge=16_000, le=192_000, multiple_of=25, description="Samples a second.")
+    polarity: bool = Field(False, description="Turn waveforms over at random in training; nobody hears it.")
     sounds: int = Field(500, ge=2, description="Sounds of each of the six instruments.")
     seed: int = Field(0, ge=0, description="Which sounds.")
     held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the figures.")
