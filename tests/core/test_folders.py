@@ -50,6 +50,35 @@ def test_a_class_may_be_called_train(laid):
     assert laid("train/1.dot", "tram/2.dot")[0] == ("train", "tram")
 
 
+def test_one_part_alone_is_all_there_is(laid):
+    assert laid("train/a/1.dot", "train/b/2.dot") == (("a", "b"), [("train/a/1.dot", 0), ("train/b/2.dot", 1)], None)
+
+
+def test_val_is_kept_back_where_there_is_no_test(laid, tmp_path):
+    assert laid("train/a/1.dot", "val/a/2.dot")[2] == [("val/a/2.dot", 0)]
+    assert laid("train/a/1.dot", "val/a/2.dot", "test/a/3.dot")[2] == [("test/a/3.dot", 0)]
+    (note,) = tree(str(tmp_path), (".dot",), "own", "dots").notes
+    assert note == "not used: 1 dots in val folders; those in test folders are kept back"
+
+
+def test_files_outside_of_the_parts_are_refused(laid):
+    with pytest.raises(UserError, match=r"1 dots under .* are .* such as .*3.dot"):
+        laid("train/a/1.dot", "test/a/2.dot", "a/3.dot")
+
+
+def test_classes_are_renamed_and_chosen(laid, tmp_path):
+    laid("0123/1.dot", "b/2.dot", "c/3.dot")
+    found = tree(str(tmp_path), (".dot",), "own", "dots", {"0123": "z"}, chosen=("b", "z"))
+    assert (found.classes, [label for _, label in found.train]) == (("b", "z"), [1, 0])
+    with pytest.raises(UserError, match="has no class q; it has: b, c, z"):
+        tree(str(tmp_path), (".dot",), "own", "dots", {"0123": "z"}, chosen=("q",))
+
+
+def test_classes_of_which_nothing_is_kept_back_are_told(laid, tmp_path):
+    laid("train/a/1.dot", "train/b/2.dot", "test/b/3.dot")
+    assert tree(str(tmp_path), (".dot",), "own", "dots").notes == ("classes of which nothing is kept back: a",)
+
+
 def test_linked_folders_are_followed(laid, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "1.dot").write_text("x")
@@ -68,7 +97,10 @@ def test_hidden_files_are_passed_over(laid):
     [
         ((), "no dots under .* it is empty; files that end in .dash, .dot are read"),
         (("a/1.txt", "2.txt", "README"), "and there are 2 of .txt, 1 of no ending"),
-        (("train/a/1.dot", "test/a/1.dot", "test/z/2.dot"), "has classes that .*train lacks: z"),
+        (
+            ("train/a/1.dot", "test/a/1.dot", "test/z/2.dot"),
+            "the test folders have classes that .* lack: z",
+        ),
     ],
 )
 def test_what_cannot_be_read_says_why(laid, names, words):
@@ -106,3 +138,9 @@ def test_the_only_example_of_a_label_is_not_kept_back():
     train, held = split(TensorDict({"label": label}, batch_size=[20]), 0.5)
     assert held["label"].bincount().tolist() == [4, 0, 5]
     assert train["label"].bincount().tolist() == [5, 1, 4, 1]
+
+
+def test_the_only_example_of_a_class_is_trained_on():
+    label = torch.tensor([0] * 20 + [1])
+    train, held = split(TensorDict({"label": label}, batch_size=[21]), 0.5)
+    assert (train["label"].tolist().count(1), held["label"].tolist().count(1)) == (1, 0)

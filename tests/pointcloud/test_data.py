@@ -219,7 +219,7 @@ def test_train_and_test_folders_above_the_classes(tmp_path):
             write(cube(), tmp_path / part / name / "1.stl")
     data = meshes(tmp_path)
     assert (len(data.examples), len(data.held_out)) == (4, 4)
-    assert data.notes == ("not used: 4 meshes in val folders; figures are made with the test folders",)
+    assert data.notes == ("not used: 4 meshes in val folders; those in test folders are kept back",)
 
 
 def test_each_shape_may_fill_the_cube(tmp_path):
@@ -428,10 +428,10 @@ def test_what_is_asked_for_must_be_there(tmp_path):
     ("prepare", "said"),
     [
         (lambda root: None, "no folder"),
-        (lambda root: root.mkdir(), "no meshes under .*found no files"),
-        (lambda root: save(root / "a.npy", points()), r"found 1 \.npy; such files are read by --data clouds"),
-        (lambda root: (root.mkdir(), (root / "a.blend").write_text("x")), r"found 1 \.blend$"),
-        (lambda root: (root.mkdir(), (root / "._a.off").write_text("OFF")), "found no files"),
+        (lambda root: root.mkdir(), "no meshes under .*it is empty"),
+        (lambda root: save(root / "a.npy", points()), r"there are 1 of \.npy; --data clouds reads them"),
+        (lambda root: (root.mkdir(), (root / "a.blend").write_text("x")), r"there are 1 of \.blend$"),
+        (lambda root: (root.mkdir(), (root / "._a.off").write_text("OFF")), "it is empty"),
         (lambda root: (root.mkdir(), (root / "a.off").write_text("x")), "none of the 1 meshes"),
     ],
     ids=["missing", "empty", "clouds", "other files", "hidden", "all unreadable"],
@@ -452,10 +452,10 @@ def test_a_root_is_needed():
 def test_train_and_test_must_agree(tmp_path):
     for part, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "c")):
         save(tmp_path / part / name / "0.npy", points())
-    with pytest.raises(UserError, match="classes in test folders that train folders lack: c"):
+    with pytest.raises(UserError, match="the test folders have classes that the train folders lack: c"):
         clouds(tmp_path)
     (tmp_path / "test" / "c" / "0.npy").unlink()
-    assert "classes without test files: b" in clouds(tmp_path).notes
+    assert "classes of which nothing is kept back: b" in clouds(tmp_path).notes
     save(tmp_path / "d" / "0.npy", points())
     with pytest.raises(UserError, match=r"1 clouds under .* are neither in a train nor in a test folder"):
         clouds(tmp_path)

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from diffcore.data import Data
 from diffcore.errors import UserError
+from diffcore.folders import left_out, named, split
 from diffcore.noise import generator_for
 from diffcore_pointcloud.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.meshes import MESH_ENDINGS, pool_of, read_mesh
 from diffcore_pointcloud.options import CloudFacts, CloudOptions, FileOptions, ShapesOptions
 from diffcore_pointcloud.shapes import normals_of, points_on, surface
-from diffcore_pointcloud.sources import Cloud, Read, listed, named, read_all
+from diffcore_pointcloud.sources import Cloud, Read, listed, read_all
 
 _AT_ONCE = 250
 """Shapes that are made at once."""
@@ -83,11 +84,7 @@ def _from_files(
     if listing.test is not None:
         tested = read_all(listing.test, read, options, unusable, "test")
         total += len(listing.test)
-    if unusable:
-        told = f"{len(unusable)} of the {total} {what} under {options.root} cannot be used: {named(unusable)}"
-        if not options.skip_unreadable:
-            raise UserError(f"{told}; mend or remove them, or leave them out with --data.skip-unreadable")
-        notes.append(f"left out: {told}")
+    notes += left_out(unusable, total, options.root, what, options.skip_unreadable)
     classes, labels, tested = _with_examples(listing.classes, labels, tested, notes)
     everything = train + (tested[0] if tested else [])
     notes += _doubts(everything, options, classes, labels, what)
@@ -176,22 +173,6 @@ def _stacked(clouds: Sequence[Cloud], labels: Sequence[int], options: FileOption
     if min(counts) < pool:
         stacked["count"] = torch.tensor(counts)
     return TensorDict(stacked, batch_size=[len(clouds)])
-
-
-def split(everything: TensorDict, share: float) -> tuple[TensorDict, TensorDict | None]:
-    """Keep back a share of the examples, evenly over the classes, the same ones each time. None where too few.
-
-    The only example of a class is trained on.
-    """
-    label = everything["label"]
-    order = torch.argsort(label, stable=True)
-    order = order[torch.bincount(label)[label[order]] > 1]
-    counts = torch.floor(share * torch.arange(len(order) + 1, dtype=torch.float64) + 1e-9)
-    held = torch.zeros(len(everything), dtype=torch.bool)
-    held[order[counts.diff() > 0]] = True
-    if held.sum() < 2:
-        return everything, None
-    return everything[~held], everything[held]
 
 
 def _facts(examples: TensorDict, classes: Sequence[str], options: CloudOptions) -> CloudFacts:

@@ -1,8 +1,7 @@
 """Folders of shapes: which files there are, of which classes, what is trained on, and what could not be used."""
 
 import re
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from diffcore.errors import UserError
+from diffcore.folders import Files, Tree, tree
 from diffcore.noise import generator_for
 from diffcore_pointcloud.options import FileOptions
 
@@ -34,12 +34,6 @@ class UnusableError(Exception):
 Read = Callable[[Path, FileOptions, numpy.random.Generator], Cloud]
 """Reads a file; raises `UnusableError`, or whatever a library raises at damaged files."""
 
-Files = list[tuple[Path, int]]
-"""Files and the index of their class."""
-
-SPLITS = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
-"""Folders of these names say what files are for."""
-
 SYNSETS = {
     "02691156": "airplane", "02747177": "trash_bin", "02773838": "bag", "02801938": "basket", "02808440": "bathtub",
     "02818832": "bed", "02828884": "bench", "02843684": "birdhouse", "02871439": "bookshelf", "02876657": "bottle",
@@ -57,96 +51,23 @@ SYNSETS = {
 """What ShapeNet's folders hold: WordNet's numbers of the 55 classes of ShapeNetCore."""
 
 
-@dataclass(frozen=True)
-class Listing:
-    """What a folder holds. `test` is None where nothing says which files to hold out."""
+def listed(options: FileOptions, endings: Collection[str], what: str, others: Collection[str], other: str) -> Tree:
+    """The files with these endings, by class and part: `diffcore.folders.tree`, and ShapeNet's layout.
 
-    classes: tuple[str, ...]
-    train: Files
-    test: Files | None
-    notes: tuple[str, ...] = ()
-
-
-def listed(options: FileOptions, endings: Collection[str], what: str, others: Collection[str], other: str) -> Listing:
-    """The files with these endings, by class and part.
-
-    Classes are folders of the root, whatever lies between them and the files, as in ShapeNet; folders called train,
-    test and val may stand above them or, as in ModelNet, in each. Files in the root itself mean that there are no
-    classes. Names that begin with a dot are passed over. Files of the endings `others` are for the data set `other`,
-    which is said where there is nothing else.
+    Files of the endings `others` are for the data set `other`, which is said where there is nothing else.
     """
-    if options.root is None:
-        raise UserError(f"this data set needs --data.root PATH, a folder of {what} or of class folders")
-    root = Path(options.root)
-    if not root.is_dir():
-        raise UserError(f"no folder {root}: --data.root must be a folder of {what} or of class folders")
-    everything = [path for path in sorted(root.rglob("*")) if not _hidden(path.relative_to(root)) and path.is_file()]
-    found = [path for path in everything if path.suffix.lower() in endings]
-    expected = ", ".join(ending[1:].upper() for ending in sorted(endings))
-    if not found:
-        kinds = Counter(path.suffix.lower() or "without ending" for path in everything)
-        held = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5)) or "no files"
-        hint = f"; such files are read by --data {other}" if set(kinds) & set(others) else ""
-        raise UserError(f"no {what} under {root}: expected {expected}, found {held}{hint}")
-
-    folders = [path.relative_to(root).parts[:-1] for path in found]
-    parts = [_part(folder) for folder in folders]
-    inner = [
-        [name for index, name in enumerate(folder) if index != at]
-        for folder, (_, at) in zip(folders, parts, strict=True)
-    ]
+    try:
+        found = tree(options.root, endings, what, what, SYNSETS, options.classes)
+    except UserError as error:
+        there = Path(options.root or "").rglob("*") if options.root else ()
+        if str(error).startswith("no ") and any(path.suffix.lower() in others for path in there):
+            raise UserError(f"{error}; --data {other} reads them") from None
+        raise
     # In ShapeNet each model is a folder that holds `models`: a root of such folders is one class.
-    plain = any(not names for names in inner) or all(names[1:2] == ["models"] for names in inner)
-    named = [None if plain else SYNSETS.get(names[0], names[0]) for names in inner]
-    files: dict[str, list[tuple[Path, str | None]]] = {"": [], "train": [], "test": [], "val": []}
-    for path, name, (part, _) in zip(found, named, parts, strict=True):
-        files[part].append((path, name))
-    return _parted(options, files, what)
-
-
-def _hidden(path: Path) -> bool:
-    """Whether a part of a path is hidden, as what macOS leaves beside copied files."""
-    return any(name.startswith(".") or name == "__MACOSX" for name in path.parts)
-
-
-def _part(folders: Sequence[str]) -> tuple[str, int]:
-    """What a file is for and which of its folders says so, -1 where none does."""
-    for index, name in enumerate(folders[:2]):
-        if name.lower() in SPLITS:
-            return SPLITS[name.lower()], index
-    return "", -1
-
-
-def _parted(options: FileOptions, files: dict[str, list[tuple[Path, str | None]]], what: str) -> Listing:
-    notes = []
-    held = "test" if files["test"] else "val"
-    if not (files["train"] and files[held]):
-        # Only one part is there: it is all there is.
-        files = {"": [file for part in files.values() for file in part], "train": [], "test": [], "val": []}
-    elif files[""]:
-        raise UserError(
-            f"{len(files[''])} {what} under {options.root} are neither in a train nor in a {held} folder, such as "
-            f"{files[''][0][0]}; move them into one"
-        )
-    train, test = files["train"] or files[""], files[held]
-    if held == "test" and files["val"]:
-        notes.append(f"not used: {len(files['val'])} {what} in val folders; figures are made with the test folders")
-    known = sorted({name for _, name in train if name is not None})
-    if test and (unknown := sorted({str(name) for _, name in test if name is not None} - set(known))):
-        raise UserError(f"{options.root}: classes in {held} folders that train folders lack: {named(unknown)}")
-    if test and (lacking := sorted(set(known) - {str(name) for _, name in test})):
-        notes.append(f"classes without {held} files: {named(lacking)}")
-    classes = known
-    if options.classes:
-        if missing := [name for name in options.classes if name not in known]:
-            raise UserError(f"{options.root} has no class {named(missing)}; it has: {named(known) or 'none'}")
-        classes = [name for name in known if name in options.classes]
-    index = {name: number for number, name in enumerate(classes)}
-
-    def chosen(part: list[tuple[Path, str | None]]) -> Files:
-        return [(path, index.get(name or "", 0)) for path, name in part if not classes or name in index]
-
-    return Listing(tuple(classes), chosen(train), chosen(test) if test else None, tuple(notes))
+    single = [path.relative_to(str(options.root)).parts[1:2] == ("models",) for path, _ in found.train]
+    if found.test is None and all(single):
+        return Tree((), tuple((path, 0) for path, _ in found.train), None, found.notes)
+    return found
 
 
 def read_all(
@@ -198,9 +119,3 @@ def first_line(error: BaseException) -> str:
     """What an exception says, in one line of modest length."""
     lines = str(error).strip().splitlines()
     return re.sub(r"\s+", " ", lines[0])[:100] if lines else type(error).__name__
-
-
-def named(names: Sequence[str], shown: int = 10) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
