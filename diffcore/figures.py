@@ -54,18 +54,39 @@ def inception_score(logits: Tensor) -> float:
     return math.exp((log_p.exp() * (log_p - marginal)).sum(1).mean().item())
 
 
-def distance_figures(samples: Tensor, reference: Tensor, classes: Tensor | None, what: str, space: str) -> list[Figure]:
-    """The Frechet distance of features `[n, d]` to those of real examples, that of two real halves, and their ratio.
+def distance_figures(
+    samples: Tensor,
+    reference: Tensor,
+    classes: Tensor | None,
+    what: str,
+    space: str,
+    beside: Tensor | None = None,
+) -> list[Figure]:
+    """The Frechet distance of features `[n, d]` to those of real examples, one of real examples alone, and the ratio.
 
-    `what` says in words what the real examples are and `space` what the features are; `classes` are those of the real
-    examples.
+    `what` says in words what the real examples are and `space` what the features are. The real distance is that of
+    `beside`, other real examples, to the reference; of both then are taken as many, at even distances, as finite sets
+    have a distance too large. Without them it is that of two halves of the reference, each of its `classes` halved.
     """
-    distance, real = frechet_distance(samples, reference), halves_distance(reference, classes)
+    if beside is None:
+        real, told = (
+            halves_distance(reference, classes),
+            "two halves of those real ones, class by class, mean of 5 splits",
+        )
+    else:
+        samples, beside = (evenly(those, min(len(samples), len(beside))) for those in (samples, beside))
+        real, told = frechet_distance(beside, reference), f"{len(beside)} held-out real ones in place of the samples"
+    distance = frechet_distance(samples, reference)
     return [
-        Figure("frechet_distance", distance, f"samples against {len(reference)} {what}, in {space}"),
-        Figure("frechet_distance_real", real, "two halves of those real ones, class by class, mean of 5 splits"),
+        Figure("frechet_distance", distance, f"{len(samples)} samples against {len(reference)} {what}, in {space}"),
+        Figure("frechet_distance_real", real, told),
         Figure("frechet_ratio", distance / max(real, 1e-12), "the first over the second"),
     ]
+
+
+def evenly(rows: Tensor, count: int) -> Tensor:
+    """`count` of the rows, at even distances."""
+    return rows[torch.arange(count) * len(rows) // count]
 
 
 def agreement_figures(logits: Tensor, asked: Tensor, real: float) -> list[Figure]:

@@ -52,10 +52,10 @@ def test_batches_may_be_changed_before_they_are_learned(tmp_path):
 
     def trained(augment):
         made = trained_classifier(body, 16, points, labels, 2, tmp_path, f"two-{augment is None}", augment, steps=100)
-        return (made(points).argmax(1) == labels).double().mean()
+        return made(points).softmax(1).amax(1).mean()  # how sure it is
 
-    assert trained(None) == 1
-    assert trained(mirror) < 0.8
+    assert trained(None) > 0.8
+    assert trained(mirror) < 0.6
 
 
 def test_features_and_logits_belong_together():
@@ -83,6 +83,15 @@ def test_figures_of_features():
     assert distance.value == pytest.approx(frechet_distance(made, real))
     assert ratio.value == pytest.approx(distance.value / halves.value)
     assert "200 points" in distance.meaning
+
+
+def test_real_examples_beside_are_as_many_as_samples():
+    torch.manual_seed(0)
+    real, held_out, made = torch.randn(300, 4), torch.randn(80, 4), torch.randn(100, 4) + 1
+    distance, beside, _ = distance_figures(made, real, None, "points", "the plane", held_out)
+    assert beside.value == pytest.approx(frechet_distance(held_out, real))
+    assert distance.value == pytest.approx(frechet_distance(made[torch.arange(80) * 100 // 80], real))
+    assert distance.meaning.startswith("80 samples against 300 points")
 
 
 def test_agreement_is_the_share_of_right_answers():

@@ -39,8 +39,8 @@ def moved(
     generator: torch.Generator,
     frames: int = 2,
     decibels: float = 10.0,
-    hiss: float = 30.0,
-    depth: float = 80.0,
+    hiss: float = 10.0,
+    depth: float = 60.0,
 ) -> Tensor:
     """Standardised spectrograms `[B, mels, T]`, each at another time, of another loudness and with another floor.
 

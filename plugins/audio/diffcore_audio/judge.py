@@ -22,12 +22,10 @@ from diffcore_audio.neighbours import copied_within, nearest
 from diffcore_audio.spectra import MELS, log_mel, standardised
 from diffcore_audio.waves import FULL_SCALE, SILENCE, finite, rms_db
 
-_REFERENCE = 2000
-"""Held-out sounds are compared with where there are at least so many, else all real sounds."""
 _FRAMES = 32
 """Parts of a sound's time, of which a spectrogram is judged."""
 _STEPS = 600
-_RECIPE = "sound-classifier-1"
+_RECIPE = "sound-classifier-2"
 """Changes when the classifier, its input or its augmentation does, so that old weights are not used."""
 
 
@@ -35,83 +33,77 @@ class SoundJudge:
     """Figures against real sounds.
 
     `data.examples` and `data.held_out` have the fields `waveform` int16 `[n, C, L]` and `label` `[n]`. Samples are
-    floats of full scale 1; those that are not finite are judged as silence.
+    floats of full scale 1; those that are not finite are judged as silence. Held-out sounds, where there are any, stand
+    beside the samples in everything; what is below -60 dB of full scale is silence, for samples and real sounds alike.
     """
 
     def __init__(self, codec: Codec, data: Data, cache: Path) -> None:
-        facts, held_out = codec.facts, data.held_out  # type: ignore[attr-defined]
+        facts, train = codec.facts, data.examples  # type: ignore[attr-defined]
+        tested = train if data.held_out is None else data.held_out
         self._rate: int = facts.rate
-        train = data.examples
-        if held_out is not None and len(held_out) >= _REFERENCE:
-            self._reference, self._words = held_out, "held-out real sounds"
-        else:
-            parts = [train] if held_out is None else [train, held_out]
-            self._reference, self._words = TensorDict.cat(parts), "real sounds, all there are"
-        self._train = self._spectra(train)
-        tested, labels = (self._train, train) if held_out is None else (self._spectra(held_out), held_out)
-        whole = self._reference is held_out
-        reference = tested if whole or held_out is None else torch.cat([self._train, tested])
-        self._classes = facts.classes
+        self._words = "training sounds" if data.held_out is None else "held-out sounds"
+        self._train, self._tested = self._spectra(train), self._spectra(tested)
+        self._labels, self._waves = train["label"], train["waveform"]
+        self._classes, self._classifier = facts.classes, None
         if self._classes:
+            body, size = partial(MelFeatures, MELS), MelFeatures.size
+            inputs, count = standardised(self._train, SILENCE), len(self._classes)
             self._classifier = trained_classifier(
-                partial(MelFeatures, MELS),
-                MelFeatures.size,
-                standardised(self._train),
-                train["label"],
-                len(self._classes),
-                cache,
-                _RECIPE,
-                moved,
-                _STEPS,
+                body, size, inputs, train["label"], count, cache, _RECIPE, moved, _STEPS
             )
-            self._real, _ = self._classifier.judged(standardised(reference))
-            _, logits = self._classifier.judged(standardised(tested))
-            self._accuracy = (logits.argmax(1) == labels["label"]).double().mean().item()
+            _, logits = self._classifier.judged(standardised(self._tested, SILENCE))
+            self._accuracy = (logits.argmax(1) == tested["label"]).double().mean().item()
             self._variety = inception_score(logits)
         else:
-            vectors = standardised(reference).flatten(1)
+            vectors = self._train.flatten(1)
             with torch.random.fork_rng():
                 torch.manual_seed(0)
                 _, _, self._axes = torch.pca_lowrank(vectors, q=min(MelFeatures.size, *vectors.shape), niter=4)
-            self._real = vectors @ self._axes
-        self._loudness = torch.cat([rms_db(part) for part in _in_floats(self._reference["waveform"])])
-        self._apart = nearest(self._train) if held_out is None else nearest(tested, self._train)
-        self._tested = "each training sound to the nearest other one" if held_out is None else "held-out real sounds"
+        self._real = self._features(self._train)
+        self._beside = None if data.held_out is None else self._features(self._tested)
+        self._loudness = torch.cat([rms_db(part) for part in _in_floats(tested["waveform"])])
+        self._apart = nearest(self._train) if data.held_out is None else nearest(self._tested, self._train)
 
     def __call__(self, samples: Tensor, conditions: Conditions) -> list[Figure]:
         """Figures of the samples; agreement only of those that were asked for a class."""
         samples = finite(samples.cpu().float())[0]
-        spectra = log_mel(samples, self._rate, _FRAMES)
+        spectra = log_mel(samples, self._rate, _FRAMES, SILENCE)
         return [
-            *self._compared(standardised(spectra), conditions),
+            *self._classified(spectra, conditions),
+            *self._compared(spectra),
             *self._loud(rms_db(samples)),
             *self._new(nearest(spectra, self._train)),
-            *fad_figures(samples, _floats(self._reference["waveform"]), self._rate),
+            *fad_figures(samples, _floats(self._waves), self._rate),
         ]
 
     def _spectra(self, examples: TensorDict) -> Tensor:
         """`[n, 64, 32]` in dB."""
-        return torch.cat([log_mel(part, self._rate, _FRAMES) for part in _in_floats(examples["waveform"])])
+        return torch.cat([log_mel(part, self._rate, _FRAMES, SILENCE) for part in _in_floats(examples["waveform"])])
 
-    def _compared(self, spectra: Tensor, conditions: Conditions) -> list[Figure]:
-        labels = self._reference["label"]
-        if not self._classes:
-            space = "principal components of log-mel spectrograms"
-            return distance_figures(spectra.flatten(1) @ self._axes, self._real, labels, self._words, space)
-        features, logits = self._classifier.judged(spectra)
-        figures = []
-        asked = conditions.get("label")
+    def _features(self, spectra: Tensor) -> Tensor:
+        """The classifier's last features, or principal components, `[n, 64]`."""
+        if self._classifier is None:
+            return spectra.flatten(1) @ self._axes
+        return self._classifier.judged(standardised(spectra, SILENCE))[0]
+
+    def _classified(self, spectra: Tensor, conditions: Conditions) -> list[Figure]:
+        if self._classifier is None:
+            return []
+        _, logits = self._classifier.judged(standardised(spectra, SILENCE))
+        figures, asked = [], conditions.get("label")
         if asked is not None and (given := asked.cpu() < len(self._classes)).any():
             figures += agreement_figures(logits[given], asked.cpu()[given], self._accuracy)
         of = f"exp(mean KL(p(y | x) || p(y))) of the classifier, 1 to {len(self._classes)}"
         return [
             *figures,
             Figure("inception_score", inception_score(logits), f"{of}: sure of each sample, and of all different"),
-            Figure("inception_score_real", self._variety, "the same for real ones, held out where there are any"),
-            *distance_figures(
-                features, self._real, labels, self._words, "features of a classifier trained on the data"
-            ),
+            Figure("inception_score_real", self._variety, f"the same for {self._words}"),
         ]
+
+    def _compared(self, spectra: Tensor) -> list[Figure]:
+        space = "features of a classifier trained on the data" if self._classes else "principal components of mels"
+        features = self._features(spectra)
+        return distance_figures(features, self._real, self._labels, "training sounds", space, self._beside)
 
     def _loud(self, loudness: Tensor) -> list[Figure]:
         silent, silent_real = ((rows < SILENCE).double().mean().item() for rows in (loudness, self._loudness))
@@ -136,9 +128,9 @@ class SoundJudge:
                 distances.median().item(),
                 "RMS difference in dB of log-mel spectrograms to the nearest training sound, median",
             ),
-            Figure("nearest_db_real", self._apart.median().item(), f"the same for {self._tested}"),
+            Figure("nearest_db_real", self._apart.median().item(), f"the same for {self._words}"),
             Figure("copies", share(distances), f"share of samples within {limit:.3g} dB of a training sound"),
-            Figure("copies_real", share(self._apart), f"the same for {self._tested}"),
+            Figure("copies_real", share(self._apart), f"the same for {self._words}"),
         ]
 
 

@@ -12,15 +12,15 @@ from diffcore_audio.waves import decibels, finite
 
 MELS = 64
 FLOOR = -80.0
-"""dB relative to a sine of full scale; what is quieter is as quiet as this."""
+"""dB relative to a sine of full scale: as quiet as pictures show."""
 _WINDOW, _HOP = 0.032, 0.008
 """Seconds of a window, and from one window to the next."""
 _AT_ONCE = 1 << 22
 """Numbers of waveforms that are transformed at once, which bounds the memory."""
 
 
-def log_mel(waves: Tensor, rate: int, frames: int | None = None) -> Tensor:
-    """Log-mel spectrograms `[B, 64, frames]` of waveforms `[B, C, L]`, in dB from -80.
+def log_mel(waves: Tensor, rate: int, frames: int | None = None, floor: float = FLOOR) -> Tensor:
+    """Log-mel spectrograms `[B, 64, frames]` of waveforms `[B, C, L]`, in dB; below `floor` all is as quiet as that.
 
     Hann windows of 32 ms every 8 ms, the first centred on the first sample, beyond the ends silence; powers
     4 |X|^2 / (n sum w^2) for transforms of length n, which sum to A^2 for a sine of amplitude A; triangles of height 1,
@@ -29,10 +29,10 @@ def log_mel(waves: Tensor, rate: int, frames: int | None = None) -> Tensor:
     Waveforms that are not finite are silence.
     """
     size = max(1, _AT_ONCE // waves[0].numel())
-    return torch.cat([_log_mel(part, rate, frames) for part in waves.split(size)])
+    return torch.cat([_log_mel(part, rate, frames, floor) for part in waves.split(size)])
 
 
-def _log_mel(waves: Tensor, rate: int, frames: int | None) -> Tensor:
+def _log_mel(waves: Tensor, rate: int, frames: int | None, floor: float) -> Tensor:
     length, hop = max(2, round(_WINDOW * rate)), max(1, round(_HOP * rate))
     size = 1 << math.ceil(math.log2(2 * length))  # padded twice, so that triangles at low frequencies are not empty
     window = torch.hann_window(length, device=waves.device)
@@ -45,7 +45,7 @@ def _log_mel(waves: Tensor, rate: int, frames: int | None) -> Tensor:
     mels = _triangles(rate, size).to(waves.device) @ powers
     if frames is not None and mels.shape[2] > frames:
         mels = functional.adaptive_avg_pool1d(mels, frames)
-    return decibels(mels, FLOOR)
+    return decibels(mels, floor)
 
 
 @cache
@@ -54,6 +54,6 @@ def _triangles(rate: int, size: int) -> Tensor:
     return melscale_fbanks(size // 2 + 1, 0.0, rate / 2, MELS, rate).T
 
 
-def standardised(log_mels: Tensor) -> Tensor:
-    """dB from -80 to 0 as numbers from 0 to 1."""
-    return log_mels / -FLOOR + 1
+def standardised(log_mels: Tensor, floor: float = FLOOR) -> Tensor:
+    """dB from `floor` to 0 as numbers from 0 to 1."""
+    return log_mels / -floor + 1
