@@ -72,7 +72,7 @@ class LatentSet(nn.Module):
         width: int = 64,
         latents: int = 32,
         latent_width: int = 128,
-        rounds: int = 3,
+        rounds: int = 2,
         depth: int = 1,
         heads: int = 2,
         octaves: int = 4,
@@ -99,7 +99,8 @@ class LatentRound(nn.Module):
     """z <- blocks(z + g1 A(z', h')); h <- h + g2 A(h', z'); h <- h + g3 MLP(h'): one exchange of elements and latents.
 
     A is attention of the first to the second, ' a layer norm, with shift and scale where it asks. Shifts, scales and
-    gates g are linear in the conditioning and zero at first.
+    gates g are linear in the conditioning; shifts and scales are zero at first. Gates are one: from gates of zero,
+    elements and latents take long to find each other.
     """
 
     def __init__(
@@ -107,8 +108,8 @@ class LatentRound(nn.Module):
     ) -> None:
         super().__init__()
         hidden = int(width * mlp_ratio)
-        self.latent_modulation = zeroed(nn.Linear(conditioning, 3 * latent_width))
-        self.modulation = zeroed(nn.Linear(conditioning, 6 * width))
+        self.latent_modulation = open_modulation(conditioning, latent_width, 1)
+        self.modulation = open_modulation(conditioning, width, 2)
         self.read = CrossAttention(latent_width, width, width, heads)
         self.blocks = nn.ModuleList(TransformerBlock(latent_width, heads, conditioning) for _ in range(depth))
         self.write = CrossAttention(width, latent_width, width, heads)
@@ -161,6 +162,14 @@ class ModulatedOutput(nn.Module):
         """`[B, N, width]` to `[B, N, outputs]`."""
         shift, scale = self.modulation(conditioning)[:, None].chunk(2, dim=-1)
         return self.linear(modulated(x, shift, scale))
+
+
+def open_modulation(conditioning: int, width: int, steps: int) -> nn.Linear:
+    """Shift, scale and gate for each of `steps`, `width` each: all zero at first, but for the gates, which are one."""
+    layer = zeroed(nn.Linear(conditioning, 3 * steps * width))
+    with torch.no_grad():
+        layer.bias.view(steps, 3, width)[:, 2] = 1
+    return layer
 
 
 def normed(x: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class LatentOptions(Settings):
     width: int = Field(64, ge=4, description="Size of a point's token.")
     latents: int = Field(32, ge=1, description="Latent tokens, through which points speak with each other.")
     latent_width: int = Field(128, ge=4, description="Size of a latent token.")
-    rounds: int = Field(3, ge=1, description="How often latents read from the points and are read by them.")
+    rounds: int = Field(2, ge=1, description="How often latents read from the points and are read by them.")
     depth: int = Field(1, ge=0, description="Transformer blocks of the latents in a round.")
     heads: int = Field(2, ge=1, description="Attention heads; must divide both widths.")
     octaves: int = Field(4, ge=0, description="Waves of coordinates that points are told by, each twice as fine.")
