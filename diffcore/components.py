@@ -9,9 +9,10 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 API_VERSION = 1
 """The version of these records. A modality made for another version is listed, not loaded."""
@@ -21,6 +22,14 @@ class Settings(BaseModel):
     """Base of every options model: unknown keys are errors, values are checked, instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+def _absolute(path: Any) -> Any:
+    return str(Path(path).expanduser().absolute()) if isinstance(path, str | Path) else path
+
+
+Place = Annotated[str | None, BeforeValidator(_absolute)]
+"""An option that names a file or a folder; it is kept as an absolute path, so a run finds its data from everywhere."""
 
 
 class NoOptions(Settings):

@@ -40,13 +40,22 @@ class Writer(Protocol):
 
 
 class Reader(Protocol):
-    """Files to states, so that samples can be made to agree with what a user has. Mistakes raise `UserError`."""
+    """Files to states, so that samples can be made to agree with what a user has. Mistakes raise `UserError`.
+
+    Readers may leave out functions that mean nothing for their data; a flag that needs one is then refused.
+    """
 
     def read(self, path: Path) -> State:
         """One encoded sample `[1, ...]` of the model's own size."""
 
     def read_mask(self, path: Path) -> State:
         """A state of booleans `[1, ...]`: True where the sample is to be filled in (white), False where it is known."""
+
+    def read_part(self, path: Path) -> tuple[State, State]:
+        """A part of a sample, encoded `[1, ...]`, and a state of booleans `[1, ...]`: True where it is known.
+
+        For data whose files show by themselves what is missing, such as sets of which some elements are given.
+        """
 
     def read_coarse(self, path: Path) -> tuple[State, int]:
         """A smaller sample, encoded, and the whole factor by which the model's own size is larger."""

@@ -3,7 +3,7 @@
   "use strict";
   if (window.diffcoreScenes) { window.diffcoreScenes(); return; }
 
-  const DISCS = 1000;      // more points than this are discs without shine
+  const DISCS = 1000;      // more points than this are drawn pixel by pixel, with no shine
   const DISTANCE = 4;      // of the eye, in radii of the scene
   const FOG = 0.42, SHADES = 12;  // share of the background in what is farthest; steps towards it
   const MOST = 2 ** 20;    // balls and halves of sticks in a scene
@@ -64,7 +64,7 @@
     return [255, 255, 255];
   };
 
-  // Thousands of discs, pixel by pixel: paths would take several times as long.
+  // Thousands of balls, pixel by pixel: paths would take several times as long.
   function discs(pen, width, height, order, place) {
     const image = pen.createImageData(width, height), pixels = image.data;
     for (const i of order) {
@@ -73,11 +73,15 @@
       const last = Math.min(height - 1, Math.ceil(top + r));
       for (let row = Math.max(0, Math.floor(top - r - 0.5)); row <= last; row++) {
         for (let column = low; column <= high; column++) {
-          const cover = r + 0.5 - Math.sqrt((column + 0.5 - left) ** 2 + (row + 0.5 - top) ** 2);
+          const right = column + 0.5 - left, down = row + 0.5 - top, away = right * right + down * down;
+          const cover = r + 0.5 - Math.sqrt(away);
           if (cover <= 0) continue;
+          // A ball in the light of the shine: the share of it that falls on this place.
+          const front = Math.sqrt(Math.max(0, 1 - away / (r * r)));
+          const light = 0.68 + 0.36 * Math.max(-0.4, 0.6 * front - (0.45 * right + 0.66 * down) / (r + 0.5));
           const at = 4 * (row * width + column), ink = Math.min(1, cover), under = (pixels[at + 3] / 255) * (1 - ink);
           const share = ink / (ink + under);
-          for (let k = 0; k < 3; k++) pixels[at + k] += (tone[k] - pixels[at + k]) * share;
+          for (let k = 0; k < 3; k++) pixels[at + k] += (tone[k] * light - pixels[at + k]) * share;
           pixels[at + 3] = 255 * (ink + under);
         }
       }

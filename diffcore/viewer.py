@@ -31,7 +31,7 @@ class Stick(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """Points, as shaded balls or (beyond 1,000 of them) as small discs, and sticks between them.
+    """Points as shaded balls (beyond 1,000 of them with no shine), and sticks between them.
 
     The first axis points to the right, the second up, the third to the reader. Scenes are centred and fill their tile.
     Places that are not finite are drawn at the origin. Raises `ValueError` where lengths do not match, a stick ends

@@ -10,13 +10,15 @@ from diffcore.assembly import Model
 from diffcore.components import Settings
 from diffcore.editing import Guide, inpainting, upscaling
 from diffcore.errors import UserError
-from diffcore.state import map_fields
+from diffcore.state import State, map_fields
 
 Method = Literal["repaint", "mmps", "dps"]
 
 
 class EditOptions(Settings):
-    inpaint: Path | None = Field(None, description="Fill in a part of this file; --mask says which.")
+    inpaint: Path | None = Field(
+        None, description="Fill in a part of this file; --mask says which, or the file by what it lacks."
+    )
     mask: Path | None = Field(None, description="A file of the same size: white is to be filled in, black is known.")
     upscale: Path | None = Field(None, description="Draw samples whose block means are this smaller file.")
     method: Method | None = Field(
@@ -51,10 +53,20 @@ def editing(options: Any, model: Model) -> Guide | None:
     if options.upscale is not None:
         if method == "repaint":
             raise UserError("--method repaint fills in; with --upscale use mmps or dps")
+        if not hasattr(reader, "read_coarse"):
+            raise UserError(f"--upscale: the plugin for {model.modality.name} knows no smaller files")
         coarse, factor = reader.read_coarse(options.upscale)
         return upscaling(coarse, factor, space, method or "mmps", options.noise_std)
-    if options.mask is None:
-        raise UserError("--inpaint needs --mask FILE, white where the sample is to be filled in")
-    mask = map_fields(torch.logical_not, reader.read_mask(options.mask))
-    known = reader.read(options.inpaint)
+    known, mask = _known(options, reader, model.modality.name)
     return inpainting(known, mask, space, method or "mmps", options.noise_std, options.resamplings)
+
+
+def _known(options: Any, reader: Any, name: str) -> tuple[State, State]:
+    """What `--inpaint` gives, and where it is known: where `--mask` says, else where the file has something."""
+    if options.mask is None:
+        if not hasattr(reader, "read_part"):
+            raise UserError("--inpaint needs --mask FILE, white where the sample is to be filled in")
+        return reader.read_part(options.inpaint)
+    if not hasattr(reader, "read_mask"):
+        raise UserError(f"--mask: files of {name} have none; what --inpaint FILE holds is known, the rest is filled in")
+    return reader.read(options.inpaint), map_fields(torch.logical_not, reader.read_mask(options.mask))

@@ -32,12 +32,15 @@ def imported_by(code):
         "from diffcore.cli import main; main(['--help'])",
         "from diffcore.cli import main; main(['plugins'])",
         "from diffcore.cli import main; main(['--version'])",
+        "import diffcore_audio.plugin",
         "import diffcore_image.plugin",
         "import diffcore_molecule.plugin",
+        "import diffcore_pointcloud.plugin",
     ],
 )
 def test_help_and_listings_import_nothing_heavy(code):
-    heavy = {"torch", "numpy", "PIL", "sklearn", "torchvision", "tensordict", "scipy", "rich", "tyro", "rdkit", "e3nn"}
+    general = {"torch", "numpy", "PIL", "tensordict", "scipy", "rich", "tyro"}
+    heavy = general | {"sklearn", "torchvision", "torchaudio", "soundfile", "rdkit", "e3nn", "trimesh"}
     assert not imported_by(code) & heavy
 
 

@@ -21,8 +21,13 @@ def by_hand(symbols, bonds, charges=None, positions=None):
         numpy.array([number(symbol) for symbol in symbols], dtype=numpy.uint8),
         numpy.array(charges or [0] * n, dtype=numpy.int8),
         matrix,
-        numpy.array(positions if positions is not None else numpy.eye(max(n, 3))[:n, :3] * 1.5, dtype=numpy.float32),
+        numpy.array(positions if positions is not None else _apart(n), dtype=numpy.float32),
     )
+
+
+def _apart(n):
+    """A place for each of n atoms, no two in one."""
+    return [(1.5 * i, i * i % 7, i * i * i % 5) for i in range(n)]
 
 
 def star(centre, leaf, n, charge=0):

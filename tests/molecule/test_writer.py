@@ -13,7 +13,7 @@ from rdkit.Chem.QED import qed
 
 from diffcore import viewer
 from diffcore.report import page
-from diffcore_molecule import depiction
+from diffcore_molecule import depiction, metrics
 from diffcore_molecule.depiction import sheet, wrapped
 from diffcore_molecule.molecules import ORDERS, Molecule, from_rdkit
 from diffcore_molecule.records import record, records
@@ -173,6 +173,11 @@ def test_what_is_not_valid_says_why():
     assert all(one.smiles == "" for one in records([PENTAVALENT, TANGLE, CHARGED], False))
     assert record(PIECES, False).smiles == "C#N.CO"
     assert not any(one.properties for one in records(BROKEN, False))
+
+
+def test_files_and_figures_agree_on_what_is_valid(molecules):
+    for molecule in [*molecules, *BROKEN, COLLAPSED]:
+        assert (metrics.validated(molecule, False) is not None) == record(molecule, False).valid
 
 
 def test_the_bonds_of_a_knot_are_kept_as_text(tmp_path):

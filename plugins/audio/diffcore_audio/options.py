@@ -1,11 +1,10 @@
 """Options of the plugin's parts, and what is known of a set of sounds."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field, model_validator
 
-from diffcore.components import Settings
+from diffcore.components import Place, Settings
 
 
 class ComplexFacts(Settings):
@@ -49,11 +48,72 @@ class SoundFacts(Settings):
     channels: Literal[1, 2] = 1
     classes: tuple[str, ...] = ()
     codec: ComplexFacts | MelFacts = Field(discriminator="kind")
+    polarity: bool = False
+    """Whether training turns waveforms over at random."""
 
 
-def _absolute(path: Path | None) -> Path | None:
-    return None if path is None else path.expanduser().absolute()
+class SoundOptions(Settings):
+    """What every data set of sounds can be asked for: how long they are, and as what states."""
+
+    rate: int = Field(16_000, ge=2000, le=192_000, multiple_of=25, description="Samples a second.")
+    seconds: float = Field(0.5, gt=0, le=60, description="Length of a sound; it is rounded up to 16 columns.")
+    codec: Literal["complex", "mel"] = Field(
+        "complex", description="complex: compressed Fourier coefficients, exact. mel: log-mel and a vocoder."
+    )
+    bands: int | None = Field(None, ge=8, le=4096, description="Rows of a spectrogram: 128 (complex), 64 (mel).")
+    hop: int = Field(128, ge=1, description="Samples from one column of a spectrogram to the next.")
+    exponent: float = Field(0.3, gt=0, le=1, description="complex: magnitudes are raised to this power.")
+    window: int = Field(1024, ge=16, multiple_of=2, description="mel: samples of a window.")
+    low: float = Field(0.0, ge=0, description="mel: lowest frequency, Hz.")
+    high: float | None = Field(None, gt=0, description="mel: highest frequency, Hz; half the rate if not given.")
+    vocoder: str = Field("griffin-lim", description="mel: what turns spectrograms into sounds.")
+    polarity: bool = Field(True, description="Turn waveforms over at random in training; nobody hears it.")
+
+    @model_validator(mode="after")
+    def _fit(self) -> "SoundOptions":
+        if self.codec == "complex" and self.hop > self.rows:
+            raise ValueError(f"hop {self.hop} leaves gaps between windows of {self.rows} bands; {self.rows} at most")
+        if self.codec == "mel":
+            if self.hop > self.window // 2:
+                raise ValueError(f"hop {self.hop} is more than half the window of {self.window}")
+            if not self.low < self.highest <= self.rate / 2:
+                raise ValueError(f"low {self.low:g} < high {self.highest:g} <= rate / 2 = {self.rate / 2:g} must hold")
+        return self
+
+    @property
+    def rows(self) -> int:
+        return self.bands or (128 if self.codec == "complex" else 64)
+
+    @property
+    def highest(self) -> float:
+        return self.high or self.rate / 2
 
 
-Root = Annotated[Path | None, AfterValidator(_absolute)]
-"""A folder; kept as an absolute path, so a run finds its data from everywhere."""
+class DrumsOptions(SoundOptions):
+    rate: int = Field(16_000, ge=16_000, le=192_000, multiple_of=25, description="Samples a second.")
+    polarity: bool = Field(False, description="Turn waveforms over at random in training; nobody hears it.")
+    sounds: int = Field(500, ge=2, description="Sounds of each of the six instruments.")
+    seed: int = Field(0, ge=0, description="Which sounds.")
+    held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the figures.")
+
+
+class FileOptions(SoundOptions):
+    """What sets that are read from files have beside."""
+
+    root: Place = Field(None, description="Folder that holds the sounds.")
+    limit: int | None = Field(None, ge=1, description="Read so many sounds of each class at most.")
+    skip_unreadable: bool = Field(False, description="Leave out files that cannot be used, instead of stopping.")
+
+
+class FolderOptions(FileOptions):
+    channels: Literal[1, 2] = Field(1, description="1: stereo files are mixed. 2: both channels are kept.")
+    trim: bool = Field(True, description="Cut what is below -60 dB of a sound's peak at its beginning.")
+    held_out: float = Field(
+        0.1, gt=0, le=0.5, description="Share kept back for the figures, where there is no test folder."
+    )
+
+
+class SpeechOptions(FileOptions):
+    seconds: float = Field(1.0, gt=0, le=60, description="Length of a sound; it is rounded up to 16 columns.")
+    polarity: bool = Field(False, description="Turn waveforms over at random in training; nobody hears it.")
+    download: bool = Field(False, description="Fetch the set into root where it is missing.")

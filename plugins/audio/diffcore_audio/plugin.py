@@ -1,1 +1,40 @@
 """What this plugin offers. Importing it is cheap: torch and the rest come with the builders."""
+
+from collections.abc import Iterable
+
+from diffcore.components import Component, Modality, lazy
+from diffcore.hookspecs import hookimpl
+from diffcore.nn.options import DiTOptions, EncoderOptions, UNetOptions
+from diffcore_audio.options import DrumsOptions, FolderOptions, SoundFacts, SpeechOptions
+from diffcore_audio.presets import PRESETS
+
+_lazy, _nn = lazy("diffcore_audio"), lazy("diffcore.nn")
+
+AUDIO = Modality(
+    name="audio",
+    summary="sounds, mono or stereo",
+    datasets=(
+        Component("drums", "six instruments, synthesised", _lazy("datasets:drums"), DrumsOptions),
+        Component("folder", "your own: one folder a class, or one of all", _lazy("datasets:folder"), FolderOptions),
+        Component("sc09", "23,666 spoken digits of a second", _lazy("datasets:sc09"), SpeechOptions),
+        Component(
+            "speechcommands", "105,829 spoken words of a second", _lazy("datasets:speech_commands"), SpeechOptions
+        ),
+    ),
+    denoisers=(
+        Component("unet", "convolutions on a folded grid", _nn("grids:unet"), UNetOptions),
+        Component("dit", "diffusion transformer on patches", _nn("grids:dit"), DiTOptions),
+    ),
+    predictors=(Component("encoder", "half a U-Net, averaged", _nn("grids:encoder"), EncoderOptions),),
+    presets=PRESETS,
+    facts=SoundFacts,
+    codec=_lazy("codec:SoundCodec"),
+    writer=_lazy("writer:SoundWriter"),
+    judge=_lazy("judge:build_judge"),
+    requires=("torch", "torchaudio", "soundfile"),
+)
+
+
+@hookimpl
+def diffcore_modalities() -> Iterable[Modality]:
+    return (AUDIO,)

@@ -4,7 +4,6 @@ All become uint8 `pixels` `[N, C, H, W]` and int64 `label` `[N]`.
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy
@@ -16,6 +15,7 @@ from torch.nn import functional
 
 from diffcore.data import Data
 from diffcore.errors import UserError
+from diffcore.folders import Files, left_out, named, split, tree
 from diffcore_image.options import DigitsOptions, FolderOptions, ImageFacts, LargeSetOptions, MnistOptions
 
 IMAGE_ENDINGS = frozenset(Image.registered_extensions())
@@ -57,17 +57,6 @@ def moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
     share = counts / counts.sum(1, keepdim=True)
     mean = share @ values
     return mean, ((share @ values.square()) - mean.square()).clamp(min=0).sqrt()
-
-
-def split(everything: TensorDict, share: float) -> tuple[TensorDict, TensorDict | None]:
-    """Keep back a share of the examples, evenly over the classes, the same ones each time. None where too few."""
-    order = torch.argsort(everything["label"], stable=True)
-    counts = torch.floor(share * torch.arange(len(order) + 1, dtype=torch.float64) + 1e-9)
-    held = torch.zeros(len(order), dtype=torch.bool)
-    held[order[counts.diff() > 0]] = True
-    if held.sum() < 2:
-        return everything, None
-    return everything[~held], everything[held]
 
 
 def digits(options: DigitsOptions) -> Data:
@@ -148,61 +137,28 @@ def _bordered(pixels: Tensor, size: int) -> Tensor:
 
 
 def folder(options: FolderOptions) -> Data:
-    """A folder of class folders of images (torchvision's ImageFolder layout), or of images without classes.
+    """A folder of images, in one of the layouts of `diffcore.folders.tree`.
 
-    `train` and `test` folders above the classes are used where both are there. Files that cannot be read raise a
-    `UserError` that names them, or with `skip_unreadable` are left out and named in the notes.
+    Files that cannot be read raise a `UserError` that names them, or with `skip_unreadable` are left out and named in
+    the notes.
     """
-    if options.root is None:
-        raise UserError("the data set 'folder' needs --data.root PATH, a folder of images or of class folders")
-    root = Path(options.root)
-    if not root.is_dir():
-        raise UserError(f"no folder {root}: --data.root must be a folder of images or of class folders")
-    parted = all((root / part).is_dir() for part in ("train", "test"))
-    train_root = root / "train" if parted else root
-    classes, files = _listing(train_root)
-    if not files:
-        raise UserError(f"no images under {train_root}: expected class folders of images, or images (PNG, JPEG, …)")
+    files = tree(options.root, IMAGE_ENDINGS, "folder", "images")
     unreadable: list[str] = []
-    train, grey = _load(files, options, unreadable, None)
+    train, grey = _load(files.train, options, unreadable, None)
     if train is None:
-        raise UserError(f"none of the {len(files)} images under {train_root} can be read: {_named(unreadable)}")
+        raise UserError(f"none of the {len(files.train)} images under {options.root} can be read: {named(unreadable)}")
     held_out = None
-    if parted:
-        test_classes, test_files = _listing(root / "test")
-        if test_classes != classes:
-            raise UserError(f"{root / 'test'} has other classes than {train_root}")
-        held_out, _ = _load(test_files, options, unreadable, grey)
+    if files.test is not None:
+        held_out, _ = _load(files.test, options, unreadable, grey)
     else:
         train, held_out = split(train, options.held_out)
-    notes = []
-    if unreadable:
-        told = f"{len(unreadable)} of the {len(files)} images under {root} cannot be read: {_named(unreadable)}"
-        if not options.skip_unreadable:
-            raise UserError(f"{told}; mend or remove them, or leave them out with --data.skip-unreadable")
-        notes.append(f"left out: {told}")
-    return data(train, held_out, classes, options.flip, notes)
-
-
-def _listing(root: Path) -> tuple[list[str], list[tuple[Path, int]]]:
-    """Names of classes, and image files with their class's index; no classes where images lie in `root` itself."""
-
-    def images(place: Path) -> list[Path]:
-        return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_ENDINGS and path.is_file())
-
-    classes = sorted(place.name for place in root.iterdir() if place.is_dir() and images(place))
-    if not classes or any(path.suffix.lower() in IMAGE_ENDINGS for path in root.iterdir() if path.is_file()):
-        return [], [(path, 0) for path in images(root)]
-    return classes, [(path, index) for index, name in enumerate(classes) for path in images(root / name)]
-
-
-def _named(paths: Sequence[str], shown: int = 10) -> str:
-    more = f" and {len(paths) - shown} more" if len(paths) > shown else ""
-    return ", ".join(paths[:shown]) + more
+    total = len(files.train) + len(files.test or ())
+    notes = left_out(unreadable, total, options.root, "images", options.skip_unreadable)
+    return data(train, held_out, files.classes, options.flip, notes)
 
 
 def _load(
-    files: Sequence[tuple[Path, int]], options: FolderOptions, unreadable: list[str], grey: bool | None
+    files: Files, options: FolderOptions, unreadable: list[str], grey: bool | None
 ) -> tuple[TensorDict | None, bool]:
     """Read, scale and stack the files; adds those that fail to `unreadable`. Also whether the result is grey."""
     pictures, labels = [], []

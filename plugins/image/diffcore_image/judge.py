@@ -53,7 +53,9 @@ class ImageJudge:
             self._real, _ = self._classifier.judged(self._reference["pixels"])
         else:
             vectors = flat(_scaled(self._reference["pixels"]))
-            _, _, self._axes = torch.pca_lowrank(vectors, q=min(GridFeatures.size, *vectors.shape), niter=4)
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                _, _, self._axes = torch.pca_lowrank(vectors, q=min(GridFeatures.size, *vectors.shape), niter=4)
             self._real = vectors @ self._axes
 
     def __call__(self, samples: Tensor, conditions: Conditions) -> list[Figure]:

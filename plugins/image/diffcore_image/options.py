@@ -1,11 +1,10 @@
 """Options of the plugin's parts, and what is known of a set of images."""
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from diffcore.components import Settings
+from diffcore.components import Place, Settings
 
 
 class ImageFacts(Settings):
@@ -27,16 +26,8 @@ class DigitsOptions(Settings):
     held_out: float = Field(0.2, gt=0, le=0.5, description="Share kept back for the figures.")
 
 
-def _absolute(root: str | None) -> str | None:
-    return None if root is None else str(Path(root).expanduser().absolute())
-
-
-Root = Annotated[str | None, AfterValidator(_absolute)]
-"""A folder; kept as an absolute path, so a run finds its data from everywhere."""
-
-
 class LargeSetOptions(Settings):
-    root: Root = Field(None, description="Folder that holds the set in its official layout.")
+    root: Place = Field(None, description="Folder that holds the set in its official layout.")
     download: bool = Field(False, description="Fetch the set into root where it is missing.")
     flip: bool = Field(False, description="Mirror images at random in training.")
 
@@ -46,7 +37,7 @@ class MnistOptions(LargeSetOptions):
 
 
 class FolderOptions(Settings):
-    root: Root = Field(None, description="Folder of class folders of images, or of images.")
+    root: Place = Field(None, description="Folder of class folders of images, or of images.")
     size: int = Field(32, ge=1, le=2048, description="Pixels a side; images are scaled, then cut at the centre.")
     colour: Literal["auto", "rgb", "grey"] = Field("auto", description="auto: grey where every image is.")
     skip_unreadable: bool = Field(False, description="Leave out files that cannot be read, instead of stopping.")

@@ -14,7 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import wasserstein_distance
 
-from diffcore_molecule.molecules import Molecule, identity, sanitised, to_rdkit
+from diffcore_molecule.molecules import Molecule, identity, knot, sanitised, to_rdkit
 
 Valences = Callable[[int, int], tuple[int, ...]]
 """The sums of bond orders that an atom may have, by its atomic number and its formal charge; none: unknown atoms."""
@@ -88,9 +88,12 @@ def is_radical(mol: Chem.Mol) -> bool:
 def edm_validated(molecule: Molecule, hydrogens: bool, largest: bool = True) -> Chem.Mol | None:
     """The largest piece, sanitised, if RDKit finds chemistry in the whole; None if not.
 
-    The validity of EDM's tables: a sample that falls into pieces counts as valid.
+    The validity of EDM's tables: a sample that falls into pieces counts as valid. More electrons lost than an atom has,
+    or bonds that RDKit must not see (`knot`), are no chemistry.
     """
     if len(molecule) == 0 or not numpy.isfinite(molecule.positions).all():
+        return None
+    if knot(molecule) or (molecule.charges > molecule.numbers.astype(int)).any():
         return None
     mol = sanitised(to_rdkit(molecule, hydrogens))
     if mol is None or not largest:

@@ -52,6 +52,20 @@ def to_rdkit(molecule: Molecule, hydrogens: bool = False) -> Chem.Mol:
     return editable.GetMol()
 
 
+def knot(molecule: Molecule) -> str:
+    """Why RDKit must not see the bonds of a sample, or nothing where it may.
+
+    The search for rings in a graph of more bonds than any molecule has, which sanitising, drawing, writing and reading
+    all do, may take hours, or crash. Bonds of no length stop the reading of a file.
+    """
+    first, second = numpy.triu(molecule.bonds, 1).nonzero()
+    n, bonds = len(molecule), len(first)
+    if bonds > max(64, min(2 * n, n + 150)):
+        return f"{bonds} bonds among {n} atoms"
+    lengths = numpy.linalg.norm(molecule.positions[first] - molecule.positions[second], axis=1)
+    return "bonded atoms are in one place" if bonds and lengths.min() < 1e-3 else ""
+
+
 def sanitised(molecule: Chem.Mol) -> Chem.Mol | None:
     """A sanitised copy with stereochemistry from the places, or None where RDKit finds no chemistry in it."""
     copy = Chem.Mol(molecule)

@@ -1,11 +1,8 @@
 """Options of the plugin's parts, and what is known of a set of molecules."""
 
-from pathlib import Path
-from typing import Annotated
+from pydantic import Field
 
-from pydantic import AfterValidator, Field
-
-from diffcore.components import Settings
+from diffcore.components import Place, Settings
 
 
 class PropertyFacts(Settings):
@@ -42,14 +39,6 @@ class MoleculeFacts(Settings):
     size_counts: tuple[int, ...]
     properties: tuple[PropertyFacts, ...] = ()
     """The properties that samples can be asked for."""
-
-
-def _absolute(root: str | None) -> str | None:
-    return None if root is None else str(Path(root).expanduser().absolute())
-
-
-Place = Annotated[str | None, AfterValidator(_absolute)]
-"""A file or folder; kept as an absolute path, so a run finds its data from everywhere."""
 
 
 class DataOptions(Settings):

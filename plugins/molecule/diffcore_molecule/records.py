@@ -9,7 +9,7 @@ from rdkit import Chem
 
 from diffcore.errors import UserError
 from diffcore.output import Asked
-from diffcore_molecule.molecules import Molecule, sanitised, to_rdkit
+from diffcore_molecule.molecules import Molecule, knot, sanitised, to_rdkit
 from diffcore_molecule.properties import find, measure
 
 _NOWHERE = "places of atoms are not finite"
@@ -38,20 +38,6 @@ class Record:
     def valid(self) -> bool:
         """Whether the sample is a molecule."""
         return not self.fault
-
-
-def knot(molecule: Molecule) -> str:
-    """Why RDKit must not see the bonds of a sample, or nothing where it may.
-
-    The search for rings in a graph of more bonds than any molecule has, which sanitising, drawing, writing and reading
-    all do, may take hours, or crash. Bonds of no length stop the reading of a file.
-    """
-    first, second = numpy.triu(molecule.bonds, 1).nonzero()
-    n, bonds = len(molecule), len(first)
-    if bonds > max(64, min(2 * n, n + 150)):
-        return f"{bonds} bonds among {n} atoms"
-    lengths = numpy.linalg.norm(molecule.positions[first] - molecule.positions[second], axis=1)
-    return "bonded atoms are in one place" if bonds and lengths.min() < 1e-3 else ""
 
 
 def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Record:

@@ -1,1 +1,38 @@
 """What this plugin offers. Importing it is cheap: torch and the rest come with the builders."""
+
+from collections.abc import Iterable
+
+from diffcore.components import Component, Modality, lazy
+from diffcore.hookspecs import hookimpl
+from diffcore_pointcloud.options import CloudFacts, FileOptions, LatentOptions, ShapesOptions, TransformerOptions
+from diffcore_pointcloud.presets import PRESETS
+
+_lazy = lazy("diffcore_pointcloud")
+
+POINTCLOUD = Modality(
+    name="pointcloud",
+    summary="point clouds: shapes as points on their surfaces",
+    datasets=(
+        Component("shapes", "furniture, aeroplanes and solids, made here", _lazy("datasets:shapes"), ShapesOptions),
+        Component("meshes", "your own: OFF, OBJ, PLY, STL or GLB", _lazy("datasets:meshes"), FileOptions),
+        Component("clouds", "your own: PLY, XYZ, NPY or NPZ", _lazy("datasets:clouds"), FileOptions),
+    ),
+    denoisers=(
+        Component(
+            "latent", "attention through a few latents, linear in points", _lazy("networks:latent"), LatentOptions
+        ),
+        Component("transformer", "attention among all points", _lazy("networks:transformer"), TransformerOptions),
+    ),
+    presets=PRESETS,
+    facts=CloudFacts,
+    codec=_lazy("codec:CloudCodec"),
+    writer=_lazy("writer:CloudWriter"),
+    judge=_lazy("judge:build_judge"),
+    reader=_lazy("reader:CloudReader"),
+    requires=("torch", "trimesh", "scipy"),
+)
+
+
+@hookimpl
+def diffcore_modalities() -> Iterable[Modality]:
+    return (POINTCLOUD,)

@@ -1,0 +1,168 @@
+"""Networks of sets: `[B, N, channels]` to the like, equivariant to permutations of the N elements, for any N."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffcore.nn.blocks import zeroed
+from diffcore.nn.dit import TransformerBlock, modulated
+from diffcore.spaces import Mask
+
+
+class OctaveFeatures(nn.Module):
+    """Linear in an element's entries x and in sin(2^k x), cos(2^k x), k < octaves: `[B, N, channels]` to `[.., width]`.
+
+    The waves let the next layers be sharp functions of place (Tancik et al. 2020, Fourier features).
+    """
+
+    def __init__(self, channels: int, width: int, octaves: int) -> None:
+        super().__init__()
+        self.octaves = octaves
+        self.linear = nn.Linear(channels * (1 + 2 * octaves), width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        angles = [x * 2.0**octave for octave in range(self.octaves)]
+        waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
+        return self.linear(torch.cat([x, *waves], dim=-1))
+
+
+class SetTransformer(nn.Module):
+    """A transformer whose tokens are the elements; as nothing tells their places in a row, it is equivariant.
+
+    Every element attends to every other, so the cost grows with N^2. The network of Point-E (Nichol et al. 2022,
+    section 3.2), with adaLN-Zero in place of tokens for the conditioning.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 128,
+        depth: int = 6,
+        heads: int = 4,
+        octaves: int = 4,
+        mlp_ratio: float = 4.0,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.embed = OctaveFeatures(channels, width, octaves)
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, width, mlp_ratio) for _ in range(depth))
+        self.output = ModulatedOutput(width, channels, width)
+
+    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor:
+        """`x` `[B, N, channels]`, `conditioning` `[B, width]`; returns the shape of `x`, anything where absent."""
+        h = self.embed(x)
+        for block in self.blocks:
+            h = block(h, conditioning, mask)
+        return self.output(h, conditioning)
+
+
+class LatentSet(nn.Module):
+    """Elements that speak with each other through a few latent tokens alone, so the cost grows with N.
+
+    In each round the latents read from the elements by attention, are processed by transformer blocks, and are read by
+    the elements, each of which then goes through an MLP by itself. Attention is a mean, so a network that was trained
+    with some N works with another. Induced attention: Set Transformer (Lee et al. 2019, section 3.1); reading and
+    writing: Perceiver IO (Jaegle et al. 2022); in rounds: RIN (Jabri et al. 2023, section 2.2), without its memory
+    of the previous step.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 64,
+        latents: int = 32,
+        latent_width: int = 128,
+        rounds: int = 3,
+        depth: int = 1,
+        heads: int = 2,
+        octaves: int = 4,
+        mlp_ratio: float = 2.0,
+    ) -> None:
+        super().__init__()
+        self.width = latent_width
+        self.embed = OctaveFeatures(channels, width, octaves)
+        self.latents = nn.Parameter(torch.randn(latents, latent_width))
+        self.rounds = nn.ModuleList(
+            LatentRound(width, latent_width, latent_width, depth, heads, mlp_ratio) for _ in range(rounds)
+        )
+        self.output = ModulatedOutput(width, channels, latent_width)
+
+    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor:
+        """`x` `[B, N, channels]`, `conditioning` `[B, width]`; returns the shape of `x`, anything where absent."""
+        h, z = self.embed(x), self.latents.expand(len(x), -1, -1)
+        for exchange in self.rounds:
+            h, z = exchange(h, z, conditioning, mask)
+        return self.output(h, conditioning)
+
+
+class LatentRound(nn.Module):
+    """z <- blocks(z + g1 A(z', h')); h <- h + g2 A(h', z'); h <- h + g3 MLP(h'): one exchange of elements and latents.
+
+    A is attention of the first to the second, ' a layer norm, with shift and scale where it asks. Shifts, scales and
+    gates g are linear in the conditioning and zero at first.
+    """
+
+    def __init__(
+        self, width: int, latent_width: int, conditioning: int, depth: int, heads: int, mlp_ratio: float
+    ) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.latent_modulation = zeroed(nn.Linear(conditioning, 3 * latent_width))
+        self.modulation = zeroed(nn.Linear(conditioning, 6 * width))
+        self.read = CrossAttention(latent_width, width, width, heads)
+        self.blocks = nn.ModuleList(TransformerBlock(latent_width, heads, conditioning) for _ in range(depth))
+        self.write = CrossAttention(width, latent_width, width, heads)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def forward(self, h: Tensor, z: Tensor, conditioning: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
+        """`h` `[B, N, width]`, `z` `[B, M, latent_width]` to the like."""
+        shift, scale, gate = self.latent_modulation(conditioning)[:, None].chunk(3, dim=-1)
+        z = z + gate * self.read(modulated(z, shift, scale), normed(h), mask)
+        for block in self.blocks:
+            z = block(z, conditioning)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(conditioning)[:, None].chunk(6, dim=-1)
+        h = h + gate1 * self.write(modulated(h, shift1, scale1), normed(z))
+        return h + gate2 * self.mlp(modulated(h, shift2, scale2)), z
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention of tokens `[B, N, width]` to a context `[B, M, context]`, whose absent tokens are not read.
+
+    Queries, keys and values have `inner` channels, so it costs (N width + M context + N M) inner.
+    """
+
+    def __init__(self, width: int, context: int, inner: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.queries = nn.Linear(width, inner)
+        self.keys_and_values = nn.Linear(context, 2 * inner)
+        self.output = nn.Linear(inner, width)
+
+    def forward(self, x: Tensor, context: Tensor, mask: Mask = None) -> Tensor:
+        """The shape of `x`; `mask` `[B, M]` is of the context."""
+        batch, tokens, _ = x.shape
+        q = self.queries(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
+        k, v = self.keys_and_values(context).view(batch, context.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=None if mask is None else mask[:, None, None, :]
+        )
+        return self.output(mixed.transpose(1, 2).reshape(batch, tokens, -1))
+
+
+class ModulatedOutput(nn.Module):
+    """A linear layer, zero at first, of LN(x) (1 + scale) + shift, which are linear in the conditioning."""
+
+    def __init__(self, width: int, outputs: int, conditioning: int) -> None:
+        super().__init__()
+        self.modulation = zeroed(nn.Linear(conditioning, 2 * width))
+        self.linear = zeroed(nn.Linear(width, outputs))
+
+    def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
+        """`[B, N, width]` to `[B, N, outputs]`."""
+        shift, scale = self.modulation(conditioning)[:, None].chunk(2, dim=-1)
+        return self.linear(modulated(x, shift, scale))
+
+
+def normed(x: Tensor) -> Tensor:
+    """LN(x) over the last axis."""
+    return functional.layer_norm(x, x.shape[-1:])

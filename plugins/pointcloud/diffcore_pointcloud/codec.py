@@ -1,0 +1,107 @@
+"""Point clouds to states of zero mean and unit variance, and back."""
+
+import math
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from diffcore.conditions import ClassCondition
+from diffcore.data import Encoded
+from diffcore.spaces import Euclidean, Mask, Product
+from diffcore.state import State
+from diffcore_pointcloud.options import CloudFacts
+
+NORMAL_SCALE = 1 / math.sqrt(3)
+"""Standard deviation of the coordinates of unit vectors whose mean is zero, as over any closed surface."""
+
+
+class CloudCodec:
+    """A cloud of P points is diffused as places, or as up to three fields together, each `[P, 3]`:
+
+    * `positions`: (place - centre) / scale;
+    * `normals`: unit vectors times sqrt(3);
+    * `colours`: (colour / 255 - mean) / std.
+
+    Examples hold a pool of points, `positions` `[B, pool, 3]` with `normals` and uint8 `colours` likewise. Where the
+    pool repeats points to be as large as the others', `count` `[B]` says how many of the first to draw from. Samples
+    are a TensorDict of `positions` float32 in the data's unit, unit `normals` and uint8 `colours`.
+    """
+
+    def __init__(self, facts: CloudFacts) -> None:
+        self.facts = facts
+        self.fields = ("positions",) + ("normals",) * facts.normals + ("colours",) * facts.colours
+        each = Euclidean((facts.points, 3))
+        self.space: Euclidean | Product = each if len(self.fields) == 1 else Product(dict.fromkeys(self.fields, each))
+        self.conditions = (ClassCondition("label", facts.classes),) if facts.classes else ()
+        self.sizes = None
+        self._affine = {
+            "positions": (facts.centre, facts.scale),
+            "normals": ((0.0, 0.0, 0.0), NORMAL_SCALE),
+            "colours": (tuple(255 * mean for mean in facts.colour_mean), 255 * facts.colour_std),
+        }
+
+    def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
+        """Points of the pool, drawn at random with a generator, else the first ones."""
+        batch, points = len(examples), self.facts.points
+        if generator is None:
+            pool = {name: examples[name][:, :points] for name in self.fields}
+        else:
+            chosen = self._draw(examples, generator)[..., None].expand(-1, -1, 3)
+            pool = {name: examples[name].gather(1, chosen) for name in self.fields}
+        encoded = {}
+        for name, values in pool.items():
+            mean, std = self._numbers(name, values)
+            encoded[name] = ((values.double() - mean) / std).float()
+        if generator is not None:
+            turn = self._turns(batch, generator)
+            for name in ("positions", "normals"):
+                if turn is not None and name in encoded:
+                    encoded[name] = encoded[name] @ turn.to(encoded[name].device)
+        conditions = {"label": examples["label"]} if self.facts.classes else {}
+        if len(encoded) == 1:
+            return Encoded(encoded["positions"], conditions)
+        return Encoded(TensorDict(encoded, batch_size=[batch]), conditions)
+
+    def decode(self, state: State, mask: Mask = None) -> TensorDict:
+        """`positions` `[B, P, 3]` float32 in the data's unit, unit `normals`, uint8 `colours`."""
+        values = {"positions": state} if isinstance(state, Tensor) else dict(state.items())
+        samples = {}
+        for name, value in values.items():
+            mean, std = self._numbers(name, value)
+            samples[name] = value.double() * std + mean
+        samples["positions"] = samples["positions"].float()
+        if self.facts.normals:
+            samples["normals"] = torch.nn.functional.normalize(samples["normals"], dim=-1).float()
+        if self.facts.colours:
+            samples["colours"] = samples["colours"].round().clamp(0, 255).to(torch.uint8)
+        return TensorDict(samples, batch_size=[len(samples["positions"])])
+
+    def _numbers(self, name: str, like: Tensor) -> tuple[Tensor, float]:
+        mean, std = self._affine[name]
+        return torch.tensor(mean, dtype=torch.float64, device=like.device), std
+
+    def _draw(self, examples: TensorDict, generator: torch.Generator) -> Tensor:
+        """Indices `[B, P]` of different points of each pool, every choice as likely as every other."""
+        pool = examples["positions"].shape[1]
+        keys = torch.rand(len(examples), pool, generator=generator)
+        if "count" in examples.keys():
+            keys = keys.masked_fill(torch.arange(pool) >= examples["count"].cpu()[:, None], -1.0)
+        chosen = keys.topk(self.facts.points, dim=1).indices
+        return chosen.to(examples["positions"].device)
+
+    def _turns(self, batch: int, generator: torch.Generator) -> Tensor | None:
+        """`[B, 3, 3]` by which rows are multiplied: random turns about the upright axis, mirrored or not."""
+        if not (self.facts.rotate or self.facts.mirror):
+            return None
+        turns = torch.eye(3).repeat(batch, 1, 1)
+        if self.facts.mirror:
+            turns[torch.rand(batch, generator=generator) < 0.5, 0, 0] = -1
+        if self.facts.rotate:
+            angle = 2 * math.pi * torch.rand(batch, generator=generator)
+            first, second = (2, 0) if self.facts.up == "y" else (0, 1)
+            about = torch.eye(3).repeat(batch, 1, 1)
+            about[:, first, first] = about[:, second, second] = angle.cos()
+            about[:, first, second], about[:, second, first] = angle.sin(), -angle.sin()
+            turns = turns @ about
+        return turns

@@ -1,0 +1,49 @@
+"""Presets, from a laptop to one GPU. One that is called like a data set is what that set is trained with by default."""
+
+from typing import Any
+
+from diffcore.components import Preset
+
+_SMALL: dict[str, Any] = {
+    "denoiser": {"name": "transformer", "width": 64, "depth": 4, "heads": 4},
+    "train": {"minutes": 8, "batch_size": 16, "learning_rate": 2e-3, "weighting": "v", "evaluate": 250},
+}
+_LINEAR: dict[str, Any] = {
+    "denoiser": {"name": "latent"},
+    "train": {"minutes": 8, "batch_size": 16, "learning_rate": 2e-3, "weighting": "v", "evaluate": 250},
+}
+_GPU_TRAIN = {
+    "steps": 200_000,
+    "batch_size": 128,
+    "learning_rate": 1e-3,
+    "weighting": "v",
+    "decay_after": 40_000,
+    "sample_every": 10_000,
+    "checkpoint_every": 5000,
+    "evaluate": 1000,
+}
+_GPU: dict[str, Any] = {
+    "denoiser": {
+        "name": "latent", "width": 128, "latents": 128, "latent_width": 512, "rounds": 4, "depth": 4, "heads": 8,
+    },
+    "train": _GPU_TRAIN,
+}  # fmt: skip
+
+
+def _of(recipe: dict[str, Any], **data: Any) -> dict[str, Any]:
+    return {"data": data, **recipe}
+
+
+PRESETS = {
+    "default": Preset("furniture, aeroplanes and solids of 512 points on a laptop", _of(_SMALL, name="shapes")),
+    "shapes-2048": Preset(
+        "the same with 2,048 points, by a network of linear cost", _of(_LINEAR, name="shapes", points=2048)
+    ),
+    "meshes": Preset("a folder of meshes on a laptop", _of(_SMALL, name="meshes")),
+    "clouds": Preset("a folder of point clouds on a laptop", _of(_SMALL, name="clouds")),
+    "shapes-gpu": Preset(
+        "shapes of 2,048 points on one GPU", _of(_GPU, name="shapes", points=2048, shapes=20_000, held_out=500)
+    ),
+    "meshes-gpu": Preset("a folder of meshes, 2,048 points each, on one GPU", _of(_GPU, name="meshes", points=2048)),
+    "clouds-gpu": Preset("a folder of clouds, 2,048 points each, on one GPU", _of(_GPU, name="clouds", points=2048)),
+}

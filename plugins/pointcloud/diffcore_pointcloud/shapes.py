@@ -1,0 +1,438 @@
+"""Furniture, aeroplanes and solids out of parts in random proportions, as triangles, and points on them.
+
+Every part is a loft: a skin over cross-sections. Shapes of a class have the same triangles, of which the corners
+vary and those of absent parts have no area; so a thousand shapes are made and sampled at once. y is up, the front looks
+along +z, and the longest side of each shape's bounding box goes from -1 to 1.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+Number = Tensor | float
+
+Section = tuple[tuple[Number, Number, Number], Number, Number]
+"""A cross-section of a part: its centre and half extents."""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """`triangles` `[S, F, 3, 3]` of S shapes, counterclockwise seen from outside, and `colours` `[S, F, 3]` in 0..1."""
+
+    triangles: Tensor
+    colours: Tensor
+
+
+def surface(name: str, shapes: int, generator: torch.Generator) -> Surface:
+    """Random shapes of a class, each fitted to the cube [-1, 1]."""
+    parts = _Parts(shapes, generator)
+    _CLASSES[name](parts)
+    return parts.joined()
+
+
+def points_on(triangles: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Points `[S, count, 3]`, uniform by area over triangles `[S, F, 3, 3]`, and the indices `[S, count]` of theirs.
+
+    With u, v uniform, (1 - sqrt(u)) a + sqrt(u) (1 - v) b + sqrt(u) v c is uniform in the triangle a, b, c (Osada et
+    al. 2002, Shape distributions, eq. 1).
+    """
+    shapes = len(triangles)
+    upto = _doubled(triangles).norm(dim=-1).double().cumsum(1)
+    drawn = torch.rand(shapes, count, generator=generator, dtype=torch.float64) * upto[:, -1:]
+    # Of equal sums the last is taken, so triangles without area never are.
+    faces = torch.searchsorted(upto, drawn, right=True).clamp(max=triangles.shape[1] - 1)
+    rows = torch.arange(shapes)[:, None]
+    a, b, c = triangles[rows, faces].unbind(2)
+    u, v = torch.rand(2, shapes, count, 1, generator=generator, dtype=triangles.dtype)
+    root = u.sqrt()
+    return a + root * ((b - a) + v * (c - b)), faces
+
+
+def normals_of(triangles: Tensor) -> Tensor:
+    """Outward unit normals `[..., 3]` of triangles `[..., 3, 3]`; zero where there is no area."""
+    return torch.nn.functional.normalize(_doubled(triangles), dim=-1, eps=1e-30)
+
+
+def _doubled(triangles: Tensor) -> Tensor:
+    """Normals as long as twice the area."""
+    a, b, c = triangles.unbind(-2)
+    return torch.linalg.cross(b - a, c - a)
+
+
+# Parts
+
+
+def loft(centres: Tensor, halves: Tensor, axis: int, sides: int = 4) -> Tensor:
+    """The skin `[S, F, 3, 3]` over K cross-sections that are perpendicular to an axis.
+
+    `centres` `[S, K, 3]`, in rising order along the axis for normals that look outward. `halves` `[S, K, 2]` are half
+    extents along the two axes that follow in cyclic order: sections are rectangles for 4 sides, else ellipses. A
+    section of no extent closes the end.
+    """
+    if sides == 4:
+        outline = torch.tensor([[1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    else:
+        angle = torch.arange(sides) * (2 * math.pi / sides)
+        outline = torch.stack([angle.cos(), angle.sin()], 1)
+    first, second = (axis + 1) % 3, (axis + 2) % 3
+    rings = centres[:, :, None].repeat(1, 1, sides, 1)
+    rings[..., first] += halves[:, :, None, 0] * outline[:, 0]
+    rings[..., second] += halves[:, :, None, 1] * outline[:, 1]
+    low, high = rings[:, :-1], rings[:, 1:]
+    low_next, high_next = low.roll(-1, 2), high.roll(-1, 2)
+    quads = torch.stack([low, low_next, high_next, low, high_next, high], 3)
+    return quads.reshape(len(centres), -1, 3, 3)
+
+
+def mirrored(triangles: Tensor, axis: int = 0) -> Tensor:
+    """The mirror image along an axis, normals still outward."""
+    flip = torch.ones(3)
+    flip[axis] = -1
+    return (triangles * flip).flip(2)
+
+
+@dataclass
+class _Parts:
+    """The parts of shapes in the making, and their random numbers."""
+
+    shapes: int
+    generator: torch.Generator
+    triangles: list[Tensor] = field(default_factory=list)
+    present: list[Tensor] = field(default_factory=list)
+    colours: list[Tensor] = field(default_factory=list)
+
+    def between(self, low: float, high: float) -> Tensor:
+        """Uniform numbers `[S]`."""
+        return low + (high - low) * torch.rand(self.shapes, generator=self.generator)
+
+    def chance(self, probability: float) -> Tensor:
+        """Random booleans `[S]`."""
+        return torch.rand(self.shapes, generator=self.generator) < probability
+
+    def choice(self, shares: Sequence[float]) -> Tensor:
+        """Random indices `[S]`."""
+        upto = torch.tensor(shares).cumsum(0)
+        return torch.searchsorted(upto / upto[-1], self.between(0, 1)).clamp(max=len(shares) - 1)
+
+    def colour(self) -> Tensor:
+        """A random colour for each shape `[S, 3]`."""
+        return torch.rand(self.shapes, 3, generator=self.generator)
+
+    def vector(self, *numbers: Number) -> Tensor:
+        """`[S, n]` out of numbers that are the same for all shapes and tensors `[S]`."""
+        return torch.stack([torch.as_tensor(n, dtype=torch.float32).expand(self.shapes) for n in numbers], 1)
+
+    def add(self, triangles: Tensor, colour: Tensor, present: Tensor | None = None) -> None:
+        """A part of a colour `[S, 3]`, only in the shapes where it is `present` `[S]`."""
+        self.triangles.append(triangles)
+        self.colours.append(colour[:, None].expand(-1, triangles.shape[1], -1))
+        here = torch.ones(self.shapes, dtype=torch.bool) if present is None else present
+        self.present.append(here[:, None].expand(-1, triangles.shape[1]))
+
+    def pairs(self, triangles: Tensor, colour: Tensor, present: Tensor | None = None, axis: int = 0) -> None:
+        """A part and its mirror image."""
+        self.add(triangles, colour, present)
+        self.add(mirrored(triangles, axis), colour, present)
+
+    def stack(
+        self,
+        sections: Sequence[Section],
+        axis: int,
+        sides: int = 4,
+        closed: bool = True,
+    ) -> Tensor:
+        """A loft through sections (centre, half extents), closed at both ends."""
+        centres = torch.stack([self.vector(*centre) for centre, _, _ in sections], 1)
+        halves = torch.stack([self.vector(first, second) for _, first, second in sections], 1)
+        if closed:
+            centres = torch.cat([centres[:, :1], centres, centres[:, -1:]], 1)
+            halves = torch.nn.functional.pad(halves, (0, 0, 1, 1))
+        return loft(centres, halves, axis, sides)
+
+    def box(self, x: tuple[Number, Number], y: tuple[Number, Number], z: tuple[Number, Number]) -> Tensor:
+        """A box between limits."""
+        middle_x, middle_z = (x[0] + x[1]) / 2, (z[0] + z[1]) / 2
+        half_z, half_x = (z[1] - z[0]) / 2, (x[1] - x[0]) / 2
+        ends: list[Section] = [((middle_x, level, middle_z), half_z, half_x) for level in y]
+        return self.stack(ends, axis=1)
+
+    def joined(self) -> Surface:
+        """All parts, those that are absent shrunk to a point of the shape, fitted to the cube."""
+        triangles, present = torch.cat(self.triangles, 1), torch.cat(self.present, 1)
+        triangles = torch.where(present[..., None, None], triangles, triangles[:, :1, :1])
+        corners = triangles.flatten(1, 2)
+        low, high = corners.amin(1), corners.amax(1)
+        centre, half = (low + high) / 2, (high - low).amax(1) / 2
+        triangles = (triangles - centre[:, None, None]) / half[:, None, None, None]
+        return Surface(triangles, torch.cat(self.colours, 1))
+
+
+# Classes
+
+
+def _chair(parts: _Parts) -> None:
+    """A seat; a back that is solid, of upright slats or of rungs; four legs or a pedestal; perhaps arms."""
+    wood, cloth = parts.colour(), parts.colour()
+    half_width, half_depth = parts.between(0.2, 0.32), parts.between(0.2, 0.28)
+    seat, thickness = parts.between(0.38, 0.5), parts.between(0.03, 0.1)
+    narrow = parts.between(0.75, 1)  # the seat's back beside its front
+    under = seat - thickness
+    # Along z the cyclic order of the other axes is x, y.
+    ends: list[Section] = [
+        ((0, seat - thickness / 2, -half_depth), half_width * narrow, thickness / 2),
+        ((0, seat - thickness / 2, half_depth), half_width, thickness / 2),
+    ]
+    parts.add(parts.stack(ends, axis=2), cloth)
+
+    # The back leans away from the seat.
+    tall, lean, deep = parts.between(0.35, 0.65), parts.between(0, 0.14), parts.between(0.015, 0.03)
+    half_back = half_width * narrow * parts.between(0.85, 1)
+    kind = parts.choice((0.4, 0.3, 0.3))
+
+    def behind(share: Number) -> Number:
+        """z of the back's middle at a share of its height."""
+        return -half_depth + deep - lean * share
+
+    def plank(x: Number, half: Number, low: Number, high: Number) -> Tensor:
+        """A piece of the back from one share of its height to another."""
+        ends: list[Section] = [((x, seat + tall * share, behind(share)), deep, half) for share in (low, high)]
+        return parts.stack(ends, axis=1)
+
+    post, gap = parts.between(0.015, 0.028), parts.between(0, 0.3)
+    parts.add(plank(0, half_back, gap, 1.0), cloth, kind == 0)
+    parts.pairs(plank(half_back * 0.6, post, 0.0, gap), wood, kind == 0)
+    parts.pairs(plank(half_back - post, post, 0.0, 1.0), wood, kind > 0)
+    inner = half_back - 2 * post
+    rail = parts.between(0.1, 0.25)
+    parts.add(plank(0, inner, 1 - rail, 1.0), wood, kind > 0)
+    slats = torch.randint(2, 6, (parts.shapes,), generator=parts.generator)
+    slim = parts.between(0.2, 0.35)
+    for index in range(5):
+        step = 2 * inner / slats
+        parts.add(plank(-inner + step * (index + 0.5), step * slim, 0.0, 1 - rail), wood, (kind == 1) & (index < slats))
+    for index in range(3):
+        low = (1 - rail) * (index + 0.5) / 3
+        parts.add(plank(0, inner, low, low + 0.1), wood, (kind == 2) & (index < slats - 1))
+
+    # Legs stand under the corners and spread towards the floor.
+    pedestal = parts.chance(0.25)
+    thick, taper, splay = parts.between(0.018, 0.035), parts.between(0.5, 1), parts.between(0, 0.06)
+    round_legs = parts.chance(0.4)
+    for front in (True, False):
+        x = half_width * (1 if front else narrow) - thick
+        z = (half_depth - thick) * (1 if front else -1)
+        spread = splay * (1 if front else -1)
+        ends = [((x + splay, 0, z + spread), thick * taper, thick * taper), ((x, under, z), thick, thick)]
+        parts.pairs(parts.stack(ends, axis=1), wood, ~pedestal & ~round_legs)
+        parts.pairs(parts.stack(ends, axis=1, sides=10), wood, ~pedestal & round_legs)
+    column, foot, low = parts.between(0.025, 0.05), parts.between(0.2, 0.28), parts.between(0.02, 0.04)
+    _pedestal(parts, wood, (column, foot, low, under), pedestal)
+
+    arms, rise, wide = parts.chance(0.35), parts.between(0.17, 0.25), parts.between(0.02, 0.035)
+    reach = half_depth * parts.between(0.5, 0.95)
+    x = half_width * (1 + narrow) / 2  # the sides are aslant; arms are straight, above their middle
+    rest = parts.box((x - wide, x + wide), (seat + rise, seat + rise + 0.03), (-half_depth + deep, reach))
+    parts.pairs(rest, wood, arms)
+    support = parts.box((x - 0.7 * wide, x + 0.7 * wide), (seat - thickness, seat + rise), (reach - 0.06, reach - 0.01))
+    parts.pairs(support, wood, arms)
+
+
+def _pedestal(
+    parts: _Parts,
+    colour: Tensor,
+    sizes: tuple[Number, Number, Number, Number],
+    present: Tensor,
+    round_foot: bool = True,
+) -> None:
+    """A column on a disc: radius of the column, radius and height of the disc, height of the column's top."""
+    column, foot, low, top = sizes
+    ends: list[Section] = [((0, 0, 0), foot, foot), ((0, low, 0), foot * 0.9, foot * 0.9)]
+    parts.add(parts.stack(ends, axis=1, sides=20 if round_foot else 4), colour, present)
+    parts.add(
+        parts.stack([((0, low, 0), column, column), ((0, top, 0), column, column)], axis=1, sides=12, closed=False),
+        colour,
+        present,
+    )
+
+
+def _table(parts: _Parts) -> None:
+    """A top, round or not; four legs, a pedestal or a trestle; perhaps an apron and a shelf."""
+    wood, plate = parts.colour(), parts.colour()
+    height = parts.between(0.4, 0.8)
+    round_top = parts.chance(0.35)
+    half_depth = parts.between(0.28, 0.5)
+    half_width = torch.where(round_top, half_depth * parts.between(1, 1.25), half_depth * parts.between(1, 2))
+    thickness = parts.between(0.02, 0.07)
+    under = height - thickness
+    ends: list[Section] = [
+        ((0, level, 0), half_depth, half_width) for level in (under, height)
+    ]  # y is followed by z, x
+    parts.add(parts.stack(ends, axis=1), plate, ~round_top)
+    parts.add(parts.stack(ends, axis=1, sides=28), plate, round_top)
+
+    kind = parts.choice((0.55, 0.25, 0.2))
+    kind = torch.where(round_top & (kind == 2), 1, kind)  # a trestle carries a long top
+    inset = torch.where(round_top, 0.64, parts.between(0.85, 0.97))
+    thick, taper = parts.between(0.02, 0.05), parts.between(0.5, 1)
+    round_legs = parts.chance(0.4)
+    x, z = half_width * inset - thick, half_depth * inset - thick
+    splay = torch.where(parts.chance(0.3), parts.between(0.02, 0.08), 0.0)
+    for side in (1, -1):
+        ends = [
+            ((x + splay, 0, side * (z + splay)), thick * taper, thick * taper),
+            ((x, under, side * z), thick, thick),
+        ]
+        parts.pairs(parts.stack(ends, axis=1), wood, (kind == 0) & ~round_legs)
+        parts.pairs(parts.stack(ends, axis=1, sides=10), wood, (kind == 0) & round_legs)
+    _pedestal(
+        parts,
+        wood,
+        (parts.between(0.03, 0.08), half_depth * parts.between(0.5, 0.8), parts.between(0.02, 0.06), under),
+        kind == 1,
+    )
+    # A trestle: two panels that widen downwards, and a beam between them.
+    panel, away = parts.between(0.02, 0.04), half_width * parts.between(0.6, 0.85)
+    ends = [((away, 0, 0), half_depth * 0.85, panel), ((away, under, 0), half_depth * parts.between(0.4, 0.8), panel)]
+    parts.pairs(parts.stack(ends, axis=1), wood, kind == 2)
+    beam = under * parts.between(0.3, 0.6)
+    parts.add(parts.box((-away + panel, away - panel), (beam, beam + 0.08), (-0.025, 0.025)), wood, kind == 2)
+
+    apron = (kind == 0) & ~round_top & parts.chance(0.5)
+    drop = parts.between(0.05, 0.1)
+    parts.pairs(parts.box((x, x + 0.02), (under - drop, under), (-z, z)), wood, apron)
+    parts.pairs(parts.box((-x, x), (under - drop, under), (z, z + 0.02)), wood, apron, axis=2)
+    shelf = (kind == 0) & ~round_top & (splay == 0) & parts.chance(0.2)
+    level = under * parts.between(0.2, 0.4)
+    parts.add(parts.box((-x, x), (level, level + 0.025), (-z, z)), plate, shelf)
+
+
+def _lamp(parts: _Parts) -> None:
+    """A foot, a pole (of table lamps, often a belly) and a shade that is open above and below."""
+    metal, cloth = parts.colour(), parts.colour()
+    floor = parts.chance(0.5)
+
+    def either(tall: tuple[float, float], small: tuple[float, float]) -> Tensor:
+        return torch.where(floor, parts.between(*tall), parts.between(*small))
+
+    height = either((1.3, 1.7), (0.35, 0.65))
+    foot, low = either((0.13, 0.2), (0.07, 0.13)), either((0.02, 0.05), (0.015, 0.04))
+    pole = either((0.012, 0.025), (0.01, 0.02))
+    square = parts.chance(0.25)
+    ends: list[Section] = [((0, 0, 0), foot, foot), ((0, low, 0), foot * 0.92, foot * 0.92)]
+    parts.add(parts.stack(ends, axis=1), metal, square)
+    parts.add(parts.stack(ends, axis=1, sides=24), metal, ~square)
+    shade = torch.where(floor, parts.between(0.22, 0.38), height * parts.between(0.35, 0.5))
+    wide = either((0.18, 0.3), (0.12, 0.22))
+    narrow = wide * parts.between(0.35, 1)
+    ends = [((0, low, 0), pole, pole), ((0, height - shade * 0.3, 0), pole, pole)]
+    parts.add(parts.stack(ends, axis=1, sides=10), metal)
+
+    # The belly: a turned body about the pole.
+    belly = ~floor & parts.chance(0.6)
+    top, round_ = height - shade, parts.between(0.04, 0.1)
+    sections: list[Section] = []
+    for index in range(9):
+        angle = math.pi * index / 8
+        level = low + (top - low) * (1 - math.cos(angle)) / 2
+        radius = pole + round_ * math.sin(angle)
+        sections.append(((0, level, 0), radius, radius))
+    parts.add(parts.stack(sections, axis=1, sides=16), metal, belly)
+
+    ends = [((0, height - shade, 0), wide, wide), ((0, height, 0), narrow, narrow)]
+    boxy = parts.chance(0.2)
+    parts.add(parts.stack(ends, axis=1, sides=24, closed=False), cloth, ~boxy)
+    parts.add(parts.stack(ends, axis=1, closed=False), cloth, boxy)
+
+
+def _aeroplane(parts: _Parts) -> None:
+    """A fuselage along z with its nose at +z, wings, a tail, and up to four engines under the wings."""
+    body, paint = parts.colour(), parts.colour()
+    half = parts.between(0.8, 1)
+    radius = half * parts.between(0.08, 0.14)
+    nose, tail = half * parts.between(0.15, 0.35), half * parts.between(0.4, 0.7)
+    droop = radius * parts.between(0.3, 0.8)  # the tail cone rises to the top of the fuselage
+    rings: list[tuple[Number, Number, Number]] = []  # height, place along z and radius
+    for index in range(6):  # the tail: it tapers evenly, and rises towards its end
+        share = 1 - (1 - index / 5) ** 1.5
+        rings.append((droop * (1 - share), -half + tail * index / 5, radius * (0.15 + 0.85 * share)))
+    for index in range(7):  # the nose: half an ellipse
+        angle = math.pi / 2 * index / 6
+        rings.append((0, half - nose * (1 - math.sin(angle)), radius * math.cos(angle)))
+    parts.add(parts.stack([((0, y, z), r, r) for y, z, r in rings], axis=2, sides=20), body)
+
+    def wing(
+        root: tuple[Number, Number, Number],
+        tip: tuple[Number, Number, Number],
+        chords: tuple[Number, Number],
+        axis: int,
+    ) -> Tensor:
+        """A tapered plate from root to tip; its chord lies along z."""
+        sections: list[Section] = []
+        for place, chord in zip((root, tip), chords, strict=True):
+            thick = chord * 0.05
+            sections.append((place, thick, chord / 2) if axis == 0 else (place, chord / 2, thick))
+        return parts.stack(sections, axis=axis)
+
+    span, sweep = half * parts.between(0.7, 1.1), half * parts.between(0, 0.5)
+    chord, taper = half * parts.between(0.28, 0.5), parts.between(0.25, 0.8)
+    rise = radius * parts.choice((0.5, 0.2, 0.3)).float().sub(1).mul(0.7)  # low, middle or high
+    lift, place = span * parts.between(0, 0.12), half * parts.between(0, 0.2)
+    inner = radius * 0.7
+    parts.pairs(wing((inner, rise, place), (span, rise + lift, place - sweep), (chord, chord * taper), 0), paint)
+
+    rear = -half + 0.22 * half
+    fin, back = radius * parts.between(1.8, 3), half * parts.between(0.05, 0.25)
+    tail_chord = half * parts.between(0.2, 0.3)
+    parts.add(wing((0, droop, rear), (0, droop + fin, rear - back), (tail_chord * 1.1, tail_chord * 0.6), 1), paint)
+    tee = parts.chance(0.2)  # the stabiliser stands on the fin
+    level = torch.where(tee, droop + fin * 0.95, droop)
+    begin = torch.where(tee, rear - back, rear)
+    reach = half * parts.between(0.25, 0.42)
+    parts.pairs(
+        wing((0, level, begin), (reach, level, begin - sweep * 0.4), (tail_chord * 0.9, tail_chord * 0.5), 0), paint
+    )
+
+    engines = parts.choice((0.25, 0.5, 0.25))
+    bulk, long = radius * parts.between(0.3, 0.5), half * parts.between(0.1, 0.16)
+    for index, share in enumerate((0.35, 0.65)):
+        along = place - sweep * share + chord * (1 + (taper - 1) * share) * 0.35
+        x, y = inner + (span - inner) * share, rise + lift * share - bulk * 1.15
+        ends: list[Section] = [((x, y, along - long), bulk * 0.75, bulk * 0.75), ((x, y, along + long), bulk, bulk)]
+        parts.pairs(parts.stack(ends, axis=2, sides=12), body, engines > index)
+
+
+def _solid(parts: _Parts) -> None:
+    """Boxes, pyramids, cylinders, cones, ellipsoids and tori."""
+    colour = parts.colour()
+    kind = parts.choice((0.18, 0.12, 0.18, 0.16, 0.18, 0.18))
+    long, deep, tall = (parts.between(0.45, 1) for _ in range(3))
+    blunt = torch.where(parts.chance(0.5), parts.between(0.2, 0.7), 0.0)  # half of the pointed ones are cut
+    for pointed, which in ((False, 0), (True, 1)):
+        top = blunt if pointed else 1.0
+        ends: list[Section] = [((0, -tall, 0), deep, long), ((0, tall, 0), deep * top, long * top)]
+        parts.add(parts.stack(ends, axis=1), colour, kind == which)
+    for pointed, which in ((False, 2), (True, 3)):
+        top = blunt if pointed else 1.0
+        ends = [((0, -tall, 0), long, long), ((0, tall, 0), long * top, long * top)]
+        parts.add(parts.stack(ends, axis=1, sides=32), colour, kind == which)
+    ball = parts.chance(0.4)
+    angles = [math.pi * index / 16 for index in range(17)]
+    high, wide = (torch.where(ball, long, other) for other in (tall, deep))
+    sections: list[Section] = [((0, -high * math.cos(a), 0), wide * math.sin(a), long * math.sin(a)) for a in angles]
+    parts.add(parts.stack(sections, axis=1, sides=32, closed=False), colour, kind == 4)
+    tube = parts.between(0.15, 0.4)
+    angles = [2 * math.pi * index / 16 for index in range(17)]
+    sections = [((0, tube * math.sin(a), 0), 1 + tube * math.cos(a), 1 + tube * math.cos(a)) for a in angles]
+    parts.add(parts.stack(sections, axis=1, sides=32, closed=False), colour, kind == 5)
+
+
+_CLASSES: dict[str, Callable[[_Parts], None]] = {
+    "aeroplane": _aeroplane,
+    "chair": _chair,
+    "lamp": _lamp,
+    "solid": _solid,
+    "table": _table,
+}

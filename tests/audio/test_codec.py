@@ -1,0 +1,233 @@
+import math
+from types import SimpleNamespace
+
+import numpy
+import pytest
+import torch
+from tensordict import TensorDict
+from torchaudio.transforms import InverseMelScale, MelSpectrogram
+
+from diffcore.errors import UserError
+from diffcore_audio import datasets, representations
+from diffcore_audio.codec import SoundCodec
+from diffcore_audio.options import ComplexFacts, DrumsOptions, MelFacts, SoundFacts, SoundOptions
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def complex_facts(**changes):
+    codec = ComplexFacts(**{"fft": 254, "hop": 128, "exponent": 0.3, "scale": 2.9, **changes})
+    return SoundFacts(rate=16_000, samples=128 * 15, channels=1, codec=codec)
+
+
+def mel_facts(**changes):
+    settings = {"fft": 1024, "hop": 128, "mels": 64, "low": 0, "high": 8000, "floor": 1e-3, "mean": -3, "std": 2}
+    codec = MelFacts(**{**settings, "vocoder": "griffin-lim", **changes})
+    return SoundFacts(rate=16_000, samples=128 * 15, channels=1, codec=codec)
+
+
+@pytest.fixture(scope="module")
+def drums():
+    return datasets.drums(DrumsOptions(sounds=12))
+
+
+def log_spectral_distance(one, other):
+    """Root mean square over frequencies of the difference in dB, mean over time; nothing counts below -100 dB."""
+
+    def decibels(waveform):
+        window = torch.hann_window(512)
+        return (
+            20
+            * torch.stft(waveform.flatten(0, 1), 512, 128, window=window, return_complex=True)
+            .abs()
+            .clamp(min=1e-3)
+            .log10()
+        )
+
+    return (decibels(one) - decibels(other)).square().mean(1).sqrt().mean().item()
+
+
+@pytest.mark.parametrize("exponent", [0.3, 0.5, 1.0])
+def test_complex_spectrograms_are_the_formula(exponent):
+    """A column by the definition of the discrete Fourier transform: the window is centred on sample hop * column."""
+    facts = complex_facts(exponent=exponent)
+    waveform = normal(1, 1, facts.samples)
+    state = representations.representation(facts).state(waveform)
+    assert state.shape == (1, 2, 128, 16)
+    n, column = numpy.arange(254), 7
+    window = 0.5 - 0.5 * numpy.cos(2 * numpy.pi * n / 254)
+    piece = waveform[0, 0].numpy()[128 * column - 127 : 128 * column + 127] * window
+    c = numpy.exp(-2j * numpy.pi * numpy.outer(numpy.arange(128), n) / 254) @ piece
+    expected = 2.9 * abs(c) ** exponent * numpy.exp(1j * numpy.angle(c))
+    numpy.testing.assert_allclose(state[0, 0, :, column], expected.real, atol=1e-9)
+    numpy.testing.assert_allclose(state[0, 1, :, column], expected.imag, atol=1e-9)
+
+
+@pytest.mark.parametrize("hop", [128, 64, 100])
+def test_complex_spectrograms_lead_back_exactly(hop):
+    facts = complex_facts(hop=hop).model_copy(update={"channels": 2, "samples": hop * 31})
+    both = representations.representation(facts)
+    waveform = normal(3, 2, facts.samples)
+    state = both.state(waveform)
+    assert state.shape == (3, *both.shape) == (3, 4, 128, 32)
+    torch.testing.assert_close(both.waveform(state), waveform, atol=1e-10, rtol=0)
+
+
+def test_drums_come_back_from_the_codec(drums):
+    codec = SoundCodec(drums.facts)
+    encoded = codec.encode(drums.examples)
+    assert codec.space.shape == (2, 128, 64)
+    waveform = drums.examples["waveform"].float() / 32768
+    torch.testing.assert_close(codec.decode(encoded.state), waveform, atol=1e-5, rtol=0)
+    assert torch.equal((codec.decode(encoded.state) * 32768).round().to(torch.int16), drums.examples["waveform"])
+    assert torch.equal(encoded.conditions["label"], drums.examples["label"])
+
+
+@pytest.mark.parametrize("kind", ["complex", "mel"])
+def test_states_have_unit_variance(kind):
+    data = datasets.drums(DrumsOptions(sounds=12, codec=kind))
+    state = SoundCodec(data.facts).encode(data.examples).state
+    assert state.square().mean().sqrt().item() == pytest.approx(1, abs=1e-4)
+    assert state.mean().item() == pytest.approx(0, abs=1e-4 if kind == "mel" else 0.01)
+    again = representations.fitted(data.facts, data.examples["waveform"].float() / 32768)
+    for name in ("scale",) if kind == "complex" else ("mean", "std"):
+        assert getattr(again.codec, name) == pytest.approx(getattr(data.facts.codec, name), rel=1e-5)
+
+
+def test_a_fit_on_some_of_the_sounds_holds_for_all(monkeypatch):
+    monkeypatch.setattr(datasets, "_ENOUGH", 100)
+    data = datasets.drums(DrumsOptions(sounds=50))
+    assert len(data.examples) == 270
+    state = SoundCodec(data.facts).encode(data.examples).state
+    assert state.std().item() == pytest.approx(1, abs=0.05)
+
+
+def test_polarity_turns_whole_sounds_over_in_training_alone():
+    left_and_right = torch.randint(-9000, 9000, (400, 2, 128 * 15), generator=torch.Generator().manual_seed(0))
+    examples = TensorDict({"waveform": left_and_right.short(), "label": torch.zeros(400)}, batch_size=[400])
+    facts = complex_facts().model_copy(update={"channels": 2, "polarity": True})
+    codec = SoundCodec(facts)
+    plain = codec.encode(examples).state
+    drawn = codec.encode(examples, torch.Generator().manual_seed(0)).state
+    same, turned = ((drawn == sign * plain).flatten(1).all(1) for sign in (1, -1))
+    assert (same ^ turned).all()
+    assert 0.4 < turned.double().mean() < 0.6
+    unturned = SoundCodec(facts.model_copy(update={"polarity": False}))
+    assert torch.equal(unturned.encode(examples, torch.Generator().manual_seed(0)).state, plain)
+
+
+def test_mel_spectrograms_are_the_formula():
+    """Triangles drawn by hand: corners evenly spaced in 2595 log10(1 + f / 700), height one."""
+    facts = mel_facts(low=50, high=7000)
+    waveform = normal(1, 1, facts.samples)
+    state = representations.representation(facts).state(waveform)
+    column = 9
+    magnitudes = numpy.abs(
+        numpy.fft.rfft(numpy.hanning(1025)[:-1] * waveform[0, 0].numpy()[128 * column - 512 : 128 * column + 512])
+    )
+    low, high = (2595 * math.log10(1 + f / 700) for f in (50, 7000))
+    corners = 700 * (10 ** (numpy.linspace(low, high, 66) / 2595) - 1)
+    frequencies = numpy.arange(513) * 16_000 / 1024
+    mel = [numpy.interp(frequencies, corners[k : k + 3], [0, 1, 0]) @ magnitudes for k in range(64)]
+    numpy.testing.assert_allclose(state[0, 0, :, column], (numpy.log(mel) + 3) / 2, atol=1e-4)
+
+
+def test_mel_spectrograms_are_torchaudio_s():
+    facts = mel_facts()
+    waveform = normal(2, 1, facts.samples).float()
+    reference = MelSpectrogram(16_000, 1024, hop_length=128, n_mels=64, power=1)(waveform)
+    expected = (reference.clamp(min=1e-3).log() + 3) / 2
+    torch.testing.assert_close(representations.representation(facts).state(waveform), expected, atol=1e-4, rtol=0)
+
+
+def test_silence_is_the_floor_and_stays_silent():
+    both = representations.representation(mel_facts())
+    state = both.state(torch.zeros(1, 1, 128 * 15))
+    torch.testing.assert_close(state, torch.full_like(state, (math.log(1e-3) + 3) / 2))
+    assert both.waveform(state).abs().max() < 1e-6
+
+
+def test_mel_spectrograms_lead_back_to_like_sounds():
+    """5.4 dB was measured; a sound and the next one, mostly of the same instrument, are 17 dB apart."""
+    data = datasets.drums(DrumsOptions(sounds=4, codec="mel"))
+    codec = SoundCodec(data.facts)
+    state = codec.encode(data.examples).state
+    waveform = data.examples["waveform"].float() / 32768
+    back = codec.decode(state)
+    assert back.shape == waveform.shape
+    assert torch.equal(back, codec.decode(state))
+    distance = log_spectral_distance(waveform, back)
+    assert distance < 6
+    assert log_spectral_distance(waveform, waveform.roll(1, 0)) > 1.5 * distance
+
+
+def test_mels_are_spread_as_torchaudio_does(monkeypatch):
+    """The least squares of `InverseMelScale`, which takes them anew for each sound."""
+    seen = {}
+    monkeypatch.setattr(representations, "griffinlim", lambda magnitudes, *_: seen.setdefault("magnitudes", magnitudes))
+    facts = mel_facts().codec
+    mel = normal(2, 1, 64, 4).exp()
+    representations.griffin_lim(facts, 16_000)(mel.log())
+    expected = InverseMelScale(513, 64, 16_000)(mel.float())
+    torch.testing.assert_close(seen["magnitudes"].float(), expected, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("facts", [complex_facts(), mel_facts()], ids=["complex", "mel"])
+def test_whatever_is_decoded_is_finite(facts):
+    codec = SoundCodec(facts)
+    assert codec.decode(50 * normal(4, *codec.space.shape).float()).isfinite().all()
+    assert codec.decode(torch.zeros(1, *codec.space.shape)).isfinite().all()
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.12, 0.127, 0.128, 0.5, 1.0])
+@pytest.mark.parametrize("hop", [64, 100, 128])
+def test_lengths_give_sixteen_columns_at_a_time(seconds, hop):
+    options = SoundOptions(seconds=seconds, hop=hop)
+    samples = representations.length(options)
+    columns = samples / hop + 1
+    assert columns % 16 == 0
+    assert samples >= seconds * 16_000 > samples - 16 * hop
+
+
+def test_vocoders_are_entry_points(monkeypatch):
+    def halves(facts, rate):
+        assert (facts.mels, rate) == (64, 16_000)
+        return lambda log_mel: log_mel.mean((2, 3))[..., None].expand(-1, -1, 100)
+
+    class EntryPoints(dict):
+        names = property(lambda self: set(self))
+
+    found = EntryPoints(
+        halves=SimpleNamespace(load=lambda: halves),
+        broken=SimpleNamespace(load=lambda: (_ for _ in ()).throw(ImportError("no module named x"))),
+    )
+    monkeypatch.setattr(representations.metadata, "entry_points", lambda group: found)
+    codec = SoundCodec(mel_facts(vocoder="halves"))
+    made = codec.decode(torch.ones(1, 1, 64, 16))
+    assert made.shape == (1, 1, 128 * 15)
+    assert (made[..., :100] == -1).all()  # 1 * std + mean
+    assert (made[..., 100:] == 0).all()
+    with pytest.raises(UserError, match=r"'mine' is not installed; there are: griffin-lim, broken, halves"):
+        SoundCodec(mel_facts(vocoder="mine"))
+    with pytest.raises(UserError, match=r"'broken' cannot be used: ImportError: no module named x"):
+        SoundCodec(mel_facts(vocoder="broken"))
+
+
+def test_too_many_mels_are_refused():
+    with pytest.raises(UserError, match=r"of 128 mels would lie between .* window of 512 .*--data.bands"):
+        SoundCodec(mel_facts(fft=512, mels=128))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hop": 200}, "hop 200 leaves gaps"),
+        ({"codec": "mel", "hop": 600}, "hop 600 is more than half"),
+        ({"codec": "mel", "high": 9000.0}, "must hold"),
+    ],
+)
+def test_spectrograms_that_cannot_be_are_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        SoundOptions(**changes)

@@ -1,0 +1,275 @@
+"""Figures of sounds."""
+
+import math
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy
+import pytest
+import soundfile
+import torch
+from tensordict import TensorDict
+
+from diffcore.data import Data
+from diffcore.errors import UserError
+from diffcore.figures import frechet_distance
+from diffcore_audio import fad, judge
+from diffcore_audio.critic import moved
+from diffcore_audio.judge import build_judge
+from diffcore_audio.neighbours import copied_within, nearest
+from diffcore_audio.options import ComplexFacts, SoundFacts
+
+RATE, SAMPLES = 8000, 2000
+CLASSES = ("tone", "noise", "click")
+
+
+def sounds(n, seed):
+    """Tones of any pitch, noise that dies away, and clicks; `n` of each."""
+    generator = torch.Generator().manual_seed(seed)
+    time = torch.arange(SAMPLES) / RATE
+
+    def uniform(low, high):
+        return low + (high - low) * torch.rand(n, 1, generator=generator)
+
+    tones = torch.sin(2 * math.pi * uniform(200, 3000) * time) * uniform(0.1, 0.5)
+    noises = torch.randn(n, SAMPLES, generator=generator) * 0.1 * torch.exp(-time / uniform(0.02, 0.1))
+    clicks = torch.zeros(n, SAMPLES)
+    clicks.scatter_(1, torch.randint(0, SAMPLES, (n, 3), generator=generator), uniform(0.3, 1).expand(n, 3))
+    waves = torch.cat([tones, noises, clicks]).clamp(-1, 1)
+    return examples(waves[:, None], torch.arange(3).repeat_interleave(n))
+
+
+def examples(waves, labels):
+    stored = (waves * 32767).round().to(torch.int16)
+    return TensorDict({"waveform": stored, "label": labels}, batch_size=[len(stored)])
+
+
+def floats(found):
+    return found["waveform"].float() / 32768
+
+
+def made(train, held_out, cache, classes=CLASSES):
+    representation = ComplexFacts(fft=254, hop=64, exponent=0.3, scale=1.0)
+    facts = SoundFacts(rate=RATE, samples=SAMPLES, classes=classes, codec=representation)
+    return build_judge(SimpleNamespace(facts=facts), Data(facts, train, held_out), cache)
+
+
+def values(figures):
+    return {figure.name: figure.value for figure in figures}
+
+
+@pytest.fixture(scope="module")
+def quick():
+    patch = pytest.MonkeyPatch()
+    patch.setattr(judge, "_STEPS", 60)
+    patch.delenv(fad.VARIABLE, raising=False)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory, quick):
+    train, held_out, cache = sounds(60, 0), sounds(20, 1), tmp_path_factory.mktemp("cache")
+    return train, held_out, made(train, held_out, cache), cache
+
+
+def test_real_sounds_are_judged_real(judged):
+    _, held_out, judge, _ = judged
+    found = values(judge(floats(held_out), {"label": held_out["label"]}))
+    assert found["class_agreement"] == found["class_agreement_real"] >= 0.95
+    assert 2.6 < found["inception_score"] <= 3
+    assert found["inception_score"] == pytest.approx(found["inception_score_real"])
+    assert found["frechet_ratio"] < 3
+    assert found["nearest_db"] == pytest.approx(found["nearest_db_real"])
+    assert found["copies"] == found["copies_real"] < 0.1
+    assert found["silence_rate"] == found["silence_rate_real"] == 0
+
+
+def test_shuffled_labels_agree_by_chance(judged):
+    _, held_out, judge, _ = judged
+    shuffled = (held_out["label"] + torch.arange(60)) % 3  # each class is asked for every class equally often
+    found = values(judge(floats(held_out), {"label": shuffled}))
+    assert found["class_agreement"] == pytest.approx(1 / 3, abs=0.05)
+
+
+def test_only_what_was_asked_for_can_agree(judged):
+    _, held_out, judge, _ = judged
+    label = held_out["label"].clone()
+    label[label == 1] = 3  # nothing in particular
+    assert values(judge(floats(held_out), {"label": label}))["class_agreement"] >= 0.95
+    assert "class_agreement" not in values(judge(floats(held_out), {"label": torch.full((60,), 3)}))
+    assert "class_agreement" not in values(judge(floats(held_out), {}))
+
+
+def test_copies_of_training_sounds_are_noticed(judged):
+    train, held_out, judge, _ = judged
+    found = values(judge(floats(train), {"label": train["label"]}))
+    assert found["copies"] == 1
+    assert found["nearest_db"] == 0
+    half = torch.cat([floats(train)[::3], floats(held_out)])
+    assert values(judge(half, {}))["copies"] == pytest.approx((1 + found["copies_real"]) / 2)
+    assert found["copies_real"] < 0.1
+    hidden = floats(train) + 1e-4 * torch.randn(floats(train).shape, generator=torch.Generator().manual_seed(0))
+    assert values(judge(hidden, {}))["copies"] == 1  # with hiss of -80 dBFS
+
+
+def test_one_class_alone_lacks_variety(judged):
+    _, held_out, judge, _ = judged
+    good = values(judge(floats(held_out), {}))
+    tones = values(judge(floats(held_out)[:20], {}))
+    assert tones["inception_score"] < 1.2
+    assert tones["frechet_distance"] > 5 * good["frechet_distance"]
+
+
+def test_silence_and_loudness_are_measured(judged):
+    _, held_out, judge, _ = judged
+    waves = floats(held_out).clone()
+    waves[:15] = 0
+    waves[15:24] = math.nan
+    waves[24:30] *= 1e-4
+    found = values(judge(waves, {"label": held_out["label"]}))
+    assert found["silence_rate"] == 0.5
+    assert all(math.isfinite(value) for value in found.values())
+    tone = math.sqrt(2) * 0.1 * torch.sin(2 * math.pi * 1000 * torch.arange(SAMPLES) / RATE)
+    assert values(judge(tone.expand(4, 1, -1), {}))["rms_db"] == pytest.approx(-20, abs=1e-3)
+
+
+def test_the_classifier_is_kept_and_found_again(judged, monkeypatch):
+    train, held_out, judge, cache = judged
+    monkeypatch.setattr("diffcore.classifier._fit", lambda *a: pytest.fail("trained again"))
+    again = made(train, held_out, cache)
+    asked = floats(held_out), {"label": held_out["label"]}
+    assert values(again(*asked)) == pytest.approx(values(judge(*asked)), rel=1e-4)
+
+
+def test_small_uneven_sets_have_figures(tmp_path, quick, monkeypatch):
+    """One sound of a class in training, none of another held out, and samples of one class alone."""
+    monkeypatch.setattr(judge, "_STEPS", 5)
+    everything = sounds(5, 0)
+    train, held_out = everything[torch.tensor([0, 1, 2, 5, 6, 10])], everything[torch.tensor([3, 7])]
+    figures = made(train, held_out, tmp_path)(floats(everything)[:2], {"label": torch.zeros(2, dtype=torch.int64)})
+    assert all(math.isfinite(figure.value) for figure in figures)
+    assert any("8 real sounds, all there are" in figure.meaning for figure in figures)
+    alone = values(made(train, None, tmp_path)(floats(everything), {"label": everything["label"]}))
+    assert alone["copies"] >= 6 / 15
+    assert all(map(math.isfinite, alone.values()))
+
+
+def test_sounds_without_classes_are_compared_by_components(tmp_path, quick):
+    train, held_out = sounds(20, 0), sounds(10, 1)
+    one, other = (made(train, held_out, tmp_path, classes=()) for _ in range(2))
+    good, noise = (values(one(waves, {})) for waves in (floats(held_out), torch.randn(30, 1, SAMPLES) * 0.3))
+    assert noise["frechet_distance"] > 3 * good["frechet_distance"]
+    assert not {"class_agreement", "inception_score"} & good.keys()
+    assert values(other(floats(held_out), {})) == good
+    assert not list(tmp_path.iterdir())
+
+
+# Neighbours
+
+
+def test_nearest_is_the_least_rms_difference():
+    generator = torch.Generator().manual_seed(0)
+    some, others = (torch.randn(n, 4, 5, generator=generator, dtype=torch.float64) for n in (1200, 30))
+    every = (some[:, None] - others).square().mean((2, 3)).sqrt()
+    torch.testing.assert_close(nearest(some, others), every.min(1).values)
+    within = (some[:, None] - some).square().mean((2, 3)).sqrt().fill_diagonal_(math.inf)
+    torch.testing.assert_close(nearest(some), within.min(1).values)
+    assert (nearest(others + 40, others + 40) == 0).all()
+    assert nearest(others[:1]).isinf().all()
+
+
+def test_hiss_below_the_floor_is_no_difference():
+    loud = torch.full((1, 4, 5), -20.0)
+    hissing, silent = (torch.cat([loud, torch.full((1, 4, 5), level)], 2) for level in (-62.0, -80.0))
+    assert nearest(hissing, silent).item() == 0
+    assert nearest(hissing + 12, silent).item() == pytest.approx(math.sqrt((12**2 + 10**2) / 2))
+
+
+def test_copies_are_nearer_than_real_sounds_are():
+    assert copied_within(torch.linspace(1, 2, 101)) == pytest.approx(1.01)
+    assert copied_within(torch.tensor([0.0] * 5 + [4.0] * 95)) == 1  # five doubles among a hundred
+
+
+def test_sounds_are_moved_in_time_and_loudness_and_their_floor_is_raised():
+    spectra = torch.zeros(400, 2, 9)
+    spectra[:, :, 4] = 0.5
+    found = moved(spectra, torch.Generator().manual_seed(0), frames=2, decibels=8, hiss=16)
+    floors = found.amin((1, 2))
+    assert ((found > floors[:, None, None]).sum((1, 2)) == 2).all()
+    assert 0 <= floors.min() < 0.005
+    assert 0.195 < floors.max() <= 0.2
+    assert (moved(spectra, torch.Generator().manual_seed(0), hiss=0).amin((1, 2)) == 0).all()  # silence stays silence
+    places, level = found[:, 0].argmax(1), found.amax((1, 2))
+    assert torch.bincount(places, minlength=9)[2:7].min() > 50
+    assert places.unique().tolist() == [2, 3, 4, 5, 6]
+    assert 0.4 <= level.min() < 0.405
+    assert 0.595 < level.max() <= 0.6
+
+
+# The Frechet audio distance of fadtk
+
+
+class Loader:
+    """What fadtk's models do: read a file of their rate, and give a row of numbers for each frame."""
+
+    sr = 16000
+
+    def __init__(self, *arguments):
+        self.arguments = arguments
+
+    def load_model(self):
+        self.ready = True
+
+    def load_wav(self, path):
+        wave, rate = soundfile.read(path)
+        assert (rate, wave.ndim, self.ready) == (16000, 1, True)
+        assert len(wave) in (16000, 2 * SAMPLES)
+        return wave
+
+    def get_embedding(self, wave):
+        frames = wave[: len(wave) // 1000 * 1000].reshape(-1, 1000)
+        return numpy.stack([frames.std(1), numpy.abs(frames).max(1)], 1).astype(numpy.float16)
+
+
+@pytest.fixture
+def fadtk(tmp_path, monkeypatch):
+    package = ModuleType("fadtk")
+    package.__spec__ = SimpleNamespace(origin=str(tmp_path / "fadtk" / "__init__.py"))
+    models = ModuleType("fadtk.model_loader")
+    models.CLAPLaionModel = Loader
+    monkeypatch.setitem(sys.modules, "fadtk", package)
+    monkeypatch.setitem(sys.modules, "fadtk.model_loader", models)
+    monkeypatch.setenv(fad.VARIABLE, "clap-laion-audio")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    weights = tmp_path / "fadtk" / ".model-checkpoints" / "630k-audioset-best.pt"
+    weights.parent.mkdir(parents=True)
+    weights.touch()
+    return weights
+
+
+def test_fadtk_s_distance_is_a_figure_where_it_is_asked_for(judged, fadtk):
+    train, held_out, judge, _ = judged
+    named = {figure.name: figure for figure in judge(floats(held_out), {})}
+    assert "60 samples and 240 real sounds, clap-laion-audio of fadtk" in named["fad"].meaning
+    assert judge(floats(TensorDict.cat([train, held_out])), {})[-1].value < 1e-9
+    rows = [torch.rand(n, 1, 16000, generator=torch.Generator().manual_seed(n)) * 2 - 1 for n in (2, 3)]
+    (figure,) = fad.fad_figures(*rows, rate=16000)
+    embedded = [torch.from_numpy(Loader().get_embedding(part.flatten().numpy())) for part in rows]
+    assert figure.value == pytest.approx(frechet_distance(*embedded), rel=0.02, abs=1e-9)
+
+
+def test_fadtk_is_never_needed_and_never_fetches(judged, fadtk, monkeypatch):
+    waves = floats(judged[1])
+    fadtk.unlink()
+    with pytest.raises(UserError, match=r"its weights are not here, .*630k-audioset-best\.pt is missing"):
+        fad.fad_figures(waves, waves, RATE)
+    monkeypatch.setenv(fad.VARIABLE, "pann")
+    with pytest.raises(UserError, match="DIFFCORE_FADTK=pann: it must be one of vggish, clap-laion-audio"):
+        fad.fad_figures(waves, waves, RATE)
+    monkeypatch.setenv(fad.VARIABLE, "vggish")
+    monkeypatch.setitem(sys.modules, "fadtk", None)
+    with pytest.raises(UserError, match="needs fadtk"):
+        fad.fad_figures(waves, waves, RATE)
+    monkeypatch.delenv(fad.VARIABLE)
+    assert fad.fad_figures(waves, waves, RATE) == []

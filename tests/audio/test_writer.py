@@ -1,0 +1,223 @@
+"""Files, pictures and players of sounds."""
+
+import base64
+import io
+import math
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from diffcore_audio.options import ComplexFacts, SoundFacts
+from diffcore_audio.pictures import envelopes, sheet, spectrograms
+from diffcore_audio.spectra import FLOOR, log_mel
+from diffcore_audio.waves import pcm, rms_db
+from diffcore_audio.writer import SoundWriter
+
+RATE = 16000
+LSB = 1 / 32768
+
+
+def codec(rate=RATE, samples=4000, channels=1, classes=()):
+    representation = ComplexFacts(fft=254, hop=64, exponent=0.3, scale=1.0)
+    facts = SoundFacts(rate=rate, samples=samples, channels=channels, classes=classes, codec=representation)
+    return SimpleNamespace(facts=facts)
+
+
+def noise(n=3, channels=1, samples=4000, peak=0.9):
+    waves = torch.randn(n, channels, samples, generator=torch.Generator().manual_seed(0))
+    return waves / waves.abs().flatten(1).amax(1)[:, None, None] * peak
+
+
+def sine(frequency, samples=16000, amplitude=1.0, rate=RATE):
+    time = torch.arange(samples, dtype=torch.float64) / rate
+    return amplitude * torch.sin(2 * math.pi * frequency * time)[None, None]
+
+
+@pytest.mark.parametrize(("channels", "rate"), [(1, 16000), (2, 44100)])
+def test_files_hold_the_samples_to_a_step_of_16_bits(tmp_path, channels, rate):
+    waves = noise(channels=channels)
+    paths = SoundWriter(codec(rate, channels=channels)).each(waves, tmp_path, ["a", "b", "c"])
+    assert [path.name for path in paths] == ["a.wav", "b.wav", "c.wav"]
+    for path, wave in zip(paths, waves, strict=True):
+        read, found = soundfile.read(path, always_2d=True)
+        assert (found, soundfile.info(path).subtype) == (rate, "PCM_16")
+        assert numpy.abs(read.T - wave.numpy()).max() <= LSB / 2 + 1e-9
+
+
+def test_what_16_bits_can_say_is_kept_exactly():
+    values = torch.arange(-32768, 32768, dtype=torch.int32)
+    assert torch.equal(pcm(values.float()[None, None] / 32768)[0, 0].int(), values)
+    assert pcm(torch.tensor([[[1.0, -1.0]]])).flatten().tolist() == [32767, -32768]
+
+
+def test_what_goes_beyond_full_scale_becomes_quieter_as_a_whole(tmp_path):
+    wave = noise(1) * 4
+    (path,) = SoundWriter(codec()).each(wave, tmp_path, ["loud"])
+    read = torch.from_numpy(soundfile.read(path)[0])
+    torch.testing.assert_close(read, wave[0, 0].double() / wave.abs().max(), atol=LSB, rtol=0)
+    assert (read.abs() > 0.9999).sum() == 1  # nothing is clipped: the peak alone is at full scale
+
+
+def test_undefined_samples_are_silence_and_spare_the_others(tmp_path):
+    waves = noise(3)
+    waves[0, 0, 7], waves[2, 0, 0] = math.nan, -math.inf
+    written = pcm(waves)
+    assert written[0].abs().max() == written[2].abs().max() == 0
+    assert torch.equal(written[1], pcm(noise(3))[1])
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac"])
+def test_all_samples_in_one_file_stand_a_tenth_of_a_second_apart(tmp_path, ending):
+    waves = noise(3, channels=2)
+    path = tmp_path / f"all{ending}"
+    SoundWriter(codec(channels=2)).together(waves, path, 2)
+    read, rate = soundfile.read(path, dtype="int16")
+    pause = numpy.zeros((1600, 2))
+    a, b, c = (sample.T.numpy() for sample in pcm(waves))
+    assert rate == RATE
+    assert numpy.array_equal(read, numpy.concatenate([a, pause, b, pause, c]))
+
+
+def test_loudness_is_in_decibels_of_full_scale():
+    assert rms_db(sine(1000)).item() == pytest.approx(10 * math.log10(0.5), abs=1e-9)
+    assert rms_db(sine(1000, amplitude=0.01)).item() == pytest.approx(-43.0103, abs=1e-4)
+    assert rms_db(torch.full((1, 2, 50), -1.0)).item() == 0
+    assert rms_db(torch.zeros(1, 1, 50)).item() == -120
+
+
+def test_the_summary_counts_silence_scaling_and_what_is_undefined():
+    waves = torch.cat([sine(1000, 4000, a) for a in (0.1, 0.5, 2.0, 1e-4, 0.0)]).float()
+    waves = torch.cat([waves, torch.full((1, 1, 4000), math.nan)])
+    lines = SoundWriter(codec()).summary(waves)
+    assert "2 of 6 samples are silent" in lines[0]
+    assert lines[1].startswith("1 of 6 samples went beyond full scale (up to 2.00)")
+    assert lines[2].startswith("1 of 6 samples have values that are not finite")
+    assert len(SoundWriter(codec()).summary(waves[:2])) == 1
+    assert SoundWriter(codec()).summary(waves[1:2])[0].startswith("median RMS -9.0 dBFS; 0 of 1")
+
+
+# Spectra
+
+
+def centre(band):
+    """Hz of the middle of a band: 64 of them between 0 and rate / 2, evenly in mel = 2595 log10(1 + f / 700)."""
+    top = 2595 * math.log10(1 + RATE / 2 / 700)
+    return 700 * (10 ** (top * (band + 1) / 65 / 2595) - 1)
+
+
+@pytest.mark.parametrize("band", [10, 25, 40, 60])
+def test_a_tone_is_loudest_in_the_band_whose_middle_it_has(band):
+    levels = log_mel(sine(centre(band)), RATE)[0, :, 10:-10]
+    assert (levels.argmax(0) == band).all()
+    # The window's main lobe, 62.5 Hz to either side, is cut by the slopes of the triangle: little where that is wide.
+    assert levels[band].min() > (-4 if band == 10 else -2 if band < 40 else -0.6)
+    assert levels[band].max() <= 1e-3
+
+
+def test_levels_are_those_of_the_waveform():
+    loud, quiet = (log_mel(sine(centre(50), amplitude=a), RATE)[0, 50, 10:-10] for a in (1.0, 0.01))
+    torch.testing.assert_close(loud - quiet, torch.full_like(loud, 40.0), atol=1e-3, rtol=0)
+    assert (log_mel(torch.zeros(1, 1, 4000), RATE) == FLOOR).all()
+    assert (log_mel(torch.full((1, 1, 4000), math.nan), RATE) == FLOOR).all()
+    stereo = torch.cat([sine(centre(50)), torch.zeros(1, 1, 16000)], 1)
+    half = log_mel(stereo, RATE)[0, 50, 10:-10]
+    torch.testing.assert_close(loud - half, torch.full_like(loud, 10 * math.log10(2)), atol=1e-3, rtol=0)
+
+
+def test_white_noise_has_the_power_of_its_triangles():
+    """A band's power is variance 2 / (N rate) times its area: the density of white noise is even up to rate / 2."""
+    waves = torch.randn(64, 1, 16000, generator=torch.Generator().manual_seed(1)) * 0.1
+    powers = (10 ** (log_mel(waves, RATE)[..., 5:-5] / 10)).mean((0, 2))
+    for band in (20, 40, 60):
+        width = (centre(band + 1) - centre(band - 1)) / 2
+        # A sine of amplitude A has power A^2 here, twice its mean square.
+        assert powers[band].item() == pytest.approx(2 * 0.01 * width / (RATE / 2), rel=0.03)
+
+
+def test_fewer_frames_are_means_of_powers():
+    waves = noise(2, samples=16000)
+    many, few = log_mel(waves, RATE)[..., :120], log_mel(waves[..., : 119 * 128], RATE, 30)
+    assert few.shape == (2, 64, 30)
+    powers = 10 ** (log_mel(waves[..., : 119 * 128], RATE) / 10)
+    torch.testing.assert_close(10 ** (few / 10), powers.unflatten(2, (30, 4)).mean(3), rtol=1e-4, atol=1e-10)
+    assert many.shape[2] == 120
+
+
+# Pictures
+
+
+def test_low_tones_are_below_and_loud_is_bright():
+    low, high, silent = spectrograms(torch.cat([sine(200), sine(6000), torch.zeros(1, 1, 16000)]), RATE, (64, 64))
+    rows = [numpy.asarray(picture.convert("L"), dtype=float).mean(1).argmax() for picture in (low, high)]
+    assert rows[0] > 50 > 15 > rows[1]
+    assert numpy.asarray(silent.convert("RGB")).max() <= 4
+    assert numpy.asarray(low.convert("L")).max() > 200
+
+
+def test_envelopes_are_the_extremes_of_what_is_written():
+    wave = torch.tensor([[[0.0, 0.5, -0.25, 0.0, 4.0, -2.0, 1.0, 0.0]]])
+    found = envelopes(wave, 4)[0]
+    assert found.tolist() == [[0, 0.125], [-0.0625, 0.125], [-0.5, 1], [-0.5, 0.25]]
+    assert (envelopes(torch.full((1, 1, 8), math.nan), 4) == 0).all()
+
+
+def test_a_sheet_has_a_tile_for_each_sample(tmp_path):
+    waves = torch.cat([noise(1), noise(1) * 3, torch.zeros(1, 1, 4000)])
+    picture = numpy.asarray(sheet(waves, RATE, ["kick", "a name that is much too long for a tile", "x"], 2), dtype=int)
+    one = numpy.asarray(sheet(waves[:1], RATE, ["kick"], 10), dtype=int)
+    height, width = one.shape[0] - 8, one.shape[1] - 8  # a tile and the gap after it
+    assert picture.shape == (2 * height + 8, 2 * width + 8, 3)
+    assert numpy.array_equal(picture[: height + 8, : width + 8], one)
+    assert (picture[height + 8 :, width + 8 :] == 255).all()  # no fourth sample
+    assert ((picture == (0xD9, 0x77, 0x06)).all(2).sum(0).nonzero()[0] >= width).all()  # amber is the second alone
+    assert (picture == (0xD9, 0x77, 0x06)).all(2).any()
+    SoundWriter(codec()).together(waves, tmp_path / "grid.png", 2, [{"label": "kick"}, {}, {}])
+    assert Image.open(tmp_path / "grid.png").size == (picture.shape[1], picture.shape[0])
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in ("img", "polygon"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag != "polygon":
+            assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_the_page_plays_every_sample_without_a_network(channels):
+    waves = noise(4, channels=channels)
+    asked = [{"label": "<b>"}, {"label": "kick"}, {}, {}]
+    page = SoundWriter(codec(channels=channels)).html(waves, 10, asked)
+    tags = Tags(page).found
+    players = [attrs["src"] for tag, attrs in tags if tag == "audio" and "controls" in attrs]
+    images = [attrs["src"] for tag, attrs in tags if tag == "img"]
+    assert len(players) == len(images) == 4
+    for source, wave in zip(players, waves, strict=True):
+        kind, content = source.split(",")
+        assert kind == "data:audio/wav;base64"
+        read, rate = soundfile.read(io.BytesIO(base64.b64decode(content)))
+        assert (rate, read.ndim) == (RATE, 1)
+        assert numpy.abs(read - wave.mean(0).numpy()).max() <= LSB
+    for source in images:
+        picture = Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,"))))
+        assert picture.size == (128, 72)
+    assert page.count("<polygon") == 4
+    assert "&lt;b&gt;" in page
+    assert "kick" in page
+    assert not re.search(r"https?:|src=\"(?!data:)", page)
+    assert len(page) < 4 * (4000 * 2 * 4 / 3 + 20_000)

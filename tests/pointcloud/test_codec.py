@@ -1,0 +1,122 @@
+import pytest
+import torch
+from tensordict import TensorDict
+
+from diffcore.spaces import Euclidean, Product
+from diffcore_pointcloud.codec import CloudCodec
+from diffcore_pointcloud.datasets import moments, shapes
+from diffcore_pointcloud.options import CloudFacts, ShapesOptions
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def example(positions, **further):
+    label = torch.zeros(len(positions), dtype=torch.int64)
+    return TensorDict({"positions": positions, "label": label, **further}, batch_size=[len(positions)])
+
+
+def facts(**values):
+    return CloudFacts(**{"points": 64, "centre": (0.0, 0.0, 0.0), "scale": 1.0, **values})
+
+
+@pytest.fixture(scope="module")
+def coloured():
+    return shapes(ShapesOptions(shapes=40, held_out=2, points=256, pool=256, normals=True, colours=True))
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_states_have_zero_mean_and_unit_variance_and_are_read_back_in_any_unit(unit):
+    places = (torch.randn(50, 64, 3, generator=seeded(), dtype=torch.float64) * 3 + torch.tensor([5, -2, 1])) * unit
+    centre, scale = moments(places)
+    examples = example(places.float())
+    codec = CloudCodec(facts(centre=tuple(centre.tolist()), scale=scale))
+    assert codec.space == Euclidean((64, 3))
+    state = codec.encode(examples).state
+    assert state.double().mean((0, 1)).abs().max() < 1e-6
+    assert state.double().square().mean().item() == pytest.approx(1, abs=1e-6)
+    # The state's own rounding is half a unit in the last place of |x - centre|.
+    torch.testing.assert_close(codec.decode(state)["positions"], examples["positions"], rtol=1e-6, atol=1e-6 * unit)
+
+
+def test_halves_are_read_back_exactly(coloured):
+    """Places kept in float16 have 11 bits, of which encoding and decoding lose none."""
+    codec = CloudCodec(coloured.facts)
+    back = codec.decode(codec.encode(coloured.examples).state)
+    assert torch.equal(back["positions"].half(), coloured.examples["positions"])
+    assert back["positions"].dtype == torch.float32
+
+
+def test_normals_and_colours_are_fields_of_their_own(coloured):
+    codec = CloudCodec(coloured.facts)
+    each = Euclidean((256, 3))
+    assert codec.space == Product({"positions": each, "normals": each, "colours": each})
+    state = codec.encode(coloured.examples).state
+    for name in ("positions", "colours"):
+        assert state[name].double().mean().abs() < 1e-5
+        assert state[name].double().square().mean().item() == pytest.approx(1, abs=1e-5)
+    # Unit vectors times sqrt(3): the mean square of a coordinate is 1, whatever the shapes. float16 has 3 digits.
+    assert state["normals"].double().square().mean().item() == pytest.approx(1, abs=1e-3)
+    back = codec.decode(state)
+    assert torch.equal(back["colours"], coloured.examples["colours"])
+    torch.testing.assert_close(back["normals"].norm(dim=2), torch.ones(40, 256))
+    assert (back["normals"] * coloured.examples["normals"].float()).sum(2).min() > 0.999
+    far = codec.decode(state * 100)["colours"]
+    expected = torch.where(state["colours"] > 0, 255, 0)
+    assert (far == expected)[state["colours"].abs() > 0.1].all()
+
+
+def test_training_draws_other_points_of_the_pool_each_time_all_as_often():
+    pool = torch.arange(200.0)[None, :, None].expand(300, 200, 3)
+    codec = CloudCodec(facts(points=50))
+    assert torch.equal(codec.encode(example(pool)).state, pool[:, :50])
+    drawn = codec.encode(example(pool), seeded()).state
+    assert torch.equal(drawn, codec.encode(example(pool), seeded()).state)
+    assert not torch.equal(drawn, codec.encode(example(pool), seeded(1)).state)
+    rows = drawn[..., 0].long()
+    assert all(len(row.unique()) == 50 for row in rows)
+    # Each of 200 points is in a draw with probability 1/4: 75 +- 7.5 of 300 times.
+    counts = torch.bincount(rows.flatten(), minlength=200).double()
+    assert ((counts - 75).square().mean() / 56.25).item() == pytest.approx(1, abs=0.3)
+
+
+def test_repeats_at_the_end_of_a_pool_are_not_drawn():
+    pool = torch.arange(20.0)[None, :, None].repeat(2, 1, 3)
+    codec = CloudCodec(facts(points=8))
+    drawn = codec.encode(example(pool, count=torch.tensor([8, 12])), seeded()).state[..., 0]
+    assert sorted(drawn[0].tolist()) == list(range(8))
+    assert drawn[1].max() < 12
+
+
+@pytest.mark.parametrize(("up", "axis"), [("y", 1), ("z", 2)])
+def test_turns_keep_heights_and_distances_and_turn_normals_along(up, axis):
+    places = torch.randn(1, 64, 3, generator=seeded()).expand(500, -1, -1)
+    normals = torch.nn.functional.normalize(places, dim=2)
+    codec = CloudCodec(facts(rotate=True, up=up, normals=True))
+    still = codec.encode(example(places, normals=normals)).state
+    state = codec.encode(example(places, normals=normals), seeded()).state
+    order = codec._draw(example(places), seeded())[..., None].expand(-1, -1, 3)
+    expected, original = state["positions"], still["positions"].gather(1, order)
+    torch.testing.assert_close(expected[..., axis], original[..., axis])
+    torch.testing.assert_close(torch.cdist(expected, expected), torch.cdist(original, original), atol=2e-3, rtol=0)
+    flat = [index for index in range(3) if index != axis]
+    turned, before = (torch.view_as_complex(x[:, 0, flat].contiguous()) for x in (expected, original))
+    angles = (turned / before).angle()
+    # The mean direction of n uniform angles is about 1 / sqrt(n) long.
+    assert torch.polar(torch.ones(500), angles).mean().abs() < 3 / 500**0.5
+    directions = torch.nn.functional.normalize(expected, dim=2)
+    torch.testing.assert_close(state["normals"] / 3**0.5, directions, atol=1e-5, rtol=0)
+
+
+def test_half_of_the_clouds_are_mirrored():
+    places = torch.randn(1, 64, 3, generator=seeded()).expand(400, -1, -1)
+    codec = CloudCodec(facts(mirror=True))
+    assert torch.equal(codec.encode(example(places)).state, places)
+    state = codec.encode(example(places), seeded()).state
+    order = codec._draw(example(places), seeded())[..., None].expand(-1, -1, 3)
+    original = places.gather(1, order)
+    same = (state == original).all(2).all(1)
+    flipped = (state == original * torch.tensor([-1.0, 1.0, 1.0])).all(2).all(1)
+    assert (same ^ flipped).all()
+    assert 0.42 < flipped.double().mean() < 0.58

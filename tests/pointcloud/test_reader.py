@@ -1,0 +1,221 @@
+"""Files of points and of faces as states, whole and in part."""
+
+import numpy
+import pytest
+import torch
+import trimesh
+from tensordict import TensorDict
+
+from diffcore.denoiser import Prediction
+from diffcore.editing import inpainting
+from diffcore.errors import UserError
+from diffcore.grids import karras
+from diffcore.sampling import levels_of, sample
+from diffcore.schedules import Cosine
+from diffcore.solvers import ddpm
+from diffcore_pointcloud.codec import CloudCodec
+from diffcore_pointcloud.options import CloudFacts
+from diffcore_pointcloud.reader import CloudReader
+from diffcore_pointcloud.writer import CloudWriter
+
+N = 64
+
+
+def reader(points=N, **facts):
+    return CloudReader(CloudCodec(CloudFacts(points=points, centre=(1.0, 2.0, 3.0), scale=2.0, **facts)))
+
+
+def places(points, seed=0):
+    return (numpy.random.default_rng(seed).normal(size=(points, 3)) * 2 + [1, 2, 3]).astype(numpy.float32)
+
+
+def units(points, seed=1):
+    found = numpy.random.default_rng(seed).normal(size=(points, 3))
+    return (found / numpy.linalg.norm(found, axis=1, keepdims=True)).astype(numpy.float32)
+
+
+def write(path, values, **fields):
+    match path.suffix:
+        case ".ply":
+            samples = {"positions": values, **fields}
+            samples = {name: torch.from_numpy(value)[None] for name, value in samples.items()}
+            codec = CloudCodec(CloudFacts(points=len(values), centre=(0, 0, 0), scale=1))
+            CloudWriter(codec).together(TensorDict(samples, batch_size=[1]), path, 1)
+        case ".xyz" | ".txt":
+            numpy.savetxt(path, values, fmt="%.9g")
+        case ".npy":
+            numpy.save(path, values)
+        case ".npz":
+            numpy.savez(path, positions=values, **fields)
+    return path
+
+
+def ordered(values):
+    values = numpy.asarray(values)
+    return values[numpy.lexsort(values.T)]
+
+
+@pytest.mark.parametrize("ending", [".ply", ".xyz", ".txt", ".npy", ".npz"])
+def test_what_is_read_decodes_to_the_points_of_the_file(tmp_path, ending):
+    values = places(N)
+    state = reader().read(write(tmp_path / f"cloud{ending}", values))
+    assert state.shape == (1, N, 3)
+    decoded = reader().codec.decode(state)["positions"][0].numpy()
+    assert numpy.allclose(ordered(decoded), ordered(values), atol=1e-5)
+    assert numpy.allclose(ordered(state[0]), ordered((values - [1, 2, 3]) / 2), atol=1e-5)
+
+
+def test_of_more_points_any_are_taken_and_the_same_each_time(tmp_path):
+    values = places(10 * N)
+    path = write(tmp_path / "cloud.ply", values)
+    first, again = reader().read(path), reader().read(path)
+    assert torch.equal(first, again)
+    decoded = reader().codec.decode(first)["positions"][0].numpy()
+    away = numpy.abs(decoded[:, None] - values[None]).max(-1)
+    assert away.min(1).max() < 1e-5
+    assert len(set(away.argmin(1).tolist())) == N  # different points of the file
+    assert away.argmin(1).max() > 5 * N  # from all over it
+
+
+@pytest.mark.parametrize("ending", [".obj", ".off", ".stl", ".glb", ".ply"])
+def test_meshes_are_sampled_on_their_surface(tmp_path, ending):
+    path = tmp_path / f"box{ending}"
+    trimesh.creation.box((2, 4, 6), trimesh.transformations.translation_matrix((1, 2, 3))).export(path)
+    state = reader(2000).read(path)
+    decoded = reader(2000).codec.decode(state)["positions"][0].numpy() - [1, 2, 3]
+    faces = numpy.isclose(numpy.abs(decoded), [1, 2, 3], atol=1e-4)
+    assert faces.any(1).all()
+    shares = faces.mean(0)
+    assert shares == pytest.approx(numpy.array([24, 12, 8]) / 44, abs=0.05)  # by area
+
+
+def test_normals_and_colours_are_read_where_the_model_has_them(tmp_path):
+    codec = reader(normals=True, colours=True).codec
+    values, normals = places(N), units(N)
+    colours = numpy.random.default_rng(2).integers(0, 256, (N, 3), dtype=numpy.uint8)
+    path = write(tmp_path / "cloud.ply", values, normals=normals, colours=colours)
+    decoded = codec.decode(CloudReader(codec).read(path))
+    order, wanted = (numpy.lexsort(found.T) for found in (decoded["positions"][0].numpy(), values))
+    assert numpy.allclose(decoded["normals"][0].numpy()[order], normals[wanted], atol=1e-5)
+    assert numpy.array_equal(decoded["colours"][0].numpy()[order], colours[wanted])
+    with pytest.raises(UserError, match="has no normals and no colours, which this model's clouds have"):
+        CloudReader(codec).read(write(tmp_path / "plain.ply", values))
+
+
+# Parts
+
+
+def test_a_part_is_known_and_the_rest_is_not(tmp_path, capsys):
+    values = places(20)
+    state, known = reader().read_part(write(tmp_path / "part.xyz", values))
+    assert known.dtype == torch.bool
+    assert state.shape == known.shape == (1, N, 3)
+    assert known[0, :20].all()
+    assert not known[0, 20:].any()
+    assert (state[0, 20:] == 0).all()
+    decoded = reader().codec.decode(state)["positions"][0, :20].numpy()
+    assert numpy.allclose(ordered(decoded), ordered(values), atol=1e-5)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("given", "taken"), [(1, 1), (47, 47), (48, 48), (49, 32), (64, 32), (5000, 32)])
+def test_at_least_a_quarter_of_the_points_is_left_to_draw(tmp_path, capsys, given, taken):
+    values = places(given)
+    state, known = reader().read_part(write(tmp_path / "part.npy", values))
+    assert int(known[0, :, 0].sum()) == taken
+    decoded = reader().codec.decode(state)["positions"][0, :taken].numpy()
+    assert numpy.abs(decoded[:, None] - values[None]).max(-1).min(1).max() < 1e-5
+    said = capsys.readouterr().err
+    if taken < given:
+        assert f"32 of {given:,} points are taken as known and 32 drawn; all are taken of a file of at most 48" in said
+    else:
+        assert not said
+
+
+def test_a_part_of_a_mesh_is_half_the_points(tmp_path):
+    path = tmp_path / "ball.obj"
+    trimesh.creation.icosphere(2).apply_translation((1, 2, 3)).export(path)
+    state, known = reader().read_part(path)
+    assert int(known[0, :, 0].sum()) == N // 2
+    radii = (2 * state[0, : N // 2]).norm(dim=-1)
+    assert radii.min() > 0.95
+    assert radii.max() < 1.001
+
+
+def test_fields_that_a_part_lacks_are_not_known(tmp_path):
+    codec = reader(normals=True, colours=True).codec
+    path = write(tmp_path / "part.npz", places(20), normals=units(20))
+    state, known = CloudReader(codec).read_part(path)
+    assert {name: int(mask.sum()) for name, mask in known.items()} == {"positions": 60, "normals": 60, "colours": 0}
+    assert codec.decode(state)["normals"][0, :20].norm(dim=-1).numpy() == pytest.approx(1, abs=1e-5)
+    assert (state["colours"] == 0).all()
+
+
+@pytest.mark.parametrize("method", ["mmps", "dps", "repaint"])
+@pytest.mark.parametrize("normals", [False, True])
+def test_known_points_come_out_of_inpainting_exactly(tmp_path, method, normals):
+    """The denoiser of standard normal data: x0_hat = alpha x at alpha^2 + sigma^2 = 1."""
+    made = reader(normals=normals)
+    values = places(20)
+    state, known = made.read_part(write(tmp_path / "part.ply", values, **({"normals": units(20)} if normals else {})))
+
+    def denoise(x, level, conditions=None, mask=None):
+        return Prediction(x, level, x * level.alpha, "x0", None)
+
+    space = made.codec.space
+    guide = inpainting(state, known, space, method, resamplings=2)
+    steered, step = guide(denoise, ddpm(), range(3))
+    drawn = sample(steered, space, step, levels_of(Cosine(), karras(Cosine(), 5)), indices=range(3))
+    decoded = made.codec.decode(drawn)
+    for cloud in decoded["positions"].numpy():
+        assert numpy.allclose(ordered(cloud[:20]), ordered(values), atol=1e-5)
+    assert torch.equal(decoded["positions"][0, :20], decoded["positions"][1, :20])
+    free = (decoded["positions"][0, 20:] - decoded["positions"][1, 20:]).abs()
+    assert free.amax(-1).min() > 1e-3
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("none.ply", None, "there is no such file"),
+        ("cloud.step", "x", "clouds are read from .glb, .npy, .npz, .obj, .off, .ply, .stl, .txt, .xyz"),
+        ("text.ply", "no", "text.ply cannot be read as PLY: Not a ply file!"),
+        ("text.glb", "no", "text.glb cannot be read as GLB"),
+        ("text.npy", "no", "text.npy"),
+        ("text.obj", "no", "no faces"),
+        ("words.xyz", "a b c", "not rows of numbers"),
+        ("empty.xyz", "", "no points"),
+        ("flat.xyz", "1 2\n3 4", "expected [points, 3]"),
+        ("nan.xyz", "1 2 3\n1 2 nan", "coordinates that are not finite numbers"),
+        ("few.xyz", "1 2 3\n1 2 4", "has 2 points; this model's clouds have 64"),
+    ],
+)
+def test_bad_files_get_a_line(tmp_path, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError) as error:
+        reader().read(tmp_path / name)
+    assert said in str(error.value)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
+    if "few" not in name:
+        with pytest.raises(UserError):
+            reader().read_part(tmp_path / name)
+
+
+def test_points_of_another_unit_are_refused(tmp_path):
+    path = write(tmp_path / "millimetres.ply", 1000 * places(20))
+    with pytest.raises(UserError, match=r"standard deviations of the data from its centre, \(1, 2, 3\) with a dev"):
+        reader().read_part(path)
+    state, known = reader(1).read_part(write(tmp_path / "one.xyz", places(1)))
+    with pytest.raises(UserError, match="nothing to be filled in"):
+        inpainting(state, known, reader(1).codec.space)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    (tmp_path / "folder.ply").mkdir()
+    with pytest.raises(UserError, match="there is no such file"):
+        reader().read(tmp_path / "folder.ply")
