@@ -181,6 +181,11 @@ def test_samples_of_a_diverged_run_have_figures_that_say_so(judge):
     assert found["finite"] == 0.5
     assert 0.45 <= found["class_agreement"] <= 0.5
     assert all(math.isfinite(value) for value in found.values())
+    kept = values(judge(samples[30:], {"label": real["label"][30:]}))
+    some["positions"][30] = samples["positions"][30]
+    again = values(judge(some, asked))
+    for name in kept.keys() - {"finite", "class_agreement", "comparison_seconds"}:
+        assert again[name] == kept[name]
     nothing = samples.clone()
     nothing["positions"][:] = math.nan
     assert values(judge(nothing, asked)) == {

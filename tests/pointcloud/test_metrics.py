@@ -113,7 +113,7 @@ def test_all_pairs_against_a_loop(distance):
 def test_blocks_do_not_change_distances(monkeypatch):
     a, b = normal(3, 20, 3), normal(10, 20, 3, seed=1)
     expected = metrics.pairwise(a, b)
-    monkeypatch.setattr(metrics, "_BLOCK", 900)
+    monkeypatch.setattr(metrics, "_BLOCK", {"cpu": 900})
     torch.testing.assert_close(metrics.pairwise(a, b), expected, rtol=1e-12, atol=0)
 
 

@@ -191,5 +191,5 @@ def _loaded(name: str) -> Geometry | None:
     """A backend, or None where what it needs is not there, or was built for another torch."""
     try:
         return Geometry(name, cast(Kernels, importlib.import_module(f"{__package__}.{BACKENDS[name]}")))
-    except (ImportError, OSError, RuntimeError):
+    except (ImportError, OSError, RuntimeError, AttributeError):
         return None

@@ -25,13 +25,14 @@ def surface(vertices: Tensor, faces: Tensor, count: int, generator: torch.Genera
 
 
 def nearest(queries: Tensor, points: Tensor, k: int) -> Tensor:
-    """`knn_points`."""
-    return knn_points(queries, points, K=k, return_sorted=True).idx
+    """`knn_points`; it compares distances in float32, so clouds are moved to the origin first."""
+    middle = points.mean(1, keepdim=True)
+    return knn_points((queries - middle).float(), (points - middle).float(), K=k, return_sorted=True).idx
 
 
 def farthest(points: Tensor, count: int) -> Tensor:
-    """`sample_farthest_points`; it compares distances in float32."""
-    return sample_farthest_points(points, K=count)[1]
+    """`sample_farthest_points`; it compares distances in float32, so clouds are moved to the origin first."""
+    return sample_farthest_points((points - points.mean(1, keepdim=True)).float(), K=count)[1]
 
 
 def rasterise(places: Tensor, depth: Tensor, radii: Tensor, height: int, width: int) -> Tensor:

@@ -31,7 +31,7 @@ _SEEN = 256
 """Points that the classifier sees of a cloud."""
 _VIEWS = 16_000
 """The classifier learns from about so many clouds, at most 4 of a shape: other points, and turned as training does."""
-_STEPS = 600
+_STEPS = 400
 _JITTER = 0.02
 _SPACE = "features of a classifier trained on the data"
 _SPLITS = 5

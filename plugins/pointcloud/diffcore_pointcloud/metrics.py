@@ -14,10 +14,11 @@ from diffcore_pointcloud.transport import earth_movers
 Distance = Callable[[Tensor, Tensor], Tensor]
 """From a cloud `[P, 3]` and others `[m, Q, 3]` to their distances `[m]`."""
 
-_BLOCK = 1 << 20
-"""So many squared distances are made at a time: they should stay in the processor's cache."""
+_BLOCK = {"cpu": 1 << 18, "cuda": 1 << 26}
+"""So many squared distances are made at a time: on a CPU they should stay in its cache."""
 
 
+@torch.no_grad()
 def chamfer(cloud: Tensor, others: Tensor) -> Tensor:
     """Chamfer distances `[m]` of a cloud `[P, 3]` from others `[m, Q, 3]`, by products of matrices.
 
@@ -27,9 +28,13 @@ def chamfer(cloud: Tensor, others: Tensor) -> Tensor:
     """
     rows = torch.cat([cloud, cloud.square().sum(1, keepdim=True), torch.ones_like(cloud[:, :1])], 1)
     columns = torch.cat([-2 * others, torch.ones_like(others[..., :1]), others.square().sum(2, keepdim=True)], 2)
+    block = min(len(others), max(1, _BLOCK.get(cloud.device.type, 1 << 24) // (len(cloud) * others.shape[1])))
+    room = cloud.new_empty(
+        block, len(cloud), others.shape[1]
+    )  # new memory for each block would cost more than the rest
     found = []
-    for part in columns.split(max(1, _BLOCK // (len(cloud) * others.shape[1]))):
-        squared = torch.bmm(rows.expand(len(part), -1, -1), part.transpose(1, 2))
+    for part in columns.transpose(1, 2).contiguous().split(block):
+        squared = torch.bmm(rows.expand(len(part), -1, -1), part, out=room[: len(part)])
         found.append(squared.amin(2).clamp(min=0).mean(1) + squared.amin(1).clamp(min=0).mean(1))
     return torch.cat(found)
 
