@@ -10,7 +10,7 @@ weightings cannot be compared.
 | 500 steps of 32, turned over, patch 4, width 32 | 0.47 | 84 % | 637 | -27.2 |
 | the same, patch 8, width 64, as costly | 0.53 | 91 % | 1540 | -26.1 |
 | the same, patch 4, width 32, not turned over | 0.47 | 91 % | 527 | -25.7 |
-| 700 steps of 32, turned over, weighting x0 | 0.47 | 91 % | 634 | -27.9 |
+| 700 steps of 32, turned over, weighting x0 | 0.46 | 91 % | 634 | -27.9 |
 | the same, weighting v | | 81 % | 598 | -32.4 |
 """
 
