@@ -1,4 +1,18 @@
-"""Presets, from a laptop to one GPU. One that is called like a data set is what that set is trained with by default."""
+"""Presets, from a laptop to one GPU. One that is called like a data set is what that set is trained with by default.
+
+What was tried on the drums, one run a row and 180 samples each, so small differences mean little. Losses of different
+weightings cannot be compared.
+
+| | loss | of the class asked for | Frechet distance | RMS, dB (data: -26) |
+|---|---|---|---|---|
+| 3 minutes of half a core, batches of 32 (300 steps) | 0.50 | 94 % | 516 | -26.5 |
+| the same, batches of 64 (150 steps) | 0.54 | 86 % | 704 | -27.7 |
+| 500 steps of 32, turned over, patch 4, width 32 | 0.47 | 84 % | 637 | -27.2 |
+| the same, patch 8, width 64, as costly | 0.53 | 91 % | 1540 | -26.1 |
+| the same, patch 4, width 32, not turned over | 0.47 | 91 % | 527 | -25.7 |
+| 700 steps of 32, turned over, weighting x0 | 0.46 | 91 % | 634 | -27.9 |
+| the same, weighting v | | 81 % | 598 | -32.4 |
+"""
 
 from typing import Any
 
@@ -7,7 +21,7 @@ from diffcore.components import Preset
 _SMALL = {
     "denoiser": {"name": "unet", "width": 32, "multipliers": (1, 2, 4), "patch": 4},
     "schedule": {"name": "cosine", "shift": -1.0},
-    "train": {"minutes": 10, "batch_size": 64, "learning_rate": 4e-3, "weighting": "x0", "evaluate": 500},
+    "train": {"minutes": 10, "batch_size": 32, "learning_rate": 4e-3, "weighting": "x0", "evaluate": 500},
 }
 _CLASSIFIER = {
     "task": "predict",
