@@ -104,7 +104,7 @@ def flops(network, n):
 
 
 def test_latents_make_the_cost_linear():
-    latent, transformer = LatentSet(3), SetTransformer(3)
+    latent, transformer = LatentSet(3, rounds=3), SetTransformer(3)
     first, second, third = (flops(latent, n) for n in (1024, 2048, 3072))
     assert third - second == second - first > 0  # what is beside the line is the latents' own work
     # width 64, 32 latents, 3 rounds; multiply-adds of a point count twice: embedding and output, keys and values,

@@ -7,8 +7,9 @@ import torch
 import trimesh
 from numpy.typing import NDArray
 
+from diffcore_pointcloud.geometry import backend
 from diffcore_pointcloud.options import CloudOptions, FileOptions
-from diffcore_pointcloud.shapes import normals_of, points_on
+from diffcore_pointcloud.shapes import normals_of
 from diffcore_pointcloud.sources import Cloud, UnusableError
 
 MESH_ENDINGS = frozenset((".off", ".obj", ".ply", ".stl", ".glb"))
@@ -34,11 +35,11 @@ def read_mesh(path: Path, options: FileOptions, generator: numpy.random.Generato
     if not doubled.sum() > 0:
         raise UnusableError("no area: its faces are lines or points")
     draws = torch.Generator().manual_seed(int(generator.integers(2**62)))
-    points, faces = points_on(unit[None], pool_of(options), draws)
-    on = faces[0]
+    corner = torch.arange(3 * len(unit)).view(-1, 3)
+    points, on = backend().surface_points(unit.reshape(-1, 3), corner, pool_of(options), draws)
     normals = normals_of(unit[on]).numpy() if options.normals else None
-    colours = _colours(meshes, unit, points[0], on.numpy()) if options.colours else None
-    return Cloud(points[0].numpy() * half + centre, numpy.stack([low, high]), normals, colours)
+    colours = _colours(meshes, unit, points, on.numpy()) if options.colours else None
+    return Cloud(points.numpy() * half + centre, numpy.stack([low, high]), normals, colours)
 
 
 def pool_of(options: CloudOptions) -> int:
