@@ -21,6 +21,8 @@ def quick_classifiers():
     """A tenth of the training of judges' classifiers: enough for data that are easy to tell apart."""
     patch = pytest.MonkeyPatch()
     patch.setattr("diffcore.classifier._STEPS", 150)
+    patch.setattr("diffcore_audio.judge._STEPS", 60)
+    patch.setattr("diffcore_pointcloud.judge._STEPS", 60)
     yield
     patch.undo()
 

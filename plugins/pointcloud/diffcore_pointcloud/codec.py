@@ -41,6 +41,10 @@ class CloudCodec:
             "colours": (tuple(255 * mean for mean in facts.colour_mean), 255 * facts.colour_std),
         }
 
+    def resized(self, size: int) -> "CloudCodec":
+        """The codec of clouds of `size` points."""
+        return CloudCodec(self.facts.model_copy(update={"points": size}))
+
     def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
         """Points of the pool, drawn at random with a generator, else the first ones."""
         batch, points = len(examples), self.facts.points

@@ -15,6 +15,8 @@ from diffcore_pointcloud.points import unbatched, upright
 from diffcore_pointcloud.scenes import scene
 from diffcore_pointcloud.turntable import embedded, sheet, strip, write_turning
 
+_STRIPS = 12
+"""Samples that are shown from all around too."""
 _LARGEST_SHEET = 2048
 """Pixels of a sheet from left to right at most, where tiles are not too small."""
 
@@ -64,7 +66,8 @@ class CloudWriter:
     def html(self, samples: TensorDict, columns: int, asked: Asked = (), trajectories: bool = False) -> str:
         """Scenes that can be turned; below them, but not for `trajectories`, views from all around as pictures.
 
-        The pictures serve where scripts are off and in print. Samples are numbered, the same in both.
+        The pictures serve where scripts are off and in print; there are those of the first 12. Samples are numbered,
+        the same in both.
         """
         shown, words = [upright(points, self._up) for points in unbatched(samples)], _words(samples, asked)
         captions = [": ".join(filter(None, [f"{k}", _legend(one)])) for k, one in enumerate(words, 1)]
@@ -75,11 +78,11 @@ class CloudWriter:
             f'<figure style="margin:0;font-size:.7rem;text-align:center"><img alt="{escape(caption)}: views from all '
             f'around" src="{embedded(strip(points))}" style="width:100%;border-radius:4px">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
-            for points, caption in zip(shown, captions, strict=True)
+            for points, caption in zip(shown[:_STRIPS], captions[:_STRIPS], strict=True)
         )
         grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(24rem,100%),1fr));gap:.5rem"
         return (
-            f"{scenes}<details open><summary>Views from all around</summary>"
+            f"{scenes}<details open><summary>Views from all around: {min(len(shown), _STRIPS)} of {len(shown)}</summary>"
             f'<div style="{grid};margin-top:.5rem">{tiles}</div></details>'
         )
 

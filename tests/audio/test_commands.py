@@ -1,0 +1,76 @@
+"""The commands as a user types them, on the embedded drums and on a folder of one's own."""
+
+import json
+
+import numpy
+import pytest
+import soundfile
+
+from diffcore.cli import main
+from tests.core.refusals import refused
+
+TINY = ("--denoiser.width", 8, "--denoiser.multipliers", 1, 2, "--denoiser.patch", 8)
+QUICK = ("--train.steps", 4, "--train.batch-size", 4, "--train.log-every", 2, "--sample.steps", 2)
+
+
+def train(out, *flags):
+    arguments = ("train", "--modality", "audio", "--out", out, *TINY, *QUICK, "--train.evaluate", 0, *flags)
+    assert main([str(word) for word in arguments]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("runs") / "drums", "--data.sounds", 12)
+
+
+def test_a_run_draws_sounds_of_the_class_that_is_asked_for(run, tmp_path):
+    assert main(["sample", str(run), "--n", "3", "--label", "kick", "--out", str(tmp_path / "kicks")]) == 0
+    files = sorted(path.name for path in (tmp_path / "kicks").iterdir())
+    assert files == ["0000-kick.wav", "0001-kick.wav", "0002-kick.wav", "grid.png"]
+    waveform, rate = soundfile.read(tmp_path / "kicks" / "0000-kick.wav")
+    assert (rate, len(waveform)) == (16_000, 128 * 63)
+    assert 0 < numpy.abs(waveform).max() <= 1
+
+
+def test_the_report_plays_samples_without_a_network(run):
+    page = (run / "report.html").read_text()
+    assert page.count("<audio") >= 6
+    assert 'src="http' not in page
+
+
+def test_a_run_goes_on(run, capsys):
+    assert main(["resume", str(run), "--train.steps", "6"]) == 0
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps[-1] == 6
+
+
+@pytest.mark.parametrize("codec", ["mel", "complex"])
+def test_a_folder_of_one_s_own(tmp_path, codec, capsys):
+    generator = numpy.random.default_rng(0)
+    for name, pitch in (("high", 2000), ("low", 200)):
+        for index in range(8):
+            rate = (8000, 22_050)[index % 2]
+            time = numpy.arange(rate // 4) / rate
+            tone = 0.5 * numpy.sin(2 * numpy.pi * pitch * (1 + 0.1 * generator.random()) * time)
+            (tmp_path / "own" / name).mkdir(parents=True, exist_ok=True)
+            soundfile.write(tmp_path / "own" / name / f"{index}.wav", tone, rate)
+    data = ("--data", "folder", "--data.root", tmp_path / "own", "--data.seconds", 0.25, "--data.codec", codec)
+    run = train(tmp_path / "run", *data)
+    assert main(["sample", str(run), "--n", "4", "--out", str(tmp_path / "all.flac")]) == 0
+    assert soundfile.info(str(tmp_path / "all.flac")).samplerate == 16_000
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--n", "6", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert {"class_agreement", "frechet_distance_real", "silence_rate", "copies_real"} <= figures.keys()
+
+
+def test_mistakes_get_a_line(tmp_path, capsys, run):
+    command = ("train", "--modality", "audio", "--out", tmp_path / "out", "--data", "folder")
+    (tmp_path / "empty").mkdir()
+    assert "no sounds under" in refused(capsys, *command, "--data.root", tmp_path / "empty")
+    assert "--data.root" in refused(capsys, *command)
+    assert not (tmp_path / "out").exists()
+    assert "samples of audio are all of one size" in refused(capsys, "sample", run, "--size", 3)
+    assert "cannot read files" in refused(capsys, "sample", run, "--inpaint", tmp_path / "a.wav")
+    assert "cymbal" in refused(capsys, "sample", run, "--label", "cymbal")

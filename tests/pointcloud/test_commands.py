@@ -1,0 +1,85 @@
+"""The commands as a user types them, on the embedded shapes and on a folder of one's own."""
+
+import json
+
+import numpy
+import pytest
+import trimesh
+
+from diffcore.cli import main
+from tests.core.refusals import refused
+
+TINY = ("--denoiser.width", 16, "--denoiser.latents", 4, "--denoiser.latent-width", 16, "--denoiser.rounds", 1)
+QUICK = ("--train.steps", 4, "--train.batch-size", 4, "--train.log-every", 2, "--sample.steps", 2)
+
+
+def train(out, *flags):
+    arguments = ("train", "--modality", "pointcloud", "--out", out, *TINY, *QUICK, "--train.evaluate", 0, *flags)
+    assert main([str(word) for word in arguments]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    small = ("--data.shapes", 40, "--data.held-out", 20, "--data.points", 64)
+    return train(tmp_path_factory.mktemp("runs") / "shapes", *small)
+
+
+def points_of(path):
+    return numpy.asarray(trimesh.load(path).vertices)
+
+
+def test_a_run_draws_shapes_of_the_class_that_is_asked_for(run, tmp_path):
+    assert main(["sample", str(run), "--n", "2", "--label", "chair", "--out", str(tmp_path / "chairs")]) == 0
+    files = sorted(path.name for path in (tmp_path / "chairs").iterdir())
+    assert files == ["0000-chair.ply", "0001-chair.ply", "grid.png"]
+    assert points_of(tmp_path / "chairs" / "0000-chair.ply").shape == (64, 3)
+
+
+def test_more_points_than_it_was_trained_with(run, tmp_path):
+    assert main(["sample", str(run), "--n", "1", "--size", "1000", "--out", str(tmp_path / "large.npz")]) == 0
+    assert numpy.load(tmp_path / "large.npz")["positions"].shape == (1, 1000, 3)
+
+
+def test_a_part_is_completed_without_a_mask(run, tmp_path):
+    part = numpy.random.default_rng(0).uniform(-0.4, 0.4, (20, 3)).astype(numpy.float32)
+    trimesh.PointCloud(part).export(tmp_path / "part.ply")
+    out = tmp_path / "whole"
+    assert main(["sample", str(run), "--inpaint", str(tmp_path / "part.ply"), "--n", "2", "--out", str(out)]) == 0
+    for path in out.glob("*.ply"):
+        apart = numpy.linalg.norm(part[:, None] - points_of(path)[None], axis=2)
+        assert apart.min(1).max() < 1e-5
+
+
+def test_the_report_shows_scenes_without_a_network(run):
+    page = (run / "report.html").read_text()
+    assert page.count("data-scene=") >= 5
+    assert 'src="http' not in page
+
+
+@pytest.mark.parametrize("denoiser", ["latent", "transformer"])
+def test_a_folder_of_one_s_own(tmp_path, denoiser, capsys):
+    for name, make in (("box", trimesh.creation.box), ("ball", trimesh.creation.icosphere)):
+        for index in range(6):
+            (tmp_path / "own" / name).mkdir(parents=True, exist_ok=True)
+            make().apply_scale(50 + index).export(tmp_path / "own" / name / f"{index}.stl")
+    command = ["train", "--modality", "pointcloud", "--out", tmp_path / "run", "--denoiser", denoiser, *QUICK]
+    command += ["--denoiser.width", 16, "--data", "meshes", "--data.root", tmp_path / "own", "--data.points", 32]
+    assert main([str(word) for word in (*command, "--train.evaluate", 0)]) == 0
+    assert main(["sample", str(tmp_path / "run"), "--n", "4", "--out", str(tmp_path / "all.glb")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path / "run"), "--n", "6", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert {"one_nna_cd", "one_nna_cd_real", "coverage_emd", "class_agreement"} <= figures.keys()
+
+
+def test_mistakes_get_a_line(tmp_path, capsys, run):
+    command = ("train", "--modality", "pointcloud", "--out", tmp_path / "out", "--data", "meshes")
+    (tmp_path / "empty").mkdir()
+    assert "no meshes under" in refused(capsys, *command, "--data.root", tmp_path / "empty")
+    assert "--data.root" in refused(capsys, *command)
+    assert not (tmp_path / "out").exists()
+    assert "write a whole number" in refused(capsys, "sample", run, "--size", "7..9")
+    assert "--mask" in refused(capsys, "sample", run, "--inpaint", tmp_path / "a.ply", "--mask", tmp_path / "b.ply")
+    assert "there is no such file" in refused(capsys, "sample", run, "--inpaint", tmp_path / "a.ply")
+    assert "sofa" in refused(capsys, "sample", run, "--label", "sofa")
