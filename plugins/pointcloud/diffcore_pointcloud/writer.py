@@ -82,7 +82,7 @@ class CloudWriter:
         )
         grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(24rem,100%),1fr));gap:.5rem"
         return (
-            f"{scenes}<details open><summary>Views from all around: {min(len(shown), _STRIPS)} of {len(shown)}</summary>"
+            f"{scenes}<details open><summary>From all around: {min(len(shown), _STRIPS)} of {len(shown)}</summary>"
             f'<div style="{grid};margin-top:.5rem">{tiles}</div></details>'
         )
 
