@@ -12,6 +12,19 @@ weightings cannot be compared.
 | the same, patch 4, width 32, not turned over | 0.47 | 91 % | 527 | -25.7 |
 | 700 steps of 32, turned over, weighting x0 | 0.46 | 91 % | 634 | -27.9 |
 | the same, weighting v | | 81 % | 598 | -32.4 |
+
+Drawn in other ways from one model of seven minutes (2,904 steps), by a judge that hears nothing below -60 dB,
+180 to 500 samples:
+
+| | of the class asked for | Frechet ratio | RMS, dB |
+|---|---|---|---|
+| adams, 20 steps | 81 % | 79 | -28.2 |
+| the same, guidance 2 | 85 % | 44 | -21.3 |
+| ddpm, 50 steps | 87 % | 58 | -28.8 |
+| edm, 25 steps | 96 % | 58 | -21.1 |
+| dpmpp-2m-sde, 40 steps | 93 % | 40 | -24.9 |
+
+Fresh noise in each step mends errors of the steps before, which are large where minutes are few.
 """
 
 from typing import Any
@@ -22,6 +35,7 @@ _SMALL = {
     "denoiser": {"name": "unet", "width": 32, "multipliers": (1, 2, 4), "patch": 4},
     "schedule": {"name": "cosine", "shift": -1.0},
     "train": {"minutes": 10, "batch_size": 32, "learning_rate": 4e-3, "weighting": "x0", "evaluate": 500},
+    "sample": {"solver": "dpmpp-2m-sde", "steps": 40},
 }
 _CLASSIFIER = {
     "task": "predict",
