@@ -7,9 +7,17 @@ from diffcore.components import Preset
 _SMALL: dict[str, Any] = {
     "denoiser": {"name": "latent"},
     "schedule": {"name": "cosine", "shift": 1.0},
-    "train": {"minutes": 6.5, "batch_size": 16, "learning_rate": 1e-3, "weighting": "v", "evaluate": 250},
+    "train": {"minutes": 6.5, "batch_size": 16, "learning_rate": 1e-3, "weighting": "v", "evaluate": 150},
+    "sample": {"solver": "dpmpp-2m-sde", "steps": 40},
 }
-"""Of networks for two cores the one of linear cost learns most: the transformer takes a quarter of its steps."""
+"""Of networks for two cores the one of linear cost learns most: the transformer takes a quarter of its steps.
+
+Fresh noise in each step mends errors of the steps before. One model of six and a half minutes (1,975 steps): 1-NNA
+0.66 by dpmpp-2m-sde in 40 steps (150 samples), 0.685 by edm in 25 (100), 0.73 by adams in 20 (250). Error on held-
+out shapes above what the points' own scatter explains, after 100 seconds of one core: 702 with gates that begin at
+zero, 507 at one; 524 with the schedule shifted by -1, 345 by +1; learning rates of 4e-3 and 5e-4 are worse than
+1e-3.
+"""
 
 _GPU_TRAIN = {
     "steps": 200_000,
