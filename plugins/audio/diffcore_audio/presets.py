@@ -24,7 +24,8 @@ Drawn in other ways from one model of seven minutes (2,904 steps), by a judge th
 | edm, 25 steps | 96 % | 58 | -21.1 |
 | dpmpp-2m-sde, 40 steps | 93 % | 40 | -24.9 |
 
-Fresh noise in each step mends errors of the steps before, which are large where minutes are few.
+Fresh noise in each step mends errors of the steps before, which are large where minutes are few. Not so of 423 recorded
+drums in eleven classes (9 minutes): 21 % that way, and 57 % by adams in 20 steps with guidance 2, Frechet ratio 5.9.
 """
 
 from typing import Any
@@ -35,8 +36,9 @@ _SMALL = {
     "denoiser": {"name": "unet", "width": 32, "multipliers": (1, 2, 4), "patch": 4},
     "schedule": {"name": "cosine", "shift": -1.0},
     "train": {"minutes": 10, "batch_size": 32, "learning_rate": 4e-3, "weighting": "x0", "evaluate": 500},
-    "sample": {"solver": "dpmpp-2m-sde", "steps": 40},
 }
+_FRESH = {"sample": {"solver": "dpmpp-2m-sde", "steps": 40}}
+_GUIDED = {"sample": {"guidance": 2.0}}
 _CLASSIFIER = {
     "task": "predict",
     "data": {"name": "drums"},
@@ -64,14 +66,14 @@ def _of(data: dict[str, Any], recipe: dict[str, Any], **train: Any) -> dict[str,
 
 PRESETS = {
     "default": Preset(
-        "drums of half a second on a laptop, 10 minutes in all", _of({"name": "drums"}, _SMALL, minutes=7)
+        "drums of half a second on a laptop, 10 minutes in all", {**_of({"name": "drums"}, _SMALL, minutes=7), **_FRESH}
     ),
     "classifier": Preset("a classifier of noisy drums for guidance, on a laptop", _CLASSIFIER),
     "mel": Preset(
         "drums as mel spectrograms on a laptop, 10 minutes in all",
         _of({"name": "drums", "codec": "mel"}, _SMALL, minutes=7),
     ),
-    "folder": Preset("a folder of your own on a laptop, 10 minutes", _of({"name": "folder"}, _SMALL)),
+    "folder": Preset("a folder of your own on a laptop, 10 minutes", {**_of({"name": "folder"}, _SMALL), **_GUIDED}),
     "sc09": Preset("spoken digits on a laptop, 10 minutes: a first look", _of({"name": "sc09"}, _SMALL)),
     "speechcommands": Preset(
         "35 spoken words on a laptop, 10 minutes: a first look",
