@@ -1,4 +1,4 @@
-"""The one exception that users see as a line, not as a traceback."""
+"""The one exception that users see as a line, not as a traceback; and others in a line."""
 
 
 class UserError(Exception):
@@ -7,3 +7,8 @@ class UserError(Exception):
     The command line prints it as one line and exits with status 2. Programmers' mistakes raise
     ordinary exceptions and keep their traceback.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an exception says, or its name where it says nothing."""
+    return str(error).splitlines()[0] if str(error).strip() else type(error).__name__

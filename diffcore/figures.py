@@ -54,6 +54,13 @@ def inception_score(logits: Tensor) -> float:
     return math.exp((log_p.exp() * (log_p - marginal)).sum(1).mean().item())
 
 
+def principal_axes(vectors: Tensor, most: int) -> Tensor:
+    """The first principal axes of `vectors` `[n, d]`, at most `most`, as columns `[d, k]`; the same each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torch.pca_lowrank(vectors, q=min(most, *vectors.shape), niter=4)[2]
+
+
 def distance_figures(
     samples: Tensor,
     reference: Tensor,

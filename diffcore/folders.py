@@ -15,6 +15,10 @@ Files = tuple[tuple[Path, int], ...]
 """Files, each with the index of its class."""
 
 
+class UnusableError(Exception):
+    """Why a file cannot be an example, in a few words."""
+
+
 @dataclass(frozen=True)
 class Tree:
     """The files of a folder; no classes where they lie in one heap."""

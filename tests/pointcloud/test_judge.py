@@ -7,7 +7,7 @@ from tensordict import TensorDict
 
 from diffcore.conditions import ClassCondition
 from diffcore.data import Data, Encoded
-from diffcore.figures import frechet_distance
+from diffcore.figures import evenly, frechet_distance
 from diffcore.spaces import Euclidean
 from diffcore_pointcloud import judge as judging
 from diffcore_pointcloud import metrics
@@ -228,4 +228,4 @@ def test_comparisons_are_of_so_many_at_most(judge, monkeypatch):
     (meaning,) = (figure.meaning for figure in figures if figure.name == "one_nna_cd")
     assert meaning.endswith("30 samples against 30 held-out shapes, Chamfer distance of 10 points")
     labels = real["label"].sort().values
-    assert torch.bincount(labels[judging._spread(90, 30)]).tolist() == [10, 10, 10]
+    assert torch.bincount(labels[evenly(torch.arange(90), 30)]).tolist() == [10, 10, 10]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffcore import folders
 from diffcore.data import Data
-from diffcore.errors import UserError
+from diffcore.errors import UserError, first_line
 from diffcore_audio.files import SOUND_ENDINGS, Findings, Shape, load
 from diffcore_audio.options import DrumsOptions, FileOptions, FolderOptions, SoundFacts, SoundOptions, SpeechOptions
 from diffcore_audio.representations import fitted, length, unfitted
@@ -113,7 +113,7 @@ def _speech(options: SpeechOptions, words: Sequence[str] | None) -> Data:
             Path(root).mkdir(parents=True, exist_ok=True)
         sets = [SPEECHCOMMANDS(root, download=options.download, subset=part) for part in ("training", "testing")]
     except (RuntimeError, OSError, EOFError) as error:
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
+        told = first_line(error)
         if options.download:
             raise UserError(
                 f"Speech Commands could not be fetched into {root} ({told}): "

@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
-from diffcore_audio.waves import FULL_SCALE
+from diffcore.folders import UnusableError
+from diffcore_audio.waves import FULL_SCALE, SILENCE
 
 SOUND_ENDINGS = frozenset(
     (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".caf", ".w64", ".mp3")
 )
 """Files with these endings are taken for sounds."""
 
-SILENCE = 1e-3
-"""-60 dB."""
+_SILENCE = 10 ** (SILENCE / 20)
+"""The amplitude of a peak that is as quiet as silence."""
 
 _SHORTEST = 0.005
 """Seconds; what is shorter has no pitch and no decay."""
@@ -51,10 +52,6 @@ class Findings:
     unusable: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     clipped: list[str] = field(default_factory=list)
-
-
-class UnusableError(Exception):
-    """Why a file cannot be an example, in a few words."""
 
 
 def load(files: Sequence[tuple[Path, int]], shape: Shape, findings: Findings) -> tuple[Tensor, Tensor]:
@@ -105,10 +102,10 @@ def fit(sound: numpy.ndarray, rate: int, shape: Shape) -> Tensor | None:
     waveform = waveform.mean(0, keepdim=True) if shape.channels == 1 else waveform[:2].expand(2, -1)
     waveform = resampled(waveform, rate, shape.rate)
     peak = waveform.abs().max()
-    if peak < SILENCE:
+    if peak < _SILENCE:
         return None
     if shape.trim:
-        heard = (waveform.abs() >= SILENCE * peak).any(0)
+        heard = (waveform.abs() >= _SILENCE * peak).any(0)
         waveform = waveform[:, int(heard.int().argmax()) :]
     if waveform.shape[1] > shape.samples:
         waveform = waveform[:, : shape.samples].clone()

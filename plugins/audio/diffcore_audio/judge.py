@@ -14,7 +14,7 @@ from torch import Tensor
 from diffcore.classifier import trained_classifier
 from diffcore.conditions import Conditions
 from diffcore.data import Codec, Data
-from diffcore.figures import agreement_figures, distance_figures, inception_score
+from diffcore.figures import agreement_figures, distance_figures, inception_score, principal_axes
 from diffcore.output import Figure
 from diffcore_audio.critic import MelFeatures, moved
 from diffcore_audio.fad import fad_figures
@@ -51,16 +51,14 @@ class SoundJudge:
             self._classifier = trained_classifier(
                 body, size, inputs, train["label"], count, cache, _RECIPE, moved, _STEPS
             )
-            _, logits = self._classifier.judged(standardised(self._tested, SILENCE))
+        else:
+            self._axes = principal_axes(self._train.flatten(1), MelFeatures.size)
+        self._real, _ = self._judged(self._train)
+        beside, logits = self._judged(self._tested)
+        self._beside = None if data.held_out is None else beside
+        if logits is not None:
             self._accuracy = (logits.argmax(1) == tested["label"]).double().mean().item()
             self._variety = inception_score(logits)
-        else:
-            vectors = self._train.flatten(1)
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
-                _, _, self._axes = torch.pca_lowrank(vectors, q=min(MelFeatures.size, *vectors.shape), niter=4)
-        self._real = self._features(self._train)
-        self._beside = None if data.held_out is None else self._features(self._tested)
         self._loudness = torch.cat([rms_db(part) for part in _in_floats(tested["waveform"])])
         self._apart = nearest(self._train) if data.held_out is None else nearest(self._tested, self._train)
 
@@ -68,9 +66,10 @@ class SoundJudge:
         """Figures of the samples; agreement only of those that were asked for a class."""
         samples = finite(samples.cpu().float())[0]
         spectra = log_mel(samples, self._rate, _FRAMES, SILENCE)
+        features, logits = self._judged(spectra)
         return [
-            *self._classified(spectra, conditions),
-            *self._compared(spectra),
+            *self._classified(logits, conditions),
+            *self._compared(features),
             *self._loud(rms_db(samples)),
             *self._new(nearest(spectra, self._train)),
             *fad_figures(samples, _floats(self._waves), self._rate),
@@ -80,16 +79,15 @@ class SoundJudge:
         """`[n, 64, 32]` in dB."""
         return torch.cat([log_mel(part, self._rate, _FRAMES, SILENCE) for part in _in_floats(examples["waveform"])])
 
-    def _features(self, spectra: Tensor) -> Tensor:
-        """The classifier's last features, or principal components, `[n, 64]`."""
+    def _judged(self, spectra: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The classifier's last features `[n, 64]` and logits; without one principal components, and no logits."""
         if self._classifier is None:
-            return spectra.flatten(1) @ self._axes
-        return self._classifier.judged(standardised(spectra, SILENCE))[0]
+            return spectra.flatten(1) @ self._axes, None
+        return self._classifier.judged(standardised(spectra, SILENCE))
 
-    def _classified(self, spectra: Tensor, conditions: Conditions) -> list[Figure]:
-        if self._classifier is None:
+    def _classified(self, logits: Tensor | None, conditions: Conditions) -> list[Figure]:
+        if logits is None:
             return []
-        _, logits = self._classifier.judged(standardised(spectra, SILENCE))
         figures, asked = [], conditions.get("label")
         if asked is not None and (given := asked.cpu() < len(self._classes)).any():
             figures += agreement_figures(logits[given], asked.cpu()[given], self._accuracy)
@@ -100,9 +98,8 @@ class SoundJudge:
             Figure("inception_score_real", self._variety, f"the same for {self._words}"),
         ]
 
-    def _compared(self, spectra: Tensor) -> list[Figure]:
+    def _compared(self, features: Tensor) -> list[Figure]:
         space = "features of a classifier trained on the data" if self._classes else "principal components of mels"
-        features = self._features(spectra)
         return distance_figures(features, self._real, self._labels, "training sounds", space, self._beside)
 
     def _loud(self, loudness: Tensor) -> list[Figure]:

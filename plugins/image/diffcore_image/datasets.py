@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffcore.data import Data
-from diffcore.errors import UserError
+from diffcore.errors import UserError, first_line
 from diffcore.folders import Files, left_out, named, split, tree
 from diffcore_image.options import DigitsOptions, FolderOptions, ImageFacts, LargeSetOptions, MnistOptions
 
@@ -102,7 +102,7 @@ def _official(kind: Callable[..., Any], options: LargeSetOptions, classes: Seque
         train, test = (examples(_bordered(_pixels(part.data), size), torch.as_tensor(part.targets)) for part in loaded)
     except RuntimeError as error:
         if options.download:
-            raise UserError(f"{name} could not be fetched into {options.root}: {_first_line(error)}") from None
+            raise UserError(f"{name} could not be fetched into {options.root}: {first_line(error)}") from None
         raise UserError(
             f"{name} is not in {options.root} (or its files are damaged); "
             "give the folder that holds it, or fetch it with --data.download"
@@ -110,17 +110,13 @@ def _official(kind: Callable[..., Any], options: LargeSetOptions, classes: Seque
     except OSError as error:
         if options.download:
             raise UserError(
-                f"{name} could not be fetched into {options.root} ({_first_line(error)}): "
+                f"{name} could not be fetched into {options.root} ({first_line(error)}): "
                 "is this machine offline? Give the folder that holds it with --data.root"
             ) from None
-        raise UserError(f"{name} in {options.root} cannot be read: {_first_line(error)}") from None
+        raise UserError(f"{name} in {options.root} cannot be read: {first_line(error)}") from None
     except (ValueError, AssertionError, EOFError, KeyError, TypeError) as error:
-        raise UserError(f"{name} in {options.root} is damaged: {_first_line(error)}") from None
+        raise UserError(f"{name} in {options.root} is damaged: {first_line(error)}") from None
     return data(train, test, classes, options.flip)
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _pixels(stored: Any) -> Tensor:

@@ -7,14 +7,13 @@ principal components.
 from functools import partial
 from pathlib import Path
 
-import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.classifier import trained_classifier
 from diffcore.conditions import Conditions
 from diffcore.data import Data
-from diffcore.figures import agreement_figures, distance_figures
+from diffcore.figures import agreement_figures, distance_figures, principal_axes
 from diffcore.nn.critic import GridFeatures, flat
 from diffcore.output import Figure
 from diffcore_image.codec import ImageCodec
@@ -53,9 +52,7 @@ class ImageJudge:
             self._real, _ = self._classifier.judged(self._reference["pixels"])
         else:
             vectors = flat(_scaled(self._reference["pixels"]))
-            with torch.random.fork_rng():
-                torch.manual_seed(0)
-                _, _, self._axes = torch.pca_lowrank(vectors, q=min(GridFeatures.size, *vectors.shape), niter=4)
+            self._axes = principal_axes(vectors, GridFeatures.size)
             self._real = vectors @ self._axes
 
     def __call__(self, samples: Tensor, conditions: Conditions) -> list[Figure]:

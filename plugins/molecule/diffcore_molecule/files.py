@@ -8,7 +8,7 @@ from typing import IO
 
 from rdkit import Chem
 
-from diffcore.errors import UserError
+from diffcore.errors import UserError, first_line
 from diffcore.progress import counter
 from diffcore_molecule.collection import Entry, entry_of
 from diffcore_molecule.conformers import Order, made, refuse_large
@@ -85,7 +85,7 @@ def _sdf(path: Path, options: FileOptions) -> Parsed:
                 else:
                     flat.append(Order(number, molecule, max_atoms=options.max_atoms))
             except ValueError as error:
-                unread.append((number, _line(error)))
+                unread.append((number, first_line(error)))
     _embed(flat, options.time_limit, entries, unread)
     return parsed(entries, unread)
 
@@ -154,7 +154,3 @@ def _embed(orders: list[Order], seconds: float, entries: list[Entry], unread: li
                 unread.append((order.source, str(outcome)))
             else:
                 entries.extend(outcome)
-
-
-def _line(error: ValueError) -> str:
-    return str(error).splitlines()[0] if str(error).strip() else type(error).__name__

@@ -6,8 +6,9 @@ import numpy
 import trimesh
 from numpy.typing import NDArray
 
+from diffcore.folders import UnusableError
 from diffcore_pointcloud.options import FileOptions
-from diffcore_pointcloud.sources import Cloud, UnusableError
+from diffcore_pointcloud.sources import Cloud
 
 CLOUD_ENDINGS = frozenset((".ply", ".xyz", ".txt", ".npy", ".npz"))
 """Files with these endings are taken for clouds."""

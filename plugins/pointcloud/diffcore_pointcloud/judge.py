@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from diffcore.classifier import trained_classifier
 from diffcore.conditions import Conditions
 from diffcore.data import Codec, Data
-from diffcore.figures import agreement_figures, frechet_distance
+from diffcore.figures import agreement_figures, evenly, frechet_distance
 from diffcore.noise import generator_for
 from diffcore.output import Figure
 from diffcore_pointcloud import metrics
@@ -182,7 +182,8 @@ class CloudJudge:
         ]
 
     def _compared(self, clouds: Tensor, rows: "_Rows", comparison: Comparison) -> list[Figure]:
-        spread = _spread(len(rows.kind), comparison.shapes)
+        n = len(rows.kind)
+        spread = evenly(torch.arange(n), min(n, comparison.shapes))  # each class has its share
         points = min(comparison.points, clouds.shape[1], self._real.shape[1])
         sampled, real, trained = (
             of[chosen[spread], :points]
@@ -230,11 +231,6 @@ def _of_sets(samples: Tensor, real: Tensor, among_real: Tensor, distance: metric
 def _some(n: int, most: int) -> Tensor:
     """`most` of n rows, or all, in a random order that is always the same."""
     return torch.randperm(n, generator=generator_for("real shapes"))[:most]
-
-
-def _spread(n: int, most: int) -> Tensor:
-    """`most` of n rows, or all, evenly spaced: of rows in order of class, each class has its share."""
-    return torch.arange(min(n, most)) * n // min(n, most)
 
 
 def _clouds(codec: Codec, examples: TensorDict, purpose: str) -> Tensor:

@@ -7,10 +7,11 @@ import torch
 import trimesh
 from numpy.typing import NDArray
 
+from diffcore.folders import UnusableError
 from diffcore_pointcloud.geometry import backend
 from diffcore_pointcloud.options import CloudOptions, FileOptions
 from diffcore_pointcloud.shapes import normals_of
-from diffcore_pointcloud.sources import Cloud, UnusableError
+from diffcore_pointcloud.sources import Cloud
 
 MESH_ENDINGS = frozenset((".off", ".obj", ".ply", ".stl", ".glb"))
 """Files with these endings are taken for meshes."""

@@ -9,13 +9,14 @@ import torch
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
+from diffcore.folders import UnusableError
 from diffcore.progress import say
 from diffcore.state import State, fields, map_fields
 from diffcore_pointcloud.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.codec import CloudCodec
 from diffcore_pointcloud.meshes import MESH_ENDINGS, read_mesh
 from diffcore_pointcloud.options import FileOptions
-from diffcore_pointcloud.sources import Cloud, Read, UnusableError, first_line
+from diffcore_pointcloud.sources import Cloud, Read, first_line
 
 FARTHEST = 10.0
 """Points farther from the data's centre, in standard deviations of the data, are of another unit or place."""

@@ -9,7 +9,7 @@ import numpy
 from numpy.typing import NDArray
 
 from diffcore.errors import UserError
-from diffcore.folders import Files, Tree, tree
+from diffcore.folders import Files, Tree, UnusableError, tree
 from diffcore.noise import generator_for
 from diffcore_pointcloud.options import FileOptions
 
@@ -25,10 +25,6 @@ class Cloud:
     bounds: NDArray[numpy.float64]
     normals: NDArray[numpy.float64] | None = None
     colours: NDArray[numpy.uint8] | None = None
-
-
-class UnusableError(Exception):
-    """Why a file cannot be used, in a few words."""
 
 
 Read = Callable[[Path, FileOptions, numpy.random.Generator], Cloud]
