@@ -7,8 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from diffcore.components import Component, NoOptions, Settings
+from diffcore.components import API_VERSION, Component, NoOptions, Settings
 from diffcore.hookspecs import hookimpl
+
+__all__ = ["API_VERSION", "diffcore_schedules", "diffcore_solvers"]
 
 Positive = Annotated[float, Field(gt=0)]
 

@@ -7,7 +7,7 @@ builder, when the part is used.
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +15,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 API_VERSION = 1
-"""The version of these records. A modality made for another version is listed, not loaded."""
+"""The version of the hooks and of these records.
+
+A plugin says for which it was made, `API_VERSION = 1` in its entry-point module; one made for another is listed, not
+used.
+"""
 
 
 class Settings(BaseModel):
@@ -49,12 +53,34 @@ class Component:
     | data set | `(options)` | `diffcore.data.Data` |
     | denoiser | `(options, space)` | the backbone, an `nn.Module` |
     | predictor | `(options, space, outputs)` | a backbone that gives `[B, outputs]`, an `nn.Module` |
+    | guidance | `(options, codec)` | a decorator: takes a `diffcore.denoiser.Denoise`, returns one |
+    | metric | `(options, codec, data)` | a function `(samples, conditions)` to a list of `diffcore.output.Figure` |
+    | logger | `(options, folder, settings)` | `diffcore.output.Logger` of the run in `folder` |
+
+    `modalities` names the kinds of data that a part is for, all where it is None. `symmetries` are what a denoiser
+    promises to respect, by names that its modality's `Promises` give a meaning to.
     """
 
     name: str
     summary: str
     build: Callable[..., Any]
     options: type[Settings] = NoOptions
+    requires: tuple[str, ...] = ()
+    modalities: frozenset[str] | None = None
+    symmetries: tuple[str, ...] = ()
+
+    def serves(self, modality: str) -> bool:
+        """Whether this part is for that kind of data."""
+        return self.modalities is None or modality in self.modalities
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the command line: `main` takes the arguments after its name and returns the exit status."""
+
+    name: str
+    summary: str
+    main: Callable[[Sequence[str]], int]
     requires: tuple[str, ...] = ()
 
 
@@ -79,6 +105,9 @@ class Modality:
 
     `predictors` are networks for `task = "predict"`, the first the default: they learn to tell the conditions of noisy
     states, for guidance.
+
+    `promises(codec)` makes a `diffcore.promises.Promises`: what `diffcore check-plugin` may hold the plugin to beyond
+    what every plugin is held to.
     """
 
     name: str
@@ -92,8 +121,8 @@ class Modality:
     judge: Callable[..., Any] | None = None
     predictors: tuple[Component, ...] = ()
     reader: Callable[[Any], Any] | None = None
+    promises: Callable[[Any], Any] | None = None
     requires: tuple[str, ...] = ()
-    api_version: int = API_VERSION
 
 
 def lazy(package: str) -> Callable[[str], Callable[..., Any]]:
@@ -110,7 +139,7 @@ def lazy(package: str) -> Callable[[str], Callable[..., Any]]:
     return builder
 
 
-def missing(record: Component | Modality) -> list[str]:
+def missing(record: Component | Modality | Command) -> list[str]:
     """The modules in `requires` that this Python cannot find."""
 
     def found(name: str) -> bool:

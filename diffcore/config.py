@@ -109,14 +109,15 @@ def _named(component: Component) -> type[Settings]:
 
 def parts(modality: Modality, registry: Registry, task: str = "denoise") -> dict[str, tuple[Component, ...]]:
     """What can be chosen for each of the `CHOICES` that the task has, the default first."""
-    networks = {"denoiser": modality.denoisers, "predictor": modality.predictors}
     network = NETWORKS[task]
-    if not networks[network]:
+    networks: tuple[Component, ...] = getattr(modality, f"{network}s")
+    networks += registry.offered(f"{network}s", modality.name)
+    if not networks:
         raise UserError(f"the plugin for {modality.name} has no {network}")
     return {
-        "data": modality.datasets,
-        network: networks[network],
-        "schedule": tuple(provided.record for provided in registry.schedules.values()),
+        "data": modality.datasets + registry.offered("datasets", modality.name),
+        network: networks,
+        "schedule": registry.offered("schedules", modality.name),
     }
 
 

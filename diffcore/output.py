@@ -82,3 +82,19 @@ class Judge(Protocol):
         Only those conditions are there whose values can be found out. Judges of data without scalar conditions may
         leave this function out.
         """
+
+
+class Logger(Protocol):
+    """A place that a run's numbers and pictures go to beside its folder. Nothing that it raises ends a run."""
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """A line of metrics.jsonl, with its `step`."""
+
+    def picture(self, step: int, path: Path) -> None:
+        """A picture of samples, in a file that the modality's writer wrote."""
+
+    def figures(self, step: int, figures: Sequence[Figure]) -> None:
+        """The figures of an evaluation."""
+
+    def close(self) -> None:
+        """Training is over, well or not."""

@@ -4,6 +4,7 @@ One broken plugin never stops another: whatever goes wrong while an entry point 
 records is looked at, becomes a `Failure` with the distribution's name and the reason.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,8 +14,25 @@ from typing import Any
 import pluggy
 
 from diffcore import builtin, hookspecs
-from diffcore.components import API_VERSION, Component, Modality, missing
-from diffcore.errors import UserError
+from diffcore.components import API_VERSION, Command, Component, Modality, missing
+from diffcore.errors import UserError, first_line
+
+CHOICE = "DIFFCORE_PLUGINS"
+"""The environment variable that names the plugins to load, by their entry points: `a,b`; empty: none; unset: all."""
+
+RECORDS: dict[str, type[Modality | Component | Command]] = {
+    "modalities": Modality,
+    "datasets": Component,
+    "denoisers": Component,
+    "predictors": Component,
+    "schedules": Component,
+    "solvers": Component,
+    "guidance": Component,
+    "metrics": Component,
+    "loggers": Component,
+    "commands": Command,
+}
+"""The kinds of records, each offered by the hook `diffcore_<kind>`, in the order in which they are looked at."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +53,28 @@ class Provided:
     version: str
 
 
+def _manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
 @dataclass
 class Registry:
-    """Everything that is installed, by name."""
+    """Everything that is installed, by kind and name; `plugins` are those that can be used, for the hooks of runs."""
 
     modalities: dict[str, Provided] = field(default_factory=dict)
+    datasets: dict[str, Provided] = field(default_factory=dict)
+    denoisers: dict[str, Provided] = field(default_factory=dict)
+    predictors: dict[str, Provided] = field(default_factory=dict)
     schedules: dict[str, Provided] = field(default_factory=dict)
     solvers: dict[str, Provided] = field(default_factory=dict)
+    guidance: dict[str, Provided] = field(default_factory=dict)
+    metrics: dict[str, Provided] = field(default_factory=dict)
+    loggers: dict[str, Provided] = field(default_factory=dict)
+    commands: dict[str, Provided] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    plugins: pluggy.PluginManager = field(default_factory=_manager)
 
     def modality(self, name: str) -> Modality:
         """The modality `name`, or a `UserError` that lists what there is, what failed and what could be installed."""
@@ -56,11 +88,16 @@ class Registry:
 
     def schedule(self, name: str) -> Component:
         """The schedule `name`, or a `UserError` with the names that exist."""
-        return choose((provided.record for provided in self.schedules.values()), name, "schedule")
+        return choose(self.offered("schedules"), name, "schedule")
 
     def solver(self, name: str) -> Component:
         """The solver `name`, or a `UserError` with the names that exist."""
-        return choose((provided.record for provided in self.solvers.values()), name, "solver")
+        return choose(self.offered("solvers"), name, "solver")
+
+    def offered(self, kind: str, modality: str | None = None) -> tuple[Component, ...]:
+        """The components of that kind, in the words of `RECORDS`; those for the kind of data `modality` where given."""
+        records = (provided.record for provided in getattr(self, kind).values())
+        return tuple(record for record in records if modality is None or record.serves(modality))
 
     def installable(self) -> list[str]:
         """Commands for the plugins that this distribution names as extras and that are not here."""
@@ -68,8 +105,12 @@ class Registry:
             extras = metadata.metadata("diffcore").get_all("Provides-Extra") or []
         except metadata.PackageNotFoundError:
             return []
-        known = {*self.modalities, *(failure.plugin for failure in self.failures)}
-        return [f"pip install 'diffcore[{extra}]'" for extra in extras if extra not in known | {"dev"}]
+        known = {*self.modalities, *(failure.plugin for failure in self.failures), *NOT_PLUGINS}
+        return [f"pip install 'diffcore[{extra}]'" for extra in extras if extra not in known]
+
+
+NOT_PLUGINS = frozenset({"dev"})
+"""Extras of this distribution that are no kinds of data."""
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -91,7 +132,7 @@ def _distribution(entry_point: metadata.EntryPoint) -> tuple[str, str]:
 
 
 def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}".rstrip(": ")
+    return f"{type(error).__name__}: {first_line(error)}".rstrip(": ")
 
 
 def load(entry_points: Iterable[metadata.EntryPoint]) -> Registry:
@@ -101,10 +142,12 @@ def load(entry_points: Iterable[metadata.EntryPoint]) -> Registry:
     for entry_point in entry_points:
         distribution, version = _distribution(entry_point)
         try:
-            plugin = entry_point.load()
-            _add_plugin(registry, plugin, entry_point.name, version, distribution)
-        except Exception as error:  # a stranger's import may raise anything
+            _add_plugin(registry, entry_point.load(), entry_point.name, version, distribution)
+        except UnusablePluginError as error:
+            registry.failures.append(Failure(entry_point.name, distribution, str(error)))
+        except (Exception, SystemExit) as error:  # a stranger's import may raise anything
             registry.failures.append(Failure(entry_point.name, distribution, _reason(error)))
+    _refuse_shadows(registry)
     return registry
 
 
@@ -116,42 +159,81 @@ def metadata_version(distribution: str) -> str:
         return "unknown"
 
 
+class UnusablePluginError(Exception):
+    """Why a plugin as a whole cannot be used."""
+
+
 def _add_plugin(registry: Registry, plugin: Any, name: str, version: str, distribution: str) -> None:
     """Check one plugin in a manager of its own, so that what is wrong with it stays with it; then take its records."""
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
+    made_for = getattr(plugin, "API_VERSION", None)
+    if made_for != API_VERSION:
+        said = "does not say for which version of the plugin API it was made" if made_for is None else (
+            f"was made for version {made_for} of the plugin API"
+        )  # fmt: skip
+        raise UnusablePluginError(f"{said}; this diffcore has API_VERSION = {API_VERSION}")
+    manager = _manager()
     manager.register(plugin, name)
     manager.check_pending()
-    for kind, expected in (("modalities", Modality), ("schedules", Component), ("solvers", Component)):
-        for records in getattr(manager.hook, f"diffcore_{kind}")():
-            for record in records:
-                taken = getattr(registry, kind)
-                reason = _unusable(record, expected, taken)
-                if reason:
-                    registry.failures.append(
-                        Failure(f"{name}: {getattr(record, 'name', record)}", distribution, reason)
-                    )
-                else:
-                    taken[record.name] = Provided(record, distribution, version)
+    offered = {kind: _records(manager, kind) for kind in RECORDS}  # all of them before any is taken
+    for kind, records in offered.items():
+        taken = getattr(registry, kind)
+        for record in records:
+            reason = _unusable(record, RECORDS[kind], taken)
+            if reason:
+                registry.failures.append(Failure(f"{name}: {getattr(record, 'name', record)}", distribution, reason))
+            else:
+                taken[record.name] = Provided(record, distribution, version)
+    registry.plugins.register(plugin, f"{distribution}: {name}")
 
 
-def _unusable(record: Any, expected: type[Component] | type[Modality], taken: dict[str, Provided]) -> str | None:
+def _records(manager: pluggy.PluginManager, kind: str) -> list[Any]:
+    return [record for records in getattr(manager.hook, f"diffcore_{kind}")() for record in records]
+
+
+def _unusable(record: Any, expected: type[Any], taken: dict[str, Provided]) -> str | None:
     if not isinstance(record, expected):
         return f"expected a {expected.__name__} record, got {type(record).__name__}"
     if record.name in taken:
         return f"the name {record.name!r} is taken by {taken[record.name].distribution}"
-    if not isinstance(record, Modality):
-        return None
-    if record.api_version != API_VERSION:
-        return f"made for plugin API {record.api_version}, this diffcore has {API_VERSION}"
+    if isinstance(record, Component):
+        return None  # what it lacks is said when it is chosen
     if lacking := missing(record):
         return f"needs modules that are not installed: {', '.join(lacking)}"
-    if not record.datasets or not record.denoisers or "default" not in record.presets:
+    if isinstance(record, Modality) and not (record.datasets and record.denoisers and "default" in record.presets):
         return "a modality needs a data set, a denoiser and a preset called 'default'"
     return None
 
 
+def _refuse_shadows(registry: Registry) -> None:
+    """A part that is offered for a kind of data must not bear the name of one of that kind's own."""
+    for kind in ("datasets", "denoisers", "predictors"):
+        taken = getattr(registry, kind)
+        for name, provided in list(taken.items()):
+            for modality in registry.modalities.values():
+                own = {component.name for component in getattr(modality.record, kind)}
+                if name in own and provided.record.serves(modality.record.name):
+                    reason = f"the name {name!r} is taken by {modality.distribution}, for {modality.record.name}"
+                    registry.failures.append(Failure(f"{kind}: {name}", provided.distribution, reason))
+                    taken.pop(name, None)
+
+
 @cache
 def installed() -> Registry:
-    """The registry of this Python's installed plugins, loaded once."""
-    return load(metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP))
+    """The registry of this Python's installed plugins, loaded once; `DIFFCORE_PLUGINS` chooses among them.
+
+    Raises `UserError` where it names one that is not installed.
+    """
+    return load(chosen(metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP), os.environ.get(CHOICE)))
+
+
+def chosen(entry_points: Iterable[metadata.EntryPoint], names: str | None) -> list[metadata.EntryPoint]:
+    """Those of the entry points that `names` has, written `a,b`; all where it is None."""
+    found = list(entry_points)
+    if names is None:
+        return found
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    there = {point.name for point in found}
+    for name in wanted:
+        if name not in there:
+            raise UserError(f"{CHOICE} names {name!r}, which is not installed; there are: {_listed(sorted(there))}")
+    return [point for point in found if point.name in wanted]

@@ -26,7 +26,7 @@ def offering(*records):
     def diffcore_modalities():
         return records
 
-    return SimpleNamespace(diffcore_modalities=diffcore_modalities)
+    return SimpleNamespace(API_VERSION=API_VERSION, diffcore_modalities=diffcore_modalities)
 
 
 class Plugin(EntryPoint):
@@ -52,12 +52,18 @@ class Plugin(EntryPoint):
         return SimpleNamespace(name=f"dist-{self.name}", version="1.2")
 
 
+def of_version(version):
+    plugin = offering(GOOD)
+    plugin.API_VERSION = version
+    return plugin
+
+
 def misspelt():
     @hookimpl
     def diffcore_modalitys():
         return ()
 
-    return SimpleNamespace(diffcore_modalitys=diffcore_modalitys)
+    return SimpleNamespace(API_VERSION=API_VERSION, diffcore_modalitys=diffcore_modalitys)
 
 
 def raising():
@@ -65,7 +71,7 @@ def raising():
     def diffcore_modalities():
         raise RuntimeError("no luck")
 
-    return SimpleNamespace(diffcore_modalities=diffcore_modalities)
+    return SimpleNamespace(API_VERSION=API_VERSION, diffcore_modalities=diffcore_modalities)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +80,8 @@ def raising():
         (ImportError("No module named 'gone'"), "No module named 'gone'"),
         (misspelt(), "diffcore_modalitys"),
         (raising(), "no luck"),
-        (offering(replace(GOOD, api_version=API_VERSION + 1)), "made for plugin API"),
+        (of_version(API_VERSION + 1), f"made for version {API_VERSION + 1} of the plugin API"),
+        (of_version(None), "does not say for which version"),
         (offering(replace(GOOD, requires=("surely_not_installed",))), "not installed: surely_not_installed"),
         (offering(replace(GOOD, requires=("surely_not_installed.part",))), "not installed: surely_not_installed.part"),
         (offering(replace(GOOD, datasets=())), "needs a data set"),
@@ -85,6 +92,7 @@ def raising():
         "misspelt hook",
         "hook raises",
         "other version",
+        "no version",
         "missing dependency",
         "missing parent",
         "no data",

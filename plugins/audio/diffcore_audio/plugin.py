@@ -8,6 +8,8 @@ from diffcore.nn.options import DiTOptions, EncoderOptions, UNetOptions
 from diffcore_audio.options import DrumsOptions, FolderOptions, SoundFacts, SpeechOptions
 from diffcore_audio.presets import PRESETS
 
+API_VERSION = 1
+
 _lazy, _nn = lazy("diffcore_audio"), lazy("diffcore.nn")
 
 AUDIO = Modality(

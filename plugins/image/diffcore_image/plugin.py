@@ -14,6 +14,8 @@ from diffcore_image.options import (
 )
 from diffcore_image.presets import PRESETS
 
+API_VERSION = 1
+
 _lazy, _nn = lazy("diffcore_image"), lazy("diffcore.nn")
 
 IMAGE = Modality(

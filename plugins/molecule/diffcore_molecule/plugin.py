@@ -15,6 +15,8 @@ from diffcore_molecule.options import (
 )
 from diffcore_molecule.presets import PRESETS
 
+API_VERSION = 1
+
 _lazy = lazy("diffcore_molecule")
 
 MOLECULE = Modality(

@@ -7,6 +7,8 @@ from diffcore.hookspecs import hookimpl
 from diffcore_pointcloud.options import CloudFacts, FileOptions, LatentOptions, ShapesOptions, TransformerOptions
 from diffcore_pointcloud.presets import PRESETS
 
+API_VERSION = 1
+
 _lazy = lazy("diffcore_pointcloud")
 
 POINTCLOUD = Modality(
