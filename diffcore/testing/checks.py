@@ -70,10 +70,8 @@ def all_of(*findings: Finding) -> Finding:
     for finding in findings:
         if not finding.holds:
             return finding
-    measured, expected = (
-        "; ".join(dict.fromkeys(words)) for words in zip(*((f.measured, f.expected) for f in findings))
-    )
-    return Finding(True, measured, expected, findings[0].where)
+    measured, expected = ({getattr(f, part): None for f in findings} for part in ("measured", "expected"))
+    return Finding(True, "; ".join(measured), "; ".join(expected), findings[0].where)
 
 
 # What the plugin is made of
@@ -120,9 +118,9 @@ def _entry_module(subject: Subject) -> str:
     """The module whose hook offers the modality."""
     for plugin in subject.registry.plugins.get_plugins():
         hook = getattr(plugin, "diffcore_modalities", None)
-        if hook is not None and any(record.name == subject.modality.name for record in hook()):
-            if name := getattr(plugin, "__name__", None):
-                return name
+        offers = hook is not None and any(record.name == subject.modality.name for record in hook())
+        if offers and (name := getattr(plugin, "__name__", None)):
+            return name
     raise NothingToCheckError("no entry point offers this modality")
 
 
