@@ -1,5 +1,6 @@
 """Holding a plugin to the rules: the checks one by one, and what came of each."""
 
+import sys
 import time
 import traceback
 from collections.abc import Iterator
@@ -109,10 +110,13 @@ _CORE = Path(diffcore.__file__).parent
 def _origin(error: BaseException) -> str:
     """File and line that an exception comes from: the last that is neither the core's nor of an installed library."""
     frames = traceback.extract_tb(error.__traceback__)
+    core = [frame for frame in frames if Path(frame.filename).is_relative_to(_CORE)]
     own = [
         frame
         for frame in frames
-        if not Path(frame.filename).is_relative_to(_CORE) and "site-packages" not in frame.filename
+        if frame not in core
+        and not Path(frame.filename).is_relative_to(sys.base_prefix)
+        and "site-packages" not in frame.filename
     ]
-    frame = (own or frames)[-1]
+    frame = (own or core or frames)[-1]
     return f"{frame.filename}:{frame.lineno} in {frame.name}"
