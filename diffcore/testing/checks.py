@@ -224,12 +224,12 @@ def _field(name: str) -> str:
 def noise_in_space(subject: Subject) -> Finding:
     space = subject.space
     encoded = subject.encoded(BATCH)
-    count = 64
-    repeated = torch.arange(count) % batch_of(encoded.state)
+    freedoms = space.degrees_of_freedom(encoded.state, encoded.mask).double().mean().item()
+    repeated = torch.arange(round(min(max(20_000 / max(freedoms, 1), 16), 1024))) % batch_of(encoded.state)
     like, mask = encoded.state[repeated], None if encoded.mask is None else encoded.mask[repeated]
     noise = space.noise(normal(like, "space"), mask)
-    where = place_of(type(space))
     off, field = relative(space.project(noise, mask), noise)
+    where = place_of(type(space.parts[field] if isinstance(space, Product) and field else space))
     outside, other = relative(space.project(encoded.state, encoded.mask), encoded.state)
     per_freedom = space.squared_norm(noise, mask).double().sum() / space.degrees_of_freedom(noise, mask).double().sum()
     # A chi-squared of n freedoms over n has the standard deviation sqrt(2 / n).
