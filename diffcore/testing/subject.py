@@ -93,7 +93,8 @@ class Subject:
     @property
     def network(self) -> str:
         """The name of the denoiser under examination."""
-        return self.denoiser_name or self.modality.denoisers[0].name
+        preset = self.modality.presets["default"].values.get("denoiser", {})
+        return self.denoiser_name or preset.get("name", self.modality.denoisers[0].name)
 
     @cached_property
     def data(self) -> Data:
