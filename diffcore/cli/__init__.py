@@ -18,12 +18,13 @@ COMMANDS = {
     "evaluate": "figures of a run's samples: diffcore evaluate RUN",
     "resume": "go on training a run: diffcore resume RUN",
     "plugins": "what is installed, and what cannot be used and why",
+    "new-plugin": "write a plugin package to start from: diffcore new-plugin NAME",
     "config": "what would run, as TOML: diffcore config RUN, or --modality NAME",
 }
 
 USAGE = (
     "usage: diffcore COMMAND ...\n\n"
-    + "\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items())
+    + "\n".join(f"  {name:14}{summary}" for name, summary in COMMANDS.items())
     + "\n\n  diffcore COMMAND --help   options of a command\n  diffcore --version\n"
 )
 
@@ -82,4 +83,4 @@ def _run(arguments: list[str]) -> int:
         close = get_close_matches(name, COMMANDS, 1)
         hint = f"; perhaps you meant {close[0]}" if close else ""
         raise UserError(f"unknown command {name!r}{hint}; there are: {', '.join(COMMANDS)}")
-    return import_module(f"diffcore.cli.{name}").main(arguments[1:])
+    return import_module(f"diffcore.cli.{name.replace('-', '_')}").main(arguments[1:])
