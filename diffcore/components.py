@@ -58,7 +58,8 @@ class Component:
     | logger | `(options, folder, settings)` | `diffcore.output.Logger` of the run in `folder` |
 
     `modalities` names the kinds of data that a part is for, all where it is None. `symmetries` are what a denoiser
-    promises to respect, by names that its modality's `Promises` give a meaning to.
+    promises to respect, by names that its modality's `Promises` give a meaning to. `small` are options with which the
+    part is quick, for the checks of `diffcore check-plugin`.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Component:
     requires: tuple[str, ...] = ()
     modalities: frozenset[str] | None = None
     symmetries: tuple[str, ...] = ()
+    small: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def serves(self, modality: str) -> bool:
         """Whether this part is for that kind of data."""
@@ -129,10 +131,10 @@ def lazy(package: str) -> Callable[[str], Callable[..., Any]]:
     """Builders by name: `lazy("package")("module:name")` is that function; its module is imported when it is called."""
 
     def builder(target: str) -> Callable[..., Any]:
-        module, _, name = target.partition(":")
+        module, _, name = f"{package}.{target}".rpartition(":")
 
         def call(*arguments: Any) -> Any:
-            return getattr(importlib.import_module(f"{package}.{module}"), name)(*arguments)
+            return getattr(importlib.import_module(module), name)(*arguments)
 
         return call
 

@@ -1,6 +1,7 @@
 """New plugin packages, out of the templates beside this file.
 
-A template is a folder of files that end in `.template` and of a `template.toml` that tells of it. In names and texts of
+A template is a folder of files that end in `.template` and of a `template.toml` that tells of it; what all have in common
+is in the folder `common`. In names and texts of
 files `__NAME__` and the like stand for what the author chose, a form that means nothing in Python.
 """
 
@@ -31,10 +32,12 @@ _ABOUT = "template.toml"
 class Template:
     """What `template.toml` says: of what `records` of the registry the plugin will be one, and what to try `next`.
 
-    `serves` is the kind of data that a part is for unless asked otherwise, empty where that is not a question.
+    `about` begins the descriptions of the package. `serves` is the kind of data that a part is for unless asked
+    otherwise, empty where that is not a question.
     """
 
     summary: str
+    about: str
     records: str
     next: tuple[str, ...]
     serves: str = ""
@@ -92,8 +95,10 @@ def write_package(kind: str, name: str, out: Path, serves: str = "") -> list[Pat
         "MODULE": name.replace("-", "_"),
         "PACKAGE": _package(name),
         "SERVES": serves,
+        "ABOUT": template_of(kind).about,
     }
-    files = {Path(filled(str(path), values)): filled(text, values) for path, text in _texts(_folder(kind)).items()}
+    texts = _texts(_folder("common")) | _texts(_folder(kind))
+    files = {Path(filled(str(path), values)): filled(text, values) for path, text in texts.items()}
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         for path, text in files.items():
