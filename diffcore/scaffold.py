@@ -1,8 +1,8 @@
 """New plugin packages, out of the templates beside this file.
 
-A template is a folder of files that end in `.template` and of a `template.toml` that tells of it; what all have in common
-is in the folder `common`. In names and texts of
-files `__NAME__` and the like stand for what the author chose, a form that means nothing in Python.
+A template is a folder of files that end in `.template` and of a `template.toml` that tells of it; what all have in
+common is in the folder `common`. In names and texts of files `__NAME__` and the like stand for what the author chose,
+a form that means nothing in Python.
 """
 
 import keyword

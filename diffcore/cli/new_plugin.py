@@ -37,7 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     check_name(options.name, template.records, registry, serves)
     out = options.out or Path(f"diffcore-{options.name}")
     files = write_package(options.kind, options.name, out, serves)
-    print(f"{out}: {template.summary}, {len(files)} files; README.md says what to edit. Next:\n\n  pip install -e {out}")
+    print(
+        f"{out}: {template.summary}, {len(files)} files; README.md says what to edit. Next:\n\n  pip install -e {out}"
+    )
     for line in template.next:
         print("  " + filled(line, {"NAME": options.name, "SERVES": serves}))
     return 0
