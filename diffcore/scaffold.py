@@ -22,6 +22,7 @@ from diffcore.registry import Registry
 KINDS = ("modality", "solver", "schedule", "guidance", "metric", "dataset", "logger")
 """The kinds of plugins that there are templates for."""
 
+_LONGEST = 30
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _PLACEHOLDER = re.compile(r"__([A-Z]+)__")
 _SUFFIX = ".template"
@@ -61,6 +62,8 @@ def check_name(name: str, records: str, registry: Registry, serves: str = "") ->
         raise UserError(
             f"the name {name!r} must be of small letters, digits and single dashes, and begin with a letter{hint}"
         )
+    if len(name) > _LONGEST:
+        raise UserError(f"the name {name!r} has {len(name)} characters; take one of at most {_LONGEST}")
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         raise UserError(f"the name {name!r} is a word of Python's own; take another")
     offered = {record: provided.distribution for record, provided in getattr(registry, records).items()}
