@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from importlib import metadata, resources, util
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Literal, get_args
 
 from diffcore.errors import UserError
 from diffcore.registry import Registry
 
-KINDS = ("modality", "solver", "schedule", "guidance", "metric", "dataset", "logger")
+Kind = Literal["modality", "solver", "schedule", "guidance", "metric", "dataset", "logger"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 """The kinds of plugins that there are templates for."""
 
 _LONGEST = 30
@@ -48,7 +50,7 @@ def _folder(kind: str) -> Traversable:
     return resources.files("diffcore").joinpath("templates", kind)
 
 
-def template_of(kind: str) -> Template:
+def template_of(kind: Kind) -> Template:
     """What is known of the template for that kind of plugin."""
     about = tomllib.loads(_folder(kind).joinpath(_ABOUT).read_text(encoding="utf-8"))
     return Template(**{**about, "next": tuple(about["next"])})
@@ -85,7 +87,7 @@ def _package(name: str) -> str:
     return "diffcore_" + name.replace("-", "_")
 
 
-def write_package(kind: str, name: str, out: Path, serves: str = "") -> list[Path]:
+def write_package(kind: Kind, name: str, out: Path, serves: str = "") -> list[Path]:
     """Fill the template in and write it to the folder `out`, which must not exist; the files, relative to it.
 
     All of it or nothing is written.
@@ -120,7 +122,7 @@ def filled(text: str, values: Mapping[str, str]) -> str:
 
 def _texts(folder: Traversable, below: Path = Path()) -> dict[Path, str]:
     """The template files under a folder, by their paths without the suffix."""
-    texts = {}
+    texts: dict[Path, str] = {}
     for entry in folder.iterdir():
         if entry.is_dir():
             texts |= _texts(entry, below / entry.name)

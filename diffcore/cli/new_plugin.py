@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from pydantic import Field
@@ -11,9 +11,7 @@ from diffcore.cli.flags import parse
 from diffcore.components import Settings
 from diffcore.errors import UserError
 from diffcore.registry import installed
-from diffcore.scaffold import check_name, filled, template_of, write_package
-
-Kind = Literal["modality", "solver", "schedule", "guidance", "metric", "dataset", "logger"]
+from diffcore.scaffold import Kind, check_name, filled, template_of, write_package
 
 
 class Options(Settings):
