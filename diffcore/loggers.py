@@ -1,6 +1,7 @@
 """Loggers of other projects: a run's numbers and pictures beside metrics.jsonl, which is always written."""
 
 import secrets
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,43 +11,55 @@ from diffcore.builtin import TrackedOptions
 from diffcore.components import NoOptions
 from diffcore.output import Figure, Logger
 
-_PICTURES = (".png", ".jpg", ".jpeg")
-"""Endings of samples' overviews that loggers can show; others are named by their path."""
+_PICTURE = ".png"
+"""The ending of samples' overviews that loggers can show; others are named by their path."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class TensorBoard:
-    """Scalars by name, pictures and figures, in the run's folder `tensorboard`."""
+    """Scalars by name, pictures and figures, in event files in `folder`.
 
-    writer: Any
+    What earlier files in there say of the first step that is told, and of later ones, is void: those were run again.
+    """
+
+    folder: Path
+    _open: Any = None
 
     def row(self, row: Mapping[str, float]) -> None:
         for name, value in row.items():
             if name != "step":
-                self.writer.add_scalar(name, value, int(row["step"]))
+                self._writer(int(row["step"])).add_scalar(name, value, int(row["step"]))
 
     def picture(self, step: int, path: Path) -> None:
-        if path.suffix in _PICTURES:
-            from tensorboard.compat.proto.summary_pb2 import Summary
+        if path.suffix != _PICTURE:
+            return self._writer(step).add_text("samples", str(path), step)
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
-            shown = Summary.Image(encoded_image_string=path.read_bytes())
-            self.writer.file_writer.add_summary(Summary(value=[Summary.Value(tag="samples", image=shown)]), step)
-        else:
-            self.writer.add_text("samples", str(path), step)
+        content = path.read_bytes()
+        width, height = struct.unpack(">II", content[16:24])  # of the header of a PNG file
+        shown = Summary.Image(width=width, height=height, encoded_image_string=content)
+        summary = Summary(value=[Summary.Value(tag="samples", image=shown)])
+        self._writer(step).file_writer.add_summary(summary, step)
 
     def figures(self, step: int, figures: Sequence[Figure]) -> None:
         for figure in figures:
-            self.writer.add_scalar(f"figures/{figure.name}", figure.value, step)
+            self._writer(step).add_scalar(f"figures/{figure.name}", figure.value, step)
 
     def close(self) -> None:
-        self.writer.close()
+        if self._open is not None:
+            self._open.close()
+
+    def _writer(self, step: int) -> Any:
+        if self._open is None:
+            from torch.utils.tensorboard.writer import SummaryWriter
+
+            self._open = SummaryWriter(self.folder, purge_step=step)
+        return self._open
 
 
 def tensorboard(options: NoOptions, folder: Path, settings: Mapping[str, Any]) -> Logger:
-    """Write event files that `tensorboard --logdir RUN` shows."""
-    from torch.utils.tensorboard.writer import SummaryWriter
-
-    return TensorBoard(SummaryWriter(folder / "tensorboard"))
+    """Event files in the run's folder `tensorboard`, which `tensorboard --logdir RUN` shows."""
+    return TensorBoard(folder / "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ class Tracked:
         self.handle.log({name: value for name, value in row.items() if name != "step"}, step=int(row["step"]))
 
     def picture(self, step: int, path: Path) -> None:
-        if path.suffix in _PICTURES:
+        if path.suffix == _PICTURE:
             self.handle.log({"samples": self.library.Image(str(path))}, step=step)
 
     def figures(self, step: int, figures: Sequence[Figure]) -> None:

@@ -1,9 +1,10 @@
 """Holding a plugin to the rules: the checks one by one, and what came of each."""
 
+import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -11,8 +12,9 @@ import torch
 
 import diffcore
 from diffcore.components import Modality
+from diffcore.config import parts
 from diffcore.errors import first_line
-from diffcore.registry import Provided, Registry, installed
+from diffcore.registry import Provided, Registry, choose, installed
 from diffcore.testing.checks import CHECKS, Check, Finding, NothingToCheckError
 from diffcore.testing.subject import Subject
 
@@ -60,10 +62,13 @@ def subject_of(modality: str | Modality, denoiser: str | None = None, registry: 
     """
     registry = installed() if registry is None else registry
     if isinstance(modality, str):
-        return Subject(registry, registry.modality(modality), denoiser)
-    own = Registry(**{**vars(registry), "modalities": {**registry.modalities}})
-    own.modalities[modality.name] = Provided(modality, "given", "0")
-    return Subject(own, modality, denoiser)
+        modality = registry.modality(modality)
+    else:
+        given = {**registry.modalities, modality.name: Provided(modality, "given", "0")}
+        registry = replace(registry, modalities=given)
+    if denoiser is not None:
+        choose(parts(modality, registry)["denoiser"], denoiser, "denoiser")
+    return Subject(registry, modality, denoiser)
 
 
 def run_checks(subject: Subject) -> Iterator[Result]:
@@ -109,10 +114,13 @@ _CORE = Path(diffcore.__file__).parent
 def _origin(error: BaseException) -> str:
     """File and line that an exception comes from: the last that is neither the core's nor of an installed library."""
     frames = traceback.extract_tb(error.__traceback__)
+    core = [frame for frame in frames if Path(frame.filename).is_relative_to(_CORE)]
     own = [
         frame
         for frame in frames
-        if not Path(frame.filename).is_relative_to(_CORE) and "site-packages" not in frame.filename
+        if frame not in core
+        and not Path(frame.filename).is_relative_to(sys.base_prefix)
+        and "site-packages" not in frame.filename
     ]
-    frame = (own or frames)[-1]
+    frame = (own or core or frames)[-1]
     return f"{frame.filename}:{frame.lineno} in {frame.name}"

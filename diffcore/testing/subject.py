@@ -136,7 +136,7 @@ class Subject:
         x0, mask = encoded.state, encoded.mask
         batch = x0.shape[0]
         level = self.model.schedule.level(self.model.schedule.log_snr(_times(batch)))
-        noise = self.space.noise(normal(x0, "noise"), mask)
+        noise = self.space.project(self.space.noise(normal(x0, "noise"), mask), mask)
         conditions = dict(encoded.conditions)
         dropped = torch.arange(batch) % 3 == 2
         for condition in self.codec.conditions:

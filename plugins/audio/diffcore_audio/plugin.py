@@ -21,7 +21,7 @@ AUDIO = Modality(
             "six instruments, synthesised",
             _lazy("datasets:drums"),
             DrumsOptions,
-            small={"sounds": 20, "bands": 32, "seconds": 0.1},
+            small={"sounds": 20, "bands": 32, "hop": 32, "seconds": 0.05},
         ),
         Component("folder", "your own: one folder a class, or one of all", _lazy("datasets:folder"), FolderOptions),
         Component("sc09", "23,666 spoken digits of a second", _lazy("datasets:sc09"), SpeechOptions),
