@@ -11,6 +11,7 @@ from diffcore.assembly import data_of
 from diffcore.cache import cache_folder
 from diffcore.cli.config import as_toml
 from diffcore.cli.sample import DrawOptions, read_drawing, trained
+from diffcore.distributed import in_turn, leads
 from diffcore.errors import UserError
 from diffcore.evaluation import evaluate, evaluate_predictor, write_figures, write_report
 from diffcore.progress import say
@@ -32,13 +33,15 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = drawing.options
     settings, model, recipe = trained(drawing, registry)
-    data = data_of(options.run, settings, registry)
+    data = in_turn(lambda: data_of(options.run, settings, registry))
     if difference := apart(model.modality.codec(data.facts).space, model.codec.space):
         raise UserError(f"{options.run} was trained on other data than are there now: {difference}")
     if model.predicts:
         figures = evaluate_predictor(model, data, options.n, options.seed, recipe.batch_size)
     else:
         figures = evaluate(model, recipe, data, options.n, options.seed, cache_folder())
+    if not leads():
+        return 0
     run = Run(options.run)
     write_figures(run, figures)
     write_report(run, model, recipe, options.seed, as_toml(settings))
