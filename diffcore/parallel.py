@@ -19,7 +19,7 @@ Parallel = Literal["ddp", "fsdp"]
 def require_shares(batch_size: int, parallel: Parallel, compiled: bool) -> None:
     """Raise `UserError` where training cannot be shared by as many processes as there are."""
     if batch_size < world():
-        raise UserError(f"a batch of {batch_size} cannot be shared by {world()} processes: raise --train.batch_size")
+        raise UserError(f"a batch of {batch_size} cannot be shared by {world()} processes: raise --train.batch-size")
     if world() > 1 and parallel == "fsdp" and compiled:
         raise UserError("--train.compile works with --train.parallel ddp, not with fsdp: leave one of them out")
 
@@ -86,7 +86,7 @@ def collected(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     All processes must ask for them; one after the other they are whole.
     """
     kept = {}
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items()):  # in one order everywhere: what was read from a file is in any
         full = whole(tensor)
         if leads():
             kept[name] = full if full is tensor else full.cpu()

@@ -38,7 +38,9 @@ def computed(backbone: nn.Module, precision: Precision, x: State, *context: Any)
     except Exception as error:
         if not _is_of_compiler(error):
             raise
-        raise UserError(f"torch.compile does not work here ({first_line(error)}): leave out --train.compile") from None
+        raise UserError(
+            f"torch.compile does not work here ({first_line(error)}): leave out --train.compile, or --compile"
+        ) from None
 
     def back(field: Tensor) -> Tensor:
         return field.to(dtype)

@@ -366,7 +366,8 @@ def _restore(
             raise UserError(f"{source / TRAINING} does not fit the network of config.json: {name} is not in it")
         parameter = parameters[name]
         # The fused optimiser pairs memory, not indices: moments must be laid out as their parameter is.
-        kept = value.to(parameter.device) if kind == "step" else torch.empty_like(parameter).copy_(value)
+        on_device = value.to(parameter.device)
+        kept = on_device if kind == "step" else torch.empty_like(parameter).copy_(share(on_device, parameter))
         optimizer.state[parameter][kind] = kept.detach()
 
 

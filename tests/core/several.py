@@ -1,10 +1,11 @@
 """What each process of `test_distributed` runs: the command line, with the toy and a modality of networks with blocks.
 
-    torchrun ... -m tests.core.several command ARGUMENTS   one command, as `python -m diffcore` runs it
-    torchrun ... -m tests.core.several all FILE            the commands of a JSON file, one after the other
+torchrun ... -m tests.core.several command ARGUMENTS   one command, as `python -m diffcore` runs it
+torchrun ... -m tests.core.several all FILE            those of a JSON file with the status that each must have
 """
 
 import json
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,13 @@ from diffcore import cli
 from diffcore.components import Component, Preset, Settings
 from diffcore.conditions import ClassCondition
 from diffcore.data import Data, Encoded
-from diffcore.distributed import joined
+from diffcore.distributed import joined, rank
 from diffcore.nn.dit import DiT
 from diffcore.nn.unet import UNet
 from diffcore.registry import Provided
 from diffcore.spaces import Euclidean
-from tests.core.toy import TOY, ToyData, ToyFacts, put_in_place, toy_registry
+from tests.core.sized_toy import BEADS
+from tests.core.toy import TOY, ToyBackbone, ToyData, ToyFacts, put_in_place, toy_registry
 
 
 class GridNet(Settings):
@@ -78,9 +80,35 @@ GRIDS = replace(
 )
 
 
+class TroubleNet(Settings):
+    width: int = 16
+    at: int = 3
+    fails: bool = False
+
+
+class Trouble(ToyBackbone):
+    """In the second process alone, at the call `at` in training: fails, or gets what Ctrl-C sends."""
+
+    def __init__(self, options):
+        super().__init__(options.width, 0.0)
+        self.options, self.calls = options, 0
+
+    def forward(self, x, conditioning, mask=None):
+        self.calls += self.training
+        if rank() == 1 and self.training and self.calls == self.options.at:
+            if self.options.fails:
+                raise RuntimeError("trouble in one process")
+            signal.raise_signal(signal.SIGINT)
+        return super().forward(x, conditioning, mask)
+
+
 def registry():
-    """The toy and the bars."""
+    """The toy, also with a troubled network, the bars and the beads."""
     known = toy_registry()
+    trouble = Component("trouble", "the MLP, in trouble", lambda options, space: Trouble(options), TroubleNet)
+    troubled = replace(TOY, denoisers=(*TOY.denoisers, trouble))
+    known.modalities["toy"] = Provided(troubled, "diffcore-toy", "1.0")
+    known.modalities["beads"] = Provided(BEADS, "diffcore-beads", "1.0")
     known.modalities["bars"] = Provided(GRIDS, "diffcore-bars", "1.0")
     return known
 
@@ -91,5 +119,5 @@ if __name__ == "__main__":
     if what == "command":
         sys.exit(cli.main(arguments))
     with joined():
-        for command in json.loads(Path(arguments[0]).read_text()):
-            assert cli._run(command) == 0, command
+        for command, status in json.loads(Path(arguments[0]).read_text()):
+            assert cli._run(command) == status, command
