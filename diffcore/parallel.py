@@ -33,7 +33,9 @@ def spread(objective: nn.Module, backbone: nn.Module, parallel: Parallel, device
     if world() == 1:
         return objective
     if parallel == "ddp":
-        return DistributedDataParallel(objective, broadcast_buffers=False, static_graph=True)
+        return DistributedDataParallel(
+            objective, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
+        )
     for parameter in objective.parameters():  # shards are rows of contiguous tensors: no channels-last weights
         parameter.data = parameter.data.contiguous()
     mesh = init_device_mesh(device.type, (world(),))
