@@ -134,7 +134,7 @@ def build_recipe(
     if step is None:
         solver = registry.solver(sampling.solver)
         step = solver.build(solver.options())
-    values = sampling.model_dump(exclude={"solver"})
+    values = sampling.model_dump(exclude={"solver", "precision", "compile"})
     return Recipe(step, predictor=predictor, weak=weak, guides=guides, **values)
 
 

@@ -16,6 +16,7 @@ from diffcore.registry import Registry, choose
 
 Device = Literal["auto", "cpu", "cuda"]
 Task = Literal["denoise", "predict"]
+Precision = Literal["float32", "bfloat16"]
 
 
 class TrainSettings(Settings):
@@ -23,7 +24,7 @@ class TrainSettings(Settings):
 
     steps: int | None = Field(None, ge=1, description="Stop after so many steps.")
     minutes: float | None = Field(None, gt=0, description="Stop after so many minutes of training.")
-    batch_size: int = Field(128, ge=1, description="Examples a step.")
+    batch_size: int = Field(128, ge=1, description="Examples a step, of all processes together.")
     learning_rate: float = Field(2e-3, gt=0, description="Adam's step size after the warm-up.")
     warmup_steps: int = Field(100, ge=0, description="Steps over which the learning rate rises from zero.")
     decay_after: int = Field(
@@ -38,6 +39,11 @@ class TrainSettings(Settings):
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
     evaluate: int = Field(500, ge=0, description="Samples that the figures at the end are computed from; 0: none.")
+    precision: Precision = Field("float32", description="Numbers inside the network; weights are float32 in any case.")
+    compile: bool = Field(False, description="Have torch.compile translate the network: slow to begin, faster steps.")
+    parallel: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="Several processes: each has all weights (ddp), or a share of them (fsdp)."
+    )
 
     @field_validator("evaluate")
     @classmethod
@@ -67,6 +73,8 @@ class SampleSettings(Settings):
     predictor_weight: float = Field(1.0, description="Weight of a predictor's gradient, where one guides.")
     autoguidance: float = Field(2.0, description="Weight against a weaker model, where one is given; 1 is none.")
     batch_size: int = Field(250, ge=1, description="Samples that go through the network at once.")
+    precision: Precision = Field("float32", description="Numbers inside the network; the solver's are float32.")
+    compile: bool = Field(False, description="Have torch.compile translate the network: slow to begin, faster steps.")
 
     @field_validator("guidance_interval")
     @classmethod

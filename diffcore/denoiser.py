@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from diffcore.categories import Categories, by_themselves
 from diffcore.conditions import Condition, Conditions, nulls
+from diffcore.config import Precision
 from diffcore.errors import UserError
 from diffcore.levels import Level
 from diffcore.nn.embedding import Conditioning
+from diffcore.precision import computed
 from diffcore.schedules import Schedule
 from diffcore.spaces import Mask
 from diffcore.state import State, combine, fields, first_field
@@ -159,6 +161,7 @@ class Denoiser(nn.Module):
         self.parameterisation = parameterisation
         self.data_std = data_std
         self.views: Mapping[str, Parameterisation | Categories] = getattr(backbone, "views", {})
+        self.precision: Precision = "float32"
 
     def forward(self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         """Predict x0 and eps of `x` at `level` (floats, or tensors `[B]`)."""
@@ -169,7 +172,8 @@ class Denoiser(nn.Module):
         inner = Level(level.alpha * self.data_std, level.sigma)
         scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)
         shown = by_themselves(self.views, scaled, unit)
-        output = self.backbone(shown, self.conditioning(log_snr_of(inner, batch, device), conditions), mask)
+        conditioning = self.conditioning(log_snr_of(inner, batch, device), conditions)
+        output = computed(self.backbone, self.precision, shown, conditioning, mask)
         output, variance = output if isinstance(output, tuple) else (output, None)
         output = self._in_one_view(scaled, unit, output)
         prediction = Prediction(x, inner, output, self.parameterisation, variance)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,8 +12,10 @@ import torch
 from diffcore.assembly import Model, Recipe, known_conditions
 from diffcore.conditions import Conditions, in_words
 from diffcore.data import Data
+from diffcore.distributed import by_leader, gathered, leads, part, world
 from diffcore.errors import UserError, first_line
-from diffcore.generation import as_asked, generate, strip
+from diffcore.generation import as_asked, generate, generate_together, strip
+from diffcore.levels import Level
 from diffcore.noise import SampleNoise, generator_for
 from diffcore.output import Figure
 from diffcore.process import perturb
@@ -44,25 +47,35 @@ def evaluate(
 ) -> list[Figure]:
     """Figures of `n` samples, conditions spread evenly, what drawing them cost, and how well targets are met.
 
-    `metrics`, by name, add theirs to those of the modality. One that fails is said, and the others are not lost.
+    `metrics`, by name, add theirs to those of the modality. One that fails is said, and the others are not lost. Where
+    several processes draw, the leader judges what all of them drew, and the others get no figures.
     """
-    if model.modality.judge is None and not metrics:
+    made = model.modality.judge
+    if made is None and not metrics:
         raise UserError(f"the plugin for {model.modality.name} has no figures; name some with --metric")
     say("making ready to judge samples")
-    judge = None if model.modality.judge is None else model.modality.judge(model.codec, data, cache)
+    judge = None if made is None else by_leader(lambda: made(model.codec, data, cache))
     conditions = spread_conditions(model, n, recipe)
     plain = as_asked(model, recipe, conditions)
     with counter("sampling", n) as after_batch:
         started = time.perf_counter()
-        drawn = generate(model, plain, conditions, n, seed, after_batch)
+        drawn = generate_together(model, plain, conditions, n, seed, after_batch)
         seconds = time.perf_counter() - started
-    samples = model.codec.decode(drawn.state, drawn.mask)
+
+    def judged() -> list[Figure]:
+        assert drawn is not None
+        samples = model.codec.decode(drawn.state, drawn.mask)
+        return [
+            *(judge(samples, conditions) if judge else ()),
+            *(figure for name, metric in metrics.items() for figure in _measured(name, metric, samples, conditions)),
+        ]
+
+    several = f", {world()} processes" if world() > 1 else ""
     return [
-        *(judge(samples, conditions) if judge else ()),
-        *(figure for name, metric in metrics.items() for figure in _measured(name, metric, samples, conditions)),
+        *(by_leader(judged) or ()),
         Figure("samples", n, f"drawn with {recipe.steps} steps, guidance {plain.guidance:g}, seed {seed}"),
-        Figure("samples_per_second", n / seconds, f"on {model.device}"),
-        *(target_figures(model, recipe, judge, data, n, seed) if judge else ()),
+        Figure("samples_per_second", n / seconds, f"on {model.device}{several}"),
+        *(target_figures(model, recipe, judge, data, n, seed) if made else ()),
     ]
 
 
@@ -84,16 +97,17 @@ def evaluate_predictor(model: Model, data: Data, n: int, seed: int, batch_size: 
 
     For each condition its negative log-likelihood in nats and the condition's own figures, beside those of chance:
     what is said best without a look at the state. They do not depend on the size of the batches. A condition that
-    none of the examples has is left out.
+    none of the examples has is left out. Where several processes look at a part of the examples each, the leader judges
+    what all of them say, and the others get no figures.
     """
     predictor, codec = model.predictor.eval(), model.codec
     held_out = data.examples if data.held_out is None else data.held_out
     order = generator_for(seed, "examined")
     examples = held_out[torch.randperm(len(held_out), generator=order)[:n]]
     source = f"{len(examples)} {'training' if data.held_out is None else 'held-out'} examples"
-    batches = list(in_batches(range(len(examples)), batch_size))
+    batches = list(in_batches(part(len(examples)), batch_size))
     encoded = [codec.encode(examples[list(rows)]) for rows in batches]
-    values = {c.name: torch.cat([part.conditions[c.name] for part in encoded]) for c in codec.conditions}
+    values = codec.encode(examples).conditions
     seen = codec.encode(data.examples[torch.randperm(len(data.examples), generator=order)[: 10 * n]]).conditions
 
     def judged(said: dict[str, torch.Tensor]) -> dict[str, float]:
@@ -112,14 +126,21 @@ def evaluate_predictor(model: Model, data: Data, n: int, seed: int, batch_size: 
     figures = []
     noisiest, cleanest = model.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     log_snrs = [value for value in LOG_SNRS if noisiest <= value <= cleanest]
-    for level, log_snr in zip(levels_of(model.schedule, torch.tensor(log_snrs)), log_snrs, strict=False):
+
+    def outputs_at(level: Level) -> list[dict[str, torch.Tensor]]:
         outputs = []
-        for rows, part in zip(batches, encoded, strict=True):
-            normal = SampleNoise(seed, rows).normal(part.state)
-            x = perturb(part.state, codec.space.noise(normal, part.mask), level)
-            mask = None if part.mask is None else part.mask.to(model.device)
-            outputs.append(predictor(x.to(model.device), level, mask))
-        said = {c.name: torch.cat([output[c.name].cpu() for output in outputs]) for c in codec.conditions}
+        for rows, batch in zip(batches, encoded, strict=True):
+            normal = SampleNoise(seed, rows).normal(batch.state)
+            x = perturb(batch.state, codec.space.noise(normal, batch.mask), level)
+            mask = None if batch.mask is None else batch.mask.to(model.device)
+            outputs.append({name: said.cpu() for name, said in predictor(x.to(model.device), level, mask).items()})
+        return outputs
+
+    for level, log_snr in zip(levels_of(model.schedule, torch.tensor(log_snrs)), log_snrs, strict=False):
+        outputs = [output for own in gathered(partial(outputs_at, level)) for output in own]
+        if not leads():
+            continue
+        said = {c.name: torch.cat([output[c.name] for output in outputs]) for c in codec.conditions}
         for name, value in judged(said).items():
             meaning = f"at log-SNR {log_snr:g}, of {source}; by chance {chance[name]:.4g}"
             figures.append(Figure(f"{name}_at_{log_snr:g}", value, meaning))

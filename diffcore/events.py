@@ -4,18 +4,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pluggy import PluginManager
+
 from diffcore.errors import first_line
 from diffcore.output import Figure, Logger
 from diffcore.progress import say
-from diffcore.registry import Registry
 
 
 class Events:
-    """Those who listen to the run in the folder `run`. What they do can slow a run down, but cannot end it."""
+    """Those who listen to the run in the folder `run`. What they do can slow a run down, but cannot end it.
 
-    def __init__(self, run: Path, registry: Registry, loggers: Mapping[str, Logger]) -> None:
+    `plugins` are told where they are given, as by the one process that writes.
+    """
+
+    def __init__(self, run: Path, plugins: PluginManager | None, loggers: Mapping[str, Logger]) -> None:
         self._run = run
-        self._manager = registry.plugins
+        self._manager = plugins
         self._loggers = dict(loggers)
 
     def started(self, settings: Mapping[str, Any], step: int) -> None:
@@ -50,6 +54,8 @@ class Events:
 
     def _plugins(self, event: str, **told: Any) -> None:
         """Call one plugin at a time, so that one that fails is known and stops nobody."""
+        if self._manager is None:
+            return
         name, plugins = f"diffcore_run_{event}", self._manager.get_plugins()
         for plugin in [found.plugin for found in getattr(self._manager.hook, name).get_hookimpls()]:
             call = self._manager.subset_hook_caller(name, plugins - {plugin})

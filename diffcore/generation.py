@@ -9,6 +9,7 @@ from diffcore.assembly import Model, Recipe, known_conditions
 from diffcore.conditions import Conditions, any_given
 from diffcore.data import Encoded
 from diffcore.denoiser import Denoise
+from diffcore.distributed import gathered, leads, part
 from diffcore.editing import Guide
 from diffcore.errors import UserError
 from diffcore.grids import grid
@@ -110,11 +111,13 @@ def generate(
     watch: Callable[[Moment], None] | None = None,
     guide: Guide | None = None,
     mask: Mask = None,
+    rows: Sequence[int] | None = None,
 ) -> Encoded:
     """Draw `n` samples; `conditions` holds a value for each. Sample i depends on `seed`, i and its conditions alone.
 
     `mask` `[n, N]` says how large they are; without it that is drawn as `draw_mask` says. `guide` decorates the
-    recipe's denoiser and step for each batch, as `diffcore.editing` does.
+    recipe's denoiser and step for each batch, as `diffcore.editing` does. Where `rows` are given only those of the
+    `n` samples are drawn.
     """
     require_conditions(model, recipe, conditions)
     if mask is None:
@@ -127,7 +130,8 @@ def generate(
     levels = levels_of(model.schedule, log_snrs)
     drawn = []
     model.denoiser.eval()
-    for indices in in_batches(range(n), recipe.batch_size):
+    rows = range(n) if rows is None else rows
+    for indices in in_batches(rows, recipe.batch_size):
         steered, step = (denoise, recipe.step) if guide is None else guide(denoise, recipe.step, indices)
         states = sample(
             steered,
@@ -143,7 +147,42 @@ def generate(
         )
         drawn.append(states.cpu())
         after_batch(len(indices))
-    return Encoded(concatenate(drawn), conditions, mask)
+    states = concatenate(drawn) if drawn else model.codec.space.empty(0)
+    if len(rows) < n:
+        conditions = {name: value[list(rows)] for name, value in conditions.items()}
+        mask = None if mask is None else mask[list(rows)]
+    return Encoded(states, conditions, mask)
+
+
+def generate_together(
+    model: Model,
+    recipe: Recipe,
+    conditions: Conditions,
+    n: int,
+    seed: int = 0,
+    after_batch: Callable[[int], None] = lambda count: None,
+    guide: Guide | None = None,
+    mask: Mask = None,
+) -> Encoded | None:
+    """As `generate`, each process drawing a part of the samples: all of them in the leader, None in the others.
+
+    They are those that one process draws, but for the rounding of batches of another size. `after_batch` is told of
+    all processes' samples as if each were as far as this one.
+    """
+    mine = part(n)
+    done = 0
+
+    def report(count: int) -> None:
+        nonlocal done
+        before, done = done, done + count
+        after_batch(n * done // len(mine) - n * before // len(mine))
+
+    each = gathered(lambda: generate(model, recipe, conditions, n, seed, report, None, guide, mask, mine))
+    if not leads():
+        return None
+    masks = [encoded.mask for encoded in each if encoded.mask is not None]
+    states = concatenate([encoded.state for encoded in each])
+    return Encoded(states, conditions, torch.cat(masks) if masks else None)
 
 
 @dataclass

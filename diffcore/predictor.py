@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from diffcore.categories import by_themselves
 from diffcore.conditions import Condition, Conditions
+from diffcore.config import Precision
 from diffcore.denoiser import log_snr_of
 from diffcore.levels import Level
 from diffcore.nn.embedding import Conditioning
+from diffcore.precision import computed
 from diffcore.spaces import Mask
 from diffcore.state import State, combine, first_field
 
@@ -38,6 +40,7 @@ class Predictor(nn.Module):
         self.conditions = conditions
         self.data_std = data_std
         self.views: Mapping[str, Any] = getattr(backbone, "views", {})
+        self.precision: Precision = "float32"
 
     def forward(self, x: State, level: Level, mask: Mask = None) -> dict[str, Tensor]:
         """What is said of each condition of `x` at `level` (floats, or tensors `[B]`): `[B, outputs]` by name."""
@@ -45,7 +48,7 @@ class Predictor(nn.Module):
         inner = Level(level.alpha * self.data_std, level.sigma)
         conditioning = self.conditioning(log_snr_of(inner, batch, device), {})
         scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)
-        output = self.backbone(by_themselves(self.views, scaled, unit), conditioning, mask)
+        output = computed(self.backbone, self.precision, by_themselves(self.views, scaled, unit), conditioning, mask)
         pieces = output.split([condition.outputs for condition in self.conditions], dim=1)
         return {condition.name: piece for condition, piece in zip(self.conditions, pieces, strict=True)}
 

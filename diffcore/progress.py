@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from diffcore.distributed import leads
+
 Report = Callable[[float, str], None]
 """`report(share, text)`: how much is done, 0 to 1, and what to say beside it."""
 
@@ -17,7 +19,10 @@ LINE_EVERY = 10.0
 
 @contextmanager
 def bar(title: str) -> Iterator[Report]:
-    """Show the progress of one activity on standard error until the context ends."""
+    """Show the progress of one activity on standard error until the context ends; that of the leader stands for all."""
+    if not leads():
+        yield lambda share, text: None
+        return
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (
@@ -82,5 +87,6 @@ def clock(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """A line for people, on standard error; standard output is for results."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for people, on standard error, from the leader alone; standard output is for results."""
+    if leads():
+        print(text, file=sys.stderr, flush=True)

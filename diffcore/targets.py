@@ -1,14 +1,16 @@
 """How well samples meet scalar targets, and what guiding them there costs."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from diffcore.assembly import Model, Recipe, known_conditions
 from diffcore.conditions import ScalarCondition, nulls
-from diffcore.data import Data
-from diffcore.generation import generate, unguided
+from diffcore.data import Data, Encoded
+from diffcore.distributed import by_leader, from_leader
+from diffcore.generation import generate_together, unguided
 from diffcore.noise import generator_for
 from diffcore.output import Figure, Judge
 from diffcore.progress import counter
@@ -19,18 +21,24 @@ _SHARE = 8
 """Targets are tried on one sample for so many of the evaluation's."""
 
 
-def target_figures(model: Model, recipe: Recipe, judge: Judge, data: Data, n: int, seed: int) -> list[Figure]:
+def target_figures(model: Model, recipe: Recipe, judge: Judge | None, data: Data, n: int, seed: int) -> list[Figure]:
     """For each scalar condition: the mean absolute error (MAE) of what was asked for against what was obtained.
 
     Targets are values of the data, one condition at a time, others not given. Each way to draw stands beside two bounds
     of the same targets: `shuffled`, where samples have nothing to do with their targets, and `size_only`, the guess
     that is made of an example of which only the size is known. `..._measured` is the share of samples that have a value
-    at all: what guidance costs.
+    at all: what guidance costs. Where several processes draw, the leader alone has a judge, and the figures.
     """
-    measured = getattr(judge, "measure", None)
+    measure = getattr(judge, "measure", None)
+    if not from_leader(lambda: measure is not None):
+        return []
+
+    def measured(drawn: Encoded | None) -> dict[str, Tensor]:
+        return {} if measure is None or drawn is None else measure(model.codec.decode(drawn.state, drawn.mask))
+
     known = known_conditions(model, recipe)
     tried = [(c, _ways(model, recipe, c)) for c in known if isinstance(c, ScalarCondition)]
-    if measured is None or not tried:
+    if not tried:
         return []
     count = max(2, n // _SHARE)
     figures: list[Figure] = []
@@ -42,8 +50,8 @@ def target_figures(model: Model, recipe: Recipe, judge: Judge, data: Data, n: in
             asked = {**nulls(known, len(targets)), condition.name: targets}
             figures += _bounds(model, condition, targets, sizes)
             for words, name, way in ways:
-                drawn = generate(model, way, asked, len(targets), seed, after_batch)
-                values = measured(model.codec.decode(drawn.state, drawn.mask)).get(condition.name)
+                drawn = generate_together(model, way, asked, len(targets), seed, after_batch)
+                values = (by_leader(partial(measured, drawn)) or {}).get(condition.name)
                 if values is not None:
                     figures += _errors(condition, targets, values, words, name)
     return figures

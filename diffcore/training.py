@@ -32,15 +32,20 @@ from diffcore.checkpoints import (
     read_tensors,
     write_checkpoint,
 )
-from diffcore.conditions import drop
+from diffcore.conditions import Conditions, drop
 from diffcore.config import RunSettings, TrainSettings
 from diffcore.data import Data
+from diffcore.distributed import agreed, leads, mean, part, world
 from diffcore.errors import UserError
+from diffcore.levels import Level
 from diffcore.losses import VARIANCE_STEPS, denoising_loss, hybrid_loss
 from diffcore.noise import generator_for, seed_of
+from diffcore.parallel import collected, local, require_shares, share, spread, whole
+from diffcore.precision import compute_in
 from diffcore.process import perturb
 from diffcore.runs import Run, append_metrics, trim_metrics
-from diffcore.state import map_fields
+from diffcore.spaces import Mask
+from diffcore.state import State, map_fields
 
 _LOSSES = "losses since the last line of metrics"
 
@@ -97,33 +102,56 @@ def train(
     """
     options = settings.train
     require_end(options)
+    require_shares(options.batch_size, options.parallel, options.compile)
     network = model.network
+    averaged = replace(model, network=copy.deepcopy(network).requires_grad_(False))
+    if checkpoint is not None:
+        load_weights(model, checkpoint, MODEL)
+        load_weights(averaged, checkpoint, EMA)
+    compute_in(network, options.precision, options.compile)
+    compute_in(averaged.network, settings.sample.precision, settings.sample.compile)
+    objective = spread(Objective(model, settings), network.backbone, options.parallel, model.device)
     parameters = dict(network.named_parameters())
+    weights = list(parameters.values())
+    average = [share(kept, weight) for kept, weight in zip(averaged.network.parameters(), weights, strict=True)]
+    spread_out = any(mine is not kept for mine, kept in zip(average, averaged.network.parameters(), strict=True))
     optimizer = torch.optim.Adam(
         parameters.values(), lr=options.learning_rate, betas=(0.9, 0.99), fused=model.device.type in ("cpu", "cuda")
     )
-    averaged = replace(model, network=copy.deepcopy(network).requires_grad_(False))
     progress = Progress()
     unlogged: list[Tensor] = []  # losses since the last line of metrics
     if checkpoint is not None:
         progress = read_progress(checkpoint)
-        load_weights(model, checkpoint, MODEL)
-        load_weights(averaged, checkpoint, EMA)
         state = read_tensors(checkpoint, TRAINING)
         unlogged = list(state.pop(_LOSSES, torch.empty(0)).to(model.device))
         _restore(optimizer, parameters, state, checkpoint)
-    trim_metrics(run, progress.step)
-    discard_after(run, progress.step)
+    if leads():
+        trim_metrics(run, progress.step)
+        discard_after(run, progress.step)
+
+    def complete() -> nn.Module:
+        """The network with averaged weights; on the CPU where they are spread out."""
+        if spread_out:
+            averaged.network.cpu()
+            for kept, mine in zip(averaged.network.parameters(), average, strict=True):
+                kept.copy_(whole(mine))
+        return averaged.network
+
+    def sample(step: int) -> None:
+        complete().to(model.device)
+        watcher.sample(averaged, step)
 
     def save(at: Progress) -> None:
+        losses = mean(torch.stack(unlogged)) if unlogged else torch.empty(0)
         if unlogged:
-            _require_finite(unlogged[-1].item(), at.step, options, run)
+            _require_finite(losses[-1].item(), at.step, options, run)
         files = {
-            MODEL: network.state_dict(),
-            EMA: averaged.network.state_dict(),
-            TRAINING: {_LOSSES: torch.tensor(unlogged), **_optimizer_tensors(optimizer, parameters)},
+            MODEL: collected(network.state_dict()),
+            EMA: complete().state_dict(),
+            TRAINING: {_LOSSES: losses, **collected(_optimizer_tensors(optimizer, parameters))},
         }
-        watcher.saved(at.step, write_checkpoint(run, at, files, options.keep_checkpoints))
+        if leads():
+            watcher.saved(at.step, write_checkpoint(run, at, files, options.keep_checkpoints))
 
     first, before, started = progress.step, progress.seconds, time.perf_counter()
 
@@ -134,51 +162,78 @@ def train(
         work(*arguments)
         started += time.perf_counter() - paused
 
-    average = list(averaged.network.parameters())
-    weights = list(parameters.values())
+    counted = list(network.buffers())
+    own_average, own_weights = ([local(tensor.detach()) for tensor in tensors] for tensors in (average, weights))
     saved = progress.step if checkpoint is not None else -1
     network.train()
     with _stop_requests() as stop_requested:
-        while not stop_requested() and share_done(options, progress) < 1:
+        while True:
+            seconds, stop = agreed(progress.seconds, stop_requested())
+            progress = replace(progress, seconds=seconds)
+            if stop or share_done(options, progress) >= 1:
+                break
             step = progress.step
             optimizer.param_groups[0]["lr"] = learning_rate(options, step)
-            loss = step_loss(model, settings, data, step)
+            loss = objective(draw_batch(model, settings, data, step))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(weights, options.gradient_clip, foreach=True)
             optimizer.step()
-            ema.update(average, weights, ema.power_decay(step + 1, options.ema_width))
+            ema.update(own_average, own_weights, ema.power_decay(step + 1, options.ema_width))
+            if counted:  # running statistics of layers are averages already
+                torch._foreach_copy_(list(averaged.network.buffers()), counted)
             unlogged.append(loss.detach())
             progress = Progress(step + 1, before + time.perf_counter() - started)
 
             if progress.step % options.log_every == 0:
-                mean = torch.stack(unlogged).double().mean().item()
+                loss_now = mean(torch.stack(unlogged)).double().mean().item()
                 unlogged.clear()
-                _require_finite(mean, progress.step, options, run)
+                _require_finite(loss_now, progress.step, options, run)
                 rate = (progress.step - first) * options.batch_size / (progress.seconds - before)
-                share = share_done(options, progress)
-                watcher.pulse(Pulse(progress.step, share, progress.seconds, mean, rate))
-                row = _row(options, progress, mean, rate)
-                append_metrics(run, [row])
-                aside(watcher.logged, row)
+                if leads():
+                    done = share_done(options, progress)
+                    watcher.pulse(Pulse(progress.step, done, progress.seconds, loss_now, rate))
+                    row = _row(options, progress, loss_now, rate)
+                    append_metrics(run, [row])
+                    aside(watcher.logged, row)
             if progress.step % options.checkpoint_every == 0:
                 aside(save, progress)
                 saved = progress.step
             if progress.step % options.sample_every == 0:
-                aside(watcher.sample, averaged, progress.step)
+                aside(sample, progress.step)
         interrupted = share_done(options, progress) < 1
         if saved != progress.step:
             save(progress)
-    averaged.network.eval()
+    complete().to(model.device).eval()
     return Outcome(progress, interrupted, averaged)
 
 
-def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Tensor:
-    """The mean loss of the batch of step `step`: a scalar to differentiate.
+@dataclass(frozen=True)
+class Batch:
+    """The examples of a step that are this process's, with their noise."""
 
-    For a denoiser it is the weighted denoising loss, for a predictor -log p(c | x_t) of the conditions.
+    x0: State
+    noise: State
+    level: Level
+    clean: Tensor
+    """The log-SNR a little earlier in time than that of `level`: the step whose variance may be learned."""
+    known: Conditions
+    """What is known of the examples."""
+    told: Conditions
+    """What the denoiser is told of them: some conditions are left out."""
+    mask: Mask
+    dropout_seed: int
+    """For what layers draw by themselves."""
+    weight: float
+    """What the mean over this batch counts for, so that the mean over processes is that over all examples."""
 
-    A network that gives variances learns them too, by the hybrid loss, in steps of 1 / T of the time.
+
+def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Batch:
+    """The batch of step `step`.
+
+    All that is random is drawn for the examples of all processes, of which each then takes its part: a step is the
+    same whatever their number.
+
     The levels of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the
     loss (Kingma et al. 2021, appendix I.1).
     """
@@ -189,22 +244,62 @@ def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Ten
     x0, mask = encoded.state, encoded.mask
     batch = x0.shape[0]
     t = (torch.rand((), generator=cpu, dtype=torch.float64) + torch.arange(batch, dtype=torch.float64) / batch) % 1
-    level = model.schedule.level(model.schedule.log_snr(t).to(model.device))
     conditions = drop(model.codec.conditions, encoded.conditions, options.condition_dropout, cpu)
 
     # Noise is the one large draw: it is made where it is used.
     own = torch.Generator(model.device).manual_seed(seed_of(settings.seed, "noise", step))
     normal = map_fields(lambda f: torch.randn(f.shape, generator=own, device=f.device, dtype=f.dtype), x0)
-    noise = model.codec.space.noise(normal, mask)
-    torch.manual_seed(seed_of(settings.seed, "dropout", step))  # what layers draw by themselves
-    noisy, space = perturb(x0, noise, level), model.codec.space
-    if settings.task == "predict":
-        return -model.predictor.log_likelihood(noisy, level, encoded.conditions, mask).mean()
-    prediction = model.denoiser(noisy, level, conditions, mask)
-    if prediction.variance is None:
-        return denoising_loss(prediction, x0, noise, space, options.weighting, mask).mean()
-    clean = model.schedule.log_snr((t - 1 / VARIANCE_STEPS).clamp(min=0)).to(model.device)
-    return hybrid_loss(prediction, x0, noise, space, clean, options.weighting, mask).mean()
+
+    def log_snr(time: Tensor) -> Tensor:
+        return model.schedule.log_snr(time).to(model.device)
+
+    mine = part(batch)
+    rows = slice(mine.start, mine.stop)
+    mask = None if mask is None else mask[rows]
+    return Batch(
+        x0[rows],
+        model.codec.space.noise(normal[rows], mask),
+        model.schedule.level(log_snr(t[rows])),
+        log_snr((t[rows] - 1 / VARIANCE_STEPS).clamp(min=0)),
+        {name: value[rows] for name, value in encoded.conditions.items()},
+        {name: value[rows] for name, value in conditions.items()},
+        mask,
+        seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
+        len(mine) * world() / batch,
+    )
+
+
+class Objective(nn.Module):
+    """A model's network and what it is trained to make small."""
+
+    def __init__(self, model: Model, settings: RunSettings) -> None:
+        super().__init__()
+        self.network = model.network
+        self.model, self.settings = model, settings
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The mean loss of the batch, times its weight: a scalar to differentiate.
+
+        For a denoiser it is the weighted denoising loss, for a predictor -log p(c | x_t) of the conditions. A network
+        that gives variances learns them too, by the hybrid loss, in steps of 1 / T of the time.
+        """
+        model, weighting = self.model, self.settings.train.weighting
+        torch.manual_seed(batch.dropout_seed)
+        noisy, space = perturb(batch.x0, batch.noise, batch.level), model.codec.space
+        if self.settings.task == "predict":
+            loss = -model.predictor.log_likelihood(noisy, batch.level, batch.known, batch.mask)
+        else:
+            prediction = model.denoiser(noisy, batch.level, batch.told, batch.mask)
+            if prediction.variance is None:
+                loss = denoising_loss(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
+            else:
+                loss = hybrid_loss(prediction, batch.x0, batch.noise, space, batch.clean, weighting, batch.mask)
+        return batch.weight * loss.mean()
+
+
+def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Tensor:
+    """The mean loss of the batch of step `step`: a scalar to differentiate."""
+    return Objective(model, settings)(draw_batch(model, settings, data, step))
 
 
 def learning_rate(options: TrainSettings, step: int) -> float:
@@ -282,7 +377,8 @@ def _restore(
             raise UserError(f"{source / TRAINING} does not fit the network of config.json: {name} is not in it")
         parameter = parameters[name]
         # The fused optimiser pairs memory, not indices: moments must be laid out as their parameter is.
-        kept = value.to(parameter.device) if kind == "step" else torch.empty_like(parameter).copy_(value)
+        on_device = value.to(parameter.device)
+        kept = on_device if kind == "step" else torch.empty_like(parameter).copy_(share(on_device, parameter))
         optimizer.state[parameter][kind] = kept.detach()
 
 

@@ -18,7 +18,13 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 2 for a user's mistake, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["--no-plugins"]:
+        os.environ[CHOICE] = ""  # also for the processes that this one starts
+        installed.cache_clear()
+        arguments = arguments[1:]
     try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            return _together(arguments)
         return _run(arguments)
     except UserError as error:
         print(f"diffcore: {error}", file=sys.stderr)
@@ -50,11 +56,21 @@ _SURROUNDINGS = {
 """Failures of the machine that a user can mend, and how."""
 
 
+SHARED = frozenset({"train", "resume", "sample", "evaluate"})
+"""Commands that several processes can do together."""
+
+
+def _together(arguments: list[str]) -> int:
+    """As one of the processes that torchrun started."""
+    from diffcore.distributed import joined
+
+    with joined():
+        if arguments[:1] and arguments[0] not in SHARED:
+            raise UserError(f"{arguments[0]} is for one process: start it without torchrun")
+        return _run(arguments)
+
+
 def _run(arguments: list[str]) -> int:
-    if arguments and arguments[0] == "--no-plugins":
-        os.environ[CHOICE] = ""  # also for the processes that this one starts
-        installed.cache_clear()
-        arguments = arguments[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_usage(), end="")
         return 0

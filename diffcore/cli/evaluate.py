@@ -12,6 +12,7 @@ from diffcore.cache import cache_folder
 from diffcore.cli.config import as_toml
 from diffcore.cli.sample import DrawOptions, read_drawing, trained
 from diffcore.config import additions
+from diffcore.distributed import in_turn, leads
 from diffcore.errors import UserError
 from diffcore.evaluation import evaluate, evaluate_predictor, write_figures, write_report
 from diffcore.progress import say
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = drawing.options
     settings, model, recipe = trained(drawing, registry)
-    data = data_of(options.run, settings, registry)
+    data = in_turn(lambda: data_of(options.run, settings, registry))
     if difference := apart(model.modality.codec(data.facts).space, model.codec.space):
         raise UserError(f"{options.run} was trained on other data than are there now: {difference}")
     if model.predicts:
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str]) -> int:
         wanted = additions(settings, "metric") | drawing.chosen("metric")
         metrics = build_additions(registry, "metrics", model.modality.name, wanted, model.codec, data)
         figures = evaluate(model, recipe, data, options.n, options.seed, cache_folder(), metrics)
+    if not leads():
+        return 0
     run = Run(options.run)
     write_figures(run, figures)
     write_report(run, model, recipe, options.seed, as_toml(settings))

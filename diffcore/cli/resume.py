@@ -10,6 +10,7 @@ from diffcore.cli.flags import parse
 from diffcore.cli.sample import FromRun, on_device
 from diffcore.cli.train import follow
 from diffcore.components import Settings
+from diffcore.distributed import in_turn, leads
 from diffcore.errors import UserError
 from diffcore.progress import say
 from diffcore.registry import installed
@@ -46,11 +47,11 @@ def main(arguments: Sequence[str]) -> int:
         )
     verify(checkpoint)
     recipe = build_recipe(settings.sample, registry)
-    data = data_of(run.path, settings, registry)
+    data = in_turn(lambda: data_of(run.path, settings, registry))
     if data.facts != description.facts:
         raise UserError(f"{run.path} was trained on other data than {settings.data.name} holds now")  # type: ignore[attr-defined]
     model = build_model(settings, data.facts, registry)
-    if ends:
+    if ends and leads():
         describe(run, settings, data.facts.model_dump(mode="json"), registry)
     say(f"going on from step {progress.step} of {run.path}")
     return follow(run, settings, model, data, recipe, registry, checkpoint)

@@ -24,12 +24,14 @@ from diffcore.cli.edit import EditOptions, editing, edits
 from diffcore.cli.flags import parse
 from diffcore.components import Settings
 from diffcore.conditions import Conditions, ask, in_words
-from diffcore.config import Device, Grid, RunSettings, SampleSettings, several, validate
+from diffcore.config import Device, Grid, Precision, RunSettings, SampleSettings, several, validate
 from diffcore.denoiser import Denoiser, require_defined
+from diffcore.distributed import leads
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
-from diffcore.generation import as_asked, draw_mask, generate, require_conditions, resized
+from diffcore.generation import as_asked, draw_mask, generate_together, require_conditions, resized
 from diffcore.output import Asked
+from diffcore.precision import compute_in
 from diffcore.predictor import Predictor
 from diffcore.progress import counter, say
 from diffcore.registry import Registry, choose, installed
@@ -69,6 +71,8 @@ class DrawOptions(FromRun):
     )
     autoguidance: float | None = Field(None, description="Weight of autoguidance; 1 is none.")
     batch_size: int | None = Field(None, ge=1, description="Samples that go through the network at once.")
+    precision: Precision | None = Field(None, description="Numbers inside the network; the solver's are float32.")
+    compile: bool | None = Field(None, description="Have torch.compile translate the network.")
     seed: int = Field(0, ge=0, description="Sample i of a seed is the same in every batch.")
 
 
@@ -111,9 +115,14 @@ def main(arguments: Sequence[str]) -> int:
     single = out.suffix.lower() in writer.endings
     if (out.suffix or out.is_file()) and not single and not out.is_dir():
         raise UserError(f"{out}: {model.modality.name} writes {', '.join(writer.endings)}; or give a folder")
-    (out.parent if single else out).mkdir(parents=True, exist_ok=True)
+    if leads():
+        (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     with counter("sampling", options.n) as after_batch:
-        drawn = generate(model, recipe, conditions, options.n, options.seed, after_batch, guide=guide, mask=mask)
+        drawn = generate_together(
+            model, recipe, conditions, options.n, options.seed, after_batch, guide=guide, mask=mask
+        )
+    if drawn is None:
+        return 0
     samples = model.codec.decode(drawn.state, drawn.mask)
     asked = in_words(known_conditions(model, recipe), conditions, options.n)
     columns = min(10, options.n)
@@ -227,6 +236,9 @@ def trained(drawing: Drawing, registry: Registry, tuned: bool = True) -> tuple[R
         if weight in changed and getattr(options, helper) is None:
             raise UserError(f"--{weight.replace('_', '-')} needs --{helper} RUN")
     predictor, weak = _predictor(options, model, registry), _weak(options, model, registry)
+    for network in (model.network, predictor, weak):
+        if network is not None:
+            compute_in(network, sampling.precision, sampling.compile)
     guides = build_additions(registry, "guidance", model.modality.name, drawing.chosen("guide"), model.codec)
     recipe = build_recipe(sampling, registry, drawing.step, predictor, weak, tuple(guides.values()))
     if tuned and not guides and drawing.step is None and drawing.schedule is None and options.grid is None:

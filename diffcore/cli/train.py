@@ -11,6 +11,7 @@ from diffcore.cli.flags import run_settings
 from diffcore.conditions import in_words
 from diffcore.config import RunSettings, additions
 from diffcore.data import Data
+from diffcore.distributed import from_leader, in_turn, leads, world
 from diffcore.errors import UserError
 from diffcore.evaluation import (
     Metric,
@@ -21,7 +22,7 @@ from diffcore.evaluation import (
     write_report,
 )
 from diffcore.events import Events
-from diffcore.generation import as_asked, generate, require_conditions
+from diffcore.generation import as_asked, generate_together, require_conditions
 from diffcore.progress import bar, say
 from diffcore.registry import Registry, installed
 from diffcore.runs import Run, describe, new_folder
@@ -35,13 +36,15 @@ def main(arguments: Sequence[str]) -> int:
     device_for(settings.device)
     require_end(settings.train)
     recipe = build_recipe(settings.sample, registry)
-    data = build_data(settings, registry)
+    data = in_turn(lambda: build_data(settings, registry))
     model = build_model(settings, data.facts, registry)
     if not model.predicts:
         shown = spread_conditions(model, 1)
         require_conditions(model, as_asked(model, recipe, shown), shown)
-    run = Run(new_folder(Path(chosen.out) if chosen.out else None, settings.modality, settings.preset))
-    describe(run, settings, data.facts.model_dump(mode="json"), registry)
+    out = Path(chosen.out) if chosen.out else None
+    run = Run(from_leader(lambda: new_folder(out, settings.modality, settings.preset)))
+    if leads():
+        describe(run, settings, data.facts.model_dump(mode="json"), registry)
     for note in data.notes:
         say(note)
     return follow(run, settings, model, data, recipe, registry)
@@ -62,9 +65,11 @@ def follow(
     described = settings.model_dump(mode="json")
     name, metrics, loggers = settings.modality, additions(settings, "metric"), additions(settings, "logger")
     judges = build_additions(registry, "metrics", name, metrics, model.codec, data)
-    events = Events(run.path, registry, build_additions(registry, "loggers", name, loggers, run.path, described))
+    made = build_additions(registry, "loggers", name, loggers, run.path, described) if leads() else {}
+    events = Events(run.path, registry.plugins if leads() else None, made)
     size = sum(parameter.numel() for parameter in model.network.parameters())
-    say(f"{run.path}: {len(data.examples)} examples, {size / 1e6:.2f} M parameters, on {model.device}")
+    where = f"on {model.device}" + (f" in {world()} processes, {settings.train.parallel}" if world() > 1 else "")
+    say(f"{run.path}: {len(data.examples)} examples, {size / 1e6:.2f} M parameters, {where}")
     try:
         events.started(described, read_progress(checkpoint).step if checkpoint else 0)
         outcome = _train_with_bar(run, settings, model, data, recipe, checkpoint, events)
@@ -96,9 +101,12 @@ def _train_with_bar(
             return
         try:
             conditions = spread_conditions(averaged, 50)
-            drawn = generate(averaged, as_asked(averaged, recipe, conditions), conditions, 50, settings.seed)
+            asked_for = as_asked(averaged, recipe, conditions)
+            drawn = generate_together(averaged, asked_for, conditions, 50, settings.seed)
         except UserError as error:  # training goes on without
             say(f"no picture at step {step}: {error}")
+            return
+        if drawn is None:
             return
         path = run.samples / f"step-{step:08d}{writer.endings[0]}"
         asked = in_words(averaged.codec.conditions, conditions, 50)
@@ -142,13 +150,15 @@ def finish(
                 if model.predicts
                 else evaluate(model, recipe, data, count, settings.seed, cache_folder(), metrics)
             )
-            write_figures(run, figures)
-            events.figures(outcome.progress.step, figures)
+            if leads():
+                write_figures(run, figures)
+                events.figures(outcome.progress.step, figures)
             for figure in figures:
                 say(f"{figure.name}: {figure.value:.4g}  ({figure.meaning})")
         except UserError as error:  # the model and its samples are worth more than their figures
             say(f"no figures: {error}")
-    write_report(run, model, recipe, settings.seed, as_toml(settings))
+    if leads():
+        write_report(run, model, recipe, settings.seed, as_toml(settings))
     say(f"report: {run.report}")
     if model.predicts:
         say(f"let it guide a model of the same data: diffcore sample RUN --predictor {run.path}")

@@ -19,7 +19,7 @@ from diffcore.config import compose
 from diffcore.errors import UserError
 from diffcore.runs import Run, read_metrics, write_atomically
 from diffcore.training import Watcher, batch_indices, learning_rate, train
-from tests.core.toy import toy_registry
+from tests.core.toy import ToyBackbone, toy_registry
 
 REGISTRY = toy_registry()
 
@@ -74,6 +74,22 @@ def test_dropout_is_resumed_exactly_too(tmp_path):
     broken, _ = start(tmp_path / "broken", stop_at=15, dropout=0.3)
     start(tmp_path / "broken", find_checkpoint(broken), dropout=0.3)
     assert_same_checkpoint(find_checkpoint(broken), find_checkpoint(whole))
+
+
+def test_running_statistics_of_layers_are_those_of_training(tmp_path, monkeypatch):
+    plain = ToyBackbone.__init__
+
+    def with_statistics(self, width, dropout):
+        plain(self, width, dropout)
+        self.net = torch.nn.Sequential(torch.nn.BatchNorm1d(3 + width), *self.net)
+
+    monkeypatch.setattr(ToyBackbone, "__init__", with_statistics)
+    run, outcome = start(tmp_path / "run")
+    kept, own = (read_tensors(find_checkpoint(run), name) for name in (EMA, MODEL))
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        assert torch.equal(kept[f"backbone.net.0.{name}"], own[f"backbone.net.0.{name}"])
+    assert own["backbone.net.0.num_batches_tracked"] == 40
+    assert torch.equal(outcome.model.network.backbone.net[0].running_var, own["backbone.net.0.running_var"])
 
 
 def test_metrics_after_the_checkpoint_are_written_anew(tmp_path):

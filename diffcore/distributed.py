@@ -1,0 +1,159 @@
+"""Several processes that train or draw as one.
+
+`torchrun --nproc-per-node N -m diffcore COMMAND ...` starts N copies of a command, and each joins the others here. The
+first is the leader: it alone writes files and speaks. Without torchrun there is one process, and nothing here costs or
+changes anything.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
+
+from diffcore.errors import UserError
+
+Value = TypeVar("Value")
+
+PATIENCE = timedelta(hours=6)
+"""How long a process waits for the others, as while the leader makes ready to judge samples. torchrun ends those that
+wait for one that has failed."""
+
+
+GRACE = 10.0
+"""Seconds in which the first process to fail says why, before those that fail with it end. torchrun cuts them short."""
+
+
+def world() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def leads() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return rank() == 0
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Be one of the processes that torchrun started, until the context ends.
+
+    Tensors on GPUs travel by NCCL, each process having the GPU of its local rank; those on CPUs by gloo. Of failures,
+    the first is raised; processes that fail after it, be it for want of the one that failed, end without a word.
+    """
+    gpu = torch.cuda.is_available()
+    if gpu:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    store, number, count = next(rendezvous("env://", timeout=PATIENCE))
+    dist.init_process_group(
+        "cpu:gloo,cuda:nccl" if gpu else "gloo", store=store, rank=number, world_size=count, timeout=PATIENCE
+    )
+    try:
+        yield
+    except BaseException:
+        if not _is_first_to_fail(store):
+            time.sleep(GRACE)  # torchrun ends all when one does: the first shall have spoken by then
+            raise SystemExit(1) from None
+        raise
+    dist.destroy_process_group()
+
+
+def _is_first_to_fail(store: Any) -> bool:
+    try:
+        return store.add("diffcore failed", 1) == 1
+    except (RuntimeError, ValueError):  # the process that held the store is gone
+        return False
+
+
+def part(n: int) -> range:
+    """Which of `n` things are this process's: its turn of as equal runs as can be."""
+    return range(n * rank() // world(), n * (rank() + 1) // world())
+
+
+def by_leader(make: Callable[[], Value]) -> Value | None:
+    """What `make` gives in the leader, where alone it is called; None in the others.
+
+    They wait for it, and a `UserError` that it raises is raised by all.
+    """
+    own = _attempted(make) if leads() else None
+    if world() > 1:
+        refusal = [own if isinstance(own, UserError) else None]
+        dist.broadcast_object_list(refusal, src=0)
+        _unless_refused(refusal[0])
+    return _unless_refused(own)
+
+
+def from_leader(make: Callable[[], Value]) -> Value:
+    """What `make` gives in the leader, where alone it is called, in all processes."""
+    said: list[Any] = [by_leader(make)]
+    if world() > 1:
+        dist.broadcast_object_list(said, src=0)
+    return said[0]
+
+
+def in_turn(make: Callable[[], Value]) -> Value:
+    """What `make` gives in each process; the leader makes it first, so that what it keeps for later is there."""
+    own = by_leader(make)
+    return own if leads() else make()  # type: ignore[return-value]
+
+
+def gathered(make: Callable[[], Value]) -> list[Value]:
+    """What `make` gives in each process, in their order; in all but the leader, what it gives there alone.
+
+    A `UserError` of any process is raised by all.
+    """
+    own = _attempted(make)
+    if world() == 1:
+        return [_unless_refused(own)]
+    refusals: list[Any] = [None] * world()
+    dist.all_gather_object(refusals, own if isinstance(own, UserError) else None)
+    for refusal in refusals:
+        _unless_refused(refusal)
+    each: list[Any] | None = [None] * world() if leads() else None
+    dist.gather_object(own, each, dst=0)
+    return [own] if each is None else each
+
+
+def _attempted(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except UserError as error:
+        return error
+
+
+def _unless_refused(value: Any) -> Any:
+    if isinstance(value, UserError):
+        raise value
+    return value
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean over processes of each entry, the same in all."""
+    if world() == 1:
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total / world()
+
+
+def agreed(seconds: float, stop: bool) -> tuple[float, bool]:
+    """The leader's seconds, and whether any process wants to stop: what all decide by after each step.
+
+    It is a message of 16 bytes between CPUs, so that no step waits for a GPU.
+    """
+    if world() == 1:
+        return seconds, stop
+    said = torch.tensor([seconds if leads() else 0.0, float(stop)], dtype=torch.float64)
+    dist.all_reduce(said)
+    return said[0].item(), said[1].item() > 0
