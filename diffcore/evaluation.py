@@ -1,8 +1,10 @@
 """Figures of a trained model, and the run's report."""
 
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,13 +12,14 @@ from diffcore.assembly import Model, Recipe, known_conditions
 from diffcore.conditions import Conditions, in_words
 from diffcore.data import Data
 from diffcore.errors import UserError
+from diffcore.files import is_number, read_json, write_atomically, write_json
 from diffcore.generation import as_asked, generate, strip
 from diffcore.noise import SampleNoise, generator_for
 from diffcore.output import Figure
 from diffcore.process import perturb
 from diffcore.progress import counter, say
 from diffcore.report import curve, facts_table, figures_table, page, preformatted
-from diffcore.runs import Run, provenance, read_json, read_metrics, write_atomically, write_json
+from diffcore.runs import Run, provenance, read_metrics
 from diffcore.sampling import in_batches, levels_of
 from diffcore.targets import target_figures
 
@@ -101,19 +104,26 @@ def evaluate_predictor(model: Model, data: Data, n: int, seed: int, batch_size: 
 
 def write_figures(run: Run, figures: Sequence[Figure]) -> None:
     """Keep the figures in the run."""
-    write_json(run.figures, [vars(figure) for figure in figures])
+    rows = [vars(figure) for figure in figures]
+    write_json(run.figures, [row | {"value": row["value"] if math.isfinite(row["value"]) else None} for row in rows])
 
 
 def read_figures(run: Run) -> list[Figure]:
     """The figures of the last evaluation, or none."""
     if not run.figures.exists():
         return []
-    try:
-        return [Figure(**row) for row in read_json(run.figures)]
-    except (TypeError, ValueError):
-        raise UserError(
-            f"{run.figures} does not hold figures; write it anew with diffcore evaluate {run.path}"
-        ) from None
+    content = read_json(run.figures)
+    rows: list[Any] = content if isinstance(content, list) else [None]
+    if not all(
+        isinstance(row, dict)
+        and row.keys() == {"name", "value", "meaning"}
+        and isinstance(row["name"], str)
+        and isinstance(row["meaning"], str)
+        and (row["value"] is None or is_number(row["value"]))
+        for row in rows
+    ):
+        raise UserError(f"{run.figures} does not hold figures; write it anew with diffcore evaluate {run.path}")
+    return [Figure(row["name"], math.nan if row["value"] is None else row["value"], row["meaning"]) for row in rows]
 
 
 def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_toml: str) -> None:
@@ -129,8 +139,8 @@ def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_tom
         last = metrics[-1]
         about |= {
             "steps": last["step"],
-            "minutes of training": round(last["seconds"] / 60, 2),
-            "examples a second": last["examples_per_second"],
+            "minutes of training": round(last.get("seconds", 0) / 60, 2),
+            "examples a second": last.get("examples_per_second", "unknown"),
         }
     losses = [(row["step"], row["loss"]) for row in metrics]
     sections = [
@@ -140,7 +150,9 @@ def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_tom
         ("Run", facts_table(about)),
         ("Configuration", preformatted(settings_toml)),
     ]
-    write_atomically(run.report, page(f"{model.modality.name}: {run.path.name}", sections).encode())
+    write_atomically(
+        run.report, page(f"{model.modality.name}: {run.path.name}", sections).encode(errors="backslashreplace")
+    )
 
 
 def _pictures(model: Model, recipe: Recipe, seed: int) -> list[tuple[str, str]]:

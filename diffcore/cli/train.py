@@ -19,6 +19,7 @@ from diffcore.evaluation import (
     write_report,
 )
 from diffcore.generation import as_asked, generate, require_conditions
+from diffcore.lock import held
 from diffcore.progress import bar, say
 from diffcore.registry import installed
 from diffcore.runs import Run, describe, new_folder
@@ -38,10 +39,13 @@ def main(arguments: Sequence[str]) -> int:
         shown = spread_conditions(model, 1)
         require_conditions(model, as_asked(model, recipe, shown), shown)
     run = Run(new_folder(Path(chosen.out) if chosen.out else None, settings.modality, settings.preset))
-    describe(run, settings, data.facts.model_dump(mode="json"), registry)
-    for note in data.notes:
-        say(note)
-    return follow(run, settings, model, data, recipe)
+    with held(run):
+        if run.config.exists():  # another process was quicker
+            raise UserError(f"{run.path} exists already: choose another --out")
+        describe(run, settings, data.facts.model_dump(mode="json"), registry)
+        for note in data.notes:
+            say(note)
+        return follow(run, settings, model, data, recipe)
 
 
 def follow(
@@ -73,12 +77,12 @@ def _train_with_bar(
         try:
             conditions = spread_conditions(averaged, 50)
             drawn = generate(averaged, as_asked(averaged, recipe, conditions), conditions, 50, settings.seed)
-        except UserError as error:  # training goes on without
+            path = run.samples / f"step-{step:08d}{writer.endings[0]}"
+            path.unlink(missing_ok=True)  # a link there is replaced, not followed
+            asked = in_words(averaged.codec.conditions, conditions, 50)
+            writer.together(averaged.codec.decode(drawn.state, drawn.mask), path, 10, asked)
+        except (UserError, OSError) as error:  # training goes on without
             say(f"no picture at step {step}: {error}")
-            return
-        path = run.samples / f"step-{step:08d}{writer.endings[0]}"
-        asked = in_words(averaged.codec.conditions, conditions, 50)
-        writer.together(averaged.codec.decode(drawn.state, drawn.mask), path, 10, asked)
 
     with bar("training") as report:
 
@@ -104,10 +108,13 @@ def finish(run: Run, settings: RunSettings, model: Model, data: Data, recipe: Re
             write_figures(run, figures)
             for figure in figures:
                 say(f"{figure.name}: {figure.value:.4g}  ({figure.meaning})")
-        except UserError as error:  # the model and its samples are worth more than their figures
+        except (UserError, OSError) as error:  # the model and its samples are worth more than their figures
             say(f"no figures: {error}")
-    write_report(run, model, recipe, settings.seed, as_toml(settings))
-    say(f"report: {run.report}")
+    try:
+        write_report(run, model, recipe, settings.seed, as_toml(settings))
+        say(f"report: {run.report}")
+    except OSError as error:
+        say(f"no report: {error}; the model is kept, and diffcore evaluate {run.path} writes one")
     if model.predicts:
         say(f"let it guide a model of the same data: diffcore sample RUN --predictor {run.path}")
     else:

@@ -17,7 +17,8 @@ from diffcore.checkpoints import (
 )
 from diffcore.config import compose
 from diffcore.errors import UserError
-from diffcore.runs import Run, read_metrics, write_atomically
+from diffcore.files import write_atomically
+from diffcore.runs import Run, read_metrics
 from diffcore.training import Watcher, batch_indices, learning_rate, train
 from tests.core.toy import toy_registry
 
