@@ -63,4 +63,4 @@ def _resume(run: Run, description: Description, options: Options, registry: Regi
         say(f"{run.path} has no checkpoint yet: beginning again")
     else:
         say(f"going on from step {progress.step} of {run.path}")
-    return follow(run, settings, model, data, recipe, checkpoint)
+    return follow(run, settings, model, data, recipe, registry, checkpoint)

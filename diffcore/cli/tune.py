@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
     open_run(options.run, registry)
     checkpoint, _ = newest_sound(run, lambda path: read_tensors(path, EMA), options.checkpoint)
     options = options.model_copy(update={"checkpoint": checkpoint.name})
-    _, model, recipe = trained(Drawing(options, None, None), registry, tuned=False)
+    _, model, recipe = trained(Drawing(options), registry, tuned=False)
     read_tuned(run)  # a damaged file is known before the work
     if as_asked(model, recipe, spread_conditions(model, 1, recipe)) != recipe:
         raise UserError(
