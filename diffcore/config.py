@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, create_model, field_validator
 
 from diffcore.components import Component, Modality, Settings
 from diffcore.errors import UserError
+from diffcore.files import MOST_JSON, read_regular, require_shallow
 from diffcore.registry import Registry, choose
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -37,6 +38,17 @@ class TrainSettings(Settings):
     sample_every: int = Field(1000, ge=1, description="Steps between pictures of samples.")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
+    keep_every: int | None = Field(
+        None, ge=1, description="Checkpoints of steps that this divides stay for good, besides the newest."
+    )
+    on_divergence: Literal["stop", "step-back"] = Field(
+        "stop", description="step-back: go on from the last checkpoint with a lower learning rate."
+    )
+    explosion: float | None = Field(
+        5.0, gt=1, description="A mean loss that is so many times the median of the last lines' counts as diverged."
+    )
+    step_back_rate: float = Field(0.5, gt=0, lt=1, description="What a step back multiplies the learning rate by.")
+    most_steps_back: int = Field(3, ge=1, le=100, description="After so many steps back training stops.")
     evaluate: int = Field(500, ge=0, description="Samples that the figures at the end are computed from; 0: none.")
 
     @field_validator("evaluate")
@@ -55,7 +67,7 @@ class SampleSettings(Settings):
     """How samples are drawn unless asked otherwise."""
 
     solver: str = Field("adams", description="The method.")
-    steps: int = Field(20, ge=1, description="Steps from noise to data.")
+    steps: int = Field(20, ge=1, le=100_000, description="Steps from noise to data.")
     grid: Grid = Field("tapered", description="How the steps are spaced.")
     guidance: float = Field(1.0, description="Weight of classifier-free guidance; 1 is the plain conditional model.")
     guidance_interval: tuple[float, float] | None = Field(
@@ -290,8 +302,10 @@ def _shortened(value: Any) -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """The values of a TOML file, or a `UserError` with the place of its mistake."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(read_regular(path.resolve(), MOST_JSON).decode())
+        require_shallow(values)
+        return values
     except FileNotFoundError:
         raise UserError(f"no configuration file {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"{path} cannot be read as TOML: {error}") from None

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffcore import ema
+from diffcore import divergence, ema
 from diffcore.assembly import Model, load_weights
 from diffcore.checkpoints import (
     EMA,
@@ -28,21 +28,29 @@ from diffcore.checkpoints import (
     TRAINING,
     Progress,
     discard_after,
+    newest_sound,
     read_progress,
     read_tensors,
+    rewrite_progress,
+    step_of,
+    verify,
     write_checkpoint,
 )
-from diffcore.conditions import drop
+from diffcore.conditions import Conditions, drop
 from diffcore.config import RunSettings, TrainSettings
 from diffcore.data import Data
 from diffcore.errors import UserError
-from diffcore.losses import VARIANCE_STEPS, denoising_loss, hybrid_loss
+from diffcore.levels import Level
+from diffcore.losses import VARIANCE_STEPS, denoising_loss, field_losses, hybrid_loss
 from diffcore.noise import generator_for, seed_of
 from diffcore.process import perturb
-from diffcore.runs import Run, append_metrics, trim_metrics
-from diffcore.state import map_fields
+from diffcore.progress import say
+from diffcore.runs import Run, append_metrics, sync_metrics, trim_metrics
+from diffcore.spaces import Mask
+from diffcore.state import State, map_fields
 
 _LOSSES = "losses since the last line of metrics"
+_HISTORY = "losses of lines of metrics"
 
 
 @dataclass(frozen=True)
@@ -92,8 +100,9 @@ def train(
 ) -> Outcome:
     """Train `model` on `data` until the settings' steps or minutes are over, or an interrupt asks to stop.
 
-    With `checkpoint`, go on from there. The end is always a checkpoint. Raises `UserError` where the loss stops
-    being a number; the checkpoints before that stay.
+    With `checkpoint`, go on from there. The end is always a checkpoint, and no checkpoint has weights that are no
+    numbers. Where the loss diverges (see `diffcore.divergence`), training goes back to the last good weights with a
+    lower learning rate, or raises `UserError`, as `on_divergence` says; the checkpoints before that stay.
     """
     options = settings.train
     require_end(options)
@@ -103,27 +112,101 @@ def train(
         parameters.values(), lr=options.learning_rate, betas=(0.9, 0.99), fused=model.device.type in ("cpu", "cuda")
     )
     averaged = replace(model, network=copy.deepcopy(network).requires_grad_(False))
-    progress = Progress()
+    average, weights = list(averaged.network.parameters()), list(parameters.values())
+    # Where training begins, for a step back before there is a checkpoint.
+    initial = copy.deepcopy(network.state_dict()) if checkpoint is None else None
+    progress, good = Progress(), checkpoint
     unlogged: list[Tensor] = []  # losses since the last line of metrics
+    history: list[float] = []  # of lines of metrics, as `diffcore.divergence` remembers them
+
+    def put_back(source: Path | None) -> None:
+        """Give everything that training changes the values that it had at a checkpoint, or at the beginning."""
+        nonlocal unlogged, history
+        optimizer.state.clear()
+        if source is None:
+            assert initial is not None
+            network.load_state_dict(initial)
+            averaged.network.load_state_dict(initial)
+            unlogged, history = [], []
+            return
+        load_weights(model, source, MODEL)
+        load_weights(averaged, source, EMA)
+        state = read_tensors(source, TRAINING)
+        unlogged = list(state.pop(_LOSSES, torch.empty(0)).flatten()[: options.log_every].to(model.device))
+        history = state.pop(_HISTORY, torch.empty(0)).flatten()[: divergence.WINDOW + 1].tolist()
+        _restore(optimizer, parameters, state, source)
+
     if checkpoint is not None:
         progress = read_progress(checkpoint)
-        load_weights(model, checkpoint, MODEL)
-        load_weights(averaged, checkpoint, EMA)
-        state = read_tensors(checkpoint, TRAINING)
-        unlogged = list(state.pop(_LOSSES, torch.empty(0)).to(model.device))
-        _restore(optimizer, parameters, state, checkpoint)
-    trim_metrics(run, progress.step)
+        put_back(checkpoint)
+    trim_metrics(run, progress.step, progress.steps_back)
     discard_after(run, progress.step)
 
     def save(at: Progress) -> None:
-        if unlogged:
-            _require_finite(unlogged[-1].item(), at.step, options, run)
+        nonlocal good, initial
+        losses = torch.stack(unlogged).tolist() if unlogged else []
+        divergence.require_sound(losses, at.step, history, options.explosion)
         files = {
             MODEL: network.state_dict(),
             EMA: averaged.network.state_dict(),
-            TRAINING: {_LOSSES: torch.tensor(unlogged), **_optimizer_tensors(optimizer, parameters)},
+            TRAINING: {
+                _LOSSES: torch.tensor(losses),
+                _HISTORY: torch.tensor(history, dtype=torch.float64),
+                **_optimizer_tensors(optimizer, parameters),
+            },
         }
-        watcher.saved(at.step, write_checkpoint(run, at, files, options.keep_checkpoints))
+        divergence.require_finite(at.step, files)
+        sync_metrics(run)
+        good = write_checkpoint(run, at, files, options.keep_checkpoints, options.keep_every)
+        initial = None
+        watcher.saved(at.step, good)
+
+    def advance(step: int, examine: Callable[[float], None] | None = None) -> Tensor:
+        """The step with that number, from 0, and its loss; `examine` sees the loss when there are gradients."""
+        optimizer.param_groups[0]["lr"] = learning_rate(options, step, progress.steps_back)
+        loss = step_loss(model, settings, data, step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if examine is not None:
+            examine(loss.item())
+        nn.utils.clip_grad_norm_(weights, options.gradient_clip, foreach=True)
+        optimizer.step()
+        ema.update(average, weights, ema.power_decay(step + 1, options.ema_width))
+        return loss.detach()
+
+    def step_back(diverged: divergence.DivergedError) -> None:
+        """Find out where it began; then go back to the last good weights, or raise `UserError`."""
+        nonlocal progress, good
+        if initial is None:
+            good, _ = newest_sound(run, verify)
+        start = 0 if good is None else step_of(good)
+        said = f"{diverged} at step {diverged.step}"
+        say(f"{said}: doing the steps from {start + 1} on again to see where it began")
+        put_back(good)
+        where = divergence.retrace(
+            start,
+            diverged.step,
+            advance,
+            lambda: {name: value.grad for name, value in parameters.items() if value.grad is not None},
+            lambda step: _field_losses(model, settings, data, step),
+        )
+        kept = f"the last good weights are those of step {start}" + (f", in {good}" if good else ", the initial ones")
+        back = progress.steps_back + 1
+        rate = options.learning_rate * options.step_back_rate**back
+        if options.on_divergence == "stop" or back > options.most_steps_back:
+            advice = "lower --train.learning-rate" if options.on_divergence == "stop" else (
+                f"training has stepped back {back - 1} times; lower --train.learning-rate"
+            )  # fmt: skip
+            raise UserError(f"{said}; {where}; {kept}; {advice} (it is {options.learning_rate:g})")
+        put_back(good)
+        progress = Progress(start, progress.seconds, back)
+        say(f"{said}; {where}; stepping back to step {start}, the learning rate is now {rate:g}")
+        discard_after(run, start)
+        trim_metrics(run, start, back - 1)
+        row = {"step": start, "steps_back": back, "from": diverged.step, "learning_rate": rate, "where": where}
+        append_metrics(run, [row])
+        if good is not None:
+            rewrite_progress(good, progress)
 
     first, before, started = progress.step, progress.seconds, time.perf_counter()
 
@@ -134,51 +217,65 @@ def train(
         work(*arguments)
         started += time.perf_counter() - paused
 
-    average = list(averaged.network.parameters())
-    weights = list(parameters.values())
     saved = progress.step if checkpoint is not None else -1
     network.train()
     with _stop_requests() as stop_requested:
-        while not stop_requested() and share_done(options, progress) < 1:
-            step = progress.step
-            optimizer.param_groups[0]["lr"] = learning_rate(options, step)
-            loss = step_loss(model, settings, data, step)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(weights, options.gradient_clip, foreach=True)
-            optimizer.step()
-            ema.update(average, weights, ema.power_decay(step + 1, options.ema_width))
-            unlogged.append(loss.detach())
-            progress = Progress(step + 1, before + time.perf_counter() - started)
+        while True:
+            try:
+                while not stop_requested() and share_done(options, progress) < 1:
+                    unlogged.append(advance(progress.step))
+                    seconds = before + time.perf_counter() - started
+                    progress = replace(progress, step=progress.step + 1, seconds=seconds)
 
-            if progress.step % options.log_every == 0:
-                mean = torch.stack(unlogged).double().mean().item()
-                unlogged.clear()
-                _require_finite(mean, progress.step, options, run)
-                rate = (progress.step - first) * options.batch_size / (progress.seconds - before)
-                share = share_done(options, progress)
-                watcher.pulse(Pulse(progress.step, share, progress.seconds, mean, rate))
-                row = _row(options, progress, mean, rate)
-                append_metrics(run, [row])
-                aside(watcher.logged, row)
-            if progress.step % options.checkpoint_every == 0:
-                aside(save, progress)
-                saved = progress.step
-            if progress.step % options.sample_every == 0:
-                aside(watcher.sample, averaged, progress.step)
-        interrupted = share_done(options, progress) < 1
-        if saved != progress.step:
-            save(progress)
+                    if progress.step % options.log_every == 0:
+                        stacked = torch.stack(unlogged).double()
+                        mean = stacked.mean().item()
+                        divergence.require_sound(stacked.tolist(), progress.step, history, options.explosion)
+                        unlogged.clear()
+                        history = divergence.remembered(history, mean)
+                        rate = (progress.step - first) * options.batch_size / (progress.seconds - before)
+                        share = share_done(options, progress)
+                        watcher.pulse(Pulse(progress.step, share, progress.seconds, mean, rate))
+                        row = _row(options, progress, mean, rate)
+                        append_metrics(run, [row])
+                        aside(watcher.logged, row)
+                    if progress.step % options.checkpoint_every == 0:
+                        aside(save, progress)
+                        saved = progress.step
+                    if progress.step % options.sample_every == 0:
+                        aside(watcher.sample, averaged, progress.step)
+                interrupted = share_done(options, progress) < 1
+                if saved != progress.step:
+                    save(progress)
+                break
+            except divergence.DivergedError as diverged:
+                step_back(diverged)
+                saved, first, before, started = progress.step, progress.step, progress.seconds, time.perf_counter()
     averaged.network.eval()
     return Outcome(progress, interrupted, averaged)
 
 
-def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Tensor:
-    """The mean loss of the batch of step `step`: a scalar to differentiate.
+@dataclass(frozen=True)
+class Batch:
+    """The examples of a step with their noise."""
 
-    For a denoiser it is the weighted denoising loss, for a predictor -log p(c | x_t) of the conditions.
+    x0: State
+    noise: State
+    level: Level
+    clean: Tensor
+    """The log-SNR a little earlier in time than that of `level`: the step whose variance may be learned."""
+    known: Conditions
+    """What is known of the examples."""
+    told: Conditions
+    """What the denoiser is told of them: some conditions are left out."""
+    mask: Mask
+    dropout_seed: int
+    """For what layers draw by themselves."""
 
-    A network that gives variances learns them too, by the hybrid loss, in steps of 1 / T of the time.
+
+def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Batch:
+    """The batch of step `step`.
+
     The levels of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the
     loss (Kingma et al. 2021, appendix I.1).
     """
@@ -189,32 +286,70 @@ def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Ten
     x0, mask = encoded.state, encoded.mask
     batch = x0.shape[0]
     t = (torch.rand((), generator=cpu, dtype=torch.float64) + torch.arange(batch, dtype=torch.float64) / batch) % 1
-    level = model.schedule.level(model.schedule.log_snr(t).to(model.device))
-    conditions = drop(model.codec.conditions, encoded.conditions, options.condition_dropout, cpu)
 
+    def log_snr(time: Tensor) -> Tensor:
+        return model.schedule.log_snr(time).to(model.device)
+
+    told = drop(model.codec.conditions, encoded.conditions, options.condition_dropout, cpu)
     # Noise is the one large draw: it is made where it is used.
     own = torch.Generator(model.device).manual_seed(seed_of(settings.seed, "noise", step))
     normal = map_fields(lambda f: torch.randn(f.shape, generator=own, device=f.device, dtype=f.dtype), x0)
-    noise = model.codec.space.noise(normal, mask)
-    torch.manual_seed(seed_of(settings.seed, "dropout", step))  # what layers draw by themselves
-    noisy, space = perturb(x0, noise, level), model.codec.space
+    return Batch(
+        x0,
+        model.codec.space.noise(normal, mask),
+        model.schedule.level(log_snr(t)),
+        log_snr((t - 1 / VARIANCE_STEPS).clamp(min=0)),
+        encoded.conditions,
+        told,
+        mask,
+        seed_of(settings.seed, "dropout", step),
+    )
+
+
+def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Tensor:
+    """The mean loss of the batch of step `step`: a scalar to differentiate.
+
+    For a denoiser it is the weighted denoising loss, for a predictor -log p(c | x_t) of the conditions. A network that
+    gives variances learns them too, by the hybrid loss, in steps of 1 / T of the time.
+    """
+    batch, space, weighting = draw_batch(model, settings, data, step), model.codec.space, settings.train.weighting
+    torch.manual_seed(batch.dropout_seed)
+    noisy = perturb(batch.x0, batch.noise, batch.level)
     if settings.task == "predict":
-        return -model.predictor.log_likelihood(noisy, level, encoded.conditions, mask).mean()
-    prediction = model.denoiser(noisy, level, conditions, mask)
+        return -model.predictor.log_likelihood(noisy, batch.level, batch.known, batch.mask).mean()
+    prediction = model.denoiser(noisy, batch.level, batch.told, batch.mask)
     if prediction.variance is None:
-        return denoising_loss(prediction, x0, noise, space, options.weighting, mask).mean()
-    clean = model.schedule.log_snr((t - 1 / VARIANCE_STEPS).clamp(min=0)).to(model.device)
-    return hybrid_loss(prediction, x0, noise, space, clean, options.weighting, mask).mean()
+        return denoising_loss(prediction, batch.x0, batch.noise, space, weighting, batch.mask).mean()
+    return hybrid_loss(prediction, batch.x0, batch.noise, space, batch.clean, weighting, batch.mask).mean()
 
 
-def learning_rate(options: TrainSettings, step: int) -> float:
+@torch.no_grad()
+def _field_losses(model: Model, settings: RunSettings, data: Data, step: int) -> dict[str, float]:
+    """What each field of the state has of the denoising loss of step `step`, or each condition of a predictor's."""
+    batch = draw_batch(model, settings, data, step)
+    torch.manual_seed(batch.dropout_seed)
+    noisy = perturb(batch.x0, batch.noise, batch.level)
+    if settings.task == "predict":
+        said = model.predictor(noisy, batch.level, batch.mask)
+        return {
+            condition.name: -condition.log_likelihood(said[condition.name], batch.known[condition.name]).mean().item()
+            for condition in model.predictor.conditions
+        }
+    prediction = model.denoiser(noisy, batch.level, batch.told, batch.mask)
+    return field_losses(prediction, batch.x0, batch.noise, model.codec.space, settings.train.weighting, batch.mask)
+
+
+def learning_rate(options: TrainSettings, step: int, steps_back: int = 0) -> float:
     """Linear warm-up, then constant, then falling with 1 / sqrt(step). Karras et al. 2024, eq. 67.
+
+    Each step back from a loss that diverged multiplies it by `step_back_rate`.
 
     It does not depend on where training ends, so a longer run goes on exactly where a shorter one stopped; the
     moving average of the weights does what a decay to zero would do.
     """
     warm = min(1.0, (step + 1) / max(options.warmup_steps, 1))
-    return options.learning_rate * warm / math.sqrt(max(1.0, step / options.decay_after))
+    rate = options.learning_rate * options.step_back_rate**steps_back
+    return rate * warm / math.sqrt(max(1.0, step / options.decay_after))
 
 
 @lru_cache(maxsize=2)
@@ -231,14 +366,6 @@ def batch_indices(n: int, batch: int, step: int, seed: int) -> Tensor:
         pieces.append(_permutation(n, seed, epoch)[offset : offset + end - start])
         start += len(pieces[-1])
     return torch.cat(pieces)
-
-
-def _require_finite(loss: float, step: int, options: TrainSettings, run: Run) -> None:
-    if not math.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss} at step {step}; lower --train.learning_rate (it is {options.learning_rate:g}). "
-            f"Checkpoints before that are in {run.checkpoints}"
-        )
 
 
 def require_end(options: TrainSettings) -> None:
@@ -259,7 +386,7 @@ def _row(options: TrainSettings, progress: Progress, loss: float, rate: float) -
         "step": progress.step,
         "seconds": round(progress.seconds, 2),
         "loss": loss,
-        "learning_rate": learning_rate(options, progress.step - 1),
+        "learning_rate": learning_rate(options, progress.step - 1, progress.steps_back),
         "examples_per_second": round(rate, 1),
     }
 
@@ -273,14 +400,20 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: dict[str, n
     }
 
 
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+"""What Adam keeps of a parameter."""
+
+
 def _restore(
     optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor], source: Path
 ) -> None:
     for key, value in tensors.items():
         kind, _, name = key.partition("/")
-        if name not in parameters:
-            raise UserError(f"{source / TRAINING} does not fit the network of config.json: {name} is not in it")
+        if name not in parameters or kind not in _MOMENTS:
+            raise UserError(f"{source / TRAINING} does not fit the network of config.json: {key[:200]!r} is not in it")
         parameter = parameters[name]
+        if value.shape != (() if kind == "step" else parameter.shape):
+            raise UserError(f"{source / TRAINING} does not fit the network of config.json: {key!r} has another shape")
         # The fused optimiser pairs memory, not indices: moments must be laid out as their parameter is.
         kept = value.to(parameter.device) if kind == "step" else torch.empty_like(parameter).copy_(value)
         optimizer.state[parameter][kind] = kept.detach()
