@@ -108,9 +108,10 @@ def retrace(
         for step in range(start, end - 1):
             advance(step, lambda loss, step=step: examine(step, loss))  # type: ignore[misc]
         losses = field_losses(end - 1)
+        if all(map(math.isfinite, losses.values())):
+            advance(end - 1, lambda loss: examine(end - 1, loss))
         if len(losses) > 1 or not all(map(math.isfinite, losses.values())):
             raise _FoundError(_of_fields(end, losses))
-        advance(end - 1, lambda loss: examine(end - 1, loss))
     except _FoundError as found:
         return str(found)
     return f"doing steps {start + 1} to {end} again showed nothing"
@@ -119,7 +120,7 @@ def retrace(
 def _of_fields(step: int, losses: Mapping[str, float]) -> str:
     """The worst of the fields in words."""
     bad = [name for name, loss in losses.items() if not math.isfinite(loss)]
-    if bad and len(losses) == 1:
+    if bad == [""]:
         return f"the network's output is no longer finite in step {step}"
     if bad:
         names = ", ".join(map(repr, bad))

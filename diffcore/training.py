@@ -47,7 +47,7 @@ from diffcore.process import perturb
 from diffcore.progress import say
 from diffcore.runs import Run, append_metrics, sync_metrics, trim_metrics
 from diffcore.spaces import Mask
-from diffcore.state import State, map_fields
+from diffcore.state import State, fields, map_fields
 
 _LOSSES = "losses since the last line of metrics"
 _HISTORY = "losses of lines of metrics"
@@ -325,8 +325,14 @@ def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Ten
 
 @torch.no_grad()
 def _field_losses(model: Model, settings: RunSettings, data: Data, step: int) -> dict[str, float]:
-    """What each field of the state has of the denoising loss of step `step`, or each condition of a predictor's."""
+    """What each field of the state has of the denoising loss of step `step`, or each condition of a predictor's.
+
+    Where the data themselves hold what is no number, their fields alone are told.
+    """
     batch = draw_batch(model, settings, data, step)
+    bad = [name for name, field in fields(batch.x0).items() if not field.isfinite().all()]
+    if bad:
+        return {f"{name} of the data".strip(): math.nan for name in bad}
     torch.manual_seed(batch.dropout_seed)
     noisy = perturb(batch.x0, batch.noise, batch.level)
     if settings.task == "predict":
