@@ -166,7 +166,7 @@ def strip(row):
 
 
 def test_training_stops_after_so_many_steps_back(tmp_path):
-    with pytest.raises(UserError, match="training has stepped back 2 times; lower --train.learning-rate"):
+    with pytest.raises(UserError, match=r"training has stepped back 2 times; lower --train.learning-rate"):
         start(
             tmp_path / "run", learning_rate=1e30, warmup_steps=0, gradient_clip=1e30,
             on_divergence="step-back", most_steps_back=2,
@@ -176,7 +176,7 @@ def test_training_stops_after_so_many_steps_back(tmp_path):
 def test_what_counts_as_diverged():
     calm = [1.0, 0.5, 0.4, 0.4, 0.4, 0.4]
     require_sound([1.9, 1.9], 12, calm, 5.0)
-    with pytest.raises(DivergedError, match="exploded to 2.6, where it was 0.4 before") as caught:
+    with pytest.raises(DivergedError, match=r"exploded to 2\.6, where it was 0\.4 before") as caught:
         require_sound([1.2, 4.0], 12, calm, 5.0)
     assert caught.value.step == 12
     with pytest.raises(DivergedError, match="the loss is inf") as caught:
