@@ -24,7 +24,7 @@ class TrainSettings(Settings):
 
     steps: int | None = Field(None, ge=1, description="Stop after so many steps.")
     minutes: float | None = Field(None, gt=0, description="Stop after so many minutes of training.")
-    batch_size: int = Field(128, ge=1, description="Examples a step.")
+    batch_size: int = Field(128, ge=1, le=2**20, description="Examples a step.")
     learning_rate: float = Field(2e-3, gt=0, description="Adam's step size after the warm-up.")
     warmup_steps: int = Field(100, ge=0, description="Steps over which the learning rate rises from zero.")
     decay_after: int = Field(
@@ -78,7 +78,7 @@ class SampleSettings(Settings):
     )
     predictor_weight: float = Field(1.0, description="Weight of a predictor's gradient, where one guides.")
     autoguidance: float = Field(2.0, description="Weight against a weaker model, where one is given; 1 is none.")
-    batch_size: int = Field(250, ge=1, description="Samples that go through the network at once.")
+    batch_size: int = Field(250, ge=1, le=2**20, description="Samples that go through the network at once.")
 
     @field_validator("guidance_interval")
     @classmethod

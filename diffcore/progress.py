@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from diffcore.errors import printable
+
 Report = Callable[[float, str], None]
 """`report(share, text)`: how much is done, 0 to 1, and what to say beside it."""
 
@@ -82,5 +84,5 @@ def clock(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """A line for people, on standard error; standard output is for results."""
-    print(text, file=sys.stderr, flush=True)
+    """A line for people, on standard error; standard output is for results. It has no control characters."""
+    print(printable(text), file=sys.stderr, flush=True)

@@ -1,6 +1,7 @@
 """`diffcore resume RUN`: go on training from the newest checkpoint."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 
@@ -10,6 +11,7 @@ from diffcore.cli.flags import parse
 from diffcore.cli.sample import FromRun, on_device
 from diffcore.cli.train import follow
 from diffcore.components import Settings
+from diffcore.config import ENDS
 from diffcore.errors import UserError
 from diffcore.lock import held
 from diffcore.progress import say
@@ -19,10 +21,13 @@ from diffcore.training import share_done
 
 
 class Longer(Settings):
-    """Another end for the training."""
+    """Another end for the training, or another answer to a loss that diverges."""
 
     steps: int | None = Field(None, ge=1, description="Train until this step.")
     minutes: float | None = Field(None, gt=0, description="Train until so many minutes of training in all.")
+    on_divergence: Literal["stop", "step-back"] | None = Field(
+        None, description="step-back: go on from the last checkpoint with a lower learning rate."
+    )
 
 
 class Options(FromRun):
@@ -39,9 +44,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _resume(run: Run, description: Description, options: Options, registry: Registry) -> int:
     settings = on_device(description.settings, options.device)
-    ends = {name: value for name, value in vars(options.train).items() if value is not None}
-    if ends:
-        train = settings.train.model_copy(update={"steps": None, "minutes": None, **ends})
+    changed = {name: value for name, value in vars(options.train).items() if value is not None}
+    if changed:
+        unset = {"steps": None, "minutes": None} if ENDS & changed.keys() else {}
+        train = settings.train.model_copy(update={**unset, **changed})
         settings = settings.model_copy(update={"train": train})
     checkpoint, progress, weights = None, Progress(), None
     if checkpoints(run) or options.checkpoint is not None:
@@ -57,7 +63,7 @@ def _resume(run: Run, description: Description, options: Options, registry: Regi
     if data.facts != description.facts:
         raise UserError(f"{run.path} was trained on other data than {settings.data.name} holds now")  # type: ignore[attr-defined]
     model = build_model(settings, data.facts, registry, weights)
-    if ends:
+    if changed:
         describe(run, settings, data.facts.model_dump(mode="json"), registry)
     if checkpoint is None:
         say(f"{run.path} has no checkpoint yet: beginning again")
