@@ -44,12 +44,21 @@ class TrainSettings(Settings):
     on_divergence: Literal["stop", "step-back"] = Field(
         "stop", description="step-back: go on from the last checkpoint with a lower learning rate."
     )
-    explosion: float | None = Field(
-        5.0, gt=1, description="A mean loss that is so many times the median of the last lines' counts as diverged."
+    explosion: float = Field(
+        5.0,
+        ge=0,
+        description="A mean loss so many times the median of the last lines' counts as diverged; 0: none does.",
     )
     step_back_rate: float = Field(0.5, gt=0, lt=1, description="What a step back multiplies the learning rate by.")
     most_steps_back: int = Field(3, ge=1, le=100, description="After so many steps back training stops.")
     evaluate: int = Field(500, ge=0, description="Samples that the figures at the end are computed from; 0: none.")
+
+    @field_validator("explosion")
+    @classmethod
+    def _rise(cls, value: float) -> float:
+        if 0 < value <= 1:
+            raise ValueError("it must be larger than 1, or 0 for none")
+        return value
 
     @field_validator("evaluate")
     @classmethod

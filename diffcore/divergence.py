@@ -6,7 +6,7 @@ so noticing costs nothing. Two things count as diverged:
 * a loss, or a weight that a checkpoint would hold, that is no number;
 * a mean loss since the last line that is above `explosion` times the median m of the last `WINDOW` lines,
   loss - m > (explosion - 1) |m|, and above the first line's: the network is worse than it was untrained. The first
-  `LEAST` lines are not judged so.
+  `LEAST` lines are not judged so, and none where `explosion` is 0.
 """
 
 import math
@@ -36,7 +36,7 @@ def remembered(history: Sequence[float], loss: float) -> list[float]:
     return [*history, loss] if len(history) <= WINDOW else [history[0], *history[2:], loss]
 
 
-def require_sound(losses: Sequence[float], last: int, history: Sequence[float], explosion: float | None) -> None:
+def require_sound(losses: Sequence[float], last: int, history: Sequence[float], explosion: float) -> None:
     """Raise `DivergedError` where the losses of the steps up to `last` are no numbers, or exploded beside `history`.
 
     The step that it names is the first whose loss is no number, or the one with the largest.
@@ -45,7 +45,7 @@ def require_sound(losses: Sequence[float], last: int, history: Sequence[float], 
     for step, loss in enumerate(losses, first):
         if not math.isfinite(loss):
             raise DivergedError(step, f"the loss is {loss}")
-    if explosion is None or len(history) < LEAST or not losses:
+    if not explosion or len(history) < LEAST or not losses:
         return
     mean = math.fsum(losses) / len(losses)
     median = statistics.median(history[-WINDOW:])

@@ -183,7 +183,7 @@ def test_what_counts_as_diverged():
         require_sound([0.1, math.inf, math.nan], 12, calm, 5.0)
     assert caught.value.step == 11
     require_sound([9.0], 12, calm[:4], 5.0)  # too early to tell
-    require_sound([9.0], 12, calm, None)
+    require_sound([9.0], 12, calm, 0.0)
     require_sound([0.9], 12, [1.0, *[0.01] * 8], 5.0)  # not worse than untrained
     require_sound([-1.0], 12, [1.0, *[-3.0] * 8], 5.0)  # a log-likelihood may be negative
     history = []
