@@ -14,12 +14,14 @@ from diffcore.config import Grid, RunSettings, SampleSettings, parts
 from diffcore.data import Codec, Data
 from diffcore.denoiser import Denoise, Denoiser, require_defined
 from diffcore.errors import UserError
+from diffcore.limits import SLACK, at_most, room
 from diffcore.noise import seed_of
 from diffcore.predictor import Predictor
 from diffcore.registry import Registry, choose
 from diffcore.schedules import Schedule
 from diffcore.solvers import Step
 from diffcore.spaces import apart
+from diffcore.state import fields
 
 
 @dataclass(frozen=True)
@@ -98,18 +100,29 @@ def data_of(path: Path, settings: RunSettings, registry: Registry) -> Data:
         raise UserError(f"{path} needs the data that it was trained on: {error}") from None
 
 
-def build_model(settings: RunSettings, facts: Any, registry: Registry) -> Model:
+MOST_OF_A_SAMPLE = 2**28
+"""Numbers of a sample's state, at most: 1 GiB."""
+
+
+def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: int | None = None) -> Model:
     """A model with the initial weights that the seed decides.
 
-    Raises `UserError` where the parameterisation is not defined all along the schedule.
+    Raises `UserError` where the parameterisation is not defined all along the schedule, where a sample would be larger
+    than `MOST_OF_A_SAMPLE`, and where the network would have more than twice the `weights` that its checkpoint holds,
+    or without one more than this machine can train.
     """
     schedule = _build(settings, "schedule", registry)
     require_defined(settings.parameterisation, schedule)
     modality = registry.modality(settings.modality)
     codec = modality.codec(facts)
+    with torch.device("meta"):
+        size = sum(field.numel() for field in fields(codec.space.empty(1)).values())
+    if size > MOST_OF_A_SAMPLE:
+        raise UserError(f"a sample would have {size:,} numbers; at most {MOST_OF_A_SAMPLE:,} are supported")
     device = device_for(settings.device)
+    most = room() if weights is None else min(2 * weights + SLACK, room())
     network: Denoiser | Predictor
-    with torch.random.fork_rng():
+    with at_most(most, "the configuration"), torch.random.fork_rng():
         torch.manual_seed(seed_of(settings.seed, "weights"))
         if settings.task == "predict":
             if not codec.conditions:
@@ -174,13 +187,25 @@ def check_helper(model: Model, helper: Model, what: str) -> None:
             )
 
 
-def load_weights(model: Model, checkpoint: Any, file: str = EMA) -> None:
+def load_weights(model: Model, checkpoint: Path, file: str = EMA) -> None:
     """Put a checkpoint's weights into the model's network."""
-    try:
-        model.network.load_state_dict(read_tensors(checkpoint, file))
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise UserError(f"{checkpoint / file} does not fit the network of config.json: {reason}") from None
+    tensors, network = read_tensors(checkpoint, file), model.network
+    require_fit({name: own.shape for name, own in network.state_dict().items()}, tensors, str(checkpoint / file))
+    network.load_state_dict(tensors)
+
+
+def require_fit(network: Mapping[str, torch.Size], tensors: Mapping[str, torch.Tensor], source: str) -> None:
+    """Raise `UserError` unless the tensors of a file have the names and shapes of those of a network."""
+    for name in {**network, **tensors}:
+        if name not in tensors:
+            reason = f"{name} is missing"
+        elif name not in network:
+            reason = f"{name[:200]!r} is not in it"
+        elif tensors[name].shape != network[name]:
+            reason = f"{name} is {[*tensors[name].shape]}, in the network {[*network[name]]}"
+        else:
+            continue
+        raise UserError(f"{source} does not fit the network of config.json: {reason}")
 
 
 def _build(settings: RunSettings, kind: str, registry: Registry, *context: Any) -> Any:

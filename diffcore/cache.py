@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import nn
 
-from diffcore.runs import write_atomically
+from diffcore.files import write_atomically
 
 
 def cache_folder() -> Path:

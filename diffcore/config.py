@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, create_model, field_validator
 
 from diffcore.components import Component, Modality, Settings
 from diffcore.errors import UserError
+from diffcore.files import MOST_JSON, read_regular, require_shallow
 from diffcore.registry import Registry, choose
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -24,7 +25,7 @@ class TrainSettings(Settings):
 
     steps: int | None = Field(None, ge=1, description="Stop after so many steps.")
     minutes: float | None = Field(None, gt=0, description="Stop after so many minutes of training.")
-    batch_size: int = Field(128, ge=1, description="Examples a step, of all processes together.")
+    batch_size: int = Field(128, ge=1, le=2**20, description="Examples a step, of all processes together.")
     learning_rate: float = Field(2e-3, gt=0, description="Adam's step size after the warm-up.")
     warmup_steps: int = Field(100, ge=0, description="Steps over which the learning rate rises from zero.")
     decay_after: int = Field(
@@ -38,12 +39,32 @@ class TrainSettings(Settings):
     sample_every: int = Field(1000, ge=1, description="Steps between pictures of samples.")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
+    keep_every: int | None = Field(
+        None, ge=1, description="Checkpoints of steps that this divides stay for good, besides the newest."
+    )
+    on_divergence: Literal["stop", "step-back"] = Field(
+        "stop", description="step-back: go on from the last checkpoint with a lower learning rate."
+    )
+    explosion: float = Field(
+        5.0,
+        ge=0,
+        description="A mean loss so many times the median of the last lines' counts as diverged; 0: none does.",
+    )
+    step_back_rate: float = Field(0.5, gt=0, lt=1, description="What a step back multiplies the learning rate by.")
+    most_steps_back: int = Field(3, ge=1, le=100, description="After so many steps back training stops.")
     evaluate: int = Field(500, ge=0, description="Samples that the figures at the end are computed from; 0: none.")
     precision: Precision = Field("float32", description="Numbers inside the network; weights are float32 in any case.")
     compile: bool = Field(False, description="Have torch.compile translate the network: slow to begin, faster steps.")
     parallel: Literal["ddp", "fsdp"] = Field(
         "ddp", description="Several processes: each has all weights (ddp), or a share of them (fsdp)."
     )
+
+    @field_validator("explosion")
+    @classmethod
+    def _rise(cls, value: float) -> float:
+        if 0 < value <= 1:
+            raise ValueError("it must be larger than 1, or 0 for none")
+        return value
 
     @field_validator("evaluate")
     @classmethod
@@ -61,7 +82,7 @@ class SampleSettings(Settings):
     """How samples are drawn unless asked otherwise."""
 
     solver: str = Field("adams", description="The method.")
-    steps: int = Field(20, ge=1, description="Steps from noise to data.")
+    steps: int = Field(20, ge=1, le=100_000, description="Steps from noise to data.")
     grid: Grid = Field("tapered", description="How the steps are spaced.")
     guidance: float = Field(1.0, description="Weight of classifier-free guidance; 1 is the plain conditional model.")
     guidance_interval: tuple[float, float] | None = Field(
@@ -72,7 +93,7 @@ class SampleSettings(Settings):
     )
     predictor_weight: float = Field(1.0, description="Weight of a predictor's gradient, where one guides.")
     autoguidance: float = Field(2.0, description="Weight against a weaker model, where one is given; 1 is none.")
-    batch_size: int = Field(250, ge=1, description="Samples that go through the network at once.")
+    batch_size: int = Field(250, ge=1, le=2**20, description="Samples that go through the network at once.")
     precision: Precision = Field("float32", description="Numbers inside the network; the solver's are float32.")
     compile: bool = Field(False, description="Have torch.compile translate the network: slow to begin, faster steps.")
 
@@ -298,8 +319,10 @@ def _shortened(value: Any) -> str:
 def read_toml(path: Path) -> dict[str, Any]:
     """The values of a TOML file, or a `UserError` with the place of its mistake."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(read_regular(path.resolve(), MOST_JSON).decode())
+        require_shallow(values)
+        return values
     except FileNotFoundError:
         raise UserError(f"no configuration file {path}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"{path} cannot be read as TOML: {error}") from None

@@ -147,6 +147,15 @@ def mean(values: Tensor) -> Tensor:
     return total / world()
 
 
+def lowest(value: int) -> int:
+    """The smallest of the values of all processes."""
+    if world() == 1:
+        return value
+    said = torch.tensor(value)
+    dist.all_reduce(said, dist.ReduceOp.MIN)
+    return int(said)
+
+
 def agreed(seconds: float, stop: bool) -> tuple[float, bool]:
     """The leader's seconds, and whether any process wants to stop: what all decide by after each step.
 

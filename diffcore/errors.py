@@ -12,3 +12,8 @@ class UserError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says, or its name where it says nothing."""
     return str(error).splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """A text in which control characters, which a terminal would obey, are written as escapes; a tab stays."""
+    return "".join(c if c.isprintable() or c in "\t" else c.encode("unicode_escape").decode() for c in text)

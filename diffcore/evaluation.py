@@ -1,5 +1,6 @@
 """Figures of a trained model, and the run's report."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from diffcore.conditions import Conditions, in_words
 from diffcore.data import Data
 from diffcore.distributed import by_leader, gathered, leads, part, world
 from diffcore.errors import UserError, first_line
+from diffcore.files import is_number, read_json, write_atomically, write_json
 from diffcore.generation import as_asked, generate, generate_together, strip
 from diffcore.levels import Level
 from diffcore.noise import SampleNoise, generator_for
@@ -21,7 +23,7 @@ from diffcore.output import Figure
 from diffcore.process import perturb
 from diffcore.progress import counter, say
 from diffcore.report import curve, facts_table, figures_table, page, preformatted
-from diffcore.runs import Run, provenance, read_json, read_metrics, write_atomically, write_json
+from diffcore.runs import Run, provenance, read_metrics
 from diffcore.sampling import in_batches, levels_of
 from diffcore.targets import target_figures
 
@@ -149,19 +151,26 @@ def evaluate_predictor(model: Model, data: Data, n: int, seed: int, batch_size: 
 
 def write_figures(run: Run, figures: Sequence[Figure]) -> None:
     """Keep the figures in the run."""
-    write_json(run.figures, [vars(figure) for figure in figures])
+    rows = [vars(figure) for figure in figures]
+    write_json(run.figures, [row | {"value": row["value"] if math.isfinite(row["value"]) else None} for row in rows])
 
 
 def read_figures(run: Run) -> list[Figure]:
     """The figures of the last evaluation, or none."""
     if not run.figures.exists():
         return []
-    try:
-        return [Figure(**row) for row in read_json(run.figures)]
-    except (TypeError, ValueError):
-        raise UserError(
-            f"{run.figures} does not hold figures; write it anew with diffcore evaluate {run.path}"
-        ) from None
+    content = read_json(run.figures)
+    rows: list[Any] = content if isinstance(content, list) else [None]
+    if not all(
+        isinstance(row, dict)
+        and row.keys() == {"name", "value", "meaning"}
+        and isinstance(row["name"], str)
+        and isinstance(row["meaning"], str)
+        and (row["value"] is None or is_number(row["value"]))
+        for row in rows
+    ):
+        raise UserError(f"{run.figures} does not hold figures; write it anew with diffcore evaluate {run.path}")
+    return [Figure(row["name"], math.nan if row["value"] is None else row["value"], row["meaning"]) for row in rows]
 
 
 def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_toml: str) -> None:
@@ -177,8 +186,8 @@ def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_tom
         last = metrics[-1]
         about |= {
             "steps": last["step"],
-            "minutes of training": round(last["seconds"] / 60, 2),
-            "examples a second": last["examples_per_second"],
+            "minutes of training": round(last.get("seconds", 0) / 60, 2),
+            "examples a second": last.get("examples_per_second", "unknown"),
         }
     losses = [(row["step"], row["loss"]) for row in metrics]
     sections = [
@@ -188,7 +197,9 @@ def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_tom
         ("Run", facts_table(about)),
         ("Configuration", preformatted(settings_toml)),
     ]
-    write_atomically(run.report, page(f"{model.modality.name}: {run.path.name}", sections).encode())
+    write_atomically(
+        run.report, page(f"{model.modality.name}: {run.path.name}", sections).encode(errors="backslashreplace")
+    )
 
 
 def _pictures(model: Model, recipe: Recipe, seed: int) -> list[tuple[str, str]]:

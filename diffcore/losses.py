@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoiser import Prediction, velocity
 from diffcore.spaces import Mask, Space
-from diffcore.state import State, map_fields, per_sample
+from diffcore.state import State, fields, map_fields, per_sample
 from diffcore.variances import in_space, step_divergence
 
 Weighting = Literal["eps", "x0", "v", "min-snr"]
@@ -86,3 +87,20 @@ def hybrid_loss(
     """
     simple = denoising_loss(prediction, x0, noise, space, weighting, mask)
     return simple + VARIANCE_WEIGHT * VARIANCE_STEPS * variance_loss(prediction, x0, noise, space, clean, mask)
+
+
+def field_losses(
+    prediction: Prediction, x0: State, noise: State, space: Space, weighting: Weighting = "eps", mask: Mask = None
+) -> dict[str, float]:
+    """What each field has of the mean of `denoising_loss`, by name; they sum to it."""
+    error = prediction.v - velocity(x0, noise, prediction.level)
+    log_snr = torch.as_tensor(prediction.level.log_snr, dtype=torch.float64)
+    weight = WEIGHTINGS[weighting](log_snr) * torch.sigmoid(-log_snr)
+    freedoms = space.degrees_of_freedom(x0, mask).clamp(min=1)
+    found = {}
+    for name in fields(error):
+        alone = {other: value if other == name else torch.zeros_like(value) for other, value in fields(error).items()}
+        state = alone[""] if isinstance(error, Tensor) else TensorDict(alone, batch_size=error.batch_size)
+        squared = space.squared_norm(state, mask)
+        found[name] = (weight.to(squared) * squared / freedoms).mean().item()
+    return found

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from diffcore.distributed import leads
+from diffcore.errors import printable
 
 Report = Callable[[float, str], None]
 """`report(share, text)`: how much is done, 0 to 1, and what to say beside it."""
@@ -87,6 +88,9 @@ def clock(seconds: float) -> str:
 
 
 def say(text: str) -> None:
-    """A line for people, on standard error, from the leader alone; standard output is for results."""
+    """A line for people, on standard error, from the leader alone; standard output is for results.
+
+    It has no control characters.
+    """
     if leads():
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)

@@ -9,10 +9,12 @@ figures.json      the figures of the last evaluation
 report.html       all of it on one page
 """
 
+import contextlib
 import json
 import os
 import platform
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,16 @@ from typing import Any
 from diffcore.components import Settings, missing
 from diffcore.config import ADDITIONS, RunSettings, compose, validate
 from diffcore.errors import UserError
+from diffcore.files import (
+    append_lines,
+    is_number,
+    open_regular,
+    parse_json,
+    read_json,
+    read_lines,
+    write_atomically,
+    write_json,
+)
 from diffcore.progress import say
 from diffcore.registry import Registry, metadata_version
 
@@ -58,6 +70,16 @@ class Run:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of the run that are not in a folder of their own."""
+        return (self.config, self.metrics, self.tuned, self.figures, self.report)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of the run."""
+        return (self.samples, self.checkpoints)
+
 
 @dataclass(frozen=True)
 class Description:
@@ -70,10 +92,11 @@ class Description:
 def new_folder(out: Path | None, modality: str, preset: str) -> Path:
     """Make the folder of a new run: `out`, or the next free `runs/<modality>/<preset>-<n>`.
 
-    A folder that exists and holds anything is refused, so nothing is ever overwritten.
+    A folder that exists and holds anything is refused, so nothing is ever overwritten; what a start that was killed
+    leaves, before there is a config.json, is nothing.
     """
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if os.path.lexists(out) and (not out.is_dir() or any(not _leftover(path) for path in out.iterdir())):
             raise UserError(f"{out} exists already: choose another --out, or continue it with diffcore resume {out}")
         out.mkdir(parents=True, exist_ok=True)
         return out
@@ -88,38 +111,34 @@ def new_folder(out: Path | None, modality: str, preset: str) -> Path:
             number += 1
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that, whatever happens, the old content or the new one is there, whole.
-
-    An `OSError` names the file, also where the system's own does not (a full disk).
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        error.filename = str(path)
-        raise
-    finally:
-        part.unlink(missing_ok=True)
+def _leftover(path: Path) -> bool:
+    """Whether a file is of a start that was killed: its lock, or the part of a file."""
+    return path.name.startswith(".") and path.name.endswith((".part", ".lock", ".holder"))
 
 
-def write_json(path: Path, value: Any) -> None:
-    """`value` as readable JSON, atomically."""
-    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+def clean(run: Run) -> None:
+    """Delete the parts of files that processes which were killed had begun. For who holds the run's lock alone."""
+    for folder in (run.path, run.checkpoints):
+        for path in folder.glob(".*") if folder.is_dir() else ():
+            if not path.name.endswith((".part", ".gone")):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> Any:
-    """The value of a JSON file, or a `UserError`."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+def check_folder(run: Run) -> None:
+    """Raise `UserError` where something that a run holds is a link: it could lead out of the run's folder."""
+    for path in (*run.folders, *run.files):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link; what a run holds must lie in its own folder: put it there itself")
+    for path in run.folders:
+        if os.path.lexists(path) and not path.is_dir():
+            raise UserError(f"{path} is not a folder, as it is in every run")
+    for path in run.files:
+        if os.path.lexists(path) and not path.is_file():
+            raise UserError(f"{path} is not a file, as it is in every run")
 
 
 def describe(run: Run, settings: RunSettings, facts: Mapping[str, Any], registry: Registry) -> None:
@@ -151,6 +170,7 @@ def open_run(path: Path, registry: Registry) -> tuple[Run, Description]:
     run = Run(path)
     if not path.is_dir():
         raise UserError(f"no run folder {path}")
+    check_folder(run)
     if not run.config.is_file():
         raise UserError(f"{path} is not a run folder: it has no config.json")
     content = read_json(run.config)
@@ -181,6 +201,7 @@ def _there(table: Any, kind: str, modality: str, registry: Registry) -> Any:
 def provenance(run: Run) -> dict[str, str]:
     """What config.json says of the versions and the machine that made the run."""
     content = read_json(run.config)
+    content = content if isinstance(content, dict) else {}
     tables = (content.get(name) for name in ("plugins", "machine"))
     merged = {"diffcore": content.get("diffcore", "unknown")}
     for table in tables:
@@ -193,31 +214,75 @@ def _listed(content: Mapping[str, Any], name: str) -> str:
     return ", ".join(f"{key} {value}" for key, value in table.items()) if isinstance(table, dict) else "unknown"
 
 
+MOST_ROWS = 100_000
+"""Lines of metrics that are held at once, at most twice as many; of more, every second one is, or fewer."""
+
+
 def append_metrics(run: Run, rows: Iterable[Mapping[str, Any]]) -> None:
     """Add lines to metrics.jsonl."""
-    with run.metrics.open("a", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row) + "\n")
+    append_lines(run.metrics, (json.dumps(row) for row in rows))
 
 
-def read_metrics(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, up to the first that is damaged: a crash may cut off the last."""
-    if not run.metrics.exists():
-        return []
-    rows: list[dict[str, Any]] = []
-    for line in run.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+def read_metrics(run: Run) -> list[dict[str, float]]:
+    """The numbers of metrics.jsonl, line by line, up to the first that is damaged: a crash may cut off the last.
+
+    Lines that tell of a step back have no `loss` and are left out.
+    """
+    rows: list[dict[str, float]] = []
+    last, every = None, 1
+    for count, (row, _) in enumerate(_lines(run)):
+        if "loss" not in row:
+            continue
+        last = row
+        if count % every == 0:
+            rows.append(row)
+        if len(rows) == 2 * MOST_ROWS:
+            rows, every = rows[::2], 2 * every
+    return [*rows, last] if last is not None and rows[-1] is not last else rows
+
+
+def trim_metrics(run: Run, step: int, steps_back: int = 0) -> None:
+    """Drop what metrics.jsonl says of steps after `step`, or after more steps back: they will be run again.
+
+    The file is cut in place, which needs no room on the disk; where it has other names, as in a copy made of hard
+    links, it gets an inode of its own.
+    """
+    end = 0
+    for row, size in _lines(run):
+        if row["step"] > step or row.get("steps_back", 0) > steps_back:
+            break
+        end += size
+    try:
+        descriptor = open_regular(run.metrics, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    with os.fdopen(descriptor, "r+b") as file:
+        if os.fstat(descriptor).st_nlink > 1:
+            write_atomically(run.metrics, file.read(end))
+        else:
+            os.ftruncate(descriptor, end)
+
+
+def sync_metrics(run: Run) -> None:
+    """Have metrics.jsonl reach the disk."""
+    with contextlib.suppress(FileNotFoundError):
+        descriptor = open_regular(run.metrics)
         try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(row, dict) or not {"step", "loss"} <= row.keys():
-            break
-        rows.append(row)
-    return rows
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def trim_metrics(run: Run, step: int) -> None:
-    """Drop what metrics.jsonl says of steps after `step`: they will be run again."""
-    kept = [row for row in read_metrics(run) if row["step"] <= step]
-    if run.metrics.exists():
-        write_atomically(run.metrics, "".join(json.dumps(row) + "\n" for row in kept).encode())
+def _lines(run: Run) -> Iterator[tuple[dict[str, float], int]]:
+    """The numbers of each line of metrics.jsonl and its bytes, up to the first line that is damaged."""
+    if not os.path.lexists(run.metrics):
+        return
+    for line in read_lines(run.metrics):
+        try:
+            row = parse_json(line)
+        except (ValueError, RecursionError):
+            return
+        row = {key: value for key, value in row.items() if is_number(value)} if isinstance(row, dict) else {}
+        if "step" not in row or not {"loss", "steps_back"} & row.keys():
+            return
+        yield row, len(line) + 1

@@ -5,49 +5,43 @@ Everything random in step k is drawn from generators seeded with (seed, k), and 
 bit.
 """
 
-import copy
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from diffcore import ema
-from diffcore.assembly import Model, load_weights
+from diffcore import divergence
+from diffcore.assembly import Model
 from diffcore.checkpoints import (
-    EMA,
-    MODEL,
     TRAINING,
     Progress,
     discard_after,
+    newest_sound,
     read_progress,
-    read_tensors,
+    rewrite_progress,
+    step_of,
+    verify,
     write_checkpoint,
 )
-from diffcore.conditions import Conditions, drop
 from diffcore.config import RunSettings, TrainSettings
 from diffcore.data import Data
-from diffcore.distributed import agreed, leads, mean, part, world
+from diffcore.distributed import agreed, from_leader, leads, mean
 from diffcore.errors import UserError
-from diffcore.levels import Level
-from diffcore.losses import VARIANCE_STEPS, denoising_loss, hybrid_loss
-from diffcore.noise import generator_for, seed_of
-from diffcore.parallel import collected, local, require_shares, share, spread, whole
-from diffcore.precision import compute_in
-from diffcore.process import perturb
-from diffcore.runs import Run, append_metrics, trim_metrics
-from diffcore.spaces import Mask
-from diffcore.state import State, map_fields
+from diffcore.learner import Learner
+from diffcore.objective import losses_by_field
+from diffcore.progress import say
+from diffcore.runs import Run, append_metrics, sync_metrics, trim_metrics
 
 _LOSSES = "losses since the last line of metrics"
+_HISTORY = "losses of lines of metrics"
 
 
 @dataclass(frozen=True)
@@ -68,7 +62,7 @@ class Watcher:
     """What happens beside training.
 
     `pulse` and `logged` come with each line of metrics, `sample` with the averaged model at times, `saved` with each
-    checkpoint.
+    checkpoint. Where several processes train, all of them are told to `sample`, and the leader alone of the rest.
     """
 
     pulse: Callable[[Pulse], None] = lambda pulse: None
@@ -97,61 +91,92 @@ def train(
 ) -> Outcome:
     """Train `model` on `data` until the settings' steps or minutes are over, or an interrupt asks to stop.
 
-    With `checkpoint`, go on from there. The end is always a checkpoint. Raises `UserError` where the loss stops
-    being a number; the checkpoints before that stay.
+    With `checkpoint`, go on from there. The end is always a checkpoint, and no checkpoint has weights that are no
+    numbers. Where the loss diverges (see `diffcore.divergence`), training goes back to the last good weights with a
+    lower learning rate, or raises `UserError`, as `on_divergence` says; the checkpoints before that stay.
     """
     options = settings.train
     require_end(options)
-    require_shares(options.batch_size, options.parallel, options.compile)
-    network = model.network
-    averaged = replace(model, network=copy.deepcopy(network).requires_grad_(False))
-    if checkpoint is not None:
-        load_weights(model, checkpoint, MODEL)
-        load_weights(averaged, checkpoint, EMA)
-    compute_in(network, options.precision, options.compile)
-    compute_in(averaged.network, settings.sample.precision, settings.sample.compile)
-    objective = spread(Objective(model, settings), network.backbone, options.parallel, model.device)
-    parameters = dict(network.named_parameters())
-    weights = list(parameters.values())
-    average = [share(kept, weight) for kept, weight in zip(averaged.network.parameters(), weights, strict=True)]
-    spread_out = any(mine is not kept for mine, kept in zip(average, averaged.network.parameters(), strict=True))
-    optimizer = torch.optim.Adam(
-        parameters.values(), lr=options.learning_rate, betas=(0.9, 0.99), fused=model.device.type in ("cpu", "cuda")
-    )
-    progress = Progress()
-    unlogged: list[Tensor] = []  # losses since the last line of metrics
+    learner = Learner(model, settings, data)
+    progress, good = Progress(), checkpoint
+    unlogged: list[Tensor] = []  # losses since the last line of metrics, of this process's part
+    history: list[float] = []  # of lines of metrics, as `diffcore.divergence` remembers them
+
+    def go_back(source: Path | None) -> None:
+        nonlocal unlogged, history
+        kept = learner.go_back(source)
+        unlogged = list(kept.pop(_LOSSES, torch.empty(0)).flatten()[: options.log_every].to(model.device))
+        history = kept.pop(_HISTORY, torch.empty(0)).flatten()[: divergence.WINDOW + 1].tolist()
+        if kept:
+            raise UserError(f"{source}: {TRAINING} holds {next(iter(kept))[:200]!r}, which training does not know")
+
     if checkpoint is not None:
         progress = read_progress(checkpoint)
-        state = read_tensors(checkpoint, TRAINING)
-        unlogged = list(state.pop(_LOSSES, torch.empty(0)).to(model.device))
-        _restore(optimizer, parameters, state, checkpoint)
+        go_back(checkpoint)
+        learner.forget_beginning()
     if leads():
-        trim_metrics(run, progress.step)
+        trim_metrics(run, progress.step, progress.steps_back)
         discard_after(run, progress.step)
 
-    def complete() -> nn.Module:
-        """The network with averaged weights; on the CPU where they are spread out."""
-        if spread_out:
-            averaged.network.cpu()
-            for kept, mine in zip(averaged.network.parameters(), average, strict=True):
-                kept.copy_(whole(mine))
-        return averaged.network
-
-    def sample(step: int) -> None:
-        complete().to(model.device)
-        watcher.sample(averaged, step)
+    def losses() -> list[float]:
+        """The losses since the last line of metrics, of all processes."""
+        return mean(torch.stack(unlogged).double()).tolist() if unlogged else []
 
     def save(at: Progress) -> None:
-        losses = mean(torch.stack(unlogged)) if unlogged else torch.empty(0)
-        if unlogged:
-            _require_finite(losses[-1].item(), at.step, options, run)
-        files = {
-            MODEL: collected(network.state_dict()),
-            EMA: complete().state_dict(),
-            TRAINING: {_LOSSES: losses, **collected(_optimizer_tensors(optimizer, parameters))},
+        nonlocal good
+        latest = losses()
+        divergence.require_sound(latest, at.step, history, options.explosion)
+        files = learner.files()
+        files[TRAINING] |= {
+            _LOSSES: torch.tensor(latest, dtype=torch.float32),
+            _HISTORY: torch.tensor(history, dtype=torch.float64),
         }
+        if unsound := from_leader(lambda: divergence.unsound(files)):
+            raise divergence.DivergedError(at.step, unsound)
+
+        def write() -> Path:
+            sync_metrics(run)
+            path = write_checkpoint(run, at, files, options.keep_checkpoints, options.keep_every)
+            watcher.saved(at.step, path)
+            return path
+
+        good = from_leader(write)
+        learner.forget_beginning()
+
+    def step_back(diverged: divergence.DivergedError) -> None:
+        """Find out where it began; then go back to the last good weights, or raise `UserError`."""
+        nonlocal progress, good
+        if not learner.remembers_beginning:
+            good, _ = newest_sound(run, verify)
+        start = 0 if good is None else step_of(good)
+        said = f"{diverged} at step {diverged.step}"
+        say(f"{said}: doing the steps from {start + 1} on again to see where it began")
+        go_back(good)
+        where = divergence.retrace(
+            start,
+            diverged.step,
+            lambda step, examine: learner.advance(step, learning_rate(options, step, progress.steps_back), examine),
+            learner.unsound_gradient,
+            lambda step: losses_by_field(model, settings, data, step),
+        )
+        kept = f"the last good weights are those of step {start}" + (f", in {good}" if good else ", the initial ones")
+        back = progress.steps_back + 1
+        rate = options.learning_rate * options.step_back_rate**back
+        if options.on_divergence == "stop" or back > options.most_steps_back:
+            advice = "lower --train.learning-rate" if options.on_divergence == "stop" else (
+                f"training has stepped back {back - 1} times; lower --train.learning-rate"
+            )  # fmt: skip
+            raise UserError(f"{said}; {where}; {kept}; {advice} (it is {options.learning_rate:g})")
+        go_back(good)
+        progress = Progress(start, progress.seconds, back)
+        say(f"{said}; {where}; stepping back to step {start}, the learning rate is now {rate:g}")
         if leads():
-            watcher.saved(at.step, write_checkpoint(run, at, files, options.keep_checkpoints))
+            discard_after(run, start)
+            trim_metrics(run, start, back - 1)
+            row = {"step": start, "steps_back": back, "from": diverged.step, "learning_rate": rate, "where": where}
+            append_metrics(run, [row])
+            if good is not None:
+                rewrite_progress(good, progress)
 
     first, before, started = progress.step, progress.seconds, time.perf_counter()
 
@@ -162,178 +187,66 @@ def train(
         work(*arguments)
         started += time.perf_counter() - paused
 
-    counted = list(network.buffers())
-    own_average, own_weights = ([local(tensor.detach()) for tensor in tensors] for tensors in (average, weights))
+    def log() -> None:
+        nonlocal history
+        latest = losses()
+        divergence.require_sound(latest, progress.step, history, options.explosion)
+        unlogged.clear()
+        loss = math.fsum(latest) / len(latest)
+        history = divergence.remembered(history, loss)
+        if leads():
+            rate = (progress.step - first) * options.batch_size / (progress.seconds - before)
+            watcher.pulse(Pulse(progress.step, share_done(options, progress), progress.seconds, loss, rate))
+            row = _row(options, progress, loss, rate)
+            append_metrics(run, [row])
+            aside(watcher.logged, row)
+
+    def over(stop: bool) -> bool:
+        """Whether training ends here, as all processes see it, by the leader's clock."""
+        nonlocal progress
+        seconds, stop = agreed(progress.seconds, stop)
+        progress = replace(progress, seconds=seconds)
+        return stop or share_done(options, progress) >= 1
+
     saved = progress.step if checkpoint is not None else -1
-    network.train()
+    model.network.train()
     with _stop_requests() as stop_requested:
         while True:
-            seconds, stop = agreed(progress.seconds, stop_requested())
-            progress = replace(progress, seconds=seconds)
-            if stop or share_done(options, progress) >= 1:
+            try:
+                while not over(stop_requested()):
+                    rate = learning_rate(options, progress.step, progress.steps_back)
+                    unlogged.append(learner.advance(progress.step, rate))
+                    seconds = before + time.perf_counter() - started
+                    progress = replace(progress, step=progress.step + 1, seconds=seconds)
+                    if progress.step % options.log_every == 0:
+                        log()
+                    if progress.step % options.checkpoint_every == 0:
+                        aside(save, progress)
+                        saved = progress.step
+                    if progress.step % options.sample_every == 0:
+                        aside(lambda step: watcher.sample(learner.averaged(), step), progress.step)
+                if saved != progress.step:
+                    save(progress)
                 break
-            step = progress.step
-            optimizer.param_groups[0]["lr"] = learning_rate(options, step)
-            loss = objective(draw_batch(model, settings, data, step))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(weights, options.gradient_clip, foreach=True)
-            optimizer.step()
-            ema.update(own_average, own_weights, ema.power_decay(step + 1, options.ema_width))
-            if counted:  # running statistics of layers are averages already
-                torch._foreach_copy_(list(averaged.network.buffers()), counted)
-            unlogged.append(loss.detach())
-            progress = Progress(step + 1, before + time.perf_counter() - started)
-
-            if progress.step % options.log_every == 0:
-                loss_now = mean(torch.stack(unlogged)).double().mean().item()
-                unlogged.clear()
-                _require_finite(loss_now, progress.step, options, run)
-                rate = (progress.step - first) * options.batch_size / (progress.seconds - before)
-                if leads():
-                    done = share_done(options, progress)
-                    watcher.pulse(Pulse(progress.step, done, progress.seconds, loss_now, rate))
-                    row = _row(options, progress, loss_now, rate)
-                    append_metrics(run, [row])
-                    aside(watcher.logged, row)
-            if progress.step % options.checkpoint_every == 0:
-                aside(save, progress)
-                saved = progress.step
-            if progress.step % options.sample_every == 0:
-                aside(sample, progress.step)
-        interrupted = share_done(options, progress) < 1
-        if saved != progress.step:
-            save(progress)
-    complete().to(model.device).eval()
-    return Outcome(progress, interrupted, averaged)
+            except divergence.DivergedError as diverged:
+                step_back(diverged)
+                saved, first, before, started = progress.step, progress.step, progress.seconds, time.perf_counter()
+    averaged = learner.averaged()
+    averaged.network.eval()
+    return Outcome(progress, share_done(options, progress) < 1, averaged)
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The examples of a step that are this process's, with their noise."""
-
-    x0: State
-    noise: State
-    level: Level
-    clean: Tensor
-    """The log-SNR a little earlier in time than that of `level`: the step whose variance may be learned."""
-    known: Conditions
-    """What is known of the examples."""
-    told: Conditions
-    """What the denoiser is told of them: some conditions are left out."""
-    mask: Mask
-    dropout_seed: int
-    """For what layers draw by themselves."""
-    weight: float
-    """What the mean over this batch counts for, so that the mean over processes is that over all examples."""
-
-
-def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Batch:
-    """The batch of step `step`.
-
-    All that is random is drawn for the examples of all processes, of which each then takes its part: a step is the
-    same whatever their number.
-
-    The levels of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the
-    loss (Kingma et al. 2021, appendix I.1).
-    """
-    options = settings.train
-    cpu = generator_for(settings.seed, "step", step)
-    chosen = batch_indices(len(data.examples), options.batch_size, step, settings.seed)
-    encoded = model.codec.encode(data.examples[chosen].to(model.device), cpu)
-    x0, mask = encoded.state, encoded.mask
-    batch = x0.shape[0]
-    t = (torch.rand((), generator=cpu, dtype=torch.float64) + torch.arange(batch, dtype=torch.float64) / batch) % 1
-    conditions = drop(model.codec.conditions, encoded.conditions, options.condition_dropout, cpu)
-
-    # Noise is the one large draw: it is made where it is used.
-    own = torch.Generator(model.device).manual_seed(seed_of(settings.seed, "noise", step))
-    normal = map_fields(lambda f: torch.randn(f.shape, generator=own, device=f.device, dtype=f.dtype), x0)
-
-    def log_snr(time: Tensor) -> Tensor:
-        return model.schedule.log_snr(time).to(model.device)
-
-    mine = part(batch)
-    rows = slice(mine.start, mine.stop)
-    mask = None if mask is None else mask[rows]
-    return Batch(
-        x0[rows],
-        model.codec.space.noise(normal[rows], mask),
-        model.schedule.level(log_snr(t[rows])),
-        log_snr((t[rows] - 1 / VARIANCE_STEPS).clamp(min=0)),
-        {name: value[rows] for name, value in encoded.conditions.items()},
-        {name: value[rows] for name, value in conditions.items()},
-        mask,
-        seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
-        len(mine) * world() / batch,
-    )
-
-
-class Objective(nn.Module):
-    """A model's network and what it is trained to make small."""
-
-    def __init__(self, model: Model, settings: RunSettings) -> None:
-        super().__init__()
-        self.network = model.network
-        self.model, self.settings = model, settings
-
-    def forward(self, batch: Batch) -> Tensor:
-        """The mean loss of the batch, times its weight: a scalar to differentiate.
-
-        For a denoiser it is the weighted denoising loss, for a predictor -log p(c | x_t) of the conditions. A network
-        that gives variances learns them too, by the hybrid loss, in steps of 1 / T of the time.
-        """
-        model, weighting = self.model, self.settings.train.weighting
-        torch.manual_seed(batch.dropout_seed)
-        noisy, space = perturb(batch.x0, batch.noise, batch.level), model.codec.space
-        if self.settings.task == "predict":
-            loss = -model.predictor.log_likelihood(noisy, batch.level, batch.known, batch.mask)
-        else:
-            prediction = model.denoiser(noisy, batch.level, batch.told, batch.mask)
-            if prediction.variance is None:
-                loss = denoising_loss(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
-            else:
-                loss = hybrid_loss(prediction, batch.x0, batch.noise, space, batch.clean, weighting, batch.mask)
-        return batch.weight * loss.mean()
-
-
-def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Tensor:
-    """The mean loss of the batch of step `step`: a scalar to differentiate."""
-    return Objective(model, settings)(draw_batch(model, settings, data, step))
-
-
-def learning_rate(options: TrainSettings, step: int) -> float:
+def learning_rate(options: TrainSettings, step: int, steps_back: int = 0) -> float:
     """Linear warm-up, then constant, then falling with 1 / sqrt(step). Karras et al. 2024, eq. 67.
+
+    Each step back from a loss that diverged multiplies it by `step_back_rate`.
 
     It does not depend on where training ends, so a longer run goes on exactly where a shorter one stopped; the
     moving average of the weights does what a decay to zero would do.
     """
     warm = min(1.0, (step + 1) / max(options.warmup_steps, 1))
-    return options.learning_rate * warm / math.sqrt(max(1.0, step / options.decay_after))
-
-
-@lru_cache(maxsize=2)
-def _permutation(n: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(n, generator=generator_for(seed, "order", epoch))
-
-
-def batch_indices(n: int, batch: int, step: int, seed: int) -> Tensor:
-    """The examples of step `step`, `[batch]`: shuffled epochs laid end to end, each example once an epoch."""
-    start, end = step * batch, (step + 1) * batch
-    pieces = []
-    while start < end:
-        epoch, offset = divmod(start, n)
-        pieces.append(_permutation(n, seed, epoch)[offset : offset + end - start])
-        start += len(pieces[-1])
-    return torch.cat(pieces)
-
-
-def _require_finite(loss: float, step: int, options: TrainSettings, run: Run) -> None:
-    if not math.isfinite(loss):
-        raise UserError(
-            f"the loss is {loss} at step {step}; lower --train.learning_rate (it is {options.learning_rate:g}). "
-            f"Checkpoints before that are in {run.checkpoints}"
-        )
+    rate = options.learning_rate * options.step_back_rate**steps_back
+    return rate * warm / math.sqrt(max(1.0, step / options.decay_after))
 
 
 def require_end(options: TrainSettings) -> None:
@@ -354,32 +267,9 @@ def _row(options: TrainSettings, progress: Progress, loss: float, rate: float) -
         "step": progress.step,
         "seconds": round(progress.seconds, 2),
         "loss": loss,
-        "learning_rate": learning_rate(options, progress.step - 1),
+        "learning_rate": learning_rate(options, progress.step - 1, progress.steps_back),
         "examples_per_second": round(rate, 1),
     }
-
-
-def _optimizer_tensors(optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Adam's moments by parameter name: `exp_avg/backbone...`."""
-    return {
-        f"{key}/{name}": torch.as_tensor(value)
-        for name, parameter in parameters.items()
-        for key, value in optimizer.state[parameter].items()
-    }
-
-
-def _restore(
-    optimizer: torch.optim.Optimizer, parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor], source: Path
-) -> None:
-    for key, value in tensors.items():
-        kind, _, name = key.partition("/")
-        if name not in parameters:
-            raise UserError(f"{source / TRAINING} does not fit the network of config.json: {name} is not in it")
-        parameter = parameters[name]
-        # The fused optimiser pairs memory, not indices: moments must be laid out as their parameter is.
-        on_device = value.to(parameter.device)
-        kept = on_device if kind == "step" else torch.empty_like(parameter).copy_(share(on_device, parameter))
-        optimizer.state[parameter][kind] = kept.detach()
 
 
 @contextmanager

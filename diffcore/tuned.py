@@ -10,7 +10,8 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from diffcore.components import Settings
 from diffcore.config import validate
 from diffcore.errors import UserError
-from diffcore.runs import Run, read_json, write_json
+from diffcore.files import read_json, write_json
+from diffcore.runs import Run
 from diffcore.solvers import Step, adams
 from diffcore.solvers.adams import Clock
 

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from diffcore.errors import UserError
+from diffcore.errors import UserError, printable
 from diffcore.registry import CHOICE, installed, metadata_version
 
 INTERRUPTED = 130
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _together(arguments)
         return _run(arguments)
     except UserError as error:
-        print(f"diffcore: {error}", file=sys.stderr)
+        print(printable(f"diffcore: {error}"), file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 _SURROUNDINGS = {
     errno.ENOSPC: "Free some space; earlier checkpoints are whole, and diffcore resume RUN goes on from the last.",
+    errno.EIO: "The disk may fail; earlier checkpoints are whole, and diffcore resume RUN goes on from the last.",
+    errno.EFBIG: "Free some space; earlier checkpoints are whole, and diffcore resume RUN goes on from the last.",
     errno.EDQUOT: "Free some space; earlier checkpoints are whole, and diffcore resume RUN goes on from the last.",
     errno.EACCES: "Check its permissions, or name another place.",
     errno.EPERM: "Check its permissions, or name another place.",

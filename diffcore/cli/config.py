@@ -20,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
         settings = description.settings
     else:
         settings, _ = run_settings(arguments, installed(), "diffcore config")
-    print(as_toml(settings), end="")
+    print(as_toml(settings).encode(errors="backslashreplace").decode(), end="")
     return 0
 
 

@@ -1,28 +1,34 @@
 """`diffcore resume RUN`: go on training from the newest checkpoint."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 
 from diffcore.assembly import build_model, build_recipe, data_of
-from diffcore.checkpoints import find_checkpoint, read_progress, verify
+from diffcore.checkpoints import MODEL, Progress, checkpoints, count_numbers, newest_sound, read_progress, verify
 from diffcore.cli.flags import parse
 from diffcore.cli.sample import FromRun, on_device
 from diffcore.cli.train import follow
 from diffcore.components import Settings
+from diffcore.config import ENDS
 from diffcore.distributed import in_turn, leads
 from diffcore.errors import UserError
+from diffcore.lock import held
 from diffcore.progress import say
-from diffcore.registry import installed
-from diffcore.runs import describe, open_run
+from diffcore.registry import Registry, installed
+from diffcore.runs import Description, Run, describe, open_run
 from diffcore.training import share_done
 
 
 class Longer(Settings):
-    """Another end for the training."""
+    """Another end for the training, or another answer to a loss that diverges."""
 
     steps: int | None = Field(None, ge=1, description="Train until this step.")
     minutes: float | None = Field(None, gt=0, description="Train until so many minutes of training in all.")
+    on_divergence: Literal["stop", "step-back"] | None = Field(
+        None, description="step-back: go on from the last checkpoint with a lower learning rate."
+    )
 
 
 class Options(FromRun):
@@ -33,25 +39,35 @@ def main(arguments: Sequence[str]) -> int:
     registry = installed()
     options = parse(Options, arguments, "diffcore resume", "Go on training a run from its newest checkpoint.")
     run, description = open_run(options.run, registry)
+    with held(run):
+        return _resume(run, description, options, registry)
+
+
+def _resume(run: Run, description: Description, options: Options, registry: Registry) -> int:
     settings = on_device(description.settings, options.device)
-    ends = {name: value for name, value in vars(options.train).items() if value is not None}
-    if ends:
-        train = settings.train.model_copy(update={"steps": None, "minutes": None, **ends})
+    changed = {name: value for name, value in vars(options.train).items() if value is not None}
+    if changed:
+        unset = {"steps": None, "minutes": None} if ENDS & changed.keys() else {}
+        train = settings.train.model_copy(update={**unset, **changed})
         settings = settings.model_copy(update={"train": train})
-    checkpoint = find_checkpoint(run, options.checkpoint)
-    progress = read_progress(checkpoint)
+    checkpoint, progress, weights = None, Progress(), None
+    if checkpoints(run) or options.checkpoint is not None:
+        checkpoint, _ = newest_sound(run, verify, options.checkpoint)
+        progress, weights = read_progress(checkpoint), count_numbers(checkpoint, MODEL)
     if share_done(settings.train, progress) >= 1:
         raise UserError(
             f"{run.path} is trained already, {progress.step} steps in {progress.seconds / 60:.1f} minutes; "
             "go further with --train.steps N or --train.minutes M"
         )
-    verify(checkpoint)
     recipe = build_recipe(settings.sample, registry)
     data = in_turn(lambda: data_of(run.path, settings, registry))
     if data.facts != description.facts:
         raise UserError(f"{run.path} was trained on other data than {settings.data.name} holds now")  # type: ignore[attr-defined]
-    model = build_model(settings, data.facts, registry)
-    if ends and leads():
+    model = build_model(settings, data.facts, registry, weights)
+    if changed and leads():
         describe(run, settings, data.facts.model_dump(mode="json"), registry)
-    say(f"going on from step {progress.step} of {run.path}")
+    if checkpoint is None:
+        say(f"{run.path} has no checkpoint yet: beginning again")
+    else:
+        say(f"going on from step {progress.step} of {run.path}")
     return follow(run, settings, model, data, recipe, registry, checkpoint)

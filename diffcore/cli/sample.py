@@ -1,5 +1,6 @@
 """`diffcore sample RUN`: samples from a trained run."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from diffcore.assembly import (
     known_conditions,
     load_weights,
 )
-from diffcore.checkpoints import find_checkpoint
+from diffcore.checkpoints import EMA, count_numbers, newest_sound
 from diffcore.cli.edit import EditOptions, editing, edits
 from diffcore.cli.flags import parse
 from diffcore.components import Settings
@@ -261,8 +262,14 @@ def load_run(
     """The settings of a run and its model with averaged weights, ready to be evaluated."""
     run, description = open_run(path, registry)
     settings = on_device(description.settings, device)
-    model = build_model(settings, description.facts, registry)
-    load_weights(model, find_checkpoint(run, checkpoint))
+
+    def load(path: Path) -> Model:
+        # The header of the weights comes first: a network is built that is no larger than they are.
+        model = build_model(settings, description.facts, registry, count_numbers(path, EMA))
+        load_weights(model, path)
+        return model
+
+    _, model = newest_sound(run, load, checkpoint)
     model.network.eval().requires_grad_(False)
     return settings, model
 
@@ -326,7 +333,7 @@ def _asked(options: Options, model: Model, recipe: Recipe, spread: bool) -> Cond
 def _unused(path: Path) -> Path:
     """`path`, or `path-2`, `path-3`, … where that exists."""
     number, candidate = 1, path
-    while candidate.exists():
+    while os.path.lexists(candidate):
         number += 1
         candidate = path.with_name(f"{path.name}-{number}")
     return candidate

@@ -11,7 +11,7 @@ from diffcore.cli.flags import run_settings
 from diffcore.conditions import in_words
 from diffcore.config import RunSettings, additions
 from diffcore.data import Data
-from diffcore.distributed import from_leader, in_turn, leads, world
+from diffcore.distributed import by_leader, from_leader, in_turn, leads, world
 from diffcore.errors import UserError
 from diffcore.evaluation import (
     Metric,
@@ -23,6 +23,7 @@ from diffcore.evaluation import (
 )
 from diffcore.events import Events
 from diffcore.generation import as_asked, generate_together, require_conditions
+from diffcore.lock import held
 from diffcore.progress import bar, say
 from diffcore.registry import Registry, installed
 from diffcore.runs import Run, describe, new_folder
@@ -43,11 +44,17 @@ def main(arguments: Sequence[str]) -> int:
         require_conditions(model, as_asked(model, recipe, shown), shown)
     out = Path(chosen.out) if chosen.out else None
     run = Run(from_leader(lambda: new_folder(out, settings.modality, settings.preset)))
-    if leads():
+
+    def describe_new() -> None:
+        if run.config.exists():  # another process was quicker
+            raise UserError(f"{run.path} exists already: choose another --out")
         describe(run, settings, data.facts.model_dump(mode="json"), registry)
-    for note in data.notes:
-        say(note)
-    return follow(run, settings, model, data, recipe, registry)
+
+    with held(run):
+        by_leader(describe_new)
+        for note in data.notes:
+            say(note)
+        return follow(run, settings, model, data, recipe, registry)
 
 
 def follow(
@@ -103,14 +110,15 @@ def _train_with_bar(
             conditions = spread_conditions(averaged, 50)
             asked_for = as_asked(averaged, recipe, conditions)
             drawn = generate_together(averaged, asked_for, conditions, 50, settings.seed)
-        except UserError as error:  # training goes on without
+            if drawn is None:
+                return
+            path = run.samples / f"step-{step:08d}{writer.endings[0]}"
+            path.unlink(missing_ok=True)  # a link there is replaced, not followed
+            asked = in_words(averaged.codec.conditions, conditions, 50)
+            writer.together(averaged.codec.decode(drawn.state, drawn.mask), path, 10, asked)
+        except (UserError, OSError) as error:  # training goes on without
             say(f"no picture at step {step}: {error}")
             return
-        if drawn is None:
-            return
-        path = run.samples / f"step-{step:08d}{writer.endings[0]}"
-        asked = in_words(averaged.codec.conditions, conditions, 50)
-        writer.together(averaged.codec.decode(drawn.state, drawn.mask), path, 10, asked)
         events.sampled(step, path)
 
     with bar("training") as report:
@@ -155,11 +163,14 @@ def finish(
                 events.figures(outcome.progress.step, figures)
             for figure in figures:
                 say(f"{figure.name}: {figure.value:.4g}  ({figure.meaning})")
-        except UserError as error:  # the model and its samples are worth more than their figures
+        except (UserError, OSError) as error:  # the model and its samples are worth more than their figures
             say(f"no figures: {error}")
     if leads():
-        write_report(run, model, recipe, settings.seed, as_toml(settings))
-    say(f"report: {run.report}")
+        try:
+            write_report(run, model, recipe, settings.seed, as_toml(settings))
+            say(f"report: {run.report}")
+        except OSError as error:
+            say(f"no report: {error}; the model is kept, and diffcore evaluate {run.path} writes one")
     if model.predicts:
         say(f"let it guide a model of the same data: diffcore sample RUN --predictor {run.path}")
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from diffcore.checkpoints import find_checkpoint
+from diffcore.checkpoints import EMA, newest_sound, read_tensors
 from diffcore.cli.flags import parse
 from diffcore.cli.sample import Drawing, DrawOptions, take, trained
 from diffcore.errors import UserError
@@ -16,7 +16,7 @@ from diffcore.generation import as_asked, draw_mask, guided, require_conditions
 from diffcore.grids import grid
 from diffcore.progress import bar, say
 from diffcore.registry import installed
-from diffcore.runs import Run
+from diffcore.runs import Run, open_run
 from diffcore.solvers import adams
 from diffcore.tuned import Tuned, read_tuned, write_tuned
 from diffcore.tuning import Flow, FreshNoiseError, flow_of, starting_grids, tune
@@ -43,6 +43,9 @@ def main(arguments: Sequence[str]) -> int:
     run, steps = Run(options.run), options.steps
     if steps == 1:
         raise UserError("a single step has no levels that could be moved: tune at least --steps 2")
+    open_run(options.run, registry)
+    checkpoint, _ = newest_sound(run, lambda path: read_tensors(path, EMA), options.checkpoint)
+    options = options.model_copy(update={"checkpoint": checkpoint.name})
     _, model, recipe = trained(Drawing(options), registry, tuned=False)
     read_tuned(run)  # a damaged file is known before the work
     if as_asked(model, recipe, spread_conditions(model, 1, recipe)) != recipe:
@@ -93,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
         error=math.exp(tuned),
         untuned_error=math.exp(untuned) if untuned < math.inf else None,
         guidance=recipe.guidance,
-        checkpoint=find_checkpoint(run, options.checkpoint).name,
+        checkpoint=checkpoint.name,
         seed=options.seed,
     )
     write_tuned(run, steps, result)

@@ -32,11 +32,12 @@ from diffcore.errors import UserError
 from diffcore.generation import generate
 from diffcore.losses import denoising_loss
 from diffcore.noise import generator_for
+from diffcore.objective import step_loss
 from diffcore.runs import Run, read_metrics
 from diffcore.spaces import Product, Space, SymmetricPairs
 from diffcore.state import State, fields, map_fields
 from diffcore.testing.subject import BATCH, Noisy, Subject, batch_of, named, normal, place_of, relative
-from diffcore.training import Watcher, step_loss, train
+from diffcore.training import Watcher, train
 
 ROUNDING = 1e-4
 """How far results may differ that are equal but for the order of sums, relative to the largest entry."""

@@ -19,9 +19,9 @@ import torch
 from diffcore.assembly import build_data, build_model
 from diffcore.config import compose
 from diffcore.errors import UserError
+from diffcore.objective import Objective, draw_batch
 from diffcore.precision import compute_in
 from diffcore.registry import Registry, installed
-from diffcore.training import Objective, draw_batch
 
 WAYS = {
     "float32": ("float32", False),

@@ -233,7 +233,7 @@ def test_one_that_fails_is_said_once_and_stops_nobody(registry, heard, tmp_path,
 
 def test_a_run_that_fails_says_so_to_those_who_listen(registry, heard, tmp_path, monkeypatch):
     nothing = torch.tensor(torch.nan, requires_grad=True)
-    monkeypatch.setattr("diffcore.training.Objective.forward", lambda self, batch: 1 * nothing)
+    monkeypatch.setattr("diffcore.objective.Objective.forward", lambda self, batch: 1 * nothing)
     assert train(tmp_path / "run", "--logger", "notes") == 2
     assert heard[-1] == ("ended", 0, "UserError")
     assert (tmp_path / "run" / "notes.txt").read_text() == "close\n"

@@ -17,6 +17,7 @@ from diffcore.levels import Level
 from diffcore.losses import VARIANCE_STEPS, VARIANCE_WEIGHT, denoising_loss, hybrid_loss, variance_loss
 from diffcore.nn.dit import DiT
 from diffcore.nn.unet import UNet
+from diffcore.objective import step_loss
 from diffcore.process import perturb
 from diffcore.registry import Provided, load
 from diffcore.runs import Run, read_metrics
@@ -26,7 +27,7 @@ from diffcore.solvers import Move, ddpm
 from diffcore.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 from diffcore.state import map_fields
 from diffcore.testing.oracles import gaussian
-from diffcore.training import Watcher, step_loss, train
+from diffcore.training import Watcher, train
 from diffcore.variances import log_ratio
 from tests.core.draws import draw
 from tests.core.toy import TOY, ToyBackbone, ToyNet

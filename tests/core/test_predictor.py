@@ -230,7 +230,7 @@ def refused(capsys, *arguments):
 
 def test_a_predictor_run_ends_with_figures_beside_chance_and_draws_nothing(toy, capsys):
     run = toy / "teller"
-    assert {path.name for path in run.iterdir()} == {
+    assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {
         "config.json", "metrics.jsonl", "checkpoints", "figures.json", "report.html",
     }  # fmt: skip
     figures = {row["name"]: row for row in json.loads((run / "figures.json").read_text())}

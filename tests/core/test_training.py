@@ -17,8 +17,10 @@ from diffcore.checkpoints import (
 )
 from diffcore.config import compose
 from diffcore.errors import UserError
-from diffcore.runs import Run, read_metrics, write_atomically
-from diffcore.training import Watcher, batch_indices, learning_rate, train
+from diffcore.files import write_atomically
+from diffcore.objective import batch_indices
+from diffcore.runs import Run, read_metrics
+from diffcore.training import Watcher, learning_rate, train
 from tests.core.toy import ToyBackbone, toy_registry
 
 REGISTRY = toy_registry()
@@ -133,7 +135,7 @@ def test_minutes_end_a_run(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path):
-    with pytest.raises(UserError, match=r"the loss is nan at step \d+; lower --train.learning_rate"):
+    with pytest.raises(UserError, match=r"the loss is nan at step \d+; .*; lower --train.learning-rate"):
         start(tmp_path / "run", learning_rate=1e30, warmup_steps=0, gradient_clip=1e30)
 
 

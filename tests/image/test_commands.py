@@ -37,7 +37,7 @@ def run(tmp_path_factory):
 
 
 def test_a_run_folder_holds_what_it_should(run):
-    assert {path.name for path in run.iterdir()} == {
+    assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {
         "config.json", "metrics.jsonl", "samples", "checkpoints", "figures.json", "report.html",
     }  # fmt: skip
     config = json.loads((run / "config.json").read_text())

@@ -11,9 +11,9 @@ class ComplexFacts(Settings):
     """An amplitude-compressed complex short-time Fourier transform: scale |c|^exponent e^(i arg c)."""
 
     kind: Literal["complex"] = "complex"
-    fft: int = Field(ge=2, multiple_of=2)
+    fft: int = Field(ge=2, le=2**20, multiple_of=2)
     """Samples of a window; it gives fft / 2 + 1 frequencies."""
-    hop: int = Field(ge=1)
+    hop: int = Field(ge=1, le=2**20)
     """Samples from one window to the next."""
     exponent: float = Field(gt=0, le=1)
     scale: float = Field(gt=0)
@@ -24,9 +24,9 @@ class MelFacts(Settings):
     """The logarithm of a mel spectrogram, standardised: (log(max(mel, floor)) - mean) / std."""
 
     kind: Literal["mel"] = "mel"
-    fft: int = Field(ge=2, multiple_of=2)
-    hop: int = Field(ge=1)
-    mels: int = Field(ge=1)
+    fft: int = Field(ge=2, le=2**20, multiple_of=2)
+    hop: int = Field(ge=1, le=2**20)
+    mels: int = Field(ge=1, le=4096)
     low: float = Field(ge=0)
     """Hz."""
     high: float = Field(gt=0)
@@ -43,7 +43,7 @@ class SoundFacts(Settings):
 
     rate: int = Field(ge=1)
     """Samples a second."""
-    samples: int = Field(ge=1)
+    samples: int = Field(ge=1, le=2**26)
     """Length of each sound."""
     channels: Literal[1, 2] = 1
     classes: tuple[str, ...] = ()

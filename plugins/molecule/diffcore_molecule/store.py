@@ -16,8 +16,8 @@ import rdkit
 
 from diffcore.cache import cache_folder
 from diffcore.errors import UserError
+from diffcore.files import write_atomically
 from diffcore.progress import counter
-from diffcore.runs import write_atomically
 from diffcore_molecule import properties
 from diffcore_molecule.collection import Collection, Entry, collect, implied, molecules_of, part
 from diffcore_molecule.limited import Failed, Timeout, limited_map, processors

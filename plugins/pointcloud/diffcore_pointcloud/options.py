@@ -12,7 +12,7 @@ ShapeClass = Literal["aeroplane", "chair", "lamp", "solid", "table"]
 class CloudFacts(Settings):
     """What samples need to know of the clouds a model was trained on."""
 
-    points: int = Field(ge=1)
+    points: int = Field(ge=1, le=2**24)
     """Points of a cloud."""
     classes: tuple[str, ...] = ()
     centre: tuple[float, float, float]

@@ -1,0 +1,177 @@
+"""Files that a machine may fail to write, and that somebody else may have made.
+
+What is written is there whole or not at all. What is read is a regular file of bounded size that lies where its path
+says: links, pipes and devices are refused, so a folder that somebody sent can neither reach out of itself nor hang
+its reader.
+"""
+
+import contextlib
+import errno
+import json
+import math
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from diffcore.errors import UserError
+
+MOST_JSON = 16 * 2**20
+"""Bytes of a JSON or TOML file, at most."""
+
+DEEPEST = 32
+"""How deeply values of a JSON or TOML file are nested, at most."""
+
+LONGEST_LINE = 64 * 2**10
+"""Bytes of a line of a file that is read line by line, at most."""
+
+_LARGEST = 1e300
+"""No number of use is larger; beyond it sums and squares of what is read would overflow."""
+
+_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+"""Opening follows no link and waits for nobody at the other end of a pipe."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that, whatever happens, the old content or the new one is there, whole.
+
+    An `OSError` names the file, also where the system's own does not (a full disk). A link at `path` is replaced, not
+    followed.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.unlink(missing_ok=True)
+        with part.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder reach the disk, where the platform can: a rename is else lost with the power."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def read_back(path: Path) -> bytes:
+    """What a file that was just written holds, from the disk itself where the platform lets its copy be dropped."""
+    with path.open("rb") as file:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return file.read()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as readable JSON, atomically."""
+    write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file. Raises `UserError` for a link, a folder, a pipe or a device; else `OSError`."""
+    try:
+        descriptor = os.open(path, flags | _FLAGS, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO) or path.is_symlink() or path.is_dir():
+            raise UserError(_irregular(path)) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UserError(_irregular(path))
+    return descriptor
+
+
+def _irregular(path: Path) -> str:
+    what = "a link" if path.is_symlink() else "a folder" if path.is_dir() else "a pipe or a device"
+    return f"{path} is {what}, not a file: it is refused, as what a run holds must lie in its own folder"
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """The content of a regular file of at most `most` bytes. Raises `UserError`, or `FileNotFoundError`."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise UserError(f"{path} has {size:,} bytes; at most {most:,} are read")
+        return file.read(most)
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Add lines to a regular file, which is made where there is none. An `OSError` names the file."""
+    try:
+        descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The whole lines of a regular file, one by one, up to the first that is cut off or too long."""
+    with os.fdopen(open_regular(path), "rb") as file:
+        while (line := file.readline(LONGEST_LINE)).endswith(b"\n"):
+            yield line[:-1]
+
+
+def read_json(path: Path) -> Any:
+    """The value of a JSON file. Raises `UserError`, also where it is too large or too deep or holds NaN or infinity."""
+    try:
+        return parse_json(read_regular(path, MOST_JSON))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def parse_json(content: bytes) -> Any:
+    """The value of a JSON text. Raises `ValueError` or `RecursionError`."""
+    value = json.loads(content.decode(), parse_constant=_no_number, parse_float=_number)
+    require_shallow(value)
+    return value
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is not a number of JSON")
+
+
+def _number(digits: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):
+        raise ValueError(f"{digits[:20]} is too large a number")
+    return value
+
+
+def require_shallow(value: Any) -> None:
+    """Raise `ValueError` where tables and lists are nested more than `DEEPEST` deep."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        inner = [item for item in level if isinstance(item, dict | list)]
+        if not inner:
+            return
+        level = [below for item in inner for below in (item.values() if isinstance(item, dict) else item)]
+    raise ValueError(f"it is nested more than {DEEPEST} deep")
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value out of JSON is a number that can be reckoned with."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+def memory() -> int:
+    """Bytes of memory that this machine has; 16 GiB where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 16 * 2**30
