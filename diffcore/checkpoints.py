@@ -18,6 +18,7 @@ import math
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -235,22 +236,29 @@ def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
         raise UnsoundError(f"{path} holds no tensors that can be read ({error}){_advice(checkpoint)}") from None
 
 
-def _read(checkpoint: Path, name: str) -> bytes:
+def _expected(checkpoint: Path, name: str) -> str:
+    """The sum of a file by the manifest; raises `UnsoundError` where the file has another size."""
     path = checkpoint / name
     try:
         expected = _manifest(checkpoint)["files"][name]
         size, digest = expected["bytes"], expected["sha256"]
     except (KeyError, TypeError):
         raise UnsoundError(f"{checkpoint / _MANIFEST} does not describe {name}") from None
-    most = memory() // 2
     try:
-        if (there := path.lstat().st_size) != size:
-            raise UnsoundError(f"{path} is damaged: {there} bytes, expected {size}{_advice(checkpoint)}")
-        content = read_regular(path, most)
+        there = path.lstat()
     except OSError as error:
         raise UnsoundError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
-    except UnsoundError:
-        raise
+    if stat.S_ISREG(there.st_mode) and there.st_size != size:
+        raise UnsoundError(f"{path} is damaged: {there.st_size} bytes, expected {size}{_advice(checkpoint)}")
+    return digest
+
+
+def _read(checkpoint: Path, name: str) -> bytes:
+    path, digest = checkpoint / name, _expected(checkpoint, name)
+    try:
+        content = read_regular(path, memory() // 2)
+    except OSError as error:
+        raise UnsoundError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
     except UserError as error:
         raise UnsoundError(f"{error}{_advice(checkpoint)}") from None
     if hashlib.sha256(content).hexdigest() != digest:
@@ -261,6 +269,7 @@ def _read(checkpoint: Path, name: str) -> bytes:
 def count_numbers(checkpoint: Path, name: str) -> int:
     """How many numbers a file of a checkpoint holds by its header, which alone is read. Raises `UnsoundError`."""
     path = checkpoint / name
+    _expected(checkpoint, name)
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             size = os.fstat(file.fileno()).st_size
