@@ -1,6 +1,7 @@
 """What a reader of the pages would have: a folder of data, a picture, a part of a shape, a trained run."""
 
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,15 +13,16 @@ RUNS = {"logp": "molecule", "tpsa": "molecule", "chair": "pointcloud", "16384": 
 
 
 def put_in_place(words: Sequence[str], train: Callable[[str, str], None]) -> None:
-    """Make the files that the words of a line name and that are not there."""
+    """Make the files that the words of a line name and that are not there. PATH is another folder in every line."""
     for flag, word in zip(["", *words], words, strict=False):
         path = Path(word)
-        if path.exists() or flag == "--out":
-            continue
-        if word == "RUN":
-            train(_kind(words), word)
-        elif flag == "--data.root":
+        if word == "PATH":
+            shutil.rmtree(path, ignore_errors=True)
             _data(words, path)
+        elif path.exists() or flag == "--out":
+            continue
+        elif word == "RUN":
+            train(_kind(words), word)
         elif word in ("PICTURE.png", "MASK.png", "SMALL.png"):
             _picture(path, 4 if word == "SMALL.png" else 8)
         elif path.suffix == ".ply" and flag == "--inpaint":

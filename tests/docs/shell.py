@@ -41,6 +41,7 @@ EMBEDDED = {"audio": ("--data.sounds", "24"), "pointcloud": ("--data.shapes", "4
 FEWER = {
     "sample": ("--n", "2", "--steps", "2"),
     "evaluate": ("--n", "20", "--steps", "2"),
+    "resume": ("--train.steps", "6"),
     "tune": ("--steps", "2", "--trajectories", "2", "--iterations", "1"),
 }
 JUDGED = ("image", "table")
