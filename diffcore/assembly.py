@@ -1,5 +1,6 @@
 """Putting a run's parts together out of its settings."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 
 from diffcore.checkpoints import EMA, read_tensors
-from diffcore.components import Modality
+from diffcore.components import Modality, Settings
 from diffcore.conditions import Condition
 from diffcore.config import Grid, RunSettings, SampleSettings, parts
 from diffcore.data import Codec, Data
@@ -40,6 +41,8 @@ class Recipe:
     predictor_weight: float = 1.0
     weak: Denoise | None = None
     autoguidance: float = 2.0
+    guides: tuple[Callable[[Denoise], Denoise], ...] = ()
+    """Guidance of other kinds, each a decorator of the denoiser, the innermost first."""
     log_snrs: tuple[float, ...] | None = None
     """Levels that were tuned, in place of `grid`; as many as there are steps."""
 
@@ -125,13 +128,24 @@ def build_recipe(
     step: Step | None = None,
     predictor: Predictor | None = None,
     weak: Denoise | None = None,
+    guides: tuple[Callable[[Denoise], Denoise], ...] = (),
 ) -> Recipe:
     """How the settings say samples are drawn; `step` is a solver that is made already, the others guide."""
     if step is None:
         solver = registry.solver(sampling.solver)
         step = solver.build(solver.options())
     values = sampling.model_dump(exclude={"solver"})
-    return Recipe(step, predictor=predictor, weak=weak, **values)
+    return Recipe(step, predictor=predictor, weak=weak, guides=guides, **values)
+
+
+def build_additions(
+    registry: Registry, kind: str, modality: str, chosen: Mapping[str, Settings], *context: Any
+) -> dict[str, Any]:
+    """The parts of that kind of the registry that are `chosen`, by name, each made from its options and the context."""
+    offered = registry.offered(kind, modality)
+    return {
+        name: choose(offered, name, kind.removesuffix("s")).build(options, *context) for name, options in chosen.items()
+    }
 
 
 def known_conditions(model: Model, recipe: Recipe) -> tuple[Condition, ...]:

@@ -1,16 +1,16 @@
 """The core's own parts, offered through the same hooks as everybody's."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from diffcore.components import API_VERSION, Component, NoOptions, Settings
+from diffcore.components import API_VERSION, Command, Component, NoOptions, Settings, lazy
 from diffcore.hookspecs import hookimpl
 
-__all__ = ["API_VERSION", "diffcore_schedules", "diffcore_solvers"]
+__all__ = ["API_VERSION", "diffcore_commands", "diffcore_loggers", "diffcore_schedules", "diffcore_solvers"]
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -171,6 +171,10 @@ class CorrectorOptions(Settings):
     snr: float = Field(0.16, gt=0, le=0.7, description="Ratio of a corrector step's noise to its drift.")
 
 
+class TrackedOptions(Settings):
+    project: str = Field("diffcore", min_length=1, description="The project that the run belongs to.")
+
+
 def _schedule(name: str, summary: str, options: type[Settings], target: str) -> Component:
     def build(options: Settings) -> Any:
         schedules = import_module("diffcore.schedules")
@@ -230,3 +234,37 @@ def diffcore_solvers() -> Iterable[Component]:
         _solver("langevin", "annealed Langevin dynamics", "langevin", LangevinOptions),
         _solver("pc", "ancestral steps with Langevin corrections", "pc", CorrectorOptions),
     )
+
+
+@hookimpl
+def diffcore_loggers() -> Iterable[Component]:
+    of = lazy("diffcore")
+    return (
+        Component(
+            "tensorboard", "event files in the run's folder", of("loggers:tensorboard"), requires=("tensorboard",)
+        ),
+        Component("wandb", "Weights & Biases", of("loggers:wandb"), TrackedOptions, requires=("wandb",)),
+        Component("trackio", "Trackio, on this machine", of("loggers:trackio"), TrackedOptions, requires=("trackio",)),
+    )
+
+
+@hookimpl
+def diffcore_commands() -> Iterable[Command]:
+    return (
+        _command("train", "train a model: diffcore train --modality NAME"),
+        _command("sample", "draw samples from a run: diffcore sample RUN"),
+        _command("tune", "fit N steps to a run's own flow: diffcore tune RUN --steps N"),
+        _command("evaluate", "figures of a run's samples: diffcore evaluate RUN"),
+        _command("resume", "go on training a run: diffcore resume RUN"),
+        _command("plugins", "what is installed, and what cannot be used and why"),
+        _command("config", "what would run, as TOML: diffcore config RUN, or --modality NAME"),
+    )
+
+
+def _command(name: str, summary: str) -> Command:
+    """The command whose words are those of the module of `diffcore.cli` of that name, dashes as underscores."""
+
+    def main(arguments: Sequence[str]) -> int:
+        return import_module(f"diffcore.cli.{name.replace('-', '_')}").main(arguments)
+
+    return Command(name, summary, main)

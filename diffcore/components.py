@@ -129,10 +129,10 @@ def lazy(package: str) -> Callable[[str], Callable[..., Any]]:
     """Builders by name: `lazy("package")("module:name")` is that function; its module is imported when it is called."""
 
     def builder(target: str) -> Callable[..., Any]:
-        module, _, name = target.partition(":")
+        module, _, name = f"{package}.{target}".rpartition(":")
 
         def call(*arguments: Any) -> Any:
-            return getattr(importlib.import_module(f"{package}.{module}"), name)(*arguments)
+            return getattr(importlib.import_module(module), name)(*arguments)
 
         return call
 

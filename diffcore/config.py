@@ -1,9 +1,10 @@
 """The configuration of a run: default < preset < file < flag, typed by the chosen components alone."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -91,6 +92,9 @@ class RunSettings(Settings):
 CHOICES = ("data", "denoiser", "predictor", "schedule")
 """The parts of a run that are chosen by name, each with options of its own."""
 
+ADDITIONS: Mapping[str, str] = {"metric": "metrics", "logger": "loggers"}
+"""The parts that a run can have any number of, as kinds of the registry: `[metric.NAME]`, `--metric NAME`."""
+
 NETWORKS: Mapping[str, str] = {"denoise": "denoiser", "predict": "predictor"}
 """What each task trains; a run has this one of the networks alone."""
 
@@ -122,7 +126,11 @@ def parts(modality: Modality, registry: Registry, task: str = "denoise") -> dict
 
 
 def model_for(
-    modality: Modality, chosen: Mapping[str, str], registry: Registry, task: str = "denoise"
+    modality: Modality,
+    chosen: Mapping[str, str],
+    registry: Registry,
+    task: str = "denoise",
+    added: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> type[RunSettings]:
     """The model of a run of this task with these components: only their options exist in it."""
     fields: dict[str, Any] = {}
@@ -130,7 +138,25 @@ def model_for(
         component = choose(offered, chosen.get(kind, offered[0].name), "data set" if kind == "data" else kind)
         options = _named(component)
         fields[kind] = (options, options())
+    for kind, names in added.items():
+        if names:
+            fields[kind] = several(
+                kind, [choose(registry.offered(ADDITIONS[kind], modality.name), n, kind) for n in names]
+            )
     return create_model("Run", __base__=RunSettings, **fields)
+
+
+def several(kind: str, components: Sequence[Component]) -> tuple[type[Settings], Settings]:
+    """A table of tables: the options of each of the components under its name, with their defaults."""
+    fields: dict[str, Any] = {component.name: (component.options, component.options()) for component in components}
+    table = create_model(kind, __base__=Settings, __doc__=f"The options of each {kind}.", **fields)
+    return table, table()
+
+
+def additions(settings: RunSettings, kind: str) -> dict[str, Settings]:
+    """The chosen parts of that kind of `ADDITIONS`, by name, with their options."""
+    table = getattr(settings, kind, None)
+    return {} if table is None else {name: getattr(table, name) for name in type(table).model_fields}
 
 
 def compose(
@@ -141,8 +167,9 @@ def compose(
     chosen: Mapping[str, str] | None = None,
     origin: str = "the configuration",
     task: str | None = None,
+    added: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> RunSettings:
-    """Default < preset < file; `task` and `chosen`, names of components, come from flags. Flags' values come later.
+    """Default < preset < file; `task`, `chosen` and `added`, names of components, come from flags, their values later.
 
     Without a preset, the one that is called like the chosen data set is taken where there is one, else `default`.
     """
@@ -173,14 +200,19 @@ def compose(
     for kind, name in names.items():
         values[kind] = {**values.get(kind, {}), "name": name}
     values |= {"modality": modality.name, "preset": preset, "task": task}
-    return validate(model_for(modality, names, registry, task), values, origin)
+    several_of = {}
+    for kind in ADDITIONS:
+        table = values.pop(kind, {}) or {}
+        if table := {name: {} for name in added.get(kind, ())} | dict(table):
+            values[kind], several_of[kind] = table, tuple(table)
+    return validate(model_for(modality, names, registry, task, several_of), values, origin)
 
 
 def _check_shape(file: Mapping[str, Any], origin: str) -> None:
     """Refuse what cannot be laid on a preset; pydantic checks the rest."""
     if not isinstance(file.get("preset", ""), str):
         raise UserError(f"{origin}: preset: input should be a name (it is {file['preset']!r})")
-    for kind in (*CHOICES, "train", "sample"):
+    for kind in (*CHOICES, *ADDITIONS, "train", "sample"):
         if not isinstance(file.get(kind, {}), Mapping):
             raise UserError(f"{origin}: {kind}: input should be a table, as in [{kind}] (it is {file[kind]!r})")
 

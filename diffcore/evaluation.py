@@ -1,15 +1,17 @@
 """Figures of a trained model, and the run's report."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
 from diffcore.assembly import Model, Recipe, known_conditions
 from diffcore.conditions import Conditions, in_words
 from diffcore.data import Data
-from diffcore.errors import UserError
+from diffcore.errors import UserError, first_line
 from diffcore.generation import as_asked, generate, strip
 from diffcore.noise import SampleNoise, generator_for
 from diffcore.output import Figure
@@ -27,24 +29,49 @@ def spread_conditions(model: Model, n: int, recipe: Recipe | None = None) -> Con
     return {condition.name: condition.spread(n) for condition in known}
 
 
-def evaluate(model: Model, recipe: Recipe, data: Data, n: int, seed: int, cache: Path) -> list[Figure]:
-    """Figures of `n` samples, conditions spread evenly, what drawing them cost, and how well targets are met."""
-    if model.modality.judge is None:
-        raise UserError(f"the plugin for {model.modality.name} has no figures")
+Metric = Callable[[Any, Conditions], list[Figure]]
+"""Figures of samples that were asked to be such conditions."""
+
+
+def evaluate(
+    model: Model,
+    recipe: Recipe,
+    data: Data,
+    n: int,
+    seed: int,
+    cache: Path,
+    metrics: Mapping[str, Metric] = MappingProxyType({}),
+) -> list[Figure]:
+    """Figures of `n` samples, conditions spread evenly, what drawing them cost, and how well targets are met.
+
+    `metrics`, by name, add theirs to those of the modality. One that fails is said, and the others are not lost.
+    """
+    if model.modality.judge is None and not metrics:
+        raise UserError(f"the plugin for {model.modality.name} has no figures; name some with --metric")
     say("making ready to judge samples")
-    judge = model.modality.judge(model.codec, data, cache)
+    judge = None if model.modality.judge is None else model.modality.judge(model.codec, data, cache)
     conditions = spread_conditions(model, n, recipe)
     plain = as_asked(model, recipe, conditions)
     with counter("sampling", n) as after_batch:
         started = time.perf_counter()
         drawn = generate(model, plain, conditions, n, seed, after_batch)
         seconds = time.perf_counter() - started
+    samples = model.codec.decode(drawn.state, drawn.mask)
     return [
-        *judge(model.codec.decode(drawn.state, drawn.mask), conditions),
+        *(judge(samples, conditions) if judge else ()),
+        *(figure for name, metric in metrics.items() for figure in _measured(name, metric, samples, conditions)),
         Figure("samples", n, f"drawn with {recipe.steps} steps, guidance {plain.guidance:g}, seed {seed}"),
         Figure("samples_per_second", n / seconds, f"on {model.device}"),
-        *target_figures(model, recipe, judge, data, n, seed),
+        *(target_figures(model, recipe, judge, data, n, seed) if judge else ()),
     ]
+
+
+def _measured(name: str, metric: Metric, samples: Any, conditions: Conditions) -> list[Figure]:
+    try:
+        return metric(samples, conditions)
+    except Exception as error:  # a stranger's code may raise anything
+        say(f"the metric {name} failed: {first_line(error)}")
+        return []
 
 
 LOG_SNRS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)

@@ -39,7 +39,8 @@ def guided(model: Model, recipe: Recipe) -> Denoise:
     """The model's denoiser with all guidance of the recipe.
 
     From the inside: the comparison with a weaker model, that with and without conditions, the predictor's gradient,
-    rescaling; all of it within the interval alone, the plain model outside, without conditions where guidance is 0.
+    guides of other kinds, rescaling; all of it within the interval alone, the plain model outside, without conditions
+    where guidance is 0.
     """
     known = model.codec.conditions
     plain: Denoise = model.denoiser if recipe.guidance else classifier_free(model.denoiser, known, 0.0)
@@ -49,6 +50,8 @@ def guided(model: Model, recipe: Recipe) -> Denoise:
     denoise = classifier_free(denoise, known, recipe.guidance)
     if recipe.predictor is not None:
         denoise = energy(denoise, model.codec.space, recipe.predictor.log_likelihood, recipe.predictor_weight)
+    for guide in recipe.guides:
+        denoise = guide(denoise)
     if denoise is model.denoiser:
         return denoise
     denoise = rescale(denoise, plain, model.codec.space, recipe.guidance_rescale)

@@ -109,7 +109,7 @@ class Registry:
         return [f"pip install 'diffcore[{extra}]'" for extra in extras if extra not in known]
 
 
-NOT_PLUGINS = frozenset({"dev"})
+NOT_PLUGINS = frozenset({"tensorboard", "trackio", "wandb"})
 """Extras of this distribution that are no kinds of data."""
 
 
@@ -171,6 +171,7 @@ def _add_plugin(registry: Registry, plugin: Any, name: str, version: str, distri
             f"was made for version {made_for} of the plugin API"
         )  # fmt: skip
         raise UnusablePluginError(f"{said}; this diffcore has API_VERSION = {API_VERSION}")
+    hash(plugin)  # pluggy keeps plugins in sets
     manager = _manager()
     manager.register(plugin, name)
     manager.check_pending()

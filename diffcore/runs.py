@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffcore.components import Settings
-from diffcore.config import RunSettings, compose, validate
+from diffcore.components import Settings, missing
+from diffcore.config import ADDITIONS, RunSettings, compose, validate
 from diffcore.errors import UserError
+from diffcore.progress import say
 from diffcore.registry import Registry, metadata_version
 
 
@@ -161,9 +162,20 @@ def open_run(path: Path, registry: Registry) -> tuple[Run, Description]:
         raise UserError(
             f"{path} was made with plugins that are not here ({_listed(content, 'plugins')}): unknown modality {name!r}"
         )
+    settings = {**settings, **{kind: _there(settings.get(kind), kind, name, registry) for kind in ADDITIONS}}
     composed = compose(registry, name, file=settings, origin=str(run.config))
     facts = validate(registry.modality(name).facts, content.get("facts", {}), f"{run.config}: facts")
     return run, Description(composed, facts)
+
+
+def _there(table: Any, kind: str, modality: str, registry: Registry) -> Any:
+    """The table of a run's metrics or loggers without those that are not here: the run's model needs none of them."""
+    if not isinstance(table, dict):
+        return table or {}
+    offered = {part.name for part in registry.offered(ADDITIONS[kind], modality) if not missing(part)}
+    for name in table.keys() - offered:
+        say(f"the {kind} {name!r} that this run was made with is not here: it is left out")
+    return {name: options for name, options in table.items() if name in offered}
 
 
 def provenance(run: Run) -> dict[str, str]:

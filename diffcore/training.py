@@ -9,7 +9,7 @@ import copy
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -60,10 +60,16 @@ class Pulse:
 
 @dataclass(frozen=True)
 class Watcher:
-    """What happens beside training: `pulse` with each line of metrics, `sample` with the averaged model at times."""
+    """What happens beside training.
+
+    `pulse` and `logged` come with each line of metrics, `sample` with the averaged model at times, `saved` with each
+    checkpoint.
+    """
 
     pulse: Callable[[Pulse], None] = lambda pulse: None
     sample: Callable[[Model, int], None] = lambda model, step: None
+    logged: Callable[[Mapping[str, float]], None] = lambda row: None
+    saved: Callable[[int, Path], None] = lambda step, path: None
 
 
 @dataclass(frozen=True)
@@ -117,7 +123,7 @@ def train(
             EMA: averaged.network.state_dict(),
             TRAINING: {_LOSSES: torch.tensor(unlogged), **_optimizer_tensors(optimizer, parameters)},
         }
-        write_checkpoint(run, at, files, options.keep_checkpoints)
+        watcher.saved(at.step, write_checkpoint(run, at, files, options.keep_checkpoints))
 
     first, before, started = progress.step, progress.seconds, time.perf_counter()
 
@@ -152,7 +158,9 @@ def train(
                 rate = (progress.step - first) * options.batch_size / (progress.seconds - before)
                 share = share_done(options, progress)
                 watcher.pulse(Pulse(progress.step, share, progress.seconds, mean, rate))
-                append_metrics(run, [_row(options, progress, mean, rate)])
+                row = _row(options, progress, mean, rate)
+                append_metrics(run, [row])
+                aside(watcher.logged, row)
             if progress.step % options.checkpoint_every == 0:
                 aside(save, progress)
                 saved = progress.step

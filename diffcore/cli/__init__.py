@@ -7,25 +7,9 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
 from diffcore.errors import UserError
-
-COMMANDS = {
-    "train": "train a model: diffcore train --modality NAME",
-    "sample": "draw samples from a run: diffcore sample RUN",
-    "tune": "fit N steps to a run's own flow: diffcore tune RUN --steps N",
-    "evaluate": "figures of a run's samples: diffcore evaluate RUN",
-    "resume": "go on training a run: diffcore resume RUN",
-    "plugins": "what is installed, and what cannot be used and why",
-    "config": "what would run, as TOML: diffcore config RUN, or --modality NAME",
-}
-
-USAGE = (
-    "usage: diffcore COMMAND ...\n\n"
-    + "\n".join(f"  {name:10}{summary}" for name, summary in COMMANDS.items())
-    + "\n\n  diffcore COMMAND --help   options of a command\n  diffcore --version\n"
-)
+from diffcore.registry import CHOICE, installed, metadata_version
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -67,19 +51,31 @@ _SURROUNDINGS = {
 
 
 def _run(arguments: list[str]) -> int:
+    if arguments and arguments[0] == "--no-plugins":
+        os.environ[CHOICE] = ""  # also for the processes that this one starts
+        installed.cache_clear()
+        arguments = arguments[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE, end="")
+        print(_usage(), end="")
         return 0
     if arguments[0] in ("-V", "--version"):
-        from diffcore.registry import metadata_version
-
         print(f"diffcore {metadata_version('diffcore')}")
         return 0
-    name = arguments[0]
-    if name not in COMMANDS:
+    name, commands = arguments[0], installed().commands
+    if name not in commands:
         from difflib import get_close_matches
 
-        close = get_close_matches(name, COMMANDS, 1)
+        close = get_close_matches(name, commands, 1)
         hint = f"; perhaps you meant {close[0]}" if close else ""
-        raise UserError(f"unknown command {name!r}{hint}; there are: {', '.join(COMMANDS)}")
-    return import_module(f"diffcore.cli.{name}").main(arguments[1:])
+        raise UserError(f"unknown command {name!r}{hint}; there are: {', '.join(commands)}")
+    return commands[name].record.main(arguments[1:])
+
+
+def _usage() -> str:
+    commands = [provided.record for provided in installed().commands.values()]
+    width = max(len(command.name) for command in commands) + 2
+    return (
+        "usage: diffcore [--no-plugins] COMMAND ...\n\n"
+        + "\n".join(f"  {command.name:{width}}{command.summary}" for command in commands)
+        + "\n\n  diffcore COMMAND --help   options of a command\n  diffcore --version\n"
+    )

@@ -7,10 +7,11 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from diffcore.assembly import data_of
+from diffcore.assembly import build_additions, data_of
 from diffcore.cache import cache_folder
 from diffcore.cli.config import as_toml
 from diffcore.cli.sample import DrawOptions, read_drawing, trained
+from diffcore.config import additions
 from diffcore.errors import UserError
 from diffcore.evaluation import evaluate, evaluate_predictor, write_figures, write_report
 from diffcore.progress import say
@@ -28,7 +29,12 @@ class Options(DrawOptions):
 def main(arguments: Sequence[str]) -> int:
     registry = installed()
     drawing = read_drawing(
-        Options, arguments, registry, "diffcore evaluate", "Figures of a run's samples, or of a predictor."
+        Options,
+        arguments,
+        registry,
+        "diffcore evaluate",
+        "Figures of a run's samples, or of a predictor.",
+        flags=("guide", "metric"),
     )
     options = drawing.options
     settings, model, recipe = trained(drawing, registry)
@@ -38,7 +44,9 @@ def main(arguments: Sequence[str]) -> int:
     if model.predicts:
         figures = evaluate_predictor(model, data, options.n, options.seed, recipe.batch_size)
     else:
-        figures = evaluate(model, recipe, data, options.n, options.seed, cache_folder())
+        wanted = additions(settings, "metric") | drawing.chosen("metric")
+        metrics = build_additions(registry, "metrics", model.modality.name, wanted, model.codec, data)
+        figures = evaluate(model, recipe, data, options.n, options.seed, cache_folder(), metrics)
     run = Run(options.run)
     write_figures(run, figures)
     write_report(run, model, recipe, options.seed, as_toml(settings))

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 from pydantic import ValidationError
 
-from diffcore.config import CHOICES, NETWORKS, RunSettings, compose, explain, parts, read_toml
+from diffcore.config import ADDITIONS, CHOICES, NETWORKS, RunSettings, compose, explain, parts, read_toml
 from diffcore.errors import UserError
 from diffcore.registry import Registry
 
@@ -101,6 +101,8 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
     selectors = _Selectors(prog=prog, add_help=False, allow_abbrev=False)
     for name in ("modality", "preset", "task", "out", "config", *CHOICES):
         selectors.add_argument(f"--{name}")
+    for name in ADDITIONS:
+        selectors.add_argument(f"--{name}", action="append", default=[])
     chosen, rest = selectors.parse_known_args(list(arguments))
     file: Mapping[str, Any] = read_toml(Path(chosen.config)) if chosen.config else {}
     origin = chosen.config or "the preset"
@@ -112,7 +114,8 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
         names = ", ".join(registry.modalities) or "none is installed"
         raise UserError(f"--modality is missing; installed: {names}")
     named = {kind: name for kind in CHOICES if (name := getattr(chosen, kind)) is not None}
-    settings = compose(registry, str(modality), chosen.preset, file, named, origin, chosen.task)
+    added = {kind: getattr(chosen, kind) for kind in ADDITIONS}
+    settings = compose(registry, str(modality), chosen.preset, file, named, origin, chosen.task, added)
     settings = _one_limit(settings, rest)
     return parse(type(settings), rest, prog, _usage(registry, prog, str(modality), settings.task), settings), chosen
 
@@ -137,6 +140,11 @@ def _usage(registry: Registry, prog: str, modality: str | None, task: str = "den
         lines += [
             f"--{kind} {{{','.join(component.name for component in offered)}}}"
             for kind, offered in parts(record, registry, task).items()
+        ]
+        lines += [
+            f"--{kind} {{{','.join(component.name for component in offered)}}}  (any number of them)"
+            for kind, kinds in ADDITIONS.items()
+            if (offered := registry.offered(kinds, modality))
         ]
     else:
         lines.append("Name a modality to see its options: " + prog + " --modality NAME --help")

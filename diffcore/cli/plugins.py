@@ -4,8 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from diffcore.components import missing
 from diffcore.errors import UserError
-from diffcore.registry import Provided, Registry, installed
+from diffcore.registry import RECORDS, Provided, Registry, installed
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,6 +31,7 @@ def describe(registry: Registry) -> dict[str, Any]:
                 "summary": provided.record.summary,
                 "distribution": provided.distribution,
                 "version": provided.version,
+                "missing": missing(provided.record),
             }
             for provided in offered.values()
         ]
@@ -43,8 +45,7 @@ def describe(registry: Registry) -> dict[str, Any]:
         row["presets"] = {name: preset.summary for name, preset in record.presets.items()}
     return {
         "modalities": modalities,
-        "schedules": rows(registry.schedules),
-        "solvers": rows(registry.solvers),
+        **{kind: rows(getattr(registry, kind)) for kind in RECORDS if kind != "modalities"},
         "failed": [vars(failure) for failure in registry.failures],
         "installable": registry.installable(),
     }
@@ -53,10 +54,12 @@ def describe(registry: Registry) -> dict[str, Any]:
 def as_text(listing: dict[str, Any]) -> str:
     """The listing for people."""
     lines = []
-    for kind in ("modalities", "schedules", "solvers"):
-        lines.append(kind)
+    for kind in RECORDS:
+        if listing[kind]:
+            lines.append(kind)
         for row in listing[kind]:
-            lines.append(f"  {row['name']:12} {row['summary']}  ({row['distribution']} {row['version']})")
+            lacks = f"; needs {', '.join(row['missing'])}" if row["missing"] else ""
+            lines.append(f"  {row['name']:12} {row['summary']}  ({row['distribution']} {row['version']}{lacks})")
             for part in ("data", "denoisers", "predictors", "presets"):
                 if row.get(part):
                     lines.append(f"  {'':12}   {part}: {', '.join(row[part])}")

@@ -53,4 +53,4 @@ def main(arguments: Sequence[str]) -> int:
     if ends:
         describe(run, settings, data.facts.model_dump(mode="json"), registry)
     say(f"going on from step {progress.step} of {run.path}")
-    return follow(run, settings, model, data, recipe, checkpoint)
+    return follow(run, settings, model, data, recipe, registry, checkpoint)

@@ -1,21 +1,30 @@
 """`diffcore sample RUN`: samples from a trained run."""
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import tyro
 from pydantic import Field, create_model
 
-from diffcore.assembly import Model, Recipe, build_model, build_recipe, check_helper, known_conditions, load_weights
+from diffcore.assembly import (
+    Model,
+    Recipe,
+    build_additions,
+    build_model,
+    build_recipe,
+    check_helper,
+    known_conditions,
+    load_weights,
+)
 from diffcore.checkpoints import find_checkpoint
 from diffcore.cli.edit import EditOptions, editing, edits
 from diffcore.cli.flags import parse
 from diffcore.components import Settings
 from diffcore.conditions import Conditions, ask, in_words
-from diffcore.config import Device, Grid, RunSettings, SampleSettings, validate
+from diffcore.config import Device, Grid, RunSettings, SampleSettings, several, validate
 from diffcore.denoiser import Denoiser, require_defined
 from diffcore.errors import UserError
 from diffcore.evaluation import spread_conditions
@@ -23,7 +32,7 @@ from diffcore.generation import as_asked, draw_mask, generate, require_condition
 from diffcore.output import Asked
 from diffcore.predictor import Predictor
 from diffcore.progress import counter, say
-from diffcore.registry import Registry, installed
+from diffcore.registry import Registry, choose, installed
 from diffcore.runs import Run, open_run
 from diffcore.schedules import Schedule
 from diffcore.solvers import Step, ddpm
@@ -124,32 +133,58 @@ def main(arguments: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What flags say of drawing: the options, and the parts that they choose, made already."""
+    """What flags say of drawing: the options, and the parts that they choose, where they can be, made already."""
 
     options: Any
-    step: Step | None
-    schedule: Schedule | None
+    step: Step | None = None
+    schedule: Schedule | None = None
+    added: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Names of the parts that there may be several of, by flag, in whose table of `options` their own are."""
+
+    def chosen(self, flag: str) -> dict[str, Settings]:
+        """The parts that the flag names, with their options."""
+        names = self.added.get(flag, ())
+        return {name: getattr(getattr(self.options, flag), name) for name in names}
+
+
+SEVERAL = {"guide": "guidance", "metric": "metrics"}
+"""Flags that choose any number of parts, with the kind of the registry that they choose from."""
 
 
 def read_drawing(
-    model: type[DrawOptions], arguments: Sequence[str], registry: Registry, prog: str, about: str
+    model: type[DrawOptions],
+    arguments: Sequence[str],
+    registry: Registry,
+    prog: str,
+    about: str,
+    flags: Sequence[str] = ("guide",),
 ) -> Drawing:
-    """Read flags. `--solver` and `--schedule` are taken first: the options of those parts alone exist."""
+    """Read flags. Those that choose parts (`flags`: of `SEVERAL`) come first: only their options exist."""
     rest, solver = take(list(arguments), "solver")
     rest, schedule = take(rest, "schedule")
+    added = {}
+    for flag in flags:
+        rest, found = take_all(rest, flag)
+        added[flag] = tuple(dict.fromkeys(found))
     about += (
         f" --solver NAME is one of {', '.join(registry.solvers)};"
         f" --schedule NAME, in place of the one of training, one of {', '.join(registry.schedules)}."
     )
+    for flag in flags:
+        if offered := getattr(registry, SEVERAL[flag]):
+            about += f" --{flag} NAME, any number of times, is one of {', '.join(offered)}."
     parts = {}
     if solver is not None:
         parts["solver"] = registry.solver(solver)
     if schedule is not None:
         parts["schedule"] = registry.schedule(schedule)
     fields: dict[str, Any] = {kind: (part.options, part.options()) for kind, part in parts.items()}
+    for flag, names in added.items():
+        if names:
+            fields[flag] = several(flag, [choose(registry.offered(SEVERAL[flag]), name, flag) for name in names])
     options = parse(create_model(model.__name__, __base__=model, **fields), rest, prog, about)
     made = {kind: part.build(getattr(options, kind)) for kind, part in parts.items()}
-    return Drawing(options, made.get("solver"), made.get("schedule"))
+    return Drawing(options, made.get("solver"), made.get("schedule"), added)
 
 
 def take(arguments: list[str], name: str) -> tuple[list[str], str | None]:
@@ -162,6 +197,16 @@ def take(arguments: list[str], name: str) -> tuple[list[str], str | None]:
         if argument.startswith(f"--{name}="):
             return arguments[:position] + arguments[position + 1 :], argument.partition("=")[2]
     return arguments, None
+
+
+def take_all(arguments: list[str], name: str) -> tuple[list[str], list[str]]:
+    """The arguments without any flag `name`, and its values."""
+    values: list[str] = []
+    while True:
+        arguments, value = take(arguments, name)
+        if value is None:
+            return arguments, values
+        values.append(value)
 
 
 def trained(drawing: Drawing, registry: Registry, tuned: bool = True) -> tuple[RunSettings, Model, Recipe]:
@@ -182,8 +227,9 @@ def trained(drawing: Drawing, registry: Registry, tuned: bool = True) -> tuple[R
         if weight in changed and getattr(options, helper) is None:
             raise UserError(f"--{weight.replace('_', '-')} needs --{helper} RUN")
     predictor, weak = _predictor(options, model, registry), _weak(options, model, registry)
-    recipe = build_recipe(sampling, registry, drawing.step, predictor, weak)
-    if tuned and drawing.step is None and drawing.schedule is None and options.grid is None:
+    guides = build_additions(registry, "guidance", model.modality.name, drawing.chosen("guide"), model.codec)
+    recipe = build_recipe(sampling, registry, drawing.step, predictor, weak, tuple(guides.values()))
+    if tuned and not guides and drawing.step is None and drawing.schedule is None and options.grid is None:
         recipe = _as_tuned(recipe, Run(options.run), options.steps)
     return settings, model, recipe
 

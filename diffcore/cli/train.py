@@ -1,26 +1,29 @@
 """`diffcore train` and, from a checkpoint on, what `diffcore resume` shares with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from diffcore.assembly import Model, Recipe, build_data, build_model, build_recipe, device_for
+from diffcore.assembly import Model, Recipe, build_additions, build_data, build_model, build_recipe, device_for
 from diffcore.cache import cache_folder
+from diffcore.checkpoints import read_progress
 from diffcore.cli.config import as_toml
 from diffcore.cli.flags import run_settings
 from diffcore.conditions import in_words
-from diffcore.config import RunSettings
+from diffcore.config import RunSettings, additions
 from diffcore.data import Data
 from diffcore.errors import UserError
 from diffcore.evaluation import (
+    Metric,
     evaluate,
     evaluate_predictor,
     spread_conditions,
     write_figures,
     write_report,
 )
+from diffcore.events import Events
 from diffcore.generation import as_asked, generate, require_conditions
 from diffcore.progress import bar, say
-from diffcore.registry import installed
+from diffcore.registry import Registry, installed
 from diffcore.runs import Run, describe, new_folder
 from diffcore.training import Outcome, Pulse, Watcher, require_end
 from diffcore.training import train as run_training
@@ -41,28 +44,49 @@ def main(arguments: Sequence[str]) -> int:
     describe(run, settings, data.facts.model_dump(mode="json"), registry)
     for note in data.notes:
         say(note)
-    return follow(run, settings, model, data, recipe)
+    return follow(run, settings, model, data, recipe, registry)
 
 
 def follow(
-    run: Run, settings: RunSettings, model: Model, data: Data, recipe: Recipe, checkpoint: Path | None = None
+    run: Run,
+    settings: RunSettings,
+    model: Model,
+    data: Data,
+    recipe: Recipe,
+    registry: Registry,
+    checkpoint: Path | None = None,
 ) -> int:
     """Train, then write samples, figures and the report; returns the exit status."""
     from diffcore.cli import INTERRUPTED
 
+    described = settings.model_dump(mode="json")
+    name, metrics, loggers = settings.modality, additions(settings, "metric"), additions(settings, "logger")
+    judges = build_additions(registry, "metrics", name, metrics, model.codec, data)
+    events = Events(run.path, registry, build_additions(registry, "loggers", name, loggers, run.path, described))
     size = sum(parameter.numel() for parameter in model.network.parameters())
     say(f"{run.path}: {len(data.examples)} examples, {size / 1e6:.2f} M parameters, on {model.device}")
-    outcome = _train_with_bar(run, settings, model, data, recipe, checkpoint)
-    if outcome.interrupted:
-        say(f"stopped at step {outcome.progress.step}; go on with: diffcore resume {run.path}")
-        return INTERRUPTED
-    finish(run, settings, outcome.model, data, recipe)
-    return 0
+    try:
+        events.started(described, read_progress(checkpoint).step if checkpoint else 0)
+        outcome = _train_with_bar(run, settings, model, data, recipe, checkpoint, events)
+        if outcome.interrupted:
+            say(f"stopped at step {outcome.progress.step}; go on with: diffcore resume {run.path}")
+            return INTERRUPTED
+        finish(run, settings, outcome, data, recipe, judges, events)
+        return 0
+    finally:
+        events.close()
 
 
 def _train_with_bar(
-    run: Run, settings: RunSettings, model: Model, data: Data, recipe: Recipe, checkpoint: Path | None
+    run: Run,
+    settings: RunSettings,
+    model: Model,
+    data: Data,
+    recipe: Recipe,
+    checkpoint: Path | None,
+    events: Events,
 ) -> Outcome:
+    last = 0
     writer = model.modality.writer(model.codec)
     if not model.predicts:
         run.samples.mkdir(exist_ok=True)
@@ -79,29 +103,47 @@ def _train_with_bar(
         path = run.samples / f"step-{step:08d}{writer.endings[0]}"
         asked = in_words(averaged.codec.conditions, conditions, 50)
         writer.together(averaged.codec.decode(drawn.state, drawn.mask), path, 10, asked)
+        events.sampled(step, path)
 
     with bar("training") as report:
 
         def pulse(pulse: Pulse) -> None:
+            nonlocal last
+            last = pulse.step
             report(pulse.done, f"step {pulse.step}, loss {pulse.loss:.4f}, {pulse.examples_per_second:.0f} examples/s")
 
-        outcome = run_training(run, settings, model, data, Watcher(pulse, picture), checkpoint)
+        watcher = Watcher(pulse, picture, events.logged, events.saved)
+        try:
+            outcome = run_training(run, settings, model, data, watcher, checkpoint)
+        except BaseException as error:
+            events.ended(last, error)
+            raise
         if not outcome.interrupted:
             picture(outcome.model, outcome.progress.step)
+    events.ended(outcome.progress.step)
     return outcome
 
 
-def finish(run: Run, settings: RunSettings, model: Model, data: Data, recipe: Recipe) -> None:
+def finish(
+    run: Run,
+    settings: RunSettings,
+    outcome: Outcome,
+    data: Data,
+    recipe: Recipe,
+    metrics: Mapping[str, Metric],
+    events: Events,
+) -> None:
     """Figures, report, and where they are."""
-    count = settings.train.evaluate
-    if count and (model.predicts or model.modality.judge is not None):
+    count, model = settings.train.evaluate, outcome.model
+    if count and (model.predicts or metrics or model.modality.judge is not None):
         try:
             figures = (
                 evaluate_predictor(model, data, count, settings.seed, recipe.batch_size)
                 if model.predicts
-                else evaluate(model, recipe, data, count, settings.seed, cache_folder())
+                else evaluate(model, recipe, data, count, settings.seed, cache_folder(), metrics)
             )
             write_figures(run, figures)
+            events.figures(outcome.progress.step, figures)
             for figure in figures:
                 say(f"{figure.name}: {figure.value:.4g}  ({figure.meaning})")
         except UserError as error:  # the model and its samples are worth more than their figures

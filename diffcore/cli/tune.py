@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     run, steps = Run(options.run), options.steps
     if steps == 1:
         raise UserError("a single step has no levels that could be moved: tune at least --steps 2")
-    _, model, recipe = trained(Drawing(options, None, None), registry, tuned=False)
+    _, model, recipe = trained(Drawing(options), registry, tuned=False)
     read_tuned(run)  # a damaged file is known before the work
     if as_asked(model, recipe, spread_conditions(model, 1, recipe)) != recipe:
         raise UserError(

@@ -1,6 +1,6 @@
 from dataclasses import replace
 from importlib.metadata import EntryPoint
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -21,12 +21,19 @@ GOOD = Modality(
 )
 
 
+def module(**content):
+    """What an entry point names: a module with hooks."""
+    made = ModuleType("plugin")
+    vars(made).update(API_VERSION=API_VERSION, **content)
+    return made
+
+
 def offering(*records):
     @hookimpl
     def diffcore_modalities():
         return records
 
-    return SimpleNamespace(API_VERSION=API_VERSION, diffcore_modalities=diffcore_modalities)
+    return module(diffcore_modalities=diffcore_modalities)
 
 
 class Plugin(EntryPoint):
@@ -63,7 +70,7 @@ def misspelt():
     def diffcore_modalitys():
         return ()
 
-    return SimpleNamespace(API_VERSION=API_VERSION, diffcore_modalitys=diffcore_modalitys)
+    return module(diffcore_modalitys=diffcore_modalitys)
 
 
 def raising():
@@ -71,7 +78,7 @@ def raising():
     def diffcore_modalities():
         raise RuntimeError("no luck")
 
-    return SimpleNamespace(API_VERSION=API_VERSION, diffcore_modalities=diffcore_modalities)
+    return module(diffcore_modalities=diffcore_modalities)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +93,7 @@ def raising():
         (offering(replace(GOOD, requires=("surely_not_installed.part",))), "not installed: surely_not_installed.part"),
         (offering(replace(GOOD, datasets=())), "needs a data set"),
         (offering("a string"), "expected a Modality record, got str"),
+        (SimpleNamespace(API_VERSION=API_VERSION), "unhashable type"),
     ],
     ids=[
         "import error",
@@ -97,6 +105,7 @@ def raising():
         "missing parent",
         "no data",
         "no record",
+        "no module",
     ],
 )
 def test_a_broken_plugin_is_listed_with_its_reason_and_stops_nobody(plugin, reason):
