@@ -58,7 +58,8 @@ class Component:
     | logger | `(options, folder, settings)` | `diffcore.output.Logger` of the run in `folder` |
 
     `modalities` names the kinds of data that a part is for, all where it is None. `symmetries` are what a denoiser
-    promises to respect, by names that its modality's `Promises` give a meaning to.
+    promises to respect, by names that its modality's `Promises` give a meaning to. `small` are options with which the
+    part is quick, for the checks of `diffcore check-plugin`.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Component:
     requires: tuple[str, ...] = ()
     modalities: frozenset[str] | None = None
     symmetries: tuple[str, ...] = ()
+    small: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def serves(self, modality: str) -> bool:
         """Whether this part is for that kind of data."""

@@ -16,7 +16,13 @@ AUDIO = Modality(
     name="audio",
     summary="sounds, mono or stereo",
     datasets=(
-        Component("drums", "six instruments, synthesised", _lazy("datasets:drums"), DrumsOptions),
+        Component(
+            "drums",
+            "six instruments, synthesised",
+            _lazy("datasets:drums"),
+            DrumsOptions,
+            small={"sounds": 20, "bands": 32, "hop": 32, "seconds": 0.05},
+        ),
         Component("folder", "your own: one folder a class, or one of all", _lazy("datasets:folder"), FolderOptions),
         Component("sc09", "23,666 spoken digits of a second", _lazy("datasets:sc09"), SpeechOptions),
         Component(
@@ -24,8 +30,20 @@ AUDIO = Modality(
         ),
     ),
     denoisers=(
-        Component("unet", "convolutions on a folded grid", _nn("grids:unet"), UNetOptions),
-        Component("dit", "diffusion transformer on patches", _nn("grids:dit"), DiTOptions),
+        Component(
+            "unet",
+            "convolutions on a folded grid",
+            _nn("grids:unet"),
+            UNetOptions,
+            small={"width": 16, "multipliers": (1, 2), "patch": 4},
+        ),
+        Component(
+            "dit",
+            "diffusion transformer on patches",
+            _nn("grids:dit"),
+            DiTOptions,
+            small={"width": 32, "depth": 2, "heads": 2, "patch": 4},
+        ),
     ),
     predictors=(Component("encoder", "half a U-Net, averaged", _nn("grids:encoder"), EncoderOptions),),
     presets=PRESETS,
@@ -33,6 +51,7 @@ AUDIO = Modality(
     codec=_lazy("codec:SoundCodec"),
     writer=_lazy("writer:SoundWriter"),
     judge=_lazy("judge:build_judge"),
+    promises=_lazy("promises:promises"),
     requires=("torch", "torchaudio", "soundfile"),
 )
 

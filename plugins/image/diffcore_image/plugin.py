@@ -31,8 +31,16 @@ IMAGE = Modality(
         Component("folder", "your own: one folder a class, or one of all", _lazy("datasets:folder"), FolderOptions),
     ),
     denoisers=(
-        Component("unet", "convolutions on a folded grid", _nn("grids:unet"), UNetOptions),
-        Component("dit", "diffusion transformer on patches", _nn("grids:dit"), DiTOptions),
+        Component(
+            "unet", "convolutions on a folded grid", _nn("grids:unet"), UNetOptions, small={"width": 16, "patch": 2}
+        ),
+        Component(
+            "dit",
+            "diffusion transformer on patches",
+            _nn("grids:dit"),
+            DiTOptions,
+            small={"width": 32, "depth": 2, "heads": 2, "patch": 2},
+        ),
     ),
     predictors=(Component("encoder", "half a U-Net, averaged", _nn("grids:encoder"), EncoderOptions),),
     presets=PRESETS,
@@ -41,6 +49,7 @@ IMAGE = Modality(
     writer=_lazy("writer:ImageWriter"),
     judge=_lazy("judge:build_judge"),
     reader=_lazy("reader:ImageReader"),
+    promises=_lazy("promises:promises"),
     requires=("torch", "torchvision", "PIL", "sklearn"),
 )
 

@@ -48,6 +48,13 @@ class MoleculeCodec:
         self._index = torch.zeros(256, dtype=torch.int64)
         self._index[list(facts.elements)] = torch.arange(len(facts.elements))
 
+    @property
+    def spread(self) -> dict[str, float]:
+        """The standard deviation of each field of encoded data that is not near 1."""
+        charges, shares = (torch.tensor(values) for values in (self.facts.charges, self.facts.charge_shares))
+        variance = (shares * charges**2).sum() - (shares * charges).sum() ** 2
+        return {"charges": _CHARGE_SCALE * variance.item() ** 0.5, "bonds": _BONDS}
+
     def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
         """Examples as `diffcore_molecule.datasets` has them; with a generator each is turned at random."""
         n, device = self.facts.max_atoms, examples["numbers"].device

@@ -30,9 +30,21 @@ MOLECULE = Modality(
     ),
     denoisers=(
         Component(
-            "equivariant", "E(3)-equivariant messages, on e3nn", _lazy("networks:equivariant"), EquivariantOptions
+            "equivariant",
+            "E(3)-equivariant messages, on e3nn",
+            _lazy("networks:equivariant"),
+            EquivariantOptions,
+            symmetries=("permutation", "rotation", "reflection"),
+            small={"width": 16, "pair_width": 16, "depth": 2, "heads": 4, "inner": 4},
         ),
-        Component("transformer", "attention, turned at random", _lazy("networks:transformer"), TransformerOptions),
+        Component(
+            "transformer",
+            "attention, turned at random",
+            _lazy("networks:transformer"),
+            TransformerOptions,
+            symmetries=("permutation",),
+            small={"width": 32, "pair_width": 16, "depth": 2, "heads": 4, "inner": 4},
+        ),
     ),
     predictors=(
         Component("equivariant", "E(3)-invariant sums, on e3nn", _lazy("networks:predictor"), EquivariantOptions),
@@ -42,6 +54,7 @@ MOLECULE = Modality(
     codec=_lazy("codec:MoleculeCodec"),
     writer=_lazy("writer:MoleculeWriter"),
     judge=_lazy("judge:build_judge"),
+    promises=_lazy("promises:promises"),
     requires=("torch", "rdkit", "e3nn"),
 )
 

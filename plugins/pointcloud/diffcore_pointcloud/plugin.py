@@ -15,15 +15,33 @@ POINTCLOUD = Modality(
     name="pointcloud",
     summary="point clouds: shapes as points on their surfaces",
     datasets=(
-        Component("shapes", "furniture, aeroplanes and solids, made here", _lazy("datasets:shapes"), ShapesOptions),
+        Component(
+            "shapes",
+            "furniture, aeroplanes and solids, made here",
+            _lazy("datasets:shapes"),
+            ShapesOptions,
+            small={"points": 64, "pool": 128, "shapes": 256, "held_out": 10},
+        ),
         Component("meshes", "your own: OFF, OBJ, PLY, STL or GLB", _lazy("datasets:meshes"), FileOptions),
         Component("clouds", "your own: PLY, XYZ, NPY or NPZ", _lazy("datasets:clouds"), FileOptions),
     ),
     denoisers=(
         Component(
-            "latent", "attention through a few latents, linear in points", _lazy("networks:latent"), LatentOptions
+            "latent",
+            "attention through a few latents, linear in points",
+            _lazy("networks:latent"),
+            LatentOptions,
+            symmetries=("permutation",),
+            small={"width": 32, "latents": 8, "latent_width": 32},
         ),
-        Component("transformer", "attention among all points", _lazy("networks:transformer"), TransformerOptions),
+        Component(
+            "transformer",
+            "attention among all points",
+            _lazy("networks:transformer"),
+            TransformerOptions,
+            symmetries=("permutation",),
+            small={"width": 32, "depth": 2},
+        ),
     ),
     presets=PRESETS,
     facts=CloudFacts,
@@ -31,6 +49,7 @@ POINTCLOUD = Modality(
     writer=_lazy("writer:CloudWriter"),
     judge=_lazy("judge:build_judge"),
     reader=_lazy("reader:CloudReader"),
+    promises=_lazy("promises:promises"),
     requires=("torch", "trimesh", "scipy"),
 )
 
