@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from diffcore.cli import COMMANDS, main
 from diffcore.cli import evaluate as evaluate_command
+from diffcore.cli import main
 from diffcore.cli import sample as sample_command
 from diffcore.cli import tune as tune_command
 from diffcore.cli.flags import parse, run_settings
@@ -87,9 +87,6 @@ class Shell:
 
     def _diffcore(self, words: list[str]) -> None:
         command, *arguments = words
-        if command not in COMMANDS:
-            self._call(words)
-            return
         given.put_in_place(arguments, self._stand_in)
         read(command, arguments)
         if command == "train":
@@ -138,7 +135,8 @@ class Shell:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
             (wanted,) = words[1:]
             found = re.fullmatch(r"diffcore\[(\w+)\]|(posebusters|fadtk)", wanted)
-            assert found and (found[2] or found[1] in extras), f"pip install {wanted}"
+            assert found, f"pip install {wanted}"
+            assert found[2] or found[1] in extras, f"pip install {wanted}"
 
     def _pytest(self, words: list[str]) -> None:
         if (self.folder / "pyproject.toml").exists():
@@ -160,7 +158,7 @@ class Shell:
             assert not flags, f"{script} takes no flags"
 
 
-class _Accepted(Exception):  # noqa: N818
+class _AcceptedError(Exception):
     """A script has read its flags."""
 
 
@@ -170,14 +168,18 @@ def accepted(script: Path, flags: list[str]) -> None:
 
     def parse_args(self: argparse.ArgumentParser, *arguments: object, **keywords: object) -> None:
         original(self, *arguments, **keywords)
-        raise _Accepted
+        raise _AcceptedError
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
         patch.setattr(sys, "argv", [str(script), *flags])
         patch.syspath_prepend(str(script.parent))
-        with pytest.raises(_Accepted):
+        with pytest.raises(_AcceptedError):
             runpy.run_path(str(script), run_name="__main__")
+
+
+DRAWING = {"sample": (sample_command, ("guide",)), "evaluate": (evaluate_command, ("guide", "metric"))}
+"""Commands that draw, and the flags that each takes any number of times."""
 
 
 def read(command: str, arguments: list[str]) -> None:
@@ -188,8 +190,8 @@ def read(command: str, arguments: list[str]) -> None:
     elif command == "tune":
         parse(tune_command.Options, arguments, "diffcore tune", "")
     elif command in ("sample", "evaluate"):
-        options = {"sample": sample_command.Options, "evaluate": evaluate_command.Options}[command]
-        sample_command.read_drawing(options, arguments, registry, f"diffcore {command}", "")
+        module, flags = DRAWING[command]
+        sample_command.read_drawing(module.Options, arguments, registry, f"diffcore {command}", "", flags)
 
 
 def modality_of(run: Path) -> str:
@@ -216,9 +218,8 @@ def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
     patch.syspath_prepend(str(folder))
     patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT), *filter(None, sys.path)]))
     installed.cache_clear()
-    (provided,) = (p for p in about["entry-points"]["diffcore.plugins"])
     failed = [failure for failure in installed().failures if failure.distribution == about["name"]]
-    assert not failed, (provided, failed)
+    assert not failed, failed
 
 
 def _only(words: list[str], *allowed: str) -> None:

@@ -1,6 +1,7 @@
 """Every block of code of every page is run: files are written, Python is executed, commands are given."""
 
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -43,7 +44,7 @@ def run(page: list[Block], folder: Path, patch: pytest.MonkeyPatch) -> None:
             elif block.language == "toml":
                 settings = tomllib.loads(block.content)
                 compose(installed(), settings["modality"], file=settings)
-            elif block.language == "text":
+            elif block.language == "text":  # what the command above it said
                 compare(block.content, shell.said)
             else:
                 raise AssertionError(f"no test knows blocks of {block.language!r}")
@@ -76,10 +77,20 @@ def test_the_blocks_of_a_page_run(page, place, monkeypatch):
     run(blocks(page), place, monkeypatch)
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
+def test_python_is_formatted_as_the_rest(page):
+    for block in blocks(page):
+        if block.language == "python":
+            command = ["ruff", "format", "--check", "--quiet", "--isolated", "--line-length", "120", "-"]
+            done = subprocess.run([sys.executable, "-m", *command], input=block.content, text=True)
+            assert done.returncode == 0, block
+
+
 @pytest.mark.parametrize(
     ("language", "content", "reason"),
     [
         ("sh", "diffcore train --modality image --train.stepz 3", "train.stepz"),
+        ("sh", "diffcore train --modality image --logger tensorbord", "unknown logger"),
         ("sh", "diffcore train --modality image --train.steps 0", "greater than or equal to 1"),
         ("sh", "diffcore sample RUN --solver ddim --solver.etta 0.5", "etta"),
         ("sh", "diffcore sample missing", "missing"),
