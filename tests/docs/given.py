@@ -1,5 +1,6 @@
 """What a reader of the pages would have: a folder of data, a picture, a part of a shape, a trained run."""
 
+import itertools
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ def _data(words: Sequence[str], path: Path) -> None:
         ("audio", "folder"): lambda file, index: _sound(file.with_suffix(".wav"), 100 * (index + 1)),
         ("pointcloud", "meshes"): lambda file, index: _mesh(file.with_suffix(".off"), 1 + index),
     }
-    flags = dict(zip(words, words[1:], strict=False))
+    flags = dict(itertools.pairwise(words))
     make = kinds.get((flags.get("--modality", ""), flags.get("--data", "")))
     for name in ("one", "other") if make else ():
         (path / name).mkdir(parents=True)

@@ -1,5 +1,6 @@
 """The pages that people read: their blocks of code, their links and what can be linked to."""
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def anchors(page: Path) -> set[str]:
     tokens = _tokens(page)
     headings = [
         "".join(child.content for child in after.children if child.type in ("text", "code_inline"))
-        for token, after in zip(tokens, tokens[1:], strict=False)
+        for token, after in itertools.pairwise(tokens)
         if token.type == "heading_open"
     ]
     return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip()) for heading in headings}
