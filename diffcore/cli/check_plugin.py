@@ -26,6 +26,10 @@ MARKS = {"passed": "ok", "failed": "FAILED", "expected": "fails", "unexpected": 
 """What each status is called in the listing."""
 
 
+LONG = 60
+"""Seconds that all checks should take at most."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Exit status 1 where a check fails that is not declared to, or passes although it is."""
     registry = installed()
@@ -42,7 +46,10 @@ def main(arguments: Sequence[str]) -> int:
         print(json.dumps({"modality": options.name, "denoiser": subject.network, "checks": rows}, indent=2))
     else:
         counts = {status: sum(r.status == status for r in results) for status in MARKS}
-        print(", ".join(f"{count} {status}" for status, count in counts.items() if count))
+        seconds = sum(result.seconds for result in results)
+        print(", ".join(f"{count} {status}" for status, count in counts.items() if count) + f" in {seconds:.0f} s")
+        if seconds > LONG:
+            print("to be quicker, give data set and denoiser smaller options in Component.small")
     return 1 if wrong else 0
 
 

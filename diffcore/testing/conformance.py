@@ -4,7 +4,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,8 +12,9 @@ import torch
 
 import diffcore
 from diffcore.components import Modality
+from diffcore.config import parts
 from diffcore.errors import first_line
-from diffcore.registry import Provided, Registry, installed
+from diffcore.registry import Provided, Registry, choose, installed
 from diffcore.testing.checks import CHECKS, Check, Finding, NothingToCheckError
 from diffcore.testing.subject import Subject
 
@@ -61,10 +62,13 @@ def subject_of(modality: str | Modality, denoiser: str | None = None, registry: 
     """
     registry = installed() if registry is None else registry
     if isinstance(modality, str):
-        return Subject(registry, registry.modality(modality), denoiser)
-    own = Registry(**{**vars(registry), "modalities": {**registry.modalities}})
-    own.modalities[modality.name] = Provided(modality, "given", "0")
-    return Subject(own, modality, denoiser)
+        modality = registry.modality(modality)
+    else:
+        given = {**registry.modalities, modality.name: Provided(modality, "given", "0")}
+        registry = replace(registry, modalities=given)
+    if denoiser is not None:
+        choose(parts(modality, registry)["denoiser"], denoiser, "denoiser")
+    return Subject(registry, modality, denoiser)
 
 
 def run_checks(subject: Subject) -> Iterator[Result]:

@@ -93,7 +93,8 @@ class Subject:
     @property
     def network(self) -> str:
         """The name of the denoiser under examination."""
-        return self.denoiser_name or self.modality.denoisers[0].name
+        preset = self.modality.presets["default"].values.get("denoiser", {})
+        return self.denoiser_name or preset.get("name", self.modality.denoisers[0].name)
 
     @cached_property
     def data(self) -> Data:
@@ -136,7 +137,7 @@ class Subject:
         x0, mask = encoded.state, encoded.mask
         batch = x0.shape[0]
         level = self.model.schedule.level(self.model.schedule.log_snr(_times(batch)))
-        noise = self.space.noise(normal(x0, "noise"), mask)
+        noise = self.space.project(self.space.noise(normal(x0, "noise"), mask), mask)
         conditions = dict(encoded.conditions)
         dropped = torch.arange(batch) % 3 == 2
         for condition in self.codec.conditions:

@@ -1,0 +1,43 @@
+"""`diffcore new-plugin NAME`: a small package that installs and runs as it is, to be edited."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import Field
+
+from diffcore.cli.flags import parse
+from diffcore.components import Settings
+from diffcore.errors import UserError
+from diffcore.registry import installed
+from diffcore.scaffold import Kind, check_name, filled, template_of, write_package
+
+
+class Options(Settings):
+    name: tyro.conf.Positional[str]
+    """What it will be called on the command line: small letters, digits and dashes."""
+    kind: Kind = Field("modality", description="What the plugin offers.")
+    out: Path | None = Field(None, description="The folder to write; diffcore-NAME by default.")
+    serves: Annotated[str | None, tyro.conf.arg(name="for")] = Field(
+        None, description="A data set: the kind of data that it is of."
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    options = parse(Options, arguments, "diffcore new-plugin", "Write a small plugin package to start from.")
+    registry, template = installed(), template_of(options.kind)
+    if options.serves is not None and not template.serves:
+        raise UserError(f"--for belongs to --kind dataset; a {options.kind} is not of one kind of data")
+    serves = options.serves or template.serves
+    if serves:
+        registry.modality(serves)
+    check_name(options.name, template.records, registry, serves)
+    out = options.out or Path(f"diffcore-{options.name}")
+    files = write_package(options.kind, options.name, out, serves)
+    print(
+        f"{out}: {template.summary}, {len(files)} files; README.md says what to edit. Next:\n\n  pip install -e {out}"
+    )
+    for line in template.next:
+        print("  " + filled(line, {"NAME": options.name, "SERVES": serves}))
+    return 0

@@ -1,0 +1,5 @@
+from diffcore.testing import ModalityTests
+
+
+class TestAudio(ModalityTests):
+    modality = "audio"

@@ -1,0 +1,5 @@
+from diffcore.testing import ModalityTests
+
+
+class TestImage(ModalityTests):
+    modality = "image"

@@ -1,0 +1,5 @@
+from diffcore.testing import ModalityTests
+
+
+class TestPointCloud(ModalityTests):
+    modality = "pointcloud"
