@@ -129,8 +129,8 @@ class Shell:
         assert words[0] == "install", words
         if words[1:] == ["-r", "requirements.txt"]:
             assert (ROOT / "requirements.txt").is_file()
-        elif words[1:] == ["-e", "."]:
-            install(self.folder, self.patch)
+        elif words[1] == "-e":
+            install((self.folder / words[2]).resolve(), self.patch)
         else:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
             (wanted,) = words[1:]
