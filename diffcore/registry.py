@@ -109,7 +109,7 @@ class Registry:
         return [f"pip install 'diffcore[{extra}]'" for extra in extras if extra not in known]
 
 
-NOT_PLUGINS = frozenset({"tensorboard", "trackio", "wandb"})
+NOT_PLUGINS = frozenset({"docs", "tensorboard", "trackio", "wandb"})
 """Extras of this distribution that are no kinds of data."""
 
 

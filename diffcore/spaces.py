@@ -39,7 +39,7 @@ class Space(Protocol):
     def gradient(self, derivative: State, mask: Mask = None) -> State:
         """The gradient in the space of a function, out of its derivative with respect to each entry of the tensor.
 
-        The g in the space with <g, d> = sum(derivative * d) for every direction d of the space, where <d, d> is
+        The g in the space with `<g, d> = sum(derivative * d)` for every direction d of the space, where `<d, d>` is
         `squared_norm(d)`. A score is such a gradient.
         """
 

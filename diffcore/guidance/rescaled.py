@@ -42,7 +42,7 @@ def _ratio(wanted: Tensor, found: Tensor) -> Tensor:
 def deviation(space: Space, state: Tensor, mask: Mask = None) -> Tensor:
     """The standard deviation of each sample over the coordinates of its space, `[B]`.
 
-    sqrt(|x - m 1|^2 / n), where m = <x, 1> / <1, 1> in the inner product of the space; n are the degrees of freedom.
+    sqrt(|x - m 1|^2 / n), where m = `<x, 1> / <1, 1>` in the inner product of the space; n are the degrees of freedom.
     """
     ones = torch.ones_like(state)
     inner = (space.squared_norm(state + ones, mask) - space.squared_norm(state - ones, mask)) / 4

@@ -1,0 +1,75 @@
+"""What a reader of the pages would have: a folder of data, a picture, a part of a shape, a trained run."""
+
+import itertools
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy
+from PIL import Image
+
+RUNS = {"logp": "molecule", "tpsa": "molecule", "chair": "pointcloud", "16384": "pointcloud"}
+"""What a line asks for tells the kind of data of the run that it calls RUN."""
+
+
+def put_in_place(words: Sequence[str], train: Callable[[str, str], None]) -> None:
+    """Make the files that the words of a line name and that are not there. PATH is another folder in every line."""
+    for flag, word in zip(["", *words], words, strict=False):
+        path = Path(word)
+        if word == "PATH":
+            shutil.rmtree(path, ignore_errors=True)
+            _data(words, path)
+        elif path.exists() or flag == "--out":
+            continue
+        elif word == "RUN":
+            train(_kind(words), word)
+        elif word in ("PICTURE.png", "MASK.png", "SMALL.png"):
+            _picture(path, 4 if word == "SMALL.png" else 8)
+        elif path.suffix == ".ply" and flag == "--inpaint":
+            _cloud(path)
+
+
+def _kind(words: Sequence[str]) -> str:
+    line = " ".join(words)
+    return next((kind for word, kind in RUNS.items() if re.search(rf"\b{word}\b", line)), "image")
+
+
+def _data(words: Sequence[str], path: Path) -> None:
+    """A folder of two classes, of the kind of files that `--data` and `--modality` ask for; nothing of larger sets."""
+    kinds = {
+        ("image", "folder"): lambda file, index: _picture(file.with_suffix(".png"), 8 + index),
+        ("audio", "folder"): lambda file, index: _sound(file.with_suffix(".wav"), 100 * (index + 1)),
+        ("pointcloud", "meshes"): lambda file, index: _mesh(file.with_suffix(".off"), 1 + index),
+    }
+    flags = dict(itertools.pairwise(words))
+    make = kinds.get((flags.get("--modality", ""), flags.get("--data", "")))
+    for name in ("one", "other") if make else ():
+        (path / name).mkdir(parents=True)
+        for index in range(6):
+            make(path / name / str(index), index)
+
+
+def _picture(path: Path, side: int) -> None:
+    """Black above, white below."""
+    rows = numpy.arange(side)[:, None] >= side // 2
+    Image.fromarray(numpy.broadcast_to(rows * numpy.uint8(255), (side, side)).copy()).save(path)
+
+
+def _sound(path: Path, pitch: float) -> None:
+    import soundfile
+
+    soundfile.write(path, 0.5 * numpy.sin(2 * numpy.pi * pitch * numpy.arange(4000) / 8000), 8000)
+
+
+def _mesh(path: Path, height: float) -> None:
+    import trimesh
+
+    trimesh.creation.box((1, height, 1)).export(path)
+
+
+def _cloud(path: Path) -> None:
+    import trimesh
+
+    points = numpy.random.default_rng(0).uniform(-0.4, 0.4, (20, 3))
+    trimesh.PointCloud(points).export(path)

@@ -1,0 +1,226 @@
+"""Lines of shell as the pages have them: each is known by its first word, and is run, or read to its end.
+
+`diffcore` lines are read as they stand, by the real options, and then run with less of everything. What a reader would
+have is put in place of PATH, PICTURE.png and the like. What takes too long even so is read alone.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from diffcore.cli import evaluate as evaluate_command
+from diffcore.cli import main
+from diffcore.cli import sample as sample_command
+from diffcore.cli import tune as tune_command
+from diffcore.cli.flags import parse, run_settings
+from diffcore.registry import installed
+from tests.docs import given
+from tests.docs.pages import ROOT
+
+ENDS = ("--train.steps", "4", "--train.log-every", "2", "--train.batch-size", "4", "--sample.steps", "2")
+SMALLER = {
+    "image": ("--denoiser.width", "8"),
+    "molecule": ("--denoiser.width", "16", "--denoiser.depth", "1", "--denoiser.inner", "4"),
+    "audio": ("--denoiser.width", "8", "--denoiser.patch", "8"),
+    "pointcloud": ("--denoiser.width", "16", "--denoiser.latents", "4", "--denoiser.rounds", "1"),
+}
+"""Networks that are trained in no time, of the kinds of data that need them."""
+EMBEDDED = {"audio": ("--data.sounds", "24"), "pointcloud": ("--data.shapes", "40", "--data.points", "64")}
+"""Less of the embedded data."""
+FEWER = {
+    "sample": ("--n", "2", "--steps", "2"),
+    "evaluate": ("--n", "20", "--steps", "2"),
+    "resume": ("--train.steps", "6"),
+    "tune": ("--steps", "2", "--trajectories", "2", "--iterations", "1"),
+}
+JUDGED = ("image", "table")
+"""Kinds of data whose figures take a moment; of the others, `evaluate` is read alone."""
+
+
+class Shell:
+    """A folder in which the lines of one page are run, one after the other."""
+
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self.folder, self.patch = folder, patch
+        self.said = ""
+        """What the last block printed."""
+        self.known: dict[str, Callable[[list[str]], None]] = {
+            "diffcore": self._diffcore,
+            "pip": self._pip,
+            "pytest": self._pytest,
+            "python": self._python,
+            "python3.11": lambda words: _only(words, "-m venv .venv"),
+            "source": lambda words: _only(words, ".venv/bin/activate"),
+            "ruff": lambda words: _only(words, "format .", "check ."),
+            "mypy": lambda words: _only(words, ""),
+            "mkdocs": lambda words: _only(words, "serve", "build --strict"),
+            ".ci/run": lambda words: _only(words, ""),
+        }
+
+    def block(self, content: str) -> None:
+        """Run the lines of a block; a line that cannot be run, or fails, raises."""
+        self.said = ""
+        for line in content.replace("\\\n", " ").splitlines():
+            for command in re.split(r"&&", line):
+                if words := shlex.split(command, comments=True):
+                    self.line(words)
+
+    def line(self, words: list[str]) -> None:
+        """Run one command."""
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            name, _, value = words.pop(0).partition("=")
+            self.patch.setenv(name, value)
+        if words[0] not in self.known:
+            raise AssertionError(f"no test knows what {words[0]!r} is: {shlex.join(words)}")
+        self.known[words[0]](words[1:])
+
+    def _diffcore(self, words: list[str]) -> None:
+        command, *arguments = words
+        given.put_in_place(arguments, self._stand_in)
+        read(command, arguments)
+        if command == "train":
+            arguments = self._shorter(arguments)
+            if arguments is None:
+                return
+        if command == "evaluate" and modality_of(Path(arguments[0])) not in JUDGED:
+            return
+        if command in ("sample", "evaluate") and "--size" in arguments:
+            arguments = [*arguments, "--size", "96"]
+        self._call([command, *arguments, *FEWER.get(command, ())])
+
+    def _shorter(self, arguments: list[str]) -> list[str] | None:
+        """The same training with less of everything; None where its data are too many to be made up."""
+        settings, _ = run_settings(arguments, installed(), "diffcore train")
+        if getattr(settings.data, "root", None) == str(Path("PATH").absolute()) and not Path("PATH").is_dir():
+            return None
+        network = SMALLER.get(settings.modality, ())
+        if settings.task == "predict":
+            network = tuple(flag.replace("denoiser", "predictor") for flag in network)
+        evaluated = "20" if settings.modality in JUDGED else "0"
+        embedded = not hasattr(settings.data, "root")
+        fewer = EMBEDDED.get(settings.modality, ()) if embedded else ()
+        return [*arguments, *network, *fewer, *ENDS, "--train.evaluate", evaluated]
+
+    def _stand_in(self, modality: str, out: str) -> None:
+        """A run of a kind of data, for lines that speak of one that the reader has."""
+        arguments = self._shorter(["--modality", modality, "--out", out])
+        assert arguments is not None
+        self._call(["train", *arguments])
+
+    def _call(self, words: list[str]) -> None:
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            status = main(words)
+        self.said += out.getvalue()
+        assert status == 0, f"diffcore {shlex.join(words)} ends with {status}: {self.said[-800:]}"
+
+    def _pip(self, words: list[str]) -> None:
+        assert words[0] == "install", words
+        if words[1:] == ["-r", "requirements.txt"]:
+            assert (ROOT / "requirements.txt").is_file()
+        elif words[1] == "-e":
+            install((self.folder / words[2]).resolve(), self.patch)
+        else:
+            extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+            (wanted,) = words[1:]
+            found = re.fullmatch(r"diffcore\[(\w+)\]|(posebusters|fadtk)", wanted)
+            assert found, f"pip install {wanted}"
+            assert found[2] or found[1] in extras, f"pip install {wanted}"
+
+    def _pytest(self, words: list[str]) -> None:
+        if (self.folder / "pyproject.toml").exists():
+            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
+            done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder)
+            self.said += done.stdout
+            assert done.returncode == 0, done.stdout
+        for word in words:
+            assert (ROOT / word).exists(), f"pytest {word}"
+
+    def _python(self, words: list[str]) -> None:
+        """A script exists, and takes the flags that it is given."""
+        script, *flags = words
+        path = ROOT / script
+        assert path.is_file(), f"there is no {script}"
+        if "argparse" in path.read_text():
+            accepted(path, flags)
+        else:
+            assert not flags, f"{script} takes no flags"
+
+
+class _AcceptedError(Exception):
+    """A script has read its flags."""
+
+
+def accepted(script: Path, flags: list[str]) -> None:
+    """Let a script read its flags, and go no further."""
+    original = argparse.ArgumentParser.parse_args
+
+    def parse_args(self: argparse.ArgumentParser, *arguments: object, **keywords: object) -> None:
+        original(self, *arguments, **keywords)
+        raise _AcceptedError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+        patch.setattr(sys, "argv", [str(script), *flags])
+        patch.syspath_prepend(str(script.parent))
+        with pytest.raises(_AcceptedError):
+            runpy.run_path(str(script), run_name="__main__")
+
+
+DRAWING = {"sample": (sample_command, ("guide",)), "evaluate": (evaluate_command, ("guide", "metric"))}
+"""Commands that draw, and the flags that each takes any number of times."""
+
+
+def read(command: str, arguments: list[str]) -> None:
+    """Read the flags of a line with the options of its command; a wrong one raises."""
+    registry = installed()
+    if command == "train":
+        run_settings(arguments, registry, "diffcore train")
+    elif command == "tune":
+        parse(tune_command.Options, arguments, "diffcore tune", "")
+    elif command in ("sample", "evaluate"):
+        module, flags = DRAWING[command]
+        sample_command.read_drawing(module.Options, arguments, registry, f"diffcore {command}", "", flags)
+
+
+def modality_of(run: Path) -> str:
+    """The kind of data of a run."""
+    from diffcore.runs import open_run
+
+    return open_run(run, installed())[1].settings.modality
+
+
+def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """What `pip install -e .` does in a folder, without a network: its packages and entry points are found."""
+    project = tomllib.loads((folder / "pyproject.toml").read_text())
+    about, tool = project["project"], project["tool"]["setuptools"]
+    for package in tool.get("packages", []):
+        assert (folder / package.replace(".", "/") / "__init__.py").is_file(), package
+    for module in tool.get("py-modules", []):
+        assert (folder / f"{module}.py").is_file(), module
+    beside = folder / f"{about['name'].replace('-', '_')}-{about['version']}.dist-info"
+    beside.mkdir()
+    (beside / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n")
+    lines = [f"[{group}]\n" + "".join(f"{name} = {target}\n" for name, target in points.items())
+             for group, points in about["entry-points"].items()]  # fmt: skip
+    (beside / "entry_points.txt").write_text("\n".join(lines))
+    patch.syspath_prepend(str(folder))
+    patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT), *filter(None, sys.path)]))
+    installed.cache_clear()
+    failed = [failure for failure in installed().failures if failure.distribution == about["name"]]
+    assert not failed, failed
+
+
+def _only(words: list[str], *allowed: str) -> None:
+    assert " ".join(words) in allowed, f"{' '.join(words)!r} is none of {allowed}"

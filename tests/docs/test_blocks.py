@@ -1,0 +1,110 @@
+"""Every block of code of every page is run: files are written, Python is executed, commands are given."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from diffcore.config import compose
+from diffcore.registry import installed
+from tests.docs.pages import PAGES, Block, blocks, named
+from tests.docs.shell import Shell
+
+NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """An empty working folder; whatever a page installs is gone afterwards."""
+    monkeypatch.chdir(tmp_path)
+    for module in ("diffcore.classifier", "diffcore_audio.judge", "diffcore_pointcloud.judge"):
+        monkeypatch.setattr(f"{module}._STEPS", 2)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+    installed.cache_clear()
+
+
+def run(page: list[Block], folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Run the blocks of a page in a folder; what is wrong is raised with the place of its block."""
+    shell, namespace, files = Shell(folder, patch), {"__name__": "page"}, set()
+    for block in page:
+        try:
+            if block.title:
+                write(block, folder, files)
+            elif block.language == "python":
+                exec(compile(block.content, str(block), "exec"), namespace)
+            elif block.language == "sh":
+                shell.block(block.content)
+            elif block.language == "toml":
+                settings = tomllib.loads(block.content)
+                compose(installed(), settings["modality"], file=settings)
+            elif block.language == "text":  # what the command above it said
+                compare(block.content, shell.said)
+            else:
+                raise AssertionError(f"no test knows blocks of {block.language!r}")
+        except (Exception, SystemExit) as error:
+            raise AssertionError(f"{block}: {type(error).__name__}: {error}") from error
+
+
+def write(block: Block, folder: Path, files: set[str]) -> None:
+    """Write a block into the file that it is called after, or go on with a file that is begun."""
+    path = folder / block.title
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a" if block.title in files else "w") as file:
+        file.write(block.content)
+    files.add(block.title)
+
+
+def compare(shown: str, said: str) -> None:
+    """Each line that a page shows was said by the command above it, but for numbers and spaces."""
+
+    def skeleton(line: str) -> str:
+        return re.sub(r"\s+", " ", NUMBER.sub("#", line)).strip()
+
+    heard = {skeleton(line) for line in re.split(r"[\r\n]", said)}
+    for line in filter(str.strip, shown.splitlines()):
+        assert skeleton(line) in heard, f"{line!r} is not among what was said:\n{said}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
+def test_the_blocks_of_a_page_run(page, place, monkeypatch):
+    run(blocks(page), place, monkeypatch)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
+def test_python_is_formatted_as_the_rest(page):
+    for block in blocks(page):
+        if block.language == "python":
+            command = ["ruff", "format", "--check", "--quiet", "--isolated", "--line-length", "120", "-"]
+            done = subprocess.run([sys.executable, "-m", *command], input=block.content, text=True)
+            assert done.returncode == 0, block
+
+
+@pytest.mark.parametrize(
+    ("language", "content", "reason"),
+    [
+        ("sh", "diffcore train --modality image --train.stepz 3", "train.stepz"),
+        ("sh", "diffcore train --modality image --logger tensorbord", "unknown logger"),
+        ("sh", "diffcore train --modality image --train.steps 0", "greater than or equal to 1"),
+        ("sh", "diffcore sample RUN --solver ddim --solver.etta 0.5", "etta"),
+        ("sh", "diffcore sample missing", "missing"),
+        ("sh", "diffcore plugins && rm -r x", "no test knows what 'rm' is"),
+        ("sh", "diffcore plugin", "perhaps you meant plugins"),
+        ("sh", "python tests/benchmarks/loop_cost.py --no-such-flag 3", "SystemExit"),
+        ("sh", "python tests/benchmarks/no_such_script.py", "there is no"),
+        ("sh", "pytest tests/no_such_tests", "no_such_tests"),
+        ("python", "from diffcore.schedules import Cosinus", "Cosinus"),
+        ("toml", 'modality = "image"\n[train]\nsteps = "many"', "train.steps"),
+        ("text", "of 3 samples", "not among what was said"),
+        ("ruby", "puts 3", "no test knows blocks of 'ruby'"),
+    ],
+)
+def test_a_wrong_block_fails(language, content, reason, place, monkeypatch):
+    with pytest.raises(AssertionError, match=re.escape(reason)):
+        run([Block(Path("page.md"), 1, language, None, content)], place, monkeypatch)
