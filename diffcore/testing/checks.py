@@ -393,10 +393,10 @@ def padding_changes_nothing(subject: Subject) -> Finding:
     assert mask is not None
     said = subject.say(noisy)
     where = place_of(type(subject.awake.backbone))
-    reached, possible = subject.reached(noisy.x, mask), subject.reached(noisy.x, None)
+    absent, possible = _absent(subject.space, noisy.x, mask), subject.reached(noisy.x, None)
     # What is stored is itself of the space, without mask: symmetric where the space is.
     stored = subject.space.noise(normal(noisy.x, "stored"), None)
-    full = map_fields(lambda x, r, p, s: torch.where(p & ~r, 3 * s, x), noisy.x, reached, possible, stored)
+    full = map_fields(lambda x, a, p, s: torch.where(a & p, 3 * s, x), noisy.x, absent, possible, stored)
     off, field = relative(subject.say(replace(noisy, x=full)), said)
     expected = f"at most {ROUNDING:g} of the largest entry of elements that exist"
     findings = [
@@ -437,6 +437,16 @@ def _with_absent(subject: Subject) -> Noisy:
     if bool(noisy.mask.all()):
         raise NothingToCheckError(f"no element is absent in {batch_of(noisy.x)} examples")
     return noisy
+
+
+def _absent(space: Space, like: State, mask: Tensor) -> State:
+    """Which entries belong to no element that exists, a state of booleans; of pairs, where either does not."""
+    if isinstance(space, Product):
+        parts = {name: _absent(space.parts[name], value, mask) for name, value in fields(like).items()}
+        return TensorDict(parts, batch_size=like.shape[:1])
+    assert isinstance(like, Tensor)
+    there = mask[:, :, None] & mask[:, None] if isinstance(space, SymmetricPairs) else mask
+    return ~there.reshape(*there.shape, *[1] * (like.ndim - there.ndim)).expand_as(like)
 
 
 def _widened(space: Space, state: State, extra: int) -> State:

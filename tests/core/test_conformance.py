@@ -15,7 +15,8 @@ from diffcore.symmetries import flip, permutation, reflection, rotation, transla
 from diffcore.testing import ModalityTests
 from diffcore.testing.checks import CHECKS
 from diffcore.testing.conformance import run_check, run_checks, subject_of
-from tests.core.conforming import BROKEN, PROMISES, Spare, beads
+from tests.core import sized_toy
+from tests.core.conforming import BROKEN, PROMISES, Spare, beads, data
 from tests.core.test_registry import Plugin
 from tests.core.toy import TOY
 
@@ -35,6 +36,16 @@ def test_a_sound_plugin_passes_everything():
     assert named(results, "passed") == {check.name for check in CHECKS} - {"imports_light"}
     assert results["imports_light"].reason == "no entry point offers this modality"
     assert sum(result.seconds for result in results.values()) < 30
+
+
+def test_a_lone_element_exists_although_no_noise_moves_its_centre():
+    def lone(options):
+        made = sized_toy.beads(options)
+        return replace(made, examples=made.examples[(made.examples["kinds"] >= 0).sum(1) == 1])
+
+    padding = next(check for check in CHECKS if check.name == "padding_changes_nothing")
+    subject = subject_of(beads(datasets=(data(lone),)), registry=BARE)
+    assert run_check(padding, subject).status == "passed"
 
 
 def test_what_is_not_promised_is_skipped_and_said_so():

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from diffcore.cli import SHARED, main
 from diffcore.cli import evaluate as evaluate_command
-from diffcore.cli import main
 from diffcore.cli import sample as sample_command
 from diffcore.cli import tune as tune_command
 from diffcore.cli.flags import parse, run_settings
@@ -57,6 +57,7 @@ class Shell:
         """What the last block printed."""
         self.known: dict[str, Callable[[list[str]], None]] = {
             "diffcore": self._diffcore,
+            "torchrun": self._torchrun,
             "pip": self._pip,
             "pytest": self._pytest,
             "python": self._python,
@@ -98,6 +99,13 @@ class Shell:
         if command in ("sample", "evaluate") and "--size" in arguments:
             arguments = [*arguments, "--size", "96"]
         self._call([command, *arguments, *FEWER.get(command, ())])
+
+    def _torchrun(self, words: list[str]) -> None:
+        """What several processes do, one does too."""
+        assert words[:1] == ["--nproc-per-node"], words
+        assert words[2:4] == ["-m", "diffcore"], words
+        assert words[4] in SHARED, words
+        self._diffcore(words[4:])
 
     def _shorter(self, arguments: list[str]) -> list[str] | None:
         """The same training with less of everything; None where its data are too many to be made up."""
