@@ -6,9 +6,25 @@ from typing import Any
 
 from pluggy import PluginManager
 
+from diffcore.assembly import build_additions
+from diffcore.components import Settings
 from diffcore.errors import first_line
 from diffcore.output import Figure, Logger
 from diffcore.progress import say
+from diffcore.registry import Registry
+
+
+def begun(
+    registry: Registry, modality: str, chosen: Mapping[str, Settings], run: Path, settings: Mapping[str, Any]
+) -> dict[str, Logger]:
+    """The chosen loggers by name, of the run in the folder `run`; one that cannot begin is said and left out."""
+    loggers: dict[str, Logger] = {}
+    for name, options in chosen.items():
+        try:
+            loggers |= build_additions(registry, "loggers", modality, {name: options}, run, settings)
+        except Exception as error:  # a stranger's code may raise anything
+            say(f"the logger {name} cannot begin and is left out: {first_line(error)}")
+    return loggers
 
 
 class Events:

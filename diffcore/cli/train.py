@@ -21,7 +21,7 @@ from diffcore.evaluation import (
     write_figures,
     write_report,
 )
-from diffcore.events import Events
+from diffcore.events import Events, begun
 from diffcore.generation import as_asked, generate_together, require_conditions
 from diffcore.lock import held
 from diffcore.progress import bar, say
@@ -72,8 +72,9 @@ def follow(
     described = settings.model_dump(mode="json")
     name, metrics, loggers = settings.modality, additions(settings, "metric"), additions(settings, "logger")
     judges = build_additions(registry, "metrics", name, metrics, model.codec, data)
-    made = build_additions(registry, "loggers", name, loggers, run.path, described) if leads() else {}
-    events = Events(run.path, registry.plugins if leads() else None, made)
+    events = Events(run.path, None, {})
+    if leads():
+        events = Events(run.path, registry.plugins, begun(registry, name, loggers, run.path, described))
     size = sum(parameter.numel() for parameter in model.network.parameters())
     where = f"on {model.device}" + (f" in {world()} processes, {settings.train.parallel}" if world() > 1 else "")
     say(f"{run.path}: {len(data.examples)} examples, {size / 1e6:.2f} M parameters, {where}")

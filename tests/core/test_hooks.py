@@ -11,7 +11,7 @@ from diffcore.cli import main
 from diffcore.components import Command, Component, Settings
 from diffcore.hookspecs import hookimpl
 from diffcore.output import Figure
-from diffcore.registry import chosen, load
+from diffcore.registry import Provided, chosen, load
 from tests.core.test_registry import Plugin, module
 from tests.core.toy import TOY, points, put_in_place
 
@@ -231,6 +231,16 @@ def test_one_that_fails_is_said_once_and_stops_nobody(registry, heard, tmp_path,
     assert "row 20" in (tmp_path / "run" / "notes.txt").read_text()
 
 
+def test_a_logger_that_cannot_begin_is_left_out(registry, tmp_path, capsys):
+    def build(options, folder, settings):
+        raise RuntimeError("no key\nand much more")
+
+    registry.loggers["shut"] = Provided(Component("shut", "never opens", build), "dist", "1")
+    assert train(tmp_path / "run", "--logger", "shut", "--logger", "notes") == 0
+    assert "the logger shut cannot begin and is left out: no key\n" in capsys.readouterr().err
+    assert "row 20" in (tmp_path / "run" / "notes.txt").read_text()
+
+
 def test_a_run_that_fails_says_so_to_those_who_listen(registry, heard, tmp_path, monkeypatch):
     nothing = torch.tensor(torch.nan, requires_grad=True)
     monkeypatch.setattr("diffcore.objective.Objective.forward", lambda self, batch: 1 * nothing)
@@ -282,7 +292,7 @@ def test_a_metric_that_fails_costs_its_own_figures_alone(run, registry, capsys):
 
         return figures
 
-    registry.metrics["bad"] = type(registry.metrics["far"])(Component("bad", "fails", failing), "dist", "1")
+    registry.metrics["bad"] = Provided(Component("bad", "fails", failing), "dist", "1")
     assert main(["evaluate", str(run), "--n", "20", "--metric", "bad", "--metric", "far", "--json"]) == 0
     out, err = capsys.readouterr()
     assert "the metric bad failed: no measure" in err
