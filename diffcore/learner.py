@@ -15,7 +15,7 @@ from diffcore.config import RunSettings
 from diffcore.data import Data
 from diffcore.distributed import lowest, mean
 from diffcore.errors import UserError
-from diffcore.objective import Objective, draw_batch
+from diffcore.objective import Objective, draw_batch, losses_by_field
 from diffcore.parallel import collected, local, require_shares, share, spread, whole
 from diffcore.precision import compute_in
 
@@ -83,6 +83,10 @@ class Learner:
         bad = (~torch.stack(sound)).nonzero().flatten() if sound else torch.empty(0)
         first = lowest(int(bad[0]) if len(bad) else len(gradients))
         return list(gradients)[first] if first < len(gradients) else None
+
+    def losses_by_field(self, step: int) -> dict[str, float]:
+        """What each field of the state has of the loss of that step, the same in all processes."""
+        return losses_by_field(self._objective, draw_batch(self.model, self._settings, self._data, step))
 
     def averaged(self) -> Model:
         """The model with averaged weights, whole. All processes must ask for it."""

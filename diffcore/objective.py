@@ -114,23 +114,39 @@ class Objective(nn.Module):
         self.network = model.network
         self.model, self.settings = model, settings
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch, by_field: bool = False) -> Tensor | dict[str, float]:
         """The mean loss of the batch, times its weight: a scalar to differentiate.
 
         For a denoiser it is the weighted denoising loss, for a predictor -log p(c | x_t) of the conditions. A network
         that gives variances learns them too, by the hybrid loss, in steps of 1 / T of the time.
+
+        With `by_field`, numbers by name: what each field of the state has of the denoising loss, or each condition of
+        a predictor's. All that goes through the network goes through here, as several processes may share its weights.
         """
-        model, space, weighting = self.model, self.model.codec.space, self.settings.train.weighting
         torch.manual_seed(batch.dropout_seed)
         if self.settings.task == "predict":
-            loss = -model.predictor.log_likelihood(batch.noisy, batch.level, batch.known, batch.mask)
+            return self._predicting(batch, by_field)
+        model, space, weighting = self.model, self.model.codec.space, self.settings.train.weighting
+        prediction = model.denoiser(batch.noisy, batch.level, batch.told, batch.mask)
+        if by_field:
+            found = field_losses(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
+            return {name: batch.weight * value for name, value in found.items()}
+        if prediction.variance is None:
+            loss = denoising_loss(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
         else:
-            prediction = model.denoiser(batch.noisy, batch.level, batch.told, batch.mask)
-            if prediction.variance is None:
-                loss = denoising_loss(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
-            else:
-                loss = hybrid_loss(prediction, batch.x0, batch.noise, space, batch.clean, weighting, batch.mask)
+            loss = hybrid_loss(prediction, batch.x0, batch.noise, space, batch.clean, weighting, batch.mask)
         return batch.weight * loss.mean()
+
+    def _predicting(self, batch: Batch, by_field: bool) -> Tensor | dict[str, float]:
+        predictor = self.model.predictor
+        if not by_field:
+            return -batch.weight * predictor.log_likelihood(batch.noisy, batch.level, batch.known, batch.mask).mean()
+        said = predictor(batch.noisy, batch.level, batch.mask)
+        return {
+            condition.name: -batch.weight
+            * condition.log_likelihood(said[condition.name], batch.known[condition.name]).mean().item()
+            for condition in predictor.conditions
+        }
 
 
 def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Tensor:
@@ -139,27 +155,15 @@ def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Ten
 
 
 @torch.no_grad()
-def losses_by_field(model: Model, settings: RunSettings, data: Data, step: int) -> dict[str, float]:
-    """What each field of the state has of the denoising loss of step `step`, or each condition of a predictor's.
+def losses_by_field(objective: nn.Module, batch: Batch) -> dict[str, float]:
+    """What each field of the state has of the denoising loss of a step, or each condition of a predictor's.
 
     Where the data themselves hold what is no number, their fields alone are told. It is the same in all processes.
     """
-    batch = draw_batch(model, settings, data, step)
     unsound = {name: float(not field.isfinite().all()) for name, field in fields(batch.x0).items()}
     if bad := [name for name, share in _everywhere(unsound).items() if share]:
         return {f"{name} of the data".strip(): math.nan for name in bad}
-    torch.manual_seed(batch.dropout_seed)
-    if settings.task == "predict":
-        said = model.predictor(batch.noisy, batch.level, batch.mask)
-        found = {
-            condition.name: -condition.log_likelihood(said[condition.name], batch.known[condition.name]).mean().item()
-            for condition in model.predictor.conditions
-        }
-    else:
-        prediction = model.denoiser(batch.noisy, batch.level, batch.told, batch.mask)
-        space, weighting = model.codec.space, settings.train.weighting
-        found = field_losses(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
-    return _everywhere({name: batch.weight * value for name, value in found.items()})
+    return _everywhere(objective(batch, by_field=True))
 
 
 def _everywhere(values: dict[str, float]) -> dict[str, float]:

@@ -36,7 +36,6 @@ from diffcore.data import Data
 from diffcore.distributed import agreed, from_leader, leads, mean
 from diffcore.errors import UserError
 from diffcore.learner import Learner
-from diffcore.objective import losses_by_field
 from diffcore.progress import say
 from diffcore.runs import Run, append_metrics, sync_metrics, trim_metrics
 
@@ -157,7 +156,7 @@ def train(
             diverged.step,
             lambda step, examine: learner.advance(step, learning_rate(options, step, progress.steps_back), examine),
             learner.unsound_gradient,
-            lambda step: losses_by_field(model, settings, data, step),
+            learner.losses_by_field,
         )
         kept = f"the last good weights are those of step {start}" + (f", in {good}" if good else ", the initial ones")
         back = progress.steps_back + 1

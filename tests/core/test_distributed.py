@@ -34,6 +34,10 @@ RUNS = {
 }
 """Trainings with batches that two divides, and with some that it does not."""
 
+DIVERGING = ["--train.learning-rate", "1e4", "--train.warmup-steps", "1000", "--train.gradient-clip", "1e9"]
+DIVERGING += ["--train.checkpoint-every", "2", "--train.on-divergence", "step-back", "--train.step-back-rate", "1e-6"]
+"""Steps that soon are far too large, though not before there is a checkpoint."""
+
 TOGETHER = [("toy", "ddp"), ("unet", "ddp"), ("unet", "fsdp"), ("dit", "fsdp"), ("beads", "fsdp"), ("teller", "ddp")]
 RESUMED = [("toy", "ddp"), ("dit", "ddp"), ("unet", "fsdp")]
 """What two processes do, and how."""
@@ -63,12 +67,17 @@ def folder(tmp_path_factory):
         for name, way in RESUMED:
             out = path / "resumed" / f"{name}-{way}"
             assert cli.main(training(name, out, "--train.parallel", way, steps=STEPS // 2)) == 0
+        assert cli.main(training("dit", path / "one" / "diverged", *DIVERGING)) == 0
         shutil.copytree(path / "one" / "beads", path / "judged")
         shutil.copytree(path / "one" / "teller", path / "examined")
         longer = ["--train.steps", str(STEPS)]
         fsdp = ["--train.parallel", "fsdp"]
         sample = ["sample", str(path / "one" / "toy"), "--n"]
         jobs = [(training(name, path / "two" / f"{name}-{way}", "--train.parallel", way), 0) for name, way in TOGETHER]
+        jobs += [
+            (training("dit", path / f"diverged-{way}", *DIVERGING, "--train.parallel", way), 0)
+            for way in ("ddp", "fsdp")
+        ]
         jobs += [(["resume", str(path / "resumed" / f"{name}-{way}"), *longer], 0) for name, way in RESUMED]
         jobs += [
             (training("unet", path / "begun", *fsdp, steps=STEPS // 2), 0),
@@ -124,6 +133,20 @@ def test_two_processes_train_as_one(folder, name, way):
 @pytest.mark.parametrize(("name", "way"), RESUMED)
 def test_what_one_process_began_two_finish(folder, name, way):
     assert_same(folder / "one" / name, folder / "resumed" / f"{name}-{way}")
+
+
+@pytest.mark.parametrize("way", ["ddp", "fsdp"])
+def test_two_processes_step_back_as_one(folder, way):
+    first, second = (
+        [json.loads(line) for line in (folder / path / "metrics.jsonl").read_text().splitlines()]
+        for path in ("one/diverged", f"diverged-{way}")
+    )
+    (back,) = [row for row in second if "steps_back" in row]
+    assert back["step"] >= 2  # there was a checkpoint to go back to
+    assert [row.get("where") for row in second] == [row.get("where") for row in first]
+    assert [row["step"] for row in second] == [row["step"] for row in first]
+    known = [(a["loss"], b["loss"]) for a, b in zip(first, second, strict=True) if "loss" in a]
+    assert [loss for _, loss in known] == pytest.approx([loss for loss, _ in known], rel=1e-4)
 
 
 def test_what_two_processes_began_with_shares_one_finishes(folder):

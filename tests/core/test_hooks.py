@@ -243,7 +243,11 @@ def test_a_logger_that_cannot_begin_is_left_out(registry, tmp_path, capsys):
 
 def test_a_run_that_fails_says_so_to_those_who_listen(registry, heard, tmp_path, monkeypatch):
     nothing = torch.tensor(torch.nan, requires_grad=True)
-    monkeypatch.setattr("diffcore.objective.Objective.forward", lambda self, batch: 1 * nothing)
+
+    def forward(self, batch, by_field=False):
+        return {"place": torch.nan, "radius": 0.0} if by_field else 1 * nothing
+
+    monkeypatch.setattr("diffcore.objective.Objective.forward", forward)
     assert train(tmp_path / "run", "--logger", "notes") == 2
     assert heard[-1] == ("ended", 0, "UserError")
     assert (tmp_path / "run" / "notes.txt").read_text() == "close\n"
