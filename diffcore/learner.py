@@ -38,7 +38,6 @@ class Learner:
         compute_in(self._averaged.network, settings.sample.precision, settings.sample.compile)
         self._objective = spread(Objective(model, settings), network.backbone, options.parallel, model.device)
         self._parameters = dict(network.named_parameters())
-        self._buffers = list(network.buffers())
         # Where training begins, to go back to before there is a checkpoint.
         self._initial: Tensors | None = {name: value.clone() for name, value in network.state_dict().items()}
         self._optimizer = torch.optim.Adam(
@@ -72,8 +71,6 @@ class Learner:
         nn.utils.clip_grad_norm_(self._parameters.values(), options.gradient_clip, foreach=True)
         self._optimizer.step()
         ema.update(self._own_average, self._own_weights, ema.power_decay(step + 1, options.ema_width))
-        if self._buffers:  # running statistics of layers are averages already
-            torch._foreach_copy_(list(self._averaged.network.buffers()), self._buffers)
         return loss.detach()
 
     def unsound_gradient(self) -> str | None:
@@ -100,6 +97,8 @@ class Learner:
             network.cpu()
             for kept, mine in zip(network.parameters(), self._average, strict=True):
                 kept.copy_(whole(mine))
+        for counted, own in zip(network.buffers(), self.model.network.buffers(), strict=True):
+            counted.copy_(own)  # running statistics of layers are averages already
         return network
 
     def files(self) -> dict[str, Tensors]:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from diffcore.distributed import leads
 from diffcore.errors import printable
 
 Report = Callable[[float, str], None]
@@ -21,7 +20,7 @@ LINE_EVERY = 10.0
 @contextmanager
 def bar(title: str) -> Iterator[Report]:
     """Show the progress of one activity on standard error until the context ends; that of the leader stands for all."""
-    if not leads():
+    if not _speaks():
         yield lambda share, text: None
         return
     console = Console(stderr=True)
@@ -92,5 +91,12 @@ def say(text: str) -> None:
 
     It has no control characters.
     """
-    if leads():
+    if _speaks():
         print(printable(text), file=sys.stderr, flush=True)
+
+
+def _speaks() -> bool:
+    """Whether this process is the one that speaks; torch, by which processes know each other, is imported only here."""
+    from diffcore.distributed import leads
+
+    return leads()

@@ -44,6 +44,10 @@ def test_help_and_listings_import_nothing_heavy(code):
     assert not imported_by(code) & heavy
 
 
+def test_a_configuration_is_shown_without_torch():
+    assert "torch" not in imported_by("from diffcore.cli import main; main(['config', '--modality', 'image'])")
+
+
 def test_the_core_imports_no_plugin_and_none_of_their_libraries():
     modules = [
         ".".join(path.relative_to(CORE.parent).with_suffix("").parts)

@@ -20,18 +20,14 @@ from diffcore.checkpoints import (
 from diffcore.errors import UserError
 from diffcore.runs import Run, read_metrics
 from tests.core.refusals import refused
-from tests.core.toy import put_in_place, toy_registry
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    put_in_place(patch, toy_registry())
+def whole(tmp_path_factory, toy):
     path = tmp_path_factory.mktemp("whole") / "run"
     train = ["train", "--modality", "toy", "--out", str(path), "--train.steps", "40", "--train.evaluate", "0"]
     assert cli.main([*train, "--train.checkpoint-every", "10", "--sample.steps", "2"]) == 0
-    yield path
-    patch.undo()
+    return path
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import torch
 
 from diffcore import cli, files
-from diffcore.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_tensors, verify
+from diffcore.checkpoints import checkpoints, find_checkpoint, verify
 from diffcore.runs import Run, append_metrics, read_metrics, trim_metrics
 from tests.core.refusals import refused
+from tests.core.test_training import assert_same_checkpoint, losses
 from tests.core.toy import ToyWriter, put_in_place, toy_registry
 
 TRAIN = (
@@ -24,26 +24,19 @@ TRAIN = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def toy():
-    patch = pytest.MonkeyPatch()
-    put_in_place(patch, toy_registry())
-    yield
-    patch.undo()
+pytestmark = pytest.mark.usefixtures("toy")
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, toy):
     path = tmp_path_factory.mktemp("whole") / "run"
     assert cli.main(["train", "--out", str(path), *TRAIN]) == 0
     return Run(path)
 
 
 def assert_same(run, whole):
-    assert [row["loss"] for row in read_metrics(run)] == [row["loss"] for row in read_metrics(whole)]
-    for name in (MODEL, EMA, TRAINING):
-        first, second = (read_tensors(find_checkpoint(r), name) for r in (run, whole))
-        assert all(torch.equal(first[key], second[key]) for key in first)
+    assert losses(run) == losses(whole)
+    assert_same_checkpoint(find_checkpoint(run), find_checkpoint(whole))
 
 
 def small_disk(folder, size):

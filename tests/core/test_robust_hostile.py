@@ -26,21 +26,18 @@ from diffcore.report import facts_table, figures_table, page
 from diffcore.runs import Run
 from diffcore.tuned import read_tuned
 from tests.core.refusals import refused
-from tests.core.toy import TOY, ToyBackbone, ToyCodec, put_in_place, toy_registry
+from tests.core.toy import TOY, ToyBackbone, ToyCodec, toy_registry
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(path for folder in (ROOT / "diffcore", ROOT / "plugins") for path in folder.rglob("*.py"))
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    put_in_place(patch, toy_registry())
+def whole(tmp_path_factory, toy):
     path = tmp_path_factory.mktemp("whole") / "run"
     train = ["train", "--modality", "toy", "--out", str(path), "--train.steps", "20", "--train.evaluate", "4"]
     assert cli.main([*train, "--train.checkpoint-every", "10", "--sample.steps", "2"]) == 0
-    yield path
-    patch.undo()
+    return path
 
 
 @pytest.fixture

@@ -5,27 +5,18 @@ import signal
 import time
 
 import pytest
-import torch
 
 from diffcore import cli
-from diffcore.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_tensors, verify
+from diffcore.checkpoints import checkpoints, find_checkpoint, verify
 from diffcore.runs import Run, read_metrics
 from tests.core.refusals import refused
-from tests.core.toy import put_in_place, toy_registry
+from tests.core.test_training import assert_same_checkpoint, losses
 from tests.core.toy_process import end, start
 
 TRAIN = (
     "--modality", "toy", "--train.steps", "30", "--train.log-every", "4", "--train.checkpoint-every", "6",
     "--train.sample-every", "1000", "--train.evaluate", "0", "--sample.steps", "2",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def toy():
-    patch = pytest.MonkeyPatch()
-    put_in_place(patch, toy_registry())
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +56,8 @@ def test_a_run_that_was_killed_is_resumed_exactly(tmp_path, whole, moment):
 
 
 def assert_same(run, whole):
-    losses, expected = ([(row["step"], row["loss"]) for row in read_metrics(r)] for r in (run, whole))
-    assert losses == expected
-    for name in (MODEL, EMA, TRAINING):
-        first, second = (read_tensors(find_checkpoint(r), name) for r in (run, whole))
-        assert first.keys() == second.keys()
-        assert all(torch.equal(first[key], second[key]) for key in first)
+    assert losses(run) == losses(whole)
+    assert_same_checkpoint(find_checkpoint(run), find_checkpoint(whole))
     assert [path.name for path in checkpoints(run)] == [path.name for path in checkpoints(whole)]
 
 
