@@ -4,13 +4,13 @@ from pathlib import Path
 
 from tensordict import TensorDict
 
-from diffcore.assembly import Model, build_data, build_model, load_weights
-from diffcore.checkpoints import find_checkpoint
-from diffcore.config import compose
-from diffcore.data import Data
-from diffcore.registry import installed
-from diffcore.runs import Run, describe, new_folder, open_run
-from diffcore.training import Watcher, train
+from diffcore.plugins.data import Data
+from diffcore.plugins.registry import installed
+from diffcore.runs.checkpoints import find_checkpoint
+from diffcore.runs.folder import Run, describe, new_folder, open_run
+from diffcore.runs.model import Model, build_data, build_model, load_weights
+from diffcore.runs.settings import compose
+from diffcore.training.loop import Watcher, train
 
 
 def model_and_data(arguments: list[str]) -> tuple[Model, Data]:

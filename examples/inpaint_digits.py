@@ -13,11 +13,11 @@ import sys
 import torch
 from digits import held_out, model_and_data
 
-from diffcore.assembly import Recipe
-from diffcore.conditions import nulls
-from diffcore.editing import inpainting
-from diffcore.generation import generate
-from diffcore.solvers import ddpm
+from diffcore.denoising.conditions import nulls
+from diffcore.runs.generation import generate
+from diffcore.runs.model import Recipe
+from diffcore.sampling.inverse.editing import inpainting
+from diffcore.sampling.solvers import ddpm
 
 DIGITS, COMPLETIONS = 10, 10
 

@@ -21,17 +21,17 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from diffcore.assembly import Model, Recipe, build_data, build_model, build_recipe
 from diffcore.cli.sample import load_run
-from diffcore.conditions import in_words, nulls
-from diffcore.config import compose
-from diffcore.generation import generate
-from diffcore.registry import installed
-from diffcore.runs import Run, describe, new_folder
-from diffcore.sizes import Sizes
-from diffcore.training import Watcher, train
-from diffcore_molecule.depiction import sheet
-from diffcore_molecule.records import Record, records
+from diffcore.denoising.conditions import in_words, nulls
+from diffcore.denoising.sizes import Sizes
+from diffcore.plugins.registry import installed
+from diffcore.runs.folder import Run, describe, new_folder
+from diffcore.runs.generation import generate
+from diffcore.runs.model import Model, Recipe, build_data, build_model, build_recipe
+from diffcore.runs.settings import compose
+from diffcore.training.loop import Watcher, train
+from diffcore_molecule.output.depiction import sheet
+from diffcore_molecule.output.records import Record, records
 
 PROPERTY = "logp"
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)

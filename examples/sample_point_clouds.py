@@ -17,19 +17,19 @@ from pathlib import Path
 import torch
 from tensordict import TensorDict
 
-from diffcore.assembly import Model, Recipe, build_data, build_model, build_recipe
 from diffcore.cli.sample import load_run
-from diffcore.conditions import in_words
-from diffcore.config import compose
-from diffcore.data import Data
-from diffcore.editing import inpainting
-from diffcore.generation import generate
-from diffcore.registry import installed
-from diffcore.runs import Run, describe, new_folder
-from diffcore.solvers import ddpm
-from diffcore.training import Watcher, train
-from diffcore_pointcloud.points import Points, colours, unbatched
-from diffcore_pointcloud.turntable import sheet
+from diffcore.denoising.conditions import in_words
+from diffcore.plugins.data import Data
+from diffcore.plugins.registry import installed
+from diffcore.runs.folder import Run, describe, new_folder
+from diffcore.runs.generation import generate
+from diffcore.runs.model import Model, Recipe, build_data, build_model, build_recipe
+from diffcore.runs.settings import compose
+from diffcore.sampling.inverse.editing import inpainting
+from diffcore.sampling.solvers import ddpm
+from diffcore.training.loop import Watcher, train
+from diffcore_pointcloud.output.points import Points, colours, unbatched
+from diffcore_pointcloud.output.turntable import sheet
 
 GREY = (168, 172, 182)
 """The colour of what was known."""

@@ -8,11 +8,11 @@ Prints the median error of each solver and grid against 2,000 steps from the sam
 
 import torch
 
-from diffcore.grids import GRIDS, grid
-from diffcore.sampling import levels_of, sample
-from diffcore.schedules import Cosine
-from diffcore.solvers import Step, adams, ddim, dpmpp_2m
-from diffcore.spaces import Euclidean
+from diffcore.process.schedules import Cosine
+from diffcore.sampling.loop import levels_of, sample
+from diffcore.sampling.solvers import Step, adams, ddim, dpmpp_2m
+from diffcore.sampling.timesteps import GRIDS, grid
+from diffcore.states.spaces import Euclidean
 from diffcore.testing.oracles import mixture
 
 torch.set_default_dtype(torch.float64)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from diffcore.assembly import Recipe, build_data, build_model
-from diffcore.conditions import ask
-from diffcore.config import compose
-from diffcore.generation import generate
-from diffcore.registry import installed
-from diffcore.runs import Run, describe, new_folder
-from diffcore.solvers import adams
-from diffcore.training import Watcher, train
+from diffcore.denoising.conditions import ask
+from diffcore.plugins.registry import installed
+from diffcore.runs.folder import Run, describe, new_folder
+from diffcore.runs.generation import generate
+from diffcore.runs.model import Recipe, build_data, build_model
+from diffcore.runs.settings import compose
+from diffcore.sampling.solvers import adams
+from diffcore.training.loop import Watcher, train
 
 registry = installed()
 settings = compose(registry, "image", file={"train": {"minutes": 1.0}})

@@ -13,12 +13,12 @@ import sys
 import torch
 from digits import held_out, model_and_data
 
-from diffcore.assembly import Recipe
-from diffcore.conditions import nulls
-from diffcore.editing import upscaling
-from diffcore.generation import generate
-from diffcore.operators import Coarse
-from diffcore.solvers import ddpm
+from diffcore.denoising.conditions import nulls
+from diffcore.runs.generation import generate
+from diffcore.runs.model import Recipe
+from diffcore.sampling.inverse.editing import upscaling
+from diffcore.sampling.inverse.operators import Coarse
+from diffcore.sampling.solvers import ddpm
 
 DIGITS, ENLARGEMENTS, FACTOR = 10, 10, 2
 

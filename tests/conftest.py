@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.toy import put_in_place, toy_registry
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
@@ -20,9 +22,9 @@ def own_cache(tmp_path_factory):
 def quick_classifiers():
     """A tenth of the training of judges' classifiers: enough for data that are easy to tell apart."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("diffcore.classifier._STEPS", 150)
-    patch.setattr("diffcore_audio.judge._STEPS", 60)
-    patch.setattr("diffcore_pointcloud.judge._STEPS", 60)
+    patch.setattr("diffcore.evaluation.classifier._STEPS", 150)
+    patch.setattr("diffcore_audio.evaluation.judge._STEPS", 60)
+    patch.setattr("diffcore_pointcloud.evaluation.judge._STEPS", 60)
     yield
     patch.undo()
 
@@ -34,3 +36,20 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is missing (set DIFFCORE_TEST_DATA)")
     return folder
+
+
+@pytest.fixture
+def float64():
+    """Tensors are of float64 unless said."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """Every command sees the toy alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        put_in_place(patch, toy_registry())
+        yield

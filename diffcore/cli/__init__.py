@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from diffcore.errors import UserError, printable
-from diffcore.registry import CHOICE, installed, metadata_version
+from diffcore.plugins.registry import CHOICE, installed, metadata_version
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -64,7 +64,7 @@ SHARED = frozenset({"train", "resume", "sample", "evaluate"})
 
 def _together(arguments: list[str]) -> int:
     """As one of the processes that torchrun started."""
-    from diffcore.distributed import joined
+    from diffcore.system.distributed import joined
 
     with joined():
         if arguments[:1] and arguments[0] not in SHARED:

@@ -9,8 +9,8 @@ import tyro
 from pydantic import Field
 
 from diffcore.cli.flags import parse
-from diffcore.components import Settings
-from diffcore.registry import installed
+from diffcore.plugins.records import Settings
+from diffcore.plugins.registry import installed
 from diffcore.testing.conformance import Result, run_checks, subject_of
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import tomli_w
 
 from diffcore.cli.flags import run_settings
-from diffcore.config import RunSettings
 from diffcore.errors import UserError
-from diffcore.registry import installed
-from diffcore.runs import open_run
+from diffcore.plugins.registry import installed
+from diffcore.runs.folder import open_run
+from diffcore.runs.settings import RunSettings
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,18 +1,17 @@
 """The flags of `diffcore sample` that draw samples which agree with a file."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field
 
-from diffcore.assembly import Model
-from diffcore.components import Settings
-from diffcore.editing import Guide, inpainting, upscaling
 from diffcore.errors import UserError
-from diffcore.state import State, map_fields
-
-Method = Literal["repaint", "mmps", "dps"]
+from diffcore.names import InverseMethod
+from diffcore.plugins.records import Settings
+from diffcore.runs.model import Model
+from diffcore.sampling.inverse.editing import Guide, inpainting, upscaling
+from diffcore.states.state import State, map_fields
 
 
 class EditOptions(Settings):
@@ -21,7 +20,7 @@ class EditOptions(Settings):
     )
     mask: Path | None = Field(None, description="A file of the same size: white is to be filled in, black is known.")
     upscale: Path | None = Field(None, description="Draw samples whose block means are this smaller file.")
-    method: Method | None = Field(
+    method: InverseMethod | None = Field(
         None, description="How samples are made to agree: mmps (the default), dps, or, to inpaint, repaint."
     )
     resamplings: int = Field(10, ge=1, description="repaint: how often each step is done.")

@@ -7,18 +7,18 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from diffcore.assembly import build_additions, data_of
-from diffcore.cache import cache_folder
 from diffcore.cli.config import as_toml
 from diffcore.cli.sample import DrawOptions, read_drawing, trained
-from diffcore.config import additions
-from diffcore.distributed import in_turn, leads
 from diffcore.errors import UserError
-from diffcore.evaluation import evaluate, evaluate_predictor, write_figures, write_report
-from diffcore.progress import say
-from diffcore.registry import installed
-from diffcore.runs import Run
-from diffcore.spaces import apart
+from diffcore.evaluation.evaluate import evaluate, evaluate_predictor, write_figures, write_report
+from diffcore.plugins.registry import installed
+from diffcore.runs.folder import Run
+from diffcore.runs.model import build_additions, data_of
+from diffcore.runs.settings import additions
+from diffcore.states.spaces import apart
+from diffcore.system.cache import cache_folder
+from diffcore.system.distributed import in_turn, leads
+from diffcore.system.progress import say
 
 
 class Options(DrawOptions):

@@ -12,9 +12,9 @@ from typing import Any, NoReturn, TypeVar
 import tyro
 from pydantic import ValidationError
 
-from diffcore.config import ADDITIONS, CHOICES, NETWORKS, RunSettings, compose, explain, parts, read_toml
 from diffcore.errors import UserError
-from diffcore.registry import Registry
+from diffcore.plugins.registry import Registry
+from diffcore.runs.settings import ADDITIONS, CHOICES, NETWORKS, RunSettings, compose, explain, parts, read_toml
 
 Model = TypeVar("Model")
 

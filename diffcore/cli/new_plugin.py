@@ -8,16 +8,17 @@ import tyro
 from pydantic import Field
 
 from diffcore.cli.flags import parse
-from diffcore.components import Settings
 from diffcore.errors import UserError
-from diffcore.registry import installed
-from diffcore.scaffold import Kind, check_name, filled, template_of, write_package
+from diffcore.names import PluginKind
+from diffcore.plugins.records import Settings
+from diffcore.plugins.registry import installed
+from diffcore.plugins.scaffold import check_name, filled, template_of, write_package
 
 
 class Options(Settings):
     name: tyro.conf.Positional[str]
     """What it will be called on the command line: small letters, digits and dashes."""
-    kind: Kind = Field("modality", description="What the plugin offers.")
+    kind: PluginKind = Field("modality", description="What the plugin offers.")
     out: Path | None = Field(None, description="The folder to write; diffcore-NAME by default.")
     serves: Annotated[str | None, tyro.conf.arg(name="for")] = Field(
         None, description="A data set: the kind of data that it is of."

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from diffcore.components import missing
 from diffcore.errors import UserError
-from diffcore.registry import RECORDS, Provided, Registry, installed
+from diffcore.plugins.records import missing
+from diffcore.plugins.registry import RECORDS, Provided, Registry, installed
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,24 +1,24 @@
 """`diffcore resume RUN`: go on training from the newest checkpoint."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 from pydantic import Field
 
-from diffcore.assembly import build_model, build_recipe, data_of
-from diffcore.checkpoints import MODEL, Progress, checkpoints, count_numbers, newest_sound, read_progress, verify
 from diffcore.cli.flags import parse
 from diffcore.cli.sample import FromRun, on_device
 from diffcore.cli.train import follow
-from diffcore.components import Settings
-from diffcore.config import ENDS
-from diffcore.distributed import in_turn, leads
 from diffcore.errors import UserError
-from diffcore.lock import held
-from diffcore.progress import say
-from diffcore.registry import Registry, installed
-from diffcore.runs import Description, Run, describe, open_run
-from diffcore.training import share_done
+from diffcore.names import OnDivergence
+from diffcore.plugins.records import Settings
+from diffcore.plugins.registry import Registry, installed
+from diffcore.runs.checkpoints import MODEL, Progress, checkpoints, count_numbers, newest_sound, read_progress, verify
+from diffcore.runs.folder import Description, Run, describe, open_run
+from diffcore.runs.lock import held
+from diffcore.runs.model import build_model, build_recipe, data_of
+from diffcore.runs.settings import ENDS
+from diffcore.system.distributed import in_turn, leads
+from diffcore.system.progress import say
+from diffcore.training.loop import share_done
 
 
 class Longer(Settings):
@@ -26,7 +26,7 @@ class Longer(Settings):
 
     steps: int | None = Field(None, ge=1, description="Train until this step.")
     minutes: float | None = Field(None, gt=0, description="Train until so many minutes of training in all.")
-    on_divergence: Literal["stop", "step-back"] | None = Field(
+    on_divergence: OnDivergence | None = Field(
         None, description="step-back: go on from the last checkpoint with a lower learning rate."
     )
 

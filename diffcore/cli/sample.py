@@ -10,7 +10,24 @@ from typing import Any
 import tyro
 from pydantic import Field, create_model
 
-from diffcore.assembly import (
+from diffcore.cli.edit import EditOptions, editing, edits
+from diffcore.cli.flags import parse
+from diffcore.denoising.conditions import Conditions, ask, in_words
+from diffcore.denoising.denoiser import Denoiser, require_defined
+from diffcore.denoising.noisy_classifier import Predictor
+from diffcore.denoising.precision import compute_in
+from diffcore.errors import UserError
+from diffcore.evaluation.evaluate import spread_conditions
+from diffcore.names import Device, Grid, Precision
+from diffcore.plugins.output import Asked
+from diffcore.plugins.records import Settings
+from diffcore.plugins.registry import Registry, choose, installed
+from diffcore.process.schedules import Schedule
+from diffcore.runs.checkpoints import EMA, count_numbers, newest_sound
+from diffcore.runs.fitted_grid import read_tuned
+from diffcore.runs.folder import Run, open_run
+from diffcore.runs.generation import as_asked, draw_mask, generate_together, require_conditions, resized
+from diffcore.runs.model import (
     Model,
     Recipe,
     build_additions,
@@ -20,26 +37,10 @@ from diffcore.assembly import (
     known_conditions,
     load_weights,
 )
-from diffcore.checkpoints import EMA, count_numbers, newest_sound
-from diffcore.cli.edit import EditOptions, editing, edits
-from diffcore.cli.flags import parse
-from diffcore.components import Settings
-from diffcore.conditions import Conditions, ask, in_words
-from diffcore.config import Device, Grid, Precision, RunSettings, SampleSettings, several, validate
-from diffcore.denoiser import Denoiser, require_defined
-from diffcore.distributed import leads
-from diffcore.errors import UserError
-from diffcore.evaluation import spread_conditions
-from diffcore.generation import as_asked, draw_mask, generate_together, require_conditions, resized
-from diffcore.output import Asked
-from diffcore.precision import compute_in
-from diffcore.predictor import Predictor
-from diffcore.progress import counter, say
-from diffcore.registry import Registry, choose, installed
-from diffcore.runs import Run, open_run
-from diffcore.schedules import Schedule
-from diffcore.solvers import Step, ddpm
-from diffcore.tuned import read_tuned
+from diffcore.runs.settings import RunSettings, SampleSettings, several, validate
+from diffcore.sampling.solvers import Step, ddpm
+from diffcore.system.distributed import leads
+from diffcore.system.progress import counter, say
 
 
 class FromRun(Settings):

@@ -3,17 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from diffcore.assembly import Model, Recipe, build_additions, build_data, build_model, build_recipe, device_for
-from diffcore.cache import cache_folder
-from diffcore.checkpoints import read_progress
 from diffcore.cli.config import as_toml
 from diffcore.cli.flags import run_settings
-from diffcore.conditions import in_words
-from diffcore.config import RunSettings, additions
-from diffcore.data import Data
-from diffcore.distributed import by_leader, from_leader, in_turn, leads, world
+from diffcore.denoising.conditions import in_words
 from diffcore.errors import UserError
-from diffcore.evaluation import (
+from diffcore.evaluation.evaluate import (
     Metric,
     evaluate,
     evaluate_predictor,
@@ -21,14 +15,20 @@ from diffcore.evaluation import (
     write_figures,
     write_report,
 )
-from diffcore.events import Events, begun
-from diffcore.generation import as_asked, generate_together, require_conditions
-from diffcore.lock import held
-from diffcore.progress import bar, say
-from diffcore.registry import Registry, installed
-from diffcore.runs import Run, describe, new_folder
-from diffcore.training import Outcome, Pulse, Watcher, require_end
-from diffcore.training import train as run_training
+from diffcore.plugins.data import Data
+from diffcore.plugins.registry import Registry, installed
+from diffcore.runs.checkpoints import read_progress
+from diffcore.runs.folder import Run, describe, new_folder
+from diffcore.runs.generation import as_asked, generate_together, require_conditions
+from diffcore.runs.lock import held
+from diffcore.runs.model import Model, Recipe, build_additions, build_data, build_model, build_recipe, device_for
+from diffcore.runs.settings import RunSettings, additions
+from diffcore.system.cache import cache_folder
+from diffcore.system.distributed import by_leader, from_leader, in_turn, leads, world
+from diffcore.system.progress import bar, say
+from diffcore.training.events import Events, begun
+from diffcore.training.loop import Outcome, Pulse, Watcher, require_end
+from diffcore.training.loop import train as run_training
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,19 +7,19 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from diffcore.checkpoints import EMA, newest_sound, read_tensors
 from diffcore.cli.flags import parse
 from diffcore.cli.sample import Drawing, DrawOptions, take, trained
 from diffcore.errors import UserError
-from diffcore.evaluation import spread_conditions
-from diffcore.generation import as_asked, draw_mask, guided, require_conditions
-from diffcore.grids import grid
-from diffcore.progress import bar, say
-from diffcore.registry import installed
-from diffcore.runs import Run, open_run
-from diffcore.solvers import adams
-from diffcore.tuned import Tuned, read_tuned, write_tuned
-from diffcore.tuning import Flow, FreshNoiseError, flow_of, starting_grids, tune
+from diffcore.evaluation.evaluate import spread_conditions
+from diffcore.plugins.registry import installed
+from diffcore.runs.checkpoints import EMA, newest_sound, read_tensors
+from diffcore.runs.fitted_grid import Tuned, read_tuned, write_tuned
+from diffcore.runs.folder import Run, open_run
+from diffcore.runs.generation import as_asked, draw_mask, guided, require_conditions
+from diffcore.sampling.grid_fitting import Flow, FreshNoiseError, flow_of, starting_grids, tune
+from diffcore.sampling.solvers import adams
+from diffcore.sampling.timesteps import grid
+from diffcore.system.progress import bar, say
 
 
 class Options(DrawOptions):

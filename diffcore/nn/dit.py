@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffcore.nn.blocks import fold, unfold, with_variance, zeroed
-from diffcore.spaces import Mask
+from diffcore.states.spaces import Mask
 
 
 class Attention(nn.Module):

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from diffcore.nn.blocks import ChannelNorm, fold, zeroed
 from diffcore.nn.unet import GridAttention, ResidualBlock, through
-from diffcore.spaces import Mask
+from diffcore.states.spaces import Mask
 
 
 class Encoder(nn.Module):

@@ -2,7 +2,7 @@
 
 from pydantic import Field, PositiveInt
 
-from diffcore.components import Settings
+from diffcore.plugins.records import Settings
 
 
 class UNetOptions(Settings):

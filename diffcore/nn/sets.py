@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from diffcore.nn.blocks import zeroed
 from diffcore.nn.dit import TransformerBlock, modulated
-from diffcore.spaces import Mask
+from diffcore.states.spaces import Mask
 
 
 class OctaveFeatures(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffcore.nn.blocks import ChannelNorm, fold, unfold, with_variance, zeroed
-from diffcore.spaces import Mask
+from diffcore.states.spaces import Mask
 
 
 class ResidualBlock(nn.Module):

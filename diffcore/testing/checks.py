@@ -23,21 +23,21 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.assembly import Model, build_data, build_recipe, load_weights
-from diffcore.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_tensors
-from diffcore.components import Settings
-from diffcore.conditions import nulls
-from diffcore.config import RunSettings, compose, validate
+from diffcore.denoising.conditions import nulls
+from diffcore.denoising.losses import denoising_loss
 from diffcore.errors import UserError
-from diffcore.generation import generate
-from diffcore.losses import denoising_loss
-from diffcore.noise import generator_for
-from diffcore.objective import step_loss
-from diffcore.runs import Run, read_metrics
-from diffcore.spaces import Product, Space, SymmetricPairs
-from diffcore.state import State, fields, map_fields
+from diffcore.plugins.records import Settings
+from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_tensors
+from diffcore.runs.folder import Run, read_metrics
+from diffcore.runs.generation import generate
+from diffcore.runs.model import Model, build_data, build_recipe, load_weights
+from diffcore.runs.settings import RunSettings, compose, validate
+from diffcore.states.noise import generator_for
+from diffcore.states.spaces import Product, Space, SymmetricPairs
+from diffcore.states.state import State, fields, map_fields
+from diffcore.tasks.objective import step_loss
 from diffcore.testing.subject import BATCH, Noisy, Subject, batch_of, named, normal, place_of, relative
-from diffcore.training import Watcher, train
+from diffcore.training.loop import Watcher, train
 
 ROUNDING = 1e-4
 """How far results may differ that are equal but for the order of sums, relative to the largest entry."""
@@ -110,7 +110,7 @@ def imports_light(subject: Subject) -> Finding:
     return Finding(
         not found,
         f"import {module} imports {', '.join(found) or 'nothing heavy'}",
-        f"none of {', '.join(heavy)}: import them in the functions that builders name (diffcore.components.lazy)",
+        f"none of {', '.join(heavy)}: import them in the functions that builders name (diffcore.plugins.records.lazy)",
         f"{module}; python -X importtime -c 'import {module}' shows who imports what",
     )
 

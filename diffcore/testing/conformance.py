@@ -6,19 +6,17 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 import diffcore
-from diffcore.components import Modality
-from diffcore.config import parts
 from diffcore.errors import first_line
-from diffcore.registry import Provided, Registry, choose, installed
+from diffcore.names import CheckStatus
+from diffcore.plugins.records import Modality
+from diffcore.plugins.registry import Provided, Registry, choose, installed
+from diffcore.runs.settings import parts
 from diffcore.testing.checks import CHECKS, Check, Finding, NothingToCheckError
 from diffcore.testing.subject import Subject
-
-Status = Literal["passed", "failed", "expected", "unexpected", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Result:
 
     name: str
     summary: str
-    status: Status
+    status: CheckStatus
     measured: str = ""
     expected: str = ""
     where: str = ""
@@ -80,7 +78,7 @@ def run_checks(subject: Subject) -> Iterator[Result]:
 def run_check(check: Check, subject: Subject) -> Result:
     """Do one check. Whatever it raises is a failure of the plugin; what cannot be built is not looked at further."""
     started = time.perf_counter()
-    status: Status
+    status: CheckStatus
     reason = ""
     first = check is CHECKS[0]
     if not first and not _builds(subject):

@@ -11,11 +11,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from diffcore.conditions import Conditions
-from diffcore.denoiser import Denoise, Prediction, from_x0
-from diffcore.levels import Level
-from diffcore.spaces import Euclidean, Mask, Space
-from diffcore.state import State, combine, fields, map_fields, per_sample
+from diffcore.denoising.conditions import Conditions
+from diffcore.denoising.denoiser import Denoise, Prediction, from_x0
+from diffcore.states.level import Level
+from diffcore.states.spaces import Euclidean, Mask, Space
+from diffcore.states.state import State, combine, fields, map_fields, per_sample
 
 
 def gaussian(mean: float, std: float) -> Denoise:

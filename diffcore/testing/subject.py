@@ -11,19 +11,19 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from diffcore.assembly import Model, build_data, build_model
-from diffcore.components import Component, Modality
-from diffcore.conditions import Conditions
-from diffcore.config import RunSettings, compose, parts
-from diffcore.data import Codec, Data, Encoded
-from diffcore.denoiser import Denoiser
-from diffcore.levels import Level
-from diffcore.noise import generator_for
-from diffcore.process import perturb
-from diffcore.promises import Promises
-from diffcore.registry import Registry, choose
-from diffcore.spaces import Mask, Space
-from diffcore.state import State, fields, first_field, map_fields
+from diffcore.denoising.conditions import Conditions
+from diffcore.denoising.denoiser import Denoiser
+from diffcore.plugins.contract import Promises
+from diffcore.plugins.data import Codec, Data, Encoded
+from diffcore.plugins.records import Component, Modality
+from diffcore.plugins.registry import Registry, choose
+from diffcore.process.gaussian import perturb
+from diffcore.runs.model import Model, build_data, build_model
+from diffcore.runs.settings import RunSettings, compose, parts
+from diffcore.states.level import Level
+from diffcore.states.noise import generator_for
+from diffcore.states.spaces import Mask, Space
+from diffcore.states.state import State, fields, first_field, map_fields
 
 BATCH = 8
 """Examples that a check puts through the network."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from diffcore.components import Modality
+from diffcore.plugins.records import Modality
 from diffcore.testing.checks import CHECKS, Check
 from diffcore.testing.conformance import run_check, subject_of
 from diffcore.testing.subject import Subject

@@ -13,14 +13,14 @@ from itertools import pairwise
 import torch
 from toy import Numbers, show
 
-from diffcore.bound import variational_bound
-from diffcore.grids import uniform_in_time
-from diffcore.levels import Level
-from diffcore.likelihood import bits_per_dimension
-from diffcore.process import transition
-from diffcore.sampling import levels_of
-from diffcore.schedules import ddpm
-from diffcore.spaces import Euclidean
+from diffcore.likelihood.bound import variational_bound
+from diffcore.likelihood.flow import bits_per_dimension
+from diffcore.process.gaussian import transition
+from diffcore.process.schedules import ddpm
+from diffcore.sampling.loop import levels_of
+from diffcore.sampling.timesteps import uniform_in_time
+from diffcore.states.level import Level
+from diffcore.states.spaces import Euclidean
 from diffcore.testing.oracles import gaussian
 
 STD, ENTROPY = 0.5, 0.5 * math.log(2 * math.pi * math.e * 0.5**2)  # nats a dimension

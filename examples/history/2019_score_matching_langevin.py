@@ -12,11 +12,11 @@ from itertools import pairwise
 import torch
 from toy import PLANE, Numbers, show
 
-from diffcore.grids import uniform_in_log_snr
-from diffcore.noise import SampleNoise
-from diffcore.sampling import levels_of, sample
-from diffcore.schedules import Geometric
-from diffcore.solvers import Move, langevin
+from diffcore.process.schedules import Geometric
+from diffcore.sampling.loop import levels_of, sample
+from diffcore.sampling.solvers import Move, langevin
+from diffcore.sampling.timesteps import uniform_in_log_snr
+from diffcore.states.noise import SampleNoise
 from diffcore.testing.oracles import mixture
 
 CENTRES, STD = torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), 0.3

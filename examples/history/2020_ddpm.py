@@ -11,14 +11,14 @@ import numpy
 import torch
 from toy import MLP, PLANE, Batch, Numbers, fit, mean_log_p, noisy, ring, show
 
-from diffcore.denoiser import Denoiser
-from diffcore.grids import uniform_in_time
-from diffcore.losses import denoising_loss
-from diffcore.process import transition
-from diffcore.sampling import levels_of, sample
-from diffcore.schedules import ddpm as linear_betas
-from diffcore.solvers import ddpm
-from diffcore.spaces import Euclidean
+from diffcore.denoising.denoiser import Denoiser
+from diffcore.denoising.losses import denoising_loss
+from diffcore.process.gaussian import transition
+from diffcore.process.schedules import ddpm as linear_betas
+from diffcore.sampling.loop import levels_of, sample
+from diffcore.sampling.solvers import ddpm
+from diffcore.sampling.timesteps import uniform_in_time
+from diffcore.states.spaces import Euclidean
 from diffcore.testing.oracles import Mixture, gaussian
 
 DATA, CHAIN = ring(), linear_betas()

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from toy import MLP, PLANE, Numbers, fit, mean_log_p, noisy, show
 
-from diffcore.conditions import ClassCondition, Conditions
-from diffcore.grids import uniform_in_log_snr
-from diffcore.guidance import energy
-from diffcore.levels import Level
-from diffcore.predictor import Predictor
-from diffcore.sampling import levels_of, sample
-from diffcore.schedules import Cosine
-from diffcore.solvers import dpmpp_2m
+from diffcore.denoising.conditions import ClassCondition, Conditions
+from diffcore.denoising.noisy_classifier import Predictor
+from diffcore.process.schedules import Cosine
+from diffcore.sampling.guidance import energy
+from diffcore.sampling.loop import levels_of, sample
+from diffcore.sampling.solvers import dpmpp_2m
+from diffcore.sampling.timesteps import uniform_in_log_snr
+from diffcore.states.level import Level
 from diffcore.testing.oracles import mixture
 
 CENTRES, STD = torch.tensor([[-1.2, 0.0], [0.0, 1.2], [1.2, 0.0]]), 0.6

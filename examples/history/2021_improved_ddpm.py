@@ -12,15 +12,15 @@ import math
 import torch
 from toy import MLP, PLANE, Batch, Numbers, draw, fit, mean_log_p, show
 
-from diffcore.bound import variational_bound
-from diffcore.denoiser import Denoiser
-from diffcore.grids import uniform_in_time
-from diffcore.losses import hybrid_loss
-from diffcore.sampling import levels_of, sample
-from diffcore.schedules import Cosine, iddpm_cosine
-from diffcore.solvers import ddpm
+from diffcore.denoising.denoiser import Denoiser
+from diffcore.denoising.losses import hybrid_loss
+from diffcore.likelihood.bound import variational_bound
+from diffcore.process.schedules import Cosine, iddpm_cosine
+from diffcore.process.variances import log_ratio
+from diffcore.sampling.loop import levels_of, sample
+from diffcore.sampling.solvers import ddpm
+from diffcore.sampling.timesteps import uniform_in_time
 from diffcore.testing.oracles import mixture
-from diffcore.variances import log_ratio
 
 STD, STEPS = 0.3, 20
 DATA = mixture(torch.zeros(1, 2), STD, labels=torch.zeros(1))

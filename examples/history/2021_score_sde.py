@@ -10,13 +10,13 @@ exact likelihoods. Here each SDE is run to noise, each reverse process back to t
 import torch
 from toy import PLANE, Numbers, draw, mean_log_p, ring, show
 
-from diffcore.grids import uniform_in_log_snr
-from diffcore.levels import CLEAN
-from diffcore.likelihood import log_likelihood
-from diffcore.sampling import levels_of, sample
-from diffcore.schedules import Geometric, LinearBeta, SubVariancePreserving
-from diffcore.sde import sde
-from diffcore.solvers import euler, heun, pc
+from diffcore.likelihood.flow import log_likelihood
+from diffcore.process.schedules import Geometric, LinearBeta, SubVariancePreserving
+from diffcore.process.sde import sde
+from diffcore.sampling.loop import levels_of, sample
+from diffcore.sampling.solvers import euler, heun, pc
+from diffcore.sampling.timesteps import uniform_in_log_snr
+from diffcore.states.level import CLEAN
 
 DATA = ring()
 SDES = {"VP": LinearBeta(), "VE": Geometric(0.01, 50.0), "sub-VP": SubVariancePreserving()}

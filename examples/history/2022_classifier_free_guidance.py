@@ -10,14 +10,14 @@ both its models and its guided prediction are compared with the exact ones, and 
 import torch
 from toy import LABEL, MLP, PLANE, Batch, Numbers, fit, mean_log_p, noisy, ring, show
 
-from diffcore.conditions import drop, nulls
-from diffcore.denoiser import Denoiser
-from diffcore.grids import uniform_in_log_snr
-from diffcore.guidance import classifier_free
-from diffcore.losses import denoising_loss
-from diffcore.sampling import levels_of, sample
-from diffcore.schedules import Cosine
-from diffcore.solvers import dpmpp_2m
+from diffcore.denoising.conditions import drop, nulls
+from diffcore.denoising.denoiser import Denoiser
+from diffcore.denoising.losses import denoising_loss
+from diffcore.process.schedules import Cosine
+from diffcore.sampling.guidance import classifier_free
+from diffcore.sampling.loop import levels_of, sample
+from diffcore.sampling.solvers import dpmpp_2m
+from diffcore.sampling.timesteps import uniform_in_log_snr
 
 DATA, SCHEDULE = ring(), Cosine(-8, 8)
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from toy import PLANE, Numbers, mean_log_p, ring, show
 
-from diffcore.denoiser import Denoiser
-from diffcore.grids import karras, uniform_in_log_snr
-from diffcore.levels import Level
-from diffcore.sampling import levels_of, sample
-from diffcore.schedules import Geometric, LogNormal
-from diffcore.solvers import adams, edm, euler, heun
+from diffcore.denoising.denoiser import Denoiser
+from diffcore.process.schedules import Geometric, LogNormal
+from diffcore.sampling.loop import levels_of, sample
+from diffcore.sampling.solvers import adams, edm, euler, heun
+from diffcore.sampling.timesteps import karras, uniform_in_log_snr
+from diffcore.states.level import Level
 
 D = 0.5  # sigma_data
 DATA, LEVELS = ring(scale=D), Geometric(0.002, 80.0)

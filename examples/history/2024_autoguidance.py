@@ -13,14 +13,14 @@ import copy
 import torch
 from toy import MLP, PLANE, Batch, Numbers, fit, mean_log_p, noisy, ring, show
 
-from diffcore import ema
-from diffcore.denoiser import Denoise, Denoiser
-from diffcore.grids import karras
-from diffcore.guidance import autoguidance
-from diffcore.losses import denoising_loss
-from diffcore.sampling import levels_of, sample
-from diffcore.schedules import Geometric, LogNormal
-from diffcore.solvers import heun
+from diffcore.denoising.denoiser import Denoise, Denoiser
+from diffcore.denoising.losses import denoising_loss
+from diffcore.process.schedules import Geometric, LogNormal
+from diffcore.sampling.guidance import autoguidance
+from diffcore.sampling.loop import levels_of, sample
+from diffcore.sampling.solvers import heun
+from diffcore.sampling.timesteps import karras
+from diffcore.training import averages as ema
 
 D = 0.5  # sigma_data
 DATA, LEVELS, TRAINED_AT = ring(scale=D), Geometric(0.002, 80.0), LogNormal()

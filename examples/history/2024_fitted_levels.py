@@ -9,10 +9,10 @@ from noise that the fitting did not see, beside the levels that a schedule would
 
 from toy import PLANE, Numbers, ring, show
 
-from diffcore.grids import karras, tapered
-from diffcore.schedules import Cosine
-from diffcore.solvers import adams, ddim
-from diffcore.tuning import flow_of, starting_grids, tune
+from diffcore.process.schedules import Cosine
+from diffcore.sampling.grid_fitting import flow_of, starting_grids, tune
+from diffcore.sampling.solvers import adams, ddim
+from diffcore.sampling.timesteps import karras, tapered
 
 DATA, SCHEDULE = ring(), Cosine()
 

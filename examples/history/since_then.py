@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from toy import LABEL, PLANE, Numbers, ring, show
 
-from diffcore.denoiser import Prediction
-from diffcore.grids import tapered, uniform_in_time
-from diffcore.guidance import classifier_free, interval, log_snr_interval, rescale
-from diffcore.levels import Level
-from diffcore.losses import denoising_loss
-from diffcore.noise import SampleNoise
-from diffcore.sampling import levels_of, prior, sample
-from diffcore.schedules import Cosine, Laplace, Rectified, Sigmoid, ZeroTerminal, ddpm
-from diffcore.solvers import adams, ddim
+from diffcore.denoising.denoiser import Prediction
+from diffcore.denoising.losses import denoising_loss
+from diffcore.process.schedules import Cosine, Laplace, Rectified, Sigmoid, ZeroTerminal, ddpm
+from diffcore.sampling.guidance import classifier_free, interval, log_snr_interval, rescale
+from diffcore.sampling.loop import levels_of, prior, sample
+from diffcore.sampling.solvers import adams, ddim
+from diffcore.sampling.timesteps import tapered, uniform_in_time
+from diffcore.states.level import Level
+from diffcore.states.noise import SampleNoise
 
 DATA, SCHEDULE = ring(), Cosine()
 

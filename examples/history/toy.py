@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from diffcore.conditions import ClassCondition, Conditions
-from diffcore.levels import CLEAN, Level
-from diffcore.process import perturb
-from diffcore.schedules import Schedule
-from diffcore.spaces import Euclidean
+from diffcore.denoising.conditions import ClassCondition, Conditions
+from diffcore.process.gaussian import perturb
+from diffcore.process.schedules import Schedule
+from diffcore.states.level import CLEAN, Level
+from diffcore.states.spaces import Euclidean
 from diffcore.testing.oracles import Mixture
 
 Numbers = dict[str, tuple[float, float]]

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy
 import rdkit
 
-from diffcore_molecule import qm9
-from diffcore_molecule.collection import Entry
-from diffcore_molecule.datasets import EMBEDDED, STEP
+from diffcore_molecule.data import qm9
+from diffcore_molecule.data.collection import Entry
+from diffcore_molecule.data.datasets import EMBEDDED, STEP
+from diffcore_molecule.data.store import measured, parsed
 from diffcore_molecule.options import EmbeddedOptions
-from diffcore_molecule.store import measured, parsed
 
 COUNT, SEED = 10_000, 0
 

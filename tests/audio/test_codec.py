@@ -8,9 +8,10 @@ from tensordict import TensorDict
 from torchaudio.transforms import InverseMelScale, MelSpectrogram
 
 from diffcore.errors import UserError
-from diffcore_audio import datasets, representations
 from diffcore_audio.codec import SoundCodec
+from diffcore_audio.data import datasets
 from diffcore_audio.options import ComplexFacts, DrumsOptions, MelFacts, SoundFacts, SoundOptions
+from diffcore_audio.signals import representations
 
 
 def normal(*shape, seed=0):

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from diffcore.cli import main
-from tests.core.refusals import refused
+from tests.support.refusals import refused
 
 TINY = ("--denoiser.width", 8, "--denoiser.multipliers", 1, 2, "--denoiser.patch", 8)
 QUICK = ("--train.steps", 4, "--train.batch-size", 4, "--train.log-every", 2, "--sample.steps", 2)

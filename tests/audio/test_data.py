@@ -8,7 +8,7 @@ import torch
 from torchaudio.transforms import MelSpectrogram
 
 from diffcore.errors import UserError
-from diffcore_audio import datasets, files, synthesis
+from diffcore_audio.data import datasets, files, synthesis
 from diffcore_audio.options import DrumsOptions, FolderOptions, SpeechOptions
 
 RATE = 16_000

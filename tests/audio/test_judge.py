@@ -10,13 +10,13 @@ import soundfile
 import torch
 from tensordict import TensorDict
 
-from diffcore.data import Data
 from diffcore.errors import UserError
-from diffcore.figures import frechet_distance
-from diffcore_audio import fad, judge
-from diffcore_audio.critic import moved
-from diffcore_audio.judge import build_judge
-from diffcore_audio.neighbours import copied_within, nearest
+from diffcore.evaluation.metrics import frechet_distance
+from diffcore.plugins.data import Data
+from diffcore_audio.evaluation import fad, judge
+from diffcore_audio.evaluation.features import moved
+from diffcore_audio.evaluation.judge import build_judge
+from diffcore_audio.evaluation.neighbours import copied_within, nearest
 from diffcore_audio.options import ComplexFacts, SoundFacts
 
 RATE, SAMPLES = 8000, 2000
@@ -136,7 +136,7 @@ def test_silence_and_loudness_are_measured(judged):
 
 def test_the_classifier_is_kept_and_found_again(judged, monkeypatch):
     train, held_out, judge, cache = judged
-    monkeypatch.setattr("diffcore.classifier._fit", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr("diffcore.evaluation.classifier._fit", lambda *a: pytest.fail("trained again"))
     again = made(train, held_out, cache)
     asked = floats(held_out), {"label": held_out["label"]}
     assert values(again(*asked)) == pytest.approx(values(judge(*asked)), rel=1e-4)

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from diffcore_audio.options import ComplexFacts, SoundFacts
-from diffcore_audio.pictures import envelopes, sheet, spectrograms
-from diffcore_audio.spectra import FLOOR, log_mel
-from diffcore_audio.waves import pcm, rms_db
-from diffcore_audio.writer import SoundWriter
+from diffcore_audio.output.pictures import envelopes, sheet, spectrograms
+from diffcore_audio.output.writer import SoundWriter
+from diffcore_audio.signals.spectra import FLOOR, log_mel
+from diffcore_audio.signals.waves import pcm, rms_db
 
 RATE = 16000
 LSB = 1 / 32768

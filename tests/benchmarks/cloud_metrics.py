@@ -14,8 +14,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from diffcore_pointcloud import metrics
-from diffcore_pointcloud.transport import earth_movers, sinkhorn
+from diffcore_pointcloud.evaluation import metrics
+from diffcore_pointcloud.geometry.transport import earth_movers, sinkhorn
 
 
 def shapes(n: int, points: int, seed: int) -> Tensor:

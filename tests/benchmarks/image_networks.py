@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from diffcore import ema
 from diffcore.nn.blocks import ChannelNorm
 from diffcore.nn.dit import DiT
 from diffcore.nn.unet import UNet
+from diffcore.training import averages as ema
 
 BATCH = 64
 DEFAULT = {"width": 32, "multipliers": (1, 2, 4), "patch": 2}

@@ -16,14 +16,14 @@ from collections.abc import Callable
 
 import torch
 
-from diffcore.denoiser import Prediction, from_x0
-from diffcore.grids import grid
-from diffcore.levels import Level
-from diffcore.sampling import levels_of, sample
-from diffcore.schedules import Cosine
-from diffcore.solvers import Step, adams, ddim, dpmpp_2m
-from diffcore.spaces import Euclidean
-from diffcore.state import State
+from diffcore.denoising.denoiser import Prediction, from_x0
+from diffcore.process.schedules import Cosine
+from diffcore.sampling.loop import levels_of, sample
+from diffcore.sampling.solvers import Step, adams, ddim, dpmpp_2m
+from diffcore.sampling.timesteps import grid
+from diffcore.states.level import Level
+from diffcore.states.spaces import Euclidean
+from diffcore.states.state import State
 
 SHAPE = (64, 3, 32, 32)
 SPACE = Euclidean(SHAPE[1:])

@@ -34,7 +34,7 @@ def peak_memory_mib() -> float:
 
 def load(root: str):
     """The data set and the judge that all contestants share."""
-    from diffcore.cache import cache_folder
+    from diffcore.system.cache import cache_folder
     from diffcore_image.codec import ImageCodec
     from diffcore_image.datasets import mnist
     from diffcore_image.judge import ImageJudge

@@ -16,12 +16,12 @@ from collections.abc import Callable
 
 import torch
 
-from diffcore.assembly import build_data, build_model
-from diffcore.config import compose
+from diffcore.denoising.precision import compute_in
 from diffcore.errors import UserError
-from diffcore.objective import Objective, draw_batch
-from diffcore.precision import compute_in
-from diffcore.registry import Registry, installed
+from diffcore.plugins.registry import Registry, installed
+from diffcore.runs.model import build_data, build_model
+from diffcore.runs.settings import compose
+from diffcore.tasks.objective import Objective, draw_batch
 
 WAYS = {
     "float32": ("float32", False),

@@ -8,7 +8,7 @@ median over samples of the root mean square error per coordinate, for data in [-
     python tests/benchmarks/solver_accuracy.py --target digits --schedule scaled-linear
 
 `--install-peers` installs diffusers, and azula and k-diffusion without what they depend on. What is missing is named
-and left out. `tuned` is what `diffcore.tuning.tune` finds on other noise than it is judged on.
+and left out. `tuned` is what `diffcore.sampling.grid_fitting.tune` finds on other noise than it is judged on.
 """
 
 import argparse
@@ -26,15 +26,15 @@ import torch
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from diffcore.denoiser import Prediction, from_x0
-from diffcore.grids import GRIDS, grid
-from diffcore.levels import Level
-from diffcore.sampling import levels_of, sample
-from diffcore.schedules import Betas, ddpm, iddpm_cosine
-from diffcore.solvers import Step, adams, ddim, dpmpp_2m
-from diffcore.spaces import Euclidean
+from diffcore.denoising.denoiser import Prediction, from_x0
+from diffcore.process.schedules import Betas, ddpm, iddpm_cosine
+from diffcore.sampling.grid_fitting import flow_of, starting_grids, tune
+from diffcore.sampling.loop import levels_of, sample
+from diffcore.sampling.solvers import Step, adams, ddim, dpmpp_2m
+from diffcore.sampling.timesteps import GRIDS, grid
+from diffcore.states.level import Level
+from diffcore.states.spaces import Euclidean
 from diffcore.testing.oracles import Mixture
-from diffcore.tuning import flow_of, starting_grids, tune
 
 COUNTS = (5, 8, 10, 15, 20, 30, 50)
 SAMPLES = 32

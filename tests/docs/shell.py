@@ -24,7 +24,7 @@ from diffcore.cli import evaluate as evaluate_command
 from diffcore.cli import sample as sample_command
 from diffcore.cli import tune as tune_command
 from diffcore.cli.flags import parse, run_settings
-from diffcore.registry import installed
+from diffcore.plugins.registry import installed
 from tests.docs import given
 from tests.docs.pages import ROOT
 
@@ -204,7 +204,7 @@ def read(command: str, arguments: list[str]) -> None:
 
 def modality_of(run: Path) -> str:
     """The kind of data of a run."""
-    from diffcore.runs import open_run
+    from diffcore.runs.folder import open_run
 
     return open_run(run, installed())[1].settings.modality
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from diffcore.config import compose
-from diffcore.registry import installed
+from diffcore.plugins.registry import installed
+from diffcore.runs.settings import compose
 from tests.docs.pages import PAGES, Block, blocks, named
 from tests.docs.shell import Shell
 
@@ -20,7 +20,11 @@ NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
 def place(tmp_path, monkeypatch):
     """An empty working folder; whatever a page installs is gone afterwards."""
     monkeypatch.chdir(tmp_path)
-    for module in ("diffcore.classifier", "diffcore_audio.judge", "diffcore_pointcloud.judge"):
+    for module in (
+        "diffcore.evaluation.classifier",
+        "diffcore_audio.evaluation.judge",
+        "diffcore_pointcloud.evaluation.judge",
+    ):
         monkeypatch.setattr(f"{module}._STEPS", 2)
     before = set(sys.modules)
     yield tmp_path
@@ -99,7 +103,7 @@ def test_python_is_formatted_as_the_rest(page):
         ("sh", "python tests/benchmarks/loop_cost.py --no-such-flag 3", "SystemExit"),
         ("sh", "python tests/benchmarks/no_such_script.py", "there is no"),
         ("sh", "pytest tests/no_such_tests", "no_such_tests"),
-        ("python", "from diffcore.schedules import Cosinus", "Cosinus"),
+        ("python", "from diffcore.process.schedules import Cosinus", "Cosinus"),
         ("toml", 'modality = "image"\n[train]\nsteps = "many"', "train.steps"),
         ("text", "of 3 samples", "not among what was said"),
         ("ruby", "puts 3", "no test knows blocks of 'ruby'"),

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from diffcore.cli import main
-from tests.core.refusals import refused
+from tests.support.refusals import refused
 
 TINY = [
     "--denoiser.width", "8", "--train.steps", "30", "--train.batch-size", "16", "--train.log-every", "5",

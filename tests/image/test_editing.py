@@ -9,8 +9,8 @@ from PIL import Image
 
 from diffcore.cli import main
 from diffcore.errors import UserError
-from diffcore.operators import Coarse
-from diffcore.registry import installed
+from diffcore.plugins.registry import installed
+from diffcore.sampling.inverse.operators import Coarse
 from diffcore_image import datasets
 from diffcore_image.codec import ImageCodec
 from diffcore_image.options import DigitsOptions, ImageFacts

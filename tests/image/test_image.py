@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 
 from diffcore.errors import UserError
-from diffcore.figures import frechet_distance
+from diffcore.evaluation.metrics import frechet_distance
 from diffcore.nn import grids
 from diffcore.nn.blocks import fold, unfold
 from diffcore.nn.dit import Attention, DiT
 from diffcore.nn.options import DiTOptions, UNetOptions
 from diffcore.nn.unet import UNet
-from diffcore.spaces import Euclidean
+from diffcore.states.spaces import Euclidean
 from diffcore_image import datasets
 from diffcore_image.codec import ImageCodec
 from diffcore_image.judge import ImageJudge
@@ -156,7 +156,7 @@ def test_the_judge_notices_noise_wrong_classes_and_missing_variety(judged):
 def test_the_classifier_is_kept_and_found_again(judged, monkeypatch):
     data, judge, cache = judged
     assert len(list(cache.iterdir())) == 1
-    monkeypatch.setattr("diffcore.classifier._fit", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr("diffcore.evaluation.classifier._fit", lambda *a: pytest.fail("trained again"))
     again = ImageJudge(ImageCodec(data.facts), data, cache)
     held_out = data.held_out["pixels"], {"label": data.held_out["label"]}
     assert values(again(*held_out)) == pytest.approx(values(judge(*held_out)), rel=1e-4)

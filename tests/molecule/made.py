@@ -5,9 +5,9 @@ import torch
 from rdkit import Chem
 from rdkit.Chem import AllChem
 
-from diffcore_molecule.collection import collect
-from diffcore_molecule.examples import padded
-from diffcore_molecule.molecules import Molecule, from_rdkit, identity, sanitised, to_rdkit
+from diffcore_molecule.chemistry.molecules import Molecule, from_rdkit, identity, sanitised, to_rdkit
+from diffcore_molecule.data.collection import collect
+from diffcore_molecule.data.examples import padded
 
 
 def by_hand(symbols, bonds, charges=None, positions=None):

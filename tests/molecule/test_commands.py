@@ -17,8 +17,8 @@ from rdkit.Chem import AllChem, Crippen, rdMolDescriptors
 from scipy import stats
 
 from diffcore.cli import main
-from diffcore.sizes import Sizes
-from tests.core import refusals
+from diffcore.denoising.sizes import Sizes
+from tests.support import refusals
 
 SMALL = ["--train.batch-size", "8", "--train.log-every", "5", "--train.evaluate", "0", "--sample.steps", "3"]
 NETWORK = ["depth", "1", "width", "16", "heads", "4", "pair-width", "16", "inner", "4"]

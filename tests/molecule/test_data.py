@@ -12,10 +12,11 @@ from rdkit.Chem import AllChem, Crippen
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
-from diffcore_molecule import datasets, properties, qm9, store
-from diffcore_molecule.collection import collect, entry_of, molecules_of, normal_form, part
-from diffcore_molecule.examples import facts_of, molecule_at, padded
-from diffcore_molecule.molecules import bare, identity, sanitised, to_rdkit
+from diffcore_molecule.chemistry import properties
+from diffcore_molecule.chemistry.molecules import bare, identity, sanitised, to_rdkit
+from diffcore_molecule.data import datasets, qm9, store
+from diffcore_molecule.data.collection import collect, entry_of, molecules_of, normal_form, part
+from diffcore_molecule.data.examples import facts_of, molecule_at, padded
 from diffcore_molecule.options import EmbeddedOptions, FileOptions, QM9Options, SmilesOptions
 
 

@@ -6,10 +6,11 @@ import torch
 from rdkit import Chem
 from rdkit.Chem import Crippen
 
-from diffcore.data import Data
-from diffcore_molecule import judge, oracle, plausibility
-from diffcore_molecule.judge import build_judge
-from diffcore_molecule.molecules import Molecule
+from diffcore.plugins.data import Data
+from diffcore_molecule.chemistry.molecules import Molecule
+from diffcore_molecule.evaluation import judge, plausibility
+from diffcore_molecule.evaluation import property_regressor as oracle
+from diffcore_molecule.evaluation.judge import build_judge
 from diffcore_molecule.options import MoleculeFacts, PropertyFacts
 from tests.molecule.made import by_hand, conformer, examples, star
 

@@ -5,9 +5,9 @@ import numpy
 import pytest
 from rdkit import Chem
 
-from diffcore_molecule import metrics, plausibility
-from diffcore_molecule.metrics import Measured, edm_valences, stable_atoms, strict_valences
-from diffcore_molecule.molecules import Molecule, identity, sanitised, to_rdkit
+from diffcore_molecule.chemistry.molecules import Molecule, identity, sanitised, to_rdkit
+from diffcore_molecule.evaluation import metrics, plausibility
+from diffcore_molecule.evaluation.metrics import Measured, edm_valences, stable_atoms, strict_valences
 from tests.molecule.made import by_hand, conformer, star
 
 METHANE = star("C", "H", 4)

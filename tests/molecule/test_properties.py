@@ -6,7 +6,7 @@ from rdkit import Chem
 from rdkit.Chem import Descriptors
 
 from diffcore.errors import UserError
-from diffcore_molecule import properties
+from diffcore_molecule.chemistry import properties
 
 ASPIRIN = Chem.MolFromSmiles("CC(=O)Oc1ccccc1C(=O)O")
 

@@ -11,14 +11,15 @@ from rdkit import Chem
 from rdkit.Chem import AllChem, Crippen, Descriptors, rdMolDescriptors
 from rdkit.Chem.QED import qed
 
-from diffcore import viewer
-from diffcore.report import page
-from diffcore_molecule import depiction, metrics
-from diffcore_molecule.depiction import sheet, wrapped
-from diffcore_molecule.molecules import ORDERS, Molecule, from_rdkit
-from diffcore_molecule.records import record, records
-from diffcore_molecule.scenes import CPK, principal, scene
-from diffcore_molecule.writer import MoleculeWriter, legend
+from diffcore.evaluation import viewer
+from diffcore.evaluation.report import page
+from diffcore_molecule.chemistry.molecules import ORDERS, Molecule, from_rdkit
+from diffcore_molecule.evaluation import metrics
+from diffcore_molecule.output import depiction
+from diffcore_molecule.output.depiction import sheet, wrapped
+from diffcore_molecule.output.records import record, records
+from diffcore_molecule.output.scenes import CPK, principal, scene
+from diffcore_molecule.output.writer import MoleculeWriter, legend
 
 SMILES = [
     "CCO",

@@ -2,9 +2,9 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from diffcore.spaces import Euclidean, Product
+from diffcore.states.spaces import Euclidean, Product
 from diffcore_pointcloud.codec import CloudCodec
-from diffcore_pointcloud.datasets import moments, shapes
+from diffcore_pointcloud.data.datasets import moments, shapes
 from diffcore_pointcloud.options import CloudFacts, ShapesOptions
 
 

@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from diffcore.cli import main
-from tests.core.refusals import refused
+from tests.support.refusals import refused
 
 TINY = ("--denoiser.width", 16, "--denoiser.latents", 4, "--denoiser.latent-width", 16, "--denoiser.rounds", 1)
 QUICK = ("--train.steps", 4, "--train.batch-size", 4, "--train.log-every", 2, "--sample.steps", 2)

@@ -10,12 +10,12 @@ from scipy import stats
 
 from diffcore.cli.flags import run_settings
 from diffcore.errors import UserError
-from diffcore.registry import installed
-from diffcore_pointcloud import datasets
+from diffcore.plugins.registry import installed
 from diffcore_pointcloud.codec import CloudCodec
+from diffcore_pointcloud.data import datasets
+from diffcore_pointcloud.data.sources import SYNSETS
 from diffcore_pointcloud.options import FileOptions, ShapesOptions
 from diffcore_pointcloud.plugin import POINTCLOUD
-from diffcore_pointcloud.sources import SYNSETS
 
 
 def meshes(root, **options):

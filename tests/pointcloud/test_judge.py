@@ -5,13 +5,13 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from diffcore.conditions import ClassCondition
-from diffcore.data import Data, Encoded
-from diffcore.figures import evenly, frechet_distance
-from diffcore.spaces import Euclidean
-from diffcore_pointcloud import judge as judging
-from diffcore_pointcloud import metrics
-from diffcore_pointcloud.judge import build_judge
+from diffcore.denoising.conditions import ClassCondition
+from diffcore.evaluation.metrics import evenly, frechet_distance
+from diffcore.plugins.data import Data, Encoded
+from diffcore.states.spaces import Euclidean
+from diffcore_pointcloud.evaluation import judge as judging
+from diffcore_pointcloud.evaluation import metrics
+from diffcore_pointcloud.evaluation.judge import build_judge
 from diffcore_pointcloud.options import CloudFacts
 
 POINTS = 48
@@ -202,7 +202,7 @@ def test_samples_of_a_diverged_run_have_figures_that_say_so(judge):
 
 def test_the_classifier_is_kept_and_found_again(judge, data, cache, monkeypatch):
     assert len(list(cache.iterdir())) == 1
-    monkeypatch.setattr("diffcore.classifier._fit", lambda *a: pytest.fail("trained again"))
+    monkeypatch.setattr("diffcore.evaluation.classifier._fit", lambda *a: pytest.fail("trained again"))
     again = build_judge(Codec(FACTS), data, cache)
     torch.testing.assert_close(again._features, judge._features)
 

@@ -4,9 +4,9 @@ import math
 import pytest
 import torch
 
-from diffcore_pointcloud import metrics
-from diffcore_pointcloud.geometry import backend
-from diffcore_pointcloud.transport import earth_movers, sinkhorn
+from diffcore_pointcloud.evaluation import metrics
+from diffcore_pointcloud.geometry.kernels import backend
+from diffcore_pointcloud.geometry.transport import earth_movers, sinkhorn
 
 
 def normal(*shape, seed=0, dtype=torch.float64):

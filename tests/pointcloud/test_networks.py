@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from diffcore.denoiser import Denoiser
+from diffcore.denoising.denoiser import Denoiser
 from diffcore.errors import UserError
-from diffcore.levels import Level
-from diffcore.spaces import Euclidean, Product
-from diffcore.state import fields, map_fields
+from diffcore.states.level import Level
+from diffcore.states.spaces import Euclidean, Product
+from diffcore.states.state import fields, map_fields
 from diffcore_pointcloud import networks
 from diffcore_pointcloud.options import LatentOptions, TransformerOptions
 

@@ -6,17 +6,17 @@ import torch
 import trimesh
 from tensordict import TensorDict
 
-from diffcore.denoiser import Prediction
-from diffcore.editing import inpainting
+from diffcore.denoising.denoiser import Prediction
 from diffcore.errors import UserError
-from diffcore.grids import karras
-from diffcore.sampling import levels_of, sample
-from diffcore.schedules import Cosine
-from diffcore.solvers import ddpm
+from diffcore.process.schedules import Cosine
+from diffcore.sampling.inverse.editing import inpainting
+from diffcore.sampling.loop import levels_of, sample
+from diffcore.sampling.solvers import ddpm
+from diffcore.sampling.timesteps import karras
 from diffcore_pointcloud.codec import CloudCodec
+from diffcore_pointcloud.data.reader import CloudReader
 from diffcore_pointcloud.options import CloudFacts
-from diffcore_pointcloud.reader import CloudReader
-from diffcore_pointcloud.writer import CloudWriter
+from diffcore_pointcloud.output.writer import CloudWriter
 
 N = 64
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from scipy import stats
 
-from diffcore_pointcloud import shapes
-from diffcore_pointcloud.shapes import loft, mirrored, normals_of, points_on, surface
+from diffcore_pointcloud.data import shapes
+from diffcore_pointcloud.data.shapes import loft, mirrored, normals_of, points_on, surface
 
 CLASSES = sorted(shapes._CLASSES)
 

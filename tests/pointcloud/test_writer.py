@@ -13,12 +13,12 @@ import trimesh
 from PIL import Image
 from tensordict import TensorDict
 
-from diffcore.report import page
-from diffcore_pointcloud import turntable
-from diffcore_pointcloud.painting import AZIMUTH, painted, view
-from diffcore_pointcloud.points import RAMP, Points, colours, extent, unbatched, upright
-from diffcore_pointcloud.scenes import MOST, scene
-from diffcore_pointcloud.writer import CloudWriter
+from diffcore.evaluation.report import page
+from diffcore_pointcloud.output import turntable
+from diffcore_pointcloud.output.painting import AZIMUTH, painted, view
+from diffcore_pointcloud.output.points import RAMP, Points, colours, extent, unbatched, upright
+from diffcore_pointcloud.output.scenes import MOST, scene
+from diffcore_pointcloud.output.writer import CloudWriter
 
 
 def writer(up="y"):
@@ -126,7 +126,9 @@ def test_words_must_be_of_these_samples(tmp_path):
 
 
 def test_points_without_places_stop_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("diffcore_pointcloud.writer.write_turning", partial(turntable.write_turning, size=32, frames=2))
+    monkeypatch.setattr(
+        "diffcore_pointcloud.output.writer.write_turning", partial(turntable.write_turning, size=32, frames=2)
+    )
     samples = made(batch=4)
     samples["positions"][1, :5] = torch.tensor([math.nan, math.inf, 0.0])
     samples["positions"][2] = math.nan

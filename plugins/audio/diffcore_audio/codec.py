@@ -4,13 +4,13 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.conditions import ClassCondition
-from diffcore.data import Encoded
-from diffcore.spaces import Euclidean, Mask
-from diffcore.state import State
+from diffcore.denoising.conditions import ClassCondition
+from diffcore.plugins.data import Encoded
+from diffcore.states.spaces import Euclidean, Mask
+from diffcore.states.state import State
 from diffcore_audio.options import SoundFacts
-from diffcore_audio.representations import representation
-from diffcore_audio.waves import FULL_SCALE
+from diffcore_audio.signals.representations import representation
+from diffcore_audio.signals.waves import FULL_SCALE
 
 
 class SoundCodec:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from diffcore.components import Place, Settings
+from diffcore.plugins.records import Place, Settings
 
 
 class ComplexFacts(Settings):

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from diffcore.components import Component, Modality, lazy
-from diffcore.hookspecs import hookimpl
 from diffcore.nn.options import DiTOptions, EncoderOptions, UNetOptions
+from diffcore.plugins.hookspecs import hookimpl
+from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_audio.options import DrumsOptions, FolderOptions, SoundFacts, SpeechOptions
 from diffcore_audio.presets import PRESETS
 
@@ -19,39 +19,41 @@ AUDIO = Modality(
         Component(
             "drums",
             "six instruments, synthesised",
-            _lazy("datasets:drums"),
+            _lazy("data.datasets:drums"),
             DrumsOptions,
             small={"sounds": 20, "bands": 32, "hop": 32, "seconds": 0.05},
         ),
-        Component("folder", "your own: one folder a class, or one of all", _lazy("datasets:folder"), FolderOptions),
-        Component("sc09", "23,666 spoken digits of a second", _lazy("datasets:sc09"), SpeechOptions),
         Component(
-            "speechcommands", "105,829 spoken words of a second", _lazy("datasets:speech_commands"), SpeechOptions
+            "folder", "your own: one folder a class, or one of all", _lazy("data.datasets:folder"), FolderOptions
+        ),
+        Component("sc09", "23,666 spoken digits of a second", _lazy("data.datasets:sc09"), SpeechOptions),
+        Component(
+            "speechcommands", "105,829 spoken words of a second", _lazy("data.datasets:speech_commands"), SpeechOptions
         ),
     ),
     denoisers=(
         Component(
             "unet",
             "convolutions on a folded grid",
-            _nn("grids:unet"),
+            _nn("builders:unet"),
             UNetOptions,
             small={"width": 16, "multipliers": (1, 2), "patch": 4},
         ),
         Component(
             "dit",
             "diffusion transformer on patches",
-            _nn("grids:dit"),
+            _nn("builders:dit"),
             DiTOptions,
             small={"width": 32, "depth": 2, "heads": 2, "patch": 4},
         ),
     ),
-    predictors=(Component("encoder", "half a U-Net, averaged", _nn("grids:encoder"), EncoderOptions),),
+    predictors=(Component("encoder", "half a U-Net, averaged", _nn("builders:encoder"), EncoderOptions),),
     presets=PRESETS,
     facts=SoundFacts,
     codec=_lazy("codec:SoundCodec"),
-    writer=_lazy("writer:SoundWriter"),
-    judge=_lazy("judge:build_judge"),
-    promises=_lazy("promises:promises"),
+    writer=_lazy("output.writer:SoundWriter"),
+    judge=_lazy("evaluation.judge:build_judge"),
+    promises=_lazy("contract:promises"),
     requires=("torch", "torchaudio", "soundfile"),
 )
 

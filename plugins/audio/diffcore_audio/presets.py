@@ -53,7 +53,7 @@ Of 423 recorded drums in eleven classes, 2,350 steps (the first two at 4e-3, the
 
 from typing import Any
 
-from diffcore.components import Preset
+from diffcore.plugins.records import Preset
 
 _SMALL = {
     "denoiser": {"name": "unet", "width": 32, "multipliers": (1, 2, 4), "patch": 4},

@@ -4,10 +4,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.conditions import ClassCondition
-from diffcore.data import Encoded
-from diffcore.spaces import Euclidean, Mask
-from diffcore.state import State
+from diffcore.denoising.conditions import ClassCondition
+from diffcore.plugins.data import Encoded
+from diffcore.states.spaces import Euclidean, Mask
+from diffcore.states.state import State
 from diffcore_image.options import ImageFacts
 
 

@@ -13,9 +13,9 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional
 
-from diffcore.data import Data
 from diffcore.errors import UserError, first_line
-from diffcore.folders import Files, left_out, named, split, tree
+from diffcore.plugins.data import Data
+from diffcore.plugins.folders import Files, left_out, named, split, tree
 from diffcore_image.options import DigitsOptions, FolderOptions, ImageFacts, LargeSetOptions, MnistOptions
 
 IMAGE_ENDINGS = frozenset(Image.registered_extensions())
@@ -133,7 +133,7 @@ def _bordered(pixels: Tensor, size: int) -> Tensor:
 
 
 def folder(options: FolderOptions) -> Data:
-    """A folder of images, in one of the layouts of `diffcore.folders.tree`.
+    """A folder of images, in one of the layouts of `diffcore.plugins.folders.tree`.
 
     Files that cannot be read raise a `UserError` that names them, or with `skip_unreadable` are left out and named in
     the notes.

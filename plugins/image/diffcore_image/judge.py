@@ -10,12 +10,12 @@ from pathlib import Path
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.classifier import trained_classifier
-from diffcore.conditions import Conditions
-from diffcore.data import Data
-from diffcore.figures import agreement_figures, distance_figures, principal_axes
-from diffcore.nn.critic import GridFeatures, flat
-from diffcore.output import Figure
+from diffcore.denoising.conditions import Conditions
+from diffcore.evaluation.classifier import trained_classifier
+from diffcore.evaluation.metrics import agreement_figures, distance_figures, principal_axes
+from diffcore.nn.features import GridFeatures, flat
+from diffcore.plugins.data import Data
+from diffcore.plugins.output import Figure
 from diffcore_image.codec import ImageCodec
 
 _REFERENCE = 2000

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from diffcore.components import Component, Modality, lazy
-from diffcore.hookspecs import hookimpl
 from diffcore.nn.options import DiTOptions, EncoderOptions, UNetOptions
+from diffcore.plugins.hookspecs import hookimpl
+from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_image.options import (
     DigitsOptions,
     FolderOptions,
@@ -32,24 +32,24 @@ IMAGE = Modality(
     ),
     denoisers=(
         Component(
-            "unet", "convolutions on a folded grid", _nn("grids:unet"), UNetOptions, small={"width": 16, "patch": 2}
+            "unet", "convolutions on a folded grid", _nn("builders:unet"), UNetOptions, small={"width": 16, "patch": 2}
         ),
         Component(
             "dit",
             "diffusion transformer on patches",
-            _nn("grids:dit"),
+            _nn("builders:dit"),
             DiTOptions,
             small={"width": 32, "depth": 2, "heads": 2, "patch": 2},
         ),
     ),
-    predictors=(Component("encoder", "half a U-Net, averaged", _nn("grids:encoder"), EncoderOptions),),
+    predictors=(Component("encoder", "half a U-Net, averaged", _nn("builders:encoder"), EncoderOptions),),
     presets=PRESETS,
     facts=ImageFacts,
     codec=_lazy("codec:ImageCodec"),
     writer=_lazy("writer:ImageWriter"),
     judge=_lazy("judge:build_judge"),
     reader=_lazy("reader:ImageReader"),
-    promises=_lazy("promises:promises"),
+    promises=_lazy("contract:promises"),
     requires=("torch", "torchvision", "PIL", "sklearn"),
 )
 

@@ -6,7 +6,7 @@ pictures than the simple objective: tests/benchmarks/mnist_objectives.py compare
 
 from typing import Any
 
-from diffcore.components import Preset
+from diffcore.plugins.records import Preset
 
 _DIGITS = {
     "data": {"name": "digits"},

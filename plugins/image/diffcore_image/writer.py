@@ -9,8 +9,8 @@ import numpy
 from PIL import Image
 from torch import Tensor
 
-from diffcore.data import Codec
-from diffcore.output import Asked
+from diffcore.plugins.data import Codec
+from diffcore.plugins.output import Asked
 
 _SMALLEST_TILE = 48
 """Pictures in an overview are enlarged by a whole factor until they are about this large."""

@@ -6,14 +6,14 @@ from rdkit import Chem
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.categories import Categories, one_hot
-from diffcore.conditions import ScalarCondition
-from diffcore.data import Encoded
-from diffcore.sizes import Sizes
-from diffcore.spaces import Mask, Product, ZeroCentred
-from diffcore.state import State
+from diffcore.denoising.conditions import ScalarCondition
+from diffcore.denoising.sizes import Sizes
+from diffcore.plugins.data import Encoded
+from diffcore.states.categories import Categories, one_hot
+from diffcore.states.spaces import Mask, Product, ZeroCentred
+from diffcore.states.state import State
+from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.fields import OneOf, PairsOneOf
-from diffcore_molecule.molecules import Molecule
 from diffcore_molecule.options import MoleculeFacts
 
 
@@ -56,7 +56,7 @@ class MoleculeCodec:
         return {"charges": _CHARGE_SCALE * variance.item() ** 0.5, "bonds": _BONDS}
 
     def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
-        """Examples as `diffcore_molecule.datasets` has them; with a generator each is turned at random."""
+        """Examples as `diffcore_molecule.data.datasets` has them; with a generator each is turned at random."""
         n, device = self.facts.max_atoms, examples["numbers"].device
         numbers = examples["numbers"].long()
         mask = numbers > 0

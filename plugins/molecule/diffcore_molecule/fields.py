@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from diffcore.categories import Categories
 from diffcore.nn.blocks import zeroed
-from diffcore.spaces import Euclidean, Product, SymmetricPairs
+from diffcore.states.categories import Categories
+from diffcore.states.spaces import Euclidean, Product, SymmetricPairs
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from diffcore.components import Place, Settings
+from diffcore.plugins.records import Place, Settings
 
 
 class PropertyFacts(Settings):

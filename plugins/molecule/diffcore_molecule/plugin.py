@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from diffcore.components import Component, Modality, lazy
-from diffcore.hookspecs import hookimpl
+from diffcore.plugins.hookspecs import hookimpl
+from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_molecule.options import (
     EmbeddedOptions,
     EquivariantOptions,
@@ -23,16 +23,16 @@ MOLECULE = Modality(
     name="molecule",
     summary="molecules: graphs with 3D geometry",
     datasets=(
-        Component("embedded", "10,000 molecules of QM9, embedded", _lazy("datasets:embedded"), EmbeddedOptions),
-        Component("qm9", "130,831 small molecules with DFT properties", _lazy("datasets:qm9"), QM9Options),
-        Component("sdf", "your own, with their geometry", _lazy("datasets:sdf"), FileOptions),
-        Component("smiles", "your own; geometry by ETKDG", _lazy("datasets:smiles"), SmilesOptions),
+        Component("embedded", "10,000 molecules of QM9, embedded", _lazy("data.datasets:embedded"), EmbeddedOptions),
+        Component("qm9", "130,831 small molecules with DFT properties", _lazy("data.datasets:qm9"), QM9Options),
+        Component("sdf", "your own, with their geometry", _lazy("data.datasets:sdf"), FileOptions),
+        Component("smiles", "your own; geometry by ETKDG", _lazy("data.datasets:smiles"), SmilesOptions),
     ),
     denoisers=(
         Component(
             "equivariant",
             "E(3)-equivariant messages, on e3nn",
-            _lazy("networks:equivariant"),
+            _lazy("networks.builders:equivariant"),
             EquivariantOptions,
             symmetries=("permutation", "rotation", "reflection"),
             small={"width": 16, "pair_width": 16, "depth": 2, "heads": 4, "inner": 4},
@@ -40,21 +40,23 @@ MOLECULE = Modality(
         Component(
             "transformer",
             "attention, turned at random",
-            _lazy("networks:transformer"),
+            _lazy("networks.builders:transformer"),
             TransformerOptions,
             symmetries=("permutation",),
             small={"width": 32, "pair_width": 16, "depth": 2, "heads": 4, "inner": 4},
         ),
     ),
     predictors=(
-        Component("equivariant", "E(3)-invariant sums, on e3nn", _lazy("networks:predictor"), EquivariantOptions),
+        Component(
+            "equivariant", "E(3)-invariant sums, on e3nn", _lazy("networks.builders:predictor"), EquivariantOptions
+        ),
     ),
     presets=PRESETS,
     facts=MoleculeFacts,
     codec=_lazy("codec:MoleculeCodec"),
-    writer=_lazy("writer:MoleculeWriter"),
-    judge=_lazy("judge:build_judge"),
-    promises=_lazy("promises:promises"),
+    writer=_lazy("output.writer:MoleculeWriter"),
+    judge=_lazy("evaluation.judge:build_judge"),
+    promises=_lazy("contract:promises"),
     requires=("torch", "rdkit", "e3nn"),
 )
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from diffcore.components import Preset
+from diffcore.plugins.records import Preset
 
 _SCHEDULE = {"name": "cosine", "shift": 2.0}
 """Elements and bonds are small beside places, so they are decided at lower noise than usual."""

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from diffcore.errors import UserError
 from diffcore.nn.sets import LatentSet, SetTransformer
-from diffcore.spaces import Mask, Space
-from diffcore.state import State, fields
+from diffcore.states.spaces import Mask, Space
+from diffcore.states.state import State, fields
 from diffcore_pointcloud.options import LatentOptions, TransformerOptions
 
 

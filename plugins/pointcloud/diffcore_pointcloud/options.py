@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from diffcore.components import Place, Settings
+from diffcore.plugins.records import Place, Settings
 
 ShapeClass = Literal["aeroplane", "chair", "lamp", "solid", "table"]
 

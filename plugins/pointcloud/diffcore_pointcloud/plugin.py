@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from diffcore.components import Component, Modality, lazy
-from diffcore.hookspecs import hookimpl
+from diffcore.plugins.hookspecs import hookimpl
+from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_pointcloud.options import CloudFacts, FileOptions, LatentOptions, ShapesOptions, TransformerOptions
 from diffcore_pointcloud.presets import PRESETS
 
@@ -18,12 +18,12 @@ POINTCLOUD = Modality(
         Component(
             "shapes",
             "furniture, aeroplanes and solids, made here",
-            _lazy("datasets:shapes"),
+            _lazy("data.datasets:shapes"),
             ShapesOptions,
             small={"points": 64, "pool": 128, "shapes": 256, "held_out": 10},
         ),
-        Component("meshes", "your own: OFF, OBJ, PLY, STL or GLB", _lazy("datasets:meshes"), FileOptions),
-        Component("clouds", "your own: PLY, XYZ, NPY or NPZ", _lazy("datasets:clouds"), FileOptions),
+        Component("meshes", "your own: OFF, OBJ, PLY, STL or GLB", _lazy("data.datasets:meshes"), FileOptions),
+        Component("clouds", "your own: PLY, XYZ, NPY or NPZ", _lazy("data.datasets:clouds"), FileOptions),
     ),
     denoisers=(
         Component(
@@ -46,10 +46,10 @@ POINTCLOUD = Modality(
     presets=PRESETS,
     facts=CloudFacts,
     codec=_lazy("codec:CloudCodec"),
-    writer=_lazy("writer:CloudWriter"),
-    judge=_lazy("judge:build_judge"),
-    reader=_lazy("reader:CloudReader"),
-    promises=_lazy("promises:promises"),
+    writer=_lazy("output.writer:CloudWriter"),
+    judge=_lazy("evaluation.judge:build_judge"),
+    reader=_lazy("data.reader:CloudReader"),
+    promises=_lazy("contract:promises"),
     requires=("torch", "trimesh", "scipy"),
 )
 

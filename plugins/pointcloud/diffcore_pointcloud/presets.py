@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from diffcore.components import Preset
+from diffcore.plugins.records import Preset
 
 _SMALL: dict[str, Any] = {
     "denoiser": {"name": "latent"},

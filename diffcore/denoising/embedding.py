@@ -1,0 +1,79 @@
+"""Embeddings of the log-SNR and of conditions into one vector a sample."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from diffcore.denoising.conditions import ClassCondition, Condition, Conditions, ScalarCondition
+
+LOG_SNR_LIMIT = 20.0
+"""Log-SNRs beyond this are told to the network as this; there the state is all signal or all noise."""
+
+
+class LogSnrFeatures(nn.Module):
+    """Fourier features sin(f_k lambda), cos(f_k lambda) of the log-SNR, `[B]` to `[B, size]`.
+
+    The frequencies run geometrically from 0.05, which changes little over the whole range of lambda, to 5.
+    """
+
+    def __init__(self, size: int = 64) -> None:
+        super().__init__()
+        self.frequencies: Tensor
+        frequencies = torch.exp(torch.linspace(math.log(0.05), math.log(5.0), size // 2))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+
+    def forward(self, log_snr: Tensor) -> Tensor:
+        angles = log_snr.clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)[:, None] * self.frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class ScalarEmbedding(nn.Module):
+    """A number, `[B]` to `[B, width]`: an MLP of z and its Fourier features, or a learned vector where it is null.
+
+    z is the standardised value, cut to +-5; the frequencies of sin(f z), cos(f z) run geometrically from 0.5 to 8.
+    """
+
+    def __init__(self, condition: ScalarCondition, width: int, features: int = 16) -> None:
+        super().__init__()
+        self.condition = condition
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", torch.logspace(-1, 3, features // 2, base=2.0), persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(features + 1, width), nn.SiLU(), nn.Linear(width, width))
+        self.null = nn.Parameter(torch.randn(width))
+
+    def forward(self, value: Tensor) -> Tensor:
+        given = self.condition.given(value)
+        z = self.condition.standardised(value).where(given, 0.0).clamp(-5, 5)[:, None].to(self.null.dtype)
+        angles = z * self.frequencies
+        return self.mlp(torch.cat([z, angles.sin(), angles.cos()], 1)).where(given[:, None], self.null)
+
+
+def embedding_of(condition: Condition, width: int) -> nn.Module:
+    """The module that turns a condition's values `[B]` into `[B, width]`, null values included.
+
+    A class has a table of unit-variance rows, one of them for the null value. Raises `TypeError` for a kind of
+    condition that is not known here.
+    """
+    if isinstance(condition, ClassCondition):
+        return nn.Embedding(len(condition.classes) + 1, width)
+    if isinstance(condition, ScalarCondition):
+        return ScalarEmbedding(condition, width)
+    raise TypeError(f"no embedding for conditions of the type {type(condition).__name__}")
+
+
+class Conditioning(nn.Module):
+    """c = SiLU(MLP(features(lambda)) + sum over conditions of their embeddings), `[B, width]`."""
+
+    def __init__(self, conditions: tuple[Condition, ...], width: int, features: int = 64) -> None:
+        super().__init__()
+        self.noise = nn.Sequential(
+            LogSnrFeatures(features), nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.embeddings = nn.ModuleDict({condition.name: embedding_of(condition, width) for condition in conditions})
+
+    def forward(self, log_snr: Tensor, conditions: Conditions) -> Tensor:
+        embedded = self.noise(log_snr)
+        for name, table in self.embeddings.items():
+            embedded = embedded + table(conditions[name])
+        return nn.functional.silu(embedded)

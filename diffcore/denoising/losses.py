@@ -1,0 +1,104 @@
+"""The denoising objective and its weightings.
+
+Every weighting is a function of the log-SNR that multiplies the squared error of x0. Errors of the other views
+are multiples of it (eps: e^lambda, v: e^lambda + 1), so each objective is defined once, here.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from diffcore.denoising.denoiser import Prediction, velocity
+from diffcore.names import Weighting
+from diffcore.process.variances import in_space, step_divergence
+from diffcore.states.spaces import Mask, Space
+from diffcore.states.state import State, fields, map_fields, per_sample
+
+WEIGHTINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "eps": torch.exp,
+    "x0": torch.ones_like,
+    "v": lambda log_snr: log_snr.exp() + 1,
+    "min-snr": lambda log_snr: log_snr.exp().clamp(max=5.0),
+}
+"""w(lambda) of w(lambda) |x0_hat - x0|^2.
+
+* `eps`: e^lambda, the simple objective |eps_hat - eps|^2 of Ho et al. 2020, eq. 14.
+* `x0`: 1.
+* `v`: e^lambda + 1, the error of v (Salimans & Ho 2022, section 4, "SNR + 1"); for data of unit variance EDM's too.
+* `min-snr`: min(e^lambda, 5), Hang et al. 2023, eq. 8, whatever the network predicts.
+"""
+
+
+def denoising_loss(
+    prediction: Prediction, x0: State, noise: State, space: Space, weighting: Weighting = "eps", mask: Mask = None
+) -> Tensor:
+    """w(lambda) |x0_hat - x0|^2 per degree of freedom, `[B]`.
+
+    Computed from the error of v, which stays of order one at both ends: with a variance-preserving level,
+    |x0_hat - x0|^2 = sigma^2 |v_hat - v|^2, so the factor is w(lambda) sigmoid(-lambda).
+    """
+    error = prediction.v - velocity(x0, noise, prediction.level)
+    squared = space.squared_norm(error, mask)
+    log_snr = torch.as_tensor(prediction.level.log_snr, dtype=torch.float64, device=squared.device)
+    weight = WEIGHTINGS[weighting](log_snr) * torch.sigmoid(-log_snr)
+    return weight.to(squared.dtype) * squared / space.degrees_of_freedom(x0, mask).clamp(min=1)
+
+
+VARIANCE_STEPS = 1000
+"""T: how finely the chain is cut for which variances are learned."""
+
+VARIANCE_WEIGHT = 0.001
+"""What a term of the variational bound counts for beside the denoising loss."""
+
+
+def variance_loss(
+    prediction: Prediction, x0: State, noise: State, space: Space, clean: Tensor, mask: Mask = None
+) -> Tensor:
+    """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) in nats per degree of freedom, `[B]`, of the step to log-SNR `clean` `[B]`.
+
+    p has the predicted variance and the predicted mean, through which no gradient flows: the variance is learned, the
+    mean is left to the denoising loss (Nichol & Dhariwal 2021, section 3.1).
+    """
+    assert prediction.variance is not None
+    error = map_fields(lambda a, b: (a - b).detach(), prediction.v, velocity(x0, noise, prediction.level))
+    error = map_fields(lambda e: per_sample(-prediction.level.sigma / prediction.level.total, e) * e, error)
+    fraction = in_space(prediction.variance, space, mask)
+    divergence = step_divergence(error, prediction.level.log_snr, clean, fraction, space, mask)
+    return divergence / space.degrees_of_freedom(x0, mask).clamp(min=1)
+
+
+def hybrid_loss(
+    prediction: Prediction,
+    x0: State,
+    noise: State,
+    space: Space,
+    clean: Tensor,
+    weighting: Weighting = "eps",
+    mask: Mask = None,
+) -> Tensor:
+    """L_simple + 0.001 T KL, `[B]`: the objective of a network that learns variances.
+
+    Nichol & Dhariwal 2021, eq. 16. `clean` `[B]` is the log-SNR of t - 1 / T, so that T KL at a random t is an estimate
+    of the whole bound, but for its ends, which no variance changes. KL is in nats per degree of freedom.
+    """
+    simple = denoising_loss(prediction, x0, noise, space, weighting, mask)
+    return simple + VARIANCE_WEIGHT * VARIANCE_STEPS * variance_loss(prediction, x0, noise, space, clean, mask)
+
+
+def field_losses(
+    prediction: Prediction, x0: State, noise: State, space: Space, weighting: Weighting = "eps", mask: Mask = None
+) -> dict[str, float]:
+    """What each field has of the mean of `denoising_loss`, by name; they sum to it."""
+    error = prediction.v - velocity(x0, noise, prediction.level)
+    log_snr = torch.as_tensor(prediction.level.log_snr, dtype=torch.float64)
+    weight = WEIGHTINGS[weighting](log_snr) * torch.sigmoid(-log_snr)
+    freedoms = space.degrees_of_freedom(x0, mask).clamp(min=1)
+    found = {}
+    for name in fields(error):
+        alone = {other: value if other == name else torch.zeros_like(value) for other, value in fields(error).items()}
+        state = alone[""] if isinstance(error, Tensor) else TensorDict(alone, batch_size=error.batch_size)
+        squared = space.squared_norm(state, mask)
+        found[name] = (weight.to(squared) * squared / freedoms).mean().item()
+    return found

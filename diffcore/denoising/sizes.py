@@ -1,0 +1,75 @@
+"""How large samples are, where that varies: how many elements of a state exist."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from diffcore.denoising.conditions import Conditions
+from diffcore.denoising.ranges import read_range
+from diffcore.errors import UserError
+from diffcore.states.noise import uniform
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The distribution of sizes 1 to `largest`, by counts of training examples.
+
+    `about` has for each scalar condition that bears on the size, in the order of `counts`, its mean and standard
+    deviation among the examples of that size: finite numbers, so also for a size of too few examples to tell.
+    """
+
+    largest: int
+    counts: Mapping[int, int]
+    about: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+
+    def log_probabilities(self, conditions: Conditions, batch: int) -> Tensor:
+        """log p(size | conditions) `[batch, sizes]` up to a constant, in the order of `counts`.
+
+        p(n | c) is proportional to p(n) prod_k N(c_k; mean_kn, std_kn) over the conditions that are given: Bayes' rule
+        with conditions normal and independent among examples of one size. It is computed on the CPU, in float64.
+        """
+        total = torch.tensor([float(count) for count in self.counts.values()], dtype=torch.float64).log()
+        total = total.expand(batch, -1)
+        for name, table in self.about.items():
+            if name not in conditions:
+                continue
+            mean, std = torch.tensor(table, dtype=torch.float64).T
+            std, value = std.clamp(min=1e-6), conditions[name].cpu().double()[:, None]
+            log_density = -0.5 * ((value - mean) / std).square() - std.log()
+            total = total + log_density.where(~value.isnan(), 0.0)
+        return total
+
+    def draw(self, indices: Sequence[int], seed: int, conditions: Conditions) -> Tensor:
+        """Sizes of the samples `indices` of `seed`, int64 `[B]`, given what they are asked to be."""
+        cumulative = self.log_probabilities(conditions, len(indices)).softmax(1).cumsum(1)
+        u = uniform(indices, seed, "size")
+        position = (cumulative < u[:, None]).sum(1).clamp(max=len(self.counts) - 1)
+        return torch.tensor(list(self.counts))[position]
+
+    def asked(self, text: str, indices: Sequence[int], seed: int, conditions: Conditions) -> Tensor:
+        """Sizes as a user asks for them: `9`, or `7..9`, `7..`, `..9` for the data's distribution within. int64 `[B]`.
+
+        Raises `UserError` for what is no size, or none that this model can draw.
+        """
+        try:
+            first, last = read_range(text, int)
+        except ValueError:
+            raise UserError(f"--size {text!r}: write a whole number, or a range such as 7..9") from None
+        first, last = 1 if first is None else first, self.largest if last is None else last
+        if not 1 <= first <= last <= self.largest:
+            raise UserError(f"--size {text}: this model draws sizes from 1 to {self.largest}")
+        if first == last:
+            return torch.full((len(indices),), first)
+        within = {size: count for size, count in self.counts.items() if first <= size <= last}
+        if not within:
+            there_are = ", ".join(map(str, sorted(self.counts)))
+            raise UserError(f"--size {text}: no training example has such a size; there are {there_are}")
+        kept = [position for position, size in enumerate(self.counts) if size in within]
+        about = {name: [table[position] for position in kept] for name, table in self.about.items()}
+        return Sizes(self.largest, within, about).draw(indices, seed, conditions)
+
+    def mask(self, sizes: Tensor) -> Tensor:
+        """`[B, largest]`: the first elements of each sample exist."""
+        return torch.arange(self.largest) < sizes[:, None]

@@ -1,0 +1,1 @@
+"""How good samples are: metrics, evaluation of a run and its report."""

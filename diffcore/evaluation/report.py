@@ -1,0 +1,76 @@
+"""The run's report: one HTML page that opens without a network."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from diffcore.evaluation.viewer import once
+from diffcore.plugins.output import Figure
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
+table { border-collapse: collapse; } td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+img { image-rendering: pixelated; max-width: 100%; } pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; }
+svg text { font: 12px system-ui, sans-serif; fill: #555; }
+"""
+
+
+def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
+    """A page of titled HTML fragments."""
+    body = "".join(f"<h2>{escape(name)}</h2>\n{fragment}\n" for name, fragment in sections)
+    return (
+        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+        f"<style>{_STYLE}</style>\n<h1>{escape(title)}</h1>\n{once(body)}</html>\n"
+    )
+
+
+def figures_table(figures: Sequence[Figure]) -> str:
+    """Figures with what they mean."""
+    if not figures:
+        return "<p>No figures yet: run <code>diffcore evaluate</code>.</p>"
+    rows = "".join(
+        f'<tr><th>{escape(figure.name)}</th><td class="number">{figure.value:.4g}</td>'
+        f"<td>{escape(figure.meaning)}</td></tr>"
+        for figure in figures
+    )
+    return f"<table>{rows}</table>"
+
+
+def facts_table(facts: Mapping[str, object]) -> str:
+    """Names and values."""
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
+    return f"<table>{rows}</table>"
+
+
+def preformatted(text: str) -> str:
+    """Text as it is."""
+    return f"<pre>{escape(text)}</pre>"
+
+
+def curve(points: Sequence[tuple[float, float]], x_label: str, y_label: str) -> str:
+    """A line through `points` as SVG, with the smallest and largest value of either axis written beside it."""
+    if len(points) < 2:
+        return "<p>Too few measurements for a curve.</p>"
+    width, height, left, bottom = 860, 280, 70, 30
+    xs, ys = zip(*points, strict=True)
+    low, high = min(ys), max(ys)
+    span_x, span_y = (max(xs) - min(xs)) or 1, (high - low) or 1
+
+    def place(x: float, y: float) -> str:
+        return (
+            f"{left + (x - min(xs)) / span_x * (width - left - 10):.1f},"
+            f"{10 + (high - y) / span_y * (height - bottom - 20):.1f}"
+        )
+
+    line = " ".join(place(x, y) for x, y in points)
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(y_label)} over {escape(x_label)}">'
+        f'<path d="M{left},5 V{height - bottom} H{width}" fill="none" stroke="#999"/>'
+        f'<polyline points="{line}" fill="none" stroke="#2563eb" stroke-width="1.5"/>'
+        f'<text x="{left - 8}" y="16" text-anchor="end">{high:.4g}</text>'
+        f'<text x="{left - 8}" y="{height - bottom}" text-anchor="end">{low:.4g}</text>'
+        f'<text x="{left}" y="{height - 8}">{min(xs):g}</text>'
+        f'<text x="{width}" y="{height - 8}" text-anchor="end">{max(xs):g} {escape(x_label)}</text>'
+        f'<text x="{left + 8}" y="16">{escape(y_label)}</text></svg>'
+    )

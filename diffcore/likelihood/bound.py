@@ -1,0 +1,123 @@
+"""The variational bound on -log p(x0), term by term, of the chain that ancestral sampling follows."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+from torch.special import log_ndtr
+
+from diffcore.denoising.conditions import Conditions
+from diffcore.denoising.denoiser import Denoise, Prediction
+from diffcore.process.gaussian import perturb
+from diffcore.process.variances import in_space, step_divergence, total
+from diffcore.states.level import Level
+from diffcore.states.noise import SampleNoise
+from diffcore.states.spaces import Euclidean, Mask, Product, Space, SymmetricPairs
+from diffcore.states.state import State, combine, map_fields
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Data on a grid: the values low, low + width, ..., high, each the middle of its bin.
+
+    The outer bins reach to infinity. For bytes scaled to [-1, 1]: Bins(2 / 255, -1, 1).
+    """
+
+    width: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Bound:
+    """-log p(x0) <= total: `terms` `[steps + 1, B]` nats, from L_T, through a term for each step, to L_0."""
+
+    terms: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The bound, `[B]` nats; `bits_per_dimension` takes its negative as log p."""
+        return self.terms.sum(0)
+
+
+@torch.no_grad()
+def variational_bound(
+    denoise: Denoise,
+    x0: State,
+    space: Space,
+    levels: Sequence[Level],
+    *,
+    conditions: Conditions | None = None,
+    mask: Mask = None,
+    variance: float = 0.0,
+    bins: Bins | None = None,
+    seed: int = 0,
+    indices: Sequence[int] | None = None,
+) -> Bound:
+    """The bound of the chain `levels`, from the noisiest, without or with the clean end: one draw of noise a term.
+
+        L_T     = KL(q(x_T | x_0) || N(0, sigma_T^2)) = SNR_T |x_0|^2 / 2
+        L_{t-1} = KL(q(x_s | x_t, x_0) || p(x_s | x_t))
+        L_0     = -log p(x_0 | x_1)
+
+    Sohl-Dickstein et al. 2015, eq. 9-14; Ho et al. 2020, eq. 5. Steps are those of `ddpm(variance)`: its fraction
+    between the bounds of the variance, or the prediction's own where it has one. The last step draws
+    p(x_0 | x_1) = N(x0_hat, s^2) with the upper bound s^2 = sigma^2 / (alpha^2 + sigma^2), as its lower one is zero; a
+    learned variance plays no part in it. With `bins` it is the probability of x_0's bin (Ho et al. 2020, eq. 13), for
+    spaces whose elements are free; otherwise a density per unit of volume of the space.
+
+    Sample i draws the noise of `seed` and `indices[i]` (`range(B)` where None).
+    """
+    noisy = [level for level in levels if level.sigma > 0]
+    if not noisy:
+        raise ValueError("a bound needs a level with noise")
+    noise = SampleNoise(seed, range(x0.shape[0]) if indices is None else indices)
+    x0 = space.project(x0, mask)
+
+    def predict(level: Level) -> Prediction:
+        x = perturb(x0, space.noise(noise.normal(x0), mask), level)
+        prediction = denoise(x, level, conditions, mask)
+        return replace(prediction, output=space.project(prediction.output, mask))
+
+    squared = space.squared_norm(x0, mask).double()
+    terms = [math.exp(noisy[0].log_snr) * squared / 2]
+    for now, then in pairwise(noisy):
+        prediction = predict(now)
+        error, learned = combine((1.0, prediction.x0), (-1.0, x0)), prediction.variance
+        fraction = variance if learned is None else in_space(learned, space, mask)
+        terms.append(step_divergence(error, now.log_snr, then.log_snr, fraction, space, mask).double())
+    guess, std = predict(noisy[-1]).x0, noisy[-1].sigma / noisy[-1].total
+    if bins is None:
+        error = space.squared_norm(combine((1.0, guess), (-1.0, x0)), mask).double()
+        freedoms = space.degrees_of_freedom(x0, mask).double()
+        terms.append(error / (2 * std**2) + freedoms / 2 * math.log(2 * math.pi * std**2))
+    else:
+        _require_free(space)
+        terms.append(
+            -total(map_fields(lambda x, m: log_bin_probability(x, m, std, bins), x0, guess), space, mask).double()
+        )
+    return Bound(torch.stack(terms))
+
+
+def log_bin_probability(x: Tensor, mean: Tensor, std: float, bins: Bins) -> Tensor:
+    """log of the mass that N(mean, std^2) has in the bin around each `x`, which is the middle of one of `bins`.
+
+    Ho et al. 2020, eq. 13. A bin above the mean is mirrored below it, where differences of the distribution function
+    keep their precision; far out they are taken in logs.
+    """
+    half = bins.width / 2
+    lower = torch.where(x < bins.low + half, -torch.inf, (x - half - mean) / std)
+    upper = torch.where(x > bins.high - half, torch.inf, (x + half - mean) / std)
+    mirrored = lower > 0
+    lower, upper = torch.where(mirrored, -upper, lower), torch.where(mirrored, -lower, upper)
+    high, low = log_ndtr(upper), log_ndtr(lower)
+    return high + torch.log1p(-torch.exp(low - high))
+
+
+def _require_free(space: Space) -> None:
+    parts = list(space.parts.values()) if isinstance(space, Product) else [space]
+    if not all(isinstance(part, Euclidean | SymmetricPairs) for part in parts):
+        raise ValueError(f"bins need a space whose elements are free, not {space}")

@@ -1,0 +1,273 @@
+"""The core's own parts, offered through the same hooks as everybody's."""
+
+import math
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from diffcore.names import Clock
+from diffcore.plugins.hookspecs import hookimpl
+from diffcore.plugins.records import API_VERSION, Command, Component, NoOptions, Settings, lazy
+
+__all__ = ["API_VERSION", "diffcore_commands", "diffcore_loggers", "diffcore_schedules", "diffcore_solvers"]
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+def _rises(low: float, high: float, names: str) -> None:
+    if not low < high:
+        raise ValueError(f"{names}: the first, {low:g}, must be smaller than the second, {high:g}")
+
+
+class ZeroTerminalOption(Settings):
+    zero_terminal: bool = Field(
+        False, description="Move the schedule so that time 1 is pure noise; not for the parameterisation eps."
+    )
+
+
+class CosineOptions(ZeroTerminalOption):
+    log_snr_min: float = Field(-10.0, ge=-40, le=40, description="log-SNR at time 1, the noisy end.")
+    log_snr_max: float = Field(10.0, ge=-40, le=40, description="log-SNR at time 0, the clean end.")
+    shift: float = Field(
+        0.0, ge=-10, le=10, description="Added to the log-SNR between the ends; negative: more time at high noise."
+    )
+
+    @model_validator(mode="after")
+    def _ends(self) -> "CosineOptions":
+        _rises(self.log_snr_min, self.log_snr_max, "log_snr_min and log_snr_max")
+        return self
+
+
+class RateOptions(Settings):
+    beta_0: Positive = Field(0.1, description="beta at time 0.")
+    beta_1: float = Field(20.0, gt=0, le=1000, description="beta at time 1.")
+    epsilon: float = Field(1e-3, gt=0, lt=1, description="The smallest time that is used.")
+
+    @model_validator(mode="after")
+    def _ends(self) -> "RateOptions":
+        _rises(self.beta_0, self.beta_1, "beta_0 and beta_1")
+        return self
+
+
+class LinearOptions(RateOptions, ZeroTerminalOption):
+    pass
+
+
+class DdpmOptions(ZeroTerminalOption):
+    steps: int = Field(1000, ge=2, le=1_000_000, description="Length T of the chain.")
+    beta_first: float = Field(1e-4, gt=0, lt=1, description="beta of the cleanest step.")
+    beta_last: float = Field(0.02, gt=0, lt=1, description="beta of the noisiest step.")
+
+
+class IddpmCosineOptions(ZeroTerminalOption):
+    steps: int = Field(1000, ge=2, le=1_000_000, description="Length T of the chain.")
+    offset: float = Field(0.008, ge=0, le=1, description="Keeps the first betas from being too small.")
+    beta_max: float = Field(0.999, gt=0, lt=1, description="The largest beta.")
+
+
+class SigmoidOptions(ZeroTerminalOption):
+    start: float = Field(-3.0, ge=-20, le=20, description="Where on the sigmoid time 0 lies, before tau.")
+    end: float = Field(3.0, ge=-20, le=20, description="Where on the sigmoid time 1 lies, before tau.")
+    tau: float = Field(1.0, ge=0.05, le=100, description="Temperature: larger is closer to a straight line.")
+    epsilon: float = Field(1e-4, gt=0, lt=0.5, description="Distance kept from both ends of time.")
+
+    @model_validator(mode="after")
+    def _ends(self) -> "SigmoidOptions":
+        _rises(self.start, self.end, "start and end")
+        return self
+
+
+class LaplaceOptions(Settings):
+    mu: float = Field(0.0, description="The log-SNR that is trained most.")
+    b: float = Field(0.5, ge=0.1, le=100, description="Scale of the log-SNR around mu.")
+    log_snr_min: float = Field(-10.0, ge=-40, le=40, description="log-SNR at time 1, the noisy end.")
+    log_snr_max: float = Field(10.0, ge=-40, le=40, description="log-SNR at time 0, the clean end.")
+
+    @model_validator(mode="after")
+    def _ends(self) -> "LaplaceOptions":
+        _rises(self.log_snr_min, self.mu, "log_snr_min and mu")
+        _rises(self.mu, self.log_snr_max, "mu and log_snr_max")
+        return self
+
+
+class EdmOptions(Settings):
+    p_mean: float = Field(-1.2, description="Mean of the logarithm of the noise level.")
+    p_std: Positive = Field(1.2, description="Standard deviation of the logarithm of the noise level.")
+    sigma_min: Positive = Field(0.002, description="Noise level at time 0.")
+    sigma_max: Positive = Field(80.0, description="Noise level at time 1.")
+
+    @model_validator(mode="after")
+    def _ends(self) -> "EdmOptions":
+        low, high = math.log(self.sigma_min), math.log(self.sigma_max)
+        _rises(low, self.p_mean, "log sigma_min and p_mean")
+        _rises(self.p_mean, high, "p_mean and log sigma_max")
+        # Further out the tails of the normal distribution are below the smallest float64.
+        if max(self.p_mean - low, high - self.p_mean) > 35 * self.p_std:
+            raise ValueError("p_std is too small: sigma_min and sigma_max must lie within 35 p_std of p_mean, in log")
+        return self
+
+
+class GeometricOptions(Settings):
+    sigma_min: Positive = Field(0.005, description="Noise level at time 0.")
+    sigma_max: Positive = Field(150.0, description="Noise level at time 1.")
+
+    @model_validator(mode="after")
+    def _ends(self) -> "GeometricOptions":
+        _rises(self.sigma_min, self.sigma_max, "sigma_min and sigma_max")
+        return self
+
+
+class RectifiedOptions(Settings):
+    epsilon: float = Field(1e-3, gt=0, lt=0.5, description="Distance kept from both ends of time.")
+
+
+class AncestralOptions(Settings):
+    variance: float = Field(
+        0.0, ge=0, le=1, description="0: the posterior's variance; 1: beta, the upper bound; between: in log."
+    )
+
+
+class DdimOptions(Settings):
+    eta: float = Field(0.0, ge=0, le=1, description="0: deterministic; 1: as noisy as ancestral sampling.")
+
+
+class NoiseOptions(Settings):
+    noise: float = Field(0.0, ge=0, le=4, description="0: the probability-flow ODE; 1: the reverse SDE.")
+
+
+class NoisyOptions(Settings):
+    noise: float = Field(1.0, ge=0, le=4, description="1: the reverse SDE; 0: dpmpp-2m.")
+
+
+class AdamsOptions(Settings):
+    order: int = Field(3, ge=1, le=6, description="Values of x0 that a step is made from.")
+    corrector: int = Field(4, ge=0, le=7, description="Values that a step is done again with; 0: it is not.")
+    clock: Clock = Field("alpha", description="What x0 is taken to be a polynomial in.")
+    ending: int = Field(
+        2, ge=1, le=4, description="Values of x0 that the last step extrapolates; 1: the last as it is."
+    )
+
+
+class EdmSolverOptions(Settings):
+    churn: float = Field(0.4, ge=0, le=1, description="Relative rise of the noise before a step; 0: Heun's method.")
+    low: float = Field(0.05, ge=0, description="Smallest sigma / alpha that is churned.")
+    high: float = Field(50.0, gt=0, description="Largest sigma / alpha that is churned.")
+    inflation: float = Field(1.003, gt=0, le=1.1, description="Standard deviation of the noise that is put back.")
+
+    @model_validator(mode="after")
+    def _range(self) -> "EdmSolverOptions":
+        _rises(self.low, self.high, "low and high")
+        return self
+
+
+class LangevinOptions(Settings):
+    corrections: int = Field(20, ge=1, description="Langevin steps at each level.")
+    size: float = Field(0.05, gt=0, le=1, description="Size of a step, in units of sigma^2.")
+
+
+class CorrectorOptions(Settings):
+    corrections: int = Field(1, ge=0, description="Langevin steps after each ancestral step.")
+    snr: float = Field(0.16, gt=0, le=0.7, description="Ratio of a corrector step's noise to its drift.")
+
+
+class TrackedOptions(Settings):
+    project: str = Field("diffcore", min_length=1, description="The project that the run belongs to.")
+
+
+def _schedule(name: str, summary: str, options: type[Settings], target: str) -> Component:
+    def build(options: Settings) -> Any:
+        schedules = import_module("diffcore.process.schedules")
+        values = options.model_dump()
+        zero_terminal = values.pop("zero_terminal", False)
+        schedule = getattr(schedules, target)(**values)
+        return schedules.ZeroTerminal(schedule) if zero_terminal else schedule
+
+    return Component(name, summary, build, options)
+
+
+def _solver(name: str, summary: str, target: str, options: type[Settings] = NoOptions, **fixed: Any) -> Component:
+    """A function of `diffcore.sampling.solvers`, called with the options and what is `fixed` under this name."""
+
+    def build(options: Settings) -> Any:
+        return getattr(import_module("diffcore.sampling.solvers"), target)(**fixed, **options.model_dump())
+
+    return Component(name, summary, build, options)
+
+
+_LOG_SNR: dict[str, Any] = {"order": 3, "corrector": 0, "clock": "log-snr", "ending": 1}
+"""What the published exponential multistep methods have in common."""
+
+
+@hookimpl
+def diffcore_schedules() -> Iterable[Component]:
+    return (
+        _schedule("cosine", "alpha = cos(pi t / 2): even progress for eye and loss", CosineOptions, "Cosine"),
+        _schedule("linear", "DDPM's linear betas in continuous time", LinearOptions, "LinearBeta"),
+        _schedule("geometric", "variance-exploding noise ladder", GeometricOptions, "Geometric"),
+        _schedule("rectified", "straight lines from data to noise", RectifiedOptions, "Rectified"),
+        _schedule("ddpm", "DDPM's table of linear betas, exactly", DdpmOptions, "ddpm"),
+        _schedule("iddpm-cosine", "the table of cosine betas of improved DDPM", IddpmCosineOptions, "iddpm_cosine"),
+        _schedule("sub-vp", "sub-variance-preserving, with linear beta", RateOptions, "SubVariancePreserving"),
+        _schedule("sigmoid", "alpha^2 along a sigmoid", SigmoidOptions, "Sigmoid"),
+        _schedule("laplace", "log-SNR with a Laplace density", LaplaceOptions, "Laplace"),
+        _schedule("edm", "noise levels with EDM's log-normal density", EdmOptions, "LogNormal"),
+    )
+
+
+@hookimpl
+def diffcore_solvers() -> Iterable[Component]:
+    return (
+        _solver("adams", "corrected multistep, exact for unit Gaussian data", "adams", AdamsOptions),
+        _solver("dpmpp-2m", "DPM-Solver++ of order 2, multistep", "dpmpp_2m"),
+        _solver("dpmpp-3m", "DPM-Solver++ of order 3, multistep", "adams", **_LOG_SNR),
+        _solver("dpmpp-2m-sde", "DPM-Solver++ of order 2 for the reverse SDE", "dpmpp_2m", NoisyOptions),
+        _solver(
+            "unipc", "UniPC of order 3: DPM-Solver++ with corrected steps", "adams", **{**_LOG_SNR, "corrector": 4}
+        ),
+        _solver("deis", "DEIS of order 3: multistep in eps", "adams", **_LOG_SNR, view="eps"),
+        _solver("ddim", "first order, deterministic or (eta) with fresh noise", "ddim", DdimOptions),
+        _solver("euler", "Euler's method for the ODE or (noise) the reverse SDE", "euler", NoiseOptions),
+        _solver("heun", "Heun's method, two evaluations a step", "heun"),
+        _solver("edm", "Heun's method with churned noise", "edm", EdmSolverOptions),
+        _solver("ddpm", "ancestral sampling from the posterior", "ddpm", AncestralOptions),
+        _solver("langevin", "annealed Langevin dynamics", "langevin", LangevinOptions),
+        _solver("pc", "ancestral steps with Langevin corrections", "pc", CorrectorOptions),
+    )
+
+
+@hookimpl
+def diffcore_loggers() -> Iterable[Component]:
+    of = lazy("diffcore.training")
+    return (
+        Component(
+            "tensorboard", "event files in the run's folder", of("loggers:tensorboard"), requires=("tensorboard",)
+        ),
+        Component("wandb", "Weights & Biases", of("loggers:wandb"), TrackedOptions, requires=("wandb",)),
+        Component("trackio", "Trackio, on this machine", of("loggers:trackio"), TrackedOptions, requires=("trackio",)),
+    )
+
+
+@hookimpl
+def diffcore_commands() -> Iterable[Command]:
+    return (
+        _command("train", "train a model: diffcore train --modality NAME"),
+        _command("sample", "draw samples from a run: diffcore sample RUN"),
+        _command("tune", "fit N steps to a run's own flow: diffcore tune RUN --steps N"),
+        _command("evaluate", "figures of a run's samples: diffcore evaluate RUN"),
+        _command("resume", "go on training a run: diffcore resume RUN"),
+        _command("plugins", "what is installed, and what cannot be used and why"),
+        _command("new-plugin", "a package to write a plugin from: diffcore new-plugin NAME"),
+        _command("check-plugin", "whether a kind of data keeps the rules: diffcore check-plugin NAME"),
+        _command("config", "what would run, as TOML: diffcore config RUN, or --modality NAME"),
+    )
+
+
+def _command(name: str, summary: str) -> Command:
+    """The command whose words are those of the module of `diffcore.cli` of that name, dashes as underscores."""
+
+    def main(arguments: Sequence[str]) -> int:
+        return import_module(f"diffcore.cli.{name.replace('-', '_')}").main(arguments)
+
+    return Command(name, summary, main)

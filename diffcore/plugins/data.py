@@ -1,0 +1,66 @@
+"""What a data set and a codec are to the core."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from diffcore.denoising.conditions import Condition, Conditions
+from diffcore.denoising.sizes import Sizes
+from diffcore.plugins.records import Settings
+from diffcore.states.spaces import Mask, Space
+from diffcore.states.state import State
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, as compact as it comes: a batch is an index select of `examples`.
+
+    `facts` is all that the codec needs to know of the data (sizes, names of classes, means); it is saved with
+    the run, so samples are decoded without the data. `held_out` are examples that training never sees, or None.
+    `notes` are lines for the user, such as files that could not be read.
+    """
+
+    facts: Settings
+    examples: TensorDict
+    held_out: TensorDict | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A batch as the diffusion sees it: states near zero mean and unit variance, conditions, and a mask."""
+
+    state: State
+    conditions: Conditions
+    mask: Mask = None
+
+
+class Codec(Protocol):
+    """Examples to states and back."""
+
+    @property
+    def space(self) -> Space:
+        """The space of the states."""
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What samples can be asked to be."""
+
+    @property
+    def sizes(self) -> Sizes | None:
+        """How many elements of a state exist, where that varies; None where all always do."""
+
+    def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
+        """Encode a batch; with a generator, apply the random augmentations that the data ask for."""
+
+    def decode(self, state: State, mask: Mask = None) -> Tensor | TensorDict | list:
+        """States to samples in the modality's own form, which its writer and judge take."""
+
+    def resized(self, size: int) -> "Codec":
+        """The codec of samples of another number of elements, for the same network.
+
+        Only where states are sets of any number of alike elements; the others leave this function out.
+        """

@@ -1,0 +1,94 @@
+"""What a plugin can offer. Entry points in the group `diffcore.plugins` name modules with these hooks.
+
+Hooks that return records say what there is; hooks whose names begin with `diffcore_run_` are told what happens in a
+run. What they are told are paths and plain values, so a plugin that listens needs nothing of the core.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from diffcore.plugins.records import Command, Component, Modality
+
+PROJECT = "diffcore"
+ENTRY_POINT_GROUP = "diffcore.plugins"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def diffcore_modalities() -> Iterable[Modality]:  # type: ignore[empty-body]
+    """Kinds of data that `diffcore train --modality NAME` can learn."""
+
+
+@hookspec
+def diffcore_datasets() -> Iterable[Component]:  # type: ignore[empty-body]
+    """More data sets, `--data NAME`, for the kinds of data in `modalities`, whose facts their data have."""
+
+
+@hookspec
+def diffcore_denoisers() -> Iterable[Component]:  # type: ignore[empty-body]
+    """More networks, `--denoiser NAME`; those for every kind of data read the shape of its states off the space."""
+
+
+@hookspec
+def diffcore_predictors() -> Iterable[Component]:  # type: ignore[empty-body]
+    """More networks for `--task predict`, `--predictor NAME`."""
+
+
+@hookspec
+def diffcore_schedules() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Noise schedules, `--schedule NAME`."""
+
+
+@hookspec
+def diffcore_solvers() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Solvers, `diffcore sample RUN --solver NAME`."""
+
+
+@hookspec
+def diffcore_guidance() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Decorators of the denoiser, `diffcore sample RUN --guide NAME`."""
+
+
+@hookspec
+def diffcore_metrics() -> Iterable[Component]:  # type: ignore[empty-body]
+    """More figures of samples, `diffcore evaluate RUN --metric NAME`."""
+
+
+@hookspec
+def diffcore_loggers() -> Iterable[Component]:  # type: ignore[empty-body]
+    """Places that a run's numbers and pictures go to beside its folder, `diffcore train --logger NAME`."""
+
+
+@hookspec
+def diffcore_commands() -> Iterable[Command]:  # type: ignore[empty-body]
+    """More commands, `diffcore NAME ...`."""
+
+
+@hookspec
+def diffcore_run_started(run: Path, settings: Mapping[str, Any], step: int) -> None:
+    """Training begins, or goes on, at `step` in the folder `run`; `settings` as config.json has them."""
+
+
+@hookspec
+def diffcore_run_logged(run: Path, row: Mapping[str, float]) -> None:
+    """A line of metrics.jsonl: `step`, `seconds`, `loss`, `learning_rate`, `examples_per_second`."""
+
+
+@hookspec
+def diffcore_run_sampled(run: Path, step: int, path: Path) -> None:
+    """A picture of samples was written."""
+
+
+@hookspec
+def diffcore_run_saved(run: Path, step: int, path: Path) -> None:
+    """A checkpoint was written."""
+
+
+@hookspec
+def diffcore_run_ended(run: Path, step: int, error: BaseException | None) -> None:
+    """Training ended: done or interrupted where `error` is None."""

@@ -1,0 +1,100 @@
+"""What a modality does with samples: files, pictures for people, and figures."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from diffcore.denoising.conditions import Conditions
+from diffcore.states.state import State
+
+Asked = Sequence[Mapping[str, str]]
+"""What was asked of each sample, in words, by name of condition; empty where nothing is known of it."""
+
+
+class Writer(Protocol):
+    """Samples to files. What was `asked` of them may be written beside them."""
+
+    endings: tuple[str, ...]
+    """Endings of files that hold all samples at once, the first being the overview's."""
+
+    def each(self, samples: Any, folder: Path, names: Sequence[str], asked: Asked = ()) -> list[Path]:
+        """Write every sample to a file of its own, `folder/name` plus the modality's ending."""
+
+    def together(self, samples: Any, path: Path, columns: int, asked: Asked = ()) -> None:
+        """Write all samples into one file, in a form that the ending of `path` names."""
+
+    def html(self, samples: Any, columns: int, asked: Asked = (), trajectories: bool = False) -> str:
+        """An HTML fragment that shows the samples in rows of `columns`, and needs no network.
+
+        With `trajectories` each row is one sample on its way, which ends in the last column.
+        """
+
+    def summary(self, samples: Any, asked: Asked = ()) -> list[str]:
+        """Lines for the screen: what was asked for, and what the samples turned out to be.
+
+        Writers that cannot measure samples by themselves may leave this function out.
+        """
+
+
+class Reader(Protocol):
+    """Files to states, so that samples can be made to agree with what a user has. Mistakes raise `UserError`.
+
+    Readers may leave out functions that mean nothing for their data; a flag that needs one is then refused.
+    """
+
+    def read(self, path: Path) -> State:
+        """One encoded sample `[1, ...]` of the model's own size."""
+
+    def read_mask(self, path: Path) -> State:
+        """A state of booleans `[1, ...]`: True where the sample is to be filled in (white), False where it is known."""
+
+    def read_part(self, path: Path) -> tuple[State, State]:
+        """A part of a sample, encoded `[1, ...]`, and a state of booleans `[1, ...]`: True where it is known.
+
+        For data whose files show by themselves what is missing, such as sets of which some elements are given.
+        """
+
+    def read_coarse(self, path: Path) -> tuple[State, int]:
+        """A smaller sample, encoded, and the whole factor by which the model's own size is larger."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that says how good samples are, what it means, and what one should compare it with."""
+
+    name: str
+    value: float
+    meaning: str
+
+
+class Judge(Protocol):
+    """Samples to figures."""
+
+    def __call__(self, samples: Any, conditions: Conditions) -> list[Figure]:
+        """Figures of `samples`, which were asked to be `conditions`."""
+
+    def measure(self, samples: Any) -> dict[str, Tensor]:
+        """The value that each sample turned out to have, `[n]`, by name of scalar condition; nan where it has none.
+
+        Only those conditions are there whose values can be found out. Judges of data without scalar conditions may
+        leave this function out.
+        """
+
+
+class Logger(Protocol):
+    """A place that a run's numbers and pictures go to beside its folder. Nothing that it raises ends a run."""
+
+    def row(self, row: Mapping[str, float]) -> None:
+        """A line of metrics.jsonl, with its `step`."""
+
+    def picture(self, step: int, path: Path) -> None:
+        """A picture of samples, in a file that the modality's writer wrote."""
+
+    def figures(self, step: int, figures: Sequence[Figure]) -> None:
+        """The figures of an evaluation."""
+
+    def close(self) -> None:
+        """Training is over, well or not."""

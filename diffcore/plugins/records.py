@@ -1,0 +1,153 @@
+"""The records with which plugins (and the core itself) offer their parts.
+
+Importing this module is cheap: no torch, nothing heavy. A record names a part, says in a sentence what it
+is, declares its options as a pydantic model and holds a builder; whatever is heavy is imported inside the
+builder, when the part is used.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+API_VERSION = 1
+"""The version of the hooks and of these records.
+
+A plugin says for which it was made, `API_VERSION = 1` in its entry-point module; one made for another is listed, not
+used.
+"""
+
+
+class Settings(BaseModel):
+    """Base of every options model: unknown keys are errors, values are checked, instances are frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+def _absolute(path: Any) -> Any:
+    return str(Path(path).expanduser().absolute()) if isinstance(path, str | Path) else path
+
+
+Place = Annotated[str | None, BeforeValidator(_absolute)]
+"""An option that names a file or a folder; it is kept as an absolute path, so a run finds its data from everywhere."""
+
+
+class NoOptions(Settings):
+    """Options of a part that has none."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A named part with options.
+
+    `build(options, *context)` makes the part; what the context is depends on the kind:
+
+    | kind | build | returns |
+    |---|---|---|
+    | schedule | `(options)` | `diffcore.process.schedules.Schedule` |
+    | solver | `(options)` | `diffcore.sampling.solvers.Step` |
+    | data set | `(options)` | `diffcore.plugins.data.Data` |
+    | denoiser | `(options, space)` | the backbone, an `nn.Module` |
+    | predictor | `(options, space, outputs)` | a backbone that gives `[B, outputs]`, an `nn.Module` |
+    | guidance | `(options, codec)` | a decorator: takes a `diffcore.denoising.denoiser.Denoise`, returns one |
+    | metric | `(options, codec, data)` | a function of samples and conditions to `diffcore.plugins.output.Figure`s |
+    | logger | `(options, folder, settings)` | `diffcore.plugins.output.Logger` of the run in `folder` |
+
+    `modalities` names the kinds of data that a part is for, all where it is None. `symmetries` are what a denoiser
+    promises to respect, by names that its modality's `Promises` give a meaning to. `small` are options with which the
+    part is quick, for the checks of `diffcore check-plugin`.
+    """
+
+    name: str
+    summary: str
+    build: Callable[..., Any]
+    options: type[Settings] = NoOptions
+    requires: tuple[str, ...] = ()
+    modalities: frozenset[str] | None = None
+    symmetries: tuple[str, ...] = ()
+    small: Mapping[str, Any] = field(default_factory=dict, compare=False)
+
+    def serves(self, modality: str) -> bool:
+        """Whether this part is for that kind of data."""
+        return self.modalities is None or modality in self.modalities
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the command line: `main` takes the arguments after its name and returns the exit status."""
+
+    name: str
+    summary: str
+    main: Callable[[Sequence[str]], int]
+    requires: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named starting point: a summary and the values that differ from the defaults, nested as in TOML."""
+
+    summary: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Modality:
+    """A kind of data: its data sets, codec, denoisers, presets, files and figures.
+
+    `codec(facts)` makes a `diffcore.plugins.data.Codec` out of what a data set says of itself, so that samples can be
+    decoded without the data. The first data set and denoiser are the defaults; the preset `default` must exist.
+
+    `writer(codec)` makes a `diffcore.plugins.output.Writer`: samples to files. `judge(codec, data, cache)` makes a
+    `diffcore.plugins.output.Judge`: samples to figures, or None where the data allows none. `reader(codec)` makes a
+    `diffcore.plugins.output.Reader`: files to states, for editing; None where files cannot be read.
+
+    `predictors` are networks for `task = "predict"`, the first the default: they learn to tell the conditions of noisy
+    states, for guidance.
+
+    `promises(codec)` makes a `diffcore.plugins.contract.Promises`: what `diffcore check-plugin` may hold the plugin to
+    beyond what every plugin is held to.
+    """
+
+    name: str
+    summary: str
+    datasets: tuple[Component, ...]
+    denoisers: tuple[Component, ...]
+    presets: Mapping[str, Preset]
+    facts: type[Settings]
+    codec: Callable[[Any], Any]
+    writer: Callable[[Any], Any]
+    judge: Callable[..., Any] | None = None
+    predictors: tuple[Component, ...] = ()
+    reader: Callable[[Any], Any] | None = None
+    promises: Callable[[Any], Any] | None = None
+    requires: tuple[str, ...] = ()
+
+
+def lazy(package: str) -> Callable[[str], Callable[..., Any]]:
+    """Builders by name: `lazy("package")("module:name")` is that function; its module is imported when it is called."""
+
+    def builder(target: str) -> Callable[..., Any]:
+        module, _, name = f"{package}.{target}".rpartition(":")
+
+        def call(*arguments: Any) -> Any:
+            return getattr(importlib.import_module(module), name)(*arguments)
+
+        return call
+
+    return builder
+
+
+def missing(record: Component | Modality | Command) -> list[str]:
+    """The modules in `requires` that this Python cannot find."""
+
+    def found(name: str) -> bool:
+        try:
+            return importlib.util.find_spec(name) is not None
+        except ModuleNotFoundError:  # a parent package is not there
+            return False
+
+    return [name for name in record.requires if not found(name)]

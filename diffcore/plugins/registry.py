@@ -1,0 +1,240 @@
+"""Finding plugins, and explaining those that cannot be used.
+
+One broken plugin never stops another: whatever goes wrong while an entry point is loaded, or while one of its
+records is looked at, becomes a `Failure` with the distribution's name and the reason.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+import pluggy
+
+from diffcore.errors import UserError, first_line
+from diffcore.plugins import builtin, hookspecs
+from diffcore.plugins.records import API_VERSION, Command, Component, Modality, missing
+
+CHOICE = "DIFFCORE_PLUGINS"
+"""The environment variable that names the plugins to load, by their entry points: `a,b`; empty: none; unset: all."""
+
+RECORDS: dict[str, type[Modality | Component | Command]] = {
+    "modalities": Modality,
+    "datasets": Component,
+    "denoisers": Component,
+    "predictors": Component,
+    "schedules": Component,
+    "solvers": Component,
+    "guidance": Component,
+    "metrics": Component,
+    "loggers": Component,
+    "commands": Command,
+}
+"""The kinds of records, each offered by the hook `diffcore_<kind>`, in the order in which they are looked at."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A plugin, or one of its records, that cannot be used."""
+
+    plugin: str
+    distribution: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Provided:
+    """A record, with the distribution it comes from."""
+
+    record: Any
+    distribution: str
+    version: str
+
+
+def _manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    return manager
+
+
+@dataclass
+class Registry:
+    """Everything that is installed, by kind and name; `plugins` are those that can be used, for the hooks of runs."""
+
+    modalities: dict[str, Provided] = field(default_factory=dict)
+    datasets: dict[str, Provided] = field(default_factory=dict)
+    denoisers: dict[str, Provided] = field(default_factory=dict)
+    predictors: dict[str, Provided] = field(default_factory=dict)
+    schedules: dict[str, Provided] = field(default_factory=dict)
+    solvers: dict[str, Provided] = field(default_factory=dict)
+    guidance: dict[str, Provided] = field(default_factory=dict)
+    metrics: dict[str, Provided] = field(default_factory=dict)
+    loggers: dict[str, Provided] = field(default_factory=dict)
+    commands: dict[str, Provided] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    plugins: pluggy.PluginManager = field(default_factory=_manager)
+
+    def modality(self, name: str) -> Modality:
+        """The modality `name`, or a `UserError` that lists what there is, what failed and what could be installed."""
+        if name in self.modalities:
+            return self.modalities[name].record
+        raise UserError(
+            f"unknown modality {name!r}; installed: {_listed(self.modalities)}"
+            + "".join(f"; failed: {f.plugin} ({f.reason})" for f in self.failures)
+            + "".join(f"; could be installed: {c}" for c in [", ".join(self.installable())] if c)
+        )
+
+    def schedule(self, name: str) -> Component:
+        """The schedule `name`, or a `UserError` with the names that exist."""
+        return choose(self.offered("schedules"), name, "schedule")
+
+    def solver(self, name: str) -> Component:
+        """The solver `name`, or a `UserError` with the names that exist."""
+        return choose(self.offered("solvers"), name, "solver")
+
+    def offered(self, kind: str, modality: str | None = None) -> tuple[Component, ...]:
+        """The components of that kind, in the words of `RECORDS`; those for the kind of data `modality` where given."""
+        records = (provided.record for provided in getattr(self, kind).values())
+        return tuple(record for record in records if modality is None or record.serves(modality))
+
+    def installable(self) -> list[str]:
+        """Commands for the plugins that this distribution names as extras and that are not here."""
+        try:
+            extras = metadata.metadata("diffcore").get_all("Provides-Extra") or []
+        except metadata.PackageNotFoundError:
+            return []
+        known = {*self.modalities, *(failure.plugin for failure in self.failures), *NOT_PLUGINS}
+        return [f"pip install 'diffcore[{extra}]'" for extra in extras if extra not in known]
+
+
+NOT_PLUGINS = frozenset({"docs", "tensorboard", "trackio", "wandb"})
+"""Extras of this distribution that are no kinds of data."""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def choose(offered: Iterable[Component], name: str, kind: str) -> Component:
+    """The component of that name among `offered`, or a `UserError` with the names that exist or what it lacks."""
+    by_name = {component.name: component for component in offered}
+    if name not in by_name:
+        raise UserError(f"unknown {kind} {name!r}; there are: {_listed(by_name)}")
+    if lacking := missing(by_name[name]):
+        raise UserError(f"the {kind} {name!r} needs modules that are not installed: {', '.join(lacking)}")
+    return by_name[name]
+
+
+def _distribution(entry_point: metadata.EntryPoint) -> tuple[str, str]:
+    return (entry_point.dist.name, entry_point.dist.version) if entry_point.dist else ("unknown", "0")
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {first_line(error)}".rstrip(": ")
+
+
+def load(entry_points: Iterable[metadata.EntryPoint]) -> Registry:
+    """Load each entry point by itself and collect the records of those that are sound."""
+    registry = Registry()
+    _add_plugin(registry, builtin, "diffcore", metadata_version("diffcore"), "diffcore")
+    for entry_point in entry_points:
+        distribution, version = _distribution(entry_point)
+        try:
+            _add_plugin(registry, entry_point.load(), entry_point.name, version, distribution)
+        except UnusablePluginError as error:
+            registry.failures.append(Failure(entry_point.name, distribution, str(error)))
+        except (Exception, SystemExit) as error:  # a stranger's import may raise anything
+            registry.failures.append(Failure(entry_point.name, distribution, _reason(error)))
+    _refuse_shadows(registry)
+    return registry
+
+
+def metadata_version(distribution: str) -> str:
+    """The installed version of a distribution, or `unknown`."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+class UnusablePluginError(Exception):
+    """Why a plugin as a whole cannot be used."""
+
+
+def _add_plugin(registry: Registry, plugin: Any, name: str, version: str, distribution: str) -> None:
+    """Check one plugin in a manager of its own, so that what is wrong with it stays with it; then take its records."""
+    made_for = getattr(plugin, "API_VERSION", None)
+    if made_for != API_VERSION:
+        said = "does not say for which version of the plugin API it was made" if made_for is None else (
+            f"was made for version {made_for} of the plugin API"
+        )  # fmt: skip
+        raise UnusablePluginError(f"{said}; this diffcore has API_VERSION = {API_VERSION}")
+    hash(plugin)  # pluggy keeps plugins in sets
+    manager = _manager()
+    manager.register(plugin, name)
+    manager.check_pending()
+    offered = {kind: _records(manager, kind) for kind in RECORDS}  # all of them before any is taken
+    for kind, records in offered.items():
+        taken = getattr(registry, kind)
+        for record in records:
+            reason = _unusable(record, RECORDS[kind], taken)
+            if reason:
+                registry.failures.append(Failure(f"{name}: {getattr(record, 'name', record)}", distribution, reason))
+            else:
+                taken[record.name] = Provided(record, distribution, version)
+    registry.plugins.register(plugin, f"{distribution}: {name}")
+
+
+def _records(manager: pluggy.PluginManager, kind: str) -> list[Any]:
+    return [record for records in getattr(manager.hook, f"diffcore_{kind}")() for record in records]
+
+
+def _unusable(record: Any, expected: type[Any], taken: dict[str, Provided]) -> str | None:
+    if not isinstance(record, expected):
+        return f"expected a {expected.__name__} record, got {type(record).__name__}"
+    if record.name in taken:
+        return f"the name {record.name!r} is taken by {taken[record.name].distribution}"
+    if isinstance(record, Component):
+        return None  # what it lacks is said when it is chosen
+    if lacking := missing(record):
+        return f"needs modules that are not installed: {', '.join(lacking)}"
+    if isinstance(record, Modality) and not (record.datasets and record.denoisers and "default" in record.presets):
+        return "a modality needs a data set, a denoiser and a preset called 'default'"
+    return None
+
+
+def _refuse_shadows(registry: Registry) -> None:
+    """A part that is offered for a kind of data must not bear the name of one of that kind's own."""
+    for kind in ("datasets", "denoisers", "predictors"):
+        taken = getattr(registry, kind)
+        for name, provided in list(taken.items()):
+            for modality in registry.modalities.values():
+                own = {component.name for component in getattr(modality.record, kind)}
+                if name in own and provided.record.serves(modality.record.name):
+                    reason = f"the name {name!r} is taken by {modality.distribution}, for {modality.record.name}"
+                    registry.failures.append(Failure(f"{kind}: {name}", provided.distribution, reason))
+                    taken.pop(name, None)
+
+
+@cache
+def installed() -> Registry:
+    """The registry of this Python's installed plugins, loaded once; `DIFFCORE_PLUGINS` chooses among them.
+
+    Raises `UserError` where it names one that is not installed.
+    """
+    return load(chosen(metadata.entry_points(group=hookspecs.ENTRY_POINT_GROUP), os.environ.get(CHOICE)))
+
+
+def chosen(entry_points: Iterable[metadata.EntryPoint], names: str | None) -> list[metadata.EntryPoint]:
+    """Those of the entry points that `names` has, written `a,b`; all where it is None."""
+    found = list(entry_points)
+    if names is None:
+        return found
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    there = {point.name for point in found}
+    for name in wanted:
+        if name not in there:
+            raise UserError(f"{CHOICE} names {name!r}, which is not installed; there are: {_listed(sorted(there))}")
+    return [point for point in found if point.name in wanted]

@@ -1,0 +1,58 @@
+"""The forward process: q(x_t | x_0), the Markov step between two levels, and the posterior.
+
+All are Gaussian: `mean = a * x (+ b * x_0)` with standard deviation `std`. `perturb` takes levels of floats or of
+tensors `[B]`; the other two are for sampling and take floats. The noisier level may have alpha = 0.
+"""
+
+import math
+from typing import NamedTuple
+
+from diffcore.states.level import Level
+from diffcore.states.state import State, per_sample
+
+
+def perturb(x0: State, noise: State, level: Level) -> State:
+    """x_t = alpha x_0 + sigma eps: a draw of q(x_t | x_0). Ho et al. 2020, eq. 4."""
+    return per_sample(level.alpha, x0) * x0 + per_sample(level.sigma, x0) * noise
+
+
+class Transition(NamedTuple):
+    """q(x_t | x_s) = N(scale x_s, std^2) for s cleaner than t."""
+
+    scale: float
+    std: float
+
+
+def transition(clean: Level, noisy: Level) -> Transition:
+    """The Markov step from `clean` (s) to `noisy` (t).
+
+    scale = alpha_t / alpha_s, std^2 = sigma_t^2 - scale^2 sigma_s^2. Kingma et al. 2021, appendix A.1.
+    The variance is computed as sigma_t^2 (1 - SNR_t / SNR_s) with expm1, which does not cancel.
+    """
+    scale = noisy.alpha / clean.alpha
+    return Transition(scale, noisy.sigma * math.sqrt(_gain(clean, noisy)))
+
+
+class Posterior(NamedTuple):
+    """q(x_s | x_t, x_0) = N(of_x x_t + of_x0 x_0, std^2)."""
+
+    of_x: float
+    of_x0: float
+    std: float
+
+
+def posterior(clean: Level, noisy: Level) -> Posterior:
+    """The Gaussian of the cleaner state given the noisier one and the data.
+
+    of_x = (alpha_t / alpha_s) sigma_s^2 / sigma_t^2, of_x0 = alpha_s (1 - SNR_t / SNR_s),
+    std^2 = sigma_s^2 (1 - SNR_t / SNR_s). Ho et al. 2020, eq. 6-7, between any two levels. From alpha_t = 0 it is
+    q(x_s | x_0).
+    """
+    gain = _gain(clean, noisy)
+    of_x = noisy.alpha / clean.alpha * (clean.sigma / noisy.sigma) ** 2
+    return Posterior(of_x, clean.alpha * gain, clean.sigma * math.sqrt(gain))
+
+
+def _gain(clean: Level, noisy: Level) -> float:
+    """1 - SNR_t / SNR_s, the share of the signal-to-noise ratio that the step adds."""
+    return -math.expm1(noisy.log_snr - clean.log_snr)

@@ -1,0 +1,35 @@
+"""Noise schedules: log-SNR of a time, its inverse, and the scales alpha, sigma of a log-SNR.
+
+Time runs from 0 (data) to 1 (noise). A schedule does two separable things: `log_snr` says how much of the
+time is spent at which noise level, `level` says how the state is scaled there. All of it is computed in
+float64; lambda stands for the log-SNR, log(alpha^2 / sigma^2).
+"""
+
+from diffcore.process.schedules.betas import Betas, ddpm, iddpm_cosine
+from diffcore.process.schedules.cosine import Cosine
+from diffcore.process.schedules.distributions import Laplace, LogNormal
+from diffcore.process.schedules.geometric import Geometric
+from diffcore.process.schedules.linear import LinearBeta, SubVariancePreserving
+from diffcore.process.schedules.rectified import Rectified
+from diffcore.process.schedules.schedule import Schedule, VariancePreserving, variance_exploding, variance_preserving
+from diffcore.process.schedules.sigmoid import Sigmoid
+from diffcore.process.schedules.zero_terminal import ZeroTerminal
+
+__all__ = [
+    "Betas",
+    "Cosine",
+    "Geometric",
+    "Laplace",
+    "LinearBeta",
+    "LogNormal",
+    "Rectified",
+    "Schedule",
+    "Sigmoid",
+    "SubVariancePreserving",
+    "VariancePreserving",
+    "ZeroTerminal",
+    "ddpm",
+    "iddpm_cosine",
+    "variance_exploding",
+    "variance_preserving",
+]

@@ -1,0 +1,21 @@
+"""Guidance: decorators that take a denoiser and return a denoiser.
+
+What comes out is called like what went in, so guidances nest and every solver takes every one of them.
+"""
+
+from diffcore.sampling.guidance.auto import autoguidance
+from diffcore.sampling.guidance.classifier_free import classifier_free, composed
+from diffcore.sampling.guidance.energy import LogWeight, energy
+from diffcore.sampling.guidance.interval import interval, log_snr_interval
+from diffcore.sampling.guidance.rescaled import rescale
+
+__all__ = [
+    "LogWeight",
+    "autoguidance",
+    "classifier_free",
+    "composed",
+    "energy",
+    "interval",
+    "log_snr_interval",
+    "rescale",
+]

@@ -1,0 +1,99 @@
+"""Energy guidance: samples weighted by any differentiable function."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from diffcore.denoising.conditions import Conditions
+from diffcore.denoising.denoiser import Denoise, Prediction
+from diffcore.names import GradientOf, Parameterisation
+from diffcore.states.level import Level
+from diffcore.states.spaces import Mask, Space
+from diffcore.states.state import State, combine, fields, map_fields
+
+
+class LogWeight(Protocol):
+    """The logarithm of what samples are weighted by, `[B]` nats; differentiable in `x`."""
+
+    def __call__(self, x: State, level: Level, conditions: Conditions | None, mask: Mask) -> Tensor: ...
+
+
+def energy(denoise: Denoise, space: Space, log_weight: LogWeight, weight: float = 1.0, of: GradientOf = "x") -> Denoise:
+    """Add w grad_x log h to the score: eps = eps - sigma w grad_x log h.
+
+    * `of` = "x": `log_weight` is given the noisy x and knows of noise itself. With log p(c | x_t) this is classifier
+      guidance (Dhariwal & Nichol 2021, algorithm 2). Exact for log h_t(x_t) = log E[h(x0) | x_t].
+    * `of` = "x0": `log_weight` is given the clean estimate E[x0 | x], and the gradient goes through the denoiser.
+      log h(E[x0 | x]) stands for log E[h(x0) | x], which is right at low noise alone (Chung et al. 2023, theorem 1;
+      Bansal et al. 2023, section 3.1).
+
+    The gradient is that of the space, `space.gradient`. It is added in the prediction's own view, so nothing is
+    converted. At alpha = 0 the state says nothing of the data, an exact log-weight is constant, and nothing is added.
+    """
+
+    def guided(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+        if of == "x":
+            prediction = denoise(x, level, conditions, mask)
+            derivative = _derivative(lambda leaf: log_weight(leaf, level, conditions, mask), x)
+        else:
+            inner: list[Prediction] = []
+
+            def of_estimate(leaf: State) -> Tensor:
+                inner[:] = [denoise(leaf, level, conditions, mask)]
+                return log_weight(space.project(inner[0].x0, mask), level, conditions, mask)
+
+            derivative = _derivative(of_estimate, x)
+            prediction = inner[0] if _tracked(x) else _detached(inner[0], x)
+        gradient = space.gradient(derivative, mask)
+        return replace(
+            prediction, output=combine((1.0, prediction.output), (_slope(prediction.view, level, weight), gradient))
+        )
+
+    return guided if weight else denoise
+
+
+def _slope(view: Parameterisation, level: Level, weight: float) -> float | Tensor:
+    """How an output moves with the gradient: -sigma w for eps; for x0 and v times d x0 / d eps and d v / d eps."""
+    alpha, sigma = level
+    if view == "eps":
+        return -weight * sigma
+    factor = sigma**2 if view == "x0" else -level.total * sigma
+    if isinstance(alpha, Tensor):
+        return torch.where(alpha > 0, weight * factor / alpha, 0.0)
+    return weight * factor / alpha if alpha > 0 else 0.0
+
+
+def _derivative(function: Callable[[State], Tensor], x: State) -> State:
+    """The derivative of each sample's value with respect to each entry of `x`, zero where it does not depend on it.
+
+    Gradients are on in here, whatever the caller does. Where the caller differentiates through x, the derivative is
+    part of its graph.
+    """
+    tracked = _tracked(x)
+    with torch.enable_grad():
+        leaf = x if tracked else map_fields(lambda f: f.detach().requires_grad_(), x)
+        total = function(leaf).sum()
+        tensors = list(fields(leaf).values())
+        if not total.requires_grad:
+            return map_fields(torch.zeros_like, x)
+        found = torch.autograd.grad(total, tensors, create_graph=tracked, materialize_grads=True)
+    derivatives = iter(found)
+    return map_fields(lambda _: next(derivatives), x)
+
+
+def _tracked(x: State) -> bool:
+    return torch.is_grad_enabled() and any(field.requires_grad for field in fields(x).values())
+
+
+def _detached(prediction: Prediction, x: State) -> Prediction:
+    """The prediction without what autograd remembers of it."""
+    variance = prediction.variance
+    return replace(
+        prediction,
+        x=x,
+        output=map_fields(torch.detach, prediction.output),
+        variance=None if variance is None else map_fields(torch.detach, variance),
+    )

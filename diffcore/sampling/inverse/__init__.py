@@ -1,0 +1,1 @@
+"""Inverse problems: samples that agree with a measurement, such as inpainting and super-resolution."""

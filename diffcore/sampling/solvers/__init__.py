@@ -1,0 +1,14 @@
+"""Solvers: one small function a method, the step from a level to a cleaner one."""
+
+from diffcore.sampling.solvers.adams import adams
+from diffcore.sampling.solvers.ancestral import ddpm
+from diffcore.sampling.solvers.ddim import ddim
+from diffcore.sampling.solvers.dpmpp import dpmpp_2m
+from diffcore.sampling.solvers.edm import edm, heun
+from diffcore.sampling.solvers.euler import euler
+from diffcore.sampling.solvers.langevin import langevin, pc
+from diffcore.sampling.solvers.step import Evaluate, Move, Step
+
+__all__ = [
+    "Evaluate", "Move", "Step", "adams", "ddim", "ddpm", "dpmpp_2m", "edm", "euler", "heun", "langevin", "pc",
+]  # fmt: skip

@@ -1,0 +1,34 @@
+"""Euler's method: for the probability-flow ODE, and for the reverse SDE."""
+
+import math
+
+from diffcore.sampling.solvers.step import Evaluate, Move, Step
+from diffcore.states.state import State, combine
+
+
+def euler(noise: float = 0.0) -> Step:
+    """One Euler(-Maruyama) step in y = x / alpha, s = sigma / alpha.
+
+    The family of reverse processes with the data's marginals (Song et al. 2021, eq. 6 and 13; Karras et al. 2022,
+    eq. 6) is, for falling s and noise strength n,
+
+        dy = (1 + n^2) eps ds + n sqrt(2 s |ds|) z.
+
+    n = 0 is the ODE, and the step that of DDIM; n = 1 is the reverse SDE. The last step, to s = 0, adds no noise and
+    gives x0.
+    """
+
+    def step(evaluate: Evaluate, x: State, move: Move) -> State:
+        prediction = evaluate(x, move.now)
+        if move.then.sigma == 0 or noise == 0:
+            return combine((move.then.alpha, prediction.x0), (move.then.sigma, prediction.eps))
+        alpha = move.then.alpha
+        s, s_then = move.now.sigma / move.now.alpha, move.then.sigma / alpha
+        fall = s - s_then
+        return combine(
+            (alpha / move.now.alpha, x),
+            (-alpha * (1 + noise**2) * fall, prediction.eps),
+            (alpha * noise * math.sqrt(2 * s * fall), move.noise()),
+        )
+
+    return step

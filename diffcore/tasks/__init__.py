@@ -1,0 +1,1 @@
+"""What is trained: the batch of a training step and its loss."""

@@ -1,0 +1,1 @@
+"""Data sets of sounds: made, official formats and a user's own folder."""

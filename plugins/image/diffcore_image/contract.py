@@ -1,0 +1,17 @@
+"""What the plugin can be held to."""
+
+from tensordict import TensorDict
+from torch import Tensor
+
+from diffcore.plugins.contract import Promises
+from diffcore_image.codec import ImageCodec
+
+
+def promises(codec: ImageCodec) -> Promises:
+    """Pixels come back as they were. Networks see where things lie, so they promise no symmetry."""
+    return Promises(restored=_levels)
+
+
+def _levels(examples: TensorDict, samples: Tensor) -> Tensor:
+    """The largest difference of a pixel, in levels of 255."""
+    return (samples.int() - examples["pixels"].int()).abs().flatten(1).amax(1)

@@ -1,0 +1,1 @@
+"""Molecules as RDKit has them: properties, bonds and conformers."""

@@ -1,0 +1,80 @@
+"""A plain transformer over atoms. It learns what a rotation is from molecules that are turned at random."""
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from diffcore.nn.blocks import zeroed
+from diffcore.nn.dit import TransformerBlock, modulated
+from diffcore.states.spaces import Mask, Product
+from diffcore_molecule.fields import channels_of, logits, views_of
+from diffcore_molecule.networks.pair_features import Geometry, PairFeatures
+from diffcore_molecule.options import TransformerOptions
+
+
+class Block(nn.Module):
+    """Attention between atoms, biased by what pairs say; then pairs see both atoms and products of their tokens."""
+
+    def __init__(self, options: TransformerOptions, conditioning: int) -> None:
+        super().__init__()
+        width, pair_width = options.width, options.pair_width
+        self.bias = nn.Linear(pair_width, options.heads)
+        self.atoms = TransformerBlock(width, options.heads, conditioning, mlp_ratio=2.0)
+        self.modulation = zeroed(nn.Linear(conditioning, 2 * pair_width))
+        self.ends = nn.Linear(width, pair_width, bias=False)
+        self.products = nn.Linear(width, options.inner, bias=False)
+        seen = pair_width + options.inner
+        self.pair = nn.Sequential(nn.Linear(seen, 2 * pair_width), nn.SiLU(), nn.Linear(2 * pair_width, pair_width))
+
+    def forward(
+        self, h: Tensor, e: Tensor, geometry: Geometry, conditioning: Tensor, mask: Mask
+    ) -> tuple[Tensor, Tensor]:
+        """`h` `[B, N, C]`, `e` `[B, M, P]` to the like."""
+        pairs = geometry.pairs
+        h = self.atoms(h, conditioning, mask, pairs.dense(self.bias(e)).permute(0, 3, 1, 2))
+        shift, scale = self.modulation(conditioning)[:, None].chunk(2, -1)
+        ends, products = self.ends(h), self.products(h)
+        seen = modulated(e, shift, scale) + pairs.sum_of_both(ends)
+        return h, e + self.pair(torch.cat([seen, pairs.product_of_both(products)], -1))
+
+
+class TransformerDenoiser(nn.Module):
+    """Tokens of atoms, with their places as they are, and features of pairs, with their distances.
+
+    It is no function of the molecule alone but of how it lies, so it needs the random rotations of training.
+    """
+
+    def __init__(self, space: Product, options: TransformerOptions) -> None:
+        super().__init__()
+        atom_channels, _ = channels_of(space)
+        self.width = options.width
+        self.views = views_of(space)
+        width, pair_width = options.width, options.pair_width
+        self.tokens = nn.Linear(3 + atom_channels, width)
+        self.pairs = PairFeatures(space, pair_width)
+        self.blocks = nn.ModuleList(Block(options, self.width) for _ in range(options.depth))
+        self.modulation = zeroed(nn.Linear(self.width, 2 * width + 2 * pair_width))
+        self.positions = zeroed(nn.Linear(width, 3))
+        self.atoms = logits(width, space, "atoms")
+        self.charges = logits(width, space, "charges")
+        self.bonds = logits(pair_width, space, "bonds")
+
+    def forward(self, x: TensorDict, conditioning: Tensor, mask: Mask = None) -> TensorDict:
+        """v of `positions` `[B, N, 3]` and logits of `atoms`, `charges` `[B, N, K]` and `bonds` `[B, N, N, K]`."""
+        geometry = Geometry.of(x["positions"], mask)
+        h = self.tokens(torch.cat([x["positions"], x["atoms"], x["charges"]], -1))
+        e = self.pairs.of(x["bonds"], geometry)
+        for block in self.blocks:
+            h, e = block(h, e, geometry, conditioning, mask)
+        widths = [h.shape[-1]] * 2 + [e.shape[-1]] * 2
+        shift, scale, pair_shift, pair_scale = self.modulation(conditioning)[:, None].split(widths, -1)
+        atoms = modulated(h, shift, scale)
+        return TensorDict(
+            {
+                "positions": self.positions(atoms),
+                "atoms": self.atoms(atoms),
+                "charges": self.charges(atoms),
+                "bonds": geometry.pairs.dense(self.bonds(modulated(e, pair_shift, pair_scale))),
+            },
+            batch_size=x.batch_size,
+        )

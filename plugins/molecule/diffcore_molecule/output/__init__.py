@@ -1,0 +1,1 @@
+"""Molecules to files and pictures."""

@@ -1,0 +1,204 @@
+"""The data sets: shapes made here, and a user's own meshes and clouds.
+
+All become a pool of points for each shape: `positions` `[N, pool, 3]`, where asked for `normals` and uint8 `colours`
+likewise, and int64 `label` `[N]`.
+"""
+
+from collections.abc import Sequence
+
+import numpy
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from diffcore.errors import UserError
+from diffcore.plugins.data import Data
+from diffcore.plugins.folders import left_out, named, split
+from diffcore.states.noise import generator_for
+from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
+from diffcore_pointcloud.data.meshes import MESH_ENDINGS, pool_of, read_mesh
+from diffcore_pointcloud.data.shapes import normals_of, points_on, surface
+from diffcore_pointcloud.data.sources import Cloud, Read, listed, read_all
+from diffcore_pointcloud.options import CloudFacts, CloudOptions, FileOptions, ShapesOptions
+
+_AT_ONCE = 250
+"""Shapes that are made at once."""
+
+
+def shapes(options: ShapesOptions) -> Data:
+    """Random furniture, aeroplanes and solids; classes in turn."""
+    classes = tuple(dict.fromkeys(options.classes))
+    train, held_out = (
+        _made(options, classes, count, part)
+        for count, part in ((options.shapes, "train"), (options.held_out, "held out"))
+    )
+    return Data(_facts(train, classes, options), train, held_out)
+
+
+def _made(options: ShapesOptions, classes: Sequence[str], count: int, part: str) -> TensorDict:
+    pool = _pool(options)
+    label = torch.arange(count) % len(classes)
+    fields = {"positions": torch.empty(count, pool, 3, dtype=torch.float16)}
+    if options.normals:
+        fields["normals"] = torch.empty(count, pool, 3, dtype=torch.float16)
+    if options.colours:
+        fields["colours"] = torch.empty(count, pool, 3, dtype=torch.uint8)
+    for index, name in enumerate(classes[:count]):
+        for number, rows in enumerate((label == index).nonzero()[:, 0].split(_AT_ONCE)):
+            generator = generator_for(options.seed, "shapes", part, name, number)
+            made = surface(name, len(rows), generator)
+            points, faces = points_on(made.triangles, pool, generator)
+            fields["positions"][rows] = points.half()
+            on = torch.arange(len(rows))[:, None], faces
+            if options.normals:
+                fields["normals"][rows] = normals_of(made.triangles[on]).half()
+            if options.colours:
+                fields["colours"][rows] = (made.colours[on] * 255).round().to(torch.uint8)
+    return TensorDict({**fields, "label": label}, batch_size=[count])
+
+
+def meshes(options: FileOptions) -> Data:
+    """A folder of meshes: OFF, OBJ, PLY, STL or GLB; points uniform by area over their faces."""
+    return _from_files(options, read_mesh, MESH_ENDINGS, "meshes", CLOUD_ENDINGS, "clouds")
+
+
+def clouds(options: FileOptions) -> Data:
+    """A folder of clouds: PLY, XYZ or TXT, NPY `[points, 3]`, NPZ."""
+    return _from_files(options, read_cloud, CLOUD_ENDINGS, "clouds", MESH_ENDINGS, "meshes")
+
+
+def _from_files(
+    options: FileOptions, read: Read, endings: frozenset[str], what: str, others: frozenset[str], other: str
+) -> Data:
+    pool = _pool(options)
+    listing = listed(options, endings, what, others, other)
+    notes = list(listing.notes)
+    unusable: list[str] = []
+    train, labels = read_all(listing.train, read, options, unusable, "train")
+    if not train:
+        raise UserError(
+            f"none of the {len(listing.train)} {what} under {options.root} can be used: {named(unusable, 5)}"
+        )
+    tested: tuple[list[Cloud], list[int]] | None = None
+    total = len(listing.train)
+    if listing.test is not None:
+        tested = read_all(listing.test, read, options, unusable, "test")
+        total += len(listing.test)
+    notes += left_out(unusable, total, options.root, what, options.skip_unreadable)
+    classes, labels, tested = _with_examples(listing.classes, labels, tested, notes)
+    everything = train + (tested[0] if tested else [])
+    notes += _doubts(everything, options, classes, labels, what)
+    examples = _stacked(train, labels, options, pool)
+    if tested:
+        held_out = _stacked(*tested, options, pool) if len(tested[0]) > 1 else None
+    else:
+        examples, held_out = split(examples, options.held_out)
+    return Data(_facts(examples, classes, options), examples, held_out, tuple(notes))
+
+
+def _with_examples(
+    classes: Sequence[str], labels: list[int], tested: tuple[list[Cloud], list[int]] | None, notes: list[str]
+) -> tuple[Sequence[str], list[int], tuple[list[Cloud], list[int]] | None]:
+    """The same without classes of which no file could be used for training."""
+    used = sorted(set(labels))
+    if not classes or len(used) == len(classes):
+        return classes, labels, tested
+    notes.append(
+        f"classes without a file that can be used: {named([n for i, n in enumerate(classes) if i not in used])}"
+    )
+    if tested:
+        kept = [(cloud, used.index(label)) for cloud, label in zip(*tested, strict=True) if label in used]
+        tested = [cloud for cloud, _ in kept], [label for _, label in kept]
+    return [classes[index] for index in used], [used.index(label) for label in labels], tested
+
+
+def _pool(options: CloudOptions) -> int:
+    pool = pool_of(options)
+    if pool < options.points:
+        raise UserError(f"--data.pool {pool} is smaller than --data.points {options.points}")
+    return pool
+
+
+def _doubts(
+    everything: Sequence[Cloud], options: FileOptions, classes: Sequence[str], labels: Sequence[int], what: str
+) -> list[str]:
+    """Lines about what will go on, but perhaps not as is wished."""
+    notes = []
+    few = [len(cloud.positions) for cloud in everything if len(cloud.positions) < options.points]
+    if few:
+        notes.append(
+            f"{len(few)} of {len(everything)} clouds have fewer than {options.points} points (the fewest {min(few)}): "
+            "filled up by repeating their points at random"
+        )
+    lone = [name for index, name in enumerate(classes) if labels.count(index) == 1]
+    if lone:
+        notes.append(f"classes with one example to learn from: {named(lone)}")
+    if options.normalise == "set":
+        bounds = numpy.stack([cloud.bounds for cloud in everything])
+        size = (bounds[:, 1] - bounds[:, 0]).max(1)
+        if size.max() > 1000 * size.min():
+            notes.append(
+                f"the largest of the {what} is {size.max():.3g} long, the smallest {size.min():.3g}: if their units "
+                "differ, --data.normalise each scales every one to the cube [-1, 1]"
+            )
+        away = int((numpy.abs(bounds).max((1, 2)) > 1e4 * size).sum())
+        if away:
+            notes.append(
+                f"{away} of {len(everything)} {what} lie more than 10,000 times their size from the origin, where "
+                "float32 is coarse: --data.normalise each moves every one to the origin"
+            )
+    return notes
+
+
+def _stacked(clouds: Sequence[Cloud], labels: Sequence[int], options: FileOptions, pool: int) -> TensorDict:
+    """Pools of one size: of larger clouds the first points, smaller ones filled up with points of theirs at random.
+
+    `count` says how many of the first points to draw from; it is there where some have fewer than the pool.
+    """
+    generator = numpy.random.default_rng(options.seed)
+    counts = [min(pool, max(len(cloud.positions), options.points)) for cloud in clouds]
+    pool = max(counts)
+    fields: dict[str, list[Tensor]] = {"positions": []}
+    for cloud in clouds:
+        held = len(cloud.positions)
+        index = numpy.arange(pool)
+        index[held:] = generator.integers(held, size=max(0, pool - held))
+        fields["positions"].append(torch.from_numpy(cloud.positions[index].astype(numpy.float32)))
+        if options.normals and cloud.normals is not None:
+            fields.setdefault("normals", []).append(torch.from_numpy(cloud.normals[index].astype(numpy.float16)))
+        if options.colours and cloud.colours is not None:
+            fields.setdefault("colours", []).append(torch.from_numpy(cloud.colours[index]))
+    stacked = {name: torch.stack(values) for name, values in fields.items()}
+    stacked["label"] = torch.tensor(labels, dtype=torch.int64)
+    if min(counts) < pool:
+        stacked["count"] = torch.tensor(counts)
+    return TensorDict(stacked, batch_size=[len(clouds)])
+
+
+def _facts(examples: TensorDict, classes: Sequence[str], options: CloudOptions) -> CloudFacts:
+    """The facts, measured on the training clouds."""
+    centre, scale = moments(examples["positions"])
+    colours: dict[str, object] = {}
+    if options.colours:
+        mean, std = moments(examples["colours"])
+        colours = {"colour_mean": tuple((mean / 255).tolist()), "colour_std": max(std / 255, 0.01)}
+    return CloudFacts(
+        points=options.points,
+        classes=tuple(classes),
+        centre=tuple(centre.tolist()),
+        scale=scale,
+        normals=options.normals,
+        colours=options.colours,
+        up=options.up if isinstance(options, FileOptions) else "y",
+        rotate=options.rotate,
+        mirror=options.mirror,
+        **colours,
+    )
+
+
+def moments(values: Tensor) -> tuple[Tensor, float]:
+    """Mean `[3]` of vectors `[N, P, 3]`, and the one standard deviation of their coordinates about it, in float64."""
+    number = values.shape[0] * values.shape[1]
+    mean = torch.stack([part.double().sum((0, 1)) for part in values.split(500)]).sum(0) / number
+    square = sum(((part.double() - mean) ** 2).sum().item() for part in values.split(500))
+    return mean, (square / (3 * number)) ** 0.5

@@ -1,0 +1,1 @@
+"""Point clouds to files and pictures."""

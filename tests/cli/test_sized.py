@@ -1,0 +1,409 @@
+"""States of varying size and numbers as conditions, through the whole core and the command line."""
+
+import copy
+import json
+import math
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from diffcore import cli
+from diffcore.cli import tune as cli_tune
+from diffcore.cli.sample import load_run
+from diffcore.denoising.conditions import in_words, nulls
+from diffcore.errors import UserError
+from diffcore.evaluation.evaluate import LOG_SNRS, evaluate_predictor, spread_conditions
+from diffcore.likelihood.bound import variational_bound
+from diffcore.likelihood.flow import log_likelihood
+from diffcore.plugins.registry import Provided
+from diffcore.process.schedules import Cosine
+from diffcore.runs.fitted_grid import read_tuned
+from diffcore.runs.folder import Run
+from diffcore.runs.generation import as_asked, draw_mask, generate, require_conditions, strip, unguided
+from diffcore.runs.model import build_model, build_recipe
+from diffcore.runs.settings import compose
+from diffcore.sampling.loop import levels_of
+from diffcore.sampling.timesteps import grid
+from diffcore.states.noise import SampleNoise
+from diffcore.states.spaces import Product, ZeroCentred
+from diffcore.states.state import map_fields
+from diffcore.testing.oracles import largest_difference
+from tests.support import refusals
+from tests.support.sized_toy import (
+    BEADS,
+    LARGEST,
+    BeadWriter,
+    OneOf,
+    beads,
+    examples_of,
+    read_beads,
+    sized_registry,
+    span,
+    weight,
+)
+from tests.support.toy import put_in_place
+
+REGISTRY = sized_registry()
+REGISTRY.modalities["read"] = Provided(replace(BEADS, name="read", reader=lambda codec: None), "beads", "1.0")
+DATA = beads(BEADS.datasets[0].options())
+SHORT = ("--train.steps", "400", "--train.evaluate", "400")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run that draws, with guidance in its configuration, and a predictor."""
+    patch = pytest.MonkeyPatch()
+    put_in_place(patch, REGISTRY)
+    folder = tmp_path_factory.mktemp("runs")
+    train = ["train", "--modality", "beads"]
+    assert cli.main([*train, "--out", str(folder / "beads"), *SHORT, "--sample.guidance", "2"]) == 0
+    assert cli.main([*train, "--out", str(folder / "teller"), *SHORT, "--task", "predict"]) == 0
+    assert cli.main(["train", "--modality", "read", "--out", str(folder / "read"), "--train.steps", "2"]) == 0
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture
+def drawn(runs, tmp_path):
+    """Samples by the command line."""
+
+    def draw(*flags, n=50, guidance=1):
+        out = tmp_path / f"{len(list(tmp_path.iterdir()))}.txt"
+        command = ["sample", runs / "beads", "--n", n, "--out", out, "--guidance", guidance, *flags]
+        assert cli.main([str(word) for word in command]) == 0
+        return read_beads(out.read_text())
+
+    return draw
+
+
+@pytest.fixture
+def refused(runs, capsys):
+    """The one line that a command says."""
+    return partial(refusals.refused, capsys)
+
+
+@pytest.fixture(scope="module")
+def model(runs):
+    return load_run(runs / "beads", REGISTRY, None, None)[1]
+
+
+def figures_of(run):
+    return {row["name"]: row["value"] for row in json.loads((run / "figures.json").read_text())}
+
+
+def off(samples, measure, target):
+    """The mean distance from a target, of the samples that have a value."""
+    values = [measure(sample) for sample in samples]
+    return torch.tensor([abs(value - target) for value in values if not math.isnan(value)]).mean().item()
+
+
+# Training and figures
+
+
+def test_training_ends_with_figures_of_targets_and_their_bounds(runs):
+    figures = figures_of(runs / "beads")
+    for name in ("span", "weight"):
+        for kind in ("mae_shuffled", "mae_size_only", "mae_conditional", "measured_conditional"):
+            assert f"{name}_{kind}" in figures
+        assert figures[f"{name}_mae_conditional"] < 0.8 * figures[f"{name}_mae_shuffled"]
+        assert f"{name}_mae_guided" in figures
+    assert figures["weight_mae_conditional"] < 0.8 * figures["weight_mae_size_only"]
+    assert 0.7 < figures["span_measured_conditional"] < 1  # single beads have none
+    assert figures["weight_measured_conditional"] == 1
+    sizes = torch.tensor([len(sample.kinds) for sample in samples_of_data()]).double()
+    assert figures["size"] == pytest.approx(sizes.mean().item(), abs=0.2)
+
+
+def samples_of_data():
+    codec = BEADS.codec(DATA.facts)
+    encoded = codec.encode(DATA.examples)
+    return codec.decode(encoded.state, encoded.mask)
+
+
+def test_a_report_shows_samples_also_where_guidance_has_nothing_to_go_by(runs):
+    """Numbers are not asked for by themselves, so pictures are drawn without the run's guidance."""
+    page = (runs / "beads" / "report.html").read_text()
+    assert "50 sets of beads" in page
+    assert "guidance 2 compares" not in page
+    assert list((runs / "beads" / "samples").glob("step-*.txt"))
+
+
+def test_the_codec_reads_back_what_it_writes():
+    samples = samples_of_data()
+    again = examples_of(samples)
+    assert torch.equal(again["kinds"], DATA.examples["kinds"])
+    torch.testing.assert_close(again["span"], DATA.examples["span"], equal_nan=True)
+
+
+# Drawing
+
+
+def test_targets_and_sizes_are_met(drawn):
+    small, large = (drawn("--target", f"span={span}", "--size", "3..6") for span in (0.8, 3.0))
+    free = drawn("--size", "3..6")
+    assert off(small, span, 0.8) < 0.6 * off(free, span, 0.8)
+    assert off(large, span, 3.0) < 0.6 * off(free, span, 3.0)
+    assert {len(sample.kinds) for sample in small} <= {3, 5, 6}
+    assert {len(sample.kinds) for sample in drawn("--size", "4", n=5)} == {4}
+    assert {len(sample.kinds) for sample in drawn("--size", "..2", n=20)} == {1, 2}
+
+
+def test_sizes_follow_what_is_asked_for(drawn):
+    """Six beads weigh most: Bayes' rule on sizes, told nothing else."""
+    light, heavy = (drawn("--target", f"weight={weight}") for weight in (2, 15))
+
+    def mean(samples):
+        return sum(len(sample.kinds) for sample in samples) / len(samples)
+
+    assert mean(light) < 2.5
+    assert mean(heavy) > 5
+    assert off(heavy, weight, 15) < 0.3 * off(light, weight, 15)
+    counts = dict(zip(DATA.facts.sizes, DATA.facts.counts, strict=True))
+    expected = sum(size * count for size, count in counts.items()) / sum(counts.values())
+    assert mean(drawn(n=300)) == pytest.approx(expected, abs=0.3)
+
+
+def test_places_are_about_their_mean(drawn):
+    for sample in drawn(n=20):
+        assert sample.places.mean(0).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("flags", [(), ("--target", "span=0.5..2", "--target", "weight=5..", "--size", "2..")])
+def test_a_sample_is_the_same_in_every_batch_its_size_too(drawn, flags):
+    whole, parts, one = drawn(*flags), drawn(*flags, "--batch-size", 3), drawn(*flags, n=1)
+    for a, b in zip([*whole, whole[0]], [*parts, one[0]], strict=True):
+        assert torch.equal(a.kinds, b.kinds)
+        torch.testing.assert_close(a.places, b.places, atol=1e-3, rtol=0)
+    assert len({len(sample.kinds) for sample in whole}) > 1
+    assert not all(torch.equal(a.kinds, b.kinds) for a, b in zip(whole, drawn(*flags, "--seed", 1), strict=True))
+
+
+def test_a_run_s_own_guidance_needs_nothing_to_be_asked_for(runs, drawn, tmp_path):
+    out = tmp_path / "own.txt"
+    assert cli.main(["sample", str(runs / "beads"), "--n", "5", "--out", str(out)]) == 0
+    for own, plain in zip(read_beads(out.read_text()), drawn(n=5), strict=True):
+        torch.testing.assert_close(own.places, plain.places)
+
+
+def test_guidance_goes_where_it_should(drawn):
+    plain, guided = (drawn("--target", "weight=15", "--size", "5", guidance=weight) for weight in (1, 2))
+    assert any(not torch.equal(a.kinds, b.kinds) for a, b in zip(plain, guided, strict=True))
+    away = drawn("--target", "weight=15", "--size", "5", guidance=0)
+    assert off(guided, weight, 15) < off(away, weight, 15)
+
+
+def test_a_predictor_guides_to_numbers(runs, drawn):
+    flags = ("--target", "span=2.5", "--size", "5")
+    away = drawn(*flags, guidance=0)
+    guided = drawn(*flags, "--predictor", runs / "teller", "--steps", 20, guidance=0)
+    assert off(guided, span, 2.5) < 0.6 * off(away, span, 2.5)
+
+
+def test_files_are_told_what_was_asked(runs, tmp_path, monkeypatch):
+    seen = []
+    plain = BeadWriter.together
+    monkeypatch.setattr(
+        BeadWriter, "together", lambda self, s, p, c, asked=(): (seen.append(asked), plain(self, s, p, c, asked))
+    )
+    command = ["sample", runs / "beads", "--n", 2, "--target", "span=1.5", "--out", tmp_path / "x"]
+    assert cli.main([str(word) for word in command]) == 0
+    assert seen == [[{"span": "1.5"}] * 2]
+    assert (tmp_path / "x" / "0001-1.5.txt").is_file()
+    values = {"span": torch.tensor([math.nan, 2.0]), "weight": torch.tensor([3.0, math.nan])}
+    assert in_words(BEADS.codec(DATA.facts).conditions, values, 2) == [{"weight": "3"}, {"span": "2"}]
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--size", "7"), "--size 7: this model draws sizes from 1 to 6"),
+        (("--size", "x"), "--size 'x': write a whole number, or a range such as 7..9"),
+        (("--size", "4..4.5"), "--size '4..4.5': write a whole number"),
+        (("--target", "span=wide"), "span=wide: write a number such as 2.5, or a range such as 40..60"),
+        (("--target", "span=1e300"), "span=1e300: write a number such as 2.5"),
+        (("--target", "span=1..1e39"), "span=1..1e39: write a number such as 2.5"),
+        (("--target", "span"), "--target 'span': write it as key=2.5, or key=40..60"),
+        (("--target", "age=3"), "unknown condition 'age'; this model takes: span, weight"),
+        (("--target", "span=1", "--condition", "span=2"), "--target span=1: span is asked for twice"),
+        (("--guidance", "2"), "guidance 2 compares samples with and without conditions, and none is asked for"),
+    ],
+)
+def test_mistakes_get_a_line_and_leave_no_folder(runs, tmp_path, refused, flags, said):
+    out = tmp_path / "none"
+    assert said in refused("sample", runs / "beads", "--out", out, *flags)
+    assert not out.exists()
+
+
+def test_numbers_never_met_are_doubted(drawn, capsys):
+    drawn("--target", "span=60", n=3)
+    assert "span: 3 of 3 values asked for lie outside what was seen in training" in capsys.readouterr().err
+
+
+def test_editing_is_for_one_size(runs, tmp_path, refused):
+    (tmp_path / "a").write_text("")
+    for flags in (("--upscale", tmp_path / "a"), ("--inpaint", tmp_path / "a", "--mask", tmp_path / "a")):
+        assert "the plugin for beads cannot read files" in refused("sample", runs / "beads", *flags)
+        assert "samples of read vary in size, and editing is for one size" in refused("sample", runs / "read", *flags)
+
+
+# Evaluation, tuning, prediction
+
+
+def test_evaluate_asks_guidance_for_targets_alone(runs, capsys):
+    capsys.readouterr()
+    found = []
+    for batch in ("7", "100"):
+        assert cli.main(["evaluate", str(runs / "beads"), "--n", "40", "--json", "--batch-size", batch]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    for figures in found:
+        figures.pop("samples_per_second")
+    assert found[0] == pytest.approx(found[1], abs=1e-3)
+    meanings = {row["name"]: row["meaning"] for row in json.loads((runs / "beads" / "figures.json").read_text())}
+    assert "guidance 1" in meanings["samples"]
+    assert meanings["span_mae_guided"].endswith("guidance 2")
+
+
+def test_tuning_follows_masked_flows(runs, drawn, capsys, monkeypatch):
+    flows, plain = [], cli_tune.tune
+    monkeypatch.setattr(cli_tune, "tune", lambda *both, **rest: (flows.extend(both[:2]), plain(*both, **rest))[1])
+    tune = ["tune", str(runs / "beads"), "--steps", "3", "--trajectories", "8", "--iterations", "4"]
+    assert cli.main([*tune, "--guidance", "1"]) == 0
+    (entry,) = read_tuned(Run(runs / "beads")).values()
+    assert entry.error < entry.untuned_error
+    for flow in flows:
+        assert flow.mask.sum(1).unique().numel() > 1
+        assert all((state["place"][~flow.mask] == 0).all() for state in (flow.start, flow.end))
+    capsys.readouterr()
+    drawn(n=2)
+    assert "3 steps as" in capsys.readouterr().err
+    (runs / "beads" / "tuned.json").unlink()
+
+
+def test_tuning_asks_for_no_numbers(runs, refused):
+    for flags in ((), ("--guidance", "1", "--predictor", runs / "teller")):
+        said = refused("tune", runs / "beads", "--steps", "3", *flags)
+        assert "tune with --guidance 1, no --predictor" in said
+
+
+def test_a_predictor_tells_numbers_of_masked_states(runs):
+    figures = {row["name"]: row for row in json.loads((runs / "teller" / "figures.json").read_text())}
+    names = {
+        f"{c}_{kind}_at_{log_snr:g}" for c in ("span", "weight") for kind in ("nll", "mae") for log_snr in LOG_SNRS
+    }
+    assert set(figures) == names
+    chance = float(figures["weight_mae_at_6"]["meaning"].rpartition("chance ")[2])
+    assert figures["weight_mae_at_6"]["value"] < 0.15 * chance
+    assert figures["weight_mae_at_-6"]["value"] < 0.8 * chance  # the mask tells the size
+    chance = float(figures["span_mae_at_6"]["meaning"].rpartition("chance ")[2])
+    assert figures["span_mae_at_6"]["value"] < 0.4 * chance
+    assert figures["span_mae_at_-6"]["value"] == pytest.approx(chance, rel=0.15)
+
+
+def test_a_condition_that_no_example_has_is_left_out_of_a_predictor_s_figures(runs):
+    teller = load_run(runs / "teller", REGISTRY, None, None)[1]
+    without = replace(DATA, held_out=DATA.held_out.clone())
+    without.held_out["span"] = torch.full((200,), math.nan)
+    without.examples["span"][:] = DATA.examples["span"]
+    names = {figure.name.partition("_")[0] for figure in evaluate_predictor(teller, without, 20, 0)}
+    assert names == {"weight"}
+    # Nor are there numbers that are none where the training examples lack it too.
+    lacking = replace(without, examples=without.examples.clone())
+    lacking.examples["span"] = torch.full((600,), math.nan)
+    lacking = replace(lacking, held_out=DATA.held_out)
+    assert all(math.isfinite(figure.value) for figure in evaluate_predictor(teller, lacking, 20, 0))
+
+
+def test_a_predictor_s_condition_is_the_same_whatever_data_it_was_met_in(model):
+    from diffcore.runs.model import check_helper
+
+    own = model.codec.conditions
+    other = tuple(replace(c, mean=c.mean + 1, std=2 * c.std, quantiles=(0.0, 1.0)) for c in own)
+    helper = replace(model, codec=SimpleNamespace(space=model.codec.space, conditions=other))
+    check_helper(model, helper, "--predictor x")
+    inches = replace(model, codec=SimpleNamespace(space=model.codec.space, conditions=(replace(own[0], unit="in"),)))
+    with pytest.raises(UserError, match="means something else by 'span'"):
+        check_helper(model, inches, "--predictor x")
+
+
+# Parts
+
+
+def test_as_asked_takes_guidance_only_where_there_is_something_to_go_by(model):
+    recipe = build_recipe(compose(REGISTRY, "beads", file={"sample": {"guidance": 3.0}}).sample, REGISTRY)
+    assert as_asked(model, recipe, spread_conditions(model, 4)) == unguided(recipe)
+    assert as_asked(model, recipe, {"span": torch.ones(4), "weight": torch.full((4,), math.nan)}) is recipe
+    bare = replace(model, codec=SimpleNamespace(conditions=()))
+    with pytest.raises(UserError, match="was trained without any"):
+        require_conditions(bare, as_asked(bare, recipe, {}), {})
+
+
+def test_masks_are_drawn_once_for_all(model):
+    conditions = {**nulls(model.codec.conditions, 30), "weight": torch.linspace(2, 15, 30)}
+    whole = draw_mask(model, range(30), conditions, seed=3)
+    for i in (0, 17, 29):
+        one = {name: value[i : i + 1] for name, value in conditions.items()}
+        assert torch.equal(draw_mask(model, [i], one, seed=3)[0], whole[i])
+    recipe = build_recipe(compose(REGISTRY, "beads", file={"sample": {"steps": 4, "batch_size": 7}}).sample, REGISTRY)
+    found = generate(model, recipe, conditions, 30, seed=3)
+    assert torch.equal(found.mask, whole)
+    for name, value in found.state.items():  # nothing where nothing exists
+        assert (value[~whole] == 0).all(), name
+    way = strip(model, recipe, {name: value[:3] for name, value in conditions.items()}, 3, 2, seed=3)
+    assert torch.equal(way.mask, whole[:3].repeat_interleave(3, 0))
+    torch.testing.assert_close(way.state[2::3]["place"], found.state[:3]["place"], atol=1e-4, rtol=0)
+
+
+def test_a_network_sees_nothing_of_what_does_not_exist(model):
+    encoded = BEADS.codec(DATA.facts).encode(DATA.examples[:8])
+    level = levels_of(Cosine(), torch.tensor([0.5]))[0]
+    noise = encoded.state.apply(torch.ones_like)
+    garbage = encoded.state + 3.0 * noise.apply(lambda f: f * ~encoded.mask[..., None])
+    with torch.no_grad():
+        first, second = (model.denoiser(x, level, None, encoded.mask).x0 for x in (encoded.state, garbage))
+    assert largest_difference(*(model.codec.space.project(x0, encoded.mask) for x0 in (first, second))) == 0
+
+
+def test_likelihood_and_bound_are_those_of_states_without_padding(model):
+    """Five beads in a state of six have the density of five beads in a state of five."""
+    n = 5
+    chosen = DATA.examples[(DATA.examples["kinds"] >= 0).sum(1) == n][:3]
+    encoded = model.codec.encode(chosen)
+    padded = map_fields(torch.Tensor.double, encoded.state)
+    whole = map_fields(lambda f: f[:, :n], padded)
+    space = Product({"place": ZeroCentred((n, 2)), "kind": OneOf((n, 3), model.codec.kinds)})
+    conditions = {name: value.double() for name, value in encoded.conditions.items()}
+    denoise = copy.deepcopy(model.denoiser).double()
+    options = {"conditions": conditions, "steps": 6}
+    first = log_likelihood(denoise, padded, model.codec.space, Cosine(), mask=encoded.mask, **options)
+    second = log_likelihood(denoise, whole, space, Cosine(), **options)
+    torch.testing.assert_close(first, second, rtol=1e-6, atol=1e-6)
+    assert first.isfinite().all()
+    # A term of the bound takes a draw of noise: the same numbers for the beads that exist.
+    levels = levels_of(Cosine(), grid("time", Cosine(), 5))
+
+    class Cut(SampleNoise):
+        def normal(self, like):
+            drawn = super().normal(map_fields(lambda f: f.new_zeros(len(f), LARGEST, f.shape[2]), like))
+            return map_fields(lambda f, wanted: f[:, : wanted.shape[1]], drawn, like)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr("diffcore.likelihood.bound.SampleNoise", Cut)
+    found = [
+        variational_bound(denoise, x0, s, levels, conditions=conditions, mask=m).terms
+        for x0, s, m in ((padded, model.codec.space, encoded.mask), (whole, space, None))
+    ]
+    patch.undo()
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-6)
+
+
+def test_a_single_sample_of_a_single_bead(model):
+    settings = compose(REGISTRY, "beads", file={"sample": {"steps": 3}})
+    fresh = build_model(settings, DATA.facts, REGISTRY)
+    recipe = build_recipe(settings.sample, REGISTRY)
+    nothing = nulls(fresh.codec.conditions, 1)
+    found = generate(fresh, recipe, nothing, 1, mask=draw_mask(fresh, [0], nothing, size="1"))
+    assert found.mask.sum() == 1
+    assert (found.state["place"] == 0).all()

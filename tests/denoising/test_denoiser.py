@@ -1,0 +1,112 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from diffcore.denoising.conditions import ClassCondition
+from diffcore.denoising.denoiser import Denoiser, from_eps, from_v, from_x0, velocity
+from diffcore.denoising.losses import WEIGHTINGS, denoising_loss
+from diffcore.process.gaussian import perturb
+from diffcore.process.schedules import Cosine, Geometric
+from diffcore.states.level import Level
+from diffcore.states.spaces import Euclidean
+from tests.support.draws import draw
+
+
+def draw_levels(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+LEVELS = [Level(0.6, 0.8), Level(1.0, 3.0), Level(0.3, 0.7), Level(draw_levels(0.1, 0.9), draw_levels(2.0, 0.1))]
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=str)
+def test_views_of_the_truth_agree(level):
+    x0, eps = draw(2, 5), draw(2, 5, seed=1)
+    x = perturb(x0, eps, level)
+    v = velocity(x0, eps, level)
+    for found in (from_x0(x0, x, level), from_eps(eps, x, level), from_v(v, x, level)):
+        torch.testing.assert_close(found.x0, x0)
+        torch.testing.assert_close(found.eps, eps)
+        torch.testing.assert_close(found.v, v)
+        torch.testing.assert_close(perturb(found.x0, found.eps, level), x)
+
+
+def test_score_is_the_gradient_of_the_log_density():
+    """For data at a point c, p(x) = N(alpha c, sigma^2) and its score is known."""
+    level, c = Level(0.6, 0.8), draw(1, 5)
+    x = draw(1, 5, seed=1).requires_grad_()
+    log_density = -(x - level.alpha * c).square().sum() / (2 * level.sigma**2)
+    (expected,) = torch.autograd.grad(log_density, x)
+    torch.testing.assert_close(from_x0(c, x.detach(), level).score, expected)
+
+
+class Constant(nn.Module):
+    """A backbone that remembers what it was given."""
+
+    width = 16
+
+    def forward(self, x, conditioning, mask=None):
+        self.seen = (x, conditioning)
+        return torch.zeros_like(x)
+
+
+def test_the_network_sees_unit_variance_and_log_snr_whatever_the_schedule():
+    """One trained model runs under any schedule: equal log-SNR and equal x0, eps give the network equal inputs."""
+    backbone = Constant()
+    denoiser = Denoiser(backbone, (ClassCondition("label", ("a", "b")),))
+    x0, eps = draw(3, 4).float(), draw(3, 4, seed=1).float()
+    log_snr = torch.tensor([-3.0, 0.5, 6.0], dtype=torch.float64)
+    seen = []
+    for schedule in (Cosine(), Geometric()):
+        level = schedule.level(log_snr)
+        denoiser(perturb(x0, eps, level), level, {"label": torch.tensor([0, 1, 2])})
+        seen.append(backbone.seen)
+    torch.testing.assert_close(seen[0][0], seen[1][0])
+    torch.testing.assert_close(seen[0][1], seen[1][1])
+    one_level = Level(*(value[1].item() for value in Cosine().level(log_snr)))
+    denoiser(perturb(x0, eps, one_level), one_level, {"label": torch.tensor([0, 1, 2])})
+    torch.testing.assert_close(backbone.seen[1][1], seen[0][1][1])
+
+
+def test_conditions_left_out_are_null():
+    backbone = Constant()
+    denoiser = Denoiser(backbone, (ClassCondition("label", ("a", "b")),))
+    denoiser(draw(3, 4).float(), LEVELS[0])
+    left_out = backbone.seen[1]
+    denoiser(draw(3, 4).float(), LEVELS[0], {"label": torch.full((3,), 2)})
+    torch.testing.assert_close(backbone.seen[1], left_out)
+
+
+@pytest.mark.parametrize("weighting", ["eps", "x0", "v", "min-snr"])
+@pytest.mark.parametrize("log_snr", [-9.0, -1.0, 2.0, 9.0])
+def test_weightings_are_the_objectives_they_are_named_after(weighting, log_snr):
+    level = Cosine().level(torch.full((2,), log_snr, dtype=torch.float64))
+    x0, eps, guess = draw(2, 6), draw(2, 6, seed=1), draw(2, 6, seed=2)
+    x = perturb(x0, eps, level)
+    prediction = from_x0(guess, x, level)
+
+    def mean_square(error):
+        return error.square().mean(1)
+
+    expected = {
+        "eps": mean_square(prediction.eps - eps),
+        "x0": mean_square(guess - x0),
+        "v": mean_square(prediction.v - velocity(x0, eps, level)),
+        "min-snr": mean_square(guess - x0) * min(math.exp(log_snr), 5.0),
+    }[weighting]
+    found = denoising_loss(prediction, x0, eps, Euclidean((6,)), weighting)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
+    assert set(WEIGHTINGS) == {"eps", "x0", "v", "min-snr"}
+
+
+def test_loss_is_the_same_for_every_scaling_of_the_state():
+    """The weighting is defined on x0, so a variance-exploding state has the same loss."""
+    log_snr = torch.tensor([-2.0, 1.0], dtype=torch.float64)
+    x0, eps, guess = draw(2, 6), draw(2, 6, seed=1), draw(2, 6, seed=2)
+    losses = []
+    for schedule in (Cosine(), Geometric()):
+        level = schedule.level(log_snr)
+        losses.append(denoising_loss(from_x0(guess, perturb(x0, eps, level), level), x0, eps, Euclidean((6,))))
+    torch.testing.assert_close(*losses)

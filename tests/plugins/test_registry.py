@@ -1,0 +1,150 @@
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from diffcore.errors import UserError
+from diffcore.plugins.hookspecs import hookimpl
+from diffcore.plugins.records import API_VERSION, Component, Modality, NoOptions, Preset
+from diffcore.plugins.registry import choose, installed, load
+
+GOOD = Modality(
+    name="numbers",
+    summary="one number each",
+    datasets=(Component("digits", "ten of them", lambda options: None),),
+    denoisers=(Component("sum", "adds", lambda options, space: None),),
+    presets={"default": Preset("all there is")},
+    facts=NoOptions,
+    codec=lambda facts: None,
+    writer=lambda codec: None,
+)
+
+
+def module(**content):
+    """What an entry point names: a module with hooks."""
+    made = ModuleType("plugin")
+    vars(made).update(API_VERSION=API_VERSION, **content)
+    return made
+
+
+def offering(*records):
+    @hookimpl
+    def diffcore_modalities():
+        return records
+
+    return module(diffcore_modalities=diffcore_modalities)
+
+
+class Plugin(EntryPoint):
+    """An entry point whose plugin is given, or raises when loaded."""
+
+    def __new__(cls, name, result):
+        point = super().__new__(cls)
+        EntryPoint.__init__(point, name, f"{name}.module", "diffcore.plugins")
+        vars(point)["result"] = result
+        return point
+
+    def __init__(self, name, result):
+        pass
+
+    def load(self):
+        result = vars(self)["result"]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    @property
+    def dist(self):
+        return SimpleNamespace(name=f"dist-{self.name}", version="1.2")
+
+
+def of_version(version):
+    plugin = offering(GOOD)
+    plugin.API_VERSION = version
+    return plugin
+
+
+def misspelt():
+    @hookimpl
+    def diffcore_modalitys():
+        return ()
+
+    return module(diffcore_modalitys=diffcore_modalitys)
+
+
+def raising():
+    @hookimpl
+    def diffcore_modalities():
+        raise RuntimeError("no luck")
+
+    return module(diffcore_modalities=diffcore_modalities)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "reason"),
+    [
+        (ImportError("No module named 'gone'"), "No module named 'gone'"),
+        (misspelt(), "diffcore_modalitys"),
+        (raising(), "no luck"),
+        (of_version(API_VERSION + 1), f"made for version {API_VERSION + 1} of the plugin API"),
+        (of_version(None), "does not say for which version"),
+        (offering(replace(GOOD, requires=("surely_not_installed",))), "not installed: surely_not_installed"),
+        (offering(replace(GOOD, requires=("surely_not_installed.part",))), "not installed: surely_not_installed.part"),
+        (offering(replace(GOOD, datasets=())), "needs a data set"),
+        (offering("a string"), "expected a Modality record, got str"),
+        (SimpleNamespace(API_VERSION=API_VERSION), "unhashable type"),
+    ],
+    ids=[
+        "import error",
+        "misspelt hook",
+        "hook raises",
+        "other version",
+        "no version",
+        "missing dependency",
+        "missing parent",
+        "no data",
+        "no record",
+        "no module",
+    ],
+)
+def test_a_broken_plugin_is_listed_with_its_reason_and_stops_nobody(plugin, reason):
+    registry = load([Plugin("bad", plugin), Plugin("good", offering(GOOD))])
+    assert registry.modality("numbers") is GOOD
+    assert "dpmpp-2m" in registry.solvers
+    (failure,) = registry.failures
+    assert failure.distribution == "dist-bad"
+    assert reason in failure.reason
+
+
+def test_a_taken_name_names_who_has_it():
+    registry = load([Plugin("first", offering(GOOD)), Plugin("second", offering(GOOD))])
+    assert registry.modalities["numbers"].distribution == "dist-first"
+    (failure,) = registry.failures
+    assert failure.distribution == "dist-second"
+    assert "taken by dist-first" in failure.reason
+
+
+def test_an_unknown_modality_says_what_there_is_what_failed_and_what_could_be():
+    registry = load([Plugin("good", offering(GOOD)), Plugin("bad", ImportError("it is gone"))])
+    with pytest.raises(UserError) as caught:
+        registry.modality("smells")
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in ("unknown modality 'smells'", "installed: numbers", "failed: bad (ImportError: it is gone)"):
+        assert part in message
+    assert "could be installed: pip install 'diffcore[image]'" in message
+
+
+def test_a_component_that_lacks_a_module_says_how_to_get_it():
+    lacking = Component("x", "needs much", lambda options: None, requires=("surely_not_installed",))
+    with pytest.raises(UserError, match="not installed: surely_not_installed"):
+        choose([lacking], "x", "denoiser")
+    with pytest.raises(UserError, match="unknown denoiser 'y'; there are: x"):
+        choose([lacking], "y", "denoiser")
+
+
+def test_the_installed_plugins_are_found_through_the_entry_point_group():
+    registry = installed()
+    assert registry.modalities["image"].distribution == "diffcore-image"
+    assert not registry.failures

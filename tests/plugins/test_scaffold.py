@@ -1,0 +1,192 @@
+"""Generated packages do what they say: their tests pass, they are clean, and the command line can use them."""
+
+import csv
+import glob
+import os
+import subprocess
+import sys
+import tomllib
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from diffcore import cli
+from diffcore.plugins.scaffold import KINDS, template_of
+from tests.support.refusals import refused
+
+ROOT = Path(__file__).parents[2]
+LONG = "a-name-of-just-thirty-letters0"
+
+
+def discoverable(package):
+    """Put beside a package what an installer would, from its pyproject.toml: what its entry points are found by."""
+    project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
+    info = package / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+    ((group, points),) = project["entry-points"].items()
+    lines = [f"[{group}]", *(f"{name} = {module}" for name, module in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    return package
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """A package of each kind, made by the command line."""
+    folder = tmp_path_factory.mktemp("packages")
+    for kind in KINDS:
+        assert cli.main(["new-plugin", f"my-{kind}", "--kind", kind, "--out", str(folder / kind)]) == 0
+    return [discoverable(folder / kind) for kind in KINDS]
+
+
+@pytest.fixture(scope="module")
+def run(packages):
+    """Run Python with the packages beside diffcore; what it printed."""
+    paths = [str(ROOT), *map(str, packages), *(p for p in sys.path if p)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    environment.pop("DIFFCORE_PLUGINS", None)
+
+    def run(*arguments, **more):
+        done = subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            env=environment | more,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    return run
+
+
+def test_their_own_tests_pass(packages, run):
+    printed = run("-m", "pytest", "-q", "-p", "no:cacheprovider", *[package / "tests" for package in packages])
+    assert "failed" not in printed
+    assert int(printed.splitlines()[-1].split()[0]) > 40
+
+
+def test_they_are_clean(tmp_path):
+    """Also with the longest name that there can be, which makes the longest lines."""
+    rules = "E,F,W,I,UP,B,C4,SIM,RUF,PT,PTH,N"
+    for kind in KINDS:
+        folder = tmp_path / kind
+        assert cli.main(["new-plugin", LONG, "--kind", kind, "--out", str(folder)]) == 0
+        for check in (["check", "-q", "--select", rules, "."], ["format", "--check", "-q", "."]):
+            done = subprocess.run(["ruff", *check], cwd=folder, text=True, capture_output=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_their_types_hold(packages, run):
+    """mypy --strict. What it knows of torch is kept in a folder of the cache, as that takes longest to find."""
+    names = [name for package in packages for name in ("-p", f"diffcore_my_{package.name}")]
+    paths = os.pathsep.join(map(str, [ROOT, *packages]))
+    cache = ROOT / ".mypy_cache" / "generated"
+    options = ["--strict", "--config-file", os.devnull, "--follow-imports", "silent", "--cache-dir", cache]
+    run("-m", "mypy", *options, *names, MYPYPATH=paths)
+
+
+def test_the_command_line_uses_them_all(tmp_path, run):
+    diffcore = ["-m", "diffcore"]
+    flags = ["--train.steps", "6", "--train.log-every", "2", "--train.batch-size", "8", "--train.evaluate", "8"]
+    chosen = ["--schedule", "my-schedule", "--logger", "my-logger", "--metric", "my-metric"]
+    small = ["--data.n", "100", "--denoiser.width", "16", "--logger.my-logger.every", "2"]
+    run(*diffcore, "train", "--modality", "my-modality", "--out", tmp_path / "run", *flags, *chosen, *small)
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["2", "6"]
+    with (tmp_path / "run" / "figures.csv").open(newline="") as file:
+        figures = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
+    assert figures["distinct_real"] == 1
+    assert 0 < figures["velocity_error_real"] < 0.03 < figures["velocity_error"]
+
+    out = tmp_path / "samples.csv"
+    solver = ["--solver", "my-solver", "--solver.node", "0.6", "--steps", "5", "--condition", "damping=heavy"]
+    guide = ["--guide", "my-guidance", "--guide.my-guidance.limit", "0.1"]
+    run(*diffcore, "sample", tmp_path / "run", "--n", "3", "--out", out, *solver, *guide)
+    with out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 3 * 64
+    # The deviation of displacement is below one, so within the limit; a network so little trained gives noise.
+    assert 0 < max(abs(float(row["displacement"])) for row in rows) < 0.1
+
+
+def test_they_are_told_how_to_begin(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["new-plugin", "few-shapes", "--kind", "dataset", "--for", "molecule"]) == 0
+    printed = capsys.readouterr().out
+    assert "pip install -e diffcore-few-shapes" in printed
+    assert "diffcore train --modality molecule --data few-shapes --data.n 100" in printed
+    written = {path: path.read_text() for path in Path("diffcore-few-shapes").rglob("*") if path.is_file()}
+    assert 'frozenset({"molecule"})' in written[Path("diffcore-few-shapes/diffcore_few_shapes/plugin.py")]
+    assert not [path for path, text in written.items() if "template" in str(path) or "__SERVES__" in text + str(path)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["My_Waves"], "perhaps 'my-waves'"),
+        (["3d"], "begin with a letter; perhaps 'd'"),
+        (["waves-"], "perhaps 'waves'"),
+        (["wäves"], "must be of small letters"),
+        (["../waves"], "must be of small letters"),
+        ([""], "must be of small letters"),
+        (["class"], "a word of Python's own"),
+        (["match"], "a word of Python's own"),
+        ([LONG + "0"], "has 31 characters"),
+        (["image"], "taken by diffcore-image"),
+        (["image", "--kind", "solver"], "taken by the distribution diffcore-image"),
+        (["ddim", "--kind", "solver"], "taken by diffcore,"),
+        (["digits", "--kind", "dataset"], "taken by diffcore-image"),
+        (["few", "--kind", "dataset", "--for", "smells"], "unknown modality 'smells'"),
+        (["few", "--kind", "solver", "--for", "image"], "--for belongs to --kind dataset"),
+        (["few", "--kind", "thing"], "invalid choice"),
+        ([], "is missing"),
+    ],
+)
+def test_mistakes_get_a_line_and_leave_nothing(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(capsys, "new-plugin", *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_package_in_the_same_place_is_refused(tmp_path, capsys):
+    out = tmp_path / "there"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    assert f"{out} exists already" in refused(capsys, "new-plugin", "waves", "--out", out)
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    assert cli.main(["new-plugin", "waves", "--out", str(tmp_path / "new")]) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "new").rglob("*") if path.is_file()}
+    assert "exists already" in refused(capsys, "new-plugin", "other", "--out", tmp_path / "new")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "new").rglob("*") if path.is_file()}
+
+
+def test_nothing_half_written_stays(tmp_path, monkeypatch):
+    written = []
+    write = Path.write_text
+
+    def full_disk(path, *arguments, **keywords):
+        if len(written) == 3:
+            raise OSError(28, "No space left on device")
+        written.append(path)
+        return write(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "write_text", full_disk)
+    assert cli.main(["new-plugin", "waves", "--out", str(tmp_path / "waves")]) == 2
+    assert len(written) == 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_templates_are_part_of_the_distribution():
+    """Every file is matched by a pattern of the package's data."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["diffcore"]
+    folder = Path(str(resources.files("diffcore")))
+    packed = {Path(path) for pattern in data for path in glob.glob(str(folder / pattern), recursive=True)}  # noqa: PTH207
+    files = {path for path in (folder / "plugins" / "templates").rglob("*") if path.is_file()}
+    assert len(files) > 40
+    assert files <= packed
+    assert {path.name for path in (folder / "plugins" / "templates").iterdir()} == {*KINDS, "common"}
+    for kind in KINDS:
+        assert template_of(kind).next

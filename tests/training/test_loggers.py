@@ -1,0 +1,74 @@
+"""Loggers of other projects, with those projects themselves where they are installed."""
+
+import struct
+import zlib
+
+import pytest
+
+from diffcore.plugins.builtin import TrackedOptions
+from diffcore.plugins.output import Figure
+from diffcore.plugins.records import NoOptions
+from diffcore.training.loggers import tensorboard, trackio, wandb
+
+ROWS = [{"step": 10, "loss": 0.5, "seconds": 1.0}, {"step": 20, "loss": 0.25, "seconds": 2.0}]
+
+
+def png(width, height):
+    """A grey picture."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    lines = (b"\0" + bytes(width)) * height
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def tell(logger, folder, rows):
+    for row in rows:
+        logger.row(row)
+    (folder / "shown.png").write_bytes(png(5, 3))
+    logger.picture(rows[-1]["step"], folder / "shown.png")
+    logger.picture(rows[-1]["step"], folder / "heard.wav")
+    logger.figures(rows[-1]["step"], [Figure("distance", 3.5, "how far")])
+    logger.close()
+
+
+def test_tensorboard_has_the_numbers_the_picture_and_the_figures(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tell(tensorboard(NoOptions(), tmp_path, {}), tmp_path, ROWS)
+    again = [{"step": 20, "loss": 0.2, "seconds": 2.1}, {"step": 30, "loss": 0.1, "seconds": 3.0}]
+    tell(tensorboard(NoOptions(), tmp_path, {}), tmp_path, again)  # resumed at step 10
+    found = EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    assert {e.step: e.value for e in found.Scalars("loss")} == pytest.approx({10: 0.5, 20: 0.2, 30: 0.1})
+    assert [(e.step, e.value) for e in found.Scalars("figures/distance")] == [(30, 3.5)]
+    (shown,) = found.Images("samples")
+    assert (shown.step, shown.width, shown.height, shown.encoded_image_string) == (30, 5, 3, png(5, 3))
+
+
+def test_wandb_keeps_one_run_when_training_goes_on(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    first = wandb(TrackedOptions(project="here"), tmp_path, {"seed": 3})
+    assert (first.handle.project, first.handle.config["seed"]) == ("here", 3)
+    tell(first, tmp_path, ROWS)
+    (kept,) = (tmp_path / "wandb").rglob("run-*.wandb")
+    content = kept.read_bytes()  # names and values are kept as text
+    assert all(part in content for part in (b"loss", b"0.25", b"figures/distance", b"3.5", b"samples"))
+    second = wandb(TrackedOptions(project="here"), tmp_path, {})
+    assert second.handle.id == first.handle.id
+    second.close()
+
+
+def test_trackio_keeps_one_run_when_training_goes_on(tmp_path, monkeypatch):
+    pytest.importorskip("trackio")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "store"))
+    first = trackio(TrackedOptions(project="here"), tmp_path, {"seed": 3})
+    tell(first, tmp_path, ROWS)
+    second = trackio(TrackedOptions(project="here"), tmp_path, {})
+    assert second.handle.name == first.handle.name
+    second.close()

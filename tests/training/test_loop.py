@@ -1,0 +1,236 @@
+import math
+
+import pytest
+import torch
+
+from diffcore.errors import UserError
+from diffcore.runs.checkpoints import (
+    EMA,
+    MODEL,
+    TRAINING,
+    Progress,
+    checkpoints,
+    find_checkpoint,
+    read_progress,
+    read_tensors,
+    write_checkpoint,
+)
+from diffcore.runs.folder import Run, read_metrics
+from diffcore.runs.model import build_data, build_model
+from diffcore.runs.settings import compose
+from diffcore.system.files import write_atomically
+from diffcore.tasks.objective import batch_indices
+from diffcore.training.loop import Watcher, learning_rate, train
+from tests.support.toy import ToyBackbone, toy_registry
+
+REGISTRY = toy_registry()
+
+
+def start(path, checkpoint=None, stop_at=None, dropout=0.0, **train_values):
+    """Train a toy run; `stop_at` interrupts it as Ctrl-C would."""
+    values = {"steps": 40, "batch_size": 32, "log_every": 5, **train_values}
+    settings = compose(REGISTRY, "toy", file={"train": values, "denoiser": {"dropout": dropout}})
+    data = build_data(settings, REGISTRY)
+    run = Run(path)
+    path.mkdir(exist_ok=True)
+    watcher = Watcher()
+    if stop_at is not None:
+        import signal
+
+        watcher = Watcher(pulse=lambda pulse: signal.raise_signal(signal.SIGINT) if pulse.step == stop_at else None)
+    return run, train(run, settings, build_model(settings, data.facts, REGISTRY), data, watcher, checkpoint)
+
+
+def assert_same_checkpoint(a, b):
+    for name in (MODEL, EMA, TRAINING):
+        first, second = read_tensors(a, name), read_tensors(b, name)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def losses(run):
+    return [(row["step"], row["loss"]) for row in read_metrics(run)]
+
+
+def test_a_resumed_run_is_an_unbroken_one_bit_for_bit(tmp_path):
+    whole, _ = start(tmp_path / "whole")
+    broken, outcome = start(tmp_path / "broken", stop_at=15)
+    assert outcome.interrupted
+    assert outcome.progress.step == 15
+    _, outcome = start(tmp_path / "broken", find_checkpoint(broken))
+    assert not outcome.interrupted
+    assert losses(broken) == losses(whole)
+    assert_same_checkpoint(find_checkpoint(broken), find_checkpoint(whole))
+
+
+def test_a_longer_run_goes_on_exactly_where_a_shorter_one_ended(tmp_path):
+    whole, _ = start(tmp_path / "whole")
+    grown, _ = start(tmp_path / "grown", steps=20)
+    start(tmp_path / "grown", find_checkpoint(grown))
+    assert losses(grown) == losses(whole)
+    assert_same_checkpoint(find_checkpoint(grown), find_checkpoint(whole))
+
+
+def test_dropout_is_resumed_exactly_too(tmp_path):
+    whole, _ = start(tmp_path / "whole", dropout=0.3)
+    broken, _ = start(tmp_path / "broken", stop_at=15, dropout=0.3)
+    start(tmp_path / "broken", find_checkpoint(broken), dropout=0.3)
+    assert_same_checkpoint(find_checkpoint(broken), find_checkpoint(whole))
+
+
+def test_running_statistics_of_layers_are_those_of_training(tmp_path, monkeypatch):
+    plain = ToyBackbone.__init__
+
+    def with_statistics(self, width, dropout):
+        plain(self, width, dropout)
+        self.net = torch.nn.Sequential(torch.nn.BatchNorm1d(3 + width), *self.net)
+
+    monkeypatch.setattr(ToyBackbone, "__init__", with_statistics)
+    run, outcome = start(tmp_path / "run")
+    kept, own = (read_tensors(find_checkpoint(run), name) for name in (EMA, MODEL))
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        assert torch.equal(kept[f"backbone.net.0.{name}"], own[f"backbone.net.0.{name}"])
+    assert own["backbone.net.0.num_batches_tracked"] == 40
+    assert torch.equal(outcome.model.network.backbone.net[0].running_var, own["backbone.net.0.running_var"])
+
+
+def test_metrics_after_the_checkpoint_are_written_anew(tmp_path):
+    """A run that was killed between two checkpoints has lines of steps that are run again."""
+    run, _ = start(tmp_path / "run", steps=20, checkpoint_every=10)
+    start(tmp_path / "run", checkpoints(run)[0])
+    assert [step for step, _ in losses(run)] == [5, 10, 15, 20, 25, 30, 35, 40]
+
+
+def test_pictures_do_not_change_training(tmp_path):
+    plain, _ = start(tmp_path / "plain")
+    settings = compose(
+        REGISTRY, "toy", file={"train": {"steps": 40, "batch_size": 32, "log_every": 5, "sample_every": 7}}
+    )
+    data = build_data(settings, REGISTRY)
+    run = Run(tmp_path / "pictures")
+    run.path.mkdir()
+    seen = []
+    watcher = Watcher(sample=lambda model, step: seen.append((step, torch.randn(3))))
+    train(run, settings, build_model(settings, data.facts, REGISTRY), data, watcher)
+    assert [step for step, _ in seen] == [7, 14, 21, 28, 35]
+    assert losses(run) == losses(plain)
+
+
+def test_the_loss_that_is_written_is_the_mean_of_its_steps(tmp_path):
+    each, _ = start(tmp_path / "each", log_every=1, steps=10)
+    mean, _ = start(tmp_path / "mean", log_every=5, steps=10)
+    single = [loss for _, loss in losses(each)]
+    assert losses(mean) == [(5, pytest.approx(sum(single[:5]) / 5)), (10, pytest.approx(sum(single[5:]) / 5))]
+
+
+def test_training_learns(tmp_path):
+    run, _ = start(tmp_path / "run", steps=600, learning_rate=1e-2, log_every=100)
+    first, *_, last = (loss for _, loss in losses(run))
+    assert last < 0.8 * first
+
+
+def test_minutes_end_a_run(tmp_path):
+    _, outcome = start(tmp_path / "run", steps=None, minutes=0.02)
+    assert 1.2 <= outcome.progress.seconds < 6
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path):
+    with pytest.raises(UserError, match=r"the loss is nan at step \d+; .*; lower --train.learning-rate"):
+        start(tmp_path / "run", learning_rate=1e30, warmup_steps=0, gradient_clip=1e30)
+
+
+def test_epochs_hold_each_example_once():
+    n, batch = 10, 4
+    order = torch.cat([batch_indices(n, batch, step, seed=0) for step in range(10)])
+    for epoch in order.split(n):
+        assert sorted(epoch.tolist()) == list(range(n))
+    assert not torch.equal(order[:10], order[10:20])
+    assert len(batch_indices(3, 8, 0, 0)) == 8
+
+
+def test_learning_rate_warms_up_and_falls_with_the_root():
+    options = compose(REGISTRY, "toy").train.model_copy(
+        update={"learning_rate": 1.0, "warmup_steps": 10, "decay_after": 100}
+    )
+    assert learning_rate(options, 0) == pytest.approx(0.1)
+    assert learning_rate(options, 50) == 1
+    assert learning_rate(options, 400) == pytest.approx(0.5)
+
+
+# Checkpoints
+
+
+def a_checkpoint(run, step=1, keep=5):
+    return write_checkpoint(run, Progress(step, 2.5), {MODEL: {"w": torch.arange(1000.0)}}, keep)
+
+
+def test_a_checkpoint_reads_back(tmp_path):
+    path = a_checkpoint(Run(tmp_path))
+    assert read_progress(path) == Progress(1, 2.5)
+    assert torch.equal(read_tensors(path, MODEL)["w"], torch.arange(1000.0))
+
+
+def test_the_newest_are_kept(tmp_path):
+    run = Run(tmp_path)
+    for step in (5, 10, 15, 20):
+        a_checkpoint(run, step, keep=2)
+    assert [path.name for path in checkpoints(run)] == ["step-00000015", "step-00000020"]
+    assert find_checkpoint(run).name == "step-00000020"
+    assert find_checkpoint(run, "step-00000015").name == "step-00000015"
+    with pytest.raises(UserError, match="no checkpoint 'step-1'; there are: step-00000015, step-00000020"):
+        find_checkpoint(run, "step-1")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda content: content[:100], "is damaged: 100 bytes, expected"),
+        (lambda content: b"", "is damaged: 0 bytes"),
+        (lambda content: content[:-1] + b"\x7f", "does not match its checksum"),
+    ],
+    ids=["truncated", "empty", "changed"],
+)
+def test_damaged_weights_are_refused_in_a_line(tmp_path, damage, said):
+    run = Run(tmp_path)
+    a_checkpoint(run, 1)
+    path = a_checkpoint(run, 2)
+    file = path / MODEL
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(UserError, match=said) as caught:
+        read_tensors(path, MODEL)
+    assert "try --checkpoint step-00000001" in str(caught.value)
+
+
+def test_a_damaged_manifest_is_refused_in_a_line(tmp_path):
+    path = a_checkpoint(Run(tmp_path))
+    for content in ("", "{}", "[]", '{"step": "x", "seconds": 1}'):
+        (path / "manifest.json").write_text(content)
+        with pytest.raises(UserError, match=r"manifest\.json"):
+            read_progress(path)
+        with pytest.raises(UserError, match=r"manifest\.json"):
+            read_tensors(path, MODEL)
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_rubbish(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    a_checkpoint(run, 1)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        a_checkpoint(run, 2)
+    monkeypatch.undo()
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000001"]
+    assert math.isfinite(read_tensors(find_checkpoint(run), MODEL)["w"].sum())
+
+
+def test_files_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+    monkeypatch.setattr("os.fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
