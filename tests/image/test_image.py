@@ -7,7 +7,7 @@ from PIL import Image
 
 from diffcore.errors import UserError
 from diffcore.evaluation.metrics import frechet_distance
-from diffcore.nn import grids
+from diffcore.nn import builders
 from diffcore.nn.blocks import fold, unfold
 from diffcore.nn.dit import Attention, DiT
 from diffcore.nn.options import DiTOptions, UNetOptions
@@ -92,10 +92,10 @@ def test_attention_is_torch_s_own():
 @pytest.mark.parametrize(
     ("build", "options", "shape", "said"),
     [
-        (grids.unet, UNetOptions(patch=4), (1, 4, 4), "smaller than the network can take: 8 a side"),
-        (grids.unet, UNetOptions(patch=4), (1, 28, 28), "sides must be multiples of 8"),
-        (grids.dit, DiTOptions(patch=4), (3, 2, 2), "smaller than the network can take"),
-        (grids.dit, DiTOptions(heads=5), (3, 32, 32), "--denoiser.heads 5 does not divide"),
+        (builders.unet, UNetOptions(patch=4), (1, 4, 4), "smaller than the network can take: 8 a side"),
+        (builders.unet, UNetOptions(patch=4), (1, 28, 28), "sides must be multiples of 8"),
+        (builders.dit, DiTOptions(patch=4), (3, 2, 2), "smaller than the network can take"),
+        (builders.dit, DiTOptions(heads=5), (3, 32, 32), "--denoiser.heads 5 does not divide"),
     ],
 )
 def test_networks_refuse_images_they_cannot_take(build, options, shape, said):
