@@ -6,8 +6,8 @@ from e3nn import o3
 from tensordict import TensorDict
 
 from diffcore_molecule.codec import MoleculeCodec, random_rotations
-from diffcore_molecule.networks.builders import builders as networks
-from diffcore_molecule.networks.builders import equivariant
+from diffcore_molecule.networks import builders as networks
+from diffcore_molecule.networks import equivariant
 from diffcore_molecule.options import EquivariantOptions, MoleculeFacts, TransformerOptions
 
 FACTS = MoleculeFacts(

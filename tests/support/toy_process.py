@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from diffcore import cli
-from diffcore.runs.folder import folder as runs
+from diffcore.runs import folder as runs
 from diffcore.system import files
 from diffcore.training import state as learner
 
