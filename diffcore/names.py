@@ -8,7 +8,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
 """The type of the numbers inside a network."""
 
-Task = Literal["denoise", "predict"]
+Task = Literal["denoise", "classify"]
 """What a run trains."""
 
 Parallel = Literal["ddp", "fsdp"]

@@ -15,7 +15,7 @@ from digits import held_out, model_and_data
 
 from diffcore.denoising.conditions import nulls
 from diffcore.runs.generation import generate
-from diffcore.runs.model import Recipe
+from diffcore.runs.model import SamplingConfig
 from diffcore.sampling.inverse.editing import inpainting
 from diffcore.sampling.solvers import ddpm
 
@@ -29,7 +29,7 @@ mask[..., known.shape[-1] // 2 :] = False
 
 guide = inpainting(known.repeat_interleave(COMPLETIONS, 0), mask, model.codec.space)
 nothing_asked = nulls(model.codec.conditions, DIGITS * COMPLETIONS)
-drawn = generate(model, Recipe(ddpm(), steps=20), nothing_asked, DIGITS * COMPLETIONS, guide=guide)
+drawn = generate(model, SamplingConfig(ddpm(), steps=20), nothing_asked, DIGITS * COMPLETIONS, constraint=guide)
 
 completions = model.codec.decode(drawn.state).reshape(DIGITS, COMPLETIONS, *known.shape[1:])
 pixels = digits["pixels"]

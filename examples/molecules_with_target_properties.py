@@ -22,12 +22,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from diffcore.cli.sample import load_run
-from diffcore.denoising.conditions import in_words, nulls
+from diffcore.denoising.conditions import captions_of, nulls
 from diffcore.denoising.sizes import Sizes
 from diffcore.plugins.registry import installed
 from diffcore.runs.folder import Run, describe, new_folder
 from diffcore.runs.generation import generate
-from diffcore.runs.model import Model, Recipe, build_data, build_model, build_recipe
+from diffcore.runs.model import Model, SamplingConfig, build_data, build_model, sampling_config
 from diffcore.runs.settings import compose
 from diffcore.training.loop import Watcher, train
 from diffcore_molecule.output.depiction import sheet
@@ -65,7 +65,7 @@ class Row:
         return len(self.obtained) / len(self.samples)
 
 
-def trained(minutes: float) -> tuple[Run, Model, Recipe]:
+def trained(minutes: float) -> tuple[Run, Model, SamplingConfig]:
     """The default preset after so many minutes of training, in a new run folder."""
     registry = installed()
     settings = compose(registry, "molecule", file={"train": {"minutes": minutes}})
@@ -75,14 +75,14 @@ def trained(minutes: float) -> tuple[Run, Model, Recipe]:
     describe(run, settings, data.facts.model_dump(mode="json"), registry)
     print(f"training {run.path} for {minutes:g} minutes")
     watcher = Watcher(pulse=lambda pulse: print(f"{pulse.done:4.0%}  {pulse.loss:.4f}"))
-    return run, train(run, settings, model, data, watcher).model, build_recipe(settings.sample, registry)
+    return run, train(run, settings, model, data, watcher).model, sampling_config(settings.sample, registry)
 
 
-def opened(folder: Path) -> tuple[Run, Model, Recipe]:
+def opened(folder: Path) -> tuple[Run, Model, SamplingConfig]:
     """A trained run."""
     registry = installed()
     settings, model = load_run(folder, registry, None, None)
-    return Run(folder), model, build_recipe(settings.sample, registry)
+    return Run(folder), model, sampling_config(settings.sample, registry)
 
 
 def errors_by_size(sizes: Sizes, targets: torch.Tensor) -> list[float]:
@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] = ()) -> list[Row]:
     parser.add_argument("--out", type=Path, help="folder of the two files (the run's)")
     options = parser.parse_args(arguments)
 
-    run, model, recipe = opened(options.run) if options.run else trained(options.minutes)
+    run, model, config = opened(options.run) if options.run else trained(options.minutes)
     known = {condition.name: condition for condition in model.codec.conditions}
     if PROPERTY not in known:
         parser.error(f"{run.path} was trained without {PROPERTY}")
@@ -125,9 +125,9 @@ def main(arguments: Sequence[str] = ()) -> list[Row]:
 
     n = options.n
     asked = {**nulls(model.codec.conditions, n * len(targets)), PROPERTY: targets.repeat_interleave(n)}
-    drawn = generate(model, replace(recipe, guidance=options.guidance), asked, n * len(targets))
+    drawn = generate(model, replace(config, guidance=options.guidance), asked, n * len(targets))
     samples = model.codec.decode(drawn.state, drawn.mask)
-    words = in_words(model.codec.conditions, asked, len(samples))
+    words = captions_of(model.codec.conditions, asked, len(samples))
 
     found = records(samples, model.codec.facts.hydrogens, words)
     sizes = model.codec.sizes

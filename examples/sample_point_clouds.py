@@ -18,12 +18,12 @@ import torch
 from tensordict import TensorDict
 
 from diffcore.cli.sample import load_run
-from diffcore.denoising.conditions import in_words
+from diffcore.denoising.conditions import captions_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import installed
 from diffcore.runs.folder import Run, describe, new_folder
 from diffcore.runs.generation import generate
-from diffcore.runs.model import Model, Recipe, build_data, build_model, build_recipe
+from diffcore.runs.model import Model, SamplingConfig, build_data, build_model, sampling_config
 from diffcore.runs.settings import compose
 from diffcore.sampling.inverse.editing import inpainting
 from diffcore.sampling.solvers import ddpm
@@ -35,7 +35,7 @@ GREY = (168, 172, 182)
 """The colour of what was known."""
 
 
-def trained(minutes: float) -> tuple[Run, Model, Data, Recipe]:
+def trained(minutes: float) -> tuple[Run, Model, Data, SamplingConfig]:
     """The default preset after so many minutes of training, in a new run folder."""
     registry = installed()
     settings = compose(registry, "pointcloud", file={"train": {"minutes": minutes}})
@@ -45,23 +45,23 @@ def trained(minutes: float) -> tuple[Run, Model, Data, Recipe]:
     describe(run, settings, data.facts.model_dump(mode="json"), registry)
     print(f"training {run.path} for {minutes:g} minutes")
     watcher = Watcher(pulse=lambda pulse: print(f"{pulse.done:4.0%}  {pulse.loss:.4f}"))
-    return run, train(run, settings, model, data, watcher).model, data, build_recipe(settings.sample, registry)
+    return run, train(run, settings, model, data, watcher).model, data, sampling_config(settings.sample, registry)
 
 
-def opened(folder: Path) -> tuple[Run, Model, Data, Recipe]:
+def opened(folder: Path) -> tuple[Run, Model, Data, SamplingConfig]:
     """A trained run and the data it was trained on."""
     registry = installed()
     settings, model = load_run(folder, registry, None, None)
-    return Run(folder), model, build_data(settings, registry), build_recipe(settings.sample, registry)
+    return Run(folder), model, build_data(settings, registry), sampling_config(settings.sample, registry)
 
 
-def sample_classes(model: Model, recipe: Recipe, each: int, out: Path) -> None:
+def sample_classes(model: Model, config: SamplingConfig, each: int, out: Path) -> None:
     """Write `each` samples of every class, a row a class; of all where there are no classes."""
     classes = model.codec.facts.classes
     count = each * max(1, len(classes))
     asked = {"label": torch.arange(len(classes)).repeat_interleave(each)} if classes else {}
-    samples = model.codec.decode(generate(model, recipe, asked, count).state)
-    words = in_words(model.codec.conditions, asked, count)
+    samples = model.codec.decode(generate(model, config, asked, count).state)
+    words = captions_of(model.codec.conditions, asked, count)
     writer = model.modality.writer(model.codec)
     (out / "clouds").mkdir(parents=True, exist_ok=True)
     writer.each(samples, out / "clouds", [f"{k:03d}" for k in range(count)], words)
@@ -83,7 +83,7 @@ def complete(model: Model, data: Data, count: int, out: Path) -> None:
     state, known = model.modality.reader(codec).read_part(out / "part.ply")
     guide = inpainting(state, known, codec.space)
     asked = {"label": whole["label"].repeat(count)} if codec.facts.classes else {}
-    drawn = codec.decode(generate(model, Recipe(ddpm(), steps=50), asked, count, guide=guide).state)
+    drawn = codec.decode(generate(model, SamplingConfig(ddpm(), steps=50), asked, count, constraint=guide).state)
 
     taken = int(left.sum())  # they come first
     shown = [*unbatched(part), *unbatched(drawn), *unbatched(truth)]
@@ -107,10 +107,10 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--out", type=Path, help="folder of the files (the run's)")
     options = parser.parse_args(arguments)
 
-    run, model, data, recipe = opened(options.run) if options.run else trained(options.minutes)
+    run, model, data, config = opened(options.run) if options.run else trained(options.minutes)
     out = options.out or run.path
     out.mkdir(parents=True, exist_ok=True)
-    sample_classes(model, recipe, options.n, out)
+    sample_classes(model, config, options.n, out)
     complete(model, data, options.n, out)
     for name in ("clouds", "clouds.npz", "clouds.png", "part.ply", "completed.png"):
         print(out / name)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from diffcore.denoising.conditions import ask
+from diffcore.denoising.conditions import parse_conditions
 from diffcore.plugins.registry import installed
 from diffcore.runs.folder import Run, describe, new_folder
 from diffcore.runs.generation import generate
-from diffcore.runs.model import Recipe, build_data, build_model
+from diffcore.runs.model import SamplingConfig, build_data, build_model
 from diffcore.runs.settings import compose
 from diffcore.sampling.solvers import adams
 from diffcore.training.loop import Watcher, train
@@ -25,11 +25,11 @@ run = Run(new_folder(None, "image", "example"))
 describe(run, settings, data.facts.model_dump(mode="json"), registry)
 outcome = train(run, settings, model, data, Watcher(pulse=lambda pulse: print(f"{pulse.done:4.0%}  {pulse.loss:.4f}")))
 
-recipe = Recipe(adams(), steps=20, guidance=1.5)
-threes = ask(model.codec.conditions, {"label": "3"}, range(10))
-nines = ask(model.codec.conditions, {"label": "9"}, range(10))
+config = SamplingConfig(adams(), steps=20, guidance=1.5)
+threes = parse_conditions(model.codec.conditions, {"label": "3"}, range(10))
+nines = parse_conditions(model.codec.conditions, {"label": "9"}, range(10))
 conditions = {"label": torch.cat([threes["label"], nines["label"]])}
-drawn = generate(outcome.model, recipe, conditions, n=20, seed=0)
+drawn = generate(outcome.model, config, conditions, n=20, seed=0)
 
 picture = Path(run.path) / "threes-and-nines.png"
 model.modality.writer(model.codec).together(model.codec.decode(drawn.state), picture, columns=10)

@@ -15,7 +15,7 @@ from digits import held_out, model_and_data
 
 from diffcore.denoising.conditions import nulls
 from diffcore.runs.generation import generate
-from diffcore.runs.model import Recipe
+from diffcore.runs.model import SamplingConfig
 from diffcore.sampling.inverse.editing import upscaling
 from diffcore.sampling.inverse.operators import Coarse
 from diffcore.sampling.solvers import ddpm
@@ -28,7 +28,7 @@ coarse = Coarse(FACTOR)(model.codec.encode(digits).state)
 
 guide = upscaling(coarse.repeat_interleave(ENLARGEMENTS, 0), FACTOR, model.codec.space)
 nothing_asked = nulls(model.codec.conditions, DIGITS * ENLARGEMENTS)
-drawn = generate(model, Recipe(ddpm(), steps=20), nothing_asked, DIGITS * ENLARGEMENTS, guide=guide)
+drawn = generate(model, SamplingConfig(ddpm(), steps=20), nothing_asked, DIGITS * ENLARGEMENTS, constraint=guide)
 
 pixels = digits["pixels"]
 enlarged = model.codec.decode(drawn.state).reshape(DIGITS, ENLARGEMENTS, *pixels.shape[1:])

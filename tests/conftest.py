@@ -20,11 +20,11 @@ def own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_classifiers():
-    """A tenth of the training of judges' classifiers: enough for data that are easy to tell apart."""
+    """A tenth of the training of evaluators' classifiers: enough for data that are easy to tell apart."""
     patch = pytest.MonkeyPatch()
     patch.setattr("diffcore.evaluation.classifier._STEPS", 150)
-    patch.setattr("diffcore_audio.evaluation.judge._STEPS", 60)
-    patch.setattr("diffcore_pointcloud.evaluation.judge._STEPS", 60)
+    patch.setattr("diffcore_audio.evaluation.evaluator._STEPS", 60)
+    patch.setattr("diffcore_pointcloud.evaluation.evaluator._STEPS", 60)
     yield
     patch.undo()
 

@@ -1,4 +1,4 @@
-"""The promises about structure: what the core does not know, and what it does not import."""
+"""The contract about structure: what the core does not know, and what it does not import."""
 
 import re
 import subprocess

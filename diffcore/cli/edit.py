@@ -10,7 +10,7 @@ from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins.records import Settings
 from diffcore.runs.model import Model
-from diffcore.sampling.inverse.editing import Guide, inpainting, upscaling
+from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
 from diffcore.states.state import State, map_fields
 
 
@@ -34,7 +34,7 @@ def edits(options: Any) -> list[str]:
     return [name for name in ("inpaint", "upscale") if getattr(options, name) is not None]
 
 
-def editing(options: Any, model: Model) -> Guide | None:
+def editing(options: Any, model: Model) -> Constraint | None:
     """What the flags ask for, or None where they ask for no editing."""
     wanted = edits(options)
     if len(wanted) == 2:

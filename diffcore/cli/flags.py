@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from diffcore.errors import UserError
 from diffcore.plugins.registry import Registry
-from diffcore.runs.settings import ADDITIONS, CHOICES, NETWORKS, RunSettings, compose, explain, parts, read_toml
+from diffcore.runs.settings import ADDITIONS, CHOICES, NETWORKS, RunSettings, choices, compose, explain, read_toml
 
 Model = TypeVar("Model")
 
@@ -136,10 +136,10 @@ def _usage(registry: Registry, prog: str, modality: str | None, task: str = "den
     if modality is not None:
         record = registry.modality(modality)
         lines += [f"--preset {{{','.join(record.presets)}}}"]
-        lines += [f"--task {{{','.join(NETWORKS)}}}"] if record.predictors else []
+        lines += [f"--task {{{','.join(NETWORKS)}}}"] if record.classifiers else []
         lines += [
             f"--{kind} {{{','.join(component.name for component in offered)}}}"
-            for kind, offered in parts(record, registry, task).items()
+            for kind, offered in choices(record, registry, task).items()
         ]
         lines += [
             f"--{kind} {{{','.join(component.name for component in offered)}}}  (any number of them)"

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from diffcore.cli.flags import parse
 from diffcore.cli.sample import FromRun, on_device
-from diffcore.cli.train import follow
+from diffcore.cli.train import run_training
 from diffcore.errors import UserError
 from diffcore.names import OnDivergence
 from diffcore.plugins.records import Settings
@@ -14,7 +14,7 @@ from diffcore.plugins.registry import Registry, installed
 from diffcore.runs.checkpoints import MODEL, Progress, checkpoints, count_numbers, newest_sound, read_progress, verify
 from diffcore.runs.folder import Description, Run, describe, open_run
 from diffcore.runs.lock import held
-from diffcore.runs.model import build_model, build_recipe, data_of
+from diffcore.runs.model import build_model, data_of, sampling_config
 from diffcore.runs.settings import ENDS
 from diffcore.system.distributed import in_turn, leads
 from diffcore.system.progress import say
@@ -59,7 +59,7 @@ def _resume(run: Run, description: Description, options: Options, registry: Regi
             f"{run.path} is trained already, {progress.step} steps in {progress.seconds / 60:.1f} minutes; "
             "go further with --train.steps N or --train.minutes M"
         )
-    recipe = build_recipe(settings.sample, registry)
+    config = sampling_config(settings.sample, registry)
     data = in_turn(lambda: data_of(run.path, settings, registry))
     if data.facts != description.facts:
         raise UserError(f"{run.path} was trained on other data than {settings.data.name} holds now")  # type: ignore[attr-defined]
@@ -70,4 +70,4 @@ def _resume(run: Run, description: Description, options: Options, registry: Regi
         say(f"{run.path} has no checkpoint yet: beginning again")
     else:
         say(f"going on from step {progress.step} of {run.path}")
-    return follow(run, settings, model, data, recipe, registry, checkpoint)
+    return run_training(run, settings, model, data, config, registry, checkpoint)

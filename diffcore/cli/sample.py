@@ -12,30 +12,30 @@ from pydantic import Field, create_model
 
 from diffcore.cli.edit import EditOptions, editing, edits
 from diffcore.cli.flags import parse
-from diffcore.denoising.conditions import Conditions, ask, in_words
+from diffcore.denoising.conditions import Conditions, captions_of, parse_conditions
 from diffcore.denoising.denoiser import Denoiser, require_defined
-from diffcore.denoising.noisy_classifier import Predictor
+from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.denoising.precision import compute_in
 from diffcore.errors import UserError
-from diffcore.evaluation.evaluate import spread_conditions
+from diffcore.evaluation.evaluate import example_conditions
 from diffcore.names import Device, Grid, Precision
-from diffcore.plugins.output import Asked
+from diffcore.plugins.output import Captions
 from diffcore.plugins.records import Settings
 from diffcore.plugins.registry import Registry, choose, installed
 from diffcore.process.schedules import Schedule
 from diffcore.runs.checkpoints import EMA, count_numbers, newest_sound
-from diffcore.runs.fitted_grid import read_tuned
+from diffcore.runs.fitted_grid import read_fitted_grids
 from diffcore.runs.folder import Run, open_run
 from diffcore.runs.generation import as_asked, draw_mask, generate_together, require_conditions, resized
 from diffcore.runs.model import (
     Model,
-    Recipe,
+    SamplingConfig,
     build_additions,
     build_model,
-    build_recipe,
     check_helper,
     known_conditions,
     load_weights,
+    sampling_config,
 )
 from diffcore.runs.settings import RunSettings, SampleSettings, several, validate
 from diffcore.sampling.solvers import Step, ddpm
@@ -61,13 +61,13 @@ class DrawOptions(FromRun):
     grid: Grid | None = Field(None, description="How the steps are spaced.")
     guidance: float | None = Field(None, description="Weight of classifier-free guidance; 1 is no guidance.")
     guidance_interval: tuple[float, float] | None = Field(
-        None, description="Guide only where the log-SNR, -2 ln(sigma / alpha), lies between LO and HI."
+        None, description="Constraint only where the log-SNR, -2 ln(sigma / alpha), lies between LO and HI."
     )
     guidance_rescale: float | None = Field(
         None, description="0 to 1: how far the guided output gets the spread of the unguided one."
     )
-    predictor: Path | None = Field(None, description="A run with --task predict whose gradient guides.")
-    predictor_weight: float | None = Field(None, description="Weight of the predictor's gradient; 1 is Bayes' rule.")
+    classifier: Path | None = Field(None, description="A run with --task classify whose gradient guides.")
+    classifier_weight: float | None = Field(None, description="Weight of the classifier's gradient; 1 is Bayes' rule.")
     weak: str | None = Field(
         None, description="Autoguidance against a checkpoint of this run, or another run's folder."
     )
@@ -96,21 +96,21 @@ def main(arguments: Sequence[str]) -> int:
     registry = installed()
     drawing = read_drawing(Options, arguments, registry, "diffcore sample", "Draw samples from a run.")
     options = drawing.options
-    _, model, recipe = trained(drawing, registry, tuned=not edits(options))  # tuned levels are for the plain flow
-    if model.predicts:
+    _, model, config = trained(drawing, registry, tuned=not edits(options))  # tuned levels are for the plain flow
+    if model.is_classifier:
         raise UserError(
-            f"{options.run} is a predictor, which draws no samples; it guides a model of the same data: "
-            f"diffcore sample RUN --predictor {options.run}"
+            f"{options.run} is a classifier, which draws no samples; it guides a model of the same data: "
+            f"diffcore sample RUN --classifier {options.run}"
         )
     if options.size is not None and model.codec.sizes is None:
         model = resized(model, options.size)
-    guide = editing(options, model)
-    if guide is not None and drawing.step is None:
-        recipe = replace(recipe, step=ddpm())  # fresh noise mends what the guide does to the path
-    conditions = _asked(options, model, recipe, spread=guide is None)
-    if options.guidance is None and options.predictor is None:  # the run's own guidance needs nothing to be asked for
-        recipe = as_asked(model, recipe, conditions)
-    require_conditions(model, recipe, conditions)
+    constraint = editing(options, model)
+    if constraint is not None and drawing.step is None:
+        config = replace(config, step=ddpm())  # fresh noise mends what the guide does to the path
+    conditions = _asked(options, model, config, spread=constraint is None)
+    if options.guidance is None and options.classifier is None:  # the run's own guidance needs nothing to be asked for
+        config = as_asked(model, config, conditions)
+    require_conditions(model, config, conditions)
     mask = draw_mask(model, range(options.n), conditions, options.seed, options.size)
     writer = model.modality.writer(model.codec)
     out = options.out or _unused(options.run / "samples" / f"seed-{options.seed}")
@@ -121,12 +121,12 @@ def main(arguments: Sequence[str]) -> int:
         (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     with counter("sampling", options.n) as after_batch:
         drawn = generate_together(
-            model, recipe, conditions, options.n, options.seed, after_batch, guide=guide, mask=mask
+            model, config, conditions, options.n, options.seed, after_batch, constraint=constraint, mask=mask
         )
     if drawn is None:
         return 0
     samples = model.codec.decode(drawn.state, drawn.mask)
-    asked = in_words(known_conditions(model, recipe), conditions, options.n)
+    asked = captions_of(known_conditions(model, config), conditions, options.n)
     columns = min(10, options.n)
     if single:
         writer.together(samples, out, columns, asked)
@@ -220,8 +220,8 @@ def take_all(arguments: list[str], name: str) -> tuple[list[str], list[str]]:
         values.append(value)
 
 
-def trained(drawing: Drawing, registry: Registry, tuned: bool = True) -> tuple[RunSettings, Model, Recipe]:
-    """The settings of a run, its model with averaged weights, and the recipe: the run's, with what flags change.
+def trained(drawing: Drawing, registry: Registry, tuned: bool = True) -> tuple[RunSettings, Model, SamplingConfig]:
+    """The settings of a run, its model with averaged weights, and the config: the run's, with what flags change.
 
     Unless a solver, a grid or a schedule is asked for, what `diffcore tune` found for as many steps is used; without a
     number of steps, what it found last.
@@ -234,27 +234,28 @@ def trained(drawing: Drawing, registry: Registry, tuned: bool = True) -> tuple[R
     flags = {name: getattr(options, name, None) for name in SampleSettings.model_fields if name != "solver"}
     changed = {name: value for name, value in flags.items() if value is not None}
     sampling = validate(SampleSettings, {**settings.sample.model_dump(), **changed}, "flags")
-    for weight, helper in (("predictor_weight", "predictor"), ("autoguidance", "weak")):
+    for weight, helper in (("classifier_weight", "classifier"), ("autoguidance", "weak")):
         if weight in changed and getattr(options, helper) is None:
             raise UserError(f"--{weight.replace('_', '-')} needs --{helper} RUN")
-    predictor, weak = _predictor(options, model, registry), _weak(options, model, registry)
-    for network in (model.network, predictor, weak):
+    classifier, weak = _predictor(options, model, registry), _weak(options, model, registry)
+    for network in (model.network, classifier, weak):
         if network is not None:
             compute_in(network, sampling.precision, sampling.compile)
     guides = build_additions(registry, "guidance", model.modality.name, drawing.chosen("guide"), model.codec)
-    recipe = build_recipe(sampling, registry, drawing.step, predictor, weak, tuple(guides.values()))
+    config = sampling_config(sampling, registry, drawing.step, classifier, weak, tuple(guides.values()))
     if tuned and not guides and drawing.step is None and drawing.schedule is None and options.grid is None:
-        recipe = _as_tuned(recipe, Run(options.run), options.steps)
-    return settings, model, recipe
+        config = _as_tuned(config, Run(options.run), options.steps)
+    return settings, model, config
 
 
-def _as_tuned(recipe: Recipe, run: Run, steps: int | None) -> Recipe:
-    known = read_tuned(run)
+def _as_tuned(config: SamplingConfig, run: Run, steps: int | None) -> SamplingConfig:
+    known = read_fitted_grids(run)
     found = known.get(steps) if steps is not None else next(reversed(known.values()), None)
     if found is None:
-        return recipe
-    say(f"{len(found.log_snrs)} steps as {run.tuned} has them, from {found.checkpoint}, guidance {found.guidance:g}")
-    return replace(recipe, step=found.step(), steps=len(found.log_snrs), log_snrs=found.log_snrs)
+        return config
+    source = f"from {found.checkpoint}, guidance {found.guidance:g}"
+    say(f"{len(found.log_snrs)} steps as {run.fitted_grids} has them, {source}")
+    return replace(config, step=found.step(), steps=len(found.log_snrs), log_snrs=found.log_snrs)
 
 
 def load_run(
@@ -275,15 +276,15 @@ def load_run(
     return settings, model
 
 
-def _predictor(options: DrawOptions, model: Model, registry: Registry) -> Predictor | None:
-    if options.predictor is None:
+def _predictor(options: DrawOptions, model: Model, registry: Registry) -> NoisyClassifier | None:
+    if options.classifier is None:
         return None
-    _, helper = load_run(options.predictor, registry, options.device, None)
-    what = f"--predictor {options.predictor}"
-    if not helper.predicts:
-        raise UserError(f"{what} draws samples and predicts nothing: train a predictor with --task predict")
+    _, helper = load_run(options.classifier, registry, options.device, None)
+    what = f"--classifier {options.classifier}"
+    if not helper.is_classifier:
+        raise UserError(f"{what} draws samples and predicts nothing: train a classifier with --task classify")
     check_helper(model, helper, what)
-    return helper.predictor
+    return helper.classifier
 
 
 def _weak(options: DrawOptions, model: Model, registry: Registry) -> Denoiser | None:
@@ -294,8 +295,8 @@ def _weak(options: DrawOptions, model: Model, registry: Registry) -> Denoiser | 
     run, checkpoint = (folder, None) if other else (options.run, options.weak)
     _, helper = load_run(run, registry, options.device, checkpoint)
     what = f"--weak {options.weak}"
-    if helper.predicts:
-        raise UserError(f"{what} is a predictor; autoguidance compares with a weaker model of the same data")
+    if helper.is_classifier:
+        raise UserError(f"{what} is a classifier; autoguidance compares with a weaker model of the same data")
     check_helper(model, helper, what)
     lacking = {condition.name for condition in helper.codec.conditions} - {c.name for c in model.codec.conditions}
     if lacking:
@@ -308,7 +309,7 @@ def on_device(settings: RunSettings, device: Device | None) -> RunSettings:
     return settings if device is None else settings.model_copy(update={"device": device})
 
 
-def _asked(options: Options, model: Model, recipe: Recipe, spread: bool) -> Conditions:
+def _asked(options: Options, model: Model, config: SamplingConfig, spread: bool) -> Conditions:
     """What is asked for; where nothing is, all there is in turn, or with `spread` off nothing in particular."""
     label = () if options.label is None else (f"label={options.label}",)
     asked: dict[str, str] = {}
@@ -322,11 +323,11 @@ def _asked(options: Options, model: Model, recipe: Recipe, spread: bool) -> Cond
                 raise UserError(f"--{flag} {value if flag == 'label' else pair}: {key} is asked for twice")
             asked[key] = value
     if spread and not asked:
-        return spread_conditions(model, options.n, recipe)
-    known = known_conditions(model, recipe)
-    conditions = ask(known, asked, range(options.n), options.seed)
+        return example_conditions(model, options.n, config)
+    known = known_conditions(model, config)
+    conditions = parse_conditions(known, asked, range(options.n), options.seed)
     for condition in known:
-        if doubt := condition.doubt(conditions[condition.name]):
+        if doubt := condition.warning(conditions[condition.name]):
             say(doubt)
     return conditions
 
@@ -340,7 +341,7 @@ def _unused(path: Path) -> Path:
     return candidate
 
 
-def _names(asked: Asked) -> list[str]:
+def _names(asked: Captions) -> list[str]:
     """File names: the number and what was asked for."""
 
     def words(captions: Iterable[str]) -> str:

@@ -10,13 +10,13 @@ from pydantic import Field
 from diffcore.cli.flags import parse
 from diffcore.cli.sample import Drawing, DrawOptions, take, trained
 from diffcore.errors import UserError
-from diffcore.evaluation.evaluate import spread_conditions
+from diffcore.evaluation.evaluate import example_conditions
 from diffcore.plugins.registry import installed
 from diffcore.runs.checkpoints import EMA, newest_sound, read_tensors
-from diffcore.runs.fitted_grid import Tuned, read_tuned, write_tuned
+from diffcore.runs.fitted_grid import FittedGrid, read_fitted_grids, write_fitted_grid
 from diffcore.runs.folder import Run, open_run
 from diffcore.runs.generation import as_asked, draw_mask, guided, require_conditions
-from diffcore.sampling.grid_fitting import Flow, FreshNoiseError, flow_of, starting_grids, tune
+from diffcore.sampling.grid_fitting import Flow, FreshNoiseError, fit_grid, flow_of, starting_grids
 from diffcore.sampling.solvers import adams
 from diffcore.sampling.timesteps import grid
 from diffcore.system.progress import bar, say
@@ -46,17 +46,18 @@ def main(arguments: Sequence[str]) -> int:
     open_run(options.run, registry)
     checkpoint, _ = newest_sound(run, lambda path: read_tensors(path, EMA), options.checkpoint)
     options = options.model_copy(update={"checkpoint": checkpoint.name})
-    _, model, recipe = trained(Drawing(options), registry, tuned=False)
-    read_tuned(run)  # a damaged file is known before the work
-    if as_asked(model, recipe, spread_conditions(model, 1, recipe)) != recipe:
+    _, model, config = trained(Drawing(options), registry, tuned=False)
+    read_fitted_grids(run)  # a damaged file is known before the work
+    if as_asked(model, config, example_conditions(model, 1, config)) != config:
         raise UserError(
-            "guidance goes by what is asked for, and tuning asks for no numbers: tune with --guidance 1, no --predictor"
+            "guidance goes by what is asked for, and tuning asks for no numbers: "
+            "tune with --guidance 1, no --classifier"
         )
-    denoise = guided(model, recipe)
+    denoise = guided(model, config)
 
     def flow(first: int, count: int) -> Flow:
-        conditions = spread_conditions(model, count, recipe)
-        require_conditions(model, recipe, conditions)
+        conditions = example_conditions(model, count, config)
+        require_conditions(model, config, conditions)
         indices = range(first, first + count)
         mask = draw_mask(model, indices, conditions, options.seed)
         return flow_of(
@@ -75,31 +76,31 @@ def main(arguments: Sequence[str]) -> int:
     seen, held_out = flow(0, options.trajectories), flow(options.trajectories, held_out_count)
     with bar("tuning") as report:
         starts = starting_grids(model.schedule, steps)
-        found = tune(
+        found = fit_grid(
             seen, held_out, starts, iterations=options.iterations, after_iteration=lambda done: report(done, "")
         )
-    own = grid(recipe.grid, model.schedule, steps)
+    own = grid(config.grid, model.schedule, steps)
     try:
-        untuned = held_out.score(recipe.step, own)
+        default = held_out.score(config.step, own)
     except FreshNoiseError:
         say("the run's own solver draws fresh noise and follows no trajectory: adams stands in for it")
-        untuned = held_out.score(adams(), own)
+        default = held_out.score(adams(), own)
     tuned = held_out.score(found.method.step(), found.log_snrs)
-    said = f"error on new noise: {math.exp(tuned):.2e} tuned, {math.exp(untuned):.2e} as the run has it"
-    if tuned >= untuned:
-        write_tuned(run, steps, None)
-        say(f"{said}; nothing is kept, and diffcore sample {run.path} --steps {steps} stays as it was untuned")
+    said = f"error on new noise: {math.exp(tuned):.2e} tuned, {math.exp(default):.2e} as the run has it"
+    if tuned >= default:
+        write_fitted_grid(run, steps, None)
+        say(f"{said}; nothing is kept, and diffcore sample {run.path} --steps {steps} stays as it was default")
         return 0
-    result = Tuned(
+    result = FittedGrid(
         log_snrs=tuple(found.log_snrs.tolist()),
         **vars(found.method),
         error=math.exp(tuned),
-        untuned_error=math.exp(untuned) if untuned < math.inf else None,
-        guidance=recipe.guidance,
+        default_error=math.exp(default) if default < math.inf else None,
+        guidance=config.guidance,
         checkpoint=checkpoint.name,
         seed=options.seed,
     )
-    write_tuned(run, steps, result)
-    say(f"{said}; kept in {run.tuned}")
+    write_fitted_grid(run, steps, result)
+    say(f"{said}; kept in {run.fitted_grids}")
     say(f"diffcore sample {run.path} --steps {steps} now uses it")
     return 0

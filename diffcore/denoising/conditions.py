@@ -28,7 +28,7 @@ class Condition(Protocol):
 
     @property
     def outputs(self) -> int:
-        """How many numbers a predictor gives for this condition."""
+        """How many numbers a classifier gives for this condition."""
 
     def null(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
         """`[B]` of null values."""
@@ -36,33 +36,33 @@ class Condition(Protocol):
     def given(self, value: Tensor) -> Tensor:
         """Which values of `[B]` are not null, `[B]` bool."""
 
-    def asked(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
+    def parse(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
         """The values `[B]` of the samples `indices` of `seed`, as a user asks for them. Raises `UserError`."""
 
-    def doubt(self, value: Tensor) -> str | None:
+    def warning(self, value: Tensor) -> str | None:
         """Why values that are asked for may not be reached, in words, or None."""
 
-    def spread(self, batch: int) -> Tensor:
+    def examples(self, batch: int) -> Tensor:
         """`[B]` values that show what there is."""
 
     def caption(self, value: Tensor) -> str:
         """A value in words."""
 
     def log_likelihood(self, output: Tensor, value: Tensor) -> Tensor:
-        """log p(value) in nats, `[B]`, where a predictor says `output` `[B, outputs]`; 0 where the value is null."""
+        """log p(value) in nats, `[B]`, where a classifier says `output` `[B, outputs]`; 0 where the value is null."""
 
     def best_constant(self, values: Tensor) -> Tensor:
-        """`[outputs]`: what a predictor that sees nothing says at best of `values`; anything where none is given."""
+        """`[outputs]`: what a classifier that sees nothing says at best of `values`; anything where none is given."""
 
     def measures(self, output: Tensor, value: Tensor) -> dict[str, Tensor]:
-        """Figures of a predictor beside the likelihood, each `[n]`, of the values that are given."""
+        """Figures of a classifier beside the likelihood, each `[n]`, of the values that are given."""
 
 
 @dataclass(frozen=True)
 class ClassCondition:
     """One of K classes, an int64 tensor `[B]`; the null value is K.
 
-    A predictor's output for it is K logits.
+    A classifier's output for it is K logits.
     """
 
     name: str
@@ -74,7 +74,7 @@ class ClassCondition:
     def given(self, value: Tensor) -> Tensor:
         return value < len(self.classes)
 
-    def asked(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
+    def parse(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
         """A class for all: by its name or, where no class is called so, its index."""
         if text in self.classes:
             return torch.full((len(indices),), self.classes.index(text))
@@ -83,10 +83,10 @@ class ClassCondition:
         shown = ", ".join(self.classes[:20]) + (", …" if len(self.classes) > 20 else "")
         raise UserError(f"unknown {self.name} {text!r}; this model knows: {shown}")
 
-    def doubt(self, value: Tensor) -> str | None:
+    def warning(self, value: Tensor) -> str | None:
         return None
 
-    def spread(self, batch: int) -> Tensor:
+    def examples(self, batch: int) -> Tensor:
         """The classes in turn."""
         return torch.arange(batch) % len(self.classes)
 
@@ -117,7 +117,7 @@ class ScalarCondition:
     """A number, a float tensor `[B]`; the null value is nan.
 
     `mean`, `std` and evenly spaced `quantiles`, from the smallest value to the largest, are those of the training
-    examples. A predictor's output for it is the mean of z = (value - mean) / std and the logarithm of its standard
+    examples. A classifier's output for it is the mean of z = (value - mean) / std and the logarithm of its standard
     deviation. Conditions of one name and unit mean the same: they are equal, whatever the data.
     """
 
@@ -141,7 +141,7 @@ class ScalarCondition:
         """z = (value - mean) / std."""
         return (value - self.mean) / self._scale
 
-    def asked(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
+    def parse(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
         """A value, `2.5`, for all; or a range, `40..60`, `40..` or `..60`, in which each sample gets its own.
 
         Values in a range are drawn as the training examples have them within it. As
@@ -172,7 +172,7 @@ class ScalarCondition:
             return low + (high - low) * u
         return _interpolated(below + (upto - below) * u, shares, values).clamp(low, high)
 
-    def doubt(self, value: Tensor) -> str | None:
+    def warning(self, value: Tensor) -> str | None:
         """Says where values lie outside those of the training examples."""
         low, high = self.quantiles[0], self.quantiles[-1]
         outside = int(((value < low) | (value > high)).sum())
@@ -184,7 +184,7 @@ class ScalarCondition:
             f"{low:.4g} to {high:.4g}{unit}; expect samples to fall short of them"
         )
 
-    def spread(self, batch: int) -> Tensor:
+    def examples(self, batch: int) -> Tensor:
         """Nothing is asked for: several numbers cannot be chosen freely and still belong to one sample."""
         return self.null(batch)
 
@@ -248,7 +248,7 @@ def nulls(conditions: Sequence[Condition], batch: int, device: torch.device | st
     return {condition.name: condition.null(batch, device) for condition in conditions}
 
 
-def in_words(conditions: Sequence[Condition], values: Conditions, batch: int | None = None) -> list[dict[str, str]]:
+def captions_of(conditions: Sequence[Condition], values: Conditions, batch: int | None = None) -> list[dict[str, str]]:
     """What each sample is asked to be, by name of condition; without what is not given.
 
     Of `batch` samples, so that there are as many where there are no conditions; of those that have values where None.
@@ -279,7 +279,9 @@ def drop(
     return dropped
 
 
-def ask(conditions: Sequence[Condition], asked: Mapping[str, str], indices: Sequence[int], seed: int = 0) -> Conditions:
+def parse_conditions(
+    conditions: Sequence[Condition], asked: Mapping[str, str], indices: Sequence[int], seed: int = 0
+) -> Conditions:
     """The conditions of the samples `indices` of `seed`, as a user asks for them; what is not asked for is null."""
     names = [condition.name for condition in conditions]
     for name in asked:
@@ -288,5 +290,5 @@ def ask(conditions: Sequence[Condition], asked: Mapping[str, str], indices: Sequ
     values = nulls(conditions, len(indices))
     for condition in conditions:
         if condition.name in asked:
-            values[condition.name] = condition.asked(asked[condition.name], indices, seed)
+            values[condition.name] = condition.parse(asked[condition.name], indices, seed)
     return values

@@ -1,4 +1,4 @@
-"""Predictors: networks that tell from a noisy state what it will be. Guidance follows their gradient."""
+"""Noisy classifiers: networks that tell from a noisy state what it will be. Guidance follows their gradient."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from diffcore.states.spaces import Mask
 from diffcore.states.state import State, combine, first_field
 
 
-class PredictorBackbone(Protocol):
+class ClassifierBackbone(Protocol):
     """A network: a unit-variance state, one conditioning vector `[B, width]` a sample, and a mask to `[B, outputs]`."""
 
     width: int
@@ -25,12 +25,12 @@ class PredictorBackbone(Protocol):
     def __call__(self, x: State, conditioning: Tensor, mask: Mask = None) -> Tensor: ...
 
 
-class Predictor(nn.Module):
+class NoisyClassifier(nn.Module):
     """p(c | x_t): a backbone that is told the log-SNR and says of each condition what it needs to be judged by.
 
     The backbone's `outputs` are laid end to end in the order of `conditions`; each condition says how many it takes
     and what they mean (`outputs`, `log_likelihood`). The state is scaled to unit variance and the noise told as to a
-    denoiser, so a trained predictor guides under any schedule, solver and grid.
+    denoiser, so a trained classifier guides under any schedule, solver and grid.
     """
 
     def __init__(self, backbone: nn.Module, conditions: tuple[Condition, ...], data_std: float = 1.0) -> None:
@@ -56,7 +56,7 @@ class Predictor(nn.Module):
         """log p(c | x_t), `[B]` nats, summed over the conditions that are given.
 
         As a log-weight of `energy` it is classifier guidance (Dhariwal & Nichol 2021); its negative mean over
-        the noise levels of a schedule is what a predictor is trained on.
+        the noise levels of a schedule is what a classifier is trained on.
         """
         said = self(x, level, mask)
         terms = [

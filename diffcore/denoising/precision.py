@@ -13,7 +13,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def compute_in(network: Network, precision: Precision, compiled: bool = False) -> Network:
-    """The denoiser or predictor, whose backbone computes in that precision and is compiled when it is first called.
+    """The denoiser or classifier, whose backbone computes in that precision and is compiled when it is first called.
 
     Weights, what the log-SNR and the conditions are made into, and everything outside the network stay float32.
     Compiling changes neither the weights nor their names.

@@ -48,7 +48,7 @@ class Sizes:
         position = (cumulative < u[:, None]).sum(1).clamp(max=len(self.counts) - 1)
         return torch.tensor(list(self.counts))[position]
 
-    def asked(self, text: str, indices: Sequence[int], seed: int, conditions: Conditions) -> Tensor:
+    def parse(self, text: str, indices: Sequence[int], seed: int, conditions: Conditions) -> Tensor:
         """Sizes as a user asks for them: `9`, or `7..9`, `7..`, `..9` for the data's distribution within. int64 `[B]`.
 
         Raises `UserError` for what is no size, or none that this model can draw.

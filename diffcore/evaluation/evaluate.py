@@ -10,78 +10,82 @@ from typing import Any
 
 import torch
 
-from diffcore.denoising.conditions import Conditions, in_words
+from diffcore.denoising.conditions import Conditions, captions_of
 from diffcore.errors import UserError, first_line
-from diffcore.evaluation.property_metrics import target_figures
-from diffcore.evaluation.report import curve, facts_table, figures_table, page, preformatted
+from diffcore.evaluation.property_metrics import property_metrics
+from diffcore.evaluation.report import curve, facts_table, metrics_table, page, preformatted
 from diffcore.plugins.data import Data
-from diffcore.plugins.output import Figure
+from diffcore.plugins.output import Metric
 from diffcore.process.gaussian import perturb
-from diffcore.runs.folder import Run, provenance, read_metrics
-from diffcore.runs.generation import as_asked, generate, generate_together, strip
-from diffcore.runs.model import Model, Recipe, known_conditions
+from diffcore.runs.folder import Run, provenance, read_log
+from diffcore.runs.generation import as_asked, generate, generate_together, trajectories
+from diffcore.runs.model import Model, SamplingConfig, known_conditions
 from diffcore.sampling.loop import in_batches, levels_of
 from diffcore.states.level import Level
 from diffcore.states.noise import SampleNoise, generator_for
-from diffcore.system.distributed import by_leader, gathered, leads, part, world
+from diffcore.system.distributed import by_leader, gathered, leads, rank_slice, world
 from diffcore.system.files import is_number, read_json, write_atomically, write_json
 from diffcore.system.progress import counter, say
 
 
-def spread_conditions(model: Model, n: int, recipe: Recipe | None = None) -> Conditions:
-    """Conditions that show what there is, for `n` samples; with a recipe, also what its predictor alone knows."""
-    known = model.codec.conditions if recipe is None else known_conditions(model, recipe)
-    return {condition.name: condition.spread(n) for condition in known}
+def example_conditions(model: Model, n: int, config: SamplingConfig | None = None) -> Conditions:
+    """Conditions that show what there is, for `n` samples; with a config, also what its classifier alone knows."""
+    known = model.codec.conditions if config is None else known_conditions(model, config)
+    return {condition.name: condition.examples(n) for condition in known}
 
 
-Metric = Callable[[Any, Conditions], list[Figure]]
+MetricFunction = Callable[[Any, Conditions], list[Metric]]
 """Figures of samples that were asked to be such conditions."""
 
 
 def evaluate(
     model: Model,
-    recipe: Recipe,
+    config: SamplingConfig,
     data: Data,
     n: int,
     seed: int,
     cache: Path,
-    metrics: Mapping[str, Metric] = MappingProxyType({}),
-) -> list[Figure]:
+    extra_metrics: Mapping[str, MetricFunction] = MappingProxyType({}),
+) -> list[Metric]:
     """Figures of `n` samples, conditions spread evenly, what drawing them cost, and how well targets are met.
 
-    `metrics`, by name, add theirs to those of the modality. One that fails is said, and the others are not lost. Where
-    several processes draw, the leader judges what all of them drew, and the others get no figures.
+    `extra_metrics`, by name, add theirs to those of the modality. One that fails is reported, and the others are kept.
+    Where several processes draw, the leader evaluates what all of them drew, and the others get no metrics.
     """
-    made = model.modality.judge
-    if made is None and not metrics:
-        raise UserError(f"the plugin for {model.modality.name} has no figures; name some with --metric")
-    say("making ready to judge samples")
-    judge = None if made is None else by_leader(lambda: made(model.codec, data, cache))
-    conditions = spread_conditions(model, n, recipe)
-    plain = as_asked(model, recipe, conditions)
+    made = model.modality.evaluator
+    if made is None and not extra_metrics:
+        raise UserError(f"the plugin for {model.modality.name} has no metrics; name some with --metric")
+    say("preparing the evaluation")
+    evaluator = None if made is None else by_leader(lambda: made(model.codec, data, cache))
+    conditions = example_conditions(model, n, config)
+    plain = as_asked(model, config, conditions)
     with counter("sampling", n) as after_batch:
         started = time.perf_counter()
         drawn = generate_together(model, plain, conditions, n, seed, after_batch)
         seconds = time.perf_counter() - started
 
-    def judged() -> list[Figure]:
+    def judged() -> list[Metric]:
         assert drawn is not None
         samples = model.codec.decode(drawn.state, drawn.mask)
         return [
-            *(judge(samples, conditions) if judge else ()),
-            *(figure for name, metric in metrics.items() for figure in _measured(name, metric, samples, conditions)),
+            *(evaluator(samples, conditions) if evaluator else ()),
+            *(
+                metric
+                for name, measure in extra_metrics.items()
+                for metric in _measured(name, measure, samples, conditions)
+            ),
         ]
 
     several = f", {world()} processes" if world() > 1 else ""
     return [
         *(by_leader(judged) or ()),
-        Figure("samples", n, f"drawn with {recipe.steps} steps, guidance {plain.guidance:g}, seed {seed}"),
-        Figure("samples_per_second", n / seconds, f"on {model.device}{several}"),
-        *(target_figures(model, recipe, judge, data, n, seed) if made else ()),
+        Metric("samples", n, f"drawn with {config.steps} steps, guidance {plain.guidance:g}, seed {seed}"),
+        Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
+        *(property_metrics(model, config, evaluator, data, n, seed) if made else ()),
     ]
 
 
-def _measured(name: str, metric: Metric, samples: Any, conditions: Conditions) -> list[Figure]:
+def _measured(name: str, metric: MetricFunction, samples: Any, conditions: Conditions) -> list[Metric]:
     try:
         return metric(samples, conditions)
     except Exception as error:  # a stranger's code may raise anything
@@ -90,24 +94,24 @@ def _measured(name: str, metric: Metric, samples: Any, conditions: Conditions) -
 
 
 LOG_SNRS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
-"""Where a predictor is examined, from nearly all noise to nearly none."""
+"""Where a classifier is examined, from nearly all noise to nearly none."""
 
 
 @torch.no_grad()
-def evaluate_predictor(model: Model, data: Data, n: int, seed: int, batch_size: int = 250) -> list[Figure]:
-    """How well a predictor tells the conditions of at most `n` held-out examples at several levels of noise.
+def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size: int = 250) -> list[Metric]:
+    """How well a classifier tells the conditions of at most `n` held-out examples at several levels of noise.
 
-    For each condition its negative log-likelihood in nats and the condition's own figures, beside those of chance:
+    For each condition its negative log-likelihood in nats and the condition's own metrics, beside those of chance:
     what is said best without a look at the state. They do not depend on the size of the batches. A condition that
-    none of the examples has is left out. Where several processes look at a part of the examples each, the leader judges
-    what all of them say, and the others get no figures.
+    none of the examples has is left out. Where several processes look at a part of the examples each, the leader
+    evaluates what all of them predict, and the others get no metrics.
     """
-    predictor, codec = model.predictor.eval(), model.codec
+    classifier, codec = model.classifier.eval(), model.codec
     held_out = data.examples if data.held_out is None else data.held_out
     order = generator_for(seed, "examined")
     examples = held_out[torch.randperm(len(held_out), generator=order)[:n]]
     source = f"{len(examples)} {'training' if data.held_out is None else 'held-out'} examples"
-    batches = list(in_batches(part(len(examples)), batch_size))
+    batches = list(in_batches(rank_slice(len(examples)), batch_size))
     encoded = [codec.encode(examples[list(rows)]) for rows in batches]
     values = codec.encode(examples).conditions
     seen = codec.encode(data.examples[torch.randperm(len(data.examples), generator=order)[: 10 * n]]).conditions
@@ -125,7 +129,7 @@ def evaluate_predictor(model: Model, data: Data, n: int, seed: int, batch_size: 
 
     constants = {c.name: c.best_constant(seen[c.name]).expand(len(examples), -1) for c in codec.conditions}
     chance = judged(constants)
-    figures = []
+    metrics = []
     noisiest, cleanest = model.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     log_snrs = [value for value in LOG_SNRS if noisiest <= value <= cleanest]
 
@@ -135,7 +139,7 @@ def evaluate_predictor(model: Model, data: Data, n: int, seed: int, batch_size: 
             normal = SampleNoise(seed, rows).normal(batch.state)
             x = perturb(batch.state, codec.space.noise(normal, batch.mask), level)
             mask = None if batch.mask is None else batch.mask.to(model.device)
-            outputs.append({name: said.cpu() for name, said in predictor(x.to(model.device), level, mask).items()})
+            outputs.append({name: said.cpu() for name, said in classifier(x.to(model.device), level, mask).items()})
         return outputs
 
     for level, log_snr in zip(levels_of(model.schedule, torch.tensor(log_snrs)), log_snrs, strict=False):
@@ -145,21 +149,21 @@ def evaluate_predictor(model: Model, data: Data, n: int, seed: int, batch_size: 
         said = {c.name: torch.cat([output[c.name] for output in outputs]) for c in codec.conditions}
         for name, value in judged(said).items():
             meaning = f"at log-SNR {log_snr:g}, of {source}; by chance {chance[name]:.4g}"
-            figures.append(Figure(f"{name}_at_{log_snr:g}", value, meaning))
-    return figures
+            metrics.append(Metric(f"{name}_at_{log_snr:g}", value, meaning))
+    return metrics
 
 
-def write_figures(run: Run, figures: Sequence[Figure]) -> None:
-    """Keep the figures in the run."""
-    rows = [vars(figure) for figure in figures]
-    write_json(run.figures, [row | {"value": row["value"] if math.isfinite(row["value"]) else None} for row in rows])
+def write_metrics(run: Run, metrics: Sequence[Metric]) -> None:
+    """Keep the metrics in the run."""
+    rows = [vars(metric) for metric in metrics]
+    write_json(run.metrics, [row | {"value": row["value"] if math.isfinite(row["value"]) else None} for row in rows])
 
 
-def read_figures(run: Run) -> list[Figure]:
-    """The figures of the last evaluation, or none."""
-    if not run.figures.exists():
+def read_metrics(run: Run) -> list[Metric]:
+    """The metrics of the last evaluation, or none."""
+    if not run.metrics.exists():
         return []
-    content = read_json(run.figures)
+    content = read_json(run.metrics)
     rows: list[Any] = content if isinstance(content, list) else [None]
     if not all(
         isinstance(row, dict)
@@ -169,29 +173,29 @@ def read_figures(run: Run) -> list[Figure]:
         and (row["value"] is None or is_number(row["value"]))
         for row in rows
     ):
-        raise UserError(f"{run.figures} does not hold figures; write it anew with diffcore evaluate {run.path}")
-    return [Figure(row["name"], math.nan if row["value"] is None else row["value"], row["meaning"]) for row in rows]
+        raise UserError(f"{run.metrics} does not hold metrics; write it anew with diffcore evaluate {run.path}")
+    return [Metric(row["name"], math.nan if row["value"] is None else row["value"], row["meaning"]) for row in rows]
 
 
-def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_toml: str) -> None:
-    """Write report.html: figures, samples, the way from noise to data, the loss, and the configuration."""
+def write_report(run: Run, model: Model, config: SamplingConfig, seed: int, settings_toml: str) -> None:
+    """Write report.html: metrics, samples, the way from noise to data, the loss, and the configuration."""
     try:
-        pictures = [] if model.predicts else _pictures(model, recipe, seed)
+        pictures = [] if model.is_classifier else _pictures(model, config, seed)
     except UserError as error:  # what else there is to report stays
         pictures = [("Samples", preformatted(str(error)))]
-    loss_label = "negative log-likelihood, nats" if model.predicts else "loss per degree of freedom"
-    metrics = read_metrics(run)
+    loss_label = "negative log-likelihood, nats" if model.is_classifier else "loss per degree of freedom"
+    extra_metrics = read_log(run)
     about: dict[str, object] = {**provenance(run)}
-    if metrics:
-        last = metrics[-1]
+    if extra_metrics:
+        last = extra_metrics[-1]
         about |= {
             "steps": last["step"],
             "minutes of training": round(last.get("seconds", 0) / 60, 2),
             "examples a second": last.get("examples_per_second", "unknown"),
         }
-    losses = [(row["step"], row["loss"]) for row in metrics]
+    losses = [(row["step"], row["loss"]) for row in extra_metrics]
     sections = [
-        ("Figures", figures_table(read_figures(run))),
+        ("Figures", metrics_table(read_metrics(run))),
         *pictures,
         ("Loss", curve(losses, "steps", loss_label)),
         ("Run", facts_table(about)),
@@ -202,21 +206,23 @@ def write_report(run: Run, model: Model, recipe: Recipe, seed: int, settings_tom
     )
 
 
-def _pictures(model: Model, recipe: Recipe, seed: int) -> list[tuple[str, str]]:
+def _pictures(model: Model, config: SamplingConfig, seed: int) -> list[tuple[str, str]]:
     """Samples, and a few of them on their way, as sections of the report."""
-    writer, known = model.modality.writer(model.codec), known_conditions(model, recipe)
-    conditions = spread_conditions(model, 50, recipe)
-    recipe = as_asked(model, recipe, conditions)
-    drawn = generate(model, recipe, conditions, 50, seed)
+    writer, known = model.modality.writer(model.codec), known_conditions(model, config)
+    conditions = example_conditions(model, 50, config)
+    config = as_asked(model, config, conditions)
+    drawn = generate(model, config, conditions, 50, seed)
     samples = model.codec.decode(drawn.state, drawn.mask)
     moments, rows = 9, 5
     few = {name: value[:rows] for name, value in conditions.items()}
-    steps = strip(model, recipe, few, rows, moments, seed)
+    steps = trajectories(model, config, few, rows, moments, seed)
     way = model.codec.decode(steps.state, steps.mask)
     return [
-        ("Samples", writer.html(samples, 10, in_words(known, conditions, 50))),
+        ("Samples", writer.html(samples, 10, captions_of(known, conditions, 50))),
         (
             "From noise to data",
-            writer.html(way, moments + 1, in_words(known, steps.conditions, steps.state.shape[0]), trajectories=True),
+            writer.html(
+                way, moments + 1, captions_of(known, steps.conditions, steps.state.shape[0]), trajectories=True
+            ),
         ),
     ]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffcore.errors import UserError
-from diffcore.plugins.output import Figure
+from diffcore.plugins.output import Metric
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
@@ -37,7 +37,7 @@ def halves_distance(features: Tensor, classes: Tensor | None = None, splits: int
     With `classes` `[n]`, each class is halved, as conditional samples have their classes in equal parts too.
     """
     if len(features) < 4:
-        raise UserError(f"figures need at least 4 real examples to compare with; there are {len(features)}")
+        raise UserError(f"metrics need at least 4 real examples to compare with; there are {len(features)}")
     generator = torch.Generator().manual_seed(seed)
     distances = []
     for _ in range(splits):
@@ -61,14 +61,14 @@ def principal_axes(vectors: Tensor, most: int) -> Tensor:
         return torch.pca_lowrank(vectors, q=min(most, *vectors.shape), niter=4)[2]
 
 
-def distance_figures(
+def distance_metrics(
     samples: Tensor,
     reference: Tensor,
     classes: Tensor | None,
     what: str,
     space: str,
     beside: Tensor | None = None,
-) -> list[Figure]:
+) -> list[Metric]:
     """The Frechet distance of features `[n, d]` to those of real examples, one of real examples alone, and the ratio.
 
     `what` says in words what the real examples are and `space` what the features are. The real distance is that of
@@ -85,9 +85,9 @@ def distance_figures(
         real, told = frechet_distance(beside, reference), f"{len(beside)} held-out real ones in place of the samples"
     distance = frechet_distance(samples, reference)
     return [
-        Figure("frechet_distance", distance, f"{len(samples)} samples against {len(reference)} {what}, in {space}"),
-        Figure("frechet_distance_real", real, told),
-        Figure("frechet_ratio", distance / max(real, 1e-12), "the first over the second"),
+        Metric("frechet_distance", distance, f"{len(samples)} samples against {len(reference)} {what}, in {space}"),
+        Metric("frechet_distance_real", real, told),
+        Metric("frechet_ratio", distance / max(real, 1e-12), "the first over the second"),
     ]
 
 
@@ -96,10 +96,10 @@ def evenly(rows: Tensor, count: int) -> Tensor:
     return rows[torch.arange(count) * len(rows) // count]
 
 
-def agreement_figures(logits: Tensor, asked: Tensor, real: float) -> list[Figure]:
+def agreement_metrics(logits: Tensor, asked: Tensor, real: float) -> list[Metric]:
     """The share of samples that a classifier takes for the class that they were `asked` to be; `real` is the data's."""
     agreement = (logits.argmax(1) == asked.to(logits.device)).double().mean().item()
     return [
-        Figure("class_agreement", agreement, "share of samples that a classifier takes for the asked class"),
-        Figure("class_agreement_real", real, "the same for real ones, held out where there are any"),
+        Metric("class_agreement", agreement, "share of samples that a classifier takes for the asked class"),
+        Metric("class_agreement_real", real, "the same for real ones, held out where there are any"),
     ]

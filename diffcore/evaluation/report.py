@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from diffcore.evaluation.viewer import once
-from diffcore.plugins.output import Figure
+from diffcore.plugins.output import Metric
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -25,14 +25,14 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
     )
 
 
-def figures_table(figures: Sequence[Figure]) -> str:
+def metrics_table(metrics: Sequence[Metric]) -> str:
     """Figures with what they mean."""
-    if not figures:
-        return "<p>No figures yet: run <code>diffcore evaluate</code>.</p>"
+    if not metrics:
+        return "<p>No metrics yet: run <code>diffcore evaluate</code>.</p>"
     rows = "".join(
-        f'<tr><th>{escape(figure.name)}</th><td class="number">{figure.value:.4g}</td>'
-        f"<td>{escape(figure.meaning)}</td></tr>"
-        for figure in figures
+        f'<tr><th>{escape(metric.name)}</th><td class="number">{metric.value:.4g}</td>'
+        f"<td>{escape(metric.meaning)}</td></tr>"
+        for metric in metrics
     )
     return f"<table>{rows}</table>"
 

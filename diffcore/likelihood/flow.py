@@ -141,8 +141,8 @@ def _without_noise(x: State, v: State, divergence: Tensor, level: Level, space: 
     x0 = combine((alpha, x), (-sigma, v))
     gap = combine((1.0, x0), (-1 / alpha, x))
     freedoms = space.degrees_of_freedom(x, mask).double()
-    spread = alpha * (alpha * freedoms - sigma * divergence) - freedoms
-    return -(spread + space.squared_norm(gap, mask).double() * (alpha / sigma) ** 2) / 2
+    volume = alpha * (alpha * freedoms - sigma * divergence) - freedoms
+    return -(volume + space.squared_norm(gap, mask).double() * (alpha / sigma) ** 2) / 2
 
 
 def bits_per_dimension(log_likelihood: Tensor, degrees_of_freedom: Tensor, log_volume: Tensor | float = 0.0) -> Tensor:

@@ -30,7 +30,7 @@ def encoder(options: EncoderOptions, space: Euclidean, outputs: int) -> Encoder:
     if height % options.patch or width % options.patch:
         raise UserError(
             f"grids of {height}x{width} cannot be cut into patches of {options.patch}: change the size of the data or "
-            "--predictor.patch"
+            "--classifier.patch"
         )
     return Encoder(channels, outputs, **options.model_dump())
 

@@ -1,4 +1,4 @@
-"""Features of grids, for figures."""
+"""Features of grids, for metrics."""
 
 import torch
 from torch import Tensor, nn

@@ -109,12 +109,12 @@ class EdmOptions(Settings):
         return self
 
 
-class GeometricOptions(Settings):
+class ExplodingOptions(Settings):
     sigma_min: Positive = Field(0.005, description="Noise level at time 0.")
     sigma_max: Positive = Field(150.0, description="Noise level at time 1.")
 
     @model_validator(mode="after")
-    def _ends(self) -> "GeometricOptions":
+    def _ends(self) -> "ExplodingOptions":
         _rises(self.sigma_min, self.sigma_max, "sigma_min and sigma_max")
         return self
 
@@ -205,7 +205,7 @@ def diffcore_schedules() -> Iterable[Component]:
     return (
         _schedule("cosine", "alpha = cos(pi t / 2): even progress for eye and loss", CosineOptions, "Cosine"),
         _schedule("linear", "DDPM's linear betas in continuous time", LinearOptions, "LinearBeta"),
-        _schedule("geometric", "variance-exploding noise ladder", GeometricOptions, "Geometric"),
+        _schedule("exploding", "variance-exploding noise ladder", ExplodingOptions, "Exploding"),
         _schedule("rectified", "straight lines from data to noise", RectifiedOptions, "Rectified"),
         _schedule("ddpm", "DDPM's table of linear betas, exactly", DdpmOptions, "ddpm"),
         _schedule("iddpm-cosine", "the table of cosine betas of improved DDPM", IddpmCosineOptions, "iddpm_cosine"),
@@ -255,7 +255,7 @@ def diffcore_commands() -> Iterable[Command]:
         _command("train", "train a model: diffcore train --modality NAME"),
         _command("sample", "draw samples from a run: diffcore sample RUN"),
         _command("tune", "fit N steps to a run's own flow: diffcore tune RUN --steps N"),
-        _command("evaluate", "figures of a run's samples: diffcore evaluate RUN"),
+        _command("evaluate", "metrics of a run's samples: diffcore evaluate RUN"),
         _command("resume", "go on training a run: diffcore resume RUN"),
         _command("plugins", "what is installed, and what cannot be used and why"),
         _command("new-plugin", "a package to write a plugin from: diffcore new-plugin NAME"),

@@ -29,12 +29,12 @@ be applied to any states of that shape. `diffcore.plugins.symmetries` makes the 
 
 
 @dataclass(frozen=True)
-class Promises:
+class Contract:
     """What can be checked of a kind of data, all of it optional.
 
     * `restored(examples, samples)`: how far the decoded samples of encoded examples are from what went in, `[B]`, in
       the data's own unit; not more than `tolerance`.
-    * `spread`: the standard deviation of each field of encoded data, by name, where it is meant to be other than 1.
+    * `std`: the standard deviation of each field of encoded data, by name, where it is meant to be other than 1.
     * `symmetries`: how the transforms that denoisers name in `Component.symmetries` act on states. A denoiser f that
       names T has f(T x) = T f(x), up to `symmetry_tolerance` relative to the largest entry.
     * `moved`: transforms of examples that encoding takes out, such as where a shape lies: encode(T x) = encode(x).
@@ -43,7 +43,7 @@ class Promises:
 
     restored: Callable[[TensorDict, Any], Tensor] | None = None
     tolerance: float = 0.0
-    spread: Mapping[str, float] = field(default_factory=dict)
+    std: Mapping[str, float] = field(default_factory=dict)
     symmetries: Mapping[str, Act] = field(default_factory=dict)
     symmetry_tolerance: float = 1e-4
     moved: Mapping[str, Act] = field(default_factory=dict)

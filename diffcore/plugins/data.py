@@ -57,7 +57,7 @@ class Codec(Protocol):
         """Encode a batch; with a generator, apply the random augmentations that the data ask for."""
 
     def decode(self, state: State, mask: Mask = None) -> Tensor | TensorDict | list:
-        """States to samples in the modality's own form, which its writer and judge take."""
+        """States to samples in the modality's own form, which its writer and evaluator take."""
 
     def resized(self, size: int) -> "Codec":
         """The codec of samples of another number of elements, for the same network.

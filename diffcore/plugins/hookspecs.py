@@ -35,8 +35,8 @@ def diffcore_denoisers() -> Iterable[Component]:  # type: ignore[empty-body]
 
 
 @hookspec
-def diffcore_predictors() -> Iterable[Component]:  # type: ignore[empty-body]
-    """More networks for `--task predict`, `--predictor NAME`."""
+def diffcore_classifiers() -> Iterable[Component]:  # type: ignore[empty-body]
+    """More networks for `--task classify`, `--classifier NAME`."""
 
 
 @hookspec
@@ -56,7 +56,7 @@ def diffcore_guidance() -> Iterable[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def diffcore_metrics() -> Iterable[Component]:  # type: ignore[empty-body]
-    """More figures of samples, `diffcore evaluate RUN --metric NAME`."""
+    """More metrics of samples, `diffcore evaluate RUN --metric NAME`."""
 
 
 @hookspec
@@ -76,7 +76,7 @@ def diffcore_run_started(run: Path, settings: Mapping[str, Any], step: int) -> N
 
 @hookspec
 def diffcore_run_logged(run: Path, row: Mapping[str, float]) -> None:
-    """A line of metrics.jsonl: `step`, `seconds`, `loss`, `learning_rate`, `examples_per_second`."""
+    """A line of train_log.jsonl: `step`, `seconds`, `loss`, `learning_rate`, `examples_per_second`."""
 
 
 @hookspec

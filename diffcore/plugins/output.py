@@ -1,4 +1,4 @@
-"""What a modality does with samples: files, pictures for people, and figures."""
+"""What a modality does with samples: files, pictures for people, and metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from diffcore.denoising.conditions import Conditions
 from diffcore.states.state import State
 
-Asked = Sequence[Mapping[str, str]]
+Captions = Sequence[Mapping[str, str]]
 """What was asked of each sample, in words, by name of condition; empty where nothing is known of it."""
 
 
@@ -20,19 +20,19 @@ class Writer(Protocol):
     endings: tuple[str, ...]
     """Endings of files that hold all samples at once, the first being the overview's."""
 
-    def each(self, samples: Any, folder: Path, names: Sequence[str], asked: Asked = ()) -> list[Path]:
+    def each(self, samples: Any, folder: Path, names: Sequence[str], asked: Captions = ()) -> list[Path]:
         """Write every sample to a file of its own, `folder/name` plus the modality's ending."""
 
-    def together(self, samples: Any, path: Path, columns: int, asked: Asked = ()) -> None:
+    def together(self, samples: Any, path: Path, columns: int, asked: Captions = ()) -> None:
         """Write all samples into one file, in a form that the ending of `path` names."""
 
-    def html(self, samples: Any, columns: int, asked: Asked = (), trajectories: bool = False) -> str:
+    def html(self, samples: Any, columns: int, asked: Captions = (), trajectories: bool = False) -> str:
         """An HTML fragment that shows the samples in rows of `columns`, and needs no network.
 
         With `trajectories` each row is one sample on its way, which ends in the last column.
         """
 
-    def summary(self, samples: Any, asked: Asked = ()) -> list[str]:
+    def summary(self, samples: Any, asked: Captions = ()) -> list[str]:
         """Lines for the screen: what was asked for, and what the samples turned out to be.
 
         Writers that cannot measure samples by themselves may leave this function out.
@@ -62,7 +62,7 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class Figure:
+class Metric:
     """A number that says how good samples are, what it means, and what one should compare it with."""
 
     name: str
@@ -70,10 +70,10 @@ class Figure:
     meaning: str
 
 
-class Judge(Protocol):
-    """Samples to figures."""
+class Evaluator(Protocol):
+    """Samples to metrics."""
 
-    def __call__(self, samples: Any, conditions: Conditions) -> list[Figure]:
+    def __call__(self, samples: Any, conditions: Conditions) -> list[Metric]:
         """Figures of `samples`, which were asked to be `conditions`."""
 
     def measure(self, samples: Any) -> dict[str, Tensor]:
@@ -88,13 +88,13 @@ class Logger(Protocol):
     """A place that a run's numbers and pictures go to beside its folder. Nothing that it raises ends a run."""
 
     def row(self, row: Mapping[str, float]) -> None:
-        """A line of metrics.jsonl, with its `step`."""
+        """A line of train_log.jsonl, with its `step`."""
 
     def picture(self, step: int, path: Path) -> None:
         """A picture of samples, in a file that the modality's writer wrote."""
 
-    def figures(self, step: int, figures: Sequence[Figure]) -> None:
-        """The figures of an evaluation."""
+    def metrics(self, step: int, metrics: Sequence[Metric]) -> None:
+        """The metrics of an evaluation."""
 
     def close(self) -> None:
         """Training is over, well or not."""

@@ -52,13 +52,13 @@ class Component:
     | solver | `(options)` | `diffcore.sampling.solvers.Step` |
     | data set | `(options)` | `diffcore.plugins.data.Data` |
     | denoiser | `(options, space)` | the backbone, an `nn.Module` |
-    | predictor | `(options, space, outputs)` | a backbone that gives `[B, outputs]`, an `nn.Module` |
+    | classifier | `(options, space, outputs)` | a backbone that gives `[B, outputs]`, an `nn.Module` |
     | guidance | `(options, codec)` | a decorator: takes a `diffcore.denoising.denoiser.Denoise`, returns one |
-    | metric | `(options, codec, data)` | a function of samples and conditions to `diffcore.plugins.output.Figure`s |
+    | metric | `(options, codec, data)` | a function of samples and conditions to `diffcore.plugins.output.Metric`s |
     | logger | `(options, folder, settings)` | `diffcore.plugins.output.Logger` of the run in `folder` |
 
     `modalities` names the kinds of data that a part is for, all where it is None. `symmetries` are what a denoiser
-    promises to respect, by names that its modality's `Promises` give a meaning to. `small` are options with which the
+    promises to respect, by names that its modality's `Contract` give a meaning to. `small` are options with which the
     part is quick, for the checks of `diffcore check-plugin`.
     """
 
@@ -96,19 +96,19 @@ class Preset:
 
 @dataclass(frozen=True)
 class Modality:
-    """A kind of data: its data sets, codec, denoisers, presets, files and figures.
+    """A kind of data: its data sets, codec, denoisers, presets, files and metrics.
 
     `codec(facts)` makes a `diffcore.plugins.data.Codec` out of what a data set says of itself, so that samples can be
     decoded without the data. The first data set and denoiser are the defaults; the preset `default` must exist.
 
-    `writer(codec)` makes a `diffcore.plugins.output.Writer`: samples to files. `judge(codec, data, cache)` makes a
-    `diffcore.plugins.output.Judge`: samples to figures, or None where the data allows none. `reader(codec)` makes a
+    `writer(codec)` makes a `diffcore.plugins.output.Writer`: samples to files. `evaluator(codec, data, cache)` makes a
+    `diffcore.plugins.output.Evaluator`: samples to metrics, or None where the data allows none. `reader(codec)` makes a
     `diffcore.plugins.output.Reader`: files to states, for editing; None where files cannot be read.
 
-    `predictors` are networks for `task = "predict"`, the first the default: they learn to tell the conditions of noisy
-    states, for guidance.
+    `classifiers` are networks for `task = "classify"`, the first the default: they learn to predict the conditions of
+    noisy states, for guidance.
 
-    `promises(codec)` makes a `diffcore.plugins.contract.Promises`: what `diffcore check-plugin` may hold the plugin to
+    `contract(codec)` makes a `diffcore.plugins.contract.Contract`: what `diffcore check-plugin` may hold the plugin to
     beyond what every plugin is held to.
     """
 
@@ -120,10 +120,10 @@ class Modality:
     facts: type[Settings]
     codec: Callable[[Any], Any]
     writer: Callable[[Any], Any]
-    judge: Callable[..., Any] | None = None
-    predictors: tuple[Component, ...] = ()
+    evaluator: Callable[..., Any] | None = None
+    classifiers: tuple[Component, ...] = ()
     reader: Callable[[Any], Any] | None = None
-    promises: Callable[[Any], Any] | None = None
+    contract: Callable[[Any], Any] | None = None
     requires: tuple[str, ...] = ()
 
 

@@ -24,7 +24,7 @@ RECORDS: dict[str, type[Modality | Component | Command]] = {
     "modalities": Modality,
     "datasets": Component,
     "denoisers": Component,
-    "predictors": Component,
+    "classifiers": Component,
     "schedules": Component,
     "solvers": Component,
     "guidance": Component,
@@ -66,7 +66,7 @@ class Registry:
     modalities: dict[str, Provided] = field(default_factory=dict)
     datasets: dict[str, Provided] = field(default_factory=dict)
     denoisers: dict[str, Provided] = field(default_factory=dict)
-    predictors: dict[str, Provided] = field(default_factory=dict)
+    classifiers: dict[str, Provided] = field(default_factory=dict)
     schedules: dict[str, Provided] = field(default_factory=dict)
     solvers: dict[str, Provided] = field(default_factory=dict)
     guidance: dict[str, Provided] = field(default_factory=dict)
@@ -207,7 +207,7 @@ def _unusable(record: Any, expected: type[Any], taken: dict[str, Provided]) -> s
 
 def _refuse_shadows(registry: Registry) -> None:
     """A part that is offered for a kind of data must not bear the name of one of that kind's own."""
-    for kind in ("datasets", "denoisers", "predictors"):
+    for kind in ("datasets", "denoisers", "classifiers"):
         taken = getattr(registry, kind)
         for name, provided in list(taken.items()):
             for modality in registry.modalities.values():

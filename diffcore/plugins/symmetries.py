@@ -1,4 +1,4 @@
-"""Random transforms of states for `diffcore.plugins.contract.Promises`, each sample by its own.
+"""Random transforms of states for `diffcore.plugins.contract.Contract`, each sample by its own.
 
 Fields are named as in the state's TensorDict; a state of one tensor has no names to give. Fields are batch first, and
 where they are sets their elements are axis 1.

@@ -81,5 +81,5 @@ def step_divergence(
     else:
         excess = map_fields(lambda f: per_sample(ratio, f) * f, fraction)
     scaled = map_fields(lambda e, r: e * torch.exp(-r / 2), error, excess)
-    spread = total(map_fields(lambda r: torch.expm1(-r) + r, excess), space, mask)
-    return (gained * space.squared_norm(scaled, mask) + spread) / 2
+    mismatch = total(map_fields(lambda r: torch.expm1(-r) + r, excess), space, mask)
+    return (gained * space.squared_norm(scaled, mask) + mismatch) / 2

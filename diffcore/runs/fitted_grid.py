@@ -1,4 +1,4 @@
-"""What `diffcore tune` found for a run, in its file tuned.json: for each number of steps, levels and a method."""
+"""Time grids that were fitted to a run, in its file fitted_grids.json: levels and a method by number of steps."""
 
 import json
 import math
@@ -19,10 +19,10 @@ FARTHEST = 200.0
 """No log-SNR of use is larger: sigma / alpha would be e^-100."""
 
 
-class Tuned(Settings):
+class FittedGrid(Settings):
     """Levels and the options of `diffcore.sampling.solvers.adams`, how they were found, how well they follow the flow.
 
-    `error` and, with the run's own solver and grid, `untuned_error` are geometric means of |x - x_accurate| /
+    `error` and, with the run's own solver and grid, `default_error` are geometric means of |x - x_accurate| /
     sqrt(degrees of freedom) over trajectories that tuning did not learn from; None where that leads to no numbers.
     """
 
@@ -34,7 +34,7 @@ class Tuned(Settings):
     clock: Clock
     shifts: tuple[Annotated[float, Field(ge=-FARTHEST, le=FARTHEST)], ...] = ()
     error: float
-    untuned_error: float | None
+    default_error: float | None
     guidance: float
     checkpoint: str
     seed: int
@@ -49,7 +49,7 @@ class Tuned(Settings):
         return value
 
     @model_validator(mode="after")
-    def _one_for_each_level(self) -> "Tuned":
+    def _one_for_each_level(self) -> "FittedGrid":
         if self.shifts and len(self.shifts) != len(self.log_snrs):
             raise ValueError(f"{len(self.shifts)} shifts for {len(self.log_snrs)} levels")
         return self
@@ -59,32 +59,32 @@ class Tuned(Settings):
         return adams(self.order, self.corrector, self.clock, shifts=self.shifts)
 
 
-def read_tuned(run: Run) -> dict[int, Tuned]:
+def read_fitted_grids(run: Run) -> dict[int, FittedGrid]:
     """What was found, by the number of steps, the latest last. Raises `UserError` where the file is damaged."""
-    if not run.tuned.exists():
+    if not run.fitted_grids.exists():
         return {}
-    content = read_json(run.tuned)
-    advice = f"delete {run.tuned} and run diffcore tune {run.path} again"
+    content = read_json(run.fitted_grids)
+    advice = f"delete {run.fitted_grids} and run diffcore tune {run.path} again"
     if not isinstance(content, dict):
-        raise UserError(f"{run.tuned} does not hold what diffcore tune writes; {advice}")
+        raise UserError(f"{run.fitted_grids} does not hold what diffcore tune writes; {advice}")
     found = {}
     for steps, values in content.items():
         if not isinstance(values, dict):
-            raise UserError(f"{run.tuned}: {steps[:20]!r} is not a number of steps with its levels; {advice}")
+            raise UserError(f"{run.fitted_grids}: {steps[:20]!r} is not a number of steps with its levels; {advice}")
         try:
-            tuned = validate(Tuned, values, f"{run.tuned}: {steps[:20]}")
+            tuned = validate(FittedGrid, values, f"{run.fitted_grids}: {steps[:20]}")
         except UserError as error:
             raise UserError(f"{error}; {advice}") from None
         if steps != str(len(tuned.log_snrs)):
-            raise UserError(f"{run.tuned}: {len(tuned.log_snrs)} levels for {steps[:20]!r} steps; {advice}")
+            raise UserError(f"{run.fitted_grids}: {len(tuned.log_snrs)} levels for {steps[:20]!r} steps; {advice}")
         found[len(tuned.log_snrs)] = tuned
     return found
 
 
-def write_tuned(run: Run, steps: int, tuned: Tuned | None) -> None:
+def write_fitted_grid(run: Run, steps: int, tuned: FittedGrid | None) -> None:
     """Keep `tuned` for so many steps, in place of what was found before; with None, keep nothing for them."""
-    known = read_tuned(run)
+    known = read_fitted_grids(run)
     known.pop(steps, None)
     if tuned is not None:
         known[steps] = tuned
-    write_json(run.tuned, {str(steps): json.loads(entry.model_dump_json()) for steps, entry in known.items()})
+    write_json(run.fitted_grids, {str(steps): json.loads(entry.model_dump_json()) for steps, entry in known.items()})

@@ -1,11 +1,11 @@
 """The run folder: where a run keeps what it is, what it measured and what it made.
 
 config.json       configuration, facts of the data, versions of diffcore and of the plugins, the machine
-metrics.jsonl     a line of numbers every so often
+train_log.jsonl     a line of numbers every so often
 samples/          pictures of samples, by step
 checkpoints/      weights, their average, and what training needs to go on, by step
-tuned.json        levels and method of diffcore tune, by number of steps
-figures.json      the figures of the last evaluation
+fitted_grids.json        levels and method of diffcore tune, by number of steps
+metrics.json      the metrics of the last evaluation
 report.html       all of it on one page
 """
 
@@ -47,8 +47,8 @@ class Run:
         return self.path / "config.json"
 
     @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
+    def train_log(self) -> Path:
+        return self.path / "train_log.jsonl"
 
     @property
     def samples(self) -> Path:
@@ -59,12 +59,12 @@ class Run:
         return self.path / "checkpoints"
 
     @property
-    def figures(self) -> Path:
-        return self.path / "figures.json"
+    def metrics(self) -> Path:
+        return self.path / "metrics.json"
 
     @property
-    def tuned(self) -> Path:
-        return self.path / "tuned.json"
+    def fitted_grids(self) -> Path:
+        return self.path / "fitted_grids.json"
 
     @property
     def report(self) -> Path:
@@ -73,7 +73,7 @@ class Run:
     @property
     def files(self) -> tuple[Path, ...]:
         """All files of the run that are not in a folder of their own."""
-        return (self.config, self.metrics, self.tuned, self.figures, self.report)
+        return (self.config, self.train_log, self.fitted_grids, self.metrics, self.report)
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -218,13 +218,13 @@ MOST_ROWS = 100_000
 """Lines of metrics that are held at once, at most twice as many; of more, every second one is, or fewer."""
 
 
-def append_metrics(run: Run, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add lines to metrics.jsonl."""
-    append_lines(run.metrics, (json.dumps(row) for row in rows))
+def append_log(run: Run, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Add lines to train_log.jsonl."""
+    append_lines(run.train_log, (json.dumps(row) for row in rows))
 
 
-def read_metrics(run: Run) -> list[dict[str, float]]:
-    """The numbers of metrics.jsonl, line by line, up to the first that is damaged: a crash may cut off the last.
+def read_log(run: Run) -> list[dict[str, float]]:
+    """The numbers of train_log.jsonl, line by line, up to the first that is damaged: a crash may cut off the last.
 
     Lines that tell of a step back have no `loss` and are left out.
     """
@@ -241,8 +241,8 @@ def read_metrics(run: Run) -> list[dict[str, float]]:
     return [*rows, last] if last is not None and rows[-1] is not last else rows
 
 
-def trim_metrics(run: Run, step: int, steps_back: int = 0) -> None:
-    """Drop what metrics.jsonl says of steps after `step`, or after more steps back: they will be run again.
+def trim_log(run: Run, step: int, steps_back: int = 0) -> None:
+    """Drop what train_log.jsonl says of steps after `step`, or after more steps back: they will be run again.
 
     The file is cut in place, which needs no room on the disk; where it has other names, as in a copy made of hard
     links, it gets an inode of its own.
@@ -253,20 +253,20 @@ def trim_metrics(run: Run, step: int, steps_back: int = 0) -> None:
             break
         end += size
     try:
-        descriptor = open_regular(run.metrics, os.O_RDWR)
+        descriptor = open_regular(run.train_log, os.O_RDWR)
     except FileNotFoundError:
         return
     with os.fdopen(descriptor, "r+b") as file:
         if os.fstat(descriptor).st_nlink > 1:
-            write_atomically(run.metrics, file.read(end))
+            write_atomically(run.train_log, file.read(end))
         else:
             os.ftruncate(descriptor, end)
 
 
-def sync_metrics(run: Run) -> None:
-    """Have metrics.jsonl reach the disk."""
+def sync_log(run: Run) -> None:
+    """Have train_log.jsonl reach the disk."""
     with contextlib.suppress(FileNotFoundError):
-        descriptor = open_regular(run.metrics)
+        descriptor = open_regular(run.train_log)
         try:
             os.fsync(descriptor)
         finally:
@@ -274,10 +274,10 @@ def sync_metrics(run: Run) -> None:
 
 
 def _lines(run: Run) -> Iterator[tuple[dict[str, float], int]]:
-    """The numbers of each line of metrics.jsonl and its bytes, up to the first line that is damaged."""
-    if not os.path.lexists(run.metrics):
+    """The numbers of each line of train_log.jsonl and its bytes, up to the first line that is damaged."""
+    if not os.path.lexists(run.train_log):
         return
-    for line in read_lines(run.metrics):
+    for line in read_lines(run.train_log):
         try:
             row = parse_json(line)
         except (ValueError, RecursionError):

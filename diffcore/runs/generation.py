@@ -9,68 +9,68 @@ from diffcore.denoising.conditions import Conditions, any_given
 from diffcore.denoising.denoiser import Denoise
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
-from diffcore.runs.model import Model, Recipe, known_conditions
+from diffcore.runs.model import Model, SamplingConfig, known_conditions
 from diffcore.sampling.guidance import autoguidance, classifier_free, energy, interval, rescale
-from diffcore.sampling.inverse.editing import Guide
+from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import Moment, in_batches, levels_of, sample
 from diffcore.sampling.timesteps import grid
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, concatenate
-from diffcore.system.distributed import gathered, leads, part
+from diffcore.system.distributed import gathered, leads, rank_slice
 
 
-def require_conditions(model: Model, recipe: Recipe, conditions: Conditions) -> None:
+def require_conditions(model: Model, config: SamplingConfig, conditions: Conditions) -> None:
     """Raise `UserError` where guidance has nothing to go by: no condition is known, or none is given."""
-    if recipe.guidance != 1:
+    if config.guidance != 1:
         if not model.codec.conditions:
             raise UserError(
-                f"guidance {recipe.guidance:g} compares samples with and without conditions, and this model was "
-                "trained without any: leave it at 1, or guide with --predictor RUN or --weak RUN"
+                f"guidance {config.guidance:g} compares samples with and without conditions, and this model was "
+                "trained without any: leave it at 1, or guide with --classifier RUN or --weak RUN"
             )
         if not any_given(model.codec.conditions, conditions):
             raise UserError(
-                f"guidance {recipe.guidance:g} compares samples with and without conditions, and none is asked for: "
+                f"guidance {config.guidance:g} compares samples with and without conditions, and none is asked for: "
                 "give --condition key=value (or --target), or leave guidance at 1"
             )
-    if recipe.predictor is not None and not any_given(known_conditions(model, recipe), conditions):
-        raise UserError("a predictor guides to what is asked for, and nothing is: give --condition key=value")
+    if config.classifier is not None and not any_given(known_conditions(model, config), conditions):
+        raise UserError("a classifier guides to what is asked for, and nothing is: give --condition key=value")
 
 
-def guided(model: Model, recipe: Recipe) -> Denoise:
-    """The model's denoiser with all guidance of the recipe.
+def guided(model: Model, config: SamplingConfig) -> Denoise:
+    """The model's denoiser with all guidance of the config.
 
-    From the inside: the comparison with a weaker model, that with and without conditions, the predictor's gradient,
+    From the inside: the comparison with a weaker model, that with and without conditions, the classifier's gradient,
     guides of other kinds, rescaling; all of it within the interval alone, the plain model outside, without conditions
     where guidance is 0.
     """
     known = model.codec.conditions
-    plain: Denoise = model.denoiser if recipe.guidance else classifier_free(model.denoiser, known, 0.0)
+    plain: Denoise = model.denoiser if config.guidance else classifier_free(model.denoiser, known, 0.0)
     denoise: Denoise = model.denoiser
-    if recipe.weak is not None:
-        denoise = autoguidance(denoise, recipe.weak, recipe.autoguidance)
-    denoise = classifier_free(denoise, known, recipe.guidance)
-    if recipe.predictor is not None:
-        denoise = energy(denoise, model.codec.space, recipe.predictor.log_likelihood, recipe.predictor_weight)
-    for guide in recipe.guides:
+    if config.weak is not None:
+        denoise = autoguidance(denoise, config.weak, config.autoguidance)
+    denoise = classifier_free(denoise, known, config.guidance)
+    if config.classifier is not None:
+        denoise = energy(denoise, model.codec.space, config.classifier.log_likelihood, config.classifier_weight)
+    for guide in config.guides:
         denoise = guide(denoise)
     if denoise is model.denoiser:
         return denoise
-    denoise = rescale(denoise, plain, model.codec.space, recipe.guidance_rescale)
-    return denoise if recipe.guidance_interval is None else interval(denoise, plain, *recipe.guidance_interval)
+    denoise = rescale(denoise, plain, model.codec.space, config.guidance_rescale)
+    return denoise if config.guidance_interval is None else interval(denoise, plain, *config.guidance_interval)
 
 
-def unguided(recipe: Recipe) -> Recipe:
-    """The recipe without what needs something to be asked for."""
-    return replace(recipe, guidance=1.0, predictor=None)
+def unguided(config: SamplingConfig) -> SamplingConfig:
+    """The config without what needs something to be asked for."""
+    return replace(config, guidance=1.0, classifier=None)
 
 
-def as_asked(model: Model, recipe: Recipe, conditions: Conditions) -> Recipe:
-    """The recipe, unguided where there are conditions to guide by but none is given, as none is of numbers alone.
+def as_asked(model: Model, config: SamplingConfig, conditions: Conditions) -> SamplingConfig:
+    """The config, unguided where there are conditions to guide by but none is given, as none is of numbers alone.
 
     What shows samples without being told what to ask for draws them so.
     """
-    known = known_conditions(model, recipe)
-    return unguided(recipe) if known and not any_given(known, conditions) else recipe
+    known = known_conditions(model, config)
+    return unguided(config) if known and not any_given(known, conditions) else config
 
 
 def draw_mask(
@@ -85,7 +85,7 @@ def draw_mask(
         return None
     if size is None:
         return sizes.mask(sizes.draw(indices, seed, conditions))
-    return sizes.mask(sizes.asked(size, indices, seed, conditions))
+    return sizes.mask(sizes.parse(size, indices, seed, conditions))
 
 
 def resized(model: Model, size: str) -> Model:
@@ -103,36 +103,36 @@ def resized(model: Model, size: str) -> Model:
 
 def generate(
     model: Model,
-    recipe: Recipe,
+    config: SamplingConfig,
     conditions: Conditions,
     n: int,
     seed: int = 0,
     after_batch: Callable[[int], None] = lambda count: None,
     watch: Callable[[Moment], None] | None = None,
-    guide: Guide | None = None,
+    constraint: Constraint | None = None,
     mask: Mask = None,
     rows: Sequence[int] | None = None,
 ) -> Encoded:
     """Draw `n` samples; `conditions` holds a value for each. Sample i depends on `seed`, i and its conditions alone.
 
-    `mask` `[n, N]` says how large they are; without it that is drawn as `draw_mask` says. `guide` decorates the
-    recipe's denoiser and step for each batch, as `diffcore.sampling.inverse.editing` does. Where `rows` are
+    `mask` `[n, N]` says how large they are; without it that is drawn as `draw_mask` says. `constraint` decorates the
+    config's denoiser and step for each batch, as `diffcore.sampling.inverse.editing` does. Where `rows` are
     given only those of the `n` samples are drawn.
     """
-    require_conditions(model, recipe, conditions)
+    require_conditions(model, config, conditions)
     if mask is None:
         mask = draw_mask(model, range(n), conditions, seed)
-    denoise = guided(model, recipe)
-    if recipe.log_snrs is None:
-        log_snrs = grid(recipe.grid, model.schedule, recipe.steps)
+    denoise = guided(model, config)
+    if config.log_snrs is None:
+        log_snrs = grid(config.grid, model.schedule, config.steps)
     else:
-        log_snrs = torch.tensor(recipe.log_snrs, dtype=torch.float64)
+        log_snrs = torch.tensor(config.log_snrs, dtype=torch.float64)
     levels = levels_of(model.schedule, log_snrs)
     drawn = []
     model.denoiser.eval()
     rows = range(n) if rows is None else rows
-    for indices in in_batches(rows, recipe.batch_size):
-        steered, step = (denoise, recipe.step) if guide is None else guide(denoise, recipe.step, indices)
+    for indices in in_batches(rows, config.batch_size):
+        steered, step = (denoise, config.step) if constraint is None else constraint(denoise, config.step, indices)
         states = sample(
             steered,
             model.codec.space,
@@ -156,12 +156,12 @@ def generate(
 
 def generate_together(
     model: Model,
-    recipe: Recipe,
+    config: SamplingConfig,
     conditions: Conditions,
     n: int,
     seed: int = 0,
     after_batch: Callable[[int], None] = lambda count: None,
-    guide: Guide | None = None,
+    constraint: Constraint | None = None,
     mask: Mask = None,
 ) -> Encoded | None:
     """As `generate`, each process drawing a part of the samples: all of them in the leader, None in the others.
@@ -169,7 +169,7 @@ def generate_together(
     They are those that one process draws, but for the rounding of batches of another size. `after_batch` is told of
     all processes' samples as if each were as far as this one.
     """
-    mine = part(n)
+    mine = rank_slice(n)
     done = 0
 
     def report(count: int) -> None:
@@ -177,7 +177,7 @@ def generate_together(
         before, done = done, done + count
         after_batch(n * done // len(mine) - n * before // len(mine))
 
-    each = gathered(lambda: generate(model, recipe, conditions, n, seed, report, None, guide, mask, mine))
+    each = gathered(lambda: generate(model, config, conditions, n, seed, report, None, constraint, mask, mine))
     if not leads():
         return None
     masks = [encoded.mask for encoded in each if encoded.mask is not None]
@@ -195,14 +195,16 @@ class Trace:
         self.states.append(1 / moment.prediction.level.total * moment.x)
 
 
-def strip(model: Model, recipe: Recipe, conditions: Conditions, n: int, moments: int, seed: int = 0) -> Encoded:
+def trajectories(
+    model: Model, config: SamplingConfig, conditions: Conditions, n: int, moments: int, seed: int = 0
+) -> Encoded:
     """`moments` states of each of `n` trajectories from noise to data, and the result: `[n * (moments + 1)]`.
 
     States are scaled to unit variance. Sample by sample, so a page with `moments + 1` columns shows a
     trajectory a row.
     """
     trace = Trace()
-    final = generate(model, replace(recipe, batch_size=n), conditions, n, seed, watch=trace)
+    final = generate(model, replace(config, batch_size=n), conditions, n, seed, watch=trace)
     count = len(trace.states)
     shown = [trace.states[round(i * (count - 1) / max(moments - 1, 1))].cpu() for i in range(moments)]
     rows = [torch.stack([state[i] for state in [*shown, final.state]]) for i in range(n)]

@@ -9,7 +9,7 @@ import torch
 
 from diffcore.denoising.conditions import Condition
 from diffcore.denoising.denoiser import Denoise, Denoiser, require_defined
-from diffcore.denoising.noisy_classifier import Predictor
+from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.errors import UserError
 from diffcore.names import Grid
 from diffcore.plugins.data import Codec, Data
@@ -17,19 +17,19 @@ from diffcore.plugins.records import Modality, Settings
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.schedules import Schedule
 from diffcore.runs.checkpoints import EMA, read_tensors
-from diffcore.runs.settings import RunSettings, SampleSettings, parts
+from diffcore.runs.settings import RunSettings, SampleSettings, choices
 from diffcore.sampling.solvers import Step
 from diffcore.states.noise import seed_of
-from diffcore.states.spaces import apart
+from diffcore.states.spaces import describe_difference
 from diffcore.states.state import fields
 from diffcore.system.limits import SLACK, at_most, room
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SamplingConfig:
     """How to draw: a solver's step, the number of steps and their grid, and guidance.
 
-    `predictor` and `weak` are other networks that guide, where they are given; what their weights and the rest of the
+    `classifier` and `weak` are other networks that guide, where they are given; what their weights and the rest of the
     guidance mean is said in `diffcore.runs.settings.SampleSettings`.
     """
 
@@ -40,8 +40,8 @@ class Recipe:
     batch_size: int = 250
     guidance_interval: tuple[float, float] | None = None
     guidance_rescale: float = 0.0
-    predictor: Predictor | None = None
-    predictor_weight: float = 1.0
+    classifier: NoisyClassifier | None = None
+    classifier_weight: float = 1.0
     weak: Denoise | None = None
     autoguidance: float = 2.0
     guides: tuple[Callable[[Denoise], Denoise], ...] = ()
@@ -56,28 +56,28 @@ class Model:
 
     modality: Modality
     codec: Codec
-    network: Denoiser | Predictor
+    network: Denoiser | NoisyClassifier
     schedule: Schedule
     device: torch.device
 
     @property
-    def predicts(self) -> bool:
-        """Whether the network is a predictor."""
-        return isinstance(self.network, Predictor)
+    def is_classifier(self) -> bool:
+        """Whether the network is a classifier."""
+        return isinstance(self.network, NoisyClassifier)
 
     @property
     def denoiser(self) -> Denoiser:
-        """The network that draws samples, or a `UserError` where the run trained a predictor."""
+        """The network that draws samples, or a `UserError` where the run trained a classifier."""
         if isinstance(self.network, Denoiser):
             return self.network
-        raise UserError("this run is a predictor, which draws no samples: let it guide a model of the same data")
+        raise UserError("this run is a classifier, which draws no samples: let it guide a model of the same data")
 
     @property
-    def predictor(self) -> Predictor:
+    def classifier(self) -> NoisyClassifier:
         """The network that tells conditions, or a `UserError` where the run trained a denoiser."""
-        if isinstance(self.network, Predictor):
+        if isinstance(self.network, NoisyClassifier):
             return self.network
-        raise UserError("this run draws samples and predicts nothing: train one with --task predict")
+        raise UserError("this run draws samples and predicts nothing: train one with --task classify")
 
 
 def device_for(asked: str) -> torch.device:
@@ -122,34 +122,34 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
         raise UserError(f"a sample would have {size:,} numbers; at most {MOST_OF_A_SAMPLE:,} are supported")
     device = device_for(settings.device)
     most = room() if weights is None else min(2 * weights + SLACK, room())
-    network: Denoiser | Predictor
+    network: Denoiser | NoisyClassifier
     with at_most(most, "the configuration"), torch.random.fork_rng():
         torch.manual_seed(seed_of(settings.seed, "weights"))
-        if settings.task == "predict":
+        if settings.task == "classify":
             if not codec.conditions:
                 raise UserError("these data have no conditions, so there is nothing to predict")
             outputs = sum(condition.outputs for condition in codec.conditions)
-            network = Predictor(_build(settings, "predictor", registry, codec.space, outputs), codec.conditions)
+            network = NoisyClassifier(_build(settings, "classifier", registry, codec.space, outputs), codec.conditions)
         else:
             backbone = _build(settings, "denoiser", registry, codec.space)
             network = Denoiser(backbone, codec.conditions, settings.parameterisation)
     return Model(modality, codec, network.to(device), schedule, device)
 
 
-def build_recipe(
+def sampling_config(
     sampling: SampleSettings,
     registry: Registry,
     step: Step | None = None,
-    predictor: Predictor | None = None,
+    classifier: NoisyClassifier | None = None,
     weak: Denoise | None = None,
     guides: tuple[Callable[[Denoise], Denoise], ...] = (),
-) -> Recipe:
+) -> SamplingConfig:
     """How the settings say samples are drawn; `step` is a solver that is made already, the others guide."""
     if step is None:
         solver = registry.solver(sampling.solver)
         step = solver.build(solver.options())
     values = sampling.model_dump(exclude={"solver", "precision", "compile"})
-    return Recipe(step, predictor=predictor, weak=weak, guides=guides, **values)
+    return SamplingConfig(step, classifier=classifier, weak=weak, guides=guides, **values)
 
 
 def build_additions(
@@ -162,11 +162,11 @@ def build_additions(
     }
 
 
-def known_conditions(model: Model, recipe: Recipe) -> tuple[Condition, ...]:
-    """What samples can be asked to be: the model's conditions, and those that the recipe's predictor alone knows."""
+def known_conditions(model: Model, config: SamplingConfig) -> tuple[Condition, ...]:
+    """What samples can be asked to be: the model's conditions, and those that the config's classifier alone knows."""
     own = model.codec.conditions
     names = {condition.name for condition in own}
-    others = () if recipe.predictor is None else recipe.predictor.conditions
+    others = () if config.classifier is None else config.classifier.conditions
     return (*own, *(condition for condition in others if condition.name not in names))
 
 
@@ -177,7 +177,7 @@ def check_helper(model: Model, helper: Model, what: str) -> None:
     """
     if helper.modality.name != model.modality.name:
         raise UserError(f"{what} is of {helper.modality.name}, this model of {model.modality.name}: they do not fit")
-    if difference := apart(helper.codec.space, model.codec.space):
+    if difference := describe_difference(helper.codec.space, model.codec.space):
         raise UserError(f"{what} was trained on data of another form than this model: {difference}")
     own = {condition.name: condition for condition in model.codec.conditions}
     for condition in helper.codec.conditions:
@@ -212,5 +212,5 @@ def require_fit(network: Mapping[str, torch.Size], tensors: Mapping[str, torch.T
 def _build(settings: RunSettings, kind: str, registry: Registry, *context: Any) -> Any:
     """The part of that kind, made by its component from its own options."""
     named = getattr(settings, kind)
-    component = choose(parts(registry.modality(settings.modality), registry, settings.task)[kind], named.name, kind)
+    component = choose(choices(registry.modality(settings.modality), registry, settings.task)[kind], named.name, kind)
     return component.build(component.options(**named.model_dump(exclude={"name"})), *context)

@@ -32,7 +32,7 @@ class TrainSettings(Settings):
     weighting: Weighting = Field("eps", description="Weighting of the loss over noise.")
     condition_dropout: float = Field(0.1, ge=0, le=1, description="How often each condition is left out.")
     ema_width: float = Field(0.1, gt=0, lt=0.28, description="Relative width of the weights' moving average.")
-    log_every: int = Field(50, ge=1, description="Steps between lines of metrics.jsonl.")
+    log_every: int = Field(50, ge=1, description="Steps between lines of train_log.jsonl.")
     sample_every: int = Field(1000, ge=1, description="Steps between pictures of samples.")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints.")
     keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
@@ -49,7 +49,7 @@ class TrainSettings(Settings):
     )
     step_back_rate: float = Field(0.5, gt=0, lt=1, description="What a step back multiplies the learning rate by.")
     most_steps_back: int = Field(3, ge=1, le=100, description="After so many steps back training stops.")
-    evaluate: int = Field(500, ge=0, description="Samples that the figures at the end are computed from; 0: none.")
+    evaluate: int = Field(500, ge=0, description="Samples that the metrics at the end are computed from; 0: none.")
     precision: Precision = Field("float32", description="Numbers inside the network; weights are float32 in any case.")
     compile: bool = Field(False, description="Have torch.compile translate the network: slow to begin, faster steps.")
     parallel: Parallel = Field(
@@ -67,7 +67,7 @@ class TrainSettings(Settings):
     @classmethod
     def _enough(cls, value: int) -> int:
         if value == 1:
-            raise ValueError("figures need at least 2 samples, or 0 for none")
+            raise ValueError("metrics need at least 2 samples, or 0 for none")
         return value
 
 
@@ -84,7 +84,7 @@ class SampleSettings(Settings):
     guidance_rescale: float = Field(
         0.0, ge=0, le=1, description="Share in which the guided output gets the spread of the unguided one."
     )
-    predictor_weight: float = Field(1.0, description="Weight of a predictor's gradient, where one guides.")
+    classifier_weight: float = Field(1.0, description="Weight of a classifier's gradient, where one guides.")
     autoguidance: float = Field(2.0, description="Weight against a weaker model, where one is given; 1 is none.")
     batch_size: int = Field(250, ge=1, le=2**20, description="Samples that go through the network at once.")
     precision: Precision = Field("float32", description="Numbers inside the network; the solver's are float32.")
@@ -111,13 +111,13 @@ class RunSettings(Settings):
     sample: SampleSettings = SampleSettings()
 
 
-CHOICES = ("data", "denoiser", "predictor", "schedule")
+CHOICES = ("data", "denoiser", "classifier", "schedule")
 """The parts of a run that are chosen by name, each with options of its own."""
 
 ADDITIONS: Mapping[str, str] = {"metric": "metrics", "logger": "loggers"}
 """The parts that a run can have any number of, as kinds of the registry: `[metric.NAME]`, `--metric NAME`."""
 
-NETWORKS: Mapping[str, str] = {"denoise": "denoiser", "predict": "predictor"}
+NETWORKS: Mapping[str, str] = {"denoise": "denoiser", "classify": "classifier"}
 """What each task trains; a run has this one of the networks alone."""
 
 
@@ -133,7 +133,7 @@ def _named(component: Component) -> type[Settings]:
     )
 
 
-def parts(modality: Modality, registry: Registry, task: str = "denoise") -> dict[str, tuple[Component, ...]]:
+def choices(modality: Modality, registry: Registry, task: str = "denoise") -> dict[str, tuple[Component, ...]]:
     """What can be chosen for each of the `CHOICES` that the task has, the default first."""
     network = NETWORKS[task]
     networks: tuple[Component, ...] = getattr(modality, f"{network}s")
@@ -156,7 +156,7 @@ def model_for(
 ) -> type[RunSettings]:
     """The model of a run of this task with these components: only their options exist in it."""
     fields: dict[str, Any] = {}
-    for kind, offered in parts(modality, registry, task).items():
+    for kind, offered in choices(modality, registry, task).items():
         component = choose(offered, chosen.get(kind, offered[0].name), "data set" if kind == "data" else kind)
         options = _named(component)
         fields[kind] = (options, options())
@@ -218,7 +218,7 @@ def compose(
     names = {kind: name for kind, name in from_layers.items() if name is not None} | dict(chosen or {})
     values: dict[str, Any] = {}
     for layer in layers:
-        values = merge(values, _only_for(layer, names, parts(modality, registry, task)))
+        values = merge(values, _only_for(layer, names, choices(modality, registry, task)))
     for kind, name in names.items():
         values[kind] = {**values.get(kind, {}), "name": name}
     values |= {"modality": modality.name, "preset": preset, "task": task}

@@ -23,7 +23,7 @@ from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.errors import UserError
 from diffcore.names import Clock
 from diffcore.process.schedules import Schedule
-from diffcore.sampling.loop import follow, levels_of, prior
+from diffcore.sampling.loop import integrate, levels_of, prior
 from diffcore.sampling.solvers import Evaluate, Step, adams
 from diffcore.sampling.timesteps import FAR, tapered, uniform_in_log_snr
 from diffcore.states.level import CLEAN, Level
@@ -59,7 +59,7 @@ class FreshNoiseError(ValueError):
 
 
 @dataclass(frozen=True)
-class Found:
+class Fit:
     """What tuning found: a method and its log-SNRs `[N]`."""
 
     method: Method
@@ -97,7 +97,7 @@ class Flow:
         else:
             levels = levels_of(self.schedule, log_snrs)
         evaluate = _evaluate(self.denoise, self.space, self.conditions, self.mask)
-        x = follow(step, evaluate, self.start, levels, _no_noise)
+        x = integrate(step, evaluate, self.start, levels, _no_noise)
         square = self.space.squared_norm(combine((1.0, x), (-1.0, self.end)), self.mask)
         return (square / self.space.degrees_of_freedom(x, self.mask).clamp(min=1)).sqrt()
 
@@ -150,7 +150,7 @@ def flow_of(
     levels = levels_of(schedule, uniform_in_log_snr(schedule, accurate))
     start = prior(space, SampleNoise(seed_of(seed, "tuning"), indices), len(indices), levels[0], device, mask)
     with torch.no_grad():
-        end = follow(adams(), _evaluate(denoise, space, conditions, mask), start, levels, _no_noise)
+        end = integrate(adams(), _evaluate(denoise, space, conditions, mask), start, levels, _no_noise)
     if not all(field.isfinite().all() for field in fields(end).values()):
         raise UserError(
             f"the model's flow, followed in {accurate} steps, leads to values that are no numbers, so there is nothing "
@@ -172,7 +172,7 @@ def starting_grids(schedule: Schedule, n: int) -> list[Tensor]:
     return grids if n > 1 else grids[:1]
 
 
-def tune(
+def fit_grid(
     flow: Flow,
     held_out: Flow,
     starts: Sequence[Tensor],
@@ -180,7 +180,7 @@ def tune(
     iterations: int = 150,
     batch: int = 16,
     after_iteration: Callable[[float], None] = lambda share: None,
-) -> Found:
+) -> Fit:
     """The levels and the method that follow `flow` best.
 
     Each of `METHODS` begins with the one of the grids `starts` that suits it best. All are moved a little, the best two
@@ -191,11 +191,11 @@ def tune(
     Raises `UserError` where no method follows the trajectories to numbers.
     """
 
-    def on(judges: Flow) -> Callable[[Found], float]:
-        return lambda found: judges.score(found.method.step(), found.log_snrs)
+    def on(evaluators: Flow) -> Callable[[Fit], float]:
+        return lambda found: evaluators.score(found.method.step(), found.log_snrs)
 
     small = on(flow.part(torch.arange(min(batch, flow.count))))
-    scored = [min(((small(f), f) for f in (Found(m, grid) for grid in starts)), key=itemgetter(0)) for m in METHODS]
+    scored = [min(((small(f), f) for f in (Fit(m, grid) for grid in starts)), key=itemgetter(0)) for m in METHODS]
     if min(scored, key=itemgetter(0))[0] == math.inf:
         raise UserError(
             f"in {len(starts[0])} steps the model's flow leads to values that are no numbers: take more steps"
@@ -209,7 +209,7 @@ def tune(
         done += 1
         after_iteration(done / total)
 
-    def moved(contestants: Sequence[Found], steps: int) -> list[Found]:
+    def moved(contestants: Sequence[Fit], steps: int) -> list[Fit]:
         after = [_moved(flow, found, steps, batch, tick) for found in contestants]
         reached.extend(after)
         return after
@@ -217,7 +217,7 @@ def tune(
     better = sorted(moved(pool, first), key=on(flow))[:2]
     best = min(moved(better, second), key=on(flow))
     shifted = replace(best.method, shifts=(0.0,) * len(best.log_snrs))
-    moved([best, Found(shifted, best.log_snrs)], third)
+    moved([best, Fit(shifted, best.log_snrs)], third)
     return min(reached, key=on(held_out))
 
 
@@ -228,7 +228,7 @@ _RATE = 0.05
 _TINY = 1e-12
 
 
-def _moved(flow: Flow, found: Found, steps: int, batch: int, tick: Callable[[], None]) -> Found:
+def _moved(flow: Flow, found: Fit, steps: int, batch: int, tick: Callable[[], None]) -> Fit:
     """`found` after `steps` of Adam on the logarithms of the spacings and on the shifts; the noisy end stays."""
     grid, method = found.log_snrs, found.method
     if len(grid) == 1:
@@ -250,7 +250,7 @@ def _moved(flow: Flow, found: Found, steps: int, batch: int, tick: Callable[[], 
         loss.backward()
         optimizer.step()
         tick()
-    return Found(replace(method, shifts=tuple(shifts.tolist())), grid_of(grid[0], anchor, spacings.detach()))
+    return Fit(replace(method, shifts=tuple(shifts.tolist())), grid_of(grid[0], anchor, spacings.detach()))
 
 
 def grid_of(first: Tensor, anchor: Tensor, spacings: Tensor) -> Tensor:

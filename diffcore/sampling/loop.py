@@ -51,7 +51,7 @@ def prior(space: Space, noise: SampleNoise, batch: int, level: Level, device: to
     return level.sigma * space.noise(normal, mask)
 
 
-def follow(
+def integrate(
     step: Step,
     evaluate: Evaluate,
     x: State,
@@ -113,7 +113,7 @@ def sample(
         def fresh() -> State:
             return space.noise(noise.normal(x), mask)
 
-        return follow(step, evaluate, x, levels, fresh, reached)
+        return integrate(step, evaluate, x, levels, fresh, reached)
 
     x = draw(watch)
     if _strange(x):

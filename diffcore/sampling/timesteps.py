@@ -40,11 +40,11 @@ def karras(schedule: Schedule, n: int, rho: float = 7.0) -> Tensor:
     Karras et al. 2022, eq. 5, between the schedule's ends.
     """
 
-    def spread(low: float, high: float) -> Tensor:
+    def spacing(low: float, high: float) -> Tensor:
         first, last = (math.exp(-end / (2 * rho)) for end in (low, high))
         return -2 * rho * torch.log(first + torch.linspace(0, 1, n, dtype=torch.float64) * (last - first))
 
-    return _between_ends(schedule, n, spread)
+    return _between_ends(schedule, n, spacing)
 
 
 def tapered(schedule: Schedule, n: int, upper: float = 3.0, lower: float = 0.015, fall: float = 0.7) -> Tensor:
@@ -56,7 +56,7 @@ def tapered(schedule: Schedule, n: int, upper: float = 3.0, lower: float = 0.015
     measure; the last level is never beyond the schedule's end.
     """
 
-    def spread(low: float, high: float) -> Tensor:
+    def spacing(low: float, high: float) -> Tensor:
         log_s = torch.linspace(-low / 2, -high / 2 - 12, 8192, dtype=torch.float64)
         above, below = torch.exp(fall * (log_s - math.log(upper))), torch.exp(fall * (math.log(lower) - log_s))
         passed = torch.zeros_like(log_s)
@@ -65,7 +65,7 @@ def tapered(schedule: Schedule, n: int, upper: float = 3.0, lower: float = 0.015
         at = torch.linspace(0, min(clean * (n - 1) / n, end), n, dtype=torch.float64)
         return -2 * torch.from_numpy(numpy.interp(at, passed, log_s))
 
-    return _between_ends(schedule, n, spread)
+    return _between_ends(schedule, n, spacing)
 
 
 def _ends(schedule: Schedule) -> tuple[float, float]:
@@ -73,11 +73,11 @@ def _ends(schedule: Schedule) -> tuple[float, float]:
     return low, high
 
 
-def _between_ends(schedule: Schedule, n: int, spread: Callable[[float, float], Tensor]) -> Tensor:
-    """`spread` between the schedule's ends, or between finite ones in place of those that are infinite."""
+def _between_ends(schedule: Schedule, n: int, spacing: Callable[[float, float], Tensor]) -> Tensor:
+    """`spacing` between the schedule's ends, or between finite ones in place of those that are infinite."""
     low, high = _ends(schedule)
     far = max(FAR, 2 * math.log(n))
-    points = spread(low if low > -math.inf else -far, high if high < math.inf else far)
+    points = spacing(low if low > -math.inf else -far, high if high < math.inf else far)
     if low == -math.inf:
         points[0] = low
     return points

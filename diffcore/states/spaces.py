@@ -203,7 +203,7 @@ class Product:
         return torch.stack([function(part, values[name]) for name, part in self.parts.items()]).sum(0)
 
 
-def apart(space: Space, other: Space) -> str:
+def describe_difference(space: Space, other: Space) -> str:
     """In what `space` is not `other`, field by field, in words; empty where they are the same."""
     if space == other:
         return ""

@@ -22,7 +22,7 @@ from diffcore.errors import UserError
 Value = TypeVar("Value")
 
 PATIENCE = timedelta(hours=6)
-"""How long a process waits for the others, as while the leader makes ready to judge samples. torchrun ends those that
+"""How long a process waits for the others, as while the leader prepares the evaluation. torchrun ends those that
 wait for one that has failed."""
 
 
@@ -76,7 +76,7 @@ def _is_first_to_fail(store: Any) -> bool:
         return False
 
 
-def part(n: int) -> range:
+def rank_slice(n: int) -> range:
     """Which of `n` things are this process's: its turn of as equal runs as can be."""
     return range(n * rank() // world(), n * (rank() + 1) // world())
 

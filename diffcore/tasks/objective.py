@@ -21,7 +21,7 @@ from diffcore.states.level import Level
 from diffcore.states.noise import generator_for, seed_of
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, fields, map_fields
-from diffcore.system.distributed import mean, part, world
+from diffcore.system.distributed import mean, rank_slice, world
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     def log_snr(time: Tensor) -> Tensor:
         return model.schedule.log_snr(time).to(model.device)
 
-    mine = part(batch)
+    mine = rank_slice(batch)
     rows = slice(mine.start, mine.stop)
     mask = None if mask is None else mask[rows]
     return Batch(
@@ -117,15 +117,15 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, by_field: bool = False) -> Tensor | dict[str, float]:
         """The mean loss of the batch, times its weight: a scalar to differentiate.
 
-        For a denoiser it is the weighted denoising loss, for a predictor -log p(c | x_t) of the conditions. A network
+        For a denoiser it is the weighted denoising loss, for a classifier -log p(c | x_t) of the conditions. A network
         that gives variances learns them too, by the hybrid loss, in steps of 1 / T of the time.
 
         With `by_field`, numbers by name: what each field of the state has of the denoising loss, or each condition of
-        a predictor's. All that goes through the network goes through here, as several processes may share its weights.
+        a classifier's. All that goes through the network goes through here, as several processes may share its weights.
         """
         torch.manual_seed(batch.dropout_seed)
-        if self.settings.task == "predict":
-            return self._predicting(batch, by_field)
+        if self.settings.task == "classify":
+            return self._classifying(batch, by_field)
         model, space, weighting = self.model, self.model.codec.space, self.settings.train.weighting
         prediction = model.denoiser(batch.noisy, batch.level, batch.told, batch.mask)
         if by_field:
@@ -137,15 +137,15 @@ class Objective(nn.Module):
             loss = hybrid_loss(prediction, batch.x0, batch.noise, space, batch.clean, weighting, batch.mask)
         return batch.weight * loss.mean()
 
-    def _predicting(self, batch: Batch, by_field: bool) -> Tensor | dict[str, float]:
-        predictor = self.model.predictor
+    def _classifying(self, batch: Batch, by_field: bool) -> Tensor | dict[str, float]:
+        classifier = self.model.classifier
         if not by_field:
-            return -batch.weight * predictor.log_likelihood(batch.noisy, batch.level, batch.known, batch.mask).mean()
-        said = predictor(batch.noisy, batch.level, batch.mask)
+            return -batch.weight * classifier.log_likelihood(batch.noisy, batch.level, batch.known, batch.mask).mean()
+        said = classifier(batch.noisy, batch.level, batch.mask)
         return {
             condition.name: -batch.weight
             * condition.log_likelihood(said[condition.name], batch.known[condition.name]).mean().item()
-            for condition in predictor.conditions
+            for condition in classifier.conditions
         }
 
 
@@ -156,7 +156,7 @@ def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Ten
 
 @torch.no_grad()
 def losses_by_field(objective: nn.Module, batch: Batch) -> dict[str, float]:
-    """What each field of the state has of the denoising loss of a step, or each condition of a predictor's.
+    """What each field of the state has of the denoising loss of a step, or each condition of a classifier's.
 
     Where the data themselves hold what is no number, their fields alone are told. It is the same in all processes.
     """

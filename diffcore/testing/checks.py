@@ -28,9 +28,9 @@ from diffcore.denoising.losses import denoising_loss
 from diffcore.errors import UserError
 from diffcore.plugins.records import Settings
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_tensors
-from diffcore.runs.folder import Run, read_metrics
+from diffcore.runs.folder import Run, read_log
 from diffcore.runs.generation import generate
-from diffcore.runs.model import Model, build_data, build_recipe, load_weights
+from diffcore.runs.model import Model, build_data, load_weights, sampling_config
 from diffcore.runs.settings import RunSettings, compose, validate
 from diffcore.states.noise import generator_for
 from diffcore.states.spaces import Product, Space, SymmetricPairs
@@ -79,8 +79,8 @@ def all_of(*findings: Finding) -> Finding:
 
 
 def builds(subject: Subject) -> Finding:
-    settings, promises = subject.settings, subject.promises
-    unknown = [name for name in promises.expected_failures if name not in {check.name for check in CHECKS}]
+    settings, contract = subject.settings, subject.contract
+    unknown = [name for name in contract.expected_failures if name not in {check.name for check in CHECKS}]
     network = subject.model.denoiser
     if not len(subject.data.examples):
         return Finding(False, "no training example", "some", place_of(subject.denoiser.build))
@@ -91,7 +91,7 @@ def builds(subject: Subject) -> Finding:
         else f"{len(subject.data.examples)} examples of {settings.data.name}, "  # type: ignore[attr-defined]
         f"{sum(p.numel() for p in network.parameters())} parameters of {subject.denoiser.name}",
         "names of checks" if unknown else "data, codec and network of the preset default",
-        "expected_failures of the modality's promises" if unknown else place_of(network.backbone),
+        "expected_failures of the modality's contract" if unknown else place_of(network.backbone),
     )
 
 
@@ -182,19 +182,19 @@ def _apart(first: Settings, second: Settings) -> str:
 
 
 def decode_restores(subject: Subject) -> Finding:
-    promises = subject.promises
-    if promises.restored is None:
-        raise NothingToCheckError("nothing promised: no `restored` in the promises")
+    contract = subject.contract
+    if contract.restored is None:
+        raise NothingToCheckError("nothing promised: no `restored` in the contract")
     examples = subject.examples(64)
     encoded = subject.codec.encode(examples)
-    off = promises.restored(examples, subject.codec.decode(encoded.state, encoded.mask))
+    off = contract.restored(examples, subject.codec.decode(encoded.state, encoded.mask))
     worst = off.double().max().item()
     return Finding(
-        off.shape == (len(examples),) and worst <= promises.tolerance,
+        off.shape == (len(examples),) and worst <= contract.tolerance,
         f"decode(encode(x)) is {worst:.3g} from x at most, of {len(examples)} examples"
         if off.shape == (len(examples),)
         else f"`restored` gives {tuple(off.shape)} numbers for {len(examples)} examples",
-        f"at most the tolerance {promises.tolerance:g} that is promised",
+        f"at most the tolerance {contract.tolerance:g} that is promised",
         place_of(subject.codec.decode),
     )
 
@@ -204,14 +204,14 @@ def encoded_statistics(subject: Subject) -> Finding:
     reached = fields(subject.reached(encoded.state, encoded.mask))
     findings = []
     for name, values in fields(encoded.state).items():
-        spread = subject.promises.spread.get(name, 1.0)
+        expected = subject.contract.std.get(name, 1.0)
         present = values[reached[name]].double()
         mean, std = present.mean().item(), present.std(correction=0).item()
         findings.append(
             Finding(
-                abs(mean) <= 0.2 * spread and 0.75 * spread <= std <= 1.33 * spread,
+                abs(mean) <= 0.2 * expected and 0.75 * expected <= std <= 1.33 * expected,
                 f"{_field(name)}mean {mean:.3g}, standard deviation {std:.3g}",
-                f"mean 0 within {0.2 * spread:.2g}, standard deviation {spread:.3g} within a third",
+                f"mean 0 within {0.2 * expected:.2g}, standard deviation {expected:.3g} within a third",
                 f"{place_of(subject.codec.encode)}, or the facts that it scales by",
             )
         )
@@ -262,9 +262,9 @@ def noise_in_space(subject: Subject) -> Finding:
 
 
 def encoding_invariances(subject: Subject) -> Finding:
-    moved = subject.promises.moved
+    moved = subject.contract.moved
     if not moved:
-        raise NothingToCheckError("nothing promised: no `moved` in the promises")
+        raise NothingToCheckError("nothing promised: no `moved` in the contract")
     examples = subject.examples(32)
     plain = subject.codec.encode(examples)
     findings = []
@@ -274,9 +274,9 @@ def encoding_invariances(subject: Subject) -> Finding:
         off, field = relative(again.state, plain.state)
         findings.append(
             Finding(
-                off <= subject.promises.symmetry_tolerance,
+                off <= subject.contract.symmetry_tolerance,
                 f"{name} of the examples changes {_field(field)}what they are encoded to by {off:.2g}",
-                f"at most {subject.promises.symmetry_tolerance:g} of the largest entry",
+                f"at most {subject.contract.symmetry_tolerance:g} of the largest entry",
                 place_of(subject.codec.encode),
             )
         )
@@ -461,18 +461,18 @@ def _widened(space: Space, state: State, extra: int) -> State:
 
 
 def symmetries(subject: Subject) -> Finding:
-    names, meant = subject.denoiser.symmetries, subject.promises.symmetries
+    names, meant = subject.denoiser.symmetries, subject.contract.symmetries
     where = place_of(type(subject.awake.backbone))
     if not names:
         raise NothingToCheckError(f"nothing promised: {subject.denoiser.name} names no symmetries")
-    tolerance = subject.promises.symmetry_tolerance
+    tolerance = subject.contract.symmetry_tolerance
     noisy = subject.noisy()
     said = subject.say(noisy)
     findings = []
     for name in names:
         if name not in meant:
             known = ", ".join(meant) or "none"
-            return Finding(False, f"{name!r} has no meaning", f"one that the modality's promises give: {known}", where)
+            return Finding(False, f"{name!r} has no meaning", f"one that the modality's contract give: {known}", where)
         for draw in range(2):
             act = meant[name](noisy.x, noisy.mask, generator_for(0, "symmetry", name, draw))
             mask = None if noisy.mask is None else act.mask(noisy.mask)
@@ -535,9 +535,9 @@ def seeds_decide(subject: Subject) -> Finding:
 def _drawn(subject: Subject, seed: int, n: int = 4) -> tuple[State, Any]:
     """A few samples in a few steps: their states, and decoded."""
     settings = subject.settings.sample.model_copy(update={"steps": 4, "guidance": 1.0})
-    recipe = build_recipe(settings, subject.registry)
-    conditions = {c.name: c.spread(n) for c in subject.codec.conditions}
-    drawn = generate(subject.fresh(), recipe, conditions or nulls((), n), n, seed)
+    config = sampling_config(settings, subject.registry)
+    conditions = {c.name: c.examples(n) for c in subject.codec.conditions}
+    drawn = generate(subject.fresh(), config, conditions or nulls((), n), n, seed)
     return drawn.state, subject.codec.decode(drawn.state, drawn.mask)
 
 
@@ -668,7 +668,7 @@ def exact_resume(subject: Subject) -> Finding:
         shutil.copytree(middle, resumed.checkpoints / middle.name)
         start = resumed.checkpoints / middle.name
         train(resumed, subject.settings, subject.fresh(), subject.data, Watcher(), start)
-        losses = [[row["loss"] for row in read_metrics(run)][-2:] for run in (unbroken, resumed)]
+        losses = [[row["loss"] for row in read_log(run)][-2:] for run in (unbroken, resumed)]
         apart = [
             f"{file}: {name}"
             for file in (MODEL, EMA, TRAINING)

@@ -14,7 +14,7 @@ from diffcore.errors import first_line
 from diffcore.names import CheckStatus
 from diffcore.plugins.records import Modality
 from diffcore.plugins.registry import Provided, Registry, choose, installed
-from diffcore.runs.settings import parts
+from diffcore.runs.settings import choices
 from diffcore.testing.checks import CHECKS, Check, Finding, NothingToCheckError
 from diffcore.testing.subject import Subject
 
@@ -65,7 +65,7 @@ def subject_of(modality: str | Modality, denoiser: str | None = None, registry: 
         given = {**registry.modalities, modality.name: Provided(modality, "given", "0")}
         registry = replace(registry, modalities=given)
     if denoiser is not None:
-        choose(parts(modality, registry)["denoiser"], denoiser, "denoiser")
+        choose(choices(modality, registry)["denoiser"], denoiser, "denoiser")
     return Subject(registry, modality, denoiser)
 
 
@@ -92,8 +92,8 @@ def run_check(check: Check, subject: Subject) -> Result:
         except (Exception, SystemExit) as error:  # a stranger's code may raise anything
             said = f"{type(error).__name__}: {first_line(error)}"
             finding, status = Finding(False, said, check.summary, _origin(error)), "failed"
-    if not first and check.name in subject.promises.expected_failures:
-        reason = subject.promises.expected_failures[check.name]
+    if not first and check.name in subject.contract.expected_failures:
+        reason = subject.contract.expected_failures[check.name]
         status = "unexpected" if status == "passed" else "expected"
     seconds = round(time.perf_counter() - started, 3)
     return Result(check.name, check.summary, status, finding.measured, finding.expected, finding.where, reason, seconds)

@@ -42,10 +42,12 @@ def gaussian_flow(x: State, start: Level, end: Level, mean: float, std: float) -
     (x - alpha mean) / sqrt(alpha^2 std^2 + sigma^2) is constant along it.
     """
 
-    def spread(level: Level) -> float | Tensor:
+    def marginal_std(level: Level) -> float | Tensor:
         return (level.alpha**2 * std**2 + level.sigma**2) ** 0.5
 
-    return map_fields(lambda f: end.alpha * mean + spread(end) / spread(start) * (f - start.alpha * mean), x)
+    return map_fields(
+        lambda f: end.alpha * mean + marginal_std(end) / marginal_std(start) * (f - start.alpha * mean), x
+    )
 
 
 def _number(value: float | Tensor, like: Tensor) -> Tensor:
@@ -151,9 +153,9 @@ class Correlated:
         Along each axis of C, with variance c, (x - alpha mean) / sqrt(alpha^2 c + sigma^2) is constant.
         """
         values, vectors = self._eigen
-        spread = (end.alpha**2 * values + end.sigma**2).sqrt() / (start.alpha**2 * values + start.sigma**2).sqrt()
+        std = (end.alpha**2 * values + end.sigma**2).sqrt() / (start.alpha**2 * values + start.sigma**2).sqrt()
         centred = (x.flatten(1) - start.alpha * self.mean.flatten()) @ vectors
-        return (end.alpha * self.mean.flatten() + spread * centred @ vectors.T).reshape(x.shape)
+        return (end.alpha * self.mean.flatten() + std * centred @ vectors.T).reshape(x.shape)
 
     def log_density(self, x: Tensor, level: Level) -> Tensor:
         """log p(x) at the level, `[B]` nats."""

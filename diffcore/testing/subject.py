@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoiser
-from diffcore.plugins.contract import Promises
+from diffcore.plugins.contract import Contract
 from diffcore.plugins.data import Codec, Data, Encoded
 from diffcore.plugins.records import Component, Modality
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.gaussian import perturb
 from diffcore.runs.model import Model, build_data, build_model
-from diffcore.runs.settings import RunSettings, compose, parts
+from diffcore.runs.settings import RunSettings, choices, compose
 from diffcore.states.level import Level
 from diffcore.states.noise import generator_for
 from diffcore.states.spaces import Mask, Space
@@ -83,7 +83,7 @@ class Subject:
         return compose(self.registry, self.modality.name, "default", small, origin="the small options")
 
     def _chosen(self, kind: str, settings: RunSettings) -> Component:
-        return choose(parts(self.modality, self.registry)[kind], getattr(settings, kind).name, kind)
+        return choose(choices(self.modality, self.registry)[kind], getattr(settings, kind).name, kind)
 
     @cached_property
     def denoiser(self) -> Component:
@@ -118,8 +118,8 @@ class Subject:
         return self.codec.space
 
     @cached_property
-    def promises(self) -> Promises:
-        return Promises() if self.modality.promises is None else self.modality.promises(self.codec)
+    def contract(self) -> Contract:
+        return Contract() if self.modality.contract is None else self.modality.contract(self.codec)
 
     def examples(self, count: int) -> TensorDict:
         """Up to so many training examples, chosen at random, always the same."""

@@ -17,7 +17,7 @@ class ModalityTests:
 
     where `modality` is the name of an installed modality, a `Modality` record, or a pytest fixture that gives either;
     `denoiser` names one of its denoisers, the first where it is None. A check that cannot pass yet is declared in
-    `Promises.expected_failures`, with the reason. A subclass that overrides or deletes the test of a check raises
+    `Contract.expected_failures`, with the reason. A subclass that overrides or deletes the test of a check raises
     `TypeError`, unless its own test is marked `xfail` with a reason.
     """
 
@@ -34,7 +34,7 @@ class ModalityTests:
             if test is not getattr(ModalityTests, name) and not _excused(test):
                 raise TypeError(
                     f"{cls.__name__}.{name} replaces a check of plugins; mark it pytest.mark.xfail(reason=...), or "
-                    f"declare {check.name!r} in the expected_failures of the modality's promises"
+                    f"declare {check.name!r} in the expected_failures of the modality's contract"
                 )
 
     @classmethod

@@ -7,7 +7,7 @@ from typing import Any
 from pluggy import PluginManager
 
 from diffcore.errors import first_line
-from diffcore.plugins.output import Figure, Logger
+from diffcore.plugins.output import Logger, Metric
 from diffcore.plugins.records import Settings
 from diffcore.plugins.registry import Registry
 from diffcore.runs.model import build_additions
@@ -43,7 +43,7 @@ class Events:
         self._plugins("started", settings=settings, step=step)
 
     def logged(self, row: Mapping[str, float]) -> None:
-        """A line of metrics.jsonl."""
+        """A line of train_log.jsonl."""
         self._each_logger(lambda logger: logger.row(row))
         self._plugins("logged", row=row)
 
@@ -56,12 +56,12 @@ class Events:
         """A checkpoint was written."""
         self._plugins("saved", step=step, path=path)
 
-    def figures(self, step: int, figures: Sequence[Figure]) -> None:
+    def metrics(self, step: int, metrics: Sequence[Metric]) -> None:
         """The model was evaluated."""
-        self._each_logger(lambda logger: logger.figures(step, figures))
+        self._each_logger(lambda logger: logger.metrics(step, metrics))
 
     def ended(self, step: int, error: BaseException | None = None) -> None:
-        """Training ended; nothing but figures follows."""
+        """Training ended; nothing but metrics follows."""
         self._plugins("ended", step=step, error=error)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Loggers of other projects: a run's numbers and pictures beside metrics.jsonl, which is always written."""
+"""Loggers of other projects: a run's numbers and pictures beside train_log.jsonl, which is always written."""
 
 import secrets
 import struct
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcore.plugins.builtin import TrackedOptions
-from diffcore.plugins.output import Figure, Logger
+from diffcore.plugins.output import Logger, Metric
 from diffcore.plugins.records import NoOptions
 
 _PICTURE = ".png"
@@ -17,7 +17,7 @@ _PICTURE = ".png"
 
 @dataclass
 class TensorBoard:
-    """Scalars by name, pictures and figures, in event files in `folder`.
+    """Scalars by name, pictures and metrics, in event files in `folder`.
 
     What earlier files in there say of the first step that is told, and of later ones, is void: those were run again.
     """
@@ -41,9 +41,9 @@ class TensorBoard:
         summary = Summary(value=[Summary.Value(tag="samples", image=shown)])
         self._writer(step).file_writer.add_summary(summary, step)
 
-    def figures(self, step: int, figures: Sequence[Figure]) -> None:
-        for figure in figures:
-            self._writer(step).add_scalar(f"figures/{figure.name}", figure.value, step)
+    def metrics(self, step: int, metrics: Sequence[Metric]) -> None:
+        for metric in metrics:
+            self._writer(step).add_scalar(f"metrics/{metric.name}", metric.value, step)
 
     def close(self) -> None:
         if self._open is not None:
@@ -76,8 +76,8 @@ class Tracked:
         if path.suffix == _PICTURE:
             self.handle.log({"samples": self.library.Image(str(path))}, step=step)
 
-    def figures(self, step: int, figures: Sequence[Figure]) -> None:
-        self.handle.log({f"figures/{figure.name}": figure.value for figure in figures}, step=step)
+    def metrics(self, step: int, metrics: Sequence[Metric]) -> None:
+        self.handle.log({f"metrics/{metric.name}": metric.value for metric in metrics}, step=step)
 
     def close(self) -> None:
         self.handle.finish()

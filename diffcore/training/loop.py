@@ -31,13 +31,13 @@ from diffcore.runs.checkpoints import (
     verify,
     write_checkpoint,
 )
-from diffcore.runs.folder import Run, append_metrics, sync_metrics, trim_metrics
+from diffcore.runs.folder import Run, append_log, sync_log, trim_log
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings, TrainSettings
 from diffcore.system.distributed import agreed, from_leader, leads, mean
 from diffcore.system.progress import say
 from diffcore.training import recovery as divergence
-from diffcore.training.state import Learner
+from diffcore.training.state import TrainState
 
 _LOSSES = "losses since the last line of metrics"
 _HISTORY = "losses of lines of metrics"
@@ -96,7 +96,7 @@ def train(
     """
     options = settings.train
     require_end(options)
-    learner = Learner(model, settings, data)
+    learner = TrainState(model, settings, data)
     progress, good = Progress(), checkpoint
     unlogged: list[Tensor] = []  # losses since the last line of metrics, of this process's part
     history: list[float] = []  # of lines of metrics, as `diffcore.training.recovery` remembers them
@@ -114,7 +114,7 @@ def train(
         go_back(checkpoint)
         learner.forget_beginning()
     if leads():
-        trim_metrics(run, progress.step, progress.steps_back)
+        trim_log(run, progress.step, progress.steps_back)
         discard_after(run, progress.step)
 
     def losses() -> list[float]:
@@ -134,7 +134,7 @@ def train(
             raise divergence.DivergedError(at.step, unsound)
 
         def write() -> Path:
-            sync_metrics(run)
+            sync_log(run)
             path = write_checkpoint(run, at, files, options.keep_checkpoints, options.keep_every)
             watcher.saved(at.step, path)
             return path
@@ -171,9 +171,9 @@ def train(
         say(f"{said}; {where}; stepping back to step {start}, the learning rate is now {rate:g}")
         if leads():
             discard_after(run, start)
-            trim_metrics(run, start, back - 1)
+            trim_log(run, start, back - 1)
             row = {"step": start, "steps_back": back, "from": diverged.step, "learning_rate": rate, "where": where}
-            append_metrics(run, [row])
+            append_log(run, [row])
             if good is not None:
                 rewrite_progress(good, progress)
 
@@ -197,7 +197,7 @@ def train(
             rate = (progress.step - first) * options.batch_size / (progress.seconds - before)
             watcher.pulse(Pulse(progress.step, share_done(options, progress), progress.seconds, loss, rate))
             row = _row(options, progress, loss, rate)
-            append_metrics(run, [row])
+            append_log(run, [row])
             aside(watcher.logged, row)
 
     def over(stop: bool) -> bool:

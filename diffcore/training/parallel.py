@@ -14,7 +14,7 @@ from diffcore.names import Parallel
 from diffcore.system.distributed import leads, world
 
 
-def require_shares(batch_size: int, parallel: Parallel, compiled: bool) -> None:
+def require_shards(batch_size: int, parallel: Parallel, compiled: bool) -> None:
     """Raise `UserError` where training cannot be shared by as many processes as there are."""
     if batch_size < world():
         raise UserError(f"a batch of {batch_size} cannot be shared by {world()} processes: raise --train.batch-size")
@@ -22,7 +22,7 @@ def require_shares(batch_size: int, parallel: Parallel, compiled: bool) -> None:
         raise UserError("--train.compile works with --train.parallel ddp, not with fsdp: leave one of them out")
 
 
-def spread(objective: nn.Module, backbone: nn.Module, parallel: Parallel, device: torch.device) -> nn.Module:
+def distribute(objective: nn.Module, backbone: nn.Module, parallel: Parallel, device: torch.device) -> nn.Module:
     """`objective`, which holds `backbone` and gives a loss, so that gradients are the mean over processes.
 
     `ddp` keeps all weights in each process. `fsdp` keeps a share of each weight, of its gradient and of its moments in
@@ -62,7 +62,7 @@ def _listed(module: nn.Module) -> Iterator[nn.Module]:
             yield from _listed(child)
 
 
-def share(tensor: Tensor, parameter: Tensor) -> Tensor:
+def shard(tensor: Tensor, parameter: Tensor) -> Tensor:
     """What this process keeps of `tensor` where it keeps that of `parameter`; the tensor itself where it keeps all."""
     if not isinstance(parameter, DTensor):
         return tensor

@@ -17,7 +17,7 @@ from diffcore.runs.settings import RunSettings
 from diffcore.system.distributed import lowest, mean
 from diffcore.tasks.objective import Objective, draw_batch, losses_by_field
 from diffcore.training import averages as ema
-from diffcore.training.parallel import collected, local, require_shares, share, spread, whole
+from diffcore.training.parallel import collected, distribute, local, require_shards, shard, whole
 
 Tensors = dict[str, Tensor]
 
@@ -25,18 +25,18 @@ _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 """What Adam keeps of a parameter."""
 
 
-class Learner:
+class TrainState:
     """A model that learns from `data`, one step at a time; all processes that train it do each step together."""
 
     def __init__(self, model: Model, settings: RunSettings, data: Data) -> None:
         options = settings.train
-        require_shares(options.batch_size, options.parallel, options.compile)
+        require_shards(options.batch_size, options.parallel, options.compile)
         self.model, self._settings, self._data = model, settings, data
         network = model.network
         self._averaged = replace(model, network=copy.deepcopy(network).requires_grad_(False))
         compute_in(network, options.precision, options.compile)
         compute_in(self._averaged.network, settings.sample.precision, settings.sample.compile)
-        self._objective = spread(Objective(model, settings), network.backbone, options.parallel, model.device)
+        self._objective = distribute(Objective(model, settings), network.backbone, options.parallel, model.device)
         self._parameters = dict(network.named_parameters())
         # Where training begins, to go back to before there is a checkpoint.
         self._initial: Tensors | None = {name: value.clone() for name, value in network.state_dict().items()}
@@ -46,13 +46,13 @@ class Learner:
             betas=(0.9, 0.99),
             fused=model.device.type in ("cpu", "cuda"),
         )
-        self._share_average()
+        self._shard_average()
 
-    def _share_average(self) -> None:
+    def _shard_average(self) -> None:
         """Keep of the average what this process keeps of the weights."""
         kept, weights = list(self._averaged.network.parameters()), list(self._parameters.values())
-        self._average = [share(whole_one, weight) for whole_one, weight in zip(kept, weights, strict=True)]
-        self._spread_out = any(mine is not whole_one for mine, whole_one in zip(self._average, kept, strict=True))
+        self._average = [shard(whole_one, weight) for whole_one, weight in zip(kept, weights, strict=True)]
+        self._is_sharded = any(mine is not whole_one for mine, whole_one in zip(self._average, kept, strict=True))
         self._own_average = [local(tensor.detach()) for tensor in self._average]
         self._own_weights = [local(tensor.detach()) for tensor in weights]
 
@@ -93,7 +93,7 @@ class Learner:
     def _complete(self) -> nn.Module:
         """The network with averaged weights; on the CPU where they are spread out."""
         network = self._averaged.network
-        if self._spread_out:
+        if self._is_sharded:
             network.cpu()
             for kept, mine in zip(network.parameters(), self._average, strict=True):
                 kept.copy_(whole(mine))
@@ -120,11 +120,11 @@ class Learner:
             assert self._initial is not None, "there is a checkpoint to go back to"
             _assign(network, self._initial, "the beginning")
             _assign(averaged, {name: whole(self._initial[name]) for name in sorted(self._initial)}, "the beginning")
-            self._share_average()
+            self._shard_average()
             return {}
         _assign(network, read_tensors(checkpoint, MODEL), str(checkpoint / MODEL))
         _assign(averaged, read_tensors(checkpoint, EMA), str(checkpoint / EMA))
-        self._share_average()
+        self._shard_average()
         state = read_tensors(checkpoint, TRAINING)
         self._restore_moments({key: value for key, value in state.items() if "/" in key}, str(checkpoint / TRAINING))
         return {key: value for key, value in state.items() if "/" not in key}
@@ -157,7 +157,7 @@ class Learner:
             if kind == "step":
                 kept = value.to(parameter.device)
             else:  # the fused optimiser pairs memory, not indices: moments must be laid out as their parameter is
-                kept = torch.empty_like(parameter).copy_(share(value, parameter))
+                kept = torch.empty_like(parameter).copy_(shard(value, parameter))
             self._optimizer.state[parameter][kind] = kept.detach()
 
 
@@ -166,4 +166,4 @@ def _assign(own: Mapping[str, Tensor], values: Mapping[str, Tensor], source: str
     """Give the tensors of a network their values, of which this process may keep a share."""
     require_fit({name: tensor.shape for name, tensor in own.items()}, values, source)
     for name, value in values.items():
-        own[name].copy_(value if type(value) is type(own[name]) else share(value, own[name]))
+        own[name].copy_(value if type(value) is type(own[name]) else shard(value, own[name]))

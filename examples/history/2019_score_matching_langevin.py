@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from toy import PLANE, Numbers, show
 
-from diffcore.process.schedules import Geometric
+from diffcore.process.schedules import Exploding
 from diffcore.sampling.loop import levels_of, sample
 from diffcore.sampling.solvers import Move, langevin
 from diffcore.sampling.timesteps import uniform_in_log_snr
@@ -21,7 +21,7 @@ from diffcore.testing.oracles import mixture
 
 CENTRES, STD = torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), 0.3
 DATA = mixture(CENTRES, STD, weights=torch.tensor([0.2, 0.8]))
-LADDER = Geometric(sigma_min=0.05, sigma_max=10.0)
+LADDER = Exploding(sigma_min=0.05, sigma_max=10.0)
 
 
 def main(samples: int = 600) -> Numbers:

@@ -14,7 +14,7 @@ from torch import Tensor
 from toy import MLP, PLANE, Numbers, fit, mean_log_p, noisy, show
 
 from diffcore.denoising.conditions import ClassCondition, Conditions
-from diffcore.denoising.noisy_classifier import Predictor
+from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.process.schedules import Cosine
 from diffcore.sampling.guidance import energy
 from diffcore.sampling.loop import levels_of, sample
@@ -36,7 +36,7 @@ def bayes(x: Tensor, level: Level, conditions: Conditions | None, mask: Tensor |
 
 def main(steps: int = 1500, samples: int = 1500) -> Numbers:
     found: Numbers = {}
-    classifier = Predictor(MLP(outputs=WHICH.outputs), (WHICH,))
+    classifier = NoisyClassifier(MLP(outputs=WHICH.outputs), (WHICH,))
     fit(classifier, LABELLED, SCHEDULE, lambda b: -classifier.log_likelihood(b.x, b.level, b.conditions), steps)
     fresh = noisy(LABELLED, SCHEDULE, 50_000, torch.Generator().manual_seed(1))
     said, exact = (of(fresh.x, fresh.level, fresh.conditions) for of in (classifier.log_likelihood, bayes))

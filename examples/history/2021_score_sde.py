@@ -11,7 +11,7 @@ import torch
 from toy import PLANE, Numbers, draw, mean_log_p, ring, show
 
 from diffcore.likelihood.flow import log_likelihood
-from diffcore.process.schedules import Geometric, LinearBeta, SubVariancePreserving
+from diffcore.process.schedules import Exploding, LinearBeta, SubVariancePreserving
 from diffcore.process.sde import sde
 from diffcore.sampling.loop import levels_of, sample
 from diffcore.sampling.solvers import euler, heun, pc
@@ -19,10 +19,10 @@ from diffcore.sampling.timesteps import uniform_in_log_snr
 from diffcore.states.level import CLEAN
 
 DATA = ring()
-SDES = {"VP": LinearBeta(), "VE": Geometric(0.01, 50.0), "sub-VP": SubVariancePreserving()}
+SDES = {"VP": LinearBeta(), "VE": Exploding(0.01, 50.0), "sub-VP": SubVariancePreserving()}
 REVERSE = {
     "Euler-Maruyama": (euler(1.0), 300),
-    "predictor-corrector": (pc(1, 0.16), 150),
+    "classifier-corrector": (pc(1, 0.16), 150),
     "probability flow, Heun": (heun(), 40),
 }
 

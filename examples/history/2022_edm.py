@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from toy import PLANE, Numbers, mean_log_p, ring, show
 
 from diffcore.denoising.denoiser import Denoiser
-from diffcore.process.schedules import Geometric, LogNormal
+from diffcore.process.schedules import Exploding, LogNormal
 from diffcore.sampling.loop import levels_of, sample
 from diffcore.sampling.solvers import adams, edm, euler, heun
 from diffcore.sampling.timesteps import karras, uniform_in_log_snr
 from diffcore.states.level import Level
 
 D = 0.5  # sigma_data
-DATA, LEVELS = ring(scale=D), Geometric(0.002, 80.0)
+DATA, LEVELS = ring(scale=D), Exploding(0.002, 80.0)
 
 
 class Constant(nn.Module):

@@ -15,7 +15,7 @@ from toy import MLP, PLANE, Batch, Numbers, fit, mean_log_p, noisy, ring, show
 
 from diffcore.denoising.denoiser import Denoise, Denoiser
 from diffcore.denoising.losses import denoising_loss
-from diffcore.process.schedules import Geometric, LogNormal
+from diffcore.process.schedules import Exploding, LogNormal
 from diffcore.sampling.guidance import autoguidance
 from diffcore.sampling.loop import levels_of, sample
 from diffcore.sampling.solvers import heun
@@ -23,7 +23,7 @@ from diffcore.sampling.timesteps import karras
 from diffcore.training import averages as ema
 
 D = 0.5  # sigma_data
-DATA, LEVELS, TRAINED_AT = ring(scale=D), Geometric(0.002, 80.0), LogNormal()
+DATA, LEVELS, TRAINED_AT = ring(scale=D), Exploding(0.002, 80.0), LogNormal()
 
 
 def loss(model: Denoise, batch: Batch) -> torch.Tensor:

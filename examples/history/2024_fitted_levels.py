@@ -10,7 +10,7 @@ from noise that the fitting did not see, beside the levels that a schedule would
 from toy import PLANE, Numbers, ring, show
 
 from diffcore.process.schedules import Cosine
-from diffcore.sampling.grid_fitting import flow_of, starting_grids, tune
+from diffcore.sampling.grid_fitting import fit_grid, flow_of, starting_grids
 from diffcore.sampling.solvers import adams, ddim
 from diffcore.sampling.timesteps import karras, tapered
 
@@ -23,7 +23,7 @@ def main(iterations: int = 36, trajectories: int = 64, numbers: tuple[int, ...] 
         flow_of(DATA, PLANE, SCHEDULE, indices=range(trajectories), seed=seed) for seed in range(3)
     )
     for n in numbers:
-        fitted = tune(seen, held_out, starting_grids(SCHEDULE, n), iterations=iterations)
+        fitted = fit_grid(seen, held_out, starting_grids(SCHEDULE, n), iterations=iterations)
         for name, step, log_snrs in (
             ("DDIM, levels of Karras et al.", ddim(), karras(SCHEDULE, n)),
             ("default solver, default levels", adams(), tapered(SCHEDULE, n)),

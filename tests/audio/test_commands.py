@@ -41,7 +41,7 @@ def test_the_report_plays_samples_without_a_network(run):
 
 def test_a_run_goes_on(run, capsys):
     assert main(["resume", str(run), "--train.steps", "6"]) == 0
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [json.loads(line)["step"] for line in (run / "train_log.jsonl").read_text().splitlines()]
     assert steps[-1] == 6
 
 
@@ -61,8 +61,8 @@ def test_a_folder_of_one_s_own(tmp_path, codec, capsys):
     assert soundfile.info(str(tmp_path / "all.flac")).samplerate == 16_000
     capsys.readouterr()
     assert main(["evaluate", str(run), "--n", "6", "--json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert {"class_agreement", "frechet_distance_real", "silence_rate", "copies_real"} <= figures.keys()
+    metrics = json.loads(capsys.readouterr().out)
+    assert {"class_agreement", "frechet_distance_real", "silence_rate", "copies_real"} <= metrics.keys()
 
 
 def test_mistakes_get_a_line(tmp_path, capsys, run):

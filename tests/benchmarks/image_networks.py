@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument(
         "--compile", action="store_true", help="with torch.compile too; takes a minute and a C++ compiler"
     )
-    parser.add_argument("--json", help="write the figures there")
+    parser.add_argument("--json", help="write the metrics there")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

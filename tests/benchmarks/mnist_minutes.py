@@ -33,15 +33,15 @@ def peak_memory_mib() -> float:
 
 
 def load(root: str):
-    """The data set and the judge that all contestants share."""
+    """The data set and the evaluator that all contestants share."""
     from diffcore.system.cache import cache_folder
     from diffcore_image.codec import ImageCodec
     from diffcore_image.datasets import mnist
-    from diffcore_image.judge import ImageJudge
+    from diffcore_image.evaluator import ImageEvaluator
     from diffcore_image.options import MnistOptions
 
     data = mnist(MnistOptions(root=root))
-    return data, lambda: ImageJudge(ImageCodec(data.facts), data, cache_folder())
+    return data, lambda: ImageEvaluator(ImageCodec(data.facts), data, cache_folder())
 
 
 def train_peer(step: Callable[[torch.Tensor], torch.Tensor], network, pixels, minutes: float, rate: float):
@@ -117,19 +117,19 @@ def diffusers(pixels, minutes: float):
 def measure_peer(name: str, options: argparse.Namespace) -> dict:
     """Train a peer and measure its samples."""
     torch.manual_seed(0)
-    data, build_judge = load(options.root)
+    data, build_evaluator = load(options.root)
     build = {"denoising-diffusion-pytorch": lucidrains, "diffusers": diffusers}[name]
     network, rate, draw = build(data.examples["pixels"], options.peer_minutes)
     memory = peak_memory_mib()
-    judge = build_judge()
+    evaluator = build_evaluator()
     found = {"parameters": sum(p.numel() for p in network.parameters()), "images_per_second": rate}
     for steps in options.steps:
         started = time.perf_counter()
         parts = [draw(min(100, options.peer_samples - i), steps) for i in range(0, options.peer_samples, 100)]
         seconds = time.perf_counter() - started
         samples = (torch.cat(parts) * 255).round().to(torch.uint8)
-        figures = {figure.name: figure.value for figure in judge(samples, {"label": torch.zeros(len(samples))})}
-        found[f"frechet_distance_{steps}"] = figures["frechet_distance"]
+        metrics = {metric.name: metric.value for metric in evaluator(samples, {"label": torch.zeros(len(samples))})}
+        found[f"frechet_distance_{steps}"] = metrics["frechet_distance"]
         found["evaluations_per_second"] = len(samples) * steps / seconds
     return {**found, "peak_memory_mib": memory, "samples": options.peer_samples, "minutes": options.peer_minutes}
 
@@ -146,7 +146,7 @@ def measure_diffcore(options: argparse.Namespace) -> dict:
         flags += ["--device", "cpu", "--train.minutes", str(options.minutes), "--train.evaluate", "0"]
         assert diffcore(["train", "--modality", "image", *flags]) == 0
         memory = peak_memory_mib()
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        rows = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
         newest = max((run / "checkpoints").iterdir())
         with safe_open(newest / "model.safetensors", "pt") as weights:
             parameters = sum(weights.get_tensor(key).numel() for key in weights.keys())
@@ -154,21 +154,21 @@ def measure_diffcore(options: argparse.Namespace) -> dict:
         for steps in options.steps:
             evaluated = ["evaluate", str(run), "--n", str(options.samples), "--steps", str(steps)]
             assert diffcore(evaluated) == 0
-            figures = {row["name"]: row["value"] for row in json.loads((run / "figures.json").read_text())}
-            found[f"frechet_distance_{steps}"] = figures["frechet_distance"]
-            found[f"class_agreement_{steps}"] = figures["class_agreement"]
-            found["evaluations_per_second"] = figures["samples_per_second"] * steps
+            metrics = {row["name"]: row["value"] for row in json.loads((run / "metrics.json").read_text())}
+            found[f"frechet_distance_{steps}"] = metrics["frechet_distance"]
+            found[f"class_agreement_{steps}"] = metrics["class_agreement"]
+            found["evaluations_per_second"] = metrics["samples_per_second"] * steps
     return {**found, "peak_memory_mib": memory, "samples": options.samples, "minutes": options.minutes}
 
 
 def measure_real(options: argparse.Namespace) -> dict:
     """Real training images against the test images: all of them, and as many as samples are drawn."""
-    data, build_judge = load(options.root)
-    judge = build_judge()
+    data, build_evaluator = load(options.root)
+    evaluator = build_evaluator()
     pixels, found = data.examples["pixels"], {}
     for n in (len(pixels), options.samples, options.peer_samples):
-        figures = {figure.name: figure.value for figure in judge(pixels[:n], {"label": data.examples["label"][:n]})}
-        found[f"frechet_distance_of_{n}"] = figures["frechet_distance"]
+        metrics = {metric.name: metric.value for metric in evaluator(pixels[:n], {"label": data.examples["label"][:n]})}
+        found[f"frechet_distance_of_{n}"] = metrics["frechet_distance"]
     return found
 
 
@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000)
     parser.add_argument("--peer-samples", type=int, default=1000, help="fewer save time: peers draw slowly")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", help="write the figures there")
+    parser.add_argument("--json", help="write the metrics there")
     parser.add_argument("--install-peers", action="store_true", help="pip install the peers first")
     parser.add_argument("--contestant", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -21,13 +21,13 @@ OBJECTIVES = (("eps", 0.0), ("min-snr", 0.0), ("v", 0.0), ("x0", 0.0), ("x0", -1
 
 
 def measure(weighting: str, shift: float, options: argparse.Namespace, folder: Path) -> dict[str, float]:
-    """Train with one objective and judge its samples."""
+    """Train with one objective and evaluate its samples."""
     run = folder / f"{weighting}{shift}"
     flags = ["--data", "mnist", "--data.root", options.root, "--out", str(run), "--seed", str(options.seed)]
     flags += ["--train.steps", str(options.steps), "--train.weighting", weighting, "--schedule.shift", str(shift)]
     flags += ["--sample.steps", "10", "--train.evaluate", "500"]
     assert diffcore(["train", "--modality", "image", *flags]) == 0
-    return {row["name"]: row["value"] for row in json.loads((run / "figures.json").read_text())}
+    return {row["name"]: row["value"] for row in json.loads((run / "metrics.json").read_text())}
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--root", required=True, help="folder that holds MNIST/raw")
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", help="write the figures there")
+    parser.add_argument("--json", help="write the metrics there")
     options = parser.parse_args()
     torch.set_num_threads(2)
     results = {}

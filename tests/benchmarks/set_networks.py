@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", type=int, nargs="+", default=[512, 2048, 8192, 16384], help="multiples of 64")
-    parser.add_argument("--json", help="write the figures there")
+    parser.add_argument("--json", help="write the metrics there")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from diffcore.denoising.denoiser import Prediction, from_x0
 from diffcore.process.schedules import Betas, ddpm, iddpm_cosine
-from diffcore.sampling.grid_fitting import flow_of, starting_grids, tune
+from diffcore.sampling.grid_fitting import fit_grid, flow_of, starting_grids
 from diffcore.sampling.loop import levels_of, sample
 from diffcore.sampling.solvers import Step, adams, ddim, dpmpp_2m
 from diffcore.sampling.timesteps import GRIDS, grid
@@ -131,7 +131,7 @@ def tuned(target: Target, counts: list[int], iterations: int, notes: dict[int, d
     held_out = flow_of(target, space, target.schedule, indices=range(64, 96), seed=1)
     for count in counts:
         started = time.perf_counter()
-        found = tune(seen, held_out, starting_grids(target.schedule, count), iterations=iterations)
+        found = fit_grid(seen, held_out, starting_grids(target.schedule, count), iterations=iterations)
         run = ours(target, found.method.step(), lambda n, found=found: found.log_snrs)
         row |= measure(target, run, [count])
         seconds = time.perf_counter() - started

@@ -13,7 +13,7 @@ from diffcore.errors import UserError
 from diffcore.plugins.registry import Provided, load
 from diffcore.process.schedules import (
     Cosine,
-    Geometric,
+    Exploding,
     LinearBeta,
     LogNormal,
     Rectified,
@@ -46,7 +46,7 @@ class Unconditioned(ToyCodec):
 def runs(tmp_path_factory):
     """Runs of the toy: plain, of eps, without conditions, and from zero SNR."""
     registry, patch = toy_registry(), pytest.MonkeyPatch()
-    registry.modalities["bare"] = Provided(replace(TOY, name="bare", codec=Unconditioned, judge=None), "toy", "1.0")
+    registry.modalities["bare"] = Provided(replace(TOY, name="bare", codec=Unconditioned, evaluator=None), "toy", "1.0")
     put_in_place(patch, registry)
     folder = tmp_path_factory.mktemp("runs")
     for name, modality, *flags in (
@@ -104,17 +104,17 @@ def test_eps_from_zero_snr(runs, tmp_path, refused):
 def test_options_that_do_not_fit_each_other(runs, tmp_path, refused):
     """Also where pydantic finds them in a table as a whole."""
     new = ("--modality", "toy", "--out", tmp_path / "new")
-    geometric = ("--schedule", "geometric", "--schedule.sigma-min", "200")
+    geometric = ("--schedule", "exploding", "--schedule.sigma-min", "200")
     expected = "diffcore: --schedule: sigma_min and sigma_max: the first, 200, must be smaller than the second, 150"
     for command in (("config", *new), ("train", *new), ("sample", runs / "plain"), ("evaluate", runs / "plain")):
         assert refused(*command, *geometric) == expected
     file = tmp_path / "run.toml"
-    file.write_text('[schedule]\nname = "geometric"\nsigma_min = 200\n')
+    file.write_text('[schedule]\nname = "exploding"\nsigma_min = 200\n')
     assert refused("config", "--modality", "toy", "--config", file) == expected.replace("--", f"{file}: ")
     for flags, said in (
         (("--schedule", "laplace", "--schedule.mu", "20"), "--schedule: mu and log_snr_max: the first, 20, must be"),
         (("--schedule", "edm", "--schedule.p-std", "0.1"), "--schedule: p_std is too small: sigma_min and sigma_max"),
-        (("--train.evaluate", "1"), "--train.evaluate: figures need at least 2 samples, or 0 for none (it is 1)"),
+        (("--train.evaluate", "1"), "--train.evaluate: metrics need at least 2 samples, or 0 for none (it is 1)"),
         (("--sample.guidance-interval", "3", "2"), "--sample.guidance_interval: the first must be smaller than"),
         (("--train.learning-rate", "nan"), "--train.learning_rate: input should be a finite number (it is nan)"),
     ):
@@ -150,7 +150,7 @@ SCHEDULES = {
     "zero-snr": ZeroTerminal(LinearBeta()),
     "rectified": Rectified(),
     "rectified-whole": Rectified(0.0),
-    "geometric": Geometric(),
+    "exploding": Exploding(),
     "sub-vp": SubVariancePreserving(),
     "edm": LogNormal(),
 }
@@ -272,5 +272,5 @@ def test_commands_say_where_a_network_gives_no_numbers(runs, tmp_path, refused, 
     assert cli.main(train) == 0
     said = capsys.readouterr().err
     assert "no picture at step 2: sampling left the numbers" in said
-    assert "no figures: sampling left the numbers" in said
+    assert "no metrics: sampling left the numbers" in said
     assert "sampling left the numbers" in (out / "report.html").read_text()

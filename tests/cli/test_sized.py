@@ -13,17 +13,17 @@ import torch
 from diffcore import cli
 from diffcore.cli import tune as cli_tune
 from diffcore.cli.sample import load_run
-from diffcore.denoising.conditions import in_words, nulls
+from diffcore.denoising.conditions import captions_of, nulls
 from diffcore.errors import UserError
-from diffcore.evaluation.evaluate import LOG_SNRS, evaluate_predictor, spread_conditions
+from diffcore.evaluation.evaluate import LOG_SNRS, evaluate_classifier, example_conditions
 from diffcore.likelihood.bound import variational_bound
 from diffcore.likelihood.flow import log_likelihood
 from diffcore.plugins.registry import Provided
 from diffcore.process.schedules import Cosine
-from diffcore.runs.fitted_grid import read_tuned
+from diffcore.runs.fitted_grid import read_fitted_grids
 from diffcore.runs.folder import Run
-from diffcore.runs.generation import as_asked, draw_mask, generate, require_conditions, strip, unguided
-from diffcore.runs.model import build_model, build_recipe
+from diffcore.runs.generation import as_asked, draw_mask, generate, require_conditions, trajectories, unguided
+from diffcore.runs.model import build_model, sampling_config
 from diffcore.runs.settings import compose
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.timesteps import grid
@@ -54,13 +54,13 @@ SHORT = ("--train.steps", "400", "--train.evaluate", "400")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A run that draws, with guidance in its configuration, and a predictor."""
+    """A run that draws, with guidance in its configuration, and a classifier."""
     patch = pytest.MonkeyPatch()
     put_in_place(patch, REGISTRY)
     folder = tmp_path_factory.mktemp("runs")
     train = ["train", "--modality", "beads"]
     assert cli.main([*train, "--out", str(folder / "beads"), *SHORT, "--sample.guidance", "2"]) == 0
-    assert cli.main([*train, "--out", str(folder / "teller"), *SHORT, "--task", "predict"]) == 0
+    assert cli.main([*train, "--out", str(folder / "teller"), *SHORT, "--task", "classify"]) == 0
     assert cli.main(["train", "--modality", "read", "--out", str(folder / "read"), "--train.steps", "2"]) == 0
     yield folder
     patch.undo()
@@ -91,7 +91,7 @@ def model(runs):
 
 
 def figures_of(run):
-    return {row["name"]: row["value"] for row in json.loads((run / "figures.json").read_text())}
+    return {row["name"]: row["value"] for row in json.loads((run / "metrics.json").read_text())}
 
 
 def off(samples, measure, target):
@@ -100,21 +100,21 @@ def off(samples, measure, target):
     return torch.tensor([abs(value - target) for value in values if not math.isnan(value)]).mean().item()
 
 
-# Training and figures
+# Training and metrics
 
 
 def test_training_ends_with_figures_of_targets_and_their_bounds(runs):
-    figures = figures_of(runs / "beads")
+    metrics = figures_of(runs / "beads")
     for name in ("span", "weight"):
         for kind in ("mae_shuffled", "mae_size_only", "mae_conditional", "measured_conditional"):
-            assert f"{name}_{kind}" in figures
-        assert figures[f"{name}_mae_conditional"] < 0.8 * figures[f"{name}_mae_shuffled"]
-        assert f"{name}_mae_guided" in figures
-    assert figures["weight_mae_conditional"] < 0.8 * figures["weight_mae_size_only"]
-    assert 0.7 < figures["span_measured_conditional"] < 1  # single beads have none
-    assert figures["weight_measured_conditional"] == 1
+            assert f"{name}_{kind}" in metrics
+        assert metrics[f"{name}_mae_conditional"] < 0.8 * metrics[f"{name}_mae_shuffled"]
+        assert f"{name}_mae_guided" in metrics
+    assert metrics["weight_mae_conditional"] < 0.8 * metrics["weight_mae_size_only"]
+    assert 0.7 < metrics["span_measured_conditional"] < 1  # single beads have none
+    assert metrics["weight_measured_conditional"] == 1
     sizes = torch.tensor([len(sample.kinds) for sample in samples_of_data()]).double()
-    assert figures["size"] == pytest.approx(sizes.mean().item(), abs=0.2)
+    assert metrics["size"] == pytest.approx(sizes.mean().item(), abs=0.2)
 
 
 def samples_of_data():
@@ -198,7 +198,7 @@ def test_guidance_goes_where_it_should(drawn):
 def test_a_predictor_guides_to_numbers(runs, drawn):
     flags = ("--target", "span=2.5", "--size", "5")
     away = drawn(*flags, guidance=0)
-    guided = drawn(*flags, "--predictor", runs / "teller", "--steps", 20, guidance=0)
+    guided = drawn(*flags, "--classifier", runs / "teller", "--steps", 20, guidance=0)
     assert off(guided, span, 2.5) < 0.6 * off(away, span, 2.5)
 
 
@@ -213,7 +213,7 @@ def test_files_are_told_what_was_asked(runs, tmp_path, monkeypatch):
     assert seen == [[{"span": "1.5"}] * 2]
     assert (tmp_path / "x" / "0001-1.5.txt").is_file()
     values = {"span": torch.tensor([math.nan, 2.0]), "weight": torch.tensor([3.0, math.nan])}
-    assert in_words(BEADS.codec(DATA.facts).conditions, values, 2) == [{"weight": "3"}, {"span": "2"}]
+    assert captions_of(BEADS.codec(DATA.facts).conditions, values, 2) == [{"weight": "3"}, {"span": "2"}]
 
 
 @pytest.mark.parametrize(
@@ -258,48 +258,48 @@ def test_evaluate_asks_guidance_for_targets_alone(runs, capsys):
     for batch in ("7", "100"):
         assert cli.main(["evaluate", str(runs / "beads"), "--n", "40", "--json", "--batch-size", batch]) == 0
         found.append(json.loads(capsys.readouterr().out))
-    for figures in found:
-        figures.pop("samples_per_second")
+    for metrics in found:
+        metrics.pop("samples_per_second")
     assert found[0] == pytest.approx(found[1], abs=1e-3)
-    meanings = {row["name"]: row["meaning"] for row in json.loads((runs / "beads" / "figures.json").read_text())}
+    meanings = {row["name"]: row["meaning"] for row in json.loads((runs / "beads" / "metrics.json").read_text())}
     assert "guidance 1" in meanings["samples"]
     assert meanings["span_mae_guided"].endswith("guidance 2")
 
 
 def test_tuning_follows_masked_flows(runs, drawn, capsys, monkeypatch):
-    flows, plain = [], cli_tune.tune
-    monkeypatch.setattr(cli_tune, "tune", lambda *both, **rest: (flows.extend(both[:2]), plain(*both, **rest))[1])
+    flows, plain = [], cli_tune.fit_grid
+    monkeypatch.setattr(cli_tune, "fit_grid", lambda *both, **rest: (flows.extend(both[:2]), plain(*both, **rest))[1])
     tune = ["tune", str(runs / "beads"), "--steps", "3", "--trajectories", "8", "--iterations", "4"]
     assert cli.main([*tune, "--guidance", "1"]) == 0
-    (entry,) = read_tuned(Run(runs / "beads")).values()
-    assert entry.error < entry.untuned_error
+    (entry,) = read_fitted_grids(Run(runs / "beads")).values()
+    assert entry.error < entry.default_error
     for flow in flows:
         assert flow.mask.sum(1).unique().numel() > 1
         assert all((state["place"][~flow.mask] == 0).all() for state in (flow.start, flow.end))
     capsys.readouterr()
     drawn(n=2)
     assert "3 steps as" in capsys.readouterr().err
-    (runs / "beads" / "tuned.json").unlink()
+    (runs / "beads" / "fitted_grids.json").unlink()
 
 
 def test_tuning_asks_for_no_numbers(runs, refused):
-    for flags in ((), ("--guidance", "1", "--predictor", runs / "teller")):
+    for flags in ((), ("--guidance", "1", "--classifier", runs / "teller")):
         said = refused("tune", runs / "beads", "--steps", "3", *flags)
-        assert "tune with --guidance 1, no --predictor" in said
+        assert "tune with --guidance 1, no --classifier" in said
 
 
 def test_a_predictor_tells_numbers_of_masked_states(runs):
-    figures = {row["name"]: row for row in json.loads((runs / "teller" / "figures.json").read_text())}
+    metrics = {row["name"]: row for row in json.loads((runs / "teller" / "metrics.json").read_text())}
     names = {
         f"{c}_{kind}_at_{log_snr:g}" for c in ("span", "weight") for kind in ("nll", "mae") for log_snr in LOG_SNRS
     }
-    assert set(figures) == names
-    chance = float(figures["weight_mae_at_6"]["meaning"].rpartition("chance ")[2])
-    assert figures["weight_mae_at_6"]["value"] < 0.15 * chance
-    assert figures["weight_mae_at_-6"]["value"] < 0.8 * chance  # the mask tells the size
-    chance = float(figures["span_mae_at_6"]["meaning"].rpartition("chance ")[2])
-    assert figures["span_mae_at_6"]["value"] < 0.4 * chance
-    assert figures["span_mae_at_-6"]["value"] == pytest.approx(chance, rel=0.15)
+    assert set(metrics) == names
+    chance = float(metrics["weight_mae_at_6"]["meaning"].rpartition("chance ")[2])
+    assert metrics["weight_mae_at_6"]["value"] < 0.15 * chance
+    assert metrics["weight_mae_at_-6"]["value"] < 0.8 * chance  # the mask tells the size
+    chance = float(metrics["span_mae_at_6"]["meaning"].rpartition("chance ")[2])
+    assert metrics["span_mae_at_6"]["value"] < 0.4 * chance
+    assert metrics["span_mae_at_-6"]["value"] == pytest.approx(chance, rel=0.15)
 
 
 def test_a_condition_that_no_example_has_is_left_out_of_a_predictor_s_figures(runs):
@@ -307,13 +307,13 @@ def test_a_condition_that_no_example_has_is_left_out_of_a_predictor_s_figures(ru
     without = replace(DATA, held_out=DATA.held_out.clone())
     without.held_out["span"] = torch.full((200,), math.nan)
     without.examples["span"][:] = DATA.examples["span"]
-    names = {figure.name.partition("_")[0] for figure in evaluate_predictor(teller, without, 20, 0)}
+    names = {metric.name.partition("_")[0] for metric in evaluate_classifier(teller, without, 20, 0)}
     assert names == {"weight"}
     # Nor are there numbers that are none where the training examples lack it too.
     lacking = replace(without, examples=without.examples.clone())
     lacking.examples["span"] = torch.full((600,), math.nan)
     lacking = replace(lacking, held_out=DATA.held_out)
-    assert all(math.isfinite(figure.value) for figure in evaluate_predictor(teller, lacking, 20, 0))
+    assert all(math.isfinite(metric.value) for metric in evaluate_classifier(teller, lacking, 20, 0))
 
 
 def test_a_predictor_s_condition_is_the_same_whatever_data_it_was_met_in(model):
@@ -322,22 +322,22 @@ def test_a_predictor_s_condition_is_the_same_whatever_data_it_was_met_in(model):
     own = model.codec.conditions
     other = tuple(replace(c, mean=c.mean + 1, std=2 * c.std, quantiles=(0.0, 1.0)) for c in own)
     helper = replace(model, codec=SimpleNamespace(space=model.codec.space, conditions=other))
-    check_helper(model, helper, "--predictor x")
+    check_helper(model, helper, "--classifier x")
     inches = replace(model, codec=SimpleNamespace(space=model.codec.space, conditions=(replace(own[0], unit="in"),)))
     with pytest.raises(UserError, match="means something else by 'span'"):
-        check_helper(model, inches, "--predictor x")
+        check_helper(model, inches, "--classifier x")
 
 
 # Parts
 
 
 def test_as_asked_takes_guidance_only_where_there_is_something_to_go_by(model):
-    recipe = build_recipe(compose(REGISTRY, "beads", file={"sample": {"guidance": 3.0}}).sample, REGISTRY)
-    assert as_asked(model, recipe, spread_conditions(model, 4)) == unguided(recipe)
-    assert as_asked(model, recipe, {"span": torch.ones(4), "weight": torch.full((4,), math.nan)}) is recipe
+    config = sampling_config(compose(REGISTRY, "beads", file={"sample": {"guidance": 3.0}}).sample, REGISTRY)
+    assert as_asked(model, config, example_conditions(model, 4)) == unguided(config)
+    assert as_asked(model, config, {"span": torch.ones(4), "weight": torch.full((4,), math.nan)}) is config
     bare = replace(model, codec=SimpleNamespace(conditions=()))
     with pytest.raises(UserError, match="was trained without any"):
-        require_conditions(bare, as_asked(bare, recipe, {}), {})
+        require_conditions(bare, as_asked(bare, config, {}), {})
 
 
 def test_masks_are_drawn_once_for_all(model):
@@ -346,12 +346,14 @@ def test_masks_are_drawn_once_for_all(model):
     for i in (0, 17, 29):
         one = {name: value[i : i + 1] for name, value in conditions.items()}
         assert torch.equal(draw_mask(model, [i], one, seed=3)[0], whole[i])
-    recipe = build_recipe(compose(REGISTRY, "beads", file={"sample": {"steps": 4, "batch_size": 7}}).sample, REGISTRY)
-    found = generate(model, recipe, conditions, 30, seed=3)
+    config = sampling_config(
+        compose(REGISTRY, "beads", file={"sample": {"steps": 4, "batch_size": 7}}).sample, REGISTRY
+    )
+    found = generate(model, config, conditions, 30, seed=3)
     assert torch.equal(found.mask, whole)
     for name, value in found.state.items():  # nothing where nothing exists
         assert (value[~whole] == 0).all(), name
-    way = strip(model, recipe, {name: value[:3] for name, value in conditions.items()}, 3, 2, seed=3)
+    way = trajectories(model, config, {name: value[:3] for name, value in conditions.items()}, 3, 2, seed=3)
     assert torch.equal(way.mask, whole[:3].repeat_interleave(3, 0))
     torch.testing.assert_close(way.state[2::3]["place"], found.state[:3]["place"], atol=1e-4, rtol=0)
 
@@ -402,8 +404,8 @@ def test_likelihood_and_bound_are_those_of_states_without_padding(model):
 def test_a_single_sample_of_a_single_bead(model):
     settings = compose(REGISTRY, "beads", file={"sample": {"steps": 3}})
     fresh = build_model(settings, DATA.facts, REGISTRY)
-    recipe = build_recipe(settings.sample, REGISTRY)
+    config = sampling_config(settings.sample, REGISTRY)
     nothing = nulls(fresh.codec.conditions, 1)
-    found = generate(fresh, recipe, nothing, 1, mask=draw_mask(fresh, [0], nothing, size="1"))
+    found = generate(fresh, config, nothing, 1, mask=draw_mask(fresh, [0], nothing, size="1"))
     assert found.mask.sum() == 1
     assert (found.state["place"] == 0).all()

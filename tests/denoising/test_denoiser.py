@@ -8,7 +8,7 @@ from diffcore.denoising.conditions import ClassCondition
 from diffcore.denoising.denoiser import Denoiser, from_eps, from_v, from_x0, velocity
 from diffcore.denoising.losses import WEIGHTINGS, denoising_loss
 from diffcore.process.gaussian import perturb
-from diffcore.process.schedules import Cosine, Geometric
+from diffcore.process.schedules import Cosine, Exploding
 from diffcore.states.level import Level
 from diffcore.states.spaces import Euclidean
 from tests.support.draws import draw
@@ -59,7 +59,7 @@ def test_the_network_sees_unit_variance_and_log_snr_whatever_the_schedule():
     x0, eps = draw(3, 4).float(), draw(3, 4, seed=1).float()
     log_snr = torch.tensor([-3.0, 0.5, 6.0], dtype=torch.float64)
     seen = []
-    for schedule in (Cosine(), Geometric()):
+    for schedule in (Cosine(), Exploding()):
         level = schedule.level(log_snr)
         denoiser(perturb(x0, eps, level), level, {"label": torch.tensor([0, 1, 2])})
         seen.append(backbone.seen)
@@ -106,7 +106,7 @@ def test_loss_is_the_same_for_every_scaling_of_the_state():
     log_snr = torch.tensor([-2.0, 1.0], dtype=torch.float64)
     x0, eps, guess = draw(2, 6), draw(2, 6, seed=1), draw(2, 6, seed=2)
     losses = []
-    for schedule in (Cosine(), Geometric()):
+    for schedule in (Cosine(), Exploding()):
         level = schedule.level(log_snr)
         losses.append(denoising_loss(from_x0(guess, perturb(x0, eps, level), level), x0, eps, Euclidean((6,))))
     torch.testing.assert_close(*losses)

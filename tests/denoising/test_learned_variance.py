@@ -13,10 +13,10 @@ from diffcore.nn.unet import UNet
 from diffcore.plugins.records import Component, Modality
 from diffcore.plugins.registry import Provided, load
 from diffcore.process.gaussian import perturb
-from diffcore.process.schedules import Cosine, Geometric, Rectified
+from diffcore.process.schedules import Cosine, Exploding, Rectified
 from diffcore.process.variances import log_ratio
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, find_checkpoint, read_tensors
-from diffcore.runs.folder import Run, read_metrics
+from diffcore.runs.folder import Run, read_log
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import compose
 from diffcore.sampling.guidance import classifier_free
@@ -33,7 +33,7 @@ from tests.support.draws import draw
 from tests.support.toy import TOY, ToyBackbone, ToyNet
 
 STD = 0.5
-SCHEDULES = [Cosine(-8, 8), Rectified(0.01), Geometric(0.02, 50)]
+SCHEDULES = [Cosine(-8, 8), Rectified(0.01), Exploding(0.02, 50)]
 
 
 def true_fraction(now, then):
@@ -287,7 +287,7 @@ def test_training_takes_the_hybrid_loss_and_learns_the_variance(tmp_path):
     """What is learned is better than where it started, on noise that training did not see, with the same means."""
     run, outcome, settings, data = start(tmp_path / "run", steps=300, learning_rate=2e-2, log_every=50)
     model = outcome.model
-    losses = [row["loss"] for row in read_metrics(run)]
+    losses = [row["loss"] for row in read_log(run)]
     assert losses[-1] < losses[0]
     learned_network = model.denoiser.backbone.second
 

@@ -1,4 +1,4 @@
-"""Predictors: what they learn, how they are trained, and how they guide."""
+"""Noisy classifiers: what they learn, how they are trained, and how they guide."""
 
 import json
 import math
@@ -11,15 +11,15 @@ from diffcore import cli
 from diffcore.cli.config import as_toml
 from diffcore.cli.flags import run_settings
 from diffcore.denoising.conditions import ClassCondition
-from diffcore.denoising.noisy_classifier import Predictor
+from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.errors import UserError
 from diffcore.evaluation.evaluate import LOG_SNRS
 from diffcore.nn.encoder import Encoder
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Cosine
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, find_checkpoint, read_tensors
-from diffcore.runs.folder import Run, read_metrics
-from diffcore.runs.model import build_data, build_model, build_recipe
+from diffcore.runs.folder import Run, read_log
+from diffcore.runs.model import build_data, build_model, sampling_config
 from diffcore.runs.settings import compose
 from diffcore.sampling.guidance import energy
 from diffcore.states.level import Level
@@ -46,9 +46,9 @@ class Net(nn.Module):
         return self.net(torch.cat([x, conditioning], 1))
 
 
-def predictor(size=2, conditions=(SHAPE, COLOUR)):
+def classifier(size=2, conditions=(SHAPE, COLOUR)):
     torch.manual_seed(0)
-    return Predictor(Net(size, sum(condition.outputs for condition in conditions)), conditions)
+    return NoisyClassifier(Net(size, sum(condition.outputs for condition in conditions)), conditions)
 
 
 # Conditions
@@ -76,11 +76,11 @@ def test_the_best_constant_is_the_shares_and_no_other_constant_is_better():
     assert COLOUR.measures(output, torch.tensor([0, 2, 3]))["accuracy"].tolist() == [1, 0]
 
 
-# The predictor
+# The classifier
 
 
 def test_outputs_are_split_among_conditions_and_likelihoods_add():
-    told = predictor()
+    told = classifier()
     x, level = torch.randn(4, 2), Level(0.7, 0.5)
     said = told(x, level)
     assert {name: output.shape for name, output in said.items()} == {"shape": (4, 2), "colour": (4, 3)}
@@ -95,7 +95,7 @@ def test_outputs_are_split_among_conditions_and_likelihoods_add():
 
 
 def test_a_predictor_sees_unit_variance_and_log_snr_whatever_the_schedule():
-    told = predictor()
+    told = classifier()
     x = torch.randn(2, 2)
     told(0.6 * x, Level(0.6 * 0.6, 0.6 * 0.8))
     scaled, noise = told.backbone.seen
@@ -111,7 +111,7 @@ def test_a_predictor_learns_the_posterior_at_every_noise_level():
     weights = torch.tensor([0.5, 0.25, 0.25])
     oracle = Mixture(centres, 0.4, weights, torch.tensor([0, 1, 2]))
     condition = ClassCondition("label", ("a", "b", "c"))
-    told, schedule = predictor(2, (condition,)), Cosine(-6, 6)
+    told, schedule = classifier(2, (condition,)), Cosine(-6, 6)
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.Adam(told.parameters(), 4e-3)
     steps, batch = 700, 256
@@ -175,13 +175,13 @@ def settings(*flags):
 
 
 def test_the_task_decides_which_network_is_chosen(tmp_path):
-    plain, told = settings(), settings("--preset", "teller", "--predictor.width", "20")
-    assert (plain.task, plain.denoiser.name, hasattr(plain, "predictor")) == ("denoise", "mlp", False)
-    assert (told.task, told.predictor.width, hasattr(told, "denoiser")) == ("predict", 20, False)
+    plain, told = settings(), settings("--preset", "teller", "--classifier.width", "20")
+    assert (plain.task, plain.denoiser.name, hasattr(plain, "classifier")) == ("denoise", "mlp", False)
+    assert (told.task, told.classifier.width, hasattr(told, "denoiser")) == ("classify", 20, False)
     file = tmp_path / "run.toml"
     file.write_text(as_toml(told))
     assert settings("--config", str(file)).model_dump() == told.model_dump()
-    assert settings("--task", "predict", "--preset", "timed").data.n == 50
+    assert settings("--task", "classify", "--preset", "timed").data.n == 50
     # A preset's network for another task is left out; a user's is a mistake.
     back = settings("--preset", "teller", "--task", "denoise")
     assert (back.task, back.denoiser.width) == ("denoise", 16)
@@ -190,10 +190,10 @@ def test_the_task_decides_which_network_is_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--task", "guess"], "unknown task 'guess'; there are: denoise, predict"),
-        (["--predictor", "mlp"], "--predictor is chosen for --task predict alone; this run's task is denoise"),
-        (["--task", "predict", "--denoiser.width", "3"], "unrecognized options: --denoiser.width"),
-        (["--task", "predict", "--predictor", "cnn"], "unknown predictor 'cnn'; there are: mlp"),
+        (["--task", "guess"], "unknown task 'guess'; there are: denoise, classify"),
+        (["--classifier", "mlp"], "--classifier is chosen for --task classify alone; this run's task is denoise"),
+        (["--task", "classify", "--denoiser.width", "3"], "unrecognized options: --denoiser.width"),
+        (["--task", "classify", "--classifier", "cnn"], "unknown classifier 'cnn'; there are: mlp"),
     ],
 )
 def test_mistakes_about_the_task_get_a_line(flags, said):
@@ -206,7 +206,7 @@ def test_mistakes_about_the_task_get_a_line(flags, said):
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """The command line with the toy installed, a predictor run and two runs that draw."""
+    """The command line with the toy installed, a classifier run and two runs that draw."""
     patch = pytest.MonkeyPatch()
     for command in ("train", "sample", "evaluate", "resume"):
         module = __import__(f"diffcore.cli.{command}", fromlist=["installed"])
@@ -231,23 +231,23 @@ def refused(capsys, *arguments):
 def test_a_predictor_run_ends_with_figures_beside_chance_and_draws_nothing(toy, capsys):
     run = toy / "teller"
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {
-        "config.json", "metrics.jsonl", "checkpoints", "figures.json", "report.html",
+        "config.json", "train_log.jsonl", "checkpoints", "metrics.json", "report.html",
     }  # fmt: skip
-    figures = {row["name"]: row for row in json.loads((run / "figures.json").read_text())}
-    assert set(figures) == {f"ring_{name}_at_{log_snr:g}" for name in ("nll", "accuracy") for log_snr in LOG_SNRS}
-    assert figures["ring_accuracy_at_6"]["value"] > 0.95
-    assert abs(figures["ring_accuracy_at_-6"]["value"] - 0.5) < 0.15
-    assert figures["ring_nll_at_6"]["value"] < 0.2 < figures["ring_nll_at_-2"]["value"] < math.log(2) + 0.05
-    assert "by chance 0.6931" in figures["ring_nll_at_6"]["meaning"]
-    losses = [row["loss"] for row in read_metrics(Run(run))]
+    metrics = {row["name"]: row for row in json.loads((run / "metrics.json").read_text())}
+    assert set(metrics) == {f"ring_{name}_at_{log_snr:g}" for name in ("nll", "accuracy") for log_snr in LOG_SNRS}
+    assert metrics["ring_accuracy_at_6"]["value"] > 0.95
+    assert abs(metrics["ring_accuracy_at_-6"]["value"] - 0.5) < 0.15
+    assert metrics["ring_nll_at_6"]["value"] < 0.2 < metrics["ring_nll_at_-2"]["value"] < math.log(2) + 0.05
+    assert "by chance 0.6931" in metrics["ring_nll_at_6"]["meaning"]
+    losses = [row["loss"] for row in read_log(Run(run))]
     assert losses[-1] < 0.9 * losses[0] < math.log(2)
     page = (run / "report.html").read_text()
-    for part in ("ring_accuracy_at_0", "negative log-likelihood, nats", "<svg", "[predictor]"):
+    for part in ("ring_accuracy_at_0", "negative log-likelihood, nats", "<svg", "[classifier]"):
         assert part in page
     assert "From noise to data" not in page
     said = refused(capsys, "sample", run)
-    assert "is a predictor, which draws no samples" in said
-    assert "--predictor" in said
+    assert "is a classifier, which draws no samples" in said
+    assert "--classifier" in said
     assert not (run / "samples").exists()
 
 
@@ -294,7 +294,7 @@ def test_a_predictor_guides_a_model_that_ignores_what_is_asked(toy, tmp_path):
 
     free = share(drawn(toy, tmp_path, "--guidance", "0"))
     guided = share(
-        drawn(toy, tmp_path, "--guidance", "0", "--predictor", str(toy / "teller"), "--predictor-weight", "3")
+        drawn(toy, tmp_path, "--guidance", "0", "--classifier", str(toy / "teller"), "--classifier-weight", "3")
     )
     assert 0.3 < free < 0.7
     assert guided > free + 0.25
@@ -306,7 +306,7 @@ def test_every_kind_of_guidance_has_its_flag(toy, tmp_path):
         ["--guidance", "3"],
         ["--guidance", "3", "--guidance-rescale", "0.7"],
         ["--guidance", "3", "--guidance-interval", "-2", "4"],
-        ["--predictor", str(toy / "teller")],
+        ["--classifier", str(toy / "teller")],
         ["--weak", "step-00000300"],
         ["--weak", str(toy / "drawer"), "--checkpoint", "step-00000300", "--autoguidance", "3"],
     ):
@@ -320,16 +320,18 @@ def test_every_kind_of_guidance_has_its_flag(toy, tmp_path):
 def test_mistakes_of_guidance_get_a_line(toy, tmp_path, capsys):
     sample = ("sample", toy / "drawer", "--n", "2", "--out", tmp_path / "none")
     assert "--autoguidance needs --weak RUN" in refused(capsys, *sample, "--autoguidance", "2")
-    assert "--predictor-weight needs --predictor RUN" in refused(capsys, *sample, "--predictor-weight", "2")
+    assert "--classifier-weight needs --classifier RUN" in refused(capsys, *sample, "--classifier-weight", "2")
     assert "guidance_interval: the first must be smaller" in refused(capsys, *sample, "--guidance-interval", "4", "1")
     assert "guidance_rescale: input should be less than or equal to 1" in refused(
         capsys, *sample, "--guidance-rescale", "2"
     )
     drawer, teller = toy / "drawer", toy / "teller"
-    assert f"--predictor {drawer} draws samples and predicts nothing" in refused(capsys, *sample, "--predictor", drawer)
-    assert f"--weak {teller} is a predictor" in refused(capsys, *sample, "--weak", teller)
+    assert f"--classifier {drawer} draws samples and predicts nothing" in refused(
+        capsys, *sample, "--classifier", drawer
+    )
+    assert f"--weak {teller} is a classifier" in refused(capsys, *sample, "--weak", teller)
     assert "has no checkpoint 'step-7'" in refused(capsys, *sample, "--weak", "step-7")
-    assert "no run folder" in refused(capsys, *sample, "--predictor", tmp_path / "nowhere")
+    assert "no run folder" in refused(capsys, *sample, "--classifier", tmp_path / "nowhere")
     assert not (tmp_path / "none").exists()
 
 
@@ -339,12 +341,12 @@ def test_guidance_without_anything_to_go_by_is_refused():
 
     told = compose(REGISTRY, "toy", file={"sample": {"guidance": 3.0, "steps": 2}})
     model = build_model(told, build_data(told, REGISTRY).facts, REGISTRY)
-    recipe = build_recipe(told.sample, REGISTRY)
+    config = sampling_config(told.sample, REGISTRY)
     with pytest.raises(UserError, match=r"guidance 3 compares .* none is asked for: give --condition key=value"):
-        generate(model, recipe, nulls(model.codec.conditions, 2), 2)
+        generate(model, config, nulls(model.codec.conditions, 2), 2)
     model.codec.conditions = ()
     with pytest.raises(UserError, match=r"guidance 3 compares .* this model was trained without any: leave it at 1"):
-        generate(model, recipe, {}, 2)
+        generate(model, config, {}, 2)
 
 
 def test_networks_of_other_data_cannot_guide():
@@ -371,7 +373,7 @@ def test_networks_of_other_data_cannot_guide():
     ):
         with pytest.raises(UserError, match=said):
             check_helper(model, helper, "--weak x")
-    check_helper(other(conditions=()), model, "--predictor x")
+    check_helper(other(conditions=()), model, "--classifier x")
 
 
 def test_a_model_without_conditions_is_guided_to_what_the_predictor_knows():
@@ -391,12 +393,14 @@ def test_a_model_without_conditions_is_guided_to_what_the_predictor_knows():
     plain = Denoiser(ToyBackbone(16, 0.0), ())
     codec = SimpleNamespace(space=teller.codec.space, conditions=())
     model = replace(teller, network=plain, codec=codec)
-    recipe = build_recipe(told.sample.model_copy(update={"predictor_weight": 2.0}), REGISTRY, None, teller.predictor)
-    assert known_conditions(model, recipe) == teller.codec.conditions
+    config = sampling_config(
+        told.sample.model_copy(update={"classifier_weight": 2.0}), REGISTRY, None, teller.classifier
+    )
+    assert known_conditions(model, config) == teller.codec.conditions
     x = codec.space.empty(3) + 0.5
     level, given = Level(0.7, 0.5), {"ring": torch.tensor([0, 1, 2])}
     with torch.no_grad():
-        difference = guided(model, recipe)(x, level, given).score - plain(x, level).score
+        difference = guided(model, config)(x, level, given).score - plain(x, level).score
     for name in ("place", "radius"):
         assert (difference[name][:2].abs() > 1e-4).all()
         assert difference[name][2].abs().max() < 1e-6  # asked for nothing

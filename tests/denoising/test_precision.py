@@ -13,7 +13,7 @@ from diffcore.denoising.precision import compute_in
 from diffcore.nn.dit import DiT
 from diffcore.nn.unet import UNet
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, find_checkpoint, read_tensors
-from diffcore.runs.folder import Run, read_json, read_metrics
+from diffcore.runs.folder import Run, read_json, read_log
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import compose
 from diffcore.states.level import Level
@@ -101,7 +101,7 @@ def run_of(path, *more):
 
 
 def losses(path):
-    return [row["loss"] for row in read_metrics(Run(path))]
+    return [row["loss"] for row in read_log(Run(path))]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Numbers as conditions: what is asked, what a predictor says of them, and how networks are told."""
+"""Numbers as conditions: what is asked, what a classifier says of them, and how networks are told."""
 
 import math
 
@@ -6,7 +6,15 @@ import pytest
 import torch
 from scipy import stats
 
-from diffcore.denoising.conditions import ClassCondition, ScalarCondition, any_given, ask, drop, in_words, nulls
+from diffcore.denoising.conditions import (
+    ClassCondition,
+    ScalarCondition,
+    any_given,
+    captions_of,
+    drop,
+    nulls,
+    parse_conditions,
+)
 from diffcore.denoising.embedding import Conditioning
 from diffcore.errors import UserError
 
@@ -17,15 +25,15 @@ NUMBER = ScalarCondition("weight", 1.0, 2.0, QUANTILES, "kg")
 
 
 def test_a_value_is_asked_for_by_all():
-    assert ask([NUMBER], {"weight": "2.5"}, range(3))["weight"].tolist() == [2.5] * 3
-    assert ask([NUMBER], {"weight": " -1e-3"}, range(1))["weight"].item() == pytest.approx(-1e-3)
+    assert parse_conditions([NUMBER], {"weight": "2.5"}, range(3))["weight"].tolist() == [2.5] * 3
+    assert parse_conditions([NUMBER], {"weight": " -1e-3"}, range(1))["weight"].item() == pytest.approx(-1e-3)
 
 
 @pytest.mark.parametrize(
     ("text", "low", "high"), [("0.5..2", 0.5, 2.0), ("1..", 1.0, QUANTILES[-1]), ("..0.7", 0, 0.7)]
 )
 def test_a_range_is_drawn_as_the_data_are_within_it(text, low, high):
-    drawn = ask([NUMBER], {"weight": text}, range(2000), seed=3)["weight"].double().numpy()
+    drawn = parse_conditions([NUMBER], {"weight": text}, range(2000), seed=3)["weight"].double().numpy()
     assert drawn.min() >= low - 1e-6
     assert drawn.max() <= high + 1e-6
     # against the truncated exponential; the piecewise linear quantiles are within 0.5 % of it
@@ -34,13 +42,13 @@ def test_a_range_is_drawn_as_the_data_are_within_it(text, low, high):
 
 
 def test_a_sample_of_a_range_does_not_depend_on_the_others():
-    whole = ask([NUMBER], {"weight": "0..3"}, range(10), seed=1)["weight"]
-    assert ask([NUMBER], {"weight": "0..3"}, [7], seed=1)["weight"].item() == whole[7].item()
-    assert ask([NUMBER], {"weight": "0..3"}, [7], seed=2)["weight"].item() != whole[7].item()
+    whole = parse_conditions([NUMBER], {"weight": "0..3"}, range(10), seed=1)["weight"]
+    assert parse_conditions([NUMBER], {"weight": "0..3"}, [7], seed=1)["weight"].item() == whole[7].item()
+    assert parse_conditions([NUMBER], {"weight": "0..3"}, [7], seed=2)["weight"].item() != whole[7].item()
 
 
 def test_a_range_without_data_is_drawn_evenly():
-    drawn = ask([NUMBER], {"weight": "10..12"}, range(1000))["weight"].double().numpy()
+    drawn = parse_conditions([NUMBER], {"weight": "10..12"}, range(1000))["weight"].double().numpy()
     assert stats.kstest(drawn, stats.uniform(10, 2).cdf).pvalue > 0.01
 
 
@@ -50,7 +58,7 @@ def test_both_ends_of_a_range_are_in_it():
     counts = ScalarCondition("count", 1.9, 1.1, tuple(values.tolist()))
 
     def shares(text):
-        drawn = ask([counts], {"count": text}, range(2000))["count"]
+        drawn = parse_conditions([counts], {"count": text}, range(2000))["count"]
         return [((drawn - k).abs() < 0.01).double().mean().item() for k in range(5)]
 
     assert shares("1..2") == pytest.approx([0, 0.5, 0.5, 0, 0], abs=0.05)
@@ -59,20 +67,22 @@ def test_both_ends_of_a_range_are_in_it():
     assert shares("..") == pytest.approx([0.1, 0.3, 0.3, 0.2, 0.1], abs=0.05)
     assert shares("2..2") == [0, 0, 1, 0, 0]
     top = ScalarCondition("top", 1.0, 1.0, (0.0, 1.0, 2.0, 2.0))  # a third is 2
-    assert (ask([top], {"top": "1..2"}, range(2000))["top"] == 2).double().mean().item() == pytest.approx(0.5, abs=0.05)
-    assert ask([NUMBER], {"weight": "..0.5"}, [])["weight"].shape == (0,)
+    assert (parse_conditions([top], {"top": "1..2"}, range(2000))["top"] == 2).double().mean().item() == pytest.approx(
+        0.5, abs=0.05
+    )
+    assert parse_conditions([NUMBER], {"weight": "..0.5"}, [])["weight"].shape == (0,)
 
 
 @pytest.mark.parametrize("text", ["heavy", "nan", "inf", "3..1", "1..x", "", "1e300", "0..1e39", "..nan"])
 def test_what_is_no_number_is_refused_in_a_line(text):
     with pytest.raises(UserError, match="weight") as refusal:
-        ask([NUMBER], {"weight": text}, range(2))
+        parse_conditions([NUMBER], {"weight": text}, range(2))
     assert "\n" not in str(refusal.value)
 
 
 def test_values_outside_the_data_are_doubted_with_their_range():
-    assert NUMBER.doubt(torch.tensor([0.0, 1.0, math.nan])) is None
-    doubt = NUMBER.doubt(torch.tensor([-1.0, 1.0, 99.0]))
+    assert NUMBER.warning(torch.tensor([0.0, 1.0, math.nan])) is None
+    doubt = NUMBER.warning(torch.tensor([-1.0, 1.0, 99.0]))
     assert doubt is not None
     assert "2 of 3" in doubt
     assert f"{QUANTILES[-1]:.4g} kg" in doubt
@@ -91,9 +101,9 @@ def test_null_is_nan_and_is_not_given():
 def test_what_is_given_is_told_in_words_and_nothing_else():
     label = ClassCondition("label", ("a", "b"))
     values = {"label": torch.tensor([1, 2, 0]), "weight": torch.tensor([2.5, 7.0, math.nan])}
-    assert in_words([label, NUMBER], values, 3) == [{"label": "b", "weight": "2.5"}, {"weight": "7"}, {"label": "a"}]
-    assert in_words([NUMBER], nulls([NUMBER], 2), 2) == [{}, {}]
-    assert in_words([], {}, 0) == []
+    assert captions_of([label, NUMBER], values, 3) == [{"label": "b", "weight": "2.5"}, {"weight": "7"}, {"label": "a"}]
+    assert captions_of([NUMBER], nulls([NUMBER], 2), 2) == [{}, {}]
+    assert captions_of([], {}, 0) == []
 
 
 def test_log_likelihood_is_the_normal_density_in_the_values_unit():

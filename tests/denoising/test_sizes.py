@@ -11,7 +11,7 @@ from diffcore.denoising.sizes import Sizes
 from diffcore.errors import UserError
 from diffcore.process.schedules import Cosine
 from diffcore.runs.generation import generate, resized
-from diffcore.runs.model import Model, Recipe
+from diffcore.runs.model import Model, SamplingConfig
 from diffcore.sampling.solvers.ddim import ddim
 from diffcore.states.spaces import Euclidean
 
@@ -60,19 +60,19 @@ def test_a_size_does_not_depend_on_the_batch():
 
 
 def test_sizes_that_are_asked_for():
-    assert SIZES.asked("7", range(2), 0, {}).tolist() == [7, 7]
-    drawn = SIZES.asked("1..6", range(3000), 0, {})
+    assert SIZES.parse("7", range(2), 0, {}).tolist() == [7, 7]
+    drawn = SIZES.parse("1..6", range(3000), 0, {})
     assert (drawn == 5).double().mean().item() == pytest.approx(0.75, abs=0.03)
     assert set(drawn.tolist()) == {3, 5}
-    assert torch.equal(SIZES.asked("..6", range(3000), 0, {}), drawn)
-    assert set(SIZES.asked("4..", range(200), 0, {}).tolist()) == {5, 9}
-    assert torch.equal(SIZES.asked("..", range(50), 0, {}), SIZES.draw(range(50), 0, {}))
+    assert torch.equal(SIZES.parse("..6", range(3000), 0, {}), drawn)
+    assert set(SIZES.parse("4..", range(200), 0, {}).tolist()) == {5, 9}
+    assert torch.equal(SIZES.parse("..", range(50), 0, {}), SIZES.draw(range(50), 0, {}))
 
 
 @pytest.mark.parametrize("text", ["0", "11", "4..12", "6..4", "many", "3.5", "", "6..8", "-3", "3..x"])
 def test_sizes_that_cannot_be_are_refused(text):
     with pytest.raises(UserError, match="--size"):
-        SIZES.asked(text, range(2), 0, {})
+        SIZES.parse(text, range(2), 0, {})
 
 
 def test_masks_have_the_first_elements():
@@ -119,7 +119,7 @@ class DotNet(torch.nn.Module):
 def test_a_network_of_sets_draws_sets_of_another_size():
     model = dots(Dots(5))
     larger = resized(model, "12")
-    assert generate(larger, Recipe(ddim(), steps=3), {}, 2).state.shape == (2, 12, 1)
+    assert generate(larger, SamplingConfig(ddim(), steps=3), {}, 2).state.shape == (2, 12, 1)
     assert larger.network is model.network
     assert model.codec.space.shape == (5, 1)
 

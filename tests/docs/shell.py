@@ -45,7 +45,7 @@ FEWER = {
     "tune": ("--steps", "2", "--trajectories", "2", "--iterations", "1"),
 }
 JUDGED = ("image", "table")
-"""Kinds of data whose figures take a moment; of the others, `evaluate` is read alone."""
+"""Kinds of data whose metrics take a moment; of the others, `evaluate` is read alone."""
 
 
 class Shell:
@@ -113,8 +113,8 @@ class Shell:
         if getattr(settings.data, "root", None) == str(Path("PATH").absolute()) and not Path("PATH").is_dir():
             return None
         network = SMALLER.get(settings.modality, ())
-        if settings.task == "predict":
-            network = tuple(flag.replace("denoiser", "predictor") for flag in network)
+        if settings.task == "classify":
+            network = tuple(flag.replace("denoiser", "classifier") for flag in network)
         evaluated = "20" if settings.modality in JUDGED else "0"
         embedded = not hasattr(settings.data, "root")
         fewer = EMBEDDED.get(settings.modality, ()) if embedded else ()

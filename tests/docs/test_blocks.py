@@ -22,8 +22,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for module in (
         "diffcore.evaluation.classifier",
-        "diffcore_audio.evaluation.judge",
-        "diffcore_pointcloud.evaluation.judge",
+        "diffcore_audio.evaluation.evaluator",
+        "diffcore_pointcloud.evaluation.evaluator",
     ):
         monkeypatch.setattr(f"{module}._STEPS", 2)
     before = set(sys.modules)

@@ -1,4 +1,4 @@
-"""The classifier that figures are measured with, and what is measured in its features."""
+"""The classifier that metrics are measured with, and what is measured in its features."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from diffcore.evaluation.classifier import Classifier, trained_classifier
-from diffcore.evaluation.metrics import agreement_figures, distance_figures, frechet_distance, inception_score
+from diffcore.evaluation.metrics import agreement_metrics, distance_metrics, frechet_distance, inception_score
 
 
 def blobs(n=600, seed=0):
@@ -79,7 +79,7 @@ def test_inception_score_in_closed_form():
 def test_figures_of_features():
     torch.manual_seed(0)
     real, made = torch.randn(200, 4), torch.randn(100, 4) + 1
-    distance, halves, ratio = distance_figures(made, real, None, "points", "the plane")
+    distance, halves, ratio = distance_metrics(made, real, None, "points", "the plane")
     assert distance.value == pytest.approx(frechet_distance(made, real))
     assert ratio.value == pytest.approx(distance.value / halves.value)
     assert "200 points" in distance.meaning
@@ -88,7 +88,7 @@ def test_figures_of_features():
 def test_real_examples_beside_are_as_many_as_samples():
     torch.manual_seed(0)
     real, held_out, made = torch.randn(300, 4), torch.randn(80, 4), torch.randn(100, 4) + 1
-    distance, beside, _ = distance_figures(made, real, None, "points", "the plane", held_out)
+    distance, beside, _ = distance_metrics(made, real, None, "points", "the plane", held_out)
     assert beside.value == pytest.approx(frechet_distance(held_out, real))
     assert distance.value == pytest.approx(frechet_distance(made[torch.arange(80) * 100 // 80], real))
     assert distance.meaning.startswith("80 samples against 300 points")
@@ -96,5 +96,5 @@ def test_real_examples_beside_are_as_many_as_samples():
 
 def test_agreement_is_the_share_of_right_answers():
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [0.0, 5.0]])
-    share, real = agreement_figures(logits, torch.tensor([0, 1, 1, 1]), 0.9)
+    share, real = agreement_metrics(logits, torch.tensor([0, 1, 1, 1]), 0.9)
     assert (share.value, real.value) == (0.75, 0.9)

@@ -13,11 +13,11 @@ from torch import nn
 from diffcore.denoising.conditions import ClassCondition, ScalarCondition
 from diffcore.denoising.denoiser import Denoiser, from_x0
 from diffcore.denoising.sizes import Sizes
-from diffcore.evaluation.property_metrics import _SHARE, GUIDANCE, target_figures
+from diffcore.evaluation.property_metrics import _SHARE, GUIDANCE, property_metrics
 from diffcore.plugins.data import Data, Encoded
 from diffcore.plugins.records import NoOptions
 from diffcore.process.schedules import Cosine
-from diffcore.runs.model import Model, Recipe
+from diffcore.runs.model import Model, SamplingConfig
 from diffcore.sampling.solvers import adams
 from diffcore.states.spaces import Euclidean
 from diffcore.states.state import per_sample
@@ -65,7 +65,7 @@ class Codec:
         return state.mean(1) if mask is None else state.sum(1) / mask.sum(1)
 
 
-class Judge:
+class Evaluator:
     """Samples above `highest` have no value."""
 
     def __init__(self, highest=math.inf):
@@ -92,22 +92,22 @@ def model(codec, network=None):
 HELD_OUT = examples(40, 1, lacking=10)
 GIVEN = HELD_OUT["height"][10:].double()
 DATA = Data(NoOptions(), examples(60, 0), HELD_OUT)
-RECIPE = Recipe(adams(), steps=4)
+RECIPE = SamplingConfig(adams(), steps=4)
 
 
-def values_of(figures):
-    return {figure.name: figure.value for figure in figures}
+def values_of(metrics):
+    return {metric.name: metric.value for metric in metrics}
 
 
-def meanings_of(figures):
-    return {figure.name: figure.meaning for figure in figures}
+def meanings_of(metrics):
+    return {metric.name: metric.meaning for metric in metrics}
 
 
 @pytest.mark.parametrize(("weight", "tried"), [(1.0, GUIDANCE), (3.0, 3.0)])
 def test_errors_are_those_of_the_samples(weight, tried):
     """Guided samples are w (c + missed(c)), as what is asked for nothing is zero."""
-    figures = target_figures(model(Codec()), replace(RECIPE, guidance=weight), Judge(), DATA, 400, 0)
-    found, meant = values_of(figures), meanings_of(figures)
+    metrics = property_metrics(model(Codec()), replace(RECIPE, guidance=weight), Evaluator(), DATA, 400, 0)
+    found, meant = values_of(metrics), meanings_of(metrics)
     assert found["height_mae_conditional"] == pytest.approx(missed(GIVEN).abs().mean().item(), abs=1e-4)
     guided = (tried * (GIVEN + missed(GIVEN)) - GIVEN).abs().mean().item()
     assert found["height_mae_guided"] == pytest.approx(guided, abs=1e-3)
@@ -117,7 +117,7 @@ def test_errors_are_those_of_the_samples(weight, tried):
 
 
 def test_bounds_are_sums_by_hand():
-    found = values_of(target_figures(model(Codec()), RECIPE, Judge(), DATA, 400, 0))
+    found = values_of(property_metrics(model(Codec()), RECIPE, Evaluator(), DATA, 400, 0))
     values = GIVEN.tolist()
     pairs = [abs(a - b) for a, b in itertools.permutations(values, 2)]
     assert found["height_mae_shuffled"] == pytest.approx(sum(pairs) / len(pairs), rel=1e-9)
@@ -128,11 +128,11 @@ def test_bounds_are_sums_by_hand():
 
 def test_a_size_that_training_has_not_met_is_guessed_the_mean():
     sizes = Sizes(3, {1: 5, 3: 20}, {"height": (TABLE[0], TABLE[2])})
-    found = values_of(target_figures(model(Codec(sizes=sizes)), RECIPE, Judge(), DATA, 400, 0))
+    found = values_of(property_metrics(model(Codec(sizes=sizes)), RECIPE, Evaluator(), DATA, 400, 0))
     mean = {1: 0.5, 2: HEIGHT.mean, 3: 1.6}
     alone = [abs(c - mean[n]) for c, n in zip(GIVEN.tolist(), HELD_OUT["size"][10:].tolist(), strict=True)]
     assert found["height_mae_size_only"] == pytest.approx(sum(alone) / len(alone), rel=1e-9)
-    whole = values_of(target_figures(model(Codec(sizes=None)), RECIPE, Judge(), DATA, 400, 0))
+    whole = values_of(property_metrics(model(Codec(sizes=None)), RECIPE, Evaluator(), DATA, 400, 0))
     assert "height_mae_size_only" not in whole
     assert whole["height_mae_conditional"] == pytest.approx(missed(GIVEN).abs().mean().item(), abs=1e-4)
 
@@ -140,43 +140,43 @@ def test_a_size_that_training_has_not_met_is_guessed_the_mean():
 def test_samples_without_a_value_are_a_share_and_no_error():
     obtained = GIVEN + missed(GIVEN)
     highest = obtained.sort().values[11:13].mean().item()
-    found = values_of(target_figures(model(Codec()), RECIPE, Judge(highest), DATA, 400, 0))
+    found = values_of(property_metrics(model(Codec()), RECIPE, Evaluator(highest), DATA, 400, 0))
     assert found["height_measured_conditional"] == pytest.approx(12 / 30)
     kept = missed(GIVEN)[obtained <= highest].abs().mean().item()
     assert found["height_mae_conditional"] == pytest.approx(kept, abs=1e-4)
-    none = values_of(target_figures(model(Codec()), RECIPE, Judge(-9.0), DATA, 400, 0))
+    none = values_of(property_metrics(model(Codec()), RECIPE, Evaluator(-9.0), DATA, 400, 0))
     assert none["height_measured_conditional"] == 0
     assert "height_mae_conditional" not in none
 
 
 def test_targets_are_a_share_of_the_samples_and_of_training_where_nothing_is_held_out():
-    figures = meanings_of(target_figures(model(Codec()), RECIPE, Judge(), DATA, 10 * _SHARE, 0))
-    assert "of 10 samples" in figures["height_mae_conditional"]
+    metrics = meanings_of(property_metrics(model(Codec()), RECIPE, Evaluator(), DATA, 10 * _SHARE, 0))
+    assert "of 10 samples" in metrics["height_mae_conditional"]
     alone = replace(DATA, held_out=None)
-    found = values_of(target_figures(model(Codec()), RECIPE, Judge(), alone, 60 * _SHARE, 0))
+    found = values_of(property_metrics(model(Codec()), RECIPE, Evaluator(), alone, 60 * _SHARE, 0))
     expected = missed(alone.examples["height"].double()).abs().mean().item()
     assert found["height_mae_conditional"] == pytest.approx(expected, abs=1e-4)
 
 
 def test_few_targets():
     one = replace(DATA, held_out=HELD_OUT[9:11])
-    found = values_of(target_figures(model(Codec()), RECIPE, Judge(), one, 400, 0))
+    found = values_of(property_metrics(model(Codec()), RECIPE, Evaluator(), one, 400, 0))
     assert found["height_mae_conditional"] == pytest.approx(missed(GIVEN[0]).abs().item(), abs=1e-4)
     assert "height_mae_shuffled" not in found  # there is no other target
     none = replace(DATA, held_out=HELD_OUT[:10])
-    assert target_figures(model(Codec()), RECIPE, Judge(), none, 400, 0) == []
+    assert property_metrics(model(Codec()), RECIPE, Evaluator(), none, 400, 0) == []
 
 
 def test_there_are_no_figures_without_numbers_or_without_what_measures_them():
-    assert target_figures(model(Codec()), RECIPE, lambda samples, conditions: [], DATA, 400, 0) == []
+    assert property_metrics(model(Codec()), RECIPE, lambda samples, conditions: [], DATA, 400, 0) == []
     codec = Codec((ClassCondition("kind", ("a", "b")),), None)
-    assert target_figures(model(codec), RECIPE, Judge(), DATA, 400, 0) == []
+    assert property_metrics(model(codec), RECIPE, Evaluator(), DATA, 400, 0) == []
 
-    class Blind(Judge):
+    class Blind(Evaluator):
         def measure(self, samples):
             return {}
 
-    names = {figure.name for figure in target_figures(model(Codec()), RECIPE, Blind(), DATA, 400, 0)}
+    names = {metric.name for metric in property_metrics(model(Codec()), RECIPE, Blind(), DATA, 400, 0)}
     assert names == {"height_mae_shuffled", "height_mae_size_only"}
 
 
@@ -220,10 +220,10 @@ def test_a_predictor_alone_meets_targets_as_the_posterior_does(guidance, others)
     The model does not know the condition, so guidance by the model's own conditions has no part in it.
     """
     drawing = model(First(others, None), Normal(others))
-    recipe = Recipe(adams(), steps=20, predictor=teller(), predictor_weight=1.0, guidance=guidance)
+    config = SamplingConfig(adams(), steps=20, classifier=teller(), classifier_weight=1.0, guidance=guidance)
     data = Data(NoOptions(), TensorDict({"depth": torch.zeros(9)}, batch_size=[9]))
-    figures = target_figures(drawing, recipe, Judge(), data, 2000 * _SHARE, 0)
-    found, meant = values_of(figures), meanings_of(figures)
+    metrics = property_metrics(drawing, config, Evaluator(), data, 2000 * _SHARE, 0)
+    found, meant = values_of(metrics), meanings_of(metrics)
     targets = torch.tensor(QUANTILES, dtype=torch.float64)
     shares = torch.full((9,), 1 / 8, dtype=torch.float64)  # of evenly spaced shares the nearest quantile
     shares[[0, -1]] /= 2
@@ -232,7 +232,7 @@ def test_a_predictor_alone_meets_targets_as_the_posterior_does(guidance, others)
     folded = spread * math.sqrt(2 / math.pi) * torch.exp(-(bias**2) / (2 * spread**2))
     folded = folded + bias * (1 - 2 * normal.cdf(-bias / spread))
     assert found["height_mae_guided"] == pytest.approx((shares * folded).sum().item(), abs=0.02)
-    assert meant["height_mae_guided"].endswith("of 2000 samples; a predictor's gradient, weight 1")
+    assert meant["height_mae_guided"].endswith("of 2000 samples; a classifier's gradient, weight 1")
     assert "height_mae_conditional" not in found  # the model itself cannot be asked for it
     assert "height_mae_size_only" not in found
     values = [value for value, share in zip(QUANTILES, shares.tolist(), strict=True) for _ in range(round(16 * share))]
@@ -243,5 +243,5 @@ def test_a_predictor_alone_meets_targets_as_the_posterior_does(guidance, others)
 def test_a_predictor_that_knows_nothing_of_a_number_is_no_guide_to_it():
     """It is left out, and the weight of guidance is tried instead."""
     other = SimpleNamespace(conditions=(ClassCondition("kind", ("a", "b")),), log_likelihood=None)
-    figures = target_figures(model(Codec()), replace(RECIPE, predictor=other), Judge(), DATA, 400, 0)
-    assert meanings_of(figures)["height_mae_guided"].endswith("samples; guidance 2")
+    metrics = property_metrics(model(Codec()), replace(RECIPE, classifier=other), Evaluator(), DATA, 400, 0)
+    assert meanings_of(metrics)["height_mae_guided"].endswith("samples; guidance 2")

@@ -39,12 +39,12 @@ def run(tmp_path_factory):
 
 def test_a_run_folder_holds_what_it_should(run):
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {
-        "config.json", "metrics.jsonl", "samples", "checkpoints", "figures.json", "report.html",
+        "config.json", "train_log.jsonl", "samples", "checkpoints", "metrics.json", "report.html",
     }  # fmt: skip
     config = json.loads((run / "config.json").read_text())
     assert config["plugins"]["diffcore-image"] == "0.1.0"
     assert config["settings"]["denoiser"]["width"] == 8
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (run / "train_log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [5, 10, 15, 20, 25, 30]
     assert sorted(path.name for path in (run / "samples").glob("*.png")) == ["step-00000020.png", "step-00000030.png"]
     assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-00000020", "step-00000030"]
@@ -88,10 +88,10 @@ def test_solver_options_belong_to_the_solver(run, tmp_path, capsys):
     base = ["sample", str(run), "--n", "2", "--steps", "4"]
     assert main([*base, "--solver", "ddim", "--solver.eta", "0.5", "--out", str(tmp_path / "a")]) == 0
     assert main([*base, "--solver=ddpm", "--guidance", "2", "--grid", "time", "--out", str(tmp_path / "b")]) == 0
-    other = ["--schedule", "geometric", "--schedule.sigma-max", "80"]
+    other = ["--schedule", "exploding", "--schedule.sigma-max", "80"]
     assert main([*base, *other, "--out", str(tmp_path / "c")]) == 0
     assert "unknown schedule 'square'" in refused(capsys, *base, "--schedule", "square")
-    assert "sigma_min and sigma_max" in refused(capsys, *base, "--schedule", "geometric", "--schedule.sigma-min", "200")
+    assert "sigma_min and sigma_max" in refused(capsys, *base, "--schedule", "exploding", "--schedule.sigma-min", "200")
     assert "--solver.eta" in refused(capsys, *base, "--solver", "ddpm", "--solver.eta", "0.5")
     assert "--solver.eta: input should be less than or equal to 1" in refused(
         capsys, *base, "--solver", "ddim", "--solver.eta", "1.5"
@@ -102,9 +102,9 @@ def test_solver_options_belong_to_the_solver(run, tmp_path, capsys):
 def test_evaluate_prints_json(run, capsys):
     capsys.readouterr()
     assert main(["evaluate", str(run), "--n", "20", "--steps", "3", "--json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert {"class_agreement", "frechet_distance", "frechet_distance_real", "frechet_ratio"} <= figures.keys()
-    assert figures["samples"] == 20
+    metrics = json.loads(capsys.readouterr().out)
+    assert {"class_agreement", "frechet_distance", "frechet_distance_real", "frechet_ratio"} <= metrics.keys()
+    assert metrics["samples"] == 20
 
 
 def test_config_of_a_run_and_of_a_plan(run, capsys, tmp_path):
@@ -144,7 +144,7 @@ def test_resume_continues_exactly(run, tmp_path):
     tiny = [*TINY, "--train.evaluate", "0"]
     assert main(["train", "--modality", "image", "--out", str(short), *tiny, "--train.steps", "17"]) == 0
     assert main(["resume", str(short), "--train.steps", "30"]) == 0
-    losses = [[json.loads(line)["loss"] for line in (path / "metrics.jsonl").open()] for path in (run, short)]
+    losses = [[json.loads(line)["loss"] for line in (path / "train_log.jsonl").open()] for path in (run, short)]
     assert losses[0] == losses[1]
     for name in ("model", "ema", "training"):
         file = f"checkpoints/step-00000030/{name}.safetensors"
@@ -162,7 +162,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_resume(tmp_path):
     command += ["--train.steps", "100000", "--train.log-every", "2", "--denoiser.width", "8", "--train.evaluate", "0"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        while not (out / "metrics.jsonl").exists():
+        while not (out / "train_log.jsonl").exists():
             assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""The networks, the files and the figures of images."""
+"""The networks, the files and the metrics of images."""
 
 import numpy
 import pytest
@@ -15,7 +15,7 @@ from diffcore.nn.unet import UNet
 from diffcore.states.spaces import Euclidean
 from diffcore_image import datasets
 from diffcore_image.codec import ImageCodec
-from diffcore_image.judge import ImageJudge
+from diffcore_image.evaluator import ImageEvaluator
 from diffcore_image.options import DigitsOptions
 from diffcore_image.writer import ImageWriter, sheet
 
@@ -128,54 +128,54 @@ def test_a_sheet_shows_every_sample_at_its_place():
 def judged(tmp_path_factory):
     data = datasets.digits(DigitsOptions())
     cache = tmp_path_factory.mktemp("cache")
-    return data, ImageJudge(ImageCodec(data.facts), data, cache), cache
+    return data, ImageEvaluator(ImageCodec(data.facts), data, cache), cache
 
 
-def values(figures):
-    return {figure.name: figure.value for figure in figures}
+def values(metrics):
+    return {metric.name: metric.value for metric in metrics}
 
 
 def test_real_images_are_judged_real(judged):
-    data, judge, _ = judged
-    found = values(judge(data.held_out["pixels"], {"label": data.held_out["label"]}))
+    data, evaluator, _ = judged
+    found = values(evaluator(data.held_out["pixels"], {"label": data.held_out["label"]}))
     assert found["class_agreement"] == found["class_agreement_real"] > 0.95
     assert found["frechet_ratio"] < 3
 
 
 def test_the_judge_notices_noise_wrong_classes_and_missing_variety(judged):
-    data, judge, _ = judged
+    data, evaluator, _ = judged
     pixels, labels = data.held_out["pixels"], data.held_out["label"]
-    good = values(judge(pixels, {"label": labels}))
+    good = values(evaluator(pixels, {"label": labels}))
     noise = torch.randint_like(pixels, 0, 256)
-    assert values(judge(noise, {"label": labels}))["frechet_distance"] > 20 * good["frechet_distance"]
-    assert values(judge(pixels, {"label": (labels + 1) % 10}))["class_agreement"] < 0.05
+    assert values(evaluator(noise, {"label": labels}))["frechet_distance"] > 20 * good["frechet_distance"]
+    assert values(evaluator(pixels, {"label": (labels + 1) % 10}))["class_agreement"] < 0.05
     threes = pixels[labels == 3]
-    assert values(judge(threes, {"label": labels[labels == 3]}))["frechet_distance"] > 10 * good["frechet_distance"]
+    assert values(evaluator(threes, {"label": labels[labels == 3]}))["frechet_distance"] > 10 * good["frechet_distance"]
 
 
 def test_the_classifier_is_kept_and_found_again(judged, monkeypatch):
-    data, judge, cache = judged
+    data, evaluator, cache = judged
     assert len(list(cache.iterdir())) == 1
     monkeypatch.setattr("diffcore.evaluation.classifier._fit", lambda *a: pytest.fail("trained again"))
-    again = ImageJudge(ImageCodec(data.facts), data, cache)
+    again = ImageEvaluator(ImageCodec(data.facts), data, cache)
     held_out = data.held_out["pixels"], {"label": data.held_out["label"]}
-    assert values(again(*held_out)) == pytest.approx(values(judge(*held_out)), rel=1e-4)
+    assert values(again(*held_out)) == pytest.approx(values(evaluator(*held_out)), rel=1e-4)
 
 
 def test_a_damaged_cache_is_made_anew(judged, tmp_path):
-    data, judge, cache = judged
+    data, evaluator, cache = judged
     (name,) = (path.name for path in cache.iterdir())
     (tmp_path / name).write_bytes(b"rubbish")
-    again = ImageJudge(ImageCodec(data.facts), data, tmp_path)
+    again = ImageEvaluator(ImageCodec(data.facts), data, tmp_path)
     held_out = data.held_out["pixels"], {"label": data.held_out["label"]}
-    assert values(again(*held_out)) == pytest.approx(values(judge(*held_out)), rel=1e-4)
+    assert values(again(*held_out)) == pytest.approx(values(evaluator(*held_out)), rel=1e-4)
 
 
 def test_images_without_classes_are_compared_by_components(tmp_path):
     data = datasets.digits(DigitsOptions())
     plain = data.facts.model_copy(update={"classes": ()})
-    judge = ImageJudge(ImageCodec(plain), data, tmp_path)
-    found = values(judge(data.held_out["pixels"], {}))
+    evaluator = ImageEvaluator(ImageCodec(plain), data, tmp_path)
+    found = values(evaluator(data.held_out["pixels"], {}))
     assert found["frechet_ratio"] < 3
     assert "class_agreement" not in found
     # With 64 of 64 components the distance is the one of the pixels themselves.

@@ -10,7 +10,7 @@ from torch.distributions import Normal, kl_divergence
 from diffcore.denoising.denoiser import from_x0
 from diffcore.likelihood.bound import Bins, log_bin_probability, variational_bound
 from diffcore.process.gaussian import perturb, posterior, transition
-from diffcore.process.schedules import Cosine, Geometric, Rectified
+from diffcore.process.schedules import Cosine, Exploding, Rectified
 from diffcore.process.variances import in_space, log_ratio
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.timesteps import uniform_in_log_snr
@@ -22,7 +22,7 @@ from diffcore.testing.oracles import gaussian
 from tests.support.draws import draw
 
 MEAN, STD = 0.3, 0.5
-SCHEDULES = [Cosine(-8, 12), Rectified(0.01), Geometric(0.02, 50)]
+SCHEDULES = [Cosine(-8, 12), Rectified(0.01), Exploding(0.02, 50)]
 
 
 def chain(schedule, steps, clean=True):

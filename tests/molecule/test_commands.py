@@ -93,9 +93,9 @@ def free(file, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def regressor(file, tmp_path_factory):
-    """A predictor of the same molecules."""
+    """A classifier of the same molecules."""
     flags = ["--preset", "regressor", "--data", "sdf", "--data.path", file, "--train.steps", "20"]
-    return train(tmp_path_factory.mktemp("runs") / "regressor", *flags, network="predictor")
+    return train(tmp_path_factory.mktemp("runs") / "regressor", *flags, network="classifier")
 
 
 # What works
@@ -176,13 +176,13 @@ def test_evaluate_prints_figures(run, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "copy")
     capsys.readouterr()
     assert main(["evaluate", str(copy), "--n", "40", "--steps", "3", "--json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    shares = [name for name in figures if name in SHARES or "_measured_" in name]
+    metrics = json.loads(capsys.readouterr().out)
+    shares = [name for name in metrics if name in SHARES or "_measured_" in name]
     assert {*SHARES, "logp_measured_conditional", "qed_measured_guided"} <= {*shares}
-    assert all(0 <= figures[name] <= 1 for name in shares)
-    assert all(math.isfinite(value) for value in figures.values())
-    assert figures["logp_mae_size_only"] < figures["logp_mae_shuffled"]
-    assert figures["v_u_n"] <= figures["v_u"] <= figures["valid"]
+    assert all(0 <= metrics[name] <= 1 for name in shares)
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert metrics["logp_mae_size_only"] < metrics["logp_mae_shuffled"]
+    assert metrics["v_u_n"] <= metrics["v_u"] <= metrics["valid"]
 
 
 def test_tune_then_sample(own, tmp_path, capsys):
@@ -197,14 +197,14 @@ def test_tune_then_sample(own, tmp_path, capsys):
 def test_resume_goes_on(own, tmp_path):
     copy = shutil.copytree(own, tmp_path / "copy")
     assert main(["resume", str(copy), "--train.steps", "10"]) == 0
-    rows = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (copy / "train_log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [5, 10]
 
 
 def test_a_regressor_guides_a_model_without_conditions(free, regressor, tmp_path, capsys):
     assert json.loads((free / "config.json").read_text())["settings"]["data"]["properties"] == []
     asked = ("--n", 6, "--size", 2, "--target", "logp=1.5")
-    sample(free, *asked, "--predictor", regressor, "--predictor-weight", 50, "--out", tmp_path / "guided.sdf")
+    sample(free, *asked, "--classifier", regressor, "--classifier-weight", 50, "--out", tmp_path / "guided.sdf")
     sample(free, "--n", 6, "--size", 2, "--out", tmp_path / "plain.sdf")
     guided, plain = (
         list(Chem.SDMolSupplier(str(tmp_path / f"{name}.sdf"), sanitize=False)) for name in ("guided", "plain")
@@ -214,7 +214,7 @@ def test_a_regressor_guides_a_model_without_conditions(free, regressor, tmp_path
     places = [[mol.GetConformer().GetPositions() for mol in mols] for mols in (guided, plain)]
     assert numpy.abs(numpy.array(places[0]) - numpy.array(places[1])).max() > 0.01
     assert "unknown condition 'logp'; this model takes: none" in refused(capsys, "sample", free, *asked)
-    assert "is a predictor, which draws no samples" in refused(capsys, "sample", regressor)
+    assert "is a classifier, which draws no samples" in refused(capsys, "sample", regressor)
 
 
 @pytest.mark.parametrize("flags", [["--denoiser", "transformer"], ["--data.hydrogens"]])
@@ -342,13 +342,13 @@ def test_targets_and_sizes_that_a_model_has_not(run, tmp_path, capsys):
 def test_networks_of_other_elements_cannot_guide(own, regressor, tmp_path, capsys):
     other = write_sdf(tmp_path / "other.sdf", [words.replace("O", "S") for words in OWN])
     flags = ["--data", "sdf", "--data.path", other, "--train.steps", "2"]
-    teller = train(tmp_path / "teller", "--preset", "regressor", *flags, network="predictor")
+    teller = train(tmp_path / "teller", "--preset", "regressor", *flags, network="classifier")
     weak = train(tmp_path / "weak", *flags)
-    for flag, helper in (("--predictor", teller), ("--weak", weak)):
+    for flag, helper in (("--classifier", teller), ("--weak", weak)):
         said = refused(capsys, "sample", own, flag, helper, "--target", "logp=1")
         assert f"{flag} {helper} was trained on data of another form than this model: atoms" in said
         assert "(C, N, S), not 4 x 3 (C, N, O)" in said
-    sample(own, "--predictor", regressor, "--target", "logp=1", "--n", 1, "--out", tmp_path / "out")
+    sample(own, "--classifier", regressor, "--target", "logp=1", "--n", 1, "--out", tmp_path / "out")
 
 
 def test_data_that_are_gone_or_others(file, tmp_path, capsys):

@@ -51,7 +51,7 @@ def denoisers():
         pytest.param(networks.equivariant(EquivariantOptions(**SMALL), SPACE), id="equivariant"),
         pytest.param(networks.equivariant(EquivariantOptions(**SMALL, degree=2), SPACE), id="equivariant of degree 2"),
         pytest.param(networks.transformer(TransformerOptions(**SMALL), SPACE), id="transformer"),
-        pytest.param(networks.predictor(EquivariantOptions(**SMALL), SPACE, 5), id="predictor"),
+        pytest.param(networks.classifier(EquivariantOptions(**SMALL), SPACE, 5), id="classifier"),
     ]
 
 

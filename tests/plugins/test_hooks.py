@@ -9,7 +9,7 @@ from pydantic import Field
 
 from diffcore.cli import main
 from diffcore.plugins.hookspecs import hookimpl
-from diffcore.plugins.output import Figure
+from diffcore.plugins.output import Metric
 from diffcore.plugins.records import Command, Component, Settings
 from diffcore.plugins.registry import Provided, chosen, load
 from tests.plugins.test_registry import Plugin, module
@@ -56,11 +56,11 @@ def scaled_euler(options):
 
 
 def far(options, codec, data):
-    def figures(samples, conditions):
+    def metrics(samples, conditions):
         share = (samples.norm(dim=1) > options.beyond).double().mean().item()
-        return [Figure("far", share, f"share beyond {options.beyond:g}, of {len(data.examples)} examples' kind")]
+        return [Metric("far", share, f"share beyond {options.beyond:g}, of {len(data.examples)} examples' kind")]
 
-    return figures
+    return metrics
 
 
 class Notes:
@@ -79,8 +79,8 @@ class Notes:
     def picture(self, step, path):
         self.say("picture", step, path.name)
 
-    def figures(self, step, figures):
-        self.say("figures", step, *(figure.name for figure in figures))
+    def metrics(self, step, metrics):
+        self.say("metrics", step, *(metric.name for metric in metrics))
 
     def close(self):
         self.say("close")
@@ -198,14 +198,14 @@ def test_what_happens_in_a_run_is_told(registry, heard, tmp_path):
         ("ended", 20, "NoneType"),
     ]
     lines = (tmp_path / "run" / "notes.txt").read_text().splitlines()
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()]
     assert lines[:2] == [f"row {row['step']} {row['loss']:.6f}" for row in rows]
     assert lines[2] == "picture 20 step-00000020.csv"
-    assert lines[3].startswith("figures 20 radius_error far samples")
+    assert lines[3].startswith("metrics 20 radius_error far samples")
     assert lines[4:] == ["close"]
-    figures = {figure["name"]: figure for figure in json.loads((tmp_path / "run" / "figures.json").read_text())}
-    assert figures["far"]["value"] == 1.0
-    assert figures["far"]["meaning"] == "share beyond 0, of 200 examples' kind"
+    metrics = {metric["name"]: metric for metric in json.loads((tmp_path / "run" / "metrics.json").read_text())}
+    assert metrics["far"]["value"] == 1.0
+    assert metrics["far"]["meaning"] == "share beyond 0, of 200 examples' kind"
 
     heard.clear()
     assert main(["resume", str(tmp_path / "run"), "--train.steps", "30"]) == 0
@@ -291,10 +291,10 @@ def test_a_metric_that_fails_costs_its_own_figures_alone(run, registry, capsys):
     record = registry.metrics["far"].record
 
     def failing(options, codec, data):
-        def figures(samples, conditions):
+        def metrics(samples, conditions):
             raise RuntimeError("no measure")
 
-        return figures
+        return metrics
 
     registry.metrics["bad"] = Provided(Component("bad", "fails", failing), "dist", "1")
     assert main(["evaluate", str(run), "--n", "20", "--metric", "bad", "--metric", "far", "--json"]) == 0

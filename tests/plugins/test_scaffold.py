@@ -94,12 +94,12 @@ def test_the_command_line_uses_them_all(tmp_path, run):
     chosen = ["--schedule", "my-schedule", "--logger", "my-logger", "--metric", "my-metric"]
     small = ["--data.n", "100", "--denoiser.width", "16", "--logger.my-logger.every", "2"]
     run(*diffcore, "train", "--modality", "my-modality", "--out", tmp_path / "run", *flags, *chosen, *small)
-    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+    with (tmp_path / "run" / "train_log.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["2", "6"]
-    with (tmp_path / "run" / "figures.csv").open(newline="") as file:
-        figures = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
-    assert figures["distinct_real"] == 1
-    assert 0 < figures["velocity_error_real"] < 0.03 < figures["velocity_error"]
+    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+        metrics = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
+    assert metrics["distinct_real"] == 1
+    assert 0 < metrics["velocity_error_real"] < 0.03 < metrics["velocity_error"]
 
     out = tmp_path / "samples.csv"
     solver = ["--solver", "my-solver", "--solver.node", "0.6", "--steps", "5", "--condition", "damping=heavy"]

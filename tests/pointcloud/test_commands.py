@@ -69,8 +69,8 @@ def test_a_folder_of_one_s_own(tmp_path, denoiser, capsys):
     assert main(["sample", str(tmp_path / "run"), "--n", "4", "--out", str(tmp_path / "all.glb")]) == 0
     capsys.readouterr()
     assert main(["evaluate", str(tmp_path / "run"), "--n", "6", "--json"]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert {"one_nna_cd", "one_nna_cd_real", "coverage_emd", "class_agreement"} <= figures.keys()
+    metrics = json.loads(capsys.readouterr().out)
+    assert {"one_nna_cd", "one_nna_cd_real", "coverage_emd", "class_agreement"} <= metrics.keys()
 
 
 def test_mistakes_get_a_line(tmp_path, capsys, run):

@@ -83,7 +83,7 @@ def test_nearest_against_a_tree(geometry, sizes, k):
 
 def test_the_plain_ways_to_find_neighbours_agree(monkeypatch):
     """All at once, in a tree, and in blocks."""
-    from diffcore_pointcloud.geometry.kernels import plain as geometry_plain
+    from diffcore_pointcloud.geometry import plain as geometry_plain
 
     queries, points = normal(3, 30, 3, dtype=torch.float64), normal(3, 20, 3, seed=1, dtype=torch.float64)
     expected = backend("plain").nearest(queries, points, 3)[1]
@@ -244,7 +244,7 @@ def test_a_backend_can_be_asked_for(monkeypatch):
 
 
 def test_without_pytorch3d_the_plain_backend_steps_in(monkeypatch):
-    from diffcore_pointcloud.geometry.kernels import kernels as geometry
+    from diffcore_pointcloud.geometry import kernels as geometry
 
     monkeypatch.setitem(sys.modules, "pytorch3d", None)
     monkeypatch.setitem(sys.modules, "pytorch3d.ops", None)

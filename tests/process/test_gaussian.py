@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from diffcore.process.gaussian import perturb, posterior, transition
 from diffcore.process.schedules import (
     Cosine,
-    Geometric,
+    Exploding,
     Laplace,
     LinearBeta,
     LogNormal,
@@ -33,7 +33,7 @@ def chain(schedule, steps):
 
 
 LEVELS = chain(ddpm(), 1000)
-CHAINS = {"ddpm": LEVELS, "sub-vp": chain(SubVariancePreserving(), 100), "geometric": chain(Geometric(), 100)}
+CHAINS = {"ddpm": LEVELS, "sub-vp": chain(SubVariancePreserving(), 100), "exploding": chain(Exploding(), 100)}
 
 
 def exact_chain():
@@ -130,7 +130,7 @@ def test_sde_of_linear_beta_is_song_s(epsilon):
 def test_sde_of_the_geometric_ladder_is_song_s():
     """f = 0, g = sigma sqrt(2 log(sigma_max / sigma_min)). Song et al. 2021, eq. 30."""
     sigma = 0.01 * (50 / 0.01) ** T
-    found = sde(Geometric(0.01, 50), T)
+    found = sde(Exploding(0.01, 50), T)
     assert (found.drift == 0).all()
     torch.testing.assert_close(found.diffusion, sigma * math.sqrt(2 * math.log(5000)), rtol=1e-12, atol=0)
 

@@ -13,7 +13,7 @@ from diffcore.plugins.registry import load
 from diffcore.process.schedules import (
     Betas,
     Cosine,
-    Geometric,
+    Exploding,
     Laplace,
     LinearBeta,
     LogNormal,
@@ -41,7 +41,7 @@ PRESERVING = {
 }
 OTHERS = {
     "sub-vp": SubVariancePreserving(),
-    "geometric": Geometric(),
+    "exploding": Exploding(),
     "rectified": Rectified(),
     "rectified-wide": Rectified(1e-9),
     "edm": LogNormal(),
@@ -160,7 +160,7 @@ def test_linear_and_sub_vp_are_their_formulas():
 
 
 def test_geometric_and_rectified_scales():
-    level = level_at(Geometric(0.01, 100), tensor(0.25))
+    level = level_at(Exploding(0.01, 100), tensor(0.25))
     close(level.sigma, tensor(0.1))
     assert level.alpha.item() == 1
     close(torch.cat(list(level_at(Rectified(0), tensor(0.25)))), tensor(0.75, 0.25))
@@ -207,7 +207,7 @@ def test_ddpm_s_levels_are_its_table():
     ids=["linear", "cosine", "scaled-linear"],
 )
 def test_terminal_snrs_are_the_published_ones(schedule, alpha, snr):
-    """Lin et al. 2024, table 1, whose figures are of float32 tables."""
+    """Lin et al. 2024, table 1, whose metrics are of float32 tables."""
     log_snr = schedule.log_snr(tensor(1))
     assert log_snr.exp().item() == pytest.approx(snr, rel=1e-4)
     assert schedule.level(log_snr).alpha.item() == pytest.approx(alpha, rel=1e-4)
@@ -342,7 +342,7 @@ def test_zero_terminal_keeps_sigma_at_the_clean_end():
     close(level_at(ZeroTerminal(schedule), NEAR).sigma, tensor(*expected), rtol=1e-12)
 
 
-@pytest.mark.parametrize("base", [Geometric(), Rectified(), SubVariancePreserving(), ZeroTerminal(Cosine())])
+@pytest.mark.parametrize("base", [Exploding(), Rectified(), SubVariancePreserving(), ZeroTerminal(Cosine())])
 def test_zero_terminal_is_for_variance_preserving_schedules_that_need_it(base):
     with pytest.raises(ValueError, match="zero"):
         ZeroTerminal(base)
@@ -359,7 +359,7 @@ REGISTRY = load([])
 BUILTIN = {
     "cosine": Cosine(),
     "linear": LinearBeta(),
-    "geometric": Geometric(),
+    "exploding": Exploding(),
     "rectified": Rectified(),
     "ddpm": ddpm(),
     "iddpm-cosine": iddpm_cosine(),

@@ -18,7 +18,7 @@ from diffcore.runs.checkpoints import (
     read_tensors,
     write_checkpoint,
 )
-from diffcore.runs.folder import Run, read_metrics
+from diffcore.runs.folder import Run, read_log
 from tests.support.refusals import refused
 
 
@@ -51,7 +51,7 @@ def test_resume_goes_back_to_the_newest_sound_checkpoint(copy, whole, capsys, fi
     assert f"going on from step 30 of {copy}" in said
     first, second = (read_tensors(find_checkpoint(Run(path)), MODEL) for path in (copy, whole))
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert [row["loss"] for row in read_metrics(Run(copy))] == [row["loss"] for row in read_metrics(Run(whole))]
+    assert [row["loss"] for row in read_log(Run(copy))] == [row["loss"] for row in read_log(Run(whole))]
 
 
 @pytest.mark.parametrize("command", ["sample", "evaluate", "tune"])

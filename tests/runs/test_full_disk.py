@@ -13,7 +13,7 @@ import pytest
 
 from diffcore import cli
 from diffcore.runs.checkpoints import checkpoints, find_checkpoint, verify
-from diffcore.runs.folder import Run, append_metrics, read_metrics, trim_metrics
+from diffcore.runs.folder import Run, append_log, read_log, trim_log
 from diffcore.system import files
 from tests.support.refusals import refused
 from tests.support.toy import ToyWriter, put_in_place, toy_registry
@@ -105,10 +105,10 @@ def test_metrics_that_cannot_be_written_stop_training_with_a_line(tmp_path, whol
 
     monkeypatch.setattr("diffcore.runs.folder.append_lines", full)
     said = refused(capsys, "train", "--out", run.path, *TRAIN)
-    assert "metrics.jsonl: No space left on device. Free some space" in said
+    assert "train_log.jsonl: No space left on device. Free some space" in said
     monkeypatch.undo()
     put_in_place(monkeypatch, toy_registry())
-    assert [row["step"] for row in read_metrics(run)] == [5, 10, 15, 20, 25]
+    assert [row["step"] for row in read_log(run)] == [5, 10, 15, 20, 25]
     assert cli.main(["resume", str(run.path)]) == 0
     assert_same(run, whole)
 
@@ -118,13 +118,13 @@ def test_pictures_figures_and_reports_are_worth_less_than_weights(tmp_path, whol
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
 
     monkeypatch.setattr(ToyWriter, "together", full)
-    monkeypatch.setattr("diffcore.cli.train.write_figures", full)
+    monkeypatch.setattr("diffcore.cli.train.write_metrics", full)
     monkeypatch.setattr("diffcore.cli.train.write_report", full)
     run = Run(tmp_path / "run")
     flags = [*TRAIN, "--train.sample-every", "15", "--train.evaluate", "4"]
     assert cli.main(["train", "--out", str(run.path), *flags]) == 0
     said = capsys.readouterr().err
-    for line in ("no picture at step 15:", "no picture at step 40:", "no figures:", "no report:"):
+    for line in ("no picture at step 15:", "no picture at step 40:", "no metrics:", "no report:"):
         assert line in said
     assert_same(run, whole)
 
@@ -145,26 +145,26 @@ def test_what_is_not_read_back_as_written_is_no_checkpoint(tmp_path, monkeypatch
 
 def test_metrics_are_cut_in_place_but_for_copies_made_of_links(tmp_path):
     run = Run(tmp_path)
-    append_metrics(run, [{"step": step, "loss": 1.0} for step in (5, 10, 15)])
-    with run.metrics.open("a") as file:
+    append_log(run, [{"step": step, "loss": 1.0} for step in (5, 10, 15)])
+    with run.train_log.open("a") as file:
         file.write('{"step": 20, "lo')
-    inode = run.metrics.stat().st_ino
-    trim_metrics(run, 10)
-    assert [row["step"] for row in read_metrics(run)] == [5, 10]
-    assert run.metrics.read_bytes().endswith(b"}\n")
-    assert run.metrics.stat().st_ino == inode
+    inode = run.train_log.stat().st_ino
+    trim_log(run, 10)
+    assert [row["step"] for row in read_log(run)] == [5, 10]
+    assert run.train_log.read_bytes().endswith(b"}\n")
+    assert run.train_log.stat().st_ino == inode
     backup = tmp_path / "backup.jsonl"
-    os.link(run.metrics, backup)
-    trim_metrics(run, 5)
-    assert [row["step"] for row in read_metrics(run)] == [5]
+    os.link(run.train_log, backup)
+    trim_log(run, 5)
+    assert [row["step"] for row in read_log(run)] == [5]
     assert len(backup.read_text().splitlines()) == 2
 
 
 def test_metrics_of_any_length_take_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("diffcore.runs.folder.MOST_ROWS", 10)
     run = Run(tmp_path)
-    append_metrics(run, [{"step": step, "loss": step / 2} for step in range(1, 1001)])
-    rows = read_metrics(run)
+    append_log(run, [{"step": step, "loss": step / 2} for step in range(1, 1001)])
+    rows = read_log(run)
     assert len(rows) <= 21
     assert rows[-1]["step"] == 1000
     gaps = {b["step"] - a["step"] for a, b in pairwise(rows[:-1])}

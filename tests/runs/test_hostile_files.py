@@ -15,12 +15,12 @@ import torch
 
 from diffcore import cli
 from diffcore.errors import UserError, printable
-from diffcore.evaluation.evaluate import read_figures, write_figures
-from diffcore.evaluation.report import facts_table, figures_table, page
-from diffcore.plugins.output import Figure
+from diffcore.evaluation.evaluate import read_metrics, write_metrics
+from diffcore.evaluation.report import facts_table, metrics_table, page
+from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Provided
 from diffcore.runs.checkpoints import check_header, find_checkpoint
-from diffcore.runs.fitted_grid import read_tuned
+from diffcore.runs.fitted_grid import read_fitted_grids
 from diffcore.runs.folder import Run
 from diffcore.runs.model import build_model
 from diffcore.runs.settings import compose, read_toml
@@ -123,7 +123,7 @@ def test_json_that_is_none_is_refused_in_a_line(run, said, content, expected):
     run.config.write_bytes(content)
     for command in ("config", "sample", "resume"):
         assert expected in said(command, run.path)
-    for file, read in ((run.tuned, read_tuned), (run.figures, read_figures)):
+    for file, read in ((run.fitted_grids, read_fitted_grids), (run.metrics, read_metrics)):
         file.write_bytes(content)
         with pytest.raises(UserError, match=re.escape(expected)):
             read(run)
@@ -179,14 +179,14 @@ def test_figures_and_metrics_of_somebody_else(run, capsys):
         [{"name": "a", "value": "x", "meaning": "b"}],
         [{"name": 1, "value": 1, "meaning": ""}],
     ):
-        run.figures.write_text(json.dumps(rows))
-        with pytest.raises(UserError, match=r"figures\.json does not hold figures"):
-            read_figures(run)
-    write_figures(run, [Figure("a", float("nan"), "none")])
-    assert str(read_figures(run)[0].value) == "nan"
-    run.metrics.write_text('{"step": 5, "loss": "x"}\n')
+        run.metrics.write_text(json.dumps(rows))
+        with pytest.raises(UserError, match=r"metrics\.json does not hold metrics"):
+            read_metrics(run)
+    write_metrics(run, [Metric("a", float("nan"), "none")])
+    assert str(read_metrics(run)[0].value) == "nan"
+    run.train_log.write_text('{"step": 5, "loss": "x"}\n')
     assert cli.main(["resume", str(run.path), "--train.steps", "22"]) == 0
-    run.metrics.write_text('{"step": 5, "loss": 1.0, "seconds": "<b>"}\n{"step": ' + "9" * 100_000 + ', "loss": 1}\n')
+    run.train_log.write_text('{"step": 5, "loss": 1.0, "seconds": "<b>"}\n{"step": ' + "9" * 100_000 + ', "loss": 1}\n')
     assert cli.main(["evaluate", str(run.path), "--n", "4"]) == 0
     assert "<b>" not in run.report.read_text()
 
@@ -194,7 +194,7 @@ def test_figures_and_metrics_of_somebody_else(run, capsys):
 # Paths
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "tuned.json", "figures.json", "report.html"])
+@pytest.mark.parametrize("name", ["config.json", "train_log.jsonl", "fitted_grids.json", "metrics.json", "report.html"])
 def test_a_file_that_leads_out_of_the_run_is_refused(run, tmp_path, said, name):
     outside = tmp_path / "outside"
     path = run.path / name
@@ -215,7 +215,7 @@ def test_a_folder_that_leads_out_of_the_run_is_refused(run, tmp_path, said, name
         assert "is a link" in said(command, run.path)
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", ".run.lock"])
+@pytest.mark.parametrize("name", ["config.json", "train_log.jsonl", ".run.lock"])
 def test_pipes_do_not_make_anybody_wait(run, said, name):
     (run.path / name).unlink(missing_ok=True)
     os.mkfifo(run.path / name)
@@ -403,7 +403,7 @@ EVIL = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>\x1b[2J"
 
 
 def test_words_of_a_run_are_escaped_in_its_report():
-    text = page(EVIL, [(EVIL, figures_table([Figure(EVIL, 1.0, EVIL)])), ("b", facts_table({EVIL: EVIL}))])
+    text = page(EVIL, [(EVIL, metrics_table([Metric(EVIL, 1.0, EVIL)])), ("b", facts_table({EVIL: EVIL}))])
     assert "<script>alert" not in text
     assert "<img src=x" not in text
 

@@ -8,7 +8,7 @@ import pytest
 
 from diffcore import cli
 from diffcore.runs.checkpoints import checkpoints, find_checkpoint, verify
-from diffcore.runs.folder import Run, read_metrics
+from diffcore.runs.folder import Run, read_log
 from tests.support.refusals import refused
 from tests.support.toy_process import end, start
 from tests.training.test_loop import assert_same_checkpoint, losses
@@ -99,4 +99,4 @@ def test_a_second_process_is_refused_and_a_dead_one_does_not_block(tmp_path, toy
         os.kill(first, signal.SIGKILL)
         end(first)
     assert cli.main(["resume", str(path)]) == 0
-    assert read_metrics(Run(path))[-1]["step"] == 28
+    assert read_log(Run(path))[-1]["step"] == 28

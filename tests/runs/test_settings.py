@@ -35,7 +35,7 @@ def test_default_below_preset_below_file_below_flag(tmp_path):
 
 
 def test_only_the_options_of_the_chosen_parts_exist():
-    assert settings("--schedule", "geometric", "--schedule.sigma-max", "9").schedule.sigma_max == 9
+    assert settings("--schedule", "exploding", "--schedule.sigma-max", "9").schedule.sigma_max == 9
     assert "unrecognized options: --schedule.sigma-max" in refused("--schedule.sigma-max", "9")
 
 

@@ -10,18 +10,18 @@ import torch
 from diffcore import cli
 from diffcore.denoising.denoiser import from_x0
 from diffcore.errors import UserError
-from diffcore.process.schedules import Cosine, Geometric, LinearBeta, Rectified, ZeroTerminal
-from diffcore.runs.fitted_grid import Tuned, read_tuned, write_tuned
+from diffcore.process.schedules import Cosine, Exploding, LinearBeta, Rectified, ZeroTerminal
+from diffcore.runs.fitted_grid import FittedGrid, read_fitted_grids, write_fitted_grid
 from diffcore.runs.folder import Run
 from diffcore.sampling.grid_fitting import (
     METHODS,
-    Found,
+    Fit,
     FreshNoiseError,
     Method,
+    fit_grid,
     flow_of,
     grid_of,
     starting_grids,
-    tune,
 )
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.solvers import Move, adams, ddpm, dpmpp_2m
@@ -82,12 +82,12 @@ def errors(held_out, found, n):
 
 
 @pytest.mark.parametrize(
-    "schedule", [Cosine(), ZERO_SNR, Geometric(), Rectified(0.0)], ids=["cosine", "zero-snr", "geometric", "rectified"]
+    "schedule", [Cosine(), ZERO_SNR, Exploding(), Rectified(0.0)], ids=["cosine", "zero-snr", "exploding", "rectified"]
 )
 def test_tuned_levels_follow_the_flow_better(schedule):
     n = 4
     seen, held_out = flows(plane(), PLANE, schedule)
-    found = tune(seen, held_out, starting_grids(schedule, n), iterations=24)
+    found = fit_grid(seen, held_out, starting_grids(schedule, n), iterations=24)
     tuned, default, published = errors(held_out, found, n)
     assert tuned < default / 3
     assert tuned < published / 5
@@ -99,7 +99,7 @@ def test_tuned_levels_follow_the_flow_better(schedule):
 
 def test_tuned_levels_follow_it_in_fields_with_masks():
     seen, held_out = flows(molecules(), FIELDS, Cosine(), count=8, mask=MASK)
-    found = tune(seen, held_out, starting_grids(Cosine(), 4)[::4], iterations=12, batch=8)
+    found = fit_grid(seen, held_out, starting_grids(Cosine(), 4)[::4], iterations=12, batch=8)
     tuned, default, published = errors(held_out, found, 4)
     assert tuned < default / 3
     assert tuned < published / 5
@@ -111,7 +111,7 @@ def test_tuned_levels_follow_it_in_fields_with_masks():
 def test_learning_is_more_than_choosing_among_the_starts():
     seen, held_out = flows(plane(), PLANE, Cosine())
     starts = starting_grids(Cosine(), 4)
-    found = tune(seen, held_out, starts, iterations=24)
+    found = fit_grid(seen, held_out, starts, iterations=24)
     chosen = min(held_out.score(m.step(), g) for m in METHODS for g in starts)
     assert held_out.score(found.method.step(), found.log_snrs) < chosen - math.log(1.3)
 
@@ -175,9 +175,9 @@ def test_shifts_move_the_nodes_of_the_polynomials_and_nothing_else():
 @pytest.mark.parametrize("schedule", [Cosine(), ZERO_SNR], ids=["cosine", "zero-snr"])
 def test_one_step_has_nothing_to_learn_and_two_have_one_level(schedule):
     seen, held_out = flows(plane(), PLANE, schedule)
-    found = tune(seen, held_out, starting_grids(schedule, 1), iterations=12)
+    found = fit_grid(seen, held_out, starting_grids(schedule, 1), iterations=12)
     assert torch.equal(found.log_snrs, grid("tapered", schedule, 1))
-    found = tune(seen, held_out, starting_grids(schedule, 2), iterations=12)
+    found = fit_grid(seen, held_out, starting_grids(schedule, 2), iterations=12)
     tuned, default, _ = errors(held_out, found, 2)
     assert tuned < default / 1.5
     assert found.log_snrs[0] == grid("tapered", schedule, 1)[0]
@@ -210,7 +210,7 @@ def test_a_flow_that_leaves_the_numbers_is_refused():
     seen, held_out = flows(plane(), PLANE, Cosine())
     broken = replace(seen, denoise=nowhere)  # the same trajectories, and a network that has gone wrong since
     with pytest.raises(UserError, match="in 3 steps the model's flow leads to values that are no numbers"):
-        tune(broken, held_out, starting_grids(Cosine(), 3)[:2], iterations=2)
+        fit_grid(broken, held_out, starting_grids(Cosine(), 3)[:2], iterations=2)
 
 
 def test_a_solver_that_draws_noise_follows_no_trajectory():
@@ -224,22 +224,22 @@ def test_a_solver_that_draws_noise_follows_no_trajectory():
 
 def tuned(log_snrs, **changes):
     values = {
-        "order": 3, "corrector": 4, "clock": "alpha", "error": 0.1, "untuned_error": 0.3, "guidance": 1.0,
+        "order": 3, "corrector": 4, "clock": "alpha", "error": 0.1, "default_error": 0.3, "guidance": 1.0,
         "checkpoint": "step-00000040", "seed": 0,
     }  # fmt: skip
-    return Tuned(log_snrs=log_snrs, **{**values, **changes})
+    return FittedGrid(log_snrs=log_snrs, **{**values, **changes})
 
 
 def test_what_is_kept_is_read_again_the_latest_last(tmp_path):
     run = Run(tmp_path)
-    assert read_tuned(run) == {}
-    entries = [tuned((-9.5, 0.1, 4.0)), tuned((-math.inf, 1 / 3), untuned_error=None), tuned((-8.0, 0.0, 2.5))]
+    assert read_fitted_grids(run) == {}
+    entries = [tuned((-9.5, 0.1, 4.0)), tuned((-math.inf, 1 / 3), default_error=None), tuned((-8.0, 0.0, 2.5))]
     for entry in entries:
-        write_tuned(run, len(entry.log_snrs), entry)
-    assert list(read_tuned(run).items()) == [(2, entries[1]), (3, entries[2])]
-    json.loads(run.tuned.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    write_tuned(run, 3, None)
-    assert list(read_tuned(run)) == [2]
+        write_fitted_grid(run, len(entry.log_snrs), entry)
+    assert list(read_fitted_grids(run).items()) == [(2, entries[1]), (3, entries[2])]
+    json.loads(run.fitted_grids.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    write_fitted_grid(run, 3, None)
+    assert list(read_fitted_grids(run)) == [2]
 
 
 GOOD = tuned((-9.0, 0.0, 4.0)).model_dump(mode="json")
@@ -272,12 +272,12 @@ GOOD = tuned((-9.0, 0.0, 4.0)).model_dump(mode="json")
 )
 def test_damage_and_nonsense_in_the_file_get_a_line(tmp_path, content, said):
     run = Run(tmp_path)
-    run.tuned.write_text(content if isinstance(content, str) else json.dumps(content))
+    run.fitted_grids.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(UserError) as caught:
-        read_tuned(run)
+        read_fitted_grids(run)
     message = str(caught.value)
     assert said in message
-    assert str(run.tuned) in message
+    assert str(run.fitted_grids) in message
     assert "\n" not in message
     assert len(message) < 500
     assert isinstance(content, str) or "run diffcore tune" in message
@@ -334,16 +334,16 @@ def test_a_run_is_tuned_and_sampled_as_tuned(toy, tmp_path, capsys, evaluations)
     draw = ["sample", toy, "--n", 4]
     said = command(capsys, "tune", toy, "--steps", 4, *QUICK)
     assert "kept in" in said
-    (steps,) = known = read_tuned(Run(toy))
+    (steps,) = known = read_fitted_grids(Run(toy))
     assert steps == 4
-    assert known[4].error < known[4].untuned_error
+    assert known[4].error < known[4].default_error
     assert (known[4].guidance, known[4].checkpoint) == (1.0, "step-00000300")
     evaluations()
 
     def drawn(*flags):
         out = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
         said = command(capsys, *draw, "--out", out, *flags)
-        return evaluations(), "tuned.json" in said, out.read_text()
+        return evaluations(), "fitted_grids.json" in said, out.read_text()
 
     count, uses, by_default = drawn()
     assert (count, uses) == (4, True)
@@ -357,22 +357,22 @@ def test_a_run_is_tuned_and_sampled_as_tuned(toy, tmp_path, capsys, evaluations)
     assert drawn("--steps", 5)[:2] == (5, False)
     said = command(capsys, "evaluate", toy, "--n", 4, "--json")
     assert "4 steps as" in said
-    assert json.loads((toy / "figures.json").read_text())[1]["meaning"].startswith("drawn with 4 steps")
+    assert json.loads((toy / "metrics.json").read_text())[1]["meaning"].startswith("drawn with 4 steps")
     # The same number of steps again replaces, another one is kept beside and is the latest.
     command(capsys, "tune", toy, "--steps", 3, *QUICK)
     command(capsys, "tune", toy, "--steps", 4, *QUICK, "--seed", 1)
-    assert [(steps, entry.seed) for steps, entry in read_tuned(Run(toy)).items()] == [(3, 0), (4, 1)]
+    assert [(steps, entry.seed) for steps, entry in read_fitted_grids(Run(toy)).items()] == [(3, 0), (4, 1)]
 
 
 def test_what_is_no_better_than_the_run_s_own_recipe_is_not_kept(toy, capsys, monkeypatch):
-    write_tuned(Run(toy), 6, tuned((-9.0, -5.0, -2.0, 0.0, 2.0, 4.0)))
-    bad = Found(Method(2, True, "alpha"), torch.linspace(-9, -8, 6, dtype=torch.float64))
+    write_fitted_grid(Run(toy), 6, tuned((-9.0, -5.0, -2.0, 0.0, 2.0, 4.0)))
+    bad = Fit(Method(2, True, "alpha"), torch.linspace(-9, -8, 6, dtype=torch.float64))
     with monkeypatch.context() as patch:
-        patch.setattr("diffcore.cli.tune.tune", lambda *a, **k: bad)
+        patch.setattr("diffcore.cli.tune.fit_grid", lambda *a, **k: bad)
         said = command(capsys, "tune", toy, "--steps", 6, *QUICK)
     assert "nothing is kept" in said
-    assert 6 not in read_tuned(Run(toy))
-    assert "tuned.json" not in command(capsys, "sample", toy, "--n", 1, "--steps", 6)
+    assert 6 not in read_fitted_grids(Run(toy))
+    assert "fitted_grids.json" not in command(capsys, "sample", toy, "--n", 1, "--steps", 6)
 
 
 def test_mistakes_get_a_line(toy, tmp_path, capsys):
@@ -384,14 +384,14 @@ def test_mistakes_get_a_line(toy, tmp_path, capsys):
     for steps in (0, -3):
         assert "--steps: input should be greater than or equal to 1" in refused(capsys, "tune", toy, "--steps", steps)
     assert "no run folder" in refused(capsys, "tune", tmp_path / "none", "--steps", 4)
-    whole = (toy / "tuned.json").read_text() if (toy / "tuned.json").exists() else None
-    (toy / "tuned.json").write_text("{")
+    whole = (toy / "fitted_grids.json").read_text() if (toy / "fitted_grids.json").exists() else None
+    (toy / "fitted_grids.json").write_text("{")
     for arguments in (["tune", toy, "--steps", 4], ["sample", toy, "--n", 1], ["evaluate", toy, "--n", 2]):
-        assert "tuned.json cannot be read as JSON" in refused(capsys, *arguments)
+        assert "fitted_grids.json cannot be read as JSON" in refused(capsys, *arguments)
     assert cli.main(["sample", str(toy), "--n", "1", "--solver", "adams"]) == 0
-    (toy / "tuned.json").unlink()
+    (toy / "fitted_grids.json").unlink()
     if whole is not None:
-        (toy / "tuned.json").write_text(whole)
+        (toy / "fitted_grids.json").write_text(whole)
 
 
 def test_a_run_whose_solver_draws_noise_is_tuned_too(toy, tmp_path, capsys):
@@ -399,9 +399,9 @@ def test_a_run_whose_solver_draws_noise_is_tuned_too(toy, tmp_path, capsys):
     flags = ["--train.steps", "20", "--train.evaluate", "0", "--sample.solver", "ddpm", "--schedule.zero-terminal"]
     assert cli.main(["train", "--modality", "toy", "--out", str(noisy), *flags]) == 0
     assert "adams stands in for it" in command(capsys, "tune", noisy, "--steps", 3, *QUICK)
-    found = read_tuned(Run(noisy))[3]
+    found = read_fitted_grids(Run(noisy))[3]
     assert found.log_snrs[0] == -math.inf
     assert "3 steps as" in command(capsys, "sample", noisy, "--n", 2, "--out", tmp_path / "x.csv")
     assert "nan" not in (tmp_path / "x.csv").read_text()
     with pytest.raises(UserError, match="has no finite noise level at the log-SNR -inf"):
-        levels_of(Geometric(), torch.tensor(found.log_snrs, dtype=torch.float64))
+        levels_of(Exploding(), torch.tensor(found.log_snrs, dtype=torch.float64))

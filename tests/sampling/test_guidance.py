@@ -9,7 +9,7 @@ from tensordict import TensorDict
 
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.denoising.denoiser import Prediction, from_eps, from_v, from_x0
-from diffcore.process.schedules import Cosine, Geometric
+from diffcore.process.schedules import Cosine, Exploding
 from diffcore.sampling.guidance import (
     autoguidance,
     classifier_free,
@@ -290,7 +290,7 @@ def test_weight_zero_and_functions_of_nothing_change_nothing():
 # Classifier-free guidance
 
 
-@pytest.mark.parametrize("schedule", [Cosine(-9, 9), Geometric(0.01, 100)], ids=["cosine", "geometric"])
+@pytest.mark.parametrize("schedule", [Cosine(-9, 9), Exploding(0.01, 100)], ids=["cosine", "exploding"])
 def test_between_two_gaussians_of_one_variance_it_is_a_gaussian_further_on(schedule):
     """Scores differ by a constant times (m_c - m_u), so the guided one is that of N(m_u + w (m_c - m_u), s^2)."""
     unconditional, conditional, std, weight = 0.2, 0.6, 0.3, 2.5
@@ -342,7 +342,7 @@ def test_only_samples_that_are_asked_for_something_have_a_second_pass():
 
 
 def test_conditions_that_the_model_does_not_know_pass_through():
-    """A predictor may be asked for what the model was never told."""
+    """A classifier may be asked for what the model was never told."""
     seen = []
 
     def denoise(x, level, conditions=None, mask=None):

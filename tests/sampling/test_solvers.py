@@ -7,7 +7,7 @@ import torch
 from scipy.integrate import quad
 
 from diffcore.denoising.denoiser import from_x0
-from diffcore.process.schedules import Cosine, Geometric, LinearBeta, Rectified
+from diffcore.process.schedules import Cosine, Exploding, LinearBeta, Rectified
 from diffcore.sampling.loop import levels_of, prior, sample
 from diffcore.sampling.solvers import Move, adams, ddim, ddpm, dpmpp_2m, edm, euler, heun, langevin, pc
 from diffcore.sampling.solvers.adams import weights
@@ -22,7 +22,7 @@ MEAN, STD = 0.7, 0.4
 ONE = Euclidean((3,))
 FIELDS = Product({"place": ZeroCentred((4, 2)), "pairs": SymmetricPairs((4, 4, 1)), "kind": Euclidean((4, 3))})
 MASK = torch.tensor([[True] * 4, [True, True, True, False], [True, True, False, False], [True] * 4])
-SCHEDULES = [Cosine(-8, 8), LinearBeta(), Geometric(0.02, 50), Rectified(0.01)]
+SCHEDULES = [Cosine(-8, 8), LinearBeta(), Exploding(0.02, 50), Rectified(0.01)]
 ORDERS = {
     "ddim": (ddim(), 1, 100),
     "euler": (euler(), 1, 100),
@@ -109,7 +109,7 @@ def two_modes(x, level, conditions=None, mask=None):
     return from_x0(modes(x.reshape(-1, 1), level).x0.reshape(x.shape), x, level)
 
 
-@pytest.mark.parametrize("schedule", [Cosine(-8, 8), Geometric(0.02, 50)], ids=["cosine", "geometric"])
+@pytest.mark.parametrize("schedule", [Cosine(-8, 8), Exploding(0.02, 50)], ids=["cosine", "exploding"])
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_stochastic_solvers_draw_the_data_s_distribution(name, schedule):
     """Moments of a Gaussian, and the weights, means and spread of a mixture's two modes."""
@@ -270,7 +270,7 @@ def test_ddim_with_eta_1_is_ancestral_sampling(schedule):
 def test_the_schedule_s_scaling_does_not_change_samples(name):
     """On the same log-SNRs, every scaling of the state follows the same path from the same noise."""
     step, log_snr, found = (ORDERS | STOCHASTIC)[name][0], torch.linspace(-6, 6, 15), []
-    for schedule in (Cosine(), Rectified(), Geometric()):
+    for schedule in (Cosine(), Rectified(), Exploding()):
         levels = levels_of(schedule, log_snr)
         found.append(sample(gaussian(MEAN, STD), ONE, step, levels, indices=range(3)))
     torch.testing.assert_close(found[1], found[0])

@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from torch import nn
 from torch.nn.functional import silu
 
-from diffcore.plugins.contract import Promises
+from diffcore.plugins.contract import Contract
 from diffcore.plugins.records import Component, Preset
 from diffcore.plugins.symmetries import permutation, rotation, translation
 from diffcore.states.spaces import Product, ZeroCentred
@@ -26,7 +26,7 @@ def restored(examples, samples):
     return torch.tensor(found)
 
 
-PROMISES = Promises(
+PROMISES = Contract(
     restored=restored,
     tolerance=1e-3,
     symmetries={"permutation": permutation(), "rotation": rotation("place")},
@@ -45,9 +45,9 @@ def data(build=toy.beads):
     return Component("drawn", "drawn at random", build, toy.BeadData, small={"n": 100})
 
 
-def beads(promises=PROMISES, **changed):
-    """The record of the beads with promises and small parts, and what is `changed` in it."""
-    usual = {"datasets": (data(),), "denoisers": (network(),), "promises": lambda codec: promises}
+def beads(contract=PROMISES, **changed):
+    """The record of the beads with contract and small parts, and what is `changed` in it."""
+    usual = {"datasets": (data(),), "denoisers": (network(),), "contract": lambda codec: contract}
     return replace(toy.BEADS, **{**usual, **changed})
 
 

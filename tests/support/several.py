@@ -74,7 +74,7 @@ GRIDS = replace(
     name="bars",
     datasets=(Component("bars", "grids with a bar", bars, ToyData),),
     denoisers=(Component("unet", "a small U-Net", unet, GridNet), Component("dit", "a small transformer", dit)),
-    predictors=(),
+    classifiers=(),
     presets={"default": Preset("short", {"train": {"batch_size": 16, "evaluate": 20}})},
     codec=BarCodec,
 )

@@ -13,7 +13,7 @@ from torch.nn.functional import pad, silu
 from diffcore.denoising.conditions import ScalarCondition
 from diffcore.denoising.sizes import Sizes
 from diffcore.plugins.data import Data, Encoded
-from diffcore.plugins.output import Figure
+from diffcore.plugins.output import Metric
 from diffcore.plugins.records import Component, Modality, Preset, Settings
 from diffcore.plugins.registry import Provided, load
 from diffcore.states.categories import Categories, one_hot
@@ -204,13 +204,13 @@ def read_beads(text):
     ]
 
 
-class BeadJudge:
+class BeadEvaluator:
     def __init__(self, codec, data, cache):
         self.codec = codec
 
     def __call__(self, samples, conditions):
         size = sum(len(sample.kinds) for sample in samples) / len(samples)
-        return [Figure("size", size, "mean number of beads")]
+        return [Metric("size", size, "mean number of beads")]
 
     def measure(self, samples):
         return measured(samples)
@@ -221,7 +221,7 @@ BEADS = Modality(
     summary="beads on a plane",
     datasets=(Component("drawn", "drawn at random", beads, BeadData),),
     denoisers=(Component("net", "a small network", lambda o, space: Network(o.width, None, space), BeadNet),),
-    predictors=(Component("net", "a small network", lambda o, s, outputs: Network(o.width, outputs, s), BeadNet),),
+    classifiers=(Component("net", "a small network", lambda o, s, outputs: Network(o.width, outputs, s), BeadNet),),
     presets={
         "default": Preset(
             "short",
@@ -242,7 +242,7 @@ BEADS = Modality(
     facts=BeadFacts,
     codec=BeadCodec,
     writer=lambda codec: BeadWriter(),
-    judge=BeadJudge,
+    evaluator=BeadEvaluator,
 )
 
 

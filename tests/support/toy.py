@@ -9,7 +9,7 @@ from torch import nn
 
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.plugins.data import Data, Encoded
-from diffcore.plugins.output import Figure
+from diffcore.plugins.output import Metric
 from diffcore.plugins.records import Component, Modality, Preset, Settings
 from diffcore.plugins.registry import Provided, load
 from diffcore.states.spaces import Euclidean, Product
@@ -38,7 +38,7 @@ def points(options):
     return Data(ToyFacts(scale=options.scale), TensorDict({"place": place, "label": label}, batch_size=[options.n]))
 
 
-class ToyPredictorOptions(Settings):
+class ToyClassifierOptions(Settings):
     width: int = Field(32, ge=1)
 
 
@@ -73,7 +73,7 @@ class ToyBackbone(nn.Module):
         return TensorDict({"place": output[:, :2], "radius": output[:, 2:]}, batch_size=x.batch_size)
 
 
-class ToyPredictor(nn.Module):
+class ToyClassifier(nn.Module):
     def __init__(self, width, outputs):
         super().__init__()
         self.width = width
@@ -102,14 +102,14 @@ class ToyWriter:
         return f"<p>{len(samples)} points</p>"
 
 
-def judge(codec, data, cache):
-    def figures(samples, conditions):
+def evaluator(codec, data, cache):
+    def metrics(samples, conditions):
         asked = codec.scale * (1.0 + conditions["ring"])
         return [
-            Figure("radius_error", (samples.norm(dim=1) - asked).abs().mean().item(), "mean distance from the ring")
+            Metric("radius_error", (samples.norm(dim=1) - asked).abs().mean().item(), "mean distance from the ring")
         ]
 
-    return figures
+    return metrics
 
 
 TOY = Modality(
@@ -117,16 +117,18 @@ TOY = Modality(
     summary="points on two rings",
     datasets=(Component("rings", "two rings", points, ToyData), Component("again", "the same", points, ToyData)),
     denoisers=(Component("mlp", "a small MLP", lambda o, space: ToyBackbone(o.width, o.dropout), ToyNet),),
-    predictors=(
-        Component("mlp", "a small MLP", lambda o, space, outputs: ToyPredictor(o.width, outputs), ToyPredictorOptions),
+    classifiers=(
+        Component(
+            "mlp", "a small MLP", lambda o, space, outputs: ToyClassifier(o.width, outputs), ToyClassifierOptions
+        ),
     ),
     presets={
         "default": Preset("short", {"train": {"steps": 40, "batch_size": 32, "log_every": 10, "evaluate": 20}}),
         "teller": Preset(
             "tells the ring",
             {
-                "task": "predict",
-                "predictor": {"width": 24},
+                "task": "classify",
+                "classifier": {"width": 24},
                 "train": {"steps": 300, "batch_size": 64, "log_every": 50, "learning_rate": 1e-2, "warmup_steps": 10},
             },
         ),
@@ -135,7 +137,7 @@ TOY = Modality(
     facts=ToyFacts,
     codec=ToyCodec,
     writer=ToyWriter,
-    judge=judge,
+    evaluator=evaluator,
 )
 
 

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from diffcore import cli
-from diffcore.plugins.contract import Promises
+from diffcore.plugins.contract import Contract
 from diffcore.plugins.registry import Provided, load
 from diffcore.plugins.symmetries import flip, permutation, reflection, rotation, translation
 from diffcore.testing import ModalityTests
@@ -49,8 +49,8 @@ def test_a_lone_element_exists_although_no_noise_moves_its_centre():
 
 
 def test_what_is_not_promised_is_skipped_and_said_so():
-    spread = Promises(spread={"radius": 0.5})
-    results = results_of(replace(TOY, promises=lambda codec: spread))
+    spread = Contract(std={"radius": 0.5})
+    results = results_of(replace(TOY, contract=lambda codec: spread))
     nothing = {"decode_restores", "encoding_invariances", "symmetries"}
     assert named(results, "skipped") == nothing | {"imports_light", "padding_changes_nothing"}
     assert not named(results, "failed")
@@ -90,8 +90,8 @@ def test_what_a_plugin_raises_is_told_with_its_place():
 
 def test_declared_failures_are_expected_and_must_fail():
     _, record, _ = BROKEN["the order is seen"]
-    promises = replace(PROMISES, expected_failures={"symmetries": "orders are learned", "gradients_reach_all": "none"})
-    results = results_of(replace(record, promises=lambda codec: promises))
+    contract = replace(PROMISES, expected_failures={"symmetries": "orders are learned", "gradients_reach_all": "none"})
+    results = results_of(replace(record, contract=lambda codec: contract))
     assert named(results, "failed") == set()
     assert named(results, "expected") == {"symmetries"}
     assert not results["symmetries"].wrong
@@ -200,10 +200,10 @@ def test_the_class_says_what_the_command_says():
         modality = record
 
     class Declared(ModalityTests):
-        modality = replace(record, promises=lambda codec: expected)
+        modality = replace(record, contract=lambda codec: expected)
 
     class Undue(ModalityTests):
-        modality = replace(record, promises=lambda codec: unexpected)
+        modality = replace(record, contract=lambda codec: unexpected)
 
     assert outcome_of(Wrong, "noise_in_space") == ("Passed", "")
     assert outcome_of(Wrong, "imports_light") == ("Skipped", "no entry point offers this modality")

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from diffcore import cli
-from diffcore.evaluation.evaluate import read_figures
+from diffcore.evaluation.evaluate import read_metrics
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_progress, read_tensors
-from diffcore.runs.folder import Run, read_metrics
+from diffcore.runs.folder import Run, read_log
 from diffcore.system import distributed
 from diffcore.training.parallel import blocks
 from tests.support.several import bars, dit, registry, unet
@@ -31,7 +31,7 @@ RUNS = {
     "unet": ["bars", "--train.batch-size", "15", "--denoiser", "unet", "--denoiser.learned-variance"],
     "dit": ["bars", "--train.batch-size", "16", "--denoiser", "dit"],
     "beads": ["beads", "--train.batch-size", "16", "--sample.steps", "4"],
-    "teller": ["beads", "--train.batch-size", "17", "--task", "predict"],
+    "teller": ["beads", "--train.batch-size", "17", "--task", "classify"],
 }
 """Trainings with batches that two divides, and with some that it does not."""
 
@@ -106,7 +106,7 @@ def assert_same(a, b):
     Adam divides by the gradient's size, so a weight whose gradient is zero but for rounding, such as the bias of keys
     in attention, goes where rounding sends it: weights are compared where there is a gradient.
     """
-    first, second = (read_metrics(Run(path)) for path in (a, b))
+    first, second = (read_log(Run(path)) for path in (a, b))
     assert [row["step"] for row in first] == [row["step"] for row in second] == list(range(1, STEPS + 1))
     assert [row["loss"] for row in second] == pytest.approx([row["loss"] for row in first], rel=LOSS)
     a, b = (find_checkpoint(Run(path)) for path in (a, b))
@@ -139,7 +139,7 @@ def test_what_one_process_began_two_finish(folder, name, way):
 @pytest.mark.parametrize("way", ["ddp", "fsdp"])
 def test_two_processes_step_back_as_one(folder, way):
     first, second = (
-        [json.loads(line) for line in (folder / path / "metrics.jsonl").read_text().splitlines()]
+        [json.loads(line) for line in (folder / path / "train_log.jsonl").read_text().splitlines()]
         for path in ("one/diverged", f"diverged-{way}")
     )
     (back,) = [row for row in second if "steps_back" in row]
@@ -172,12 +172,12 @@ def test_samples_are_those_of_one_process(folder):
 
 
 def figures_of(path):
-    return {figure.name: figure.value for figure in read_figures(Run(path)) if figure.name != "samples_per_second"}
+    return {metric.name: metric.value for metric in read_metrics(Run(path)) if metric.name != "samples_per_second"}
 
 
 @pytest.mark.parametrize(("one", "two"), [("beads", "judged"), ("teller", "examined")])
 def test_figures_are_those_of_one_process(folder, one, two):
-    """Of a model with sizes and targets, and of a predictor."""
+    """Of a model with sizes and targets, and of a classifier."""
     expected = figures_of(folder / "one" / one)
     assert len(expected) > 5
     assert figures_of(folder / two) == pytest.approx(expected, rel=1e-4, nan_ok=True)
@@ -236,7 +236,7 @@ def test_a_failure_in_one_process_ends_all_with_one_message(tmp_path):
 
 def test_alone_nothing_changes():
     assert (distributed.world(), distributed.rank(), distributed.leads()) == (1, 0, True)
-    assert distributed.part(7) == range(7)
+    assert distributed.rank_slice(7) == range(7)
     assert distributed.agreed(2.5, True) == (2.5, True)
     assert distributed.gathered(lambda: 3) == [3]
     values = torch.randn(3)
@@ -248,7 +248,7 @@ def test_parts_are_all_of_it(monkeypatch):
     pieces = []
     for number in range(4):
         monkeypatch.setattr(distributed, "rank", lambda number=number: number)
-        pieces.append(distributed.part(10))
+        pieces.append(distributed.rank_slice(10))
     assert [index for piece in pieces for index in piece] == list(range(10))
     assert {len(piece) for piece in pieces} == {2, 3}
 

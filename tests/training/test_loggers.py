@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from diffcore.plugins.builtin import TrackedOptions
-from diffcore.plugins.output import Figure
+from diffcore.plugins.output import Metric
 from diffcore.plugins.records import NoOptions
 from diffcore.training.loggers import tensorboard, trackio, wandb
 
@@ -30,7 +30,7 @@ def tell(logger, folder, rows):
     (folder / "shown.png").write_bytes(png(5, 3))
     logger.picture(rows[-1]["step"], folder / "shown.png")
     logger.picture(rows[-1]["step"], folder / "heard.wav")
-    logger.figures(rows[-1]["step"], [Figure("distance", 3.5, "how far")])
+    logger.metrics(rows[-1]["step"], [Metric("distance", 3.5, "how far")])
     logger.close()
 
 
@@ -44,7 +44,7 @@ def test_tensorboard_has_the_numbers_the_picture_and_the_figures(tmp_path):
     found = EventAccumulator(str(tmp_path / "tensorboard"))
     found.Reload()
     assert {e.step: e.value for e in found.Scalars("loss")} == pytest.approx({10: 0.5, 20: 0.2, 30: 0.1})
-    assert [(e.step, e.value) for e in found.Scalars("figures/distance")] == [(30, 3.5)]
+    assert [(e.step, e.value) for e in found.Scalars("metrics/distance")] == [(30, 3.5)]
     (shown,) = found.Images("samples")
     assert (shown.step, shown.width, shown.height, shown.encoded_image_string) == (30, 5, 3, png(5, 3))
 
@@ -58,7 +58,7 @@ def test_wandb_keeps_one_run_when_training_goes_on(tmp_path, monkeypatch):
     tell(first, tmp_path, ROWS)
     (kept,) = (tmp_path / "wandb").rglob("run-*.wandb")
     content = kept.read_bytes()  # names and values are kept as text
-    assert all(part in content for part in (b"loss", b"0.25", b"figures/distance", b"3.5", b"samples"))
+    assert all(part in content for part in (b"loss", b"0.25", b"metrics/distance", b"3.5", b"samples"))
     second = wandb(TrackedOptions(project="here"), tmp_path, {})
     assert second.handle.id == first.handle.id
     second.close()

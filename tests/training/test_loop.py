@@ -15,7 +15,7 @@ from diffcore.runs.checkpoints import (
     read_tensors,
     write_checkpoint,
 )
-from diffcore.runs.folder import Run, read_metrics
+from diffcore.runs.folder import Run, read_log
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import compose
 from diffcore.system.files import write_atomically
@@ -49,7 +49,7 @@ def assert_same_checkpoint(a, b):
 
 
 def losses(run):
-    return [(row["step"], row["loss"]) for row in read_metrics(run)]
+    return [(row["step"], row["loss"]) for row in read_log(run)]
 
 
 def test_a_resumed_run_is_an_unbroken_one_bit_for_bit(tmp_path):

@@ -10,7 +10,7 @@ from diffcore.denoising.losses import denoising_loss, field_losses
 from diffcore.errors import UserError
 from diffcore.process.gaussian import perturb
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_progress, read_tensors
-from diffcore.runs.folder import Run, read_metrics
+from diffcore.runs.folder import Run, read_log
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import compose
 from diffcore.tasks.objective import draw_batch
@@ -44,7 +44,7 @@ def at_step(monkeypatch):
             act(step, batch)
             return batch
 
-        for module in ("objective", "learner"):
+        for module in ("tasks.objective", "training.state"):
             monkeypatch.setattr(f"diffcore.{module}.draw_batch", draw)
 
     return arrange
@@ -59,7 +59,7 @@ def step_now(at_step):
 
 
 def lines(run):
-    return [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    return [json.loads(line) for line in run.train_log.read_text().splitlines()]
 
 
 def test_the_step_and_the_field_are_named_and_the_last_good_weights_stay(tmp_path, step_now, monkeypatch):
@@ -89,7 +89,7 @@ def test_data_that_are_no_numbers_are_named(tmp_path, at_step):
     with pytest.raises(UserError, match="it is nan in the field 'radius of the data' in step 27;"):
         start(tmp_path / "run")
     with pytest.raises(UserError, match="it is nan in the field 'radius of the data' in step 27;"):
-        start(tmp_path / "predictor", task="predict")
+        start(tmp_path / "classifier", task="classify")
 
 
 def test_before_the_first_checkpoint_too(tmp_path):
@@ -121,8 +121,8 @@ def test_a_gradient_that_is_no_number_is_named_by_its_parameter(tmp_path, step_n
 def explode(path, checkpoint=None, watcher=None, **values):
     """Training with a learning rate at which the toy explodes until it was halved a few times."""
     return start(
-        path, checkpoint, watcher, learning_rate=3.0, warmup_steps=40, gradient_clip=1e6, steps=80,
-        on_divergence="step-back", step_back_rate=0.1, explosion=3.0, checkpoint_every=20, **values,
+        path, checkpoint, watcher, learning_rate=1.0, warmup_steps=40, gradient_clip=1e6, steps=80,
+        on_divergence="step-back", step_back_rate=0.03, explosion=3.0, checkpoint_every=20, **values,
     )  # fmt: skip
 
 
@@ -132,12 +132,12 @@ def test_a_step_back_lowers_the_learning_rate_and_is_written_down(tmp_path, caps
     assert back >= 1
     told = [row for row in lines(run) if "steps_back" in row]
     assert [row["steps_back"] for row in told] == list(range(1, back + 1))
-    assert told[-1]["learning_rate"] == pytest.approx(3.0 * 0.1**back)
+    assert told[-1]["learning_rate"] == pytest.approx(0.03**back)
     assert read_progress(find_checkpoint(run)).steps_back == back
     said = capsys.readouterr().err
     assert said.count("stepping back to step") == back
     assert "of it are of the field" in said
-    steps = [row["step"] for row in read_metrics(run)]
+    steps = [row["step"] for row in read_log(run)]
     assert steps == list(range(5, 85, 5))  # each step once, in order
     options = compose(REGISTRY, "toy", file={"train": {"learning_rate": 1.0, "warmup_steps": 0}}).train
     assert learning_rate(options, 10, 2) == pytest.approx(0.25)

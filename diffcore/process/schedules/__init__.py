@@ -8,7 +8,7 @@ float64; lambda stands for the log-SNR, log(alpha^2 / sigma^2).
 from diffcore.process.schedules.betas import Betas, ddpm, iddpm_cosine
 from diffcore.process.schedules.cosine import Cosine
 from diffcore.process.schedules.distributions import Laplace, LogNormal
-from diffcore.process.schedules.geometric import Geometric
+from diffcore.process.schedules.exploding import Exploding
 from diffcore.process.schedules.linear import LinearBeta, SubVariancePreserving
 from diffcore.process.schedules.rectified import Rectified
 from diffcore.process.schedules.schedule import Schedule, VariancePreserving, variance_exploding, variance_preserving
@@ -18,7 +18,7 @@ from diffcore.process.schedules.zero_terminal import ZeroTerminal
 __all__ = [
     "Betas",
     "Cosine",
-    "Geometric",
+    "Exploding",
     "Laplace",
     "LinearBeta",
     "LogNormal",

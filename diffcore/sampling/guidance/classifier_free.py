@@ -6,7 +6,7 @@ import torch
 
 from diffcore.denoising.conditions import Condition, Conditions, nulls
 from diffcore.denoising.denoiser import Denoise, Prediction
-from diffcore.sampling.guidance.passes import Pass, remembered, together
+from diffcore.sampling.guidance.joint_batch import Pass, remembered, together
 from diffcore.states.level import Level
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State

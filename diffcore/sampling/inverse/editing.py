@@ -23,7 +23,7 @@ from diffcore.states.level import Level
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, fields, map_fields
 
-Guide = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
+Constraint = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
 """How drawing is steered: the denoiser and the step, decorated, for a batch of samples of those indices."""
 
 
@@ -69,7 +69,7 @@ def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
     return correct
 
 
-def _spread(level: Level) -> float | Tensor:
+def _noise_ratio(level: Level) -> float | Tensor:
     """sigma^2 / alpha, and 0 at alpha = 0."""
     alpha, sigma = level
     if isinstance(alpha, Tensor):
@@ -120,7 +120,7 @@ def measured(
             x0 = space.project(prediction.x0, mask)
             explained = operator(x0)
         leaves, explanations = list(fields(along).values()), fields(explained)
-        spread = _spread(level)
+        ratio = _noise_ratio(level)
 
         def lift(u: State) -> State:
             values = fields(u)
@@ -131,7 +131,7 @@ def measured(
                 retain_graph=True,
                 materialize_grads=True,
             )
-            return combine((spread, space.noise(_like(x, gradients), mask)))
+            return combine((ratio, space.noise(_like(x, gradients), mask)))
 
         residual = map_fields(lambda y, found: y - found.detach(), _matched(measurement, explained), explained)
         shift = correct(residual, lift, operator)
@@ -159,10 +159,10 @@ def repaint(step: Step, kept: Operator, known: State, space: Space, resamplings:
         source = _matched(known, x)
         for turn in range(resamplings):
             if turn:
-                jump = transition(move.then, move.now)
+                jump = transition(move.next, move.now)
                 x = combine((jump.scale, x), (jump.std, move.noise()))
-            x = step(evaluate, x, replace(move, past=[]))
-            x = _exchange(x, kept(x), kept(perturb(source, move.noise(), move.then)))
+            x = step(evaluate, x, replace(move, history=[]))
+            x = _exchange(x, kept(x), kept(perturb(source, move.noise(), move.next)))
         return x
 
     return repainting
@@ -173,7 +173,7 @@ def pasted(step: Step, kept: Operator, known: State) -> Step:
 
     def pasting(evaluate: Evaluate, x: State, move: Move) -> State:
         x = step(evaluate, x, move)
-        return x if move.then.sigma > 0 else _exchange(x, kept(x), kept(_matched(known, x)))
+        return x if move.next.sigma > 0 else _exchange(x, kept(x), kept(_matched(known, x)))
 
     return pasting
 
@@ -215,7 +215,7 @@ def _dot(first: State, second: State) -> Tensor:
 
 def inpainting(
     known: State, mask: State, space: Space, method: str = "mmps", noise_std: float = 0.0, resamplings: int = 10
-) -> Guide:
+) -> Constraint:
     """Samples that are `known` where `mask` is True, by "mmps", "dps" or "repaint".
 
     `known` and `mask` are whole states, `[1, ...]` for all samples alike or `[N, ...]` with one for each index that is
@@ -225,17 +225,17 @@ def inpainting(
     masks = keep(mask, space).mask
     check_measurement(lambda x0: x0, known, space)
 
-    def guide(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
+    def constrain(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
         kept, values = Keep(_of(masks, indices)), _of(known, indices)
         if method == "repaint":
             return denoise, repaint(step, kept, values, space, resamplings)
         steered = measured(denoise, kept, kept(values), space, METHODS[method](noise_std))
         return steered, step if noise_std else pasted(step, kept, values)
 
-    return guide
+    return constrain
 
 
-def upscaling(coarse: State, factor: int, space: Space, method: str = "mmps", noise_std: float = 0.0) -> Guide:
+def upscaling(coarse: State, factor: int, space: Space, method: str = "mmps", noise_std: float = 0.0) -> Constraint:
     """Samples whose means over blocks of `factor` are `coarse`, by "mmps" or "dps".
 
     `coarse` is `[1, ...]` for all samples alike, or `[N, ...]` with a value for each index that is drawn.
@@ -243,7 +243,7 @@ def upscaling(coarse: State, factor: int, space: Space, method: str = "mmps", no
     operator = Coarse(factor, next(iter(fields(coarse))))
     check_measurement(operator, coarse, space)
 
-    def guide(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
+    def constrain(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
         return measured(denoise, operator, _of(coarse, indices), space, METHODS[method](noise_std)), step
 
-    return guide
+    return constrain

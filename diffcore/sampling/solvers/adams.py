@@ -66,7 +66,7 @@ def adams(
     """
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
-        now, then, past = move.now, move.then, move.past
+        now, then, past = move.now, move.next, move.history
         prediction = evaluate(x, now)
         if now.alpha == 0:  # there is no finite clock at zero SNR: the exact step for a constant x0
             return combine((then.alpha, prediction.x0), (then.sigma, prediction.eps))

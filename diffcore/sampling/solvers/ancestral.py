@@ -18,12 +18,12 @@ def ddpm(variance: float = 0.0) -> Step:
     """
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
-        mean = posterior(move.then, move.now)
+        mean = posterior(move.next, move.now)
         prediction = evaluate(x, move.now)
         x = combine((mean.of_x, x), (mean.of_x0, prediction.x0))
         if mean.std == 0:
             return x
-        upper = move.then.total / move.now.total * transition(move.then, move.now).std
+        upper = move.next.total / move.now.total * transition(move.next, move.now).std
         if prediction.variance is None:
             return combine((1.0, x), (mean.std ** (1 - variance) * upper**variance, move.noise()))
 

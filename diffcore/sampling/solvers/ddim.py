@@ -16,9 +16,9 @@ def ddim(eta: float = 0.0) -> Step:
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
         prediction = evaluate(x, move.now)
-        fresh = eta * posterior(move.then, move.now).std if eta else 0.0
-        kept = math.sqrt(max(move.then.sigma**2 - fresh**2, 0.0))
-        terms = [(move.then.alpha, prediction.x0), (kept, prediction.eps)]
+        fresh = eta * posterior(move.next, move.now).std if eta else 0.0
+        kept = math.sqrt(max(move.next.sigma**2 - fresh**2, 0.0))
+        terms = [(move.next.alpha, prediction.x0), (kept, prediction.eps)]
         if fresh > 0:
             terms.append((fresh, move.noise()))
         return combine(*terms)

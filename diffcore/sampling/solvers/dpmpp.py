@@ -20,21 +20,21 @@ def dpmpp_2m(noise: float = 0.0) -> Step:
     strength = noise**2
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
-        now, then = move.now, move.then
+        now, then = move.now, move.next
         prediction = evaluate(x, now)
         h = (then.log_snr - now.log_snr) / 2
         gain = -then.alpha * math.expm1(-(1 + strength) * h)
         scale = then.sigma / now.sigma * (math.exp(-strength * h) if strength else 1.0)
         earlier = 0.0
-        if move.past and math.isfinite(h):
-            previous = move.past[-1]
+        if move.history and math.isfinite(h):
+            previous = move.history[-1]
             earlier = h / (now.log_snr - previous.level.log_snr)  # 1 / (2 r)
         terms = [(scale, x), (gain * (1 + earlier), prediction.x0)]
         if earlier:
             terms.append((-gain * earlier, previous.x0))
         if strength and then.sigma > 0:
             terms.append((then.sigma * math.sqrt(-math.expm1(-2 * strength * h)), move.noise()))
-        move.past[:] = [prediction]
+        move.history[:] = [prediction]
         return combine(*terms)
 
     return step

@@ -23,7 +23,7 @@ def edm(churn: float = 0.4, low: float = 0.05, high: float = 50.0, inflation: fl
     """
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
-        now, then = move.now, move.then
+        now, then = move.now, move.next
         if churn and now.alpha > 0 and low <= now.sigma / now.alpha <= high:
             raised = Level(now.alpha, now.sigma * (1 + churn))
             added = math.sqrt(raised.sigma**2 - now.sigma**2)

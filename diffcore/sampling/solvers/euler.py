@@ -20,10 +20,10 @@ def euler(noise: float = 0.0) -> Step:
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
         prediction = evaluate(x, move.now)
-        if move.then.sigma == 0 or noise == 0:
-            return combine((move.then.alpha, prediction.x0), (move.then.sigma, prediction.eps))
-        alpha = move.then.alpha
-        s, s_then = move.now.sigma / move.now.alpha, move.then.sigma / alpha
+        if move.next.sigma == 0 or noise == 0:
+            return combine((move.next.alpha, prediction.x0), (move.next.sigma, prediction.eps))
+        alpha = move.next.alpha
+        s, s_then = move.now.sigma / move.now.alpha, move.next.sigma / alpha
         fall = s - s_then
         return combine(
             (alpha / move.now.alpha, x),

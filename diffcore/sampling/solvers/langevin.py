@@ -1,4 +1,4 @@
-"""Langevin dynamics: annealed by itself, and as the corrector of a predictor-corrector sampler."""
+"""Langevin dynamics: annealed by itself, and as the corrector of a classifier-corrector sampler."""
 
 import math
 
@@ -23,16 +23,16 @@ def langevin(corrections: int = 20, size: float = 0.05) -> Step:
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
         if move.now.alpha > 0:
             x = _correct(evaluate, x, move, move.now, corrections, size)
-        if move.then.sigma == 0 or move.now.alpha == 0:
+        if move.next.sigma == 0 or move.now.alpha == 0:
             prediction = evaluate(x, move.now)
-            return combine((move.then.alpha, prediction.x0), (move.then.sigma, prediction.eps))
-        return combine((move.then.alpha / move.now.alpha, x))
+            return combine((move.next.alpha, prediction.x0), (move.next.sigma, prediction.eps))
+        return combine((move.next.alpha / move.now.alpha, x))
 
     return step
 
 
 def pc(corrections: int = 1, snr: float = 0.16) -> Step:
-    """Predictor-corrector sampling: an ancestral step, then `corrections` Langevin steps at the level it reached.
+    """NoisyClassifier-corrector sampling: an ancestral step, then `corrections` Langevin steps at the level it reached.
 
     Song et al. 2021, algorithms 2 to 5. `snr` is their r, the ratio of the noise's norm to that of the score's part;
     their step size 2 (r |z| / |score|)^2 is taken with |score| = |z| / sigma, its value under the model, so that
@@ -42,7 +42,7 @@ def pc(corrections: int = 1, snr: float = 0.16) -> Step:
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
         x = predict(evaluate, x, move)
-        return _correct(evaluate, x, move, move.then, corrections, 2 * snr**2) if move.then.sigma > 0 else x
+        return _correct(evaluate, x, move, move.next, corrections, 2 * snr**2) if move.next.sigma > 0 else x
 
     return step
 

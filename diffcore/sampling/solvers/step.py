@@ -16,18 +16,18 @@ Evaluate = Callable[[State, Level], Prediction]
 class Move:
     """One step of a trajectory, the `index`-th from 0.
 
-    `noise()` draws fresh noise of the state's space. `past` is where a solver keeps what it remembers of this
+    `noise()` draws fresh noise of the state's space. `history` is where a solver keeps what it remembers of this
     trajectory, oldest first; it belongs to the sampling call, never to the solver.
     """
 
     now: Level
-    then: Level
+    next: Level
     noise: Callable[[], State]
-    past: list[Any] = field(default_factory=list)
+    history: list[Any] = field(default_factory=list)
     index: int = 0
 
 
 class Step(Protocol):
-    """x at `move.now` to x at `move.then`; may evaluate the denoiser more than once."""
+    """x at `move.now` to x at `move.next`; may evaluate the denoiser more than once."""
 
     def __call__(self, evaluate: Evaluate, x: State, move: Move) -> State: ...

@@ -20,7 +20,7 @@ class SoundCodec:
     one a recording holds is an accident of the wiring, so a small folder holds twice as much. The mean of complex
     spectrograms then is zero everywhere; without it, that of the embedded drums, which begin much alike, is 2.7
     deviations in places. Those have one polarity all the same, and they can be had without end, so they are not
-    turned by default: it would be one more thing to learn (`diffcore_audio.presets` has figures).
+    turned by default: it would be one more thing to learn (`diffcore_audio.presets` has metrics).
     """
 
     def __init__(self, facts: SoundFacts) -> None:

@@ -3,17 +3,17 @@
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.plugins.contract import Promises
+from diffcore.plugins.contract import Contract
 from diffcore_audio.codec import SoundCodec
 from diffcore_audio.options import ComplexFacts
 from diffcore_audio.signals.waves import FULL_SCALE
 
 
-def promises(codec: SoundCodec) -> Promises:
+def contract(codec: SoundCodec) -> Contract:
     """Waveforms come back from complex spectrograms to half a step of 16 bits; mel spectrograms lose their phases."""
     if not isinstance(codec.facts.codec, ComplexFacts):
-        return Promises()
-    return Promises(restored=_apart, tolerance=0.5 / FULL_SCALE)
+        return Contract()
+    return Contract(restored=_apart, tolerance=0.5 / FULL_SCALE)
 
 
 def _apart(examples: TensorDict, samples: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class DrumsOptions(SoundOptions):
     polarity: bool = Field(False, description="Turn waveforms over at random in training; nobody hears it.")
     sounds: int = Field(500, ge=2, description="Sounds of each of the six instruments.")
     seed: int = Field(0, ge=0, description="Which sounds.")
-    held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the figures.")
+    held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the metrics.")
 
 
 class FileOptions(SoundOptions):
@@ -109,7 +109,7 @@ class FolderOptions(FileOptions):
     channels: Literal[1, 2] = Field(1, description="1: stereo files are mixed. 2: both channels are kept.")
     trim: bool = Field(True, description="Cut what is below -60 dB of a sound's peak at its beginning.")
     held_out: float = Field(
-        0.1, gt=0, le=0.5, description="Share kept back for the figures, where there is no test folder."
+        0.1, gt=0, le=0.5, description="Share kept back for the metrics, where there is no test folder."
     )
 
 

@@ -47,13 +47,13 @@ AUDIO = Modality(
             small={"width": 32, "depth": 2, "heads": 2, "patch": 4},
         ),
     ),
-    predictors=(Component("encoder", "half a U-Net, averaged", _nn("builders:encoder"), EncoderOptions),),
+    classifiers=(Component("encoder", "half a U-Net, averaged", _nn("builders:encoder"), EncoderOptions),),
     presets=PRESETS,
     facts=SoundFacts,
     codec=_lazy("codec:SoundCodec"),
     writer=_lazy("output.writer:SoundWriter"),
-    judge=_lazy("evaluation.judge:build_judge"),
-    promises=_lazy("contract:promises"),
+    evaluator=_lazy("evaluation.evaluator:build_evaluator"),
+    contract=_lazy("contract:contract"),
     requires=("torch", "torchaudio", "soundfile"),
 )
 

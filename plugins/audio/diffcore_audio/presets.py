@@ -13,8 +13,8 @@ weightings cannot be compared.
 | 700 steps of 32, turned over, weighting x0 | 0.46 | 91 % | 634 | -27.9 |
 | the same, weighting v | | 81 % | 598 | -32.4 |
 
-Drawn in other ways from one model of seven minutes (2,904 steps, learning rate 4e-3), by a judge that hears nothing
-below -60 dB, 180 to 500 samples:
+Drawn in other ways from one model of seven minutes (2,904 steps, learning rate 4e-3), by an evaluator that hears
+nothing below -60 dB, 180 to 500 samples:
 
 | | of the class asked for | Frechet ratio | RMS, dB |
 |---|---|---|---|
@@ -26,8 +26,8 @@ below -60 dB, 180 to 500 samples:
 
 Fresh noise in each step mends errors of the steps before, which are large where minutes are few.
 
-Learning rates, 2,900 steps, dpmpp-2m-sde in 40 steps, one judge for all (another than above, so its ratios cannot be
-compared with those):
+Learning rates, 2,900 steps, dpmpp-2m-sde in 40 steps, one evaluator for all (another than above, so its ratios cannot
+be compared with those):
 
 | learning rate | guidance | samples | of the class asked for | Frechet ratio | RMS, dB |
 |---|---|---|---|---|---|
@@ -63,9 +63,9 @@ _SMALL = {
 _FRESH = {"sample": {"solver": "dpmpp-2m-sde", "steps": 40, "guidance": 1.5}}
 _GUIDED = {"sample": {"guidance": 3.0}}
 _CLASSIFIER = {
-    "task": "predict",
+    "task": "classify",
     "data": {"name": "drums"},
-    "predictor": {"name": "encoder", "width": 32, "multipliers": (1, 2), "patch": 4, "dropout": 0.1},
+    "classifier": {"name": "encoder", "width": 32, "multipliers": (1, 2), "patch": 4, "dropout": 0.1},
     "train": {"steps": 1500, "batch_size": 64, "learning_rate": 2e-3},
 }
 _GPU = {

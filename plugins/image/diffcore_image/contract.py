@@ -3,13 +3,13 @@
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.plugins.contract import Promises
+from diffcore.plugins.contract import Contract
 from diffcore_image.codec import ImageCodec
 
 
-def promises(codec: ImageCodec) -> Promises:
+def contract(codec: ImageCodec) -> Contract:
     """Pixels come back as they were. Networks see where things lie, so they promise no symmetry."""
-    return Promises(restored=_levels)
+    return Contract(restored=_levels)
 
 
 def _levels(examples: TensorDict, samples: Tensor) -> Tensor:

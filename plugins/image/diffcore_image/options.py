@@ -23,7 +23,7 @@ class ImageFacts(Settings):
 
 
 class DigitsOptions(Settings):
-    held_out: float = Field(0.2, gt=0, le=0.5, description="Share kept back for the figures.")
+    held_out: float = Field(0.2, gt=0, le=0.5, description="Share kept back for the metrics.")
 
 
 class LargeSetOptions(Settings):
@@ -43,5 +43,5 @@ class FolderOptions(Settings):
     skip_unreadable: bool = Field(False, description="Leave out files that cannot be read, instead of stopping.")
     flip: bool = Field(False, description="Mirror images at random in training.")
     held_out: float = Field(
-        0.1, gt=0, le=0.5, description="Share kept back for the figures, where there is no test folder."
+        0.1, gt=0, le=0.5, description="Share kept back for the metrics, where there is no test folder."
     )

@@ -42,14 +42,14 @@ IMAGE = Modality(
             small={"width": 32, "depth": 2, "heads": 2, "patch": 2},
         ),
     ),
-    predictors=(Component("encoder", "half a U-Net, averaged", _nn("builders:encoder"), EncoderOptions),),
+    classifiers=(Component("encoder", "half a U-Net, averaged", _nn("builders:encoder"), EncoderOptions),),
     presets=PRESETS,
     facts=ImageFacts,
     codec=_lazy("codec:ImageCodec"),
     writer=_lazy("writer:ImageWriter"),
-    judge=_lazy("judge:build_judge"),
+    evaluator=_lazy("evaluator:build_evaluator"),
     reader=_lazy("reader:ImageReader"),
-    promises=_lazy("contract:promises"),
+    contract=_lazy("contract:contract"),
     requires=("torch", "torchvision", "PIL", "sklearn"),
 )
 

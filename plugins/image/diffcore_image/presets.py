@@ -19,9 +19,9 @@ _SMALL = {
     "train": {"minutes": 10, "batch_size": 64, "learning_rate": 4e-3, "weighting": "x0", "evaluate": 1000},
 }
 _CLASSIFIER = {
-    "task": "predict",
+    "task": "classify",
     "data": {"name": "digits"},
-    "predictor": {"name": "encoder", "width": 32, "multipliers": (1, 2), "patch": 1, "dropout": 0.1},
+    "classifier": {"name": "encoder", "width": 32, "multipliers": (1, 2), "patch": 1, "dropout": 0.1},
     "train": {"steps": 2000, "batch_size": 128, "learning_rate": 2e-3},
 }
 _GPU = {

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffcore.plugins.data import Codec
-from diffcore.plugins.output import Asked
+from diffcore.plugins.output import Captions
 
 _SMALLEST_TILE = 48
 """Pictures in an overview are enlarged by a whole factor until they are about this large."""
@@ -24,18 +24,18 @@ class ImageWriter:
     def __init__(self, codec: Codec | None = None) -> None:
         """Pixels are pixels, whatever the codec."""
 
-    def each(self, samples: Tensor, folder: Path, names: Sequence[str], asked: Asked = ()) -> list[Path]:
+    def each(self, samples: Tensor, folder: Path, names: Sequence[str], asked: Captions = ()) -> list[Path]:
         """Each sample as a PNG of the data's size."""
         paths = [folder / f"{name}.png" for name in names]
         for sample, path in zip(samples, paths, strict=True):
             _image(sample.permute(1, 2, 0).cpu().numpy()).save(path)
         return paths
 
-    def together(self, samples: Tensor, path: Path, columns: int, asked: Asked = ()) -> None:
+    def together(self, samples: Tensor, path: Path, columns: int, asked: Captions = ()) -> None:
         """All samples side by side, enlarged where they are small."""
         sheet(samples, columns).save(path)
 
-    def html(self, samples: Tensor, columns: int, asked: Asked = (), trajectories: bool = False) -> str:
+    def html(self, samples: Tensor, columns: int, asked: Captions = (), trajectories: bool = False) -> str:
         """The sheet as an embedded PNG."""
         buffer = io.BytesIO()
         sheet(samples, columns).save(buffer, "PNG")

@@ -49,7 +49,7 @@ class MoleculeCodec:
         self._index[list(facts.elements)] = torch.arange(len(facts.elements))
 
     @property
-    def spread(self) -> dict[str, float]:
+    def std(self) -> dict[str, float]:
         """The standard deviation of each field of encoded data that is not near 1."""
         charges, shares = (torch.tensor(values) for values in (self.facts.charges, self.facts.charge_shares))
         variance = (shares * charges**2).sum() - (shares * charges).sum() ** 2
@@ -105,7 +105,7 @@ _ATOMS, _BONDS = 1.0, 0.05
 """Standard deviations of elements and bonds in the state, where places have 1.
 
 So elements are settled first, with the rough geometry, and bonds last, when the places of atoms say which they are:
-docs/figures.md compares values.
+docs/metrics.md compares values.
 """
 
 _CHARGE_SCALE = 0.2

@@ -5,21 +5,21 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.plugins.contract import Promises
+from diffcore.plugins.contract import Contract
 from diffcore.plugins.symmetries import permutation, reflection, rotation, translation
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.codec import MoleculeCodec
 
 
-def promises(codec: MoleculeCodec) -> Promises:
+def contract(codec: MoleculeCodec) -> Contract:
     """Molecules come back, places about their centre; where a molecule lies does not matter.
 
     Networks do not see where a molecule is, as states have no centre, so they have no translation to respect.
     """
-    return Promises(
+    return Contract(
         restored=_apart,
         tolerance=1e-4,
-        spread=codec.spread,
+        std=codec.std,
         symmetries={
             "permutation": permutation("bonds"),
             "rotation": rotation("positions"),

@@ -53,7 +53,7 @@ class DataOptions(Settings):
 
 
 class EmbeddedOptions(DataOptions):
-    held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the figures.")
+    held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the metrics.")
 
 
 class QM9Options(DataOptions):
@@ -65,7 +65,7 @@ class QM9Options(DataOptions):
 
 class FileOptions(DataOptions):
     path: Place = Field(None, description="The file.")
-    held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the figures.")
+    held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the metrics.")
     max_atoms: int = Field(64, ge=1, le=512, description="Larger molecules are left out, and counted.")
     time_limit: float = Field(30.0, gt=0, description="Seconds that the conformers of a molecule may take.")
 

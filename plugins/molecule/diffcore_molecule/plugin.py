@@ -46,17 +46,17 @@ MOLECULE = Modality(
             small={"width": 32, "pair_width": 16, "depth": 2, "heads": 4, "inner": 4},
         ),
     ),
-    predictors=(
+    classifiers=(
         Component(
-            "equivariant", "E(3)-invariant sums, on e3nn", _lazy("networks.builders:predictor"), EquivariantOptions
+            "equivariant", "E(3)-invariant sums, on e3nn", _lazy("networks.builders:classifier"), EquivariantOptions
         ),
     ),
     presets=PRESETS,
     facts=MoleculeFacts,
     codec=_lazy("codec:MoleculeCodec"),
     writer=_lazy("output.writer:MoleculeWriter"),
-    judge=_lazy("evaluation.judge:build_judge"),
-    promises=_lazy("contract:promises"),
+    evaluator=_lazy("evaluation.evaluator:build_evaluator"),
+    contract=_lazy("contract:contract"),
     requires=("torch", "rdkit", "e3nn"),
 )
 

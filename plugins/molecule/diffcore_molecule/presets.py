@@ -21,9 +21,9 @@ _SMALL: dict[str, Any] = {
     "sample": {"solver": "edm", "steps": 50},
 }
 _REGRESSOR: dict[str, Any] = {
-    "task": "predict",
+    "task": "classify",
     "data": {"name": "embedded"},
-    "predictor": {"name": "equivariant", "depth": 3},
+    "classifier": {"name": "equivariant", "depth": 3},
     "schedule": _SCHEDULE,
     "train": {"minutes": 4, "batch_size": 64, "learning_rate": 2e-3, "evaluate": 500},
 }

@@ -4,15 +4,15 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.plugins.contract import Promises
+from diffcore.plugins.contract import Contract
 from diffcore.plugins.symmetries import permutation
 from diffcore_pointcloud.codec import CloudCodec
 
 
-def promises(codec: CloudCodec) -> Promises:
+def contract(codec: CloudCodec) -> Contract:
     """Points come back in their order; networks take clouds as sets."""
 
-    def apart(examples: TensorDict, samples: TensorDict) -> Tensor:
+    def distance(examples: TensorDict, samples: TensorDict) -> Tensor:
         """The largest difference: of places in standard deviations of the set, of normals, of colours in levels."""
         unit = {"positions": codec.facts.scale, "normals": 1.0, "colours": 1e5}
         found = [
@@ -22,4 +22,4 @@ def promises(codec: CloudCodec) -> Promises:
         ]
         return torch.stack(found).amax(0)
 
-    return Promises(restored=apart, tolerance=1e-5, symmetries={"permutation": permutation()})
+    return Contract(restored=distance, tolerance=1e-5, symmetries={"permutation": permutation()})

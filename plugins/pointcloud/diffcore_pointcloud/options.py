@@ -52,7 +52,7 @@ class CloudOptions(Settings):
 
 class ShapesOptions(CloudOptions):
     shapes: int = Field(4000, ge=1, le=1_000_000, description="Shapes to train on, evenly over the classes.")
-    held_out: int = Field(250, ge=2, le=100_000, description="Further shapes, kept back for the figures.")
+    held_out: int = Field(250, ge=2, le=100_000, description="Further shapes, kept back for the metrics.")
     classes: tuple[ShapeClass, ...] = Field(
         ("aeroplane", "chair", "lamp", "solid", "table"), min_length=1, description="Kinds of shapes."
     )
@@ -69,7 +69,7 @@ class FileOptions(CloudOptions):
     up: Literal["y", "z"] = Field("y", description="The axis that points up (ModelNet: z, ShapeNet: y).")
     skip_unreadable: bool = Field(False, description="Leave out files that cannot be used, instead of stopping.")
     held_out: float = Field(
-        0.1, gt=0, le=0.5, description="Share kept back for the figures, where there are no test folders."
+        0.1, gt=0, le=0.5, description="Share kept back for the metrics, where there are no test folders."
     )
 
 

@@ -47,9 +47,9 @@ POINTCLOUD = Modality(
     facts=CloudFacts,
     codec=_lazy("codec:CloudCodec"),
     writer=_lazy("output.writer:CloudWriter"),
-    judge=_lazy("evaluation.judge:build_judge"),
+    evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     reader=_lazy("data.reader:CloudReader"),
-    promises=_lazy("contract:promises"),
+    contract=_lazy("contract:contract"),
     requires=("torch", "trimesh", "scipy"),
 )
 

@@ -1,6 +1,6 @@
 """Frechet audio distance by the networks of fadtk, where a user has it and asks for it.
 
-Nothing here needs it. `pip install diffcore-audio[fadtk]` brings the package, not the weights; figures are there if the
+Nothing here needs it. `pip install diffcore-audio[fadtk]` brings the package, not the weights; metrics are there if the
 environment variable `DIFFCORE_FADTK` names a model whose weights are on this machine already:
 
 | model | rate | weights |
@@ -25,7 +25,7 @@ from torchaudio.functional import resample
 
 from diffcore.errors import UserError
 from diffcore.evaluation.metrics import frechet_distance
-from diffcore.plugins.output import Figure
+from diffcore.plugins.output import Metric
 from diffcore_audio.signals.waves import finite, mono, pcm, wav
 
 VARIABLE = "DIFFCORE_FADTK"
@@ -49,7 +49,7 @@ _MODELS: dict[str, tuple[str, tuple[str, ...], Callable[[Path], list[Path]]]] = 
 """By name: fadtk's class, its arguments, and the files that it would else fetch."""
 
 
-def fad_figures(samples: Tensor, real: Tensor, rate: int) -> list[Figure]:
+def fad_metrics(samples: Tensor, real: Tensor, rate: int) -> list[Metric]:
     """The distance of samples to real sounds, `[n, C, L]`, if a model is named; raises `UserError` if it is not there.
 
     Kilgour et al. 2019; embeddings are those of fadtk (Gui et al. 2024), one for each of its frames.
@@ -61,7 +61,7 @@ def fad_figures(samples: Tensor, real: Tensor, rate: int) -> list[Figure]:
     samples, real = samples[:_AT_MOST], real[:_AT_MOST]
     distance = frechet_distance(_embeddings(model, samples, rate), _embeddings(model, real, rate))
     meaning = f"Frechet audio distance of {len(samples)} samples and {len(real)} real sounds, {name} of fadtk"
-    return [Figure("fad", distance, meaning)]
+    return [Metric("fad", distance, meaning)]
 
 
 def _loaded(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""A small network that hears: features of log-mel spectrograms, for figures."""
+"""A small network that hears: features of log-mel spectrograms, for metrics."""
 
 import torch
 from torch import Tensor, nn

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffcore.plugins.data import Codec
-from diffcore.plugins.output import Asked
+from diffcore.plugins.output import Captions
 from diffcore_audio.output.pictures import TILE, envelopes, inks, png, sheet, spectrograms, waveform_svg
 from diffcore_audio.signals.waves import SILENCE, finite, mono, pcm, peaks, rms_db, wav
 
@@ -32,14 +32,14 @@ class SoundWriter:
     def __init__(self, codec: Codec) -> None:
         self._rate: int = codec.facts.rate  # type: ignore[attr-defined]
 
-    def each(self, samples: Tensor, folder: Path, names: Sequence[str], asked: Asked = ()) -> list[Path]:
+    def each(self, samples: Tensor, folder: Path, names: Sequence[str], asked: Captions = ()) -> list[Path]:
         """Each sample as a WAV file."""
         paths = [folder / f"{name}.wav" for name in names]
         for sample, path in zip(pcm(samples), paths, strict=True):
             path.write_bytes(wav(sample, self._rate))
         return paths
 
-    def together(self, samples: Tensor, path: Path, columns: int, asked: Asked = ()) -> None:
+    def together(self, samples: Tensor, path: Path, columns: int, asked: Captions = ()) -> None:
         """All samples one after another, a tenth of a second apart (`.wav`, `.flac`), or as pictures (`.png`)."""
         if path.suffix.lower() == ".png":
             sheet(samples, self._rate, _captions(samples, asked), columns).save(path)
@@ -48,7 +48,7 @@ class SoundWriter:
         parts = [part for sample in pcm(samples) for part in (sample, pause)][:-1]
         soundfile.write(path, torch.cat(parts, 1).T.numpy(), self._rate, subtype="PCM_16")
 
-    def html(self, samples: Tensor, columns: int, asked: Asked = (), trajectories: bool = False) -> str:
+    def html(self, samples: Tensor, columns: int, asked: Captions = (), trajectories: bool = False) -> str:
         """Tiles of a caption, a waveform, a spectrogram and a player, in which channels are mixed to one.
 
         Rows are shorter where the page has no room for `columns` players, but not those of `trajectories`.
@@ -62,14 +62,14 @@ class SoundWriter:
             pcm(mono(samples)),
             strict=True,
         )
-        figures = "".join(
-            f'<figure style="margin:0;min-width:0;font-size:.7rem;line-height:1.3">'
+        metrics = "".join(
+            f'<metric style="margin:0;min-width:0;font-size:.7rem;line-height:1.3">'
             f'<figcaption style="overflow-wrap:anywhere">{escape(words)}</figcaption>'
             f"{waveform_svg(envelope, ink)}"
             f'<img alt="spectrogram of {escape(words)}" src="{_uri(png(picture), "image/png")}" '
             f'style="display:block;width:100%;height:{TILE[1]}px;image-rendering:auto">'
             f'<audio controls preload="none" src="{_uri(wav(sound, self._rate), "audio/wav")}" '
-            f'style="display:block;width:100%;height:2rem"></audio></figure>'
+            f'style="display:block;width:100%;height:2rem"></audio></metric>'
             for words, envelope, ink, picture, sound in tiles
         )
         share = f"calc((100% - {columns - 1} * {_GAP}) / {columns})"
@@ -78,9 +78,9 @@ class SoundWriter:
             f"display:grid;grid-template-columns:repeat({count},minmax({narrowest},1fr));gap:.75rem {_GAP};"
             f"overflow-x:auto;margin-bottom:1rem"
         )
-        return f'<div style="{style}">{figures}</div>'
+        return f'<div style="{style}">{metrics}</div>'
 
-    def summary(self, samples: Tensor, asked: Asked = ()) -> list[str]:
+    def summary(self, samples: Tensor, asked: Captions = ()) -> list[str]:
         """How loud the samples are, and how many are silent, went beyond full scale or are not finite."""
         sound, broken = finite(samples.cpu())
         loudness, beyond = rms_db(sound), peaks(sound) > 1
@@ -100,7 +100,7 @@ class SoundWriter:
         return lines
 
 
-def _captions(samples: Tensor, asked: Asked) -> list[str]:
+def _captions(samples: Tensor, asked: Captions) -> list[str]:
     """What each sample was asked to be; its number, from 1, where nothing was asked."""
     told: Sequence[Mapping[str, str]] = asked or [{}] * len(samples)
     return [", ".join(words.values()) or str(number) for number, words in enumerate(told, 1)]

@@ -1,6 +1,6 @@
 """Bonds from places alone, where they were not generated: by a table of lengths, or by RDKit.
 
-Published figures of models that generate atoms without bonds rest on the table. Such figures and those of generated
+Published metrics of models that generate atoms without bonds rest on the table. Such metrics and those of generated
 bonds are not comparable, so the two are never mixed under one name.
 """
 

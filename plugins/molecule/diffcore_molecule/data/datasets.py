@@ -124,7 +124,7 @@ def split(identities: numpy.ndarray, share: float, seed: int) -> tuple[numpy.nda
     _, which = numpy.unique(identities, return_inverse=True)
     different = int(which.max()) + 1
     held = (numpy.random.default_rng(seed).permutation(different) < round(share * different))[which]
-    if held.sum() < 2:  # too few for figures
+    if held.sum() < 2:  # too few for metrics
         held[:] = False
     return numpy.flatnonzero(~held), numpy.flatnonzero(held)
 

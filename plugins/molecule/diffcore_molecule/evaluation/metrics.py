@@ -1,4 +1,4 @@
-"""What is measured of molecules: whether they are chemistry, are new, and are spread as real ones are.
+"""What is measured of molecules: whether they are chemistry, are new, and are std as real ones are.
 
 All shares are of all samples that were drawn, unless a name says otherwise, so no filter can raise them unseen.
 """
@@ -181,8 +181,8 @@ def distance(samples: Measured, reference: Measured) -> float:
 
 def relative_distance(samples: Measured, reference: Measured) -> float:
     """`distance` over the standard deviation of the reference: 1 is as far as a shift by one of them."""
-    spread = float(reference.values.std()) if len(reference.values) else 0.0
-    return distance(samples, reference) / spread if spread > 0 else float("nan")
+    std = float(reference.values.std()) if len(reference.values) else 0.0
+    return distance(samples, reference) / std if std > 0 else float("nan")
 
 
 def kinds_apart(samples: Measured, reference: Measured) -> float:

@@ -1,7 +1,7 @@
 """Properties of generated molecules that only quantum chemistry could compute: a regressor's answer.
 
 It learns from molecules that the generator has never seen, so that the two do not share their mistakes, as in
-Hoogeboom et al. 2022. Its own error on molecules that neither has seen stands beside every figure it makes.
+Hoogeboom et al. 2022. Its own error on molecules that neither has seen stands beside every metric it makes.
 """
 
 import hashlib

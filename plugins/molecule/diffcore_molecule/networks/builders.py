@@ -2,7 +2,7 @@
 
 from diffcore.errors import UserError
 from diffcore.states.spaces import Product
-from diffcore_molecule.networks.equivariant import EquivariantDenoiser, EquivariantPredictor
+from diffcore_molecule.networks.equivariant import EquivariantClassifier, EquivariantDenoiser
 from diffcore_molecule.networks.transformer import TransformerDenoiser
 from diffcore_molecule.options import EquivariantOptions, TransformerOptions
 
@@ -19,10 +19,10 @@ def transformer(options: TransformerOptions, space: Product) -> TransformerDenoi
     return TransformerDenoiser(space, options)
 
 
-def predictor(options: EquivariantOptions, space: Product, outputs: int) -> EquivariantPredictor:
-    """The equivariant predictor; raises `UserError` where heads do not divide the width."""
-    _check_heads(options.heads, options.width, "predictor")
-    return EquivariantPredictor(space, outputs, options)
+def classifier(options: EquivariantOptions, space: Product, outputs: int) -> EquivariantClassifier:
+    """The equivariant classifier; raises `UserError` where heads do not divide the width."""
+    _check_heads(options.heads, options.width, "classifier")
+    return EquivariantClassifier(space, outputs, options)
 
 
 def _check_heads(heads: int, width: int, part: str) -> None:

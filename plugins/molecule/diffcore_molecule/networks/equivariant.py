@@ -237,7 +237,7 @@ class EquivariantDenoiser(nn.Module):
         )
 
 
-class EquivariantPredictor(nn.Module):
+class EquivariantClassifier(nn.Module):
     """The same trunk; sums over atoms of their scalars and over pairs, in an MLP. Invariant."""
 
     def __init__(self, space: Product, outputs: int, options: EquivariantOptions) -> None:

@@ -8,7 +8,7 @@ import numpy
 from rdkit import Chem
 
 from diffcore.errors import UserError
-from diffcore.plugins.output import Asked
+from diffcore.plugins.output import Captions
 from diffcore_molecule.chemistry.molecules import Molecule, knot, sanitised, to_rdkit
 from diffcore_molecule.chemistry.properties import find, measure
 
@@ -90,7 +90,7 @@ def _can_be_measured(name: str) -> bool:
     return True
 
 
-def records(samples: Sequence[Molecule], hydrogens: bool, asked: Asked = ()) -> list[Record]:
+def records(samples: Sequence[Molecule], hydrogens: bool, asked: Captions = ()) -> list[Record]:
     """Records of samples, with the properties that were `asked` of each."""
     return [
         record(sample, hydrogens, names) for sample, names in zip(samples, asked or [{}] * len(samples), strict=True)

@@ -10,7 +10,7 @@ import numpy
 from rdkit import Chem
 
 from diffcore.evaluation import viewer
-from diffcore.plugins.output import Asked
+from diffcore.plugins.output import Captions
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.codec import MoleculeCodec
 from diffcore_molecule.output.depiction import drawing, sheet
@@ -26,14 +26,14 @@ class MoleculeWriter:
     def __init__(self, codec: MoleculeCodec) -> None:
         self._hydrogens = codec.facts.hydrogens
 
-    def each(self, samples: Sequence[Molecule], folder: Path, names: Sequence[str], asked: Asked = ()) -> list[Path]:
+    def each(self, samples: Sequence[Molecule], folder: Path, names: Sequence[str], asked: Captions = ()) -> list[Path]:
         """Each sample as an SDF file of one record, as `together` writes it."""
         paths = [folder / f"{name}.sdf" for name in names]
         for path, name, (one, words) in zip(paths, names, self._with_words(samples, asked), strict=True):
             path.write_text(sdf(one, name, words), encoding="utf-8")
         return paths
 
-    def together(self, samples: Sequence[Molecule], path: Path, columns: int, asked: Asked = ()) -> None:
+    def together(self, samples: Sequence[Molecule], path: Path, columns: int, asked: Captions = ()) -> None:
         """All samples in one file.
 
         `.sdf` has a record for each sample, named by its number from 1, those that are not valid too (`VALID` 0 and a
@@ -50,7 +50,7 @@ class MoleculeWriter:
             case _:
                 sheet([one for one, _ in told], [legend(one, words) for one, words in told], columns).save(path)
 
-    def html(self, samples: Sequence[Molecule], columns: int, asked: Asked = (), trajectories: bool = False) -> str:
+    def html(self, samples: Sequence[Molecule], columns: int, asked: Captions = (), trajectories: bool = False) -> str:
         """Depictions, and the samples in 3D below; samples are numbered, the same in both.
 
         Each is turned by itself, but `trajectories` as their ends are, so that one sees atoms move.
@@ -66,7 +66,7 @@ class MoleculeWriter:
         )
         return f'<div style="{style}">{tiles}</div>{viewer.html(scenes, columns)}'
 
-    def summary(self, samples: Sequence[Molecule], asked: Asked = ()) -> list[str]:
+    def summary(self, samples: Sequence[Molecule], asked: Captions = ()) -> list[str]:
         """How many samples are valid, and what these have of the properties that all were asked for."""
         told = self._with_words(samples, asked)
         valid = sum(one.valid for one, _ in told)
@@ -74,7 +74,7 @@ class MoleculeWriter:
         lines = (_compared(name, told) for name in names)
         return [f"{valid} of {len(told)} samples are valid", *(line for line in lines if line)]
 
-    def _with_words(self, samples: Sequence[Molecule], asked: Asked) -> list[tuple[Record, Mapping[str, str]]]:
+    def _with_words(self, samples: Sequence[Molecule], asked: Captions) -> list[tuple[Record, Mapping[str, str]]]:
         return list(zip(records(samples, self._hydrogens, asked), asked or [{}] * len(samples), strict=True))
 
 
@@ -141,7 +141,7 @@ def _tile(number: int, record: Record, words: str) -> str:
     picture = base64.b64encode(drawing(record, 200, 160, vector=True)).decode()
     lines = escape(words).replace("\n", "<br>")
     return (
-        f'<figure style="margin:0;min-width:0;font-size:.7rem;line-height:1.3;overflow-wrap:anywhere">'
+        f'<metric style="margin:0;min-width:0;font-size:.7rem;line-height:1.3;overflow-wrap:anywhere">'
         f'<img alt="{escape(words)}" src="data:image/svg+xml;base64,{picture}" style="width:100%;border-radius:4px">'
-        f"<figcaption>{number}: {lines}</figcaption></figure>"
+        f"<figcaption>{number}: {lines}</figcaption></metric>"
     )

@@ -1,4 +1,4 @@
-"""How near a set of clouds is to another: figures of whole sets, from matrices of distances between all their clouds.
+"""How near a set of clouds is to another: metrics of whole sets, from matrices of distances between all their clouds.
 
 They are those of PointFlow (Yang et al. 2019, section 5.1). All are of whole sets: their means over batches would be
 other numbers, as the nearest of a few is farther than the nearest of all.

@@ -19,7 +19,7 @@ from diffcore.errors import UserError
 VARIABLE = "DIFFCORE_GEOMETRY"
 """The environment variable that names a backend."""
 
-BACKENDS = {"pytorch3d": "geometry_pytorch3d", "plain": "geometry_plain"}
+BACKENDS = ("pytorch3d", "plain")
 """Modules of this package by name of backend, the preferred first."""
 
 
@@ -190,6 +190,6 @@ def backend(name: str | None = None) -> Geometry:
 def _loaded(name: str) -> Geometry | None:
     """A backend, or None where what it needs is not there, or was built for another torch."""
     try:
-        return Geometry(name, cast(Kernels, importlib.import_module(f"{__package__}.{BACKENDS[name]}")))
+        return Geometry(name, cast(Kernels, importlib.import_module(f"{__package__}.{name}")))
     except (ImportError, OSError, RuntimeError, AttributeError):
         return None

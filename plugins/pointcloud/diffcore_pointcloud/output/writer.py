@@ -8,7 +8,7 @@ import numpy
 from tensordict import TensorDict
 
 from diffcore.evaluation import viewer
-from diffcore.plugins.output import Asked
+from diffcore.plugins.output import Captions
 from diffcore_pointcloud.codec import CloudCodec
 from diffcore_pointcloud.output.files import beside, write_glb, write_npz, write_ply
 from diffcore_pointcloud.output.points import unbatched, upright
@@ -33,14 +33,14 @@ class CloudWriter:
     def __init__(self, codec: CloudCodec) -> None:
         self._up = codec.facts.up
 
-    def each(self, samples: TensorDict, folder: Path, names: Sequence[str], asked: Asked = ()) -> list[Path]:
+    def each(self, samples: TensorDict, folder: Path, names: Sequence[str], asked: Captions = ()) -> list[Path]:
         """Each sample as a binary PLY; what was asked stands in its comments."""
         paths = [folder / f"{name}.ply" for name in names]
         for points, path, words in zip(unbatched(samples), paths, _words(samples, asked), strict=True):
             write_ply(points, path, _comments(words))
         return paths
 
-    def together(self, samples: TensorDict, path: Path, columns: int, asked: Asked = ()) -> None:
+    def together(self, samples: TensorDict, path: Path, columns: int, asked: Captions = ()) -> None:
         """All samples in one file.
 
         `.png` is a sheet of pictures and `.gif` the same going round; `.npz` holds arrays of all; `.glb` has
@@ -63,7 +63,7 @@ class CloudWriter:
                 side = _LARGEST_SHEET // max(1, min(columns, len(shown)))
                 sheet(shown, columns, legends, max(128, min(384, side // 4 * 4))).save(path)
 
-    def html(self, samples: TensorDict, columns: int, asked: Asked = (), trajectories: bool = False) -> str:
+    def html(self, samples: TensorDict, columns: int, asked: Captions = (), trajectories: bool = False) -> str:
         """Scenes that can be turned; below them, but not for `trajectories`, views from all around as pictures.
 
         The pictures serve where scripts are off and in print; there are those of the first 12. Samples are numbered,
@@ -75,9 +75,9 @@ class CloudWriter:
         if trajectories:
             return scenes
         tiles = "".join(
-            f'<figure style="margin:0;font-size:.7rem;text-align:center"><img alt="{escape(caption)}: views from all '
+            f'<metric style="margin:0;font-size:.7rem;text-align:center"><img alt="{escape(caption)}: views from all '
             f'around" src="{embedded(strip(points))}" style="width:100%;border-radius:4px">'
-            f"<figcaption>{escape(caption)}</figcaption></figure>"
+            f"<figcaption>{escape(caption)}</figcaption></metric>"
             for points, caption in zip(shown[:_STRIPS], captions[:_STRIPS], strict=True)
         )
         grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(24rem,100%),1fr));gap:.5rem"
@@ -86,7 +86,7 @@ class CloudWriter:
             f'<div style="{grid};margin-top:.5rem">{tiles}</div></details>'
         )
 
-    def summary(self, samples: TensorDict, asked: Asked = ()) -> list[str]:
+    def summary(self, samples: TensorDict, asked: Captions = ()) -> list[str]:
         """How many points samples have, how large their boxes are on average, and how many points are nowhere."""
         shown = unbatched(samples)
         finite = [points.finite.positions for points in shown]
@@ -102,7 +102,7 @@ class CloudWriter:
         return lines
 
 
-def _words(samples: TensorDict, asked: Asked) -> Sequence[Mapping[str, str]]:
+def _words(samples: TensorDict, asked: Captions) -> Sequence[Mapping[str, str]]:
     """What was asked of each sample."""
     if asked and len(asked) != samples.shape[0]:
         raise ValueError(f"words of {len(asked)} samples for {samples.shape[0]}")

@@ -13,9 +13,9 @@ from tensordict import TensorDict
 from diffcore.errors import UserError
 from diffcore.evaluation.metrics import frechet_distance
 from diffcore.plugins.data import Data
-from diffcore_audio.evaluation import fad, judge
+from diffcore_audio.evaluation import evaluator, fad
+from diffcore_audio.evaluation.evaluator import build_evaluator
 from diffcore_audio.evaluation.features import moved
-from diffcore_audio.evaluation.judge import build_judge
 from diffcore_audio.evaluation.neighbours import copied_within, nearest
 from diffcore_audio.options import ComplexFacts, SoundFacts
 
@@ -51,17 +51,17 @@ def floats(found):
 def made(train, held_out, cache, classes=CLASSES):
     representation = ComplexFacts(fft=254, hop=64, exponent=0.3, scale=1.0)
     facts = SoundFacts(rate=RATE, samples=SAMPLES, classes=classes, codec=representation)
-    return build_judge(SimpleNamespace(facts=facts), Data(facts, train, held_out), cache)
+    return build_evaluator(SimpleNamespace(facts=facts), Data(facts, train, held_out), cache)
 
 
-def values(figures):
-    return {figure.name: figure.value for figure in figures}
+def values(metrics):
+    return {metric.name: metric.value for metric in metrics}
 
 
 @pytest.fixture(scope="module")
 def quick():
     patch = pytest.MonkeyPatch()
-    patch.setattr(judge, "_STEPS", 150)
+    patch.setattr(evaluator, "_STEPS", 150)
     patch.delenv(fad.VARIABLE, raising=False)
     yield
     patch.undo()
@@ -74,8 +74,8 @@ def judged(tmp_path_factory, quick):
 
 
 def test_real_sounds_are_judged_real(judged):
-    _, held_out, judge, _ = judged
-    found = values(judge(floats(held_out), {"label": held_out["label"]}))
+    _, held_out, evaluator, _ = judged
+    found = values(evaluator(floats(held_out), {"label": held_out["label"]}))
     assert found["class_agreement"] == found["class_agreement_real"] >= 0.95
     assert 2.6 < found["inception_score"] <= 3
     assert found["inception_score"] == pytest.approx(found["inception_score_real"])
@@ -86,70 +86,70 @@ def test_real_sounds_are_judged_real(judged):
 
 
 def test_shuffled_labels_agree_by_chance(judged):
-    _, held_out, judge, _ = judged
+    _, held_out, evaluator, _ = judged
     shuffled = (held_out["label"] + torch.arange(60)) % 3  # each class is asked for every class equally often
-    found = values(judge(floats(held_out), {"label": shuffled}))
+    found = values(evaluator(floats(held_out), {"label": shuffled}))
     assert found["class_agreement"] == pytest.approx(1 / 3, abs=0.05)
 
 
 def test_only_what_was_asked_for_can_agree(judged):
-    _, held_out, judge, _ = judged
+    _, held_out, evaluator, _ = judged
     label = held_out["label"].clone()
     label[label == 1] = 3  # nothing in particular
-    assert values(judge(floats(held_out), {"label": label}))["class_agreement"] >= 0.95
-    assert "class_agreement" not in values(judge(floats(held_out), {"label": torch.full((60,), 3)}))
-    assert "class_agreement" not in values(judge(floats(held_out), {}))
+    assert values(evaluator(floats(held_out), {"label": label}))["class_agreement"] >= 0.95
+    assert "class_agreement" not in values(evaluator(floats(held_out), {"label": torch.full((60,), 3)}))
+    assert "class_agreement" not in values(evaluator(floats(held_out), {}))
 
 
 def test_copies_of_training_sounds_are_noticed(judged):
-    train, held_out, judge, _ = judged
-    found = values(judge(floats(train), {"label": train["label"]}))
+    train, held_out, evaluator, _ = judged
+    found = values(evaluator(floats(train), {"label": train["label"]}))
     assert found["copies"] == 1
     assert found["nearest_db"] == 0
     half = torch.cat([floats(train)[::3], floats(held_out)])
-    assert values(judge(half, {}))["copies"] == pytest.approx((1 + found["copies_real"]) / 2)
+    assert values(evaluator(half, {}))["copies"] == pytest.approx((1 + found["copies_real"]) / 2)
     assert found["copies_real"] < 0.1
     hidden = floats(train) + 1e-4 * torch.randn(floats(train).shape, generator=torch.Generator().manual_seed(0))
-    assert values(judge(hidden, {}))["copies"] == 1  # with hiss of -80 dBFS
+    assert values(evaluator(hidden, {}))["copies"] == 1  # with hiss of -80 dBFS
 
 
 def test_one_class_alone_lacks_variety(judged):
-    _, held_out, judge, _ = judged
-    good = values(judge(floats(held_out), {}))
-    tones = values(judge(floats(held_out)[:20], {}))
+    _, held_out, evaluator, _ = judged
+    good = values(evaluator(floats(held_out), {}))
+    tones = values(evaluator(floats(held_out)[:20], {}))
     assert tones["inception_score"] < 1.2
     assert tones["frechet_distance"] > 5 * good["frechet_distance"]
 
 
 def test_silence_and_loudness_are_measured(judged):
-    _, held_out, judge, _ = judged
+    _, held_out, evaluator, _ = judged
     waves = floats(held_out).clone()
     waves[:15] = 0
     waves[15:24] = math.nan
     waves[24:30] *= 1e-4
-    found = values(judge(waves, {"label": held_out["label"]}))
+    found = values(evaluator(waves, {"label": held_out["label"]}))
     assert found["silence_rate"] == 0.5
     assert all(math.isfinite(value) for value in found.values())
     tone = math.sqrt(2) * 0.1 * torch.sin(2 * math.pi * 1000 * torch.arange(SAMPLES) / RATE)
-    assert values(judge(tone.expand(4, 1, -1), {}))["rms_db"] == pytest.approx(-20, abs=1e-3)
+    assert values(evaluator(tone.expand(4, 1, -1), {}))["rms_db"] == pytest.approx(-20, abs=1e-3)
 
 
 def test_the_classifier_is_kept_and_found_again(judged, monkeypatch):
-    train, held_out, judge, cache = judged
+    train, held_out, evaluator, cache = judged
     monkeypatch.setattr("diffcore.evaluation.classifier._fit", lambda *a: pytest.fail("trained again"))
     again = made(train, held_out, cache)
     asked = floats(held_out), {"label": held_out["label"]}
-    assert values(again(*asked)) == pytest.approx(values(judge(*asked)), rel=1e-4)
+    assert values(again(*asked)) == pytest.approx(values(evaluator(*asked)), rel=1e-4)
 
 
 def test_small_uneven_sets_have_figures(tmp_path, quick, monkeypatch):
     """One sound of a class in training, none of another held out, and samples of one class alone."""
-    monkeypatch.setattr(judge, "_STEPS", 5)
+    monkeypatch.setattr(evaluator, "_STEPS", 5)
     everything = sounds(5, 0)
     train, held_out = everything[torch.tensor([0, 1, 2, 5, 6, 10])], everything[torch.tensor([3, 7])]
-    figures = made(train, held_out, tmp_path)(floats(everything)[:2], {"label": torch.zeros(2, dtype=torch.int64)})
-    assert all(math.isfinite(figure.value) for figure in figures)
-    assert any("2 samples against 6 training sounds" in figure.meaning for figure in figures)
+    metrics = made(train, held_out, tmp_path)(floats(everything)[:2], {"label": torch.zeros(2, dtype=torch.int64)})
+    assert all(math.isfinite(metric.value) for metric in metrics)
+    assert any("2 samples against 6 training sounds" in metric.meaning for metric in metrics)
     alone = values(made(train, None, tmp_path)(floats(everything), {"label": everything["label"]}))
     assert alone["copies"] >= 6 / 15
     assert all(map(math.isfinite, alone.values()))
@@ -249,27 +249,27 @@ def fadtk(tmp_path, monkeypatch):
 
 
 def test_fadtk_s_distance_is_a_figure_where_it_is_asked_for(judged, fadtk):
-    train, held_out, judge, _ = judged
-    named = {figure.name: figure for figure in judge(floats(held_out), {})}
+    train, held_out, evaluator, _ = judged
+    named = {metric.name: metric for metric in evaluator(floats(held_out), {})}
     assert "60 samples and 180 real sounds, clap-laion-audio of fadtk" in named["fad"].meaning
-    assert judge(floats(train), {})[-1].value < 1e-9
+    assert evaluator(floats(train), {})[-1].value < 1e-9
     rows = [torch.rand(n, 1, 16000, generator=torch.Generator().manual_seed(n)) * 2 - 1 for n in (2, 3)]
-    (figure,) = fad.fad_figures(*rows, rate=16000)
+    (metric,) = fad.fad_metrics(*rows, rate=16000)
     embedded = [torch.from_numpy(Loader().get_embedding(part.flatten().numpy())) for part in rows]
-    assert figure.value == pytest.approx(frechet_distance(*embedded), rel=0.02, abs=1e-9)
+    assert metric.value == pytest.approx(frechet_distance(*embedded), rel=0.02, abs=1e-9)
 
 
 def test_fadtk_is_never_needed_and_never_fetches(judged, fadtk, monkeypatch):
     waves = floats(judged[1])
     fadtk.unlink()
     with pytest.raises(UserError, match=r"its weights are not here, .*630k-audioset-best\.pt is missing"):
-        fad.fad_figures(waves, waves, RATE)
+        fad.fad_metrics(waves, waves, RATE)
     monkeypatch.setenv(fad.VARIABLE, "pann")
     with pytest.raises(UserError, match="DIFFCORE_FADTK=pann: it must be one of vggish, clap-laion-audio"):
-        fad.fad_figures(waves, waves, RATE)
+        fad.fad_metrics(waves, waves, RATE)
     monkeypatch.setenv(fad.VARIABLE, "vggish")
     monkeypatch.setitem(sys.modules, "fadtk", None)
     with pytest.raises(UserError, match="needs fadtk"):
-        fad.fad_figures(waves, waves, RATE)
+        fad.fad_metrics(waves, waves, RATE)
     monkeypatch.delenv(fad.VARIABLE)
-    assert fad.fad_figures(waves, waves, RATE) == []
+    assert fad.fad_metrics(waves, waves, RATE) == []

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.evaluation.classifier import trained_classifier
-from diffcore.evaluation.metrics import agreement_figures, distance_figures, principal_axes
+from diffcore.evaluation.metrics import agreement_metrics, distance_metrics, principal_axes
 from diffcore.nn.features import GridFeatures, flat
 from diffcore.plugins.data import Data
-from diffcore.plugins.output import Figure
+from diffcore.plugins.output import Metric
 from diffcore_image.codec import ImageCodec
 
 _REFERENCE = 2000
@@ -31,7 +31,7 @@ class PixelFeatures(GridFeatures):
         return super().forward(_scaled(x))
 
 
-class ImageJudge:
+class ImageEvaluator:
     """Figures against real images."""
 
     def __init__(self, codec: ImageCodec, data: Data, cache: Path) -> None:
@@ -55,16 +55,16 @@ class ImageJudge:
             self._axes = principal_axes(vectors, GridFeatures.size)
             self._real = vectors @ self._axes
 
-    def __call__(self, samples: Tensor, conditions: Conditions) -> list[Figure]:
+    def __call__(self, samples: Tensor, conditions: Conditions) -> list[Metric]:
         labels = self._reference["label"]
         if self._classifier is None:
             found, space = flat(_scaled(samples)) @ self._axes, "principal components of pixels"
-            return distance_figures(found, self._real, labels, self._words, space)
+            return distance_metrics(found, self._real, labels, self._words, space)
         features, logits = self._classifier.judged(samples)
         space = "features of a classifier trained on the data"
         return [
-            *agreement_figures(logits, conditions["label"], self._accuracy),
-            *distance_figures(features, self._real, labels, self._words, space),
+            *agreement_metrics(logits, conditions["label"], self._accuracy),
+            *distance_metrics(features, self._real, labels, self._words, space),
         ]
 
 
@@ -73,6 +73,6 @@ def _scaled(pixels: Tensor) -> Tensor:
     return pixels.float() / 255 - 0.5
 
 
-def build_judge(codec: ImageCodec, data: Data, cache: Path) -> ImageJudge:
-    """The judge of a data set."""
-    return ImageJudge(codec, data, cache)
+def build_evaluator(codec: ImageCodec, data: Data, cache: Path) -> ImageEvaluator:
+    """The evaluator of a data set."""
+    return ImageEvaluator(codec, data, cache)

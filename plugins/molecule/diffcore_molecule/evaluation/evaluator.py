@@ -1,6 +1,6 @@
 """Figures of molecules: what share of them is chemistry and new, and how far they are from real ones.
 
-Every figure says of what it is a share or between what it is a distance, and has beside it what real molecules reach.
+Every metric says of what it is a share or between what it is a distance, and has beside it what real molecules reach.
 """
 
 import itertools
@@ -17,13 +17,14 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.plugins.data import Codec, Data
-from diffcore.plugins.output import Figure
+from diffcore.plugins.output import Metric
 from diffcore.states.noise import generator_for
 from diffcore_molecule.chemistry import properties
 from diffcore_molecule.chemistry.bond_inference import relooked
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.data.examples import molecule_at
-from diffcore_molecule.evaluation import metrics, plausibility
+from diffcore_molecule.evaluation import metrics as measures
+from diffcore_molecule.evaluation import plausibility
 from diffcore_molecule.evaluation.metrics import Comparison, Measured
 from diffcore_molecule.evaluation.property_regressor import trained_oracle
 from diffcore_molecule.options import MoleculeFacts
@@ -38,22 +39,22 @@ _CHECKED = 100
 """So many samples at most go through the slow checks of PoseBusters."""
 
 GEOMETRY: tuple[tuple[str, Callable[[Sequence[Molecule]], Measured], Comparison, str], ...] = (
-    ("bond_lengths", metrics.bond_lengths, metrics.distance, "mean 1-Wasserstein distance in A, by kind of bond"),
+    ("bond_lengths", measures.bond_lengths, measures.distance, "mean 1-Wasserstein distance in A, by kind of bond"),
     (
         "bond_angles",
-        metrics.bond_angles,
-        metrics.distance,
+        measures.bond_angles,
+        measures.distance,
         "mean 1-Wasserstein distance in degrees, by central element",
     ),
-    ("bond_kinds", metrics.bond_lengths, metrics.kinds_apart, "total variation of the shares of kinds of bonds"),
-    ("elements", metrics.elements, metrics.kinds_apart, "total variation of the shares of elements"),
-    ("atoms", metrics.sizes, metrics.distance, "1-Wasserstein distance of the number of atoms"),
-    ("rings", metrics.rings, metrics.distance, "1-Wasserstein distance of the number of independent rings"),
+    ("bond_kinds", measures.bond_lengths, measures.kinds_apart, "total variation of the shares of kinds of bonds"),
+    ("elements", measures.elements, measures.kinds_apart, "total variation of the shares of elements"),
+    ("atoms", measures.sizes, measures.distance, "1-Wasserstein distance of the number of atoms"),
+    ("rings", measures.rings, measures.distance, "1-Wasserstein distance of the number of independent rings"),
 )
 """What is measured of molecules, how two sets of it are compared, and what that is."""
 
 
-class MoleculeJudge:
+class MoleculeEvaluator:
     """Figures against real molecules, and what samples have of the properties that they can be asked for.
 
     `data.examples` and `data.held_out` have the fields numbers, charges `[n, N]`, bonds `[n, N, N]`, positions
@@ -87,19 +88,19 @@ class MoleculeJudge:
             learned["properties"] = held_out["properties"][:, columns]
             self._oracle = trained_oracle(learned, self._dft, cache)
 
-    def __call__(self, samples: Sequence[Molecule], conditions: Conditions) -> list[Figure]:
+    def __call__(self, samples: Sequence[Molecule], conditions: Conditions) -> list[Metric]:
         """Figures of the samples, whatever they were asked to be; those of nothing (no valid sample) are left out."""
         samples = list(samples)
-        mols = [metrics.validated(sample, self._hydrogens) for sample in samples]
+        mols = [measures.validated(sample, self._hydrogens) for sample in samples]
         valid = [sample for sample, mol in zip(samples, mols, strict=True) if mol is not None]
-        figures = [
+        metrics = [
             *self._chemistry(samples, mols),
             *(self._lookup(samples) if self._hydrogens else []),
             *self._plausibility(mols),
             *self._distances(valid),
             *self._property_distances(self._measured(samples, mols)),
         ]
-        return [figure for figure in figures if not math.isnan(figure.value)]
+        return [metric for metric in metrics if not math.isnan(metric.value)]
 
     def measure(self, samples: Sequence[Molecule]) -> dict[str, Tensor]:
         """Each property of every sample, `[n]` float64; NaN for samples that are not valid (sanitised, one piece).
@@ -107,7 +108,7 @@ class MoleculeJudge:
         By RDKit, or where the property is one of DFT by a regressor; NaN too where there are no held-out molecules
         for the regressor to learn from.
         """
-        return self._measured(samples, [metrics.validated(sample, self._hydrogens) for sample in samples])
+        return self._measured(samples, [measures.validated(sample, self._hydrogens) for sample in samples])
 
     def _measured(self, samples: Sequence[Molecule], mols: Sequence[Chem.Mol | None]) -> dict[str, Tensor]:
         values = torch.full((len(samples), len(self._names)), math.nan, dtype=torch.float64)
@@ -122,43 +123,43 @@ class MoleculeJudge:
             values[torch.tensor(rows)[:, None], columns] = self._oracle.predict([samples[row] for row in rows]).double()
         return dict(zip(self._names, values.unbind(1), strict=True))
 
-    def _chemistry(self, samples: Sequence[Molecule], mols: Sequence[Chem.Mol | None]) -> list[Figure]:
-        shares = metrics.shares(mols, self._known)
+    def _chemistry(self, samples: Sequence[Molecule], mols: Sequence[Chem.Mol | None]) -> list[Metric]:
+        shares = measures.shares(mols, self._known)
         implied = "no hydrogens implied, radicals count as valid" if self._hydrogens else "hydrogens implied"
-        radicals = sum(mol is not None and metrics.is_radical(mol) for mol in mols) / max(len(mols), 1)
+        radicals = sum(mol is not None and measures.is_radical(mol) for mol in mols) / max(len(mols), 1)
         return [
-            Figure("valid", shares.valid, f"share of all samples: sanitised by RDKit and in one piece; {implied}"),
-            Figure("unique", shares.unique, "share of the valid: different molecules, stereochemistry aside"),
-            Figure("novel", shares.novel, "share of the different valid molecules: not among the training molecules"),
-            Figure("v_u", shares.valid_unique, "share of all samples: valid and different"),
-            Figure("v_u_n", shares.valid_unique_novel, "share of all samples: valid, different and new"),
-            Figure("radicals", radicals, "share of all samples: valid, but with unpaired electrons"),
+            Metric("valid", shares.valid, f"share of all samples: sanitised by RDKit and in one piece; {implied}"),
+            Metric("unique", shares.unique, "share of the valid: different molecules, stereochemistry aside"),
+            Metric("novel", shares.novel, "share of the different valid molecules: not among the training molecules"),
+            Metric("v_u", shares.valid_unique, "share of all samples: valid and different"),
+            Metric("v_u_n", shares.valid_unique_novel, "share of all samples: valid, different and new"),
+            Metric("radicals", radicals, "share of all samples: valid, but with unpaired electrons"),
             self._edm_valid("edm_valid", samples, self._some),
-            *self._stability("", "strict", metrics.strict_valences, samples, self._some),
-            *(self._stability("", "edm", metrics.edm_valences, samples, self._some) if self._hydrogens else []),
+            *self._stability("", "strict", measures.strict_valences, samples, self._some),
+            *(self._stability("", "edm", measures.edm_valences, samples, self._some) if self._hydrogens else []),
         ]
 
-    def _edm_valid(self, name: str, samples: Sequence[Molecule], real: Sequence[Molecule]) -> Figure:
+    def _edm_valid(self, name: str, samples: Sequence[Molecule], real: Sequence[Molecule]) -> Metric:
         meaning = "share of all samples: sanitised by RDKit, in any number of pieces, as in EDM's tables"
         return _beside(name, lambda those: _share(self._edm_mols(those)), samples, real, meaning)
 
     def _edm_mols(self, molecules: Sequence[Molecule]) -> list[Chem.Mol | None]:
-        return [metrics.edm_validated(molecule, self._hydrogens) for molecule in molecules]
+        return [measures.edm_validated(molecule, self._hydrogens) for molecule in molecules]
 
     def _stability(
         self,
         prefix: str,
         table: str,
-        allowed: metrics.Valences,
+        allowed: measures.Valences,
         samples: Sequence[Molecule],
         real: Sequence[Molecule],
-    ) -> list[Figure]:
+    ) -> list[Metric]:
         rule = "the sum of bond orders is" if self._hydrogens else "the sum of bond orders does not exceed"
         words = "by element and charge" if table == "strict" else "in EDM's table, by element alone"
         meaning = f"{rule} one that a closed shell has {words}" if table == "strict" else f"{rule} one {words}"
 
         def share(of_atoms: bool, molecules: Sequence[Molecule]) -> float:
-            stable = [metrics.stable_atoms(molecule, allowed, self._hydrogens) for molecule in molecules]
+            stable = [measures.stable_atoms(molecule, allowed, self._hydrogens) for molecule in molecules]
             whole = [bool(atoms.all()) and len(atoms) > 0 for atoms in stable]
             return float(numpy.mean(numpy.concatenate(stable) if of_atoms else whole))
 
@@ -170,22 +171,22 @@ class MoleculeJudge:
             _beside(f"{prefix}stable_atoms_{table}", atoms, samples, real, f"share of all atoms: {meaning}"),
         ]
 
-    def _lookup(self, samples: Sequence[Molecule]) -> list[Figure]:
-        """The figures of EDM's tables: bonds from distances, charges zero, whatever bonds were generated."""
+    def _lookup(self, samples: Sequence[Molecule]) -> list[Metric]:
+        """The metrics of EDM's tables: bonds from distances, charges zero, whatever bonds were generated."""
         looked = [relooked(sample) for sample in samples]
         real = [relooked(molecule) for molecule in self._some]
         words = "bonds looked up from distances, as in EDM's tables: "
-        v_u = metrics.shares(self._edm_mols(looked)).valid_unique
-        valid = metrics.shares([metrics.validated(molecule, True) for molecule in looked]).valid
-        figures = [
+        v_u = measures.shares(self._edm_mols(looked)).valid_unique
+        valid = measures.shares([measures.validated(molecule, True) for molecule in looked]).valid
+        metrics = [
             self._edm_valid("lookup_edm_valid", looked, real),
-            Figure("lookup_edm_v_u", v_u, "share of all samples: valid so, and different by their largest piece"),
-            Figure("lookup_valid", valid, "share of all samples: sanitised by RDKit and in one piece"),
-            *self._stability("lookup_", "edm", metrics.edm_valences, looked, real),
+            Metric("lookup_edm_v_u", v_u, "share of all samples: valid so, and different by their largest piece"),
+            Metric("lookup_valid", valid, "share of all samples: sanitised by RDKit and in one piece"),
+            *self._stability("lookup_", "edm", measures.edm_valences, looked, real),
         ]
-        return [Figure(figure.name, figure.value, words + figure.meaning) for figure in figures]
+        return [Metric(metric.name, metric.value, words + metric.meaning) for metric in metrics]
 
-    def _plausibility(self, mols: Sequence[Chem.Mol | None]) -> list[Figure]:
+    def _plausibility(self, mols: Sequence[Chem.Mol | None]) -> list[Metric]:
         if not plausibility.available():
             return []
         valid = [mol for mol in mols if mol is not None]
@@ -195,40 +196,40 @@ class MoleculeJudge:
         meaning += "; a check that cannot be done is not passed, which some real molecules in tight rings are told too"
         if len(valid) > _CHECKED:
             meaning += f"; judged by the first {_CHECKED} of {len(valid)} valid ones"
-        return [Figure("pb_valid", share * len(valid) / max(len(mols), 1), meaning)]
+        return [Metric("pb_valid", share * len(valid) / max(len(mols), 1), meaning)]
 
-    def _distances(self, valid: Sequence[Molecule]) -> list[Figure]:
+    def _distances(self, valid: Sequence[Molecule]) -> list[Metric]:
         measurements = {measured for _, measured, _, _ in GEOMETRY}  # some are compared in two ways
         found = {measured: (measured(valid), measured(self._reference)) for measured in measurements}
-        figures = []
+        metrics = []
         for name, measured, compare, meaning in GEOMETRY:
-            figures += self._against(name, *found[measured], compare, meaning)
-        return figures
+            metrics += self._against(name, *found[measured], compare, meaning)
+        return metrics
 
-    def _property_distances(self, values: dict[str, Tensor]) -> list[Figure]:
-        figures = []
+    def _property_distances(self, values: dict[str, Tensor]) -> list[Metric]:
+        metrics = []
         for column, (name, row) in enumerate(values.items()):
-            reference = metrics.per_molecule(self._properties[:, column])
+            reference = measures.per_molecule(self._properties[:, column])
             meaning = f"1-Wasserstein distance of {name} in standard deviations of the real"
             if name in self._dft and self._oracle is not None:
                 mae, plain = self._oracle.mae[name], self._oracle.mean_mae[name]
                 unit = properties.DFT[name].unit
-                told = f"mean absolute error in {unit} of the regressor that judges samples, on molecules new to it"
-                figures.append(
-                    Figure(f"{name}_regressor_mae", mae, f"{told}; that of always saying the mean: {plain:.4g}")
+                told = f"mean absolute error in {unit} of the regressor that measures samples, on molecules new to it"
+                metrics.append(
+                    Metric(f"{name}_regressor_mae", mae, f"{told}; that of always saying the mean: {plain:.4g}")
                 )
                 meaning += "; that of samples by a regressor"
-            sampled = metrics.per_molecule(row.numpy())
-            figures += self._against(f"{name}_w1", sampled, reference, metrics.relative_distance, meaning)
-        return figures
+            sampled = measures.per_molecule(row.numpy())
+            metrics += self._against(f"{name}_w1", sampled, reference, measures.relative_distance, meaning)
+        return metrics
 
     def _against(
         self, name: str, samples: Measured, reference: Measured, compare: Comparison, meaning: str
-    ) -> list[Figure]:
-        halves = metrics.halves(compare, reference) if len(reference.values) else math.nan
+    ) -> list[Metric]:
+        halves = measures.halves(compare, reference) if len(reference.values) else math.nan
         return [
-            Figure(name, compare(samples, reference), f"{meaning}; valid samples against {self._words}"),
-            Figure(f"{name}_real", halves, "the same between two halves of those real molecules, mean of 5 splits"),
+            Metric(name, compare(samples, reference), f"{meaning}; valid samples against {self._words}"),
+            Metric(f"{name}_real", halves, "the same between two halves of those real molecules, mean of 5 splits"),
         ]
 
 
@@ -248,11 +249,11 @@ def _beside(
     samples: Sequence[Molecule],
     real: Sequence[Molecule],
     meaning: str,
-) -> Figure:
-    """A figure of samples whose meaning also says what real molecules have."""
-    return Figure(name, measure(samples), f"{meaning}; of {len(real)} real molecules: {measure(real):.4g}")
+) -> Metric:
+    """A metric of samples whose meaning also says what real molecules have."""
+    return Metric(name, measure(samples), f"{meaning}; of {len(real)} real molecules: {measure(real):.4g}")
 
 
-def build_judge(codec: Codec, data: Data, cache: Path) -> MoleculeJudge:
-    """The judge of a data set; `codec.facts` are its `MoleculeFacts`."""
-    return MoleculeJudge(codec.facts, data, cache)  # type: ignore[attr-defined]
+def build_evaluator(codec: Codec, data: Data, cache: Path) -> MoleculeEvaluator:
+    """The evaluator of a data set; `codec.facts` are its `MoleculeFacts`."""
+    return MoleculeEvaluator(codec.facts, data, cache)  # type: ignore[attr-defined]

@@ -8,9 +8,9 @@ from rdkit.Chem import Crippen
 
 from diffcore.plugins.data import Data
 from diffcore_molecule.chemistry.molecules import Molecule
-from diffcore_molecule.evaluation import judge, plausibility
+from diffcore_molecule.evaluation import evaluator, plausibility
 from diffcore_molecule.evaluation import property_regressor as oracle
-from diffcore_molecule.evaluation.judge import build_judge
+from diffcore_molecule.evaluation.evaluator import build_evaluator
 from diffcore_molecule.options import MoleculeFacts, PropertyFacts
 from tests.molecule.made import by_hand, conformer, examples, star
 
@@ -47,20 +47,20 @@ def made(hydrogens, names=("logp",), values=logp, cache=None):
         examples([conformer(smiles, hydrogens) for smiles in those], hydrogens, values(those))
         for those in (TRAINING, HELD_OUT)
     ]
-    return build_judge(SimpleNamespace(facts=facts), Data(facts, *parts), cache)
+    return build_evaluator(SimpleNamespace(facts=facts), Data(facts, *parts), cache)
 
 
-def figures(judging, samples):
+def metrics(judging, samples):
     found = judging(samples, {})
-    assert len({figure.name for figure in found}) == len(found)
-    assert all(figure.meaning for figure in found)
-    assert all(math.isfinite(figure.value) for figure in found)
-    return {figure.name: figure.value for figure in found}
+    assert len({metric.name for metric in found}) == len(found)
+    assert all(metric.meaning for metric in found)
+    assert all(math.isfinite(metric.value) for metric in found)
+    return {metric.name: metric.value for metric in found}
 
 
 def test_shares_of_implied_hydrogens():
     samples = [conformer(smiles, hydrogens=False) for smiles in ("CCO", "CCS", "CCS", "CCCl")]
-    found = figures(made(False), [*samples, INVALID])
+    found = metrics(made(False), [*samples, INVALID])
     expected = {"valid": 4 / 5, "unique": 3 / 4, "novel": 2 / 3, "v_u": 3 / 5, "v_u_n": 2 / 5, "edm_valid": 4 / 5}
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert found["stable_strict"] == pytest.approx(4 / 5)
@@ -73,7 +73,7 @@ def test_explicit_hydrogens_have_figures_of_generated_and_of_looked_up_bonds():
     ethanol = conformer("CCO")
     no_bonds = Molecule(ethanol.numbers, ethanol.charges, ethanol.bonds * 0, ethanol.positions)
     judging = made(True)
-    found = figures(judging, [ethanol, no_bonds, star("N", "H", 4, charge=1), star("C", "H", 3)])
+    found = metrics(judging, [ethanol, no_bonds, star("N", "H", 4, charge=1), star("C", "H", 3)])
     assert found["valid"] == pytest.approx(3 / 4)
     assert found["edm_valid"] == 1
     assert found["radicals"] == pytest.approx(1 / 4)
@@ -82,7 +82,7 @@ def test_explicit_hydrogens_have_figures_of_generated_and_of_looked_up_bonds():
     assert found["stable_atoms_edm"] == pytest.approx((9 + 0 + 4 + 3) / (9 + 9 + 5 + 4))
     assert found["lookup_stable_edm"] == pytest.approx(2 / 4)
     assert found["lookup_edm_valid"] == 1
-    meanings = {figure.name: figure.meaning for figure in judging([ethanol], {})}
+    meanings = {metric.name: metric.meaning for metric in judging([ethanol], {})}
     assert "looked up" in meanings["lookup_stable_edm"]
     assert meanings["stable_strict"].endswith("of 16 real molecules: 1")
 
@@ -90,14 +90,14 @@ def test_explicit_hydrogens_have_figures_of_generated_and_of_looked_up_bonds():
 def test_real_molecules_are_near_and_stretched_ones_are_as_far_as_they_are_stretched():
     judging = made(False)
     real = [conformer(smiles, hydrogens=False) for smiles in TRAINING + HELD_OUT]
-    near = figures(judging, real)
+    near = metrics(judging, real)
     assert near["bond_kinds"] == near["elements"] == near["atoms"] == near["rings"] == 0
     assert near["bond_lengths"] == pytest.approx(0, abs=1e-6)
     assert near["bond_angles"] == pytest.approx(0, abs=1e-3)
     assert near["logp_w1"] == pytest.approx(0, abs=1e-6)
     assert near["bond_lengths_real"] > 0
     stretched = [Molecule(m.numbers, m.charges, m.bonds, m.positions * 1.1) for m in real]
-    far = figures(judging, stretched)
+    far = metrics(judging, stretched)
     mean = sum(length for m in real for length in bond_lengths(m)) / sum(len(bond_lengths(m)) for m in real)
     assert far["bond_lengths"] == pytest.approx(0.1 * mean, rel=1e-4)
     assert far["bond_angles"] == pytest.approx(0, abs=1e-3)
@@ -133,13 +133,13 @@ def test_properties_of_dft_are_told_by_a_regressor(tmp_path, monkeypatch):
     assert found["mu"][[0, 2]].tolist() == pytest.approx([30, 30], abs=6)
     assert found["mu"][1].isnan()
     assert found["logp"][0].item() == pytest.approx(logp(["CCC"]).item())
-    told = figures(judging, samples)
+    told = metrics(judging, samples)
     assert {"mu_w1", "mu_w1_real", "mu_regressor_mae", "logp_w1"} <= told.keys()
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_no_valid_sample_gives_figures_all_the_same():
-    found = figures(made(False), [INVALID, by_hand([], [])])
+    found = metrics(made(False), [INVALID, by_hand([], [])])
     assert found["valid"] == found["v_u_n"] == found["unique"] == 0
     assert "bond_lengths" not in found
     assert "logp_w1" not in found
@@ -148,7 +148,7 @@ def test_no_valid_sample_gives_figures_all_the_same():
 def test_large_held_out_sets_are_the_reference(monkeypatch):
     judging = made(False)
     assert "16 real molecules out of all there are" in judging([INVALID, conformer("CC", False)], {})[-2].meaning
-    monkeypatch.setattr(judge, "_REFERENCE", 8)
+    monkeypatch.setattr(evaluator, "_REFERENCE", 8)
     assert "8 held-out real molecules" in made(False)([conformer("CC", False)], {})[-2].meaning
 
 
@@ -157,6 +157,6 @@ def test_plausible_samples_are_a_share_of_all(monkeypatch):
     monkeypatch.setattr(plausibility, "available", lambda: True)
     ethanol = conformer("CCO", hydrogens=False)
     squeezed = Molecule(ethanol.numbers, ethanol.charges, ethanol.bonds, ethanol.positions * 0.5)
-    found = figures(made(False), [ethanol, squeezed, INVALID, conformer("CC=O", hydrogens=False)])
+    found = metrics(made(False), [ethanol, squeezed, INVALID, conformer("CC=O", hydrogens=False)])
     assert found["valid"] == pytest.approx(3 / 4)
     assert found["pb_valid"] == pytest.approx(2 / 4)

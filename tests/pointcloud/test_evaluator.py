@@ -9,9 +9,9 @@ from diffcore.denoising.conditions import ClassCondition
 from diffcore.evaluation.metrics import evenly, frechet_distance
 from diffcore.plugins.data import Data, Encoded
 from diffcore.states.spaces import Euclidean
-from diffcore_pointcloud.evaluation import judge as judging
-from diffcore_pointcloud.evaluation import metrics
-from diffcore_pointcloud.evaluation.judge import build_judge
+from diffcore_pointcloud.evaluation import evaluator as judging
+from diffcore_pointcloud.evaluation import metrics as set_metrics
+from diffcore_pointcloud.evaluation.evaluator import build_evaluator
 from diffcore_pointcloud.options import CloudFacts
 
 POINTS = 48
@@ -19,7 +19,7 @@ CENTRE, SCALE = (5.0, -3.0, 1.0), 20.0
 
 
 class Codec:
-    """What the judge asks of a codec: the first points of a pool without a generator, else others."""
+    """What the evaluator asks of a codec: the first points of a pool without a generator, else others."""
 
     def __init__(self, facts):
         self.facts = facts
@@ -80,18 +80,18 @@ def quick():
 
 
 @pytest.fixture(scope="module")
-def judge(data, cache, quick):
-    return build_judge(Codec(FACTS), data, cache)
+def evaluator(data, cache, quick):
+    return build_evaluator(Codec(FACTS), data, cache)
 
 
-def values(figures):
-    return {figure.name: figure.value for figure in figures}
+def values(metrics):
+    return {metric.name: metric.value for metric in metrics}
 
 
 @pytest.fixture(scope="module")
-def good(judge):
+def good(evaluator):
     real = examples(120, 2)
-    return judge(samples_of(real), {"label": real["label"]})
+    return evaluator(samples_of(real), {"label": real["label"]})
 
 
 def test_real_shapes_are_judged_real(good):
@@ -110,20 +110,20 @@ def test_real_shapes_are_judged_real(good):
 
 
 def test_figures_say_what_was_compared(good):
-    meanings = {figure.name: figure.meaning for figure in good}
+    meanings = {metric.name: metric.meaning for metric in good}
     assert "90 samples against 90 held-out shapes, Chamfer distance of 48 points" in meanings["one_nna_cd"]
     assert "30 samples against 30 held-out shapes, exact earth mover's distance of 24" in meanings["coverage_emd"]
     assert meanings["one_nna_cd_real"] == "the same for 90 of training shapes in place of the samples"
     assert "half of 90 samples against half of 90 held-out shapes" in meanings["frechet_distance"]
 
 
-def test_the_judge_notices_noise_wrong_classes_and_missing_variety(judge, good):
+def test_the_judge_notices_noise_wrong_classes_and_missing_variety(evaluator, good):
     real = examples(120, 2)
     samples, asked = samples_of(real)["positions"], {"label": real["label"]}
     good = values(good)
 
     def judged(positions, conditions=asked):
-        return values(judge(TensorDict({"positions": positions}, batch_size=[len(positions)]), conditions))
+        return values(evaluator(TensorDict({"positions": positions}, batch_size=[len(positions)]), conditions))
 
     noisy = judged(samples + SCALE * torch.randn(samples.shape, generator=torch.Generator().manual_seed(0)))
     assert noisy["one_nna_cd"] > 0.85
@@ -140,92 +140,92 @@ def test_the_judge_notices_noise_wrong_classes_and_missing_variety(judge, good):
     assert collapsed["class_agreement"] > 0.95
 
 
-def test_distances_are_those_of_the_metrics_in_the_scale_of_the_codec(judge, data):
+def test_distances_are_those_of_the_metrics_in_the_scale_of_the_codec(evaluator, data):
     """A second count of the whole: held-out shapes class by class, against samples in the order they came."""
     real = examples(60, 3)
     label = real["label"]
-    found = values(judge(samples_of(real), {"label": label}))
-    rows = [(of == kind).nonzero()[:20, 0] for of in (label, judge._labels) for kind in range(3)]
+    found = values(evaluator(samples_of(real), {"label": label}))
+    rows = [(of == kind).nonzero()[:20, 0] for of in (label, evaluator._labels) for kind in range(3)]
     samples = (samples_of(real)["positions"].double() - torch.tensor(CENTRE)) / SCALE
-    s, r = samples[torch.cat(rows[:3])], judge._real[torch.cat(rows[3:])].double()
-    across, among_s, among_r = metrics.pairwise(s, r), metrics.pairwise(s), metrics.pairwise(r)
+    s, r = samples[torch.cat(rows[:3])], evaluator._real[torch.cat(rows[3:])].double()
+    across, among_s, among_r = set_metrics.pairwise(s, r), set_metrics.pairwise(s), set_metrics.pairwise(r)
     assert found["mmd_cd"] == pytest.approx(across.amin(0).mean().item(), rel=1e-4)
     assert found["coverage_cd"] == len(set(across.argmin(1).tolist())) / 60
-    assert found["one_nna_cd"] == pytest.approx(metrics.one_nna(among_s, across, among_r), abs=0.02)
-    features = [judge._classifier.judged(part.float())[0] for part in (s, r)]
+    assert found["one_nna_cd"] == pytest.approx(set_metrics.one_nna(among_s, across, among_r), abs=0.02)
+    features = [evaluator._classifier.judged(part.float())[0] for part in (s, r)]
     assert 0.5 < found["frechet_distance"] / frechet_distance(*features) < 4  # halves are farther apart than wholes
 
 
-def test_real_shapes_have_the_classes_that_samples_were_asked_for(judge):
+def test_real_shapes_have_the_classes_that_samples_were_asked_for(evaluator):
     """Of sticks alone, sticks alone are compared with: otherwise 1-NNA would tell them apart by their class."""
     real = examples(120, 2)
     sticks = real[real["label"] == 2]
-    figures = judge(samples_of(sticks), {"label": sticks["label"]})
-    found, meanings = values(figures), {figure.name: figure.meaning for figure in figures}
+    metrics = evaluator(samples_of(sticks), {"label": sticks["label"]})
+    found, meanings = values(metrics), {metric.name: metric.meaning for metric in metrics}
     assert "30 samples against 30 held-out shapes" in meanings["one_nna_cd"]
     assert found["one_nna_cd"] == pytest.approx(0.5, abs=0.25)
-    anything = values(judge(samples_of(sticks), {"label": torch.full((len(sticks),), 3)}))
+    anything = values(evaluator(samples_of(sticks), {"label": torch.full((len(sticks),), 3)}))
     assert anything["one_nna_cd"] > found["one_nna_cd"] + 0.1
     assert anything["coverage_cd"] < 0.5
     assert "class_agreement" not in anything
 
 
-def test_samples_of_a_diverged_run_have_figures_that_say_so(judge):
+def test_samples_of_a_diverged_run_have_figures_that_say_so(evaluator):
     real = examples(60, 2)
     samples, asked = samples_of(real), {"label": real["label"]}
     some = samples.clone()
     some["positions"][:15, 3, 1] = math.nan
     some["positions"][15:30] = math.inf
     some["positions"][30] = 1e30
-    found = values(judge(some, asked))
+    found = values(evaluator(some, asked))
     assert found["finite"] == 0.5
     assert 0.45 <= found["class_agreement"] <= 0.5
     assert all(math.isfinite(value) for value in found.values())
-    kept = values(judge(samples[30:], {"label": real["label"][30:]}))
+    kept = values(evaluator(samples[30:], {"label": real["label"][30:]}))
     some["positions"][30] = samples["positions"][30]
-    again = values(judge(some, asked))
+    again = values(evaluator(some, asked))
     for name in kept.keys() - {"finite", "class_agreement", "comparison_seconds"}:
         assert again[name] == kept[name]
     nothing = samples.clone()
     nothing["positions"][:] = math.nan
-    assert values(judge(nothing, asked)) == {
+    assert values(evaluator(nothing, asked)) == {
         "finite": 0,
         "class_agreement": 0,
-        "class_agreement_real": values(judge(samples, asked))["class_agreement_real"],
+        "class_agreement_real": values(evaluator(samples, asked))["class_agreement_real"],
     }
     everywhere = samples.clone()
     everywhere["positions"][:] = 1e30
-    found = values(judge(everywhere, asked))
+    found = values(evaluator(everywhere, asked))
     assert found["one_nna_cd"] == 1
     assert all(math.isfinite(value) for value in found.values())
 
 
-def test_the_classifier_is_kept_and_found_again(judge, data, cache, monkeypatch):
+def test_the_classifier_is_kept_and_found_again(evaluator, data, cache, monkeypatch):
     assert len(list(cache.iterdir())) == 1
     monkeypatch.setattr("diffcore.evaluation.classifier._fit", lambda *a: pytest.fail("trained again"))
-    again = build_judge(Codec(FACTS), data, cache)
-    torch.testing.assert_close(again._features, judge._features)
+    again = build_evaluator(Codec(FACTS), data, cache)
+    torch.testing.assert_close(again._features, evaluator._features)
 
 
 def test_without_classes_and_held_out_shapes_halves_are_compared(tmp_path):
     plain = FACTS.model_copy(update={"classes": ()})
-    judge = build_judge(Codec(plain), Data(plain, examples(120, 0)), tmp_path)
-    figures = judge(samples_of(examples(120, 2)), {})
-    found = values(figures)
+    evaluator = build_evaluator(Codec(plain), Data(plain, examples(120, 0)), tmp_path)
+    metrics = evaluator(samples_of(examples(120, 2)), {})
+    found = values(metrics)
     assert not any("class" in name or "frechet" in name for name in found)
     assert found["one_nna_cd"] == pytest.approx(0.5, abs=0.2)
-    meanings = {figure.name: figure.meaning for figure in figures}
+    meanings = {metric.name: metric.meaning for metric in metrics}
     assert "60 samples against 60 half of the training shapes" in meanings["one_nna_cd"]
     assert not list(tmp_path.iterdir())
 
 
-def test_comparisons_are_of_so_many_at_most(judge, monkeypatch):
+def test_comparisons_are_of_so_many_at_most(evaluator, monkeypatch):
     """Of rows in order of class, evenly spaced ones have each class's share."""
-    few = judging.Comparison("cd", "Chamfer distance", "", metrics.chamfer, 30, 10)
+    few = judging.Comparison("cd", "Chamfer distance", "", set_metrics.chamfer, 30, 10)
     monkeypatch.setattr(judging, "COMPARISONS", (few,))
     real = examples(90, 2)
-    figures = judge(samples_of(real), {"label": real["label"]})
-    (meaning,) = (figure.meaning for figure in figures if figure.name == "one_nna_cd")
+    metrics = evaluator(samples_of(real), {"label": real["label"]})
+    (meaning,) = (metric.meaning for metric in metrics if metric.name == "one_nna_cd")
     assert meaning.endswith("30 samples against 30 held-out shapes, Chamfer distance of 10 points")
     labels = real["label"].sort().values
     assert torch.bincount(labels[evenly(torch.arange(90), 30)]).tolist() == [10, 10, 10]

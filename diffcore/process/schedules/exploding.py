@@ -10,7 +10,7 @@ from diffcore.states.level import Level
 
 
 @dataclass(frozen=True)
-class Geometric:
+class Exploding:
     """The variance-exploding ladder: alpha = 1, sigma(t) = sigma_min (sigma_max / sigma_min)^t.
 
     Song & Ermon 2019 in continuous time (Song et al. 2021, eq. 30). lambda(t) = -2 log sigma(t).

@@ -1,6 +1,6 @@
 """Figures of sounds: whether they are what was asked, as varied, as loud as real ones, and new.
 
-A small classifier is trained on log-mel spectrograms of the real data, once: the figures of SC09 (Kong et al. 2021,
+A small classifier is trained on log-mel spectrograms of the real data, once: the metrics of SC09 (Kong et al. 2021,
 DiffWave, section 5.3) for any set of sounds. Sets without classes are compared by their principal components.
 """
 
@@ -13,10 +13,10 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.evaluation.classifier import trained_classifier
-from diffcore.evaluation.metrics import agreement_figures, distance_figures, inception_score, principal_axes
+from diffcore.evaluation.metrics import agreement_metrics, distance_metrics, inception_score, principal_axes
 from diffcore.plugins.data import Codec, Data
-from diffcore.plugins.output import Figure
-from diffcore_audio.evaluation.fad import fad_figures
+from diffcore.plugins.output import Metric
+from diffcore_audio.evaluation.fad import fad_metrics
 from diffcore_audio.evaluation.features import MelFeatures, moved
 from diffcore_audio.evaluation.neighbours import copied_within, nearest
 from diffcore_audio.signals.spectra import MELS, log_mel, standardised
@@ -29,7 +29,7 @@ _RECIPE = "sound-classifier-2"
 """Changes when the classifier, its input or its augmentation does, so that old weights are not used."""
 
 
-class SoundJudge:
+class SoundEvaluator:
     """Figures against real sounds.
 
     `data.examples` and `data.held_out` have the fields `waveform` int16 `[n, C, L]` and `label` `[n]`. Samples are
@@ -62,7 +62,7 @@ class SoundJudge:
         self._loudness = torch.cat([rms_db(part) for part in _in_floats(tested["waveform"])])
         self._apart = nearest(self._train) if data.held_out is None else nearest(self._tested, self._train)
 
-    def __call__(self, samples: Tensor, conditions: Conditions) -> list[Figure]:
+    def __call__(self, samples: Tensor, conditions: Conditions) -> list[Metric]:
         """Figures of the samples; agreement only of those that were asked for a class."""
         samples = finite(samples.cpu().float())[0]
         spectra = log_mel(samples, self._rate, _FRAMES, SILENCE)
@@ -72,7 +72,7 @@ class SoundJudge:
             *self._compared(features),
             *self._loud(rms_db(samples)),
             *self._new(nearest(spectra, self._train)),
-            *fad_figures(samples, _floats(self._waves), self._rate),
+            *fad_metrics(samples, _floats(self._waves), self._rate),
         ]
 
     def _spectra(self, examples: TensorDict) -> Tensor:
@@ -85,33 +85,33 @@ class SoundJudge:
             return spectra.flatten(1) @ self._axes, None
         return self._classifier.judged(standardised(spectra, SILENCE))
 
-    def _classified(self, logits: Tensor | None, conditions: Conditions) -> list[Figure]:
+    def _classified(self, logits: Tensor | None, conditions: Conditions) -> list[Metric]:
         if logits is None:
             return []
-        figures, asked = [], conditions.get("label")
+        metrics, asked = [], conditions.get("label")
         if asked is not None and (given := asked.cpu() < len(self._classes)).any():
-            figures += agreement_figures(logits[given], asked.cpu()[given], self._accuracy)
+            metrics += agreement_metrics(logits[given], asked.cpu()[given], self._accuracy)
         of = f"exp(mean KL(p(y | x) || p(y))) of the classifier, 1 to {len(self._classes)}"
         return [
-            *figures,
-            Figure("inception_score", inception_score(logits), f"{of}: sure of each sample, and of all different"),
-            Figure("inception_score_real", self._variety, f"the same for {self._words}"),
+            *metrics,
+            Metric("inception_score", inception_score(logits), f"{of}: sure of each sample, and of all different"),
+            Metric("inception_score_real", self._variety, f"the same for {self._words}"),
         ]
 
-    def _compared(self, features: Tensor) -> list[Figure]:
+    def _compared(self, features: Tensor) -> list[Metric]:
         space = "features of a classifier trained on the data" if self._classes else "principal components of mels"
-        return distance_figures(features, self._real, self._labels, "training sounds", space, self._beside)
+        return distance_metrics(features, self._real, self._labels, "training sounds", space, self._beside)
 
-    def _loud(self, loudness: Tensor) -> list[Figure]:
+    def _loud(self, loudness: Tensor) -> list[Metric]:
         silent, silent_real = ((rows < SILENCE).double().mean().item() for rows in (loudness, self._loudness))
         return [
-            Figure("silence_rate", silent, f"share of samples with an RMS under {SILENCE:g} dBFS"),
-            Figure("silence_rate_real", silent_real, f"the same for {self._words}"),
-            Figure("rms_db", loudness.median().item(), "median RMS of the samples in dBFS"),
-            Figure("rms_db_real", self._loudness.median().item(), f"the same for {self._words}"),
+            Metric("silence_rate", silent, f"share of samples with an RMS under {SILENCE:g} dBFS"),
+            Metric("silence_rate_real", silent_real, f"the same for {self._words}"),
+            Metric("rms_db", loudness.median().item(), "median RMS of the samples in dBFS"),
+            Metric("rms_db_real", self._loudness.median().item(), f"the same for {self._words}"),
         ]
 
-    def _new(self, distances: Tensor) -> list[Figure]:
+    def _new(self, distances: Tensor) -> list[Metric]:
         if not self._apart.isfinite().all():
             return []
         limit = copied_within(self._apart)
@@ -120,14 +120,14 @@ class SoundJudge:
             return (apart <= limit).double().mean().item()
 
         return [
-            Figure(
+            Metric(
                 "nearest_db",
                 distances.median().item(),
                 "RMS difference in dB of log-mel spectrograms to the nearest training sound, median",
             ),
-            Figure("nearest_db_real", self._apart.median().item(), f"the same for {self._words}"),
-            Figure("copies", share(distances), f"share of samples within {limit:.3g} dB of a training sound"),
-            Figure("copies_real", share(self._apart), f"the same for {self._words}"),
+            Metric("nearest_db_real", self._apart.median().item(), f"the same for {self._words}"),
+            Metric("copies", share(distances), f"share of samples within {limit:.3g} dB of a training sound"),
+            Metric("copies_real", share(self._apart), f"the same for {self._words}"),
         ]
 
 
@@ -141,6 +141,6 @@ def _in_floats(waves: Tensor) -> list[Tensor]:
     return [_floats(part) for part in waves.split(1000)]
 
 
-def build_judge(codec: Codec, data: Data, cache: Path) -> SoundJudge:
-    """The judge of a data set; `codec.facts` are its `SoundFacts`."""
-    return SoundJudge(codec, data, cache)
+def build_evaluator(codec: Codec, data: Data, cache: Path) -> SoundEvaluator:
+    """The evaluator of a data set; `codec.facts` are its `SoundFacts`."""
+    return SoundEvaluator(codec, data, cache)

@@ -1,7 +1,7 @@
 """Figures of point clouds: whether sets of samples and of real shapes can be told apart, and what samples show.
 
 Sets are compared in equal terms: as many samples as real shapes, of as many points, of each class equally many. Beside
-every figure stands that of real training shapes in place of the samples, which a model can hardly beat honestly.
+every metric stands that of real training shapes in place of the samples, which a model can hardly beat honestly.
 """
 
 import time
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.evaluation.classifier import trained_classifier
-from diffcore.evaluation.metrics import agreement_figures, evenly, frechet_distance
+from diffcore.evaluation.metrics import agreement_metrics, evenly, frechet_distance
 from diffcore.plugins.data import Codec, Data
-from diffcore.plugins.output import Figure
+from diffcore.plugins.output import Metric
 from diffcore.states.noise import generator_for
-from diffcore_pointcloud.evaluation import metrics
+from diffcore_pointcloud.evaluation import metrics as set_metrics
 from diffcore_pointcloud.options import CloudFacts
 
 _REAL = 2000
@@ -44,15 +44,15 @@ class Comparison:
     name: str
     words: str
     unit: str
-    distance: metrics.Distance
+    distance: set_metrics.Distance
     shapes: int
     points: int
 
 
 COMPARISONS = (
-    Comparison("cd", "Chamfer distance", "squared standard deviations of coordinates", metrics.chamfer, 400, 512),
+    Comparison("cd", "Chamfer distance", "squared standard deviations of coordinates", set_metrics.chamfer, 400, 512),
     Comparison(
-        "emd", "exact earth mover's distance", "standard deviations of coordinates", metrics.earth_mover, 50, 128
+        "emd", "exact earth mover's distance", "standard deviations of coordinates", set_metrics.earth_mover, 50, 128
     ),
 )
 """n shapes to a side take n (2 n - 1) distances for the samples, and n (3 n - 1) / 2 more for the training shapes."""
@@ -72,7 +72,7 @@ class PointFeatures(nn.Module):
         return self.all(self.each(x).amax(1))
 
 
-class CloudJudge:
+class CloudEvaluator:
     """Figures against real shapes.
 
     `data` have `positions` `[n, pool, 3]` and `label` `[n]`. Real clouds are what the codec draws of them in training;
@@ -111,28 +111,28 @@ class CloudJudge:
             self._features, logits = self._classifier.judged(self._real[:, :_SEEN])
             self._accuracy = (logits.argmax(1) == self._labels).double().mean().item()
 
-    def __call__(self, samples: TensorDict, conditions: Conditions) -> list[Figure]:
+    def __call__(self, samples: TensorDict, conditions: Conditions) -> list[Metric]:
         """Figures of `positions` `[n, N, 3]` in the data's unit. Samples that are not finite are told and left out."""
         positions = samples["positions"].cpu().double()
         positions = (positions - torch.tensor(self._facts.centre, dtype=torch.float64)) / self._facts.scale
         finite = positions.isfinite().flatten(1).all(1)
         clouds = positions.nan_to_num().clamp(-_FARTHEST, _FARTHEST).float()
-        share = Figure("finite", finite.double().mean().item(), "share of samples: all coordinates are finite numbers")
+        share = Metric("finite", finite.double().mean().item(), "share of samples: all coordinates are finite numbers")
         label = conditions.get("label")
         asked = torch.full((len(clouds),), len(self._facts.classes)) if label is None else label.cpu()
-        figures = [*self._agreement(clouds, asked, finite), share]
+        metrics = [*self._agreement(clouds, asked, finite), share]
         kept = clouds[finite]
         rows = self._matched(asked[finite])
         if len(rows.kind) < 2:
-            return figures
-        figures += self._frechet(kept, rows)
+            return metrics
+        metrics += self._frechet(kept, rows)
         seconds = []
         for comparison in COMPARISONS:
             started = time.perf_counter()
-            figures += self._compared(kept, rows, comparison)
+            metrics += self._compared(kept, rows, comparison)
             seconds.append(time.perf_counter() - started)
         each = ", ".join(f"{c.words} {s:.1f}" for c, s in zip(COMPARISONS, seconds, strict=True))
-        return [*figures, Figure("comparison_seconds", sum(seconds), f"that distances of clouds took: {each}")]
+        return [*metrics, Metric("comparison_seconds", sum(seconds), f"that distances of clouds took: {each}")]
 
     def _matched(self, asked: Tensor) -> "_Rows":
         """Rows that can be compared. Where a sample was asked for nothing, classes are taken as they come."""
@@ -149,16 +149,16 @@ class CloudJudge:
         samples, real, trained = (torch.cat([nothing, *these]) for these in chosen)
         return _Rows(samples, real, trained, kinds[1][real])
 
-    def _agreement(self, clouds: Tensor, asked: Tensor, finite: Tensor) -> list[Figure]:
+    def _agreement(self, clouds: Tensor, asked: Tensor, finite: Tensor) -> list[Metric]:
         """Samples that are not finite show a class that nobody can ask for."""
         given = asked < len(self._facts.classes)
         if self._classifier is None or not bool(given.any()):
             return []
         _, logits = self._classifier.judged(clouds[given][:, :_SEEN])
         none = torch.where(finite[given], -torch.inf, torch.inf)
-        return agreement_figures(torch.cat([logits, none[:, None]], 1), asked[given], self._accuracy)
+        return agreement_metrics(torch.cat([logits, none[:, None]], 1), asked[given], self._accuracy)
 
-    def _frechet(self, clouds: Tensor, rows: "_Rows") -> list[Figure]:
+    def _frechet(self, clouds: Tensor, rows: "_Rows") -> list[Metric]:
         """Halves of the samples and of the real shapes against other halves of the real ones, none seen in training.
 
         As all halves are of one size, so is what the distance of finite sets has too much.
@@ -176,12 +176,12 @@ class CloudJudge:
             beside += frechet_distance(real[half], real[other]) / _SPLITS
         half_words = f"half of {len(real)} {self._words}, mean of {_SPLITS} splits"
         return [
-            Figure("frechet_distance", found, f"half of {len(real)} samples against {half_words}, in {_SPACE}"),
-            Figure("frechet_distance_real", beside, "the other half of those real shapes against that half"),
-            Figure("frechet_ratio", found / max(beside, 1e-12), "the first over the second"),
+            Metric("frechet_distance", found, f"half of {len(real)} samples against {half_words}, in {_SPACE}"),
+            Metric("frechet_distance_real", beside, "the other half of those real shapes against that half"),
+            Metric("frechet_ratio", found / max(beside, 1e-12), "the first over the second"),
         ]
 
-    def _compared(self, clouds: Tensor, rows: "_Rows", comparison: Comparison) -> list[Figure]:
+    def _compared(self, clouds: Tensor, rows: "_Rows", comparison: Comparison) -> list[Metric]:
         n = len(rows.kind)
         spread = evenly(torch.arange(n), min(n, comparison.shapes))  # each class has its share
         points = min(comparison.points, clouds.shape[1], self._real.shape[1])
@@ -191,7 +191,7 @@ class CloudJudge:
                 (clouds, self._real, self._trained), (rows.samples, rows.real, rows.trained), strict=True
             )
         )
-        among_real = metrics.pairwise(real, distance=comparison.distance)
+        among_real = set_metrics.pairwise(real, distance=comparison.distance)
         found, beside = (_of_sets(those, real, among_real, comparison.distance) for those in (sampled, trained))
         told = (
             f"{len(real)} samples against {len(real)} {self._words}, {comparison.words} of {points} points",
@@ -202,11 +202,11 @@ class CloudJudge:
             "mmd": f"mean distance of real shapes from the nearest sample, {comparison.unit}",
             "coverage": "share of real shapes that are the nearest to some sample",
         }
-        figures = []
+        metrics = []
         for name, meaning in meanings.items():
-            figures.append(Figure(f"{name}_{comparison.name}", found[name], f"{meaning}; {told[0]}"))
-            figures.append(Figure(f"{name}_{comparison.name}_real", beside[name], told[1]))
-        return figures
+            metrics.append(Metric(f"{name}_{comparison.name}", found[name], f"{meaning}; {told[0]}"))
+            metrics.append(Metric(f"{name}_{comparison.name}_real", beside[name], told[1]))
+        return metrics
 
 
 @dataclass(frozen=True)
@@ -219,12 +219,12 @@ class _Rows:
     kind: Tensor
 
 
-def _of_sets(samples: Tensor, real: Tensor, among_real: Tensor, distance: metrics.Distance) -> dict[str, float]:
-    across = metrics.pairwise(samples, real, distance)
+def _of_sets(samples: Tensor, real: Tensor, among_real: Tensor, distance: set_metrics.Distance) -> dict[str, float]:
+    across = set_metrics.pairwise(samples, real, distance)
     return {
-        "one_nna": metrics.one_nna(metrics.pairwise(samples, distance=distance), across, among_real),
-        "mmd": metrics.mmd(across),
-        "coverage": metrics.coverage(across),
+        "one_nna": set_metrics.one_nna(set_metrics.pairwise(samples, distance=distance), across, among_real),
+        "mmd": set_metrics.mmd(across),
+        "coverage": set_metrics.coverage(across),
     }
 
 
@@ -250,6 +250,6 @@ def _seen_and_shaken(clouds: Tensor, generator: torch.Generator) -> Tensor:
     return seen + _JITTER * torch.randn(seen.shape, generator=generator)
 
 
-def build_judge(codec: Codec, data: Data, cache: Path) -> CloudJudge:
-    """The judge of a data set; `codec.facts` are its `CloudFacts`."""
-    return CloudJudge(codec, data, cache)
+def build_evaluator(codec: Codec, data: Data, cache: Path) -> CloudEvaluator:
+    """The evaluator of a data set; `codec.facts` are its `CloudFacts`."""
+    return CloudEvaluator(codec, data, cache)
