@@ -3,12 +3,15 @@
 Nothing heavy is imported until a command needs it, so `diffcore --help` and `diffcore plugins` answer at once.
 """
 
+import contextlib
 import errno
+import logging
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from diffcore.errors import UserError, printable
+from diffcore.errors import UserError, as_flags, printable
 from diffcore.plugins.registry import CHOICE, installed, metadata_version
 
 INTERRUPTED = 130
@@ -23,11 +26,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         installed.cache_clear()
         arguments = arguments[1:]
     try:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            return _together(arguments)
-        return _run(arguments)
+        with _log_on_the_screen():
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+                return _together(arguments)
+            return _run(arguments)
     except UserError as error:
-        print(printable(f"diffcore: {error}"), file=sys.stderr)
+        print(printable(as_flags(f"diffcore: {error}")), file=sys.stderr)
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -41,6 +45,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("diffcore: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+class _Line(logging.Handler):
+    """Messages of diffcore and its plugins as lines on standard error: arguments as flags, no control characters."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return re.match(r"diffcore(\W|_|$)", record.name) is not None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(printable(as_flags(record.getMessage())), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _log_on_the_screen() -> Iterator[None]:
+    """Show what the library logs; of several processes, the first alone speaks."""
+    root, own, handler = logging.getLogger(), logging.getLogger("diffcore"), _Line()
+    before = own.level
+    own.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.CRITICAL)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        own.setLevel(before)
 
 
 _SURROUNDINGS = {

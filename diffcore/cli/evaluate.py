@@ -9,6 +9,7 @@ from pydantic import Field
 
 from diffcore.cli.config import as_toml
 from diffcore.cli.sample import DrawOptions, read_drawing, trained
+from diffcore.cli.screen import say
 from diffcore.errors import UserError
 from diffcore.evaluation.evaluate import evaluate, evaluate_classifier, write_metrics, write_report
 from diffcore.plugins.registry import installed
@@ -18,7 +19,6 @@ from diffcore.runs.settings import additions
 from diffcore.states.spaces import describe_difference
 from diffcore.system.cache import cache_folder
 from diffcore.system.distributed import in_turn, leads
-from diffcore.system.progress import say
 
 
 class Options(DrawOptions):

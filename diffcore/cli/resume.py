@@ -6,6 +6,7 @@ from pydantic import Field
 
 from diffcore.cli.flags import parse
 from diffcore.cli.sample import FromRun, on_device
+from diffcore.cli.screen import say
 from diffcore.cli.train import run_training
 from diffcore.errors import UserError
 from diffcore.names import OnDivergence
@@ -17,7 +18,6 @@ from diffcore.runs.lock import held
 from diffcore.runs.model import build_model, data_of, sampling_config
 from diffcore.runs.settings import ENDS
 from diffcore.system.distributed import in_turn, leads
-from diffcore.system.progress import say
 from diffcore.training.loop import share_done
 
 

@@ -12,6 +12,7 @@ from pydantic import Field, create_model
 
 from diffcore.cli.edit import EditOptions, editing, edits
 from diffcore.cli.flags import parse
+from diffcore.cli.screen import say
 from diffcore.denoising.conditions import Conditions, captions_of, parse_conditions
 from diffcore.denoising.denoiser import Denoiser, require_defined
 from diffcore.denoising.noisy_classifier import NoisyClassifier
@@ -40,7 +41,7 @@ from diffcore.runs.model import (
 from diffcore.runs.settings import RunSettings, SampleSettings, several, validate
 from diffcore.sampling.solvers import Step, ddpm
 from diffcore.system.distributed import leads
-from diffcore.system.progress import counter, say
+from diffcore.system.progress import counter
 
 
 class FromRun(Settings):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from diffcore.cli.config import as_toml
 from diffcore.cli.flags import run_settings
+from diffcore.cli.screen import say
 from diffcore.denoising.conditions import captions_of
 from diffcore.errors import UserError
 from diffcore.evaluation.evaluate import (
@@ -33,7 +34,7 @@ from diffcore.runs.model import (
 from diffcore.runs.settings import RunSettings, additions
 from diffcore.system.cache import cache_folder
 from diffcore.system.distributed import by_leader, from_leader, in_turn, leads, world
-from diffcore.system.progress import bar, say
+from diffcore.system.progress import bar
 from diffcore.training.events import Events, begun
 from diffcore.training.loop import Outcome, Pulse, Watcher, require_end
 from diffcore.training.loop import train as train_model

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from diffcore.cli.flags import parse
 from diffcore.cli.sample import Drawing, DrawOptions, take, trained
+from diffcore.cli.screen import say
 from diffcore.errors import UserError
 from diffcore.evaluation.evaluate import example_conditions
 from diffcore.plugins.registry import installed
@@ -19,7 +20,7 @@ from diffcore.runs.generation import as_asked, draw_mask, guided, require_condit
 from diffcore.sampling.grid_fitting import Flow, FreshNoiseError, fit_grid, flow_of, starting_grids
 from diffcore.sampling.solvers import adams
 from diffcore.sampling.timesteps import grid
-from diffcore.system.progress import bar, say
+from diffcore.system.progress import bar
 
 
 class Options(DrawOptions):

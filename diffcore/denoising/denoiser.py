@@ -114,7 +114,7 @@ def require_defined(parameterisation: Parameterisation, schedule: Schedule) -> N
         raise UserError(
             "parameterisation eps cannot be used with a schedule that ends at zero SNR: "
             "x0 = (x - sigma eps) / alpha divides by zero there; "
-            "train with --parameterisation v or x0, or give --schedule.no-zero-terminal"
+            "train with `parameterisation` v or x0, or give `schedule.no_zero_terminal`"
         )
 
 

@@ -39,7 +39,7 @@ def computed(backbone: nn.Module, precision: Precision, x: State, *context: Any)
         if not _is_of_compiler(error):
             raise
         raise UserError(
-            f"torch.compile does not work here ({first_line(error)}): leave out --train.compile, or --compile"
+            f"torch.compile does not work here ({first_line(error)}): leave out `train.compile`, or `compile`"
         ) from None
 
     def back(field: Tensor) -> Tensor:

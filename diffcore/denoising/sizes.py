@@ -56,16 +56,16 @@ class Sizes:
         try:
             first, last = read_range(text, int)
         except ValueError:
-            raise UserError(f"--size {text!r}: write a whole number, or a range such as 7..9") from None
+            raise UserError(f"`size` {text!r}: write a whole number, or a range such as 7..9") from None
         first, last = 1 if first is None else first, self.largest if last is None else last
         if not 1 <= first <= last <= self.largest:
-            raise UserError(f"--size {text}: this model draws sizes from 1 to {self.largest}")
+            raise UserError(f"`size` {text}: this model draws sizes from 1 to {self.largest}")
         if first == last:
             return torch.full((len(indices),), first)
         within = {size: count for size, count in self.counts.items() if first <= size <= last}
         if not within:
             there_are = ", ".join(map(str, sorted(self.counts)))
-            raise UserError(f"--size {text}: no training example has such a size; there are {there_are}")
+            raise UserError(f"`size` {text}: no training example has such a size; there are {there_are}")
         kept = [position for position, size in enumerate(self.counts) if size in within]
         about = {name: [table[position] for position in kept] for name, table in self.about.items()}
         return Sizes(self.largest, within, about).draw(indices, seed, conditions)

@@ -1,5 +1,6 @@
 """Figures of a trained model, and the run's report."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,9 @@ from diffcore.states.level import Level
 from diffcore.states.noise import SampleNoise, generator_for
 from diffcore.system.distributed import by_leader, gathered, leads, rank_slice, world
 from diffcore.system.files import is_number, read_json, write_atomically, write_json
-from diffcore.system.progress import counter, say
+from diffcore.system.progress import counter
+
+logger = logging.getLogger(__name__)
 
 
 def example_conditions(model: Model, n: int, config: SamplingConfig | None = None) -> Conditions:
@@ -54,8 +57,8 @@ def evaluate(
     """
     made = model.modality.evaluator
     if made is None and not extra_metrics:
-        raise UserError(f"the plugin for {model.modality.name} has no metrics; name some with --metric")
-    say("preparing the evaluation")
+        raise UserError(f"the plugin for {model.modality.name} has no metrics; name some with `metrics`")
+    logger.info("preparing the evaluation")
     evaluator = None if made is None else by_leader(lambda: made(model.codec, data, cache))
     conditions = example_conditions(model, n, config)
     plain = as_asked(model, config, conditions)
@@ -89,7 +92,7 @@ def _measured(name: str, metric: MetricFunction, samples: Any, conditions: Condi
     try:
         return metric(samples, conditions)
     except Exception as error:  # a stranger's code may raise anything
-        say(f"the metric {name} failed: {first_line(error)}")
+        logger.warning(f"the metric {name} failed: {first_line(error)}")
         return []
 
 

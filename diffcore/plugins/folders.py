@@ -56,10 +56,10 @@ def tree(
     part kept back has, or files outside of all parts.
     """
     if folder is None:
-        raise UserError(f"the data set {name!r} needs --data.root PATH, a folder of {what} or of class folders")
+        raise UserError(f"the data set {name!r} needs `data.root` PATH, a folder of {what} or of class folders")
     root = Path(folder)
     if not root.is_dir():
-        raise UserError(f"no folder {root}: --data.root must be a folder of {what} or of class folders")
+        raise UserError(f"no folder {root}: `data.root` must be a folder of {what} or of class folders")
     everything = [path for path in _files(root) if path.suffix.lower() in endings]
     if not everything:
         raise UserError(f"no {what} under {root}: {_instead(root, endings)}")
@@ -143,7 +143,7 @@ def left_out(faults: Sequence[str], total: int, folder: str | None, what: str, s
         return []
     told = f"{len(faults)} of the {total} {what} under {folder} cannot be used: {named(faults)}"
     if not skip:
-        raise UserError(f"{told}; mend or remove them, or leave them out with --data.skip-unreadable")
+        raise UserError(f"{told}; mend or remove them, or leave them out with `data.skip_unreadable`")
     return [f"left out: {told}"]
 
 

@@ -93,7 +93,7 @@ def write_package(kind: PluginKind, name: str, out: Path, serves: str = "") -> l
     All of it or nothing is written.
     """
     if out.exists() or out.is_symlink():
-        raise UserError(f"{out} exists already: choose another --out")
+        raise UserError(f"{out} exists already: choose another `out`")
     values = {
         "NAME": name,
         "CLASS": "".join(part.capitalize() for part in name.split("-")),

@@ -14,6 +14,7 @@ Nothing here can execute code: a file is a header of JSON and plain numbers.
 
 import errno
 import hashlib
+import logging
 import math
 import os
 import re
@@ -42,7 +43,9 @@ from diffcore.system.files import (
     write_atomically,
     write_json,
 )
-from diffcore.system.progress import say
+
+logger = logging.getLogger(__name__)
+
 
 MODEL, EMA, TRAINING = "model.safetensors", "ema.safetensors", "training.safetensors"
 _MANIFEST = "manifest.json"
@@ -195,7 +198,7 @@ def newest_sound(run: Run, read: Callable[[Path], Read], name: str | None = None
             if name is not None:
                 raise
             refused[checkpoint.name] = str(error)
-            say(f"{checkpoint.name} is refused: {error}")
+            logger.warning(f"{checkpoint.name} is refused: {error}")
 
 
 def read_progress(checkpoint: Path) -> Progress:
@@ -320,4 +323,4 @@ def check_header(head: bytes, size: int) -> int:
 
 def _advice(checkpoint: Path) -> str:
     others = [path.name for path in checkpoints(Run(checkpoint.parent.parent)) if path != checkpoint]
-    return f"; try --checkpoint {others[-1]}" if others else "; there is no other checkpoint in this run"
+    return f"; try `checkpoint` {others[-1]}" if others else "; there is no other checkpoint in this run"

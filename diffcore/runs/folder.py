@@ -11,6 +11,7 @@ report.html       all of it on one page
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -33,7 +34,8 @@ from diffcore.system.files import (
     write_atomically,
     write_json,
 )
-from diffcore.system.progress import say
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def new_folder(out: Path | None, modality: str, preset: str) -> Path:
     """
     if out is not None:
         if os.path.lexists(out) and (not out.is_dir() or any(not _leftover(path) for path in out.iterdir())):
-            raise UserError(f"{out} exists already: choose another --out, or continue it with diffcore resume {out}")
+            raise UserError(f"{out} exists already: choose another `out`, or continue it with diffcore resume {out}")
         out.mkdir(parents=True, exist_ok=True)
         return out
     parent = Path("runs") / modality
@@ -194,7 +196,7 @@ def _there(table: Any, kind: str, modality: str, registry: Registry) -> Any:
         return table or {}
     offered = {part.name for part in registry.offered(ADDITIONS[kind], modality) if not missing(part)}
     for name in table.keys() - offered:
-        say(f"the {kind} {name!r} that this run was made with is not here: it is left out")
+        logger.warning(f"the {kind} {name!r} that this run was made with is not here: it is left out")
     return {name: options for name, options in table.items() if name in offered}
 
 

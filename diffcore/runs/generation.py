@@ -25,15 +25,15 @@ def require_conditions(model: Model, config: SamplingConfig, conditions: Conditi
         if not model.codec.conditions:
             raise UserError(
                 f"guidance {config.guidance:g} compares samples with and without conditions, and this model was "
-                "trained without any: leave it at 1, or guide with --classifier RUN or --weak RUN"
+                "trained without any: leave it at 1, or guide with `classifier` RUN or `weak` RUN"
             )
         if not any_given(model.codec.conditions, conditions):
             raise UserError(
                 f"guidance {config.guidance:g} compares samples with and without conditions, and none is asked for: "
-                "give --condition key=value (or --target), or leave guidance at 1"
+                "give `conditions`, or leave `guidance` at 1"
             )
     if config.classifier is not None and not any_given(known_conditions(model, config), conditions):
-        raise UserError("a classifier guides to what is asked for, and nothing is: give --condition key=value")
+        raise UserError("a classifier guides to what is asked for, and nothing is: give `conditions`")
 
 
 def guided(model: Model, config: SamplingConfig) -> Denoise:
@@ -95,9 +95,9 @@ def resized(model: Model, size: str) -> Model:
     """
     resize = getattr(model.codec, "resized", None)
     if resize is None:
-        raise UserError(f"--size {size}: samples of {model.modality.name} are all of one size")
+        raise UserError(f"`size` {size}: samples of {model.modality.name} are all of one size")
     if not size.isdecimal() or int(size) < 1:
-        raise UserError(f"--size {size!r}: write a whole number, from 1 on")
+        raise UserError(f"`size` {size!r}: write a whole number, from 1 on")
     return replace(model, codec=resize(int(size)))
 
 

@@ -77,14 +77,14 @@ class Model:
         """The network that tells conditions, or a `UserError` where the run trained a denoiser."""
         if isinstance(self.network, NoisyClassifier):
             return self.network
-        raise UserError("this run draws samples and predicts nothing: train one with --task classify")
+        raise UserError("this run draws samples and predicts nothing: train one with `task` classify")
 
 
 def device_for(asked: str) -> torch.device:
     """`auto` takes a GPU where there is one; a GPU that was asked for must be there."""
     available = torch.cuda.is_available()
     if asked == "cuda" and not available:
-        raise UserError("--device cuda: PyTorch finds no CUDA device here; use --device cpu or auto")
+        raise UserError("`device` cuda: PyTorch finds no CUDA device here; use `device` cpu or auto")
     return torch.device("cuda" if asked != "cpu" and available else "cpu")
 
 

@@ -210,7 +210,7 @@ def compose(
     for kind in chosen or {}:
         if kind in NETWORKS.values() and kind != NETWORKS[task]:
             wanted_task = next(name for name, network in NETWORKS.items() if network == kind)
-            raise UserError(f"--{kind} is chosen for --task {wanted_task} alone; this run's task is {task}")
+            raise UserError(f"`{kind}` is chosen for `task` {wanted_task} alone; this run's task is {task}")
     if task != recipe.pop("task", "denoise"):  # what is meant for the network of another task
         recipe = {key: value for key, value in recipe.items() if key not in NETWORKS.values()}
     layers: list[Mapping[str, Any]] = [recipe, file]

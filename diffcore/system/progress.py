@@ -1,6 +1,6 @@
-"""Progress for people: a bar on a terminal, plain lines elsewhere."""
+"""Progress of long work: a bar on a terminal, else lines in the log."""
 
-import sys
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from diffcore.errors import printable
+logger = logging.getLogger(__name__)
 
 Report = Callable[[float, str], None]
 """`report(share, text)`: how much is done, 0 to 1, and what to say beside it."""
@@ -19,8 +19,11 @@ LINE_EVERY = 10.0
 
 @contextmanager
 def bar(title: str) -> Iterator[Report]:
-    """Show the progress of one activity on standard error until the context ends; that of the leader stands for all."""
-    if not _speaks():
+    """Show the progress of one activity until the context ends: a bar on a terminal, else lines in the log.
+
+    Nothing is shown where the log takes no messages of the level INFO, as in a process that is not the leader.
+    """
+    if not logger.isEnabledFor(logging.INFO):
         yield lambda share, text: None
         return
     console = Console(stderr=True)
@@ -73,7 +76,7 @@ def _lines(title: str) -> tuple[Report, Callable[[], None]]:
     def finish() -> None:
         nonlocal held
         if held is not None:
-            say(held)
+            logger.info(held)
         held = None
 
     return report, finish
@@ -84,19 +87,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes}:{rest:02d}"
-
-
-def say(text: str) -> None:
-    """A line for people, on standard error, from the leader alone; standard output is for results.
-
-    It has no control characters.
-    """
-    if _speaks():
-        print(printable(text), file=sys.stderr, flush=True)
-
-
-def _speaks() -> bool:
-    """Whether this process is the one that speaks; torch, by which processes know each other, is imported only here."""
-    from diffcore.system.distributed import leads
-
-    return leads()

@@ -1,5 +1,6 @@
 """What happens in a run, told to plugins that listen and to loggers. One that fails is said once and told no more."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from diffcore.plugins.output import Logger, Metric
 from diffcore.plugins.records import Settings
 from diffcore.plugins.registry import Registry
 from diffcore.runs.model import build_additions
-from diffcore.system.progress import say
+
+log = logging.getLogger(__name__)
 
 
 def begun(
@@ -23,7 +25,7 @@ def begun(
         try:
             loggers |= build_additions(registry, "loggers", modality, {name: options}, run, settings)
         except Exception as error:  # a stranger's code may raise anything
-            say(f"the logger {name} cannot begin and is left out: {first_line(error)}")
+            log.warning(f"the logger {name} cannot begin and is left out: {first_line(error)}")
     return loggers
 
 
@@ -78,7 +80,8 @@ class Events:
             try:
                 call(run=self._run, **told)
             except Exception as error:  # a stranger's code may raise anything
-                say(f"the plugin {self._manager.get_name(plugin)} failed and is told no more: {first_line(error)}")
+                name = self._manager.get_name(plugin)
+                log.warning(f"the plugin {name} failed and is told no more: {first_line(error)}")
                 self._manager.unregister(plugin)
 
     def _each_logger(self, tell: Callable[[Logger], None]) -> None:
@@ -86,5 +89,5 @@ class Events:
             try:
                 tell(logger)
             except Exception as error:  # a stranger's code may raise anything
-                say(f"the logger {name} failed and is told no more: {first_line(error)}")
+                log.warning(f"the logger {name} failed and is told no more: {first_line(error)}")
                 del self._loggers[name]

@@ -5,6 +5,7 @@ Everything random in step k is drawn from generators seeded with (seed, k), and 
 bit.
 """
 
+import logging
 import math
 import signal
 import time
@@ -35,9 +36,10 @@ from diffcore.runs.folder import Run, append_log, sync_log, trim_log
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings, TrainSettings
 from diffcore.system.distributed import agreed, from_leader, leads, mean
-from diffcore.system.progress import say
 from diffcore.training import recovery as divergence
 from diffcore.training.state import TrainState
+
+logger = logging.getLogger(__name__)
 
 _LOSSES = "losses since the last line of metrics"
 _HISTORY = "losses of lines of metrics"
@@ -149,7 +151,7 @@ def train(
             good, _ = newest_sound(run, verify)
         start = 0 if good is None else step_of(good)
         said = f"{diverged} at step {diverged.step}"
-        say(f"{said}: doing the steps from {start + 1} on again to see where it began")
+        logger.warning(f"{said}: doing the steps from {start + 1} on again to see where it began")
         go_back(good)
         where = divergence.retrace(
             start,
@@ -162,13 +164,13 @@ def train(
         back = progress.steps_back + 1
         rate = options.learning_rate * options.step_back_rate**back
         if options.on_divergence == "stop" or back > options.most_steps_back:
-            advice = "lower --train.learning-rate" if options.on_divergence == "stop" else (
-                f"training has stepped back {back - 1} times; lower --train.learning-rate"
+            advice = "lower `train.learning_rate`" if options.on_divergence == "stop" else (
+                f"training has stepped back {back - 1} times; lower `train.learning_rate`"
             )  # fmt: skip
             raise UserError(f"{said}; {where}; {kept}; {advice} (it is {options.learning_rate:g})")
         go_back(good)
         progress = Progress(start, progress.seconds, back)
-        say(f"{said}; {where}; stepping back to step {start}, the learning rate is now {rate:g}")
+        logger.warning(f"{said}; {where}; stepping back to step {start}, the learning rate is now {rate:g}")
         if leads():
             discard_after(run, start)
             trim_log(run, start, back - 1)
@@ -251,7 +253,7 @@ def learning_rate(options: TrainSettings, step: int, steps_back: int = 0) -> flo
 def require_end(options: TrainSettings) -> None:
     """Raise `UserError` where nothing says when training ends."""
     if options.steps is None and options.minutes is None:
-        raise UserError("how long? give --train.steps N or --train.minutes M")
+        raise UserError("how long? give `train.steps` N or `train.minutes` M")
 
 
 def share_done(options: TrainSettings, progress: Progress) -> float:

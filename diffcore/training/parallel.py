@@ -17,9 +17,9 @@ from diffcore.system.distributed import leads, world
 def require_shards(batch_size: int, parallel: Parallel, compiled: bool) -> None:
     """Raise `UserError` where training cannot be shared by as many processes as there are."""
     if batch_size < world():
-        raise UserError(f"a batch of {batch_size} cannot be shared by {world()} processes: raise --train.batch-size")
+        raise UserError(f"a batch of {batch_size} cannot be shared by {world()} processes: raise `train.batch_size`")
     if world() > 1 and parallel == "fsdp" and compiled:
-        raise UserError("--train.compile works with --train.parallel ddp, not with fsdp: leave one of them out")
+        raise UserError("`train.compile` works with `train.parallel` ddp, not with fsdp: leave one of them out")
 
 
 def distribute(objective: nn.Module, backbone: nn.Module, parallel: Parallel, device: torch.device) -> nn.Module:

@@ -217,7 +217,7 @@ def test_vocoders_are_entry_points(monkeypatch):
 
 
 def test_too_many_mels_are_refused():
-    with pytest.raises(UserError, match=r"of 128 mels would lie between .* window of 512 .*--data.bands"):
+    with pytest.raises(UserError, match=r"of 128 mels would lie between .* window of 512 .*`data.bands`"):
         SoundCodec(mel_facts(fft=512, mels=128))
 
 

@@ -260,7 +260,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         "b/short.wav (shorter than 5 ms)",
     ):
         assert told in line
-    assert "--data.skip-unreadable" in line
+    assert "`data.skip_unreadable`" in line
     data = folder(tmp_path / "s", skip_unreadable=True)
     assert len(data.examples) == 4
     left_out, lonely = data.notes
@@ -394,9 +394,9 @@ def test_speech_commands_are_read_by_their_own_lists(tmp_path):
 
 
 def test_speech_commands_that_are_not_there_say_how_to_get_them(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"Speech Commands needs --data\.root PATH"):
+    with pytest.raises(UserError, match=r"Speech Commands needs `data\.root` PATH"):
         datasets.sc09(SpeechOptions())
-    with pytest.raises(UserError, match=r"Speech Commands is not in .*--data.download"):
+    with pytest.raises(UserError, match=r"Speech Commands is not in .*`data.download`"):
         datasets.sc09(SpeechOptions(root=str(tmp_path)))
 
     def offline(*arguments, **keywords):

@@ -191,7 +191,7 @@ def test_the_task_decides_which_network_is_chosen(tmp_path):
     ("flags", "said"),
     [
         (["--task", "guess"], "unknown task 'guess'; there are: denoise, classify"),
-        (["--classifier", "mlp"], "--classifier is chosen for --task classify alone; this run's task is denoise"),
+        (["--classifier", "mlp"], "`classifier` is chosen for `task` classify alone; this run's task is denoise"),
         (["--task", "classify", "--denoiser.width", "3"], "unrecognized options: --denoiser.width"),
         (["--task", "classify", "--classifier", "cnn"], "unknown classifier 'cnn'; there are: mlp"),
     ],
@@ -342,7 +342,7 @@ def test_guidance_without_anything_to_go_by_is_refused():
     told = compose(REGISTRY, "toy", file={"sample": {"guidance": 3.0, "steps": 2}})
     model = build_model(told, build_data(told, REGISTRY).facts, REGISTRY)
     config = sampling_config(told.sample, REGISTRY)
-    with pytest.raises(UserError, match=r"guidance 3 compares .* none is asked for: give --condition key=value"):
+    with pytest.raises(UserError, match=r"guidance 3 compares .* none is asked for: give `conditions`"):
         generate(model, config, nulls(model.codec.conditions, 2), 2)
     model.codec.conditions = ()
     with pytest.raises(UserError, match=r"guidance 3 compares .* this model was trained without any: leave it at 1"):
@@ -357,23 +357,23 @@ def test_networks_of_other_data_cannot_guide():
 
     told = compose(REGISTRY, "toy")
     model = build_model(told, build_data(told, REGISTRY).facts, REGISTRY)
-    check_helper(model, model, "--weak x")
+    check_helper(model, model, "`weak` x")
 
     def other(**changes):
         same = {"space": model.codec.space, "conditions": model.codec.conditions}
         return replace(model, codec=SimpleNamespace(**{**same, **changes}))
 
     for helper, said in (
-        (replace(model, modality=replace(model.modality, name="smells")), "--weak x is of smells, this model of toy"),
+        (replace(model, modality=replace(model.modality, name="smells")), "`weak` x is of smells, this model of toy"),
         (
             other(space=Euclidean((3,))),
-            "--weak x was trained on data of another form than this model: states, not place, radius",
+            "`weak` x was trained on data of another form than this model: states, not place, radius",
         ),
-        (other(conditions=(ClassCondition("ring", ("a", "b")),)), "--weak x means something else by 'ring'"),
+        (other(conditions=(ClassCondition("ring", ("a", "b")),)), "`weak` x means something else by 'ring'"),
     ):
         with pytest.raises(UserError, match=said):
-            check_helper(model, helper, "--weak x")
-    check_helper(other(conditions=()), model, "--classifier x")
+            check_helper(model, helper, "`weak` x")
+    check_helper(other(conditions=()), model, "`classifier` x")
 
 
 def test_a_model_without_conditions_is_guided_to_what_the_predictor_knows():

@@ -71,7 +71,7 @@ def test_sizes_that_are_asked_for():
 
 @pytest.mark.parametrize("text", ["0", "11", "4..12", "6..4", "many", "3.5", "", "6..8", "-3", "3..x"])
 def test_sizes_that_cannot_be_are_refused(text):
-    with pytest.raises(UserError, match="--size"):
+    with pytest.raises(UserError, match="`size`"):
         SIZES.parse(text, range(2), 0, {})
 
 
@@ -132,5 +132,5 @@ def test_a_size_that_is_none_is_refused(size):
 
 def test_samples_of_one_size_stay_so():
     codec = SimpleNamespace(space=Euclidean((5, 1)), sizes=None, conditions=())
-    with pytest.raises(UserError, match="--size 7: samples of dots are all of one size"):
+    with pytest.raises(UserError, match="`size` 7: samples of dots are all of one size"):
         resized(dots(codec), "7")

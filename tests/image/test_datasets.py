@@ -165,7 +165,7 @@ def test_unreadable_images_are_named(picture_folder):
     whole = (picture_folder / "right" / "00.png").read_bytes()
     (picture_folder / "right" / "00.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
-        UserError, match=r"2 of the 61 images .*left/broken.png, .*right/00.png; .*--data.skip-unreadable"
+        UserError, match=r"2 of the 61 images .*left/broken.png, .*right/00.png; .*`data.skip_unreadable`"
     ):
         folder(picture_folder)
     data = folder(picture_folder, skip_unreadable=True)
@@ -193,9 +193,9 @@ def test_a_folder_without_pictures_is_refused_in_a_line(tmp_path, prepare, said)
 
 
 def test_sets_that_are_not_there_say_how_to_get_them(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"MNIST needs --data\.root PATH"):
+    with pytest.raises(UserError, match=r"MNIST needs `data\.root` PATH"):
         datasets.mnist(MnistOptions())
-    with pytest.raises(UserError, match=r"MNIST is not in .*--data.download"):
+    with pytest.raises(UserError, match=r"MNIST is not in .*`data.download`"):
         datasets.mnist(MnistOptions(root=str(tmp_path)))
 
     def offline(*arguments, **keywords):

@@ -336,7 +336,7 @@ def test_halves_are_of_the_training_molecules(small):
 
 
 def test_a_wrong_root_is_told_in_a_line(tmp_path):
-    with pytest.raises(UserError, match=r"needs --data\.root PATH.*figshare .*3195389.*978904"):
+    with pytest.raises(UserError, match=r"needs `data\.root` PATH.*figshare .*3195389.*978904"):
         datasets.qm9(QM9Options())
     with pytest.raises(UserError, match=r"no file .*dsgdb9nsd\.xyz\.tar\.bz2"):
         datasets.qm9(QM9Options(root=str(tmp_path)))
@@ -509,7 +509,7 @@ def test_a_table_of_smiles(tmp_path):
     assert sorted(data.examples["properties"][:, 0].tolist()) == pytest.approx([45.085, 46.069], abs=1e-3)
     assert data.held_out is None
     assert "line 4" in data.notes[0]
-    with pytest.raises(UserError, match=r"no column 'structure', only name, SMILES: name it with --data\.column"):
+    with pytest.raises(UserError, match=r"no column 'structure', only name, SMILES: name it with `data\.column`"):
         smiles_set(path, column="structure")
 
 
@@ -537,5 +537,5 @@ def test_files_that_cannot_be_used_are_refused_in_a_line(tmp_path, read):
             read(tmp_path / name)
         assert "\n" not in str(caught.value)
         assert str(tmp_path) in str(caught.value)
-    with pytest.raises(UserError, match=r"needs --data\.path FILE"):
+    with pytest.raises(UserError, match=r"needs `data\.path` FILE"):
         (datasets.sdf if read is sdf else datasets.smiles)(FileOptions() if read is sdf else SmilesOptions())

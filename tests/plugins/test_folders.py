@@ -109,7 +109,7 @@ def test_what_cannot_be_read_says_why(laid, names, words):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(UserError, match=r"'own' needs --data.root PATH, a folder of dots"):
+    with pytest.raises(UserError, match=r"'own' needs `data.root` PATH, a folder of dots"):
         tree(None, (".dot",), "own", "dots")
     with pytest.raises(UserError, match=r"no folder .*gone"):
         tree(str(tmp_path / "gone"), (".dot",), "own", "dots")

@@ -100,7 +100,7 @@ def test_shapes_are_made_fast():
 
 
 def test_a_pool_is_at_least_a_cloud():
-    with pytest.raises(UserError, match=r"--data.pool 100 is smaller than --data.points 512"):
+    with pytest.raises(UserError, match=r"`data.pool` 100 is smaller than `data.points` 512"):
         datasets.shapes(ShapesOptions(pool=100))
 
 
@@ -338,7 +338,7 @@ def test_files_that_cannot_be_used_are_named_with_the_reason(tmp_path):
     (tmp_path / "nan.obj").write_text("v nan 0 0\nv 1 0 0\nv 2 1 0\nf 1 2 3\n")
     (tmp_path / "inf.off").write_text("OFF\n3 1 0\n0 0 inf\n1 0 0\n0 1 0\n3 0 1 2\n")
     trimesh.PointCloud(points()).export(tmp_path / "points.ply")
-    with pytest.raises(UserError, match=r"12 of the 16 meshes under .* cannot be used: .*--data.skip-unreadable") as e:
+    with pytest.raises(UserError, match=r"12 of the 16 meshes under .* cannot be used: .*`data.skip_unreadable`") as e:
         meshes(tmp_path)
     assert "\n" not in str(e.value)
     data = meshes(tmp_path, skip_unreadable=True)
@@ -400,7 +400,7 @@ def test_clouds_that_cannot_be_used_are_named_with_the_reason(tmp_path):
         "uneven.npz": "normals of shape [99, 3] for 100 points",
         "nan.npy": "not finite",
         "dot.npy": "all points are in one place",
-        "vast.npy": "--data.normalise each",
+        "vast.npy": "`data.normalise` each",
         "cut.npy": "damaged",
         "text.xyz": "not rows of numbers",
         "uneven.xyz": "not rows of numbers",
@@ -429,7 +429,7 @@ def test_what_is_asked_for_must_be_there(tmp_path):
     [
         (lambda root: None, "no folder"),
         (lambda root: root.mkdir(), "no meshes under .*it is empty"),
-        (lambda root: save(root / "a.npy", points()), r"there are 1 of \.npy; --data clouds reads them"),
+        (lambda root: save(root / "a.npy", points()), r"there are 1 of \.npy; `data` clouds reads them"),
         (lambda root: (root.mkdir(), (root / "a.blend").write_text("x")), r"there are 1 of \.blend$"),
         (lambda root: (root.mkdir(), (root / "._a.off").write_text("OFF")), "it is empty"),
         (lambda root: (root.mkdir(), (root / "a.off").write_text("x")), "none of the 1 meshes"),
@@ -445,7 +445,7 @@ def test_a_folder_without_meshes_is_refused_in_a_line(tmp_path, prepare, said):
 
 
 def test_a_root_is_needed():
-    with pytest.raises(UserError, match=r"--data\.root PATH"):
+    with pytest.raises(UserError, match=r"`data\.root` PATH"):
         meshes(None)
 
 

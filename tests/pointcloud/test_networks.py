@@ -64,15 +64,15 @@ def test_denoising_more_points_than_it_was_made_for_in_any_order(build, space):
     [
         (
             lambda: networks.latent(LatentOptions(width=64, heads=3), PLAIN),
-            "--denoiser.heads 3 does not divide --denoiser.width 64",
+            "`denoiser.heads` 3 does not divide `denoiser.width` 64",
         ),
         (
             lambda: networks.latent(LatentOptions(width=24, latent_width=128, heads=3), PLAIN),
-            "--denoiser.heads 3 does not divide --denoiser.latent_width 128",
+            "`denoiser.heads` 3 does not divide `denoiser.latent_width` 128",
         ),
         (
             lambda: networks.transformer(TransformerOptions(width=128, heads=5), PLAIN),
-            "--denoiser.heads 5 does not divide --denoiser.width 128",
+            "`denoiser.heads` 5 does not divide `denoiser.width` 128",
         ),
     ],
 )

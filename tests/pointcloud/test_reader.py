@@ -105,7 +105,7 @@ def test_normals_and_colours_are_read_where_the_model_has_them(tmp_path):
 # Parts
 
 
-def test_a_part_is_known_and_the_rest_is_not(tmp_path, capsys):
+def test_a_part_is_known_and_the_rest_is_not(tmp_path, caplog):
     values = places(20)
     state, known = reader().read_part(write(tmp_path / "part.xyz", values))
     assert known.dtype == torch.bool
@@ -115,17 +115,17 @@ def test_a_part_is_known_and_the_rest_is_not(tmp_path, capsys):
     assert (state[0, 20:] == 0).all()
     decoded = reader().codec.decode(state)["positions"][0, :20].numpy()
     assert numpy.allclose(ordered(decoded), ordered(values), atol=1e-5)
-    assert capsys.readouterr().err == ""
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(("given", "taken"), [(1, 1), (47, 47), (48, 48), (49, 32), (64, 32), (5000, 32)])
-def test_at_least_a_quarter_of_the_points_is_left_to_draw(tmp_path, capsys, given, taken):
+def test_at_least_a_quarter_of_the_points_is_left_to_draw(tmp_path, caplog, given, taken):
     values = places(given)
     state, known = reader().read_part(write(tmp_path / "part.npy", values))
     assert int(known[0, :, 0].sum()) == taken
     decoded = reader().codec.decode(state)["positions"][0, :taken].numpy()
     assert numpy.abs(decoded[:, None] - values[None]).max(-1).min(1).max() < 1e-5
-    said = capsys.readouterr().err
+    said = caplog.text
     if taken < given:
         assert f"32 of {given:,} points are taken as known and 32 drawn; all are taken of a file of at most 48" in said
     else:

@@ -124,8 +124,8 @@ def test_eps_is_refused_where_alpha_is_zero():
     for schedule in (SCHEDULE, Rectified(0.0)):
         with pytest.raises(UserError, match="divides by zero") as caught:
             require_defined("eps", schedule)
-        assert "--parameterisation v or x0" in str(caught.value)
-        assert "--schedule.no-zero-terminal" in str(caught.value)
+        assert "`parameterisation` v or x0" in str(caught.value)
+        assert "`schedule.no_zero_terminal`" in str(caught.value)
         require_defined("v", schedule)
         require_defined("x0", schedule)
     require_defined("eps", LinearBeta())
@@ -164,5 +164,5 @@ def test_runs_of_eps_are_not_drawn_with_it(tmp_path):
         drawn("eps", *swap)
     assert drawn("v", *swap) == ZeroTerminal(Cosine())
     # The flag that the message names.
-    assert drawn("eps", "--schedule", "cosine", "--schedule.no-zero-terminal") == Cosine()
+    assert drawn("eps", "--schedule", "cosine", "`schedule.no_zero_terminal`") == Cosine()
     assert drawn("v").log_snr(torch.ones(1)).item() > -math.inf

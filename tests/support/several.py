@@ -118,6 +118,6 @@ if __name__ == "__main__":
     what, *arguments = sys.argv[1:]
     if what == "command":
         sys.exit(cli.main(arguments))
-    with joined():
+    with joined(), cli._log_on_the_screen():
         for command, status in json.loads(Path(arguments[0]).read_text()):
             assert cli._run(command) == status, command

@@ -135,7 +135,7 @@ def test_minutes_end_a_run(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path):
-    with pytest.raises(UserError, match=r"the loss is nan at step \d+; .*; lower --train.learning-rate"):
+    with pytest.raises(UserError, match=r"the loss is nan at step \d+; .*; lower `train.learning_rate`"):
         start(tmp_path / "run", learning_rate=1e30, warmup_steps=0, gradient_clip=1e30)
 
 
@@ -198,7 +198,7 @@ def test_damaged_weights_are_refused_in_a_line(tmp_path, damage, said):
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(UserError, match=said) as caught:
         read_tensors(path, MODEL)
-    assert "try --checkpoint step-00000001" in str(caught.value)
+    assert "try `checkpoint` step-00000001" in str(caught.value)
 
 
 def test_a_damaged_manifest_is_refused_in_a_line(tmp_path):

@@ -126,7 +126,7 @@ def explode(path, checkpoint=None, watcher=None, **values):
     )  # fmt: skip
 
 
-def test_a_step_back_lowers_the_learning_rate_and_is_written_down(tmp_path, capsys):
+def test_a_step_back_lowers_the_learning_rate_and_is_written_down(tmp_path, caplog):
     run, outcome = explode(tmp_path / "run")
     back = outcome.progress.steps_back
     assert back >= 1
@@ -134,7 +134,7 @@ def test_a_step_back_lowers_the_learning_rate_and_is_written_down(tmp_path, caps
     assert [row["steps_back"] for row in told] == list(range(1, back + 1))
     assert told[-1]["learning_rate"] == pytest.approx(0.03**back)
     assert read_progress(find_checkpoint(run)).steps_back == back
-    said = capsys.readouterr().err
+    said = caplog.text
     assert said.count("stepping back to step") == back
     assert "of it are of the field" in said
     steps = [row["step"] for row in read_log(run)]
@@ -166,7 +166,7 @@ def strip(row):
 
 
 def test_training_stops_after_so_many_steps_back(tmp_path):
-    with pytest.raises(UserError, match=r"training has stepped back 2 times; lower --train.learning-rate"):
+    with pytest.raises(UserError, match=r"training has stepped back 2 times; lower `train.learning_rate`"):
         start(
             tmp_path / "run", learning_rate=1e30, warmup_steps=0, gradient_clip=1e30,
             on_divergence="step-back", most_steps_back=2,

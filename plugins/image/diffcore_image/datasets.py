@@ -95,7 +95,7 @@ def _official(kind: Callable[..., Any], options: LargeSetOptions, classes: Seque
     name = kind.__name__
     if options.root is None:
         raise UserError(
-            f"{name} needs --data.root PATH, the folder that holds it (or --data.download to fetch it there)"
+            f"{name} needs `data.root` PATH, the folder that holds it (or `data.download` to fetch it there)"
         )
     try:
         loaded = [kind(options.root, train=part, download=options.download) for part in (True, False)]
@@ -105,13 +105,13 @@ def _official(kind: Callable[..., Any], options: LargeSetOptions, classes: Seque
             raise UserError(f"{name} could not be fetched into {options.root}: {first_line(error)}") from None
         raise UserError(
             f"{name} is not in {options.root} (or its files are damaged); "
-            "give the folder that holds it, or fetch it with --data.download"
+            "give the folder that holds it, or fetch it with `data.download`"
         ) from None
     except OSError as error:
         if options.download:
             raise UserError(
                 f"{name} could not be fetched into {options.root} ({first_line(error)}): "
-                "is this machine offline? Give the folder that holds it with --data.root"
+                "is this machine offline? Give the folder that holds it with `data.root`"
             ) from None
         raise UserError(f"{name} in {options.root} cannot be read: {first_line(error)}") from None
     except (ValueError, AssertionError, EOFError, KeyError, TypeError) as error:

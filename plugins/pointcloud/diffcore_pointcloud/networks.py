@@ -52,4 +52,4 @@ def _channels(space: Space) -> int:
 
 def _check_heads(heads: int, name: str, width: int) -> None:
     if width % heads:
-        raise UserError(f"--denoiser.heads {heads} does not divide --denoiser.{name} {width}")
+        raise UserError(f"`denoiser.heads` {heads} does not divide `denoiser.{name}` {width}")

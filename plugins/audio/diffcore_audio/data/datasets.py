@@ -106,7 +106,7 @@ def _speech(options: SpeechOptions, words: Sequence[str] | None) -> Data:
     root = options.root
     if root is None:
         raise UserError(
-            "Speech Commands needs --data.root PATH, the folder that holds it (or --data.download to fetch it there)"
+            "Speech Commands needs `data.root` PATH, the folder that holds it (or `data.download` to fetch it there)"
         )
     try:
         if options.download:
@@ -117,11 +117,11 @@ def _speech(options: SpeechOptions, words: Sequence[str] | None) -> Data:
         if options.download:
             raise UserError(
                 f"Speech Commands could not be fetched into {root} ({told}): "
-                "is this machine offline? Give the folder that holds it with --data.root"
+                "is this machine offline? Give the folder that holds it with `data.root`"
             ) from None
         raise UserError(
             f"Speech Commands is not in {root} ({told}); "
-            "give the folder that holds SpeechCommands/speech_commands_v0.02, or fetch it with --data.download"
+            "give the folder that holds SpeechCommands/speech_commands_v0.02, or fetch it with `data.download`"
         ) from None
     lists = [[_place(each, number) for number in range(len(each))] for each in sets]
     found = [{path.parent.name for path in paths} for paths in lists]

@@ -183,6 +183,6 @@ def _triangles(facts: MelFacts, rate: int) -> Tensor:
     if empty := int((filters.sum(0) == 0).sum()):
         raise UserError(
             f"{empty} of {facts.mels} mels would lie between the frequencies of a window of {facts.fft} samples: "
-            "take fewer (--data.bands) or a longer window (--data.window)"
+            "take fewer (`data.bands`) or a longer window (`data.window`)"
         )
     return filters

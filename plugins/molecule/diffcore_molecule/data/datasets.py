@@ -59,13 +59,13 @@ def qm9(options: QM9Options) -> Data:
     check_names(options.properties, tuple(properties.DFT))
     if options.root is None:
         raise UserError(
-            f"the data set 'qm9' needs --data.root PATH, the file {name} or the folder that holds it; "
+            f"the data set 'qm9' needs `data.root` PATH, the file {name} or the folder that holds it; "
             "get it from figshare (file 3195389 of springernature's collection 978904)"
         )
     path = Path(options.root) / name if Path(options.root).is_dir() else Path(options.root)
     if not path.is_file():
         raise UserError(
-            f"no file {path}: --data.root must be {name} or the folder that holds it; "
+            f"no file {path}: `data.root` must be {name} or the folder that holds it; "
             "get it from figshare (file 3195389 of springernature's collection 978904)"
         )
     listed = path.parent / "uncharacterized.txt"

@@ -24,10 +24,10 @@ def source(options: FileOptions, name: str, endings: tuple[str, ...]) -> Path:
     """The file that the options name; `UserError` where it is not there, empty or of another kind."""
     listed = ", ".join(endings)
     if options.path is None:
-        raise UserError(f"the data set {name!r} needs --data.path FILE ({listed})")
+        raise UserError(f"the data set {name!r} needs `data.path` FILE ({listed})")
     path = Path(options.path)
     if not path.is_file():
-        raise UserError(f"no file {path}: --data.path must be a file ({listed})")
+        raise UserError(f"no file {path}: `data.path` must be a file ({listed})")
     if not path.name.lower().endswith(endings):
         raise UserError(f"{path} is not for the data set {name!r}, which reads {listed}")
     if not path.stat().st_size:
@@ -134,7 +134,7 @@ def _table(path: Path, column: str) -> Iterator[tuple[int, str]]:
         names = [name or "" for name in reader.fieldnames or ()]
         chosen = next((name for name in names if name.strip().lower() == column.lower()), None)
         if chosen is None:
-            raise UserError(f"{path} has no column {column!r}, only {', '.join(names)}: name it with --data.column")
+            raise UserError(f"{path} has no column {column!r}, only {', '.join(names)}: name it with `data.column`")
         try:
             for row in reader:
                 yield reader.line_num, (row[chosen] or "").strip()

@@ -115,7 +115,7 @@ def _with_examples(
 def _pool(options: CloudOptions) -> int:
     pool = pool_of(options)
     if pool < options.points:
-        raise UserError(f"--data.pool {pool} is smaller than --data.points {options.points}")
+        raise UserError(f"`data.pool` {pool} is smaller than `data.points` {options.points}")
     return pool
 
 
@@ -139,13 +139,13 @@ def _doubts(
         if size.max() > 1000 * size.min():
             notes.append(
                 f"the largest of the {what} is {size.max():.3g} long, the smallest {size.min():.3g}: if their units "
-                "differ, --data.normalise each scales every one to the cube [-1, 1]"
+                "differ, `data.normalise` each scales every one to the cube [-1, 1]"
             )
         away = int((numpy.abs(bounds).max((1, 2)) > 1e4 * size).sum())
         if away:
             notes.append(
                 f"{away} of {len(everything)} {what} lie more than 10,000 times their size from the origin, where "
-                "float32 is coarse: --data.normalise each moves every one to the origin"
+                "float32 is coarse: `data.normalise` each moves every one to the origin"
             )
     return notes
 

@@ -1,6 +1,7 @@
 """Clouds and meshes of the user's own, whole or in part, as states."""
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +12,13 @@ from tensordict import TensorDict
 from diffcore.errors import UserError
 from diffcore.plugins.folders import UnusableError
 from diffcore.states.state import State, fields, map_fields
-from diffcore.system.progress import say
 from diffcore_pointcloud.codec import CloudCodec
 from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.data.meshes import MESH_ENDINGS, read_mesh
 from diffcore_pointcloud.data.sources import Cloud, Read, first_line
 from diffcore_pointcloud.options import FileOptions
+
+logger = logging.getLogger(__name__)
 
 FARTHEST = 10.0
 """Points farther from the data's centre, in standard deviations of the data, are of another unit or place."""
@@ -41,7 +43,7 @@ class CloudReader:
         if len(cloud.positions) < points:
             raise UserError(
                 f"{path} has {len(cloud.positions)} points; this model's clouds have {points}: "
-                f"a part of a cloud can be completed with --inpaint"
+                f"a part of a cloud can be completed with `inpaint`"
             )
         if missing := [name for name in self.codec.fields if getattr(cloud, name) is None]:
             raise UserError(f"{path} has no {' and no '.join(missing)}, which this model's clouds have")
@@ -57,7 +59,7 @@ class CloudReader:
         given = len(cloud.positions)
         taken = given if 4 * given <= 3 * points else max(1, points // 2)
         if taken < given:
-            say(
+            logger.warning(
                 f"{path}: {taken} of {given:,} points are taken as known and {points - taken} drawn; "
                 f"all are taken of a file of at most {3 * points // 4}"
             )

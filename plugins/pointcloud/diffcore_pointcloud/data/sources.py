@@ -57,7 +57,7 @@ def listed(options: FileOptions, endings: Collection[str], what: str, others: Co
     except UserError as error:
         there = Path(options.root or "").rglob("*") if options.root else ()
         if str(error).startswith("no ") and any(path.suffix.lower() in others for path in there):
-            raise UserError(f"{error}; --data {other} reads them") from None
+            raise UserError(f"{error}; `data` {other} reads them") from None
         raise
     # In ShapeNet each model is a folder that holds `models`: a root of such folders is one class.
     single = [path.relative_to(str(options.root)).parts[1:2] == ("models",) for path, _ in found.train]
@@ -107,7 +107,7 @@ def checked(cloud: Cloud, options: FileOptions) -> Cloud:
         centre = low / 2 + high / 2
         return Cloud((cloud.positions - centre) / half, (cloud.bounds - centre) / half, cloud.normals, cloud.colours)
     if half < _SMALLEST or float(numpy.abs(cloud.bounds).max()) > _LARGEST:
-        raise UnusableError("coordinates too small or too large for float32; --data.normalise each can take them")
+        raise UnusableError("coordinates too small or too large for float32; `data.normalise` each can take them")
     return cloud
 
 
