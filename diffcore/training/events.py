@@ -80,8 +80,8 @@ class Events:
             try:
                 call(run=self._run, **told)
             except Exception as error:  # a stranger's code may raise anything
-                name = self._manager.get_name(plugin)
-                log.warning(f"the plugin {name} failed and is told no more: {first_line(error)}")
+                failed = self._manager.get_name(plugin)
+                log.warning(f"the plugin {failed} failed and is told no more: {first_line(error)}")
                 self._manager.unregister(plugin)
 
     def _each_logger(self, tell: Callable[[Logger], None]) -> None:

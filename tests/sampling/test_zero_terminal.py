@@ -164,5 +164,5 @@ def test_runs_of_eps_are_not_drawn_with_it(tmp_path):
         drawn("eps", *swap)
     assert drawn("v", *swap) == ZeroTerminal(Cosine())
     # The flag that the message names.
-    assert drawn("eps", "--schedule", "cosine", "`schedule.no_zero_terminal`") == Cosine()
+    assert drawn("eps", "--schedule", "cosine", "--schedule.no-zero-terminal") == Cosine()
     assert drawn("v").log_snr(torch.ones(1)).item() > -math.inf
