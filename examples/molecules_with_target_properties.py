@@ -21,13 +21,14 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from diffcore.cli.sample import load_run
 from diffcore.denoising.conditions import captions_of, nulls
 from diffcore.denoising.sizes import Sizes
 from diffcore.plugins.registry import installed
 from diffcore.runs.folder import Run, describe, new_folder
 from diffcore.runs.generation import generate
-from diffcore.runs.model import Model, SamplingConfig, build_data, build_model, sampling_config
+from diffcore.runs.loading import load_run
+from diffcore.runs.model import Model, build_data, build_model
+from diffcore.runs.sampling_config import SamplingConfig, sampling_config
 from diffcore.runs.settings import compose
 from diffcore.training.loop import Watcher, train
 from diffcore_molecule.output.depiction import sheet

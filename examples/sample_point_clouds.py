@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 from tensordict import TensorDict
 
-from diffcore.cli.sample import load_run
 from diffcore.denoising.conditions import captions_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import installed
 from diffcore.runs.folder import Run, describe, new_folder
 from diffcore.runs.generation import generate
-from diffcore.runs.model import Model, SamplingConfig, build_data, build_model, sampling_config
+from diffcore.runs.loading import load_run
+from diffcore.runs.model import Model, build_data, build_model
+from diffcore.runs.sampling_config import SamplingConfig, sampling_config
 from diffcore.runs.settings import compose
 from diffcore.sampling.inverse.editing import inpainting
 from diffcore.sampling.solvers import ddpm

@@ -11,7 +11,8 @@ from diffcore.denoising.conditions import parse_conditions
 from diffcore.plugins.registry import installed
 from diffcore.runs.folder import Run, describe, new_folder
 from diffcore.runs.generation import generate
-from diffcore.runs.model import SamplingConfig, build_data, build_model
+from diffcore.runs.model import build_data, build_model
+from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.runs.settings import compose
 from diffcore.sampling.solvers import adams
 from diffcore.training.loop import Watcher, train

@@ -30,7 +30,8 @@ from diffcore.plugins.records import Settings
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_tensors
 from diffcore.runs.folder import Run, read_log
 from diffcore.runs.generation import generate
-from diffcore.runs.model import Model, build_data, load_weights, sampling_config
+from diffcore.runs.model import Model, build_data, load_weights
+from diffcore.runs.sampling_config import sampling_config
 from diffcore.runs.settings import RunSettings, compose, validate
 from diffcore.states.noise import generator_for
 from diffcore.states.spaces import Product, Space, SymmetricPairs

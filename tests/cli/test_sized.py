@@ -12,18 +12,27 @@ import torch
 
 from diffcore import cli
 from diffcore.cli import tune as cli_tune
-from diffcore.cli.sample import load_run
 from diffcore.denoising.conditions import captions_of, nulls
 from diffcore.errors import UserError
-from diffcore.evaluation.evaluate import LOG_SNRS, evaluate_classifier, example_conditions
+from diffcore.evaluation.evaluate import LOG_SNRS, evaluate_classifier
 from diffcore.likelihood.bound import variational_bound
 from diffcore.likelihood.flow import log_likelihood
 from diffcore.plugins.registry import Provided
 from diffcore.process.schedules import Cosine
 from diffcore.runs.fitted_grid import read_fitted_grids
 from diffcore.runs.folder import Run
-from diffcore.runs.generation import as_asked, draw_mask, generate, require_conditions, trajectories, unguided
-from diffcore.runs.model import build_model, sampling_config
+from diffcore.runs.generation import (
+    as_asked,
+    draw_mask,
+    example_conditions,
+    generate,
+    require_conditions,
+    trajectories,
+    unguided,
+)
+from diffcore.runs.loading import load_run
+from diffcore.runs.model import build_model
+from diffcore.runs.sampling_config import sampling_config
 from diffcore.runs.settings import compose
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.timesteps import grid
@@ -317,7 +326,7 @@ def test_a_condition_that_no_example_has_is_left_out_of_a_predictor_s_figures(ru
 
 
 def test_a_predictor_s_condition_is_the_same_whatever_data_it_was_met_in(model):
-    from diffcore.runs.model import check_helper
+    from diffcore.runs.sampling_config import check_helper
 
     own = model.codec.conditions
     other = tuple(replace(c, mean=c.mean + 1, std=2 * c.std, quantiles=(0.0, 1.0)) for c in own)

@@ -19,7 +19,8 @@ from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Cosine
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, find_checkpoint, read_tensors
 from diffcore.runs.folder import Run, read_log
-from diffcore.runs.model import build_data, build_model, sampling_config
+from diffcore.runs.model import build_data, build_model
+from diffcore.runs.sampling_config import sampling_config
 from diffcore.runs.settings import compose
 from diffcore.sampling.guidance import energy
 from diffcore.states.level import Level
@@ -353,7 +354,7 @@ def test_networks_of_other_data_cannot_guide():
     from dataclasses import replace
     from types import SimpleNamespace
 
-    from diffcore.runs.model import check_helper
+    from diffcore.runs.sampling_config import check_helper
 
     told = compose(REGISTRY, "toy")
     model = build_model(told, build_data(told, REGISTRY).facts, REGISTRY)
@@ -382,7 +383,7 @@ def test_a_model_without_conditions_is_guided_to_what_the_predictor_knows():
 
     from diffcore.denoising.denoiser import Denoiser
     from diffcore.runs.generation import guided
-    from diffcore.runs.model import known_conditions
+    from diffcore.runs.sampling_config import known_conditions
     from tests.support.toy import ToyBackbone
 
     told = compose(REGISTRY, "toy", "teller")
