@@ -62,5 +62,9 @@ def sampling_of(chosen: Chosen) -> SamplingOptions:
     """The options of sampling that the flags give."""
     options = chosen.options
     given: dict[str, Any] = {name: getattr(options, name, None) for name in SamplingOptions.__annotations__}
-    given |= {"solver": chosen.part("solver"), "schedule": chosen.part("schedule"), "guides": chosen.parts("guide")}
+    given |= {
+        "solver": chosen.part("solver"),
+        "schedule": chosen.part("schedule"),
+        "guides": tuple(chosen.parts("guide")),
+    }
     return SamplingOptions(**given)  # type: ignore[typeddict-item]

@@ -1,6 +1,7 @@
 """`diffcore sample RUN`: samples from a trained run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,20 +55,33 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--inpaint and --upscale are two different tasks; give one")
     if options.mask is not None and options.inpaint is None:
         raise UserError("--mask belongs to --inpaint FILE, which is missing")
-    run, model = run_of(options, registry), None
-    if not (model := run.model).is_classifier:
-        out = options.out or unused(options.run / "samples" / f"seed-{options.seed}")
-        single = is_single_file(out, model)
-        if leads():  # a place that cannot be written to is known before the work
-            (out.parent if single else out).mkdir(parents=True, exist_ok=True)
+    run = run_of(options, registry)
     drawing: dict[str, Any] = {"conditions": _asked(options), "seed": options.seed, **sampling_of(chosen)}
-    samples = _draw(run, options, drawing)
+    out = options.out or unused(options.run / "samples" / f"seed-{options.seed}")
+    single = is_single_file(out, run.model)
+    with _made(out.parent if single else out):
+        samples = _draw(run, options, drawing)
     path = samples.save(out)
     if leads():
         say(f"{options.n} samples: {out}" + ("" if single else f", together in {path}"))
         for line in samples.summary():
             say(line)
     return 0
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder before the work, so that one that cannot be written is known; remove it where the user errs."""
+    new = [path for path in (folder, *folder.parents) if leads() and not path.exists()]
+    if leads():
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except UserError:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 def _draw(run: Run, options: Any, drawing: dict[str, Any]) -> Any:

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     about = "Fit the levels and the method of N steps to a run's own flow; diffcore sample --steps N then uses them."
     chosen = read(Options, arguments, registry, "diffcore tune", about, one=(), many=())
     options = chosen.options
-    drawing = {name: value for name, value in sampling_of(chosen).items() if name not in ("steps", *CHOSEN)}
+    drawing = {name: value for name, value in sampling_of(chosen).items() if name not in ("steps", "guides", *CHOSEN)}
     found = run_of(options, registry).tune(
         options.steps,
         trajectories=options.trajectories,

@@ -33,10 +33,9 @@ def inpainting_of(
     known: State
     if mask is None:
         if not isinstance(source, str | Path) or not hasattr(reader, "read_part"):
-            raise UserError("`inpaint` needs a `mask`, white where the sample is to be filled in")
+            raise UserError("`inpaint` needs `mask`, a file that is white where the sample is to be filled in")
         values, known = reader.read_part(Path(source))
     else:
-        values = reader.read(Path(source)) if isinstance(source, str | Path) else source
         if isinstance(mask, str | Path):
             if not hasattr(reader, "read_mask"):
                 raise UserError(
@@ -45,6 +44,7 @@ def inpainting_of(
                 )
             mask = reader.read_mask(Path(mask))
         known = map_fields(torch.logical_not, mask)
+        values = reader.read(Path(source)) if isinstance(source, str | Path) else source
     return inpainting(values, known, model.codec.space, method or "mmps", noise_std, resamplings)
 
 
@@ -70,8 +70,8 @@ def upscaling_of(
 
 
 def _reader(model: Model, task: str) -> Any:
-    if model.codec.sizes is not None:
-        raise UserError(f"`{task}`: samples of {model.modality.name} vary in size, and this works for one size only")
     if model.modality.reader is None:
         raise UserError(f"`{task}`: the plugin for {model.modality.name} cannot read files")
+    if model.codec.sizes is not None:
+        raise UserError(f"`{task}`: samples of {model.modality.name} vary in size, and this works for one size only")
     return model.modality.reader(model.codec)

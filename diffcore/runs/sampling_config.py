@@ -143,7 +143,7 @@ def configured(
         known = ", ".join(SamplingOptions.__annotations__)
         raise TypeError(f"{sorted(unknown)[0]!r} is no option of sampling; there are: {known}")
     settings, model, _ = loaded
-    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None and value != ()}
     for weight, helper in (("classifier_weight", "classifier"), ("autoguidance", "weak")):
         if weight in given and helper not in given:
             raise UserError(f"`{weight}` needs `{helper}`, the folder of a run")

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from diffcore import cli
-from diffcore.cli import tune as cli_tune
 from diffcore.denoising.conditions import captions_of, nulls
 from diffcore.errors import UserError
 from diffcore.evaluation.evaluate import LOG_SNRS, evaluate_classifier
@@ -19,6 +18,7 @@ from diffcore.likelihood.bound import variational_bound
 from diffcore.likelihood.flow import log_likelihood
 from diffcore.plugins.registry import Provided
 from diffcore.process.schedules import Cosine
+from diffcore.runs import tuning
 from diffcore.runs.fitted_grid import read_fitted_grids
 from diffcore.runs.folder import Run
 from diffcore.runs.generation import (
@@ -255,7 +255,9 @@ def test_editing_is_for_one_size(runs, tmp_path, refused):
     (tmp_path / "a").write_text("")
     for flags in (("--upscale", tmp_path / "a"), ("--inpaint", tmp_path / "a", "--mask", tmp_path / "a")):
         assert "the plugin for beads cannot read files" in refused("sample", runs / "beads", *flags)
-        assert "samples of read vary in size, and editing is for one size" in refused("sample", runs / "read", *flags)
+        assert "samples of read vary in size, and this works for one size only" in refused(
+            "sample", runs / "read", *flags
+        )
 
 
 # Evaluation, tuning, prediction
@@ -276,8 +278,8 @@ def test_evaluate_asks_guidance_for_targets_alone(runs, capsys):
 
 
 def test_tuning_follows_masked_flows(runs, drawn, capsys, monkeypatch):
-    flows, plain = [], cli_tune.fit_grid
-    monkeypatch.setattr(cli_tune, "fit_grid", lambda *both, **rest: (flows.extend(both[:2]), plain(*both, **rest))[1])
+    flows, plain = [], tuning.fit_grid
+    monkeypatch.setattr(tuning, "fit_grid", lambda *both, **rest: (flows.extend(both[:2]), plain(*both, **rest))[1])
     tune = ["tune", str(runs / "beads"), "--steps", "3", "--trajectories", "8", "--iterations", "4"]
     assert cli.main([*tune, "--guidance", "1"]) == 0
     (entry,) = read_fitted_grids(Run(runs / "beads")).values()
@@ -286,15 +288,15 @@ def test_tuning_follows_masked_flows(runs, drawn, capsys, monkeypatch):
         assert flow.mask.sum(1).unique().numel() > 1
         assert all((state["place"][~flow.mask] == 0).all() for state in (flow.start, flow.end))
     capsys.readouterr()
-    drawn(n=2)
-    assert "3 steps as" in capsys.readouterr().err
+    drawn("--steps", "3", "--guidance", "1", n=2)
+    assert "3 steps of adams on a fitted grid" in capsys.readouterr().err
     (runs / "beads" / "fitted_grids.json").unlink()
 
 
 def test_tuning_asks_for_no_numbers(runs, refused):
     for flags in ((), ("--guidance", "1", "--classifier", runs / "teller")):
         said = refused("tune", runs / "beads", "--steps", "3", *flags)
-        assert "tune with --guidance 1, no --classifier" in said
+        assert "tune with --guidance 1 and without --classifier" in said
 
 
 def test_a_predictor_tells_numbers_of_masked_states(runs):

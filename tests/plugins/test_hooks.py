@@ -159,8 +159,6 @@ def heard():
 def registry(heard, monkeypatch):
     found = load([Plugin("stranger", stranger(heard))])
     put_in_place(monkeypatch, found)
-    monkeypatch.setattr("diffcore.cli.installed", lambda: found)
-    monkeypatch.setattr("diffcore.cli.plugins.installed", lambda: found)
     return found
 
 

@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from diffcore.cli.sample import DrawOptions, read_drawing, trained
+from diffcore.cli.options import DrawOptions, run_of, sampling_of
+from diffcore.cli.selectors import read
 from diffcore.denoising.denoiser import Denoiser, require_defined
 from diffcore.denoising.losses import WEIGHTINGS, denoising_loss
 from diffcore.errors import UserError
@@ -156,8 +157,8 @@ def test_runs_of_eps_are_not_drawn_with_it(tmp_path):
 
     def drawn(parameterisation, *flags):
         arguments = [str(tmp_path / parameterisation), *flags]
-        drawing = read_drawing(DrawOptions, arguments, REGISTRY, "diffcore sample", "")
-        return trained(drawing, REGISTRY)[1].schedule
+        chosen = read(DrawOptions, arguments, REGISTRY, "diffcore sample", "")
+        return run_of(chosen.options, REGISTRY).config(sampling_of(chosen))[0].schedule
 
     swap = ["--schedule", "cosine", "--schedule.zero-terminal"]
     with pytest.raises(UserError, match="parameterisation eps cannot be used"):
