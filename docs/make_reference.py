@@ -22,17 +22,18 @@ MENU = ROOT / "mkdocs.yml"
 
 ORDER = (
     "states", "system", "process", "denoising", "sampling", "likelihood", "plugins", "nn", "runs", "tasks",
-    "evaluation", "training", "testing",
+    "evaluation", "training", "testing", "api",
 )  # fmt: skip
 """The packages in the order of their imports, as in docs/design.md; a package that is not listed comes last."""
 
-TOP_LEVEL = ("errors", "names", "api")
+TOP_LEVEL = ("errors", "names")
 """The modules that are in no package, in the order of their page."""
 
 LEFT_OUT = ("cli",)
 """Packages without a page: the command line has no public functions."""
 
 TITLES = {
+    "api": "Public functions",
     "nn": "Networks",
     "sampling.inverse": "Inverse problems",
     "process.schedules": "Noise schedules",
