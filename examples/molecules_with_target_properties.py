@@ -30,7 +30,7 @@ from diffcore.runs.loading import load_run
 from diffcore.runs.model import Model, build_data, build_model
 from diffcore.runs.sampling_config import SamplingConfig, sampling_config
 from diffcore.runs.settings import compose
-from diffcore.training.loop import Watcher, train
+from diffcore.training.loop import Callbacks, train
 from diffcore_molecule.output.depiction import sheet
 from diffcore_molecule.output.records import Record, records
 
@@ -75,8 +75,8 @@ def trained(minutes: float) -> tuple[Run, Model, SamplingConfig]:
     run = Run(new_folder(None, "molecule", "targets"))
     describe(run, settings, data.facts.model_dump(mode="json"), registry)
     print(f"training {run.path} for {minutes:g} minutes")
-    watcher = Watcher(pulse=lambda pulse: print(f"{pulse.done:4.0%}  {pulse.loss:.4f}"))
-    return run, train(run, settings, model, data, watcher).model, sampling_config(settings.sample, registry)
+    callbacks = Callbacks(log=lambda line: print(f"{line.done:4.0%}  {line.loss:.4f}"))
+    return run, train(run, settings, model, data, callbacks).model, sampling_config(settings.sample, registry)
 
 
 def opened(folder: Path) -> tuple[Run, Model, SamplingConfig]:

@@ -28,7 +28,7 @@ from diffcore.runs.sampling_config import SamplingConfig, sampling_config
 from diffcore.runs.settings import compose
 from diffcore.sampling.inverse.editing import inpainting
 from diffcore.sampling.solvers import ddpm
-from diffcore.training.loop import Watcher, train
+from diffcore.training.loop import Callbacks, train
 from diffcore_pointcloud.output.points import Points, colours, unbatched
 from diffcore_pointcloud.output.turntable import sheet
 
@@ -45,8 +45,8 @@ def trained(minutes: float) -> tuple[Run, Model, Data, SamplingConfig]:
     run = Run(new_folder(None, "pointcloud", "example"))
     describe(run, settings, data.facts.model_dump(mode="json"), registry)
     print(f"training {run.path} for {minutes:g} minutes")
-    watcher = Watcher(pulse=lambda pulse: print(f"{pulse.done:4.0%}  {pulse.loss:.4f}"))
-    return run, train(run, settings, model, data, watcher).model, data, sampling_config(settings.sample, registry)
+    callbacks = Callbacks(log=lambda line: print(f"{line.done:4.0%}  {line.loss:.4f}"))
+    return run, train(run, settings, model, data, callbacks).model, data, sampling_config(settings.sample, registry)
 
 
 def opened(folder: Path) -> tuple[Run, Model, Data, SamplingConfig]:

@@ -38,7 +38,7 @@ from diffcore.states.spaces import Product, Space, SymmetricPairs
 from diffcore.states.state import State, fields, map_fields
 from diffcore.tasks.objective import step_loss
 from diffcore.testing.subject import BATCH, Noisy, Subject, batch_of, named, normal, place_of, relative
-from diffcore.training.loop import Watcher, train
+from diffcore.training.loop import Callbacks, train
 
 ROUNDING = 1e-4
 """How far results may differ that are equal but for the order of sums, relative to the largest entry."""
@@ -638,7 +638,7 @@ def _trained(subject: Subject) -> Iterator[tuple[Run, Model, Model]]:
         run = Run(Path(folder) / "run")
         run.path.mkdir()
         model = subject.fresh()
-        outcome = train(run, subject.settings, model, subject.data, Watcher())
+        outcome = train(run, subject.settings, model, subject.data, Callbacks())
         yield run, model, outcome.model
 
 
@@ -668,7 +668,7 @@ def exact_resume(subject: Subject) -> Finding:
         resumed = Run(unbroken.path.parent / "resumed")
         shutil.copytree(middle, resumed.checkpoints / middle.name)
         start = resumed.checkpoints / middle.name
-        train(resumed, subject.settings, subject.fresh(), subject.data, Watcher(), start)
+        train(resumed, subject.settings, subject.fresh(), subject.data, Callbacks(), start)
         losses = [[row["loss"] for row in read_log(run)][-2:] for run in (unbroken, resumed)]
         apart = [
             f"{file}: {name}"

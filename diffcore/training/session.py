@@ -18,8 +18,8 @@ from diffcore.runs.settings import RunSettings, additions, as_toml
 from diffcore.system.cache import cache_folder
 from diffcore.system.distributed import leads, world
 from diffcore.system.progress import bar
-from diffcore.training.events import Events, begun
-from diffcore.training.loop import Outcome, Pulse, Watcher, train
+from diffcore.training.events import Events, start_loggers
+from diffcore.training.loop import Callbacks, LogLine, Outcome, train
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def run_training(
     extra_metrics = build_additions(registry, "metrics", name, metrics, model.codec, data)
     events = Events(run.path, None, {})
     if leads():
-        events = Events(run.path, registry.plugins, begun(registry, name, loggers, run.path, described))
+        events = Events(run.path, registry.plugins, start_loggers(registry, name, loggers, run.path, described))
     size = sum(parameter.numel() for parameter in model.network.parameters())
     where = f"on {model.device}" + (f" in {world()} processes, {settings.train.parallel}" if world() > 1 else "")
     logger.info(f"{run.path}: {len(data.examples)} examples, {size / 1e6:.2f} M parameters, {where}")
@@ -95,14 +95,15 @@ def _train(
 
     with bar("training") as report:
 
-        def pulse(pulse: Pulse) -> None:
+        def log(line: LogLine) -> None:
             nonlocal last
-            last = pulse.step
-            report(pulse.done, f"step {pulse.step}, loss {pulse.loss:.4f}, {pulse.examples_per_second:.0f} examples/s")
+            last = line.step
+            text = f"step {line.step}, loss {line.loss:.4f}, {line.examples_per_second:.0f} examples/s"
+            report(line.done, text, line.seconds_left)
 
-        watcher = Watcher(pulse, picture, events.logged, events.saved)
+        callbacks = Callbacks(log, picture, events.logged, events.saved)
         try:
-            outcome = train(run, settings, model, data, watcher, checkpoint)
+            outcome = train(run, settings, model, data, callbacks, checkpoint)
         except BaseException as error:
             events.ended(last, error)
             raise

@@ -23,7 +23,7 @@ from diffcore.sampling.timesteps import GRIDS, grid
 from diffcore.states.noise import SampleNoise
 from diffcore.states.spaces import Euclidean
 from diffcore.testing.oracles import gaussian, gaussian_flow, mixture
-from diffcore.training.loop import Watcher, train
+from diffcore.training.loop import Callbacks, train
 from tests.support.toy import toy_registry
 
 REGISTRY = toy_registry()
@@ -153,7 +153,7 @@ def test_runs_of_eps_are_not_drawn_with_it(tmp_path):
         run = Run(tmp_path / parameterisation)
         run.path.mkdir()
         describe(run, settings, data.facts.model_dump(), REGISTRY)
-        train(run, settings, build_model(settings, data.facts, REGISTRY), data, Watcher())
+        train(run, settings, build_model(settings, data.facts, REGISTRY), data, Callbacks())
 
     def drawn(parameterisation, *flags):
         arguments = [str(tmp_path / parameterisation), *flags]
