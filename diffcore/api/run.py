@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from diffcore.api.session import logger
 from diffcore.api.training import go_on
 from diffcore.denoising.conditions import Conditions, parse_conditions
 from diffcore.errors import UserError
@@ -50,7 +51,6 @@ from diffcore.states.state import State, concatenate
 from diffcore.system.cache import cache_folder
 from diffcore.system.distributed import in_turn, leads
 from diffcore.system.progress import bar, counter
-from diffcore.training.session import logger
 
 Asked = Mapping[str, Any]
 """Values of conditions by name: `"3"`, `2.5`, a range `(40, 60)` or `"40..60"`, or a list of one for each sample."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from diffcore.api.session import logger, run_training
 from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation, Task
 from diffcore.plugins import registry as plugins
@@ -20,7 +21,6 @@ from diffcore.runs.sampling_config import sampling_config
 from diffcore.runs.settings import ENDS, RunSettings, compose, read_toml
 from diffcore.system.distributed import by_leader, from_leader, in_turn, leads
 from diffcore.training.loop import Outcome, require_end, share_done
-from diffcore.training.session import logger, run_training
 
 if TYPE_CHECKING:
     from diffcore.api.run import Run
