@@ -9,8 +9,8 @@ import tyro
 from pydantic import Field
 
 from diffcore.cli.flags import parse
+from diffcore.plugins import registry as plugins
 from diffcore.plugins.records import Settings
-from diffcore.plugins.registry import installed
 from diffcore.testing.conformance import CheckResult, plugin_under_test, run_checks
 
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
 
     The exit status is 1 if a check fails that is not declared to fail, or if one passes that is declared to fail.
     """
-    registry = installed()
+    registry = plugins.installed()
     options = parse(Options, arguments, "diffcore check-plugin", "Check a plugin against the requirements of the core.")
     plugin = plugin_under_test(options.name, options.denoiser, registry)
     results = []

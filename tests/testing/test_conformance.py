@@ -202,7 +202,7 @@ def test_an_entry_point_that_cannot_be_imported_alone_fails(plugin, monkeypatch)
 
 
 def test_the_command_prints_all_results_and_its_exit_status_is_right(plugin, monkeypatch, capsys):
-    monkeypatch.setattr("diffcore.cli.check_plugin.installed", plugin)
+    monkeypatch.setattr("diffcore.plugins.registry.installed", plugin)
     assert cli.main(["check-plugin", "beads"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in printed[:-1]] == list(BY_NAME)
@@ -212,7 +212,7 @@ def test_the_command_prints_all_results_and_its_exit_status_is_right(plugin, mon
     faulty = load([])
     faulty.modalities["beads"] = Provided(FAULTS["a file is empty"].modality, "diffcore-beads", "1.0")
     monkeypatch.setattr("diffcore.testing.conformance.CHECKS", quick)
-    monkeypatch.setattr("diffcore.cli.check_plugin.installed", lambda: faulty)
+    monkeypatch.setattr("diffcore.plugins.registry.installed", lambda: faulty)
     assert cli.main(["check-plugin", "beads", "--json"]) == 1
     listing = json.loads(capsys.readouterr().out)
     assert (listing["modality"], listing["denoiser"]) == ("beads", "net")
@@ -223,7 +223,7 @@ def test_the_command_prints_all_results_and_its_exit_status_is_right(plugin, mon
 
 
 def test_a_mistake_of_the_user_is_reported_in_one_line(plugin, monkeypatch, capsys):
-    monkeypatch.setattr("diffcore.cli.check_plugin.installed", plugin)
+    monkeypatch.setattr("diffcore.plugins.registry.installed", plugin)
     for arguments, message in (
         (["smells"], "unknown modality 'smells'; installed: beads"),
         (["beads", "--denoiser", "nought"], "unknown denoiser 'nought'; there are: net"),

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import nulls
 from diffcore.runs.generation import generate
-from diffcore.runs.model import build_data, sampling_config
+from diffcore.runs.model import build_data
+from diffcore.runs.sampling_config import sampling_config
 from diffcore.states.noise import generator_for
 from diffcore.states.state import State
 from diffcore.testing.checks.check import Measurement

@@ -24,7 +24,7 @@ from diffcore.testing.checks.common import (
     source_location,
 )
 from diffcore.testing.plugin import PluginUnderTest
-from diffcore.training.loop import Outcome, Watcher, train
+from diffcore.training.loop import Callbacks, Outcome, train
 
 OVERFIT_STEPS = 200
 """How many steps `overfits_one_batch` may take. The plugins of this project take 13 to 82."""
@@ -146,7 +146,7 @@ def _trained(plugin: PluginUnderTest) -> Iterator[TrainedRun]:
 
 
 def _train(plugin: PluginUnderTest, run: Run, model: Model, checkpoint: Path | None = None) -> Outcome:
-    return train(run, plugin.settings, model, plugin.data, Watcher(), checkpoint)
+    return train(run, plugin.settings, model, plugin.data, Callbacks(), checkpoint)
 
 
 def _different_tensors(checkpoint: Path, other: Path) -> list[str]:
