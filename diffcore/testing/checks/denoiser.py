@@ -104,7 +104,7 @@ def gradients_reach_all(plugin: PluginUnderTest) -> Measurement:
             f"no gradient at {len(missing)} of {count} parameters: {name_list(missing)}"
             if missing
             else f"gradients at all {count} parameters",
-            "a nonzero gradient at every parameter, where no weight is zero",
+            "a nonzero gradient at every parameter (weights that are zero at first are random here)",
             where,
         ),
     )
