@@ -127,18 +127,18 @@ def main(arguments: Sequence[str]) -> int:
     if drawn is None:
         return 0
     samples = model.codec.decode(drawn.state, drawn.mask)
-    asked = captions_of(known_conditions(model, config), conditions, options.n)
+    captions = captions_of(known_conditions(model, config), conditions, options.n)
     columns = min(10, options.n)
     if single:
-        writer.together(samples, out, columns, asked)
+        writer.together(samples, out, columns, captions)
         say(f"{options.n} samples: {out}")
     else:
-        writer.each(samples, out, _names(asked), asked)
+        writer.each(samples, out, _names(captions), captions)
         overview = out / f"grid{writer.endings[0]}"
-        writer.together(samples, overview, columns, asked)
+        writer.together(samples, overview, columns, captions)
         say(f"{options.n} samples: {out}, together in {overview}")
     summary = getattr(writer, "summary", None)
-    for line in summary(samples, asked) if summary else ():
+    for line in summary(samples, captions) if summary else ():
         say(line)
     return 0
 
@@ -342,10 +342,10 @@ def _unused(path: Path) -> Path:
     return candidate
 
 
-def _names(asked: Captions) -> list[str]:
+def _names(captions: Captions) -> list[str]:
     """File names: the number and what was asked for."""
 
-    def words(captions: Iterable[str]) -> str:
-        return "".join(f"-{re.sub(r'[^A-Za-z0-9_.+-]+', '_', caption)}" for caption in captions)
+    def words(values: Iterable[str]) -> str:
+        return "".join(f"-{re.sub(r'[^A-Za-z0-9_.+-]+', '_', value)}" for value in values)
 
-    return [f"{index:04d}{words(told.values())}" for index, told in enumerate(asked)]
+    return [f"{index:04d}{words(caption.values())}" for index, caption in enumerate(captions)]

@@ -124,8 +124,8 @@ def _train_with_bar(
                 return
             path = run.samples / f"step-{step:08d}{writer.endings[0]}"
             path.unlink(missing_ok=True)  # a link there is replaced, not followed
-            asked = captions_of(averaged.codec.conditions, conditions, 50)
-            writer.together(averaged.codec.decode(drawn.state, drawn.mask), path, 10, asked)
+            captions = captions_of(averaged.codec.conditions, conditions, 50)
+            writer.together(averaged.codec.decode(drawn.state, drawn.mask), path, 10, captions)
         except (UserError, OSError) as error:  # training goes on without
             say(f"no picture at step {step}: {error}")
             return

@@ -8,7 +8,7 @@ from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_audio.options import DrumsOptions, FolderOptions, SoundFacts, SpeechOptions
 from diffcore_audio.presets import PRESETS
 
-API_VERSION = 1
+API_VERSION = 2
 
 _lazy, _nn = lazy("diffcore_audio"), lazy("diffcore.nn")
 

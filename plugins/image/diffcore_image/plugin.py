@@ -14,7 +14,7 @@ from diffcore_image.options import (
 )
 from diffcore_image.presets import PRESETS
 
-API_VERSION = 1
+API_VERSION = 2
 
 _lazy, _nn = lazy("diffcore_image"), lazy("diffcore.nn")
 

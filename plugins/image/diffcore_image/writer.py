@@ -24,18 +24,18 @@ class ImageWriter:
     def __init__(self, codec: Codec | None = None) -> None:
         """Pixels are pixels, whatever the codec."""
 
-    def each(self, samples: Tensor, folder: Path, names: Sequence[str], asked: Captions = ()) -> list[Path]:
+    def each(self, samples: Tensor, folder: Path, names: Sequence[str], captions: Captions = ()) -> list[Path]:
         """Each sample as a PNG of the data's size."""
         paths = [folder / f"{name}.png" for name in names]
         for sample, path in zip(samples, paths, strict=True):
             _image(sample.permute(1, 2, 0).cpu().numpy()).save(path)
         return paths
 
-    def together(self, samples: Tensor, path: Path, columns: int, asked: Captions = ()) -> None:
+    def together(self, samples: Tensor, path: Path, columns: int, captions: Captions = ()) -> None:
         """All samples side by side, enlarged where they are small."""
         sheet(samples, columns).save(path)
 
-    def html(self, samples: Tensor, columns: int, asked: Captions = (), trajectories: bool = False) -> str:
+    def html(self, samples: Tensor, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
         """The sheet as an embedded PNG."""
         buffer = io.BytesIO()
         sheet(samples, columns).save(buffer, "PNG")

@@ -32,30 +32,30 @@ class SoundWriter:
     def __init__(self, codec: Codec) -> None:
         self._rate: int = codec.facts.rate  # type: ignore[attr-defined]
 
-    def each(self, samples: Tensor, folder: Path, names: Sequence[str], asked: Captions = ()) -> list[Path]:
+    def each(self, samples: Tensor, folder: Path, names: Sequence[str], captions: Captions = ()) -> list[Path]:
         """Each sample as a WAV file."""
         paths = [folder / f"{name}.wav" for name in names]
         for sample, path in zip(pcm(samples), paths, strict=True):
             path.write_bytes(wav(sample, self._rate))
         return paths
 
-    def together(self, samples: Tensor, path: Path, columns: int, asked: Captions = ()) -> None:
+    def together(self, samples: Tensor, path: Path, columns: int, captions: Captions = ()) -> None:
         """All samples one after another, a tenth of a second apart (`.wav`, `.flac`), or as pictures (`.png`)."""
         if path.suffix.lower() == ".png":
-            sheet(samples, self._rate, _captions(samples, asked), columns).save(path)
+            sheet(samples, self._rate, _captions(samples, captions), columns).save(path)
             return
         pause = torch.zeros(samples.shape[1], round(_PAUSE * self._rate), dtype=torch.int16)
         parts = [part for sample in pcm(samples) for part in (sample, pause)][:-1]
         soundfile.write(path, torch.cat(parts, 1).T.numpy(), self._rate, subtype="PCM_16")
 
-    def html(self, samples: Tensor, columns: int, asked: Captions = (), trajectories: bool = False) -> str:
+    def html(self, samples: Tensor, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
         """Tiles of a caption, a waveform, a spectrogram and a player, in which channels are mixed to one.
 
         Rows are shorter where the page has no room for `columns` players, but not those of `trajectories`.
         """
         samples, columns = samples.cpu(), max(1, min(columns, len(samples)))
         tiles = zip(
-            _captions(samples, asked),
+            _captions(samples, captions),
             envelopes(samples, TILE[0]),
             inks(samples),
             spectrograms(samples, self._rate),
@@ -80,7 +80,7 @@ class SoundWriter:
         )
         return f'<div style="{style}">{metrics}</div>'
 
-    def summary(self, samples: Tensor, asked: Captions = ()) -> list[str]:
+    def summary(self, samples: Tensor, captions: Captions = ()) -> list[str]:
         """How loud the samples are, and how many are silent, went beyond full scale or are not finite."""
         sound, broken = finite(samples.cpu())
         loudness, beyond = rms_db(sound), peaks(sound) > 1
@@ -100,9 +100,9 @@ class SoundWriter:
         return lines
 
 
-def _captions(samples: Tensor, asked: Captions) -> list[str]:
+def _captions(samples: Tensor, captions: Captions) -> list[str]:
     """What each sample was asked to be; its number, from 1, where nothing was asked."""
-    told: Sequence[Mapping[str, str]] = asked or [{}] * len(samples)
+    told: Sequence[Mapping[str, str]] = captions or [{}] * len(samples)
     return [", ".join(words.values()) or str(number) for number, words in enumerate(told, 1)]
 
 
