@@ -49,28 +49,34 @@ def _with_data(base: dict[str, Any], data: dict[str, Any], **denoiser: Any) -> d
 
 
 PRESETS = {
-    "default": Preset("8x8 digits on a laptop: 4,500 steps, 3 minutes", _DIGITS),
+    "default": Preset("U-Net on 8x8 digits, on a laptop: 4,500 steps, 3 minutes", _DIGITS),
     "classifier": Preset(
-        "noisy classifier of 8x8 digits, for guidance, on a laptop: 2,000 steps, about 2 minutes", _CLASSIFIER
+        "noisy classifier of 8x8 digits for guidance, on a laptop: 2,000 steps, about 2 minutes", _CLASSIFIER
     ),
-    "mnist": Preset("MNIST at 32x32 on a laptop: 4,250 steps, 10 minutes", _with_data(_SMALL, {"name": "mnist"})),
+    "mnist": Preset(
+        "U-Net on MNIST at 32x32, on a laptop: 4,250 steps, 10 minutes", _with_data(_SMALL, {"name": "mnist"})
+    ),
     "fashion-mnist": Preset(
-        "Fashion-MNIST at 32x32 on a laptop: 4,250 steps, 10 minutes", _with_data(_SMALL, {"name": "fashion-mnist"})
+        "U-Net on Fashion-MNIST at 32x32, on a laptop: 4,250 steps, 10 minutes",
+        _with_data(_SMALL, {"name": "fashion-mnist"}),
     ),
     "cifar10": Preset(
-        "CIFAR-10 on a laptop, for a first impression: 4,250 steps, about 10 minutes",
+        "U-Net on CIFAR-10, a first impression, on a laptop: 4,250 steps, about 10 minutes",
         _with_data(_SMALL, {"name": "cifar10", "flip": True}),
     ),
     "folder": Preset(
-        "your own images at 32x32 on a laptop: 4,250 steps, about 10 minutes", _with_data(_SMALL, {"name": "folder"})
+        "U-Net on your own images at 32x32, on a laptop: 4,250 steps, about 10 minutes",
+        _with_data(_SMALL, {"name": "folder"}),
     ),
-    "mnist-gpu": Preset("MNIST at 32x32 on one GPU: 100,000 steps, not timed", _with_data(_GPU, {"name": "mnist"})),
+    "mnist-gpu": Preset(
+        "U-Net on MNIST at 32x32, on one GPU: 100,000 steps, not timed", _with_data(_GPU, {"name": "mnist"})
+    ),
     "cifar10-gpu": Preset(
-        "CIFAR-10 on one GPU: 100,000 steps, not timed",
+        "U-Net on CIFAR-10, on one GPU: 100,000 steps, not timed",
         _with_data(_GPU, {"name": "cifar10", "flip": True}, dropout=0.1),
     ),
     "folder-gpu": Preset(
-        "your own images at 64x64 on one GPU: 100,000 steps, not timed",
+        "U-Net on your own images at 64x64, on one GPU: 100,000 steps, not timed",
         _with_data(_GPU, {"name": "folder", "size": 64}, patch=2),
     ),
 }
