@@ -135,9 +135,7 @@ class FolderOptions(FileOptions):
     """Options of the data set `folder`."""
 
     channels: Literal[1, 2] = Field(1, description="1: mix stereo files to mono. 2: keep both channels.")
-    trim: bool = Field(
-        True, description="Cut the beginning of each sound where it is more than 60 dB below the sound's peak."
-    )
+    trim: bool = Field(True, description="Cut the initial part of each sound that is more than 60 dB below its peak.")
     held_out: float = Field(
         0.1, gt=0, le=0.5, description="Fraction that is held out for evaluation if there is no test folder."
     )

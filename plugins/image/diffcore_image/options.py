@@ -49,7 +49,10 @@ class FolderOptions(Settings):
 
     root: Place = Field(None, description="Folder of images, or of one folder of images per class.")
     size: int = Field(
-        32, ge=1, le=2048, description="Height and width in pixels: the shorter side is scaled, the longer one cropped."
+        32,
+        ge=1,
+        le=2048,
+        description="Height and width in pixels; images are scaled to it by their shorter side, then cropped.",
     )
     colour: Literal["auto", "rgb", "grey"] = Field(
         "auto", description="Colour mode; auto uses grey if every image is grey, else rgb."
