@@ -50,7 +50,7 @@ class ComplexSpectrogram:
 
     All frequencies have the same scale. The standard deviation of a single frequency is 0.8 to 2.2 times that of all on
     the synthesised drums, and 0.7 to 1.7 times on recorded ones. The first layer of a network can correct that, and the
-    loss still weights frequencies by their power. Whether a scale for each frequency trains better was not tested.
+    loss still weights frequencies by their variance. Whether a scale for each frequency trains better was not tested.
     """
 
     def __init__(self, facts: ComplexFacts, channels: int, samples: int) -> None:
