@@ -10,7 +10,7 @@ from diffcore.runs.checkpoints import find_checkpoint
 from diffcore.runs.folder import Run, describe, new_folder, open_run
 from diffcore.runs.model import Model, build_data, build_model, load_weights
 from diffcore.runs.settings import compose
-from diffcore.training.loop import Watcher, train
+from diffcore.training.loop import Callbacks, train
 
 
 def model_and_data(arguments: list[str]) -> tuple[Model, Data]:
@@ -27,8 +27,8 @@ def model_and_data(arguments: list[str]) -> tuple[Model, Data]:
     model = build_model(settings, data.facts, registry)
     run = Run(new_folder(None, "image", "example"))
     describe(run, settings, data.facts.model_dump(mode="json"), registry)
-    watcher = Watcher(pulse=lambda pulse: print(f"{pulse.done:4.0%}  {pulse.loss:.4f}"))
-    return train(run, settings, model, data, watcher).model, data
+    callbacks = Callbacks(log=lambda line: print(f"{line.done:4.0%}  {line.loss:.4f}"))
+    return train(run, settings, model, data, callbacks).model, data
 
 
 def held_out(data: Data, count: int) -> TensorDict:

@@ -21,15 +21,16 @@ from pathlib import Path
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from diffcore.cli.sample import load_run
 from diffcore.denoising.conditions import captions_of, nulls
 from diffcore.denoising.sizes import Sizes
 from diffcore.plugins.registry import installed
 from diffcore.runs.folder import Run, describe, new_folder
 from diffcore.runs.generation import generate
-from diffcore.runs.model import Model, SamplingConfig, build_data, build_model, sampling_config
+from diffcore.runs.loading import load_run
+from diffcore.runs.model import Model, build_data, build_model
+from diffcore.runs.sampling_config import SamplingConfig, sampling_config
 from diffcore.runs.settings import compose
-from diffcore.training.loop import Watcher, train
+from diffcore.training.loop import Callbacks, train
 from diffcore_molecule.output.depiction import sheet
 from diffcore_molecule.output.records import Record, records
 
@@ -74,8 +75,8 @@ def trained(minutes: float) -> tuple[Run, Model, SamplingConfig]:
     run = Run(new_folder(None, "molecule", "targets"))
     describe(run, settings, data.facts.model_dump(mode="json"), registry)
     print(f"training {run.path} for {minutes:g} minutes")
-    watcher = Watcher(pulse=lambda pulse: print(f"{pulse.done:4.0%}  {pulse.loss:.4f}"))
-    return run, train(run, settings, model, data, watcher).model, sampling_config(settings.sample, registry)
+    callbacks = Callbacks(log=lambda line: print(f"{line.done:4.0%}  {line.loss:.4f}"))
+    return run, train(run, settings, model, data, callbacks).model, sampling_config(settings.sample, registry)
 
 
 def opened(folder: Path) -> tuple[Run, Model, SamplingConfig]:

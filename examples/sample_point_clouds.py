@@ -17,17 +17,18 @@ from pathlib import Path
 import torch
 from tensordict import TensorDict
 
-from diffcore.cli.sample import load_run
 from diffcore.denoising.conditions import captions_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import installed
 from diffcore.runs.folder import Run, describe, new_folder
 from diffcore.runs.generation import generate
-from diffcore.runs.model import Model, SamplingConfig, build_data, build_model, sampling_config
+from diffcore.runs.loading import load_run
+from diffcore.runs.model import Model, build_data, build_model
+from diffcore.runs.sampling_config import SamplingConfig, sampling_config
 from diffcore.runs.settings import compose
 from diffcore.sampling.inverse.editing import inpainting
 from diffcore.sampling.solvers import ddpm
-from diffcore.training.loop import Watcher, train
+from diffcore.training.loop import Callbacks, train
 from diffcore_pointcloud.output.points import Points, colours, unbatched
 from diffcore_pointcloud.output.turntable import sheet
 
@@ -44,8 +45,8 @@ def trained(minutes: float) -> tuple[Run, Model, Data, SamplingConfig]:
     run = Run(new_folder(None, "pointcloud", "example"))
     describe(run, settings, data.facts.model_dump(mode="json"), registry)
     print(f"training {run.path} for {minutes:g} minutes")
-    watcher = Watcher(pulse=lambda pulse: print(f"{pulse.done:4.0%}  {pulse.loss:.4f}"))
-    return run, train(run, settings, model, data, watcher).model, data, sampling_config(settings.sample, registry)
+    callbacks = Callbacks(log=lambda line: print(f"{line.done:4.0%}  {line.loss:.4f}"))
+    return run, train(run, settings, model, data, callbacks).model, data, sampling_config(settings.sample, registry)
 
 
 def opened(folder: Path) -> tuple[Run, Model, Data, SamplingConfig]:

@@ -11,10 +11,11 @@ from diffcore.denoising.conditions import parse_conditions
 from diffcore.plugins.registry import installed
 from diffcore.runs.folder import Run, describe, new_folder
 from diffcore.runs.generation import generate
-from diffcore.runs.model import SamplingConfig, build_data, build_model
+from diffcore.runs.model import build_data, build_model
+from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.runs.settings import compose
 from diffcore.sampling.solvers import adams
-from diffcore.training.loop import Watcher, train
+from diffcore.training.loop import Callbacks, train
 
 registry = installed()
 settings = compose(registry, "image", file={"train": {"minutes": 1.0}})
@@ -23,7 +24,7 @@ model = build_model(settings, data.facts, registry)
 
 run = Run(new_folder(None, "image", "example"))
 describe(run, settings, data.facts.model_dump(mode="json"), registry)
-outcome = train(run, settings, model, data, Watcher(pulse=lambda pulse: print(f"{pulse.done:4.0%}  {pulse.loss:.4f}")))
+outcome = train(run, settings, model, data, Callbacks(log=lambda line: print(f"{line.done:4.0%}  {line.loss:.4f}")))
 
 config = SamplingConfig(adams(), steps=20, guidance=1.5)
 threes = parse_conditions(model.codec.conditions, {"label": "3"}, range(10))

@@ -15,7 +15,7 @@ from digits import held_out, model_and_data
 
 from diffcore.denoising.conditions import nulls
 from diffcore.runs.generation import generate
-from diffcore.runs.model import SamplingConfig
+from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.sampling.inverse.editing import upscaling
 from diffcore.sampling.inverse.operators import Coarse
 from diffcore.sampling.solvers import ddpm

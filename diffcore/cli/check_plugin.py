@@ -9,8 +9,8 @@ import tyro
 from pydantic import Field
 
 from diffcore.cli.flags import parse
+from diffcore.plugins import registry as plugins
 from diffcore.plugins.records import Settings
-from diffcore.plugins.registry import installed
 from diffcore.testing.conformance import Result, run_checks, subject_of
 
 
@@ -32,7 +32,7 @@ LONG = 60
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status 1 where a check fails that is not declared to, or passes although it is."""
-    registry = installed()
+    registry = plugins.installed()
     options = parse(Options, arguments, "diffcore check-plugin", "Hold a plugin to the rules, in under a minute.")
     subject = subject_of(options.name, options.denoiser, registry)
     results = []

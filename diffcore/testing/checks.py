@@ -30,14 +30,15 @@ from diffcore.plugins.records import Settings
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_tensors
 from diffcore.runs.folder import Run, read_log
 from diffcore.runs.generation import generate
-from diffcore.runs.model import Model, build_data, load_weights, sampling_config
+from diffcore.runs.model import Model, build_data, load_weights
+from diffcore.runs.sampling_config import sampling_config
 from diffcore.runs.settings import RunSettings, compose, validate
 from diffcore.states.noise import generator_for
 from diffcore.states.spaces import Product, Space, SymmetricPairs
 from diffcore.states.state import State, fields, map_fields
 from diffcore.tasks.objective import step_loss
 from diffcore.testing.subject import BATCH, Noisy, Subject, batch_of, named, normal, place_of, relative
-from diffcore.training.loop import Watcher, train
+from diffcore.training.loop import Callbacks, train
 
 ROUNDING = 1e-4
 """How far results may differ that are equal but for the order of sums, relative to the largest entry."""
@@ -637,7 +638,7 @@ def _trained(subject: Subject) -> Iterator[tuple[Run, Model, Model]]:
         run = Run(Path(folder) / "run")
         run.path.mkdir()
         model = subject.fresh()
-        outcome = train(run, subject.settings, model, subject.data, Watcher())
+        outcome = train(run, subject.settings, model, subject.data, Callbacks())
         yield run, model, outcome.model
 
 
@@ -667,7 +668,7 @@ def exact_resume(subject: Subject) -> Finding:
         resumed = Run(unbroken.path.parent / "resumed")
         shutil.copytree(middle, resumed.checkpoints / middle.name)
         start = resumed.checkpoints / middle.name
-        train(resumed, subject.settings, subject.fresh(), subject.data, Watcher(), start)
+        train(resumed, subject.settings, subject.fresh(), subject.data, Callbacks(), start)
         losses = [[row["loss"] for row in read_log(run)][-2:] for run in (unbroken, resumed)]
         apart = [
             f"{file}: {name}"

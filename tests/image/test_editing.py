@@ -108,7 +108,7 @@ def test_mistakes_get_a_line(run, files, tmp_path, capsys, monkeypatch):
         return line
 
     digit, mask = files / "digit.png", files / "mask.png"
-    assert "--inpaint needs --mask FILE, white where" in refused("--inpaint", digit)
+    assert "--inpaint needs --mask, a file that is white where" in refused("--inpaint", digit)
     assert "--mask belongs to --inpaint" in refused("--mask", mask)
     assert "two different tasks" in refused("--inpaint", digit, "--mask", mask, "--upscale", digit)
     assert "the image has 8x4 pixels; this model needs 8x8" in refused("--inpaint", files / "wide.png", "--mask", mask)
@@ -123,7 +123,7 @@ def test_mistakes_get_a_line(run, files, tmp_path, capsys, monkeypatch):
         assert said in refused("--inpaint", digit, "--mask", tmp_path / f"{name}.png")
     registry = installed()
     registry.modalities["image"] = replace(registry.modalities["image"], record=replace(IMAGE, reader=None))
-    monkeypatch.setattr("diffcore.cli.sample.installed", lambda: registry)
+    monkeypatch.setattr("diffcore.plugins.registry.installed", lambda: registry)
     assert "the plugin for image cannot read files" in refused("--upscale", files / "coarse.png")
     with pytest.raises(UserError, match="cannot be read"):
         reader().read(files)

@@ -149,7 +149,7 @@ def test_entry_points_import_light(plugin, heavy, status, measured):
 
 
 def test_the_command_tells_and_its_status_says(plugin, monkeypatch, capsys):
-    monkeypatch.setattr("diffcore.cli.check_plugin.installed", plugin)
+    monkeypatch.setattr("diffcore.plugins.registry.installed", plugin)
     assert cli.main(["check-plugin", "beads"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in printed[:-1]] == [check.name for check in CHECKS]
@@ -157,7 +157,7 @@ def test_the_command_tells_and_its_status_says(plugin, monkeypatch, capsys):
 
     broken = load([])
     broken.modalities["beads"] = Provided(BROKEN["a file is empty"][1], "diffcore-beads", "1.0")
-    monkeypatch.setattr("diffcore.cli.check_plugin.installed", lambda: broken)
+    monkeypatch.setattr("diffcore.plugins.registry.installed", lambda: broken)
     assert cli.main(["check-plugin", "beads", "--json"]) == 1
     listing = json.loads(capsys.readouterr().out)
     assert (listing["modality"], listing["denoiser"]) == ("beads", "net")
@@ -167,7 +167,7 @@ def test_the_command_tells_and_its_status_says(plugin, monkeypatch, capsys):
 
 
 def test_mistakes_of_the_user_get_a_line(plugin, monkeypatch, capsys):
-    monkeypatch.setattr("diffcore.cli.check_plugin.installed", plugin)
+    monkeypatch.setattr("diffcore.plugins.registry.installed", plugin)
     for arguments, said in (
         (["smells"], "unknown modality 'smells'; installed: beads"),
         (["beads", "--denoiser", "nought"], "unknown denoiser 'nought'; there are: net"),
