@@ -215,7 +215,9 @@ def test_files_are_told_what_was_asked(runs, tmp_path, monkeypatch):
     seen = []
     plain = BeadWriter.together
     monkeypatch.setattr(
-        BeadWriter, "together", lambda self, s, p, c, asked=(): (seen.append(asked), plain(self, s, p, c, asked))
+        BeadWriter,
+        "together",
+        lambda self, s, p, c, captions=(): (seen.append(captions), plain(self, s, p, c, captions)),
     )
     command = ["sample", runs / "beads", "--n", 2, "--target", "span=1.5", "--out", tmp_path / "x"]
     assert cli.main([str(word) for word in command]) == 0

@@ -217,7 +217,7 @@ def unseeded(options):
 
 
 class SilentWriter(toy.BeadWriter):
-    def each(self, samples, folder, names, asked=()):
+    def each(self, samples, folder, names, captions=()):
         paths = super().each(samples, folder, names)
         paths[-1].write_text("")
         return paths

@@ -89,16 +89,16 @@ class ToyWriter:
     def __init__(self, codec):
         pass
 
-    def each(self, samples, folder, names, asked=()):
+    def each(self, samples, folder, names, captions=()):
         paths = [folder / f"{name}.csv" for name in names]
         for sample, path in zip(samples, paths, strict=True):
             path.write_text(",".join(f"{value:.4f}" for value in sample.tolist()))
         return paths
 
-    def together(self, samples, path, columns, asked=()):
+    def together(self, samples, path, columns, captions=()):
         path.write_text("\n".join(",".join(f"{value:.4f}" for value in row) for row in samples.tolist()))
 
-    def html(self, samples, columns, asked=(), trajectories=False):
+    def html(self, samples, columns, captions=(), trajectories=False):
         return f"<p>{len(samples)} points</p>"
 
 
