@@ -50,9 +50,9 @@ class DataOptions(Settings):
 
     properties: tuple[str, ...] = Field(
         ("logp", "tpsa", "qed"),
-        description="Properties that the model is conditioned on; no names: an unconditional model.",
+        description="Properties to condition on; an empty list gives an unconditional model.",
     )
-    hydrogens: bool = Field(False, description="Generate hydrogens as explicit atoms instead of implying them.")
+    hydrogens: bool = Field(False, description="Represent hydrogens as explicit atoms; otherwise they are implicit.")
     seed: int = Field(0, ge=0, description="Seed of the split into training and held-out molecules.")
 
 
@@ -78,7 +78,7 @@ class FileOptions(DataOptions):
 
     path: Place = Field(None, description="The file that contains the molecules.")
     held_out: float = Field(0.1, gt=0, le=0.5, description="Fraction of the molecules held out for the metrics.")
-    max_atoms: int = Field(64, ge=1, le=512, description="Leave out molecules with more atoms; a note counts them.")
+    max_atoms: int = Field(64, ge=1, le=512, description="Largest number of atoms; molecules with more are left out.")
     time_limit: float = Field(
         30.0, gt=0, description="Time limit in seconds for generating the conformers of a molecule."
     )

@@ -215,8 +215,8 @@ def read(path: Path) -> Parsed:
     count = 0
     try:
         with counter("reading QM9", CHARACTERISED + len(excluded_numbers)) as more:
-            kept = (item for item in texts(path) if item[0] not in excluded_numbers)
-            for portion in map_portions(entries, _portions(kept), path.stat().st_size // 600):
+            items = (item for item in texts(path) if item[0] not in excluded_numbers)
+            for portion in map_portions(entries, _portions(items), path.stat().st_size // 600):
                 for number, record, result in portion:
                     if isinstance(result, str):
                         failed.append((number, record, result))

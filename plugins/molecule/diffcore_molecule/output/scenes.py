@@ -21,17 +21,17 @@ BALL = 0.45
 """The radius of a ball, in covalent radii: small enough that bonds are visible."""
 
 
-def scene(molecule: Molecule, caption: str = "", turn: numpy.ndarray | None = None) -> Scene:
+def scene(molecule: Molecule, caption: str = "", rotation: numpy.ndarray | None = None) -> Scene:
     """A ball for each atom, with the colour and size of its element, and a stick of 1 to 3 lines for each bond.
 
-    The molecule is rotated (never mirrored) by `turn`. Without it, its longest principal axis points to the right and
-    its shortest one towards the viewer.
+    The molecule is rotated by `rotation`, and never mirrored. Without it, the longest principal axis points to the
+    right and the shortest one towards the viewer.
     """
     table = Chem.GetPeriodicTable()
     numbers = molecule.numbers.tolist()
     pairs = zip(*numpy.triu(molecule.bonds, 1).nonzero(), strict=True)
     return Scene(
-        points=principal(molecule.positions, turn),
+        points=principal(molecule.positions, rotation),
         colours=[CPK.get(number, OTHER) for number in numbers],
         radii=[BALL * (table.GetRcovalent(number) if number else 0.7) for number in numbers],
         sticks=[Stick(int(i), int(j), int(molecule.bonds[i, j])) for i, j in pairs],
@@ -40,9 +40,9 @@ def scene(molecule: Molecule, caption: str = "", turn: numpy.ndarray | None = No
     )
 
 
-def principal(positions: numpy.ndarray, turn: numpy.ndarray | None = None) -> numpy.ndarray:
-    """Centred positions `[n, 3]`, rotated by `turn` `[3, 3]`, or along their principal axes if there is none."""
-    return _centred(positions) @ (axes(positions) if turn is None else turn)
+def principal(positions: numpy.ndarray, rotation: numpy.ndarray | None = None) -> numpy.ndarray:
+    """Centred positions `[n, 3]`, rotated by `rotation` `[3, 3]`, or along their principal axes if there is none."""
+    return _centred(positions) @ (axes(positions) if rotation is None else rotation)
 
 
 def axes(positions: numpy.ndarray) -> numpy.ndarray:

@@ -371,17 +371,17 @@ def _aeroplane(parts: _Parts) -> None:
     ) -> Tensor:
         """A tapered plate from root to tip; its chord lies along z."""
         sections: list[Section] = []
-        for place, chord in zip((root, tip), chords, strict=True):
+        for position, chord in zip((root, tip), chords, strict=True):
             thick = chord * 0.05
-            sections.append((place, thick, chord / 2) if axis == 0 else (place, chord / 2, thick))
+            sections.append((position, thick, chord / 2) if axis == 0 else (position, chord / 2, thick))
         return parts.stack(sections, axis=axis)
 
     span, sweep = half * parts.between(0.7, 1.1), half * parts.between(0, 0.5)
     chord, taper = half * parts.between(0.28, 0.5), parts.between(0.25, 0.8)
     rise = radius * parts.choice((0.5, 0.2, 0.3)).float().sub(1).mul(0.7)  # height of the wing: low, middle or high
-    lift, place = span * parts.between(0, 0.12), half * parts.between(0, 0.2)
+    lift, position = span * parts.between(0, 0.12), half * parts.between(0, 0.2)
     inner = radius * 0.7
-    parts.pairs(wing((inner, rise, place), (span, rise + lift, place - sweep), (chord, chord * taper), 0), paint)
+    parts.pairs(wing((inner, rise, position), (span, rise + lift, position - sweep), (chord, chord * taper), 0), paint)
 
     rear = -half + 0.22 * half
     fin, back = radius * parts.between(1.8, 3), half * parts.between(0.05, 0.25)
@@ -398,7 +398,7 @@ def _aeroplane(parts: _Parts) -> None:
     engines = parts.choice((0.25, 0.5, 0.25))
     bulk, long = radius * parts.between(0.3, 0.5), half * parts.between(0.1, 0.16)
     for index, part in enumerate((0.35, 0.65)):  # of the span
-        along = place - sweep * part + chord * (1 + (taper - 1) * part) * 0.35
+        along = position - sweep * part + chord * (1 + (taper - 1) * part) * 0.35
         x, y = inner + (span - inner) * part, rise + lift * part - bulk * 1.15
         ends: list[Section] = [((x, y, along - long), bulk * 0.75, bulk * 0.75), ((x, y, along + long), bulk, bulk)]
         parts.pairs(parts.stack(ends, axis=2, sides=12), body, engines > index)
