@@ -23,17 +23,17 @@ DIGITS, COMPLETIONS = 10, 10
 
 model, data = model_and_data(sys.argv[1:])
 digits = held_out(data, DIGITS)
-known = model.codec.encode(digits).state
-mask = torch.ones(1, *known.shape[1:], dtype=torch.bool)
-mask[..., known.shape[-1] // 2 :] = False
+values = model.codec.encode(digits).state
+known = torch.ones(1, *values.shape[1:], dtype=torch.bool)
+known[..., values.shape[-1] // 2 :] = False
 
-guide = inpainting(known.repeat_interleave(COMPLETIONS, 0), mask, model.codec.space)
+guide = inpainting(values.repeat_interleave(COMPLETIONS, 0), known, model.codec.space)
 nothing_asked = nulls(model.codec.conditions, DIGITS * COMPLETIONS)
 drawn = generate(model, SamplingConfig(ddpm(), steps=20), nothing_asked, DIGITS * COMPLETIONS, constraint=guide)
 
-completions = model.codec.decode(drawn.state).reshape(DIGITS, COMPLETIONS, *known.shape[1:])
+completions = model.codec.decode(drawn.state).reshape(DIGITS, COMPLETIONS, *values.shape[1:])
 pixels = digits["pixels"]
-shown = torch.where(mask, pixels, 128).to(torch.uint8)
+shown = torch.where(known, pixels, 128).to(torch.uint8)
 rows = torch.cat([pixels[:, None], shown[:, None], completions], 1)
 model.modality.writer(model.codec).together(rows.flatten(0, 1), "inpainted-digits.png", columns=COMPLETIONS + 2)
 print("inpainted-digits.png")

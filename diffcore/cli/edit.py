@@ -56,8 +56,8 @@ def editing(options: Any, model: Model) -> Constraint | None:
             raise UserError(f"--upscale: the plugin for {model.modality.name} knows no smaller files")
         coarse, factor = reader.read_coarse(options.upscale)
         return upscaling(coarse, factor, space, method or "mmps", options.noise_std)
-    known, mask = _known(options, reader, model.modality.name)
-    return inpainting(known, mask, space, method or "mmps", options.noise_std, options.resamplings)
+    values, known = _known(options, reader, model.modality.name)
+    return inpainting(values, known, space, method or "mmps", options.noise_std, options.resamplings)
 
 
 def _known(options: Any, reader: Any, name: str) -> tuple[State, State]:
@@ -66,6 +66,6 @@ def _known(options: Any, reader: Any, name: str) -> tuple[State, State]:
         if not hasattr(reader, "read_part"):
             raise UserError("--inpaint needs --mask FILE, white where the sample is to be filled in")
         return reader.read_part(options.inpaint)
-    if not hasattr(reader, "read_mask"):
+    if not hasattr(reader, "read_missing"):
         raise UserError(f"--mask: files of {name} have none; what --inpaint FILE holds is known, the rest is filled in")
-    return reader.read(options.inpaint), map_fields(torch.logical_not, reader.read_mask(options.mask))
+    return reader.read(options.inpaint), map_fields(torch.logical_not, reader.read_missing(options.mask))

@@ -22,8 +22,13 @@ from diffcore.states.state import State, fields
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A step of a running trajectory: the state before it, its level, and what the denoiser said there."""
+class Evaluation:
+    """One evaluation of the denoiser along a trajectory.
+
+    Attributes:
+        x: the solver's state that the denoiser received, `[B, ...]`.
+        prediction: what it returned, projected onto the space; `prediction.level` is the level.
+    """
 
     x: State
     prediction: Prediction
@@ -84,7 +89,7 @@ def sample(
     mask: Mask = None,
     start: State | None = None,
     device: torch.device | str = "cpu",
-    watch: Callable[[Moment], None] | None = None,
+    watch: Callable[[Evaluation], None] | None = None,
 ) -> State:
     """Draw the samples `indices` of `seed`: a batch of states.
 
@@ -95,7 +100,7 @@ def sample(
     was the first to leave the numbers is found by drawing again.
     """
 
-    def draw(watch: Callable[[Moment], None] | None, reached: Callable[[int, State], None] | None = None) -> State:
+    def draw(watch: Callable[[Evaluation], None] | None, reached: Callable[[int, State], None] | None = None) -> State:
         noise = SampleNoise(seed, indices)
 
         def evaluate(x: State, level: Level) -> Prediction:
@@ -105,7 +110,7 @@ def sample(
             if prediction.variance is not None:
                 prediction = replace(prediction, variance=in_space(prediction.variance, space, mask))
             if watch is not None:
-                watch(Moment(x, prediction))
+                watch(Evaluation(x, prediction))
             return prediction
 
         x = prior(space, noise, len(indices), levels[0], device, mask) if start is None else start
@@ -142,11 +147,11 @@ def _explain(draw: Callable[..., State], levels: Sequence[Level]) -> NoReturn:
                 f"samples; {advice}"
             )
 
-    def watch(moment: Moment) -> None:
-        level = moment.prediction.level
-        require(moment.x, level, "the solver's state", "try more steps, or another solver")
+    def watch(evaluation: Evaluation) -> None:
+        level = evaluation.prediction.level
+        require(evaluation.x, level, "the solver's state", "try more steps, or another solver")
         what = "what the network predicts, with its guidance,"
-        require(moment.prediction.output, level, what, "try less guidance, or another checkpoint")
+        require(evaluation.prediction.output, level, what, "try less guidance, or another checkpoint")
 
     def reached(index: int, x: State) -> None:
         nonlocal passed

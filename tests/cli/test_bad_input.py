@@ -181,12 +181,12 @@ def test_every_solver_serves_every_schedule(name, schedule):
 @pytest.mark.parametrize("method", ["mmps", "dps", "repaint"])
 def test_editing_starts_at_zero_snr_too(method):
     """There the state tells nothing of the data, so there is nothing to correct; the known part comes out."""
-    known, mask = torch.tensor([[0.7, 0.0]]), torch.tensor([[True, False]])
+    values, known = torch.tensor([[0.7, 0.0]]), torch.tensor([[True, False]])
     schedule = SCHEDULES["zero-snr"]
     levels = levels_of(schedule, grid("tapered", schedule, 30))
-    denoise, step = inpainting(known, mask, Euclidean((2,)), method)(DATA, ddim(1.0), range(100))
+    denoise, step = inpainting(values, known, Euclidean((2,)), method)(DATA, ddim(1.0), range(100))
     x = sample(denoise, Euclidean((2,)), step, levels, indices=range(100))
-    assert (x[:, 0] == known[0, 0]).all()
+    assert (x[:, 0] == values[0, 0]).all()
     # Given 0.7 the data's other coordinate is that of the second mode, N(-0.2, 0.3^2).
     assert x[:, 1].mean().item() == pytest.approx(-0.2, abs=0.12)
 

@@ -28,7 +28,7 @@ class ImageReader:
         """A picture of the model's size, `[1, C, H, W]`; colours become grey for a model of grey pictures."""
         return self._encode(_open(path, _MODES[self.codec.facts.channels], self._size, "the picture"))
 
-    def read_mask(self, path: Path) -> Tensor:
+    def read_missing(self, path: Path) -> Tensor:
         """A picture of the model's size, white (from half grey on) where the sample is to be filled in."""
         white = torch.from_numpy(_open(path, "L", self._size, "the mask")) >= 128
         return white.expand(1, self.codec.facts.channels, *white.shape)
