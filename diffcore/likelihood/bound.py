@@ -12,11 +12,11 @@ from torch.special import log_ndtr
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.process.gaussian import perturb
-from diffcore.process.variances import in_space, step_divergence, total
+from diffcore.process.variances import step_divergence
 from diffcore.states.level import Level
 from diffcore.states.noise import SampleNoise
-from diffcore.states.spaces import Euclidean, Mask, Product, Space, SymmetricPairs
-from diffcore.states.state import State, combine, map_fields
+from diffcore.states.spaces import Mask, Space
+from diffcore.states.state import State, combine, fields, map_fields
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def variational_bound(
     for now, then in pairwise(noisy):
         prediction = predict(now)
         error, learned = combine((1.0, prediction.x0), (-1.0, x0)), prediction.variance
-        fraction = variance if learned is None else in_space(learned, space, mask)
+        fraction = variance if learned is None else space.factors(learned, mask)
         terms.append(step_divergence(error, now.log_snr, then.log_snr, fraction, space, mask).double())
     guess, std = predict(noisy[-1]).x0, noisy[-1].sigma / noisy[-1].total
     if bins is None:
@@ -96,9 +96,8 @@ def variational_bound(
         terms.append(error / (2 * std**2) + freedoms / 2 * math.log(2 * math.pi * std**2))
     else:
         _require_free(space)
-        terms.append(
-            -total(map_fields(lambda x, m: log_bin_probability(x, m, std, bins), x0, guess), space, mask).double()
-        )
+        log_probabilities = map_fields(lambda x, mean: log_bin_probability(x, mean, std, bins), x0, guess)
+        terms.append(-space.total(log_probabilities, mask).double())
     return Bound(torch.stack(terms))
 
 
@@ -118,6 +117,7 @@ def log_bin_probability(x: Tensor, mean: Tensor, std: float, bins: Bins) -> Tens
 
 
 def _require_free(space: Space) -> None:
-    parts = list(space.parts.values()) if isinstance(space, Product) else [space]
-    if not all(isinstance(part, Euclidean | SymmetricPairs) for part in parts):
+    """Raise `ValueError` if entries of the space depend on each other, so that it is not a product of bins."""
+    point = space.noise(SampleNoise(0, [0]).normal(space.empty(1)))
+    if any((field != 0).any() for field in fields(combine((1.0, space.factors(point)), (-1.0, point))).values()):
         raise ValueError(f"bins need a space whose elements are free, not {space}")

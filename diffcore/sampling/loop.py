@@ -12,7 +12,6 @@ from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.errors import UserError
 from diffcore.process.schedules import Schedule
-from diffcore.process.variances import in_space
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.sampling.timesteps import check_descending
 from diffcore.states.level import CLEAN, Level
@@ -113,7 +112,7 @@ def sample(
             # x is in the space and every view is affine in the output, so this projects them all.
             prediction = replace(prediction, output=space.project(prediction.output, mask))
             if prediction.variance is not None:
-                prediction = replace(prediction, variance=in_space(prediction.variance, space, mask))
+                prediction = replace(prediction, variance=space.factors(prediction.variance, mask))
             if watch is not None:
                 watch(Evaluation(x, prediction))
             return prediction

@@ -11,7 +11,7 @@ from diffcore.denoising.denoiser import from_x0
 from diffcore.likelihood.bound import Bins, log_bin_probability, variational_bound
 from diffcore.process.gaussian import perturb, posterior, transition
 from diffcore.process.schedules import Cosine, Exploding, Rectified
-from diffcore.process.variances import in_space, log_ratio
+from diffcore.process.variances import log_ratio
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.timesteps import uniform_in_log_snr
 from diffcore.states.level import Level
@@ -163,7 +163,7 @@ def test_in_spaces_of_fewer_freedoms_it_is_that_of_coordinates(learned):
         return type(from_x0(x, x, level))(x, level, guess, "x0", raw if learned else None)
 
     found = variational_bound(denoise, x0, space, levels, mask=mask, variance=0.3).terms
-    fraction = in_space(raw, space, mask)
+    fraction = space.factors(raw, mask)
     for sample, count in ((0, 4), (1, 3)):
         data = coordinates(x0, count)[sample]
         freedoms = len(data)

@@ -163,7 +163,7 @@ def test_a_target_beyond_the_data_is_warned_of_and_drawn(run, tmp_path, capsys):
     capsys.readouterr()
     sample(run, "--n", 2, "--target", "logp=40", "--out", tmp_path / "out")
     assert re.search(
-        r"logp: 2 of 2 values asked for lie outside .* training, -3\.9\d* to 3\.6", capsys.readouterr().err
+        r"logp: 2 of 2 requested values lie outside .* training examples, -3\.9\d* to 3\.6", capsys.readouterr().err
     )
     assert len(list((tmp_path / "out").glob("*-40.sdf"))) == 2
 
