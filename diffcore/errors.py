@@ -21,7 +21,7 @@ _FLAGS = {"conditions": "condition", "guides": "guide", "metrics": "metric"}
 
 def as_flags(message: str) -> str:
     """`message` with arguments in backticks replaced by flags: `train.batch_size` becomes --train.batch-size."""
-    return _ARGUMENT.sub(lambda found: "--" + _FLAGS.get(found[1], found[1]).replace("_", "-"), message)
+    return _ARGUMENT.sub(lambda match: "--" + _FLAGS.get(match[1], match[1]).replace("_", "-"), message)
 
 
 def first_line(error: BaseException) -> str:

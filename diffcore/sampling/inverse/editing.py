@@ -138,7 +138,7 @@ def measured(
             )
             return combine((ratio, space.noise(_like(x, gradients), mask)))
 
-        residual = map_fields(lambda y, found: y - found.detach(), _matched(measurement, explained), explained)
+        residual = map_fields(lambda y, estimate: y - estimate.detach(), _matched(measurement, explained), explained)
         shift = correct(residual, lift, operator)
         corrected = map_fields(lambda value, change: value.detach() + change, x0, shift)
         return Prediction(x, level, corrected, "x0", prediction.variance)
@@ -196,7 +196,7 @@ def _of(state: State, indices: Sequence[int]) -> State:
 
 def _matched(state: State, like: State) -> State:
     """`state` `[B, ...]` or `[1, ...]` with the batch size, type and device of `like`."""
-    return map_fields(lambda value, wanted: value.to(wanted).expand(wanted.shape), state, like)
+    return map_fields(lambda value, target: value.to(target).expand(target.shape), state, like)
 
 
 def _exchange(x: State, old: State, new: State) -> State:

@@ -117,13 +117,14 @@ def check_measurement(operator: Operator, measurement: State, space: Space) -> N
         raise UserError("the measurement holds values that are not finite")
 
 
-def _check_shapes(what: str, found: State, expected: State, partial: bool = False) -> None:
+def _check_shapes(what: str, state: State, expected: State, partial: bool = False) -> None:
     """Raise `UserError` if fields or shapes (without the batch) differ; `partial` allows fields to be missing."""
-    given, wanted = fields(found), fields(expected)
-    if not (given.keys() <= wanted.keys() if partial else given.keys() == wanted.keys()):
-        names = (", ".join(name or "one unnamed tensor" for name in group) for group in (given, wanted))
+    actual, target = fields(state), fields(expected)
+    if not (actual.keys() <= target.keys() if partial else actual.keys() == target.keys()):
+        names = (", ".join(name or "one unnamed tensor" for name in group) for group in (actual, target))
         raise UserError("{} has the fields {}; they should be {}".format(what, *names))
-    for name, value in given.items():
-        if value.shape[1:] != wanted[name].shape[1:]:
-            where, shape = f" in the field {name}" if name else "", tuple(value.shape[1:])
-            raise UserError(f"{what} has the shape {shape}{where}; it should be {tuple(wanted[name].shape[1:])}")
+    for name, value in actual.items():
+        shape, needed = tuple(value.shape[1:]), tuple(target[name].shape[1:])
+        if shape != needed:
+            where = f" in the field {name}" if name else ""
+            raise UserError(f"{what} has the shape {shape}{where}; it should be {needed}")

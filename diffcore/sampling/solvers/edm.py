@@ -24,18 +24,18 @@ def edm(churn: float = 0.4, low: float = 0.05, high: float = 50.0, inflation: fl
     """
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
-        now, then = move.now, move.next
+        now, end = move.now, move.next
         if churn and now.alpha > 0 and low <= now.sigma / now.alpha <= high:
             raised = Level(now.alpha, now.sigma * (1 + churn))
             added = math.sqrt(raised.sigma**2 - now.sigma**2)
             x, now = combine((1.0, x), (inflation * added, move.noise())), raised
         first = evaluate(x, now)
-        guess = combine((then.alpha, first.x0), (then.sigma, first.eps))
-        if then.sigma == 0 or now.alpha == 0:
-            return guess
+        euler = combine((end.alpha, first.x0), (end.sigma, first.eps))
+        if end.sigma == 0 or now.alpha == 0:
+            return euler
         # The mean of the two slopes: in x, half of the Euler step and half of a step along the second slope.
-        second = evaluate(guess, then)
-        fall = then.sigma - then.alpha * now.sigma / now.alpha
-        return combine((then.alpha / now.alpha, x), (fall / 2, first.eps), (fall / 2, second.eps))
+        second = evaluate(euler, end)
+        fall = end.sigma - end.alpha * now.sigma / now.alpha
+        return combine((end.alpha / now.alpha, x), (fall / 2, first.eps), (fall / 2, second.eps))
 
     return step
