@@ -121,7 +121,7 @@ def velocity_and_divergence(
     conditions: Conditions | None = None,
     mask: Mask = None,
 ) -> tuple[State, Tensor]:
-    """v at `x`, and the sum of `<z, J z>` over the `directions` z, `[B]` float64; with `basis`, it is the divergence."""
+    """v at `x`, and the sum of `<z, J z>` over the `directions` z, `[B]` float64: with `basis`, the divergence."""
     leaf = map_fields(lambda f: f.detach().requires_grad_(), x)
     with torch.enable_grad():
         v = space.project(denoise(leaf, level, conditions, mask).v, mask)
