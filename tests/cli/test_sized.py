@@ -250,7 +250,7 @@ def test_mistakes_get_a_line_and_leave_no_folder(runs, tmp_path, refused, flags,
 
 def test_numbers_never_met_are_doubted(drawn, capsys):
     drawn("--target", "span=60", n=3)
-    assert "span: 3 of 3 values asked for lie outside what was seen in training" in capsys.readouterr().err
+    assert "span: 3 of 3 requested values lie outside the range of the training examples" in capsys.readouterr().err
 
 
 def test_editing_is_for_one_size(runs, tmp_path, refused):
