@@ -32,7 +32,7 @@ WEIGHTINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
 """
 
 
-def denoising_loss(
+def weighted_loss(
     prediction: Prediction, x0: State, noise: State, space: Space, weighting: Weighting = "eps", mask: Mask = None
 ) -> Tensor:
     """w(lambda) |x0_hat - x0|^2 per degree of freedom, `[B]`.
@@ -87,14 +87,14 @@ def hybrid_loss(
     `clean` `[B]` is the log-SNR at t - 1 / T, so that T KL at a random t is an estimate of the whole variational bound
     without its two end terms, which do not depend on the variance. KL is in nats per degree of freedom.
     """
-    simple = denoising_loss(prediction, x0, noise, space, weighting, mask)
+    simple = weighted_loss(prediction, x0, noise, space, weighting, mask)
     return simple + VARIANCE_WEIGHT * VARIANCE_STEPS * variance_loss(prediction, x0, noise, space, clean, mask)
 
 
 def field_losses(
     prediction: Prediction, x0: State, noise: State, space: Space, weighting: Weighting = "eps", mask: Mask = None
 ) -> dict[str, float]:
-    """The contribution of each field to the mean of `denoising_loss`, by name; their sum is that mean."""
+    """The contribution of each field to the mean of `weighted_loss`, by name; their sum is that mean."""
     error = prediction.v - velocity(x0, noise, prediction.level)
     log_snr = torch.as_tensor(prediction.level.log_snr, dtype=torch.float64)
     weight = WEIGHTINGS[weighting](log_snr) * torch.sigmoid(-log_snr)
