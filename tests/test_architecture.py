@@ -1,23 +1,122 @@
-"""The contract about structure: what the core does not know, and what it does not import."""
+"""The structure: what each package imports, what the core does not know, and that tests lie where the code lies."""
 
+import ast
+import functools
+import itertools
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-CORE = Path(__file__).parents[1] / "diffcore"
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "diffcore"
+PLUGINS = sorted(path.parent for path in ROOT.glob("plugins/*/*/plugin.py"))
+
+ORDER = (
+    *("errors", "names", "states", "system", "process", "denoising", "sampling", "likelihood"),
+    *("plugins", "nn", "runs", "tasks", "evaluation", "training", "interop", "testing", "api", "cli"),
+)
+"""Each package imports only those before it."""
+MATHEMATICS = ("states", "process", "denoising", "sampling", "likelihood")
+FACADES = ("testing", "api")
+"""They gather what others make, so they import everything but the command line."""
 MODALITIES = ("image", "audio", "molecul", "point ?cloud", "spectrogram")
+MOST_ENTRIES, MOST_FILES = 20, 12
 
 
-@pytest.mark.parametrize("path", sorted(CORE.rglob("*.py")), ids=lambda path: str(path.relative_to(CORE)))
-def test_the_core_names_no_modality(path):
-    text = path.read_text()
-    # A citation may name what its paper is about, and CSS and other libraries have words of their own.
-    text = re.sub(r"EDM for molecules|image-rendering|\.Image\(|encoded_image_string=|\bimage=", "", text)
-    found = [line for line in text.splitlines() if re.search(rf"\b({'|'.join(MODALITIES)})", line, re.IGNORECASE)]
-    assert not found
+@dataclass(frozen=True)
+class Import:
+    """One import of a module: of another module, or of something in it; `within` a function or not."""
+
+    source: str
+    target: str
+    place: str
+    within: bool
+
+
+def modules():
+    """The files of the core and of the plugins here, by the name of the module that each is."""
+    return {name: path for folder in (CORE, *PLUGINS) for name, path in modules_of(folder).items()}
+
+
+@functools.cache
+def modules_of(folder):
+    found = {}
+    for path in sorted(folder.rglob("*.py")):
+        parts = path.relative_to(folder.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imports_in(source, text, known, path=Path("file.py")):
+    """Every import of a text, also those in functions; `from package import module` is one of the module."""
+
+    def found(node, within):
+        for child in ast.iter_child_nodes(node):
+            place = f"{path}:{getattr(child, 'lineno', 0)}"
+            if isinstance(child, ast.Import):
+                yield from (Import(source, name.name, place, within) for name in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert not child.level, f"{place}: a relative import"
+                for name in child.names:
+                    full = f"{child.module}.{name.name}"
+                    yield Import(source, full if full in known else str(child.module), place, within)
+            yield from found(child, within or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
+
+    return list(found(ast.parse(text), within=False))
+
+
+@functools.cache
+def imports():
+    known = modules()
+    return [
+        each
+        for name, path in known.items()
+        for each in imports_in(name, path.read_text(), known, path.relative_to(ROOT))
+    ]
+
+
+def package(module):
+    """The package directly under diffcore that a module is in; `diffcore` itself stands beside its API."""
+    return module.split(".")[1] if "." in module else "api"
+
+
+def rises(source, target):
+    """Whether an import leads to a package that is not before its own."""
+    own, other = package(source), package(target)
+    if own == other or own == "__main__":
+        return False
+    if own in FACADES:
+        return other == "cli"
+    return ORDER.index(own) <= ORDER.index(other)
+
+
+def circles(edges):
+    """The groups of more than one node in which each can be reached from each (Tarjan 1972)."""
+    numbers, lowest, stack, found, count = {}, {}, [], [], itertools.count()
+
+    def visit(node):
+        numbers[node] = lowest[node] = next(count)
+        stack.append(node)
+        for other in edges.get(node, ()):
+            if other not in numbers:
+                visit(other)
+                lowest[node] = min(lowest[node], lowest[other])
+            elif other in stack:
+                lowest[node] = min(lowest[node], numbers[other])
+        if lowest[node] == numbers[node]:
+            start = stack.index(node)
+            group, stack[start:] = stack[start:], []
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in edges:
+        if node not in numbers:
+            visit(node)
+    return found
 
 
 def imported_by(code):
@@ -26,17 +125,91 @@ def imported_by(code):
     return set(printed.splitlines()[-1].split())
 
 
+def importing(names):
+    return f"import importlib\nfor name in {sorted(names)!r}: importlib.import_module(name)"
+
+
+# What imports what
+
+
+def test_every_package_has_its_place():
+    assert {package(name) for name in modules_of(CORE) if name != "diffcore"} <= {*ORDER, "__main__"}
+
+
+def test_packages_import_only_what_is_below_them():
+    """The command line's own modules are found by their names, in `diffcore.plugins.builtin`, and nowhere else."""
+    within = [each for each in imports() if each.source.startswith("diffcore.") and each.target in modules_of(CORE)]
+    assert len(within) > 300
+    assert not [f"{each.place}: {each.target}" for each in within if rises(each.source, each.target)]
+    by_name = [path for path in modules_of(CORE).values() if re.search(r"[\"']diffcore\.cli\b", path.read_text())]
+    assert [path for path in by_name if not path.is_relative_to(CORE / "cli")] == [CORE / "plugins" / "builtin.py"]
+
+
+def test_what_rises_is_seen():
+    assert rises("diffcore.states.state", "diffcore.process.sde")
+    assert rises("diffcore.training.loop", "diffcore.testing.checks")
+    assert rises("diffcore.api", "diffcore.cli.train")
+    assert rises("diffcore.runs.folder", "diffcore")
+    assert not rises("diffcore.training.loop", "diffcore.runs.folder")
+    assert not rises("diffcore.testing.suite", "diffcore.api")
+    text = "def f():\n    from diffcore.runs import folder\n    import diffcore.api\n"
+    found = imports_in("diffcore.states.state", text, {"diffcore.runs.folder"})
+    assert [(each.target, each.within) for each in found] == [("diffcore.runs.folder", True), ("diffcore.api", True)]
+
+
+def test_no_modules_import_each_other():
+    """Neither in the core nor in a plugin. `diffcore/__init__.py` imports when it is asked for something."""
+    known = modules()
+    edges = {name: set() for name in known}
+    for each in imports():
+        if each.target in known and not each.within and each.source != "diffcore":
+            edges[each.source].add(each.target)
+    assert not circles(edges)
+
+
+def test_circles_are_seen():
+    assert circles({"a": ["b"], "b": ["c"], "c": ["a", "d"], "d": [], "e": ["a"]}) == [["a", "b", "c"]]
+    assert not circles({"a": ["b", "c"], "b": ["c"], "c": []})
+
+
+def test_the_mathematics_imports_mathematics():
+    """No settings, files or registry: of others' packages torch, tensordict and numpy alone."""
+    names = [name for name in modules_of(CORE) if package(name) in MATHEMATICS]
+    files = {"io", "json", "os", "pathlib", "shutil", "tempfile", "tomllib"}
+    allowed = sys.stdlib_module_names - files | {"torch", "tensordict", "numpy"}
+    wrong = [
+        f"{each.place}: {each.target}"
+        for each in imports()
+        if each.source in names
+        if (
+            package(each.target) not in (*MATHEMATICS, "errors", "names")
+            if each.target.split(".")[0] == "diffcore"
+            else each.target.split(".")[0] not in allowed
+        )
+    ]
+    assert not wrong
+    found = imported_by(importing(names))
+    assert not found & {"pydantic", "pluggy", "tyro", "rich", "safetensors", "filelock", "tomli_w"}
+    own = {package(name) for name in found if name.startswith("diffcore.")}
+    assert {*MATHEMATICS} <= own <= {*MATHEMATICS, "errors", "names"}
+
+
+def test_the_core_imports_no_plugin_and_none_of_their_libraries():
+    found = imported_by(importing(name for name in modules_of(CORE) if name != "diffcore.__main__"))
+    plugins = {"PIL", "sklearn", "torchvision", "torchaudio", "rdkit", "e3nn", "pytorch3d"}
+    assert not found & plugins
+    assert not [name for name in found if name.startswith("diffcore_")]
+
+
 @pytest.mark.parametrize(
     "code",
     [
         "from diffcore.cli import main; main(['--help'])",
         "from diffcore.cli import main; main(['plugins'])",
         "from diffcore.cli import main; main(['--version'])",
-        "import diffcore_audio.plugin",
-        "import diffcore_image.plugin",
-        "import diffcore_molecule.plugin",
-        "import diffcore_pointcloud.plugin",
+        importing(f"{folder.name}.plugin" for folder in PLUGINS),
     ],
+    ids=["help", "plugins", "version", "entry points"],
 )
 def test_help_and_listings_import_nothing_heavy(code):
     general = {"torch", "numpy", "PIL", "tensordict", "scipy", "rich", "tyro"}
@@ -48,13 +221,46 @@ def test_a_configuration_is_shown_without_torch():
     assert "torch" not in imported_by("from diffcore.cli import main; main(['config', '--modality', 'image'])")
 
 
-def test_the_core_imports_no_plugin_and_none_of_their_libraries():
-    modules = [
-        ".".join(path.relative_to(CORE.parent).with_suffix("").parts)
-        for path in CORE.rglob("*.py")
-        if path.name != "__main__.py"
+# What is written where
+
+
+def test_the_core_names_no_modality():
+    # A citation may name what its paper is about, and CSS and other libraries have words of their own.
+    others = r"EDM for molecules|image-rendering|\.Image\(|encoded_image_string=|\bimage="
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line}"
+        for path in modules_of(CORE).values()
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(rf"\b({'|'.join(MODALITIES)})", re.sub(others, "", line), re.IGNORECASE)
     ]
-    found = imported_by(f"import importlib\nfor name in {modules!r}: importlib.import_module(name)")
-    plugins = {"PIL", "sklearn", "torchvision", "torchaudio", "rdkit", "e3nn", "pytorch3d"}
-    assert not found & plugins
-    assert not [name for name in found if name.startswith("diffcore_")]
+    assert not found
+
+
+def test_packages_say_what_they_own():
+    """In a first line that is a whole sentence."""
+    inits = [path for name, path in modules().items() if path.name == "__init__.py"]
+    folders = {path.parent for path in modules().values()}
+    assert folders == {path.parent for path in inits}
+    said = {path: (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0] for path in inits}
+    assert not [str(path.relative_to(ROOT)) for path, line in said.items() if not re.fullmatch(r"[A-Z].{10,}\.", line)]
+
+
+def test_folders_can_be_taken_in_at_a_glance():
+    """At most 20 entries under diffcore; a plugin of more than a dozen files has folders."""
+    assert len([path for path in CORE.iterdir() if path.name != "__pycache__"]) <= MOST_ENTRIES
+    for folder in PLUGINS:
+        assert len(list(folder.glob("*.py"))) <= MOST_FILES, folder
+    assert {folder.parent for folder in PLUGINS} == {path for path in (ROOT / "plugins").iterdir() if path.is_dir()}
+
+
+def test_tests_mirror_the_packages():
+    """Each package has a folder of tests; each folder of tests is a package's, or a plugin's, or of what is no code."""
+    tests = ROOT / "tests"
+    packages = {path.parent.name for path in CORE.glob("*/__init__.py")}
+    folders = {path.parent.name for path in tests.glob("*/*.py")}
+    plugins = {folder.parent.name for folder in PLUGINS}
+    assert folders == packages | plugins | {"support", "benchmarks", "docs", "examples"}
+    holding = {path.relative_to(tests).parts[0] for path in tests.glob("*/**/test_*.py")}
+    assert holding == folders - {"support", "benchmarks"}
+    alone = {path.name for path in tests.glob("*.py")} - {"__init__.py", "conftest.py", "test_architecture.py"}
+    assert not [name for name in alone if not (CORE / name.removeprefix("test_")).is_file()]
