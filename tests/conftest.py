@@ -1,10 +1,42 @@
 import os
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch, numpy and others look; processes of their own have it from here
+
 import pytest
 import torch
 
+from tests.support.runs import TrainedRuns
 from tests.support.toy import put_in_place, toy_registry
+
+HERE = Path(__file__).parent
+CHEAP = ("test_architecture.py", "docs/test_links.py", "docs/test_reference.py")
+LONG = (
+    "training/test_distributed.py",
+    "docs/test_blocks.py",
+    "plugins/test_scaffold.py",
+    "sampling/test_solvers.py",
+    "testing/test_conformance.py",
+    "examples/test_examples.py",
+    "image/test_commands.py",
+    "molecule/test_commands.py",
+)
+"""Modules that begin first, so that nobody finds mistakes of structure late, or waits for one module at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    """Cheap checks, then what takes longest, then the rest as it was."""
+    order = {HERE / name: number for number, name in enumerate((*CHEAP, *LONG))}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def pytest_xdist_auto_num_workers(config):
+    """No more workers than modules, as a module is one worker's; one module needs none."""
+    from xdist.plugin import pytest_xdist_auto_num_workers as cores
+
+    paths = [Path(argument.partition("::")[0]) for argument in config.args]
+    modules = sum(len([*path.rglob("test_*.py")]) if path.is_dir() else 1 for path in paths)
+    return 0 if modules < 2 else min(cores(config), modules)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -12,10 +44,23 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder of this session that all workers see."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
-    """Judges keep their classifiers in a folder of the test session."""
-    os.environ["DIFFCORE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def own_cache(shared_folder):
+    """Evaluators keep their classifiers in a folder of the session."""
+    os.environ["DIFFCORE_CACHE"] = str(shared_folder / "cache")
+
+
+@pytest.fixture(scope="session")
+def trained(shared_folder, quick_classifiers) -> TrainedRuns:
+    """Copies of runs that are trained once in the session: `trained(out, *flags)`."""
+    return TrainedRuns(shared_folder / "trained")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,7 +77,7 @@ def quick_classifiers():
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Real data sets in their official formats, where a checkout has them."""
-    folder = Path(os.environ.get("DIFFCORE_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+    folder = Path(os.environ.get("DIFFCORE_TEST_DATA", HERE / ".." / ".." / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is missing (set DIFFCORE_TEST_DATA)")
     return folder

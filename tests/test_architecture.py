@@ -119,10 +119,12 @@ def circles(edges):
     return found
 
 
-def imported_by(code):
-    script = f"import sys\n{code}\nprint(' '.join(sys.modules))"
+def imported_by(*codes):
+    """The modules that a process has after each of the pieces of code, which it runs one after the other."""
+    loaded = "print('\\n::', *sys.modules)"
+    script = "\n".join(["import sys", *(f"{code}\n{loaded}" for code in codes)])
     printed = subprocess.check_output([sys.executable, "-c", script], text=True)
-    return set(printed.splitlines()[-1].split())
+    return [set(line.split()[1:]) for line in printed.splitlines() if line.startswith("::")]
 
 
 def importing(names):
@@ -172,7 +174,14 @@ def test_circles_are_seen():
     assert not circles({"a": ["b", "c"], "b": ["c"], "c": []})
 
 
-def test_the_mathematics_imports_mathematics():
+@pytest.fixture(scope="module")
+def loaded():
+    """The modules of a process that has imported the mathematics, and then also the rest of the core."""
+    mathematics = [name for name in modules_of(CORE) if package(name) in MATHEMATICS]
+    return imported_by(importing(mathematics), importing(set(modules_of(CORE)) - {"diffcore.__main__"}))
+
+
+def test_the_mathematics_imports_mathematics(loaded):
     """No settings, files or registry: of others' packages torch, tensordict and numpy alone."""
     names = [name for name in modules_of(CORE) if package(name) in MATHEMATICS]
     files = {"io", "json", "os", "pathlib", "shutil", "tempfile", "tomllib"}
@@ -188,14 +197,15 @@ def test_the_mathematics_imports_mathematics():
         )
     ]
     assert not wrong
-    found = imported_by(importing(names))
+    found, _ = loaded
     assert not found & {"pydantic", "pluggy", "tyro", "rich", "safetensors", "filelock", "tomli_w"}
     own = {package(name) for name in found if name.startswith("diffcore.")}
     assert {*MATHEMATICS} <= own <= {*MATHEMATICS, "errors", "names"}
 
 
-def test_the_core_imports_no_plugin_and_none_of_their_libraries():
-    found = imported_by(importing(name for name in modules_of(CORE) if name != "diffcore.__main__"))
+def test_the_core_imports_no_plugin_and_none_of_their_libraries(loaded):
+    _, found = loaded
+    assert {name for name in modules_of(CORE) if name != "diffcore.__main__"} <= found
     plugins = {"PIL", "sklearn", "torchvision", "torchaudio", "rdkit", "e3nn", "pytorch3d"}
     assert not found & plugins
     assert not [name for name in found if name.startswith("diffcore_")]
@@ -214,11 +224,14 @@ def test_the_core_imports_no_plugin_and_none_of_their_libraries():
 def test_help_and_listings_import_nothing_heavy(code):
     general = {"torch", "numpy", "PIL", "tensordict", "scipy", "rich", "tyro"}
     heavy = general | {"sklearn", "torchvision", "torchaudio", "soundfile", "rdkit", "e3nn", "trimesh"}
-    assert not imported_by(code) & heavy
+    (found,) = imported_by(code)
+    assert not found & heavy
 
 
 def test_a_configuration_is_shown_without_torch():
-    assert "torch" not in imported_by("from diffcore.cli import main; main(['config', '--modality', 'image'])")
+    (found,) = imported_by("from diffcore.cli import main; main(['config', '--modality', 'image'])")
+    assert "diffcore.runs.settings" in found
+    assert "torch" not in found
 
 
 # What is written where

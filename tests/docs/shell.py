@@ -27,6 +27,7 @@ from diffcore.cli.flags import parse, run_settings
 from diffcore.plugins.registry import installed
 from tests.docs import given
 from tests.docs.pages import ROOT
+from tests.support.runs import TrainedRuns
 
 ENDS = ("--train.steps", "4", "--train.log-every", "2", "--train.batch-size", "4", "--sample.steps", "2")
 SMALLER = {
@@ -51,8 +52,8 @@ JUDGED = ("image", "table")
 class Shell:
     """A folder in which the lines of one page are run, one after the other."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self.patch = folder, patch
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns) -> None:
+        self.folder, self.patch, self.trained = folder, patch, trained
         self.said = ""
         """What the last block printed."""
         self.known: dict[str, Callable[[list[str]], None]] = {
@@ -122,9 +123,9 @@ class Shell:
 
     def _stand_in(self, modality: str, out: str) -> None:
         """A run of a kind of data, for lines that speak of one that the reader has."""
-        arguments = self._shorter(["--modality", modality, "--out", out])
+        arguments = self._shorter(["--modality", modality])
         assert arguments is not None
-        self._call(["train", *arguments])
+        self.trained(out, *arguments)
 
     def _call(self, words: list[str]) -> None:
         out = io.StringIO()
