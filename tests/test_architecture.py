@@ -21,6 +21,8 @@ ORDER = (
 )
 """Each package imports only those before it."""
 MATHEMATICS = ("states", "process", "denoising", "sampling", "likelihood")
+INSIDES = ("runs", "tasks", "training", "testing", "api", "cli")
+"""What a plugin is called by, and does not call."""
 FACADES = ("testing", "api")
 """They gather what others make, so they import everything but the command line."""
 MODALITIES = ("image", "audio", "molecul", "point ?cloud", "spectrogram")
@@ -29,10 +31,11 @@ MOST_ENTRIES, MOST_FILES = 20, 12
 
 @dataclass(frozen=True)
 class Import:
-    """One import of a module: of another module, or of something in it; `within` a function or not."""
+    """One import of a module: of another module, or of the `name` in it; `within` a function or not."""
 
     source: str
     target: str
+    name: str
     place: str
     within: bool
 
@@ -58,12 +61,13 @@ def imports_in(source, text, known, path=Path("file.py")):
         for child in ast.iter_child_nodes(node):
             place = f"{path}:{getattr(child, 'lineno', 0)}"
             if isinstance(child, ast.Import):
-                yield from (Import(source, name.name, place, within) for name in child.names)
+                yield from (Import(source, name.name, "", place, within) for name in child.names)
             elif isinstance(child, ast.ImportFrom):
                 assert not child.level, f"{place}: a relative import"
                 for name in child.names:
                     full = f"{child.module}.{name.name}"
-                    yield Import(source, full if full in known else str(child.module), place, within)
+                    module, own = (full, "") if full in known else (str(child.module), name.name)
+                    yield Import(source, module, own, place, within)
             yield from found(child, within or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))
 
     return list(found(ast.parse(text), within=False))
@@ -145,6 +149,13 @@ def test_packages_import_only_what_is_below_them():
     assert not [f"{each.place}: {each.target}" for each in within if rises(each.source, each.target)]
     by_name = [path for path in modules_of(CORE).values() if re.search(r"[\"']diffcore\.cli\b", path.read_text())]
     assert [path for path in by_name if not path.is_relative_to(CORE / "cli")] == [CORE / "plugins" / "builtin.py"]
+
+
+def test_plugins_reach_no_insides():
+    reached = [each for each in imports() if each.source.startswith("diffcore_") and each.target in modules_of(CORE)]
+    assert len(reached) > 80
+    wrong = [each for each in reached if package(each.target) in INSIDES or each.name.startswith("_")]
+    assert not [f"{each.place}: {each.target} {each.name}" for each in wrong]
 
 
 def test_what_rises_is_seen():

@@ -148,6 +148,8 @@ class Shell:
             assert found[2] or found[1] in extras, f"pip install {wanted}"
 
     def _pytest(self, words: list[str]) -> None:
+        if words[:2] == ["-n", "0"]:
+            words = words[2:]
         if (self.folder / "pyproject.toml").exists():
             command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
             done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder)
