@@ -1,1 +1,73 @@
-"""A modality-agnostic diffusion core: schedules, denoisers, losses, guidance, solvers, and the plugins that use it."""
+"""A modality-agnostic diffusion library: train a model of a kind of data, or bring a tensor and a network of your own.
+
+    import diffcore as dc
+
+    run = dc.train("image", data="digits", train={"steps": 4500})
+    run.sample(16, label="3", guidance=1.5).save("threes")
+
+Everything here is imported when it is first used, so `import diffcore` is quick and does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diffcore.api.run import Run as Run
+    from diffcore.api.run import load as load
+    from diffcore.api.tensors import denoising_loss as denoising_loss
+    from diffcore.api.tensors import log_likelihood as log_likelihood
+    from diffcore.api.tensors import sample as sample
+    from diffcore.api.training import train as train
+    from diffcore.denoising.conditions import ClassCondition as ClassCondition
+    from diffcore.denoising.conditions import ScalarCondition as ScalarCondition
+    from diffcore.denoising.denoiser import Denoiser as Denoiser
+    from diffcore.denoising.denoiser import Prediction as Prediction
+    from diffcore.errors import UserError as UserError
+    from diffcore.plugins.output import Metric as Metric
+    from diffcore.process import schedules as schedules
+    from diffcore.runs.samples import Samples as Samples
+    from diffcore.sampling import guidance as guidance
+    from diffcore.sampling import solvers as solvers
+    from diffcore.sampling.inverse.editing import inpainting as inpainting
+    from diffcore.sampling.inverse.editing import upscaling as upscaling
+    from diffcore.states import spaces as spaces
+    from diffcore.states.level import Level as Level
+
+_WHERE = {
+    "ClassCondition": "denoising.conditions",
+    "Denoiser": "denoising.denoiser",
+    "Level": "states.level",
+    "Metric": "plugins.output",
+    "Prediction": "denoising.denoiser",
+    "Run": "api.run",
+    "Samples": "runs.samples",
+    "ScalarCondition": "denoising.conditions",
+    "UserError": "errors",
+    "denoising_loss": "api.tensors",
+    "guidance": "sampling",
+    "inpainting": "sampling.inverse.editing",
+    "load": "api.run",
+    "log_likelihood": "api.tensors",
+    "sample": "api.tensors",
+    "schedules": "process",
+    "solvers": "sampling",
+    "spaces": "states",
+    "train": "api.training",
+    "upscaling": "sampling.inverse.editing",
+}
+"""The module of each public name; modules are names of the package that they lie in."""
+
+__all__ = [*sorted(_WHERE)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    package = import_module(f"{__name__}.{_WHERE[name]}")
+    if name in ("guidance", "schedules", "solvers", "spaces"):
+        return import_module(f"{package.__name__}.{name}")
+    return getattr(package, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -5,35 +5,30 @@ which digit it is. Writes one picture, a digit a row: the digit, what is known o
 
     python examples/inpaint_digits.py [RUN]
 
-RUN is the folder of a trained run of digits; without one a model is trained for 90 seconds.
+RUN is the folder of a trained run of digits; without one a model is trained for 1,500 steps.
 """
 
 import sys
 
 import torch
-from digits import held_out, model_and_data
 
-from diffcore.denoising.conditions import nulls
-from diffcore.runs.generation import generate
-from diffcore.runs.model import SamplingConfig
-from diffcore.sampling.inverse.editing import inpainting
-from diffcore.sampling.solvers import ddpm
+import diffcore as dc
 
 DIGITS, COMPLETIONS = 10, 10
 
-model, data = model_and_data(sys.argv[1:])
-digits = held_out(data, DIGITS)
-known = model.codec.encode(digits).state
-mask = torch.ones(1, *known.shape[1:], dtype=torch.bool)
-mask[..., known.shape[-1] // 2 :] = False
+run = dc.load(sys.argv[1]) if sys.argv[1:] else dc.train("image", train={"steps": 1500, "evaluate": 0})
+model, held_out = run.model, run.data.held_out
+assert held_out is not None, "these data keep no examples back"
+first = [held_out["label"].tolist().index(digit) for digit in range(DIGITS)]
+pixels = held_out[first]["pixels"]
+values = model.codec.encode(held_out[first]).state
+missing = torch.zeros(1, *values.shape[1:], dtype=torch.bool)
+missing[..., values.shape[-1] // 2 :] = True
 
-guide = inpainting(known.repeat_interleave(COMPLETIONS, 0), mask, model.codec.space)
-nothing_asked = nulls(model.codec.conditions, DIGITS * COMPLETIONS)
-drawn = generate(model, SamplingConfig(ddpm(), steps=20), nothing_asked, DIGITS * COMPLETIONS, constraint=guide)
+drawn = run.inpaint(values.repeat_interleave(COMPLETIONS, 0), missing, DIGITS * COMPLETIONS)
 
-completions = model.codec.decode(drawn.state).reshape(DIGITS, COMPLETIONS, *known.shape[1:])
-pixels = digits["pixels"]
-shown = torch.where(mask, pixels, 128).to(torch.uint8)
+completions = drawn.decoded.reshape(DIGITS, COMPLETIONS, *pixels.shape[1:])
+shown = torch.where(missing, 128, pixels).to(torch.uint8)
 rows = torch.cat([pixels[:, None], shown[:, None], completions], 1)
 model.modality.writer(model.codec).together(rows.flatten(0, 1), "inpainted-digits.png", columns=COMPLETIONS + 2)
 print("inpainted-digits.png")

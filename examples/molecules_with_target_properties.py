@@ -1,35 +1,28 @@
 """Molecules whose logP is what one asks for.
 
-Trains the molecule plugin's default preset (10,000 molecules of QM9, embedded) for some minutes, or takes a trained
+Trains the molecule plugin's default preset (10,000 molecules of QM9, embedded), or takes a trained
 run, then draws molecules for five values of logP that the data have, with guidance. Prints what was asked and what was
 obtained, and writes
 
 * `targets.png`: asked against obtained, and for each target the first valid molecules that were drawn;
 * `targets.sdf`: all samples with their places, `asked_logp` and `logp`.
 
-    python examples/molecules_with_target_properties.py [--minutes 10] [--run RUN] [--out FOLDER]
+    python examples/molecules_with_target_properties.py [--steps 3700] [--run RUN] [--out FOLDER]
 """
 
 import argparse
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from diffcore.cli.sample import load_run
-from diffcore.denoising.conditions import captions_of, nulls
+import diffcore as dc
 from diffcore.denoising.sizes import Sizes
-from diffcore.plugins.registry import installed
-from diffcore.runs.folder import Run, describe, new_folder
-from diffcore.runs.generation import generate
-from diffcore.runs.model import Model, SamplingConfig, build_data, build_model, sampling_config
-from diffcore.runs.settings import compose
-from diffcore.training.loop import Watcher, train
 from diffcore_molecule.output.depiction import sheet
 from diffcore_molecule.output.records import Record, records
 
@@ -65,26 +58,6 @@ class Row:
         return len(self.obtained) / len(self.samples)
 
 
-def trained(minutes: float) -> tuple[Run, Model, SamplingConfig]:
-    """The default preset after so many minutes of training, in a new run folder."""
-    registry = installed()
-    settings = compose(registry, "molecule", file={"train": {"minutes": minutes}})
-    data = build_data(settings, registry)
-    model = build_model(settings, data.facts, registry)
-    run = Run(new_folder(None, "molecule", "targets"))
-    describe(run, settings, data.facts.model_dump(mode="json"), registry)
-    print(f"training {run.path} for {minutes:g} minutes")
-    watcher = Watcher(pulse=lambda pulse: print(f"{pulse.done:4.0%}  {pulse.loss:.4f}"))
-    return run, train(run, settings, model, data, watcher).model, sampling_config(settings.sample, registry)
-
-
-def opened(folder: Path) -> tuple[Run, Model, SamplingConfig]:
-    """A trained run."""
-    registry = installed()
-    settings, model = load_run(folder, registry, None, None)
-    return Run(folder), model, sampling_config(settings.sample, registry)
-
-
 def errors_by_size(sizes: Sizes, targets: torch.Tensor) -> list[float]:
     """For each target t the sum over sizes n of p(n | t) E|y - t|, where y is normal, as among molecules of n atoms.
 
@@ -110,13 +83,15 @@ def main(arguments: Sequence[str] = ()) -> list[Row]:
     """What came of each target; writes the files and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="a trained run of molecules, in place of training")
-    parser.add_argument("--minutes", type=float, default=10, help="minutes of training (10)")
+    parser.add_argument("--steps", type=int, default=3700, help="steps of training (3700)")
     parser.add_argument("--n", type=int, default=100, help="samples for each target (100)")
     parser.add_argument("--guidance", type=float, default=2, help="weight of guidance (2)")
     parser.add_argument("--out", type=Path, help="folder of the two files (the run's)")
     options = parser.parse_args(arguments)
 
-    run, model, config = opened(options.run) if options.run else trained(options.minutes)
+    train = {"steps": options.steps, "evaluate": 0}
+    run = dc.load(options.run) if options.run else dc.train("molecule", train=train)
+    model = run.model
     known = {condition.name: condition for condition in model.codec.conditions}
     if PROPERTY not in known:
         parser.error(f"{run.path} was trained without {PROPERTY}")
@@ -124,19 +99,16 @@ def main(arguments: Sequence[str] = ()) -> list[Row]:
     targets = torch.tensor([round(quantiles[round(share * (len(quantiles) - 1))], 1) for share in SHARES])
 
     n = options.n
-    asked = {**nulls(model.codec.conditions, n * len(targets)), PROPERTY: targets.repeat_interleave(n)}
-    drawn = generate(model, replace(config, guidance=options.guidance), asked, n * len(targets))
-    samples = model.codec.decode(drawn.state, drawn.mask)
-    words = captions_of(model.codec.conditions, asked, len(samples))
-
-    found = records(samples, model.codec.facts.hydrogens, words)
+    asked = [target for target in targets.tolist() for _ in range(n)]
+    samples = run.sample(len(asked), conditions={PROPERTY: asked}, guidance=options.guidance)
+    found = records(samples.decoded, model.codec.facts.hydrogens, samples.captions)
     sizes = model.codec.sizes
     bounds = errors_by_size(sizes, targets)
     rows = [Row(t, found[k * n : (k + 1) * n], bounds[k]) for k, t in enumerate(targets.tolist())]
 
     out = options.out or run.path
     out.mkdir(parents=True, exist_ok=True)
-    model.modality.writer(model.codec).together(samples, out / "targets.sdf", SHOWN, words)
+    model.modality.writer(model.codec).together(samples.decoded, out / "targets.sdf", SHOWN, samples.captions)
     picture(rows).save(out / "targets.png")
     print(table(rows))
     guess = error_of_a_guess(sizes)

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from diffcore.errors import UserError, as_flags, printable
-from diffcore.plugins.registry import CHOICE, installed, metadata_version
+from diffcore.plugins import registry
+from diffcore.plugins.registry import CHOICE, metadata_version
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -23,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["--no-plugins"]:
         os.environ[CHOICE] = ""  # also for the processes that this one starts
-        installed.cache_clear()
+        registry.installed.cache_clear()
         arguments = arguments[1:]
     try:
         with _log_on_the_screen():
@@ -107,7 +108,7 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"diffcore {metadata_version('diffcore')}")
         return 0
-    name, commands = arguments[0], installed().commands
+    name, commands = arguments[0], registry.installed().commands
     if name not in commands:
         from difflib import get_close_matches
 
@@ -118,7 +119,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _usage() -> str:
-    commands = [provided.record for provided in installed().commands.values()]
+    commands = [provided.record for provided in registry.installed().commands.values()]
     width = max(len(command.name) for command in commands) + 2
     return (
         "usage: diffcore [--no-plugins] COMMAND ...\n\n"

@@ -10,8 +10,8 @@ from pydantic import Field
 from diffcore.cli.flags import parse
 from diffcore.errors import UserError
 from diffcore.names import PluginKind
+from diffcore.plugins import registry as plugins
 from diffcore.plugins.records import Settings
-from diffcore.plugins.registry import installed
 from diffcore.plugins.scaffold import check_name, filled, template_of, write_package
 
 
@@ -27,7 +27,7 @@ class Options(Settings):
 
 def main(arguments: Sequence[str]) -> int:
     options = parse(Options, arguments, "diffcore new-plugin", "Write a small plugin package to start from.")
-    registry, template = installed(), template_of(options.kind)
+    registry, template = plugins.installed(), template_of(options.kind)
     if options.serves is not None and not template.serves:
         raise UserError(f"--for belongs to --kind dataset; a {options.kind} is not of one kind of data")
     serves = options.serves or template.serves

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffcore.errors import UserError
+from diffcore.plugins import registry as plugins
 from diffcore.plugins.records import missing
-from diffcore.plugins.registry import RECORDS, Provided, Registry, installed
+from diffcore.plugins.registry import RECORDS, Provided, Registry
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -15,7 +16,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if unknown := [argument for argument in arguments if argument != "--json"]:
         raise UserError(f"unknown option {unknown[0]!r}; diffcore plugins takes --json")
-    registry = installed()
+    registry = plugins.installed()
     listing = describe(registry)
     print(json.dumps(listing, indent=2) if arguments else as_text(listing))
     return 0

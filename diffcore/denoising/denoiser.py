@@ -148,13 +148,14 @@ class Denoiser(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        conditions: tuple[Condition, ...],
+        conditions: tuple[Condition, ...] = (),
         parameterisation: Parameterisation = "v",
         data_std: float = 1.0,
+        width: int | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.conditioning = Conditioning(conditions, int(backbone.width))  # type: ignore[arg-type]
+        self.conditioning = Conditioning(conditions, int(backbone.width if width is None else width))  # type: ignore[arg-type]
         self.conditions = conditions
         self.parameterisation = parameterisation
         self.data_std = data_std
@@ -171,7 +172,8 @@ class Denoiser(nn.Module):
         scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)
         shown = by_themselves(self.views, scaled, unit)
         conditioning = self.conditioning(log_snr_of(inner, batch, device), conditions)
-        output = computed(self.backbone, self.precision, shown, conditioning, mask)
+        context = (conditioning,) if mask is None else (conditioning, mask)
+        output = computed(self.backbone, self.precision, shown, *context)
         output, variance = output if isinstance(output, tuple) else (output, None)
         output = self._in_one_view(scaled, unit, output)
         prediction = Prediction(x, inner, output, self.parameterisation, variance)

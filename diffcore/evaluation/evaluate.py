@@ -19,8 +19,9 @@ from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.process.gaussian import perturb
 from diffcore.runs.folder import Run, provenance, read_log
-from diffcore.runs.generation import as_asked, generate, generate_together, trajectories
-from diffcore.runs.model import Model, SamplingConfig, known_conditions
+from diffcore.runs.generation import as_asked, example_conditions, generate, generate_together, trajectories
+from diffcore.runs.model import Model
+from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.loop import in_batches, levels_of
 from diffcore.states.level import Level
 from diffcore.states.noise import SampleNoise, generator_for
@@ -29,12 +30,6 @@ from diffcore.system.files import is_number, read_json, write_atomically, write_
 from diffcore.system.progress import counter
 
 logger = logging.getLogger(__name__)
-
-
-def example_conditions(model: Model, n: int, config: SamplingConfig | None = None) -> Conditions:
-    """Conditions that show what there is, for `n` samples; with a config, also what its classifier alone knows."""
-    known = model.codec.conditions if config is None else known_conditions(model, config)
-    return {condition.name: condition.examples(n) for condition in known}
 
 
 MetricFunction = Callable[[Any, Conditions], list[Metric]]
@@ -82,7 +77,7 @@ def evaluate(
     several = f", {world()} processes" if world() > 1 else ""
     return [
         *(by_leader(judged) or ()),
-        Metric("samples", n, f"drawn with {config.steps} steps, guidance {plain.guidance:g}, seed {seed}"),
+        Metric("samples", n, f"drawn with {plain.describe()}, seed {seed}"),
         Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
         *(property_metrics(model, config, evaluator, data, n, seed) if made else ()),
     ]

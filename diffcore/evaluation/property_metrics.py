@@ -10,7 +10,8 @@ from diffcore.denoising.conditions import ScalarCondition, nulls
 from diffcore.plugins.data import Data, Encoded
 from diffcore.plugins.output import Evaluator, Metric
 from diffcore.runs.generation import generate_together, unguided
-from diffcore.runs.model import Model, SamplingConfig, known_conditions
+from diffcore.runs.model import Model
+from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.states.noise import generator_for
 from diffcore.system.distributed import by_leader, from_leader
 from diffcore.system.progress import counter

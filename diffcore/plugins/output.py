@@ -11,31 +11,34 @@ from diffcore.denoising.conditions import Conditions
 from diffcore.states.state import State
 
 Captions = Sequence[Mapping[str, str]]
-"""What was asked of each sample, in words, by name of condition; empty where nothing is known of it."""
+"""For each sample, the values that were requested of it, as text, by name of condition; empty if there are none."""
 
 
 class Writer(Protocol):
-    """Samples to files. What was `asked` of them may be written beside them."""
+    """Writes samples to files.
+
+    `captions` holds the values that were requested of each sample; a writer may put them beside the samples.
+    """
 
     endings: tuple[str, ...]
-    """Endings of files that hold all samples at once, the first being the overview's."""
+    """Endings of the files that hold all samples at once. The first is that of the overview."""
 
-    def each(self, samples: Any, folder: Path, names: Sequence[str], asked: Captions = ()) -> list[Path]:
-        """Write every sample to a file of its own, `folder/name` plus the modality's ending."""
+    def each(self, samples: Any, folder: Path, names: Sequence[str], captions: Captions = ()) -> list[Path]:
+        """Write each sample to its own file, `folder/name` with the ending of the modality; return the paths."""
 
-    def together(self, samples: Any, path: Path, columns: int, asked: Captions = ()) -> None:
-        """Write all samples into one file, in a form that the ending of `path` names."""
+    def together(self, samples: Any, path: Path, columns: int, captions: Captions = ()) -> None:
+        """Write all samples into one file, in the format that the ending of `path` names."""
 
-    def html(self, samples: Any, columns: int, asked: Captions = (), trajectories: bool = False) -> str:
-        """An HTML fragment that shows the samples in rows of `columns`, and needs no network.
+    def html(self, samples: Any, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
+        """Return an HTML fragment that shows the samples in rows of `columns` and needs no network.
 
-        With `trajectories` each row is one sample on its way, which ends in the last column.
+        With `trajectories`, each row shows one sample while it is generated; the last column is the result.
         """
 
-    def summary(self, samples: Any, asked: Captions = ()) -> list[str]:
-        """Lines for the screen: what was asked for, and what the samples turned out to be.
+    def summary(self, samples: Any, captions: Captions = ()) -> list[str]:
+        """Return lines for the screen that compare what was requested with what the samples are.
 
-        Writers that cannot measure samples by themselves may leave this function out.
+        Optional: writers that cannot measure samples may omit this method.
         """
 
 

@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-API_VERSION = 1
+API_VERSION = 2
 """The version of the hooks and of these records.
 
-A plugin says for which it was made, `API_VERSION = 1` in its entry-point module; one made for another is listed, not
+A plugin says for which it was made, `API_VERSION = 2` in its entry-point module; one made for another is listed, not
 used.
 """
 

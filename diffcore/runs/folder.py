@@ -23,7 +23,7 @@ from typing import Any
 from diffcore.errors import UserError
 from diffcore.plugins.records import Settings, missing
 from diffcore.plugins.registry import Registry, metadata_version
-from diffcore.runs.settings import ADDITIONS, RunSettings, compose, validate
+from diffcore.runs.settings import ADDITIONS, RunSettings, additions, compose, validate
 from diffcore.system.files import (
     append_lines,
     is_number,
@@ -147,13 +147,13 @@ def describe(run: Run, settings: RunSettings, facts: Mapping[str, Any], registry
     """Write config.json."""
     import torch
 
-    used = [registry.modalities[settings.modality], registry.schedules[settings.schedule.name]]  # type: ignore[attr-defined]
-
+    used = parts_of(settings, registry)
     write_json(
         run.config,
         {
             "diffcore": metadata_version("diffcore"),
-            "plugins": {provided.distribution: provided.version for provided in used},
+            "plugins": {part["distribution"]: part["version"] for part in used},
+            "parts": used,
             "machine": {
                 "python": platform.python_version(),
                 "torch": str(torch.__version__),
@@ -165,6 +165,29 @@ def describe(run: Run, settings: RunSettings, facts: Mapping[str, Any], registry
             "facts": dict(facts),
         },
     )
+
+
+def parts_of(settings: RunSettings, registry: Registry) -> list[dict[str, str]]:
+    """Every part that takes part in a run: its kind, its name, and the distribution and version that it comes from."""
+    modality = registry.modalities[settings.modality]
+    named = {
+        "datasets": [settings.data.name],  # type: ignore[attr-defined]
+        "denoisers": [part.name for part in [getattr(settings, "denoiser", None)] if part],
+        "classifiers": [part.name for part in [getattr(settings, "classifier", None)] if part],
+        "schedules": [settings.schedule.name],  # type: ignore[attr-defined]
+        "solvers": [settings.sample.solver],
+        **{kind: list(additions(settings, table)) for table, kind in ADDITIONS.items()},
+    }
+    found = [("modalities", settings.modality, modality)]
+    for kind, names in named.items():
+        own = {part.name for part in getattr(modality.record, kind, ())}
+        offered = getattr(registry, kind)
+        # What is neither the kind of data's own nor offered by a hook, such as a logger that is missing, took no part.
+        found += [(kind, n, modality if n in own else offered[n]) for n in names if n in own or n in offered]
+    return [
+        {"kind": kind, "name": name, "distribution": provided.distribution, "version": provided.version}
+        for kind, name, provided in found
+    ]
 
 
 def open_run(path: Path, registry: Registry) -> tuple[Run, Description]:

@@ -9,7 +9,8 @@ from diffcore.denoising.conditions import Conditions, any_given
 from diffcore.denoising.denoiser import Denoise
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
-from diffcore.runs.model import Model, SamplingConfig, known_conditions
+from diffcore.runs.model import Model
+from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.guidance import autoguidance, classifier_free, energy, interval, rescale
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import Moment, in_batches, levels_of, sample
@@ -17,6 +18,12 @@ from diffcore.sampling.timesteps import grid
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, concatenate
 from diffcore.system.distributed import gathered, leads, rank_slice
+
+
+def example_conditions(model: Model, n: int, config: SamplingConfig | None = None) -> Conditions:
+    """Conditions that show what there is, for `n` samples; with a config, also what its classifier alone knows."""
+    known = model.codec.conditions if config is None else known_conditions(model, config)
+    return {condition.name: condition.examples(n) for condition in known}
 
 
 def require_conditions(model: Model, config: SamplingConfig, conditions: Conditions) -> None:

@@ -1,53 +1,25 @@
 """Putting a run's parts together out of its settings."""
 
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffcore.denoising.conditions import Condition
-from diffcore.denoising.denoiser import Denoise, Denoiser, require_defined
+from diffcore.denoising.denoiser import Denoiser, require_defined
 from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.errors import UserError
-from diffcore.names import Grid
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.records import Modality, Settings
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.schedules import Schedule
 from diffcore.runs.checkpoints import EMA, read_tensors
-from diffcore.runs.settings import RunSettings, SampleSettings, choices
-from diffcore.sampling.solvers import Step
+from diffcore.runs.settings import RunSettings, choices
 from diffcore.states.noise import seed_of
-from diffcore.states.spaces import describe_difference
 from diffcore.states.state import fields
 from diffcore.system.limits import SLACK, at_most, room
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How to draw: a solver's step, the number of steps and their grid, and guidance.
-
-    `classifier` and `weak` are other networks that guide, where they are given; what their weights and the rest of the
-    guidance mean is said in `diffcore.runs.settings.SampleSettings`.
-    """
-
-    step: Step
-    steps: int = 20
-    grid: Grid = "tapered"
-    guidance: float = 1.0
-    batch_size: int = 250
-    guidance_interval: tuple[float, float] | None = None
-    guidance_rescale: float = 0.0
-    classifier: NoisyClassifier | None = None
-    classifier_weight: float = 1.0
-    weak: Denoise | None = None
-    autoguidance: float = 2.0
-    guides: tuple[Callable[[Denoise], Denoise], ...] = ()
-    """Guidance of other kinds, each a decorator of the denoiser, the innermost first."""
-    log_snrs: tuple[float, ...] | None = None
-    """Levels that were tuned, in place of `grid`; as many as there are steps."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +77,10 @@ MOST_OF_A_SAMPLE = 2**28
 """Numbers of a sample's state, at most: 1 GiB."""
 
 
+_BUILDING = threading.Lock()
+"""Initial weights come from the random state of the process, so one model is built at a time."""
+
+
 def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: int | None = None) -> Model:
     """A model with the initial weights that the seed decides.
 
@@ -123,7 +99,7 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     device = device_for(settings.device)
     most = room() if weights is None else min(2 * weights + SLACK, room())
     network: Denoiser | NoisyClassifier
-    with at_most(most, "the configuration"), torch.random.fork_rng():
+    with _BUILDING, at_most(most, "the configuration"), torch.random.fork_rng():
         torch.manual_seed(seed_of(settings.seed, "weights"))
         if settings.task == "classify":
             if not codec.conditions:
@@ -136,22 +112,6 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     return Model(modality, codec, network.to(device), schedule, device)
 
 
-def sampling_config(
-    sampling: SampleSettings,
-    registry: Registry,
-    step: Step | None = None,
-    classifier: NoisyClassifier | None = None,
-    weak: Denoise | None = None,
-    guides: tuple[Callable[[Denoise], Denoise], ...] = (),
-) -> SamplingConfig:
-    """How the settings say samples are drawn; `step` is a solver that is made already, the others guide."""
-    if step is None:
-        solver = registry.solver(sampling.solver)
-        step = solver.build(solver.options())
-    values = sampling.model_dump(exclude={"solver", "precision", "compile"})
-    return SamplingConfig(step, classifier=classifier, weak=weak, guides=guides, **values)
-
-
 def build_additions(
     registry: Registry, kind: str, modality: str, chosen: Mapping[str, Settings], *context: Any
 ) -> dict[str, Any]:
@@ -160,32 +120,6 @@ def build_additions(
     return {
         name: choose(offered, name, kind.removesuffix("s")).build(options, *context) for name, options in chosen.items()
     }
-
-
-def known_conditions(model: Model, config: SamplingConfig) -> tuple[Condition, ...]:
-    """What samples can be asked to be: the model's conditions, and those that the config's classifier alone knows."""
-    own = model.codec.conditions
-    names = {condition.name for condition in own}
-    others = () if config.classifier is None else config.classifier.conditions
-    return (*own, *(condition for condition in others if condition.name not in names))
-
-
-def check_helper(model: Model, helper: Model, what: str) -> None:
-    """Raise `UserError` where a network of another run cannot guide this model.
-
-    Its kind of data, the shape of its states and the meaning of the conditions that both have must be the same.
-    """
-    if helper.modality.name != model.modality.name:
-        raise UserError(f"{what} is of {helper.modality.name}, this model of {model.modality.name}: they do not fit")
-    if difference := describe_difference(helper.codec.space, model.codec.space):
-        raise UserError(f"{what} was trained on data of another form than this model: {difference}")
-    own = {condition.name: condition for condition in model.codec.conditions}
-    for condition in helper.codec.conditions:
-        if own.get(condition.name, condition) != condition:
-            raise UserError(
-                f"{what} means something else by {condition.name!r} than this model: the values that they were trained "
-                "on differ"
-            )
 
 
 def load_weights(model: Model, checkpoint: Path, file: str = EMA) -> None:

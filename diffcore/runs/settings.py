@@ -190,14 +190,16 @@ def compose(
     origin: str = "the configuration",
     task: str | None = None,
     added: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    over: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunSettings:
-    """Default < preset < file; `task`, `chosen` and `added`, names of components, come from flags, their values later.
+    """Default < preset < file < `over`; `task`, `chosen` and `added`, names of components, come from flags.
 
     Without a preset, the one that is called like the chosen data set is taken where there is one, else `default`.
     """
     modality = registry.modality(modality_name)
     file = dict(file or {})
     _check_shape(file, origin)
+    _check_shape(over, origin)
     wanted = (chosen or {}).get("data") or _name_in([file], "data")
     named = wanted if wanted in modality.presets else None
     preset = str(preset or file.get("preset") or named or "default")
@@ -213,7 +215,7 @@ def compose(
             raise UserError(f"`{kind}` is chosen for `task` {wanted_task} alone; this run's task is {task}")
     if task != recipe.pop("task", "denoise"):  # what is meant for the network of another task
         recipe = {key: value for key, value in recipe.items() if key not in NETWORKS.values()}
-    layers: list[Mapping[str, Any]] = [recipe, file]
+    layers: list[Mapping[str, Any]] = [recipe, file, over]
     from_layers = {kind: _name_in(layers, kind) for kind in CHOICES}
     names = {kind: name for kind, name in from_layers.items() if name is not None} | dict(chosen or {})
     values: dict[str, Any] = {}
@@ -307,6 +309,13 @@ def _shortened(value: Any) -> str:
     """A value as it is written, up to a length that a line holds."""
     written = repr(value)
     return written if len(written) <= 80 else f"{written[:77]}..."
+
+
+def as_toml(settings: RunSettings) -> str:
+    """Settings as TOML that `read_toml` reads back; what is None is left out."""
+    import tomli_w
+
+    return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

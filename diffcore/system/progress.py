@@ -1,31 +1,38 @@
 """Progress of long work: a bar on a terminal, else lines in the log."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 logger = logging.getLogger(__name__)
 
-Report = Callable[[float, str], None]
-"""`report(share, text)`: how much is done, 0 to 1, and what to say beside it."""
-
 LINE_EVERY = 10.0
 """Seconds between plain lines."""
+
+
+class Report(Protocol):
+    """Says how much is done, 0 to 1, with a text beside it, and the seconds that are left where they are known."""
+
+    def __call__(self, done: float, text: str, seconds_left: float | None = None) -> None: ...
 
 
 @contextmanager
 def bar(title: str) -> Iterator[Report]:
     """Show the progress of one activity until the context ends: a bar on a terminal, else lines in the log.
 
+    The time left is what the activity reports; without that, it follows from the time that the context has taken.
     Nothing is shown where the log takes no messages of the level INFO, as in a process that is not the leader.
     """
     if not logger.isEnabledFor(logging.INFO):
-        yield lambda share, text: None
+        yield lambda done, text, seconds_left=None: None
         return
+    started = time.monotonic()
     console = Console(stderr=True)
     if console.is_terminal:
         columns = (
@@ -33,13 +40,17 @@ def bar(title: str) -> Iterator[Report]:
             BarColumn(),
             TaskProgressColumn(),
             TextColumn("{task.fields[text]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
         )
         with Progress(*columns, console=console, transient=False) as progress:
-            task = progress.add_task(title, total=1.0, text="")
-            yield lambda share, text: progress.update(task, completed=min(share, 1.0), text=text)
+            task = progress.add_task(title, total=1.0, text="", left="")
+
+            def show(done: float, text: str, seconds_left: float | None = None) -> None:
+                progress.update(task, completed=min(done, 1.0), text=text, left=_left(done, seconds_left, started))
+
+            yield show
     else:
-        report, finish = _lines(title)
+        report, finish = _lines(title, started)
         yield report
         finish()
 
@@ -58,17 +69,16 @@ def counter(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield more
 
 
-def _lines(title: str) -> tuple[Report, Callable[[], None]]:
-    """A report that prints a line every `LINE_EVERY` seconds, and what prints the last one if it was held back."""
-    started = time.monotonic()
+def _lines(title: str, started: float) -> tuple[Report, Callable[[], None]]:
+    """A report that logs a line every `LINE_EVERY` seconds, and what logs the last one if it was held back."""
     printed = -LINE_EVERY
     held: str | None = None
 
-    def report(share: float, text: str) -> None:
+    def report(done: float, text: str, seconds_left: float | None = None) -> None:
         nonlocal printed, held
         elapsed = time.monotonic() - started
-        remaining = f", {clock(elapsed * (1 - share) / share)} left" if 0 < share < 1 else ""
-        held = f"{title} {100 * min(share, 1):.0f} %: {text}{remaining}"
+        left = _left(done, seconds_left, started)
+        held = f"{title} {100 * min(done, 1):.0f} %: {text}" + (f", {left}" if left else "")
         if elapsed - printed >= LINE_EVERY:
             printed = elapsed
             finish()
@@ -80,6 +90,15 @@ def _lines(title: str) -> tuple[Report, Callable[[], None]]:
         held = None
 
     return report, finish
+
+
+def _left(done: float, seconds_left: float | None, started: float) -> str:
+    """The time left in words; nothing at the ends and where it is not known."""
+    if not 0 < done < 1:
+        return ""
+    if seconds_left is None:
+        seconds_left = (time.monotonic() - started) * (1 - done) / done
+    return f"{clock(seconds_left)} left" if math.isfinite(seconds_left) else ""
 
 
 def clock(seconds: float) -> str:

@@ -1,1 +1,1 @@
-"""What is trained: the batch of a training step and its loss."""
+"""What a run trains: the batch of a training step, and for each task the loss of a batch."""

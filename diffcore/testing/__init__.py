@@ -1,4 +1,4 @@
-"""What tests of diffcore and of plugins can compare with, and the checks that every plugin is held to."""
+"""For tests of diffcore and of plugins: denoisers in closed form, and the checks that every plugin must pass."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ __all__ = ["ModalityTests"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ModalityTests":  # imported when asked for: it needs torch, as the oracles do not all
+    if name == "ModalityTests":  # imported when it is used, as it imports much more than the oracles need
         from diffcore.testing.suite import ModalityTests
 
         return ModalityTests

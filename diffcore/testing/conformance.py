@@ -1,4 +1,4 @@
-"""Holding a plugin to the rules: the checks one by one, and what came of each."""
+"""Run the checks on a plugin, and collect their results."""
 
 import sys
 import time
@@ -15,16 +15,23 @@ from diffcore.names import CheckStatus
 from diffcore.plugins.records import Modality
 from diffcore.plugins.registry import Provided, Registry, choose, installed
 from diffcore.runs.settings import choices
-from diffcore.testing.checks import CHECKS, Check, Finding, NothingToCheckError
-from diffcore.testing.subject import Subject
+from diffcore.testing.checks import CHECKS, Check, Measurement, NotApplicableError
+from diffcore.testing.plugin import PluginUnderTest
 
 
 @dataclass(frozen=True)
-class Result:
-    """What came of a check.
+class CheckResult:
+    """The result of a check.
 
-    `expected` in `status`: it fails, as its plugin declares. `unexpected`: it passes, although its plugin declares
-    that it fails. `reason` is why it was skipped, or is declared to fail.
+    `name` and `summary` are those of the check. `status` is one of
+
+    * `passed` and `failed`: the plugin meets the requirement, or does not;
+    * `expected`: it fails, as `Contract.expected_failures` declares;
+    * `unexpected`: it passes, although `Contract.expected_failures` declares that it fails;
+    * `skipped`: the check does not apply.
+
+    `measured`, `expected` and `where` are those of the `Measurement`. `reason` is why the check was skipped or is
+    declared to fail. `seconds` is how long it took.
     """
 
     name: str
@@ -37,72 +44,80 @@ class Result:
     seconds: float = 0.0
 
     @property
-    def wrong(self) -> bool:
-        """Whether the plugin is not as it says."""
+    def is_error(self) -> bool:
+        """Whether the plugin, or what its contract declares, has to be corrected."""
         return self.status in ("failed", "unexpected")
 
     def __str__(self) -> str:
-        """Lines for people: what was measured, what was expected, and where to look."""
+        """What was measured, what was expected and where to look, each on a line; the reason if it was skipped."""
         if self.status == "skipped":
             return self.reason
         lines = [f"measured: {self.measured}", f"expected: {self.expected}", f"look at:  {self.where}"]
         if self.status == "expected":
-            lines.append(f"declared: {self.reason}")
+            return "\n".join([*lines, f"declared: {self.reason}"])
         if self.status == "unexpected":
-            lines = [f"passes, but is declared to fail: {self.reason}", "remove it from expected_failures", *lines]
+            advice = f"it passes, but expected_failures declares that it fails ({self.reason}): remove it from there"
+            return "\n".join([advice, *lines])
         return "\n".join(lines)
 
 
-def subject_of(modality: str | Modality, denoiser: str | None = None, registry: Registry | None = None) -> Subject:
-    """What is to be checked: an installed modality by its name, or a record with the parts of `registry`.
+def plugin_under_test(
+    modality: str | Modality, denoiser: str | None = None, registry: Registry | None = None
+) -> PluginUnderTest:
+    """The plugin to check: an installed modality by its name, or a record, together with the parts of `registry`.
 
-    Raises `UserError` where there is no modality or denoiser of that name.
+    `denoiser` names the denoiser to check; without it, that of the preset `default`. Without `registry`, the installed
+    plugins are used. Raises `UserError` if there is no modality or denoiser of that name.
     """
     registry = installed() if registry is None else registry
     if isinstance(modality, str):
         modality = registry.modality(modality)
     else:
-        given = {**registry.modalities, modality.name: Provided(modality, "given", "0")}
-        registry = replace(registry, modalities=given)
+        provided = {**registry.modalities, modality.name: Provided(modality, "given", "0")}
+        registry = replace(registry, modalities=provided)
     if denoiser is not None:
         choose(choices(modality, registry)["denoiser"], denoiser, "denoiser")
-    return Subject(registry, modality, denoiser)
+    return PluginUnderTest(registry, modality, denoiser)
 
 
-def run_checks(subject: Subject) -> Iterator[Result]:
-    """Do all checks in turn."""
+def run_checks(plugin: PluginUnderTest) -> Iterator[CheckResult]:
+    """Run all checks, and yield the result of each when it is there."""
     for check in CHECKS:
-        yield run_check(check, subject)
+        yield run_check(check, plugin)
 
 
-def run_check(check: Check, subject: Subject) -> Result:
-    """Do one check. Whatever it raises is a failure of the plugin; what cannot be built is not looked at further."""
+def run_check(check: Check, plugin: PluginUnderTest) -> CheckResult:
+    """Run one check.
+
+    Whatever the plugin's code raises is a failure of the check. If the plugin cannot be built, all checks except
+    `builds` are skipped. The global random state of torch is restored afterwards.
+    """
     started = time.perf_counter()
     status: CheckStatus
     reason = ""
-    first = check is CHECKS[0]
-    if not first and not _builds(subject):
-        return Result(check.name, check.summary, "skipped", reason="the plugin does not build")
+    is_first = check is CHECKS[0]
+    if not is_first and not _builds(plugin):
+        return CheckResult(check.name, check.summary, "skipped", reason="the plugin cannot be built")
     with torch.random.fork_rng(devices=[]):
         try:
-            finding = check.look(subject)
-            status = "passed" if finding.holds else "failed"
-        except NothingToCheckError as nothing:
-            return Result(check.name, check.summary, "skipped", reason=str(nothing))
-        except (Exception, SystemExit) as error:  # a stranger's code may raise anything
-            said = f"{type(error).__name__}: {first_line(error)}"
-            finding, status = Finding(False, said, check.summary, _origin(error)), "failed"
-    if not first and check.name in subject.contract.expected_failures:
-        reason = subject.contract.expected_failures[check.name]
+            found = check.measure(plugin)
+            status = "passed" if found.passed else "failed"
+        except NotApplicableError as not_applicable:
+            return CheckResult(check.name, check.summary, "skipped", reason=str(not_applicable))
+        except (Exception, SystemExit) as error:  # a plugin may raise anything
+            measured = f"{type(error).__name__}: {first_line(error)}"
+            found, status = Measurement(False, measured, check.summary, _origin(error)), "failed"
+    if not is_first and check.name in plugin.contract.expected_failures:
+        reason = plugin.contract.expected_failures[check.name]
         status = "unexpected" if status == "passed" else "expected"
     seconds = round(time.perf_counter() - started, 3)
-    return Result(check.name, check.summary, status, finding.measured, finding.expected, finding.where, reason, seconds)
+    return CheckResult(check.name, check.summary, status, found.measured, found.expected, found.where, reason, seconds)
 
 
-def _builds(subject: Subject) -> bool:
+def _builds(plugin: PluginUnderTest) -> bool:
     try:
-        return CHECKS[0].look(subject).holds
-    except (Exception, SystemExit):  # the check itself says what
+        return CHECKS[0].measure(plugin).passed
+    except (Exception, SystemExit):  # the check `builds` reports it
         return False
 
 
@@ -110,15 +125,15 @@ _CORE = Path(diffcore.__file__).parent
 
 
 def _origin(error: BaseException) -> str:
-    """File and line that an exception comes from: the last that is neither the core's nor of an installed library."""
+    """File and line of the last call in the traceback that is neither in diffcore nor in an installed library."""
     frames = traceback.extract_tb(error.__traceback__)
     core = [frame for frame in frames if Path(frame.filename).is_relative_to(_CORE)]
-    own = [
+    plugin = [
         frame
         for frame in frames
         if frame not in core
         and not Path(frame.filename).is_relative_to(sys.base_prefix)
         and "site-packages" not in frame.filename
     ]
-    frame = (own or core or frames)[-1]
+    frame = (plugin or core or frames)[-1]
     return f"{frame.filename}:{frame.lineno} in {frame.name}"

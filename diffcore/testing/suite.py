@@ -1,69 +1,71 @@
-"""The checks as a class of tests, for the author of a plugin."""
+"""The checks as a pytest class, for the tests of a plugin."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 from diffcore.plugins.records import Modality
 from diffcore.testing.checks import CHECKS, Check
-from diffcore.testing.conformance import run_check, subject_of
-from diffcore.testing.subject import Subject
+from diffcore.testing.conformance import plugin_under_test, run_check
+from diffcore.testing.plugin import PluginUnderTest
 
 
 class ModalityTests:
-    """A pytest test for each check of `diffcore check-plugin`. An author writes
+    """A pytest class with one test for each check of `diffcore check-plugin`. The author of a plugin writes
 
         class TestMine(ModalityTests):
             modality = "mine"
 
-    where `modality` is the name of an installed modality, a `Modality` record, or a pytest fixture that gives either;
-    `denoiser` names one of its denoisers, the first where it is None. A check that cannot pass yet is declared in
-    `Contract.expected_failures`, with the reason. A subclass that overrides or deletes the test of a check raises
-    `TypeError`, unless its own test is marked `xfail` with a reason.
+    `modality` is the name of an installed modality, a `Modality` record, or a pytest fixture that returns either.
+    `denoiser` names the denoiser to test; if it is None, the denoiser of the preset `default` is tested. A check that
+    cannot pass yet is declared in `Contract.expected_failures`, with the reason.
+
+    Raises `TypeError` if a subclass overrides or deletes the test of a check, unless its own test is marked `xfail`
+    with a reason.
     """
 
     modality: ClassVar[Any] = None
     denoiser: ClassVar[str | None] = None
-    _prepared: ClassVar[Subject | None] = None
+    _plugin: ClassVar[PluginUnderTest | None] = None
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
-        cls._prepared = None
+        cls._plugin = None
         for check in CHECKS:
             name = f"test_{check.name}"
             test = getattr(cls, name, None)
-            if test is not getattr(ModalityTests, name) and not _excused(test):
+            if test is not getattr(ModalityTests, name) and not _is_expected_to_fail(test):
                 raise TypeError(
                     f"{cls.__name__}.{name} replaces a check of plugins; mark it pytest.mark.xfail(reason=...), or "
                     f"declare {check.name!r} in the expected_failures of the modality's contract"
                 )
 
     @classmethod
-    def subject(cls, request: Any) -> Subject:
-        """What is checked, made once for all tests of the class."""
-        if cls._prepared is None:
+    def plugin_under_test(cls, request: Any) -> PluginUnderTest:
+        """The plugin under test, built once for all tests of the class. `request` is pytest's fixture."""
+        if cls._plugin is None:
             modality = cls.modality
             if not isinstance(modality, str | Modality):
                 modality = request.getfixturevalue("modality")
-            cls._prepared = subject_of(modality, cls.denoiser)
-        return cls._prepared
+            cls._plugin = plugin_under_test(modality, cls.denoiser)
+        return cls._plugin
 
 
-def _excused(test: Any) -> bool:
-    """Whether a test is marked as failing, with a reason."""
+def _is_expected_to_fail(test: Any) -> bool:
+    """Whether a test is marked `xfail` with a reason."""
     marks = getattr(test, "pytestmark", ())
     return any(mark.name == "xfail" and mark.kwargs.get("reason") for mark in marks)
 
 
 def _test_of(check: Check) -> Callable[..., None]:
     def test(self: ModalityTests, request: Any) -> None:
-        import pytest
+        import pytest  # plugins may import this module without pytest
 
-        result = run_check(check, self.subject(request))
+        result = run_check(check, self.plugin_under_test(request))
         if result.status == "skipped":
             pytest.skip(result.reason)
         if result.status == "expected":
             pytest.xfail(str(result))
-        if result.wrong:
+        if result.is_error:
             pytest.fail(f"{check.name}: {check.summary}\n{result}", pytrace=False)
 
     test.__name__ = f"test_{check.name}"

@@ -1,1 +1,1 @@
-"""Training: the loop, its state, recovery from divergence, averaged weights, several processes, events and loggers."""
+"""Training: the loop, recovery from divergence, averaged weights, several processes, events and loggers."""

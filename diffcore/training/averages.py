@@ -7,17 +7,20 @@ from torch import Tensor
 
 
 def power_decay(step: int, width: float) -> float:
-    """beta_t = (1 - 1/t)^(gamma + 1), the power-function profile: the average's relative width stays constant.
+    """Return the decay of step t, counted from 1, for an average with a power-function profile.
 
-    `width` is the standard deviation of the profile divided by the training's length, in (0, 0.28); gamma is the
-    root of (gamma + 1)^(1/2) (gamma + 2)^-1 (gamma + 3)^(-1/2) = width. Karras et al. 2024, eq. 1-3 and
-    appendix C. It needs no warm-up and no knowledge of the training's end. `step` counts from 1.
+    beta_t = (1 - 1/t)^(gamma + 1). After T steps the weights of step t have a share proportional to t^gamma, so the
+    width of the profile relative to T is constant. `width` is that relative width, the standard deviation of the
+    profile divided by T, in (0, 0.28); gamma is the root of
+    (gamma + 1)^(1/2) (gamma + 2)^-1 (gamma + 3)^(-1/2) = width. Karras et al. 2024, eq. 1-3 and appendix C.
+
+    The average needs no warm-up, and the length of the training need not be known.
     """
     return (1 - 1 / step) ** (gamma_of(width) + 1)
 
 
 def gamma_of(width: float) -> float:
-    """The exponent gamma of the power-function average of relative width `width`, by bisection."""
+    """Return the exponent gamma of the power-function profile of relative width `width`, found by bisection."""
     low, high = 0.0, 1e6
     for _ in range(80):
         middle = (low + high) / 2
@@ -28,5 +31,5 @@ def gamma_of(width: float) -> float:
 
 @torch.no_grad()
 def update(average: Sequence[Tensor], weights: Sequence[Tensor], decay: float) -> None:
-    """average <- decay * average + (1 - decay) * weights, for all tensors at once."""
+    """Update all tensors in place: average <- decay * average + (1 - decay) * weights."""
     torch._foreach_lerp_(list(average), list(weights), 1 - decay)

@@ -1,4 +1,7 @@
-"""What happens in a run, told to plugins that listen and to loggers. One that fails is said once and told no more."""
+"""The events of a run, which plugins and loggers receive.
+
+A plugin or logger that raises an exception is reported once and receives no more events.
+"""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -16,23 +19,23 @@ from diffcore.runs.model import build_additions
 log = logging.getLogger(__name__)
 
 
-def begun(
+def start_loggers(
     registry: Registry, modality: str, chosen: Mapping[str, Settings], run: Path, settings: Mapping[str, Any]
 ) -> dict[str, Logger]:
-    """The chosen loggers by name, of the run in the folder `run`; one that cannot begin is said and left out."""
+    """Return the chosen loggers of the run in the folder `run`, by name, without those that fail to start."""
     loggers: dict[str, Logger] = {}
     for name, options in chosen.items():
         try:
             loggers |= build_additions(registry, "loggers", modality, {name: options}, run, settings)
-        except Exception as error:  # a stranger's code may raise anything
-            log.warning(f"the logger {name} cannot begin and is left out: {first_line(error)}")
+        except Exception as error:  # a plugin may raise anything
+            log.warning(f"the logger {name} failed to start and is left out: {first_line(error)}")
     return loggers
 
 
 class Events:
-    """Those who listen to the run in the folder `run`. What they do can slow a run down, but cannot end it.
+    """Sends the events of the run in the folder `run` to plugins and loggers. Their exceptions do not end the run.
 
-    `plugins` are told where they are given, as by the one process that writes.
+    If several processes train, the leader alone passes `plugins` and `loggers`; the others pass None and an empty dict.
     """
 
     def __init__(self, run: Path, plugins: PluginManager | None, loggers: Mapping[str, Logger]) -> None:
@@ -41,11 +44,11 @@ class Events:
         self._loggers = dict(loggers)
 
     def started(self, settings: Mapping[str, Any], step: int) -> None:
-        """Training begins, or goes on, at `step`."""
+        """Training begins or continues at `step`."""
         self._plugins("started", settings=settings, step=step)
 
     def logged(self, row: Mapping[str, float]) -> None:
-        """A line of train_log.jsonl."""
+        """A line of train_log.jsonl was written."""
         self._each_logger(lambda logger: logger.row(row))
         self._plugins("logged", row=row)
 
@@ -63,31 +66,31 @@ class Events:
         self._each_logger(lambda logger: logger.metrics(step, metrics))
 
     def ended(self, step: int, error: BaseException | None = None) -> None:
-        """Training ended; nothing but metrics follows."""
+        """Training ended, with an exception if `error` is one. Only metrics may follow."""
         self._plugins("ended", step=step, error=error)
 
     def close(self) -> None:
-        """Nothing follows."""
+        """Close the loggers. No event may follow."""
         self._each_logger(lambda logger: logger.close())
 
-    def _plugins(self, event: str, **told: Any) -> None:
-        """Call one plugin at a time, so that one that fails is known and stops nobody."""
+    def _plugins(self, event: str, **values: Any) -> None:
+        """Call the hook of one plugin at a time, so that one that fails is known and the others are still called."""
         if self._manager is None:
             return
         name, plugins = f"diffcore_run_{event}", self._manager.get_plugins()
         for plugin in [found.plugin for found in getattr(self._manager.hook, name).get_hookimpls()]:
             call = self._manager.subset_hook_caller(name, plugins - {plugin})
             try:
-                call(run=self._run, **told)
-            except Exception as error:  # a stranger's code may raise anything
+                call(run=self._run, **values)
+            except Exception as error:  # a plugin may raise anything
                 failed = self._manager.get_name(plugin)
-                log.warning(f"the plugin {failed} failed and is told no more: {first_line(error)}")
+                log.warning(f"the plugin {failed} failed and receives no more events: {first_line(error)}")
                 self._manager.unregister(plugin)
 
-    def _each_logger(self, tell: Callable[[Logger], None]) -> None:
+    def _each_logger(self, send: Callable[[Logger], None]) -> None:
         for name, logger in list(self._loggers.items()):
             try:
-                tell(logger)
-            except Exception as error:  # a stranger's code may raise anything
-                log.warning(f"the logger {name} failed and is told no more: {first_line(error)}")
+                send(logger)
+            except Exception as error:  # a plugin may raise anything
+                log.warning(f"the logger {name} failed and receives no more events: {first_line(error)}")
                 del self._loggers[name]

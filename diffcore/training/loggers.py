@@ -1,4 +1,4 @@
-"""Loggers of other projects: a run's numbers and pictures beside train_log.jsonl, which is always written."""
+"""Loggers of other projects, which show a run's numbers and pictures. train_log.jsonl is written in any case."""
 
 import secrets
 import struct
@@ -12,14 +12,15 @@ from diffcore.plugins.output import Logger, Metric
 from diffcore.plugins.records import NoOptions
 
 _PICTURE = ".png"
-"""The ending of samples' overviews that loggers can show; others are named by their path."""
+"""The file extension of pictures of samples that loggers can show. Of other files, TensorBoard shows the path."""
 
 
 @dataclass
 class TensorBoard:
-    """Scalars by name, pictures and metrics, in event files in `folder`.
+    """Writes scalars by name, pictures and metrics to event files in `folder`.
 
-    What earlier files in there say of the first step that is told, and of later ones, is void: those were run again.
+    When training continues, what earlier event files contain from the first new step on is discarded, because those
+    steps are repeated.
     """
 
     folder: Path
@@ -58,13 +59,13 @@ class TensorBoard:
 
 
 def tensorboard(options: NoOptions, folder: Path, settings: Mapping[str, Any]) -> Logger:
-    """Event files in the run's folder `tensorboard`, which `tensorboard --logdir RUN` shows."""
+    """Return a logger of event files in the run's folder `tensorboard`; show them with `tensorboard --logdir RUN`."""
     return TensorBoard(folder / "tensorboard")
 
 
 @dataclass(frozen=True)
 class Tracked:
-    """A run of Weights & Biases or of Trackio, which have the same form."""
+    """Writes to a run of Weights & Biases or of Trackio, whose interfaces are the same."""
 
     library: Any
     handle: Any
@@ -84,7 +85,7 @@ class Tracked:
 
 
 def wandb(options: TrackedOptions, folder: Path, settings: Mapping[str, Any]) -> Logger:
-    """A run of Weights & Biases, the same one when training goes on. `WANDB_MODE=offline` keeps it on this machine."""
+    """Return a logger to Weights & Biases. A resumed run continues there; `WANDB_MODE=offline` keeps it local."""
     import wandb as library
 
     handle = library.init(
@@ -99,7 +100,7 @@ def wandb(options: TrackedOptions, folder: Path, settings: Mapping[str, Any]) ->
 
 
 def trackio(options: TrackedOptions, folder: Path, settings: Mapping[str, Any]) -> Logger:
-    """A run of Trackio, the same one when training goes on; `trackio show` shows it."""
+    """Return a logger to Trackio. A resumed run continues there; `trackio show` shows it."""
     import trackio as library
 
     name = f"{_name(folder)}-{_identity(folder / 'trackio')}"
@@ -108,12 +109,12 @@ def trackio(options: TrackedOptions, folder: Path, settings: Mapping[str, Any]) 
 
 
 def _name(folder: Path) -> str:
-    """`rings-default-1` for the folder `runs/rings/default-1`."""
+    """Return the name of a run: `rings-default-1` for the folder `runs/rings/default-1`."""
     return "-".join(folder.absolute().parts[-2:])
 
 
 def _identity(folder: Path) -> str:
-    """What tells this run from all others: drawn once, then kept in the file `identity` of the logger's folder."""
+    """Return a random identifier of the run, which is drawn once and kept in the file `identity` of `folder`."""
     path = folder / "identity"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Networks that several processes train: copies whose gradients are averaged (DDP), or shards of one (FSDP2)."""
+"""Training one network in several processes: copies whose gradients are averaged (DDP), or shards (FSDP2)."""
 
 from collections.abc import Iterator, Mapping
 
@@ -15,7 +15,7 @@ from diffcore.system.distributed import leads, world
 
 
 def require_shards(batch_size: int, parallel: Parallel, compiled: bool) -> None:
-    """Raise `UserError` where training cannot be shared by as many processes as there are."""
+    """Raise `UserError` if the processes cannot share the training."""
     if batch_size < world():
         raise UserError(f"a batch of {batch_size} cannot be shared by {world()} processes: raise `train.batch_size`")
     if world() > 1 and parallel == "fsdp" and compiled:
@@ -23,10 +23,10 @@ def require_shards(batch_size: int, parallel: Parallel, compiled: bool) -> None:
 
 
 def distribute(objective: nn.Module, backbone: nn.Module, parallel: Parallel, device: torch.device) -> nn.Module:
-    """`objective`, which holds `backbone` and gives a loss, so that gradients are the mean over processes.
+    """Wrap `objective`, which contains `backbone` and returns a loss, so that gradients are the mean over processes.
 
-    `ddp` keeps all weights in each process. `fsdp` keeps a share of each weight, of its gradient and of its moments in
-    each and collects the weights of a block when it is its turn; parameters are then `DTensor`s.
+    With `ddp` each process keeps all weights. With `fsdp` each keeps a shard of each weight, its gradient and its
+    moments, and the weights of a block are gathered when the block is used; parameters are then `DTensor`s.
     """
     if world() == 1:
         return objective
@@ -44,10 +44,11 @@ def distribute(objective: nn.Module, backbone: nn.Module, parallel: Parallel, de
 
 
 def blocks(backbone: nn.Module) -> list[nn.Module]:
-    """The parts whose weights are collected together: what the backbone's `shards` lists, else all that its lists hold.
+    """Return the modules whose weights are gathered together.
 
-    Those are the elements of each `nn.ModuleList`, but for elements that are lists themselves, and lists within
-    elements. What is in none is collected for the whole step. Each must be used by being called.
+    They are the modules of the backbone's attribute `shards` if it has one, otherwise the elements of each
+    `nn.ModuleList`; an element that is itself a list counts by its elements, and lists within elements are ignored.
+    All other weights are gathered for the whole step. The backbone must call each module, not use its parts.
     """
     own = getattr(backbone, "shards", None)
     return list(_listed(backbone)) if own is None else list(own)
@@ -63,7 +64,7 @@ def _listed(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def shard(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """What this process keeps of `tensor` where it keeps that of `parameter`; the tensor itself where it keeps all."""
+    """Return the shard of `tensor` for this process, as `parameter` is sharded; the tensor itself if it is not."""
     if not isinstance(parameter, DTensor):
         return tensor
     tensor = tensor.to(parameter.device)
@@ -71,22 +72,22 @@ def shard(tensor: Tensor, parameter: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """The numbers of a tensor that this process holds."""
+    """Return the part of a tensor that is in this process."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All numbers of a tensor. All processes must ask for them."""
+    """Return the whole tensor. All processes must call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def collected(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The whole tensors, on the CPU where they were spread, in the leader; nothing in the others.
+    """Return the whole tensors in the leader, and an empty dict in the other processes.
 
-    All processes must ask for them; one after the other they are whole.
+    Sharded tensors are gathered one at a time and moved to the CPU. All processes must call this together.
     """
     kept = {}
-    for name, tensor in sorted(tensors.items()):  # in one order everywhere: what was read from a file is in any
+    for name, tensor in sorted(tensors.items()):  # the same order in all processes; that of a file may differ
         full = whole(tensor)
         if leads():
             kept[name] = full if full is tensor else full.cpu()

@@ -1,129 +1,102 @@
-"""When a loss is no longer one: what is noticed, what is said of it, and where it began.
+"""What training does after it diverged: find where the divergence began, then step back, or stop."""
 
-Training looks at the loss with each line of metrics and before each checkpoint, when it waits for the device anyway,
-so noticing costs nothing. Two things count as diverged:
-
-* a loss, or a weight that a checkpoint would hold, that is no number;
-* a mean loss since the last line that is above `explosion` times the median m of the last `WINDOW` lines,
-  loss - m > (explosion - 1) |m|, and above the first line's: the network is worse than it was untrained. The first
-  `LEAST` lines are not judged so, and none where `explosion` is 0.
-"""
-
+import logging
 import math
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
-import torch
-from torch import Tensor
+from diffcore.errors import UserError
+from diffcore.runs.checkpoints import Progress, discard_after, newest_sound, rewrite_progress, step_of, verify
+from diffcore.runs.folder import append_log, trim_log
+from diffcore.system.distributed import leads
+from diffcore.training.checkpointing import restore
+from diffcore.training.divergence import DivergedError
+from diffcore.training.learning_rate import learning_rate
+from diffcore.training.loop_state import LoopState
+from diffcore.training.state import TrainState
 
-WINDOW = 20
-"""Lines of metrics that a loss is compared with."""
-
-LEAST = 5
-"""Lines of metrics before which no finite loss counts as diverged."""
-
-
-class DivergedError(Exception):
-    """Training diverged in step `step` (counted from 1): what was seen."""
-
-    def __init__(self, step: int, seen: str) -> None:
-        super().__init__(seen)
-        self.step = step
+logger = logging.getLogger(__name__)
 
 
-def remembered(history: Sequence[float], loss: float) -> list[float]:
-    """`history` with the loss of one more line: the first line's, and those of the last `WINDOW` lines."""
-    return [*history, loss] if len(history) <= WINDOW else [history[0], *history[2:], loss]
+def step_back(loop: LoopState, diverged: DivergedError) -> None:
+    """Go back to the last good weights with a learning rate that is `train.step_back_rate` times as large.
 
+    First the steps since then are repeated to find where the divergence began, which the messages and the log contain.
 
-def require_sound(losses: Sequence[float], last: int, history: Sequence[float], explosion: float) -> None:
-    """Raise `DivergedError` where the losses of the steps up to `last` are no numbers, or exploded beside `history`.
-
-    The step that it names is the first whose loss is no number, or the one with the largest.
+    Raises `UserError` if `train.on_divergence` is `stop`, or after `train.most_steps_back` steps back.
     """
-    first = last - len(losses) + 1
-    for step, loss in enumerate(losses, first):
-        if not math.isfinite(loss):
-            raise DivergedError(step, f"the loss is {loss}")
-    if not explosion or len(history) < LEAST or not losses:
-        return
-    mean = math.fsum(losses) / len(losses)
-    median = statistics.median(history[-WINDOW:])
-    if mean > max(history[0], median + (explosion - 1) * abs(median)):
-        step = first + max(range(len(losses)), key=losses.__getitem__)
-        raise DivergedError(step, f"the loss exploded to {mean:.4g}, where it was {median:.4g} before,")
-
-
-def unsound(files: Mapping[str, Mapping[str, Tensor]]) -> str | None:
-    """Which tensor of a checkpoint holds something that is no number, in words."""
-    tensors = {
-        f"{name} of {file}": tensor
-        for file, content in files.items()
-        for name, tensor in content.items()
-        if tensor.is_floating_point() or tensor.is_complex()
-    }
-    if all_finite(tensors.values()):
-        return None
-    name = next(name for name, tensor in tensors.items() if not tensor.isfinite().all())
-    return f"{name} is no longer finite"
-
-
-def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all numbers of all tensors are finite; waits for the device once for each device."""
-    by_device: dict[torch.device, list[Tensor]] = {}
-    for tensor in tensors:
-        by_device.setdefault(tensor.device, []).append(tensor.isfinite().all())
-    return all(bool(torch.stack(found).all()) for found in by_device.values())
-
-
-Advance = Callable[[int, Callable[[float], None]], object]
-"""`advance(step, examine)`: do the step with that number (from 0); `examine(loss)` is called once it has gradients."""
+    options, train_state = loop.options, loop.train_state
+    if not train_state.has_initial_weights:
+        loop.checkpoint, _ = newest_sound(loop.run, verify)
+    good = loop.checkpoint
+    start = 0 if good is None else step_of(good)
+    seen = f"{diverged} at step {diverged.step}"
+    logger.warning(f"{seen}; repeating the steps from {start + 1} on to find where it began")
+    restore(loop, good)
+    where = retrace(
+        train_state, start, diverged.step, lambda step: learning_rate(options, step, loop.progress.steps_back)
+    )
+    back = loop.progress.steps_back + 1
+    if options.on_divergence == "stop" or back > options.most_steps_back:
+        weights = f"the last good weights are those of step {start}, " + (f"in {good}" if good else "the initial ones")
+        advice = "lower `train.learning_rate`"
+        if options.on_divergence == "step-back":
+            advice = f"training has stepped back {back - 1} times; {advice}"
+        raise UserError(f"{seen}; {where}; {weights}; {advice} (it is {options.learning_rate:g})")
+    restore(loop, good)
+    rate = options.learning_rate * options.step_back_rate**back
+    progress = Progress(start, loop.progress.seconds, back)
+    logger.warning(f"{seen}; {where}; stepping back to step {start}, the learning rate is now {rate:g}")
+    if leads():
+        discard_after(loop.run, start)
+        trim_log(loop.run, start, back - 1)
+        row = {"step": start, "steps_back": back, "from": diverged.step, "learning_rate": rate, "where": where}
+        append_log(loop.run, [row])
+        if good is not None:
+            rewrite_progress(good, progress)
+    loop.continue_from(progress)
 
 
 class _FoundError(Exception):
-    """Where it began, in words."""
+    """Where the divergence began, as a clause of a message."""
 
 
-def retrace(
-    start: int,
-    end: int,
-    advance: Advance,
-    unsound_gradient: Callable[[], str | None],
-    field_losses: Callable[[int], Mapping[str, float]],
-) -> str:
-    """Do the steps from number `start` (from 0) on again, up to the one that is told as `end` (from 1), and look.
+def retrace(train_state: TrainState, start: int, end: int, rate: Callable[[int], float]) -> str:
+    """Repeat the steps since the last good weights to find where the divergence began; return it as a clause.
 
-    The network is as it was at `start`. What is told, in words: the first parameter whose gradient is no number in an
-    earlier step, else the field of the state (or the condition) whose loss in step `end` is no number, or the largest.
+    `train_state` has the weights after `start` steps, `end` is the step in which training diverged, counted from 1, and
+    `rate(step)` is the learning rate of a step, counted from 0. The clause names the first parameter whose gradient is
+    not finite; otherwise the field of the state, or the condition, whose loss in step `end` is not finite or is the
+    largest.
     """
 
     def examine(step: int, loss: float) -> None:
+        """Raise `_FoundError` if the loss or a gradient of the step is not finite."""
         if not math.isfinite(loss):
-            raise _FoundError(_of_fields(step + 1, field_losses(step)))
-        if name := unsound_gradient():
+            raise _FoundError(_worst_field(step + 1, train_state.losses_by_field(step)))
+        if name := train_state.non_finite_gradient():
             raise _FoundError(f"it began in step {step + 1}, where the gradient of {name} is no longer finite")
 
     try:
         for step in range(start, end - 1):
-            advance(step, lambda loss, step=step: examine(step, loss))  # type: ignore[misc]
-        losses = field_losses(end - 1)
+            train_state.advance(step, rate(step), lambda loss, step=step: examine(step, loss))  # type: ignore[misc]
+        losses = train_state.losses_by_field(end - 1)
         if all(map(math.isfinite, losses.values())):
-            advance(end - 1, lambda loss: examine(end - 1, loss))
+            train_state.advance(end - 1, rate(end - 1), lambda loss: examine(end - 1, loss))
         if len(losses) > 1 or not all(map(math.isfinite, losses.values())):
-            raise _FoundError(_of_fields(end, losses))
+            raise _FoundError(_worst_field(end, losses))
     except _FoundError as found:
         return str(found)
-    return f"doing steps {start + 1} to {end} again showed nothing"
+    return f"repeating steps {start + 1} to {end} did not show where it began"
 
 
-def _of_fields(step: int, losses: Mapping[str, float]) -> str:
-    """The worst of the fields in words."""
+def _worst_field(step: int, losses: Mapping[str, float]) -> str:
+    """The fields whose losses are not finite, or the one with the largest loss, as a clause."""
     bad = [name for name, loss in losses.items() if not math.isfinite(loss)]
     if bad == [""]:
-        return f"the network's output is no longer finite in step {step}"
+        return f"the output of the network is no longer finite in step {step}"
     if bad:
         names = ", ".join(map(repr, bad))
         return f"it is {losses[bad[0]]} in the {'field' if len(bad) == 1 else 'fields'} {names} in step {step}"
     total = math.fsum(map(abs, losses.values())) or 1.0
     name = max(losses, key=lambda name: abs(losses[name]))
-    return f"{abs(losses[name]) / total:.0%} of it are of the field {name!r} in step {step}"
+    return f"{abs(losses[name]) / total:.0%} of it is in the field {name!r} in step {step}"

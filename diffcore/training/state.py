@@ -1,4 +1,4 @@
-"""What training changes: a network, the moving average of its weights, and the state of its optimiser."""
+"""What a training step changes: the weights, their moving average, and the state of the optimiser."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -15,18 +15,22 @@ from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, read_tensors
 from diffcore.runs.model import Model, require_fit
 from diffcore.runs.settings import RunSettings
 from diffcore.system.distributed import lowest, mean
-from diffcore.tasks.objective import Objective, draw_batch, losses_by_field
-from diffcore.training import averages as ema
+from diffcore.tasks.batch import draw_batch
+from diffcore.tasks.objective import Objective, losses_by_field
+from diffcore.training import averages
 from diffcore.training.parallel import collected, distribute, local, require_shards, shard, whole
 
 Tensors = dict[str, Tensor]
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What Adam keeps of a parameter."""
+"""What Adam keeps for each parameter."""
 
 
 class TrainState:
-    """A model that learns from `data`, one step at a time; all processes that train it do each step together."""
+    """The weights of a model in training, their moving average, and the optimiser (Adam).
+
+    If several processes train, each has a share of a batch, and all must call the same methods in the same order.
+    """
 
     def __init__(self, model: Model, settings: RunSettings, data: Data) -> None:
         options = settings.train
@@ -38,8 +42,8 @@ class TrainState:
         compute_in(self._averaged.network, settings.sample.precision, settings.sample.compile)
         self._objective = distribute(Objective(model, settings), network.backbone, options.parallel, model.device)
         self._parameters = dict(network.named_parameters())
-        # Where training begins, to go back to before there is a checkpoint.
-        self._initial: Tensors | None = {name: value.clone() for name, value in network.state_dict().items()}
+        # Kept until there is a checkpoint to go back to.
+        self._initial_weights: Tensors | None = {name: value.clone() for name, value in network.state_dict().items()}
         self._optimizer = torch.optim.Adam(
             self._parameters.values(),
             lr=options.learning_rate,
@@ -49,17 +53,17 @@ class TrainState:
         self._shard_average()
 
     def _shard_average(self) -> None:
-        """Keep of the average what this process keeps of the weights."""
-        kept, weights = list(self._averaged.network.parameters()), list(self._parameters.values())
-        self._average = [shard(whole_one, weight) for whole_one, weight in zip(kept, weights, strict=True)]
-        self._is_sharded = any(mine is not whole_one for mine, whole_one in zip(self._average, kept, strict=True))
+        """Shard the average as the weights are sharded."""
+        tensors, weights = list(self._averaged.network.parameters()), list(self._parameters.values())
+        self._average = [shard(whole_one, weight) for whole_one, weight in zip(tensors, weights, strict=True)]
+        self._is_sharded = any(mine is not whole_one for mine, whole_one in zip(self._average, tensors, strict=True))
         self._own_average = [local(tensor.detach()) for tensor in self._average]
         self._own_weights = [local(tensor.detach()) for tensor in weights]
 
     def advance(self, step: int, rate: float, examine: Callable[[float], None] | None = None) -> Tensor:
-        """Do the step with that number, from 0, at that learning rate; its loss, of this process's part.
+        """Do step `step`, counted from 0, with the learning rate `rate`; return the loss of this process's share.
 
-        `examine` is given the loss of all when there are gradients.
+        `examine` is called between the backward pass and the update, with the loss of all processes.
         """
         self._optimizer.param_groups[0]["lr"] = rate
         loss = self._objective(draw_batch(self.model, self._settings, self._data, step))
@@ -70,56 +74,59 @@ class TrainState:
         options = self._settings.train
         nn.utils.clip_grad_norm_(self._parameters.values(), options.gradient_clip, foreach=True)
         self._optimizer.step()
-        ema.update(self._own_average, self._own_weights, ema.power_decay(step + 1, options.ema_width))
+        decay = averages.power_decay(step + 1, options.ema_width)
+        averages.update(self._own_average, self._own_weights, decay)
         return loss.detach()
 
-    def unsound_gradient(self) -> str | None:
-        """The first parameter whose gradient is no number, the same in all processes."""
+    def non_finite_gradient(self) -> str | None:
+        """Return the name of the first parameter whose gradient is not finite, the same in all processes, or None."""
         gradients = {name: value.grad for name, value in self._parameters.items() if value.grad is not None}
-        sound = [local(gradient).isfinite().all() for gradient in gradients.values()]
-        bad = (~torch.stack(sound)).nonzero().flatten() if sound else torch.empty(0)
+        finite = [local(gradient).isfinite().all() for gradient in gradients.values()]
+        bad = (~torch.stack(finite)).nonzero().flatten() if finite else torch.empty(0)
         first = lowest(int(bad[0]) if len(bad) else len(gradients))
         return list(gradients)[first] if first < len(gradients) else None
 
     def losses_by_field(self, step: int) -> dict[str, float]:
-        """What each field of the state has of the loss of that step, the same in all processes."""
+        """Return the loss of step `step` in parts, by name, the same in all processes (see `Task.losses_by_field`)."""
         return losses_by_field(self._objective, draw_batch(self.model, self._settings, self._data, step))
 
     def averaged(self) -> Model:
-        """The model with averaged weights, whole. All processes must ask for it."""
-        self._complete().to(self.model.device)
+        """Return the model with averaged weights, not sharded."""
+        self._averaged_network().to(self.model.device)
         return self._averaged
 
-    def _complete(self) -> nn.Module:
-        """The network with averaged weights; on the CPU where they are spread out."""
+    def _averaged_network(self) -> nn.Module:
+        """Return the network with averaged weights, not sharded; if the weights are sharded, it is on the CPU."""
         network = self._averaged.network
         if self._is_sharded:
             network.cpu()
-            for kept, mine in zip(network.parameters(), self._average, strict=True):
-                kept.copy_(whole(mine))
-        for counted, own in zip(network.buffers(), self.model.network.buffers(), strict=True):
-            counted.copy_(own)  # running statistics of layers are averages already
+            for parameter, average in zip(network.parameters(), self._average, strict=True):
+                parameter.copy_(whole(average))
+        for buffer, own in zip(network.buffers(), self.model.network.buffers(), strict=True):
+            buffer.copy_(own)  # running statistics of layers are averages already
         return network
 
     def files(self) -> dict[str, Tensors]:
-        """The tensors of a checkpoint by file, whole, in the leader. All processes must ask for them."""
+        """Return the tensors of a checkpoint by file, not sharded. They are complete in the leader only."""
         return {
             MODEL: collected(self.model.network.state_dict()),
-            EMA: self._complete().state_dict(),
+            EMA: self._averaged_network().state_dict(),
             TRAINING: collected(self._moments()),
         }
 
-    def go_back(self, checkpoint: Path | None) -> Tensors:
-        """Be as at a checkpoint, or as at the beginning; what else the checkpoint's training file holds.
+    def restore(self, checkpoint: Path | None) -> Tensors:
+        """Restore everything from a checkpoint, or the initial weights if it is None.
 
-        Raises `UserError` where the checkpoint does not fit the network.
+        Returns the tensors of the checkpoint's training.safetensors that are not of the optimiser. Raises `UserError`
+        if the checkpoint does not fit the network.
         """
         network, averaged = self.model.network.state_dict(), self._averaged.network.state_dict()
         self._optimizer.state.clear()
         if checkpoint is None:
-            assert self._initial is not None, "there is a checkpoint to go back to"
-            _assign(network, self._initial, "the beginning")
-            _assign(averaged, {name: whole(self._initial[name]) for name in sorted(self._initial)}, "the beginning")
+            assert self._initial_weights is not None, "the initial weights were dropped"
+            _assign(network, self._initial_weights, "the initial weights")
+            initial = {name: whole(self._initial_weights[name]) for name in sorted(self._initial_weights)}
+            _assign(averaged, initial, "the initial weights")
             self._shard_average()
             return {}
         _assign(network, read_tensors(checkpoint, MODEL), str(checkpoint / MODEL))
@@ -129,17 +136,17 @@ class TrainState:
         self._restore_moments({key: value for key, value in state.items() if "/" in key}, str(checkpoint / TRAINING))
         return {key: value for key, value in state.items() if "/" not in key}
 
-    def forget_beginning(self) -> None:
-        """There is a checkpoint to go back to: the initial weights need not be kept."""
-        self._initial = None
+    def drop_initial_weights(self) -> None:
+        """Free the memory of the initial weights, since there is a checkpoint to go back to."""
+        self._initial_weights = None
 
     @property
-    def remembers_beginning(self) -> bool:
-        """Whether there is no checkpoint to go back to yet."""
-        return self._initial is not None
+    def has_initial_weights(self) -> bool:
+        """Whether the initial weights are kept, because there is no checkpoint yet."""
+        return self._initial_weights is not None
 
     def _moments(self) -> Tensors:
-        """Adam's moments by parameter name: `exp_avg/backbone...`."""
+        """Return Adam's moments by kind and parameter: `exp_avg/backbone...`."""
         return {
             f"{key}/{name}": torch.as_tensor(value)
             for name, parameter in self._parameters.items()
@@ -156,14 +163,14 @@ class TrainState:
                 raise UserError(f"{source} does not fit the network of config.json: {key!r} has another shape")
             if kind == "step":
                 kept = value.to(parameter.device)
-            else:  # the fused optimiser pairs memory, not indices: moments must be laid out as their parameter is
+            else:  # the fused optimiser pairs memory, not indices: a moment needs the strides of its parameter
                 kept = torch.empty_like(parameter).copy_(shard(value, parameter))
             self._optimizer.state[parameter][kind] = kept.detach()
 
 
 @torch.no_grad()
 def _assign(own: Mapping[str, Tensor], values: Mapping[str, Tensor], source: str) -> None:
-    """Give the tensors of a network their values, of which this process may keep a share."""
+    """Copy `values` to the tensors of a network, each of which may be a shard."""
     require_fit({name: tensor.shape for name, tensor in own.items()}, values, source)
     for name, value in values.items():
         own[name].copy_(value if type(value) is type(own[name]) else shard(value, own[name]))

@@ -35,7 +35,7 @@ def drums():
 
 
 def log_spectral_distance(one, other):
-    """Root mean square over frequencies of the difference in dB, mean over time; nothing counts below -100 dB."""
+    """Root mean square over frequencies of the difference in dB, averaged over time; -100 dB at least."""
 
     def decibels(waveform):
         window = torch.hann_window(512)
@@ -52,7 +52,7 @@ def log_spectral_distance(one, other):
 
 @pytest.mark.parametrize("exponent", [0.3, 0.5, 1.0])
 def test_complex_spectrograms_are_the_formula(exponent):
-    """A column by the definition of the discrete Fourier transform: the window is centred on sample hop * column."""
+    """A column from the definition of the discrete Fourier transform; the window is centred on sample hop * column."""
     facts = complex_facts(exponent=exponent)
     waveform = normal(1, 1, facts.samples)
     state = representations.representation(facts).state(waveform)
@@ -67,7 +67,7 @@ def test_complex_spectrograms_are_the_formula(exponent):
 
 
 @pytest.mark.parametrize("hop", [128, 64, 100])
-def test_complex_spectrograms_lead_back_exactly(hop):
+def test_complex_spectrograms_are_inverted_exactly(hop):
     facts = complex_facts(hop=hop).model_copy(update={"channels": 2, "samples": hop * 31})
     both = representations.representation(facts)
     waveform = normal(3, 2, facts.samples)
@@ -76,7 +76,7 @@ def test_complex_spectrograms_lead_back_exactly(hop):
     torch.testing.assert_close(both.waveform(state), waveform, atol=1e-10, rtol=0)
 
 
-def test_drums_come_back_from_the_codec(drums):
+def test_the_codec_restores_drums(drums):
     codec = SoundCodec(drums.facts)
     encoded = codec.encode(drums.examples)
     assert codec.space.shape == (2, 128, 64)
@@ -97,30 +97,30 @@ def test_states_have_unit_variance(kind):
         assert getattr(again.codec, name) == pytest.approx(getattr(data.facts.codec, name), rel=1e-5)
 
 
-def test_a_fit_on_some_of_the_sounds_holds_for_all(monkeypatch):
-    monkeypatch.setattr(datasets, "_ENOUGH", 100)
+def test_a_codec_fitted_to_some_of_the_sounds_suits_all(monkeypatch):
+    monkeypatch.setattr(datasets, "_FIT_EXAMPLES", 100)
     data = datasets.drums(DrumsOptions(sounds=50))
     assert len(data.examples) == 270
     state = SoundCodec(data.facts).encode(data.examples).state
     assert state.std().item() == pytest.approx(1, abs=0.05)
 
 
-def test_polarity_turns_whole_sounds_over_in_training_alone():
+def test_polarity_inverts_whole_sounds_in_training_only():
     left_and_right = torch.randint(-9000, 9000, (400, 2, 128 * 15), generator=torch.Generator().manual_seed(0))
     examples = TensorDict({"waveform": left_and_right.short(), "label": torch.zeros(400)}, batch_size=[400])
     facts = complex_facts().model_copy(update={"channels": 2, "polarity": True})
     codec = SoundCodec(facts)
     plain = codec.encode(examples).state
     drawn = codec.encode(examples, torch.Generator().manual_seed(0)).state
-    same, turned = ((drawn == sign * plain).flatten(1).all(1) for sign in (1, -1))
-    assert (same ^ turned).all()
-    assert 0.4 < turned.double().mean() < 0.6
-    unturned = SoundCodec(facts.model_copy(update={"polarity": False}))
-    assert torch.equal(unturned.encode(examples, torch.Generator().manual_seed(0)).state, plain)
+    same, inverted = ((drawn == sign * plain).flatten(1).all(1) for sign in (1, -1))
+    assert (same ^ inverted).all()
+    assert 0.4 < inverted.double().mean() < 0.6
+    without_polarity = SoundCodec(facts.model_copy(update={"polarity": False}))
+    assert torch.equal(without_polarity.encode(examples, torch.Generator().manual_seed(0)).state, plain)
 
 
 def test_mel_spectrograms_are_the_formula():
-    """Triangles drawn by hand: corners evenly spaced in 2595 log10(1 + f / 700), height one."""
+    """Explicit triangles of height one with corners evenly spaced in 2595 log10(1 + f / 700)."""
     facts = mel_facts(low=50, high=7000)
     waveform = normal(1, 1, facts.samples)
     state = representations.representation(facts).state(waveform)
@@ -135,7 +135,7 @@ def test_mel_spectrograms_are_the_formula():
     numpy.testing.assert_allclose(state[0, 0, :, column], (numpy.log(mel) + 3) / 2, atol=1e-4)
 
 
-def test_mel_spectrograms_are_torchaudio_s():
+def test_mel_spectrograms_agree_with_torchaudio():
     facts = mel_facts()
     waveform = normal(2, 1, facts.samples).float()
     reference = MelSpectrogram(16_000, 1024, hop_length=128, n_mels=64, power=1)(waveform)
@@ -150,8 +150,8 @@ def test_silence_is_the_floor_and_stays_silent():
     assert both.waveform(state).abs().max() < 1e-6
 
 
-def test_mel_spectrograms_lead_back_to_like_sounds():
-    """5.4 dB was measured; a sound and the next one, mostly of the same instrument, are 17 dB apart."""
+def test_mel_spectrograms_are_inverted_to_similar_sounds():
+    """Measured: 5.4 dB; the distance of a sound to the next one, mostly of the same instrument, is 17 dB."""
     data = datasets.drums(DrumsOptions(sounds=4, codec="mel"))
     codec = SoundCodec(data.facts)
     state = codec.encode(data.examples).state
@@ -164,8 +164,8 @@ def test_mel_spectrograms_lead_back_to_like_sounds():
     assert log_spectral_distance(waveform, waveform.roll(1, 0)) > 1.5 * distance
 
 
-def test_mels_are_spread_as_torchaudio_does(monkeypatch):
-    """The least squares of `InverseMelScale`, which takes them anew for each sound."""
+def test_mel_filters_are_inverted_as_by_torchaudio(monkeypatch):
+    """Compared with `InverseMelScale`, which solves the same least-squares problem for each sound again."""
     seen = {}
     monkeypatch.setattr(representations, "griffinlim", lambda magnitudes, *_: seen.setdefault("magnitudes", magnitudes))
     facts = mel_facts().codec
@@ -184,7 +184,7 @@ def test_whatever_is_decoded_is_finite(facts):
 
 @pytest.mark.parametrize("seconds", [0.01, 0.12, 0.127, 0.128, 0.5, 1.0])
 @pytest.mark.parametrize("hop", [64, 100, 128])
-def test_lengths_give_sixteen_columns_at_a_time(seconds, hop):
+def test_lengths_give_multiples_of_sixteen_columns(seconds, hop):
     options = SoundOptions(seconds=seconds, hop=hop)
     samples = representations.length(options)
     columns = samples / hop + 1
@@ -210,25 +210,27 @@ def test_vocoders_are_entry_points(monkeypatch):
     assert made.shape == (1, 1, 128 * 15)
     assert (made[..., :100] == -1).all()  # 1 * std + mean
     assert (made[..., 100:] == 0).all()
-    with pytest.raises(UserError, match=r"'mine' is not installed; there are: griffin-lim, broken, halves"):
+    with pytest.raises(
+        UserError, match=r"'mine' is not installed; set `data.vocoder` to one of: griffin-lim, broken, halves"
+    ):
         SoundCodec(mel_facts(vocoder="mine"))
-    with pytest.raises(UserError, match=r"'broken' cannot be used: ImportError: no module named x"):
+    with pytest.raises(UserError, match=r"'broken' cannot be loaded: ImportError: no module named x"):
         SoundCodec(mel_facts(vocoder="broken"))
 
 
-def test_too_many_mels_are_refused():
-    with pytest.raises(UserError, match=r"of 128 mels would lie between .* window of 512 .*`data.bands`"):
+def test_too_many_mel_bands_are_refused():
+    with pytest.raises(UserError, match=r"of 128 mel bands contain no frequency of a window of 512 .*`data.bands`"):
         SoundCodec(mel_facts(fft=512, mels=128))
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"hop": 200}, "hop 200 leaves gaps"),
-        ({"codec": "mel", "hop": 600}, "hop 600 is more than half"),
-        ({"codec": "mel", "high": 9000.0}, "must hold"),
+        ({"hop": 200}, "`data.hop` 200 leaves gaps"),
+        ({"codec": "mel", "hop": 600}, "`data.hop` 600 is more than half"),
+        ({"codec": "mel", "high": 9000.0}, "is required; they are 0, 9000 and 8000 Hz"),
     ],
 )
-def test_spectrograms_that_cannot_be_are_refused(changes, said):
+def test_impossible_spectrograms_are_refused(changes, said):
     with pytest.raises(ValueError, match=said):
         SoundOptions(**changes)

@@ -1,4 +1,4 @@
-"""The commands as a user types them, on the embedded drums and on a folder of one's own."""
+"""The commands as a user types them, on the synthesised drums and on a folder of sounds."""
 
 import json
 from functools import partial
@@ -26,7 +26,7 @@ def run(tmp_path_factory):
     return train(tmp_path_factory.mktemp("runs") / "drums", "--data.sounds", 12)
 
 
-def test_a_run_draws_sounds_of_the_class_that_is_asked_for(run, tmp_path):
+def test_a_run_samples_sounds_of_the_requested_class(run, tmp_path):
     assert main(["sample", str(run), "--n", "3", "--label", "kick", "--out", str(tmp_path / "kicks")]) == 0
     files = sorted(path.name for path in (tmp_path / "kicks").iterdir())
     assert files == ["0000-kick.wav", "0001-kick.wav", "0002-kick.wav", "grid.png"]
@@ -41,15 +41,15 @@ def test_the_report_plays_samples_without_a_network(run):
     assert 'src="http' not in page
 
 
-def test_a_run_goes_on(run, capsys):
+def test_a_run_resumes(run, capsys):
     assert main(["resume", str(run), "--train.steps", "6"]) == 0
     steps = [json.loads(line)["step"] for line in (run / "train_log.jsonl").read_text().splitlines()]
     assert steps[-1] == 6
 
 
 @pytest.mark.parametrize("codec", ["mel", "complex"])
-def test_a_folder_of_one_s_own(tmp_path, codec, capsys, monkeypatch):
-    # Sounds that so short a training gives are not worth the search for phases; `test_codec` has all of it.
+def test_training_on_a_folder(tmp_path, codec, capsys, monkeypatch):
+    # Two iterations instead of 32: nothing here depends on the phases, which `test_codec` tests.
     monkeypatch.setattr(representations, "griffin_lim", partial(representations.griffin_lim, iterations=2))
     generator = numpy.random.default_rng(0)
     for name, pitch in (("high", 2000), ("low", 200)):

@@ -30,17 +30,17 @@ def frequency(waveform, rate=RATE):
 
 
 @pytest.fixture(scope="module")
-def struck():
-    return {name: synthesis.drums(name, 40, LENGTH, RATE, 0) for name in synthesis.INSTRUMENTS}
+def drums():
+    return {name: synthesis.synthesise(name, 40, LENGTH, RATE, 0) for name in synthesis.INSTRUMENTS}
 
 
-def test_a_kick_s_pitch_falls_as_drawn():
-    """Against a sine whose phase is the drawn frequency, summed up; the click is over after 40 ms."""
+def test_the_pitch_of_a_kick_falls_as_its_parameters_say():
+    """Compared with a sine whose phase is the integral of the frequency; the click has decayed after 40 ms."""
     rng = numpy.random.default_rng(0)
     time = numpy.arange(LENGTH)[None] / RATE * numpy.ones((20, 1))
     kicks = synthesis.kick(rng, 20, time)
     for waveform, pitch, start, sweep, decay in zip(
-        kicks.waveform, *(kicks.drawn[name] for name in ("pitch", "start", "sweep", "decay")), strict=True
+        kicks.waveform, *(kicks.parameters[name] for name in ("pitch", "start", "sweep", "decay")), strict=True
     ):
         falling = pitch + (start - pitch) * numpy.exp(-time[0] / sweep)
         turns = numpy.concatenate([[0], numpy.cumsum((falling[1:] + falling[:-1]) / 2) / RATE])
@@ -50,27 +50,27 @@ def test_a_kick_s_pitch_falls_as_drawn():
         assert frequency((waveform * numpy.exp(time[0] / decay))[3200:]) == pytest.approx(pitch, abs=1)
 
 
-def test_a_tone_dies_off_in_the_time_drawn():
-    """log of the envelope against time is a line of slope -1 / decay."""
+def test_tones_decay_with_their_time_constant():
+    """The logarithm of the envelope is linear in time with slope -1 / decay."""
     rng = numpy.random.default_rng(0)
     time = numpy.arange(LENGTH)[None] / RATE * numpy.ones((20, 1))
     cowbells = synthesis.cowbell(rng, 20, time)
     window = round(0.02 * RATE)
-    for waveform, decay in zip(cowbells.waveform, cowbells.drawn["decay"], strict=True):
+    for waveform, decay in zip(cowbells.waveform, cowbells.parameters["decay"], strict=True):
         power = numpy.convolve(waveform**2, numpy.ones(window) / window, "valid")
-        middle = slice(round(0.06 * RATE), round(0.35 * RATE))  # the fast part, 12 ms, is over
+        middle = slice(round(0.06 * RATE), round(0.35 * RATE))  # the fast decay, 12 ms, is over
         slope = numpy.polyfit(numpy.arange(len(power))[middle] / RATE, numpy.log(power[middle]) / 2, 1)[0]
         assert -1 / slope == pytest.approx(decay, rel=0.1)
 
 
-def test_cowbells_sound_two_tones_and_toms_two_modes():
+def test_cowbells_have_two_tones_and_toms_two_modes():
     rng = numpy.random.default_rng(0)
     time = numpy.arange(LENGTH)[None] / RATE * numpy.ones((8, 1))
     for name, ratio in (("cowbell", None), ("tom", synthesis.MEMBRANE)):
         made = synthesis.INSTRUMENTS[name](rng, 8, time)
         for k in range(8):
-            pitch = made.drawn["pitch"][k]
-            second = pitch * (ratio or made.drawn["interval"][k])
+            pitch = made.parameters["pitch"][k]
+            second = pitch * (ratio or made.parameters["interval"][k])
             if name == "cowbell":
                 low = numpy.abs(numpy.fft.rfft(made.waveform[k] * numpy.hanning(LENGTH)))
                 hertz = numpy.fft.rfftfreq(LENGTH, 1 / RATE)
@@ -85,7 +85,7 @@ def test_claps_come_in_bursts():
     rng = numpy.random.default_rng(0)
     time = numpy.arange(LENGTH)[None] / RATE * numpy.ones((200, 1))
     claps = synthesis.clap(rng, 200, time)
-    spacing = claps.drawn["spacing"]
+    spacing = claps.parameters["spacing"]
     begins = [(time[0] >= n * s) & (time[0] < n * s + 0.001) for n in range(3) for s in spacing]
     before = [(time[0] >= n * s - 0.001) & (time[0] < n * s) for n in range(1, 3) for s in spacing]
     power = claps.waveform**2
@@ -95,32 +95,32 @@ def test_claps_come_in_bursts():
     assert quiet / loud < 3 * decayed
 
 
-def test_every_drum_begins_in_time_and_has_its_level(struck):
-    for name, sounds in struck.items():
+def test_every_drum_has_its_onset_and_level(drums):
+    for name, sounds in drums.items():
         peaks = abs(sounds.waveform).max(1)
-        numpy.testing.assert_allclose(peaks, sounds.drawn["level"], rtol=1e-5, err_msg=name)
+        numpy.testing.assert_allclose(peaks, sounds.parameters["level"], rtol=1e-5, err_msg=name)
         assert 10 ** (-14 / 20) <= peaks.min() < peaks.max() <= 10 ** (-1 / 20)
         begins = numpy.argmax(sounds.waveform != 0, axis=1) / RATE
-        numpy.testing.assert_allclose(begins, sounds.drawn["onset"], atol=2.1 / RATE, err_msg=name)
+        numpy.testing.assert_allclose(begins, sounds.parameters["onset"], atol=2.1 / RATE, err_msg=name)
         assert abs(sounds.waveform[:, -1]).max() < 0.01
         assert numpy.isfinite(sounds.waveform).all()
 
 
-def test_brightness_is_as_the_instruments_are(struck):
-    """Centre of the power spectrum: a kick below 150 Hz, a hi-hat above 4 kHz, the others between in this order."""
+def test_brightness_fits_the_instruments(drums):
+    """Spectral centroid: a kick is below 150 Hz, a hi-hat above 4 kHz, and the others are between, in this order."""
 
     def centre(sounds):
         power = numpy.abs(numpy.fft.rfft(sounds.waveform)) ** 2
         return numpy.median(power @ numpy.fft.rfftfreq(LENGTH, 1 / RATE) / power.sum(1))
 
-    centres = {name: centre(sounds) for name, sounds in struck.items()}
+    centres = {name: centre(sounds) for name, sounds in drums.items()}
     assert centres["kick"] < 150
     assert centres["hihat"] > 4000
     assert sorted(centres, key=centres.get) == ["kick", "tom", "cowbell", "clap", "snare", "hihat"]
 
 
-def test_drums_can_be_told_apart():
-    """The nearest of the training sounds, by levels in bands and times, is of the same instrument."""
+def test_drums_can_be_distinguished():
+    """The nearest training sound, by its levels in bands over time, is of the same instrument."""
     data = datasets.drums(DrumsOptions(sounds=80))
 
     mel = MelSpectrogram(RATE, 1024, hop_length=128, n_mels=32)
@@ -135,7 +135,7 @@ def test_drums_can_be_told_apart():
     assert data.held_out["label"].bincount().tolist() == [8] * 6
 
 
-def test_drums_are_the_same_each_time_and_others_by_another_seed():
+def test_drums_depend_on_the_seed_alone():
     one, again, other = (datasets.drums(DrumsOptions(sounds=5, seed=seed)) for seed in (1, 1, 2))
     assert torch.equal(one.examples["waveform"], again.examples["waveform"])
     assert not torch.equal(one.examples["waveform"], other.examples["waveform"])
@@ -145,7 +145,7 @@ def test_drums_are_the_same_each_time_and_others_by_another_seed():
 
 @pytest.fixture
 def sound_folder(tmp_path):
-    """Two classes of ten sines each, in many formats and rates."""
+    """Two classes of ten sines each, in several formats and rates."""
     root = tmp_path / "sounds"
     kinds = [(8000, "wav"), (11_025, "flac"), (16_000, "wav"), (22_050, "ogg"), (44_100, "wav"), (48_000, "aiff")]
     for index, (name, pitch) in enumerate((("high", 1500), ("low", 300))):
@@ -171,7 +171,7 @@ def test_a_folder_of_many_formats_and_rates(sound_folder):
     assert sorted(heard) == sorted((k, pitch + n) for k, pitch in enumerate((1500, 300)) for n in range(10))
 
 
-def test_files_at_the_wanted_rate_are_not_touched(tmp_path):
+def test_files_with_the_rate_of_the_data_are_unchanged(tmp_path):
     stored = numpy.random.default_rng(0).integers(-20_000, 20_000, LENGTH).astype(numpy.int16)
     soundfile.write(tmp_path / "a.wav", stored, RATE)
     soundfile.write(tmp_path / "b.flac", stored[:5000], RATE)
@@ -195,7 +195,7 @@ def test_stereo_is_mixed_or_kept(tmp_path):
     assert data.facts.channels == 2
 
 
-def test_a_silent_beginning_is_cut_and_a_long_end_fades(tmp_path):
+def test_initial_silence_is_cut_and_a_long_sound_fades_out(tmp_path):
     late = numpy.concatenate([numpy.full(3000, 2e-4), sine(1000, 2.0)])
     soundfile.write(tmp_path / "a.wav", late, RATE, "FLOAT")
     trimmed = folder(tmp_path).examples["waveform"][0, 0].numpy() / 32768
@@ -210,7 +210,7 @@ def test_a_silent_beginning_is_cut_and_a_long_end_fades(tmp_path):
     numpy.testing.assert_allclose(left[:-80], late[: LENGTH - 80], atol=1e-4)
 
 
-def test_what_is_louder_than_full_scale_is_made_less_loud_as_a_whole(tmp_path):
+def test_sounds_beyond_full_scale_are_scaled_down_as_a_whole(tmp_path):
     soundfile.write(tmp_path / "a.wav", sine(500, level=1.6), RATE, "FLOAT")
     waveform = folder(tmp_path, trim=False).examples["waveform"][0, 0, :6400].numpy() / 32768
     numpy.testing.assert_allclose(waveform, sine(500, level=1.0), atol=2e-3)
@@ -221,14 +221,14 @@ def test_odd_rates_do_not_need_large_tables(tmp_path):
     assert frequency(folder(tmp_path).examples["waveform"][0, 0, :6400].numpy()) == pytest.approx(1000, abs=0.5)
 
 
-def test_lengths_rates_and_limits_can_be_asked_for(sound_folder):
+def test_lengths_rates_and_limits_are_options(sound_folder):
     data = folder(sound_folder, rate=8000, seconds=1.0, limit=4)
     assert (len(data.examples), data.held_out) == (8, None)  # 0.1 of 8 is not two
     assert data.facts.samples == 63 * 128
     assert frequency(data.examples["waveform"][0, 0, :3200].numpy(), 8000) == pytest.approx(1500, abs=1)
 
 
-def spoilt(root):
+def write_damaged_files(root):
     """A folder in which six of nine files cannot be used."""
     (root / "a").mkdir(parents=True)
     (root / "b").mkdir()
@@ -245,7 +245,7 @@ def spoilt(root):
 
 
 def test_files_that_cannot_be_used_are_named(tmp_path):
-    spoilt(tmp_path / "s")
+    write_damaged_files(tmp_path / "s")
     with pytest.raises(UserError) as caught:
         folder(tmp_path / "s")
     line = str(caught.value)
@@ -255,20 +255,20 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
         "a/noise.wav (cannot be read)",
         "a/nothing.flac (cannot be read)",
         "b/half.wav (truncated)",
-        "b/nan.wav (holds values that are not finite)",
-        "b/inf.wav (holds values that are not finite)",
+        "b/nan.wav (contains values that are not finite)",
+        "b/inf.wav (contains values that are not finite)",
         "b/short.wav (shorter than 5 ms)",
     ):
         assert told in line
     assert "`data.skip_unreadable`" in line
     data = folder(tmp_path / "s", skip_unreadable=True)
     assert len(data.examples) == 4
-    left_out, lonely = data.notes
+    left_out, single = data.notes
     assert left_out.startswith("left out: 6 of the 10 sounds")
-    assert lonely == "one training sound only of: b"
+    assert single == "classes with one training sound only: b"
 
 
-def test_many_faults_are_counted(tmp_path):
+def test_many_unusable_files_are_counted(tmp_path):
     for number in range(14):
         (tmp_path / f"{number:02d}.wav").write_bytes(b"x")
     soundfile.write(tmp_path / "good.wav", sine(300), RATE)
@@ -285,7 +285,7 @@ def test_a_truncated_flac_is_found(tmp_path):
 
 
 def test_wav_files_of_unknown_length_are_read(tmp_path):
-    """Programs that write to a pipe cannot go back to say how much it was."""
+    """Programs that write to a pipe cannot write the size into the header afterwards."""
     with wave.open(str(tmp_path / "a.wav"), "wb") as file:
         file.setparams((1, 2, RATE, 0, "NONE", ""))
         file.writeframes((sine(300) * 32767).astype("<i2").tobytes())
@@ -325,7 +325,7 @@ def test_a_class_of_one_sound_is_trained_on_and_noted(tmp_path):
     data = folder(tmp_path)
     assert data.examples["label"].bincount().tolist() == [27, 1]
     assert data.held_out["label"].bincount().tolist() == [3]
-    assert data.notes == ("one training sound only of: one", "no sound is kept back of: one")
+    assert data.notes == ("classes with one training sound only: one", "classes without a held-out sound: one")
 
 
 def test_train_and_test_folders_are_used(tmp_path, sound_folder):
@@ -336,7 +336,7 @@ def test_train_and_test_folders_are_used(tmp_path, sound_folder):
     data = folder(tmp_path / "parted")
     assert (len(data.examples), len(data.held_out)) == (20, 20)
     (tmp_path / "parted" / "test" / "low").unlink()
-    assert folder(tmp_path / "parted").notes == ("no sound is kept back of: low",)
+    assert folder(tmp_path / "parted").notes == ("classes without a held-out sound: low",)
     (tmp_path / "parted" / "test" / "middle").symlink_to(sound_folder / "low")
     with pytest.raises(UserError, match=r"the test folders have classes that the train folders lack: middle"):
         folder(tmp_path / "parted")
@@ -368,7 +368,7 @@ WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 
 
 def write_speech_commands(root):
-    """The official layout: five speakers say each word; one is in the test list, one in the validation list."""
+    """The official layout: five speakers for each word, one of them in the test list and one in the validation list."""
     place = root / "SpeechCommands" / "speech_commands_v0.02"
     lists = {"testing_list.txt": "d", "validation_list.txt": "e"}
     for number, word in enumerate((*WORDS, "_background_noise_")):
@@ -393,8 +393,8 @@ def test_speech_commands_are_read_by_their_own_lists(tmp_path):
         assert frequency(waveform[:14_400]) == pytest.approx(200 + 10 * int(label), abs=1)
 
 
-def test_speech_commands_that_are_not_there_say_how_to_get_them(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"Speech Commands needs `data\.root` PATH"):
+def test_messages_of_missing_speech_commands_say_how_to_get_them(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"Speech Commands needs `data\.root`, the folder"):
         datasets.sc09(SpeechOptions())
     with pytest.raises(UserError, match=r"Speech Commands is not in .*`data.download`"):
         datasets.sc09(SpeechOptions(root=str(tmp_path)))
@@ -403,7 +403,7 @@ def test_speech_commands_that_are_not_there_say_how_to_get_them(tmp_path, monkey
         raise OSError("Name or service not known")
 
     monkeypatch.setattr("torchaudio.datasets.speechcommands.download_url_to_file", offline)
-    with pytest.raises(UserError, match=r"could not be fetched into .* offline\?"):
+    with pytest.raises(UserError, match=r"could not be downloaded into .*; check the connection"):
         datasets.sc09(SpeechOptions(root=str(tmp_path / "new"), download=True))
 
 
@@ -414,25 +414,25 @@ def test_damaged_speech_commands_are_refused_in_a_line(tmp_path):
     with (place / "testing_list.txt").open("a") as file:
         file.write("one/gone_nohash_3.wav\n")
     with pytest.raises(
-        UserError, match=r"2 of the 45 .*yes/a_nohash_0.wav \(cannot be read\).*gone_nohash_3.wav \(not"
+        UserError, match=r"2 of the 45 .*yes/a_nohash_0.wav \(cannot be read\).*gone_nohash_3.wav \(missing"
     ):
         datasets.speech_commands(SpeechOptions(root=str(tmp_path)))
     assert len(datasets.speech_commands(SpeechOptions(root=str(tmp_path), skip_unreadable=True)).examples) == 32
     with (place / "testing_list.txt").open("a") as file:
         file.write("no/gone_nohash_3.wav\n")
-    with pytest.raises(UserError, match="words without training: no"):
+    with pytest.raises(UserError, match="words without training sounds: no"):
         datasets.speech_commands(SpeechOptions(root=str(tmp_path)))
     for path in (place / "nine").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="no training sounds of: nine"):
+    with pytest.raises(UserError, match="no training sounds of nine; download"):
         datasets.sc09(SpeechOptions(root=str(tmp_path)))
     (place / "testing_list.txt").unlink()
     with pytest.raises(UserError, match=r"is not in .*testing_list.txt"):
         datasets.sc09(SpeechOptions(root=str(tmp_path)))
 
 
-def test_resampled_noise_keeps_what_both_rates_can_hold():
-    """A windowed sinc: tones below 0.9 of the lower Nyquist frequency stay within 0.2 dB, those above 1.1 go."""
+def test_resampling_keeps_tones_below_both_nyquist_frequencies():
+    """A windowed sinc keeps tones below 0.9 of the lower Nyquist frequency within 0.2 dB; those above 1.1 vanish."""
     time = numpy.arange(48_000) / 48_000
     for pitch, kept in ((1000, True), (7200, True), (8800, False), (15_000, False)):
         tone = torch.from_numpy(numpy.sin(2 * numpy.pi * pitch * time).astype(numpy.float32))[None]

@@ -1,4 +1,4 @@
-"""Figures of sounds."""
+"""Metrics of sounds."""
 
 import math
 import sys
@@ -15,8 +15,8 @@ from diffcore.evaluation.metrics import frechet_distance
 from diffcore.plugins.data import Data
 from diffcore_audio.evaluation import evaluator, fad
 from diffcore_audio.evaluation.evaluator import build_evaluator
-from diffcore_audio.evaluation.features import moved
-from diffcore_audio.evaluation.neighbours import copied_within, nearest
+from diffcore_audio.evaluation.features import augment
+from diffcore_audio.evaluation.neighbours import copy_threshold, nearest
 from diffcore_audio.options import ComplexFacts, SoundFacts
 
 RATE, SAMPLES = 8000, 2000
@@ -24,7 +24,7 @@ CLASSES = ("tone", "noise", "click")
 
 
 def sounds(n, seed):
-    """Tones of any pitch, noise that dies away, and clicks; `n` of each."""
+    """Tones of random pitch, decaying noise, and clicks; `n` of each."""
     generator = torch.Generator().manual_seed(seed)
     time = torch.arange(SAMPLES) / RATE
 
@@ -68,13 +68,13 @@ def quick():
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory, quick):
+def prepared(tmp_path_factory, quick):
     train, held_out, cache = sounds(60, 0), sounds(20, 1), tmp_path_factory.mktemp("cache")
     return train, held_out, made(train, held_out, cache), cache
 
 
-def test_real_sounds_are_judged_real(judged):
-    _, held_out, evaluator, _ = judged
+def test_real_sounds_score_as_real(prepared):
+    _, held_out, evaluator, _ = prepared
     found = values(evaluator(floats(held_out), {"label": held_out["label"]}))
     assert found["class_agreement"] == found["class_agreement_real"] >= 0.95
     assert 2.6 < found["inception_score"] <= 3
@@ -85,24 +85,26 @@ def test_real_sounds_are_judged_real(judged):
     assert found["silence_rate"] == found["silence_rate_real"] == 0
 
 
-def test_shuffled_labels_agree_by_chance(judged):
-    _, held_out, evaluator, _ = judged
-    shuffled = (held_out["label"] + torch.arange(60)) % 3  # each class is asked for every class equally often
+def test_shuffled_labels_agree_by_chance(prepared):
+    _, held_out, evaluator, _ = prepared
+    shuffled = (
+        held_out["label"] + torch.arange(60)
+    ) % 3  # each class is requested for sounds of each class equally often
     found = values(evaluator(floats(held_out), {"label": shuffled}))
     assert found["class_agreement"] == pytest.approx(1 / 3, abs=0.05)
 
 
-def test_only_what_was_asked_for_can_agree(judged):
-    _, held_out, evaluator, _ = judged
+def test_class_agreement_counts_only_samples_with_a_requested_class(prepared):
+    _, held_out, evaluator, _ = prepared
     label = held_out["label"].clone()
-    label[label == 1] = 3  # nothing in particular
+    label[label == 1] = 3  # no class requested
     assert values(evaluator(floats(held_out), {"label": label}))["class_agreement"] >= 0.95
     assert "class_agreement" not in values(evaluator(floats(held_out), {"label": torch.full((60,), 3)}))
     assert "class_agreement" not in values(evaluator(floats(held_out), {}))
 
 
-def test_copies_of_training_sounds_are_noticed(judged):
-    train, held_out, evaluator, _ = judged
+def test_copies_of_training_sounds_are_noticed(prepared):
+    train, held_out, evaluator, _ = prepared
     found = values(evaluator(floats(train), {"label": train["label"]}))
     assert found["copies"] == 1
     assert found["nearest_db"] == 0
@@ -113,16 +115,16 @@ def test_copies_of_training_sounds_are_noticed(judged):
     assert values(evaluator(hidden, {}))["copies"] == 1  # with hiss of -80 dBFS
 
 
-def test_one_class_alone_lacks_variety(judged):
-    _, held_out, evaluator, _ = judged
+def test_one_class_alone_lacks_variety(prepared):
+    _, held_out, evaluator, _ = prepared
     good = values(evaluator(floats(held_out), {}))
     tones = values(evaluator(floats(held_out)[:20], {}))
     assert tones["inception_score"] < 1.2
     assert tones["frechet_distance"] > 5 * good["frechet_distance"]
 
 
-def test_silence_and_loudness_are_measured(judged):
-    _, held_out, evaluator, _ = judged
+def test_silence_and_loudness_are_measured(prepared):
+    _, held_out, evaluator, _ = prepared
     waves = floats(held_out).clone()
     waves[:15] = 0
     waves[15:24] = math.nan
@@ -134,15 +136,15 @@ def test_silence_and_loudness_are_measured(judged):
     assert values(evaluator(tone.expand(4, 1, -1), {}))["rms_db"] == pytest.approx(-20, abs=1e-3)
 
 
-def test_the_classifier_is_kept_and_found_again(judged, monkeypatch):
-    train, held_out, evaluator, cache = judged
+def test_the_classifier_is_cached(prepared, monkeypatch):
+    train, held_out, evaluator, cache = prepared
     monkeypatch.setattr("diffcore.evaluation.classifier._fit", lambda *a: pytest.fail("trained again"))
     again = made(train, held_out, cache)
-    asked = floats(held_out), {"label": held_out["label"]}
-    assert values(again(*asked)) == pytest.approx(values(evaluator(*asked)), rel=1e-4)
+    arguments = floats(held_out), {"label": held_out["label"]}
+    assert values(again(*arguments)) == pytest.approx(values(evaluator(*arguments)), rel=1e-4)
 
 
-def test_small_uneven_sets_have_figures(tmp_path, quick, monkeypatch):
+def test_small_uneven_sets_have_metrics(tmp_path, quick, monkeypatch):
     """One sound of a class in training, none of another held out, and samples of one class alone."""
     monkeypatch.setattr(evaluator, "_STEPS", 5)
     everything = sounds(5, 0)
@@ -187,19 +189,19 @@ def test_hiss_below_the_floor_is_no_difference():
 
 
 def test_copies_are_nearer_than_real_sounds_are():
-    assert copied_within(torch.linspace(1, 2, 101)) == pytest.approx(1.01)
-    assert copied_within(torch.tensor([0.0] * 5 + [4.0] * 95)) == 1  # five doubles among a hundred
+    assert copy_threshold(torch.linspace(1, 2, 101)) == pytest.approx(1.01)
+    assert copy_threshold(torch.tensor([0.0] * 5 + [4.0] * 95)) == 1  # five duplicates among a hundred
 
 
-def test_sounds_are_moved_in_time_and_loudness_and_their_floor_is_raised():
+def test_augmentation_shifts_sounds_in_time_and_loudness_and_raises_their_floor():
     spectra = torch.zeros(400, 2, 9)
     spectra[:, :, 4] = 0.5
-    found = moved(spectra, torch.Generator().manual_seed(0), frames=2, decibels=8, hiss=16, depth=80)
+    found = augment(spectra, torch.Generator().manual_seed(0), frames=2, decibels=8, hiss=16, depth=80)
     floors = found.amin((1, 2))
     assert ((found > floors[:, None, None]).sum((1, 2)) == 2).all()
     assert 0 <= floors.min() < 0.005
     assert 0.195 < floors.max() <= 0.2
-    assert (moved(spectra, torch.Generator().manual_seed(0), hiss=0).amin((1, 2)) == 0).all()  # silence stays silence
+    assert (augment(spectra, torch.Generator().manual_seed(0), hiss=0).amin((1, 2)) == 0).all()  # silence stays silence
     places, level = found[:, 0].argmax(1), found.amax((1, 2))
     assert torch.bincount(places, minlength=9)[2:7].min() > 50
     assert places.unique().tolist() == [2, 3, 4, 5, 6]
@@ -211,7 +213,7 @@ def test_sounds_are_moved_in_time_and_loudness_and_their_floor_is_raised():
 
 
 class Loader:
-    """What fadtk's models do: read a file of their rate, and give a row of numbers for each frame."""
+    """Stands for a model of fadtk: it reads a file of its rate, and returns an embedding for each frame."""
 
     sr = 16000
 
@@ -248,8 +250,8 @@ def fadtk(tmp_path, monkeypatch):
     return weights
 
 
-def test_fadtk_s_distance_is_a_figure_where_it_is_asked_for(judged, fadtk):
-    train, held_out, evaluator, _ = judged
+def test_the_distance_of_fadtk_is_a_metric_if_it_is_requested(prepared, fadtk):
+    train, held_out, evaluator, _ = prepared
     named = {metric.name: metric for metric in evaluator(floats(held_out), {})}
     assert "60 samples and 180 real sounds, clap-laion-audio of fadtk" in named["fad"].meaning
     assert evaluator(floats(train), {})[-1].value < 1e-9
@@ -259,13 +261,13 @@ def test_fadtk_s_distance_is_a_figure_where_it_is_asked_for(judged, fadtk):
     assert metric.value == pytest.approx(frechet_distance(*embedded), rel=0.02, abs=1e-9)
 
 
-def test_fadtk_is_never_needed_and_never_fetches(judged, fadtk, monkeypatch):
-    waves = floats(judged[1])
+def test_fadtk_is_optional_and_its_weights_are_not_downloaded(prepared, fadtk, monkeypatch):
+    waves = floats(prepared[1])
     fadtk.unlink()
-    with pytest.raises(UserError, match=r"its weights are not here, .*630k-audioset-best\.pt is missing"):
+    with pytest.raises(UserError, match=r"needs .*630k-audioset-best\.pt, which is missing"):
         fad.fad_metrics(waves, waves, RATE)
     monkeypatch.setenv(fad.VARIABLE, "pann")
-    with pytest.raises(UserError, match="DIFFCORE_FADTK=pann: it must be one of vggish, clap-laion-audio"):
+    with pytest.raises(UserError, match="DIFFCORE_FADTK=pann is unknown; it must be one of vggish, clap-laion-audio"):
         fad.fad_metrics(waves, waves, RATE)
     monkeypatch.setenv(fad.VARIABLE, "vggish")
     monkeypatch.setitem(sys.modules, "fadtk", None)

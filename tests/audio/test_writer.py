@@ -50,21 +50,21 @@ def test_files_hold_the_samples_to_a_step_of_16_bits(tmp_path, channels, rate):
         assert numpy.abs(read.T - wave.numpy()).max() <= LSB / 2 + 1e-9
 
 
-def test_what_16_bits_can_say_is_kept_exactly():
+def test_16_bit_values_are_written_exactly():
     values = torch.arange(-32768, 32768, dtype=torch.int32)
     assert torch.equal(pcm(values.float()[None, None] / 32768)[0, 0].int(), values)
     assert pcm(torch.tensor([[[1.0, -1.0]]])).flatten().tolist() == [32767, -32768]
 
 
-def test_what_goes_beyond_full_scale_becomes_quieter_as_a_whole(tmp_path):
+def test_samples_beyond_full_scale_are_scaled_down_as_a_whole(tmp_path):
     wave = noise(1) * 4
     (path,) = SoundWriter(codec()).each(wave, tmp_path, ["loud"])
     read = torch.from_numpy(soundfile.read(path)[0])
     torch.testing.assert_close(read, wave[0, 0].double() / wave.abs().max(), atol=LSB, rtol=0)
-    assert (read.abs() > 0.9999).sum() == 1  # nothing is clipped: the peak alone is at full scale
+    assert (read.abs() > 0.9999).sum() == 1  # nothing is clipped: only the peak is at full scale
 
 
-def test_undefined_samples_are_silence_and_spare_the_others(tmp_path):
+def test_samples_that_are_not_finite_are_written_as_silence(tmp_path):
     waves = noise(3)
     waves[0, 0, 7], waves[2, 0, 0] = math.nan, -math.inf
     written = pcm(waves)
@@ -91,12 +91,12 @@ def test_loudness_is_in_decibels_of_full_scale():
     assert rms_db(torch.zeros(1, 1, 50)).item() == -120
 
 
-def test_the_summary_counts_silence_scaling_and_what_is_undefined():
+def test_the_summary_counts_silent_scaled_and_non_finite_samples():
     waves = torch.cat([sine(1000, 4000, a) for a in (0.1, 0.5, 2.0, 1e-4, 0.0)]).float()
     waves = torch.cat([waves, torch.full((1, 1, 4000), math.nan)])
     lines = SoundWriter(codec()).summary(waves)
     assert "2 of 6 samples are silent" in lines[0]
-    assert lines[1].startswith("1 of 6 samples went beyond full scale (up to 2.00)")
+    assert lines[1].startswith("1 of 6 samples exceed full scale (up to 2.00)")
     assert lines[2].startswith("1 of 6 samples have values that are not finite")
     assert len(SoundWriter(codec()).summary(waves[:2])) == 1
     assert SoundWriter(codec()).summary(waves[1:2])[0].startswith("median RMS -9.0 dBFS; 0 of 1")
@@ -115,7 +115,7 @@ def centre(band):
 def test_a_tone_is_loudest_in_the_band_whose_middle_it_has(band):
     levels = log_mel(sine(centre(band)), RATE)[0, :, 10:-10]
     assert (levels.argmax(0) == band).all()
-    # The window's main lobe, 62.5 Hz to either side, is cut by the slopes of the triangle: little where that is wide.
+    # The slopes of the triangle attenuate the main lobe of the window, 62.5 Hz to either side; less if it is wide.
     assert levels[band].min() > (-4 if band == 10 else -2 if band < 40 else -0.6)
     assert levels[band].max() <= 1e-3
 
@@ -131,7 +131,7 @@ def test_levels_are_those_of_the_waveform():
 
 
 def test_white_noise_has_the_power_of_its_triangles():
-    """A band's power is variance 2 / (N rate) times its area: the density of white noise is even up to rate / 2."""
+    """The density of white noise is constant up to rate / 2, so the power of a band is proportional to its width."""
     waves = torch.randn(64, 1, 16000, generator=torch.Generator().manual_seed(1)) * 0.1
     powers = (10 ** (log_mel(waves, RATE)[..., 5:-5] / 10)).mean((0, 2))
     for band in (20, 40, 60):
@@ -140,7 +140,7 @@ def test_white_noise_has_the_power_of_its_triangles():
         assert powers[band].item() == pytest.approx(2 * 0.01 * width / (RATE / 2), rel=0.03)
 
 
-def test_fewer_frames_are_means_of_powers():
+def test_fewer_frames_are_averages_of_powers():
     waves = noise(2, samples=16000)
     many, few = log_mel(waves, RATE)[..., :120], log_mel(waves[..., : 119 * 128], RATE, 30)
     assert few.shape == (2, 64, 30)
@@ -160,7 +160,7 @@ def test_low_tones_are_below_and_loud_is_bright():
     assert numpy.asarray(low.convert("L")).max() > 200
 
 
-def test_envelopes_are_the_extremes_of_what_is_written():
+def test_envelopes_are_the_extremes_of_the_written_waveform():
     wave = torch.tensor([[[0.0, 0.5, -0.25, 0.0, 4.0, -2.0, 1.0, 0.0]]])
     found = envelopes(wave, 4)[0]
     assert found.tolist() == [[0, 0.125], [-0.0625, 0.125], [-0.5, 1], [-0.5, 0.25]]
@@ -201,8 +201,8 @@ class Tags(HTMLParser):
 @pytest.mark.parametrize("channels", [1, 2])
 def test_the_page_plays_every_sample_without_a_network(channels):
     waves = noise(4, channels=channels)
-    asked = [{"label": "<b>"}, {"label": "kick"}, {}, {}]
-    page = SoundWriter(codec(channels=channels)).html(waves, 10, asked)
+    captions = [{"label": "<b>"}, {"label": "kick"}, {}, {}]
+    page = SoundWriter(codec(channels=channels)).html(waves, 10, captions)
     tags = Tags(page).found
     players = [attrs["src"] for tag, attrs in tags if tag == "audio" and "controls" in attrs]
     images = [attrs["src"] for tag, attrs in tags if tag == "img"]
@@ -217,6 +217,7 @@ def test_the_page_plays_every_sample_without_a_network(channels):
         picture = Image.open(io.BytesIO(base64.b64decode(source.removeprefix("data:image/png;base64,"))))
         assert picture.size == (128, 72)
     assert page.count("<polygon") == 4
+    assert page.count("<figure ") == page.count("</figure>") == 4
     assert "&lt;b&gt;" in page
     assert "kick" in page
     assert not re.search(r"https?:|src=\"(?!data:)", page)

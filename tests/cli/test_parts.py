@@ -78,7 +78,7 @@ def test_a_mask_is_still_asked_of_readers_that_know_masks(run, tmp_path, monkeyp
     put_in_place(monkeypatch, registry_with(MaskReader))
     (tmp_path / "whole.csv").write_text("0.25,0.75")
     (tmp_path / "mask.csv").write_text("0,1")
-    assert "--inpaint needs --mask FILE" in refused(capsys, "sample", run, "--inpaint", tmp_path / "whole.csv")
+    assert "--inpaint needs --mask, a file" in refused(capsys, "sample", run, "--inpaint", tmp_path / "whole.csv")
     out = tmp_path / "out.csv"
     flags = ["--inpaint", tmp_path / "whole.csv", "--mask", tmp_path / "mask.csv", "--n", 3, "--steps", 4]
     assert cli.main([str(word) for word in ["sample", run, *flags, "--out", out]]) == 0

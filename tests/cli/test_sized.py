@@ -11,19 +11,28 @@ import pytest
 import torch
 
 from diffcore import cli
-from diffcore.cli import tune as cli_tune
-from diffcore.cli.sample import load_run
 from diffcore.denoising.conditions import captions_of, nulls
 from diffcore.errors import UserError
-from diffcore.evaluation.evaluate import LOG_SNRS, evaluate_classifier, example_conditions
+from diffcore.evaluation.evaluate import LOG_SNRS, evaluate_classifier
 from diffcore.likelihood.bound import variational_bound
 from diffcore.likelihood.flow import log_likelihood
 from diffcore.plugins.registry import Provided
 from diffcore.process.schedules import Cosine
+from diffcore.runs import tuning
 from diffcore.runs.fitted_grid import read_fitted_grids
 from diffcore.runs.folder import Run
-from diffcore.runs.generation import as_asked, draw_mask, generate, require_conditions, trajectories, unguided
-from diffcore.runs.model import build_model, sampling_config
+from diffcore.runs.generation import (
+    as_asked,
+    draw_mask,
+    example_conditions,
+    generate,
+    require_conditions,
+    trajectories,
+    unguided,
+)
+from diffcore.runs.loading import load_run
+from diffcore.runs.model import build_model
+from diffcore.runs.sampling_config import sampling_config
 from diffcore.runs.settings import compose
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.timesteps import grid
@@ -206,7 +215,9 @@ def test_files_are_told_what_was_asked(runs, tmp_path, monkeypatch):
     seen = []
     plain = BeadWriter.together
     monkeypatch.setattr(
-        BeadWriter, "together", lambda self, s, p, c, asked=(): (seen.append(asked), plain(self, s, p, c, asked))
+        BeadWriter,
+        "together",
+        lambda self, s, p, c, captions=(): (seen.append(captions), plain(self, s, p, c, captions)),
     )
     command = ["sample", runs / "beads", "--n", 2, "--target", "span=1.5", "--out", tmp_path / "x"]
     assert cli.main([str(word) for word in command]) == 0
@@ -246,7 +257,9 @@ def test_editing_is_for_one_size(runs, tmp_path, refused):
     (tmp_path / "a").write_text("")
     for flags in (("--upscale", tmp_path / "a"), ("--inpaint", tmp_path / "a", "--mask", tmp_path / "a")):
         assert "the plugin for beads cannot read files" in refused("sample", runs / "beads", *flags)
-        assert "samples of read vary in size, and editing is for one size" in refused("sample", runs / "read", *flags)
+        assert "samples of read vary in size, and this works for one size only" in refused(
+            "sample", runs / "read", *flags
+        )
 
 
 # Evaluation, tuning, prediction
@@ -267,8 +280,8 @@ def test_evaluate_asks_guidance_for_targets_alone(runs, capsys):
 
 
 def test_tuning_follows_masked_flows(runs, drawn, capsys, monkeypatch):
-    flows, plain = [], cli_tune.fit_grid
-    monkeypatch.setattr(cli_tune, "fit_grid", lambda *both, **rest: (flows.extend(both[:2]), plain(*both, **rest))[1])
+    flows, plain = [], tuning.fit_grid
+    monkeypatch.setattr(tuning, "fit_grid", lambda *both, **rest: (flows.extend(both[:2]), plain(*both, **rest))[1])
     tune = ["tune", str(runs / "beads"), "--steps", "3", "--trajectories", "8", "--iterations", "4"]
     assert cli.main([*tune, "--guidance", "1"]) == 0
     (entry,) = read_fitted_grids(Run(runs / "beads")).values()
@@ -277,15 +290,15 @@ def test_tuning_follows_masked_flows(runs, drawn, capsys, monkeypatch):
         assert flow.mask.sum(1).unique().numel() > 1
         assert all((state["place"][~flow.mask] == 0).all() for state in (flow.start, flow.end))
     capsys.readouterr()
-    drawn(n=2)
-    assert "3 steps as" in capsys.readouterr().err
+    drawn("--steps", "3", "--guidance", "1", n=2)
+    assert "3 steps of adams on a fitted grid" in capsys.readouterr().err
     (runs / "beads" / "fitted_grids.json").unlink()
 
 
 def test_tuning_asks_for_no_numbers(runs, refused):
     for flags in ((), ("--guidance", "1", "--classifier", runs / "teller")):
         said = refused("tune", runs / "beads", "--steps", "3", *flags)
-        assert "tune with --guidance 1, no --classifier" in said
+        assert "tune with --guidance 1 and without --classifier" in said
 
 
 def test_a_predictor_tells_numbers_of_masked_states(runs):
@@ -317,7 +330,7 @@ def test_a_condition_that_no_example_has_is_left_out_of_a_predictor_s_figures(ru
 
 
 def test_a_predictor_s_condition_is_the_same_whatever_data_it_was_met_in(model):
-    from diffcore.runs.model import check_helper
+    from diffcore.runs.sampling_config import check_helper
 
     own = model.codec.conditions
     other = tuple(replace(c, mean=c.mean + 1, std=2 * c.std, quantiles=(0.0, 1.0)) for c in own)

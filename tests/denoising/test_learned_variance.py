@@ -28,7 +28,7 @@ from diffcore.states.spaces import Euclidean, Product, SymmetricPairs, ZeroCentr
 from diffcore.states.state import map_fields
 from diffcore.tasks.objective import step_loss
 from diffcore.testing.oracles import gaussian
-from diffcore.training.loop import Watcher, train
+from diffcore.training.loop import Callbacks, train
 from tests.support.draws import draw
 from tests.support.toy import TOY, ToyBackbone, ToyNet
 
@@ -266,9 +266,9 @@ def start(path, checkpoint=None, stop_at=None, **train_values):
     settings = compose(REGISTRY, "toy", file={"train": values, "denoiser": {"name": "two"}})
     data = build_data(settings, REGISTRY)
     path.mkdir(exist_ok=True)
-    interrupt = lambda pulse: signal.raise_signal(signal.SIGINT) if pulse.step == stop_at else None  # noqa: E731
+    interrupt = lambda line: signal.raise_signal(signal.SIGINT) if line.step == stop_at else None  # noqa: E731
     model = build_model(settings, data.facts, REGISTRY)
-    outcome = train(Run(path), settings, model, data, Watcher(pulse=interrupt), checkpoint)
+    outcome = train(Run(path), settings, model, data, Callbacks(log=interrupt), checkpoint)
     return Run(path), outcome, settings, data
 
 

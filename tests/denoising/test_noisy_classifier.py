@@ -19,13 +19,14 @@ from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Cosine
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, find_checkpoint, read_tensors
 from diffcore.runs.folder import Run, read_log
-from diffcore.runs.model import build_data, build_model, sampling_config
+from diffcore.runs.model import build_data, build_model
+from diffcore.runs.sampling_config import sampling_config
 from diffcore.runs.settings import compose
 from diffcore.sampling.guidance import energy
 from diffcore.states.level import Level
 from diffcore.states.spaces import Euclidean
 from diffcore.testing.oracles import Mixture
-from tests.support.toy import toy_registry
+from tests.support.toy import put_in_place, toy_registry
 
 REGISTRY = toy_registry()
 SHAPE, COLOUR = ClassCondition("shape", ("round", "square")), ClassCondition("colour", ("red", "blue", "green"))
@@ -208,9 +209,7 @@ def test_mistakes_about_the_task_get_a_line(flags, said):
 def toy(tmp_path_factory):
     """The command line with the toy installed, a classifier run and two runs that draw."""
     patch = pytest.MonkeyPatch()
-    for command in ("train", "sample", "evaluate", "resume"):
-        module = __import__(f"diffcore.cli.{command}", fromlist=["installed"])
-        patch.setattr(module, "installed", lambda: REGISTRY)
+    put_in_place(patch, REGISTRY)
     folder = tmp_path_factory.mktemp("toy")
     train = ["train", "--modality", "toy"]
     assert cli.main([*train, "--preset", "teller", "--out", str(folder / "teller")]) == 0
@@ -319,8 +318,10 @@ def test_every_kind_of_guidance_has_its_flag(toy, tmp_path):
 
 def test_mistakes_of_guidance_get_a_line(toy, tmp_path, capsys):
     sample = ("sample", toy / "drawer", "--n", "2", "--out", tmp_path / "none")
-    assert "--autoguidance needs --weak RUN" in refused(capsys, *sample, "--autoguidance", "2")
-    assert "--classifier-weight needs --classifier RUN" in refused(capsys, *sample, "--classifier-weight", "2")
+    assert "--autoguidance needs --weak, the folder of a run" in refused(capsys, *sample, "--autoguidance", "2")
+    assert "--classifier-weight needs --classifier, the folder of a run" in refused(
+        capsys, *sample, "--classifier-weight", "2"
+    )
     assert "guidance_interval: the first must be smaller" in refused(capsys, *sample, "--guidance-interval", "4", "1")
     assert "guidance_rescale: input should be less than or equal to 1" in refused(
         capsys, *sample, "--guidance-rescale", "2"
@@ -353,7 +354,7 @@ def test_networks_of_other_data_cannot_guide():
     from dataclasses import replace
     from types import SimpleNamespace
 
-    from diffcore.runs.model import check_helper
+    from diffcore.runs.sampling_config import check_helper
 
     told = compose(REGISTRY, "toy")
     model = build_model(told, build_data(told, REGISTRY).facts, REGISTRY)
@@ -382,7 +383,7 @@ def test_a_model_without_conditions_is_guided_to_what_the_predictor_knows():
 
     from diffcore.denoising.denoiser import Denoiser
     from diffcore.runs.generation import guided
-    from diffcore.runs.model import known_conditions
+    from diffcore.runs.sampling_config import known_conditions
     from tests.support.toy import ToyBackbone
 
     told = compose(REGISTRY, "toy", "teller")

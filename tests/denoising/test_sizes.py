@@ -11,7 +11,8 @@ from diffcore.denoising.sizes import Sizes
 from diffcore.errors import UserError
 from diffcore.process.schedules import Cosine
 from diffcore.runs.generation import generate, resized
-from diffcore.runs.model import Model, SamplingConfig
+from diffcore.runs.model import Model
+from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.sampling.solvers.ddim import ddim
 from diffcore.states.spaces import Euclidean
 

@@ -1,4 +1,4 @@
-"""What a reader of the pages would have: a folder of data, a picture, a part of a shape, a trained run."""
+"""Stand-ins for what a reader of the pages has: a folder of data, a picture, a part of a shape, a trained run."""
 
 import itertools
 import re
@@ -10,11 +10,11 @@ import numpy
 from PIL import Image
 
 RUNS = {"logp": "molecule", "tpsa": "molecule", "chair": "pointcloud", "16384": "pointcloud"}
-"""What a line asks for tells the kind of data of the run that it calls RUN."""
+"""Words of a line that show which kind of data the run has that the line calls RUN."""
 
 
 def put_in_place(words: Sequence[str], train: Callable[[str, str], None]) -> None:
-    """Make the files that the words of a line name and that are not there. PATH is another folder in every line."""
+    """Create the files that a line names and that do not exist. PATH is a new folder in every line."""
     for flag, word in zip(["", *words], words, strict=False):
         path = Path(word)
         if word == "PATH":
@@ -36,7 +36,7 @@ def _kind(words: Sequence[str]) -> str:
 
 
 def _data(words: Sequence[str], path: Path) -> None:
-    """A folder of two classes, of the kind of files that `--data` and `--modality` ask for; nothing of larger sets."""
+    """A folder of two classes with the files that `--data` and `--modality` need; nothing for the larger data sets."""
     kinds = {
         ("image", "folder"): lambda file, index: _picture(file.with_suffix(".png"), 8 + index),
         ("audio", "folder"): lambda file, index: _sound(file.with_suffix(".wav"), 100 * (index + 1)),
@@ -51,7 +51,7 @@ def _data(words: Sequence[str], path: Path) -> None:
 
 
 def _picture(path: Path, side: int) -> None:
-    """Black above, white below."""
+    """A picture whose upper half is black and whose lower half is white."""
     rows = numpy.arange(side)[:, None] >= side // 2
     Image.fromarray(numpy.broadcast_to(rows * numpy.uint8(255), (side, side)).copy()).save(path)
 

@@ -1,4 +1,4 @@
-"""The pages that people read: their blocks of code, their links and what can be linked to."""
+"""The pages of the documentation: their blocks of code, their links and their headings."""
 
 import itertools
 import re
@@ -20,7 +20,7 @@ PAGES = [
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block, with the line it begins at and the name of the file it is a part of, if any."""
+    """A fenced block, with the line at which it begins and the file that it is a part of, if any."""
 
     page: Path
     line: int
@@ -33,7 +33,7 @@ class Block:
 
 
 def named(page: Path) -> str:
-    """The page as it is called in the repository."""
+    """The path of the page in the repository."""
     return str(page.relative_to(ROOT)) if page.is_relative_to(ROOT) else page.name
 
 
@@ -53,14 +53,14 @@ def blocks(page: Path) -> list[Block]:
 
 
 def links(page: Path) -> list[str]:
-    """Where the links and pictures of a page lead."""
+    """The targets of the links and pictures of a page."""
     inline = [child for token in _tokens(page) for child in token.children or ()]
     targets = [child.attrGet("href") or child.attrGet("src") for child in inline]
     return [str(target) for target in targets if target]
 
 
 def anchors(page: Path) -> set[str]:
-    """What can be linked to: the slugs of the headings, as GitHub and MkDocs make them."""
+    """The slugs of the headings, as GitHub and MkDocs make them."""
     tokens = _tokens(page)
     headings = [
         "".join(child.content for child in after.children if child.type in ("text", "code_inline"))

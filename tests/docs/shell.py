@@ -1,7 +1,8 @@
-"""Lines of shell as the pages have them: each is known by its first word, and is run, or read to its end.
+"""The shell commands of the pages. The first word of a line decides how it is tested.
 
-`diffcore` lines are read as they stand, by the real options, and then run with less of everything. What a reader would
-have is put in place of PATH, PICTURE.png and the like. What takes too long even so is read alone.
+The flags of a `diffcore` line are parsed by the real options as they are written. Then the command is run with a
+smaller network and less data. Stand-ins replace PATH, PICTURE.png and the like. Commands that still take too long are
+only parsed.
 """
 
 import argparse
@@ -36,26 +37,26 @@ SMALLER = {
     "audio": ("--denoiser.width", "8", "--denoiser.patch", "8"),
     "pointcloud": ("--denoiser.width", "16", "--denoiser.latents", "4", "--denoiser.rounds", "1"),
 }
-"""Networks that are trained in no time, of the kinds of data that need them."""
+"""Flags for small networks, for the kinds of data whose default network is slow."""
 EMBEDDED = {"audio": ("--data.sounds", "24"), "pointcloud": ("--data.shapes", "40", "--data.points", "64")}
-"""Less of the embedded data."""
+"""Flags for less of the embedded data."""
 FEWER = {
     "sample": ("--n", "2", "--steps", "2"),
     "evaluate": ("--n", "20", "--steps", "2"),
     "resume": ("--train.steps", "6"),
     "tune": ("--steps", "2", "--trajectories", "2", "--iterations", "1"),
 }
-JUDGED = ("image", "table")
-"""Kinds of data whose metrics take a moment; of the others, `evaluate` is read alone."""
+EVALUATED = ("image", "table")
+"""Kinds of data whose metrics are fast; for the others, `evaluate` is only parsed."""
 
 
 class Shell:
-    """A folder in which the lines of one page are run, one after the other."""
+    """A folder in which the commands of one page are run, one after the other."""
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns) -> None:
         self.folder, self.patch, self.trained = folder, patch, trained
         self.said = ""
-        """What the last block printed."""
+        """The output of the last block."""
         self.known: dict[str, Callable[[list[str]], None]] = {
             "diffcore": self._diffcore,
             "torchrun": self._torchrun,
@@ -71,7 +72,7 @@ class Shell:
         }
 
     def block(self, content: str) -> None:
-        """Run the lines of a block; a line that cannot be run, or fails, raises."""
+        """Run the lines of a block; raises where a line is unknown or fails."""
         self.said = ""
         for line in content.replace("\\\n", " ").splitlines():
             for command in re.split(r"&&", line):
@@ -84,7 +85,7 @@ class Shell:
             name, _, value = words.pop(0).partition("=")
             self.patch.setenv(name, value)
         if words[0] not in self.known:
-            raise AssertionError(f"no test knows what {words[0]!r} is: {shlex.join(words)}")
+            raise AssertionError(f"unknown command {words[0]!r}: {shlex.join(words)}")
         self.known[words[0]](words[1:])
 
     def _diffcore(self, words: list[str]) -> None:
@@ -95,34 +96,34 @@ class Shell:
             arguments = self._shorter(arguments)
             if arguments is None:
                 return
-        if command == "evaluate" and modality_of(Path(arguments[0])) not in JUDGED:
+        if command == "evaluate" and modality_of(Path(arguments[0])) not in EVALUATED:
             return
         if command in ("sample", "evaluate") and "--size" in arguments:
             arguments = [*arguments, "--size", "96"]
         self._call([command, *arguments, *FEWER.get(command, ())])
 
     def _torchrun(self, words: list[str]) -> None:
-        """What several processes do, one does too."""
+        """Run in one process what the line runs in several."""
         assert words[:1] == ["--nproc-per-node"], words
         assert words[2:4] == ["-m", "diffcore"], words
         assert words[4] in SHARED, words
         self._diffcore(words[4:])
 
     def _shorter(self, arguments: list[str]) -> list[str] | None:
-        """The same training with less of everything; None where its data are too many to be made up."""
+        """The same training with a smaller network and less data; None where no stand-in for its data exists."""
         settings, _ = run_settings(arguments, installed(), "diffcore train")
         if getattr(settings.data, "root", None) == str(Path("PATH").absolute()) and not Path("PATH").is_dir():
             return None
         network = SMALLER.get(settings.modality, ())
         if settings.task == "classify":
             network = tuple(flag.replace("denoiser", "classifier") for flag in network)
-        evaluated = "20" if settings.modality in JUDGED else "0"
+        evaluated = "20" if settings.modality in EVALUATED else "0"
         embedded = not hasattr(settings.data, "root")
         fewer = EMBEDDED.get(settings.modality, ()) if embedded else ()
         return [*arguments, *network, *fewer, *ENDS, "--train.evaluate", evaluated]
 
     def _stand_in(self, modality: str, out: str) -> None:
-        """A run of a kind of data, for lines that speak of one that the reader has."""
+        """Train a run, for lines that use a run of the reader."""
         arguments = self._shorter(["--modality", modality])
         assert arguments is not None
         self.trained(out, *arguments)
@@ -159,7 +160,7 @@ class Shell:
             assert (ROOT / word).exists(), f"pytest {word}"
 
     def _python(self, words: list[str]) -> None:
-        """A script exists, and takes the flags that it is given."""
+        """Check that a script exists and accepts its flags."""
         script, *flags = words
         path = ROOT / script
         assert path.is_file(), f"there is no {script}"
@@ -170,11 +171,11 @@ class Shell:
 
 
 class _AcceptedError(Exception):
-    """A script has read its flags."""
+    """Raised when a script has parsed its flags."""
 
 
 def accepted(script: Path, flags: list[str]) -> None:
-    """Let a script read its flags, and go no further."""
+    """Run a script until it has parsed its flags."""
     original = argparse.ArgumentParser.parse_args
 
     def parse_args(self: argparse.ArgumentParser, *arguments: object, **keywords: object) -> None:
@@ -190,11 +191,11 @@ def accepted(script: Path, flags: list[str]) -> None:
 
 
 DRAWING = {"sample": (sample_command, ("guide",)), "evaluate": (evaluate_command, ("guide", "metric"))}
-"""Commands that draw, and the flags that each takes any number of times."""
+"""Commands that draw samples, and the flags that each takes any number of times."""
 
 
 def read(command: str, arguments: list[str]) -> None:
-    """Read the flags of a line with the options of its command; a wrong one raises."""
+    """Parse the flags of a line with the options of its command; a wrong flag raises."""
     registry = installed()
     if command == "train":
         run_settings(arguments, registry, "diffcore train")
@@ -213,7 +214,7 @@ def modality_of(run: Path) -> str:
 
 
 def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """What `pip install -e .` does in a folder, without a network: its packages and entry points are found."""
+    """Do what `pip install -e .` does, without a network: make the packages and entry points of a folder importable."""
     project = tomllib.loads((folder / "pyproject.toml").read_text())
     about, tool = project["project"], project["tool"]["setuptools"]
     for package in tool.get("packages", []):
@@ -234,4 +235,4 @@ def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def _only(words: list[str], *allowed: str) -> None:
-    assert " ".join(words) in allowed, f"{' '.join(words)!r} is none of {allowed}"
+    assert " ".join(words) in allowed, f"{' '.join(words)!r} is not one of {allowed}"

@@ -1,4 +1,4 @@
-"""Every block of code of every page is run: files are written, Python is executed, commands are given."""
+"""Every code block of every page is run: files are written, Python is executed, commands are run."""
 
 import re
 import subprocess
@@ -19,7 +19,7 @@ NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """An empty working folder; whatever a page installs is gone afterwards."""
+    """An empty working folder; packages that a page installs are removed afterwards."""
     monkeypatch.chdir(tmp_path)
     for module in (
         "diffcore.evaluation.classifier",
@@ -36,7 +36,7 @@ def place(tmp_path, monkeypatch):
 
 
 def run(page: list[Block], folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns) -> None:
-    """Run the blocks of a page in a folder; what is wrong is raised with the place of its block."""
+    """Run the blocks of a page in a folder; an error is raised with the place of its block."""
     shell, namespace, files = Shell(folder, patch, trained), {"__name__": "page"}, set()
     for block in page:
         try:
@@ -49,16 +49,16 @@ def run(page: list[Block], folder: Path, patch: pytest.MonkeyPatch, trained: Tra
             elif block.language == "toml":
                 settings = tomllib.loads(block.content)
                 compose(installed(), settings["modality"], file=settings)
-            elif block.language == "text":  # what the command above it said
+            elif block.language == "text":  # the output of the command above it
                 compare(block.content, shell.said)
             else:
-                raise AssertionError(f"no test knows blocks of {block.language!r}")
+                raise AssertionError(f"unknown language {block.language!r}")
         except (Exception, SystemExit) as error:
             raise AssertionError(f"{block}: {type(error).__name__}: {error}") from error
 
 
 def write(block: Block, folder: Path, files: set[str]) -> None:
-    """Write a block into the file that it is called after, or go on with a file that is begun."""
+    """Write a block to the file of its title; a second block with the same title is appended."""
     path = folder / block.title
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a" if block.title in files else "w") as file:
@@ -67,14 +67,14 @@ def write(block: Block, folder: Path, files: set[str]) -> None:
 
 
 def compare(shown: str, said: str) -> None:
-    """Each line that a page shows was said by the command above it, but for numbers and spaces."""
+    """Check that the command above printed each line that a page shows, up to numbers and spaces."""
 
     def skeleton(line: str) -> str:
         return re.sub(r"\s+", " ", NUMBER.sub("#", line)).strip()
 
-    heard = {skeleton(line) for line in re.split(r"[\r\n]", said)}
+    printed = {skeleton(line) for line in re.split(r"[\r\n]", said)}
     for line in filter(str.strip, shown.splitlines()):
-        assert skeleton(line) in heard, f"{line!r} is not among what was said:\n{said}"
+        assert skeleton(line) in printed, f"{line!r} is not in the output:\n{said}"
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
@@ -83,7 +83,7 @@ def test_the_blocks_of_a_page_run(page, place, monkeypatch, trained):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
-def test_python_is_formatted_as_the_rest(page):
+def test_python_is_formatted(page):
     for block in blocks(page):
         if block.language == "python":
             command = ["ruff", "format", "--check", "--quiet", "--isolated", "--line-length", "120", "-"]
@@ -99,15 +99,15 @@ def test_python_is_formatted_as_the_rest(page):
         ("sh", "diffcore train --modality image --train.steps 0", "greater than or equal to 1"),
         ("sh", "diffcore sample RUN --solver ddim --solver.etta 0.5", "etta"),
         ("sh", "diffcore sample missing", "missing"),
-        ("sh", "diffcore plugins && rm -r x", "no test knows what 'rm' is"),
+        ("sh", "diffcore plugins && rm -r x", "unknown command 'rm'"),
         ("sh", "diffcore plugin", "perhaps you meant plugins"),
         ("sh", "python tests/benchmarks/loop_cost.py --no-such-flag 3", "SystemExit"),
         ("sh", "python tests/benchmarks/no_such_script.py", "there is no"),
         ("sh", "pytest tests/no_such_tests", "no_such_tests"),
         ("python", "from diffcore.process.schedules import Cosinus", "Cosinus"),
         ("toml", 'modality = "image"\n[train]\nsteps = "many"', "train.steps"),
-        ("text", "of 3 samples", "not among what was said"),
-        ("ruby", "puts 3", "no test knows blocks of 'ruby'"),
+        ("text", "of 3 samples", "is not in the output"),
+        ("ruby", "puts 3", "unknown language 'ruby'"),
     ],
 )
 def test_a_wrong_block_fails(language, content, reason, place, monkeypatch, trained):

@@ -17,7 +17,8 @@ from diffcore.evaluation.property_metrics import _SHARE, GUIDANCE, property_metr
 from diffcore.plugins.data import Data, Encoded
 from diffcore.plugins.records import NoOptions
 from diffcore.process.schedules import Cosine
-from diffcore.runs.model import Model, SamplingConfig
+from diffcore.runs.model import Model
+from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.sampling.solvers import adams
 from diffcore.states.spaces import Euclidean
 from diffcore.states.state import per_sample

@@ -5,7 +5,7 @@ from PIL import Image
 
 @pytest.fixture
 def picture_folder(tmp_path):
-    """Two classes of 30 pictures each: left half or right half bright, colours and sizes varying."""
+    """Two classes of 30 pictures each, with a bright left or right half, in different colours and sizes."""
     generator = numpy.random.default_rng(0)
     for name in ("left", "right"):
         (tmp_path / "pictures" / name).mkdir(parents=True)

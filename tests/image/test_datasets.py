@@ -37,7 +37,7 @@ def test_moments_are_exact():
     torch.testing.assert_close(std, flat.std(1, correction=0))
 
 
-def test_codec_standardises_and_reads_back():
+def test_decoding_inverts_encoding_and_states_are_standardised():
     data = datasets.digits(DigitsOptions())
     codec = ImageCodec(data.facts)
     encoded = codec.encode(data.examples)
@@ -47,7 +47,7 @@ def test_codec_standardises_and_reads_back():
     assert torch.equal(codec.decode(encoded.state * 100)[0].unique(), torch.tensor([0, 255], dtype=torch.uint8))
 
 
-def test_flips_are_drawn_only_in_training_and_mirror():
+def test_images_are_mirrored_only_in_training():
     data = datasets.digits(DigitsOptions())
     codec = ImageCodec(data.facts.model_copy(update={"flip": True}))
     plain = codec.encode(data.examples).state
@@ -73,7 +73,7 @@ def write_mnist(raw, n=60, seed=0):
 
 
 @pytest.mark.parametrize(("load", "name"), [(datasets.mnist, "MNIST"), (datasets.fashion_mnist, "FashionMNIST")])
-def test_mnist_s_files_are_read_and_bordered(tmp_path, load, name):
+def test_mnist_s_files_are_read_and_padded(tmp_path, load, name):
     stored = write_mnist(tmp_path / name / "raw")
     data = load(MnistOptions(root=str(tmp_path)))
     images, labels = stored["train"]
@@ -87,14 +87,14 @@ def test_mnist_s_files_are_read_and_bordered(tmp_path, load, name):
 def test_real_mnist(real_data):
     data = datasets.mnist(MnistOptions(root=str(real_data / "mnist")))
     assert (len(data.examples), len(data.held_out)) == (60_000, 10_000)
-    # The well-known mean and deviation of MNIST, 0.1307 and 0.3081, are those without border.
+    # The well-known mean and standard deviation of MNIST, 0.1307 and 0.3081, are those without the border.
     inner = datasets.mnist(MnistOptions(root=str(real_data / "mnist"), size=28)).facts
     assert inner.mean[0] == pytest.approx(0.1307, abs=1e-4)
     assert inner.std[0] == pytest.approx(0.3081, abs=1e-4)
 
 
 def test_cifar10_s_files_are_read(tmp_path, monkeypatch):
-    """torchvision checks the official sums, which small files cannot have, so the check is what is replaced."""
+    """torchvision verifies the official checksums, which small files cannot have, so the test replaces that check."""
     from torchvision.datasets import CIFAR10
 
     root = tmp_path / "cifar-10-batches-py"
@@ -105,7 +105,7 @@ def test_cifar10_s_files_are_read(tmp_path, monkeypatch):
     for name in names:
         (root / name).write_bytes(pickle.dumps({"data": rows[name], "labels": [0, 1, 2, 9]}))
     (root / "batches.meta").write_bytes(pickle.dumps({"label_names": ["c"] * 10}))
-    with pytest.raises(UserError, match=r"CIFAR10 is not in .* \(or its files are damaged\)"):
+    with pytest.raises(UserError, match=r"CIFAR10 is not in .*, or its files are damaged"):
         datasets.cifar10(LargeSetOptions(root=str(tmp_path)))
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *a: True)
@@ -125,7 +125,7 @@ def test_a_folder_of_classes(picture_folder):
     assert torch.equal(brighter, data.examples["label"] == 0)
 
 
-def test_images_of_the_right_size_are_not_touched(tmp_path):
+def test_images_of_the_right_size_are_unchanged(tmp_path):
     pixels = numpy.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=numpy.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     data = folder(tmp_path, size=8)
@@ -133,14 +133,14 @@ def test_images_of_the_right_size_are_not_touched(tmp_path):
     assert data.facts.classes == ()
 
 
-def test_the_longer_side_is_cut_at_the_centre(tmp_path):
+def test_the_longer_side_is_cropped_around_the_centre(tmp_path):
     pixels = numpy.zeros((8, 24, 3), numpy.uint8)
     pixels[:, 8:16] = 200
     Image.fromarray(pixels).save(tmp_path / "a.png")
     assert (folder(tmp_path, size=8).examples["pixels"] == 200).all()
 
 
-def test_grey_is_found_and_can_be_asked_for(tmp_path, picture_folder):
+def test_grey_images_are_detected_and_can_be_requested(tmp_path, picture_folder):
     (tmp_path / "grey").mkdir()
     Image.fromarray(numpy.full((8, 8), 77, numpy.uint8)).save(tmp_path / "grey" / "a.jpg", quality=100)
     grey = folder(tmp_path / "grey", size=8)
@@ -192,8 +192,8 @@ def test_a_folder_without_pictures_is_refused_in_a_line(tmp_path, prepare, said)
     assert str(tmp_path / "root") in str(caught.value)
 
 
-def test_sets_that_are_not_there_say_how_to_get_them(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match=r"MNIST needs `data\.root` PATH"):
+def test_messages_of_missing_data_sets_say_how_to_get_them(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"MNIST needs `data\.root`, the folder"):
         datasets.mnist(MnistOptions())
     with pytest.raises(UserError, match=r"MNIST is not in .*`data.download`"):
         datasets.mnist(MnistOptions(root=str(tmp_path)))
@@ -202,9 +202,9 @@ def test_sets_that_are_not_there_say_how_to_get_them(tmp_path, monkeypatch):
         raise OSError("Name or service not known")
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
-    with pytest.raises(UserError, match="MNIST could not be fetched into"):
+    with pytest.raises(UserError, match="MNIST could not be downloaded into"):
         datasets.mnist(MnistOptions(root=str(tmp_path), download=True))
-    with pytest.raises(UserError, match="CIFAR10 could not be fetched into"):
+    with pytest.raises(UserError, match="CIFAR10 could not be downloaded into"):
         datasets.cifar10(LargeSetOptions(root=str(tmp_path), download=True))
 
 

@@ -1,4 +1,4 @@
-"""Completing and enlarging pictures: the reader, and the commands as a user types them."""
+"""Inpainting and upscaling of images: the reader, and the commands as a user types them."""
 
 from dataclasses import replace
 
@@ -50,12 +50,12 @@ def reader():
     return ImageReader(ImageCodec(datasets.digits(DigitsOptions()).facts))
 
 
-def test_what_is_read_decodes_to_the_file(files, digit):
+def test_reading_and_decoding_restores_the_file(files, digit):
     state = reader().read(files / "digit.png")
     assert numpy.array_equal(reader().codec.decode(state)[0, 0].numpy(), digit)
 
 
-def test_white_is_to_be_filled_in(files):
+def test_white_pixels_of_a_mask_are_filled_in(files):
     mask = reader().read_mask(files / "mask.png")
     assert mask.dtype == torch.bool
     assert not mask[0, 0, :, :4].any()
@@ -87,13 +87,13 @@ def test_inpainting_leaves_known_pixels_as_they_are(run, files, digit, tmp_path,
     assert abs(drawn[0][:, 4:] - drawn[1][:, 4:]).max() > 10
 
 
-def test_upscaling_draws_pictures_of_those_block_means(run, files, tmp_path):
+def test_upscaling_keeps_the_block_means(run, files, tmp_path):
     command = ["sample", run, "--upscale", files / "coarse.png", "--n", 4, "--steps", 12, "--out", tmp_path / "out"]
     assert main([str(word) for word in command]) == 0
     coarse = numpy.asarray(Image.open(files / "coarse.png")).astype(int)
     assert sorted(path.name for path in (tmp_path / "out").iterdir())[0] == "0000.png"
     means = numpy.stack([picture.reshape(4, 2, 4, 2).mean((1, 3)) for picture in pictures(tmp_path / "out")])
-    # Cutting to [0, 255] moves some; drawn without the file they would be 80 apart.
+    # Clamping to [0, 255] changes some means; without the file, they would differ by 80.
     assert abs(means - coarse).mean() < 25
 
 
@@ -105,24 +105,22 @@ def test_mistakes_get_a_line(run, files, tmp_path, capsys, monkeypatch):
         return line
 
     digit, mask = files / "digit.png", files / "mask.png"
-    assert "--inpaint needs --mask FILE, white where" in refused("--inpaint", digit)
+    assert "--inpaint needs --mask, a file that is white where" in refused("--inpaint", digit)
     assert "--mask belongs to --inpaint" in refused("--mask", mask)
     assert "two different tasks" in refused("--inpaint", digit, "--mask", mask, "--upscale", digit)
-    assert "the picture has 8x4 pixels; this model needs 8x8" in refused(
-        "--inpaint", files / "wide.png", "--mask", mask
-    )
+    assert "the image has 8x4 pixels; this model needs 8x8" in refused("--inpaint", files / "wide.png", "--mask", mask)
     assert "the mask has 8x4 pixels; this model needs 8x8" in refused("--inpaint", digit, "--mask", files / "wide.png")
-    assert "8x4 pixels; the model's 8x8 must be a whole multiple" in refused("--upscale", files / "wide.png")
-    assert "8x8 pixels; the model's 8x8 must be a whole multiple" in refused("--upscale", digit)
+    assert "8x4 pixels; the model's 8x8 must be the same whole multiple" in refused("--upscale", files / "wide.png")
+    assert "8x8 pixels; the model's 8x8 must be the same whole multiple" in refused("--upscale", digit)
     assert "there is no such file" in refused("--upscale", files / "none.png")
-    assert "is not a picture that can be read" in refused("--upscale", files / "text.png")
+    assert "is not an image in a format that can be read" in refused("--upscale", files / "text.png")
     assert "repaint fills in" in refused("--upscale", files / "coarse.png", "--method", "repaint")
     for name, value, said in (("black", 0, "nothing to be filled in"), ("white", 255, "leaves nothing known")):
         Image.fromarray(numpy.full((8, 8), value, numpy.uint8)).save(tmp_path / f"{name}.png")
         assert said in refused("--inpaint", digit, "--mask", tmp_path / f"{name}.png")
     registry = installed()
     registry.modalities["image"] = replace(registry.modalities["image"], record=replace(IMAGE, reader=None))
-    monkeypatch.setattr("diffcore.cli.sample.installed", lambda: registry)
+    monkeypatch.setattr("diffcore.plugins.registry.installed", lambda: registry)
     assert "the plugin for image cannot read files" in refused("--upscale", files / "coarse.png")
     with pytest.raises(UserError, match="cannot be read"):
         reader().read(files)

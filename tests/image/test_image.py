@@ -31,36 +31,36 @@ def network(request):
     return NETWORKS[request.param]()
 
 
-def shaken(module):
-    """The module with every weight away from its start, zeros included."""
+def randomised(module):
+    """The module with random weights instead of its initial ones, some of which are zero."""
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     return module
 
 
 def test_networks_start_at_zero(network):
-    """With a v parameterisation the untrained model then guesses the mean of the data at high noise."""
+    """With a v parameterisation the untrained model then predicts the mean of the data at high noise."""
     out = network(torch.randn(2, 3, 8, 16), torch.randn(2, network.width))
     assert (out == 0).all()
 
 
 def test_gradients_reach_every_parameter(network):
-    shaken(network)
+    randomised(network)
     network(torch.randn(2, 3, 8, 16), torch.randn(2, network.width)).square().mean().backward()
     assert all(parameter.grad is not None and parameter.grad.abs().max() > 0 for parameter in network.parameters())
 
 
 def test_samples_of_a_batch_do_not_mix(network):
-    shaken(network).double()
+    randomised(network).double()
     x, c = torch.randn(4, 3, 8, 16).double(), torch.randn(4, network.width).double()
     together = network(x, c)
     torch.testing.assert_close(network(x[2:3], c[2:3])[0], together[2])
     torch.testing.assert_close(network(x.flip(0), c.flip(0)), together.flip(0))
 
 
-def test_everything_sees_everything(network):
-    """Each output pixel depends on each input pixel: the receptive field is the whole image."""
-    shaken(network).double()
+def test_the_receptive_field_is_the_whole_image(network):
+    """Each output pixel depends on each input pixel."""
+    randomised(network).double()
     x = torch.randn(1, 3, 8, 16).double().requires_grad_()
     network(x, torch.randn(1, network.width).double())[0, 0, 0, 0].backward()
     assert (x.grad.abs() > 0).all()
@@ -72,8 +72,8 @@ def test_fold_is_inverted_by_unfold():
     assert torch.equal(fold(x, 2)[0, :4, 0, 0], x[0, 0, :2, :2].flatten())
 
 
-def test_attention_is_torch_s_own():
-    """Against nn.MultiheadAttention with the same weights, and with absent tokens."""
+def test_attention_agrees_with_torch():
+    """Compared with nn.MultiheadAttention with the same weights, with masked tokens."""
     torch.manual_seed(0)
     ours, theirs = Attention(16, 4), torch.nn.MultiheadAttention(16, 4, batch_first=True)
     theirs.load_state_dict(
@@ -98,7 +98,7 @@ def test_attention_is_torch_s_own():
         (builders.dit, DiTOptions(heads=5), (3, 32, 32), "`denoiser.heads` 5 does not divide"),
     ],
 )
-def test_networks_refuse_images_they_cannot_take(build, options, shape, said):
+def test_networks_refuse_images_of_unsuitable_size(build, options, shape, said):
     with pytest.raises(UserError, match=said):
         build(options, Euclidean(shape))
 
@@ -121,11 +121,11 @@ def test_a_sheet_shows_every_sample_at_its_place():
     assert "data:image/png;base64," in ImageWriter().html(samples, 4)
 
 
-# Figures
+# Metrics
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory):
+def digits(tmp_path_factory):
     data = datasets.digits(DigitsOptions())
     cache = tmp_path_factory.mktemp("cache")
     return data, ImageEvaluator(ImageCodec(data.facts), data, cache), cache
@@ -135,15 +135,15 @@ def values(metrics):
     return {metric.name: metric.value for metric in metrics}
 
 
-def test_real_images_are_judged_real(judged):
-    data, evaluator, _ = judged
+def test_real_images_score_as_real(digits):
+    data, evaluator, _ = digits
     found = values(evaluator(data.held_out["pixels"], {"label": data.held_out["label"]}))
     assert found["class_agreement"] == found["class_agreement_real"] > 0.95
     assert found["frechet_ratio"] < 3
 
 
-def test_the_judge_notices_noise_wrong_classes_and_missing_variety(judged):
-    data, evaluator, _ = judged
+def test_noise_wrong_classes_and_missing_variety_worsen_the_metrics(digits):
+    data, evaluator, _ = digits
     pixels, labels = data.held_out["pixels"], data.held_out["label"]
     good = values(evaluator(pixels, {"label": labels}))
     noise = torch.randint_like(pixels, 0, 256)
@@ -153,8 +153,8 @@ def test_the_judge_notices_noise_wrong_classes_and_missing_variety(judged):
     assert values(evaluator(threes, {"label": labels[labels == 3]}))["frechet_distance"] > 10 * good["frechet_distance"]
 
 
-def test_the_classifier_is_kept_and_found_again(judged, monkeypatch):
-    data, evaluator, cache = judged
+def test_the_classifier_is_cached(digits, monkeypatch):
+    data, evaluator, cache = digits
     assert len(list(cache.iterdir())) == 1
     monkeypatch.setattr("diffcore.evaluation.classifier._fit", lambda *a: pytest.fail("trained again"))
     again = ImageEvaluator(ImageCodec(data.facts), data, cache)
@@ -162,8 +162,8 @@ def test_the_classifier_is_kept_and_found_again(judged, monkeypatch):
     assert values(again(*held_out)) == pytest.approx(values(evaluator(*held_out)), rel=1e-4)
 
 
-def test_a_damaged_cache_is_made_anew(judged, tmp_path):
-    data, evaluator, cache = judged
+def test_a_damaged_cache_is_rebuilt(digits, tmp_path):
+    data, evaluator, cache = digits
     (name,) = (path.name for path in cache.iterdir())
     (tmp_path / name).write_bytes(b"rubbish")
     again = ImageEvaluator(ImageCodec(data.facts), data, tmp_path)

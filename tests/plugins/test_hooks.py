@@ -159,8 +159,6 @@ def heard():
 def registry(heard, monkeypatch):
     found = load([Plugin("stranger", stranger(heard))])
     put_in_place(monkeypatch, found)
-    monkeypatch.setattr("diffcore.cli.installed", lambda: found)
-    monkeypatch.setattr("diffcore.cli.plugins.installed", lambda: found)
     return found
 
 
@@ -223,8 +221,8 @@ def test_one_that_fails_is_said_once_and_stops_nobody(registry, heard, tmp_path,
     registry.plugins.register(module(diffcore_run_logged=diffcore_run_logged), "deaf")
     assert train(tmp_path / "run", "--logger", "broken", "--logger", "notes") == 0
     said = capsys.readouterr().err
-    assert said.count("the logger broken failed and is told no more: the disk is on fire") == 1
-    assert said.count("the plugin deaf failed and is told no more: no ears") == 1
+    assert said.count("the logger broken failed and receives no more events: the disk is on fire") == 1
+    assert said.count("the plugin deaf failed and receives no more events: no ears") == 1
     assert heard.count("failed") == 1
     assert ("logged", 20) in heard
     assert not (tmp_path / "run" / "broken.txt").exists()
@@ -237,7 +235,7 @@ def test_a_logger_that_cannot_begin_is_left_out(registry, tmp_path, capsys):
 
     registry.loggers["shut"] = Provided(Component("shut", "never opens", build), "dist", "1")
     assert train(tmp_path / "run", "--logger", "shut", "--logger", "notes") == 0
-    assert "the logger shut cannot begin and is left out: no key\n" in capsys.readouterr().err
+    assert "the logger shut failed to start and is left out: no key\n" in capsys.readouterr().err
     assert "row 20" in (tmp_path / "run" / "notes.txt").read_text()
 
 

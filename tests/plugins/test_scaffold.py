@@ -1,4 +1,4 @@
-"""Generated packages do what they say: their tests pass, they are clean, and the command line can use them."""
+"""Generated packages work: their tests pass, they are free of lint, and the command line can use them."""
 
 import csv
 import glob
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from diffcore import cli
+from diffcore.plugins.records import API_VERSION
 from diffcore.plugins.scaffold import KINDS, template_of
 from tests.support.refusals import refused
 
@@ -21,7 +22,7 @@ LONG = "a-name-of-just-thirty-letters0"
 
 
 def discoverable(package):
-    """Put beside a package what an installer would, from its pyproject.toml: what its entry points are found by."""
+    """Write the metadata that an installer would write, from pyproject.toml, so that its entry points are found."""
     project = tomllib.loads((package / "pyproject.toml").read_text())["project"]
     info = package / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir()
@@ -43,7 +44,7 @@ def packages(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(packages, tmp_path_factory):
-    """Run Python with the packages beside diffcore, in an empty folder; what it printed."""
+    """A function that runs Python with the packages next to diffcore, in an empty folder; it returns the output."""
     folder = tmp_path_factory.mktemp("elsewhere")
     paths = [str(ROOT), *map(str, packages), *(p for p in sys.path if p)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
@@ -102,7 +103,7 @@ def test_their_own_tests_pass(used):
 
 
 def test_they_are_clean(tmp_path):
-    """Also with the longest name that there can be, which makes the longest lines."""
+    """Also with the longest possible name, which gives the longest lines."""
     rules = "E,F,W,I,UP,B,C4,SIM,RUF,PT,PTH,N"
     for kind in KINDS:
         folder = tmp_path / kind
@@ -113,7 +114,7 @@ def test_they_are_clean(tmp_path):
 
 
 def test_their_types_hold(packages, run):
-    """mypy --strict. What it knows of torch is kept in a folder of the cache, as that takes longest to find."""
+    """By mypy --strict. Its analysis of torch, which takes longest, is kept in a folder of the cache."""
     names = [name for package in packages for name in ("-p", f"diffcore_my_{package.name}")]
     paths = os.pathsep.join(map(str, [ROOT, *packages]))
     cache = ROOT / ".mypy_cache" / "generated"
@@ -133,11 +134,26 @@ def test_the_command_line_uses_them_all(used):
     with (folder / "samples.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 64
-    # The deviation of displacement is below one, so within the limit; a network so little trained gives noise.
+    # The standard deviation of the displacement is below one, so its limit is too; an untrained network gives noise.
     assert 0 < max(abs(float(row["displacement"])) for row in rows) < 0.1
 
 
-def test_they_are_told_how_to_begin(tmp_path, capsys, monkeypatch):
+def test_files_say_what_to_edit_first(packages):
+    for package in packages:
+        files = [package / "pyproject.toml", *package.rglob("*.py")]
+        edited = [path for path in files if path.name != "__init__.py"]
+        assert len(edited) >= 5
+        for path in edited:
+            assert path.read_text().count("# Edit first: ") == 1, path
+
+
+def test_they_are_made_for_this_version_of_the_api(packages):
+    for package in packages:
+        (plugin,) = package.rglob("plugin.py")
+        assert f"\nAPI_VERSION = {API_VERSION}\n" in plugin.read_text()
+
+
+def test_the_command_prints_how_to_begin(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(["new-plugin", "few-shapes", "--kind", "dataset", "--for", "molecule"]) == 0
     printed = capsys.readouterr().out

@@ -118,8 +118,8 @@ def test_pictures_figures_and_reports_are_worth_less_than_weights(tmp_path, whol
         raise OSError(errno.ENOSPC, "No space left on device", "somewhere")
 
     monkeypatch.setattr(ToyWriter, "together", full)
-    monkeypatch.setattr("diffcore.cli.train.write_metrics", full)
-    monkeypatch.setattr("diffcore.cli.train.write_report", full)
+    monkeypatch.setattr("diffcore.api.session.write_metrics", full)
+    monkeypatch.setattr("diffcore.api.session.write_report", full)
     run = Run(tmp_path / "run")
     flags = [*TRAIN, "--train.sample-every", "15", "--train.evaluate", "4"]
     assert cli.main(["train", "--out", str(run.path), *flags]) == 0

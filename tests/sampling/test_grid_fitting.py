@@ -343,36 +343,60 @@ def test_a_run_is_tuned_and_sampled_as_tuned(toy, tmp_path, capsys, evaluations)
     def drawn(*flags):
         out = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
         said = command(capsys, *draw, "--out", out, *flags)
-        return evaluations(), "fitted_grids.json" in said, out.read_text()
+        return evaluations(), "on a fitted grid" in said, out.read_text()
 
     count, uses, by_default = drawn()
+    assert (count, uses) == (20, False)  # the run's own number of steps, whatever was fitted last
+    count, uses, fitted = drawn("--steps", 4)
     assert (count, uses) == (4, True)
-    assert drawn("--steps", 4) == (4, True, by_default)
-    assert drawn("--solver", "adams")[:2] == (20, False)
+    assert drawn("--sample.steps", 4) == (4, True, fitted)  # as `train` calls it
+    assert drawn("--solver", "adams") == (20, False, by_default)
     assert drawn("--grid", "tapered")[:2] == (20, False)
-    assert drawn("--schedule", "cosine")[:2] == (20, False)
-    count, uses, untuned = drawn("--steps", 4, "--solver", "adams")
-    assert (count, uses) == (4, False)
-    assert untuned != by_default
+    for flags in (("--solver", "adams"), ("--grid", "tapered"), ("--schedule", "cosine")):
+        count, uses, other = drawn("--steps", 4, *flags)
+        assert (count, uses) == (4, False)
+        assert other != fitted
     assert drawn("--steps", 5)[:2] == (5, False)
-    said = command(capsys, "evaluate", toy, "--n", 4, "--json")
-    assert "4 steps as" in said
-    assert json.loads((toy / "metrics.json").read_text())[1]["meaning"].startswith("drawn with 4 steps")
-    # The same number of steps again replaces, another one is kept beside and is the latest.
+    said = command(capsys, "evaluate", toy, "--n", 4, "--steps", 4, "--json")
+    assert "drawing with 4 steps of adams on a fitted grid, guidance 1, fitted to step-00000300" in said
+    meaning = json.loads((toy / "metrics.json").read_text())[1]["meaning"]
+    assert meaning == "drawn with 4 steps of adams on a fitted grid, guidance 1, seed 0"
+    # The same number of steps again replaces, another one is kept beside.
     command(capsys, "tune", toy, "--steps", 3, *QUICK)
     command(capsys, "tune", toy, "--steps", 4, *QUICK, "--seed", 1)
     assert [(steps, entry.seed) for steps, entry in read_fitted_grids(Run(toy)).items()] == [(3, 0), (4, 1)]
+    evaluations()
+    assert drawn("--steps", 3)[:2] == (3, True)
+
+
+def test_a_grid_serves_the_flow_that_it_was_fitted_to_alone(toy, capsys):
+    """Another guidance or another checkpoint is another flow, and the line says so."""
+    grids = Run(toy).fitted_grids
+    before = grids.read_text() if grids.exists() else None
+    write_fitted_grid(Run(toy), 7, tuned(tuple(range(-9, -2)), checkpoint="step-00000300"))
+    draw = ["sample", toy, "--n", 2, "--steps", 7, "--label", "inner"]
+    draw[-2:] = ["--condition", "ring=inner"]
+    assert "on a fitted grid" in command(capsys, *draw)
+    said = command(capsys, *draw, "--guidance", 2)
+    assert "the fitted grid of 7 steps is not used: guidance is 2.0, not 1.0" in said
+    assert "on the grid tapered" in said
+    said = command(capsys, *draw, "--guidance", 1, "--guidance-interval", -3, 3)  # without effect at weight 1
+    assert "on a fitted grid" in said
+    write_fitted_grid(Run(toy), 7, tuned(tuple(range(-9, -2)), checkpoint="step-00000200"))
+    said = command(capsys, *draw)
+    assert "is not used: the checkpoint is step-00000300, not step-00000200" in said
+    grids.unlink() if before is None else grids.write_text(before)
 
 
 def test_what_is_no_better_than_the_run_s_own_recipe_is_not_kept(toy, capsys, monkeypatch):
     write_fitted_grid(Run(toy), 6, tuned((-9.0, -5.0, -2.0, 0.0, 2.0, 4.0)))
     bad = Fit(Method(2, True, "alpha"), torch.linspace(-9, -8, 6, dtype=torch.float64))
     with monkeypatch.context() as patch:
-        patch.setattr("diffcore.cli.tune.fit_grid", lambda *a, **k: bad)
+        patch.setattr("diffcore.runs.tuning.fit_grid", lambda *a, **k: bad)
         said = command(capsys, "tune", toy, "--steps", 6, *QUICK)
     assert "nothing is kept" in said
     assert 6 not in read_fitted_grids(Run(toy))
-    assert "fitted_grids.json" not in command(capsys, "sample", toy, "--n", 1, "--steps", 6)
+    assert "fitted grid" not in command(capsys, "sample", toy, "--n", 1, "--steps", 6)
 
 
 def test_mistakes_get_a_line(toy, tmp_path, capsys):
@@ -398,10 +422,11 @@ def test_a_run_whose_solver_draws_noise_is_tuned_too(toy, tmp_path, capsys):
     noisy = tmp_path / "noisy"
     flags = ["--train.steps", "20", "--train.evaluate", "0", "--sample.solver", "ddpm", "--schedule.zero-terminal"]
     assert cli.main(["train", "--modality", "toy", "--out", str(noisy), *flags]) == 0
-    assert "adams stands in for it" in command(capsys, "tune", noisy, "--steps", 3, *QUICK)
+    assert "adams is compared with instead" in command(capsys, "tune", noisy, "--steps", 3, *QUICK)
     found = read_fitted_grids(Run(noisy))[3]
     assert found.log_snrs[0] == -math.inf
-    assert "3 steps as" in command(capsys, "sample", noisy, "--n", 2, "--out", tmp_path / "x.csv")
+    said = command(capsys, "sample", noisy, "--n", 2, "--steps", 3, "--out", tmp_path / "x.csv")
+    assert "3 steps of adams on a fitted grid" in said
     assert "nan" not in (tmp_path / "x.csv").read_text()
     with pytest.raises(UserError, match="has no finite noise level at the log-SNR -inf"):
         levels_of(Exploding(), torch.tensor(found.log_snrs, dtype=torch.float64))

@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from diffcore.cli.sample import DrawOptions, read_drawing, trained
+from diffcore.cli.options import DrawOptions, run_of, sampling_of
+from diffcore.cli.selectors import read
 from diffcore.denoising.denoiser import Denoiser, require_defined
 from diffcore.denoising.losses import WEIGHTINGS, denoising_loss
 from diffcore.errors import UserError
@@ -22,7 +23,7 @@ from diffcore.sampling.timesteps import GRIDS, grid
 from diffcore.states.noise import SampleNoise
 from diffcore.states.spaces import Euclidean
 from diffcore.testing.oracles import gaussian, gaussian_flow, mixture
-from diffcore.training.loop import Watcher, train
+from diffcore.training.loop import Callbacks, train
 from tests.support.toy import toy_registry
 
 REGISTRY = toy_registry()
@@ -152,12 +153,12 @@ def test_runs_of_eps_are_not_drawn_with_it(tmp_path):
         run = Run(tmp_path / parameterisation)
         run.path.mkdir()
         describe(run, settings, data.facts.model_dump(), REGISTRY)
-        train(run, settings, build_model(settings, data.facts, REGISTRY), data, Watcher())
+        train(run, settings, build_model(settings, data.facts, REGISTRY), data, Callbacks())
 
     def drawn(parameterisation, *flags):
         arguments = [str(tmp_path / parameterisation), *flags]
-        drawing = read_drawing(DrawOptions, arguments, REGISTRY, "diffcore sample", "")
-        return trained(drawing, REGISTRY)[1].schedule
+        chosen = read(DrawOptions, arguments, REGISTRY, "diffcore sample", "")
+        return run_of(chosen.options, REGISTRY).config(sampling_of(chosen))[0].schedule
 
     swap = ["--schedule", "cosine", "--schedule.zero-terminal"]
     with pytest.raises(UserError, match="parameterisation eps cannot be used"):

@@ -1,32 +1,33 @@
-"""The beads as a plugin that keeps all rules, and the same with one thing wrong, by the check that finds it."""
+"""The beads as a plugin that passes all checks, and faulty variants of it, each with the check that must fail."""
 
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_serializer
 from tensordict import TensorDict
 from torch import nn
 from torch.nn.functional import silu
 
 from diffcore.plugins.contract import Contract
-from diffcore.plugins.records import Component, Preset
+from diffcore.plugins.records import Component, Modality, Preset
 from diffcore.plugins.symmetries import permutation, rotation, translation
 from diffcore.states.spaces import Product, ZeroCentred
 from tests.support import sized_toy as toy
 
 
 def restored(examples, samples):
-    """The largest difference of a place; infinite where kinds differ."""
-    found = []
+    """The largest difference of the places of each sample; infinite where kinds differ."""
+    differences = []
     for index, sample in enumerate(samples):
         mask = examples["kinds"][index] >= 0
-        same = torch.equal(sample.kinds, examples["kinds"][index][mask])
-        found.append((sample.places - examples["places"][index][mask]).abs().max() if same else torch.inf)
-    return torch.tensor(found)
+        same_kinds = torch.equal(sample.kinds, examples["kinds"][index][mask])
+        largest = (sample.places - examples["places"][index][mask]).abs().max()
+        differences.append(largest if same_kinds else torch.inf)
+    return torch.tensor(differences)
 
 
-PROMISES = Contract(
+CONTRACT = Contract(
     restored=restored,
     tolerance=1e-3,
     symmetries={"permutation": permutation(), "rotation": rotation("place")},
@@ -45,8 +46,8 @@ def data(build=toy.beads):
     return Component("drawn", "drawn at random", build, toy.BeadData, small={"n": 100})
 
 
-def beads(contract=PROMISES, **changed):
-    """The record of the beads with contract and small parts, and what is `changed` in it."""
+def beads(contract=CONTRACT, **changed):
+    """The record of the beads with a contract and small parts, and with the fields of `changed`."""
     usual = {"datasets": (data(),), "denoisers": (network(),), "contract": lambda codec: contract}
     return replace(toy.BEADS, **{**usual, **changed})
 
@@ -55,6 +56,8 @@ def beads(contract=PROMISES, **changed):
 
 
 class Spare(toy.Network):
+    """Has a layer that it does not use."""
+
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.spare = nn.Linear(2, 2)
@@ -65,14 +68,8 @@ class SinglePrecision(toy.Network):
         return super().forward(x, conditioning, mask).float()
 
 
-class OutOfShape(toy.Network):
-    def forward(self, x, conditioning, mask=None):
-        output = super().forward(x, conditioning, mask)
-        return output if len(output) != 8 or mask is None else output.exclude("kind")
-
-
 class Neighbours(toy.Network):
-    """Speaks as loudly as the whole batch would have it."""
+    """Scales its output by a mean over the whole batch."""
 
     def forward(self, x, conditioning, mask=None):
         output = super().forward(x, conditioning, mask)
@@ -80,7 +77,7 @@ class Neighbours(toy.Network):
 
 
 class Ordered(toy.Network):
-    """Tells an element its place in the row."""
+    """Scales the output of each element by its index."""
 
     def forward(self, x, conditioning, mask=None):
         output = super().forward(x, conditioning, mask)
@@ -89,7 +86,7 @@ class Ordered(toy.Network):
 
 
 class ReadsAbsent(toy.Network):
-    """Sums over all elements that are stored."""
+    """Sums over absent elements too."""
 
     def forward(self, x, conditioning, mask=None):
         count = x["place"].shape[1]
@@ -101,24 +98,21 @@ class ReadsAbsent(toy.Network):
 
 
 class CountsAbsent(toy.Network):
-    """Divides by the number of elements that are stored."""
+    """Divides by the number of elements, absent ones included."""
 
     def forward(self, x, conditioning, mask=None):
         return super().forward(x, conditioning, mask).apply(lambda f: f * (toy.LARGEST / f.shape[1]))
 
 
 class Faint(toy.Network):
+    """Has an output so small that it learns too slowly."""
+
     def forward(self, x, conditioning, mask=None):
         return super().forward(x, conditioning, mask).apply(lambda f: 1e-4 * f)
 
 
-class Restless(toy.Network):
-    def forward(self, x, conditioning, mask=None):
-        return super().forward(x, conditioning, mask).apply(lambda f: f + 1e-6 * torch.randn_like(f))
-
-
 class Forgetful(toy.Network):
-    """Counts steps, uses the count when it draws, and writes it nowhere."""
+    """Counts training steps outside its buffers, and uses the count in evaluation mode."""
 
     steps = 0
 
@@ -129,7 +123,7 @@ class Forgetful(toy.Network):
 
 
 class Counting(toy.Network):
-    """Counts steps, uses the count when it learns, and writes it nowhere."""
+    """Counts training steps outside its buffers, and uses the count in training mode."""
 
     steps = 0
 
@@ -153,31 +147,35 @@ class Shifted(toy.BeadCodec):
 
 
 class Wide(toy.BeadCodec):
-    """Places of another size than unit variance."""
+    """Scales places to a standard deviation of 1/3."""
 
     def __init__(self, facts):
         super().__init__(facts.model_copy(update={"place_std": 3 * facts.place_std}))
 
 
 class Loose(ZeroCentred):
-    """Noise that is not centred."""
+    """Noise whose mean is not zero."""
 
     def noise(self, normal, mask=None):
         return normal if mask is None else normal * mask[..., None]
 
 
 class Loud(ZeroCentred):
+    """Noise with a standard deviation of 1.2."""
+
     def noise(self, normal, mask=None):
         return 1.2 * super().noise(normal, mask)
 
 
 class Trembling(toy.BeadCodec):
+    """Decoding adds small random numbers."""
+
     def decode(self, state, mask=None):
         return [toy.Beads(b.places + 1e-5 * torch.randn(2), b.kinds) for b in super().decode(state, mask)]
 
 
 class Losing(toy.BeadCodec):
-    """The last of four samples is lost; larger batches are whole."""
+    """Decodes three samples of four states, and other batches completely."""
 
     def decode(self, state, mask=None):
         decoded = super().decode(state, mask)
@@ -185,7 +183,7 @@ class Losing(toy.BeadCodec):
 
 
 def in_space(place):
-    """A codec whose places live in another space."""
+    """A codec whose places are in another space."""
 
     class Moved(toy.BeadCodec):
         def __init__(self, facts):
@@ -219,7 +217,7 @@ def unseeded(options):
 
 
 class SilentWriter(toy.BeadWriter):
-    def each(self, samples, folder, names, asked=()):
+    def each(self, samples, folder, names, captions=()):
         paths = super().each(samples, folder, names)
         paths[-1].write_text("")
         return paths
@@ -229,46 +227,155 @@ def with_preset(values):
     return {"default": toy.BEADS.presets["default"], "other": Preset("another", values)}
 
 
-BROKEN = {
-    "it cannot be made": ("builds", beads(codec=Raising), "RuntimeError: no such table"),
-    "an expected failure is misspelt": (
-        "builds", beads(replace(PROMISES, expected_failures={"symetries": "none"})), "symetries",
+@dataclass(frozen=True)
+class Fault:
+    """A plugin with one fault: the check that must fail, words of what it measures, and the slow checks to run."""
+
+    check: str
+    modality: Modality
+    measured: str
+    slow_checks: tuple[str, ...]
+
+
+SLOW = ("seeds_decide", "overfits_one_batch", "checkpoint_round_trip", "exact_resume")
+"""The checks that draw or train; they take three quarters of the time of all checks.
+
+All other checks are run on every faulty plugin. A slow check is run only where the fault can change its result:
+
+- `NONE`: the fault is in the writer, the contract, the declared symmetries, the JSON of facts, or a preset other than
+  `default`. The slow checks use none of these, so they do exactly what they do with the sound plugin, which passes.
+  `test_slow_checks_do_not_use_what_is_faulty` runs them on a plugin in which each of these raises when it is used.
+- `DECODING`: the fault is in `decode`, which only `seeds_decide` calls. The same test runs the other three checks with
+  a codec whose `decode` raises.
+- `FUNCTION`: network, encoding or space compute a wrong result, but always the same one for the same arguments.
+  `seeds_decide`, `checkpoint_round_trip` and `exact_resume` compare two computations of the same result, and these
+  agree whatever the function is; only `overfits_one_batch` depends on it.
+  `test_faulty_functions_pass_the_slow_checks_that_compare` runs those three on a plugin with all these faults at once.
+- `SLOW`, all four: data or network differ from one time to the next, or the plugin cannot be built.
+"""
+
+NONE: tuple[str, ...] = ()
+DECODING = ("seeds_decide",)
+FUNCTION = ("overfits_one_batch",)
+
+FAULTS = {
+    "it cannot be made": Fault("builds", beads(codec=Raising), "RuntimeError: no such table", SLOW),
+    "an expected failure is misspelt": Fault(
+        "builds", beads(replace(CONTRACT, expected_failures={"symetries": "none"})), "symetries", SLOW
     ),
-    "a preset has an unknown option": (
-        "configuration_round_trip", beads(presets=with_preset({"denoiser": {"widht": 3}})), "widht",
+    "a preset has an unknown option": Fault(
+        "configuration_round_trip", beads(presets=with_preset({"denoiser": {"widht": 3}})), "widht", NONE
     ),
-    "an option is not written": (
+    "an option is not written": Fault(
         "configuration_round_trip",
-        beads(denoisers=(network(options=Hidden),), presets=with_preset({"denoiser": {"width": 7}})), "width",
+        beads(denoisers=(network(options=Hidden),), presets=with_preset({"denoiser": {"width": 7}})),
+        "width",
+        FUNCTION,
     ),
-    "a fact is not written": (
-        "configuration_round_trip", beads(datasets=(data(commented),), facts=LossyFacts), "comment = 'drawn in May'",
+    "a fact is not written": Fault(
+        "configuration_round_trip",
+        beads(datasets=(data(commented),), facts=LossyFacts),
+        "comment = 'drawn in May' becomes ''",
+        NONE,
     ),
-    "decoding is off": ("decode_restores", beads(codec=Shifted), "0.05"),
-    "codes are not of unit variance": ("encoded_statistics", beads(codec=Wide), "place: mean"),
-    "noise leaves the space": ("noise_in_space", beads(codec=in_space(Loose)), "place: noise is"),
-    "noise is too loud": ("noise_in_space", beads(codec=in_space(Loud)), "per degree of freedom"),
-    "encoding keeps what it should take out": (
-        "encoding_invariances", beads(replace(PROMISES, moved={"rotation": rotation("places")})), "rotation",
+    "decoding is off": Fault("decode_restores", beads(codec=Shifted), "by at most 0.05", DECODING),
+    "codes are not of unit variance": Fault("encoded_statistics", beads(codec=Wide), "place: mean", FUNCTION),
+    "noise leaves the space": Fault(
+        "noise_in_space", beads(codec=in_space(Loose)), "place: projection to the space changes noise", FUNCTION
     ),
-    "the network forgets the type": ("denoiser_keeps_form", beads(denoisers=(network(SinglePrecision),)), "float32"),
-    "a parameter is not used": ("gradients_reach_all", beads(denoisers=(network(Spare),)), "backbone.spare.weight"),
-    "neighbours are seen": ("batch_changes_nothing", beads(denoisers=(network(Neighbours),)), "a batch of one"),
-    "what is absent is read": ("padding_changes_nothing", beads(denoisers=(network(ReadsAbsent),)), "what is stored"),
-    "what is absent is counted": (
-        "padding_changes_nothing", beads(denoisers=(network(CountsAbsent),)), "2 more absent elements",
+    "noise is too loud": Fault("noise_in_space", beads(codec=in_space(Loud)), "per degree of freedom", FUNCTION),
+    "encoding keeps what it should take out": Fault(
+        "encoding_invariances", beads(replace(CONTRACT, moved={"rotation": rotation("places")})), "rotation", NONE
     ),
-    "the order is seen": ("symmetries", beads(denoisers=(network(Ordered),)), "permutation: "),
-    "turns are not followed": (
-        "symmetries", beads(denoisers=(network(symmetries=("permutation", "rotation")),)), "rotation: place: ",
+    "the network forgets the type": Fault(
+        "denoiser_keeps_form", beads(denoisers=(network(SinglePrecision),)), "float32", FUNCTION
     ),
-    "a symmetry has no meaning": ("symmetries", beads(denoisers=(network(symmetries=("scale",)),)), "'scale'"),
-    "decoding is random": ("seeds_decide", beads(codec=Trembling), "what one state is decoded to"),
-    "data are random": ("seeds_decide", beads(datasets=(data(unseeded),)), "data: not equal"),
-    "a file is empty": ("samples_decode", beads(writer=lambda codec: SilentWriter()), "missing or empty"),
-    "a sample is lost": ("samples_decode", beads(codec=Losing), "3 samples"),
-    "nothing is learned": ("overfits_one_batch", beads(denoisers=(network(Faint),)), "the loss of one batch"),
-    "a count is not written": ("checkpoint_round_trip", beads(denoisers=(network(Forgetful),)), "model.safetensors"),
-    "training depends on a count": ("exact_resume", beads(denoisers=(network(Counting),)), "losses of the steps"),
-}  # fmt: skip
-"""By what is wrong: the check that finds it, the record, and words of what was measured."""
+    "a parameter is not used": Fault(
+        "gradients_reach_all", beads(denoisers=(network(Spare),)), "backbone.spare.weight", FUNCTION
+    ),
+    "neighbours are seen": Fault(
+        "batch_changes_nothing", beads(denoisers=(network(Neighbours),)), "a batch of one", FUNCTION
+    ),
+    "what is absent is read": Fault(
+        "padding_changes_nothing", beads(denoisers=(network(ReadsAbsent),)), "other numbers stored", FUNCTION
+    ),
+    "what is absent is counted": Fault(
+        "padding_changes_nothing", beads(denoisers=(network(CountsAbsent),)), "2 more absent elements", FUNCTION
+    ),
+    "the order is seen": Fault("symmetries", beads(denoisers=(network(Ordered),)), "permutation: ", FUNCTION),
+    "turns are not followed": Fault(
+        "symmetries", beads(denoisers=(network(symmetries=("permutation", "rotation")),)), "rotation: place: ", NONE
+    ),
+    "a symmetry has no meaning": Fault(
+        "symmetries", beads(denoisers=(network(symmetries=("scale",)),)), "'scale'", NONE
+    ),
+    "decoding is random": Fault("seeds_decide", beads(codec=Trembling), "decoded samples: different", DECODING),
+    "data are random": Fault("seeds_decide", beads(datasets=(data(unseeded),)), "data: different", SLOW),
+    "a file is empty": Fault("samples_decode", beads(writer=lambda codec: SilentWriter()), "missing or empty", NONE),
+    "a sample is lost": Fault("samples_decode", beads(codec=Losing), "3 samples", DECODING),
+    "nothing is learned": Fault(
+        "overfits_one_batch", beads(denoisers=(network(Faint),)), "the loss of one batch", FUNCTION
+    ),
+    "a count is not written": Fault(
+        "checkpoint_round_trip", beads(denoisers=(network(Forgetful),)), "model.safetensors", SLOW
+    ),
+    "training depends on a count": Fault(
+        "exact_resume", beads(denoisers=(network(Counting),)), "losses after resuming", SLOW
+    ),
+}
+"""The faulty plugins, by what is wrong."""
+
+
+# Plugins that show which slow checks a fault can reach
+
+
+def unused(*arguments):
+    raise AssertionError("this part is used")
+
+
+class UnusedFacts(toy.BeadFacts):
+    @model_serializer
+    def unused(self):
+        raise AssertionError("the facts are written")
+
+
+def with_unused_facts(options):
+    made = toy.beads(options)
+    return replace(made, facts=UnusedFacts(**made.facts.model_dump()))
+
+
+UNUSED = replace(
+    beads(
+        datasets=(data(with_unused_facts),),
+        denoisers=(network(symmetries=("scale",)),),
+        facts=UnusedFacts,
+        presets=with_preset({"denoiser": {"widht": 3}}),
+        writer=unused,
+    ),
+    contract=unused,
+)
+"""A plugin in which everything that no slow check uses raises when it is used, or is wrong."""
+
+
+class NeverDecodes(toy.BeadCodec):
+    decode = unused
+
+
+class LooseAndLoud(Loud, Loose):
+    pass
+
+
+class FaultyCodec(in_space(LooseAndLoud), Wide):
+    pass
+
+
+class FaultyNetwork(Spare, SinglePrecision, Neighbours, Ordered, CountsAbsent, Faint, ReadsAbsent):
+    pass
+
+
+FAULTY_FUNCTIONS = beads(
+    codec=FaultyCodec,
+    denoisers=(network(FaultyNetwork, options=Hidden),),
+    presets=with_preset({"denoiser": {"width": 7}}),
+)
+"""A plugin with all faults of `FUNCTION` at once."""

@@ -177,16 +177,16 @@ class Network(nn.Module):
 class BeadWriter:
     endings = (".txt",)
 
-    def each(self, samples, folder, names, asked=()):
+    def each(self, samples, folder, names, captions=()):
         paths = [folder / f"{name}.txt" for name in names]
         for sample, path in zip(samples, paths, strict=True):
             path.write_text(text_of(sample))
         return paths
 
-    def together(self, samples, path, columns, asked=()):
+    def together(self, samples, path, columns, captions=()):
         path.write_text("\n".join(text_of(sample) for sample in samples))
 
-    def html(self, samples, columns, asked=(), trajectories=False):
+    def html(self, samples, columns, captions=(), trajectories=False):
         return f"<p>{len(samples)} sets of beads</p>"
 
 

@@ -89,16 +89,16 @@ class ToyWriter:
     def __init__(self, codec):
         pass
 
-    def each(self, samples, folder, names, asked=()):
+    def each(self, samples, folder, names, captions=()):
         paths = [folder / f"{name}.csv" for name in names]
         for sample, path in zip(samples, paths, strict=True):
             path.write_text(",".join(f"{value:.4f}" for value in sample.tolist()))
         return paths
 
-    def together(self, samples, path, columns, asked=()):
+    def together(self, samples, path, columns, captions=()):
         path.write_text("\n".join(",".join(f"{value:.4f}" for value in row) for row in samples.tolist()))
 
-    def html(self, samples, columns, asked=(), trajectories=False):
+    def html(self, samples, columns, captions=(), trajectories=False):
         return f"<p>{len(samples)} points</p>"
 
 
@@ -150,5 +150,4 @@ def toy_registry():
 
 def put_in_place(patch, registry):
     """Let every command of the command line see `registry` alone."""
-    for command in ("train", "sample", "tune", "evaluate", "resume", "config"):
-        patch.setattr(f"diffcore.cli.{command}.installed", lambda: registry)
+    patch.setattr("diffcore.plugins.registry.installed", lambda: registry)

@@ -1,5 +1,6 @@
 import itertools
 import math
+import signal
 
 import pytest
 import torch
@@ -20,8 +21,8 @@ from diffcore.runs.folder import Run, read_log
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import compose
 from diffcore.system.files import write_atomically
-from diffcore.tasks.objective import batch_indices
-from diffcore.training.loop import Watcher, learning_rate, train
+from diffcore.training.learning_rate import learning_rate
+from diffcore.training.loop import Callbacks, train
 from tests.support.toy import ToyBackbone, toy_registry
 
 REGISTRY = toy_registry()
@@ -34,12 +35,8 @@ def start(path, checkpoint=None, stop_at=None, dropout=0.0, **train_values):
     data = build_data(settings, REGISTRY)
     run = Run(path)
     path.mkdir(exist_ok=True)
-    watcher = Watcher()
-    if stop_at is not None:
-        import signal
-
-        watcher = Watcher(pulse=lambda pulse: signal.raise_signal(signal.SIGINT) if pulse.step == stop_at else None)
-    return run, train(run, settings, build_model(settings, data.facts, REGISTRY), data, watcher, checkpoint)
+    callbacks = Callbacks(log=lambda line: signal.raise_signal(signal.SIGINT) if line.step == stop_at else None)
+    return run, train(run, settings, build_model(settings, data.facts, REGISTRY), data, callbacks, checkpoint)
 
 
 def assert_same_checkpoint(a, b):
@@ -111,8 +108,8 @@ def test_pictures_do_not_change_training(tmp_path):
     run = Run(tmp_path / "pictures")
     run.path.mkdir()
     seen = []
-    watcher = Watcher(sample=lambda model, step: seen.append((step, torch.randn(3))))
-    train(run, settings, build_model(settings, data.facts, REGISTRY), data, watcher)
+    callbacks = Callbacks(sample=lambda model, step: seen.append((step, torch.randn(3))))
+    train(run, settings, build_model(settings, data.facts, REGISTRY), data, callbacks)
     assert [step for step, _ in seen] == [7, 14, 21, 28, 35]
     assert losses(run) == losses(plain)
 
@@ -139,18 +136,9 @@ def test_minutes_end_a_run(tmp_path, monkeypatch):
     assert outcome.progress.step > 20
 
 
-def test_a_loss_that_is_no_number_stops_with_the_step(tmp_path):
+def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path):
     with pytest.raises(UserError, match=r"the loss is nan at step \d+; .*; lower `train.learning_rate`"):
         start(tmp_path / "run", learning_rate=1e30, warmup_steps=0, gradient_clip=1e30)
-
-
-def test_epochs_hold_each_example_once():
-    n, batch = 10, 4
-    order = torch.cat([batch_indices(n, batch, step, seed=0) for step in range(10)])
-    for epoch in order.split(n):
-        assert sorted(epoch.tolist()) == list(range(n))
-    assert not torch.equal(order[:10], order[10:20])
-    assert len(batch_indices(3, 8, 0, 0)) == 8
 
 
 def test_learning_rate_warms_up_and_falls_with_the_root():

@@ -1,35 +1,35 @@
-"""A loss that diverges is told by step and field; training stops or steps back, and is resumed exactly."""
+"""A loss that diverges is reported with its step and field; training stops or steps back, and is resumed exactly."""
 
 import json
 import math
+import signal
 
 import pytest
 import torch
 
-from diffcore.denoising.losses import denoising_loss, field_losses
 from diffcore.errors import UserError
-from diffcore.process.gaussian import perturb
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_progress, read_tensors
 from diffcore.runs.folder import Run, read_log
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import compose
-from diffcore.tasks.objective import draw_batch
-from diffcore.training import recovery as divergence
-from diffcore.training.loop import Watcher, learning_rate, train
-from diffcore.training.recovery import DivergedError, remembered, require_sound, unsound
+from diffcore.tasks.batch import draw_batch
+from diffcore.training import divergence
+from diffcore.training.divergence import DivergedError, check_losses, extended, non_finite
+from diffcore.training.learning_rate import learning_rate
+from diffcore.training.loop import Callbacks, train
 from tests.support.toy import ToyBackbone, toy_registry
 
 REGISTRY = toy_registry()
 
 
-def start(path, checkpoint=None, watcher=None, task="denoise", **values):
+def start(path, checkpoint=None, callbacks=None, task="denoise", **values):
     values = {"steps": 60, "batch_size": 32, "log_every": 5, "checkpoint_every": 10, **values}
     settings = compose(REGISTRY, "toy", file={"train": values, "task": task})
     data = build_data(settings, REGISTRY)
     path.mkdir(exist_ok=True)
     run = Run(path)
     model = build_model(settings, data.facts, REGISTRY)
-    return run, train(run, settings, model, data, watcher or Watcher(), checkpoint)
+    return run, train(run, settings, model, data, callbacks or Callbacks(), checkpoint)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_the_step_and_the_field_are_named_and_the_last_good_weights_stay(tmp_pat
     assert [row["step"] for row in lines(run)] == [5, 10, 15, 20, 25]
 
 
-def test_data_that_are_no_numbers_are_named(tmp_path, at_step):
+def test_data_that_are_not_finite_are_named(tmp_path, at_step):
     """Through the network they spoil every field of the output."""
     at_step(lambda step, batch: batch.x0["radius"].fill_(math.nan) if step == 26 else None)
     with pytest.raises(UserError, match="it is nan in the field 'radius of the data' in step 27;"):
@@ -101,7 +101,7 @@ def test_before_the_first_checkpoint_too(tmp_path):
 
 
 @pytest.mark.parametrize("step", [7, 9])
-def test_a_gradient_that_is_no_number_is_named_by_its_parameter(tmp_path, step_now, monkeypatch, step):
+def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(tmp_path, step_now, monkeypatch, step):
     """The loss of that step is finite, the weights after it are not: seen in the next step, or at the checkpoint."""
     plain = ToyBackbone.__init__
 
@@ -118,10 +118,10 @@ def test_a_gradient_that_is_no_number_is_named_by_its_parameter(tmp_path, step_n
     assert not checkpoints(Run(tmp_path / "run"))
 
 
-def explode(path, checkpoint=None, watcher=None, **values):
+def explode(path, checkpoint=None, callbacks=None, **values):
     """Training with a learning rate at which the toy explodes until it was halved a few times."""
     return start(
-        path, checkpoint, watcher, learning_rate=1.0, warmup_steps=40, gradient_clip=1e6, steps=80,
+        path, checkpoint, callbacks, learning_rate=1.0, warmup_steps=40, gradient_clip=1e6, steps=80,
         on_divergence="step-back", step_back_rate=0.03, explosion=3.0, checkpoint_every=20, **values,
     )  # fmt: skip
 
@@ -130,13 +130,13 @@ def test_a_step_back_lowers_the_learning_rate_and_is_written_down(tmp_path, capl
     run, outcome = explode(tmp_path / "run")
     back = outcome.progress.steps_back
     assert back >= 1
-    told = [row for row in lines(run) if "steps_back" in row]
-    assert [row["steps_back"] for row in told] == list(range(1, back + 1))
-    assert told[-1]["learning_rate"] == pytest.approx(0.03**back)
+    steps_back = [row for row in lines(run) if "steps_back" in row]
+    assert [row["steps_back"] for row in steps_back] == list(range(1, back + 1))
+    assert steps_back[-1]["learning_rate"] == pytest.approx(0.03**back)
     assert read_progress(find_checkpoint(run)).steps_back == back
     said = caplog.text
     assert said.count("stepping back to step") == back
-    assert "of it are of the field" in said
+    assert "of it is in the field" in said
     steps = [row["step"] for row in read_log(run)]
     assert steps == list(range(5, 85, 5))  # each step once, in order
     options = compose(REGISTRY, "toy", file={"train": {"learning_rate": 1.0, "warmup_steps": 0}}).train
@@ -144,17 +144,15 @@ def test_a_step_back_lowers_the_learning_rate_and_is_written_down(tmp_path, capl
 
 
 def test_a_run_that_stepped_back_is_resumed_exactly(tmp_path):
-    import signal
-
     whole, outcome = explode(tmp_path / "whole")
     assert outcome.progress.steps_back >= 1
     for stop in (15, 45):
         path = tmp_path / f"broken-{stop}"
-        watcher = Watcher(pulse=lambda pulse, stop=stop: signal.raise_signal(2) if pulse.step == stop else None)
-        broken, outcome = explode(path, watcher=watcher)
+        callbacks = Callbacks(log=lambda line, stop=stop: signal.raise_signal(2) if line.step == stop else None)
+        broken, outcome = explode(path, callbacks=callbacks)
         assert outcome.interrupted
         explode(path, find_checkpoint(broken))
-        # Of lines that tell of time only the time may differ.
+        # Only the times may differ.
         assert [strip(row) for row in lines(broken)] == [strip(row) for row in lines(whole)]
         for name in (MODEL, EMA, TRAINING):
             first, second = (read_tensors(find_checkpoint(run), name) for run in (whole, broken))
@@ -175,39 +173,25 @@ def test_training_stops_after_so_many_steps_back(tmp_path):
 
 def test_what_counts_as_diverged():
     calm = [1.0, 0.5, 0.4, 0.4, 0.4, 0.4]
-    require_sound([1.9, 1.9], 12, calm, 5.0)
-    with pytest.raises(DivergedError, match=r"exploded to 2\.6, where it was 0\.4 before") as caught:
-        require_sound([1.2, 4.0], 12, calm, 5.0)
+    check_losses([1.9, 1.9], 12, calm, 5.0)
+    with pytest.raises(DivergedError, match=r"exploded from 0\.4 to 2\.6") as caught:
+        check_losses([1.2, 4.0], 12, calm, 5.0)
     assert caught.value.step == 12
     with pytest.raises(DivergedError, match="the loss is inf") as caught:
-        require_sound([0.1, math.inf, math.nan], 12, calm, 5.0)
+        check_losses([0.1, math.inf, math.nan], 12, calm, 5.0)
     assert caught.value.step == 11
-    require_sound([9.0], 12, calm[:4], 5.0)  # too early to tell
-    require_sound([9.0], 12, calm, 0.0)
-    require_sound([0.9], 12, [1.0, *[0.01] * 8], 5.0)  # not worse than untrained
-    require_sound([-1.0], 12, [1.0, *[-3.0] * 8], 5.0)  # a log-likelihood may be negative
+    check_losses([9.0], 12, calm[:4], 5.0)  # too early to tell
+    check_losses([9.0], 12, calm, 0.0)
+    check_losses([0.9], 12, [1.0, *[0.01] * 8], 5.0)  # not worse than untrained
+    check_losses([-1.0], 12, [1.0, *[-3.0] * 8], 5.0)  # a log-likelihood may be negative
     history = []
     for loss in range(30):
-        history = remembered(history, float(loss))
+        history = extended(history, float(loss))
     assert history == [0.0, *map(float, range(10, 30))]
     assert len(history) == divergence.WINDOW + 1
 
 
-def test_weights_that_are_no_numbers_are_named():
+def test_weights_that_are_not_finite_are_named():
     files = {MODEL: {"a": torch.ones(3), "steps": torch.tensor(3)}, EMA: {"b": torch.tensor([1.0, -math.inf])}}
-    assert unsound(files) == "b of ema.safetensors is no longer finite"
-    assert unsound({MODEL: files[MODEL]}) is None
-
-
-def test_losses_of_fields_sum_to_the_loss():
-    settings = compose(REGISTRY, "toy", file={"train": {"batch_size": 64}})
-    data = build_data(settings, REGISTRY)
-    model = build_model(settings, data.facts, REGISTRY)
-    batch, space = draw_batch(model, settings, data, 3), model.codec.space
-    with torch.no_grad():
-        prediction = model.denoiser(perturb(batch.x0, batch.noise, batch.level), batch.level, batch.told)
-    whole = denoising_loss(prediction, batch.x0, batch.noise, space).mean().item()
-    found = field_losses(prediction, batch.x0, batch.noise, space)
-    assert found.keys() == {"place", "radius"}
-    assert sum(found.values()) == pytest.approx(whole, rel=1e-5)
-    assert min(found.values()) > 0.05 * whole
+    assert non_finite(files) == "b of ema.safetensors is no longer finite"
+    assert non_finite({MODEL: files[MODEL]}) is None

@@ -1,4 +1,4 @@
-"""Sounds to states of zero mean and unit variance, and back."""
+"""The codec of sounds: converts waveforms to spectrograms of unit variance, and back."""
 
 import torch
 from tensordict import TensorDict
@@ -14,13 +14,14 @@ from diffcore_audio.signals.waves import FULL_SCALE
 
 
 class SoundCodec:
-    """States are spectrograms; samples are waveforms, float32 `[B, C, L]`, full scale +-1.
+    """States are spectrograms; samples are waveforms, float32 `[B, C, L]`, with full scale at -1 and 1.
 
-    With `polarity`, training turns waveforms over at random. A sound and its negative are heard as the same, and which
-    one a recording holds is an accident of the wiring, so a small folder holds twice as much. The mean of complex
-    spectrograms then is zero everywhere; without it, that of the embedded drums, which begin much alike, is 2.7
-    deviations in places. Those have one polarity all the same, and they can be had without end, so they are not
-    turned by default: it would be one more thing to learn (`diffcore_audio.presets` has metrics).
+    With `facts.polarity`, training inverts the sign of each waveform with probability 1/2. A sound and its negative
+    sound the same, and a recording has one or the other by accident of the wiring, so this doubles a small data set.
+    It also makes the mean of complex spectrograms zero everywhere; the mean of the synthesised drums, which have
+    similar onsets, is otherwise up to 2.7 standard deviations from zero. The synthesised drums all have the same
+    polarity and are unlimited in number, so they are not inverted by default: the model would have more to learn
+    (results are in `diffcore_audio.presets`).
     """
 
     def __init__(self, facts: SoundFacts) -> None:
@@ -31,7 +32,10 @@ class SoundCodec:
         self.sizes = None
 
     def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
-        """`waveform` int16 `[B, C, L]` and `label` int64 `[B]`."""
+        """Encode `waveform`, int16 `[B, C, L]`, and `label`, int64 `[B]`.
+
+        With a generator and `facts.polarity`, the sign of each waveform is random.
+        """
         waveform = examples["waveform"].float() / FULL_SCALE
         if generator is not None and self.facts.polarity:
             sign = 1 - 2 * (torch.rand(len(waveform), generator=generator) < 0.5).float()
@@ -40,6 +44,6 @@ class SoundCodec:
         return Encoded(self.representation.state(waveform), conditions)
 
     def decode(self, state: State, mask: Mask = None) -> Tensor:
-        """float32 `[B, C, L]`; samples may be louder than full scale."""
+        """Return float32 waveforms `[B, C, L]`, which may exceed full scale."""
         assert isinstance(state, Tensor)
         return self.representation.waveform(state.float())

@@ -1,4 +1,4 @@
-"""What the plugin can be held to."""
+"""The properties of the audio plugin that `diffcore check-plugin` can test."""
 
 from tensordict import TensorDict
 from torch import Tensor
@@ -10,12 +10,15 @@ from diffcore_audio.signals.waves import FULL_SCALE
 
 
 def contract(codec: SoundCodec) -> Contract:
-    """Waveforms come back from complex spectrograms to half a step of 16 bits; mel spectrograms lose their phases."""
+    """Decoding complex spectrograms restores waveforms to within half a step of 16 bits.
+
+    Mel spectrograms lose the phases, so nothing is tested for them.
+    """
     if not isinstance(codec.facts.codec, ComplexFacts):
         return Contract()
-    return Contract(restored=_apart, tolerance=0.5 / FULL_SCALE)
+    return Contract(restored=_largest_difference, tolerance=0.5 / FULL_SCALE)
 
 
-def _apart(examples: TensorDict, samples: Tensor) -> Tensor:
-    """The largest difference of a sample of the waveform, of full scale."""
+def _largest_difference(examples: TensorDict, samples: Tensor) -> Tensor:
+    """The largest difference of each waveform `[B]`, relative to full scale."""
     return (samples - examples["waveform"].float() / FULL_SCALE).abs().flatten(1).amax(1)

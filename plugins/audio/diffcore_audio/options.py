@@ -1,4 +1,4 @@
-"""Options of the plugin's parts, and what is known of a set of sounds."""
+"""Options of the plugin's data sets, and the facts about a set of sounds that are saved with a run."""
 
 from typing import Literal
 
@@ -8,112 +8,146 @@ from diffcore.plugins.records import Place, Settings
 
 
 class ComplexFacts(Settings):
-    """An amplitude-compressed complex short-time Fourier transform: scale |c|^exponent e^(i arg c)."""
+    """Settings of a complex spectrogram scale |c|^exponent e^(i arg c), with c the short-time Fourier transform."""
 
     kind: Literal["complex"] = "complex"
     fft: int = Field(ge=2, le=2**20, multiple_of=2)
-    """Samples of a window; it gives fft / 2 + 1 frequencies."""
+    """Length of a window in samples, for fft / 2 + 1 frequencies."""
     hop: int = Field(ge=1, le=2**20)
     """Samples from one window to the next."""
     exponent: float = Field(gt=0, le=1)
     scale: float = Field(gt=0)
-    """Fitted on the data: states have unit variance."""
+    """Fitted to the data, so that states have unit variance."""
 
 
 class MelFacts(Settings):
-    """The logarithm of a mel spectrogram, standardised: (log(max(mel, floor)) - mean) / std."""
+    """Settings of a standardised log-mel spectrogram (log(max(mel, floor)) - mean) / std."""
 
     kind: Literal["mel"] = "mel"
     fft: int = Field(ge=2, le=2**20, multiple_of=2)
     hop: int = Field(ge=1, le=2**20)
     mels: int = Field(ge=1, le=4096)
     low: float = Field(ge=0)
-    """Hz."""
+    """Lowest frequency, in Hz."""
     high: float = Field(gt=0)
-    """Hz."""
+    """Highest frequency, in Hz."""
     floor: float = Field(gt=0)
+    """Smallest mel magnitude; smaller ones are replaced by it."""
     mean: float
     std: float = Field(gt=0)
     vocoder: str
-    """What makes a waveform of a spectrogram: `griffin-lim`, or the name of an installed vocoder."""
+    """What converts a spectrogram to a waveform: `griffin-lim`, or the name of an installed vocoder."""
 
 
 class SoundFacts(Settings):
-    """What samples need to know of the sounds a model was trained on."""
+    """What the codec needs to know of the sounds that a model was trained on. It is saved with each run."""
 
     rate: int = Field(ge=1)
-    """Samples a second."""
+    """Sampling rate, in Hz."""
     samples: int = Field(ge=1, le=2**26)
-    """Length of each sound."""
+    """Length of each sound, in samples."""
     channels: Literal[1, 2] = 1
     classes: tuple[str, ...] = ()
     codec: ComplexFacts | MelFacts = Field(discriminator="kind")
     polarity: bool = False
-    """Whether training turns waveforms over at random."""
+    """Whether training inverts the sign of waveforms at random."""
 
 
 class SoundOptions(Settings):
-    """What every data set of sounds can be asked for: how long they are, and as what states."""
+    """Options of all data sets of sounds: their length and rate, and the spectrogram that is diffused."""
 
-    rate: int = Field(16_000, ge=2000, le=192_000, multiple_of=25, description="Samples a second.")
-    seconds: float = Field(0.5, gt=0, le=60, description="Length of a sound; it is rounded up to 16 columns.")
-    codec: Literal["complex", "mel"] = Field(
-        "complex", description="complex: compressed Fourier coefficients, exact. mel: log-mel and a vocoder."
+    rate: int = Field(16_000, ge=2000, le=192_000, multiple_of=25, description="Sampling rate in Hz.")
+    seconds: float = Field(
+        0.5, gt=0, le=60, description="Length of a sound; rounded up to a multiple of 16 spectrogram columns."
     )
-    bands: int | None = Field(None, ge=8, le=4096, description="Rows of a spectrogram: 128 (complex), 64 (mel).")
+    codec: Literal["complex", "mel"] = Field(
+        "complex",
+        description="Spectrogram: complex (compressed Fourier transform, exactly invertible) or mel (needs a vocoder).",
+    )
+    bands: int | None = Field(
+        None, ge=8, le=4096, description="Frequency bands of a spectrogram; 128 (complex) or 64 (mel) if not given."
+    )
     hop: int = Field(128, ge=1, description="Samples from one column of a spectrogram to the next.")
-    exponent: float = Field(0.3, gt=0, le=1, description="complex: magnitudes are raised to this power.")
-    window: int = Field(1024, ge=16, multiple_of=2, description="mel: samples of a window.")
-    low: float = Field(0.0, ge=0, description="mel: lowest frequency, Hz.")
-    high: float | None = Field(None, gt=0, description="mel: highest frequency, Hz; half the rate if not given.")
-    vocoder: str = Field("griffin-lim", description="mel: what turns spectrograms into sounds.")
-    polarity: bool = Field(True, description="Turn waveforms over at random in training; nobody hears it.")
+    exponent: float = Field(0.3, gt=0, le=1, description="complex only: magnitudes are raised to this power.")
+    window: int = Field(1024, ge=16, multiple_of=2, description="mel only: length of a window in samples.")
+    low: float = Field(0.0, ge=0, description="mel only: lowest frequency in Hz.")
+    high: float | None = Field(None, gt=0, description="mel only: highest frequency in Hz; half the rate if not given.")
+    vocoder: str = Field(
+        "griffin-lim", description="mel only: converts spectrograms to sounds; griffin-lim or an installed vocoder."
+    )
+    polarity: bool = Field(
+        True, description="Invert the sign of waveforms at random during training, which is inaudible."
+    )
 
     @model_validator(mode="after")
     def _fit(self) -> "SoundOptions":
         if self.codec == "complex" and self.hop > self.rows:
-            raise ValueError(f"hop {self.hop} leaves gaps between windows of {self.rows} bands; {self.rows} at most")
+            raise ValueError(
+                f"`data.hop` {self.hop} leaves gaps between the windows of {self.rows} bands; use {self.rows} or less"
+            )
         if self.codec == "mel":
             if self.hop > self.window // 2:
-                raise ValueError(f"hop {self.hop} is more than half the window of {self.window}")
+                raise ValueError(
+                    f"`data.hop` {self.hop} is more than half of `data.window` {self.window}; "
+                    f"use {self.window // 2} or less"
+                )
             if not self.low < self.highest <= self.rate / 2:
-                raise ValueError(f"low {self.low:g} < high {self.highest:g} <= rate / 2 = {self.rate / 2:g} must hold")
+                raise ValueError(
+                    "`data.low` < `data.high` <= `data.rate` / 2 is required; "
+                    f"they are {self.low:g}, {self.highest:g} and {self.rate / 2:g} Hz"
+                )
         return self
 
     @property
     def rows(self) -> int:
+        """Frequency bands of a spectrogram."""
         return self.bands or (128 if self.codec == "complex" else 64)
 
     @property
     def highest(self) -> float:
+        """Highest frequency of a mel spectrogram, in Hz."""
         return self.high or self.rate / 2
 
 
 class DrumsOptions(SoundOptions):
-    rate: int = Field(16_000, ge=16_000, le=192_000, multiple_of=25, description="Samples a second.")
-    polarity: bool = Field(False, description="Turn waveforms over at random in training; nobody hears it.")
-    sounds: int = Field(500, ge=2, description="Sounds of each of the six instruments.")
-    seed: int = Field(0, ge=0, description="Which sounds.")
-    held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the metrics.")
+    """Options of the data set `drums`."""
+
+    rate: int = Field(16_000, ge=16_000, le=192_000, multiple_of=25, description="Sampling rate in Hz.")
+    polarity: bool = Field(
+        False, description="Invert the sign of waveforms at random during training, which is inaudible."
+    )
+    sounds: int = Field(500, ge=2, description="Number of sounds of each of the six instruments.")
+    seed: int = Field(0, ge=0, description="Seed of the random parameters of the sounds.")
+    held_out: float = Field(
+        0.1, gt=0, le=0.5, description="Fraction of the sounds that is held out of training, for evaluation."
+    )
 
 
 class FileOptions(SoundOptions):
-    """What sets that are read from files have beside."""
+    """Options of all data sets that are read from files."""
 
-    root: Place = Field(None, description="Folder that holds the sounds.")
-    limit: int | None = Field(None, ge=1, description="Read so many sounds of each class at most.")
+    root: Place = Field(None, description="Folder that contains the sounds.")
+    limit: int | None = Field(None, ge=1, description="Largest number of files of each class that are read.")
     skip_unreadable: bool = Field(False, description="Leave out files that cannot be used, instead of stopping.")
 
 
 class FolderOptions(FileOptions):
-    channels: Literal[1, 2] = Field(1, description="1: stereo files are mixed. 2: both channels are kept.")
-    trim: bool = Field(True, description="Cut what is below -60 dB of a sound's peak at its beginning.")
+    """Options of the data set `folder`."""
+
+    channels: Literal[1, 2] = Field(1, description="1: mix stereo files to mono. 2: keep both channels.")
+    trim: bool = Field(True, description="Cut the initial part of each sound that is more than 60 dB below its peak.")
     held_out: float = Field(
-        0.1, gt=0, le=0.5, description="Share kept back for the metrics, where there is no test folder."
+        0.1, gt=0, le=0.5, description="Fraction that is held out for evaluation if there is no test folder."
     )
 
 
 class SpeechOptions(FileOptions):
-    seconds: float = Field(1.0, gt=0, le=60, description="Length of a sound; it is rounded up to 16 columns.")
-    polarity: bool = Field(False, description="Turn waveforms over at random in training; nobody hears it.")
-    download: bool = Field(False, description="Fetch the set into root where it is missing.")
+    """Options of the data sets `sc09` and `speechcommands`."""
+
+    seconds: float = Field(
+        1.0, gt=0, le=60, description="Length of a sound; rounded up to a multiple of 16 spectrogram columns."
+    )
+    polarity: bool = Field(
+        False, description="Invert the sign of waveforms at random during training, which is inaudible."
+    )
+    download: bool = Field(False, description="Download the data set into the folder of root if it is not there.")

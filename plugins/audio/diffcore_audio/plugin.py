@@ -1,4 +1,4 @@
-"""What this plugin offers. Importing it is cheap: torch and the rest come with the builders."""
+"""The records of the audio plugin. Importing this module is fast: torch is imported by the builders only."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_audio.options import DrumsOptions, FolderOptions, SoundFacts, SpeechOptions
 from diffcore_audio.presets import PRESETS
 
-API_VERSION = 1
+API_VERSION = 2
 
 _lazy, _nn = lazy("diffcore_audio"), lazy("diffcore.nn")
 
@@ -18,23 +18,34 @@ AUDIO = Modality(
     datasets=(
         Component(
             "drums",
-            "six instruments, synthesised",
+            "six percussion instruments, synthesised",
             _lazy("data.datasets:drums"),
             DrumsOptions,
             small={"sounds": 20, "bands": 32, "hop": 32, "seconds": 0.05},
         ),
         Component(
-            "folder", "your own: one folder a class, or one of all", _lazy("data.datasets:folder"), FolderOptions
+            "folder",
+            "your own sounds: one folder per class, or one folder of all",
+            _lazy("data.datasets:folder"),
+            FolderOptions,
         ),
-        Component("sc09", "23,666 spoken digits of a second", _lazy("data.datasets:sc09"), SpeechOptions),
         Component(
-            "speechcommands", "105,829 spoken words of a second", _lazy("data.datasets:speech_commands"), SpeechOptions
+            "sc09",
+            "23,666 spoken digits of one second, from Speech Commands",
+            _lazy("data.datasets:sc09"),
+            SpeechOptions,
+        ),
+        Component(
+            "speechcommands",
+            "105,829 recordings of 35 spoken words, one second each",
+            _lazy("data.datasets:speech_commands"),
+            SpeechOptions,
         ),
     ),
     denoisers=(
         Component(
             "unet",
-            "convolutions on a folded grid",
+            "U-Net on patches",
             _nn("builders:unet"),
             UNetOptions,
             small={"width": 16, "multipliers": (1, 2), "patch": 4},
@@ -47,7 +58,11 @@ AUDIO = Modality(
             small={"width": 32, "depth": 2, "heads": 2, "patch": 4},
         ),
     ),
-    classifiers=(Component("encoder", "half a U-Net, averaged", _nn("builders:encoder"), EncoderOptions),),
+    classifiers=(
+        Component(
+            "encoder", "the first half of a U-Net, averaged over all positions", _nn("builders:encoder"), EncoderOptions
+        ),
+    ),
     presets=PRESETS,
     facts=SoundFacts,
     codec=_lazy("codec:SoundCodec"),

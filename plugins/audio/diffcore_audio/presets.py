@@ -1,25 +1,27 @@
-"""Presets, from a laptop to one GPU. One that is called like a data set is what that set is trained with by default.
+"""Presets, from a laptop to one GPU. A preset with the name of a data set is the default for that data set.
 
-Presets say steps, so that a seed gives the same model on every machine. Times of training are those of two cores of a
-Xeon with AVX-512; where they are marked "about" they were scaled from a short run.
+Training stops after a number of steps, so that a seed gives the same model on every machine. Times are those of
+training on two cores of a Xeon with AVX-512; those marked "about" are extrapolated from a short run. Presets that
+state no time were not timed.
 
-What was tried on the drums, one run a row and 180 samples each, so small differences mean little. Losses of different
-weightings cannot be compared.
+The tables below show what was tried on the synthesised drums. Each row is one run with 180 samples unless stated
+otherwise, so small differences are within the noise. "Agreement" is the fraction of samples that a classifier assigns
+to the requested class. The losses of different weightings cannot be compared. "Inverted" is `data.polarity`.
 
-| | loss | of the class asked for | Frechet distance | RMS, dB (data: -26) |
+| | loss | agreement | Frechet distance | RMS in dB (data: -26) |
 |---|---|---|---|---|
 | 3 minutes of half a core, batches of 32 (300 steps) | 0.50 | 94 % | 516 | -26.5 |
 | the same, batches of 64 (150 steps) | 0.54 | 86 % | 704 | -27.7 |
-| 500 steps of 32, turned over, patch 4, width 32 | 0.47 | 84 % | 637 | -27.2 |
-| the same, patch 8, width 64, as costly | 0.53 | 91 % | 1540 | -26.1 |
-| the same, patch 4, width 32, not turned over | 0.47 | 91 % | 527 | -25.7 |
-| 700 steps of 32, turned over, weighting x0 | 0.46 | 91 % | 634 | -27.9 |
+| 500 steps of 32, inverted, patch 4, width 32 | 0.47 | 84 % | 637 | -27.2 |
+| the same, patch 8, width 64, at equal cost | 0.53 | 91 % | 1540 | -26.1 |
+| the same, patch 4, width 32, not inverted | 0.47 | 91 % | 527 | -25.7 |
+| 700 steps of 32, inverted, weighting x0 | 0.46 | 91 % | 634 | -27.9 |
 | the same, weighting v | | 81 % | 598 | -32.4 |
 
-Drawn in other ways from one model of seven minutes (2,904 steps, learning rate 4e-3), by an evaluator that hears
-nothing below -60 dB, 180 to 500 samples:
+Ways of sampling from one model of seven minutes (2,904 steps, learning rate 4e-3), with an evaluator that treats levels
+below -60 dB as silence, 180 to 500 samples:
 
-| | of the class asked for | Frechet ratio | RMS, dB |
+| | agreement | Frechet ratio | RMS in dB |
 |---|---|---|---|
 | adams, 20 steps | 81 % | 79 | -28.2 |
 | the same, guidance 2 | 85 % | 44 | -21.3 |
@@ -27,12 +29,12 @@ nothing below -60 dB, 180 to 500 samples:
 | edm, 25 steps | 96 % | 58 | -21.1 |
 | dpmpp-2m-sde, 40 steps | 93 % | 40 | -24.9 |
 
-Fresh noise in each step mends errors of the steps before, which are large where minutes are few.
+Fresh noise in each step corrects errors of the previous steps, which are large after a short training.
 
-Learning rates, 2,900 steps, dpmpp-2m-sde in 40 steps, one evaluator for all (another than above, so its ratios cannot
-be compared with those):
+Learning rates, with 2,900 steps, dpmpp-2m-sde in 40 steps and the same evaluator for all rows (not the one above, so
+the ratios of the two tables cannot be compared):
 
-| learning rate | guidance | samples | of the class asked for | Frechet ratio | RMS, dB |
+| learning rate | guidance | samples | agreement | Frechet ratio | RMS in dB |
 |---|---|---|---|---|---|
 | 4e-3 | 1 | 250 | 91 % | 96 | -25.4 |
 | 1.5e-3 | 1 | 250 | 91 % | 81 | -26.5 |
@@ -43,9 +45,9 @@ be compared with those):
 | 1.5e-3 | 3 | 126 | 89 % | 43 | -19.7 |
 | 1.5e-3 | 2, adams in 20 steps | 250 | 86 % | 36 | -22.2 |
 
-Of 423 recorded drums in eleven classes, 2,350 steps (the first two at 4e-3, the others at 1.5e-3):
+423 recorded drums in eleven classes, 2,350 steps (the first two rows with learning rate 4e-3, the others with 1.5e-3):
 
-| | samples | of the class asked for | Frechet ratio |
+| | samples | agreement | Frechet ratio |
 |---|---|---|---|
 | dpmpp-2m-sde, 40 steps, guidance 1 | 110 | 21 % | 17 |
 | adams, 20 steps, guidance 2 | 110 | 57 % | 5.9 |
@@ -63,7 +65,7 @@ _SMALL = {
     "schedule": {"name": "cosine", "shift": -1.0},
     "train": {"steps": 2700, "batch_size": 32, "learning_rate": 1.5e-3, "weighting": "x0", "evaluate": 500},
 }
-_FRESH = {"sample": {"solver": "dpmpp-2m-sde", "steps": 40, "guidance": 1.5}}
+_STOCHASTIC = {"sample": {"solver": "dpmpp-2m-sde", "steps": 40, "guidance": 1.5}}
 _GUIDED = {"sample": {"guidance": 3.0}}
 _CLASSIFIER = {
     "task": "classify",
@@ -86,35 +88,47 @@ _GPU = {
 }
 
 
-def _of(data: dict[str, Any], recipe: dict[str, Any], **train: Any) -> dict[str, Any]:
-    return {"data": data, **recipe, "train": {**recipe["train"], **train}}
+def _with_data(base: dict[str, Any], data: dict[str, Any], **train: Any) -> dict[str, Any]:
+    """The values of `base` with a data set, and with some options of training replaced."""
+    return {"data": data, **base, "train": {**base["train"], **train}}
 
 
 PRESETS = {
     "default": Preset(
-        "drums of half a second on a laptop: 2,700 steps, 7 minutes", {**_of({"name": "drums"}, _SMALL), **_FRESH}
+        "U-Net on synthesised drums of half a second, on a laptop: 2,700 steps, 7 minutes",
+        {**_with_data(_SMALL, {"name": "drums"}), **_STOCHASTIC},
     ),
-    "classifier": Preset("a classifier of noisy drums for guidance, on a laptop", _CLASSIFIER),
+    "classifier": Preset(
+        "noisy classifier of synthesised drums for guidance, on a laptop: 1,500 steps, not timed", _CLASSIFIER
+    ),
     "mel": Preset(
-        "drums as mel spectrograms on a laptop: 4,300 steps, about 7 minutes",
-        _of({"name": "drums", "codec": "mel"}, _SMALL, steps=4300),
+        "U-Net on mel spectrograms of synthesised drums, on a laptop: 4,300 steps, about 7 minutes",
+        _with_data(_SMALL, {"name": "drums", "codec": "mel"}, steps=4300),
     ),
     "folder": Preset(
-        "a folder of your own on a laptop: 2,400 steps, about 7 minutes",
-        {**_of({"name": "folder"}, _SMALL, steps=2400), **_GUIDED},
+        "U-Net on your own sounds of half a second, on a laptop: 2,400 steps, about 7 minutes",
+        {**_with_data(_SMALL, {"name": "folder"}, steps=2400), **_GUIDED},
     ),
     "sc09": Preset(
-        "spoken digits on a laptop, a first look: 2,100 steps, about 10 minutes",
-        _of({"name": "sc09"}, _SMALL, steps=2100),
+        "U-Net on spoken digits, a first impression, on a laptop: 2,100 steps, about 10 minutes",
+        _with_data(_SMALL, {"name": "sc09"}, steps=2100),
     ),
     "speechcommands": Preset(
-        "35 spoken words on a laptop, a first look: 2,100 steps, about 10 minutes",
-        _of({"name": "speechcommands", "limit": 500}, _SMALL, steps=2100),
+        "U-Net on 35 spoken words, a first impression, on a laptop: 2,100 steps, about 10 minutes",
+        _with_data(_SMALL, {"name": "speechcommands", "limit": 500}, steps=2100),
     ),
-    "drums-gpu": Preset("drums of half a second on one GPU", _of({"name": "drums", "sounds": 5000}, _GPU)),
+    "drums-gpu": Preset(
+        "U-Net on synthesised drums of half a second, on one GPU: 100,000 steps, not timed",
+        _with_data(_GPU, {"name": "drums", "sounds": 5000}),
+    ),
     "folder-gpu": Preset(
-        "a folder of your own, a second each, on one GPU", _of({"name": "folder", "seconds": 1.0}, _GPU)
+        "U-Net on your own sounds of one second, on one GPU: 100,000 steps, not timed",
+        _with_data(_GPU, {"name": "folder", "seconds": 1.0}),
     ),
-    "sc09-gpu": Preset("spoken digits on one GPU", _of({"name": "sc09"}, _GPU)),
-    "speechcommands-gpu": Preset("35 spoken words on one GPU", _of({"name": "speechcommands"}, _GPU)),
+    "sc09-gpu": Preset(
+        "U-Net on spoken digits, on one GPU: 100,000 steps, not timed", _with_data(_GPU, {"name": "sc09"})
+    ),
+    "speechcommands-gpu": Preset(
+        "U-Net on 35 spoken words, on one GPU: 100,000 steps, not timed", _with_data(_GPU, {"name": "speechcommands"})
+    ),
 }

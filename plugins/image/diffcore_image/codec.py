@@ -1,4 +1,4 @@
-"""Images to states of zero mean and unit variance, and back."""
+"""The codec of images: converts pixels to states of zero mean and unit variance, and back."""
 
 import torch
 from tensordict import TensorDict
@@ -12,7 +12,7 @@ from diffcore_image.options import ImageFacts
 
 
 class ImageCodec:
-    """x = (pixel / 255 - mean) / std, channel by channel; samples are uint8 `[B, C, H, W]`."""
+    """x = (pixel / 255 - mean) / std, with mean and std of each channel; samples are uint8 `[B, C, H, W]`."""
 
     def __init__(self, facts: ImageFacts) -> None:
         self.facts = facts
@@ -23,7 +23,10 @@ class ImageCodec:
         self._std = torch.tensor(facts.std)[:, None, None]
 
     def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
-        """`pixels` uint8 `[B, C, H, W]` and `label` int64 `[B]`."""
+        """Encode `pixels`, uint8 `[B, C, H, W]`, and `label`, int64 `[B]`.
+
+        With a generator and `facts.flip`, each image is mirrored with probability 1/2.
+        """
         pixels = examples["pixels"].float() / 255
         state = (pixels - self._mean.to(pixels.device)) / self._std.to(pixels.device)
         if generator is not None and self.facts.flip:
@@ -33,7 +36,7 @@ class ImageCodec:
         return Encoded(state, conditions)
 
     def decode(self, state: State, mask: Mask = None) -> Tensor:
-        """uint8 `[B, C, H, W]`, rounded and cut to [0, 255]."""
+        """Return uint8 pixels `[B, C, H, W]`, rounded and clamped to [0, 255]."""
         assert isinstance(state, Tensor)
         pixels = state * self._std.to(state.device) + self._mean.to(state.device)
         return (pixels * 255).round().clamp(0, 255).to(torch.uint8)

@@ -1,6 +1,6 @@
-"""The data sets: embedded, official formats, and a user's own folder.
+"""The data sets of images: the digits of scikit-learn, sets that torchvision reads, and a user's own folder.
 
-All become uint8 `pixels` `[N, C, H, W]` and int64 `label` `[N]`.
+All have uint8 `pixels` `[N, C, H, W]` and int64 `label` `[N]`.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ from diffcore.plugins.folders import Files, left_out, named, split, tree
 from diffcore_image.options import DigitsOptions, FolderOptions, ImageFacts, LargeSetOptions, MnistOptions
 
 IMAGE_ENDINGS = frozenset(Image.registered_extensions())
-"""Files with these endings are taken for images."""
+"""Files with these endings are read as images."""
 
 
 def examples(pixels: Tensor, labels: Tensor) -> TensorDict:
-    """Pixels and labels as one batch."""
+    """One TensorDict of `pixels` `[N, C, H, W]` and `label` `[N]`."""
     return TensorDict({"pixels": pixels.contiguous(), "label": labels.long()}, batch_size=[len(pixels)])
 
 
@@ -34,7 +34,7 @@ def data(
     flip: bool = False,
     notes: Sequence[str] = (),
 ) -> Data:
-    """A `Data` whose facts are measured on the training images."""
+    """A `Data` whose mean and standard deviation are those of the training images."""
     pixels = train["pixels"]
     _, channels, height, width = pixels.shape
     mean, std = moments(pixels)
@@ -51,16 +51,19 @@ def data(
 
 
 def moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of uint8 `[N, C, H, W]`, pixels in [0, 1], exact in float64."""
+    """Mean and standard deviation of each channel of uint8 `[N, C, H, W]`, each `[C]`, for pixel values in [0, 1].
+
+    They are computed in float64 from the counts of the 256 values, so no rounding accumulates over the images.
+    """
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels.unbind(1)]).double()
-    share = counts / counts.sum(1, keepdim=True)
-    mean = share @ values
-    return mean, ((share @ values.square()) - mean.square()).clamp(min=0).sqrt()
+    frequency = counts / counts.sum(1, keepdim=True)
+    mean = frequency @ values
+    return mean, ((frequency @ values.square()) - mean.square()).clamp(min=0).sqrt()
 
 
 def digits(options: DigitsOptions) -> Data:
-    """scikit-learn's copy of the UCI optical digits: 1,797 images of 8x8 with values 0 to 16, as 0 to 255."""
+    """scikit-learn's copy of the UCI optical digits: 1,797 images of 8x8; values of 0 to 16 are scaled to 0 to 255."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -70,63 +73,77 @@ def digits(options: DigitsOptions) -> Data:
 
 
 def mnist(options: MnistOptions) -> Data:
-    """MNIST: `root/MNIST/raw/*-ubyte`."""
+    """MNIST, from the files `root/MNIST/raw/*-ubyte`; see `_from_torchvision` for errors."""
     from torchvision.datasets import MNIST
 
-    return _official(MNIST, options, [str(digit) for digit in range(10)], options.size)
+    return _from_torchvision(MNIST, options, [str(digit) for digit in range(10)], options.size)
 
 
 def fashion_mnist(options: MnistOptions) -> Data:
-    """Fashion-MNIST: `root/FashionMNIST/raw/*-ubyte`."""
+    """Fashion-MNIST, from the files `root/FashionMNIST/raw/*-ubyte`; see `_from_torchvision` for errors."""
     from torchvision.datasets import FashionMNIST
 
-    return _official(FashionMNIST, options, FashionMNIST.classes, options.size)
+    return _from_torchvision(FashionMNIST, options, FashionMNIST.classes, options.size)
 
 
 def cifar10(options: LargeSetOptions) -> Data:
-    """CIFAR-10: `root/cifar-10-batches-py`, whose files torchvision checks by their sums before it reads them."""
+    """CIFAR-10, from the folder `root/cifar-10-batches-py`; see `_from_torchvision` for errors.
+
+    Its files are pickles. torchvision verifies their checksums before it reads them.
+    """
     from torchvision.datasets import CIFAR10
 
     names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-    return _official(CIFAR10, options, names, 32)
+    return _from_torchvision(CIFAR10, options, names, 32)
 
 
-def _official(kind: Callable[..., Any], options: LargeSetOptions, classes: Sequence[str], size: int) -> Data:
-    name = kind.__name__
+def _from_torchvision(dataset: Callable[..., Any], options: LargeSetOptions, classes: Sequence[str], size: int) -> Data:
+    """A data set of torchvision; its test images are held out.
+
+    Raises `UserError` if the files are missing or damaged, or if the download fails.
+    """
+    name = dataset.__name__
     if options.root is None:
-        raise UserError(
-            f"{name} needs `data.root` PATH, the folder that holds it (or `data.download` to fetch it there)"
-        )
+        raise UserError(f"{name} needs `data.root`, the folder that contains it; `data.download` downloads it there")
     try:
-        loaded = [kind(options.root, train=part, download=options.download) for part in (True, False)]
-        train, test = (examples(_bordered(_pixels(part.data), size), torch.as_tensor(part.targets)) for part in loaded)
+        parts = [dataset(options.root, train=train, download=options.download) for train in (True, False)]
+        train, test = (examples(_padded(_pixels(part.data), size), torch.as_tensor(part.targets)) for part in parts)
     except RuntimeError as error:
         if options.download:
-            raise UserError(f"{name} could not be fetched into {options.root}: {first_line(error)}") from None
+            raise UserError(
+                f"{name} could not be downloaded into {options.root} ({first_line(error)}); try again, "
+                "or set `data.root` to a folder that contains it"
+            ) from None
         raise UserError(
-            f"{name} is not in {options.root} (or its files are damaged); "
-            "give the folder that holds it, or fetch it with `data.download`"
+            f"{name} is not in {options.root}, or its files are damaged; set `data.root` to the folder that "
+            "contains it, or download it with `data.download`"
         ) from None
     except OSError as error:
         if options.download:
             raise UserError(
-                f"{name} could not be fetched into {options.root} ({first_line(error)}): "
-                "is this machine offline? Give the folder that holds it with `data.root`"
+                f"{name} could not be downloaded into {options.root} ({first_line(error)}); check the connection, "
+                "or set `data.root` to a folder that contains it"
             ) from None
-        raise UserError(f"{name} in {options.root} cannot be read: {first_line(error)}") from None
+        raise UserError(
+            f"{name} in {options.root} cannot be read ({first_line(error)}); check its files, "
+            "or set `data.root` to another folder"
+        ) from None
     except (ValueError, AssertionError, EOFError, KeyError, TypeError) as error:
-        raise UserError(f"{name} in {options.root} is damaged: {first_line(error)}") from None
+        raise UserError(
+            f"{name} in {options.root} is damaged ({first_line(error)}); remove its files and download it again "
+            "with `data.download`"
+        ) from None
     return data(train, test, classes, options.flip)
 
 
 def _pixels(stored: Any) -> Tensor:
-    """`[N, H, W]` or numpy `[N, H, W, C]` as `[N, C, H, W]`."""
+    """Stored images, `[N, H, W]` or `[N, H, W, C]`, as a tensor `[N, C, H, W]`."""
     pixels = torch.as_tensor(stored)
     return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
 
 
-def _bordered(pixels: Tensor, size: int) -> Tensor:
-    """Black borders up to `size` pixels a side."""
+def _padded(pixels: Tensor, size: int) -> Tensor:
+    """Images with a black border, `size` pixels high and wide."""
     vertical, horizontal = size - pixels.shape[2], size - pixels.shape[3]
     sides = (horizontal // 2, horizontal - horizontal // 2, vertical // 2, vertical - vertical // 2)
     return functional.pad(pixels, sides) if any(sides) else pixels
@@ -135,14 +152,17 @@ def _bordered(pixels: Tensor, size: int) -> Tensor:
 def folder(options: FolderOptions) -> Data:
     """A folder of images, in one of the layouts of `diffcore.plugins.folders.tree`.
 
-    Files that cannot be read raise a `UserError` that names them, or with `skip_unreadable` are left out and named in
-    the notes.
+    Raises `UserError` with the names of the files that cannot be read; with `skip_unreadable`, these files are left
+    out and named in the notes instead.
     """
     files = tree(options.root, IMAGE_ENDINGS, "folder", "images")
     unreadable: list[str] = []
     train, grey = _load(files.train, options, unreadable, None)
     if train is None:
-        raise UserError(f"none of the {len(files.train)} images under {options.root} can be read: {named(unreadable)}")
+        raise UserError(
+            f"none of the {len(files.train)} images under {options.root} can be read: {named(unreadable)}; "
+            "repair them, or set `data.root` to another folder"
+        )
     held_out = None
     if files.test is not None:
         held_out, _ = _load(files.test, options, unreadable, grey)
@@ -156,21 +176,24 @@ def folder(options: FolderOptions) -> Data:
 def _load(
     files: Files, options: FolderOptions, unreadable: list[str], grey: bool | None
 ) -> tuple[TensorDict | None, bool]:
-    """Read, scale and stack the files; adds those that fail to `unreadable`. Also whether the result is grey."""
-    pictures, labels = [], []
+    """Read and resize the files; return them, None without any, and whether they are grey.
+
+    `grey` decides that; None applies `options.colour`. Files that cannot be read are appended to `unreadable`.
+    """
+    images, labels = [], []
     for path, label in files:
         try:
             with Image.open(path) as image:
-                pictures.append(_square(image.convert("RGB"), options.size))
+                images.append(_square(image.convert("RGB"), options.size))
             labels.append(label)
         except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError):
             unreadable.append(str(path))
-    if not pictures:
+    if not images:
         return None, False
-    pixels = torch.from_numpy(numpy.stack(pictures)).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(numpy.stack(images)).permute(0, 3, 1, 2)
     if grey is None:
-        same = bool((pixels[:, :1] == pixels).all())
-        grey = options.colour == "grey" or (options.colour == "auto" and same)
+        equal_channels = bool((pixels[:, :1] == pixels).all())
+        grey = options.colour == "grey" or (options.colour == "auto" and equal_channels)
     if grey:
         weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601 luma
         pixels = (pixels.float() * weights).sum(1, keepdim=True).round().to(torch.uint8)
@@ -178,7 +201,7 @@ def _load(
 
 
 def _square(image: Image.Image, size: int) -> numpy.ndarray:
-    """Scale the shorter side to `size` and cut the longer one at the centre: `[size, size, 3]`."""
+    """Scale the shorter side to `size` and crop the longer one around the centre: uint8 `[size, size, 3]`."""
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     if image.size != (width, height):

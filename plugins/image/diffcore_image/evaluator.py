@@ -1,7 +1,7 @@
-"""Figures of images: agreement with the asked class, and the Frechet distance to real images.
+"""Metrics of images: agreement with the requested class, and the Frechet distance to real images.
 
-Both come from a small classifier that is trained on the real data, once. Sets without classes are compared by their
-principal components.
+Both use a small classifier that is trained once on the real data. Without classes, the Frechet distance is that of the
+principal components of the pixels.
 """
 
 from functools import partial
@@ -18,34 +18,37 @@ from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore_image.codec import ImageCodec
 
-_REFERENCE = 2000
-"""Held-out images are compared with where there are at least so many, else all real images."""
-_RECIPE = "image-classifier-2"
-"""Changes when the classifier does, so that old weights are not used."""
+_REFERENCE_SIZE = 2000
+"""Samples are compared with the held-out images if there are at least so many, else with all real images."""
+_CLASSIFIER = "image-classifier-2"
+"""Name of the classifier in the cache. Change it together with the classifier, so that old weights are not used."""
 
 
 class PixelFeatures(GridFeatures):
-    """Features of uint8 pixels `[B, C, H, W]`."""
+    """Features `[B, 64]` of uint8 pixels `[B, C, H, W]`."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(_scaled(x))
 
 
 class ImageEvaluator:
-    """Figures against real images."""
+    """Compares samples, uint8 `[n, C, H, W]`, with real images.
+
+    The classifier is trained on the training images, and its weights are kept in `cache`.
+    """
 
     def __init__(self, codec: ImageCodec, data: Data, cache: Path) -> None:
         held_out, classes = data.held_out, len(codec.facts.classes)
-        if held_out is not None and len(held_out) >= _REFERENCE:
-            self._reference, self._words = held_out, "held-out real images"
+        if held_out is not None and len(held_out) >= _REFERENCE_SIZE:
+            self._reference, self._reference_name = held_out, "held-out real images"
         else:
             parts = [data.examples] if held_out is None else [data.examples, held_out]
-            self._reference, self._words = TensorDict.cat(parts), "real images, all there are"
+            self._reference, self._reference_name = TensorDict.cat(parts), "real images (the whole data set)"
         self._classifier = None
         if classes:
             pixels, labels = data.examples["pixels"], data.examples["label"]
             body, size = partial(PixelFeatures, codec.facts.channels), PixelFeatures.size
-            self._classifier = trained_classifier(body, size, pixels, labels, classes, cache, _RECIPE)
+            self._classifier = trained_classifier(body, size, pixels, labels, classes, cache, _CLASSIFIER)
             tested = data.examples if held_out is None else held_out
             _, logits = self._classifier.judged(tested["pixels"])
             self._accuracy = (logits.argmax(1) == tested["label"]).double().mean().item()
@@ -56,23 +59,24 @@ class ImageEvaluator:
             self._real = vectors @ self._axes
 
     def __call__(self, samples: Tensor, conditions: Conditions) -> list[Metric]:
+        """The metrics of the samples, which were generated with `conditions`."""
         labels = self._reference["label"]
         if self._classifier is None:
-            found, space = flat(_scaled(samples)) @ self._axes, "principal components of pixels"
-            return distance_metrics(found, self._real, labels, self._words, space)
+            features, space = flat(_scaled(samples)) @ self._axes, "principal components of pixels"
+            return distance_metrics(features, self._real, labels, self._reference_name, space)
         features, logits = self._classifier.judged(samples)
         space = "features of a classifier trained on the data"
         return [
             *agreement_metrics(logits, conditions["label"], self._accuracy),
-            *distance_metrics(features, self._real, labels, self._words, space),
+            *distance_metrics(features, self._real, labels, self._reference_name, space),
         ]
 
 
 def _scaled(pixels: Tensor) -> Tensor:
-    """uint8 pixels as numbers from -0.5 to 0.5."""
+    """uint8 pixels as floats in [-0.5, 0.5]."""
     return pixels.float() / 255 - 0.5
 
 
 def build_evaluator(codec: ImageCodec, data: Data, cache: Path) -> ImageEvaluator:
-    """The evaluator of a data set."""
+    """The evaluator of a data set; `cache` is the folder that keeps its classifier."""
     return ImageEvaluator(codec, data, cache)

@@ -1,4 +1,4 @@
-"""Options of the plugin's parts, and what is known of a set of images."""
+"""Options of the plugin's data sets, and the facts about a set of images that are saved with a run."""
 
 from typing import Literal
 
@@ -8,40 +8,57 @@ from diffcore.plugins.records import Place, Settings
 
 
 class ImageFacts(Settings):
-    """What samples need to know of the images a model was trained on."""
+    """What the codec needs to know of the images that a model was trained on. It is saved with each run."""
 
     channels: int = Field(ge=1, le=4)
     height: int = Field(ge=1, le=4096)
     width: int = Field(ge=1, le=4096)
     classes: tuple[str, ...] = ()
     mean: tuple[float, ...]
-    """Mean of each channel, pixels in [0, 1]."""
+    """Mean of each channel, for pixel values in [0, 1]."""
     std: tuple[float, ...]
-    """Standard deviation of each channel."""
+    """Standard deviation of each channel, for pixel values in [0, 1]."""
     flip: bool = False
     """Whether training mirrors images at random."""
 
 
 class DigitsOptions(Settings):
-    held_out: float = Field(0.2, gt=0, le=0.5, description="Share kept back for the metrics.")
+    """Options of the data set `digits`."""
+
+    held_out: float = Field(
+        0.2, gt=0, le=0.5, description="Fraction of the images that is held out of training, for evaluation."
+    )
 
 
 class LargeSetOptions(Settings):
-    root: Place = Field(None, description="Folder that holds the set in its official layout.")
-    download: bool = Field(False, description="Fetch the set into root where it is missing.")
-    flip: bool = Field(False, description="Mirror images at random in training.")
+    """Options of the data sets that torchvision reads: `cifar10` and, with a size, `mnist` and `fashion-mnist`."""
+
+    root: Place = Field(None, description="Folder that contains the data set in its official layout.")
+    download: bool = Field(False, description="Download the data set into the folder of root if it is not there.")
+    flip: bool = Field(False, description="Mirror images left to right at random during training.")
 
 
 class MnistOptions(LargeSetOptions):
-    size: int = Field(32, ge=28, le=256, description="Pixels a side; the 28x28 pictures get a black border.")
+    """Options of the data sets `mnist` and `fashion-mnist`."""
+
+    size: int = Field(32, ge=28, le=256, description="Height and width in pixels; 28x28 images get a black border.")
 
 
 class FolderOptions(Settings):
-    root: Place = Field(None, description="Folder of class folders of images, or of images.")
-    size: int = Field(32, ge=1, le=2048, description="Pixels a side; images are scaled, then cut at the centre.")
-    colour: Literal["auto", "rgb", "grey"] = Field("auto", description="auto: grey where every image is.")
+    """Options of the data set `folder`."""
+
+    root: Place = Field(None, description="Folder of images, or of one folder of images per class.")
+    size: int = Field(
+        32,
+        ge=1,
+        le=2048,
+        description="Height and width in pixels; images are scaled to it by their shorter side, then cropped.",
+    )
+    colour: Literal["auto", "rgb", "grey"] = Field(
+        "auto", description="Colour mode; auto uses grey if every image is grey, else rgb."
+    )
     skip_unreadable: bool = Field(False, description="Leave out files that cannot be read, instead of stopping.")
-    flip: bool = Field(False, description="Mirror images at random in training.")
+    flip: bool = Field(False, description="Mirror images left to right at random during training.")
     held_out: float = Field(
-        0.1, gt=0, le=0.5, description="Share kept back for the metrics, where there is no test folder."
+        0.1, gt=0, le=0.5, description="Fraction that is held out for evaluation if there is no test folder."
     )

@@ -1,4 +1,4 @@
-"""What this plugin offers. Importing it is cheap: torch and the rest come with the builders."""
+"""The records of the image plugin. Importing this module is fast: torch is imported by the builders only."""
 
 from collections.abc import Iterable
 
@@ -14,26 +14,39 @@ from diffcore_image.options import (
 )
 from diffcore_image.presets import PRESETS
 
-API_VERSION = 1
+API_VERSION = 2
 
 _lazy, _nn = lazy("diffcore_image"), lazy("diffcore.nn")
 
 IMAGE = Modality(
     name="image",
-    summary="pictures, grey or RGB",
+    summary="images, grey or RGB",
     datasets=(
-        Component("digits", "1,797 handwritten digits of 8x8, embedded", _lazy("datasets:digits"), DigitsOptions),
-        Component("mnist", "70,000 handwritten digits, padded to 32x32", _lazy("datasets:mnist"), MnistOptions),
         Component(
-            "fashion-mnist", "70,000 pieces of clothing, padded to 32x32", _lazy("datasets:fashion_mnist"), MnistOptions
+            "digits",
+            "1,797 handwritten digits of 8x8 pixels, from scikit-learn",
+            _lazy("datasets:digits"),
+            DigitsOptions,
         ),
-        Component("cifar10", "60,000 photographs of 32x32", _lazy("datasets:cifar10"), LargeSetOptions),
-        Component("folder", "your own: one folder a class, or one of all", _lazy("datasets:folder"), FolderOptions),
+        Component(
+            "mnist", "70,000 handwritten digits of 28x28 pixels, padded to 32x32", _lazy("datasets:mnist"), MnistOptions
+        ),
+        Component(
+            "fashion-mnist",
+            "70,000 pictures of clothes of 28x28 pixels, padded to 32x32",
+            _lazy("datasets:fashion_mnist"),
+            MnistOptions,
+        ),
+        Component("cifar10", "60,000 photographs of 32x32 pixels", _lazy("datasets:cifar10"), LargeSetOptions),
+        Component(
+            "folder",
+            "your own images: one folder per class, or one folder of all",
+            _lazy("datasets:folder"),
+            FolderOptions,
+        ),
     ),
     denoisers=(
-        Component(
-            "unet", "convolutions on a folded grid", _nn("builders:unet"), UNetOptions, small={"width": 16, "patch": 2}
-        ),
+        Component("unet", "U-Net on patches", _nn("builders:unet"), UNetOptions, small={"width": 16, "patch": 2}),
         Component(
             "dit",
             "diffusion transformer on patches",
@@ -42,7 +55,11 @@ IMAGE = Modality(
             small={"width": 32, "depth": 2, "heads": 2, "patch": 2},
         ),
     ),
-    classifiers=(Component("encoder", "half a U-Net, averaged", _nn("builders:encoder"), EncoderOptions),),
+    classifiers=(
+        Component(
+            "encoder", "the first half of a U-Net, averaged over all positions", _nn("builders:encoder"), EncoderOptions
+        ),
+    ),
     presets=PRESETS,
     facts=ImageFacts,
     codec=_lazy("codec:ImageCodec"),

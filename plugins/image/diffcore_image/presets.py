@@ -1,10 +1,11 @@
-"""Presets, from a laptop to one GPU. One that is called like a data set is what that set is trained with by default.
+"""Presets, from a laptop to one GPU. A preset with the name of a data set is the default for that data set.
 
-Presets say steps, so that a seed gives the same model on every machine. Times of training are those of two cores of a
-Xeon with AVX-512; where they are marked "about" they were scaled from a short run.
+Training stops after a number of steps, so that a seed gives the same model on every machine. Times are those of
+training on two cores of a Xeon with AVX-512; those marked "about" are extrapolated from a short run. The presets for
+a GPU were not timed.
 
-In minutes, a weighting and a schedule that care for high noise, where the layout of a picture is decided, draw better
-pictures than the simple objective: tests/benchmarks/mnist_objectives.py compares them.
+In a few minutes of training, a weighting and a schedule that emphasise high noise levels, where the layout of an image
+is decided, give better images than the simple objective: tests/benchmarks/mnist_objectives.py compares them.
 """
 
 from typing import Any
@@ -42,27 +43,40 @@ _GPU = {
 }
 
 
-def _of(data: dict[str, Any], recipe: dict[str, Any], **denoiser: Any) -> dict[str, Any]:
-    return {"data": data, **recipe, "denoiser": {**recipe["denoiser"], **denoiser}}
+def _with_data(base: dict[str, Any], data: dict[str, Any], **denoiser: Any) -> dict[str, Any]:
+    """The values of `base` with a data set, and with some options of the denoiser replaced."""
+    return {"data": data, **base, "denoiser": {**base["denoiser"], **denoiser}}
 
 
 PRESETS = {
-    "default": Preset("8x8 digits on a laptop: 4,500 steps, 3 minutes", _DIGITS),
-    "classifier": Preset("a classifier of noisy 8x8 digits for guidance, 2,000 steps, about 2 minutes", _CLASSIFIER),
-    "mnist": Preset("MNIST at 32x32 on a laptop: 4,250 steps, 10 minutes", _of({"name": "mnist"}, _SMALL)),
+    "default": Preset("U-Net on 8x8 digits, on a laptop: 4,500 steps, 3 minutes", _DIGITS),
+    "classifier": Preset(
+        "noisy classifier of 8x8 digits for guidance, on a laptop: 2,000 steps, about 2 minutes", _CLASSIFIER
+    ),
+    "mnist": Preset(
+        "U-Net on MNIST at 32x32, on a laptop: 4,250 steps, 10 minutes", _with_data(_SMALL, {"name": "mnist"})
+    ),
     "fashion-mnist": Preset(
-        "Fashion-MNIST at 32x32 on a laptop: 4,250 steps, 10 minutes", _of({"name": "fashion-mnist"}, _SMALL)
+        "U-Net on Fashion-MNIST at 32x32, on a laptop: 4,250 steps, 10 minutes",
+        _with_data(_SMALL, {"name": "fashion-mnist"}),
     ),
     "cifar10": Preset(
-        "CIFAR-10 on a laptop, a first look: 4,250 steps, about 10 minutes",
-        _of({"name": "cifar10", "flip": True}, _SMALL),
+        "U-Net on CIFAR-10, a first impression, on a laptop: 4,250 steps, about 10 minutes",
+        _with_data(_SMALL, {"name": "cifar10", "flip": True}),
     ),
     "folder": Preset(
-        "a folder of your own on a laptop: 4,250 steps, about 10 minutes", _of({"name": "folder"}, _SMALL)
+        "U-Net on your own images at 32x32, on a laptop: 4,250 steps, about 10 minutes",
+        _with_data(_SMALL, {"name": "folder"}),
     ),
-    "mnist-gpu": Preset("MNIST on one GPU", _of({"name": "mnist"}, _GPU)),
-    "cifar10-gpu": Preset("CIFAR-10 on one GPU", _of({"name": "cifar10", "flip": True}, _GPU, dropout=0.1)),
+    "mnist-gpu": Preset(
+        "U-Net on MNIST at 32x32, on one GPU: 100,000 steps, not timed", _with_data(_GPU, {"name": "mnist"})
+    ),
+    "cifar10-gpu": Preset(
+        "U-Net on CIFAR-10, on one GPU: 100,000 steps, not timed",
+        _with_data(_GPU, {"name": "cifar10", "flip": True}, dropout=0.1),
+    ),
     "folder-gpu": Preset(
-        "a folder of your own at 64x64 on one GPU", _of({"name": "folder", "size": 64}, _GPU, patch=2)
+        "U-Net on your own images at 64x64, on one GPU: 100,000 steps, not timed",
+        _with_data(_GPU, {"name": "folder", "size": 64}, patch=2),
     ),
 }

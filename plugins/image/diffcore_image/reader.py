@@ -1,4 +1,4 @@
-"""Pictures of the user's own, as states: to be completed or enlarged."""
+"""Reads image files as states, for inpainting and upscaling."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 class ImageReader:
-    """Files to the states of a codec. Sizes are said as width x height."""
+    """Reads image files as states of a codec. Messages give sizes as width x height."""
 
     def __init__(self, codec: ImageCodec) -> None:
         self.codec = codec
@@ -25,55 +25,55 @@ class ImageReader:
         return self.codec.facts.width, self.codec.facts.height
 
     def read(self, path: Path) -> Tensor:
-        """A picture of the model's size, `[1, C, H, W]`; colours become grey for a model of grey pictures."""
-        return self._encode(_open(path, _MODES[self.codec.facts.channels], self._size, "the picture"))
+        """Encode an image of the model's size, `[1, C, H, W]`. For a model of grey images, colours become grey."""
+        return self._encode(_pixels(path, _MODES[self.codec.facts.channels], self._size, "the image"))
 
     def read_mask(self, path: Path) -> Tensor:
-        """A picture of the model's size, white (from half grey on) where the sample is to be filled in."""
-        white = torch.from_numpy(_open(path, "L", self._size, "the mask")) >= 128
+        """Read a mask of the model's size, bool `[1, C, H, W]`: True (to be filled in) where grey is 128 or more."""
+        white = torch.from_numpy(_pixels(path, "L", self._size, "the mask")) >= 128
         return white.expand(1, self.codec.facts.channels, *white.shape)
 
     def read_coarse(self, path: Path) -> tuple[Tensor, int]:
-        """A smaller picture, and how many times its sides go into the model's.
+        """Encode a smaller image, and return also the factor by which the sides of the model's images are larger.
 
-        Encoding is affine in each channel, so means of encoded pixels are the encoded means.
+        Encoding is affine in each channel, so the mean of encoded pixels is the encoded mean of the pixels.
         """
-        pixels = _open(path, _MODES[self.codec.facts.channels])
+        pixels = _pixels(path, _MODES[self.codec.facts.channels])
         height, width = pixels.shape[:2]
         factors = {self._size[0] / width, self._size[1] / height}
         factor = factors.pop()
         if factors or factor != int(factor) or factor == 1:
             raise UserError(
-                f"{path}: {width}x{height} pixels; the model's {_by(self._size)} must be a whole multiple of it, "
-                f"at least twice, the same in both directions"
+                f"{path} has {width}x{height} pixels; the model's {_format(self._size)} must be the same whole "
+                f"multiple, 2 or more, of both sides"
             )
         return self._encode(pixels), int(factor)
 
     def _encode(self, pixels: numpy.ndarray) -> Tensor:
         height, width = pixels.shape[:2]
         batch = torch.from_numpy(pixels.reshape(1, height, width, -1)).permute(0, 3, 1, 2)
-        nothing = torch.zeros(1, dtype=torch.int64)
-        encoded = self.codec.encode(TensorDict({"pixels": batch, "label": nothing}, batch_size=[1])).state
+        label = torch.zeros(1, dtype=torch.int64)  # the codec expects one; it is not used
+        encoded = self.codec.encode(TensorDict({"pixels": batch, "label": label}, batch_size=[1])).state
         assert isinstance(encoded, Tensor)
         return encoded
 
 
-def _open(path: Path, mode: str, size: tuple[int, int] | None = None, what: str = "") -> numpy.ndarray:
-    """The pixels of a file, uint8 `[H, W]` or `[H, W, C]`."""
+def _pixels(path: Path, mode: str, size: tuple[int, int] | None = None, role: str = "") -> numpy.ndarray:
+    """The pixels of a file, uint8 `[H, W]` or `[H, W, C]`; raises `UserError` unless they have the `size`, if given."""
     try:
         with Image.open(path) as image:
             pixels = numpy.array(image.convert(mode))
     except FileNotFoundError:
         raise UserError(f"{path}: there is no such file") from None
     except UnidentifiedImageError:
-        raise UserError(f"{path} is not a picture that can be read") from None
+        raise UserError(f"{path} is not an image in a format that can be read") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
     found = (pixels.shape[1], pixels.shape[0])
     if size is not None and found != size:
-        raise UserError(f"{path}: {what} has {_by(found)} pixels; this model needs {_by(size)}")
+        raise UserError(f"{path}: {role} has {_format(found)} pixels; this model needs {_format(size)}")
     return pixels
 
 
-def _by(size: tuple[int, int]) -> str:
+def _format(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"

@@ -1,4 +1,4 @@
-"""Samples to PNG files and to the report."""
+"""Writes samples to PNG files and to the report."""
 
 import base64
 import io
@@ -12,31 +12,31 @@ from torch import Tensor
 from diffcore.plugins.data import Codec
 from diffcore.plugins.output import Captions
 
-_SMALLEST_TILE = 48
-"""Pictures in an overview are enlarged by a whole factor until they are about this large."""
+_TILE = 48
+"""Small images are enlarged on a sheet, by the whole factor that brings their width nearest to so many pixels."""
 
 
 class ImageWriter:
-    """uint8 samples `[B, C, H, W]` to PNG."""
+    """Writes uint8 samples `[B, C, H, W]` as PNG."""
 
     endings = (".png",)
 
     def __init__(self, codec: Codec | None = None) -> None:
-        """Pixels are pixels, whatever the codec."""
+        """The codec is not used: samples are pixels already."""
 
-    def each(self, samples: Tensor, folder: Path, names: Sequence[str], asked: Captions = ()) -> list[Path]:
-        """Each sample as a PNG of the data's size."""
+    def each(self, samples: Tensor, folder: Path, names: Sequence[str], captions: Captions = ()) -> list[Path]:
+        """Write each sample as a PNG file of the size of the data."""
         paths = [folder / f"{name}.png" for name in names]
         for sample, path in zip(samples, paths, strict=True):
             _image(sample.permute(1, 2, 0).cpu().numpy()).save(path)
         return paths
 
-    def together(self, samples: Tensor, path: Path, columns: int, asked: Captions = ()) -> None:
-        """All samples side by side, enlarged where they are small."""
+    def together(self, samples: Tensor, path: Path, columns: int, captions: Captions = ()) -> None:
+        """Write one PNG file of all samples side by side; small samples are enlarged."""
         sheet(samples, columns).save(path)
 
-    def html(self, samples: Tensor, columns: int, asked: Captions = (), trajectories: bool = False) -> str:
-        """The sheet as an embedded PNG."""
+    def html(self, samples: Tensor, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
+        """The same sheet as an HTML image with embedded data."""
         buffer = io.BytesIO()
         sheet(samples, columns).save(buffer, "PNG")
         encoded = base64.b64encode(buffer.getvalue()).decode()
@@ -44,8 +44,8 @@ class ImageWriter:
 
 
 def sheet(samples: Tensor, columns: int, gap: int = 2) -> Image.Image:
-    """A sheet of samples in rows of `columns`."""
-    factor = max(1, round(_SMALLEST_TILE / samples.shape[-1]))
+    """One image of all samples in rows of `columns`, `gap` pixels apart."""
+    factor = max(1, round(_TILE / samples.shape[-1]))
     tiles = samples.permute(0, 2, 3, 1).cpu().numpy().repeat(factor, 1).repeat(factor, 2)
     _, height, width, channels = tiles.shape
     rows = -(-len(tiles) // columns)
@@ -57,5 +57,5 @@ def sheet(samples: Tensor, columns: int, gap: int = 2) -> Image.Image:
 
 
 def _image(pixels: numpy.ndarray) -> Image.Image:
-    """`[H, W, 1 or 3]` as a picture."""
+    """A Pillow image of `[H, W, C]`; C = 1 is grey."""
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)

@@ -15,7 +15,7 @@ from diffcore_molecule.options import (
 )
 from diffcore_molecule.presets import PRESETS
 
-API_VERSION = 1
+API_VERSION = 2
 
 _lazy = lazy("diffcore_molecule")
 

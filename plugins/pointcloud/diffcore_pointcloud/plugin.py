@@ -7,7 +7,7 @@ from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_pointcloud.options import CloudFacts, FileOptions, LatentOptions, ShapesOptions, TransformerOptions
 from diffcore_pointcloud.presets import PRESETS
 
-API_VERSION = 1
+API_VERSION = 2
 
 _lazy = lazy("diffcore_pointcloud")
 

@@ -1,1 +1,1 @@
-"""Data sets of sounds: made, official formats and a user's own folder."""
+"""Data sets of sounds: synthesised drums, Speech Commands and a user's own folder."""

@@ -1,6 +1,6 @@
-"""The data sets: made, official formats, and a user's own folder.
+"""The data sets of sounds: synthesised drums, Speech Commands, and a user's own folder.
 
-All become int16 `waveform` `[N, C, L]`, full scale 32768, and int64 `label` `[N]`.
+All have int16 `waveform` `[N, C, L]`, with full scale at 32768, and int64 `label` `[N]`.
 """
 
 import itertools
@@ -15,21 +15,20 @@ from torch import Tensor
 from diffcore.errors import UserError, first_line
 from diffcore.plugins import folders
 from diffcore.plugins.data import Data
-from diffcore_audio.data.files import SOUND_ENDINGS, Findings, Shape, load
-from diffcore_audio.data.synthesis import INSTRUMENTS
-from diffcore_audio.data.synthesis import drums as struck
+from diffcore_audio.data.files import SOUND_ENDINGS, Format, Problems, load
+from diffcore_audio.data.synthesis import INSTRUMENTS, synthesise
 from diffcore_audio.options import DrumsOptions, FileOptions, FolderOptions, SoundFacts, SoundOptions, SpeechOptions
 from diffcore_audio.signals.representations import fitted, length, unfitted
 from diffcore_audio.signals.waves import FULL_SCALE
 
-_ENOUGH = 1000
-"""Examples that a codec is fitted on. Its scale then is within 1 % of that of all 2,700 drums."""
+_FIT_EXAMPLES = 1000
+"""Examples that a codec is fitted to at most. The scale is then within 1 % of the one of all 2,700 drums."""
 
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 def examples(waveforms: Tensor, labels: Tensor) -> TensorDict:
-    """Waveforms and labels as one batch."""
+    """One TensorDict of `waveform` `[N, C, L]` and `label` `[N]`."""
     return TensorDict({"waveform": waveforms.contiguous(), "label": labels.long()}, batch_size=[len(waveforms)])
 
 
@@ -40,7 +39,7 @@ def data(
     options: SoundOptions,
     notes: Sequence[str] = (),
 ) -> Data:
-    """A `Data` whose codec is fitted on the training sounds, or on a thousand of them at even distances."""
+    """A `Data` whose codec is fitted to the training sounds, or to 1,000 evenly spaced ones if there are more."""
     waveforms = train["waveform"]
     facts = SoundFacts(
         rate=options.rate,
@@ -50,14 +49,14 @@ def data(
         codec=unfitted(options),
         polarity=options.polarity,
     )
-    some = torch.linspace(0, len(train) - 1, min(len(train), _ENOUGH)).round().long()
-    return Data(fitted(facts, waveforms[some].float() / FULL_SCALE), train, held_out, tuple(notes))
+    chosen = torch.linspace(0, len(train) - 1, min(len(train), _FIT_EXAMPLES)).round().long()
+    return Data(fitted(facts, waveforms[chosen].float() / FULL_SCALE), train, held_out, tuple(notes))
 
 
 def drums(options: DrumsOptions) -> Data:
-    """Kicks, snares, hi-hats, toms, claps and cowbells, made as `diffcore_audio.data.synthesis` says."""
-    made = [struck(name, options.sounds, length(options), options.rate, options.seed) for name in INSTRUMENTS]
-    waveforms = torch.cat([(torch.from_numpy(each.waveform) * FULL_SCALE).round().to(torch.int16) for each in made])
+    """Kicks, snares, hi-hats, toms, claps and cowbells, synthesised by `diffcore_audio.data.synthesis`."""
+    sounds = [synthesise(name, options.sounds, length(options), options.rate, options.seed) for name in INSTRUMENTS]
+    waveforms = torch.cat([(torch.from_numpy(each.waveform) * FULL_SCALE).round().to(torch.int16) for each in sounds])
     labels = torch.arange(len(INSTRUMENTS)).repeat_interleave(options.sounds)
     return data(*folders.split(examples(waveforms[:, None], labels), options.held_out), list(INSTRUMENTS), options)
 
@@ -65,12 +64,12 @@ def drums(options: DrumsOptions) -> Data:
 def folder(options: FolderOptions) -> Data:
     """A folder of sounds, in one of the layouts of `diffcore.plugins.folders.tree`.
 
-    Files that cannot be used raise a `UserError` that names them, or with `skip_unreadable` are left out and named in
-    the notes; silent ones are left out and named.
+    Raises `UserError` with the names of the files that cannot be used; with `skip_unreadable`, these files are left out
+    and named in the notes instead. Silent files are left out and named in the notes in any case.
     """
     tree = folders.tree(options.root, SOUND_ENDINGS, "folder", "sounds")
-    shape = Shape(options.rate, length(options), options.channels, options.trim)
-    (train, test), notes = _read([tree.train, tree.test or ()], shape, options)
+    target = Format(options.rate, length(options), options.channels, options.trim)
+    (train, test), notes = _read([tree.train, tree.test or ()], target, options)
     held_out = test if len(test) >= 2 else None
     if tree.test is None:
         train, held_out = folders.split(train, options.held_out)
@@ -78,89 +77,107 @@ def folder(options: FolderOptions) -> Data:
 
 
 def _uneven(classes: Sequence[str], train: TensorDict, held_out: TensorDict | None) -> list[str]:
-    """Notes on classes that have hardly any sounds, or that are not among those kept back."""
+    """Notes that name the classes with no or one training sound, and those without a held-out sound."""
     counts = torch.bincount(train["label"], minlength=len(classes)).tolist()
-    kept = counts if held_out is None else torch.bincount(held_out["label"], minlength=len(classes)).tolist()
-    found = {
-        "no training sound of": [name for name, count in zip(classes, counts, strict=False) if count == 0],
-        "one training sound only of": [name for name, count in zip(classes, counts, strict=False) if count == 1],
-        "no sound is kept back of": [name for name, count in zip(classes, kept, strict=False) if count == 0],
+    held = counts if held_out is None else torch.bincount(held_out["label"], minlength=len(classes)).tolist()
+    affected = {
+        "classes without a training sound": [name for name, count in zip(classes, counts, strict=False) if count == 0],
+        "classes with one training sound only": [
+            name for name, count in zip(classes, counts, strict=False) if count == 1
+        ],
+        "classes without a held-out sound": [name for name, count in zip(classes, held, strict=False) if count == 0],
     }
-    return [f"{what}: {folders.named(names)}" for what, names in found.items() if names]
+    return [f"{problem}: {folders.named(names)}" for problem, names in affected.items() if names]
 
 
 def speech_commands(options: SpeechOptions) -> Data:
-    """Speech Commands 2 (Warden 2018): 35 words, `root/SpeechCommands/speech_commands_v0.02`."""
+    """Speech Commands 2 (Warden 2018), 35 words, from the folder `root/SpeechCommands/speech_commands_v0.02`."""
     return _speech(options, None)
 
 
 def sc09(options: SpeechOptions) -> Data:
-    """The ten digits of Speech Commands, in the order of their values."""
+    """The ten digits of Speech Commands; class k is the digit k."""
     return _speech(options, _DIGITS)
 
 
 def _speech(options: SpeechOptions, words: Sequence[str] | None) -> Data:
-    """The set's own training and test lists; its validation list is left to those who choose models by it."""
+    """The training list of the data set, with its test list held out; its validation list is not used.
+
+    `words` are the classes, None for all of them. Raises `UserError` if the data set is missing or incomplete, or if
+    the download fails.
+    """
     from torchaudio.datasets import SPEECHCOMMANDS
 
     root = options.root
     if root is None:
         raise UserError(
-            "Speech Commands needs `data.root` PATH, the folder that holds it (or `data.download` to fetch it there)"
+            "Speech Commands needs `data.root`, the folder that contains it; `data.download` downloads it there"
         )
     try:
         if options.download:
             Path(root).mkdir(parents=True, exist_ok=True)
         sets = [SPEECHCOMMANDS(root, download=options.download, subset=part) for part in ("training", "testing")]
     except (RuntimeError, OSError, EOFError) as error:
-        told = first_line(error)
+        reason = first_line(error)
         if options.download:
             raise UserError(
-                f"Speech Commands could not be fetched into {root} ({told}): "
-                "is this machine offline? Give the folder that holds it with `data.root`"
+                f"Speech Commands could not be downloaded into {root} ({reason}); check the connection, "
+                "or set `data.root` to a folder that contains it"
             ) from None
         raise UserError(
-            f"Speech Commands is not in {root} ({told}); "
-            "give the folder that holds SpeechCommands/speech_commands_v0.02, or fetch it with `data.download`"
+            f"Speech Commands is not in {root} ({reason}); set `data.root` to the folder that contains "
+            "SpeechCommands/speech_commands_v0.02, or download it with `data.download`"
         ) from None
-    lists = [[_place(each, number) for number in range(len(each))] for each in sets]
-    found = [{path.parent.name for path in paths} for paths in lists]
-    classes = list(words) if words else sorted(found[0])
-    if missing := [name for name in classes if name not in found[0]]:
-        raise UserError(f"Speech Commands in {root} has no training sounds of: {folders.named(missing)}")
-    if not words and (strange := sorted(found[1] - found[0])):
+    paths_of_sets = [[_path(each, number) for number in range(len(each))] for each in sets]
+    train_words, test_words = ({path.parent.name for path in paths} for paths in paths_of_sets)
+    classes = list(words) if words else sorted(train_words)
+    if missing := [name for name in classes if name not in train_words]:
         raise UserError(
-            f"the test list of Speech Commands in {root} has words without training: {folders.named(strange)}"
+            f"Speech Commands in {root} is incomplete: it has no training sounds of {folders.named(missing)}; "
+            "download it again with `data.download`"
+        )
+    if not words and (unknown := sorted(test_words - train_words)):
+        raise UserError(
+            f"Speech Commands in {root} is incomplete: its test list has words without training sounds: "
+            f"{folders.named(unknown)}; download it again with `data.download`"
         )
     numbers = {name: number for number, name in enumerate(classes)}
     listings = [
-        tuple((path, numbers[path.parent.name]) for path in paths if path.parent.name in numbers) for paths in lists
+        tuple((path, numbers[path.parent.name]) for path in paths if path.parent.name in numbers)
+        for paths in paths_of_sets
     ]
-    (train, test), notes = _read(listings, Shape(options.rate, length(options), 1), options)
+    (train, test), notes = _read(listings, Format(options.rate, length(options), 1), options)
     held_out = test if len(test) >= 2 else None
     return data(train, held_out, classes, options, [*notes, *_uneven(classes, train, held_out)])
 
 
-def _place(speech: Any, number: int) -> Path:
-    """Where torchaudio finds a sound; to read it there would need torchcodec."""
+def _path(speech: Any, number: int) -> Path:
+    """The path of a sound. torchaudio would need torchcodec to read it, so it is read by soundfile."""
     return Path(speech._archive) / speech.get_metadata(number)[0]
 
 
-def _read(listings: Sequence[folders.Files], shape: Shape, options: FileOptions) -> tuple[list[TensorDict], list[str]]:
-    """The examples of each listing, and notes on what was found; the first listing must give some."""
-    findings = Findings()
+def _read(
+    listings: Sequence[folders.Files], target: Format, options: FileOptions
+) -> tuple[list[TensorDict], list[str]]:
+    """The examples of each listing, and notes on problems. The first listing is that of the training sounds.
+
+    Raises `UserError` if no training sound can be used.
+    """
+    problems = Problems()
     limited = [_limited(files, options.limit) for files in listings]
     total = sum(len(files) for files in limited)
-    sets = [examples(*load(files, shape, findings)) for files in limited]
+    sets = [examples(*load(files, target, problems)) for files in limited]
 
-    def told(paths: Sequence[str], what: str) -> list[str]:
-        return [f"{len(paths)} of the {total} sounds under {options.root} {what}: {folders.named(paths)}"] * bool(paths)
+    def note(paths: Sequence[str], problem: str) -> list[str]:
+        count = f"{len(paths)} of the {total} sounds under {options.root}"
+        return [f"{count} {problem}: {folders.named(paths)}"] if paths else []
 
-    notes = folders.left_out(findings.unusable, total, options.root, "sounds", options.skip_unreadable)
-    notes += [f"left out: {note}" for note in told(findings.silent, "are silent (below -60 dB)")]
+    notes = folders.left_out(problems.unusable, total, options.root, "sounds", options.skip_unreadable)
+    notes += [f"left out: {line}" for line in note(problems.silent, "are silent (below -60 dB)")]
     if not len(sets[0]):
-        raise UserError(f"no training sound under {options.root} can be used; {'; '.join(notes)}")
-    notes += told(findings.clipped, "are clipped (more than 0.1 % of their values are at full scale)")
+        reasons = [f"no training sound under {options.root} can be used", *notes, "set `data.root` to another folder"]
+        raise UserError("; ".join(reasons))
+    notes += note(problems.clipped, "are clipped (more than 0.1 % of their values are at full scale)")
     return sets, notes
 
 

@@ -1,4 +1,4 @@
-"""Sound files of any rate, length and number of channels, as examples; and what is wrong with those that cannot be."""
+"""Reads sound files of any rate, length and number of channels as examples, and collects those that cannot be used."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,27 +17,27 @@ from diffcore_audio.signals.waves import FULL_SCALE, SILENCE
 SOUND_ENDINGS = frozenset(
     (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".caf", ".w64", ".mp3")
 )
-"""Files with these endings are taken for sounds."""
+"""Files with these endings are read as sounds."""
 
 _SILENCE = 10 ** (SILENCE / 20)
-"""The amplitude of a peak that is as quiet as silence."""
+"""A sound whose peak is below this amplitude is silent."""
 
 _SHORTEST = 0.005
-"""Seconds; what is shorter has no pitch and no decay."""
+"""Seconds; a shorter file has no audible pitch or decay and is not used."""
 
 _CLIPPED = 1e-3
-"""A sound with a larger share of its samples at full scale was cut off in recording."""
+"""A sound with a larger fraction of its values at full scale was clipped when it was recorded."""
 
 _FADE = 0.005
-"""Seconds over which a sound fades out where it is cut."""
+"""Duration in seconds of the fade at the end of a sound that is cut."""
 
 _STEP = 25
-"""Hz; rates are taken as multiples of this."""
+"""Sampling rates are rounded to multiples of this, in Hz."""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What examples are to be."""
+class Format:
+    """The format of examples: sampling rate in Hz, length in samples, channels, and whether to cut initial silence."""
 
     rate: int
     samples: int
@@ -46,30 +46,30 @@ class Shape:
 
 
 @dataclass
-class Findings:
-    """Files that are not as they should be, with the reason where it differs."""
+class Problems:
+    """Paths of files with problems: unusable (with the reason), silent, and clipped (but used)."""
 
     unusable: list[str] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     clipped: list[str] = field(default_factory=list)
 
 
-def load(files: Sequence[tuple[Path, int]], shape: Shape, findings: Findings) -> tuple[Tensor, Tensor]:
-    """Waveforms int16 `[N, C, L]` and labels `[N]` of those files that can be used; adds the others to `findings`."""
-    waveforms = torch.zeros(len(files), shape.channels, shape.samples, dtype=torch.int16)
+def load(files: Sequence[tuple[Path, int]], target: Format, problems: Problems) -> tuple[Tensor, Tensor]:
+    """Waveforms, int16 `[N, C, L]`, and labels `[N]` of the files that can be used; the others go to `problems`."""
+    waveforms = torch.zeros(len(files), target.channels, target.samples, dtype=torch.int16)
     labels: list[int] = []
     for path, label in files:
         try:
             sound, rate = read(path)
         except UnusableError as reason:
-            findings.unusable.append(f"{path} ({reason})")
+            problems.unusable.append(f"{path} ({reason})")
             continue
-        full = abs(sound) >= 1 - 1 / FULL_SCALE
-        if full.any(0).mean() > _CLIPPED:
-            findings.clipped.append(str(path))
-        example = fit(sound, rate, shape)
+        at_full_scale = abs(sound) >= 1 - 1 / FULL_SCALE
+        if at_full_scale.any(0).mean() > _CLIPPED:
+            problems.clipped.append(str(path))
+        example = fit(sound, rate, target)
         if example is None:
-            findings.silent.append(str(path))
+            problems.silent.append(str(path))
             continue
         waveforms[len(labels)] = example
         labels.append(label)
@@ -77,66 +77,68 @@ def load(files: Sequence[tuple[Path, int]], shape: Shape, findings: Findings) ->
 
 
 def read(path: Path) -> tuple[numpy.ndarray, int]:
-    """A file's samples, float32 `[C, L]`, and its rate. Raises `UnusableError`."""
+    """The samples of a file, float32 `[C, L]`, and its sampling rate; raises `UnusableError` with the reason."""
     try:
         if _truncated(path):
             raise UnusableError("truncated")
         sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.SoundFileError, ValueError, MemoryError) as error:
-        raise UnusableError("not there" if isinstance(error, FileNotFoundError) else "cannot be read") from None
+        raise UnusableError("missing" if isinstance(error, FileNotFoundError) else "cannot be read") from None
     if not numpy.isfinite(sound).all():
-        raise UnusableError("holds values that are not finite")
+        raise UnusableError("contains values that are not finite")
     if len(sound) < _SHORTEST * rate:
         raise UnusableError(f"shorter than {1000 * _SHORTEST:g} ms")
     return sound.T, rate
 
 
-def fit(sound: numpy.ndarray, rate: int, shape: Shape) -> Tensor | None:
-    """A sound `[C, L]` of any rate as an example, int16 `[channels, samples]`; None where it is below -60 dB.
+def fit(sound: numpy.ndarray, rate: int, target: Format) -> Tensor | None:
+    """A sound `[C, L]` of any rate as an example, int16 `[channels, samples]`; None if its peak is below -60 dB.
 
-    Channels are mixed or kept, the rate is changed, the silent beginning is cut off if asked, and the end is cut
-    with a short fade, or filled up with silence. Only what would go beyond full scale changes in level.
+    The channels are mixed or kept and the sound is resampled. With `target.trim`, the beginning is cut where it is more
+    than 60 dB below the peak. The end is cut with a fade of 5 ms, or padded with silence. The level changes only if
+    the sound would exceed full scale.
     """
     waveform = torch.from_numpy(sound)
-    # Of more than two channels, the first two are left and right in every common layout.
-    waveform = waveform.mean(0, keepdim=True) if shape.channels == 1 else waveform[:2].expand(2, -1)
-    waveform = resampled(waveform, rate, shape.rate)
+    # In every common layout of more than two channels, the first two are left and right.
+    waveform = waveform.mean(0, keepdim=True) if target.channels == 1 else waveform[:2].expand(2, -1)
+    waveform = resampled(waveform, rate, target.rate)
     peak = waveform.abs().max()
     if peak < _SILENCE:
         return None
-    if shape.trim:
-        heard = (waveform.abs() >= _SILENCE * peak).any(0)
-        waveform = waveform[:, int(heard.int().argmax()) :]
-    if waveform.shape[1] > shape.samples:
-        waveform = waveform[:, : shape.samples].clone()
-        fade = max(1, min(round(_FADE * shape.rate), shape.samples))
+    if target.trim:
+        audible = (waveform.abs() >= _SILENCE * peak).any(0)
+        waveform = waveform[:, int(audible.int().argmax()) :]
+    if waveform.shape[1] > target.samples:
+        waveform = waveform[:, : target.samples].clone()
+        fade = max(1, min(round(_FADE * target.rate), target.samples))
         waveform[:, -fade:] *= torch.linspace(torch.pi / 2, 0, fade).sin()
-    waveform = torch.nn.functional.pad(waveform, (0, shape.samples - waveform.shape[1]))
+    waveform = torch.nn.functional.pad(waveform, (0, target.samples - waveform.shape[1]))
     waveform = waveform / waveform.abs().max().clamp(min=1)
     return (waveform * FULL_SCALE).round().clamp(max=FULL_SCALE - 1).to(torch.int16)
 
 
-def resampled(waveform: Tensor, rate: int, wanted: int) -> Tensor:
-    """`[C, L]` at another rate, by a windowed sinc.
+def resampled(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
+    """Resample `[C, L]` from `rate` to `new_rate`, in Hz, with a windowed sinc.
 
-    The sinc is tabulated for every pair of samples within the rates' common period, so rates are first rounded to
-    multiples of 25 Hz, as all common ones are: at 8 kHz and more the pitch is off by 3 cents at most.
+    The sinc is tabulated for every pair of samples within the common period of both rates. To keep that table small,
+    `rate` is first rounded to a multiple of 25 Hz, which all common rates are; from 8 kHz on, this changes the pitch by
+    3 cents at most.
     """
     rate = max(_STEP, round(rate / _STEP) * _STEP)
-    return waveform if rate == wanted else _resampler(rate, wanted)(waveform)
+    return waveform if rate == new_rate else _resampler(rate, new_rate)(waveform)
 
 
 @cache
-def _resampler(rate: int, wanted: int) -> Resample:
-    return Resample(rate, wanted, lowpass_filter_width=16)
+def _resampler(rate: int, new_rate: int) -> Resample:
+    return Resample(rate, new_rate, lowpass_filter_width=16)
 
 
 def _truncated(path: Path) -> bool:
-    """Whether a RIFF file says that it is longer than it is; libsndfile gives what there is without a word.
+    """Whether a RIFF file is shorter than the size in its header; libsndfile would read what there is without an error.
 
-    Programs that write to a pipe say the largest number, or nothing.
+    Programs that write to a pipe do not know the size and write the largest number, or zero; these files are complete.
     """
     with path.open("rb") as file:
         start = file.read(8)
-    said = int.from_bytes(start[4:], "little")
-    return start[:4] == b"RIFF" and said < 0x7FFF0000 and path.stat().st_size < said + 7
+    size = int.from_bytes(start[4:], "little")
+    return start[:4] == b"RIFF" and size < 0x7FFF0000 and path.stat().st_size < size + 7

@@ -1,1 +1,1 @@
-"""Metrics of sounds."""
+"""Metrics of sounds: the evaluator and the features that it compares."""

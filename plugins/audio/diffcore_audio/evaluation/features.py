@@ -1,13 +1,13 @@
-"""A small network that hears: features of log-mel spectrograms, for metrics."""
+"""A small network that computes features of log-mel spectrograms, for metrics; and its augmentation."""
 
 import torch
 from torch import Tensor, nn
 
 
 class MelFeatures(nn.Module):
-    """Three convolutions over time and 64 features of standardised log-mel spectrograms `[B, 64, frames]`, `[B, 64]`.
+    """Features `[B, 64]` of standardised log-mel spectrograms `[B, mels, frames]`: three convolutions over time.
 
-    The mels are channels: convolutions over both axes tell drums apart no better, at five times the cost.
+    The mels are the channels. Convolutions over both axes distinguish drums no better, at five times the cost.
     """
 
     size = 64
@@ -34,7 +34,7 @@ class MelFeatures(nn.Module):
         return self.body(x - 0.5)
 
 
-def moved(
+def augment(
     spectra: Tensor,
     generator: torch.Generator,
     frames: int = 2,
@@ -42,11 +42,11 @@ def moved(
     hiss: float = 10.0,
     depth: float = 60.0,
 ) -> Tensor:
-    """Standardised spectrograms `[B, mels, T]`, each at another time, of another loudness and with another floor.
+    """Shift standardised spectrograms `[B, mels, T]` in time and loudness at random, and add a noise floor.
 
-    All evenly drawn: up to `frames` earlier or later, with silence where nothing is known; up to `decibels` louder or
-    quieter; and a floor of up to `hiss` dB, as samples may have faint noise where recordings have none. 0 stands for
-    silence and 1 for `depth` dB above it.
+    Each has a delay uniform in -`frames` to `frames`, padded with silence; a gain uniform in -`decibels` to `decibels`;
+    and a floor uniform in 0 to `hiss` dB above silence, because samples may contain faint noise where recordings have
+    none. In the spectrograms, 0 is silence and 1 is `depth` dB above it.
     """
     batch, _, length = spectra.shape
     delay = torch.randint(-frames, frames + 1, (batch, 1), generator=generator)

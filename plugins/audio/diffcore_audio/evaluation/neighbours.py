@@ -1,4 +1,4 @@
-"""Whether samples are sounds of the training set over again."""
+"""Distances of samples to the nearest training sounds, to detect copies."""
 
 import math
 
@@ -11,27 +11,28 @@ from diffcore_audio.signals.waves import SILENCE
 def nearest(spectra: Tensor, others: Tensor | None = None) -> Tensor:
     """The RMS difference in dB of each log-mel spectrogram `[n, ...]` to the nearest of `others` `[m, ...]`, `[n]`.
 
-    What is quieter than -60 dB counts as that: else faint hiss in pauses would weigh more than the sound. Without
-    `others`, the distance to the nearest of the rest; infinite where there is no rest.
+    Levels are clamped to -60 dB, because otherwise faint noise in pauses would outweigh the sound. Without `others`, it
+    is the distance to the nearest other one of `spectra`, infinite if there is only one.
     """
     rows = spectra.flatten(1).clamp(min=SILENCE)
     columns = rows if others is None else others.flatten(1).clamp(min=SILENCE)
-    found = []
+    nearest_distances = []
     for start in range(0, len(rows), 500):
         part = rows[start : start + 500]
         distances = torch.cdist(part, columns)
         if others is None:
             own = torch.arange(len(part))
             distances[own, own + start] = math.inf
-        least, index = distances.min(1)
-        exact = (part - columns[index]).double().square().sum(1).sqrt()  # cdist rounds what is near to zero
-        found.append(exact.where(least.isfinite(), math.inf))
-    return torch.cat(found) / math.sqrt(rows.shape[1])
+        smallest, index = distances.min(1)
+        exact = (part - columns[index]).double().square().sum(1).sqrt()  # cdist is inexact near zero
+        nearest_distances.append(exact.where(smallest.isfinite(), math.inf))
+    return torch.cat(nearest_distances) / math.sqrt(rows.shape[1])
 
 
-def copied_within(real: Tensor) -> float:
-    """How near to a training sound only a copy is, out of the distances of real ones that are none, `[n]`.
+def copy_threshold(real: Tensor) -> float:
+    """The distance to a training sound below which a sample counts as a copy.
 
-    As near as the nearest hundredth of them; at least a quarter of their median, as real sets have doubles too.
+    `real` `[n]` are the distances of real sounds that are not copies. The threshold is their 1 % quantile, but at least
+    a quarter of their median, as real data sets contain duplicates too.
     """
     return max(real.double().quantile(0.01).item(), real.double().median().item() / 4)

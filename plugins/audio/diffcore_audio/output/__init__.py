@@ -1,1 +1,1 @@
-"""Sounds to files and pictures."""
+"""Writes sounds to files, and draws their waveforms and spectrograms."""

@@ -1,4 +1,4 @@
-"""Sounds to look at: waveforms, and spectrograms in colours."""
+"""Pictures of sounds: waveforms, and spectrograms in colours."""
 
 import io
 from collections.abc import Sequence
@@ -12,21 +12,21 @@ from diffcore_audio.signals.spectra import log_mel, standardised
 from diffcore_audio.signals.waves import finite, peaks, within_full_scale
 
 TILE = (128, 72)
-"""Pixels of a spectrogram."""
-_WAVE, _CAPTION, _GAP, _LETTERS = 36, 16, 8, 11
-"""Pixels: the waveform above, the words above that, what is between tiles, and the size of letters."""
-_INK, _SCALED, _LINE, _WORDS = "#2563eb", "#d97706", "#cccccc", "#333333"
-"""Colours: waveforms, those that had to be scaled down, their line of zero, and words."""
-_ANCHORS = (
+"""Width and height of a spectrogram in pixels."""
+_WAVE_HEIGHT, _CAPTION_HEIGHT, _GAP, _FONT_SIZE = 36, 16, 8, 11
+"""Pixels: heights of the waveform and of the caption above it, gap between tiles, and font size."""
+_WAVE_COLOUR, _SCALED_COLOUR, _ZERO_LINE_COLOUR, _TEXT_COLOUR = "#2563eb", "#d97706", "#cccccc", "#333333"
+"""Colours of waveforms, of those that were scaled down to full scale, of the zero line, and of captions."""
+_MAGMA = (
     *((0, 0, 4), (28, 16, 68), (79, 18, 123), (129, 37, 129), (181, 54, 122)),
     *((229, 80, 100), (251, 135, 97), (254, 194, 135), (252, 253, 191)),
 )
-"""matplotlib's magma at nine places: its lightness rises evenly, so that equal steps of dB look equal."""
+"""The colour map magma of matplotlib at nine positions. Its lightness is linear, so equal steps in dB look equal."""
 
 
 def _palette() -> list[int]:
-    places = numpy.linspace(0, 255, len(_ANCHORS))
-    channels = [numpy.interp(numpy.arange(256), places, part) for part in zip(*_ANCHORS, strict=True)]
+    positions = numpy.linspace(0, 255, len(_MAGMA))
+    channels = [numpy.interp(numpy.arange(256), positions, part) for part in zip(*_MAGMA, strict=True)]
     return numpy.stack(channels, 1).round().astype(int).ravel().tolist()
 
 
@@ -34,7 +34,10 @@ _PALETTE = _palette()
 
 
 def spectrograms(samples: Tensor, rate: int, size: tuple[int, int] = TILE) -> list[Image.Image]:
-    """Log-mel spectrograms, low frequencies below: -80 dB is black, the level of a sine of full scale nearly white."""
+    """Images of log-mel spectrograms, low frequencies at the bottom: -80 dB is black, 0 dB is nearly white.
+
+    0 dB is about the level of a full-scale sine.
+    """
     shades = standardised(log_mel(samples, rate, size[0])) * 255
     levels = shades.round().clamp(0, 255).byte().flip(1).numpy()
     pictures = [Image.fromarray(rows).resize(size, Image.Resampling.BILINEAR) for rows in levels]
@@ -44,17 +47,17 @@ def spectrograms(samples: Tensor, rate: int, size: tuple[int, int] = TILE) -> li
 
 
 def png(picture: Image.Image) -> bytes:
-    """A picture as a PNG file."""
+    """The content of a PNG file with this picture."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def envelopes(samples: Tensor, columns: int) -> numpy.ndarray:
-    """The lowest and highest value of each waveform in at most `columns` parts of its time, `[B, columns, 2]`.
+    """The minimum and maximum of each waveform in at most `columns` intervals of its time, `[B, columns, 2]`.
 
-    Over the channels, of what is written: within full scale, and silent where it was not finite. Each part has the last
-    value of the one before, so that the shape has no gaps.
+    They are taken over all channels of the waveform as it is written: within full scale, and silent if it is not
+    finite. Each interval includes the last value of the one before, so that the drawn shape has no gaps.
     """
     shown = within_full_scale(finite(samples)[0])
     edges = numpy.linspace(0, shown.shape[2], min(columns, shown.shape[2]) + 1).round().astype(int)
@@ -62,52 +65,52 @@ def envelopes(samples: Tensor, columns: int) -> numpy.ndarray:
     return numpy.stack([numpy.stack([part.amin(1).numpy(), part.amax(1).numpy()], 1) for part in parts], 1)
 
 
-def inks(samples: Tensor) -> list[str]:
-    """The colour of each waveform: another where it went beyond full scale."""
-    return [_SCALED if beyond else _INK for beyond in (peaks(finite(samples)[0]) > 1).tolist()]
+def colours(samples: Tensor) -> list[str]:
+    """The colour of each waveform, which is different for those that exceed full scale."""
+    return [_SCALED_COLOUR if beyond else _WAVE_COLOUR for beyond in (peaks(finite(samples)[0]) > 1).tolist()]
 
 
-def waveform_svg(envelope: numpy.ndarray, ink: str) -> str:
-    """An envelope `[columns, 2]` as a shape that is as wide as its place."""
-    columns, half = len(envelope), _WAVE / 2
+def waveform_svg(envelope: numpy.ndarray, colour: str) -> str:
+    """An SVG image of an envelope `[columns, 2]`, as wide as its container."""
+    columns, half = len(envelope), _WAVE_HEIGHT / 2
     upper = [f"{x},{half - (half - 1) * high:.1f}" for x, high in enumerate(envelope[:, 1])]
     lower = [f"{x},{half - (half - 1) * low:.1f}" for x, low in enumerate(envelope[:, 0])]
     points = " ".join(upper + lower[::-1])
     return (
-        f'<svg viewBox="0 0 {columns - 1} {_WAVE}" preserveAspectRatio="none" aria-hidden="true" '
-        f'style="display:block;width:100%;height:{_WAVE}px"><polygon points="{points}" fill="{ink}" stroke="{ink}" '
-        f'stroke-width="1" vector-effect="non-scaling-stroke"/></svg>'
+        f'<svg viewBox="0 0 {columns - 1} {_WAVE_HEIGHT}" preserveAspectRatio="none" aria-hidden="true" '
+        f'style="display:block;width:100%;height:{_WAVE_HEIGHT}px"><polygon points="{points}" fill="{colour}" '
+        f'stroke="{colour}" stroke-width="1" vector-effect="non-scaling-stroke"/></svg>'
     )
 
 
 def sheet(samples: Tensor, rate: int, captions: Sequence[str], columns: int) -> Image.Image:
-    """Tiles in rows of `columns`: a caption, the waveform from -1 to 1, and the spectrogram below it.
+    """An image of all samples in rows of `columns`: a caption, the waveform from -1 to 1, and the spectrogram.
 
-    A waveform that had to be scaled down to full scale is amber.
+    A waveform that was scaled down to full scale is drawn in amber.
     """
     samples, columns = samples.cpu(), max(1, min(columns, len(samples)))
-    width, height = TILE[0], _CAPTION + _WAVE + TILE[1]
+    width, height = TILE[0], _CAPTION_HEIGHT + _WAVE_HEIGHT + TILE[1]
     rows = -(-len(samples) // columns)
     canvas = Image.new("RGB", (columns * (width + _GAP) + _GAP, rows * (height + _GAP) + _GAP), "white")
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(_LETTERS)
-    tiles = zip(captions, envelopes(samples, width), inks(samples), spectrograms(samples, rate), strict=True)
-    for index, (words, envelope, ink, spectrogram) in enumerate(tiles):
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(_FONT_SIZE)
+    tiles = zip(captions, envelopes(samples, width), colours(samples), spectrograms(samples, rate), strict=True)
+    for index, (caption, envelope, colour, spectrogram) in enumerate(tiles):
         left, top = _GAP + index % columns * (width + _GAP), _GAP + index // columns * (height + _GAP)
-        pen.text((left, top), _fitting(words, font, width), fill=_WORDS, font=font)
-        zero, half = top + _CAPTION + _WAVE / 2, _WAVE / 2 - 1
-        pen.line((left, zero, left + width - 1, zero), fill=_LINE)
+        pen.text((left, top), _shortened(caption, font, width), fill=_TEXT_COLOUR, font=font)
+        zero, half = top + _CAPTION_HEIGHT + _WAVE_HEIGHT / 2, _WAVE_HEIGHT / 2 - 1
+        pen.line((left, zero, left + width - 1, zero), fill=_ZERO_LINE_COLOUR)
         for x, (low, high) in enumerate(envelope * half):
             if low or high:
-                place = left + x * width // len(envelope)
-                pen.line((place, zero - high, place, zero - low), fill=ink)
-        canvas.paste(spectrogram.convert("RGB"), (left, top + _CAPTION + _WAVE))
+                column = left + x * width // len(envelope)
+                pen.line((column, zero - high, column, zero - low), fill=colour)
+        canvas.paste(spectrogram.convert("RGB"), (left, top + _CAPTION_HEIGHT + _WAVE_HEIGHT))
     return canvas
 
 
-def _fitting(words: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """Words, cut where they are wider than `width` pixels."""
-    if font.getlength(words) <= width:
-        return words
-    while words and font.getlength(words + "…") > width:
-        words = words[:-1]
-    return words + "…"
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """The text, shortened with an ellipsis to at most `width` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"

@@ -1,4 +1,4 @@
-"""Waveforms as spectrograms, and back. Shapes are `[B, C, L]` and `[B, rows, bands, columns]`."""
+"""Converts waveforms `[B, C, L]` to the spectrograms that are diffused, `[B, rows, bands, columns]`, and back."""
 
 import math
 from collections.abc import Callable
@@ -13,44 +13,44 @@ from diffcore.errors import UserError
 from diffcore_audio.options import ComplexFacts, MelFacts, SoundFacts, SoundOptions
 
 VOCODERS = "diffcore.vocoders"
-"""Entry points of this group are functions of `MelFacts` and the rate that give a `Vocoder`."""
+"""The entry-point group of vocoders: functions of `MelFacts` and the sampling rate that return a `Vocoder`."""
 
 GRIFFIN_LIM = "griffin-lim"
 
 Vocoder = Callable[[Tensor], Tensor]
-"""log(max(mel, floor)) `[B, C, mels, columns]`, not standardised, to a waveform `[B, C, L]`, or a little longer."""
+"""Converts log(max(mel, floor)) `[B, C, mels, columns]`, not standardised, to waveforms of at least `[B, C, L]`."""
 
 _COLUMNS = 16
-"""Spectrograms have a multiple of so many columns, so that a network can fold and halve them."""
+"""The number of columns is a multiple of this, so that a network can split it into patches and halve it."""
 
 _FLOOR = 1e-3
-"""Mel magnitudes below this are silence: a sine of full scale has fft / 4, so it is 108 dB below for fft = 1024."""
+"""Smaller mel magnitudes count as silence. A full-scale sine has fft / 4, so this is 108 dB below it for fft = 1024."""
 
 
 class Representation(Protocol):
-    """A spectrogram that the codec can use."""
+    """A conversion of waveforms to spectrograms that the codec can use."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Rows, bands and columns of a state."""
 
     def state(self, waveform: Tensor) -> Tensor:
-        """`[B, C, L]` to `[B, *shape]`."""
+        """Convert waveforms `[B, C, L]` to states `[B, *shape]`."""
 
     def waveform(self, state: Tensor) -> Tensor:
-        """`[B, *shape]` to `[B, C, L]`."""
+        """Convert states `[B, *shape]` to waveforms `[B, C, L]`."""
 
 
 class ComplexSpectrogram:
-    """x = scale |c|^exponent e^(i arg c), c the short-time Fourier transform with a Hann window, centred.
+    """x = scale |c|^exponent e^(i arg c), with c the centred short-time Fourier transform with a Hann window.
 
-    Rows are the real and the imaginary part of each channel. A power of the magnitude less than one (Richter et al.
-    2023, SGMSE+, equation 1) brings what is quiet near to what is loud, which is how it is heard, and near to a normal
-    distribution. It can be undone, and the transform can be inverted, so waveforms come back exactly.
+    The rows are the real and the imaginary part of each channel. An exponent less than one (Richter et al. 2023,
+    SGMSE+, equation 1) reduces the ratio of loud to quiet parts, as hearing does, and makes the distribution closer to
+    a normal one. The compression and the transform are both invertible, so waveforms are restored exactly.
 
-    One scale serves all frequencies: the deviation of a frequency is 0.8 to 2.2 of the whole on the embedded drums and
-    0.7 to 1.7 on recorded ones, which the first layer of a network can undo, and the loss goes on weighing frequencies
-    by what they hold. Whether a scale for each would train better was not tried.
+    All frequencies have the same scale. The standard deviation of a single frequency is 0.8 to 2.2 times that of all on
+    the synthesised drums, and 0.7 to 1.7 times on recorded ones. The first layer of a network can correct that, and the
+    loss still weights frequencies by their variance. Whether a scale for each frequency trains better was not tested.
     """
 
     def __init__(self, facts: ComplexFacts, channels: int, samples: int) -> None:
@@ -59,7 +59,7 @@ class ComplexSpectrogram:
         self.shape = (2 * channels, facts.fft // 2 + 1, samples // facts.hop + 1)
 
     def state(self, waveform: Tensor) -> Tensor:
-        c = _fourier(waveform, self.facts.fft, self.facts.hop)
+        c = _stft(waveform, self.facts.fft, self.facts.hop)
         c = c * (self.facts.scale * c.abs().clamp(min=1e-12).pow(self.facts.exponent - 1))
         return torch.view_as_real(c).movedim(-1, 2).flatten(1, 2)
 
@@ -73,28 +73,28 @@ class ComplexSpectrogram:
 
 
 class MelSpectrogram:
-    """x = (log(max(mel, floor)) - mean) / std; mel are magnitudes under triangles evenly spaced in HTK's mel.
+    """x = (log(max(mel, floor)) - mean) / std, with mel the magnitudes in triangular bands, evenly spaced in HTK's mel.
 
-    Phases are lost: the way back is a vocoder. The default one spreads each mel over its frequencies by least squares
-    and looks for phases that agree with the magnitudes (Griffin & Lim 1984, with the momentum of Perraudin et al.
-    2013), from zero phases on, so it always gives the same. Raises `UserError` where the vocoder is not installed.
+    The phases are lost, so a vocoder converts states back. The default one inverts the mel filters by least squares and
+    estimates phases that are consistent with the magnitudes (Griffin & Lim 1984, with the momentum of Perraudin et al.
+    2013). It starts from zero phases, so it is deterministic. Raises `UserError` if the vocoder is not installed.
     """
 
     def __init__(self, facts: MelFacts, channels: int, samples: int, rate: int) -> None:
         self.facts = facts
         self.samples = samples
         self.shape = (channels, facts.mels, samples // facts.hop + 1)
-        self._triangles = _triangles(facts, rate)
+        self._filters = _mel_filters(facts, rate)
         self._vocoder = vocoder(facts, rate)
 
     def state(self, waveform: Tensor) -> Tensor:
-        magnitudes = _fourier(waveform, self.facts.fft, self.facts.hop).abs()
-        mel = self._triangles.to(magnitudes).T @ magnitudes
+        magnitudes = _stft(waveform, self.facts.fft, self.facts.hop).abs()
+        mel = self._filters.to(magnitudes).T @ magnitudes
         return (mel.clamp(min=self.facts.floor).log() - self.facts.mean) / self.facts.std
 
     def waveform(self, state: Tensor) -> Tensor:
-        made = self._vocoder(state * self.facts.std + self.facts.mean)[..., : self.samples]
-        return torch.nn.functional.pad(made, (0, self.samples - made.shape[-1]))
+        waveform = self._vocoder(state * self.facts.std + self.facts.mean)[..., : self.samples]
+        return torch.nn.functional.pad(waveform, (0, self.samples - waveform.shape[-1]))
 
 
 def representation(facts: SoundFacts) -> Representation:
@@ -105,7 +105,7 @@ def representation(facts: SoundFacts) -> Representation:
 
 
 def length(options: SoundOptions) -> int:
-    """Samples of a sound: `seconds`, rounded up until the spectrogram has a multiple of 16 columns.
+    """Length of a sound in samples: `seconds`, rounded up until the spectrogram has a multiple of 16 columns.
 
     A centred transform of L samples has L / hop + 1 columns, so L = hop (columns - 1).
     """
@@ -114,7 +114,7 @@ def length(options: SoundOptions) -> int:
 
 
 def unfitted(options: SoundOptions) -> ComplexFacts | MelFacts:
-    """What is asked for, before it is fitted to data."""
+    """The codec that the options describe, before it is fitted to data."""
     if options.codec == "complex":
         return ComplexFacts(fft=2 * (options.rows - 1), hop=options.hop, exponent=options.exponent, scale=1)
     return MelFacts(
@@ -131,7 +131,7 @@ def unfitted(options: SoundOptions) -> ComplexFacts | MelFacts:
 
 
 def fitted(facts: SoundFacts, waveform: Tensor) -> SoundFacts:
-    """The same facts with a codec that gives `waveform` `[B, C, L]` unit variance, and a mel spectrogram zero mean."""
+    """The facts with a codec whose states of `waveform` `[B, C, L]` have unit variance and, for mel, zero mean."""
     state = representation(facts).state(waveform).double()
     if isinstance(facts.codec, ComplexFacts):
         scale = facts.codec.scale / state.square().mean().sqrt().clamp(min=1e-9).item()
@@ -142,47 +142,47 @@ def fitted(facts: SoundFacts, waveform: Tensor) -> SoundFacts:
 
 
 def vocoder(facts: MelFacts, rate: int) -> Vocoder:
-    """The vocoder that `facts` name; raises `UserError` where it is not installed or cannot be loaded."""
+    """The vocoder that `facts` name; raises `UserError` if it is not installed or cannot be loaded."""
     if facts.vocoder == GRIFFIN_LIM:
         return griffin_lim(facts, rate)
     installed = metadata.entry_points(group=VOCODERS)
     if facts.vocoder not in installed.names:
         names = ", ".join([GRIFFIN_LIM, *sorted(installed.names)])
-        raise UserError(f"the vocoder {facts.vocoder!r} is not installed; there are: {names}")
+        raise UserError(f"the vocoder {facts.vocoder!r} is not installed; set `data.vocoder` to one of: {names}")
     try:
         return installed[facts.vocoder].load()(facts, rate)
-    except Exception as error:  # whatever a stranger's code raises, the user needs its name
-        raise UserError(f"the vocoder {facts.vocoder!r} cannot be used: {type(error).__name__}: {error}") from error
+    except Exception as error:  # third-party code can raise anything
+        raise UserError(f"the vocoder {facts.vocoder!r} cannot be loaded: {type(error).__name__}: {error}") from error
 
 
 def griffin_lim(facts: MelFacts, rate: int, iterations: int = 32) -> Vocoder:
-    """A vocoder without weights."""
-    # torchaudio's InverseMelScale solves the same least squares, of least norm, once for each sound and 100 ms long.
-    spread = torch.linalg.pinv(_triangles(facts, rate).double().T)
+    """A vocoder without weights: least squares for the magnitudes, `iterations` of Griffin-Lim for the phases."""
+    # InverseMelScale of torchaudio solves the same least-norm problem for each sound again, which takes 100 ms.
+    inverse_filters = torch.linalg.pinv(_mel_filters(facts, rate).double().T)
     silence, loudest = math.log(facts.floor) + 1e-4, math.log(10 * facts.fft)
 
     def vocode(log_mel: Tensor) -> Tensor:
         mel = log_mel.clamp(max=loudest).exp().where(log_mel > silence, 0)
-        magnitudes = (spread.to(mel) @ mel).clamp(min=0)
+        magnitudes = (inverse_filters.to(mel) @ mel).clamp(min=0)
         window = torch.hann_window(facts.fft, dtype=mel.dtype, device=mel.device)
         return griffinlim(magnitudes, window, facts.fft, facts.hop, facts.fft, 1.0, iterations, 0.99, None, False)
 
     return vocode
 
 
-def _fourier(waveform: Tensor, fft: int, hop: int) -> Tensor:
-    """Centred, mirrored at the ends: `[B, C, L]` to complex `[B, C, fft / 2 + 1, columns]`."""
+def _stft(waveform: Tensor, fft: int, hop: int) -> Tensor:
+    """The centred transform of `[B, C, L]`, with reflection at the ends: complex `[B, C, fft / 2 + 1, columns]`."""
     window = torch.hann_window(fft, dtype=waveform.dtype, device=waveform.device)
     flat = waveform.flatten(0, 1)
     return torch.stft(flat, fft, hop, window=window, return_complex=True).unflatten(0, waveform.shape[:2])
 
 
-def _triangles(facts: MelFacts, rate: int) -> Tensor:
-    """`[fft / 2 + 1, mels]`; raises `UserError` where a triangle is so narrow that no frequency falls into it."""
+def _mel_filters(facts: MelFacts, rate: int) -> Tensor:
+    """Mel filters `[fft / 2 + 1, mels]`; raises `UserError` if one is so narrow that it contains no frequency."""
     filters = melscale_fbanks(facts.fft // 2 + 1, facts.low, facts.high, facts.mels, rate)
     if empty := int((filters.sum(0) == 0).sum()):
         raise UserError(
-            f"{empty} of {facts.mels} mels would lie between the frequencies of a window of {facts.fft} samples: "
-            "take fewer (`data.bands`) or a longer window (`data.window`)"
+            f"{empty} of {facts.mels} mel bands contain no frequency of a window of {facts.fft} samples; "
+            "decrease `data.bands` or increase `data.window`"
         )
     return filters

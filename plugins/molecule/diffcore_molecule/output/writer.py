@@ -26,21 +26,23 @@ class MoleculeWriter:
     def __init__(self, codec: MoleculeCodec) -> None:
         self._hydrogens = codec.facts.hydrogens
 
-    def each(self, samples: Sequence[Molecule], folder: Path, names: Sequence[str], asked: Captions = ()) -> list[Path]:
+    def each(
+        self, samples: Sequence[Molecule], folder: Path, names: Sequence[str], captions: Captions = ()
+    ) -> list[Path]:
         """Each sample as an SDF file of one record, as `together` writes it."""
         paths = [folder / f"{name}.sdf" for name in names]
-        for path, name, (one, words) in zip(paths, names, self._with_words(samples, asked), strict=True):
+        for path, name, (one, words) in zip(paths, names, self._with_words(samples, captions), strict=True):
             path.write_text(sdf(one, name, words), encoding="utf-8")
         return paths
 
-    def together(self, samples: Sequence[Molecule], path: Path, columns: int, asked: Captions = ()) -> None:
+    def together(self, samples: Sequence[Molecule], path: Path, columns: int, captions: Captions = ()) -> None:
         """All samples in one file.
 
         `.sdf` has a record for each sample, named by its number from 1, those that are not valid too (`VALID` 0 and a
         `REASON`). `.smi` has the valid ones alone, as lines of a canonical SMILES and the number: a reader would
         stop at anything else. `.png` is a sheet of depictions.
         """
-        told = self._with_words(samples, asked)
+        told = self._with_words(samples, captions)
         match path.suffix.lower():
             case ".sdf":
                 text = "".join(sdf(one, str(k), words) for k, (one, words) in enumerate(told, 1))
@@ -50,12 +52,14 @@ class MoleculeWriter:
             case _:
                 sheet([one for one, _ in told], [legend(one, words) for one, words in told], columns).save(path)
 
-    def html(self, samples: Sequence[Molecule], columns: int, asked: Captions = (), trajectories: bool = False) -> str:
+    def html(
+        self, samples: Sequence[Molecule], columns: int, captions: Captions = (), trajectories: bool = False
+    ) -> str:
         """Depictions, and the samples in 3D below; samples are numbered, the same in both.
 
         Each is turned by itself, but `trajectories` as their ends are, so that one sees atoms move.
         """
-        told = self._with_words(samples, asked)
+        told = self._with_words(samples, captions)
         tiles = "".join(_tile(k, one, legend(one, words)) for k, (one, words) in enumerate(told, 1))
         columns = max(1, min(columns, len(told)))
         ends = [told[k - k % columns + columns - 1 if trajectories else k][0] for k in range(len(told))]
@@ -66,16 +70,16 @@ class MoleculeWriter:
         )
         return f'<div style="{style}">{tiles}</div>{viewer.html(scenes, columns)}'
 
-    def summary(self, samples: Sequence[Molecule], asked: Captions = ()) -> list[str]:
+    def summary(self, samples: Sequence[Molecule], captions: Captions = ()) -> list[str]:
         """How many samples are valid, and what these have of the properties that all were asked for."""
-        told = self._with_words(samples, asked)
+        told = self._with_words(samples, captions)
         valid = sum(one.valid for one, _ in told)
-        names = dict.fromkeys(name for words in asked for name in words)
+        names = dict.fromkeys(name for words in captions for name in words)
         lines = (_compared(name, told) for name in names)
         return [f"{valid} of {len(told)} samples are valid", *(line for line in lines if line)]
 
-    def _with_words(self, samples: Sequence[Molecule], asked: Captions) -> list[tuple[Record, Mapping[str, str]]]:
-        return list(zip(records(samples, self._hydrogens, asked), asked or [{}] * len(samples), strict=True))
+    def _with_words(self, samples: Sequence[Molecule], captions: Captions) -> list[tuple[Record, Mapping[str, str]]]:
+        return list(zip(records(samples, self._hydrogens, captions), captions or [{}] * len(samples), strict=True))
 
 
 def _compared(name: str, told: Sequence[tuple[Record, Mapping[str, str]]]) -> str:

@@ -33,25 +33,25 @@ class CloudWriter:
     def __init__(self, codec: CloudCodec) -> None:
         self._up = codec.facts.up
 
-    def each(self, samples: TensorDict, folder: Path, names: Sequence[str], asked: Captions = ()) -> list[Path]:
+    def each(self, samples: TensorDict, folder: Path, names: Sequence[str], captions: Captions = ()) -> list[Path]:
         """Each sample as a binary PLY; what was asked stands in its comments."""
         paths = [folder / f"{name}.ply" for name in names]
-        for points, path, words in zip(unbatched(samples), paths, _words(samples, asked), strict=True):
+        for points, path, words in zip(unbatched(samples), paths, _words(samples, captions), strict=True):
             write_ply(points, path, _comments(words))
         return paths
 
-    def together(self, samples: TensorDict, path: Path, columns: int, asked: Captions = ()) -> None:
+    def together(self, samples: TensorDict, path: Path, columns: int, captions: Captions = ()) -> None:
         """All samples in one file.
 
         `.png` is a sheet of pictures and `.gif` the same going round; `.npz` holds arrays of all; `.glb` has
         clouds in rows of `columns`, and `.ply` all in one row along x. A lone one is where it is.
         """
-        clouds, words = unbatched(samples), _words(samples, asked)
+        clouds, words = unbatched(samples), _words(samples, captions)
         shown = [upright(points, self._up) for points in clouds]
         legends = [_legend(one) for one in words]
         match path.suffix.lower():
             case ".npz":
-                write_npz(clouds, path, asked)
+                write_npz(clouds, path, captions)
             case ".glb":
                 numbered = [" ".join(filter(None, [f"{k}", legend])) for k, legend in enumerate(legends, 1)]
                 write_glb(shown, path, columns, numbered)
@@ -63,22 +63,22 @@ class CloudWriter:
                 side = _LARGEST_SHEET // max(1, min(columns, len(shown)))
                 sheet(shown, columns, legends, max(128, min(384, side // 4 * 4))).save(path)
 
-    def html(self, samples: TensorDict, columns: int, asked: Captions = (), trajectories: bool = False) -> str:
+    def html(self, samples: TensorDict, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
         """Scenes that can be turned; below them, but not for `trajectories`, views from all around as pictures.
 
         The pictures serve where scripts are off and in print; there are those of the first 12. Samples are numbered,
         the same in both.
         """
-        shown, words = [upright(points, self._up) for points in unbatched(samples)], _words(samples, asked)
-        captions = [": ".join(filter(None, [f"{k}", _legend(one)])) for k, one in enumerate(words, 1)]
-        scenes = viewer.html([scene(points, caption) for points, caption in zip(shown, captions, strict=True)], columns)
+        shown, words = [upright(points, self._up) for points in unbatched(samples)], _words(samples, captions)
+        titles = [": ".join(filter(None, [f"{k}", _legend(one)])) for k, one in enumerate(words, 1)]
+        scenes = viewer.html([scene(points, title) for points, title in zip(shown, titles, strict=True)], columns)
         if trajectories:
             return scenes
         tiles = "".join(
-            f'<metric style="margin:0;font-size:.7rem;text-align:center"><img alt="{escape(caption)}: views from all '
+            f'<metric style="margin:0;font-size:.7rem;text-align:center"><img alt="{escape(title)}: views from all '
             f'around" src="{embedded(strip(points))}" style="width:100%;border-radius:4px">'
-            f"<figcaption>{escape(caption)}</figcaption></metric>"
-            for points, caption in zip(shown[:_STRIPS], captions[:_STRIPS], strict=True)
+            f"<figcaption>{escape(title)}</figcaption></metric>"
+            for points, title in zip(shown[:_STRIPS], titles[:_STRIPS], strict=True)
         )
         grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(24rem,100%),1fr));gap:.5rem"
         return (
@@ -86,7 +86,7 @@ class CloudWriter:
             f'<div style="{grid};margin-top:.5rem">{tiles}</div></details>'
         )
 
-    def summary(self, samples: TensorDict, asked: Captions = ()) -> list[str]:
+    def summary(self, samples: TensorDict, captions: Captions = ()) -> list[str]:
         """How many points samples have, how large their boxes are on average, and how many points are nowhere."""
         shown = unbatched(samples)
         finite = [points.finite.positions for points in shown]
@@ -102,11 +102,11 @@ class CloudWriter:
         return lines
 
 
-def _words(samples: TensorDict, asked: Captions) -> Sequence[Mapping[str, str]]:
+def _words(samples: TensorDict, captions: Captions) -> Sequence[Mapping[str, str]]:
     """What was asked of each sample."""
-    if asked and len(asked) != samples.shape[0]:
-        raise ValueError(f"words of {len(asked)} samples for {samples.shape[0]}")
-    return asked or [{}] * samples.shape[0]
+    if captions and len(captions) != samples.shape[0]:
+        raise ValueError(f"words of {len(captions)} samples for {samples.shape[0]}")
+    return captions or [{}] * samples.shape[0]
 
 
 def _legend(words: Mapping[str, str]) -> str:

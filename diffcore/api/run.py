@@ -1,0 +1,411 @@
+"""A trained run in Python: samples, metrics, fitted grids, likelihoods, and constraints on samples."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Unpack
+
+import torch
+from torch import Tensor
+
+from diffcore.api.session import logger
+from diffcore.api.training import go_on
+from diffcore.denoising.conditions import Conditions, parse_conditions
+from diffcore.errors import UserError
+from diffcore.evaluation.evaluate import evaluate, evaluate_classifier, write_metrics, write_report
+from diffcore.likelihood.flow import log_likelihood
+from diffcore.names import Device, Divergence, InverseMethod
+from diffcore.plugins import registry as plugins
+from diffcore.plugins.data import Data
+from diffcore.plugins.output import Metric
+from diffcore.plugins.registry import Registry
+from diffcore.runs.fitted_grid import read_fitted_grids, with_fitted_grid, write_fitted_grid
+from diffcore.runs.folder import Run as Folder
+from diffcore.runs.generation import (
+    as_asked,
+    draw_mask,
+    example_conditions,
+    generate_together,
+    require_conditions,
+    resized,
+)
+from diffcore.runs.loading import LoadedRun, load_run
+from diffcore.runs.measurements import Source, inpainting_of, upscaling_of
+from diffcore.runs.model import Model, build_additions, data_of
+from diffcore.runs.samples import Samples
+from diffcore.runs.sampling_config import (
+    GuidanceOptions,
+    SamplingConfig,
+    SamplingOptions,
+    configured,
+    known_conditions,
+)
+from diffcore.runs.settings import RunSettings, additions, as_toml, validate
+from diffcore.runs.tuning import Tuning, tune
+from diffcore.sampling.inverse.editing import Constraint
+from diffcore.sampling.solvers import ddpm
+from diffcore.states.spaces import describe_difference
+from diffcore.states.state import State, concatenate
+from diffcore.system.cache import cache_folder
+from diffcore.system.distributed import in_turn, leads
+from diffcore.system.progress import bar, counter
+
+Asked = Mapping[str, Any]
+"""Values of conditions by name: `"3"`, `2.5`, a range `(40, 60)` or `"40..60"`, or a list of one for each sample."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run: a folder with a model, and everything that can be done with it.
+
+    `checkpoint` is the name of one of its checkpoints, the newest by default; `device` the one that it was trained on
+    by default. The model is loaded when it is first needed, with averaged weights.
+    """
+
+    path: Path
+    checkpoint: str | None = None
+    device: Device | None = None
+    registry: Registry = field(default_factory=lambda: plugins.installed(), repr=False, compare=False)
+
+    @cached_property
+    def loaded(self) -> LoadedRun:
+        """The settings, the model and the checkpoint that its weights come from."""
+        return self._load(self.path, self.checkpoint)
+
+    @property
+    def settings(self) -> RunSettings:
+        """The settings of the run."""
+        return self.loaded.settings
+
+    @property
+    def model(self) -> Model:
+        """The model with averaged weights: codec, network and schedule."""
+        return self.loaded.model
+
+    @cached_property
+    def data(self) -> Data:
+        """The data that the run was trained on, read again. Raises `UserError` where they are others now."""
+        data = in_turn(lambda: data_of(self.path, self.settings, self.registry))
+        if difference := describe_difference(self.model.modality.codec(data.facts).space, self.model.codec.space):
+            raise UserError(f"{self.path} was trained on other data than are there now: {difference}")
+        return data
+
+    def sample(
+        self,
+        n: int = 16,
+        *,
+        label: str | None = None,
+        conditions: Asked | None = None,
+        seed: int = 0,
+        size: str | int | None = None,
+        constraint: Constraint | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Samples:
+        """Draw `n` samples. Sample i of a seed depends on the seed, on i and on its conditions alone.
+
+        A grid that `tune` fitted is used where the number of steps, the checkpoint and the guidance are those that it
+        was fitted to, and no solver, grid or schedule is given; what is used is logged.
+
+        Args:
+            n: How many.
+            label: Short for `conditions={"label": ...}`.
+            conditions: What the samples shall be, by name of condition; without any, all there is in turn.
+            seed: Decides the noise.
+            size: How many elements a sample has, `9`, or `"7..9"` where that varies.
+            constraint: What samples have to agree with; `inpaint` and `upscale` make the usual ones of files.
+            **options: How to draw: `steps`, `solver`, `guidance` and the other fields of
+                `diffcore.runs.sampling_config.SamplingOptions`.
+
+        Raises:
+            UserError: For conditions, sizes and options that do not exist or do not fit.
+        """
+        model, config = self.config(options)
+        if model.is_classifier:
+            raise UserError(
+                f"{self.path} is a classifier, which draws no samples; it guides a model of the same data as "
+                f"`classifier` {self.path}"
+            )
+        if size is not None and model.codec.sizes is None:
+            model = resized(model, str(size))
+        if constraint is not None and options.get("solver") is None:
+            # Fresh noise in each step corrects what the constraint does to the path.
+            config = replace(config, step=ddpm(), solver="ddpm", may_be_fitted=False)
+        asked = _asked(label, conditions)
+        values = self._conditions(model, config, asked, n, seed, examples=constraint is None)
+        if options.get("guidance") is None and options.get("classifier") is None:
+            config = as_asked(model, config, values)  # the run's own guidance needs nothing to be asked for
+        require_conditions(model, config, values)
+        mask = draw_mask(model, range(n), values, seed, None if size is None else str(size))
+        if constraint is None:
+            config = with_fitted_grid(config, Folder(self.path), self.loaded.checkpoint.name)
+        else:
+            logger.info(f"drawing with {config.describe()}")
+        with counter("sampling", n) as after_batch:
+            drawn = generate_together(model, config, values, n, seed, after_batch, constraint=constraint, mask=mask)
+        known = known_conditions(model, config)
+        if drawn is None:  # another process has them
+            return Samples(model.codec.space.empty(0), {}, None, model, known)
+        return Samples(drawn.state, drawn.conditions, drawn.mask, model, known)
+
+    def inpaint(
+        self,
+        source: Source,
+        mask: Source | None = None,
+        n: int = 16,
+        *,
+        method: InverseMethod | None = None,
+        noise_std: float = 0.0,
+        resamplings: int = 10,
+        label: str | None = None,
+        conditions: Asked | None = None,
+        seed: int = 0,
+        **options: Unpack[SamplingOptions],
+    ) -> Samples:
+        """Draw `n` samples that agree with a file or an encoded sample where it is known.
+
+        Args:
+            source: A file of the run's kind of data, or an encoded sample `[1, ...]`.
+            mask: A file in which white is to be filled in, or a state of booleans that is True there; without it the
+                file itself must show what is missing, such as a set of which some elements are given.
+            n: How many.
+            method: `"mmps"` (the default), `"dps"` or `"repaint"`.
+            noise_std: For mmps and dps: how far the source may be off, in standard deviations of the data.
+            resamplings: For repaint: how often each step is done.
+            label, conditions, seed, **options: As for `sample`.
+        """
+        constraint = inpainting_of(self.model, source, mask, method, noise_std, resamplings)
+        return self.sample(n, label=label, conditions=conditions, seed=seed, constraint=constraint, **options)
+
+    def upscale(
+        self,
+        source: Source,
+        n: int = 16,
+        *,
+        factor: int | None = None,
+        method: InverseMethod | None = None,
+        noise_std: float = 0.0,
+        label: str | None = None,
+        conditions: Asked | None = None,
+        seed: int = 0,
+        **options: Unpack[SamplingOptions],
+    ) -> Samples:
+        """Draw `n` samples whose block means are a smaller file, or a smaller encoded state with its `factor`.
+
+        `method` is `"mmps"` (the default) or `"dps"`; the other arguments are those of `inpaint` and `sample`.
+        """
+        constraint = upscaling_of(self.model, source, factor, method, noise_std)
+        return self.sample(n, label=label, conditions=conditions, seed=seed, constraint=constraint, **options)
+
+    def evaluate(
+        self,
+        n: int = 500,
+        *,
+        seed: int = 0,
+        metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+        **options: Unpack[SamplingOptions],
+    ) -> list[Metric]:
+        """Metrics of `n` samples, or of a classifier on `n` held-out examples; kept in metrics.json and the report.
+
+        `metrics` are more than those of the settings, by name or by name with their options. Where several processes
+        evaluate together, the first has the metrics and the others have none.
+        """
+        model, config = self.config(options)
+        data, folder = self.data, Folder(self.path)
+        if model.is_classifier:
+            found = evaluate_classifier(model, data, n, seed, config.batch_size)
+        else:
+            shown = as_asked(model, config, example_conditions(model, 1, config))
+            config = replace(
+                with_fitted_grid(shown, folder, self.loaded.checkpoint.name),
+                guidance=config.guidance,
+                classifier=config.classifier,
+            )
+            wanted = additions(self.settings, "metric") | self._metrics(metrics)
+            built = build_additions(self.registry, "metrics", model.modality.name, wanted, model.codec, data)
+            found = evaluate(model, config, data, n, seed, cache_folder(), built)
+        if leads():
+            write_metrics(folder, found)
+            write_report(folder, model, config, seed, as_toml(self.settings))
+        return found
+
+    def tune(
+        self,
+        steps: int,
+        *,
+        trajectories: int = 64,
+        iterations: int = 150,
+        seed: int = 0,
+        **options: Unpack[GuidanceOptions],
+    ) -> Tuning:
+        """Fit `steps` levels and a method to this run's own flow, and keep them for samples of as many steps.
+
+        Nothing is kept where the run's own way of drawing is as good. `trajectories` of the model are followed to fit
+        to, in `iterations` steps of Adam.
+        """
+        if others := options.keys() - GuidanceOptions.__annotations__.keys():
+            raise TypeError(f"tune() takes no {sorted(others)[0]!r}: solver, grid and schedule are what it fits")
+        model, config = self.config(SamplingOptions(steps=steps, **options))  # type: ignore[typeddict-item]
+        if model.is_classifier:
+            raise UserError(f"{self.path} is a classifier, which draws no samples")
+        folder = Folder(self.path)
+        read_fitted_grids(folder)  # a damaged file is known before the work
+        with bar("tuning") as report:
+            found = tune(
+                model,
+                config,
+                self.loaded.checkpoint.name,
+                trajectories=trajectories,
+                iterations=iterations,
+                seed=seed,
+                after_iteration=lambda done: report(done, ""),
+            )
+        write_fitted_grid(folder, steps, found.fitted)
+        return found
+
+    def log_likelihood(
+        self,
+        source: Samples | State | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        *,
+        label: str | None = None,
+        conditions: Asked | None = None,
+        divergence: Divergence = "exact",
+        probes: int = 1,
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        """log p(x0) of each sample by the probability flow, `[B]` float64, in nats.
+
+        It is the density of the encoded state, per unit of volume of its space. `source` are samples of a run, encoded
+        states `[B, ...]`, or files. `conditions` are what the samples are given; without any, the conditions of
+        `Samples`, else none. The other arguments are those of `diffcore.likelihood.flow.log_likelihood`.
+        """
+        model, mask = self.model, None
+        if isinstance(source, Samples):
+            state, mask = source.state, source.mask
+        elif isinstance(source, str | os.PathLike):
+            state = self._read([source])
+        elif isinstance(source, Sequence):
+            state = self._read(source)
+        else:
+            state = source
+        asked = _asked(label, conditions)
+        own = model.codec.conditions
+        if isinstance(source, Samples) and not asked:
+            values = {condition.name: source.conditions[condition.name] for condition in own}
+        else:
+            values = _values(asked, own, len(state), seed)
+        return log_likelihood(
+            model.denoiser,
+            state.to(model.device),
+            model.codec.space,
+            model.schedule,
+            conditions={name: value.to(model.device) for name, value in values.items()},
+            mask=None if mask is None else mask.to(model.device),
+            divergence=divergence,
+            probes=probes,
+            steps=steps,
+            seed=seed,
+        )
+
+    def resume(self, train: Mapping[str, Any] | None = None) -> "Run":
+        """Go on training from the checkpoint, and return the run with what was learned.
+
+        `train` are fields of the settings' `train` that shall differ: another end, `{"steps": 9000}`, or
+        `on_divergence`. An unbroken run and one that was stopped and resumed give the same losses and weights.
+        """
+        changed = dict(train or {})
+        if unknown := changed.keys() - RESUMABLE:
+            raise UserError(
+                f"`train.{sorted(unknown)[0]}` cannot change while a run goes on; {', '.join(sorted(RESUMABLE))} can"
+            )
+        go_on(self.path, self.registry, changed, self.device, self.checkpoint)
+        return Run(self.path, None, self.device, self.registry)
+
+    def config(self, options: SamplingOptions) -> tuple[Model, SamplingConfig]:
+        """The model, and how `sample` draws from it with these options."""
+        return configured(self.path, self.loaded, self.registry, options, self._load)
+
+    def _load(self, path: Path, checkpoint: str | None) -> LoadedRun:
+        return load_run(path, self.registry, self.device, checkpoint)
+
+    def _conditions(
+        self, model: Model, config: SamplingConfig, asked: Asked, n: int, seed: int, examples: bool
+    ) -> Conditions:
+        """What is asked for; where nothing is, examples of all there is, or with `examples` off nothing."""
+        if examples and not asked:
+            return example_conditions(model, n, config)
+        known = known_conditions(model, config)
+        values = _values(asked, known, n, seed)
+        for condition in known:
+            if warning := condition.warning(values[condition.name]):
+                logger.warning(warning)
+        return values
+
+    def _metrics(self, metrics: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """The options of the metrics that are named."""
+        named = metrics if isinstance(metrics, Mapping) else {name: {} for name in metrics}
+        offered = self.registry.offered("metrics", self.model.modality.name)
+        chosen = {name: plugins.choose(offered, name, "metric") for name in named}
+        return {
+            name: options if isinstance(options := named[name], part.options)
+            else validate(part.options, options, f"the metric {name}")
+            for name, part in chosen.items()
+        }  # fmt: skip
+
+    def _read(self, paths: Sequence[str | os.PathLike[str]]) -> State:
+        reader = self.model.modality.reader
+        if reader is None:
+            raise UserError(f"the plugin for {self.model.modality.name} cannot read files")
+        read = reader(self.model.codec).read
+        return concatenate([read(Path(path)) for path in paths])
+
+
+RESUMABLE = frozenset({"steps", "minutes", "on_divergence"})
+"""Options of training that can change while a run goes on."""
+
+
+def load(path: str | os.PathLike[str], *, checkpoint: str | None = None, device: Device | None = None) -> Run:
+    """The run in the folder `path`, from its newest checkpoint or the one of that name.
+
+    Raises `UserError` where there is no such run or checkpoint, or where it is damaged.
+    """
+    run = Run(Path(path), checkpoint, device)
+    _ = run.loaded
+    return run
+
+
+def _asked(label: str | None, conditions: Asked | None) -> dict[str, Any]:
+    asked = dict(conditions or {})
+    if label is not None:
+        if "label" in asked:
+            raise UserError("`label` is given twice: leave it out of `conditions`")
+        asked["label"] = label
+    return asked
+
+
+def _values(asked: Asked, known: Sequence[Any], n: int, seed: int) -> Conditions:
+    """The values `[n]` of all known conditions; null where nothing is asked."""
+    whole: dict[str, str] = {}
+    each: dict[str, Sequence[Any]] = {}
+    for name, value in asked.items():
+        if isinstance(value, Tensor):
+            value = value.tolist()
+        if isinstance(value, list):
+            if len(value) != n:
+                raise UserError(f"`conditions`: {name} has {len(value)} values for {n} samples")
+            each[name] = value
+        else:
+            whole[name] = _text(value)
+    values = parse_conditions(known, {**whole, **{name: _text(v[0]) for name, v in each.items()}}, range(n), seed)
+    for condition in known:
+        if condition.name in each:
+            rows = [condition.parse(_text(v), [i], seed) for i, v in enumerate(each[condition.name])]
+            values[condition.name] = torch.cat(rows)
+    return values
+
+
+def _text(value: Any) -> str:
+    """A value as a user writes it; a pair is a range."""
+    return f"{value[0]}..{value[1]}" if isinstance(value, tuple) and len(value) == 2 else str(value)

@@ -1,0 +1,162 @@
+"""Training a new run, and going on with one."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from diffcore.api.session import logger, run_training
+from diffcore.errors import UserError
+from diffcore.names import Device, Parameterisation, Task
+from diffcore.plugins import registry as plugins
+from diffcore.plugins.registry import Registry
+from diffcore.runs.checkpoints import MODEL, Progress, checkpoints, count_numbers, newest_sound, read_progress, verify
+from diffcore.runs.folder import Run as Folder
+from diffcore.runs.folder import describe, new_folder, open_run
+from diffcore.runs.generation import as_asked, example_conditions, require_conditions
+from diffcore.runs.loading import on_device
+from diffcore.runs.lock import held
+from diffcore.runs.model import build_data, build_model, data_of, device_for
+from diffcore.runs.sampling_config import sampling_config
+from diffcore.runs.settings import ENDS, RunSettings, compose, read_toml
+from diffcore.system.distributed import by_leader, from_leader, in_turn, leads
+from diffcore.training.loop import Outcome, require_end, share_done
+
+if TYPE_CHECKING:
+    from diffcore.api.run import Run
+
+Part = str | Mapping[str, Any]
+"""A part by its name, or its options with or without a name: `"digits"`, `{"name": "folder", "root": "pictures"}`."""
+
+
+def train(
+    modality: str,
+    *,
+    preset: str | None = None,
+    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    out: str | os.PathLike[str] | None = None,
+    task: Task | None = None,
+    seed: int | None = None,
+    device: Device | None = None,
+    parameterisation: Parameterisation | None = None,
+    data: Part | None = None,
+    denoiser: Part | None = None,
+    classifier: Part | None = None,
+    schedule: Part | None = None,
+    train: Mapping[str, Any] | None = None,
+    sample: Mapping[str, Any] | None = None,
+    metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+    loggers: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+) -> "Run":
+    """Train a model of a kind of data, and return the finished run.
+
+    What is not given is as the preset has it, and what the preset does not say is as the options' own defaults are:
+    default < preset < `config` < arguments. The arguments are those of `diffcore train`; the names of `train` and
+    `sample` are the fields of `diffcore.runs.settings.TrainSettings` and `SampleSettings`.
+
+    Args:
+        modality: The kind of data, `"image"` for instance; `diffcore plugins` lists what is installed.
+        preset: A named starting point; by default the one that is called like the data set, else `"default"`.
+        config: A TOML file, or a mapping of the same form, between the preset and the arguments.
+        out: The run folder; by default the next free `runs/<modality>/<preset>-<n>`.
+        task: `"denoise"`, or `"classify"` for a noisy classifier that guides other runs.
+        seed: Decides initial weights, the order of the data and the noise.
+        device: `"cpu"`, `"cuda"`, or `"auto"`, which takes a GPU where there is one.
+        parameterisation: What the network's output means.
+        data: The data set, by name, or its options: `{"name": "folder", "root": "pictures"}`.
+        denoiser: The network, likewise.
+        classifier: The network of the task `"classify"`, likewise.
+        schedule: The noise schedule, likewise.
+        train: How long and how to train: `{"steps": 4500}`.
+        sample: How samples are drawn unless asked otherwise: `{"steps": 20}`.
+        metrics: More metrics at the end, by name, or by name with their options.
+        loggers: Where numbers and pictures go beside the run folder, likewise.
+
+    Raises:
+        UserError: For names and values that do not exist or do not fit, in one line.
+    """
+    file: Mapping[str, Any] = read_toml(Path(config)) if isinstance(config, str | os.PathLike) else dict(config or {})
+    origin = str(config) if isinstance(config, str | os.PathLike) else "the arguments"
+    given: dict[str, Any] = {"seed": seed, "device": device, "parameterisation": parameterisation}
+    given |= {"train": train, "sample": sample, "metric": _table(metrics), "logger": _table(loggers)}
+    chosen = {}
+    for kind, part in {"data": data, "denoiser": denoiser, "classifier": classifier, "schedule": schedule}.items():
+        if part is not None:
+            options = {"name": part} if isinstance(part, str) else dict(part)
+            given[kind] = options
+            if "name" in options:
+                chosen[kind] = str(options["name"])
+    arguments = {name: value for name, value in given.items() if value}
+    registry = plugins.installed()
+    settings = compose(registry, modality, preset, file, chosen, origin, task, over=arguments)
+    return start(settings, None if out is None else Path(out), registry)[0]
+
+
+def _table(parts: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return dict(parts) if isinstance(parts, Mapping) else {name: {} for name in parts}
+
+
+def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple["Run", Outcome]:
+    """Train a new run with these settings in the folder `out`, or in the next free one."""
+    from diffcore.api.run import Run
+
+    device_for(settings.device)
+    require_end(settings.train)
+    config = sampling_config(settings.sample, registry)
+    data = in_turn(lambda: build_data(settings, registry))
+    model = build_model(settings, data.facts, registry)
+    if not model.is_classifier:
+        shown = example_conditions(model, 1)
+        require_conditions(model, as_asked(model, config, shown), shown)
+    folder = Folder(from_leader(lambda: new_folder(out, settings.modality, settings.preset)))
+
+    def describe_new() -> None:
+        if folder.config.exists():  # another process was quicker
+            raise UserError(f"{folder.path} exists already: choose another `out`")
+        describe(folder, settings, data.facts.model_dump(mode="json"), registry)
+
+    with held(folder):
+        by_leader(describe_new)
+        for note in data.notes:
+            logger.info(note)
+        outcome = run_training(folder, settings, model, data, config, registry)
+    return Run(folder.path), outcome
+
+
+def go_on(
+    path: Path,
+    registry: Registry,
+    changed: Mapping[str, Any],
+    device: Device | None = None,
+    checkpoint: str | None = None,
+) -> Outcome:
+    """Go on training the run in the folder `path` from a checkpoint; `changed` are fields of its settings' `train`."""
+    run, description = open_run(path, registry)
+    with held(run):
+        settings = on_device(description.settings, device)
+        if changed:
+            unset = {"steps": None, "minutes": None} if ENDS & changed.keys() else {}
+            train = type(settings.train).model_validate({**settings.train.model_dump(), **unset, **changed})
+            settings = settings.model_copy(update={"train": train})
+        source, progress, weights = None, Progress(), None
+        if checkpoints(run) or checkpoint is not None:
+            source, _ = newest_sound(run, verify, checkpoint)
+            progress, weights = read_progress(source), count_numbers(source, MODEL)
+        if share_done(settings.train, progress) >= 1:
+            raise UserError(
+                f"{run.path} is trained already, {progress.step} steps in {progress.seconds / 60:.1f} minutes; "
+                "go further with `train.steps` N or `train.minutes` M"
+            )
+        config = sampling_config(settings.sample, registry)
+        data = in_turn(lambda: data_of(run.path, settings, registry))
+        if data.facts != description.facts:
+            name = settings.data.name  # type: ignore[attr-defined]
+            raise UserError(f"{run.path} was trained on other data than {name} holds now")
+        model = build_model(settings, data.facts, registry, weights)
+        if changed and leads():
+            describe(run, settings, data.facts.model_dump(mode="json"), registry)
+        if source is None:
+            logger.info(f"{run.path} has no checkpoint yet: beginning again")
+        else:
+            logger.info(f"going on from step {progress.step} of {run.path}")
+        return run_training(run, settings, model, data, config, registry, source)

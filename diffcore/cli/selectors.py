@@ -1,0 +1,96 @@
+"""Flags that choose parts by name: they come first, as only the options of the chosen parts exist."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import create_model
+
+from diffcore.cli.flags import parse
+from diffcore.errors import UserError
+from diffcore.plugins.records import Component, Settings
+from diffcore.plugins.registry import Registry, choose
+from diffcore.runs.settings import several
+
+ONE = {"solver": "solvers", "schedule": "schedules"}
+"""Flags that choose one part, with the kind of the registry that they choose from."""
+
+MANY = {"guide": "guidance", "metric": "metrics"}
+"""Flags that choose any number of parts, likewise."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What flags say: the options, and the parts that they choose with options of their own."""
+
+    options: Any
+    one: Mapping[str, Component] = field(default_factory=dict)
+    many: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def part(self, flag: str) -> dict[str, Any] | None:
+        """The name and the options of the part that the flag chooses, or None."""
+        return {"name": self.one[flag].name, **getattr(self.options, flag).model_dump()} if flag in self.one else None
+
+    def parts(self, flag: str) -> list[dict[str, Any]]:
+        """The name and the options of each part that the flag chooses."""
+        names = self.many.get(flag, ())
+        return [{"name": name, **getattr(getattr(self.options, flag), name).model_dump()} for name in names]
+
+
+def read(
+    model: type[Settings],
+    arguments: Sequence[str],
+    registry: Registry,
+    prog: str,
+    about: str,
+    one: Sequence[str] = ("solver", "schedule"),
+    many: Sequence[str] = ("guide",),
+) -> Chosen:
+    """Read flags; `one` and `many` are the flags among `ONE` and `MANY` that the command has."""
+    rest, parts, added = _short(arguments), {}, {}
+    for flag in one:
+        rest, name = take(rest, flag)
+        if name is not None:
+            parts[flag] = choose(registry.offered(ONE[flag]), name, flag)
+    for flag in many:
+        rest, names = take_all(rest, flag)
+        added[flag] = tuple(dict.fromkeys(names))
+    for flag in one:
+        about += f" --{flag} NAME is one of {', '.join(getattr(registry, ONE[flag]))}."
+    for flag in many:
+        if offered := getattr(registry, MANY[flag]):
+            about += f" --{flag} NAME, any number of times, is one of {', '.join(offered)}."
+    fields: dict[str, Any] = {flag: (part.options, part.options()) for flag, part in parts.items()}
+    for flag, chosen in added.items():
+        if chosen:
+            fields[flag] = several(flag, [choose(registry.offered(MANY[flag]), name, flag) for name in chosen])
+    options = parse(create_model(model.__name__, __base__=model, **fields), rest, prog, about)
+    return Chosen(options, parts, added)
+
+
+def _short(arguments: Sequence[str]) -> list[str]:
+    """`--sample.steps`, as `diffcore train` has it, is `--steps` in the commands that only sample."""
+    return [f"--{a.removeprefix('--sample.')}" if a.startswith("--sample.") else a for a in arguments]
+
+
+def take(arguments: Sequence[str], name: str) -> tuple[list[str], str | None]:
+    """The arguments without the flag `name`, and its value where it is there."""
+    arguments = list(arguments)
+    for position, argument in enumerate(arguments):
+        if argument == f"--{name}":
+            if position + 1 == len(arguments):
+                raise UserError(f"--{name} needs a value")
+            return arguments[:position] + arguments[position + 2 :], arguments[position + 1]
+        if argument.startswith(f"--{name}="):
+            return arguments[:position] + arguments[position + 1 :], argument.partition("=")[2]
+    return arguments, None
+
+
+def take_all(arguments: Sequence[str], name: str) -> tuple[list[str], list[str]]:
+    """The arguments without any flag `name`, and its values."""
+    values: list[str] = []
+    while True:
+        arguments, value = take(arguments, name)
+        if value is None:
+            return list(arguments), values
+        values.append(value)

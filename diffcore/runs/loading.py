@@ -1,0 +1,48 @@
+"""A trained run's settings and its model with averaged weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from diffcore.names import Device
+from diffcore.plugins.registry import Registry
+from diffcore.runs.checkpoints import EMA, count_numbers, newest_sound
+from diffcore.runs.folder import open_run
+from diffcore.runs.model import Model, build_model, load_weights
+from diffcore.runs.settings import RunSettings
+
+
+class LoadedRun(NamedTuple):
+    """The settings of a run, its model with averaged weights in evaluation mode, and the checkpoint they come from."""
+
+    settings: RunSettings
+    model: Model
+    checkpoint: Path
+
+
+def load_run(path: Path, registry: Registry, device: Device | None = None, checkpoint: str | None = None) -> LoadedRun:
+    """Load the run in the folder `path`: from the checkpoint of that name, or from the newest that is not damaged.
+
+    Raises `UserError` where there is no such run or checkpoint, or where all of them are damaged.
+    """
+    run, description = open_run(path, registry)
+    settings = on_device(description.settings, device)
+
+    def load(path: Path) -> Model:
+        # The header of the weights comes first: a network is built that is no larger than they are.
+        model = build_model(settings, description.facts, registry, count_numbers(path, EMA))
+        load_weights(model, path)
+        return model
+
+    source, model = newest_sound(run, load, checkpoint)
+    model.network.eval().requires_grad_(False)
+    return LoadedRun(settings, model, source)
+
+
+def on_device(settings: RunSettings, device: Device | None) -> RunSettings:
+    """The settings, on another device if one is given."""
+    return settings if device is None else settings.model_copy(update={"device": device})
+
+
+Loader = Callable[[Path, str | None], LoadedRun]
+"""Loads the run in a folder, from the checkpoint of that name or the newest."""

@@ -1,0 +1,249 @@
+"""How samples are drawn from a run: the run's own settings, with what a caller changes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+from diffcore.denoising.conditions import Condition
+from diffcore.denoising.denoiser import Denoise, Denoiser, require_defined
+from diffcore.denoising.noisy_classifier import NoisyClassifier
+from diffcore.denoising.precision import compute_in
+from diffcore.errors import UserError
+from diffcore.names import Grid, Precision
+from diffcore.plugins.records import Component
+from diffcore.plugins.registry import Registry, choose
+from diffcore.process.schedules import Schedule
+from diffcore.runs.loading import LoadedRun, Loader
+from diffcore.runs.model import Model
+from diffcore.runs.settings import SampleSettings, validate
+from diffcore.sampling.solvers import Step
+from diffcore.states.spaces import describe_difference
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How samples are drawn: a solver's step, the number of steps, their time grid, and guidance.
+
+    * `step`, `solver`: the solver's function, and its name for people.
+    * `steps`, `grid`: how many steps, and how they are spaced.
+    * `log_snrs`: a fitted grid of as many levels as there are steps, in place of `grid`.
+    * `guidance`, `guidance_interval`, `guidance_rescale`: weight, interval and rescaling of classifier-free guidance,
+      as `diffcore.runs.settings.SampleSettings` describes them.
+    * `classifier`, `classifier_weight`: a noisy classifier whose gradient guides, and its weight.
+    * `weak`, `autoguidance`: a weaker denoiser to compare with, and the weight of that comparison.
+    * `classifier_source`, `weak_source`: which runs or checkpoints these two come from.
+    * `guides`: guidance of other kinds, each a decorator of the denoiser, the innermost first.
+    * `batch_size`: samples that go through the network at once.
+    * `may_be_fitted`: whether a fitted grid may replace solver and grid, as the caller chose neither.
+    """
+
+    step: Step
+    steps: int = 20
+    grid: Grid = "tapered"
+    guidance: float = 1.0
+    batch_size: int = 250
+    guidance_interval: tuple[float, float] | None = None
+    guidance_rescale: float = 0.0
+    classifier: NoisyClassifier | None = None
+    classifier_weight: float = 1.0
+    weak: Denoise | None = None
+    autoguidance: float = 2.0
+    guides: tuple[Callable[[Denoise], Denoise], ...] = ()
+    log_snrs: tuple[float, ...] | None = None
+    solver: str = "a solver of the caller"
+    classifier_source: str | None = None
+    weak_source: str | None = None
+    may_be_fitted: bool = False
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether anything changes what the plain conditional model predicts."""
+        return self.guidance != 1 or self.classifier is not None or self.weak is not None or bool(self.guides)
+
+    def describe(self) -> str:
+        """The whole of it in words, for people."""
+        grid = "a fitted grid" if self.log_snrs is not None else f"the grid {self.grid}"
+        parts = [f"{self.steps} steps of {self.solver} on {grid}", f"guidance {self.guidance:g}"]
+        if self.is_guided and self.guidance_interval is not None:
+            low, high = self.guidance_interval
+            parts.append(f"guided between the log-SNRs {low:g} and {high:g}")
+        if self.is_guided and self.guidance_rescale:
+            parts.append(f"rescaled by {self.guidance_rescale:g}")
+        if self.classifier is not None:
+            parts.append(f"a classifier's gradient of weight {self.classifier_weight:g}")
+        if self.weak is not None:
+            parts.append(f"autoguidance {self.autoguidance:g}")
+        if self.guides:
+            parts.append(f"{len(self.guides)} other guides")
+        return ", ".join(parts)
+
+
+Choice = str | Mapping[str, Any]
+"""A part by its name, or its name and options: `"ddim"`, `{"name": "ddim", "eta": 0.5}`."""
+
+
+class GuidanceOptions(TypedDict, total=False):
+    """What a caller can change of a run's guidance, and of how its network computes; see `SamplingOptions`."""
+
+    guidance: float | None
+    guidance_interval: tuple[float, float] | None
+    guidance_rescale: float | None
+    classifier: str | Path | None
+    classifier_weight: float | None
+    weak: str | Path | None
+    autoguidance: float | None
+    batch_size: int | None
+    precision: Precision | None
+    compile: bool | None
+
+
+class SamplingOptions(GuidanceOptions, total=False):
+    """What a caller can change of how a run draws; what is missing or None is as the run's settings have it.
+
+    A solver or a schedule is a name, a name with options (`{"name": "ddim", "eta": 0.5}`), or the function or object
+    itself. Guides are names, names with options, or decorators of a denoiser. `classifier` and `weak` are the folders
+    of other runs, or, for `weak`, the name of a checkpoint of this run. The others are those of
+    `diffcore.runs.settings.SampleSettings`.
+    """
+
+    solver: Choice | Step | None
+    steps: int | None
+    grid: Grid | None
+    schedule: Choice | Schedule | None
+    guides: Sequence[Choice | Callable[[Denoise], Denoise]]
+
+
+def sampling_config(
+    sampling: SampleSettings,
+    registry: Registry,
+    step: Step | None = None,
+    classifier: NoisyClassifier | None = None,
+    weak: Denoise | None = None,
+    guides: tuple[Callable[[Denoise], Denoise], ...] = (),
+) -> SamplingConfig:
+    """The settings' way to draw; `step` is a solver in place of the settings' own, the other arguments guide."""
+    name = sampling.solver if step is None else getattr(step, "__name__", "a solver of the caller")
+    if step is None:
+        solver = registry.solver(sampling.solver)
+        step = solver.build(solver.options())
+    values = sampling.model_dump(exclude={"solver", "precision", "compile"})
+    return SamplingConfig(step, classifier=classifier, weak=weak, guides=guides, solver=name, **values)
+
+
+def configured(
+    path: Path, loaded: LoadedRun, registry: Registry, options: SamplingOptions, load: Loader
+) -> tuple[Model, SamplingConfig]:
+    """The model of the run in the folder `path` and how to draw from it, with what `options` change.
+
+    `load` loads the other runs that guide. Raises `UserError` for options that do not go together, and `TypeError`
+    for names that are none.
+    """
+    if unknown := options.keys() - SamplingOptions.__annotations__.keys():
+        known = ", ".join(SamplingOptions.__annotations__)
+        raise TypeError(f"{sorted(unknown)[0]!r} is no option of sampling; there are: {known}")
+    settings, model, _ = loaded
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None and value != ()}
+    for weight, helper in (("classifier_weight", "classifier"), ("autoguidance", "weak")):
+        if weight in given and helper not in given:
+            raise UserError(f"`{weight}` needs `{helper}`, the folder of a run")
+    changed = {name: given[name] for name in SampleSettings.model_fields.keys() & given.keys() - {"solver"}}
+    sampling = validate(SampleSettings, {**settings.sample.model_dump(), **changed}, "options of sampling")
+    if "schedule" in given:
+        schedule = made(given["schedule"], registry.offered("schedules"), "schedule")
+        require_defined(settings.parameterisation, schedule)
+        model = replace(model, schedule=schedule)
+    classifier = _classifier(given.get("classifier"), model, load)
+    weak = _weak(given.get("weak"), path, model, load)
+    for network in (model.network, classifier, weak):
+        if network is not None:
+            compute_in(network, sampling.precision, sampling.compile)
+    offered = registry.offered("guidance", model.modality.name)
+    guides = tuple(made(guide, offered, "guide", model.codec) for guide in given.get("guides", ()))
+    config = sampling_config(sampling, registry, None, classifier, weak, guides)
+    if "solver" in given:
+        step = made(given["solver"], registry.offered("solvers"), "solver")
+        config = replace(config, step=step, solver=_name_of(given["solver"]))
+    return model, replace(
+        config,
+        classifier_source=_absolute(given.get("classifier")),
+        weak_source=_absolute(given.get("weak")),
+        may_be_fitted=not given.keys() & {"solver", "grid", "schedule", "guides"},
+    )
+
+
+def made(choice: Any, offered: Sequence[Component], kind: str, *context: Any) -> Any:
+    """The part among `offered` that is chosen by name, or by name and options; anything else is the part itself."""
+    if not isinstance(choice, str | Mapping):
+        return choice
+    values = {"name": choice} if isinstance(choice, str) else dict(choice)
+    name = values.pop("name", None)
+    if not isinstance(name, str):
+        raise UserError(f"`{kind}` has options but no name: write {{'name': NAME, ...}}")
+    component = choose(offered, name, kind)
+    return component.build(validate(component.options, values, f"the {kind} {name}"), *context)
+
+
+def _name_of(choice: Any) -> str:
+    if isinstance(choice, str):
+        return choice
+    return str(choice["name"]) if isinstance(choice, Mapping) else getattr(choice, "__name__", "a solver of the caller")
+
+
+def _absolute(source: Any) -> str | None:
+    """A run's folder as an absolute path; the name of a checkpoint as it is."""
+    if source is None:
+        return None
+    return str(Path(source).absolute()) if Path(source).is_dir() else str(source)
+
+
+def _classifier(source: Any, model: Model, load: Loader) -> NoisyClassifier | None:
+    if source is None:
+        return None
+    helper = load(Path(source), None).model
+    what = f"`classifier` {source}"
+    if not helper.is_classifier:
+        raise UserError(f"{what} draws samples and predicts nothing: train a classifier with `task` classify")
+    check_helper(model, helper, what)
+    return helper.classifier
+
+
+def _weak(source: Any, path: Path, model: Model, load: Loader) -> Denoiser | None:
+    if source is None:
+        return None
+    folder, checkpoint = (Path(source), None) if Path(source).is_dir() else (path, str(source))
+    helper = load(folder, checkpoint).model
+    what = f"`weak` {source}"
+    if helper.is_classifier:
+        raise UserError(f"{what} is a classifier; autoguidance compares with a weaker model of the same data")
+    check_helper(model, helper, what)
+    lacking = {condition.name for condition in helper.codec.conditions} - {c.name for c in model.codec.conditions}
+    if lacking:
+        raise UserError(f"{what} needs conditions that this model does not have: {', '.join(sorted(lacking))}")
+    return helper.denoiser
+
+
+def known_conditions(model: Model, config: SamplingConfig) -> tuple[Condition, ...]:
+    """What can be asked of samples: the model's conditions, and those that the config's classifier alone knows."""
+    own = model.codec.conditions
+    names = {condition.name for condition in own}
+    others = () if config.classifier is None else config.classifier.conditions
+    return (*own, *(condition for condition in others if condition.name not in names))
+
+
+def check_helper(model: Model, helper: Model, what: str) -> None:
+    """Raise `UserError` where a network of another run cannot guide this model.
+
+    Its kind of data, the shape of its states and the meaning of the conditions that both have must be the same.
+    """
+    if helper.modality.name != model.modality.name:
+        raise UserError(f"{what} is of {helper.modality.name}, this model of {model.modality.name}: they do not fit")
+    if difference := describe_difference(helper.codec.space, model.codec.space):
+        raise UserError(f"{what} was trained on data of another form than this model: {difference}")
+    own = {condition.name: condition for condition in model.codec.conditions}
+    for condition in helper.codec.conditions:
+        if own.get(condition.name, condition) != condition:
+            raise UserError(
+                f"{what} means something else by {condition.name!r} than this model: the values that they were trained "
+                "on differ"
+            )

@@ -1,0 +1,112 @@
+"""The batch of a training step: examples, noise and noise levels.
+
+Everything random in step k is drawn from generators seeded with (seed, k), and the order of the data from
+(seed, epoch), so any step can be repeated exactly.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from diffcore.denoising.conditions import Conditions, drop
+from diffcore.denoising.losses import VARIANCE_STEPS
+from diffcore.plugins.data import Data
+from diffcore.process.gaussian import perturb
+from diffcore.runs.model import Model
+from diffcore.runs.settings import RunSettings
+from diffcore.states.level import Level
+from diffcore.states.noise import generator_for, seed_of
+from diffcore.states.spaces import Mask
+from diffcore.states.state import State, map_fields
+from diffcore.system.distributed import rank_slice, world
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's share of the examples of a step, `[B]` of them, with their noise."""
+
+    x0: State
+    noise: State
+    level: Level
+    """The noise level of each example, `[B]`."""
+    earlier_log_snr: Tensor
+    """The log-SNR at time t - 1 / T, `[B]`, where t is the time of `level` and T is `VARIANCE_STEPS`.
+
+    A network that predicts variances learns that of the denoising step from t to t - 1 / T.
+    """
+    conditions: Conditions
+    """All conditions of the examples."""
+    kept_conditions: Conditions
+    """The conditions that a denoiser receives: each is dropped with probability `train.condition_dropout`."""
+    mask: Mask
+    dropout_seed: int
+    """The seed for random numbers that layers draw themselves, such as dropout."""
+    weight: float
+    """Factor of the mean loss of this batch: with it, the mean over processes is the mean over all examples."""
+
+    @property
+    def noisy(self) -> State:
+        """The noisy states x_t = alpha x0 + sigma noise."""
+        return perturb(self.x0, self.noise, self.level)
+
+
+def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Batch:
+    """Return the batch of step `step`, counted from 0.
+
+    Random numbers are drawn for the examples of all processes, and each process then takes its share. A step is
+    therefore the same for any number of processes.
+
+    The times of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the loss
+    (Kingma et al. 2021, appendix I.1).
+    """
+    options = settings.train
+    cpu = generator_for(settings.seed, "step", step)
+    chosen = batch_indices(len(data.examples), options.batch_size, step, settings.seed)
+    encoded = model.codec.encode(data.examples[chosen].to(model.device), cpu)
+    x0, mask = encoded.state, encoded.mask
+    batch = x0.shape[0]
+    t = (torch.rand((), generator=cpu, dtype=torch.float64) + torch.arange(batch, dtype=torch.float64) / batch) % 1
+    kept = drop(model.codec.conditions, encoded.conditions, options.condition_dropout, cpu)
+
+    # Noise is the one large draw, so it is drawn on the device that uses it.
+    own = torch.Generator(model.device).manual_seed(seed_of(settings.seed, "noise", step))
+    normal = map_fields(lambda f: torch.randn(f.shape, generator=own, device=f.device, dtype=f.dtype), x0)
+
+    def log_snr(time: Tensor) -> Tensor:
+        return model.schedule.log_snr(time).to(model.device)
+
+    mine = rank_slice(batch)
+    rows = slice(mine.start, mine.stop)
+    mask = None if mask is None else mask[rows]
+    return Batch(
+        x0=x0[rows],
+        noise=model.codec.space.noise(normal[rows], mask),
+        level=model.schedule.level(log_snr(t[rows])),
+        earlier_log_snr=log_snr((t[rows] - 1 / VARIANCE_STEPS).clamp(min=0)),
+        conditions={name: value[rows] for name, value in encoded.conditions.items()},
+        kept_conditions={name: value[rows] for name, value in kept.items()},
+        mask=mask,
+        dropout_seed=seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
+        weight=len(mine) * world() / batch,
+    )
+
+
+@lru_cache(maxsize=2)
+def _permutation(n: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(n, generator=generator_for(seed, "order", epoch))
+
+
+def batch_indices(n: int, batch: int, step: int, seed: int) -> Tensor:
+    """Return the indices of the examples of step `step`, `[batch]`, of `n` examples.
+
+    Shuffled epochs follow each other without a gap, so a batch may span two; each epoch has each example once.
+    """
+    start, end = step * batch, (step + 1) * batch
+    pieces = []
+    while start < end:
+        epoch, offset = divmod(start, n)
+        pieces.append(_permutation(n, seed, epoch)[offset : offset + end - start])
+        start += len(pieces[-1])
+    return torch.cat(pieces)

@@ -1,0 +1,31 @@
+"""The task `denoise`: the network predicts the clean state from a noisy one."""
+
+from torch import Tensor
+
+from diffcore.denoising.denoiser import Prediction
+from diffcore.denoising.losses import denoising_loss, field_losses, hybrid_loss
+from diffcore.runs.model import Model
+from diffcore.runs.settings import RunSettings
+from diffcore.tasks.batch import Batch
+
+
+def loss(model: Model, batch: Batch, settings: RunSettings) -> Tensor:
+    """Return w(lambda) |x0_hat - x0|^2 per degree of freedom for each example, `[B]`.
+
+    w is `train.weighting` (see `diffcore.denoising.losses.WEIGHTINGS`). If the network predicts variances, the loss is
+    `hybrid_loss`, which learns them too, for denoising steps of length 1 / T.
+    """
+    prediction, space, weighting = _predict(model, batch), model.codec.space, settings.train.weighting
+    if prediction.variance is None:
+        return denoising_loss(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
+    return hybrid_loss(prediction, batch.x0, batch.noise, space, batch.earlier_log_snr, weighting, batch.mask)
+
+
+def losses_by_field(model: Model, batch: Batch, settings: RunSettings) -> dict[str, float]:
+    """Return the part of the mean denoising loss that each field of the state has, by the name of the field."""
+    prediction, space, weighting = _predict(model, batch), model.codec.space, settings.train.weighting
+    return field_losses(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
+
+
+def _predict(model: Model, batch: Batch) -> Prediction:
+    return model.denoiser(batch.noisy, batch.level, batch.kept_conditions, batch.mask)

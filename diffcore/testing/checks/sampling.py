@@ -1,0 +1,87 @@
+"""A check of seeds, and the samples that it and other checks draw."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from diffcore.denoising.conditions import nulls
+from diffcore.runs.generation import generate
+from diffcore.runs.model import build_data
+from diffcore.runs.sampling_config import sampling_config
+from diffcore.states.noise import generator_for
+from diffcore.states.state import State
+from diffcore.testing.checks.check import Measurement
+from diffcore.testing.checks.common import combined, same_states, source_location
+from diffcore.testing.plugin import BATCH_SIZE, PluginUnderTest
+
+
+def seeds_decide(plugin: PluginUnderTest) -> Measurement:
+    """A seed determines data, initial weights, encoding and samples bit for bit, and two seeds give different samples.
+
+    Otherwise no result could be reproduced. Usual causes of a failure are the global random state and the order of
+    files in a folder.
+    """
+    examples = plugin.examples(BATCH_SIZE)
+    data, weights = build_data(plugin.settings, plugin.registry), plugin.new_model().network.state_dict()
+
+    def encode(seed: int | None = None) -> State:
+        generator = None if seed is None else generator_for(seed, "encode")
+        return plugin.codec.encode(examples, generator).state
+
+    first, again, other = (draw_samples(plugin, seed) for seed in (0, 0, 1))
+    same_data = data.facts == plugin.data.facts and same_states(data.examples, plugin.data.examples)
+    same_weights = all(torch.equal(v, weights[name]) for name, v in plugin.model.network.state_dict().items())
+    dataset, network = f"the data set {plugin.dataset.name}", source_location(plugin.backbone)
+    codec, decode = source_location(type(plugin.codec)), source_location(plugin.codec.decode)
+    return combined(
+        _repeats("data", same_data, dataset),
+        _repeats("initial weights", same_weights, network),
+        _repeats("encoded examples, without augmentation", same_states(encode(), encode()), codec),
+        _repeats("encoded examples, with augmentation", same_states(encode(0), encode(0)), codec),
+        _repeats("states of samples", same_states(first.state, again.state), network),
+        _repeats("decoded samples", _same_samples(first.decoded, again.decoded), decode),
+        _two_seeds_differ(first.state, other.state, source_location(type(plugin.space))),
+    )
+
+
+def _repeats(what: str, same: bool, where: str) -> Measurement:
+    found = "identical" if same else "different"
+    return Measurement(same, f"{what}: {found} the second time", "identical for the same seed, bit for bit", where)
+
+
+def _two_seeds_differ(first: State, other: State, where: str) -> Measurement:
+    differ = not same_states(first, other)
+    found = "different" if differ else "identical"
+    return Measurement(differ, f"states of samples: {found} for two seeds", "different for two seeds", where)
+
+
+@dataclass(frozen=True)
+class DrawnSamples:
+    """Samples: their states, and decoded to the modality's own form."""
+
+    state: State
+    decoded: Any
+
+
+def draw_samples(plugin: PluginUnderTest, seed: int, n: int = 4) -> DrawnSamples:
+    """Draw `n` samples in 4 steps from the initial weights, without guidance."""
+    settings = plugin.settings.sample.model_copy(update={"steps": 4, "guidance": 1.0})
+    config = sampling_config(settings, plugin.registry)
+    conditions = {c.name: c.examples(n) for c in plugin.codec.conditions}
+    drawn = generate(plugin.new_model(), config, conditions or nulls((), n), n, seed)
+    return DrawnSamples(drawn.state, plugin.codec.decode(drawn.state, drawn.mask))
+
+
+def _same_samples(first: Any, second: Any) -> bool:
+    """Whether samples in the modality's own form are equal, as far as their attributes show it."""
+    if isinstance(first, Tensor | TensorDict):
+        return same_states(first, second)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(_same_samples, first, second))
+    if hasattr(first, "__dict__") and not callable(first):
+        return _same_samples([*vars(first).values()], [*vars(second).values()])
+    same = first == second
+    return bool(same.all()) if hasattr(same, "all") else bool(same)

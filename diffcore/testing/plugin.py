@@ -1,0 +1,211 @@
+"""The plugin under test: a modality, small settings, and the parts that are built from them."""
+
+import copy
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor, nn
+
+from diffcore.denoising.conditions import Conditions
+from diffcore.denoising.denoiser import Denoiser
+from diffcore.plugins.contract import Contract
+from diffcore.plugins.data import Codec, Data, Encoded
+from diffcore.plugins.records import Component, Modality
+from diffcore.plugins.registry import Registry, choose
+from diffcore.process.gaussian import perturb
+from diffcore.runs.model import Model, build_data, build_model
+from diffcore.runs.settings import RunSettings, choices, compose
+from diffcore.states.level import Level
+from diffcore.states.noise import generator_for
+from diffcore.states.spaces import Mask, Space
+from diffcore.states.state import State, map_fields
+
+BATCH_SIZE = 8
+"""How many examples the checks pass through the network at once."""
+
+_TRAIN = {
+    "steps": 4,
+    "batch_size": BATCH_SIZE,
+    "log_every": 1,
+    "checkpoint_every": 2,
+    "keep_checkpoints": 2,
+    "sample_every": 1_000_000,
+    "evaluate": 0,
+    "condition_dropout": 0.5,
+}
+
+
+@dataclass(frozen=True)
+class NoisyBatch:
+    """A noisy batch x = alpha x0 + sigma noise.
+
+    `x`, `level`, `conditions` and `mask` are the inputs of a denoiser; `x0` and `noise` are what `x` was made from.
+    """
+
+    x: State
+    level: Level
+    conditions: Conditions
+    mask: Mask
+    x0: State
+    noise: State
+
+    def __getitem__(self, indices: Any) -> "NoisyBatch":
+        """The samples with these indices."""
+        return NoisyBatch(
+            self.x[indices],
+            Level(self.level.alpha[indices], self.level.sigma[indices]),  # type: ignore[index]
+            {name: value[indices] for name, value in self.conditions.items()},
+            None if self.mask is None else self.mask[indices],
+            self.x0[indices],
+            self.noise[indices],
+        )
+
+
+@dataclass(frozen=True)
+class PluginUnderTest:
+    """A modality and the parts that the checks examine.
+
+    The parts are built when they are first used, from the preset `default` with each part's `small` options, on the
+    CPU. `registry` provides the parts, and `requested_denoiser` names one of the modality's denoisers; if it is None,
+    the checks use the denoiser of the preset.
+    """
+
+    registry: Registry
+    modality: Modality
+    requested_denoiser: str | None = None
+
+    @cached_property
+    def settings(self) -> RunSettings:
+        """The preset `default` with the `small` options of the data set and of the denoiser, on the CPU."""
+        chosen = {} if self.requested_denoiser is None else {"denoiser": self.requested_denoiser}
+        preset = compose(self.registry, self.modality.name, "default", chosen=chosen, task="denoise")
+        small: dict[str, Any] = {"device": "cpu", "train": _TRAIN}
+        for kind in ("data", "denoiser"):
+            component = self._component(kind, preset)
+            small[kind] = {"name": component.name, **component.small}
+        return compose(self.registry, self.modality.name, "default", small, origin="the small options")
+
+    def _component(self, kind: str, settings: RunSettings) -> Component:
+        return choose(choices(self.modality, self.registry)[kind], getattr(settings, kind).name, kind)
+
+    @cached_property
+    def dataset(self) -> Component:
+        """The record of the data set."""
+        return self._component("data", self.settings)
+
+    @cached_property
+    def denoiser(self) -> Component:
+        """The record of the denoiser."""
+        return self._component("denoiser", self.settings)
+
+    @property
+    def denoiser_name(self) -> str:
+        """The name of the denoiser, which is known even if the settings are invalid."""
+        preset = self.modality.presets["default"].values.get("denoiser", {})
+        return self.requested_denoiser or preset.get("name", self.modality.denoisers[0].name)
+
+    @cached_property
+    def data(self) -> Data:
+        """The data set."""
+        return build_data(self.settings, self.registry)
+
+    @cached_property
+    def model(self) -> Model:
+        """The model with its initial weights."""
+        return self.new_model()
+
+    def new_model(self) -> Model:
+        """Build another model with the same initial weights."""
+        return build_model(self.settings, self.data.facts, self.registry)
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of the model."""
+        return self.model.codec
+
+    @property
+    def space(self) -> Space:
+        """The space of the encoded states."""
+        return self.codec.space
+
+    @property
+    def backbone(self) -> type[nn.Module]:
+        """The class of the plugin's network."""
+        return type(self.model.denoiser.backbone)
+
+    @cached_property
+    def contract(self) -> Contract:
+        """The modality's contract; an empty one if it has none."""
+        return Contract() if self.modality.contract is None else self.modality.contract(self.codec)
+
+    def examples(self, count: int) -> TensorDict:
+        """At most `count` training examples, chosen at random and always the same."""
+        available = self.data.examples
+        chosen = torch.randperm(len(available), generator=generator_for(0, "examples"))[:count]
+        return available[chosen]
+
+    def encoded(self, count: int) -> Encoded:
+        """At most `count` training examples, encoded without augmentation."""
+        return self.codec.encode(self.examples(count))
+
+    def noisy_batch(self, count: int = BATCH_SIZE) -> NoisyBatch:
+        """Encoded examples with noise, from a low to a high level; every third example has no conditions."""
+        encoded = self.encoded(count)
+        x0, mask = encoded.state, encoded.mask
+        batch = x0.shape[0]
+        level = self.model.schedule.level(self.model.schedule.log_snr(_times(batch)))
+        noise = self.space.project(self.space.noise(seeded_normal(x0, "noise"), mask), mask)
+        conditions = dict(encoded.conditions)
+        dropped = torch.arange(batch) % 3 == 2
+        for condition in self.codec.conditions:
+            conditions[condition.name] = torch.where(dropped, condition.null(batch), conditions[condition.name])
+        return NoisyBatch(perturb(x0, noise, level), level, conditions, mask, x0, noise)  # type: ignore[arg-type]
+
+    @cached_property
+    def randomised_denoiser(self) -> Denoiser:
+        """A copy of the denoiser, in evaluation mode, in which random numbers replace all parameters that are zero.
+
+        Many networks begin with gates or last layers of zeros. Their output is then zero whatever the other layers
+        compute, and no check could find a fault in it.
+        """
+        denoiser = copy.deepcopy(self.model.denoiser)
+        generator = generator_for(0, "awake")
+        with torch.no_grad():
+            for parameter in denoiser.parameters():
+                if parameter.numel() and not parameter.any():
+                    inputs = parameter[0].numel() if parameter.ndim > 1 else 100
+                    drawn = torch.randn(parameter.shape, generator=generator) / inputs**0.5
+                    parameter.copy_(drawn.to(parameter))
+        return denoiser.eval()
+
+    @torch.no_grad()
+    def predict(self, batch: NoisyBatch, denoiser: Denoiser | None = None) -> State:
+        """The output of a denoiser in its own parameterisation, projected to the space as in sampling.
+
+        Without `denoiser`, that of `randomised_denoiser`.
+        """
+        denoiser = self.randomised_denoiser if denoiser is None else denoiser
+        prediction = denoiser(batch.x, batch.level, batch.conditions, batch.mask)
+        return self.space.project(prediction.output, batch.mask)
+
+    def entries_with_noise(self, like: State, mask: Mask) -> State:
+        """Which entries of a state noise changes, as booleans: those that exist and are not fixed at zero."""
+        noise = self.space.noise(seeded_normal(like, "reached"), mask)
+        return map_fields(lambda field: field != 0, noise)
+
+    def model_with(self, denoiser: Denoiser) -> Model:
+        """The model with another denoiser in place of its own."""
+        return replace(self.model, network=denoiser)
+
+
+def _times(batch: int) -> Tensor:
+    return (torch.arange(batch, dtype=torch.float64) + 0.5) / batch
+
+
+def seeded_normal(like: State, purpose: str) -> State:
+    """Standard normal numbers with the shapes and types of `like`, always the same for a `purpose`."""
+    generator = generator_for(0, "check", purpose)
+    return map_fields(lambda f: torch.randn(f.shape, generator=generator, dtype=torch.float32).to(f), like)

@@ -1,0 +1,162 @@
+"""Training leaves the global state of its caller as it was, and does not depend on it."""
+
+import signal
+import threading
+
+import pytest
+import torch
+
+from diffcore.errors import UserError
+from diffcore.runs.checkpoints import find_checkpoint
+from diffcore.runs.folder import Run
+from diffcore.runs.model import build_data, build_model
+from diffcore.runs.settings import compose
+from diffcore.training.loop import Callbacks, train
+from diffcore.training.signals import stop_requests
+from tests.support.toy import toy_registry
+from tests.training.test_loop import assert_same_checkpoint, start
+
+DIVERGING = {"learning_rate": 1e30, "warmup_steps": 0, "gradient_clip": 1e30}
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture
+def handlers():
+    """Signal handlers of the caller."""
+    earlier = [signal.getsignal(number) for number in SIGNALS]
+    own = [lambda number, frame: None, lambda number, frame: None]
+    for number, handler in zip(SIGNALS, own, strict=True):
+        signal.signal(number, handler)
+    yield own
+    for number, handler in zip(SIGNALS, earlier, strict=True):
+        signal.signal(number, handler)
+
+
+def installed():
+    return [signal.getsignal(number) for number in SIGNALS]
+
+
+class FailedError(Exception):
+    pass
+
+
+def with_callbacks(path, device="cpu", dropout=0.3, **callbacks):
+    registry = toy_registry()
+    values = {"train": {"steps": 20, "log_every": 5, "sample_every": 5}, "denoiser": {"dropout": dropout}}
+    settings = compose(registry, "toy", file={"device": device, **values})
+    data = build_data(settings, registry)
+    path.mkdir()
+    return train(Run(path), settings, build_model(settings, data.facts, registry), data, Callbacks(**callbacks))
+
+
+def fail(*arguments):
+    raise FailedError
+
+
+# Random numbers
+
+
+def test_the_random_state_is_restored(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.randn(4)
+    torch.manual_seed(5)
+    start(tmp_path / "run", dropout=0.3)
+    assert torch.equal(torch.randn(4), expected)
+
+
+def test_the_random_state_is_restored_where_training_fails(tmp_path):
+    before = torch.get_rng_state()
+    with pytest.raises(UserError):
+        start(tmp_path / "diverged", **DIVERGING)
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(FailedError):
+        with_callbacks(tmp_path / "failed", log=fail)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_training_draws_does_not_depend_on_the_random_state(tmp_path):
+    runs = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        runs.append(start(tmp_path / str(seed), dropout=0.3)[0])
+    assert_same_checkpoint(*map(find_checkpoint, runs))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_random_state_of_the_gpu_is_restored(tmp_path):
+    before = torch.get_rng_state(), torch.cuda.get_rng_state()
+    with_callbacks(tmp_path / "run", device="cuda", sample=lambda model, step: torch.randn(3, device="cuda"))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert torch.equal(torch.cuda.get_rng_state(), before[1])
+
+
+# Default dtype
+
+
+@pytest.mark.usefixtures("float64")
+def test_the_default_dtype_stays(tmp_path):
+    seen = set()
+    with_callbacks(tmp_path / "run", log=lambda line: seen.add(torch.get_default_dtype()))
+    assert seen == {torch.get_default_dtype()} == {torch.float64}
+    with pytest.raises(FailedError):
+        with_callbacks(tmp_path / "failed", log=fail)
+    assert torch.get_default_dtype() == torch.float64
+
+
+# Signals
+
+
+def test_signal_handlers_are_replaced_in_training_and_then_restored(tmp_path, handlers):
+    seen = []
+    with_callbacks(tmp_path / "run", log=lambda line: seen.append(installed()))
+    assert seen
+    assert not [handler for pair in seen for handler in pair if handler in handlers]
+    assert installed() == handlers
+
+
+@pytest.mark.parametrize("callback", ["log", "sample", "logged", "saved"])
+def test_signal_handlers_are_restored_where_a_callback_fails(tmp_path, handlers, callback):
+    with pytest.raises(FailedError):
+        with_callbacks(tmp_path / "run", **{callback: fail})
+    assert installed() == handlers
+
+
+def test_signal_handlers_are_restored_where_training_diverges(tmp_path, handlers):
+    with pytest.raises(UserError):
+        start(tmp_path / "run", **DIVERGING)
+    assert installed() == handlers
+
+
+def test_signal_handlers_are_restored_after_two_interrupts(tmp_path, handlers):
+    def interrupt(line):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        with_callbacks(tmp_path / "run", log=interrupt)
+    assert installed() == handlers
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_handler_that_python_cannot_restore_is_left_alone(monkeypatch):
+    replaced, plain = [], signal.signal
+    monkeypatch.setattr("signal.getsignal", lambda number: None if number == signal.SIGTERM else "known")
+    monkeypatch.setattr("signal.signal", lambda number, handler: replaced.append(number) or plain(number, handler))
+    with stop_requests() as requested:
+        assert replaced == [signal.SIGINT]
+        assert not requested()
+    assert replaced == [signal.SIGINT] * 2
+
+
+# Threads
+
+
+def test_training_works_in_another_thread(tmp_path, handlers):
+    done = []
+    thread = threading.Thread(target=lambda: done.append(start(tmp_path / "thread", dropout=0.3)))
+    thread.start()
+    thread.join()
+    ((run, outcome),) = done
+    assert not outcome.interrupted
+    assert installed() == handlers
+    assert_same_checkpoint(find_checkpoint(run), find_checkpoint(start(tmp_path / "main", dropout=0.3)[0]))
