@@ -2,8 +2,8 @@
 
     import diffcore as dc
 
-    run = dc.train("image", data="digits", train={"steps": 4500})
-    run.sample(16, label="3", guidance=1.5).save("threes")
+    run = dc.train(MODALITY, data=DATA_SET, train={"steps": 4500})
+    run.sample(16, label=CLASS, guidance=1.5, seed=0).save(FOLDER)
 
 Everything here is imported when it is first used, so `import diffcore` is quick and does not import torch.
 """

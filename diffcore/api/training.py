@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from diffcore.api.run import Run
 
 Part = str | Mapping[str, Any]
-"""A part by its name, or its options with or without a name: `"digits"`, `{"name": "folder", "root": "pictures"}`."""
+"""A part by its name, or its options with or without a name: `"digits"`, `{"name": "folder", "root": PATH}`."""
 
 
 def train(
@@ -55,7 +55,7 @@ def train(
     `sample` are the fields of `diffcore.runs.settings.TrainSettings` and `SampleSettings`.
 
     Args:
-        modality: The kind of data, `"image"` for instance; `diffcore plugins` lists what is installed.
+        modality: The kind of data; `diffcore plugins` lists what is installed.
         preset: A named starting point; by default the one that is called like the data set, else `"default"`.
         config: A TOML file, or a mapping of the same form, between the preset and the arguments.
         out: The run folder; by default the next free `runs/<modality>/<preset>-<n>`.
@@ -63,7 +63,7 @@ def train(
         seed: Decides initial weights, the order of the data and the noise.
         device: `"cpu"`, `"cuda"`, or `"auto"`, which takes a GPU where there is one.
         parameterisation: What the network's output means.
-        data: The data set, by name, or its options: `{"name": "folder", "root": "pictures"}`.
+        data: The data set, by name, or its options: `{"name": "folder", "root": PATH}`.
         denoiser: The network, likewise.
         classifier: The network of the task `"classify"`, likewise.
         schedule: The noise schedule, likewise.

@@ -85,8 +85,8 @@ def _tile(scene: Scene) -> str:
     caption = escape(scene.caption)
     label = escape(f"{scene.caption or 'Scene'}: {len(scene.points)} points in 3D, arrow keys turn")
     return (
-        f'<metric><canvas role="img" tabindex="0" aria-label="{label}" data-scene="{data}"></canvas>'
-        f"<figcaption>{caption}</figcaption></metric>"
+        f'<figure><canvas role="img" tabindex="0" aria-label="{label}" data-scene="{data}"></canvas>'
+        f"<figcaption>{caption}</figcaption></figure>"
     )
 
 
@@ -123,7 +123,7 @@ def _base64(values: Any, kind: str) -> str:
 _STYLE = """
 .scenes { display: grid; grid-template-columns: repeat(var(--columns), minmax(5rem, 1fr)); gap: .5rem;
   max-width: calc(var(--columns) * 36rem); overflow-x: auto; color: CanvasText; background: Canvas; }
-.scenes metric { margin: 0; min-width: 0; }
+.scenes figure { margin: 0; min-width: 0; }
 .scenes canvas { display: block; width: 100%; aspect-ratio: 1; touch-action: pan-y; cursor: grab; border-radius: 4px; }
 .scenes canvas:active { cursor: grabbing; }
 .scenes canvas:focus-visible { outline: 2px solid #2563eb; outline-offset: -2px; }

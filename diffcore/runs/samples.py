@@ -26,7 +26,7 @@ class Samples:
     * `state`: the states that were drawn, `[n, ...]`, as the diffusion has them.
     * `conditions`: what each was asked to be, `[n]` values by name.
     * `mask`: which elements of each exist, `[n, N]`; None where all do.
-    * `decoded`: the samples in the form of their kind of data, such as pixels or molecules.
+    * `decoded`: the samples in the form of their kind of data, as its codec decodes them.
     * `captions`: what each was asked to be, in words.
 
     Where several processes draw together, the first has all samples and the others have none.
@@ -56,7 +56,7 @@ class Samples:
         """Write the samples to files; returns the file that shows all of them together.
 
         `out` is a folder, which gets a file for each sample and an overview, or a file whose ending the kind of data
-        writes (`threes.png`, `molecules.sdf`). Raises `UserError` for an ending that it does not write.
+        writes. Raises `UserError` for an ending that it does not write.
         """
         path = Path(out)
         single = is_single_file(path, self.model)

@@ -1,4 +1,4 @@
-"""The commands as a user types them, on the embedded molecules and on a file of one's own."""
+"""The commands as a user types them, on the included molecules and on a file of the user."""
 
 import importlib.util
 import json
@@ -27,7 +27,7 @@ OWN = ["CCO", "CCN", "CCC", "CC=O", "C#CC", "CCOC", "CCCN", "C1CC1", "CC(C)O", "
 
 
 def tiny(part="denoiser"):
-    """Flags of a network that is trained in no time."""
+    """Flags of a network that trains fast."""
     pairs = zip(NETWORK[::2], NETWORK[1::2], strict=True)
     return [word for name, value in pairs for word in (f"--{part}.{name}", value)]
 
@@ -43,14 +43,14 @@ def sample(run, *flags):
 
 
 def refused(capsys, *arguments):
-    """The one line that a mistake gets, and not a long one."""
+    """The error line of a mistake, which must not be long."""
     line = refusals.refused(capsys, *arguments)
     assert len(line) < 500
     return line
 
 
 def write_sdf(path, smiles):
-    """A file of molecules with places for their atoms."""
+    """A file of molecules with 3D coordinates."""
     with Chem.SDWriter(str(path)) as writer:
         for words in smiles:
             mol = Chem.AddHs(Chem.MolFromSmiles(words))
@@ -69,7 +69,7 @@ def without_posebusters():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """The default preset, cut short."""
+    """The default preset with fewer steps."""
     out = tmp_path_factory.mktemp("runs") / "default"
     return train(out, "--train.steps", "30", "--train.evaluate", "40")
 
@@ -81,20 +81,20 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def own(file, tmp_path_factory):
-    """A run of one's own file."""
+    """A run on a file of the user."""
     return train(tmp_path_factory.mktemp("runs") / "own", "--data", "sdf", "--data.path", file)
 
 
 @pytest.fixture(scope="module")
-def free(file, tmp_path_factory):
-    """The same without conditions."""
-    out = tmp_path_factory.mktemp("runs") / "free"
+def unconditional(file, tmp_path_factory):
+    """The same run without conditions."""
+    out = tmp_path_factory.mktemp("runs") / "unconditional"
     return train(out, "--data", "sdf", "--data.path", file, "--data.properties")
 
 
 @pytest.fixture(scope="module")
 def regressor(file, tmp_path_factory):
-    """A classifier of the same molecules."""
+    """A noisy classifier trained on the same molecules."""
     flags = ["--preset", "regressor", "--data", "sdf", "--data.path", file, "--train.steps", "20"]
     return train(tmp_path_factory.mktemp("runs") / "regressor", *flags, network="classifier")
 
@@ -110,7 +110,7 @@ def test_the_report_shows_molecules_and_needs_no_network(run):
     assert (run / "samples" / "step-00000030.png").is_file()
 
 
-def test_samples_are_files_of_a_chemist_s_kinds(run, tmp_path):
+def test_samples_are_written_in_the_formats_of_chemists(run, tmp_path):
     sample(run, "--n", 5, "--size", 7, "--out", tmp_path / "out")
     names = [path.name for path in sorted((tmp_path / "out").iterdir())]
     assert names == [*(f"{k:04d}.sdf" for k in range(5)), "grid.png"]
@@ -123,17 +123,17 @@ def test_samples_are_files_of_a_chemist_s_kinds(run, tmp_path):
         mols = list(Chem.SDMolSupplier(str(tmp_path / "all.sdf"), sanitize=False))
         assert [mol.GetNumAtoms() for mol in mols] == [size] * 40
         valid = [mol for mol in mols if mol.GetProp("VALID") == "1"]
-        assert (len(valid) > 20) == (size == 1)  # bonds are what so short a training does not teach
+        assert (len(valid) > 20) == (size == 1)  # so short a training does not learn bonds
         lines = [line.split() for line in (tmp_path / "all.smi").read_text().splitlines()]
         assert lines == [[mol.GetProp("SMILES"), mol.GetProp("_Name")] for mol in valid]
     assert numpy.asarray(Image.open(tmp_path / "all.png").convert("L")).std() > 1
 
 
-def test_targets_are_asked_for_and_measured(run, tmp_path, capsys):
+def test_targets_are_written_and_measured(run, tmp_path, capsys):
     targets = ("--target", "logp=0.5", "--target", "tpsa=40..60", "--guidance", "2", "--size", 1, "--n", 40)
     capsys.readouterr()
     sample(run, *targets, "--out", tmp_path / "all.sdf")
-    said = capsys.readouterr().err.splitlines()
+    message = capsys.readouterr().err.splitlines()
     mols = list(Chem.SDMolSupplier(str(tmp_path / "all.sdf"), sanitize=False))
     assert {mol.GetProp("asked_logp") for mol in mols} == {"0.5"}
     asked = numpy.array([float(mol.GetProp("asked_tpsa")) for mol in mols])
@@ -149,18 +149,18 @@ def test_targets_are_asked_for_and_measured(run, tmp_path, capsys):
         logp.append(Crippen.MolLogP(plain))
         tpsa.append(rdMolDescriptors.CalcTPSA(plain))
         assert float(mol.GetProp("logp")) == pytest.approx(logp[-1], abs=1e-5)
-    assert f"{len(valid)} of 40 samples are valid" in said
-    (line,) = [line for line in said if line.startswith("logp: ")]
+    assert f"{len(valid)} of 40 samples are valid" in message
+    (line,) = [line for line in message if line.startswith("logp: ")]
     assert line.startswith(f"logp: asked 0.5, obtained {numpy.mean(logp):.4g} +- {numpy.std(logp):.3g} (mean and")
-    (line,) = [line for line in said if line.startswith("tpsa: ")]
-    wanted = asked[[mol.GetProp("VALID") == "1" for mol in mols]]
-    assert line.endswith(f"off by {numpy.abs(wanted - tpsa).mean():.3g} on average")
+    (line,) = [line for line in message if line.startswith("tpsa: ")]
+    targets_of_valid = asked[[mol.GetProp("VALID") == "1" for mol in mols]]
+    assert line.endswith(f"mean absolute error {numpy.abs(targets_of_valid - tpsa).mean():.3g}")
     sample(run, *targets, "--out", tmp_path / "out")
     first = sorted((tmp_path / "out").glob("*.sdf"))[0]
     assert first.name == f"0000-0.5-{asked[0]:.4g}.sdf"
 
 
-def test_a_target_beyond_the_data_is_warned_of_and_drawn(run, tmp_path, capsys):
+def test_a_target_outside_the_data_is_drawn_with_a_warning(run, tmp_path, capsys):
     capsys.readouterr()
     sample(run, "--n", 2, "--target", "logp=40", "--out", tmp_path / "out")
     assert re.search(
@@ -169,18 +169,28 @@ def test_a_target_beyond_the_data_is_warned_of_and_drawn(run, tmp_path, capsys):
     assert len(list((tmp_path / "out").glob("*-40.sdf"))) == 2
 
 
-SHARES = ("valid", "unique", "novel", "v_u", "v_u_n", "radicals", "edm_valid", "stable_strict", "stable_atoms_strict")
+FRACTIONS = (
+    "valid",
+    "unique",
+    "novel",
+    "v_u",
+    "v_u_n",
+    "radicals",
+    "edm_valid",
+    "stable_strict",
+    "stable_atoms_strict",
+)
 BOUNDS = ("logp_mae_shuffled", "logp_mae_size_only", "tpsa_mae_size_only")
 
 
-def test_evaluate_prints_figures(run, tmp_path, capsys):
+def test_evaluate_prints_metrics(run, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "copy")
     capsys.readouterr()
     assert main(["evaluate", str(copy), "--n", "40", "--steps", "3", "--json"]) == 0
     metrics = json.loads(capsys.readouterr().out)
-    shares = [name for name in metrics if name in SHARES or "_measured_" in name]
-    assert {*SHARES, "logp_measured_conditional", "qed_measured_guided"} <= {*shares}
-    assert all(0 <= metrics[name] <= 1 for name in shares)
+    fractions = [name for name in metrics if name in FRACTIONS or "_measured_" in name]
+    assert {*FRACTIONS, "logp_measured_conditional", "qed_measured_guided"} <= {*fractions}
+    assert all(0 <= metrics[name] <= 1 for name in fractions)
     assert all(math.isfinite(value) for value in metrics.values())
     assert metrics["logp_mae_size_only"] < metrics["logp_mae_shuffled"]
     assert metrics["v_u_n"] <= metrics["v_u"] <= metrics["valid"]
@@ -195,31 +205,33 @@ def test_tune_then_sample(own, tmp_path, capsys):
     assert "4 steps as" in capsys.readouterr().err
 
 
-def test_resume_goes_on(own, tmp_path):
+def test_resume_continues_the_run(own, tmp_path):
     copy = shutil.copytree(own, tmp_path / "copy")
     assert main(["resume", str(copy), "--train.steps", "10"]) == 0
     rows = [json.loads(line) for line in (copy / "train_log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [5, 10]
 
 
-def test_a_regressor_guides_a_model_without_conditions(free, regressor, tmp_path, capsys):
-    assert json.loads((free / "config.json").read_text())["settings"]["data"]["properties"] == []
+def test_a_regressor_guides_a_model_without_conditions(unconditional, regressor, tmp_path, capsys):
+    assert json.loads((unconditional / "config.json").read_text())["settings"]["data"]["properties"] == []
     asked = ("--n", 6, "--size", 2, "--target", "logp=1.5")
-    sample(free, *asked, "--classifier", regressor, "--classifier-weight", 50, "--out", tmp_path / "guided.sdf")
-    sample(free, "--n", 6, "--size", 2, "--out", tmp_path / "plain.sdf")
+    sample(
+        unconditional, *asked, "--classifier", regressor, "--classifier-weight", 50, "--out", tmp_path / "guided.sdf"
+    )
+    sample(unconditional, "--n", 6, "--size", 2, "--out", tmp_path / "plain.sdf")
     guided, plain = (
         list(Chem.SDMolSupplier(str(tmp_path / f"{name}.sdf"), sanitize=False)) for name in ("guided", "plain")
     )
     assert {mol.GetProp("asked_logp") for mol in guided} == {"1.5"}
     assert not any(mol.HasProp("asked_logp") for mol in plain)
-    places = [[mol.GetConformer().GetPositions() for mol in mols] for mols in (guided, plain)]
-    assert numpy.abs(numpy.array(places[0]) - numpy.array(places[1])).max() > 0.01
-    assert "unknown condition 'logp'; this model takes: none" in refused(capsys, "sample", free, *asked)
+    positions = [[mol.GetConformer().GetPositions() for mol in mols] for mols in (guided, plain)]
+    assert numpy.abs(numpy.array(positions[0]) - numpy.array(positions[1])).max() > 0.01
+    assert "unknown condition 'logp'; this model takes: none" in refused(capsys, "sample", unconditional, *asked)
     assert "is a classifier, which draws no samples" in refused(capsys, "sample", regressor)
 
 
 @pytest.mark.parametrize("flags", [["--denoiser", "transformer"], ["--data.hydrogens"]])
-def test_other_ways_to_train(file, tmp_path, flags):
+def test_other_networks_and_data(file, tmp_path, flags):
     out = train(tmp_path / "run", "--data", "sdf", "--data.path", file, *flags)
     sample(out, "--n", 4, "--target", "logp=0", "--out", tmp_path / "all.sdf")
     mols = list(Chem.SDMolSupplier(str(tmp_path / "all.sdf"), sanitize=False, removeHs=False))
@@ -236,7 +248,7 @@ def example():
     path = Path(__file__).parents[2] / "examples" / "molecules_with_target_properties.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look for it there
+    sys.modules[path.stem] = module  # dataclasses look it up there
     spec.loader.exec_module(module)
     yield module
     del sys.modules[path.stem]
@@ -261,7 +273,7 @@ def test_the_example_compares_targets_with_what_was_drawn(example, run, tmp_path
 
 
 def test_the_example_s_bounds_are_those_of_normal_values(example):
-    """Against quadrature, and sizes by Bayes' rule written out."""
+    """Compared with quadrature, and with explicit probabilities of sizes by Bayes' rule."""
     sizes = Sizes(3, {1: 5, 2: 20, 3: 10}, {"logp": [(-1.0, 0.5), (0.2, 1.0), (1.5, 2.0)]})
     y = numpy.linspace(-30, 30, 600_001)
     normals = [stats.norm(mean, std) for mean, std in sizes.about["logp"]]
@@ -276,7 +288,7 @@ def test_the_example_s_bounds_are_those_of_normal_values(example):
     assert example.error_of_a_guess(sizes) == pytest.approx(numpy.array([5, 20, 10]) @ within / 35, rel=1e-5)
 
 
-def test_the_example_trains_where_no_run_is_given(example, tmp_path, monkeypatch):
+def test_the_example_trains_if_no_run_is_given(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(example.main(["--minutes", "0.002", "--n", "1"])) == 5
     assert (tmp_path / "runs" / "molecule" / "targets-1" / "targets.png").is_file()
@@ -285,41 +297,46 @@ def test_the_example_trains_where_no_run_is_given(example, tmp_path, monkeypatch
 # What does not
 
 
-def test_broken_records_are_named_and_the_others_learned_from(file, tmp_path, capsys):
+def test_broken_records_are_named_and_the_others_are_used(file, tmp_path, capsys):
     records = file.read_text().split("$$$$\n")
     records[2] = "\nnot a\nmolecule\n"
     records[5] = records[5].replace(" C ", " Xx", 1)
     (tmp_path / "some.sdf").write_text("$$$$\n".join(records))
     capsys.readouterr()
     out = train(tmp_path / "run", "--data", "sdf", "--data.path", tmp_path / "some.sdf")
-    said = capsys.readouterr().err
-    assert "2 of 13 molecules could not be read: record 3 (RDKit cannot read it), record 6 (" in said
-    assert "11 examples" in said
+    message = capsys.readouterr().err
+    assert "2 of 13 molecules are left out: record 3 (RDKit cannot read it), record 6 (" in message
+    assert "11 examples" in message
     sample(out, "--n", 1, "--out", tmp_path / "out")
 
 
-def test_files_that_hold_nothing(tmp_path, capsys):
+def test_files_without_molecules(tmp_path, capsys):
     command = ("train", "--modality", "molecule", "--data", "sdf", "--out", tmp_path / "new", "--train.steps", 3)
     empty, blank, broken = tmp_path / "empty.sdf", tmp_path / "blank.sdf", tmp_path / "broken.sdf"
     empty.write_text("")
     blank.write_text("\n\n")
     broken.write_text("\nnot a\nmolecule\n$$$$\n")
     assert f"{empty} is empty" in refused(capsys, *command, "--data.path", empty)
-    assert f"no molecules in {blank}: it holds none" in refused(capsys, *command, "--data.path", blank)
-    said = refused(capsys, *command, "--data.path", broken)
-    assert f"no molecules in {broken}: 1 of 1 molecules could not be read: record 1" in said
+    assert f"no molecules in {blank}: there is no record with a molecule" in refused(
+        capsys, *command, "--data.path", blank
+    )
+    message = refused(capsys, *command, "--data.path", broken)
+    assert f"no molecules in {broken}: 1 of 1 molecules are left out: record 1" in message
     assert f"no file {tmp_path / 'none.sdf'}: --data.path must be" in refused(
         capsys, *command, "--data.path", tmp_path / "none.sdf"
     )
-    assert "needs --data.path FILE" in refused(capsys, *command)
+    assert "needs --data.path, a file that ends in .sdf, .sd, .sdf.gz" in refused(capsys, *command)
     assert not (tmp_path / "new").exists()
 
 
-def test_properties_that_are_none(tmp_path, capsys):
+def test_properties_that_do_not_exist(tmp_path, capsys):
     command = ("train", "--modality", "molecule", "--out", tmp_path / "new", "--train.steps", 3, "--data.properties")
-    said = refused(capsys, *command, "logp", "tspa")
-    assert "unknown property 'tspa' (did you mean 'tpsa'?); there are logp, tpsa, qed, weight" in said
-    assert "only the data set qm9 knows it" in refused(capsys, *command, "gap")
+    message = refused(capsys, *command, "logp", "tspa")
+    assert (
+        "--data.properties: unknown property 'tspa' (did you mean 'tpsa'?); properties are logp, tpsa, qed, weight"
+        in message
+    )
+    assert "only the data set qm9 has it" in refused(capsys, *command, "gap")
     assert not (tmp_path / "new").exists()
 
 

@@ -13,9 +13,9 @@ from tensordict import TensorDict
 
 from diffcore.errors import UserError
 from diffcore_molecule.chemistry import properties
-from diffcore_molecule.chemistry.molecules import bare, identity, sanitised, to_rdkit
+from diffcore_molecule.chemistry.molecules import identity, remove_hydrogens, sanitised, to_rdkit
 from diffcore_molecule.data import datasets, qm9, store
-from diffcore_molecule.data.collection import collect, entry_of, molecules_of, normal_form, part
+from diffcore_molecule.data.collection import collect, entry_of, molecules_of, normal_form, subset
 from diffcore_molecule.data.examples import facts_of, molecule_at, padded
 from diffcore_molecule.options import EmbeddedOptions, FileOptions, QM9Options, SmilesOptions
 
@@ -25,7 +25,7 @@ def embedded():
     return datasets.embedded(EmbeddedOptions())
 
 
-def with_places(smiles):
+def with_positions(smiles):
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
     assert AllChem.EmbedMolecule(molecule, randomSeed=1) == 0
     return molecule
@@ -41,23 +41,23 @@ AWKWARD = [
     "C#N",
     "C[N+](=O)[O-]",
     "CS(=O)(=O)Cl",  # more than the usual valence
-    "C",  # one atom
+    "C",  # a single atom
     "F/C=C/F",
-    "N=CC",  # a hydrogen that may tell the sides of a double bond
+    "N=CC",  # a hydrogen that may define the stereochemistry of a double bond
     "c1cc[nH+]cc1",
 ]
 
 
 @pytest.mark.parametrize("hydrogens", [False, True])
-def test_molecules_come_back_from_arrays(hydrogens):
-    originals = [with_places(smiles) for smiles in AWKWARD]
+def test_molecules_survive_conversion_to_arrays(hydrogens):
+    originals = [with_positions(smiles) for smiles in AWKWARD]
     collection = collect(entry_of(0, molecule).molecule for molecule in originals)
     rows = numpy.array([3, 0, 8, 2, 1, 9, 7, 5, 6, 4])
     batch = padded(collection, rows, hydrogens)
     for index, row in enumerate(rows.tolist()):
         molecule = molecule_at(batch, index)
         back = sanitised(to_rdkit(molecule, hydrogens))
-        assert Chem.MolToSmiles(bare(back)) == Chem.CanonSmiles(AWKWARD[row])
+        assert Chem.MolToSmiles(remove_hydrogens(back)) == Chem.CanonSmiles(AWKWARD[row])
         original = normal_form(originals[row]).GetConformer().GetPositions()[: len(molecule)]
         numpy.testing.assert_allclose(molecule.positions, original - original.mean(0), atol=2e-6)
     assert (batch["bonds"] == batch["bonds"].transpose(1, 2)).all()
@@ -67,20 +67,20 @@ def test_molecules_come_back_from_arrays(hydrogens):
     )
 
 
-def test_a_part_of_a_collection_is_those_molecules():
-    collection = collect(entry_of(0, with_places(smiles)).molecule for smiles in AWKWARD)
+def test_a_subset_of_a_collection_has_those_molecules():
+    collection = collect(entry_of(0, with_positions(smiles)).molecule for smiles in AWKWARD)
     whole = list(molecules_of(collection, hydrogens=True))
-    for molecule, expected in zip(molecules_of(part(collection, 2, 5), hydrogens=True), whole[2:5], strict=True):
+    for molecule, expected in zip(molecules_of(subset(collection, 2, 5), hydrogens=True), whole[2:5], strict=True):
         assert (molecule.bonds == expected.bonds).all()
         assert (molecule.positions == expected.positions).all()
 
 
-def test_identity_is_of_atoms_and_bonds_alone():
+def test_identity_depends_on_atoms_and_bonds_alone():
     def of(smiles):
         return identity(Chem.MolFromSmiles(smiles))
 
-    assert of("OCC") == of("CCO") == of("[H]OC([2H])C") == identity(with_places("CCO"))
-    assert of("[H]/N=C/C") == of("N=CC") == identity(with_places("[H]/N=C/C"))
+    assert of("OCC") == of("CCO") == of("[H]OC([2H])C") == identity(with_positions("CCO"))
+    assert of("[H]/N=C/C") == of("N=CC") == identity(with_positions("[H]/N=C/C"))
     assert of("F/C=C/F") == of("F/C=C\\F") == of("FC=CF")
     assert of("C1=CC=CC=C1") == of("c1ccccc1")
     assert len({of(smiles) for smiles in ("CCO", "COC", "CC[O-]", "CC=O")}) == 4
@@ -90,13 +90,13 @@ def test_identity_is_of_atoms_and_bonds_alone():
 @pytest.mark.parametrize(
     ("smiles", "why"),
     [
-        ("[Na+].[Cl-]", "several pieces"),
-        ("[H][H]", "hydrogens alone"),
-        ("C[CH]C", "cannot be implied"),
-        ("[H-].[Al+]", "several pieces"),
+        ("[Na+].[Cl-]", "unconnected pieces"),
+        ("[H][H]", "hydrogen atoms only"),
+        ("C[CH]C", "cannot be implicit"),
+        ("[H-].[Al+]", "unconnected pieces"),
     ],
 )
-def test_what_arrays_cannot_hold_is_refused(smiles, why):
+def test_molecules_that_arrays_cannot_represent_are_refused(smiles, why):
     molecule = Chem.AddHs(Chem.MolFromSmiles(smiles))
     molecule.AddConformer(Chem.Conformer(molecule.GetNumAtoms()))
     with pytest.raises(ValueError, match=why):
@@ -104,19 +104,19 @@ def test_what_arrays_cannot_hold_is_refused(smiles, why):
 
 
 def test_facts_are_those_of_the_molecules():
-    molecules = [with_places(smiles) for smiles in ("C#N", "C#N", "CC=O", "C[NH3+]")]
+    molecules = [with_positions(smiles) for smiles in ("C#N", "C#N", "CC=O", "C[NH3+]")]
     collection = collect(entry_of(0, molecule).molecule for molecule in molecules)
     batch = padded(collection, numpy.arange(4))
     batch["properties"] = torch.tensor([[1.0], [float("nan")], [4.0], [7.0]])
     facts = facts_of(batch, ["p"], ["eV"], False)
     assert facts.elements == (6, 7, 8)
-    assert facts.element_shares == pytest.approx((5 / 9, 3 / 9, 1 / 9))
+    assert facts.element_fractions == pytest.approx((5 / 9, 3 / 9, 1 / 9))
     assert facts.charges == (0, 1)
-    assert facts.charge_shares == pytest.approx((8 / 9, 1 / 9))
-    assert facts.bond_shares == pytest.approx((1 / 6, 2 / 6, 1 / 6, 2 / 6))
+    assert facts.charge_fractions == pytest.approx((8 / 9, 1 / 9))
+    assert facts.bond_fractions == pytest.approx((1 / 6, 2 / 6, 1 / 6, 2 / 6))
     assert (facts.sizes, facts.size_counts, facts.max_atoms) == ((2, 3), (3, 1), 3)
-    places = [molecule.GetConformer().GetPositions()[: molecule.GetNumHeavyAtoms()] for molecule in molecules]
-    centred = numpy.concatenate([place - place.mean(0) for place in places])
+    positions = [molecule.GetConformer().GetPositions()[: molecule.GetNumHeavyAtoms()] for molecule in molecules]
+    centred = numpy.concatenate([p - p.mean(0) for p in positions])
     assert facts.position_std == pytest.approx((centred**2).mean() ** 0.5, rel=1e-5)
     (found,) = facts.properties
     assert (found.name, found.unit, found.mean, found.std) == ("p", "eV", 4.0, pytest.approx(6**0.5))
@@ -125,7 +125,7 @@ def test_facts_are_those_of_the_molecules():
     assert found.by_size == ((4.0, pytest.approx(6**0.5)), (4.0, pytest.approx(6**0.5)))
     many = batch[[0, 3, 0, 3, 0, 3, 2]]
     by_size = facts_of(many, ["p"], [""], False).properties[0].by_size
-    assert by_size[0] == (4.0, 3.0)  # of six molecules; the one of three atoms has the spread of all
+    assert by_size[0] == (4.0, 3.0)  # six molecules; the only one with three atoms gets the standard deviation of all
     assert by_size[1] == (4.0, pytest.approx((6 * 9 / 7) ** 0.5))
     with pytest.raises(ValueError, match="undefined"):
         facts_of(batch[[1]], ["p"], [""], False)
@@ -140,7 +140,7 @@ def test_embedded_molecules_are_qm9_s(embedded):
     facts = embedded.facts
     assert facts.elements == (6, 7, 8, 9)
     assert facts.max_atoms == 9
-    # Of QM9: about 85 % have 9 atoms beside hydrogen (111,897 of 133,885 are counted in the paper).
+    # About 85 % of QM9 have 9 atoms other than hydrogen (111,897 of 133,885 according to the paper).
     assert facts.size_counts[-1] / 9000 == pytest.approx(111_897 / 133_885, abs=0.01)
     assert Path(datasets.EMBEDDED).stat().st_size < 2e6
     assert not embedded.notes
@@ -154,7 +154,7 @@ def test_embedded_properties_and_identities_are_those_of_this_rdkit(embedded):
         assert embedded.examples["properties"][row].tolist() == pytest.approx(measured, rel=1e-5, abs=1e-5)
 
 
-def test_hydrogens_as_atoms_are_the_same_molecules(embedded):
+def test_molecules_are_the_same_with_explicit_hydrogens(embedded):
     whole = datasets.embedded(EmbeddedOptions(hydrogens=True))
     assert whole.facts.elements == (1, 6, 7, 8, 9)
     assert whole.facts.max_atoms == 29
@@ -167,7 +167,7 @@ def test_hydrogens_as_atoms_are_the_same_molecules(embedded):
         assert numpy.abs(distances[bonded] - 1.06).max() < 0.11  # C-H 1.09, O-H 0.96, N-H 1.01
 
 
-def test_seeds_part_the_molecules_in_other_ways(embedded):
+def test_seeds_change_the_split(embedded):
     other = datasets.embedded(EmbeddedOptions(seed=1, held_out=0.2, properties=()))
     assert len(other.held_out) == 2000
     assert other.examples["properties"].shape == (8000, 0)
@@ -178,12 +178,15 @@ def test_seeds_part_the_molecules_in_other_ways(embedded):
     assert 150 < len(shared) < 250
 
 
-def test_names_are_checked_before_work_begins():
-    with pytest.raises(UserError, match=r"'mu' is DFT's: only the data set qm9 knows it; there are logp, tpsa"):
+def test_names_are_checked_before_molecules_are_read():
+    with pytest.raises(
+        UserError,
+        match=r"`data.properties`: the property 'mu' comes from DFT: only the data set qm9 has it; properties are logp",
+    ):
         datasets.embedded(EmbeddedOptions(properties=("logp", "mu")))
     with pytest.raises(UserError, match="unknown property 'colour'"):
         datasets.embedded(EmbeddedOptions(properties=("colour",)))
-    with pytest.raises(UserError, match="'qed' is asked for twice"):
+    with pytest.raises(UserError, match=r"`data\.properties` names 'qed' twice"):
         datasets.embedded(EmbeddedOptions(properties=("qed", "qed")))
 
 
@@ -203,12 +206,12 @@ InChI=1S/CH4/h1H4\tInChI=1S/CH4/h1H4
 """
 
 
-def record(index, smiles, order=None, said=None):
-    """A record as QM9's, whose atoms are in another order, or that says another SMILES, where one is given."""
-    molecule = with_places(smiles)
+def record(index, smiles, order=None, written=None):
+    """A record of QM9; if given, its atoms are in another `order`, or the SMILES `written` is a wrong one."""
+    molecule = with_positions(smiles)
     rows = [
-        "\t".join([atom.GetSymbol(), *(f"{value:.8f}" for value in place), "0.0"])
-        for atom, place in zip(molecule.GetAtoms(), molecule.GetConformer().GetPositions(), strict=True)
+        "\t".join([atom.GetSymbol(), *(f"{value:.8f}" for value in position), "0.0"])
+        for atom, position in zip(molecule.GetAtoms(), molecule.GetConformer().GetPositions(), strict=True)
     ]
     rows = rows if order is None else [rows[i] for i in order] + rows[len(order) :]
     values = "\t".join(str(float(index + column)) for column in range(15))
@@ -217,7 +220,7 @@ def record(index, smiles, order=None, said=None):
         f"gdb {index}\t{values}\t",
         *rows,
         "100.0",
-        f"{said or smiles}\t{said or smiles}",
+        f"{written or smiles}\t{written or smiles}",
         "InChI\tInChI",
     ]
     return "\n".join(lines) + "\n"
@@ -270,7 +273,7 @@ def test_qm9_s_file_is_read(small, tmp_path):
     options = QM9Options(root=str(tmp_path), properties=("mu", "logp"))
     data = datasets.qm9(options)
     whole = everything(data)
-    # The shares of EDM's split: 8 to train, 1 to test, 2 for validation, which is left aside.
+    # EDM's split in the same proportions: 8 to train, 1 to test, 2 for validation, which are not used.
     assert (len(data.examples), len(data.held_out)) == (8, 1)
     expected = {identity(Chem.MolFromSmiles(s)): s for s in ("CCO", "C#N", "C1CC1", "CC=O", "OCC#N", "CNC", "C1CO1")}
     for row in range(len(whole)):
@@ -280,22 +283,22 @@ def test_qm9_s_file_is_read(small, tmp_path):
             index = next(i for i, text in RECORDS.items() if f"\n{smiles}\t" in text)
             assert whole["properties"][row].tolist() == pytest.approx([index + 3, logp], abs=1e-5)
     assert data.facts.properties[0].unit == "D"
-    assert data.notes == ("dsgdb9nsd.xyz.tar.bz2 holds 11 molecules, not 130831: the split is not that of EDM",)
+    assert data.notes == ("dsgdb9nsd.xyz.tar.bz2 contains 11 molecules, not 130831: the split differs from EDM's",)
 
 
-def test_other_orders_are_found_and_failures_named(tmp_path):
+def test_other_orders_are_matched_and_failures_are_named(tmp_path):
     records = RECORDS | {
         20: record(20, "CC(O)C#N", order=[3, 0, 4, 2, 1]),
-        21: record(21, "CCCO", said="CC(C)O"),
+        21: record(21, "CCCO", written="CC(C)O"),
         22: "not a record\n",
-        23: record(23, "CC", said="not SMILES"),
+        23: record(23, "CC", written="not SMILES"),
     }
     path = pack(tmp_path / "dsgdb9nsd.xyz.tar.bz2", records)
-    assert qm9.entries([(20, records[20])])[0][2] == "its geometry is not that of its SMILES"
+    assert qm9.entries([(20, records[20])])[0][2] == "a geometry that does not match its SMILES"
     data = datasets.qm9(QM9Options(root=str(path), properties=("mu",)))
     assert data.notes[1] == (
-        "3 of 15 molecules could not be read: gdb 21 (its geometry is not that of its SMILES), "
-        "gdb 22 (the record is not in QM9's format), gdb 23 (its geometry is not that of its SMILES)"
+        "3 of 15 molecules are left out: gdb 21 (a geometry that does not match its SMILES), "
+        "gdb 22 (a record that is not in QM9's format), gdb 23 (a geometry that does not match its SMILES)"
     )
     assert qm9.rematched(qm9.parse(records[20])).numbers[:5].tolist() == [6, 6, 8, 6, 7]
     stored = qm9.read(path)
@@ -303,7 +306,7 @@ def test_other_orders_are_found_and_failures_named(tmp_path):
     assert stored.identities[row] == identity(Chem.MolFromSmiles("CC(O)C#N"))
 
 
-def test_uncharacterised_molecules_are_left_aside(small, tmp_path):
+def test_uncharacterised_molecules_are_excluded(small, tmp_path):
     (tmp_path / "uncharacterized.txt").write_text(
         "List of Uncharacterized molecules\n\nindex   SMILES1  SMILES2  metric\n"
         "-----\n  2   CCO   CC=O  1.2\n  7   c1cc[nH]c1   C  0.3\n-----\n2 compounds\n"
@@ -313,14 +316,14 @@ def test_uncharacterised_molecules_are_left_aside(small, tmp_path):
 
 
 def test_the_split_is_that_of_edm():
-    """As its `gen_splits_gdb9` draws it, and its `qm9_second_half`."""
+    """The same as in its functions `gen_splits_gdb9` and `qm9_second_half`."""
     numpy.random.seed(0)
     order = numpy.random.permutation(130_831)
     expected = numpy.split(order, [100_000, 117_748])
     train, valid, test = qm9.split(130_831)
     assert (len(train), len(valid), len(test)) == (100_000, 17_748, 13_083)
-    for part_, other in zip((train, valid, test), expected, strict=True):
-        assert (part_ == other).all()
+    for part, other in zip((train, valid, test), expected, strict=True):
+        assert (part == other).all()
     numpy.random.seed(42)
     order = numpy.random.permutation(100_000)
     first, second = qm9.halves(train)
@@ -335,18 +338,18 @@ def test_halves_are_of_the_training_molecules(small):
     assert set(everything(data)["identity"].tolist()) == set(whole.examples["identity"].tolist())
 
 
-def test_a_wrong_root_is_told_in_a_line(tmp_path):
-    with pytest.raises(UserError, match=r"needs `data\.root` PATH.*figshare .*3195389.*978904"):
+def test_a_wrong_root_is_refused_in_a_line(tmp_path):
+    with pytest.raises(UserError, match=r"needs `data\.root`, the file .*figshare .*3195389.*978904"):
         datasets.qm9(QM9Options())
     with pytest.raises(UserError, match=r"no file .*dsgdb9nsd\.xyz\.tar\.bz2"):
         datasets.qm9(QM9Options(root=str(tmp_path)))
     path = pack(tmp_path / "dsgdb9nsd.xyz.tar.bz2", RECORDS)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"is damaged: .*fetch it again") as caught:
+    with pytest.raises(UserError, match=r"is damaged: .*download it again") as caught:
         datasets.qm9(QM9Options(root=str(tmp_path)))
     assert "\n" not in str(caught.value)
     pack(path, {})
-    with pytest.raises(UserError, match="holds no molecules"):
+    with pytest.raises(UserError, match="contains no molecules"):
         datasets.qm9(QM9Options(root=str(tmp_path)))
 
 
@@ -357,7 +360,7 @@ def test_real_qm9(real_data):
         pytest.skip(f"no {path}")
     found = qm9.entries(list(islice(qm9.texts(path), 60)))
     assert [number for number, _, _ in found[:5]] == [1, 2, 3, 4, 5]
-    # Diacetylene and cyanoacetylene are written in another order than that of their SMILES.
+    # The atoms of diacetylene and cyanoacetylene are not in the order of their SMILES.
     assert [number for number, _, read in found if isinstance(read, str)] == [23, 24]
     for _, known, read in found:
         entry = qm9.rematched_entry(known) if isinstance(read, str) else read
@@ -367,7 +370,7 @@ def test_real_qm9(real_data):
 # The cache
 
 
-def test_what_was_read_is_not_read_again(small, monkeypatch):
+def test_cached_molecules_are_not_read_again(small, monkeypatch):
     options = QM9Options(root=str(small), properties=("mu",))
     first = everything(datasets.qm9(options))
 
@@ -388,7 +391,7 @@ def test_what_was_read_is_not_read_again(small, monkeypatch):
 
 @pytest.mark.parametrize("harm", ["about.json", "numbers.npy", "columns/mu.npy"])
 @pytest.mark.parametrize("how", ["cut", "gone", "other"])
-def test_a_damaged_cache_is_made_anew(small, tmp_path, monkeypatch, harm, how):
+def test_a_damaged_cache_is_renewed(small, tmp_path, monkeypatch, harm, how):
     monkeypatch.setenv("DIFFCORE_CACHE", str(tmp_path / "kept"))
     options = QM9Options(root=str(small), properties=("mu",))
     first = everything(datasets.qm9(options))
@@ -405,7 +408,7 @@ def test_a_damaged_cache_is_made_anew(small, tmp_path, monkeypatch, harm, how):
     assert [path.name for path in (tmp_path / "kept" / "molecules").iterdir()] == [folder.name]
 
 
-def test_damaged_properties_are_measured_again(small, tmp_path, monkeypatch):
+def test_damaged_properties_are_computed_again(small, tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFCORE_CACHE", str(tmp_path / "kept"))
     options = QM9Options(root=str(small), properties=("logp",))
     first = everything(datasets.qm9(options))
@@ -428,12 +431,12 @@ def test_an_interrupted_write_leaves_nothing(small, tmp_path, monkeypatch):
     assert list((tmp_path / "kept" / "molecules").iterdir()) == []
 
 
-def test_without_a_cache_things_go_on(small, tmp_path, monkeypatch):
+def test_data_can_be_read_without_a_cache(small, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("DIFFCORE_CACHE", str(tmp_path / "file"))
     data = datasets.qm9(QM9Options(root=str(small), properties=("logp",)))
     assert len(data.examples) == 8
-    assert data.notes[0].startswith(f"the molecules cannot be kept in {tmp_path / 'file' / 'molecules'}")
+    assert data.notes[0].startswith(f"the molecules cannot be cached in {tmp_path / 'file' / 'molecules'}")
 
 
 # A user's own files
@@ -452,31 +455,32 @@ def sdf(path, **options):
 def test_an_sdf_file(tmp_path):
     flat = Chem.MolFromSmiles("CC(=O)C")
     AllChem.Compute2DCoords(flat)
-    kept = with_places("CCO")
-    bare = Chem.RemoveHs(with_places("CCN"))
-    write_sdf(tmp_path / "own.sdf", [kept, flat, bare, with_places("CCCCCCCCCCC")])
+    kept = with_positions("CCO")
+    bare = Chem.RemoveHs(with_positions("CCN"))
+    write_sdf(tmp_path / "own.sdf", [kept, flat, bare, with_positions("CCCCCCCCCCC")])
     text = (tmp_path / "own.sdf").read_text()
     with (tmp_path / "own.sdf").open("a") as stream:
         stream.write("broken\nrecord\n$$$$\n")
         stream.write(Chem.MolToMolBlock(Chem.MolFromSmiles("CC[O-].[Na+]")) + "$$$$\n")
         stream.write(text.split("$$$$\n")[0].replace("  1  2  1  0", "  1  2  4  0") + "$$$$\n")
-        stream.write(Chem.MolToMolBlock(with_places("CF")))  # without an end, as some programs leave it
+        stream.write(Chem.MolToMolBlock(with_positions("CF")))  # without the last line, as some programs write it
     data = sdf(tmp_path / "own.sdf", max_atoms=10, held_out=0.5, seed=1)
     (note,) = data.notes
     assert note == (
-        "4 of 8 molecules could not be read: record 4 (11 atoms, more than 10), record 5 (RDKit cannot read it), "
-        "record 6 (of several pieces), record 7 (a bond is AROMATIC, not single, double or triple)"
+        "4 of 8 molecules are left out: record 4 (11 atoms, more than `data.max_atoms` 10), "
+        "record 5 (RDKit cannot read it), record 6 (several unconnected pieces), "
+        "record 7 (a bond is AROMATIC, not single, double or triple)"
     )
     whole = {row["identity"].item(): molecule_at(row[None], 0) for row in everything(data)}
     assert set(whole) == {identity(Chem.MolFromSmiles(smiles)) for smiles in ("CCO", "CC(=O)C", "CCN", "CF")}
-    places = kept.GetConformer().GetPositions()[:3]
+    positions = kept.GetConformer().GetPositions()[:3]
     found = whole[identity(Chem.MolFromSmiles("CCO"))].positions
-    numpy.testing.assert_allclose(found, places - places.mean(0), atol=2e-4)
+    numpy.testing.assert_allclose(found, positions - positions.mean(0), atol=2e-4)
     acetone = whole[identity(flat)].positions
-    assert numpy.linalg.norm(acetone[1] - acetone[2]) == pytest.approx(1.22, abs=0.03)  # drawn with 1.5
+    assert numpy.linalg.norm(acetone[1] - acetone[2]) == pytest.approx(1.22, abs=0.03)  # 1.5 in the drawing
     small = sdf(tmp_path / "own.sdf", max_atoms=9, hydrogens=True)
     assert small.facts.max_atoms == 9
-    assert "record 3 (10 atoms, more than 9)" in small.notes[0]
+    assert "record 3 (10 atoms, more than `data.max_atoms` 9)" in small.notes[0]
 
 
 def smiles_set(path, **options):
@@ -489,9 +493,9 @@ def test_a_list_of_smiles(tmp_path):
     path.write_text("SMILES name\n# mine\n" + "".join(f"{s} x\n" for s in names) + "\nnonsense y\n[Na+].[Cl-] salt\n")
     data = smiles_set(path, conformers=3, held_out=0.5)
     assert data.notes == (
-        "2 of 7 molecules could not be read: line 9 (RDKit cannot read it), line 10 (of several pieces)",
+        "2 of 7 molecules are left out: line 9 (RDKit cannot read it), line 10 (several unconnected pieces)",
     )
-    ids = [part_["identity"].tolist() for part_ in (data.examples, data.held_out)]
+    ids = [part["identity"].tolist() for part in (data.examples, data.held_out)]
     assert not set(ids[0]) & set(ids[1])
     counts = {value: sum(ids, []).count(value) for value in sum(ids, [])}  # noqa: RUF017
     assert counts[identity(Chem.MolFromSmiles("CCO"))] == 6
@@ -509,7 +513,7 @@ def test_a_table_of_smiles(tmp_path):
     assert sorted(data.examples["properties"][:, 0].tolist()) == pytest.approx([45.085, 46.069], abs=1e-3)
     assert data.held_out is None
     assert "line 4" in data.notes[0]
-    with pytest.raises(UserError, match=r"no column 'structure', only name, SMILES: name it with `data\.column`"):
+    with pytest.raises(UserError, match=r"no column 'structure': `data\.column` must name .*, one of name, SMILES"):
         smiles_set(path, column="structure")
 
 
@@ -517,7 +521,7 @@ def test_molecules_that_hang_are_named(tmp_path):
     path = tmp_path / "own.smi"
     path.write_text("CCO\n" + "C1" + "CC" * 60 + "1\n")
     data = smiles_set(path, time_limit=2, max_atoms=200, conformers=200, relax=False)
-    assert data.notes == ("1 of 2 molecules could not be read: line 2 (took longer than 2 s)",)
+    assert data.notes == ("1 of 2 molecules are left out: line 2 (took longer than 2 s)",)
 
 
 @pytest.mark.parametrize("read", [sdf, smiles_set])
@@ -525,17 +529,17 @@ def test_files_that_cannot_be_used_are_refused_in_a_line(tmp_path, read):
     ending = ".sdf" if read is sdf else ".smi"
     cases = {
         "missing" + ending: (None, "no file"),
-        "wrong.txt": ("CCO", "is not for the data set"),
+        "wrong.txt": ("CCO", "must be a file that ends in"),
         "empty" + ending: ("", "is empty"),
-        "none" + ending: ("nonsense\n", r"no molecules in .*: 1 of 1 molecules could not be read: \w+ 1 \(RDKit"),
-        "blank" + ending: ("\n\n", "it holds none"),
+        "none" + ending: ("nonsense\n", r"no molecules in .*: 1 of 1 molecules are left out: \w+ 1 \(RDKit"),
+        "blank" + ending: ("\n\n", "with a molecule"),
     }
-    for name, (text, said) in cases.items():
+    for name, (text, message) in cases.items():
         if text is not None:
             (tmp_path / name).write_text(text)
-        with pytest.raises(UserError, match=said) as caught:
+        with pytest.raises(UserError, match=message) as caught:
             read(tmp_path / name)
         assert "\n" not in str(caught.value)
         assert str(tmp_path) in str(caught.value)
-    with pytest.raises(UserError, match=r"needs `data\.path` FILE"):
+    with pytest.raises(UserError, match=r"needs `data\.path`, a file that ends in"):
         (datasets.sdf if read is sdf else datasets.smiles)(FileOptions() if read is sdf else SmilesOptions())

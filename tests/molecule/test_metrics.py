@@ -7,7 +7,7 @@ from rdkit import Chem
 
 from diffcore_molecule.chemistry.molecules import Molecule, identity, sanitised, to_rdkit
 from diffcore_molecule.evaluation import metrics, plausibility
-from diffcore_molecule.evaluation.metrics import Measured, edm_valences, stable_atoms, strict_valences
+from diffcore_molecule.evaluation.metrics import Measurements, edm_valences, stable_atoms, strict_valences
 from tests.molecule.made import by_hand, conformer, star
 
 METHANE = star("C", "H", 4)
@@ -48,7 +48,7 @@ def test_chemistry_with_explicit_hydrogens(molecule, strict, edm, valid):
     assert (metrics.validated(molecule, hydrogens=True) is not None) == valid
 
 
-def test_only_the_atom_at_fault_is_unstable():
+def test_only_the_wrong_atom_is_unstable():
     assert stable_atoms(RADICAL, strict_valences).tolist() == [False, True, True, True]
     assert stable_atoms(FIVE, edm_valences).tolist() == [False, *[True] * 5]
 
@@ -66,7 +66,7 @@ def test_a_charge_outside_the_table_is_not_stable():
     assert not stable_atoms(star("Xe", "F", 2), strict_valences)[0]
 
 
-def test_implied_hydrogens_fill_up_but_do_not_take_away():
+def test_implicit_hydrogens_add_to_the_valence_and_do_not_reduce_it():
     carbon, crowded = by_hand(["C", "C"], [(0, 1, 2)]), star("C", "F", 5)
     assert stable_atoms(carbon, strict_valences, hydrogens=False).all()
     assert not stable_atoms(carbon, strict_valences, hydrogens=True).any()
@@ -80,16 +80,16 @@ def test_nothing_is_not_a_molecule():
     nothing = by_hand([], [])
     assert metrics.validated(nothing, True) is None
     assert metrics.edm_validated(nothing, True) is None
-    assert metrics.shares([]) == metrics.Shares(0, 0, 0, 0, 0)
+    assert metrics.validity([]) == metrics.Validity(0, 0, 0, 0, 0)
 
 
-def test_places_that_are_no_numbers_are_not_valid():
-    lost = Molecule(METHANE.numbers, METHANE.charges, METHANE.bonds, METHANE.positions * numpy.float32("nan"))
-    assert metrics.validated(lost, True) is None
-    assert metrics.edm_validated(lost, True) is None
+def test_positions_that_are_not_finite_are_not_valid():
+    broken = Molecule(METHANE.numbers, METHANE.charges, METHANE.bonds, METHANE.positions * numpy.float32("nan"))
+    assert metrics.validated(broken, True) is None
+    assert metrics.edm_validated(broken, True) is None
 
 
-def test_identity_does_not_depend_on_hydrogens_order_of_atoms_or_hand():
+def test_identity_does_not_depend_on_hydrogens_order_of_atoms_or_chirality():
     for smiles in ("CCO", "c1cc[nH]c1", "C[N+](=O)[O-]", "C", "O=C([O-])C[NH3+]"):
         explicit = sanitised(to_rdkit(conformer(smiles), True))
         implied = sanitised(to_rdkit(conformer(smiles, hydrogens=False), False))
@@ -101,12 +101,12 @@ def test_identity_does_not_depend_on_hydrogens_order_of_atoms_or_hand():
     assert identity(Chem.MolFromSmiles("CCO")) in {int.from_bytes(digest, end) >> 1 for end in ("little", "big")}
 
 
-def test_shares_are_of_all_samples():
+def test_fractions_are_of_all_samples():
     mols = [Chem.MolFromSmiles(smiles) for smiles in ("CCO", "OCC", "CC", "C")] + [None]
-    found = metrics.shares(mols, {identity(mols[3]), 17})
+    found = metrics.validity(mols, {identity(mols[3]), 17})
     assert (found.valid, found.unique, found.novel) == (4 / 5, 3 / 4, 2 / 3)
     assert (found.valid_unique, found.valid_unique_novel) == (3 / 5, 2 / 5)
-    assert metrics.shares([None, None]).valid_unique_novel == 0
+    assert metrics.validity([None, None]).valid_unique_novel == 0
 
 
 def normal(n, seed, shift=0.0):
@@ -115,33 +115,33 @@ def normal(n, seed, shift=0.0):
 
 def test_distance_of_a_shifted_distribution_is_the_shift():
     kinds, owners = numpy.arange(900) % 3, numpy.arange(900)
-    real = Measured(normal(900, 0), kinds, owners)
-    assert metrics.distance(Measured(real.values + 0.25, kinds, owners), real) == pytest.approx(0.25)
+    real = Measurements(normal(900, 0), kinds, owners)
+    assert metrics.distance(Measurements(real.values + 0.25, kinds, owners), real) == pytest.approx(0.25)
     assert metrics.relative_distance(
-        Measured(real.values - 2 * real.values.std(), kinds, owners), real
+        Measurements(real.values - 2 * real.values.std(), kinds, owners), real
     ) == pytest.approx(2)
     assert metrics.distance(real, real) == 0
 
 
-def test_distance_weighs_kinds_by_their_share_in_the_reference():
-    real = Measured(numpy.zeros(4), numpy.array([0, 0, 0, 1]), numpy.arange(4))
-    moved = Measured(numpy.array([1.0, 1.0, 9.0]), numpy.array([0, 1, 2]), numpy.arange(3))
+def test_distance_weights_kinds_by_their_fraction_in_the_reference():
+    real = Measurements(numpy.zeros(4), numpy.array([0, 0, 0, 1]), numpy.arange(4))
+    moved = Measurements(numpy.array([1.0, 1.0, 9.0]), numpy.array([0, 1, 2]), numpy.arange(3))
     assert metrics.distance(moved, real) == pytest.approx(1)
-    moved = Measured(numpy.array([1.0, 5.0]), numpy.array([0, 1]), numpy.arange(2))
+    moved = Measurements(numpy.array([1.0, 5.0]), numpy.array([0, 1]), numpy.arange(2))
     assert metrics.distance(moved, real) == pytest.approx(0.75 * 1 + 0.25 * 5)
-    assert math.isnan(metrics.distance(Measured(numpy.ones(1), numpy.array([7]), numpy.zeros(1, int)), real))
+    assert math.isnan(metrics.distance(Measurements(numpy.ones(1), numpy.array([7]), numpy.zeros(1, int)), real))
 
 
-def test_kinds_apart_is_total_variation():
-    real = Measured(numpy.zeros(4), numpy.array([0, 0, 1, 1]), numpy.arange(4))
-    other = Measured(numpy.zeros(2), numpy.array([0, 2]), numpy.arange(2))
-    assert metrics.kinds_apart(other, real) == pytest.approx(0.5)
-    assert metrics.kinds_apart(real, real) == 0
+def test_total_variation_of_kinds():
+    real = Measurements(numpy.zeros(4), numpy.array([0, 0, 1, 1]), numpy.arange(4))
+    other = Measurements(numpy.zeros(2), numpy.array([0, 2]), numpy.arange(2))
+    assert metrics.total_variation(other, real) == pytest.approx(0.5)
+    assert metrics.total_variation(real, real) == 0
 
 
 def test_halves_of_one_distribution_are_near_and_have_no_molecule_in_common():
     owners = numpy.repeat(numpy.arange(500), 2)
-    real = Measured(normal(1000, 0), numpy.zeros(1000, int), owners)
+    real = Measurements(normal(1000, 0), numpy.zeros(1000, int), owners)
     assert 0.01 < metrics.halves(metrics.distance, real) < 0.15
     seen = []
     metrics.halves(lambda a, b: seen.append((set(a.owners), set(b.owners))) or 0.0, real, splits=2)
@@ -151,8 +151,8 @@ def test_halves_of_one_distribution_are_near_and_have_no_molecule_in_common():
 
 def test_lengths_and_angles_are_those_of_the_geometry():
     angle = math.radians(104.5)
-    places = [[0, 0, 0], [0.96, 0, 0], [0.97 * math.cos(angle), 0.97 * math.sin(angle), 0]]
-    water = by_hand(["O", "H", "H"], [(0, 1, 1), (0, 2, 1)], positions=places)
+    positions = [[0, 0, 0], [0.96, 0, 0], [0.97 * math.cos(angle), 0.97 * math.sin(angle), 0]]
+    water = by_hand(["O", "H", "H"], [(0, 1, 1), (0, 2, 1)], positions=positions)
     ethane = conformer("CC")
     lengths = metrics.bond_lengths([water, ethane])
     assert sorted(lengths.values[lengths.owners == 0]) == pytest.approx([0.96, 0.97])
@@ -174,7 +174,7 @@ def test_angles_are_rdkit_s(smiles):
         rdMolTransforms.GetAngleDeg(mol.GetConformer(), *match)
         for match in mol.GetSubstructMatches(Chem.MolFromSmarts("*~*~*"), uniquify=True, maxMatches=10**5)
     ]
-    # Three atoms of a ring of three would match once only; there is none here.
+    # A ring of three atoms would match only once; these molecules have none.
     assert sorted(metrics.bond_angles([molecule]).values) == pytest.approx(sorted(expected), abs=1e-3)
 
 
@@ -184,12 +184,12 @@ def test_rings_and_sizes():
     assert metrics.sizes(molecules).values.tolist() == [8, 12, 16]
 
 
-def test_nothing_is_measured_of_nothing():
+def test_no_molecules_have_no_measurements():
     for measure in (metrics.bond_lengths, metrics.bond_angles, metrics.elements, metrics.sizes, metrics.rings):
         nothing = measure([])
         assert len(nothing.values) == 0
         assert math.isnan(metrics.distance(nothing, measure([METHANE])))
-        assert math.isnan(metrics.kinds_apart(nothing, measure([METHANE])))
+        assert math.isnan(metrics.total_variation(nothing, measure([METHANE])))
     assert metrics.per_molecule([1.0, math.nan, 3.0, -math.inf]).owners.tolist() == [0, 2]
 
 

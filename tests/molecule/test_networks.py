@@ -1,4 +1,4 @@
-"""Symmetries of the networks in float64, and their products against e3nn's own."""
+"""Symmetries of the networks in float64, and their tensor products compared with those of e3nn."""
 
 import pytest
 import torch
@@ -13,10 +13,10 @@ from diffcore_molecule.options import EquivariantOptions, MoleculeFacts, Transfo
 FACTS = MoleculeFacts(
     hydrogens=False,
     elements=(6, 7, 8),
-    element_shares=(0.7, 0.1, 0.2),
+    element_fractions=(0.7, 0.1, 0.2),
     charges=(-1, 0, 1),
-    charge_shares=(0.05, 0.9, 0.05),
-    bond_shares=(0.7, 0.25, 0.04, 0.01),
+    charge_fractions=(0.05, 0.9, 0.05),
+    bond_fractions=(0.7, 0.25, 0.04, 0.01),
     position_std=1.2,
     max_atoms=6,
     sizes=(3, 4, 5, 6),
@@ -26,8 +26,8 @@ SPACE = MoleculeCodec(FACTS).space
 SMALL = {"width": 16, "pair_width": 12, "depth": 2, "heads": 4, "inner": 4}
 
 
-def awake(network, scale=0.2):
-    """The network in float64, with last layers that are not zero any more."""
+def randomised(network, scale=0.2):
+    """The network in float64, with random values in layers that are initialised to zero."""
     torch.manual_seed(1)
     for parameter in network.parameters():
         if not parameter.abs().sum():
@@ -51,12 +51,12 @@ def denoisers():
         pytest.param(networks.equivariant(EquivariantOptions(**SMALL), SPACE), id="equivariant"),
         pytest.param(networks.equivariant(EquivariantOptions(**SMALL, degree=2), SPACE), id="equivariant of degree 2"),
         pytest.param(networks.transformer(TransformerOptions(**SMALL), SPACE), id="transformer"),
-        pytest.param(networks.classifier(EquivariantOptions(**SMALL), SPACE, 5), id="classifier"),
+        pytest.param(networks.invariant_predictor(EquivariantOptions(**SMALL), SPACE, 5), id="invariant predictor"),
     ]
 
 
-def said(network, x, mask):
-    """What the network says, as fields, projected onto the space as sampling and the loss do."""
+def output_of(network, x, mask):
+    """The output of the network by field, projected onto the space as in sampling and in the loss."""
     torch.manual_seed(2)
     output = network(x, torch.randn(1, network.width, dtype=torch.float64).expand(x.shape[0], -1), mask)
     if isinstance(output, torch.Tensor):
@@ -73,25 +73,25 @@ def said(network, x, mask):
 
 @pytest.mark.parametrize("network", [d for d in denoisers() if d.id != "transformer"])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_turning_and_mirroring(network, mirrored):
-    network, (x, mask) = awake(network), batch()
-    turn = random_rotations(1, torch.Generator().manual_seed(3))[0].double() * (-1 if mirrored else 1)
-    turned = x.clone()
-    turned["positions"] = x["positions"] @ turn
-    before, after = said(network, x, mask), said(network, turned, mask)
+def test_rotations_and_reflections(network, mirrored):
+    network, (x, mask) = randomised(network), batch()
+    rotation = random_rotations(1, torch.Generator().manual_seed(3))[0].double() * (-1 if mirrored else 1)
+    rotated = x.clone()
+    rotated["positions"] = x["positions"] @ rotation
+    before, after = output_of(network, x, mask), output_of(network, rotated, mask)
     for name, value in before.items():
-        expected = value @ turn if name == "positions" else value
-        assert value.abs().max() > 1e-3, "the network says something"
+        expected = value @ rotation if name == "positions" else value
+        assert value.abs().max() > 1e-3, "the output is not zero"
         torch.testing.assert_close(after[name], expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("network", denoisers())
 def test_the_order_of_atoms_does_not_matter(network):
-    network, (x, mask) = awake(network), batch((6, 6, 6))
+    network, (x, mask) = randomised(network), batch((6, 6, 6))
     order = torch.tensor([3, 0, 5, 1, 4, 2])
     shuffled = TensorDict({k: v[:, order] for k, v in x.items()}, x.batch_size)
     shuffled["bonds"] = shuffled["bonds"][:, :, order]
-    before, after = said(network, x, mask), said(network, shuffled, mask)
+    before, after = output_of(network, x, mask), output_of(network, shuffled, mask)
     for name, value in before.items():
         expected = value if name == "" else value[:, order]
         expected = expected[:, :, order] if name == "bonds" else expected
@@ -99,46 +99,46 @@ def test_the_order_of_atoms_does_not_matter(network):
 
 
 @pytest.mark.parametrize("network", denoisers())
-def test_what_is_masked_does_not_matter(network):
-    network, (x, mask) = awake(network), batch()
+def test_masked_entries_do_not_matter(network):
+    network, (x, mask) = randomised(network), batch()
     generator = torch.Generator().manual_seed(9)
-    litter = TensorDict(
+    noise = TensorDict(
         {k: 5 * torch.randn(v.shape, generator=generator, dtype=torch.float64) for k, v in x.items()}, x.batch_size
     )
-    kept = SPACE.project(litter, mask)
-    outside = litter - kept
-    outside["positions"] = litter["positions"] * ~mask[..., None]
+    kept = SPACE.project(noise, mask)
+    outside = noise - kept
+    outside["positions"] = noise["positions"] * ~mask[..., None]
     symmetric = outside["bonds"] + outside["bonds"].transpose(1, 2)
     outside["bonds"] = symmetric * ~(mask[:, :, None] & mask[:, None])[..., None]
-    before, after = said(network, x, mask), said(network, x + outside, mask)
+    before, after = output_of(network, x, mask), output_of(network, x + outside, mask)
     for name, value in before.items():
         torch.testing.assert_close(after[name], value, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("network", denoisers())
 def test_others_in_the_batch_do_not_matter(network):
-    network, (x, mask) = awake(network), batch()
-    whole, alone = said(network, x, mask), said(network, x[1:2], mask[1:2])
+    network, (x, mask) = randomised(network), batch()
+    whole, alone = output_of(network, x, mask), output_of(network, x[1:2], mask[1:2])
     for name, value in whole.items():
         torch.testing.assert_close(alone[name], value[1:2], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("network", denoisers())
 def test_every_parameter_has_a_gradient(network):
-    network, (x, mask) = awake(network), batch()
+    network, (x, mask) = randomised(network), batch()
     network.zero_grad()
-    sum(value.square().sum() for value in said(network, x, mask).values()).backward()
-    idle = [
+    sum(value.square().sum() for value in output_of(network, x, mask).values()).backward()
+    unused = [
         name
         for name, parameter in network.named_parameters()
         if parameter.grad is None or not parameter.grad.abs().sum()
     ]
-    assert not idle
+    assert not unused
 
 
 @pytest.mark.parametrize("degree", [1, 2])
 def test_maps_are_e3nns_tensor_products(degree):
-    """Sum over paths with all weights one, against e3nn's tensor product of one channel with the same paths."""
+    """The sum over paths with all weights 1 is e3nn's tensor product of one channel with the same paths."""
     harmonics = equivariant.Harmonics(degree).double()
     irreps = o3.Irreps([(1, (number, (-1) ** number)) for number in range(degree + 1)])
     instructions = [(a, b, result, "uuu", False) for a, b, result in harmonics.paths]
@@ -157,13 +157,16 @@ def test_maps_are_e3nns_tensor_products(degree):
 
 
 def test_rotations_are_rotations_and_uniform():
-    turns = random_rotations(20000, torch.Generator().manual_seed(0)).double()
+    rotations = random_rotations(20000, torch.Generator().manual_seed(0)).double()
     torch.testing.assert_close(
-        turns @ turns.transpose(1, 2), torch.eye(3, dtype=torch.float64).expand(20000, -1, -1), atol=1e-5, rtol=0
+        rotations @ rotations.transpose(1, 2),
+        torch.eye(3, dtype=torch.float64).expand(20000, -1, -1),
+        atol=1e-5,
+        rtol=0,
     )
-    assert (torch.linalg.det(turns) > 0).all()
+    assert (torch.linalg.det(rotations) > 0).all()
     # of uniform rotations the trace has mean 0 and variance 1, and an image of a vector is uniform on the sphere
-    trace = turns.diagonal(dim1=1, dim2=2).sum(1)
+    trace = rotations.diagonal(dim1=1, dim2=2).sum(1)
     assert trace.mean().abs() < 0.03
     assert trace.var().item() == pytest.approx(1.0, abs=0.05)
-    assert turns.mean(0).abs().max() < 0.02
+    assert rotations.mean(0).abs().max() < 0.02

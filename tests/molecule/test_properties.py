@@ -11,7 +11,7 @@ from diffcore_molecule.chemistry import properties
 ASPIRIN = Chem.MolFromSmiles("CC(=O)Oc1ccccc1C(=O)O")
 
 
-def test_aspirin_has_the_properties_that_books_give_it():
+def test_properties_of_aspirin_are_the_published_ones():
     expected = {
         "weight": 180.16,  # g/mol
         "tpsa": 63.60,  # A^2, PubChem and Ertl's method
@@ -28,13 +28,15 @@ def test_aspirin_has_the_properties_that_books_give_it():
     assert properties.measure(ASPIRIN, list(expected)) == pytest.approx(list(expected.values()), abs=0.005)
 
 
-def test_values_do_not_depend_on_how_hydrogens_are_written():
-    names = [*properties.FRIENDLY, "BertzCT", "Chi0", "NumValenceElectrons"]
+def test_values_do_not_depend_on_how_hydrogens_are_represented():
+    names = [*properties.BUILT_IN, "BertzCT", "Chi0", "NumValenceElectrons"]
     assert properties.measure(Chem.AddHs(ASPIRIN), names) == pytest.approx(properties.measure(ASPIRIN, names))
-    assert Descriptors.Chi0(Chem.AddHs(ASPIRIN)) != pytest.approx(Descriptors.Chi0(ASPIRIN))  # it could
+    assert Descriptors.Chi0(Chem.AddHs(ASPIRIN)) != pytest.approx(
+        Descriptors.Chi0(ASPIRIN)
+    )  # RDKit alone does depend on it
 
 
-def test_rdkit_s_descriptors_go_by_their_own_names():
+def test_rdkit_s_descriptors_have_their_own_names():
     names = ["BertzCT", "MolMR", "Kappa2"]
     expected = [Descriptors.BertzCT(ASPIRIN), Descriptors.MolMR(ASPIRIN), Descriptors.Kappa2(ASPIRIN)]
     assert properties.measure(ASPIRIN, names) == pytest.approx(expected)
@@ -83,10 +85,10 @@ def test_installed_functions(tmp_path, monkeypatch):
         properties._loaded.cache_clear()
 
 
-def test_unknown_names_are_answered_with_what_there_is():
+def test_errors_about_unknown_names_list_the_available_ones():
     with pytest.raises(
-        UserError, match=r"unknown property 'lopg' \(did you mean 'logp'\?\); there are logp, tpsa, qed"
+        UserError, match=r"unknown property 'lopg' \(did you mean 'logp'\?\); properties are logp, tpsa, qed"
     ):
         properties.find("lopg")
-    with pytest.raises(UserError, match=r"'mu' .*only the data set qm9 .*RDKit's descriptors work by their own names"):
+    with pytest.raises(UserError, match=r"'mu' .*only the data set qm9 .*RDKit's descriptors by their own names"):
         properties.find("mu")

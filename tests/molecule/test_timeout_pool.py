@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from diffcore_molecule.timeout_pool import Failed, Timeout, limited_map
+from diffcore_molecule.timeout_pool import Failed, Timeout, timeout_map
 
 
 def work(item):
-    """Squares numbers; other items are orders to misbehave."""
+    """Squares numbers; strings make it misbehave."""
     if item == "hang":
-        while True:  # a pure loop, as C++ would: no exception reaches it
+        while True:  # like a loop in C++, which no exception can end
             pass
     if item == "hang for good":
         signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
@@ -20,7 +20,7 @@ def work(item):
     if item == "die":
         os.kill(os.getpid(), signal.SIGSEGV)
     if item == "raise":
-        raise ValueError("said so\nand more")
+        raise ValueError("the reason\nand more")
     if item == "unpicklable":
         return lambda: None
     if item == "who":
@@ -28,13 +28,13 @@ def work(item):
     return item**2
 
 
-def test_results_come_in_order_and_trouble_is_confined():
+def test_results_are_in_order_and_failures_affect_single_items():
     items = [1, "hang", 2, "die", 3, "raise", "hang for good", 4, "unpicklable", 5]
-    results = list(limited_map(work, items, seconds=1, workers=2))
+    results = list(timeout_map(work, items, seconds=1, workers=2))
     assert [r for r in results if isinstance(r, int)] == [1, 4, 9, 16, 25]
     assert results[1] == results[6] == Timeout(1)
-    assert results[3] == Failed(f"the process that worked on it died (exit code {-signal.SIGSEGV})")
-    assert results[5] == Failed("said so")
+    assert results[3] == Failed(f"its worker process died (exit code {-signal.SIGSEGV})")
+    assert results[5] == Failed("the reason")
     assert isinstance(results[8], Failed)
     assert str(results[1]) == "took longer than 1 s"
 
@@ -47,7 +47,7 @@ def test_one_worker_serves_many_items_and_items_are_taken_as_needed():
             taken.append(1)
             yield "who"
 
-    results = limited_map(work, items(), seconds=5, workers=1)
+    results = timeout_map(work, items(), seconds=5, workers=1)
     pids = {next(results) for _ in range(20)}
     assert len(pids) == 1
     assert len(taken) < 200
@@ -58,20 +58,20 @@ def test_one_worker_serves_many_items_and_items_are_taken_as_needed():
 
 
 def test_no_items_and_wrong_limits():
-    assert list(limited_map(work, [], seconds=1)) == []
+    assert list(timeout_map(work, [], seconds=1)) == []
     with pytest.raises(ValueError, match="positive time"):
-        next(limited_map(work, [1], seconds=0))
+        next(timeout_map(work, [1], seconds=0))
 
 
 def test_a_script_without_a_guard_is_not_run_again(tmp_path):
-    """A spawned process runs the script that it comes from, unless it is hidden."""
+    """A spawned process runs the script of its parent, unless it is hidden."""
     script = tmp_path / "script.py"
     script.write_text(
         "import operator\n"
-        "from diffcore_molecule.timeout_pool import limited_map\n"
+        "from diffcore_molecule.timeout_pool import timeout_map\n"
         "print('once')\n"
-        "print(list(limited_map(operator.neg, [1, 2], seconds=60, workers=2)))\n"
+        "print(list(timeout_map(operator.neg, [1, 2], seconds=60, workers=2)))\n"
     )
     path = os.pathsep.join(sys.path)
-    said = subprocess.run([sys.executable, script], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
-    assert said.stdout.split(b"\n")[:2] == [b"once", b"[-1, -2]"], said.stderr
+    done = subprocess.run([sys.executable, script], env={**os.environ, "PYTHONPATH": path}, capture_output=True)
+    assert done.stdout.split(b"\n")[:2] == [b"once", b"[-1, -2]"], done.stderr

@@ -54,19 +54,19 @@ def made(numbers, bonds, charges=None):
     orders = numpy.zeros((n, n), numpy.uint8)
     for first, second, order in bonds:
         orders[first, second] = orders[second, first] = order
-    places = numpy.random.default_rng(n).normal(size=(n, 3)).astype(numpy.float32)
-    return Molecule(numpy.array(numbers, numpy.uint8), numpy.array(charges or [0] * n, numpy.int8), orders, places)
+    positions = numpy.random.default_rng(n).normal(size=(n, 3)).astype(numpy.float32)
+    return Molecule(numpy.array(numbers, numpy.uint8), numpy.array(charges or [0] * n, numpy.int8), orders, positions)
 
 
 PENTAVALENT = made([6, 9, 9, 9, 9, 9], [(0, k, 1) for k in range(1, 6)])
 PIECES = made([6, 8, 6, 7], [(0, 1, 1), (2, 3, 3)])
 NOTHING = made([], [])
-TANGLE = made([6] * 100, [(i, j, 1 + (i + j) % 3) for i in range(100) for j in range(i)])
+CROWDED = made([6] * 100, [(i, j, 1 + (i + j) % 3) for i in range(100) for j in range(i)])
 CHARGED = made([6, 6, 8, 7, 16], [(0, 1, 3), (1, 2, 2), (2, 3, 1), (3, 0, 2), (3, 4, 3)], [0, 1, -1, 0, 0])
-APART = Molecule(TANGLE.numbers, TANGLE.charges, numpy.zeros_like(TANGLE.bonds), TANGLE.positions)
+APART = Molecule(CROWDED.numbers, CROWDED.charges, numpy.zeros_like(CROWDED.bonds), CROWDED.positions)
 COLLAPSED = Molecule(CHARGED.numbers, CHARGED.charges, CHARGED.bonds, numpy.zeros_like(CHARGED.positions))
 STRIPPED = made([3, 6], [(0, 1, 1)], [4, 0])
-BROKEN = [PENTAVALENT, PIECES, NOTHING, TANGLE, CHARGED, STRIPPED]
+BROKEN = [PENTAVALENT, PIECES, NOTHING, CROWDED, CHARGED, STRIPPED]
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def molecules():
 
 
 def writer(hydrogens=False):
-    """That of a model whose hydrogens are atoms, or not."""
+    """The writer of a model with explicit or implicit hydrogens."""
     return MoleculeWriter(SimpleNamespace(facts=SimpleNamespace(hydrogens=hydrogens)))
 
 
@@ -99,7 +99,7 @@ def assert_same(mol, molecule):
 
 
 @pytest.mark.parametrize("hydrogens", [False, True])
-def test_records_read_back_as_they_were_generated(tmp_path, hydrogens):
+def test_records_contain_the_generated_samples(tmp_path, hydrogens):
     samples = [embedded(smiles, hydrogens) for smiles in SMILES] + BROKEN
     path = tmp_path / "all.sdf"
     writer(hydrogens).together(samples, path, 10)
@@ -107,12 +107,12 @@ def test_records_read_back_as_they_were_generated(tmp_path, hydrogens):
     assert len(found) == len(samples)
     for number, (mol, sample) in enumerate(zip(found, samples, strict=True), 1):
         assert mol.GetProp("_Name") == str(number)
-        assert_same(mol, APART if sample is TANGLE else sample)
+        assert_same(mol, APART if sample is CROWDED else sample)
     assert [mol.GetProp("VALID") for mol in found] == ["1"] * len(SMILES) + ["0"] * len(BROKEN)
 
 
 @pytest.mark.parametrize("hydrogens", [False, True])
-def test_a_reader_that_sanitises_finds_the_molecules_and_their_stereochemistry(tmp_path, hydrogens):
+def test_sanitised_records_have_the_molecules_and_their_stereochemistry(tmp_path, hydrogens):
     path = tmp_path / "all.sdf"
     writer(hydrogens).together([embedded(smiles, hydrogens) for smiles in SMILES], path, 10)
     for mol, smiles in zip(Chem.SDMolSupplier(str(path)), SMILES, strict=True):
@@ -132,7 +132,7 @@ def test_data_fields_are_rdkit_s_properties(tmp_path, molecules):
         assert not mol.HasProp("REASON")
 
 
-def test_what_was_asked_stands_beside_what_was_obtained(tmp_path, molecules):
+def test_records_have_requested_and_obtained_values(tmp_path, molecules):
     asked = [
         {"logp": f"{k}.5", "rings": "2", "mu": "1.2 D", "label": "line\n\nline $$$$"} for k in range(len(molecules))
     ]
@@ -145,56 +145,56 @@ def test_what_was_asked_stands_beside_what_was_obtained(tmp_path, molecules):
         assert mol.GetProp("asked_mu") == "1.2 D"
         assert mol.GetProp("asked_label") == "line line $$$$"
         assert float(mol.GetProp("rings")) == rdMolDescriptors.CalcNumRings(Chem.MolFromSmiles(SMILES[k]))
-        assert not mol.HasProp("mu")  # quantum chemistry, which nobody does here
+        assert not mol.HasProp("mu")  # this would need quantum chemistry
     with pytest.raises(ValueError):
         writer().together(molecules, path, 10, asked[1:])
 
 
-def test_a_summary_compares_what_was_asked_with_what_valid_samples_have(molecules):
+def test_a_summary_compares_requested_values_with_those_of_valid_samples(molecules):
     samples = [*molecules[:3], *BROKEN]
     values = numpy.array([Crippen.MolLogP(Chem.MolFromSmiles(smiles)) for smiles in SMILES[:3]])
     first, second, third = writer().summary(samples, [{"logp": "0.5", "mu": "2", "rings": str(k)} for k in range(9)])
     assert first == "3 of 9 samples are valid"
     assert second == (
         f"logp: asked 0.5, obtained {values.mean():.4g} +- {values.std():.3g} (mean and standard deviation "
-        f"of 3 valid of 9), off by {abs(values - 0.5).mean():.3g} on average"
+        f"of 3 valid samples of 9), mean absolute error {abs(values - 0.5).mean():.3g}"
     )
     assert third.startswith("rings: asked 0 to 2, obtained 0.6667 +- 0.471 ")
-    assert third.endswith("off by 0.333 on average")  # rings are 0, 1, 1
+    assert third.endswith("mean absolute error 0.333")  # rings are 0, 1, 1
     assert writer().summary(BROKEN, [{"logp": "1"}] * 6) == ["0 of 6 samples are valid"]
     assert writer().summary(samples) == ["3 of 9 samples are valid"]
 
 
-def test_what_is_not_valid_says_why():
+def test_records_of_invalid_samples_have_a_reason():
     faults = [one.fault for one in records(BROKEN, False)]
     assert faults[0] == "Explicit valence for atom # 0 C, 5, is greater than permitted"
     assert faults[1:4] == ["2 pieces", "no atoms", "4950 bonds among 100 atoms"]
     assert record(STRIPPED, False).fault == "an atom of Li has a charge of +4"
-    assert record(COLLAPSED, False).fault == "bonded atoms are in one place"
-    assert all(one.smiles == "" for one in records([PENTAVALENT, TANGLE, CHARGED], False))
+    assert record(COLLAPSED, False).fault == "bonded atoms have the same position"
+    assert all(one.smiles == "" for one in records([PENTAVALENT, CROWDED, CHARGED], False))
     assert record(PIECES, False).smiles == "C#N.CO"
     assert not any(one.properties for one in records(BROKEN, False))
 
 
-def test_files_and_figures_agree_on_what_is_valid(molecules):
+def test_files_and_metrics_agree_on_validity(molecules):
     for molecule in [*molecules, *BROKEN, COLLAPSED]:
         assert (metrics.validated(molecule, False) is not None) == record(molecule, False).valid
 
 
-def test_the_bonds_of_a_knot_are_kept_as_text(tmp_path):
+def test_unsafe_bonds_are_written_as_text(tmp_path):
     path = tmp_path / "all.sdf"
-    writer().together([TANGLE], path, 1)
+    writer().together([CROWDED], path, 1)
     (mol,) = read(path)
     assert mol.GetNumBonds() == 0
-    bonds = numpy.zeros_like(TANGLE.bonds)
+    bonds = numpy.zeros_like(CROWDED.bonds)
     for line in mol.GetProp("BONDS").splitlines():
         first, second, order = map(int, line.split())
         bonds[first - 1, second - 1] = bonds[second - 1, first - 1] = order
-    assert numpy.array_equal(bonds, TANGLE.bonds)
+    assert numpy.array_equal(bonds, CROWDED.bonds)
 
 
 def test_missing_hydrogens_stay_missing(tmp_path):
-    """Three hydrogens about a carbon: a radical where hydrogens are atoms, which no reader may complete."""
+    """A carbon with three explicit hydrogens is a radical: readers must not add a hydrogen."""
     radical = made([6, 1, 1, 1], [(0, 1, 1), (0, 2, 1), (0, 3, 1)])
     alone = made([6], [])
     writer(hydrogens=True).together([radical, alone], tmp_path / "explicit.sdf", 2)
@@ -204,19 +204,19 @@ def test_missing_hydrogens_stay_missing(tmp_path):
     assert [Chem.MolToSmiles(mol) for mol in Chem.SDMolSupplier(str(tmp_path / "implicit.sdf"))] == ["C"]
 
 
-def test_far_places_and_places_that_are_none(tmp_path, molecules):
+def test_positions_that_are_very_large_or_not_finite(tmp_path, molecules):
     numbers, charges, bonds = molecules[0].numbers, molecules[0].charges, molecules[0].bonds
     far = Molecule(numbers, charges, bonds, molecules[0].positions * 1e5)
-    lost = Molecule(numbers, charges, bonds, molecules[0].positions * numpy.array([1, numpy.nan, numpy.inf]))
+    broken = Molecule(numbers, charges, bonds, molecules[0].positions * numpy.array([1, numpy.nan, numpy.inf]))
     path = tmp_path / "all.sdf"
-    writer().together([far, lost], path, 2)
+    writer().together([far, broken], path, 2)
     first, second = read(path)
     assert numpy.allclose(first.GetConformer().GetPositions(), far.positions, rtol=1e-5)
     assert first.GetProp("VALID") == "1"
-    assert (second.GetProp("VALID"), second.GetProp("REASON")) == ("0", "places of atoms are not finite")
+    assert (second.GetProp("VALID"), second.GetProp("REASON")) == ("0", "positions that are not finite")
     assert (second.GetConformer().GetPositions()[:, 1:] == 0).all()
-    writer().together([far, lost], tmp_path / "all.png", 2)
-    writer().html([far, lost], 2)
+    writer().together([far, broken], tmp_path / "all.png", 2)
+    writer().html([far, broken], 2)
 
 
 def test_each_sample_has_a_file(tmp_path, molecules):
@@ -233,7 +233,7 @@ def test_each_sample_has_a_file(tmp_path, molecules):
 # SMILES
 
 
-def test_smiles_are_the_valid_samples_by_number(tmp_path, molecules):
+def test_smiles_are_those_of_the_valid_samples_with_their_numbers(tmp_path, molecules):
     path = tmp_path / "all.smi"
     writer().together([*BROKEN, *molecules], path, 10)
     supplier = Chem.SmilesMolSupplier(str(path), titleLine=False)
@@ -255,12 +255,12 @@ def test_a_sheet_has_a_tile_for_every_sample(tmp_path, molecules):
     assert pixels.shape[:2] == (3 * height, 5 * width)
     tiles = pixels.reshape(3, height, 5, width, 3).swapaxes(1, 2).reshape(15, height, width, 3)
     assert [bool((tile < 255).any()) for tile in tiles] == [True] * 15
-    greyest = [int((tile.max(-1) - tile.min(-1)).max()) for tile in tiles]
-    assert greyest[0] > 100  # the oxygen is red
-    assert greyest[9:15] == [0] * 6  # what is not valid has no colours
+    saturation = [int((tile.max(-1) - tile.min(-1)).max()) for tile in tiles]
+    assert saturation[0] > 100  # the oxygen is red
+    assert saturation[9:15] == [0] * 6  # invalid samples are grey
 
 
-def test_a_legend_tells_asked_and_obtained(molecules):
+def test_a_legend_has_requested_and_obtained_values(molecules):
     one = record(molecules[0], False, ["logp"])
     assert legend(one, {"logp": "2.5", "mu": "1"}) == "CCO\nlogp: asked 2.5, got -0.0014\nmu: asked 1"
     assert legend(record(PIECES, False), {"logp": "2.5"}) == "not valid\n2 pieces\nlogp: asked 2.5"
@@ -273,11 +273,11 @@ def test_legends_are_wrapped():
     assert all(len(line) <= 9 for line in wrapped("Explicit valence for atom # 0 C, 19, is greater", 9, len))
 
 
-def test_a_layout_that_fails_gives_a_tile_all_the_same(monkeypatch, molecules):
-    def fails(*arguments, **keywords):
+def test_a_sample_without_a_layout_has_a_tile(monkeypatch, molecules):
+    def fail(*arguments, **keywords):
         raise RuntimeError("no layout")
 
-    monkeypatch.setattr(depiction.rdDepictor, "Compute2DCoords", fails)
+    monkeypatch.setattr(depiction.rdDepictor, "Compute2DCoords", fail)
     assert sheet(records([molecules[0]], False), ["a"], 1).getextrema()[0][0] < 100
 
 
@@ -297,7 +297,7 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
 
-def test_the_report_shows_every_sample_flat_and_in_space(molecules):
+def test_the_report_shows_every_sample_in_2d_and_3d(molecules):
     samples = [*molecules, *BROKEN] * 2 + molecules[:2]
     assert len(samples) == 50
     asked = [{"logp": '<script>alert("2.5")</script>'}] * 50
@@ -314,7 +314,7 @@ def test_the_report_shows_every_sample_flat_and_in_space(molecules):
     assert [canvas["aria-label"] for canvas in elements.named("canvas")][18].startswith("19, not valid")
 
 
-def test_scenes_have_jmol_s_colours_and_the_molecule_s_bonds():
+def test_scenes_have_the_colours_of_jmol_and_the_bonds_of_the_molecule():
     molecule = embedded("FC(Cl)=O", True)
     balls = scene(molecule, "words")
     assert [balls.colours[k] for k in range(4)] == ["#90e050", "#909090", "#1ff01f", "#ff0d0d"]
@@ -325,33 +325,33 @@ def test_scenes_have_jmol_s_colours_and_the_molecule_s_bonds():
     assert all(len(colour) == 7 for colour in CPK.values())
 
 
-def test_the_moments_of_a_trajectory_are_turned_as_its_end(monkeypatch, molecules):
-    """Three moments with equal steps between them: the steps are equal in the scenes too."""
+def test_the_scenes_of_a_trajectory_have_the_rotation_of_its_end(monkeypatch, molecules):
+    """Three states with equal steps between them have equal steps in the scenes too."""
     shown = []
     monkeypatch.setattr(viewer, "html", lambda scenes, columns: shown.extend(scenes) or "")
     ends = [molecules[5], molecules[13]]
     step = numpy.random.default_rng(0).normal(size=(2, 30, 3))
-    way = []
+    trajectory = []
     for k, end in enumerate(ends):
-        places = [end.positions + weight * step[k, : len(end)] for weight in (2.0, 1.0, 0.0)]
-        way += [replace(end, positions=p.astype(numpy.float32)) for p in places]
-    writer().html(way, 3, trajectories=True)
+        positions = [end.positions + weight * step[k, : len(end)] for weight in (2.0, 1.0, 0.0)]
+        trajectory += [replace(end, positions=p.astype(numpy.float32)) for p in positions]
+    writer().html(trajectory, 3, trajectories=True)
     for (first, middle, last), end in zip((shown[:3], shown[3:]), ends, strict=True):
         assert numpy.allclose(first.points - middle.points, middle.points - last.points, atol=1e-5)
         assert numpy.allclose(last.points, principal(end.positions), atol=1e-5)
     shown.clear()
-    writer().html(way, 3)
+    writer().html(trajectory, 3)
     assert not numpy.allclose(shown[0].points - shown[1].points, shown[1].points - shown[2].points, atol=1e-2)
 
 
-def test_scenes_are_turned_not_mirrored(molecules):
-    places = molecules[7].positions.astype(float)
-    turned = principal(places)
-    distances = numpy.linalg.norm(places[:, None] - places, axis=-1)
-    assert numpy.allclose(numpy.linalg.norm(turned[:, None] - turned, axis=-1), distances)
-    handed = [numpy.linalg.det(p[1:4] - p[0]) for p in (places, turned)]
-    assert handed[0] == pytest.approx(handed[1])
-    spread = turned.var(0)
-    assert spread[0] >= spread[1] >= spread[2]
+def test_scenes_are_rotated_and_not_mirrored(molecules):
+    positions = molecules[7].positions.astype(float)
+    rotated = principal(positions)
+    distances = numpy.linalg.norm(positions[:, None] - positions, axis=-1)
+    assert numpy.allclose(numpy.linalg.norm(rotated[:, None] - rotated, axis=-1), distances)
+    volumes = [numpy.linalg.det(p[1:4] - p[0]) for p in (positions, rotated)]
+    assert volumes[0] == pytest.approx(volumes[1])
+    variance = rotated.var(0)
+    assert variance[0] >= variance[1] >= variance[2]
     assert principal(numpy.zeros((0, 3))).shape == (0, 3)
     assert numpy.array_equal(principal(numpy.ones((1, 3))), numpy.zeros((1, 3)))

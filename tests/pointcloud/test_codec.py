@@ -12,9 +12,9 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def example(positions, **further):
+def example(positions, **others):
     label = torch.zeros(len(positions), dtype=torch.int64)
-    return TensorDict({"positions": positions, "label": label, **further}, batch_size=[len(positions)])
+    return TensorDict({"positions": positions, "label": label, **others}, batch_size=[len(positions)])
 
 
 def facts(**values):
@@ -27,28 +27,28 @@ def coloured():
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
-def test_states_have_zero_mean_and_unit_variance_and_are_read_back_in_any_unit(unit):
-    places = (torch.randn(50, 64, 3, generator=seeded(), dtype=torch.float64) * 3 + torch.tensor([5, -2, 1])) * unit
-    centre, scale = moments(places)
-    examples = example(places.float())
+def test_states_have_zero_mean_and_unit_variance_and_decode_in_any_unit(unit):
+    positions = (torch.randn(50, 64, 3, generator=seeded(), dtype=torch.float64) * 3 + torch.tensor([5, -2, 1])) * unit
+    centre, scale = moments(positions)
+    examples = example(positions.float())
     codec = CloudCodec(facts(centre=tuple(centre.tolist()), scale=scale))
     assert codec.space == Euclidean((64, 3))
     state = codec.encode(examples).state
     assert state.double().mean((0, 1)).abs().max() < 1e-6
     assert state.double().square().mean().item() == pytest.approx(1, abs=1e-6)
-    # The state's own rounding is half a unit in the last place of |x - centre|.
+    # The rounding error of the state is half a unit in the last place of |x - centre|.
     torch.testing.assert_close(codec.decode(state)["positions"], examples["positions"], rtol=1e-6, atol=1e-6 * unit)
 
 
-def test_halves_are_read_back_exactly(coloured):
-    """Places kept in float16 have 11 bits, of which encoding and decoding lose none."""
+def test_float16_positions_are_restored_exactly(coloured):
+    """Positions in float16 have 11 bits, which encoding and decoding keep."""
     codec = CloudCodec(coloured.facts)
     back = codec.decode(codec.encode(coloured.examples).state)
     assert torch.equal(back["positions"].half(), coloured.examples["positions"])
     assert back["positions"].dtype == torch.float32
 
 
-def test_normals_and_colours_are_fields_of_their_own(coloured):
+def test_normals_and_colours_are_separate_fields(coloured):
     codec = CloudCodec(coloured.facts)
     each = Euclidean((256, 3))
     assert codec.space == Product({"positions": each, "normals": each, "colours": each})
@@ -56,7 +56,7 @@ def test_normals_and_colours_are_fields_of_their_own(coloured):
     for name in ("positions", "colours"):
         assert state[name].double().mean().abs() < 1e-5
         assert state[name].double().square().mean().item() == pytest.approx(1, abs=1e-5)
-    # Unit vectors times sqrt(3): the mean square of a coordinate is 1, whatever the shapes. float16 has 3 digits.
+    # Unit vectors times sqrt(3): the mean square of a coordinate is 1 for any shapes. float16 has 3 digits.
     assert state["normals"].double().square().mean().item() == pytest.approx(1, abs=1e-3)
     back = codec.decode(state)
     assert torch.equal(back["colours"], coloured.examples["colours"])
@@ -67,7 +67,7 @@ def test_normals_and_colours_are_fields_of_their_own(coloured):
     assert (far == expected)[state["colours"].abs() > 0.1].all()
 
 
-def test_training_draws_other_points_of_the_pool_each_time_all_as_often():
+def test_training_draws_random_points_of_the_pool_with_equal_probability():
     pool = torch.arange(200.0)[None, :, None].expand(300, 200, 3)
     codec = CloudCodec(facts(points=50))
     assert torch.equal(codec.encode(example(pool)).state, pool[:, :50])
@@ -76,12 +76,12 @@ def test_training_draws_other_points_of_the_pool_each_time_all_as_often():
     assert not torch.equal(drawn, codec.encode(example(pool), seeded(1)).state)
     rows = drawn[..., 0].long()
     assert all(len(row.unique()) == 50 for row in rows)
-    # Each of 200 points is in a draw with probability 1/4: 75 +- 7.5 of 300 times.
+    # Each of 200 points is drawn with probability 1/4: 75 +- 7.5 times in 300 clouds.
     counts = torch.bincount(rows.flatten(), minlength=200).double()
     assert ((counts - 75).square().mean() / 56.25).item() == pytest.approx(1, abs=0.3)
 
 
-def test_repeats_at_the_end_of_a_pool_are_not_drawn():
+def test_repeated_points_at_the_end_of_a_pool_are_not_drawn():
     pool = torch.arange(20.0)[None, :, None].repeat(2, 1, 3)
     codec = CloudCodec(facts(points=8))
     drawn = codec.encode(example(pool, count=torch.tensor([8, 12])), seeded()).state[..., 0]
@@ -90,32 +90,32 @@ def test_repeats_at_the_end_of_a_pool_are_not_drawn():
 
 
 @pytest.mark.parametrize(("up", "axis"), [("y", 1), ("z", 2)])
-def test_turns_keep_heights_and_distances_and_turn_normals_along(up, axis):
-    places = torch.randn(1, 64, 3, generator=seeded()).expand(500, -1, -1)
-    normals = torch.nn.functional.normalize(places, dim=2)
+def test_rotations_preserve_heights_and_distances_and_rotate_normals(up, axis):
+    positions = torch.randn(1, 64, 3, generator=seeded()).expand(500, -1, -1)
+    normals = torch.nn.functional.normalize(positions, dim=2)
     codec = CloudCodec(facts(rotate=True, up=up, normals=True))
-    still = codec.encode(example(places, normals=normals)).state
-    state = codec.encode(example(places, normals=normals), seeded()).state
-    order = codec._draw(example(places), seeded())[..., None].expand(-1, -1, 3)
+    still = codec.encode(example(positions, normals=normals)).state
+    state = codec.encode(example(positions, normals=normals), seeded()).state
+    order = codec._draw(example(positions), seeded())[..., None].expand(-1, -1, 3)
     expected, original = state["positions"], still["positions"].gather(1, order)
     torch.testing.assert_close(expected[..., axis], original[..., axis])
     torch.testing.assert_close(torch.cdist(expected, expected), torch.cdist(original, original), atol=2e-3, rtol=0)
     flat = [index for index in range(3) if index != axis]
-    turned, before = (torch.view_as_complex(x[:, 0, flat].contiguous()) for x in (expected, original))
-    angles = (turned / before).angle()
-    # The mean direction of n uniform angles is about 1 / sqrt(n) long.
+    rotated, before = (torch.view_as_complex(x[:, 0, flat].contiguous()) for x in (expected, original))
+    angles = (rotated / before).angle()
+    # The mean direction of n uniform angles has a length of about 1 / sqrt(n).
     assert torch.polar(torch.ones(500), angles).mean().abs() < 3 / 500**0.5
     directions = torch.nn.functional.normalize(expected, dim=2)
     torch.testing.assert_close(state["normals"] / 3**0.5, directions, atol=1e-5, rtol=0)
 
 
 def test_half_of_the_clouds_are_mirrored():
-    places = torch.randn(1, 64, 3, generator=seeded()).expand(400, -1, -1)
+    positions = torch.randn(1, 64, 3, generator=seeded()).expand(400, -1, -1)
     codec = CloudCodec(facts(mirror=True))
-    assert torch.equal(codec.encode(example(places)).state, places)
-    state = codec.encode(example(places), seeded()).state
-    order = codec._draw(example(places), seeded())[..., None].expand(-1, -1, 3)
-    original = places.gather(1, order)
+    assert torch.equal(codec.encode(example(positions)).state, positions)
+    state = codec.encode(example(positions), seeded()).state
+    order = codec._draw(example(positions), seeded())[..., None].expand(-1, -1, 3)
+    original = positions.gather(1, order)
     same = (state == original).all(2).all(1)
     flipped = (state == original * torch.tensor([-1.0, 1.0, 1.0])).all(2).all(1)
     assert (same ^ flipped).all()

@@ -1,4 +1,4 @@
-"""The commands as a user types them, on the embedded shapes and on a folder of one's own."""
+"""The commands as a user types them, on generated shapes and on a folder of the user."""
 
 import json
 
@@ -29,26 +29,26 @@ def points_of(path):
     return numpy.asarray(trimesh.load(path).vertices)
 
 
-def test_a_run_draws_shapes_of_the_class_that_is_asked_for(run, tmp_path):
+def test_a_run_draws_shapes_of_the_requested_class(run, tmp_path):
     assert main(["sample", str(run), "--n", "2", "--label", "chair", "--out", str(tmp_path / "chairs")]) == 0
     files = sorted(path.name for path in (tmp_path / "chairs").iterdir())
     assert files == ["0000-chair.ply", "0001-chair.ply", "grid.png"]
     assert points_of(tmp_path / "chairs" / "0000-chair.ply").shape == (64, 3)
 
 
-def test_more_points_than_it_was_trained_with(run, tmp_path):
+def test_samples_may_have_more_points_than_training_clouds(run, tmp_path):
     assert main(["sample", str(run), "--n", "1", "--size", "1000", "--out", str(tmp_path / "large.npz")]) == 0
     assert numpy.load(tmp_path / "large.npz")["positions"].shape == (1, 1000, 3)
 
 
-def test_a_part_is_completed_without_a_mask(run, tmp_path):
+def test_a_partial_cloud_is_completed_without_a_mask(run, tmp_path):
     part = numpy.random.default_rng(0).uniform(-0.4, 0.4, (20, 3)).astype(numpy.float32)
     trimesh.PointCloud(part).export(tmp_path / "part.ply")
     out = tmp_path / "whole"
     assert main(["sample", str(run), "--inpaint", str(tmp_path / "part.ply"), "--n", "2", "--out", str(out)]) == 0
     for path in out.glob("*.ply"):
-        apart = numpy.linalg.norm(part[:, None] - points_of(path)[None], axis=2)
-        assert apart.min(1).max() < 1e-5
+        distances = numpy.linalg.norm(part[:, None] - points_of(path)[None], axis=2)
+        assert distances.min(1).max() < 1e-5
 
 
 def test_the_report_shows_scenes_without_a_network(run):
@@ -58,7 +58,7 @@ def test_the_report_shows_scenes_without_a_network(run):
 
 
 @pytest.mark.parametrize("denoiser", ["latent", "transformer"])
-def test_a_folder_of_one_s_own(tmp_path, denoiser, capsys):
+def test_a_folder_of_the_user(tmp_path, denoiser, capsys):
     for name, make in (("box", trimesh.creation.box), ("ball", trimesh.creation.icosphere)):
         for index in range(6):
             (tmp_path / "own" / name).mkdir(parents=True, exist_ok=True)

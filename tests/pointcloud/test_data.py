@@ -75,7 +75,7 @@ def test_flags_reach_the_data():
 # Shapes
 
 
-def test_shapes_are_even_over_the_classes_and_new_ones_are_held_out():
+def test_classes_are_equally_frequent_and_different_shapes_are_held_out():
     data = datasets.shapes(ShapesOptions(shapes=50, held_out=10, points=64, pool=64, normals=True, colours=True))
     assert data.facts.classes == ("aeroplane", "chair", "lamp", "solid", "table")
     assert torch.bincount(data.examples["label"]).tolist() == [10] * 5
@@ -99,8 +99,8 @@ def test_shapes_are_made_by_whole_arrays():
     assert many < 1.2 * few
 
 
-def test_a_pool_is_at_least_a_cloud():
-    with pytest.raises(UserError, match=r"`data.pool` 100 is smaller than `data.points` 512"):
+def test_a_pool_must_not_be_smaller_than_a_cloud():
+    with pytest.raises(UserError, match=r"`data.pool` 100 must not be smaller than `data.points` 512"):
         datasets.shapes(ShapesOptions(pool=100))
 
 
@@ -108,7 +108,7 @@ def test_a_pool_is_at_least_a_cloud():
 
 
 @pytest.mark.parametrize("ending", ["off", "obj", "ply", "stl", "glb"])
-def test_points_lie_on_the_cube_that_a_file_holds(tmp_path, ending):
+def test_points_are_on_the_cube_in_the_file(tmp_path, ending):
     for index in range(2):
         write(cube(), tmp_path / f"{index}.{ending}")
     data = meshes(tmp_path, normals=True, pool=3000)
@@ -122,13 +122,13 @@ def test_points_lie_on_the_cube_that_a_file_holds(tmp_path, ending):
     assert torch.equal(data.examples["normals"][0].double(), outward)
     face = side * 2 + (local.gather(1, side[:, None])[:, 0] > 0)
     assert stats.chisquare(torch.bincount(face, minlength=6).numpy()).pvalue > 1e-3
-    assert not torch.equal(positions[0], positions[1])  # each file has points of its own
+    assert not torch.equal(positions[0], positions[1])  # each file has its own points
     # The second moment of a coordinate over a cube's surface is 5/9: (1 + 1/3 + 1/3) / 3.
     assert data.facts.centre == pytest.approx((10, 20, 30), abs=0.05)
     assert data.facts.scale == pytest.approx((5 / 9) ** 0.5, rel=0.02)
 
 
-def test_modelnet_s_fused_first_line_is_read(tmp_path):
+def test_the_joined_first_lines_of_modelnet_are_read(tmp_path):
     lines = cube().export(file_type="off").splitlines()
     assert lines[0] == "OFF"
     (tmp_path / "a.off").write_text("\n".join([lines[0] + lines[1], *lines[2:]]))
@@ -136,10 +136,10 @@ def test_modelnet_s_fused_first_line_is_read(tmp_path):
     torch.testing.assert_close(positions.amax(0), torch.tensor([11.0, 21.0, 31.0]), atol=0.05, rtol=0)
 
 
-def test_the_meshes_of_a_scene_are_put_where_it_says(tmp_path):
+def test_the_meshes_of_a_scene_are_transformed(tmp_path):
     scene = trimesh.Scene()
-    for place in (-5.0, 5.0):
-        move = trimesh.transformations.translation_matrix((place, 0, 0))
+    for x in (-5.0, 5.0):
+        move = trimesh.transformations.translation_matrix((x, 0, 0))
         scene.add_geometry(trimesh.creation.box((1, 1, 1)), transform=move)
     scene.export(tmp_path / "a.glb")
     x = meshes(tmp_path).examples["positions"][0][:, 0]
@@ -161,12 +161,12 @@ def test_colours_of_faces_and_vertices(tmp_path, ending):
     red, x = held["colours"][:, 0].double(), held["positions"][:, 0].double()
     if ending == "ply":
         assert torch.equal(red == 255, x > 1 - 1e-6)
-    else:  # colours of vertices are mixed linearly over a face
+    else:  # colours of vertices are interpolated linearly over a face
         torch.testing.assert_close(red, (x + 1) / 2 * 255, atol=1, rtol=0)
 
 
 def test_colours_of_textures(tmp_path):
-    """A square whose picture is red on the left and green on the right."""
+    """A square with a texture that is red on the left and green on the right."""
     pixels = numpy.zeros((8, 8, 3), numpy.uint8)
     pixels[:, :4, 0] = pixels[:, 4:, 1] = 255
     corners = numpy.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
@@ -222,15 +222,15 @@ def test_train_and_test_folders_above_the_classes(tmp_path):
     assert data.notes == ("not used: 4 meshes in val folders; those in test folders are kept back",)
 
 
-def test_each_shape_may_fill_the_cube(tmp_path):
+def test_each_shape_can_be_scaled_to_the_cube(tmp_path):
     write(cube((0, 0, 0), 1e-3), tmp_path / "a.ply")
     tall = trimesh.creation.box((1e6, 2e6, 5e5))
     tall.apply_translation((1e9, 0, -1e9))
     write(tall, tmp_path / "b.obj")
     write(cube((1e4, 0, 0), 1e-4), tmp_path / "c.off")
-    differing, away = meshes(tmp_path).notes
-    assert differing.startswith("the largest of the meshes is 2e+06 long, the smallest 0.0002: ")
-    assert away.startswith("1 of 3 meshes lie more than 10,000 times their size from the origin")
+    differing, distant = meshes(tmp_path).notes
+    assert differing.startswith("the longest side of the meshes is from 0.0002 to 2e+06: ")
+    assert distant.startswith("1 of 3 meshes are more than 10,000 times their size away from the origin")
     data = meshes(tmp_path, normalise="each")
     assert data.notes == ()
     for small in data.examples["positions"][[0, 2]]:
@@ -240,12 +240,12 @@ def test_each_shape_may_fill_the_cube(tmp_path):
 
 
 @pytest.mark.parametrize("unit", [1e-9, 1e9])
-def test_any_unit_will_do(tmp_path, unit):
+def test_the_unit_does_not_matter(tmp_path, unit):
     for index in range(3):
         vertices = cube((0, 0, 0)).vertices * unit
         write(trimesh.Trimesh(vertices, cube().faces, process=False), tmp_path / f"{index}.obj")
         lines = (tmp_path / f"{index}.obj").read_text().splitlines()
-        rows = iter(vertices.tolist())  # written again: trimesh writes 8 decimals
+        rows = iter(vertices.tolist())  # trimesh writes only 8 decimals
         lines = [("v {:e} {:e} {:e}".format(*next(rows)) if line.startswith("v ") else line) for line in lines]
         (tmp_path / f"{index}.obj").write_text("\n".join(lines))
     data = meshes(tmp_path, pool=3000)
@@ -261,7 +261,7 @@ def test_any_unit_will_do(tmp_path, unit):
 # Clouds
 
 
-def test_clouds_of_every_kind_of_file(tmp_path):
+def test_clouds_in_every_format(tmp_path):
     rows = points()
     unit = rows / numpy.linalg.norm(rows, axis=1, keepdims=True)
     colours = numpy.random.default_rng(1).integers(0, 256, (100, 3), dtype=numpy.uint8)
@@ -303,22 +303,22 @@ def test_pointflow_s_layout(tmp_path):
     assert "count" not in data.examples.keys()
 
 
-def test_small_clouds_are_filled_up_and_counted(tmp_path):
+def test_small_clouds_are_padded_and_counted(tmp_path):
     for index, size in enumerate((10, 100, 900)):
         save(tmp_path / f"{index}.npy", points(size, index))
     data = clouds(tmp_path)
     assert data.notes == (
-        "1 of 3 clouds have fewer than 64 points (the fewest 10): filled up by repeating their points at random",
+        "1 of 3 clouds have fewer than 64 points (the smallest has 10): their points are repeated at random",
     )
     assert data.examples["count"].tolist() == [64, 100, 600]
     assert [len(held.unique(dim=0)) for held in data.examples["positions"]] == [10, 100, 600]
-    # 54 repeats of 10 points, at random: 5.4 of each.
+    # 54 random repetitions of 10 points: about 5.4 of each.
     assert data.examples["positions"][0, :64].unique(dim=0, return_counts=True)[1].max() < 20
     drawn = CloudCodec(data.facts).encode(data.examples, torch.Generator().manual_seed(0)).state
     assert [len(cloud.unique(dim=0)) for cloud in drawn] == [10, 64, 64]
 
 
-# What is wrong with files
+# Files that cannot be used
 
 
 def test_files_that_cannot_be_used_are_named_with_the_reason(tmp_path):
@@ -358,7 +358,7 @@ def test_files_that_cannot_be_used_are_named_with_the_reason(tmp_path):
 
 
 def read_reasons(folder):
-    """Each file's reason, when it is alone."""
+    """The reason for each file, read alone."""
     reasons = {}
     for path in sorted(folder.iterdir()):
         alone = folder.parent / f"{folder.name}-{path.name}"
@@ -395,12 +395,12 @@ def test_clouds_that_cannot_be_used_are_named_with_the_reason(tmp_path):
         "batch.npy": r"shape [4, 100, 3]; expected [points, 3] or [points, 6]",
         "flat.npy": "shape [100, 2]",
         "words.npy": "not of numbers",
-        "pickled.npy": "pickled objects, which are not read",
-        "names.npz": "no array called positions or points, but vertices",
+        "pickled.npy": "pickled objects, which are not read because",
+        "names.npz": "no array with the name positions or points, only vertices",
         "uneven.npz": "normals of shape [99, 3] for 100 points",
         "nan.npy": "not finite",
-        "dot.npy": "all points are in one place",
-        "vast.npy": "`data.normalise` each",
+        "dot.npy": "all points are equal",
+        "vast.npy": "unless `data.normalise` is each",
         "cut.npy": "damaged",
         "text.xyz": "not rows of numbers",
         "uneven.xyz": "not rows of numbers",
@@ -411,7 +411,7 @@ def test_clouds_that_cannot_be_used_are_named_with_the_reason(tmp_path):
         assert reason in reasons[name], reasons[name]
 
 
-def test_what_is_asked_for_must_be_there(tmp_path):
+def test_requested_normals_and_colours_must_exist(tmp_path):
     write(cube(), tmp_path / "a.off")
     with pytest.raises(UserError, match=r"a.off \(no colours\)"):
         meshes(tmp_path, colours=True)
@@ -419,8 +419,8 @@ def test_what_is_asked_for_must_be_there(tmp_path):
     with pytest.raises(UserError, match=r"b.npy \(no normals\)"):
         clouds(tmp_path, normals=True)
     save(tmp_path / "b.npy", numpy.hstack([points(), 1000 * points(seed=1)]))
-    assert len(clouds(tmp_path).examples) == 1  # what is not asked for does not matter
-    with pytest.raises(UserError, match=r"b.npy \(colours that are not from 0 to 255\)"):
+    assert len(clouds(tmp_path).examples) == 1  # colours that are not requested do not matter
+    with pytest.raises(UserError, match=r"b.npy \(colours that are not between 0 and 255\)"):
         clouds(tmp_path, colours=True)
 
 
@@ -461,17 +461,17 @@ def test_train_and_test_must_agree(tmp_path):
         clouds(tmp_path)
 
 
-def test_the_only_example_of_a_class_is_trained_on(tmp_path):
+def test_the_only_example_of_a_class_is_a_training_example(tmp_path):
     for index in range(39):
         save(tmp_path / "many" / f"{index}.npy", points(seed=index))
     save(tmp_path / "one" / "0.npy", points())
     data = clouds(tmp_path, held_out=0.5)
     assert (len(data.examples), len(data.held_out)) == (21, 19)
     assert (data.examples["label"] == 1).sum() == 1
-    assert data.notes == ("classes with one example to learn from: one",)
+    assert data.notes == ("classes with only one training example: one",)
 
 
-def test_a_class_of_which_nothing_can_be_used_is_none(tmp_path):
+def test_classes_without_usable_files_are_left_out(tmp_path):
     for index in range(3):
         save(tmp_path / "b" / f"{index}.npy", points())
     (tmp_path / "a").mkdir()

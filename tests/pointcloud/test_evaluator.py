@@ -9,7 +9,7 @@ from diffcore.denoising.conditions import ClassCondition
 from diffcore.evaluation.metrics import evenly, frechet_distance
 from diffcore.plugins.data import Data, Encoded
 from diffcore.states.spaces import Euclidean
-from diffcore_pointcloud.evaluation import evaluator as judging
+from diffcore_pointcloud.evaluation import evaluator as evaluator_module
 from diffcore_pointcloud.evaluation import metrics as set_metrics
 from diffcore_pointcloud.evaluation.evaluator import build_evaluator
 from diffcore_pointcloud.options import CloudFacts
@@ -19,7 +19,7 @@ CENTRE, SCALE = (5.0, -3.0, 1.0), 20.0
 
 
 class Codec:
-    """What the evaluator asks of a codec: the first points of a pool without a generator, else others."""
+    """The part of a codec that the evaluator uses: the first points of a pool, or random ones with a generator."""
 
     def __init__(self, facts):
         self.facts = facts
@@ -38,7 +38,7 @@ class Codec:
 
 
 def examples(n, seed, pool=POINTS + 16):
-    """Balls, boxes and sticks of many sizes, in turn, in a unit in which they are large and far from the origin."""
+    """Balls, boxes and sticks of many sizes, in a unit in which they are large and far from the origin."""
     generator = torch.Generator().manual_seed(seed)
     label = torch.arange(n) % 3
     normal = torch.randn(n, pool, 3, generator=generator)
@@ -71,11 +71,13 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """Fewer shapes by the dearer distance, and less training: these shapes are soon told apart."""
-    chamfer, earth_mover = judging.COMPARISONS
+    """Fewer shapes for the slower distance, and less training, as these shapes are easy to classify."""
+    chamfer, earth_mover = evaluator_module.COMPARISONS
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(judging, "COMPARISONS", (chamfer, dataclasses.replace(earth_mover, shapes=30, points=24)))
-        patched.setattr(judging, "_STEPS", 120)
+        patched.setattr(
+            evaluator_module, "COMPARISONS", (chamfer, dataclasses.replace(earth_mover, shapes=30, points=24))
+        )
+        patched.setattr(evaluator_module, "_STEPS", 120)
         yield
 
 
@@ -94,7 +96,7 @@ def good(evaluator):
     return evaluator(samples_of(real), {"label": real["label"]})
 
 
-def test_real_shapes_are_judged_real(good):
+def test_metrics_of_real_shapes_are_close_to_the_best_values(good):
     found = values(good)
     assert found["finite"] == 1
     assert found["class_agreement"] > 0.95
@@ -109,39 +111,39 @@ def test_real_shapes_are_judged_real(good):
     assert found["comparison_seconds"] > 0
 
 
-def test_figures_say_what_was_compared(good):
+def test_meanings_describe_the_comparison(good):
     meanings = {metric.name: metric.meaning for metric in good}
     assert "90 samples against 90 held-out shapes, Chamfer distance of 48 points" in meanings["one_nna_cd"]
     assert "30 samples against 30 held-out shapes, exact earth mover's distance of 24" in meanings["coverage_emd"]
-    assert meanings["one_nna_cd_real"] == "the same for 90 of training shapes in place of the samples"
+    assert meanings["one_nna_cd_real"] == "the same for 90 training shapes in place of the samples"
     assert "half of 90 samples against half of 90 held-out shapes" in meanings["frechet_distance"]
 
 
-def test_the_judge_notices_noise_wrong_classes_and_missing_variety(evaluator, good):
+def test_metrics_detect_noise_wrong_classes_and_missing_variety(evaluator, good):
     real = examples(120, 2)
     samples, asked = samples_of(real)["positions"], {"label": real["label"]}
     good = values(good)
 
-    def judged(positions, conditions=asked):
+    def metrics_of(positions, conditions=asked):
         return values(evaluator(TensorDict({"positions": positions}, batch_size=[len(positions)]), conditions))
 
-    noisy = judged(samples + SCALE * torch.randn(samples.shape, generator=torch.Generator().manual_seed(0)))
+    noisy = metrics_of(samples + SCALE * torch.randn(samples.shape, generator=torch.Generator().manual_seed(0)))
     assert noisy["one_nna_cd"] > 0.85
     assert noisy["one_nna_emd"] > 0.75
     assert noisy["coverage_cd"] < 0.5 * good["coverage_cd"]
     assert noisy["mmd_cd"] > 2 * good["mmd_cd"]
     assert noisy["frechet_ratio"] > 5 * good["frechet_ratio"]
-    wrong = judged(samples, {"label": (real["label"] + 1) % 3})
+    wrong = metrics_of(samples, {"label": (real["label"] + 1) % 3})
     assert wrong["class_agreement"] < 0.05
     first_of_class = samples[real["label"]]  # rows 0, 1 and 2 are one of each class
-    collapsed = judged(first_of_class)
+    collapsed = metrics_of(first_of_class)
     assert collapsed["coverage_cd"] < 0.1
     assert collapsed["one_nna_cd"] > 0.9
     assert collapsed["class_agreement"] > 0.95
 
 
 def test_distances_are_those_of_the_metrics_in_the_scale_of_the_codec(evaluator, data):
-    """A second count of the whole: held-out shapes class by class, against samples in the order they came."""
+    """A second computation: held-out shapes class by class, compared with samples in their order."""
     real = examples(60, 3)
     label = real["label"]
     found = values(evaluator(samples_of(real), {"label": label}))
@@ -153,24 +155,24 @@ def test_distances_are_those_of_the_metrics_in_the_scale_of_the_codec(evaluator,
     assert found["coverage_cd"] == len(set(across.argmin(1).tolist())) / 60
     assert found["one_nna_cd"] == pytest.approx(set_metrics.one_nna(among_s, across, among_r), abs=0.02)
     features = [evaluator._classifier.judged(part.float())[0] for part in (s, r)]
-    assert 0.5 < found["frechet_distance"] / frechet_distance(*features) < 4  # halves are farther apart than wholes
+    assert 0.5 < found["frechet_distance"] / frechet_distance(*features) < 4  # the distance of halves is larger
 
 
-def test_real_shapes_have_the_classes_that_samples_were_asked_for(evaluator):
-    """Of sticks alone, sticks alone are compared with: otherwise 1-NNA would tell them apart by their class."""
+def test_real_shapes_have_the_requested_classes_of_samples(evaluator):
+    """Sticks are compared with sticks only: otherwise 1-NNA would distinguish them by their class."""
     real = examples(120, 2)
     sticks = real[real["label"] == 2]
     metrics = evaluator(samples_of(sticks), {"label": sticks["label"]})
     found, meanings = values(metrics), {metric.name: metric.meaning for metric in metrics}
     assert "30 samples against 30 held-out shapes" in meanings["one_nna_cd"]
     assert found["one_nna_cd"] == pytest.approx(0.5, abs=0.25)
-    anything = values(evaluator(samples_of(sticks), {"label": torch.full((len(sticks),), 3)}))
-    assert anything["one_nna_cd"] > found["one_nna_cd"] + 0.1
-    assert anything["coverage_cd"] < 0.5
-    assert "class_agreement" not in anything
+    without_class = values(evaluator(samples_of(sticks), {"label": torch.full((len(sticks),), 3)}))
+    assert without_class["one_nna_cd"] > found["one_nna_cd"] + 0.1
+    assert without_class["coverage_cd"] < 0.5
+    assert "class_agreement" not in without_class
 
 
-def test_samples_of_a_diverged_run_have_figures_that_say_so(evaluator):
+def test_samples_of_a_diverged_run_have_finite_metrics(evaluator):
     real = examples(60, 2)
     samples, asked = samples_of(real), {"label": real["label"]}
     some = samples.clone()
@@ -186,21 +188,21 @@ def test_samples_of_a_diverged_run_have_figures_that_say_so(evaluator):
     again = values(evaluator(some, asked))
     for name in kept.keys() - {"finite", "class_agreement", "comparison_seconds"}:
         assert again[name] == kept[name]
-    nothing = samples.clone()
-    nothing["positions"][:] = math.nan
-    assert values(evaluator(nothing, asked)) == {
+    no_finite = samples.clone()
+    no_finite["positions"][:] = math.nan
+    assert values(evaluator(no_finite, asked)) == {
         "finite": 0,
         "class_agreement": 0,
         "class_agreement_real": values(evaluator(samples, asked))["class_agreement_real"],
     }
-    everywhere = samples.clone()
-    everywhere["positions"][:] = 1e30
-    found = values(evaluator(everywhere, asked))
+    distant = samples.clone()
+    distant["positions"][:] = 1e30
+    found = values(evaluator(distant, asked))
     assert found["one_nna_cd"] == 1
     assert all(math.isfinite(value) for value in found.values())
 
 
-def test_the_classifier_is_kept_and_found_again(evaluator, data, cache, monkeypatch):
+def test_the_classifier_is_cached(evaluator, data, cache, monkeypatch):
     assert len(list(cache.iterdir())) == 1
     monkeypatch.setattr("diffcore.evaluation.classifier._fit", lambda *a: pytest.fail("trained again"))
     again = build_evaluator(Codec(FACTS), data, cache)
@@ -215,14 +217,14 @@ def test_without_classes_and_held_out_shapes_halves_are_compared(tmp_path):
     assert not any("class" in name or "frechet" in name for name in found)
     assert found["one_nna_cd"] == pytest.approx(0.5, abs=0.2)
     meanings = {metric.name: metric.meaning for metric in metrics}
-    assert "60 samples against 60 half of the training shapes" in meanings["one_nna_cd"]
+    assert "60 samples against 60 shapes of one half of the training data" in meanings["one_nna_cd"]
     assert not list(tmp_path.iterdir())
 
 
-def test_comparisons_are_of_so_many_at_most(evaluator, monkeypatch):
-    """Of rows in order of class, evenly spaced ones have each class's share."""
-    few = judging.Comparison("cd", "Chamfer distance", "", set_metrics.chamfer, 30, 10)
-    monkeypatch.setattr(judging, "COMPARISONS", (few,))
+def test_comparisons_have_a_maximal_number_of_shapes(evaluator, monkeypatch):
+    """Evenly spaced rows, in order of class, keep the proportions of the classes."""
+    few = evaluator_module.Comparison("cd", "Chamfer distance", "", set_metrics.chamfer, 30, 10)
+    monkeypatch.setattr(evaluator_module, "COMPARISONS", (few,))
     real = examples(90, 2)
     metrics = evaluator(samples_of(real), {"label": real["label"]})
     (meaning,) = (metric.meaning for metric in metrics if metric.name == "one_nna_cd")

@@ -30,24 +30,24 @@ FACES = torch.tensor([[0, 1, 2], [0, 2, 3], [0, 3, 4], [5, 0, 0], [0, 4, 5]])
 AREAS = numpy.array([2.0, 6, 9, 0, 3])
 
 
-def test_points_are_drawn_by_area_and_evenly_within_a_face(geometry):
+def test_points_are_uniform_over_the_surface(geometry):
     n = 20_000
     points, face = geometry.surface_points(FAN, FACES, n, torch.Generator().manual_seed(0))
     counts = numpy.bincount(face.numpy(), minlength=5)
     assert counts[3] == 0
     used = AREAS > 0
     assert chisquare(counts[used], n * AREAS[used] / AREAS.sum()).pvalue > 1e-3
-    # In barycentric coordinates (of a, b, c) of an even point, a is 1 - sqrt(u), so (1 - a)^2 is even; so are b, c.
+    # In barycentric coordinates (a, b, c) of a uniform point, a is 1 - sqrt(u), so (1 - a)^2 is uniform; so for b, c.
     corners = FAN[FACES[face]].double()
     edges = torch.stack([corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]], 2)
     b, c = torch.linalg.lstsq(edges, (points.double() - corners[:, 0])[..., None]).solution[..., 0].unbind(1)
     on_the_face = edges @ torch.stack([b, c], 1)[..., None]
     torch.testing.assert_close(on_the_face[..., 0] + corners[:, 0], points.double(), atol=1e-6, rtol=0)
-    for share in (1 - b - c, b, c):
-        assert kstest((1 - share).square().numpy(), "uniform").pvalue > 1e-3
+    for coordinate in (1 - b - c, b, c):
+        assert kstest((1 - coordinate).square().numpy(), "uniform").pvalue > 1e-3
 
 
-def test_a_seed_gives_the_same_points_and_leaves_other_generators_alone(geometry):
+def test_a_seed_gives_the_same_points_and_does_not_change_other_generators(geometry):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -62,7 +62,7 @@ def test_a_seed_gives_the_same_points_and_leaves_other_generators_alone(geometry
 
 
 @pytest.mark.parametrize("broken", [FAN * 0, FAN * math.nan, FAN[:, :1].expand(-1, 3)], ids=["zero", "nan", "a line"])
-def test_what_has_no_area_is_refused(geometry, broken):
+def test_faces_without_area_are_refused(geometry, broken):
     with pytest.raises(ValueError, match="no area"):
         geometry.surface_points(broken, FACES, 5, torch.Generator())
 
@@ -72,23 +72,23 @@ def test_what_has_no_area_is_refused(geometry, broken):
 
 @pytest.mark.parametrize("sizes", [(40, 50), (3000, 2000)], ids=["few", "many"])
 @pytest.mark.parametrize("k", [1, 4])
-def test_nearest_against_a_tree(geometry, sizes, k):
+def test_nearest_is_that_of_a_tree(geometry, sizes, k):
     queries, points = normal(2, sizes[0], 3), normal(2, sizes[1], 3, seed=1)
     squared, indices = geometry.nearest(queries, points, k)
     for b in range(2):
         distance, index = cKDTree(points[b].double().numpy()).query(queries[b].double().numpy(), k=range(1, k + 1))
-        assert (indices[b].numpy() == index).mean() > 0.999  # float32 may swap two that are nearly equally near
+        assert (indices[b].numpy() == index).mean() > 0.999  # float32 may swap points at nearly equal distances
         numpy.testing.assert_allclose(squared[b].sqrt(), distance, rtol=1e-4, atol=1e-6)
 
 
-def test_the_plain_ways_to_find_neighbours_agree(monkeypatch):
+def test_the_plain_methods_to_find_neighbours_agree(monkeypatch):
     """All at once, in a tree, and in blocks."""
     from diffcore_pointcloud.geometry import plain as geometry_plain
 
     queries, points = normal(3, 30, 3, dtype=torch.float64), normal(3, 20, 3, seed=1, dtype=torch.float64)
     expected = backend("plain").nearest(queries, points, 3)[1]
     for limit in (700, 100):  # one cloud at a time; a tree
-        monkeypatch.setattr(geometry_plain, "_COMPARED", limit)
+        monkeypatch.setattr(geometry_plain, "_MAX_PAIRS", limit)
         assert torch.equal(backend("plain").nearest(queries, points, 3)[1], expected)
 
 
@@ -127,17 +127,17 @@ def naive_farthest(points, count):
     return chosen
 
 
-def test_farthest_against_a_loop(geometry):
+def test_farthest_is_that_of_a_loop(geometry):
     points = normal(3, 40, 3)
     chosen = geometry.farthest(points, 15)
     assert chosen.tolist() == [naive_farthest(cloud.tolist(), 15) for cloud in points]
     assert geometry.farthest(points[0], 40).sort().values.tolist() == list(range(40))
 
 
-def test_impossible_counts_are_refused(geometry):
-    with pytest.raises(ValueError, match="5 nearest of 4"):
+def test_invalid_counts_are_refused(geometry):
+    with pytest.raises(ValueError, match="k must be from 1 to the number of points, 4; got 5"):
         geometry.nearest(normal(2, 3), normal(4, 3), 5)
-    with pytest.raises(ValueError, match="5 of 4"):
+    with pytest.raises(ValueError, match="count must be from 1 to the number of points, 4; got 5"):
         geometry.farthest(normal(4, 3), 5)
 
 
@@ -147,7 +147,7 @@ FRONT = Camera(torch.eye(3), torch.zeros(3), 1.0)
 
 
 def naive_render(points, camera, height, width, radius):
-    """Each pixel asks every point."""
+    """Tests every point for each pixel."""
     index = torch.full((height, width), -1)
     depth = torch.full((height, width), math.inf, dtype=torch.float64)
     scale = min(height, width) / (2 * camera.extent)
@@ -169,19 +169,19 @@ def naive_render(points, camera, height, width, radius):
 
 @pytest.mark.parametrize("distance", [None, 3.0], ids=["orthographic", "perspective"])
 @pytest.mark.parametrize("size", [(12, 12), (10, 17), (17, 10)], ids=str)
-def test_pictures_against_a_loop(geometry, distance, size):
-    turned = torch.linalg.qr(normal(3, 3)).Q
-    camera = Camera(turned, torch.tensor([0.1, -0.2, 0.3]), 1.5, distance)
+def test_pictures_are_those_of_a_loop(geometry, distance, size):
+    rotation = torch.linalg.qr(normal(3, 3)).Q
+    camera = Camera(rotation, torch.tensor([0.1, -0.2, 0.3]), 1.5, distance)
     points = normal(60, 3)
     found = geometry.render(points, camera, *size, 0.25)
     index, depth = naive_render(points, camera, *size, 0.25)
-    assert (found.index == index).float().mean() > 0.99  # float32 may miss the very edge of a disc
+    assert (found.index == index).float().mean() > 0.99  # float32 may differ at the edge of a disc
     same = found.index == index
     torch.testing.assert_close(found.depth[same].double(), depth[same], rtol=1e-5, atol=1e-6)
     assert 0.2 < (index >= 0).float().mean() < 1
 
 
-def test_the_nearest_disc_wins_at_known_pixels(geometry):
+def test_pixels_show_the_nearest_disc(geometry):
     """Pixels are 0.5 wide. Point 0 is left and up, far; point 1 covers a pixel of it and is nearer to the viewer."""
     points = torch.tensor([[-0.75, 0.75, -1.0], [-0.25, 0.75, 1.0], [0.75, -0.75, 0.0], [math.nan, 0, 0]])
     found = geometry.render(points, FRONT, 4, 4, 0.55)
@@ -197,7 +197,7 @@ def test_the_nearest_disc_wins_at_known_pixels(geometry):
     assert picture.dtype == torch.uint8
 
 
-def test_nothing_to_draw_is_an_empty_picture(geometry):
+def test_a_picture_without_points_is_empty(geometry):
     behind = Camera(torch.eye(3), torch.zeros(3), 1.0, 2.0)
     for points in (torch.full((3, 3), math.nan), torch.tensor([[0.0, 0, 5]]), torch.zeros(0, 3)):
         found = geometry.render(points, behind, 3, 4, 0.1)
@@ -207,43 +207,43 @@ def test_nothing_to_draw_is_an_empty_picture(geometry):
     assert (outside.index == -1).all()
 
 
-# The seam.
+# The choice of a backend.
 
 
-def test_both_backends_give_the_same():
+def test_both_backends_give_the_same_results():
     plain = backend("plain")
     try:
         other = backend("pytorch3d")
     except UserError as error:
         pytest.skip(str(error))
     a, b = normal(3, 200, 3), normal(3, 300, 3, seed=1)
-    for mine, theirs in zip(plain.nearest(a, b, 5), other.nearest(a, b, 5), strict=True):
-        torch.testing.assert_close(mine, theirs)
+    for found, expected in zip(plain.nearest(a, b, 5), other.nearest(a, b, 5), strict=True):
+        torch.testing.assert_close(found, expected)
     assert torch.equal(plain.farthest(a, 50), other.farthest(a, 50))
     torch.testing.assert_close(plain.chamfer(a, b), other.chamfer(a, b))
     for camera in (FRONT, Camera(torch.linalg.qr(normal(3, 3)).Q, torch.ones(3), 2.0, 4.0)):
-        mine, theirs = (geometry.render(a[0], camera, 60, 90, 0.1) for geometry in (plain, other))
-        differ = mine.index != theirs.index
+        found, expected = (geometry.render(a[0], camera, 60, 90, 0.1) for geometry in (plain, other))
+        differ = found.index != expected.index
         assert differ.float().mean() < 1e-3
-        assert torch.equal(mine.depth[~differ], theirs.depth[~differ])
+        assert torch.equal(found.depth[~differ], expected.depth[~differ])
     n = 20_000
     points = [geometry.surface_points(FAN, FACES, n, torch.Generator().manual_seed(2)) for geometry in (plain, other)]
-    shares = [numpy.bincount(face.numpy(), minlength=5) / n for _, face in points]
-    assert numpy.abs(shares[0] - shares[1]).max() < 0.02
+    fractions = [numpy.bincount(face.numpy(), minlength=5) / n for _, face in points]
+    assert numpy.abs(fractions[0] - fractions[1]).max() < 0.02
     for axis in range(3):
         assert kstest(points[0][0][:, axis].numpy(), points[1][0][:, axis].numpy()).pvalue > 1e-3
 
 
-def test_a_backend_can_be_asked_for(monkeypatch):
+def test_a_backend_can_be_chosen(monkeypatch):
     monkeypatch.setenv("DIFFCORE_GEOMETRY", "plain")
     assert backend().name == "plain"
     monkeypatch.setenv("DIFFCORE_GEOMETRY", "kaolin")
-    with pytest.raises(UserError, match="DIFFCORE_GEOMETRY: there is no geometry backend 'kaolin'; there are: pytorch"):
+    with pytest.raises(UserError, match="DIFFCORE_GEOMETRY: unknown geometry backend 'kaolin'; backends are pytorch"):
         backend()
     assert backend("plain").name == "plain"
 
 
-def test_without_pytorch3d_the_plain_backend_steps_in(monkeypatch):
+def test_without_pytorch3d_the_plain_backend_is_used(monkeypatch):
     from diffcore_pointcloud.geometry import kernels as geometry
 
     monkeypatch.setitem(sys.modules, "pytorch3d", None)

@@ -22,24 +22,24 @@ def naive_chamfer(a, b):
     )
 
 
-def test_chamfer_by_products_against_a_loop():
+def test_chamfer_by_products_is_that_of_a_loop():
     a, b = normal(9, 3), normal(4, 7, 3, seed=1)
     expected = [naive_chamfer(a.tolist(), other.tolist()) for other in b]
     torch.testing.assert_close(metrics.chamfer(a, b), torch.tensor(expected, dtype=torch.float64))
 
 
 def test_chamfer_in_float32_is_near_that_in_float64():
-    """Also far from the origin, as the clouds are moved first."""
+    """Also far from the origin, as the clouds are centred first."""
     a, b = normal(20, 200, 3), normal(15, 200, 3, seed=1)
     expected = metrics.pairwise(a, b)
-    for away in (0.0, 30.0):
-        found = metrics.pairwise((a + away).float(), (b + away).float())
+    for offset in (0.0, 30.0):
+        found = metrics.pairwise((a + offset).float(), (b + offset).float())
         torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=0)
     torch.testing.assert_close(backend("plain").chamfer(a[:15], b), expected.diagonal())
 
 
-def test_chamfer_of_a_small_move_in_float32():
-    """Each point moved by 0.01, less than half way to the next: the distance is twice its square, 2e-4."""
+def test_chamfer_of_a_small_translation_in_float32():
+    """Each point is moved by 0.01, less than half the distance to the next: the result is twice the square, 2e-4."""
     grid = torch.cartesian_prod(*[torch.linspace(-1.5, 1.5, 7)] * 3)
     moved = grid + torch.tensor([0.0, 0.006, 0.008])
     assert metrics.pairwise(grid[None], moved[None]).item() == pytest.approx(2e-4, rel=1e-2)
@@ -52,7 +52,7 @@ def test_a_translation_costs_its_length():
     torch.testing.assert_close(earth_movers(a, a[:, torch.randperm(30)] + step), torch.full((2,), 1.3).double())
 
 
-def test_earth_movers_against_all_matchings():
+def test_earth_movers_is_the_minimum_over_all_matchings():
     a, b = normal(6, 5, 3), normal(6, 5, 3, seed=1)
     expected = [
         min(
@@ -64,12 +64,12 @@ def test_earth_movers_against_all_matchings():
     torch.testing.assert_close(earth_movers(a, b), torch.tensor(expected, dtype=torch.float64))
 
 
-def test_clouds_of_other_numbers_cannot_be_matched():
+def test_clouds_of_different_sizes_cannot_be_matched():
     with pytest.raises(ValueError, match="equally many points"):
         earth_movers(normal(1, 5, 3), normal(1, 6, 3))
 
 
-def test_sinkhorn_falls_to_the_exact_distance():
+def test_sinkhorn_converges_to_the_exact_distance_from_above():
     a, b = normal(3, 40, 3), normal(3, 40, 3, seed=1) * 0.7 + 0.3
     exact = earth_movers(a, b)
     errors = [(sinkhorn(a, b, epsilon, 1000) / exact - 1).max().item() for epsilon in (1, 0.1, 0.01, 0.001)]
@@ -79,16 +79,16 @@ def test_sinkhorn_falls_to_the_exact_distance():
     assert 0 <= errors[3] < 1e-3
 
 
-def test_sinkhorn_is_a_plan_even_where_it_has_not_converged():
-    """A plan never costs less than the best: also after few iterations, and in float32."""
+def test_sinkhorn_returns_a_plan_before_it_converges():
+    """No plan costs less than the best one: also after few iterations, and in float32."""
     a, b = normal(5, 30, 3), normal(5, 30, 3, seed=1)
     exact = earth_movers(a, b)
     for iterations in (2, 10, 100):
         assert (sinkhorn(a.float(), b.float(), 0.005, iterations) > exact * (1 - 1e-5)).all()
 
 
-def test_sinkhorn_of_unequal_numbers():
-    """Each point of `a` twice is the same weights."""
+def test_sinkhorn_of_clouds_of_different_sizes():
+    """Repeating each point of `a` does not change the weights."""
     a, b = normal(2, 12, 3), normal(2, 24, 3, seed=1)
     exact = earth_movers(a.repeat(1, 2, 1), b)
     torch.testing.assert_close(sinkhorn(a, b, 0.002, 4000), exact, rtol=1e-3, atol=0)
@@ -98,7 +98,7 @@ def test_sinkhorn_of_unequal_numbers():
 
 
 @pytest.mark.parametrize("distance", [metrics.chamfer, metrics.earth_mover], ids=["chamfer", "earth mover"])
-def test_all_pairs_against_a_loop(distance):
+def test_all_pairs_are_those_of_a_loop(distance):
     a, b = normal(4, 8, 3), normal(5, 8, 3, seed=1)
     of_two = (
         naive_chamfer if distance is metrics.chamfer else lambda x, y: earth_movers(*torch.tensor([[x], [y]]).double())
@@ -117,7 +117,7 @@ def test_blocks_do_not_change_distances(monkeypatch):
     torch.testing.assert_close(metrics.pairwise(a, b), expected, rtol=1e-12, atol=0)
 
 
-# Figures of sets.
+# Metrics of sets.
 
 ACROSS = torch.tensor([[1.0, 5, 4], [2, 6, 3], [9, 2, 7]])
 """Samples in rows. Nearest references: 0, 0, 1. Nearest samples: 0 (1), 2 (2), 1 (3)."""
@@ -154,13 +154,13 @@ def one_nna(a, b, distance=metrics.chamfer):
     return metrics.one_nna(*matrices)
 
 
-def test_one_nna_against_a_loop():
+def test_one_nna_is_that_of_a_loop():
     a, b = normal(8, 6, 3), normal(8, 6, 3, seed=1) * 1.3
     assert one_nna(a, b) == pytest.approx(naive_one_nna(a, b))
 
 
 def shapes(n, seed, stretch=1.0):
-    """Ellipsoids of many forms."""
+    """Random ellipsoids."""
     return (
         normal(n, 32, 3, seed=seed) * (1 + torch.rand(n, 1, 3, generator=torch.Generator().manual_seed(seed))) * stretch
     )
@@ -176,8 +176,8 @@ def test_one_nna_of_equal_different_and_copied_sets():
     assert one_nna(a[:10, :20], b[:10, :20] + 10, metrics.earth_mover) == 1
 
 
-def test_what_cannot_be_told_apart_at_all_is_even():
-    """All clouds are equal: of the n - 1 own and n others, all equally near, own ones are nearly half."""
+def test_one_nna_of_equal_clouds_is_nearly_half():
+    """All clouds are equally near: n - 1 of 2 n - 1 are in the same set, which is nearly half."""
     same = torch.zeros(10, 10)
     assert metrics.one_nna(same, same, same) == pytest.approx(9 / 19)
 

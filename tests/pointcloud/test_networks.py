@@ -21,7 +21,7 @@ BUILT = [
 ]
 
 
-def awake(network):
+def randomised(network):
     torch.manual_seed(1)
     for parameter in network.parameters():
         if not parameter.abs().sum():
@@ -38,20 +38,20 @@ def states(space, n):
 
 
 @pytest.mark.parametrize("build", BUILT)
-def test_fields_are_one_vector_a_point(build):
-    network = awake(build(RICH))
+def test_fields_are_concatenated_to_one_vector_per_point(build):
+    network = randomised(build(RICH))
     x, conditioning = states(RICH, 9), torch.randn(2, network.width, dtype=torch.float64)
-    said = network(x, conditioning)
-    assert list(said.keys()) == list(RICH.parts)
+    output = network(x, conditioning)
+    assert list(output.keys()) == list(RICH.parts)
     joined = network.network(torch.cat(list(x.values()), -1), conditioning)
-    for number, part in enumerate(said.values()):
+    for number, part in enumerate(output.values()):
         assert torch.equal(part, joined[..., 3 * number : 3 * number + 3])
 
 
 @pytest.mark.parametrize("build", BUILT)
 @pytest.mark.parametrize("space", [PLAIN, RICH], ids=["positions", "normals and colours"])
-def test_denoising_more_points_than_it_was_made_for_in_any_order(build, space):
-    denoiser, x = awake(Denoiser(build(space), ())), states(space, 40)
+def test_denoising_clouds_of_any_size_is_equivariant_to_permutations(build, space):
+    denoiser, x = randomised(Denoiser(build(space), ())), states(space, 40)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
     before = denoiser(x, Level(0.6, 0.8)).x0
     after = denoiser(map_fields(lambda field: field[:, order], x), Level(0.6, 0.8)).x0

@@ -1,4 +1,4 @@
-"""Files of points and of faces as states, whole and in part."""
+"""Files of points and of meshes as states, complete and partial."""
 
 import numpy
 import pytest
@@ -25,7 +25,7 @@ def reader(points=N, **facts):
     return CloudReader(CloudCodec(CloudFacts(points=points, centre=(1.0, 2.0, 3.0), scale=2.0, **facts)))
 
 
-def places(points, seed=0):
+def positions(points, seed=0):
     return (numpy.random.default_rng(seed).normal(size=(points, 3)) * 2 + [1, 2, 3]).astype(numpy.float32)
 
 
@@ -56,8 +56,8 @@ def ordered(values):
 
 
 @pytest.mark.parametrize("ending", [".ply", ".xyz", ".txt", ".npy", ".npz"])
-def test_what_is_read_decodes_to_the_points_of_the_file(tmp_path, ending):
-    values = places(N)
+def test_states_decode_to_the_points_of_the_file(tmp_path, ending):
+    values = positions(N)
     state = reader().read(write(tmp_path / f"cloud{ending}", values))
     assert state.shape == (1, N, 3)
     decoded = reader().codec.decode(state)["positions"][0].numpy()
@@ -65,16 +65,16 @@ def test_what_is_read_decodes_to_the_points_of_the_file(tmp_path, ending):
     assert numpy.allclose(ordered(state[0]), ordered((values - [1, 2, 3]) / 2), atol=1e-5)
 
 
-def test_of_more_points_any_are_taken_and_the_same_each_time(tmp_path):
-    values = places(10 * N)
+def test_larger_files_give_the_same_random_points_each_time(tmp_path):
+    values = positions(10 * N)
     path = write(tmp_path / "cloud.ply", values)
     first, again = reader().read(path), reader().read(path)
     assert torch.equal(first, again)
     decoded = reader().codec.decode(first)["positions"][0].numpy()
-    away = numpy.abs(decoded[:, None] - values[None]).max(-1)
-    assert away.min(1).max() < 1e-5
-    assert len(set(away.argmin(1).tolist())) == N  # different points of the file
-    assert away.argmin(1).max() > 5 * N  # from all over it
+    differences = numpy.abs(decoded[:, None] - values[None]).max(-1)
+    assert differences.min(1).max() < 1e-5
+    assert len(set(differences.argmin(1).tolist())) == N  # different points of the file
+    assert differences.argmin(1).max() > 5 * N  # from all over it
 
 
 @pytest.mark.parametrize("ending", [".obj", ".off", ".stl", ".glb", ".ply"])
@@ -91,22 +91,22 @@ def test_meshes_are_sampled_on_their_surface(tmp_path, ending):
 
 def test_normals_and_colours_are_read_where_the_model_has_them(tmp_path):
     codec = reader(normals=True, colours=True).codec
-    values, normals = places(N), units(N)
+    values, normals = positions(N), units(N)
     colours = numpy.random.default_rng(2).integers(0, 256, (N, 3), dtype=numpy.uint8)
     path = write(tmp_path / "cloud.ply", values, normals=normals, colours=colours)
     decoded = codec.decode(CloudReader(codec).read(path))
     order, wanted = (numpy.lexsort(found.T) for found in (decoded["positions"][0].numpy(), values))
     assert numpy.allclose(decoded["normals"][0].numpy()[order], normals[wanted], atol=1e-5)
     assert numpy.array_equal(decoded["colours"][0].numpy()[order], colours[wanted])
-    with pytest.raises(UserError, match="has no normals and no colours, which this model's clouds have"):
+    with pytest.raises(UserError, match="has no normals and no colours, which clouds of this model have"):
         CloudReader(codec).read(write(tmp_path / "plain.ply", values))
 
 
 # Parts
 
 
-def test_a_part_is_known_and_the_rest_is_not(tmp_path, caplog):
-    values = places(20)
+def test_the_points_of_a_part_are_known(tmp_path, caplog):
+    values = positions(20)
     state, known = reader().read_part(write(tmp_path / "part.xyz", values))
     assert known.dtype == torch.bool
     assert state.shape == known.shape == (1, N, 3)
@@ -118,18 +118,19 @@ def test_a_part_is_known_and_the_rest_is_not(tmp_path, caplog):
     assert caplog.text == ""
 
 
-@pytest.mark.parametrize(("given", "taken"), [(1, 1), (47, 47), (48, 48), (49, 32), (64, 32), (5000, 32)])
-def test_at_least_a_quarter_of_the_points_is_left_to_draw(tmp_path, caplog, given, taken):
-    values = places(given)
+@pytest.mark.parametrize(("count", "used"), [(1, 1), (47, 47), (48, 48), (49, 32), (64, 32), (5000, 32)])
+def test_at_least_a_quarter_of_the_points_is_generated(tmp_path, caplog, count, used):
+    values = positions(count)
     state, known = reader().read_part(write(tmp_path / "part.npy", values))
-    assert int(known[0, :, 0].sum()) == taken
-    decoded = reader().codec.decode(state)["positions"][0, :taken].numpy()
+    assert int(known[0, :, 0].sum()) == used
+    decoded = reader().codec.decode(state)["positions"][0, :used].numpy()
     assert numpy.abs(decoded[:, None] - values[None]).max(-1).min(1).max() < 1e-5
-    said = caplog.text
-    if taken < given:
-        assert f"32 of {given:,} points are taken as known and 32 drawn; all are taken of a file of at most 48" in said
+    message = caplog.text
+    if used < count:
+        assert f"32 of {count:,} points are used as known points, and 32 are generated; " in message
+        assert "all points of a file are used if it has at most 48" in message
     else:
-        assert not said
+        assert not message
 
 
 def test_a_part_of_a_mesh_is_half_the_points(tmp_path):
@@ -142,9 +143,9 @@ def test_a_part_of_a_mesh_is_half_the_points(tmp_path):
     assert radii.max() < 1.001
 
 
-def test_fields_that_a_part_lacks_are_not_known(tmp_path):
+def test_missing_fields_of_a_part_are_not_known(tmp_path):
     codec = reader(normals=True, colours=True).codec
-    path = write(tmp_path / "part.npz", places(20), normals=units(20))
+    path = write(tmp_path / "part.npz", positions(20), normals=units(20))
     state, known = CloudReader(codec).read_part(path)
     assert {name: int(mask.sum()) for name, mask in known.items()} == {"positions": 60, "normals": 60, "colours": 0}
     assert codec.decode(state)["normals"][0, :20].norm(dim=-1).numpy() == pytest.approx(1, abs=1e-5)
@@ -153,20 +154,22 @@ def test_fields_that_a_part_lacks_are_not_known(tmp_path):
 
 @pytest.mark.parametrize("method", ["mmps", "dps", "repaint"])
 @pytest.mark.parametrize("normals", [False, True])
-def test_known_points_come_out_of_inpainting_exactly(tmp_path, method, normals):
+def test_inpainting_preserves_known_points_exactly(tmp_path, method, normals):
     """The denoiser of standard normal data: x0_hat = alpha x at alpha^2 + sigma^2 = 1."""
-    made = reader(normals=normals)
-    values = places(20)
-    state, known = made.read_part(write(tmp_path / "part.ply", values, **({"normals": units(20)} if normals else {})))
+    cloud_reader = reader(normals=normals)
+    values = positions(20)
+    state, known = cloud_reader.read_part(
+        write(tmp_path / "part.ply", values, **({"normals": units(20)} if normals else {}))
+    )
 
     def denoise(x, level, conditions=None, mask=None):
         return Prediction(x, level, x * level.alpha, "x0", None)
 
-    space = made.codec.space
+    space = cloud_reader.codec.space
     guide = inpainting(state, known, space, method, resamplings=2)
     steered, step = guide(denoise, ddpm(), range(3))
     drawn = sample(steered, space, step, levels_of(Cosine(), karras(Cosine(), 5)), indices=range(3))
-    decoded = made.codec.decode(drawn)
+    decoded = cloud_reader.codec.decode(drawn)
     for cloud in decoded["positions"].numpy():
         assert numpy.allclose(ordered(cloud[:20]), ordered(values), atol=1e-5)
     assert torch.equal(decoded["positions"][0, :20], decoded["positions"][1, :20])
@@ -178,10 +181,10 @@ def test_known_points_come_out_of_inpainting_exactly(tmp_path, method, normals):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("none.ply", None, "there is no such file"),
-        ("cloud.step", "x", "clouds are read from .glb, .npy, .npz, .obj, .off, .ply, .stl, .txt, .xyz"),
+        ("cloud.step", "x", "files of point clouds must end in .glb, .npy, .npz, .obj, .off, .ply, .stl, .txt, .xyz"),
         ("text.ply", "no", "text.ply cannot be read as PLY: Not a ply file!"),
         ("text.glb", "no", "text.glb cannot be read as GLB"),
         ("text.npy", "no", "text.npy"),
@@ -190,15 +193,15 @@ def test_known_points_come_out_of_inpainting_exactly(tmp_path, method, normals):
         ("empty.xyz", "", "no points"),
         ("flat.xyz", "1 2\n3 4", "expected [points, 3]"),
         ("nan.xyz", "1 2 3\n1 2 nan", "coordinates that are not finite numbers"),
-        ("few.xyz", "1 2 3\n1 2 4", "has 2 points; this model's clouds have 64"),
+        ("few.xyz", "1 2 3\n1 2 4", "has 2 points, but clouds of this model have 64"),
     ],
 )
-def test_bad_files_get_a_line(tmp_path, name, content, said):
+def test_bad_files_are_refused_in_a_line(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError) as error:
         reader().read(tmp_path / name)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
     if "few" not in name:
@@ -207,15 +210,17 @@ def test_bad_files_get_a_line(tmp_path, name, content, said):
 
 
 def test_points_of_another_unit_are_refused(tmp_path):
-    path = write(tmp_path / "millimetres.ply", 1000 * places(20))
-    with pytest.raises(UserError, match=r"standard deviations of the data from its centre, \(1, 2, 3\) with a dev"):
+    path = write(tmp_path / "millimetres.ply", 1000 * positions(20))
+    with pytest.raises(
+        UserError, match=r"standard deviations away from the centre of the data, \(1, 2, 3\), with a standard dev"
+    ):
         reader().read_part(path)
-    state, known = reader(1).read_part(write(tmp_path / "one.xyz", places(1)))
+    state, known = reader(1).read_part(write(tmp_path / "one.xyz", positions(1)))
     with pytest.raises(UserError, match="nothing to be filled in"):
         inpainting(state, known, reader(1).codec.space)
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     (tmp_path / "folder.ply").mkdir()
     with pytest.raises(UserError, match="there is no such file"):
         reader().read(tmp_path / "folder.ply")

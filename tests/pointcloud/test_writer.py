@@ -1,4 +1,4 @@
-"""Files read back by other libraries, pictures of points whose places are known, and the report."""
+"""Files read by other libraries, pictures of points at known positions, and the report."""
 
 import math
 import re
@@ -17,7 +17,7 @@ from diffcore.evaluation.report import page
 from diffcore_pointcloud.output import turntable
 from diffcore_pointcloud.output.painting import AZIMUTH, painted, view
 from diffcore_pointcloud.output.points import RAMP, Points, colours, extent, unbatched, upright
-from diffcore_pointcloud.output.scenes import MOST, scene
+from diffcore_pointcloud.output.scenes import MAX_POINTS, scene
 from diffcore_pointcloud.output.writer import CloudWriter
 
 
@@ -42,7 +42,7 @@ ASKED = [{"label": "chair"}, {"label": "line\nbreak é"}, {"label": "lamp"}]
 
 
 @pytest.mark.parametrize(("normals", "coloured"), [(False, False), (True, False), (False, True), (True, True)])
-def test_ply_reads_back_bit_by_bit(tmp_path, normals, coloured):
+def test_ply_files_contain_the_exact_values(tmp_path, normals, coloured):
     samples = made(normals=normals, coloured=coloured)
     paths = writer().each(samples, tmp_path, ["a", "b", "c"], ASKED)
     assert [path.name for path in paths] == ["a.ply", "b.ply", "c.ply"]
@@ -62,7 +62,7 @@ def test_ply_reads_back_bit_by_bit(tmp_path, normals, coloured):
     assert "comment asked label: line break ?" in header.splitlines()
 
 
-def test_npz_has_an_array_of_each_field_and_of_what_was_asked(tmp_path):
+def test_npz_files_have_an_array_of_each_field_and_condition(tmp_path):
     samples = made(normals=True, coloured=True)
     writer("z").together(samples, tmp_path / "all.npz", 2, ASKED)
     with numpy.load(tmp_path / "all.npz") as found:
@@ -76,7 +76,7 @@ def test_npz_has_an_array_of_each_field_and_of_what_was_asked(tmp_path):
         assert found.files == ["positions"]
 
 
-def test_glb_holds_each_cloud_as_points_side_by_side(tmp_path):
+def test_glb_files_have_each_cloud_as_points_side_by_side(tmp_path):
     samples = made(coloured=True)
     writer().together(samples, tmp_path / "all.glb", 2, ASKED)
     read = trimesh.load_scene(tmp_path / "all.glb")
@@ -94,10 +94,10 @@ def test_glb_holds_each_cloud_as_points_side_by_side(tmp_path):
     for first in range(3):
         for second in range(first):
             gaps = numpy.maximum(boxes[first].min(0) - boxes[second].max(0), boxes[second].min(0) - boxes[first].max(0))
-            assert gaps.max() > 0  # they do not touch
+            assert gaps.max() > 0  # they do not overlap
 
 
-def test_glb_is_upright_whatever_the_data_s_axis(tmp_path):
+def test_glb_files_are_upright_for_any_axis_of_the_data(tmp_path):
     samples = made(batch=1)
     writer("z").together(samples, tmp_path / "one.glb", 1)
     (points,) = trimesh.load_scene(tmp_path / "one.glb").geometry.values()
@@ -105,7 +105,7 @@ def test_glb_is_upright_whatever_the_data_s_axis(tmp_path):
     assert numpy.array_equal(points.vertices.astype(numpy.float32), numpy.stack([x, z, -y], 1))
 
 
-def test_ply_of_all_is_a_row_and_of_one_the_cloud_itself(tmp_path):
+def test_a_ply_file_has_a_row_of_clouds_or_a_single_cloud(tmp_path):
     samples = made(normals=True)
     writer().together(samples, tmp_path / "all.ply", 2)
     read = trimesh.load(tmp_path / "all.ply", process=False).vertices.reshape(3, 40, 3)
@@ -117,17 +117,17 @@ def test_ply_of_all_is_a_row_and_of_one_the_cloud_itself(tmp_path):
     assert numpy.array_equal(trimesh.load(tmp_path / "one.ply").vertices, samples["positions"][0].numpy())
 
 
-def test_words_must_be_of_these_samples(tmp_path):
-    with pytest.raises(ValueError, match="words of 2 samples for 3"):
+def test_captions_must_be_those_of_the_samples(tmp_path):
+    with pytest.raises(ValueError, match="there are 2 captions for 3 samples"):
         writer().together(made(), tmp_path / "all.png", 2, ASKED[:2])
 
 
-# Places that are none
+# Positions that are not finite
 
 
-def test_points_without_places_stop_nothing(tmp_path, monkeypatch):
+def test_points_that_are_not_finite_are_handled(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "diffcore_pointcloud.output.writer.write_turning", partial(turntable.write_turning, size=32, frames=2)
+        "diffcore_pointcloud.output.writer.write_animation", partial(turntable.write_animation, size=32, frames=2)
     )
     samples = made(batch=4)
     samples["positions"][1, :5] = torch.tensor([math.nan, math.inf, 0.0])
@@ -140,7 +140,7 @@ def test_points_without_places_stop_nothing(tmp_path, monkeypatch):
     assert kept["length"] == 40
     assert len(trimesh.load_scene(tmp_path / "one.glb").geometry) == 0
     assert sorted(len(p.vertices) for p in trimesh.load_scene(tmp_path / "all.glb").geometry.values()) == [35, 40, 40]
-    assert "5 points are nowhere" in writer().html(samples, 2)
+    assert "5 points are not finite" in writer().html(samples, 2)
     assert writer().summary(samples[:3]) == [
         writer().summary(samples[:3])[0],
         "45 points of 2 clouds have coordinates that are not finite",
@@ -157,29 +157,30 @@ def test_a_summary_has_the_mean_box():
 # Pictures
 
 
-def test_the_nearer_of_two_points_is_seen():
+def test_the_nearer_of_two_points_is_visible():
     front, back = view()[2], -view()[2]
     pair = numpy.stack([front, back]).astype(numpy.float32)
-    inks = numpy.array([[255, 0, 0], [0, 0, 255]], numpy.uint8)
+    rgb = numpy.array([[255, 0, 0], [0, 0, 255]], numpy.uint8)
     for order in ([0, 1], [1, 0]):
-        picture = painted(Points(pair[order], None, inks[order]), 64).astype(int)
+        picture = painted(Points(pair[order], None, rgb[order]), 64).astype(int)
         red, green, blue = picture[31:33, 31:33].mean((0, 1))
         assert red > 150
         assert max(green, blue) < 100
         assert not ((picture[..., 2] > picture[..., 0] + 60).any())  # the blue one is hidden
 
 
-def test_a_picture_shows_up_as_up_and_right_as_right():
+def test_directions_in_a_picture():
     axis = numpy.array([[0, 1, 0], [0, -1, 0], *(0.9 * view()[:1]), *(-0.9 * view()[:1])], numpy.float32)
-    inks = numpy.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [250, 250, 0]], numpy.uint8)
-    picture = painted(Points(axis, None, inks), 128).astype(int)
-    places = []
-    for ink in inks.astype(int):
+    rgb = numpy.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [250, 250, 0]], numpy.uint8)
+    picture = painted(Points(axis, None, rgb), 128).astype(int)
+    positions = []
+    for colour in rgb.astype(int):
         away = (
-            numpy.abs(picture - (picture.max(-1, keepdims=True) * ink / 255)).sum(-1) + 3 * (picture.min(-1) > 60) * 255
+            numpy.abs(picture - (picture.max(-1, keepdims=True) * colour / 255)).sum(-1)
+            + 3 * (picture.min(-1) > 60) * 255
         )
-        places.append(numpy.argwhere(away < 60).mean(0))
-    top, bottom, right, left = places
+        positions.append(numpy.argwhere(away < 60).mean(0))
+    top, bottom, right, left = positions
     assert top[0] < 40 < 88 < bottom[0]
     assert left[1] < 40 < 88 < right[1]
     assert abs(top[1] - 63.5) < 2
@@ -199,12 +200,12 @@ def test_normals_towards_the_light_are_lighter():
     assert mean(1) > mean(-1) + 20
 
 
-def test_a_turn_of_the_table_is_a_turn_of_the_cloud(tmp_path):
-    """Frame k of n shows the clouds turned by 2 pi k / n about y, so frame 0 of turned clouds is frame k."""
+def test_animations_rotate_the_clouds(tmp_path):
+    """Frame k of n shows the clouds rotated by 2 pi k / n about y, so frame 0 of rotated clouds is frame k."""
     halves = made(batch=2, points=150)["positions"] - 3
-    both = torch.cat([halves, -halves], 1)  # so that the middle of the box stays where it is
+    both = torch.cat([halves, -halves], 1)  # so that the centre of the box does not move
     shown = unbatched(TensorDict({"positions": both}, batch_size=[2]))
-    turntable.write_turning(shown, tmp_path / "all.gif", 2, size=64, frames=6)
+    turntable.write_animation(shown, tmp_path / "all.gif", 2, size=64, frames=6)
     with Image.open(tmp_path / "all.gif") as picture:
         assert picture.n_frames == 6
         assert picture.info["loop"] == 0
@@ -213,7 +214,7 @@ def test_a_turn_of_the_table_is_a_turn_of_the_cloud(tmp_path):
             picture.seek(k)
             frames.append(numpy.asarray(picture.convert("RGB")).astype(int))
 
-    def turned(angle):
+    def rotated(angle):
         rotation = numpy.array(
             [[math.cos(angle), 0, math.sin(angle)], [0, 1, 0], [-math.sin(angle), 0, math.cos(angle)]]
         )
@@ -221,17 +222,17 @@ def test_a_turn_of_the_table_is_a_turn_of_the_cloud(tmp_path):
         return numpy.asarray(turntable.sheet(clouds, 2, size=64)).astype(int)
 
     for k in (0, 1, 5):
-        near, far = turned(2 * math.pi * k / 6), turned(2 * math.pi * ((k + 2) % 6) / 6)
+        near, far = rotated(2 * math.pi * k / 6), rotated(2 * math.pi * ((k + 2) % 6) / 6)
         assert numpy.abs(frames[k] - near).mean() < 0.35 * numpy.abs(frames[k] - far).mean()
     assert numpy.abs(frames[0] - frames[5]).mean() > 3
 
 
-def test_a_sheet_has_a_tile_for_every_sample_and_its_words(tmp_path):
+def test_a_sheet_has_a_tile_and_a_legend_for_every_sample(tmp_path):
     writer().together(made(batch=5), tmp_path / "all.png", 2, [{"label": "chair"}] * 4 + [{"label": "w" * 200}])
     pixels = numpy.asarray(Image.open(tmp_path / "all.png")).min(-1)
     side = 384
-    assert pixels.shape == (3 * (side + turntable.LINE), 2 * side)
-    tiles = pixels.reshape(3, side + turntable.LINE, 2, side).swapaxes(1, 2).reshape(6, -1, side)
+    assert pixels.shape == (3 * (side + turntable.LINE_HEIGHT), 2 * side)
+    tiles = pixels.reshape(3, side + turntable.LINE_HEIGHT, 2, side).swapaxes(1, 2).reshape(6, -1, side)
     drawn = [bool((tile[:side] < 200).any()) for tile in tiles]
     assert drawn == [True] * 5 + [False]
     assert [bool((tile[side:] < 200).any()) for tile in tiles] == drawn
@@ -239,26 +240,26 @@ def test_a_sheet_has_a_tile_for_every_sample_and_its_words(tmp_path):
     assert Image.open(tmp_path / "plain.png").size == (2 * side, 3 * side)
 
 
-def test_strays_do_not_make_the_rest_tiny():
-    places = made(batch=1, points=500)["positions"][0].numpy()
-    away = places.copy()
+def test_outliers_do_not_change_the_extent_much():
+    positions = made(batch=1, points=500)["positions"][0].numpy()
+    away = positions.copy()
     away[0] = 1e6
-    assert extent(Points(away)).radius < 1.5 * extent(Points(places)).radius
+    assert extent(Points(away)).radius < 1.5 * extent(Points(positions)).radius
     painted(Points(away), 64)
 
 
 def test_colours_go_from_the_bottom_of_the_ramp_to_its_top():
     heights = numpy.stack([numpy.zeros(5), numpy.linspace(-3, 1, 5), numpy.zeros(5)], 1).astype(numpy.float32)
-    found = ["#{:02x}{:02x}{:02x}".format(*ink) for ink in colours(Points(heights))]
+    found = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours(Points(heights))]
     assert tuple(found) == RAMP
 
 
-def test_upright_turns_and_does_not_mirror():
+def test_upright_rotates_and_does_not_mirror():
     axes = Points(numpy.eye(3, dtype=numpy.float32), numpy.eye(3, dtype=numpy.float32))
-    turned = upright(axes, "z")
-    assert numpy.array_equal(turned.positions[2], [0, 1, 0])
-    assert numpy.linalg.det(turned.positions) == 1
-    assert numpy.array_equal(turned.normals, turned.positions)
+    rotated = upright(axes, "z")
+    assert numpy.array_equal(rotated.positions[2], [0, 1, 0])
+    assert numpy.linalg.det(rotated.positions) == 1
+    assert numpy.array_equal(rotated.normals, rotated.positions)
     assert upright(axes, "y") is axes
 
 
@@ -278,10 +279,12 @@ class Elements(HTMLParser):
         return [attributes for name, attributes in self.found if name == tag]
 
 
-def test_the_report_has_a_scene_and_views_of_every_sample_and_no_address():
+def test_the_report_has_a_scene_and_views_of_every_sample_and_no_url():
     samples = made(batch=7, points=64)
     asked = [{"label": '<script>alert("1")</script>'}] * 7
-    text = page("clouds", [("Samples", writer().html(samples, 4, asked)), ("Way", writer().html(samples, 7, (), True))])
+    text = page(
+        "clouds", [("Samples", writer().html(samples, 4, asked)), ("Trajectory", writer().html(samples, 7, (), True))]
+    )
     elements = Elements(text)
     assert len(elements.named("canvas")) == 14
     assert len(elements.named("img")) == 7
@@ -292,21 +295,21 @@ def test_the_report_has_a_scene_and_views_of_every_sample_and_no_address():
 
 
 def test_a_hundred_large_clouds_make_a_page_below_ten_megabytes():
-    samples = made(batch=2, points=MOST, coloured=True)
+    samples = made(batch=2, points=MAX_POINTS, coloured=True)
     assert 50 * len(writer().html(samples, 2)) < 10_000_000
 
 
-def test_of_very_large_clouds_an_even_stride_is_shown():
-    places = numpy.stack([numpy.arange(3.0 * MOST)] * 3, 1).astype(numpy.float32)
-    found = scene(Points(places), "7")
-    assert found.caption == f"7, {MOST:,} of {3 * MOST:,} points"
+def test_very_large_clouds_are_subsampled_evenly():
+    positions = numpy.stack([numpy.arange(3.0 * MAX_POINTS)] * 3, 1).astype(numpy.float32)
+    found = scene(Points(positions), "7")
+    assert found.caption == f"7, {MAX_POINTS:,} of {3 * MAX_POINTS:,} points"
     line = found.points @ view()  # back to the data's axes
     assert numpy.diff(line[:, 0]) == pytest.approx(3.0, abs=1.01)
-    assert len(scene(Points(places[:MOST])).points) == MOST
-    assert scene(Points(places[:MOST])).caption == ""
+    assert len(scene(Points(positions[:MAX_POINTS])).points) == MAX_POINTS
+    assert scene(Points(positions[:MAX_POINTS])).caption == ""
 
 
-def test_scenes_are_seen_from_the_same_side_as_pictures():
+def test_scenes_have_the_view_of_pictures():
     points = Points(numpy.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], numpy.float32))
     found = scene(points).points
     assert numpy.allclose(found[1] - found[0], view()[:, 0], atol=1e-6)

@@ -1,1 +1,1 @@
-"""Molecules for diffcore: graphs with 3D geometry."""
+"""The molecule plugin of diffcore: molecular graphs with 3D coordinates."""

@@ -1,4 +1,4 @@
-"""Molecules to states of zero mean, and back."""
+"""The codec of molecules: encodes them as states of zero mean, and decodes states."""
 
 import numpy
 import torch
@@ -13,50 +13,50 @@ from diffcore.states.categories import Categories, one_hot
 from diffcore.states.spaces import Mask, Product, ZeroCentred
 from diffcore.states.state import State
 from diffcore_molecule.chemistry.molecules import Molecule
-from diffcore_molecule.fields import OneOf, PairsOneOf
+from diffcore_molecule.fields import CategoricalField, CategoricalPairs
 from diffcore_molecule.options import MoleculeFacts
 
 
 class MoleculeCodec:
-    """A molecule of up to N atoms is diffused as four fields together:
+    """Represents a molecule of up to N atoms as a state of four fields:
 
-    * `positions` `[N, 3]`: places about their mean over `position_std`; noise has no centre of mass;
-    * `atoms` `[N, elements]`: the element, one of those that occur, as a point of its own (`one_hot`);
-    * `charges` `[N, 1]`: the formal charge, one of those that occur, as a number;
-    * `bonds` `[N, N, 4]`: no, a single, a double or a triple bond, as points; noise is symmetric.
+    * `positions` `[N, 3]`: (position - mean over the atoms) / `position_std`; the noise has no centre of mass either;
+    * `atoms` `[N, elements]`: a scaled one-hot code (`one_hot`) of the element, over the elements that occur;
+    * `charges` `[N, 1]`: the formal charge as a number, one of those that occur;
+    * `bonds` `[N, N, 4]`: a scaled one-hot code of no, single, double or triple bond; the noise is symmetric.
 
-    Atoms that a molecule lacks are masked. Samples are lists of `Molecule`.
+    Absent atoms are masked. Decoded samples are lists of `Molecule`.
     """
 
     def __init__(self, facts: MoleculeFacts) -> None:
         self.facts = facts
         n = facts.max_atoms
-        self._atoms, self._bonds = one_hot(facts.element_shares, _ATOMS), one_hot(facts.bond_shares, _BONDS)
-        self._charges = Categories(tuple((_CHARGE_SCALE * charge,) for charge in facts.charges), facts.charge_shares)
+        self._atoms, self._bonds = one_hot(facts.element_fractions, _ATOM_STD), one_hot(facts.bond_fractions, _BOND_STD)
+        self._charges = Categories(tuple((_CHARGE_SCALE * charge,) for charge in facts.charges), facts.charge_fractions)
         symbols = tuple(map(Chem.GetPeriodicTable().GetElementSymbol, facts.elements))
         self.space = Product(
             {
                 "positions": ZeroCentred((n, 3)),
-                "atoms": OneOf((n, len(facts.elements)), self._atoms, symbols),
-                "charges": OneOf((n, 1), self._charges, tuple(f"{charge:+d}" for charge in facts.charges)),
-                "bonds": PairsOneOf((n, n, len(facts.bond_shares)), self._bonds),
+                "atoms": CategoricalField((n, len(facts.elements)), self._atoms, symbols),
+                "charges": CategoricalField((n, 1), self._charges, tuple(f"{charge:+d}" for charge in facts.charges)),
+                "bonds": CategoricalPairs((n, n, len(facts.bond_fractions)), self._bonds),
             }
         )
         self.conditions = tuple(ScalarCondition(p.name, p.mean, p.std, p.quantiles, p.unit) for p in facts.properties)
-        about = {p.name: p.by_size for p in facts.properties}
-        self.sizes = Sizes(n, dict(zip(facts.sizes, facts.size_counts, strict=True)), about)
+        by_size = {p.name: p.by_size for p in facts.properties}
+        self.sizes = Sizes(n, dict(zip(facts.sizes, facts.size_counts, strict=True)), by_size)
         self._index = torch.zeros(256, dtype=torch.int64)
         self._index[list(facts.elements)] = torch.arange(len(facts.elements))
 
     @property
     def std(self) -> dict[str, float]:
-        """The standard deviation of each field of encoded data that is not near 1."""
-        charges, shares = (torch.tensor(values) for values in (self.facts.charges, self.facts.charge_shares))
-        variance = (shares * charges**2).sum() - (shares * charges).sum() ** 2
-        return {"charges": _CHARGE_SCALE * variance.item() ** 0.5, "bonds": _BONDS}
+        """The standard deviations of those fields of encoded data whose standard deviation is not close to 1."""
+        charges, fractions = (torch.tensor(values) for values in (self.facts.charges, self.facts.charge_fractions))
+        variance = (fractions * charges**2).sum() - (fractions * charges).sum() ** 2
+        return {"charges": _CHARGE_SCALE * variance.item() ** 0.5, "bonds": _BOND_STD}
 
     def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
-        """Examples as `diffcore_molecule.data.datasets` has them; with a generator each is turned at random."""
+        """Encode examples with the fields of `diffcore_molecule.data.datasets`; a `generator` rotates them randomly."""
         n, device = self.facts.max_atoms, examples["numbers"].device
         numbers = examples["numbers"].long()
         mask = numbers > 0
@@ -78,7 +78,7 @@ class MoleculeCodec:
         return Encoded(self.space.project(state, mask), conditions, mask)
 
     def decode(self, state: State, mask: Mask = None) -> list[Molecule]:
-        """The nearest molecule of each state: nearest element, charge and order of bond."""
+        """The molecule nearest to each state: each entry becomes the nearest element, charge or bond order."""
         assert isinstance(state, TensorDict)
         if mask is None:
             mask = torch.ones(state["atoms"].shape[:2], dtype=torch.bool)
@@ -89,31 +89,32 @@ class MoleculeCodec:
         positions = state["positions"].cpu() * self.facts.position_std
         molecules = []
         for index, present in enumerate(mask.cpu()):
-            kept = present.nonzero()[:, 0]
+            atoms = present.nonzero()[:, 0]
             molecules.append(
                 Molecule(
-                    numbers=numbers[index, kept].numpy().astype(numpy.uint8),
-                    charges=charges[index, kept].numpy().astype(numpy.int8),
-                    bonds=bonds[index][kept][:, kept].numpy().astype(numpy.uint8),
-                    positions=positions[index, kept].numpy().astype(numpy.float32),
+                    numbers=numbers[index, atoms].numpy().astype(numpy.uint8),
+                    charges=charges[index, atoms].numpy().astype(numpy.int8),
+                    bonds=bonds[index][atoms][:, atoms].numpy().astype(numpy.uint8),
+                    positions=positions[index, atoms].numpy().astype(numpy.float32),
                 )
             )
         return molecules
 
 
-_ATOMS, _BONDS = 1.0, 0.05
-"""Standard deviations of elements and bonds in the state, where places have 1.
+_ATOM_STD, _BOND_STD = 1.0, 0.05
+"""Standard deviations of elements and bonds in the state, where that of positions is 1.
 
-So elements are settled first, with the rough geometry, and bonds last, when the places of atoms say which they are:
-docs/metrics.md compares values.
+A field of small standard deviation is decided late in sampling. So elements are decided early, together with the rough
+geometry, and bonds last, when the positions of the atoms determine them. The figures of molecules in docs/ compare
+other values.
 """
 
 _CHARGE_SCALE = 0.2
-"""How far apart charges of 0 and 1 are in the state: about as far as single bonds and double ones."""
+"""The distance between the charges 0 and 1 in the state: about that between a single and a double bond."""
 
 
 def random_rotations(n: int, generator: torch.Generator) -> Tensor:
-    """`[n, 3, 3]` rotations, uniform over SO(3): those of random unit quaternions (Shoemake 1992)."""
+    """`[n, 3, 3]` rotation matrices, uniform over SO(3), from random unit quaternions (Shoemake 1992)."""
     w, x, y, z = torch.nn.functional.normalize(torch.randn(n, 4, generator=generator), dim=1).unbind(1)
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),

@@ -1,4 +1,4 @@
-"""What the plugin can be held to."""
+"""The contract of the plugin: what `diffcore check-plugin` may check beyond what holds for every plugin."""
 
 import numpy
 import torch
@@ -12,12 +12,12 @@ from diffcore_molecule.codec import MoleculeCodec
 
 
 def contract(codec: MoleculeCodec) -> Contract:
-    """Molecules come back, places about their centre; where a molecule lies does not matter.
+    """Decoding restores molecules, with their centre at the origin; encoding does not depend on translations.
 
-    Networks do not see where a molecule is, as states have no centre, so they have no translation to respect.
+    Translation is not among the symmetries of networks, because states are centred: networks never see a translation.
     """
     return Contract(
-        restored=_apart,
+        restored=_error,
         tolerance=1e-4,
         std=codec.std,
         symmetries={
@@ -29,9 +29,9 @@ def contract(codec: MoleculeCodec) -> Contract:
     )
 
 
-def _apart(examples: TensorDict, samples: list[Molecule]) -> Tensor:
-    """The largest difference of a coordinate about the centre, Angstrom; infinite where atoms or bonds differ."""
-    distances = []
+def _error(examples: TensorDict, samples: list[Molecule]) -> Tensor:
+    """The largest error of a centred coordinate in Angstrom `[n]`; infinite if atoms or bonds differ."""
+    errors = []
     for index, molecule in enumerate(samples):
         n = int((examples["numbers"][index] > 0).sum())
         same = len(molecule) == n and all(
@@ -42,7 +42,7 @@ def _apart(examples: TensorDict, samples: list[Molecule]) -> Tensor:
                 (molecule.bonds, examples["bonds"][index, :n, :n]),
             )
         )
-        places = examples["positions"][index, :n].float()
-        off = torch.from_numpy(molecule.positions) - (places - places.mean(0)) if same else None
-        distances.append(torch.inf if off is None else off.abs().max().item())
-    return torch.tensor(distances)
+        positions = examples["positions"][index, :n].float()
+        error = torch.from_numpy(molecule.positions) - (positions - positions.mean(0)) if same else None
+        errors.append(torch.inf if error is None else error.abs().max().item())
+    return torch.tensor(errors)

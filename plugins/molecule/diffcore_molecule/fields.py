@@ -1,4 +1,4 @@
-"""The fields of a molecule's state, as its codec makes them and its networks read them."""
+"""The fields of a molecule's state, which the codec creates and the networks read."""
 
 from dataclasses import dataclass
 
@@ -10,19 +10,20 @@ from diffcore.states.spaces import Euclidean, Product, SymmetricPairs
 
 
 @dataclass(frozen=True)
-class OneOf(Euclidean):
-    """`[N, C]`, each row near one of `categories`, which are called `kinds`."""
+class CategoricalField(Euclidean):
+    """The space of fields `[N, C]` in which each row of clean data is the code of one of `categories`."""
 
     categories: Categories
-    kinds: tuple[str, ...]
+    labels: tuple[str, ...]
+    """The names of the categories, for messages."""
 
     def __str__(self) -> str:
-        return f"{super().__str__()} ({', '.join(self.kinds)})"
+        return f"{super().__str__()} ({', '.join(self.labels)})"
 
 
 @dataclass(frozen=True)
-class PairsOneOf(SymmetricPairs):
-    """`[N, N, C]` symmetric, each entry near one of `categories`."""
+class CategoricalPairs(SymmetricPairs):
+    """The space of symmetric fields `[N, N, C]` in which each pair of clean data is the code of one of `categories`."""
 
     categories: Categories
 
@@ -31,17 +32,17 @@ CATEGORICAL = ("atoms", "charges", "bonds")
 
 
 def views_of(space: Product) -> dict[str, Categories]:
-    """What networks say of each field that is made of categories."""
+    """The `views` of a network: by name of categorical field, the categories for which it predicts logits."""
     return {name: space.parts[name].categories for name in CATEGORICAL}  # type: ignore[attr-defined]
 
 
 def channels_of(space: Product) -> tuple[int, int]:
-    """How many numbers a state has for each atom beside its place, and for each pair."""
+    """The number of channels of a state per atom, without its position, and per pair of atoms."""
     spaces = space.parts
     atoms = sum(spaces[name].shape[-1] for name in ("atoms", "charges"))  # type: ignore[attr-defined]
     return atoms, spaces["bonds"].shape[-1]  # type: ignore[attr-defined]
 
 
-def logits(width: int, space: Product, name: str) -> nn.Linear:
-    """The last layer of a field, which before training says nothing beyond how often each category occurs."""
+def logit_layer(width: int, space: Product, name: str) -> nn.Linear:
+    """The last layer of a categorical field. It starts at zero, which predicts the frequencies of the categories."""
     return zeroed(nn.Linear(width, len(space.parts[name].categories.codes)))  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Options of the plugin's parts, and what is known of a set of molecules."""
+"""Options of the plugin's parts, and the facts that describe a set of molecules."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from diffcore.plugins.records import Place, Settings
 
 
 class PropertyFacts(Settings):
-    """How a property is spread over the training molecules."""
+    """The distribution of a property over the training molecules."""
 
     name: str
     unit: str = ""
@@ -15,81 +15,103 @@ class PropertyFacts(Settings):
     quantiles: tuple[float, ...] = Field(min_length=2)
     """Evenly spaced quantiles, from the smallest value to the largest."""
     by_size: tuple[tuple[float, float], ...]
-    """Mean and standard deviation among molecules of each number of atoms, in the order of `MoleculeFacts.sizes`."""
+    """Mean and standard deviation for each number of atoms, in the order of `MoleculeFacts.sizes`."""
 
 
 class MoleculeFacts(Settings):
-    """What samples need to know of the molecules a model was trained on."""
+    """Statistics of the training molecules, which the codec needs to encode, to draw sizes and to decode samples."""
 
     hydrogens: bool
-    """Whether hydrogens are atoms of their own."""
+    """Whether hydrogens are explicit atoms."""
     elements: tuple[int, ...] = Field(min_length=1)
-    """Atomic numbers, rising."""
-    element_shares: tuple[float, ...]
+    """Atomic numbers that occur, in increasing order."""
+    element_fractions: tuple[float, ...]
+    """Fraction of the atoms that have each element."""
     charges: tuple[int, ...] = Field(min_length=1)
-    """Formal charges, rising."""
-    charge_shares: tuple[float, ...]
-    bond_shares: tuple[float, float, float, float]
-    """Shares of pairs of atoms with no bond, a single, a double, a triple one."""
+    """Formal charges that occur, in increasing order."""
+    charge_fractions: tuple[float, ...]
+    """Fraction of the atoms that have each charge."""
+    bond_fractions: tuple[float, float, float, float]
+    """Fraction of the pairs of atoms that have no bond, a single, a double and a triple bond."""
     position_std: float = Field(gt=0)
-    """Standard deviation of coordinates about the centre, Angstrom."""
+    """Standard deviation of the coordinates about the centre of their molecule, in Angstrom."""
     max_atoms: int = Field(ge=1, le=512)
+    """Number of atoms N of a state."""
     sizes: tuple[int, ...] = Field(min_length=1)
-    """Numbers of atoms that occur, rising."""
+    """Numbers of atoms of a molecule that occur, in increasing order."""
     size_counts: tuple[int, ...]
+    """Number of molecules of each size."""
     properties: tuple[PropertyFacts, ...] = ()
-    """The properties that samples can be asked for."""
+    """The properties that samples can be conditioned on."""
 
 
 class DataOptions(Settings):
-    """What all sets of molecules have in common."""
+    """Options that all data sets of molecules have."""
 
     properties: tuple[str, ...] = Field(
         ("logp", "tpsa", "qed"),
-        description="Properties that samples can be asked for; the flag without names: none, an unconditional model.",
+        description="Properties to condition on; an empty list gives an unconditional model.",
     )
-    hydrogens: bool = Field(False, description="Hydrogens as atoms of their own, instead of implied ones.")
-    seed: int = Field(0, ge=0, description="Decides which molecules are held out.")
+    hydrogens: bool = Field(False, description="Represent hydrogens as explicit atoms; otherwise they are implicit.")
+    seed: int = Field(0, ge=0, description="Seed of the split into training and held-out molecules.")
 
 
 class EmbeddedOptions(DataOptions):
-    held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the metrics.")
+    """Options of the data set `embedded`: 10,000 molecules of QM9, which come with the plugin."""
+
+    held_out: float = Field(0.1, gt=0, le=0.5, description="Fraction of the molecules held out for the metrics.")
 
 
 class QM9Options(DataOptions):
-    root: Place = Field(None, description="The file dsgdb9nsd.xyz.tar.bz2, or the folder that holds it.")
+    """Options of the data set `qm9`: the official QM9 file with its DFT properties."""
+
+    root: Place = Field(None, description="The file dsgdb9nsd.xyz.tar.bz2, or the folder that contains it.")
     half: bool = Field(
-        False, description="Train on half of the training molecules and hold out the other half, for DFT properties."
+        False,
+        description="Train on half of the training molecules and hold out the other half, as EDM does to measure DFT "
+        "properties.",
     )
 
 
 class FileOptions(DataOptions):
-    path: Place = Field(None, description="The file.")
-    held_out: float = Field(0.1, gt=0, le=0.5, description="Share kept back for the metrics.")
-    max_atoms: int = Field(64, ge=1, le=512, description="Larger molecules are left out, and counted.")
-    time_limit: float = Field(30.0, gt=0, description="Seconds that the conformers of a molecule may take.")
+    """Options of the data set `sdf`: an SD file of the user."""
+
+    path: Place = Field(None, description="The file that contains the molecules.")
+    held_out: float = Field(0.1, gt=0, le=0.5, description="Fraction of the molecules held out for the metrics.")
+    max_atoms: int = Field(64, ge=1, le=512, description="Largest number of atoms; molecules with more are left out.")
+    time_limit: float = Field(
+        30.0, gt=0, description="Time limit in seconds for generating the conformers of a molecule."
+    )
 
 
 class SmilesOptions(FileOptions):
-    conformers: int = Field(1, ge=1, description="Conformers by ETKDG for each molecule.")
-    relax: bool = Field(True, description="Relax conformers with the force field MMFF94.")
-    column: str = Field("smiles", description="The column of a table that holds the SMILES.")
+    """Options of the data set `smiles`: a list of SMILES of the user."""
+
+    conformers: int = Field(1, ge=1, description="Number of conformers that ETKDG generates for each molecule.")
+    relax: bool = Field(True, description="Relax the conformers with the force field MMFF94.")
+    column: str = Field("smiles", description="Column of a CSV file that contains the SMILES.")
 
 
 class EquivariantOptions(Settings):
+    """Options of the denoiser and the noisy classifier `equivariant`."""
+
     width: int = Field(64, ge=8, description="Channels of an atom's features of each degree.")
-    pair_width: int = Field(48, ge=8, description="Channels of a pair of atoms.")
-    depth: int = Field(5, ge=1, description="Layers.")
-    degree: int = Field(1, ge=1, le=3, description="Highest degree l of the features and spherical harmonics.")
+    pair_width: int = Field(48, ge=8, description="Channels of the features of a pair of atoms.")
+    depth: int = Field(5, ge=1, description="Number of layers.")
+    degree: int = Field(1, ge=1, le=3, description="Highest degree l of the features and of the spherical harmonics.")
     heads: int = Field(
-        8, ge=1, description="Groups of channels that share the weights of their messages; divides width."
+        8, ge=1, description="Groups of channels, each with message weights of its own; must divide the width."
     )
-    inner: int = Field(16, ge=1, description="Inner products of atoms that each pair sees, a degree.")
+    inner: int = Field(
+        16, ge=1, description="Inner products of the features of two atoms that their pair receives, per degree."
+    )
 
 
 class TransformerOptions(Settings):
+    """Options of the denoiser `transformer`."""
+
     width: int = Field(128, ge=8, description="Size of an atom's token.")
-    pair_width: int = Field(48, ge=8, description="Channels of a pair of atoms.")
-    depth: int = Field(6, ge=1, description="Blocks.")
-    heads: int = Field(8, ge=1, description="Attention heads; divides width.")
-    inner: int = Field(16, ge=1, description="Products of two tokens that each pair sees.")
+    pair_width: int = Field(48, ge=8, description="Channels of the features of a pair of atoms.")
+    depth: int = Field(6, ge=1, description="Number of transformer blocks.")
+    heads: int = Field(8, ge=1, description="Attention heads; must divide the width.")
+    inner: int = Field(16, ge=1, description="Products of the tokens of two atoms that their pair receives.")

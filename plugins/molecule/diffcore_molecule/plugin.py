@@ -1,4 +1,4 @@
-"""What this plugin offers. Importing it is cheap: torch, rdkit and the rest come with the builders."""
+"""The records of this plugin. Importing them is fast: torch, rdkit and e3nn are imported when a part is built."""
 
 from collections.abc import Iterable
 
@@ -21,17 +21,22 @@ _lazy = lazy("diffcore_molecule")
 
 MOLECULE = Modality(
     name="molecule",
-    summary="molecules: graphs with 3D geometry",
+    summary="molecules: graphs with 3D coordinates",
     datasets=(
-        Component("embedded", "10,000 molecules of QM9, embedded", _lazy("data.datasets:embedded"), EmbeddedOptions),
-        Component("qm9", "130,831 small molecules with DFT properties", _lazy("data.datasets:qm9"), QM9Options),
-        Component("sdf", "your own, with their geometry", _lazy("data.datasets:sdf"), FileOptions),
-        Component("smiles", "your own; geometry by ETKDG", _lazy("data.datasets:smiles"), SmilesOptions),
+        Component(
+            "embedded",
+            "10,000 molecules of QM9, included in the plugin",
+            _lazy("data.datasets:embedded"),
+            EmbeddedOptions,
+        ),
+        Component("qm9", "QM9: 130,831 small molecules with DFT properties", _lazy("data.datasets:qm9"), QM9Options),
+        Component("sdf", "your own SD file, with 3D coordinates", _lazy("data.datasets:sdf"), FileOptions),
+        Component("smiles", "your own SMILES; 3D coordinates by ETKDG", _lazy("data.datasets:smiles"), SmilesOptions),
     ),
     denoisers=(
         Component(
             "equivariant",
-            "E(3)-equivariant messages, on e3nn",
+            "E(3)-equivariant message passing, built on e3nn",
             _lazy("networks.builders:equivariant"),
             EquivariantOptions,
             symmetries=("permutation", "rotation", "reflection"),
@@ -39,7 +44,7 @@ MOLECULE = Modality(
         ),
         Component(
             "transformer",
-            "attention, turned at random",
+            "transformer over atoms; needs the random rotations of training",
             _lazy("networks.builders:transformer"),
             TransformerOptions,
             symmetries=("permutation",),
@@ -48,7 +53,10 @@ MOLECULE = Modality(
     ),
     classifiers=(
         Component(
-            "equivariant", "E(3)-invariant sums, on e3nn", _lazy("networks.builders:classifier"), EquivariantOptions
+            "equivariant",
+            "E(3)-invariant predictions of conditions, built on e3nn",
+            _lazy("networks.builders:invariant_predictor"),
+            EquivariantOptions,
         ),
     ),
     presets=PRESETS,

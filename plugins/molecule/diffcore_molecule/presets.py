@@ -1,7 +1,7 @@
-"""Presets, from a laptop to one GPU. One that is called like a data set is what that set is trained with by default.
+"""Presets for a laptop and for one GPU. A preset with the name of a data set is the default of that data set.
 
-Presets say steps, so that a seed gives the same model on every machine. Times of training are those of two cores of a
-Xeon with AVX-512; where they are marked "about" they were scaled from a short run.
+Presets set the number of steps, so that a seed gives the same model on every machine. The times of training are those
+of two cores of a Xeon with AVX-512; a time with "about" was extrapolated from a short run.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from diffcore.plugins.records import Preset
 
 _SCHEDULE = {"name": "cosine", "shift": 2.0}
-"""Elements and bonds are small beside places, so they are decided at lower noise than usual."""
+"""Bonds have a small standard deviation in the state, so they are decided at lower noise than usual."""
 
 _SMALL: dict[str, Any] = {
     "denoiser": {"name": "equivariant"},
@@ -49,15 +49,30 @@ _GPU: dict[str, Any] = {
 }
 
 
-def _of(recipe: dict[str, Any], **data: Any) -> dict[str, Any]:
-    return {"data": data, **recipe}
+def _of(values: dict[str, Any], **data: Any) -> dict[str, Any]:
+    return {"data": data, **values}
 
 
 PRESETS = {
-    "default": Preset("10,000 molecules of QM9 on a laptop: 3,700 steps, 9 minutes", _of(_SMALL, name="embedded")),
-    "regressor": Preset("properties of noisy molecules, for guidance: 3,300 steps, about 4 minutes", _REGRESSOR),
-    "qm9": Preset("QM9 on a laptop: 3,700 steps, about 9 minutes", _of(_SMALL, name="qm9")),
-    "sdf": Preset("an SD file of your own on a laptop: 3,700 steps", _of(_SMALL, name="sdf")),
-    "smiles": Preset("a list of SMILES on a laptop: 3,700 steps", _of(_SMALL, name="smiles")),
-    "qm9-gpu": Preset("QM9 with its hydrogens on one GPU", _of(_GPU, name="qm9", hydrogens=True, properties=())),
+    "default": Preset(
+        "an equivariant denoiser of 10,000 QM9 molecules, on a laptop: 3,700 steps, 9 minutes",
+        _of(_SMALL, name="embedded"),
+    ),
+    "regressor": Preset(
+        "a regressor of properties of noisy molecules, for guidance, on a laptop: 3,300 steps, about 4 minutes",
+        _REGRESSOR,
+    ),
+    "qm9": Preset("an equivariant denoiser of QM9, on a laptop: 3,700 steps, about 9 minutes", _of(_SMALL, name="qm9")),
+    "sdf": Preset(
+        "an equivariant denoiser of your own SD file, on a laptop: 3,700 steps; the time depends on the molecules",
+        _of(_SMALL, name="sdf"),
+    ),
+    "smiles": Preset(
+        "an equivariant denoiser of your own SMILES, on a laptop: 3,700 steps; the time depends on the molecules",
+        _of(_SMALL, name="smiles"),
+    ),
+    "qm9-gpu": Preset(
+        "a larger equivariant denoiser of QM9 with hydrogens, on one GPU: 300,000 steps; not timed yet",
+        _of(_GPU, name="qm9", hydrogens=True, properties=()),
+    ),
 }

@@ -1,4 +1,4 @@
-"""Work that may hang, done in worker processes with a time limit on each item."""
+"""A map over items in worker processes with a time limit for each item, for functions that may hang."""
 
 import os
 import signal
@@ -16,16 +16,16 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_SPAWN = get_context("spawn")  # a fork would copy the locks of torch's threads
-AHEAD = 64
-"""How many items for each worker may be done before the first of them is given back."""
+_SPAWN = get_context("spawn")  # a fork would copy locks that threads of torch hold
+BUFFERED = 64
+"""How many finished results per worker may wait for the result of an earlier item."""
 START_SECONDS = 120.0
-"""What a worker may take to start, imports included; it does not count against an item's limit."""
+"""The time limit for the start of a worker, including its imports. It does not count against an item's limit."""
 
 
 @dataclass(frozen=True)
 class Timeout:
-    """The item took longer than it may; its worker was killed."""
+    """The result of an item that exceeded the time limit; its worker was killed."""
 
     seconds: float
 
@@ -35,7 +35,7 @@ class Timeout:
 
 @dataclass(frozen=True)
 class Failed:
-    """The function raised, or its worker died."""
+    """The result of an item for which the function raised an exception, or whose worker died."""
 
     reason: str
 
@@ -43,48 +43,48 @@ class Failed:
         return self.reason
 
 
-def limited_map(
+def timeout_map(
     function: Callable[[Item], Result], items: Iterable[Item], seconds: float, workers: int = 1
 ) -> Iterator[Result | Timeout | Failed]:
-    """`function(item)` for each item, in the order of the items, each within `seconds` or a `Timeout`.
+    """`function(item)` for each item, in the order of the items; a `Timeout` if an item takes longer than `seconds`.
 
-    The work is done in `workers` processes that are started anew (spawn): the function must be one of a module's, and
-    items and results must pickle. A worker that hangs, even in C++, is killed and replaced; one that dies gives a
-    `Failed`, as an exception does, with its message. Workers end when the iterator does, or is closed.
-    Raises `RuntimeError` where workers cannot be started.
+    The function runs in `workers` spawned processes: it must be defined at the top level of a module, and items and
+    results must be picklable. A worker that hangs, even in C++, is killed and replaced. An exception in the function,
+    or the death of a worker, yields a `Failed` with the message. The workers end with the iterator, or when it is
+    closed. Raises `RuntimeError` if a worker cannot be started.
     """
     if seconds <= 0 or workers < 1:
-        raise ValueError("limited_map needs a positive time and at least one worker")
-    waiting = enumerate(items)
+        raise ValueError("timeout_map needs a positive time and at least one worker")
+    remaining = enumerate(items)
     pool: list[_Worker] = []
     done: dict[int, Result | Timeout | Failed] = {}
-    given, exhausted = 0, False
+    following, exhausted = 0, False  # the index of the result that is yielded next
     try:
         while True:
-            while given in done:
-                yield done.pop(given)
-                given += 1
+            while following in done:
+                yield done.pop(following)
+                following += 1
             idle = [worker for worker in pool if worker.index is None]
-            while (idle or len(pool) < workers) and not exhausted and len(done) < AHEAD * workers:
+            while (idle or len(pool) < workers) and not exhausted and len(done) < BUFFERED * workers:
                 try:
-                    index, item = next(waiting)
+                    index, item = next(remaining)
                 except StopIteration:
                     exhausted = True
                     break
                 if not idle:
                     idle.append(_Worker(function, seconds))
                     pool.append(idle[-1])
-                idle.pop().give(index, item)
+                idle.pop().submit(index, item)
             busy = [worker for worker in pool if worker.index is not None]
             if not busy:
                 return
-            patience = min(worker.deadline for worker in busy) - time.monotonic()
-            ready = wait([worker.pipe for worker in busy], max(patience, 0))
+            time_left = min(worker.deadline for worker in busy) - time.monotonic()
+            ready = wait([worker.pipe for worker in busy], max(time_left, 0))
             for worker in busy:
                 if worker.pipe in ready:
-                    done.update(worker.take())
+                    done.update(worker.receive())
                 elif time.monotonic() > worker.deadline:
-                    done.update(worker.overdue())
+                    done.update(worker.expire())
             pool = [worker for worker in pool if worker.alive]
     finally:
         for worker in pool:
@@ -92,10 +92,10 @@ def limited_map(
 
 
 @contextmanager
-def _no_script() -> Iterator[None]:
-    """Let processes that start here not run the user's script, which spawned ones do as they start.
+def _hidden_main_script() -> Iterator[None]:
+    """Within this context, spawned processes do not run the user's script again when they start.
 
-    The functions are modules' own, and few scripts guard their main part.
+    They do not need it, because the functions are defined in modules, and few scripts guard their main part.
     """
     script = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -106,7 +106,7 @@ def _no_script() -> Iterator[None]:
 
 
 class _Worker:
-    """A process and what it is at."""
+    """A worker process and the item that it works on."""
 
     def __init__(self, function: Callable[..., Any], seconds: float) -> None:
         self.seconds = seconds
@@ -114,42 +114,42 @@ class _Worker:
         self.item: Any = None
         self.started = False
         self.alive = True
-        self.pipe, theirs = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=_serve, args=(theirs, function, seconds), daemon=True)
-        with _no_script():
+        self.pipe, child_end = _SPAWN.Pipe()
+        self.process = _SPAWN.Process(target=_serve, args=(child_end, function, seconds), daemon=True)
+        with _hidden_main_script():
             self.process.start()
-        theirs.close()
+        child_end.close()
         self.deadline = time.monotonic() + START_SECONDS
 
-    def give(self, index: int, item: Any) -> None:
+    def submit(self, index: int, item: Any) -> None:
         self.index, self.item = index, item
         if self.started:
             self._send()
 
     def _send(self) -> None:
         self.deadline = time.monotonic() + self.seconds
-        with suppress(OSError):  # it has died, which `take` finds
+        with suppress(OSError):  # the worker has died, which `receive` finds out
             self.pipe.send(self.item)
 
-    def take(self) -> dict[int, Any]:
-        """What came from the worker: the outcome of its item, or nothing where it only says that it started."""
+    def receive(self) -> dict[int, Any]:
+        """The result of the item by its index, or an empty dict if the worker only reports that it has started."""
         assert self.index is not None
         try:
-            said, outcome = self.pipe.recv()
+            event, result = self.pipe.recv()
         except (EOFError, OSError):
             self.kill()
             if not self.started:
                 raise RuntimeError(f"a worker process died at its start (exit code {self.process.exitcode})") from None
-            return {self.index: Failed(f"the process that worked on it died (exit code {self.process.exitcode})")}
-        if said == "started":
+            return {self.index: Failed(f"its worker process died (exit code {self.process.exitcode})")}
+        if event == "started":
             self.started = True
             self._send()
             return {}
         index, self.index, self.item = self.index, None, None
-        return {index: outcome}
+        return {index: result}
 
-    def overdue(self) -> dict[int, Any]:
-        """End a worker whose time is up."""
+    def expire(self) -> dict[int, Any]:
+        """Kill the worker, whose item has exceeded the time limit, and return a `Timeout`."""
         assert self.index is not None
         self.kill()
         if not self.started:
@@ -164,31 +164,31 @@ class _Worker:
 
 
 def _serve(pipe: Connection, function: Callable[..., Any], seconds: float) -> None:
-    """What a worker does: items in, outcomes out, until the other side is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    """The loop of a worker: receive items and send results until the parent closes its end of the pipe."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent kills its workers
     pipe.send(("started", None))
     while True:
         try:
             item = pipe.recv()
         except EOFError:
             return
-        if hasattr(signal, "alarm"):  # should the parent die first, a hung worker ends by itself
+        if hasattr(signal, "alarm"):  # if the parent dies first, a worker that hangs ends by itself
             signal.alarm(int(seconds) + 30)
         try:
-            outcome: Any = function(item)
+            result: Any = function(item)
         except Exception as error:
             last = traceback.format_exception_only(error)[-1].strip()
-            outcome = Failed(str(error).splitlines()[0] if str(error).strip() else last)
+            result = Failed(str(error).splitlines()[0] if str(error).strip() else last)
         try:
-            pipe.send(("done", outcome))
+            pipe.send(("done", result))
         except OSError:
             return
         except Exception as error:
-            pipe.send(("done", Failed(f"the result cannot be handed over: {error}")))
+            pipe.send(("done", Failed(f"the result cannot be pickled: {error}")))
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,1 +1,1 @@
-"""Point clouds for diffcore."""
+"""The point cloud plugin of diffcore."""

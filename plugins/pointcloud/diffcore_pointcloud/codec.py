@@ -1,4 +1,4 @@
-"""Point clouds to states of zero mean and unit variance, and back."""
+"""The codec of point clouds: encodes them as states of zero mean and unit variance, and decodes states."""
 
 import math
 
@@ -13,26 +13,27 @@ from diffcore.states.state import State
 from diffcore_pointcloud.options import CloudFacts
 
 NORMAL_SCALE = 1 / math.sqrt(3)
-"""Standard deviation of the coordinates of unit vectors whose mean is zero, as over any closed surface."""
+"""The standard deviation of the coordinates of unit vectors of zero mean, such as the normals of a closed surface."""
 
 
 class CloudCodec:
-    """A cloud of P points is diffused as places, or as up to three fields together, each `[P, 3]`:
+    """Represents a cloud of P points as a state of up to three fields, each `[P, 3]`:
 
-    * `positions`: (place - centre) / scale;
+    * `positions`: (position - centre) / scale;
     * `normals`: unit vectors times sqrt(3);
     * `colours`: (colour / 255 - mean) / std.
 
-    Examples hold a pool of points, `positions` `[B, pool, 3]` with `normals` and uint8 `colours` likewise. Where the
-    pool repeats points to be as large as the others', `count` `[B]` says how many of the first to draw from. Samples
-    are a TensorDict of `positions` float32 in the data's unit, unit `normals` and uint8 `colours`.
+    If there are only positions, the state is their tensor. Examples contain a pool of points: `positions`
+    `[B, pool, 3]`, and `normals` and uint8 `colours` of the same shape. If some pools are padded by repeating points,
+    `count` `[B]` is the number of points at the start of each pool to draw from. Samples are a TensorDict of float32
+    `positions` in the data's unit, unit `normals` and uint8 `colours`.
     """
 
     def __init__(self, facts: CloudFacts) -> None:
         self.facts = facts
         self.fields = ("positions",) + ("normals",) * facts.normals + ("colours",) * facts.colours
-        each = Euclidean((facts.points, 3))
-        self.space: Euclidean | Product = each if len(self.fields) == 1 else Product(dict.fromkeys(self.fields, each))
+        field = Euclidean((facts.points, 3))
+        self.space: Euclidean | Product = field if len(self.fields) == 1 else Product(dict.fromkeys(self.fields, field))
         self.conditions = (ClassCondition("label", facts.classes),) if facts.classes else ()
         self.sizes = None
         self._affine = {
@@ -46,7 +47,10 @@ class CloudCodec:
         return CloudCodec(self.facts.model_copy(update={"points": size}))
 
     def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
-        """Points of the pool, drawn at random with a generator, else the first ones."""
+        """Encode P points of each pool: the first ones, or random ones if there is a `generator`.
+
+        A generator also rotates and mirrors the clouds at random, if the facts say so.
+        """
         batch, points = len(examples), self.facts.points
         if generator is None:
             pool = {name: examples[name][:, :points] for name in self.fields}
@@ -55,13 +59,13 @@ class CloudCodec:
             pool = {name: examples[name].gather(1, chosen) for name in self.fields}
         encoded = {}
         for name, values in pool.items():
-            mean, std = self._numbers(name, values)
+            mean, std = self._mean_and_std(name, values)
             encoded[name] = ((values.double() - mean) / std).float()
         if generator is not None:
-            turn = self._turns(batch, generator)
+            matrices = self._rotations(batch, generator)
             for name in ("positions", "normals"):
-                if turn is not None and name in encoded:
-                    encoded[name] = encoded[name] @ turn.to(encoded[name].device)
+                if matrices is not None and name in encoded:
+                    encoded[name] = encoded[name] @ matrices.to(encoded[name].device)
         conditions = {"label": examples["label"]} if self.facts.classes else {}
         if len(encoded) == 1:
             return Encoded(encoded["positions"], conditions)
@@ -72,7 +76,7 @@ class CloudCodec:
         values = {"positions": state} if isinstance(state, Tensor) else dict(state.items())
         samples = {}
         for name, value in values.items():
-            mean, std = self._numbers(name, value)
+            mean, std = self._mean_and_std(name, value)
             samples[name] = value.double() * std + mean
         samples["positions"] = samples["positions"].float()
         if self.facts.normals:
@@ -81,12 +85,12 @@ class CloudCodec:
             samples["colours"] = samples["colours"].round().clamp(0, 255).to(torch.uint8)
         return TensorDict(samples, batch_size=[len(samples["positions"])])
 
-    def _numbers(self, name: str, like: Tensor) -> tuple[Tensor, float]:
+    def _mean_and_std(self, name: str, like: Tensor) -> tuple[Tensor, float]:
         mean, std = self._affine[name]
         return torch.tensor(mean, dtype=torch.float64, device=like.device), std
 
     def _draw(self, examples: TensorDict, generator: torch.Generator) -> Tensor:
-        """Indices `[B, P]` of different points of each pool, every choice as likely as every other."""
+        """Indices `[B, P]` of P different points of each pool; every choice has the same probability."""
         pool = examples["positions"].shape[1]
         keys = torch.rand(len(examples), pool, generator=generator)
         if "count" in examples.keys():
@@ -94,18 +98,18 @@ class CloudCodec:
         chosen = keys.topk(self.facts.points, dim=1).indices
         return chosen.to(examples["positions"].device)
 
-    def _turns(self, batch: int, generator: torch.Generator) -> Tensor | None:
-        """`[B, 3, 3]` by which rows are multiplied: random turns about the upright axis, mirrored or not."""
+    def _rotations(self, batch: int, generator: torch.Generator) -> Tensor | None:
+        """Matrices `[B, 3, 3]` for row vectors: random reflections and rotations about the upright axis, or None."""
         if not (self.facts.rotate or self.facts.mirror):
             return None
-        turns = torch.eye(3).repeat(batch, 1, 1)
+        matrices = torch.eye(3).repeat(batch, 1, 1)
         if self.facts.mirror:
-            turns[torch.rand(batch, generator=generator) < 0.5, 0, 0] = -1
+            matrices[torch.rand(batch, generator=generator) < 0.5, 0, 0] = -1
         if self.facts.rotate:
             angle = 2 * math.pi * torch.rand(batch, generator=generator)
             first, second = (2, 0) if self.facts.up == "y" else (0, 1)
-            about = torch.eye(3).repeat(batch, 1, 1)
-            about[:, first, first] = about[:, second, second] = angle.cos()
-            about[:, first, second], about[:, second, first] = angle.sin(), -angle.sin()
-            turns = turns @ about
-        return turns
+            rotations = torch.eye(3).repeat(batch, 1, 1)
+            rotations[:, first, first] = rotations[:, second, second] = angle.cos()
+            rotations[:, first, second], rotations[:, second, first] = angle.sin(), -angle.sin()
+            matrices = matrices @ rotations
+        return matrices

@@ -1,4 +1,4 @@
-"""What the plugin can be held to."""
+"""The contract of the plugin: what `diffcore check-plugin` may check beyond what holds for every plugin."""
 
 import torch
 from tensordict import TensorDict
@@ -10,16 +10,16 @@ from diffcore_pointcloud.codec import CloudCodec
 
 
 def contract(codec: CloudCodec) -> Contract:
-    """Points come back in their order; networks take clouds as sets."""
+    """Decoding restores the points in their order, and networks are equivariant to permutations of the points."""
 
-    def distance(examples: TensorDict, samples: TensorDict) -> Tensor:
-        """The largest difference: of places in standard deviations of the set, of normals, of colours in levels."""
+    def error(examples: TensorDict, samples: TensorDict) -> Tensor:
+        """The largest error over the fields: positions in units of `scale`, normals, and colours in 10^5 levels."""
         unit = {"positions": codec.facts.scale, "normals": 1.0, "colours": 1e5}
-        found = [
+        errors = [
             (samples[name].double() - examples[name][:, : codec.facts.points].double()).abs().flatten(1).amax(1)
             / unit[name]
             for name in codec.fields
         ]
-        return torch.stack(found).amax(0)
+        return torch.stack(errors).amax(0)
 
-    return Contract(restored=distance, tolerance=1e-5, symmetries={"permutation": permutation()})
+    return Contract(restored=error, tolerance=1e-5, symmetries={"permutation": permutation()})

@@ -1,4 +1,4 @@
-"""The plugin's networks: what the core has for sets, told of points that may have normals and colours."""
+"""Denoisers of point clouds: the core's networks for sets, applied to points with optional normals and colours."""
 
 import torch
 from tensordict import TensorDict
@@ -12,9 +12,9 @@ from diffcore_pointcloud.options import LatentOptions, TransformerOptions
 
 
 class PointDenoiser(nn.Module):
-    """A network of sets whose elements are points: all that is known of a point is one vector.
+    """A network for sets, in which the concatenated fields of a point are the vector of an element.
 
-    States are a Tensor `[B, N, k]` or a TensorDict of such fields, which are laid side by side and taken apart again.
+    States are a Tensor `[B, N, k]` or a TensorDict of such fields; the output is split into the same fields.
     """
 
     def __init__(self, network: LatentSet | SetTransformer) -> None:
@@ -23,7 +23,7 @@ class PointDenoiser(nn.Module):
         self.network = network
 
     def forward(self, x: State, conditioning: Tensor, mask: Mask = None) -> State:
-        """`x` of fields `[B, N, k]`, `conditioning` `[B, width]`; returns the like of `x`."""
+        """The output for `x` with fields `[B, N, k]` and `conditioning` `[B, width]`; it has the shape of `x`."""
         parts = fields(x)
         output = self.network(torch.cat(list(parts.values()), -1), conditioning, mask)
         if isinstance(x, Tensor):
@@ -33,20 +33,20 @@ class PointDenoiser(nn.Module):
 
 
 def latent(options: LatentOptions, space: Space) -> PointDenoiser:
-    """Points that speak through latent tokens; raises `UserError` where heads do not divide both widths."""
+    """The denoiser with latent tokens; raises `UserError` if the number of heads does not divide both widths."""
     _check_heads(options.heads, "width", options.width)
     _check_heads(options.heads, "latent_width", options.latent_width)
     return PointDenoiser(LatentSet(_channels(space), **options.model_dump()))
 
 
 def transformer(options: TransformerOptions, space: Space) -> PointDenoiser:
-    """Points that all attend to each other; raises `UserError` where heads do not divide the width."""
+    """The denoiser with attention among all points; raises `UserError` if the heads do not divide the width."""
     _check_heads(options.heads, "width", options.width)
     return PointDenoiser(SetTransformer(_channels(space), **options.model_dump()))
 
 
 def _channels(space: Space) -> int:
-    """How many numbers a point has."""
+    """The number of channels of a point."""
     return sum(field.shape[-1] for field in fields(space.empty(1)).values())
 
 

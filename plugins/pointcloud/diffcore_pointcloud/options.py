@@ -1,4 +1,4 @@
-"""Options of the plugin's parts, and what is known of a set of point clouds."""
+"""Options of the plugin's parts, and the facts that describe a set of point clouds."""
 
 from typing import Literal
 
@@ -7,86 +7,101 @@ from pydantic import Field
 from diffcore.plugins.records import Place, Settings
 
 ShapeClass = Literal["aeroplane", "chair", "lamp", "solid", "table"]
+"""The classes of the data set `shapes`."""
 
 
 class CloudFacts(Settings):
-    """What samples need to know of the clouds a model was trained on."""
+    """Statistics of the training clouds and how they are augmented, which the codec needs to encode and decode."""
 
     points: int = Field(ge=1, le=2**24)
-    """Points of a cloud."""
+    """Number of points of a cloud."""
     classes: tuple[str, ...] = ()
+    """The names of the classes; empty if there are none."""
     centre: tuple[float, float, float]
-    """Mean place over all points of all training clouds, in the data's unit."""
+    """Mean position over all points of all training clouds, in the data's unit."""
     scale: float = Field(gt=0)
-    """Standard deviation of coordinates about `centre`, in the data's unit: one number, so shapes keep their form."""
+    """Standard deviation of the coordinates about `centre`, in the data's unit. It is one number for all axes, so that
+    shapes keep their proportions."""
     normals: bool = False
+    """Whether clouds have normals."""
     colours: bool = False
+    """Whether clouds have colours."""
     colour_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Mean of red, green and blue, each from 0 to 1."""
     colour_std: float = Field(0.25, gt=0)
-    """Standard deviation of the three about their means: one number."""
+    """Standard deviation of red, green and blue about their means: one number for all three."""
     up: Literal["y", "z"] = "y"
     """The axis that points up."""
     rotate: bool = False
-    """Whether training turns clouds about the upright line through `centre` at random."""
+    """Whether training rotates clouds randomly about the upright line through `centre`."""
     mirror: bool = False
-    """Whether training mirrors clouds at random: x becomes -x about `centre`."""
+    """Whether training mirrors half of the clouds: x becomes -x about `centre`."""
 
 
 class CloudOptions(Settings):
-    """What all sets of clouds have in common."""
+    """Options that all data sets of point clouds have."""
 
-    points: int = Field(512, ge=1, le=65_536, description="Points of a cloud.")
+    points: int = Field(512, ge=1, le=65_536, description="Number of points of a cloud.")
     pool: int | None = Field(
         None,
         ge=1,
-        description="Points kept of each shape, of which training draws others each time; "
-        "4 x points, at least 2048, if not given.",
+        description="Number of points stored for each shape, from which each training step draws some; "
+        "by default 4 times `points`, but at least 2048.",
     )
-    normals: bool = Field(False, description="Clouds have normals: the direction of the surface at each point.")
-    colours: bool = Field(False, description="Points have colours.")
-    rotate: bool = Field(False, description="Turn clouds about the upright axis at random in training.")
-    mirror: bool = Field(False, description="Mirror clouds at random in training: x becomes -x.")
-    seed: int = Field(0, ge=0, description="Decides which points are drawn of each shape.")
+    normals: bool = Field(False, description="Generate normals: the direction of the surface at each point.")
+    colours: bool = Field(False, description="Generate colours of points.")
+    rotate: bool = Field(False, description="Rotate training clouds randomly about the upright axis.")
+    mirror: bool = Field(False, description="Mirror training clouds randomly: x becomes -x.")
+    seed: int = Field(0, ge=0, description="Seed of the points that are drawn from each shape.")
 
 
 class ShapesOptions(CloudOptions):
-    shapes: int = Field(4000, ge=1, le=1_000_000, description="Shapes to train on, evenly over the classes.")
-    held_out: int = Field(250, ge=2, le=100_000, description="Further shapes, kept back for the metrics.")
+    """Options of the data set `shapes`: random furniture, aeroplanes and solids."""
+
+    shapes: int = Field(
+        4000, ge=1, le=1_000_000, description="Number of training shapes, divided equally among the classes."
+    )
+    held_out: int = Field(250, ge=2, le=100_000, description="Number of further shapes held out for the metrics.")
     classes: tuple[ShapeClass, ...] = Field(
-        ("aeroplane", "chair", "lamp", "solid", "table"), min_length=1, description="Kinds of shapes."
+        ("aeroplane", "chair", "lamp", "solid", "table"), min_length=1, description="Classes of shapes to generate."
     )
 
 
 class FileOptions(CloudOptions):
-    root: Place = Field(None, description="The folder: one folder a class, or one of all.")
-    classes: tuple[str, ...] = Field((), description="Take these classes alone; all if not given.")
+    """Options of the data sets `meshes` and `clouds`: a folder of files of the user."""
+
+    root: Place = Field(None, description="The folder of the files, with or without a subfolder for each class.")
+    classes: tuple[str, ...] = Field((), description="Use only these classes; all by default.")
     normalise: Literal["set", "each"] = Field(
         "set",
-        description="set: one scale for all, so samples have the data's unit; "
-        "each: every shape is first made to fit the cube [-1, 1].",
+        description="set: scale all shapes by the same factor, so samples have the data's unit; "
+        "each: first fit every shape to the cube [-1, 1].",
     )
     up: Literal["y", "z"] = Field("y", description="The axis that points up (ModelNet: z, ShapeNet: y).")
-    skip_unreadable: bool = Field(False, description="Leave out files that cannot be used, instead of stopping.")
+    skip_unreadable: bool = Field(False, description="Leave out files that cannot be used instead of stopping.")
     held_out: float = Field(
-        0.1, gt=0, le=0.5, description="Share kept back for the metrics, where there are no test folders."
+        0.1, gt=0, le=0.5, description="Fraction of the shapes held out for the metrics if there are no test folders."
     )
 
 
 class LatentOptions(Settings):
+    """Options of the denoiser `latent`."""
+
     width: int = Field(64, ge=4, description="Size of a point's token.")
-    latents: int = Field(32, ge=1, description="Latent tokens, through which points speak with each other.")
+    latents: int = Field(32, ge=1, description="Number of latent tokens, through which points exchange information.")
     latent_width: int = Field(128, ge=4, description="Size of a latent token.")
-    rounds: int = Field(2, ge=1, description="How often latents read from the points and are read by them.")
-    depth: int = Field(1, ge=0, description="Transformer blocks of the latents in a round.")
+    rounds: int = Field(2, ge=1, description="Number of times that latents attend to points and points to latents.")
+    depth: int = Field(1, ge=0, description="Number of transformer blocks of the latents in each round.")
     heads: int = Field(2, ge=1, description="Attention heads; must divide both widths.")
-    octaves: int = Field(4, ge=0, description="Waves of coordinates that points are told by, each twice as fine.")
-    mlp_ratio: float = Field(2.0, gt=0, description="Width of the points' hidden layer, in widths.")
+    octaves: int = Field(4, ge=0, description="Number of frequencies of the Fourier features of coordinates.")
+    mlp_ratio: float = Field(2.0, gt=0, description="Size of the hidden layer of the points' MLP, in units of width.")
 
 
 class TransformerOptions(Settings):
+    """Options of the denoiser `transformer`."""
+
     width: int = Field(128, ge=4, description="Size of a point's token.")
-    depth: int = Field(6, ge=1, description="Transformer blocks.")
+    depth: int = Field(6, ge=1, description="Number of transformer blocks.")
     heads: int = Field(4, ge=1, description="Attention heads; must divide the width.")
-    octaves: int = Field(4, ge=0, description="Waves of coordinates that points are told by, each twice as fine.")
-    mlp_ratio: float = Field(4.0, gt=0, description="Width of the hidden layer, in widths.")
+    octaves: int = Field(4, ge=0, description="Number of frequencies of the Fourier features of coordinates.")
+    mlp_ratio: float = Field(4.0, gt=0, description="Size of the hidden layer of the MLPs, in units of width.")

@@ -1,4 +1,4 @@
-"""What this plugin offers. Importing it is cheap: torch and the rest come with the builders."""
+"""The records of this plugin. Importing them is fast: torch, trimesh and scipy are imported when a part is built."""
 
 from collections.abc import Iterable
 
@@ -17,18 +17,22 @@ POINTCLOUD = Modality(
     datasets=(
         Component(
             "shapes",
-            "furniture, aeroplanes and solids, made here",
+            "random furniture, aeroplanes and solids, generated",
             _lazy("data.datasets:shapes"),
             ShapesOptions,
             small={"points": 64, "pool": 128, "shapes": 256, "held_out": 10},
         ),
-        Component("meshes", "your own: OFF, OBJ, PLY, STL or GLB", _lazy("data.datasets:meshes"), FileOptions),
-        Component("clouds", "your own: PLY, XYZ, NPY or NPZ", _lazy("data.datasets:clouds"), FileOptions),
+        Component(
+            "meshes", "your own folder of meshes: OFF, OBJ, PLY, STL or GLB", _lazy("data.datasets:meshes"), FileOptions
+        ),
+        Component(
+            "clouds", "your own folder of clouds: PLY, XYZ, NPY or NPZ", _lazy("data.datasets:clouds"), FileOptions
+        ),
     ),
     denoisers=(
         Component(
             "latent",
-            "attention through a few latents, linear in points",
+            "attention through latent tokens; cost linear in the number of points",
             _lazy("networks:latent"),
             LatentOptions,
             symmetries=("permutation",),
@@ -36,7 +40,7 @@ POINTCLOUD = Modality(
         ),
         Component(
             "transformer",
-            "attention among all points",
+            "attention among all points; cost quadratic in their number",
             _lazy("networks:transformer"),
             TransformerOptions,
             symmetries=("permutation",),

@@ -1,7 +1,7 @@
-"""Presets, from a laptop to one GPU. One that is called like a data set is what that set is trained with by default.
+"""Presets for a laptop and for one GPU. A preset with the name of a data set is the default of that data set.
 
-Presets say steps, so that a seed gives the same model on every machine. Times of training are those of two cores of a
-Xeon with AVX-512; where they are marked "about" they were scaled from a short run.
+Presets set the number of steps, so that a seed gives the same model on every machine. The times of training are those
+of two cores of a Xeon with AVX-512; a time with "about" was extrapolated from a short run.
 """
 
 from typing import Any
@@ -14,14 +14,16 @@ _SMALL: dict[str, Any] = {
     "train": {"steps": 3600, "batch_size": 16, "learning_rate": 1e-3, "weighting": "v", "evaluate": 150},
     "sample": {"solver": "dpmpp-2m-sde", "steps": 40},
 }
-"""Of networks for two cores the one of linear cost learns most: the transformer takes a quarter of its steps.
+"""The reasons for these values.
 
-Fresh noise in each step mends errors of the steps before. One model of 1,975 steps: 1-NNA 0.66 by dpmpp-2m-sde in 40
-steps (150 samples), 0.685 by edm in 25 (100), 0.73 by adams in 20 (250); another of 1,975 steps at the learning rate
-2e-3 0.70, and one of 3,629 steps, what six and a half quiet minutes hold, 0.58, both by the first way. Error on held-
-out shapes above what the points' own scatter explains, after 100 seconds of one core: 702 with gates that begin at
-zero, 507 at one; 524 with the schedule shifted by -1, 345 by +1; learning rates of 4e-3 and 5e-4 are worse than
-1e-3.
+Network: on two cores `latent` learns more in a given time, as `transformer` makes a quarter of its steps.
+Sampling: fresh noise in each step corrects errors of earlier steps. 1-NNA of one model of 1,975 steps was 0.66 with
+dpmpp-2m-sde in 40 steps (150 samples), 0.685 with edm in 25 steps (100 samples) and 0.73 with adams in 20 steps (250
+samples). With dpmpp-2m-sde, another model of 1,975 steps at the learning rate 2e-3 had 0.70, and a model of 3,629
+steps, which took six and a half minutes on an idle machine, 0.58.
+Training: the error on held-out shapes in excess of that explained by the random positions of the points, after 100
+seconds on one core, was 702 with gates initialised to zero and 507 with one; 524 with the schedule shifted by -1 and
+345 by +1. Learning rates of 4e-3 and 5e-4 were worse than 1e-3.
 """
 
 _GPU_TRAIN = {
@@ -42,26 +44,37 @@ _GPU: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _of(recipe: dict[str, Any], **data: Any) -> dict[str, Any]:
-    return {"data": data, **recipe}
+def _of(values: dict[str, Any], **data: Any) -> dict[str, Any]:
+    return {"data": data, **values}
 
 
 PRESETS = {
     "default": Preset(
-        "furniture, aeroplanes and solids of 512 points on a laptop: 3,600 steps, 6.5 minutes",
+        "a denoiser of generated furniture, aeroplanes and solids, 512 points, on a laptop: 3,600 steps, 6.5 minutes",
         _of(_SMALL, name="shapes"),
     ),
     "shapes-2048": Preset(
-        "the same with 2,048 points: 1,000 steps, about 6.5 minutes",
+        "a denoiser of the same shapes, 2,048 points, on a laptop: 1,000 steps, about 6.5 minutes",
         _of({**_SMALL, "train": {**_SMALL["train"], "steps": 1000}}, name="shapes", points=2048),
     ),
-    "meshes": Preset("a folder of meshes on a laptop: 3,600 steps, about 6.5 minutes", _of(_SMALL, name="meshes")),
+    "meshes": Preset(
+        "a denoiser of your own folder of meshes, 512 points, on a laptop: 3,600 steps, about 6.5 minutes",
+        _of(_SMALL, name="meshes"),
+    ),
     "clouds": Preset(
-        "a folder of point clouds on a laptop: 3,600 steps, about 6.5 minutes", _of(_SMALL, name="clouds")
+        "a denoiser of your own folder of clouds, 512 points, on a laptop: 3,600 steps, about 6.5 minutes",
+        _of(_SMALL, name="clouds"),
     ),
     "shapes-gpu": Preset(
-        "shapes of 2,048 points on one GPU", _of(_GPU, name="shapes", points=2048, shapes=20_000, held_out=500)
+        "a larger denoiser of generated shapes, 2,048 points, on one GPU: 200,000 steps; not timed yet",
+        _of(_GPU, name="shapes", points=2048, shapes=20_000, held_out=500),
     ),
-    "meshes-gpu": Preset("a folder of meshes, 2,048 points each, on one GPU", _of(_GPU, name="meshes", points=2048)),
-    "clouds-gpu": Preset("a folder of clouds, 2,048 points each, on one GPU", _of(_GPU, name="clouds", points=2048)),
+    "meshes-gpu": Preset(
+        "a larger denoiser of your own folder of meshes, 2,048 points, on one GPU: 200,000 steps; not timed yet",
+        _of(_GPU, name="meshes", points=2048),
+    ),
+    "clouds-gpu": Preset(
+        "a larger denoiser of your own folder of clouds, 2,048 points, on one GPU: 200,000 steps; not timed yet",
+        _of(_GPU, name="clouds", points=2048),
+    ),
 }

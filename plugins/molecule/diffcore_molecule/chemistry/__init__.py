@@ -1,1 +1,1 @@
-"""Molecules as RDKit has them: properties, bonds and conformers."""
+"""Chemistry with RDKit: conversion of molecules, properties and bond inference."""

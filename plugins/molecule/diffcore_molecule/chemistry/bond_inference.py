@@ -1,7 +1,7 @@
-"""Bonds from places alone, where they were not generated: by a table of lengths, or by RDKit.
+"""Bonds inferred from the positions of atoms: by a table of bond lengths, or by RDKit.
 
-Published metrics of models that generate atoms without bonds rest on the table. Such metrics and those of generated
-bonds are not comparable, so the two are never mixed under one name.
+Published metrics of models that generate atoms without bonds are computed with the table. They cannot be compared with
+metrics of generated bonds, so the two have different names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from rdkit import Chem
 from rdkit.Chem import rdDetermineBonds
 
 from diffcore_molecule.chemistry.molecules import Molecule, from_rdkit, to_rdkit
-from diffcore_molecule.timeout_pool import limited_map
+from diffcore_molecule.timeout_pool import timeout_map
 
 _MARGINS = (10, 5, 3)
-"""A bond of order 1, 2, 3 may be longer than the table says by less than this, in pm."""
+"""Tolerances in pm: by how much a bond of order 1, 2 or 3 may exceed its typical length."""
 _SINGLE = {
     "H": "H 74 C 109 N 101 O 96 F 92 B 119 Si 148 P 144 As 152 S 134 Cl 127 Br 141 I 161",
     "B": "Cl 175",
@@ -32,11 +32,11 @@ _SINGLE = {
 }
 _DOUBLE = {"C": "C 134 N 129 O 120 S 160", "N": "N 125 O 121", "O": "O 121 P 150", "P": "S 186"}
 _TRIPLE = {"C": "C 120 N 116 O 113", "N": "N 110"}
-"""Typical lengths in pm (wiredchemist.com and chemistry-reference.com), each pair of elements once."""
+"""Typical bond lengths in pm (wiredchemist.com and chemistry-reference.com). Each pair of elements is listed once."""
 
 
 def _thresholds() -> numpy.ndarray:
-    """`[3, 119, 119]`: the distance in pm under which two elements have a bond of at least order 1, 2, 3."""
+    """`[3, 119, 119]`: the distance in pm below which two elements have a bond of order at least 1, 2 or 3."""
     table = numpy.zeros((3, 119, 119))
     number = Chem.GetPeriodicTable().GetAtomicNumber
     lengths: Sequence[Mapping[str, str]] = (_SINGLE, _DOUBLE, _TRIPLE)
@@ -52,41 +52,41 @@ def _thresholds() -> numpy.ndarray:
 _THRESHOLDS = _thresholds()
 
 
-def lookup_bonds(numbers: numpy.ndarray, positions: numpy.ndarray) -> numpy.ndarray:
-    """Bond orders `[n, n]` of atoms `[n]` at places `[n, 3]`, in Angstrom, by the table of EDM for molecules.
+def infer_bonds(numbers: numpy.ndarray, positions: numpy.ndarray) -> numpy.ndarray:
+    """Bond orders `[n, n]` from atomic numbers `[n]` and positions `[n, 3]` in Angstrom, by EDM's table of lengths.
 
-    Two atoms have the highest order whose typical length plus its margin (10, 5, 3 pm) is above their distance. Pairs
-    of elements outside the table have no bond. Hoogeboom et al. 2022, appendix; the margins were tuned there on QM9, so
-    on other molecules the table finds fewer stable ones.
+    A pair of atoms gets the highest order whose typical length plus margin (10, 5 or 3 pm) exceeds their distance.
+    Pairs of elements that are not in the table get no bond. Source: Hoogeboom et al. 2022, appendix. The margins were
+    tuned there on QM9, so on other molecules the table finds fewer stable ones.
     """
     distances = 100 * numpy.linalg.norm(positions[:, None].astype(float) - positions[None].astype(float), axis=2)
     short = distances < _THRESHOLDS[:, numbers[:, None], numbers[None]]
-    orders = short.sum(0)  # thresholds fall with the order
+    orders = short.sum(0)  # thresholds decrease with the order
     numpy.fill_diagonal(orders, 0)
     return orders
 
 
-def relooked(molecule: Molecule) -> Molecule:
-    """The same atoms at the same places with the bonds of `lookup_bonds` and no charges."""
-    bonds = lookup_bonds(molecule.numbers, molecule.positions).astype(numpy.uint8)
+def with_inferred_bonds(molecule: Molecule) -> Molecule:
+    """The same atoms at the same positions, with the bonds of `infer_bonds` and zero charges."""
+    bonds = infer_bonds(molecule.numbers, molecule.positions).astype(numpy.uint8)
     return replace(molecule, charges=numpy.zeros_like(molecule.charges), bonds=bonds)
 
 
-def _determined(molecule: Molecule) -> Molecule | None:
+def _bonds_by_rdkit(molecule: Molecule) -> Molecule | None:
     n = len(molecule)
-    bare = to_rdkit(replace(molecule, charges=numpy.zeros(n, int), bonds=numpy.zeros((n, n), int)), hydrogens=True)
+    atoms = to_rdkit(replace(molecule, charges=numpy.zeros(n, int), bonds=numpy.zeros((n, n), int)), hydrogens=True)
     try:
-        rdDetermineBonds.DetermineBonds(bare, charge=int(molecule.charges.sum()))
-        return from_rdkit(bare, hydrogens=True)
+        rdDetermineBonds.DetermineBonds(atoms, charge=int(molecule.charges.sum()))
+        return from_rdkit(atoms, hydrogens=True)
     except (ValueError, RuntimeError):
         return None
 
 
-def determined_bonds(molecules: Sequence[Molecule], seconds: float, workers: int = 1) -> list[Molecule | None]:
-    """The molecules with bonds and charges by RDKit's DetermineBonds, from places and the total charge alone.
+def infer_bonds_with_rdkit(molecules: Sequence[Molecule], seconds: float, workers: int = 1) -> list[Molecule | None]:
+    """The molecules with bonds and charges by RDKit's `DetermineBonds`, from positions and the total charge alone.
 
-    All hydrogens must be among the atoms. None stands where RDKit finds no bonds, or has not within `seconds`: it can
-    take for ever, so it runs in processes that are ended then.
+    All hydrogens must be explicit atoms. An element of the result is None if RDKit finds no bonds, or not within
+    `seconds`. RDKit may never return, so it runs in worker processes, which are killed when the time is up.
     """
-    found = limited_map(_determined, molecules, seconds, workers)
-    return [result if isinstance(result, Molecule) else None for result in found]
+    results = timeout_map(_bonds_by_rdkit, molecules, seconds, workers)
+    return [result if isinstance(result, Molecule) else None for result in results]

@@ -1,4 +1,4 @@
-"""A molecule as arrays, and as RDKit has it."""
+"""Molecules as NumPy arrays, and their conversion from and to RDKit."""
 
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -8,15 +8,15 @@ from rdkit import Chem, RDLogger
 from rdkit.Chem import AllChem  # noqa: F401  (registers what conformers need)
 from rdkit.Geometry import Point3D
 
-RDLogger.DisableLog("rdApp.*")  # what is wrong with a molecule is said by us, once
+RDLogger.DisableLog("rdApp.*")  # this package reports what is wrong with a molecule, once
 
 ORDERS = (None, Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE)
-"""Bond orders by their number; aromatic rings are written as alternating single and double bonds (Kekule)."""
+"""RDKit's bond types by bond order. Aromatic rings have alternating single and double bonds (Kekule form)."""
 
 
 @dataclass(frozen=True)
 class Molecule:
-    """Atoms, bonds and places of n atoms. Whether hydrogens are among the atoms is a matter of who made it."""
+    """Elements, charges, bonds and positions of n atoms. Depending on its source, hydrogens are atoms or implicit."""
 
     numbers: numpy.ndarray
     """Atomic numbers `[n]`."""
@@ -25,16 +25,16 @@ class Molecule:
     bonds: numpy.ndarray
     """Bond orders 0 to 3, symmetric `[n, n]`."""
     positions: numpy.ndarray
-    """Places in Angstrom `[n, 3]`."""
+    """Positions in Angstrom `[n, 3]`."""
 
     def __len__(self) -> int:
         return len(self.numbers)
 
 
 def to_rdkit(molecule: Molecule, hydrogens: bool = False) -> Chem.Mol:
-    """The molecule as RDKit has it, with its conformer, not sanitised.
+    """The molecule as an RDKit object with one conformer, not sanitised.
 
-    With `hydrogens` all of them are among the atoms and RDKit adds none; otherwise they are implicit.
+    With `hydrogens`, all hydrogens are explicit atoms and RDKit adds none; otherwise RDKit adds implicit hydrogens.
     """
     editable = Chem.RWMol()
     for number, charge in zip(molecule.numbers.tolist(), molecule.charges.tolist(), strict=True):
@@ -45,29 +45,29 @@ def to_rdkit(molecule: Molecule, hydrogens: bool = False) -> Chem.Mol:
     for first, second in zip(*numpy.triu(molecule.bonds, 1).nonzero(), strict=True):
         editable.AddBond(int(first), int(second), ORDERS[int(molecule.bonds[first, second])])
     conformer = Chem.Conformer(len(molecule))
-    for index, place in enumerate(molecule.positions.tolist()):
-        conformer.SetAtomPosition(index, Point3D(*place))
+    for index, position in enumerate(molecule.positions.tolist()):
+        conformer.SetAtomPosition(index, Point3D(*position))
     conformer.Set3D(True)
     editable.AddConformer(conformer, assignId=True)
     return editable.GetMol()
 
 
-def knot(molecule: Molecule) -> str:
-    """Why RDKit must not see the bonds of a sample, or nothing where it may.
+def unsafe_bonds(molecule: Molecule) -> str:
+    """The reason why the bonds of a sample must not be passed to RDKit; empty if they may be.
 
-    The search for rings in a graph of more bonds than any molecule has, which sanitising, drawing, writing and reading
-    all do, may take hours, or crash. Bonds of no length stop the reading of a file.
+    Sanitising, drawing, writing and reading all search for rings. In a graph with more bonds than any molecule has, the
+    search may take hours, or crash. Bonds of zero length make readers of a file stop.
     """
     first, second = numpy.triu(molecule.bonds, 1).nonzero()
     n, bonds = len(molecule), len(first)
     if bonds > max(64, min(2 * n, n + 150)):
         return f"{bonds} bonds among {n} atoms"
     lengths = numpy.linalg.norm(molecule.positions[first] - molecule.positions[second], axis=1)
-    return "bonded atoms are in one place" if bonds and lengths.min() < 1e-3 else ""
+    return "bonded atoms have the same position" if bonds and lengths.min() < 1e-3 else ""
 
 
 def sanitised(molecule: Chem.Mol) -> Chem.Mol | None:
-    """A sanitised copy with stereochemistry from the places, or None where RDKit finds no chemistry in it."""
+    """A sanitised copy with stereochemistry from the positions, or None if RDKit cannot sanitise the molecule."""
     copy = Chem.Mol(molecule)
     try:
         Chem.SanitizeMol(copy)
@@ -78,8 +78,8 @@ def sanitised(molecule: Chem.Mol) -> Chem.Mol | None:
     return copy
 
 
-def bare(molecule: Chem.Mol) -> Chem.Mol:
-    """The sanitised molecule with its hydrogens implied, also where they tell the two sides of a double bond apart."""
+def remove_hydrogens(molecule: Chem.Mol) -> Chem.Mol:
+    """The sanitised molecule with implicit hydrogens, including those that define the stereo of a double bond."""
     parameters = Chem.RemoveHsParameters()
     parameters.removeDefiningBondStereo = True
     parameters.removeIsotopes = True
@@ -89,12 +89,12 @@ def bare(molecule: Chem.Mol) -> Chem.Mol:
 def from_rdkit(molecule: Chem.Mol, hydrogens: bool = False) -> Molecule:
     """The arrays of a sanitised molecule that has a conformer.
 
-    Without `hydrogens` those that can be implied are left out; with them, all must be among the atoms (`AddHs`).
-    Raises `ValueError` where it has no conformer, or cannot be written with bonds of order 1 to 3.
+    Without `hydrogens`, hydrogens that can be implicit are removed. With `hydrogens`, all hydrogens must be explicit
+    atoms (`AddHs`). Raises `ValueError` if there is no conformer, or a bond that has no Kekule form of order 1 to 3.
     """
     if not molecule.GetNumConformers():
-        raise ValueError("the molecule has no places of atoms")
-    plain = Chem.Mol(molecule) if hydrogens else bare(molecule)
+        raise ValueError("the molecule has no conformer")
+    plain = Chem.Mol(molecule) if hydrogens else remove_hydrogens(molecule)
     Chem.Kekulize(plain, clearAromaticFlags=True)
     n = plain.GetNumAtoms()
     bonds = numpy.zeros((n, n), dtype=numpy.uint8)
@@ -112,11 +112,11 @@ def from_rdkit(molecule: Chem.Mol, hydrogens: bool = False) -> Molecule:
 
 
 def identity(molecule: Chem.Mol) -> int:
-    """63 bits that tell molecules apart by atoms and bonds: the blake2b hash of the canonical SMILES.
+    """A 63-bit number that identifies a sanitised molecule: the blake2b hash of its canonical SMILES.
 
-    Stereochemistry and isotopes do not count, nor whether hydrogens are atoms or implied. Takes a sanitised molecule.
+    It does not depend on stereochemistry or isotopes, nor on whether hydrogens are explicit or implicit.
     """
-    plain = bare(molecule)
+    plain = remove_hydrogens(molecule)
     for atom in plain.GetAtoms():
         atom.SetIsotope(0)
     smiles = Chem.MolToSmiles(plain, isomericSmiles=False)

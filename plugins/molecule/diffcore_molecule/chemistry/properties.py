@@ -1,4 +1,4 @@
-"""Properties of molecules by name: RDKit's, those that users register, and those that QM9's file gives."""
+"""Properties of molecules by name: those of RDKit, those that users register, and those of the QM9 file."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,15 +11,15 @@ from rdkit import Chem
 from rdkit.Chem import QED, Crippen, Descriptors, Lipinski, rdMolDescriptors
 
 from diffcore.errors import UserError
-from diffcore_molecule.chemistry.molecules import bare
+from diffcore_molecule.chemistry.molecules import remove_hydrogens
 
 GROUP = "diffcore_molecule.properties"
-"""Entry points of this group are properties: the name, and a function of a molecule (or a `Property`)."""
+"""The group of entry points that add properties: the name of a property, and its function or a `Property`."""
 
 
 @dataclass(frozen=True)
 class Property:
-    """A number that every molecule has. The function takes a sanitised molecule whose hydrogens are implied."""
+    """A number computed from a molecule. The function receives a sanitised molecule with implicit hydrogens."""
 
     name: str
     function: Callable[[Chem.Mol], float]
@@ -29,10 +29,10 @@ class Property:
 
 @dataclass(frozen=True)
 class Column:
-    """A property that is read from QM9's file: `file value * factor` is in `unit`."""
+    """A property that is read from the QM9 file: `value in the file * factor` is in `unit`."""
 
     index: int
-    """Which of the numbers after `gdb i`."""
+    """The position of the value among the numbers after `gdb i`."""
     unit: str
     factor: float = 1.0
 
@@ -48,25 +48,25 @@ DFT = {
     "gap": Column(7, "eV", HARTREE),
     "cv": Column(14, "cal/(mol K)"),
 }
-"""What the data set qm9 knows besides, at B3LYP/6-31G(2df,p): dipole moment, isotropic polarisability, energies of the
-frontier orbitals and their gap, heat capacity at 298.15 K."""
+"""Properties that only the data set qm9 has, computed at B3LYP/6-31G(2df,p): dipole moment, isotropic polarisability,
+energies of the frontier orbitals and their gap, heat capacity at 298.15 K."""
 
-FRIENDLY = {
+BUILT_IN = {
     item.name: item
     for item in (
         Property("logp", Crippen.MolLogP, "", "octanol-water partition coefficient, Crippen's estimate"),
         Property("tpsa", rdMolDescriptors.CalcTPSA, "A^2", "topological polar surface area"),
         Property("qed", QED.qed, "", "quantitative estimate of drug-likeness, 0 to 1"),
         Property("weight", Descriptors.MolWt, "g/mol", "average molecular weight"),
-        Property("rings", rdMolDescriptors.CalcNumRings, "", "rings of the smallest set"),
+        Property("rings", rdMolDescriptors.CalcNumRings, "", "rings in the smallest set of smallest rings"),
         Property("aromatic_rings", rdMolDescriptors.CalcNumAromaticRings, "", "aromatic rings"),
         Property("rotatable_bonds", rdMolDescriptors.CalcNumRotatableBonds, "", "rotatable bonds"),
-        Property("hbd", Lipinski.NumHDonors, "", "donors of hydrogen bonds"),
-        Property("hba", Lipinski.NumHAcceptors, "", "acceptors of hydrogen bonds"),
-        Property("heavy_atoms", Lipinski.HeavyAtomCount, "", "atoms that are not hydrogen"),
-        Property("heteroatoms", rdMolDescriptors.CalcNumHeteroatoms, "", "atoms that are neither carbon nor hydrogen"),
-        Property("fsp3", rdMolDescriptors.CalcFractionCSP3, "", "share of carbons that are sp3"),
-        Property("stereocentres", rdMolDescriptors.CalcNumAtomStereoCenters, "", "stereocentres of atoms"),
+        Property("hbd", Lipinski.NumHDonors, "", "hydrogen bond donors"),
+        Property("hba", Lipinski.NumHAcceptors, "", "hydrogen bond acceptors"),
+        Property("heavy_atoms", Lipinski.HeavyAtomCount, "", "atoms other than hydrogen"),
+        Property("heteroatoms", rdMolDescriptors.CalcNumHeteroatoms, "", "atoms other than carbon and hydrogen"),
+        Property("fsp3", rdMolDescriptors.CalcFractionCSP3, "", "fraction of the carbon atoms that are sp3"),
+        Property("stereocentres", rdMolDescriptors.CalcNumAtomStereoCenters, "", "atomic stereocentres"),
         Property("molar_refractivity", Crippen.MolMR, "cm^3/mol", "Crippen's estimate"),
     )
 }
@@ -75,19 +75,22 @@ _registered: dict[str, Property] = {}
 
 
 def register(name: str, function: Callable[[Chem.Mol], float], unit: str = "", summary: str = "") -> None:
-    """Make a function of a molecule a property of this process, so that options can name it.
+    """Register a function of a molecule as a property, so that options of this process can name it.
 
-    A package does it for good with an entry point of the group `diffcore_molecule.properties`.
-    Raises `ValueError` where the name is taken.
+    A package registers its properties permanently with entry points of the group `diffcore_molecule.properties`.
+    Raises `ValueError` if the name is taken.
     """
-    if name in FRIENDLY or name in DFT or name in _descriptors() or name in _installed():
-        raise ValueError(f"there is a property {name!r} already")
+    if name in BUILT_IN or name in DFT or name in _descriptors() or name in _installed():
+        raise ValueError(f"the property {name!r} exists already")
     _registered[name] = Property(name, function, unit, summary)
 
 
 def find(name: str) -> Property:
-    """The property of this name: a friendly one, a registered one, an installed one, or RDKit's descriptor."""
-    for known in (FRIENDLY, _registered):
+    """The property of this name: built in, registered, installed, or a descriptor of RDKit.
+
+    Raises `UserError` if there is none, or if it is a property that only the data set qm9 has.
+    """
+    for known in (BUILT_IN, _registered):
         if name in known:
             return known[name]
     if name in _installed():
@@ -95,42 +98,42 @@ def find(name: str) -> Property:
     if name in _descriptors():
         return Property(name, _descriptors()[name])
     if name in DFT:
-        raise UserError(f"the property {name!r} is DFT's: only the data set qm9 knows it; {known_names()}")
-    near = get_close_matches(name, [*FRIENDLY, *_registered, *_installed(), *_descriptors(), *DFT], 1)
-    meant = f" (did you mean {near[0]!r}?)" if near else ""
-    raise UserError(f"unknown property {name!r}{meant}; {known_names()}")
+        raise UserError(f"the property {name!r} comes from DFT: only the data set qm9 has it; {known_names()}")
+    near = get_close_matches(name, [*BUILT_IN, *_registered, *_installed(), *_descriptors(), *DFT], 1)
+    suggestion = f" (did you mean {near[0]!r}?)" if near else ""
+    raise UserError(f"unknown property {name!r}{suggestion}; {known_names()}")
 
 
 def known_names() -> str:
-    """What there is, in a line."""
-    names = ", ".join([*FRIENDLY, *_registered, *_installed()])
-    return f"there are {names}; RDKit's descriptors work by their own names, such as TPSA or BertzCT"
+    """The available properties, in one line."""
+    names = ", ".join([*BUILT_IN, *_registered, *_installed()])
+    return f"properties are {names}, and RDKit's descriptors by their own names, such as BertzCT"
 
 
 def unit_of(name: str) -> str:
-    """The unit of a property, of those from QM9's file too; empty where it has none."""
+    """The unit of a property, including those of the QM9 file; empty if it has none."""
     return DFT[name].unit if name in DFT else find(name).unit
 
 
 def is_stable(name: str) -> bool:
-    """Whether the name means the same function in every process with this RDKit, so that values can be kept."""
-    return name in FRIENDLY or (name not in _registered and name not in _installed())
+    """Whether the name means the same function in every process with this version of RDKit, so values can be cached."""
+    return name in BUILT_IN or (name not in _registered and name not in _installed())
 
 
 def measure(molecule: Chem.Mol, names: Sequence[str]) -> list[float]:
-    """The properties of a sanitised molecule, in the order of the names; NaN where a function fails or is not finite.
+    """The properties of a sanitised molecule, in the order of `names`; NaN if a function fails or is not finite.
 
-    Hydrogens are implied first, so that values do not depend on how they are written.
+    Hydrogens are made implicit first, so that values do not depend on how they are represented.
     """
     functions = [find(name).function for name in names]
-    plain = bare(molecule)
+    plain = remove_hydrogens(molecule)
     return [_value(function, plain) for function in functions]
 
 
 def _value(function: Callable[[Chem.Mol], float], molecule: Chem.Mol) -> float:
     try:
         value = float(function(molecule))
-    except Exception:  # a user's function may raise anything
+    except Exception:  # the function of a user may raise any exception
         return math.nan
     return value if math.isfinite(value) else math.nan
 

@@ -1,1 +1,1 @@
-"""Data sets of molecules: embedded, QM9 and a user's own files."""
+"""Data sets of molecules: a part of QM9 that is included, QM9 itself, and files of the user."""

@@ -1,4 +1,4 @@
-"""Many molecules in a few flat arrays."""
+"""Many molecules stored as a few flat arrays."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
@@ -11,99 +11,100 @@ from diffcore_molecule.chemistry.molecules import Molecule, from_rdkit, identity
 
 @dataclass(frozen=True)
 class Collection:
-    """n molecules with all their hydrogens, atoms and bonds of one after those of the other; hydrogens come last."""
+    """n molecules with explicit hydrogens: their atoms and bonds are concatenated, hydrogens last in each molecule."""
 
     sizes: numpy.ndarray
-    """Atoms of each molecule `[n]`."""
+    """Number of atoms of each molecule `[n]`."""
     numbers: numpy.ndarray
     """Atomic numbers `[atoms]`."""
     charges: numpy.ndarray
     """Formal charges `[atoms]`."""
     positions: numpy.ndarray
-    """Places in Angstrom `[atoms, 3]`, float32."""
+    """Positions in Angstrom `[atoms, 3]`, float32."""
     bond_counts: numpy.ndarray
-    """Bonds of each molecule `[n]`."""
+    """Number of bonds of each molecule `[n]`."""
     bonds: numpy.ndarray
-    """The two atoms of a bond, as numbers within the molecule, and the bond's order `[bonds, 3]`."""
+    """For each bond the indices of its two atoms within the molecule, and its order `[bonds, 3]`."""
 
     def __len__(self) -> int:
         return len(self.sizes)
 
     def arrays(self) -> dict[str, numpy.ndarray]:
-        """The arrays by their names."""
+        """The arrays by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def normal_form(molecule: Chem.Mol) -> Chem.Mol:
-    """A sanitised molecule with all its hydrogens as atoms, after the others, in one piece, without isotopes.
+    """A copy of a sanitised molecule with all hydrogens as explicit atoms after the others, and without isotopes.
 
-    Hydrogens that are not there are added where they belong. Raises `ValueError` where it is of several pieces, or of
-    hydrogen alone.
+    Missing hydrogens are added, with positions. Raises `ValueError` if the molecule has several pieces, atoms without
+    an element, or hydrogen atoms only.
     """
     whole = Chem.Mol(molecule)
     for atom in whole.GetAtoms():
         atom.SetIsotope(0)
     if len(Chem.GetMolFrags(whole)) > 1:
-        raise ValueError("of several pieces")
+        raise ValueError("several unconnected pieces")
     whole = Chem.AddHs(whole, addCoords=True)
     atoms = list(whole.GetAtoms())
     if any(atom.GetAtomicNum() < 1 for atom in atoms):
-        raise ValueError("it has atoms of no element")
+        raise ValueError("atoms without an element")
     heavy = [atom.GetIdx() for atom in atoms if atom.GetAtomicNum() > 1]
     light = [atom.GetIdx() for atom in atoms if atom.GetAtomicNum() == 1]
     if not heavy:
-        raise ValueError("it has hydrogens alone")
+        raise ValueError("hydrogen atoms only")
     return Chem.RenumberAtoms(whole, heavy + light)
 
 
-def implied(molecule: Molecule) -> Chem.Mol:
-    """The molecule as RDKit has it, sanitised, without its hydrogens, which are implied.
+def with_implicit_hydrogens(molecule: Molecule) -> Chem.Mol:
+    """The molecule as a sanitised RDKit object whose hydrogens are implicit.
 
-    Raises `ValueError` where others than its own would be, as for radicals.
+    Raises `ValueError` if the implicit hydrogens would differ from the explicit ones, as in radicals.
     """
     heavy = molecule.numbers > 1
-    found = sanitised(to_rdkit(without_hydrogens(molecule)))
+    implicit = sanitised(to_rdkit(without_hydrogens(molecule)))
     counts = molecule.bonds[heavy][:, ~heavy].sum(1).tolist()
     if (molecule.bonds[~heavy].sum(1) != 1).any() or molecule.bonds[~heavy][:, ~heavy].any():
-        raise ValueError("it has hydrogens with other than one neighbour")
-    if found is None or [atom.GetTotalNumHs() for atom in found.GetAtoms()] != counts:
-        raise ValueError("its hydrogens cannot be implied")
-    return found
+        raise ValueError("a hydrogen that does not have exactly one neighbour")
+    if implicit is None or [atom.GetTotalNumHs() for atom in implicit.GetAtoms()] != counts:
+        raise ValueError("hydrogens that cannot be implicit, as in a radical")
+    return implicit
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A molecule that was read."""
+    """A molecule that was read from a file."""
 
     source: int
-    """Which of its file: a number that people can find it by."""
+    """The number of its record or line in the file, by which users can find it."""
     molecule: Molecule
-    """In normal form."""
+    """The molecule in normal form."""
     identity: int
+    """Its `molecules.identity`."""
 
 
 def entry(source: int, molecule: Molecule) -> Entry:
-    """An entry whose hydrogens can be implied; `ValueError` otherwise."""
+    """The entry of a molecule; raises `ValueError` if positions are not finite or hydrogens cannot be implicit."""
     if not numpy.isfinite(molecule.positions).all():
-        raise ValueError("its places are not finite")
-    return Entry(source, molecule, identity(implied(molecule)))
+        raise ValueError("positions that are not finite")
+    return Entry(source, molecule, identity(with_implicit_hydrogens(molecule)))
 
 
 def entry_of(source: int, molecule: Chem.Mol) -> Entry:
-    """The entry of a sanitised molecule with a conformer; `ValueError` says why there is none."""
+    """The entry of a sanitised RDKit molecule with a conformer; raises `ValueError` if it cannot be represented."""
     return entry(source, from_rdkit(normal_form(molecule), hydrogens=True))
 
 
 def without_hydrogens(molecule: Molecule) -> Molecule:
-    """The molecule's other atoms."""
-    kept = molecule.numbers > 1
+    """The molecule without its hydrogen atoms."""
+    heavy = molecule.numbers > 1
     return Molecule(
-        molecule.numbers[kept], molecule.charges[kept], molecule.bonds[kept][:, kept], molecule.positions[kept]
+        molecule.numbers[heavy], molecule.charges[heavy], molecule.bonds[heavy][:, heavy], molecule.positions[heavy]
     )
 
 
 def collect(molecules: Iterable[Molecule]) -> Collection:
-    """The arrays of molecules in normal form, put together."""
+    """The collection of molecules that are in normal form."""
     numbers, charges, positions, bonds = [], [], [], []
     for molecule in molecules:
         first, second = numpy.triu(molecule.bonds, 1).nonzero()
@@ -112,8 +113,8 @@ def collect(molecules: Iterable[Molecule]) -> Collection:
         positions.append(molecule.positions - molecule.positions.mean(0))
         bonds.append(numpy.stack([first, second, molecule.bonds[first, second]], 1))
 
-    def joined(parts: list[numpy.ndarray], kind: type, shape: tuple[int, ...] = (0,)) -> numpy.ndarray:
-        return numpy.concatenate([numpy.empty(shape), *parts]).astype(kind)
+    def joined(parts: list[numpy.ndarray], dtype: type, shape: tuple[int, ...] = (0,)) -> numpy.ndarray:
+        return numpy.concatenate([numpy.empty(shape), *parts]).astype(dtype)
 
     return Collection(
         sizes=numpy.array([len(part) for part in numbers], dtype=numpy.int32),
@@ -126,10 +127,10 @@ def collect(molecules: Iterable[Molecule]) -> Collection:
 
 
 def molecules_of(collection: Collection, hydrogens: bool = False) -> Iterator[Molecule]:
-    """The molecules of a collection, one after the other."""
-    begins = zip(starts(collection.sizes).tolist(), starts(collection.bond_counts).tolist(), strict=True)
+    """Iterate over the molecules of a collection, with or without their hydrogens."""
+    starts = zip(offsets(collection.sizes).tolist(), offsets(collection.bond_counts).tolist(), strict=True)
     counts = zip(collection.sizes.tolist(), collection.bond_counts.tolist(), strict=True)
-    for (start, first_bond), (size, bonds) in zip(begins, counts, strict=True):
+    for (start, first_bond), (size, bonds) in zip(starts, counts, strict=True):
         own = slice(start, start + size)
         first, second, order = collection.bonds[first_bond : first_bond + bonds].T
         matrix = numpy.zeros((size, size), dtype=numpy.uint8)
@@ -138,8 +139,8 @@ def molecules_of(collection: Collection, hydrogens: bool = False) -> Iterator[Mo
         yield molecule if hydrogens else without_hydrogens(molecule)
 
 
-def part(collection: Collection, start: int, stop: int) -> Collection:
-    """The molecules from `start` to before `stop`."""
+def subset(collection: Collection, start: int, stop: int) -> Collection:
+    """The molecules with indices from `start` to `stop` - 1."""
     atoms, bonds = (
         slice(int(counts[:start].sum(dtype=numpy.int64)), int(counts[:stop].sum(dtype=numpy.int64)))
         for counts in (collection.sizes, collection.bond_counts)
@@ -154,6 +155,6 @@ def part(collection: Collection, start: int, stop: int) -> Collection:
     )
 
 
-def starts(counts: numpy.ndarray) -> numpy.ndarray:
-    """Where the things of each begin, when `counts` things each are laid out one after the other."""
+def offsets(counts: numpy.ndarray) -> numpy.ndarray:
+    """The start of each group if groups of `counts` items are concatenated: the exclusive cumulative sum."""
     return numpy.cumsum(counts, dtype=numpy.int64) - counts

@@ -1,4 +1,4 @@
-"""A user's own molecules: SDF, and lists of SMILES."""
+"""Readers of a user's files: SDF, and lists of SMILES."""
 
 import csv
 import gzip
@@ -10,57 +10,58 @@ from rdkit import Chem
 
 from diffcore.errors import UserError, first_line
 from diffcore.system.progress import counter
-from diffcore_molecule.chemistry.conformers import Order, made, refuse_large
 from diffcore_molecule.data.collection import Entry, entry_of
-from diffcore_molecule.data.store import Parsed, file_parts, key_of, parsed, remembered, told
+from diffcore_molecule.data.conformers import ConformerRequest, check_size, generate_conformers
+from diffcore_molecule.data.store import Parsed, cached, file_state, key_of, left_out_message, parsed
 from diffcore_molecule.options import FileOptions, SmilesOptions
-from diffcore_molecule.timeout_pool import Failed, Timeout, limited_map, processors
+from diffcore_molecule.timeout_pool import Failed, Timeout, processors, timeout_map
 
 SDF_ENDINGS = (".sdf", ".sd", ".sdf.gz")
 SMILES_ENDINGS = (".smi", ".smiles", ".csv")
 
 
-def source(options: FileOptions, name: str, endings: tuple[str, ...]) -> Path:
-    """The file that the options name; `UserError` where it is not there, empty or of another kind."""
+def checked_path(options: FileOptions, name: str, endings: tuple[str, ...]) -> Path:
+    """The file that the options name; raises `UserError` if it does not exist, is empty or has another ending."""
     listed = ", ".join(endings)
     if options.path is None:
-        raise UserError(f"the data set {name!r} needs `data.path` FILE ({listed})")
+        raise UserError(f"the data set {name!r} needs `data.path`, a file that ends in {listed}")
     path = Path(options.path)
     if not path.is_file():
-        raise UserError(f"no file {path}: `data.path` must be a file ({listed})")
+        raise UserError(f"no file {path}: `data.path` must be a file that ends in {listed}")
     if not path.name.lower().endswith(endings):
-        raise UserError(f"{path} is not for the data set {name!r}, which reads {listed}")
+        raise UserError(f"{path}: `data.path` of the data set {name!r} must be a file that ends in {listed}")
     if not path.stat().st_size:
-        raise UserError(f"{path} is empty")
+        raise UserError(f"{path} is empty: `data.path` must be a file of molecules")
     return path
 
 
 def read_sdf(options: FileOptions) -> Parsed:
-    """The molecules of an SDF file, by the numbers of its records from 1."""
-    path = source(options, "sdf", SDF_ENDINGS)
-    key = key_of("sdf", *file_parts(path), options.max_atoms, options.time_limit)
+    """The molecules of an SDF file. The source of a molecule is the number of its record, from 1."""
+    path = checked_path(options, "sdf", SDF_ENDINGS)
+    key = key_of("sdf", *file_state(path), options.max_atoms, options.time_limit)
     return _read(path, key, "record", lambda: _sdf(path, options))
 
 
 def read_smiles(options: SmilesOptions) -> Parsed:
-    """Conformers of the molecules of a list, by the numbers of its lines from 1."""
-    path = source(options, "smiles", SMILES_ENDINGS)
+    """Conformers of the molecules of a list of SMILES. The source of a molecule is the number of its line, from 1."""
+    path = checked_path(options, "smiles", SMILES_ENDINGS)
     chosen = (options.column, options.conformers, options.relax, options.max_atoms, options.time_limit)
-    return _read(path, key_of("smiles", *file_parts(path), *chosen), "line", lambda: _smiles(path, options))
+    return _read(path, key_of("smiles", *file_state(path), *chosen), "line", lambda: _smiles(path, options))
 
 
-def _read(path: Path, key: str, name: str, read: Callable[[], Parsed]) -> Parsed:
-    def some() -> Parsed:
+def _read(path: Path, key: str, unit: str, read: Callable[[], Parsed]) -> Parsed:
+    def read_some() -> Parsed:
         try:
             found = read()
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error}") from None
         if not len(found):
-            why = told(len(found.unread), "molecules", found.unread, name) if found.unread else "it holds none"
+            left_out = found.left_out
+            why = left_out_message(len(left_out), left_out, unit) if left_out else f"there is no {unit} with a molecule"
             raise UserError(f"no molecules in {path}: {why}")
         return found
 
-    return remembered(key, some)
+    return cached(key, read_some)
 
 
 def _opened(path: Path) -> IO[bytes]:
@@ -69,8 +70,8 @@ def _opened(path: Path) -> IO[bytes]:
 
 def _sdf(path: Path, options: FileOptions) -> Parsed:
     entries: list[Entry] = []
-    unread: list[tuple[int, str]] = []
-    flat: list[Order] = []
+    left_out: list[tuple[int, str]] = []
+    flat: list[ConformerRequest] = []
     with _opened(path) as stream:
         count = sum(line.startswith(b"$$$$") for line in stream)
     with _opened(path) as stream, counter("reading molecules", max(count, 1)) as more:
@@ -79,19 +80,19 @@ def _sdf(path: Path, options: FileOptions) -> Parsed:
             try:
                 if molecule is None:
                     raise ValueError("RDKit cannot read it")
-                refuse_large(molecule, options.max_atoms)
+                check_size(molecule, options.max_atoms)
                 if molecule.GetNumConformers() and molecule.GetConformer().Is3D():
                     entries.append(entry_of(number, molecule))
                 else:
-                    flat.append(Order(number, molecule, max_atoms=options.max_atoms))
+                    flat.append(ConformerRequest(number, molecule, max_atoms=options.max_atoms))
             except ValueError as error:
-                unread.append((number, first_line(error)))
-    _embed(flat, options.time_limit, entries, unread)
-    return parsed(entries, unread)
+                left_out.append((number, first_line(error)))
+    _embed(flat, options.time_limit, entries, left_out)
+    return parsed(entries, left_out)
 
 
 def _records(stream: IO[bytes]) -> Iterator[Chem.Mol | None]:
-    """The molecules of an SDF file, None for those that RDKit cannot read. An empty end is no molecule."""
+    """The molecules of an SDF file, None for those that RDKit cannot read. Blank lines at the end are ignored."""
     text: list[bytes] = []
     for line in stream:
         if line.startswith(b"$$$$"):
@@ -111,15 +112,17 @@ def _record(lines: list[bytes]) -> Chem.Mol | None:
 
 def _smiles(path: Path, options: SmilesOptions) -> Parsed:
     entries: list[Entry] = []
-    unread: list[tuple[int, str]] = []
+    left_out: list[tuple[int, str]] = []
     listed = _table(path, options.column) if path.suffix.lower() == ".csv" else _lines(path)
-    orders = [Order(line, text, options.conformers, options.relax, options.max_atoms) for line, text in listed]
-    _embed(orders, options.time_limit, entries, unread)
-    return parsed(entries, unread)
+    requests = [
+        ConformerRequest(line, text, options.conformers, options.relax, options.max_atoms) for line, text in listed
+    ]
+    _embed(requests, options.time_limit, entries, left_out)
+    return parsed(entries, left_out)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers and SMILES: the first word of each line that is not empty nor a comment; a head is passed over."""
+    """Line numbers and SMILES: the first word of each line, without empty lines, comments and a header line."""
     with path.open(encoding="utf-8-sig", errors="replace") as stream:
         for number, line in enumerate(stream, start=1):
             words = line.split()
@@ -128,29 +131,35 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _table(path: Path, column: str) -> Iterator[tuple[int, str]]:
-    """Line numbers and SMILES of a table with a head."""
+    """Line numbers and SMILES of a CSV file with a header line."""
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
         reader = csv.DictReader(stream)
         names = [name or "" for name in reader.fieldnames or ()]
         chosen = next((name for name in names if name.strip().lower() == column.lower()), None)
         if chosen is None:
-            raise UserError(f"{path} has no column {column!r}, only {', '.join(names)}: name it with `data.column`")
+            raise UserError(
+                f"{path} has no column {column!r}: `data.column` must name the column of the SMILES, one of "
+                f"{', '.join(names)}"
+            )
         try:
             for row in reader:
                 yield reader.line_num, (row[chosen] or "").strip()
         except csv.Error as error:
-            raise UserError(f"{path}, line {reader.line_num}, is not CSV: {error}") from None
+            raise UserError(f"line {reader.line_num} of {path} cannot be read as CSV: {error}") from None
 
 
-def _embed(orders: list[Order], seconds: float, entries: list[Entry], unread: list[tuple[int, str]]) -> None:
-    """Add the entries of the conformers, and why there are none."""
-    if not orders:
+def _embed(
+    requests: list[ConformerRequest], seconds: float, entries: list[Entry], left_out: list[tuple[int, str]]
+) -> None:
+    """Generate conformers; add them to `entries`, and the requests that fail to `left_out`, with the reason."""
+    if not requests:
         return
-    workers = min(processors(), len(orders))
-    with counter("making conformers", len(orders)) as more:
-        for order, outcome in zip(orders, limited_map(made, orders, seconds, workers), strict=True):
+    workers = min(processors(), len(requests))
+    with counter("generating conformers", len(requests)) as more:
+        results = timeout_map(generate_conformers, requests, seconds, workers)
+        for request, result in zip(requests, results, strict=True):
             more(1)
-            if isinstance(outcome, Timeout | Failed):
-                unread.append((order.source, str(outcome)))
+            if isinstance(result, Timeout | Failed):
+                left_out.append((request.source, str(result)))
             else:
-                entries.extend(outcome)
+                entries.extend(result)

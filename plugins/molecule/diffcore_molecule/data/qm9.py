@@ -1,4 +1,4 @@
-"""QM9's official file: what a record holds, the molecule that it describes, and the whole of it."""
+"""The official QM9 file: its records, the molecules that they describe, and EDM's split."""
 
 import re
 import tarfile
@@ -15,17 +15,20 @@ from diffcore.system.progress import counter
 from diffcore_molecule.chemistry.molecules import ORDERS, Molecule
 from diffcore_molecule.chemistry.properties import DFT
 from diffcore_molecule.data.collection import Entry, entry
-from diffcore_molecule.data.store import Parsed, in_portions, parsed
-from diffcore_molecule.timeout_pool import limited_map, processors
+from diffcore_molecule.data.store import Parsed, map_portions, parsed
+from diffcore_molecule.timeout_pool import processors, timeout_map
 
+NAME = "dsgdb9nsd.xyz.tar.bz2"
+"""The name of the file."""
 _TABLE = Chem.GetPeriodicTable()
-SLACK = 1.3
-"""Bonded atoms are nearer than this times the sum of their covalent radii."""
+TOLERANCE = 1.3
+"""The largest distance of bonded atoms, in units of the sum of their covalent radii."""
+_MISMATCH = "a geometry that does not match its SMILES"
 
 
 @dataclass(frozen=True)
 class Record:
-    """One molecule of the file, as it is written."""
+    """A record of the file: one molecule."""
 
     index: int
     """Its number in GDB-9, from 1."""
@@ -34,17 +37,17 @@ class Record:
     numbers: numpy.ndarray
     """Atomic numbers `[n]`."""
     positions: numpy.ndarray
-    """Places in Angstrom `[n, 3]`."""
+    """Positions in Angstrom `[n, 3]`."""
     smiles: tuple[str, ...]
-    """SMILES of GDB-9 and of the relaxed geometry."""
+    """The SMILES from GDB-9 and that of the relaxed geometry."""
 
 
 def _number(text: str) -> float:
-    return float(text.replace("*^", "e"))  # Mathematica wrote some of them
+    return float(text.replace("*^", "e"))  # some numbers are in Mathematica's notation
 
 
 def parse(text: str) -> Record:
-    """A record of the file. Raises `ValueError` where it is not one."""
+    """Parse the text of a record. Raises `ValueError` if it is not in QM9's format."""
     lines = text.splitlines()
     try:
         n = int(lines[0])
@@ -60,11 +63,11 @@ def parse(text: str) -> Record:
             smiles=tuple(lines[n + 3].split()),
         )
     except (ValueError, IndexError, RuntimeError):
-        raise ValueError("the record is not in QM9's format") from None
+        raise ValueError("a record that is not in QM9's format") from None
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """The records of the packed file as text, in its order, each with the number in its name."""
+    """The texts of the records of the packed file, in its order, each with the number in the name of its member."""
     with tarfile.open(path) as packed:
         for member in packed:
             named = re.search(r"(\d+)\.xyz$", member.name)
@@ -74,7 +77,7 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def entries(portion: list[tuple[int, str]]) -> list[tuple[int, Record | None, Entry | str]]:
-    """What the texts of records hold: number, record, and the entry or why there is none."""
+    """For the text of each record: its number, the record or None, and the entry or the reason why there is none."""
     found: list[tuple[int, Record | None, Entry | str]] = []
     for number, text in portion:
         record = None
@@ -87,38 +90,38 @@ def entries(portion: list[tuple[int, str]]) -> list[tuple[int, Record | None, En
 
 
 def rematched_entry(record: Record) -> Entry:
-    """The entry of a record whose atoms are in another order than those of its SMILES."""
+    """The entry of a record whose atoms are not in the order of its SMILES."""
     return entry(record.index, rematched(record))
 
 
 def molecule(record: Record) -> Molecule:
-    """The molecule of a record: bonds and charges of its SMILES, places of its geometry.
+    """The molecule of a record: bonds and charges from its SMILES, positions from its geometry.
 
-    The other atoms than hydrogen are in the order of the SMILES; that is made sure of. Raises `ValueError` where it
-    does not hold; `rematched` then finds the order.
+    The atoms other than hydrogen must be in the order of the SMILES. Raises `ValueError` if they are not; `rematched`
+    then finds the order.
     """
-    why = "it has no SMILES"
+    why = "no SMILES"
     for smiles in record.smiles:
         template = Chem.MolFromSmiles(smiles)
         if template is None:
-            why = "RDKit cannot read its SMILES"
+            why = "a SMILES that RDKit cannot read"
             continue
         heavy = numpy.flatnonzero(record.numbers > 1)
         if _fits(template, record, heavy):
             return _placed(template, record, heavy)
-        why = "its geometry is not that of its SMILES"
+        why = _MISMATCH
     raise ValueError(why)
 
 
 def rematched(record: Record) -> Molecule:
-    """As `molecule`, for atoms in any order: the order comes from a match of the SMILES with the geometry's bonds."""
+    """The same as `molecule` for atoms in any order, found by matching the SMILES with the bonds of the geometry."""
     heavy = numpy.flatnonzero(record.numbers > 1)
     bonded, hydrogens = _near(record, heavy), _hydrogens(record, heavy)
-    seen = Chem.RWMol()
-    for atom, count in zip(heavy, hydrogens, strict=True):
-        seen.AddAtom(_labelled(int(record.numbers[atom]), len(count)))
+    geometry = Chem.RWMol()
+    for atom, own in zip(heavy, hydrogens, strict=True):
+        geometry.AddAtom(_labelled(int(record.numbers[atom]), len(own)))
     for first, second in zip(*numpy.triu(bonded, 1).nonzero(), strict=True):
-        seen.AddBond(int(first), int(second), Chem.BondType.SINGLE)
+        geometry.AddBond(int(first), int(second), Chem.BondType.SINGLE)
     for smiles in record.smiles:
         template = Chem.MolFromSmiles(smiles)
         if template is None or template.GetNumAtoms() != len(heavy):
@@ -128,14 +131,14 @@ def rematched(record: Record) -> Molecule:
             pattern.AddAtom(_labelled(atom.GetAtomicNum(), atom.GetTotalNumHs()))
         for bond in template.GetBonds():
             pattern.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
-        match = seen.GetSubstructMatch(pattern)
+        match = geometry.GetSubstructMatch(pattern)
         if match and _fits(template, record, heavy[list(match)]):
             return _placed(template, record, heavy[list(match)])
-    raise ValueError("its geometry is not that of its SMILES")
+    raise ValueError(_MISMATCH)
 
 
 def _labelled(number: int, hydrogens: int) -> Chem.Atom:
-    """An atom that matches only those with as many hydrogens, which its isotope tells."""
+    """An atom whose isotope encodes its number of hydrogens, so that it matches only atoms with the same number."""
     atom = Chem.Atom(number)
     atom.SetIsotope(1 + hydrogens)
     atom.SetNoImplicit(True)
@@ -147,14 +150,14 @@ def _radii(numbers: numpy.ndarray) -> numpy.ndarray:
 
 
 def _near(record: Record, heavy: numpy.ndarray) -> numpy.ndarray:
-    """Which atoms are near enough for a bond `[h, h]`."""
-    places, radii = record.positions[heavy], _radii(record.numbers[heavy])
-    distances = numpy.linalg.norm(places[:, None] - places[None], axis=-1)
-    return (distances < SLACK * (radii[:, None] + radii[None])) & ~numpy.eye(len(heavy), dtype=bool)
+    """Which pairs of the atoms `heavy` are near enough for a bond, bool `[h, h]`."""
+    positions, radii = record.positions[heavy], _radii(record.numbers[heavy])
+    distances = numpy.linalg.norm(positions[:, None] - positions[None], axis=-1)
+    return (distances < TOLERANCE * (radii[:, None] + radii[None])) & ~numpy.eye(len(heavy), dtype=bool)
 
 
 def _hydrogens(record: Record, heavy: numpy.ndarray) -> list[list[int]]:
-    """The hydrogens of each atom: those that it is nearest to."""
+    """For each of the atoms `heavy` its hydrogens: those whose nearest atom it is."""
     found: list[list[int]] = [[] for _ in heavy]
     light = numpy.flatnonzero(record.numbers == 1)
     if len(heavy) and len(light):
@@ -165,7 +168,7 @@ def _hydrogens(record: Record, heavy: numpy.ndarray) -> list[list[int]]:
 
 
 def _fits(template: Chem.Mol, record: Record, heavy: numpy.ndarray) -> bool:
-    """Whether the atoms `heavy` of the record, in this order, can be those of the SMILES."""
+    """Whether the atoms `heavy` of the record, in this order, match those of the SMILES in elements and bonds."""
     if [atom.GetAtomicNum() for atom in template.GetAtoms()] != record.numbers[heavy].tolist():
         return False
     if [atom.GetTotalNumHs() for atom in template.GetAtoms()] != [len(own) for own in _hydrogens(record, heavy)]:
@@ -175,71 +178,73 @@ def _fits(template: Chem.Mol, record: Record, heavy: numpy.ndarray) -> bool:
 
 
 def _placed(template: Chem.Mol, record: Record, heavy: numpy.ndarray) -> Molecule:
-    """The molecule of the SMILES with all its hydrogens, at the record's places."""
+    """The molecule of the SMILES with explicit hydrogens, at the positions of the record."""
     if len(Chem.GetMolFrags(template)) > 1:
-        raise ValueError("of several pieces")
+        raise ValueError("several unconnected pieces")
     Chem.Kekulize(template, clearAromaticFlags=True)
     owned = [(owner, hydrogen) for owner, own in enumerate(_hydrogens(record, heavy)) for hydrogen in own]
     order = [*heavy.tolist(), *(hydrogen for _, hydrogen in owned)]
     bonds = numpy.zeros((len(order), len(order)), dtype=numpy.uint8)
     for bond in template.GetBonds():
         bonds[bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()] = ORDERS.index(bond.GetBondType())
-    for place, (owner, _) in enumerate(owned, start=len(heavy)):
-        bonds[owner, place] = 1
+    for index, (owner, _) in enumerate(owned, start=len(heavy)):
+        bonds[owner, index] = 1
     charges = numpy.zeros(len(order), dtype=numpy.int8)
     charges[: len(heavy)] = [atom.GetFormalCharge() for atom in template.GetAtoms()]
     return Molecule(record.numbers[order], charges, bonds + bonds.T, record.positions[order].astype(numpy.float32))
 
 
 MATCH_SECONDS = 10.0
-"""What finding the order of a molecule's atoms may take."""
+"""The time limit for finding the order of the atoms of a molecule."""
 CHARACTERISED = 130_831
-"""Molecules that are left of QM9's 133,885 without those whose geometry is not that of their SMILES."""
+"""The number of molecules of QM9 (133,885) without those whose geometry does not match their SMILES."""
 PORTION = 500
+"""The number of records that are parsed at a time."""
 
 
 def read(path: Path) -> Parsed:
-    """All molecules of the packed file, in the order of GDB-9, with the properties that it gives.
+    """All molecules of the packed file, in the order of GDB-9, with the properties of the file.
 
-    Those that `uncharacterized.txt` beside it lists are left aside. Raises `UserError` where it is damaged.
+    Molecules listed in `uncharacterized.txt` in the same folder are excluded. Raises `UserError` if the file is damaged
+    or contains no molecules.
     """
-    aside = excluded(path.parent / "uncharacterized.txt")
+    excluded_numbers = excluded(path.parent / "uncharacterized.txt")
     found: list[Entry] = []
     failed: list[tuple[int, Record | None, str]] = []
     values: dict[int, tuple[float, ...]] = {}
     count = 0
     try:
-        with counter("reading QM9", CHARACTERISED + len(aside)) as more:
-            kept = (item for item in texts(path) if item[0] not in aside)
-            for portion in in_portions(entries, _portions(kept), path.stat().st_size // 600):
-                for number, record, outcome in portion:
-                    if isinstance(outcome, str):
-                        failed.append((number, record, outcome))
+        with counter("reading QM9", CHARACTERISED + len(excluded_numbers)) as more:
+            items = (item for item in texts(path) if item[0] not in excluded_numbers)
+            for portion in map_portions(entries, _portions(items), path.stat().st_size // 600):
+                for number, record, result in portion:
+                    if isinstance(result, str):
+                        failed.append((number, record, result))
                     else:
-                        found.append(outcome)
+                        found.append(result)
                     if record is not None:
                         values[number] = record.values
                 count += len(portion)
                 more(len(portion))
     except (tarfile.TarError, EOFError, OSError) as error:
         why = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged: {why}; fetch it again") from None
-    unread = [(number, why) for number, record, why in failed if record is None]
+        raise UserError(f"{path} is damaged: {why}; download it again") from None
+    left_out = [(number, why) for number, record, why in failed if record is None]
     again = [record for _, record, _ in failed if record is not None]
-    for record, matched in zip(again, limited_map(rematched_entry, again, MATCH_SECONDS, processors()), strict=True):
+    for record, matched in zip(again, timeout_map(rematched_entry, again, MATCH_SECONDS, processors()), strict=True):
         if isinstance(matched, Entry):
             found.append(matched)
         else:
-            unread.append((record.index, str(matched)))
+            left_out.append((record.index, str(matched)))
     if not found:
-        raise UserError(f"{path} holds no molecules in QM9's format")
+        raise UserError(f"{path} contains no molecules in QM9's format: `data.root` must be {NAME}")
     notes = []
-    if not aside and count > CHARACTERISED:
+    if not excluded_numbers and count > CHARACTERISED:
         notes.append(
-            f"the {count} molecules of {path.name} are kept, uncharacterised ones too; put uncharacterized.txt "
-            "(figshare 3195404) beside the file to leave those out"
+            f"all {count} molecules of {path.name} are used, including uncharacterised ones; to exclude those, put "
+            "uncharacterized.txt (figshare 3195404) into the same folder"
         )
-    whole = parsed(found, unread)
+    whole = parsed(found, left_out)
     table = numpy.array([values[source] for source in whole.sources.tolist()])
     columns = {name: (table[:, at.index] * at.factor).astype(numpy.float32) for name, at in DFT.items()}
     return replace(whole, columns=columns, notes=tuple(notes))
@@ -251,9 +256,9 @@ def _portions(items: Iterator[tuple[int, str]]) -> Iterator[list[tuple[int, str]
 
 
 def excluded(path: Path) -> frozenset[int]:
-    """The numbers that the official list of uncharacterised molecules names; none where it is not there.
+    """The numbers in the official list of uncharacterised molecules; empty if the file does not exist.
 
-    Its rows begin with the number and hold the two SMILES; other lines are its head and foot.
+    Each row of the list starts with a number and has two SMILES; other lines are its header and footer.
     """
     if not path.is_file():
         return frozenset()
@@ -262,10 +267,10 @@ def excluded(path: Path) -> frozenset[int]:
 
 
 def split(count: int, seed: int = 0) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
-    """Which of `count` molecules, in the order of GDB-9, are for training, validation and test.
+    """The indices of the training, validation and test molecules among `count` molecules in the order of GDB-9.
 
-    With the 130,831 of QM9 and seed 0 it is the split of Anderson, Hy, Kondor 2019 (Cormorant), which EDM and its
-    successors use: 100,000, 17,748 and 13,083. Other counts are split by the same shares.
+    For the 130,831 molecules of QM9 and seed 0 it is the split of Anderson, Hy, Kondor 2019 (Cormorant), which EDM and
+    its successors use: 100,000, 17,748 and 13,083. Other counts are split in the same proportions.
     """
     train = round(count * 100_000 / CHARACTERISED)
     test = int(0.1 * count)
@@ -274,9 +279,9 @@ def split(count: int, seed: int = 0) -> tuple[numpy.ndarray, numpy.ndarray, nump
 
 
 def halves(train: numpy.ndarray) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """The training molecules in the two halves of EDM (Hoogeboom et al. 2022), as its code shuffles them.
+    """The training molecules split into the two halves of EDM (Hoogeboom et al. 2022), shuffled as in its code.
 
-    From the first its classifier of properties learns, from the second its conditional models.
+    EDM trains its property classifier on the first half, and its conditional models on the second.
     """
     order = numpy.random.RandomState(42).permutation(len(train))
     return train[order[: len(train) // 2]], train[order[len(train) // 2 :]]

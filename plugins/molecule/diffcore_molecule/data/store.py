@@ -1,4 +1,4 @@
-"""What was read and measured once, kept in the cache as memory-mapped arrays."""
+"""A cache of parsed molecules and of their properties, as memory-mapped arrays."""
 
 import io
 import json
@@ -19,71 +19,79 @@ from diffcore.system.cache import cache_folder
 from diffcore.system.files import write_atomically
 from diffcore.system.progress import counter
 from diffcore_molecule.chemistry import properties
-from diffcore_molecule.data.collection import Collection, Entry, collect, implied, molecules_of, part
-from diffcore_molecule.timeout_pool import Failed, Timeout, limited_map, processors
+from diffcore_molecule.data.collection import (
+    Collection,
+    Entry,
+    collect,
+    molecules_of,
+    subset,
+    with_implicit_hydrogens,
+)
+from diffcore_molecule.timeout_pool import Failed, Timeout, processors, timeout_map
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-RECIPE = 1
-"""To be raised when other arrays come from the same file than before."""
+VERSION = 1
+"""The version of the parsers. Increase it when they produce other arrays from the same file, to renew the cache."""
 PORTION = 500
-"""How many molecules are worked on at a time."""
+"""The number of molecules that are processed at a time."""
 PORTION_SECONDS = 600.0
-"""What that may take."""
-MANY = 5000
-"""From so many molecules on, worker processes pay."""
+"""The time limit for processing them."""
+MIN_FOR_WORKERS = 5000
+"""The smallest number of molecules for which worker processes are used."""
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """The molecules of a source, and what is known of each."""
+    """The molecules of a file, and what the file says about each."""
 
     collection: Collection
     sources: numpy.ndarray
-    """Which of the source each is, `[n]`: the number that people find it by."""
+    """The number of each molecule's record or line in the file, `[n]`."""
     identities: numpy.ndarray
-    """`molecules.identity` of each, `[n]`."""
-    unread: tuple[tuple[int, str], ...] = ()
-    """Those of the source that are left out, and why."""
+    """The `molecules.identity` of each molecule, `[n]`."""
+    left_out: tuple[tuple[int, str], ...] = ()
+    """The numbers of records or lines that are left out, with the reasons."""
     columns: Mapping[str, numpy.ndarray] = field(default_factory=dict)
-    """Properties `[n]` that the source itself gives."""
+    """Properties `[n]` that the file contains."""
     notes: tuple[str, ...] = ()
-    kept: Path | None = None
-    """Where it is kept; None where it is not."""
+    """Lines for the user."""
+    folder: Path | None = None
+    """The folder in the cache; None if the molecules are not cached."""
 
     def __len__(self) -> int:
         return len(self.collection)
 
 
-def parsed(entries: Sequence[Entry], unread: Sequence[tuple[int, str]]) -> Parsed:
-    """Entries as one, in the order of the source."""
+def parsed(entries: Sequence[Entry], left_out: Sequence[tuple[int, str]]) -> Parsed:
+    """Join entries, in the order of the file."""
     ordered = sorted(entries, key=lambda item: item.source)
     return Parsed(
         collect(item.molecule for item in ordered),
         numpy.array([item.source for item in ordered], dtype=numpy.int64),
         numpy.array([item.identity for item in ordered], dtype=numpy.int64),
-        tuple(sorted(unread)),
+        tuple(sorted(left_out)),
     )
 
 
 def key_of(*parts: object) -> str:
-    """A name for what is made of these: a hash of them, of this recipe and of RDKit's version."""
-    text = json.dumps([RECIPE, rdkit.__version__, *parts], default=str)
+    """A cache key: a hash of `parts`, of the version of the parsers and of RDKit's version."""
+    text = json.dumps([VERSION, rdkit.__version__, *parts], default=str)
     return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def file_parts(path: Path) -> list[object]:
-    """What changes where the file does: path, size, time of the last change."""
-    about = path.stat()
-    return [str(path.resolve()), about.st_size, about.st_mtime_ns]
+def file_state(path: Path) -> list[object]:
+    """The parts of a cache key that change when the file changes: path, size, time of the last modification."""
+    status = path.stat()
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
 
 
-def remembered(key: str, read: Callable[[], Parsed]) -> Parsed:
-    """What `read` gives, from the cache where it is there and whole; put there otherwise.
+def cached(key: str, read: Callable[[], Parsed]) -> Parsed:
+    """The molecules in the cache under `key`; if there are none, or they are damaged, `read()`, which is then cached.
 
-    The folder is made under another name and renamed, so it is whole or not there. Where it cannot be written,
-    a note says so.
+    The folder is written under a temporary name and renamed, so it never exists in part. If it cannot be written, a
+    note of the result says so.
     """
     folder = cache_folder() / "molecules" / key
     with suppress(OSError, ValueError, KeyError, TypeError, EOFError):
@@ -94,7 +102,7 @@ def remembered(key: str, read: Callable[[], Parsed]) -> Parsed:
         return _load(folder)
     except (OSError, ValueError, KeyError, TypeError) as error:
         return _with_note(
-            fresh, f"the molecules cannot be kept in {folder.parent} ({error}): they are read anew each time"
+            fresh, f"the molecules cannot be cached in {folder.parent} ({error}): they are read again each time"
         )
 
 
@@ -104,34 +112,34 @@ def _with_note(molecules: Parsed, note: str) -> Parsed:
 
 def _save(molecules: Parsed, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
+    temporary = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
     try:
         arrays = molecules.collection.arrays() | {"sources": molecules.sources, "identities": molecules.identities}
         for name, array in arrays.items():
-            numpy.save(made / f"{name}.npy", array, allow_pickle=False)
-        (made / "columns").mkdir()
+            numpy.save(temporary / f"{name}.npy", array, allow_pickle=False)
+        (temporary / "columns").mkdir()
         for name, array in molecules.columns.items():
-            numpy.save(made / "columns" / f"{name}.npy", array, allow_pickle=False)
-        about = {"unread": molecules.unread, "notes": molecules.notes, "columns": list(molecules.columns)}
-        (made / "about.json").write_text(json.dumps(about))
-        if folder.exists():  # damaged, or of another process that was quicker
+            numpy.save(temporary / "columns" / f"{name}.npy", array, allow_pickle=False)
+        about = {"left_out": molecules.left_out, "notes": molecules.notes, "columns": list(molecules.columns)}
+        (temporary / "about.json").write_text(json.dumps(about))
+        if folder.exists():  # it is damaged, or another process has written it in the meantime
             shutil.rmtree(folder)
-        made.rename(folder)
+        temporary.rename(folder)
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _array(path: Path, length: int | None = None) -> numpy.ndarray:
     array = numpy.asarray(numpy.load(path, mmap_mode="r", allow_pickle=False))
     if length is not None and array.shape[:1] != (length,):
-        raise ValueError(f"{path} is of another length")
+        raise ValueError(f"{path} has a wrong length")
     return array
 
 
 def _column(path: Path, length: int) -> numpy.ndarray:
     array = _array(path, length)
     if array.shape != (length,) or array.dtype != numpy.float32:
-        raise ValueError(f"{path} holds no values of a property")
+        raise ValueError(f"{path} does not contain the values of a property")
     return array
 
 
@@ -145,7 +153,7 @@ def _load(folder: Path) -> Parsed:
         Collection(**{name: _array(folder / f"{name}.npy", lengths.get(name, atoms)) for name in names}),
         _array(folder / "sources.npy", len(sizes)),
         _array(folder / "identities.npy", len(sizes)),
-        tuple((int(source), str(why)) for source, why in about["unread"]),
+        tuple((int(source), str(why)) for source, why in about["left_out"]),
         {name: _column(folder / "columns" / f"{name}.npy", len(sizes)) for name in about["columns"]},
         tuple(about["notes"]),
         folder,
@@ -153,37 +161,43 @@ def _load(folder: Path) -> Parsed:
 
 
 def check_names(names: Sequence[str], known: Sequence[str] = ()) -> None:
-    """Make sure that all are properties, of every molecule or among `known`, before work begins."""
+    """Check, before the molecules are read, that each name is a property of any molecule or one of `known`.
+
+    Raises `UserError` if a name is unknown or occurs twice.
+    """
     for index, name in enumerate(names):
         if name in names[:index]:
-            raise UserError(f"the property {name!r} is asked for twice")
+            raise UserError(f"`data.properties` names {name!r} twice")
         if name not in known:
-            properties.find(name)
+            try:
+                properties.find(name)
+            except UserError as error:
+                raise UserError(f"`data.properties`: {error}") from None
 
 
-def measured(molecules: Parsed, names: Sequence[str]) -> numpy.ndarray:
-    """The properties `[n, P]`, float32, NaN where undefined: from the source, from the cache, or measured and kept.
+def property_values(molecules: Parsed, names: Sequence[str]) -> numpy.ndarray:
+    """The properties `[n, P]`, float32, NaN where undefined: from the file, from the cache, or computed and cached.
 
-    Those that users registered in this process are measured each time, since their functions may change.
+    Properties that users registered in this process are never cached, since their functions may change.
     """
     found = {name: molecules.columns[name] for name in names if name in molecules.columns}
-    if molecules.kept is not None:
+    if molecules.folder is not None:
         for name in names:
             if name not in found and properties.is_stable(name):
                 with suppress(OSError, ValueError, EOFError):
-                    found[name] = _column(molecules.kept / f"property_{name}.npy", len(molecules))
+                    found[name] = _column(molecules.folder / f"property_{name}.npy", len(molecules))
     rest = [name for name in names if name not in found]
     if rest:
         for name, column in zip(rest, _measure(molecules.collection, rest).T, strict=True):
             found[name] = column
-            if molecules.kept is not None and properties.is_stable(name):
+            if molecules.folder is not None and properties.is_stable(name):
                 with suppress(OSError):
-                    _keep(molecules.kept / f"property_{name}.npy", column)
+                    _save_column(molecules.folder / f"property_{name}.npy", column)
     columns = [numpy.asarray(found[name], dtype=numpy.float32) for name in names]
     return numpy.stack(columns, 1) if columns else numpy.empty((len(molecules), 0), dtype=numpy.float32)
 
 
-def _keep(path: Path, column: numpy.ndarray) -> None:
+def _save_column(path: Path, column: numpy.ndarray) -> None:
     content = io.BytesIO()
     numpy.save(content, column, allow_pickle=False)
     write_atomically(path, content.getvalue())
@@ -191,37 +205,41 @@ def _keep(path: Path, column: numpy.ndarray) -> None:
 
 def _measure(collection: Collection, names: Sequence[str]) -> numpy.ndarray:
     starts = range(0, len(collection), PORTION)
-    portions = ((part(collection, start, start + PORTION), tuple(names)) for start in starts)
-    elsewhere = all(properties.is_stable(name) for name in names)
+    portions = ((subset(collection, start, start + PORTION), tuple(names)) for start in starts)
+    stable = all(properties.is_stable(name) for name in names)  # others do not exist in worker processes
     rows = []
-    with counter("measuring molecules", len(collection)) as more:
-        for values in in_portions(measure_portion, portions, len(collection) if elsewhere else 0):
+    with counter("computing properties", len(collection)) as more:
+        for values in map_portions(measure_portion, portions, len(collection) if stable else 0):
             rows.append(values)
             more(len(values))
     return numpy.concatenate(rows)
 
 
-def measure_portion(order: tuple[Collection, tuple[str, ...]]) -> numpy.ndarray:
-    """Properties `[n, P]` of the molecules of a collection."""
-    collection, names = order
-    rows = [properties.measure(implied(molecule), names) for molecule in molecules_of(collection, hydrogens=True)]
+def measure_portion(portion: tuple[Collection, tuple[str, ...]]) -> numpy.ndarray:
+    """The properties `[n, P]` of the molecules of a collection, given with the names of the properties."""
+    collection, names = portion
+    molecules = molecules_of(collection, hydrogens=True)
+    rows = [properties.measure(with_implicit_hydrogens(molecule), names) for molecule in molecules]
     return numpy.array(rows, dtype=numpy.float32)
 
 
-def in_portions(function: Callable[[Item], Result], portions: Iterator[Item], count: int) -> Iterator[Result]:
-    """`function` of each portion; in worker processes where all of them hold `MANY` molecules or more."""
+def map_portions(function: Callable[[Item], Result], portions: Iterator[Item], count: int) -> Iterator[Result]:
+    """`function` of each portion; in worker processes if there are at least `MIN_FOR_WORKERS` molecules in total."""
     workers = processors()
-    if count < MANY or workers < 2:
+    if count < MIN_FOR_WORKERS or workers < 2:
         yield from map(function, portions)
         return
-    for outcome in limited_map(function, portions, PORTION_SECONDS, workers):
-        if isinstance(outcome, Timeout | Failed):
-            raise RuntimeError(f"{PORTION} molecules could not be worked on: {outcome}")
-        yield outcome
+    for result in timeout_map(function, portions, PORTION_SECONDS, workers):
+        if isinstance(result, Timeout | Failed):
+            raise RuntimeError(f"processing {PORTION} molecules failed: {result}")
+        yield result
 
 
-def told(count: int, what: str, unread: Sequence[tuple[int, str]], name: str, shown: int = 5) -> str:
-    """How many could not be read, and the first of them by number and reason."""
-    listed = ", ".join(f"{name} {source} ({why})" for source, why in unread[:shown])
-    more = f" and {len(unread) - shown} more" if len(unread) > shown else ""
-    return f"{len(unread)} of {count} {what} could not be read: {listed}{more}"
+def left_out_message(count: int, left_out: Sequence[tuple[int, str]], unit: str, shown: int = 5) -> str:
+    """A line that says how many of `count` molecules are left out, with the numbers and reasons of the first ones.
+
+    `unit` is what the numbers count: "record" or "line".
+    """
+    listed = ", ".join(f"{unit} {source} ({why})" for source, why in left_out[:shown])
+    more = f" and {len(left_out) - shown} more" if len(left_out) > shown else ""
+    return f"{len(left_out)} of {count} molecules are left out: {listed}{more}"

@@ -1,1 +1,1 @@
-"""Metrics of molecules."""
+"""Metrics of generated molecules."""

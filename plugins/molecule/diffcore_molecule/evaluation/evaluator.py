@@ -1,6 +1,6 @@
-"""Figures of molecules: what share of them is chemistry and new, and how far they are from real ones.
+"""The evaluator of molecules: fractions of valid, stable and novel samples, and distances to real molecules.
 
-Every metric says of what it is a share or between what it is a distance, and has beside it what real molecules reach.
+The meaning of every metric says what a fraction refers to or what a distance compares, and what real molecules reach.
 """
 
 import itertools
@@ -20,82 +20,101 @@ from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.output import Metric
 from diffcore.states.noise import generator_for
 from diffcore_molecule.chemistry import properties
-from diffcore_molecule.chemistry.bond_inference import relooked
+from diffcore_molecule.chemistry.bond_inference import with_inferred_bonds
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.data.examples import molecule_at
-from diffcore_molecule.evaluation import metrics as measures
+from diffcore_molecule.evaluation import metrics as molecule_metrics
 from diffcore_molecule.evaluation import plausibility
-from diffcore_molecule.evaluation.metrics import Comparison, Measured
-from diffcore_molecule.evaluation.property_regressor import trained_oracle
+from diffcore_molecule.evaluation.metrics import Comparison, Measurements
+from diffcore_molecule.evaluation.property_regressor import trained_regressor
 from diffcore_molecule.options import MoleculeFacts
 
-_REFERENCE = 2000
-"""Held-out molecules are compared with where there are at least so many, else all real ones."""
-_COMPARED = 5000
-"""So many real molecules at most, drawn with a fixed seed."""
-_BESIDE = 1000
-"""So many of these show what real molecules reach in shares."""
-_CHECKED = 100
-"""So many samples at most go through the slow checks of PoseBusters."""
+_MIN_HELD_OUT = 2000
+"""With at least so many held-out molecules samples are compared with these, otherwise with all real molecules."""
+_MAX_REFERENCE = 5000
+"""The largest number of real molecules that samples are compared with, drawn with a fixed seed."""
+_REAL_SAMPLES = 1000
+"""The number of these whose fractions are reported next to those of the samples."""
+_MAX_CHECKED = 100
+"""The largest number of samples that PoseBusters checks, which is slow."""
 
-GEOMETRY: tuple[tuple[str, Callable[[Sequence[Molecule]], Measured], Comparison, str], ...] = (
-    ("bond_lengths", measures.bond_lengths, measures.distance, "mean 1-Wasserstein distance in A, by kind of bond"),
+GEOMETRY: tuple[tuple[str, Callable[[Sequence[Molecule]], Measurements], Comparison, str], ...] = (
+    (
+        "bond_lengths",
+        molecule_metrics.bond_lengths,
+        molecule_metrics.distance,
+        "mean 1-Wasserstein distance of bond lengths in A, by kind of bond",
+    ),
     (
         "bond_angles",
-        measures.bond_angles,
-        measures.distance,
-        "mean 1-Wasserstein distance in degrees, by central element",
+        molecule_metrics.bond_angles,
+        molecule_metrics.distance,
+        "mean 1-Wasserstein distance of bond angles in degrees, by central element",
     ),
-    ("bond_kinds", measures.bond_lengths, measures.kinds_apart, "total variation of the shares of kinds of bonds"),
-    ("elements", measures.elements, measures.kinds_apart, "total variation of the shares of elements"),
-    ("atoms", measures.sizes, measures.distance, "1-Wasserstein distance of the number of atoms"),
-    ("rings", measures.rings, measures.distance, "1-Wasserstein distance of the number of independent rings"),
+    (
+        "bond_kinds",
+        molecule_metrics.bond_lengths,
+        molecule_metrics.total_variation,
+        "total variation distance of the frequencies of kinds of bonds",
+    ),
+    (
+        "elements",
+        molecule_metrics.elements,
+        molecule_metrics.total_variation,
+        "total variation distance of the frequencies of elements",
+    ),
+    ("atoms", molecule_metrics.sizes, molecule_metrics.distance, "1-Wasserstein distance of the number of atoms"),
+    (
+        "rings",
+        molecule_metrics.rings,
+        molecule_metrics.distance,
+        "1-Wasserstein distance of the number of independent rings",
+    ),
 )
-"""What is measured of molecules, how two sets of it are compared, and what that is."""
+"""The metrics of distributions: name, the measurements of molecules, how two sets of them are compared, and meaning."""
 
 
 class MoleculeEvaluator:
-    """Figures against real molecules, and what samples have of the properties that they can be asked for.
+    """Computes metrics of samples against real molecules, and measures the properties that models are conditioned on.
 
     `data.examples` and `data.held_out` have the fields numbers, charges `[n, N]`, bonds `[n, N, N]`, positions
-    `[n, N, 3]`, properties `[n, P]` in the order of `facts.properties`, and identity `[n]`; number 0 is padding.
+    `[n, N, 3]`, properties `[n, P]` in the order of `facts.properties`, and identity `[n]`; the number 0 is padding.
     """
 
     def __init__(self, facts: MoleculeFacts, data: Data, cache: Path) -> None:
         self._hydrogens = facts.hydrogens
-        self._names = tuple(known.name for known in facts.properties)
+        self._names = tuple(item.name for item in facts.properties)
         self._known = frozenset(data.examples["identity"].tolist())
         held_out = data.held_out
-        if held_out is not None and len(held_out) >= _REFERENCE:
-            parts, words = [held_out], "held-out real molecules"
+        if held_out is not None and len(held_out) >= _MIN_HELD_OUT:
+            parts, description = [held_out], "held-out real molecules"
         else:
             parts = [data.examples] if held_out is None else [data.examples, held_out]
-            words = "real molecules out of all there are"
-        order = (
-            torch.randperm(sum(map(len, parts)), generator=generator_for("real molecules"))[:_COMPARED].sort().values
-        )
+            description = "real molecules of the whole data set"
+        order = torch.randperm(sum(map(len, parts)), generator=generator_for("real molecules"))
+        order = order[:_MAX_REFERENCE].sort().values
         chosen = [part[order[(order >= start) & (order < start + len(part))] - start] for part, start in _starts(parts)]
         self._reference = [molecule_at(part, row) for part in chosen for row in range(len(part))]
         self._properties = torch.cat([part["properties"] for part in chosen]).double().numpy()
-        some = torch.randperm(len(self._reference), generator=generator_for("some real molecules"))[:_BESIDE]
-        self._some = [self._reference[row] for row in some.tolist()]
-        self._words = f"{len(self._reference)} {words}"
+        chosen_real = torch.randperm(len(self._reference), generator=generator_for("some real molecules"))
+        self._real = [self._reference[row] for row in chosen_real[:_REAL_SAMPLES].tolist()]
+        self._description = f"{len(self._reference)} {description}"
         self._dft = tuple(name for name in self._names if name in properties.DFT)
-        self._oracle = None
+        self._regressor = None
         if self._dft and held_out is not None:
             columns = [self._names.index(name) for name in self._dft]
-            learned = held_out.select("numbers", "charges", "bonds", "positions")
-            learned["properties"] = held_out["properties"][:, columns]
-            self._oracle = trained_oracle(learned, self._dft, cache)
+            examples = held_out.select("numbers", "charges", "bonds", "positions")
+            examples["properties"] = held_out["properties"][:, columns]
+            self._regressor = trained_regressor(examples, self._dft, cache)
 
     def __call__(self, samples: Sequence[Molecule], conditions: Conditions) -> list[Metric]:
-        """Figures of the samples, whatever they were asked to be; those of nothing (no valid sample) are left out."""
+        """Metrics of the samples; they do not depend on the conditions. Metrics that are NaN are left out."""
         samples = list(samples)
-        mols = [measures.validated(sample, self._hydrogens) for sample in samples]
+        mols = [molecule_metrics.validated(sample, self._hydrogens) for sample in samples]
         valid = [sample for sample, mol in zip(samples, mols, strict=True) if mol is not None]
         metrics = [
-            *self._chemistry(samples, mols),
-            *(self._lookup(samples) if self._hydrogens else []),
+            *self._validity(samples, mols),
+            *(self._with_inferred_bonds(samples) if self._hydrogens else []),
             *self._plausibility(mols),
             *self._distances(valid),
             *self._property_distances(self._measured(samples, mols)),
@@ -105,155 +124,159 @@ class MoleculeEvaluator:
     def measure(self, samples: Sequence[Molecule]) -> dict[str, Tensor]:
         """Each property of every sample, `[n]` float64; NaN for samples that are not valid (sanitised, one piece).
 
-        By RDKit, or where the property is one of DFT by a regressor; NaN too where there are no held-out molecules
-        for the regressor to learn from.
+        Properties are computed by RDKit, those of DFT by a regressor. The latter are NaN if there are no held-out
+        molecules on which the regressor could be trained.
         """
-        return self._measured(samples, [measures.validated(sample, self._hydrogens) for sample in samples])
+        return self._measured(samples, [molecule_metrics.validated(sample, self._hydrogens) for sample in samples])
 
     def _measured(self, samples: Sequence[Molecule], mols: Sequence[Chem.Mol | None]) -> dict[str, Tensor]:
         values = torch.full((len(samples), len(self._names)), math.nan, dtype=torch.float64)
         rows = [row for row, mol in enumerate(mols) if mol is not None]
-        ordinary = [name for name in self._names if name not in self._dft]
-        if rows and ordinary:
-            columns = torch.tensor([self._names.index(name) for name in ordinary])
-            found = [properties.measure(mol, ordinary) for mol in mols if mol is not None]
-            values[torch.tensor(rows)[:, None], columns] = torch.tensor(found, dtype=torch.float64)
-        if rows and self._oracle is not None:
+        by_rdkit = [name for name in self._names if name not in self._dft]
+        if rows and by_rdkit:
+            columns = torch.tensor([self._names.index(name) for name in by_rdkit])
+            measured = [properties.measure(mol, by_rdkit) for mol in mols if mol is not None]
+            values[torch.tensor(rows)[:, None], columns] = torch.tensor(measured, dtype=torch.float64)
+        if rows and self._regressor is not None:
             columns = torch.tensor([self._names.index(name) for name in self._dft])
-            values[torch.tensor(rows)[:, None], columns] = self._oracle.predict([samples[row] for row in rows]).double()
+            predicted = self._regressor.predict([samples[row] for row in rows]).double()
+            values[torch.tensor(rows)[:, None], columns] = predicted
         return dict(zip(self._names, values.unbind(1), strict=True))
 
-    def _chemistry(self, samples: Sequence[Molecule], mols: Sequence[Chem.Mol | None]) -> list[Metric]:
-        shares = measures.shares(mols, self._known)
-        implied = "no hydrogens implied, radicals count as valid" if self._hydrogens else "hydrogens implied"
-        radicals = sum(mol is not None and measures.is_radical(mol) for mol in mols) / max(len(mols), 1)
+    def _validity(self, samples: Sequence[Molecule], mols: Sequence[Chem.Mol | None]) -> list[Metric]:
+        found = molecule_metrics.validity(mols, self._known)
+        rule = "explicit hydrogens, radicals count as valid" if self._hydrogens else "implicit hydrogens"
+        radicals = sum(mol is not None and molecule_metrics.is_radical(mol) for mol in mols) / max(len(mols), 1)
+        strict, edm = molecule_metrics.strict_valences, molecule_metrics.edm_valences
         return [
-            Metric("valid", shares.valid, f"share of all samples: sanitised by RDKit and in one piece; {implied}"),
-            Metric("unique", shares.unique, "share of the valid: different molecules, stereochemistry aside"),
-            Metric("novel", shares.novel, "share of the different valid molecules: not among the training molecules"),
-            Metric("v_u", shares.valid_unique, "share of all samples: valid and different"),
-            Metric("v_u_n", shares.valid_unique_novel, "share of all samples: valid, different and new"),
-            Metric("radicals", radicals, "share of all samples: valid, but with unpaired electrons"),
-            self._edm_valid("edm_valid", samples, self._some),
-            *self._stability("", "strict", measures.strict_valences, samples, self._some),
-            *(self._stability("", "edm", measures.edm_valences, samples, self._some) if self._hydrogens else []),
+            Metric("valid", found.valid, f"fraction of all samples: sanitised by RDKit and in one piece; {rule}"),
+            Metric(
+                "unique", found.unique, "fraction of the valid samples: different molecules, ignoring stereochemistry"
+            ),
+            Metric("novel", found.novel, "fraction of the different valid molecules: not among the training molecules"),
+            Metric("v_u", found.valid_unique, "fraction of all samples: valid and different"),
+            Metric("v_u_n", found.valid_unique_novel, "fraction of all samples: valid, different and novel"),
+            Metric("radicals", radicals, "fraction of all samples: valid, but with unpaired electrons"),
+            self._edm_valid("edm_valid", samples, self._real),
+            *self._stability("", "strict", strict, samples, self._real),
+            *(self._stability("", "edm", edm, samples, self._real) if self._hydrogens else []),
         ]
 
     def _edm_valid(self, name: str, samples: Sequence[Molecule], real: Sequence[Molecule]) -> Metric:
-        meaning = "share of all samples: sanitised by RDKit, in any number of pieces, as in EDM's tables"
-        return _beside(name, lambda those: _share(self._edm_mols(those)), samples, real, meaning)
+        meaning = "fraction of all samples: sanitised by RDKit, in any number of pieces, as in EDM's tables"
+        return _with_real(name, lambda molecules: _fraction(self._edm_mols(molecules)), samples, real, meaning)
 
     def _edm_mols(self, molecules: Sequence[Molecule]) -> list[Chem.Mol | None]:
-        return [measures.edm_validated(molecule, self._hydrogens) for molecule in molecules]
+        return [molecule_metrics.edm_validated(molecule, self._hydrogens) for molecule in molecules]
 
     def _stability(
         self,
         prefix: str,
         table: str,
-        allowed: measures.Valences,
+        allowed: molecule_metrics.Valences,
         samples: Sequence[Molecule],
         real: Sequence[Molecule],
     ) -> list[Metric]:
-        rule = "the sum of bond orders is" if self._hydrogens else "the sum of bond orders does not exceed"
-        words = "by element and charge" if table == "strict" else "in EDM's table, by element alone"
-        meaning = f"{rule} one that a closed shell has {words}" if table == "strict" else f"{rule} one {words}"
+        rule = "is allowed" if self._hydrogens else "does not exceed the largest allowed one"
+        source = "in closed shells, by element and charge" if table == "strict" else "by EDM's table, by element alone"
+        meaning = f"the sum of bond orders {rule} {source}"
 
-        def share(of_atoms: bool, molecules: Sequence[Molecule]) -> float:
-            stable = [measures.stable_atoms(molecule, allowed, self._hydrogens) for molecule in molecules]
+        def fraction(of_atoms: bool, molecules: Sequence[Molecule]) -> float:
+            stable = [molecule_metrics.stable_atoms(molecule, allowed, self._hydrogens) for molecule in molecules]
             whole = [bool(atoms.all()) and len(atoms) > 0 for atoms in stable]
             return float(numpy.mean(numpy.concatenate(stable) if of_atoms else whole))
 
-        atoms, molecules = partial(share, True), partial(share, False)
+        atoms, molecules = partial(fraction, True), partial(fraction, False)
         return [
-            _beside(
-                f"{prefix}stable_{table}", molecules, samples, real, f"share of all samples: of every atom {meaning}"
+            _with_real(
+                f"{prefix}stable_{table}", molecules, samples, real, f"fraction of all samples: of every atom {meaning}"
             ),
-            _beside(f"{prefix}stable_atoms_{table}", atoms, samples, real, f"share of all atoms: {meaning}"),
+            _with_real(f"{prefix}stable_atoms_{table}", atoms, samples, real, f"fraction of all atoms: {meaning}"),
         ]
 
-    def _lookup(self, samples: Sequence[Molecule]) -> list[Metric]:
-        """The metrics of EDM's tables: bonds from distances, charges zero, whatever bonds were generated."""
-        looked = [relooked(sample) for sample in samples]
-        real = [relooked(molecule) for molecule in self._some]
-        words = "bonds looked up from distances, as in EDM's tables: "
-        v_u = measures.shares(self._edm_mols(looked)).valid_unique
-        valid = measures.shares([measures.validated(molecule, True) for molecule in looked]).valid
+    def _with_inferred_bonds(self, samples: Sequence[Molecule]) -> list[Metric]:
+        """The metrics of EDM's tables, with bonds inferred from distances and no charges in place of generated ones."""
+        inferred = [with_inferred_bonds(sample) for sample in samples]
+        real = [with_inferred_bonds(molecule) for molecule in self._real]
+        v_u = molecule_metrics.validity(self._edm_mols(inferred)).valid_unique
+        valid = molecule_metrics.validity([molecule_metrics.validated(molecule, True) for molecule in inferred]).valid
         metrics = [
-            self._edm_valid("lookup_edm_valid", looked, real),
-            Metric("lookup_edm_v_u", v_u, "share of all samples: valid so, and different by their largest piece"),
-            Metric("lookup_valid", valid, "share of all samples: sanitised by RDKit and in one piece"),
-            *self._stability("lookup_", "edm", measures.edm_valences, looked, real),
+            self._edm_valid("lookup_edm_valid", inferred, real),
+            Metric("lookup_edm_v_u", v_u, "fraction of all samples: so valid, and with different largest pieces"),
+            Metric("lookup_valid", valid, "fraction of all samples: sanitised by RDKit and in one piece"),
+            *self._stability("lookup_", "edm", molecule_metrics.edm_valences, inferred, real),
         ]
-        return [Metric(metric.name, metric.value, words + metric.meaning) for metric in metrics]
+        prefix = "bonds inferred from distances, as in EDM's tables: "
+        return [Metric(metric.name, metric.value, prefix + metric.meaning) for metric in metrics]
 
     def _plausibility(self, mols: Sequence[Chem.Mol | None]) -> list[Metric]:
         if not plausibility.available():
             return []
         valid = [mol for mol in mols if mol is not None]
-        share = plausibility.plausible_share(valid[:_CHECKED]) if valid else 0.0
-        added = "" if self._hydrogens else ", hydrogens added with places"
-        meaning = f"share of all samples: valid, and pass PoseBusters' checks of molecules{added}"
-        meaning += "; a check that cannot be done is not passed, which some real molecules in tight rings are told too"
-        if len(valid) > _CHECKED:
-            meaning += f"; judged by the first {_CHECKED} of {len(valid)} valid ones"
-        return [Metric("pb_valid", share * len(valid) / max(len(mols), 1), meaning)]
+        fraction = plausibility.plausible_fraction(valid[:_MAX_CHECKED]) if valid else 0.0
+        added = "" if self._hydrogens else ", with hydrogens added"
+        meaning = f"fraction of all samples: valid, and pass PoseBusters' checks of molecules{added}"
+        meaning += "; a check that cannot be done counts as failed, also for some real molecules with strained rings"
+        if len(valid) > _MAX_CHECKED:
+            meaning += f"; estimated from the first {_MAX_CHECKED} of {len(valid)} valid ones"
+        return [Metric("pb_valid", fraction * len(valid) / max(len(mols), 1), meaning)]
 
     def _distances(self, valid: Sequence[Molecule]) -> list[Metric]:
-        measurements = {measured for _, measured, _, _ in GEOMETRY}  # some are compared in two ways
-        found = {measured: (measured(valid), measured(self._reference)) for measured in measurements}
+        functions = {function for _, function, _, _ in GEOMETRY}  # bond lengths are used by two metrics
+        found = {function: (function(valid), function(self._reference)) for function in functions}
         metrics = []
-        for name, measured, compare, meaning in GEOMETRY:
-            metrics += self._against(name, *found[measured], compare, meaning)
+        for name, function, compare, meaning in GEOMETRY:
+            metrics += self._against(name, *found[function], compare, meaning)
         return metrics
 
     def _property_distances(self, values: dict[str, Tensor]) -> list[Metric]:
         metrics = []
         for column, (name, row) in enumerate(values.items()):
-            reference = measures.per_molecule(self._properties[:, column])
-            meaning = f"1-Wasserstein distance of {name} in standard deviations of the real"
-            if name in self._dft and self._oracle is not None:
-                mae, plain = self._oracle.mae[name], self._oracle.mean_mae[name]
-                unit = properties.DFT[name].unit
-                told = f"mean absolute error in {unit} of the regressor that measures samples, on molecules new to it"
-                metrics.append(
-                    Metric(f"{name}_regressor_mae", mae, f"{told}; that of always saying the mean: {plain:.4g}")
+            reference = molecule_metrics.per_molecule(self._properties[:, column])
+            meaning = f"1-Wasserstein distance of {name} in standard deviations of the real molecules"
+            if name in self._dft and self._regressor is not None:
+                mae, mean_mae = self._regressor.mae[name], self._regressor.mean_mae[name]
+                mae_meaning = (
+                    f"mean absolute error in {properties.DFT[name].unit} of the regressor that measures samples, on "
+                    f"molecules it was not trained on; of a constant prediction of the mean: {mean_mae:.4g}"
                 )
-                meaning += "; that of samples by a regressor"
-            sampled = measures.per_molecule(row.numpy())
-            metrics += self._against(f"{name}_w1", sampled, reference, measures.relative_distance, meaning)
+                metrics.append(Metric(f"{name}_regressor_mae", mae, mae_meaning))
+                meaning += "; a regressor predicts it for samples"
+            sampled = molecule_metrics.per_molecule(row.numpy())
+            metrics += self._against(f"{name}_w1", sampled, reference, molecule_metrics.relative_distance, meaning)
         return metrics
 
     def _against(
-        self, name: str, samples: Measured, reference: Measured, compare: Comparison, meaning: str
+        self, name: str, samples: Measurements, reference: Measurements, compare: Comparison, meaning: str
     ) -> list[Metric]:
-        halves = measures.halves(compare, reference) if len(reference.values) else math.nan
+        halves = molecule_metrics.halves(compare, reference) if len(reference.values) else math.nan
         return [
-            Metric(name, compare(samples, reference), f"{meaning}; valid samples against {self._words}"),
+            Metric(name, compare(samples, reference), f"{meaning}; valid samples against {self._description}"),
             Metric(f"{name}_real", halves, "the same between two halves of those real molecules, mean of 5 splits"),
         ]
 
 
 def _starts(parts: Sequence[TensorDict]) -> list[tuple[TensorDict, int]]:
-    """Each part, and how many molecules are in those before it. Parts may have padding of their own."""
+    """Each part, with the number of molecules in the parts before it. The parts may be padded differently."""
     starts = itertools.accumulate(map(len, parts), initial=0)
     return list(zip(parts, starts, strict=False))
 
 
-def _share(mols: Sequence[Chem.Mol | None]) -> float:
+def _fraction(mols: Sequence[Chem.Mol | None]) -> float:
     return sum(mol is not None for mol in mols) / max(len(mols), 1)
 
 
-def _beside(
+def _with_real(
     name: str,
     measure: Callable[[Sequence[Molecule]], float],
     samples: Sequence[Molecule],
     real: Sequence[Molecule],
     meaning: str,
 ) -> Metric:
-    """A metric of samples whose meaning also says what real molecules have."""
+    """A metric of samples whose meaning also gives its value for real molecules."""
     return Metric(name, measure(samples), f"{meaning}; of {len(real)} real molecules: {measure(real):.4g}")
 
 
 def build_evaluator(codec: Codec, data: Data, cache: Path) -> MoleculeEvaluator:
-    """The evaluator of a data set; `codec.facts` are its `MoleculeFacts`."""
+    """The evaluator for a data set; `codec.facts` must be its `MoleculeFacts`."""
     return MoleculeEvaluator(codec.facts, data, cache)  # type: ignore[attr-defined]

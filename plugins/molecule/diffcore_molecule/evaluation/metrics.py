@@ -1,6 +1,6 @@
-"""What is measured of molecules: whether they are chemistry, are new, and are std as real ones are.
+"""Metrics of molecules: validity, stability, uniqueness and novelty, and distances to the distribution of real ones.
 
-All shares are of all samples that were drawn, unless a name says otherwise, so no filter can raise them unseen.
+Fractions are of all samples that were drawn, unless stated otherwise, so that no hidden filter can increase them.
 """
 
 import itertools
@@ -14,10 +14,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.stats import wasserstein_distance
 
-from diffcore_molecule.chemistry.molecules import Molecule, identity, knot, sanitised, to_rdkit
+from diffcore_molecule.chemistry.molecules import Molecule, identity, sanitised, to_rdkit, unsafe_bonds
 
 Valences = Callable[[int, int], tuple[int, ...]]
-"""The sums of bond orders that an atom may have, by its atomic number and its formal charge; none: unknown atoms."""
+"""A function of atomic number and formal charge: the allowed sums of an atom's bond orders, none for unknown atoms."""
 
 
 Table = dict[str, tuple[int, ...]]
@@ -46,54 +46,54 @@ _symbol = Chem.GetPeriodicTable().GetElementSymbol
 
 
 def edm_valences(number: int, charge: int) -> tuple[int, ...]:
-    """The table of Hoogeboom et al. 2022 (EDM for molecules): by element alone, charges ignored, sulfur 4 only."""
+    """The valences of Hoogeboom et al. 2022 (EDM for molecules): by element alone, 4 only for sulfur."""
     return _EDM.get(_symbol(number), ())
 
 
 def strict_valences(number: int, charge: int) -> tuple[int, ...]:
-    """Closed shells by element and formal charge: a neutral carbon has 4, N+ has 4, O- has 1, and so on.
+    """The valences of closed shells by element and formal charge: 4 for neutral carbon, 4 for N+, 1 for O-, and so on.
 
-    Tables that pool charges let a neutral carbon with 3 bonds pass: a radical, or a hydrogen too few.
+    A table that pools the charges would accept a neutral carbon with 3 bonds, which is a radical or lacks a hydrogen.
     """
     return _STRICT.get(charge, {}).get(_symbol(number), ())
 
 
 def stable_atoms(molecule: Molecule, allowed: Valences, hydrogens: bool = True) -> numpy.ndarray:
-    """Which atoms have a sum of bond orders that is allowed, `[n]` bool. A molecule is stable where all atoms are.
+    """Whether the sum of the bond orders of each atom is allowed, bool `[n]`. A molecule is stable if all atoms are.
 
-    Without `hydrogens` the sum need only not exceed the largest that is allowed: implied hydrogens are the rest.
+    Without `hydrogens` the sum must not exceed the largest allowed one: implicit hydrogens make up the difference.
     """
-    found = molecule.bonds.sum(1, dtype=int).tolist()
-    atoms = zip(molecule.numbers.tolist(), molecule.charges.tolist(), found, strict=True)
+    valences = molecule.bonds.sum(1, dtype=int).tolist()
+    atoms = zip(molecule.numbers.tolist(), molecule.charges.tolist(), valences, strict=True)
     tables = [(allowed(number, charge), valence) for number, charge, valence in atoms]
-    good = [valence in table if hydrogens else valence <= max(table, default=-1) for table, valence in tables]
-    return numpy.array(good, dtype=bool)
+    stable = [valence in table if hydrogens else valence <= max(table, default=-1) for table, valence in tables]
+    return numpy.array(stable, dtype=bool)
 
 
 def validated(molecule: Molecule, hydrogens: bool) -> Chem.Mol | None:
-    """The sanitised molecule, if it is one piece and RDKit finds chemistry in it; None if it is not valid.
+    """The sanitised molecule if it is valid, else None: valid means that RDKit can sanitise it and it is one piece.
 
-    With explicit hydrogens none are implied, so an atom with too few bonds is a radical: valid, but not stable.
-    Places that are not finite are no molecule's.
+    With explicit hydrogens RDKit adds none, so an atom with too few bonds is a radical: valid, but not stable. A
+    molecule with positions that are not finite is not valid.
     """
     mol = edm_validated(molecule, hydrogens, largest=False)
     return mol if mol is not None and len(Chem.GetMolFrags(mol)) == 1 else None
 
 
 def is_radical(mol: Chem.Mol) -> bool:
-    """Whether an atom has unpaired electrons: with explicit hydrogens, where one is missing."""
+    """Whether an atom has unpaired electrons. If hydrogens are explicit, this means that one is missing."""
     return any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms())
 
 
 def edm_validated(molecule: Molecule, hydrogens: bool, largest: bool = True) -> Chem.Mol | None:
-    """The largest piece, sanitised, if RDKit finds chemistry in the whole; None if not.
+    """The largest piece, sanitised, if RDKit can sanitise the whole molecule, else None; with `largest` off, the whole.
 
-    The validity of EDM's tables: a sample that falls into pieces counts as valid. More electrons lost than an atom has,
-    or bonds that RDKit must not see (`knot`), are no chemistry.
+    This is the validity in EDM's tables, which counts a sample of several pieces as valid. Molecules with a charge
+    above the atomic number, or with bonds that must not be passed to RDKit (`unsafe_bonds`), are not valid.
     """
     if len(molecule) == 0 or not numpy.isfinite(molecule.positions).all():
         return None
-    if knot(molecule) or (molecule.charges > molecule.numbers.astype(int)).any():
+    if unsafe_bonds(molecule) or (molecule.charges > molecule.numbers.astype(int)).any():
         return None
     mol = sanitised(to_rdkit(molecule, hydrogens))
     if mol is None or not largest:
@@ -102,72 +102,75 @@ def edm_validated(molecule: Molecule, hydrogens: bool, largest: bool = True) -> 
     if len(pieces) == 1:
         return mol
     chosen = numpy.array(max(pieces, key=len))
-    part = Molecule(
+    piece = Molecule(
         molecule.numbers[chosen],
         molecule.charges[chosen],
         molecule.bonds[numpy.ix_(chosen, chosen)],
         molecule.positions[chosen],
     )
-    return sanitised(to_rdkit(part, hydrogens))
+    return sanitised(to_rdkit(piece, hydrogens))
 
 
 @dataclass(frozen=True)
-class Shares:
-    """Validity, uniqueness and novelty of a set of samples."""
+class Validity:
+    """Validity, uniqueness and novelty of a set of samples, as fractions."""
 
     valid: float
-    """Of all samples."""
+    """Valid samples / all samples."""
     unique: float
-    """Different molecules, of the valid samples; 0 where there are none."""
+    """Different valid molecules / valid samples; 0 if no sample is valid."""
     novel: float
-    """Molecules that are not among the known ones, of the different valid ones; 0 where there are none."""
+    """Novel molecules / different valid molecules; 0 if no sample is valid. Novel: not among the known molecules."""
     valid_unique: float
-    """Different valid molecules, of all samples."""
+    """Different valid molecules / all samples."""
     valid_unique_novel: float
-    """Different valid molecules that are not among the known ones, of all samples."""
+    """Novel molecules / all samples."""
 
 
-def shares(mols: Sequence[Chem.Mol | None], known: set[int] | frozenset[int] = frozenset()) -> Shares:
-    """The shares of samples, None being those that are not valid; `known` are identities of training molecules.
+def validity(mols: Sequence[Chem.Mol | None], known: set[int] | frozenset[int] = frozenset()) -> Validity:
+    """The fractions for a set of samples.
 
-    Molecules are the same where `identity` is: stereochemistry does not count.
+    `mols` has None for each sample that is not valid, and `known` are the identities of the training molecules.
+    Molecules with equal `identity` are the same: stereochemistry does not matter.
     """
-    found = [identity(mol) for mol in mols if mol is not None]
-    different = set(found)
+    valid = [identity(mol) for mol in mols if mol is not None]
+    different = set(valid)
     novel = different - known
-    n, valid, unique = max(len(mols), 1), max(len(found), 1), max(len(different), 1)
-    return Shares(len(found) / n, len(different) / valid, len(novel) / unique, len(different) / n, len(novel) / n)
+    n, n_valid, n_different = max(len(mols), 1), max(len(valid), 1), max(len(different), 1)
+    return Validity(
+        len(valid) / n, len(different) / n_valid, len(novel) / n_different, len(different) / n, len(novel) / n
+    )
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Numbers measured on molecules: m of them, each of a kind, each of one molecule."""
+class Measurements:
+    """m numbers measured on molecules. Each belongs to a kind and to a molecule."""
 
     values: numpy.ndarray
-    """`[m]`."""
+    """The numbers `[m]`."""
     kinds: numpy.ndarray
-    """Whole numbers `[m]`: values are compared with those of their kind."""
+    """The kind of each number, an integer `[m]`. Numbers are only compared with those of their kind."""
     owners: numpy.ndarray
-    """Which molecule each is of, `[m]`."""
+    """The index of the molecule that each number belongs to, `[m]`."""
 
-    def of(self, molecules: numpy.ndarray) -> "Measured":
-        """What was measured on the molecules of these indices."""
+    def of(self, molecules: numpy.ndarray) -> "Measurements":
+        """The measurements of the molecules with these indices."""
         chosen = numpy.isin(self.owners, molecules)
-        return Measured(self.values[chosen], self.kinds[chosen], self.owners[chosen])
+        return Measurements(self.values[chosen], self.kinds[chosen], self.owners[chosen])
 
 
-def per_molecule(values: Sequence[float] | numpy.ndarray) -> Measured:
-    """One number of each molecule, all of one kind; what is not finite is left out."""
+def per_molecule(values: Sequence[float] | numpy.ndarray) -> Measurements:
+    """Measurements with one number for each molecule, all of one kind; numbers that are not finite are left out."""
     array = numpy.asarray(values, dtype=float)
     owners = numpy.flatnonzero(numpy.isfinite(array))
-    return Measured(array[owners], numpy.zeros(len(owners), dtype=int), owners)
+    return Measurements(array[owners], numpy.zeros(len(owners), dtype=int), owners)
 
 
-def distance(samples: Measured, reference: Measured) -> float:
-    """Sum over kinds k of w_k W1(samples of k, reference of k), w_k the share of k in the reference.
+def distance(samples: Measurements, reference: Measurements) -> float:
+    """sum_k w_k W1(samples of kind k, reference of kind k), where w_k is the fraction of kind k in the reference.
 
-    W1 is the 1-Wasserstein distance, in the unit of the values. Only kinds that both have count, their weights scaled
-    to sum to 1; NaN if there are none. `kinds_apart` says how differently often kinds occur.
+    W1 is the 1-Wasserstein distance, in the unit of the values. Only kinds that occur in both count, with weights
+    normalised to sum 1; NaN if there are none. `total_variation` compares how often the kinds occur.
     """
     kinds, counts = numpy.unique(reference.kinds, return_counts=True)
     total = weight = 0.0
@@ -179,14 +182,14 @@ def distance(samples: Measured, reference: Measured) -> float:
     return float(total / weight) if weight else float("nan")
 
 
-def relative_distance(samples: Measured, reference: Measured) -> float:
-    """`distance` over the standard deviation of the reference: 1 is as far as a shift by one of them."""
+def relative_distance(samples: Measurements, reference: Measurements) -> float:
+    """`distance` divided by the standard deviation of the reference; a shift by one standard deviation gives 1."""
     std = float(reference.values.std()) if len(reference.values) else 0.0
     return distance(samples, reference) / std if std > 0 else float("nan")
 
 
-def kinds_apart(samples: Measured, reference: Measured) -> float:
-    """Total variation: half the sum over kinds of |share in samples - share in reference|. 0 same, 1 none shared."""
+def total_variation(samples: Measurements, reference: Measurements) -> float:
+    """sum_k |p_k - q_k| / 2 for the fractions p_k, q_k of kind k: 0 if they are equal, 1 if no kind is in both."""
     if not len(samples.kinds) or not len(reference.kinds):
         return float("nan")
     kinds = numpy.union1d(samples.kinds, reference.kinds)
@@ -194,26 +197,27 @@ def kinds_apart(samples: Measured, reference: Measured) -> float:
     return float(numpy.abs(p - q).sum() / 2)
 
 
-Comparison = Callable[[Measured, Measured], float]
+Comparison = Callable[[Measurements, Measurements], float]
+"""A distance of samples and reference."""
 
 
-def halves(compare: Comparison, real: Measured, splits: int = 5, seed: int = 0) -> float:
-    """Mean of `compare` between random halves of real molecules: what a perfect model would about reach.
+def halves(compare: Comparison, real: Measurements, splits: int = 5, seed: int = 0) -> float:
+    """Mean of `compare` between two random halves of real molecules: about what a perfect model would reach.
 
-    With as many samples as a half holds; fewer are further away by chance alone.
+    This holds for as many samples as in a half; the distance of fewer samples is larger by chance alone.
     """
     generator = torch.Generator().manual_seed(seed)
     owners = numpy.unique(real.owners)
-    found = []
+    distances = []
     for _ in range(splits):
         order = owners[torch.randperm(len(owners), generator=generator).numpy()]
-        found.append(compare(real.of(order[0::2]), real.of(order[1::2])))
-    return float(numpy.mean(found))
+        distances.append(compare(real.of(order[0::2]), real.of(order[1::2])))
+    return float(numpy.mean(distances))
 
 
 @dataclass(frozen=True)
 class _Flat:
-    """All atoms and bonds of several molecules in one row; bonds stand twice, once from either end."""
+    """The concatenated atoms and bonds of several molecules; each bond is listed twice, once from each end."""
 
     numbers: numpy.ndarray
     positions: numpy.ndarray
@@ -237,47 +241,46 @@ def _flat(molecules: Sequence[Molecule]) -> _Flat:
     )
 
 
-def bond_lengths(molecules: Sequence[Molecule]) -> Measured:
-    """Lengths of all bonds in Angstrom; a kind is two elements and the order between them."""
+def bond_lengths(molecules: Sequence[Molecule]) -> Measurements:
+    """The lengths of all bonds in Angstrom; the kind is given by the two elements and the bond order."""
     flat = _flat(molecules)
     once = flat.first < flat.second
     first, second = flat.first[once], flat.second[once]
     low, high = numpy.sort([flat.numbers[first], flat.numbers[second]], axis=0)
     lengths = numpy.linalg.norm(flat.positions[first] - flat.positions[second], axis=1)
-    return Measured(lengths, (low * 256 + high) * 4 + flat.orders[once], flat.owners[first])
+    return Measurements(lengths, (low * 256 + high) * 4 + flat.orders[once], flat.owners[first])
 
 
-def bond_angles(molecules: Sequence[Molecule]) -> Measured:
-    """Angles between all pairs of bonds of an atom in degrees; a kind is the element of that atom."""
+def bond_angles(molecules: Sequence[Molecule]) -> Measurements:
+    """The angles in degrees between all pairs of bonds at an atom; the kind is the element of that atom."""
     flat = _flat(molecules)
-    arms = flat.positions[flat.second] - flat.positions[flat.first]
-    arms /= numpy.maximum(numpy.linalg.norm(arms, axis=1, keepdims=True), 1e-12)
+    directions = flat.positions[flat.second] - flat.positions[flat.first]
+    directions /= numpy.maximum(numpy.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
     angles, centres = [numpy.zeros(0)], [numpy.zeros(0, dtype=int)]
-    for apart in itertools.count(
-        1
-    ):  # bonds of an atom stand side by side: pairs of neighbours, then of the next but one
-        left = numpy.flatnonzero(flat.first[:-apart] == flat.first[apart:])
+    # The bonds of an atom are consecutive, so pairs of them are 1, 2, ... entries apart.
+    for step in itertools.count(1):
+        left = numpy.flatnonzero(flat.first[:-step] == flat.first[step:])
         if not len(left):
             break
-        cosines = (arms[left] * arms[left + apart]).sum(1)
+        cosines = (directions[left] * directions[left + step]).sum(1)
         angles.append(numpy.degrees(numpy.arccos(cosines.clip(-1, 1))))
         centres.append(flat.first[left])
     centre = numpy.concatenate(centres)
-    return Measured(numpy.concatenate(angles), flat.numbers[centre], flat.owners[centre])
+    return Measurements(numpy.concatenate(angles), flat.numbers[centre], flat.owners[centre])
 
 
-def elements(molecules: Sequence[Molecule]) -> Measured:
-    """All atoms; a kind is an element."""
+def elements(molecules: Sequence[Molecule]) -> Measurements:
+    """A measurement of value 0 for each atom; the kind is its element."""
     flat = _flat(molecules)
-    return Measured(numpy.zeros(len(flat.numbers)), flat.numbers, flat.owners)
+    return Measurements(numpy.zeros(len(flat.numbers)), flat.numbers, flat.owners)
 
 
-def sizes(molecules: Sequence[Molecule]) -> Measured:
+def sizes(molecules: Sequence[Molecule]) -> Measurements:
     """The number of atoms of each molecule."""
     return per_molecule([len(molecule) for molecule in molecules])
 
 
-def rings(molecules: Sequence[Molecule]) -> Measured:
+def rings(molecules: Sequence[Molecule]) -> Measurements:
     """The number of independent rings of each molecule: bonds - atoms + pieces."""
     flat, n = _flat(molecules), len(molecules)
     atoms = len(flat.numbers)

@@ -1,4 +1,4 @@
-"""Whether molecules are physically plausible, by the checks of PoseBusters (Buttenschoen et al. 2024)."""
+"""Physical plausibility of molecules by the checks of PoseBusters (Buttenschoen et al. 2024)."""
 
 import functools
 import importlib.util
@@ -9,7 +9,7 @@ from typing import Any
 
 from rdkit import Chem
 
-from diffcore_molecule.timeout_pool import limited_map
+from diffcore_molecule.timeout_pool import timeout_map
 
 
 def available() -> bool:
@@ -21,22 +21,22 @@ def available() -> bool:
 def _busters() -> Any:
     from posebusters import PoseBusters
 
-    logging.getLogger("posebusters").setLevel(logging.CRITICAL)  # it tells of each check that cannot be done
+    logging.getLogger("posebusters").setLevel(logging.CRITICAL)  # it logs each check that cannot be done
     return PoseBusters("mol")
 
 
 def plausible(mol: Chem.Mol) -> bool:
-    """Whether a sanitised molecule with a conformer passes all checks of the configuration `mol`.
+    """Whether a sanitised molecule with a conformer passes all checks of PoseBusters' configuration `mol`.
 
-    Bond lengths and angles, clashes, flat rings and double bonds, strain, no radicals, one piece, and sanity. Implied
-    hydrogens are added, with places, first. A check that cannot be done counts as not passed.
+    It checks bond lengths and angles, clashes, flatness of rings and double bonds, strain, radicals, connectedness and
+    sanitisation. Implicit hydrogens are first added, with positions. A check that cannot be done counts as failed.
     """
     table = _busters().bust([Chem.AddHs(mol, addCoords=True)])
     return bool(table.fillna(False).astype(bool).all(axis=None))
 
 
-def plausible_share(mols: Sequence[Chem.Mol], seconds: float = 20.0) -> float:
-    """The share that is plausible; what takes more than `seconds`, or fails, is not. NaN where there are none."""
+def plausible_fraction(mols: Sequence[Chem.Mol], seconds: float = 20.0) -> float:
+    """The fraction of plausible molecules, NaN for no molecules. A check that takes more than `seconds` has failed."""
     workers = min(4, os.cpu_count() or 1)
-    passed = [result is True for result in limited_map(plausible, mols, seconds, workers)]
+    passed = [result is True for result in timeout_map(plausible, mols, seconds, workers)]
     return sum(passed) / len(passed) if passed else float("nan")

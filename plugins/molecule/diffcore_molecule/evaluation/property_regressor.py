@@ -1,7 +1,7 @@
-"""Properties of generated molecules that only quantum chemistry could compute: a regressor's answer.
+"""A regressor that predicts those properties of generated molecules that are computed by quantum chemistry.
 
-It learns from molecules that the generator has never seen, so that the two do not share their mistakes, as in
-Hoogeboom et al. 2022. Its own error on molecules that neither has seen stands beside every metric it makes.
+As in Hoogeboom et al. 2022, it is trained on molecules that the generator has not seen, so that the errors of the two
+are independent. Every metric that uses it comes with its error on molecules that neither of them has seen.
 """
 
 import hashlib
@@ -23,24 +23,26 @@ from diffcore_molecule.data.collection import collect
 from diffcore_molecule.data.examples import padded
 
 _STEPS, _BATCH, _RATE = 4000, 64, 1e-3
-_LEARNED = 1e-3
-"""The error of a batch, in standard deviations, that there is nothing more to learn from."""
-_KEPT = 0.1
-"""The share of the molecules on which the regressor's own error is measured."""
-_RECIPE = "1"
-"""Changes when the regressor or its training does, so that old weights are not used."""
+_MIN_LOSS = 1e-3
+"""Batches with a smaller loss, in standard deviations, are skipped in training."""
+_TEST_FRACTION = 0.1
+"""The fraction of the molecules on which the error of the regressor is measured."""
+_VERSION = "1"
+"""Must change when the network or its training changes, so that cached weights of older versions are not used."""
 
 
-class Regressor(nn.Module):
+class RegressorNetwork(nn.Module):
     """Continuous-filter convolutions over all pairs of atoms (Schuett et al. 2017), with bonds: invariant under E(3).
 
-    h_i <- h_i + MLP(sum_j W_l e_ij * V_l h_j), where e_ij are Gaussians of |x_i - x_j| and the order of the bond.
+    h_i <- h_i + MLP(sum_j W_l e_ij * V_l h_j), where e_ij are Gaussians of |x_i - x_j| and the one-hot bond order.
     """
 
-    def __init__(self, outputs: int, width: int = 96, layers: int = 3, radial: int = 28, reach: float = 7.0) -> None:
+    def __init__(
+        self, outputs: int, width: int = 96, layers: int = 3, radial: int = 28, max_distance: float = 7.0
+    ) -> None:
         super().__init__()
-        self.register_buffer("centres", torch.linspace(0, reach, radial))
-        self._sharpness = (radial / reach) ** 2
+        self.register_buffer("centres", torch.linspace(0, max_distance, radial))
+        self._sharpness = (radial / max_distance) ** 2
         self.atom, self.charge = nn.Embedding(119, width), nn.Embedding(9, width)
         self.filters = nn.ModuleList(nn.Linear(radial + 4, width, bias=False) for _ in range(layers))
         self.values = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(layers))
@@ -49,12 +51,15 @@ class Regressor(nn.Module):
         self.each, self.whole = _mlp(width, outputs), _mlp(width, outputs)
 
     def forward(self, atoms: TensorDict) -> Tensor:
-        """`[B, outputs]` of numbers, charges `[B, N]`, bonds `[B, N, N]`, positions `[B, N, 3]`; 0 pads."""
+        """Predictions `[B, outputs]`.
+
+        `atoms` has the fields numbers, charges `[B, N]`, bonds `[B, N, N]` and positions `[B, N, 3]`, padded with 0.
+        """
         numbers = atoms["numbers"].long()
         mask = (numbers > 0).unsqueeze(-1).float()
         distances = (atoms["positions"][:, :, None] - atoms["positions"][:, None]).square().sum(-1).sqrt()
         exponents = self._sharpness * (distances[..., None] - self.centres).square()
-        basis = torch.exp(-exponents.clamp(max=20))  # of more they are subnormal numbers, which CPUs are slow at
+        basis = torch.exp(-exponents.clamp(max=20))  # beyond that results are subnormal, which is slow on CPUs
         others = mask[:, None] * (1 - torch.eye(numbers.shape[1], device=mask.device))[..., None]
         pairs = torch.cat([basis, functional.one_hot(atoms["bonds"].long(), 4)], -1) * others
         h = self.atom(numbers) + self.charge(atoms["charges"].long().clamp(-4, 4) + 4)
@@ -69,85 +74,93 @@ def _mlp(width: int, outputs: int) -> nn.Sequential:
 
 
 @dataclass(frozen=True)
-class Oracle:
-    """What a regressor takes properties to be."""
+class PropertyRegressor:
+    """A trained network that predicts properties of molecules, and its errors."""
 
     names: tuple[str, ...]
-    regressor: nn.Module
+    network: nn.Module
     mean: Tensor
+    """Mean `[P]` of the properties of the training molecules."""
     std: Tensor
+    """Standard deviation `[P]`, the unit of the network's outputs."""
     mae: dict[str, float]
     """Mean absolute error of each property, on molecules that the regressor has not seen."""
     mean_mae: dict[str, float]
-    """The same of a regressor that says the mean of what it learned from, whatever it is asked."""
+    """The same error if the mean of the training molecules is predicted for every molecule."""
 
     def predict(self, molecules: Sequence[Molecule]) -> Tensor:
-        """The properties of each molecule `[n, P]`, in the order of `names`."""
+        """Predicted properties of each molecule `[n, P]`, in the order of `names`."""
         if not molecules:
             return torch.zeros(0, len(self.names))
         return self.predict_examples(padded(collect(molecules), numpy.arange(len(molecules)), hydrogens=True))
 
     @torch.no_grad()
     def predict_examples(self, examples: TensorDict, batch: int = 100) -> Tensor:
-        """The same of examples with fields as a data set has them."""
+        """Predicted properties `[n, P]` of examples with the fields of a data set."""
         device = self.mean.device
-        parts = [self.regressor(_trimmed(examples[i : i + batch]).to(device)) for i in range(0, len(examples), batch)]
+        parts = [self.network(_trimmed(examples[i : i + batch]).to(device)) for i in range(0, len(examples), batch)]
         return (torch.cat(parts) * self.std + self.mean).cpu()
 
 
 def _trimmed(examples: TensorDict) -> TensorDict:
-    """The same molecules with as little padding as the largest of them needs."""
+    """The same molecules, padded only to the size of the largest one."""
     most = int((examples["numbers"] > 0).sum(1).max())
     fields = {"numbers": examples["numbers"][:, :most], "charges": examples["charges"][:, :most]}
     fields |= {"bonds": examples["bonds"][:, :most, :most], "positions": examples["positions"][:, :most]}
     return TensorDict(fields, batch_size=examples.batch_size)
 
 
-def trained_oracle(held_out: TensorDict, names: Sequence[str], cache: Path) -> Oracle:
-    """The regressor of these molecules, whose field `properties` `[n, P]` is in the order of `names`; kept in `cache`.
+def trained_regressor(held_out: TensorDict, names: Sequence[str], cache: Path) -> PropertyRegressor:
+    """A regressor trained on the molecules `held_out`, or its weights from `cache`.
 
-    A tenth of them, drawn with a fixed seed, only measures its error. On the others: 4,000 steps of 64, L1 loss in
-    standard deviations, Adam in one cycle. Molecules that lack a value are left out.
+    The field `properties` `[n, P]` must be in the order of `names`; molecules with a missing value are left out. A
+    tenth of the molecules, drawn with a fixed seed, is used only to measure the error. Training on the others takes
+    4,000 steps of 64 molecules with the L1 loss in standard deviations, Adam, and a one-cycle learning rate.
+    Raises `UserError` if there are fewer than 3 molecules.
     """
     known = held_out[held_out["properties"].isfinite().all(1)]
-    kept = max(round(_KEPT * len(known)), 1)
-    if len(known) - kept < 2:
-        raise UserError(f"a regressor of {', '.join(names)} needs more held-out molecules; there are {len(known)}")
+    n_test = max(round(_TEST_FRACTION * len(known)), 1)
+    if len(known) - n_test < 2:
+        raise UserError(
+            f"the regressor of {', '.join(names)} needs at least 3 held-out molecules with these properties; "
+            f"there are {len(known)}"
+        )
+    # The names of random streams decide what is drawn, so they stay as they are.
     order = torch.randperm(len(known), generator=generator_for("oracle's split"))
-    tested, examples = known[order[:kept]], known[order[kept:]]
+    tested, examples = known[order[:n_test]], known[order[n_test:]]
     targets = examples["properties"]
     mean, std = targets.mean(0), targets.std(0).clamp(min=1e-12)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        regressor = Regressor(len(names)).to(device)
-        path = cache / f"molecule-oracle-{_digest(known)}.safetensors"
-        trained_once(regressor, path, lambda: _fit(regressor, examples, (targets - mean) / std, device))
-    oracle = Oracle(tuple(names), regressor.eval(), mean.to(device), std.to(device), {}, {})
-    errors = (oracle.predict_examples(tested) - tested["properties"]).abs().mean(0).tolist()
-    plain = (mean - tested["properties"]).abs().mean(0).tolist()
-    return replace(oracle, mae=dict(zip(names, errors, strict=True)), mean_mae=dict(zip(names, plain, strict=True)))
+        network = RegressorNetwork(len(names)).to(device)
+        path = cache / f"molecule-property-regressor-{_digest(known)}.safetensors"
+        trained_once(network, path, lambda: _fit(network, examples, (targets - mean) / std, device))
+    regressor = PropertyRegressor(tuple(names), network.eval(), mean.to(device), std.to(device), {}, {})
+    mae = (regressor.predict_examples(tested) - tested["properties"]).abs().mean(0).tolist()
+    mean_mae = (mean - tested["properties"]).abs().mean(0).tolist()
+    return replace(regressor, mae=dict(zip(names, mae, strict=True)), mean_mae=dict(zip(names, mean_mae, strict=True)))
 
 
 def _digest(examples: TensorDict) -> str:
-    total = hashlib.sha256(f"{_RECIPE} {_STEPS}".encode())
+    total = hashlib.sha256(f"{_VERSION} {_STEPS}".encode())
     for name in ("numbers", "charges", "bonds", "positions", "properties"):
         total.update(examples[name].contiguous().numpy().tobytes())
     return total.hexdigest()[:24]
 
 
-def _fit(regressor: nn.Module, examples: TensorDict, targets: Tensor, device: torch.device) -> None:
-    optimizer = torch.optim.Adam(regressor.parameters(), lr=_RATE)
+def _fit(network: nn.Module, examples: TensorDict, targets: Tensor, device: torch.device) -> None:
+    optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=_STEPS)
     generator = generator_for("oracle")
-    regressor.train()
+    network.train()
     for _ in range(_STEPS):
         chosen = torch.randint(len(examples), (_BATCH,), generator=generator)
-        output = regressor(_trimmed(examples[chosen]).to(device))
+        output = network(_trimmed(examples[chosen]).to(device))
         loss = functional.l1_loss(output, targets[chosen].to(device))
-        if loss > _LEARNED:
+        if loss > _MIN_LOSS:
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(regressor.parameters(), 1.0)
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
         schedule.step()

@@ -1,1 +1,1 @@
-"""Denoisers of molecules."""
+"""Networks for noisy molecules: denoisers, and the predictor of conditions for guidance."""

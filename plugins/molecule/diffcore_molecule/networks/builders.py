@@ -1,30 +1,30 @@
-"""The plugin's networks, made to the elements that occur."""
+"""Builders of the plugin's networks, whose sizes depend on the elements and charges that occur."""
 
 from diffcore.errors import UserError
 from diffcore.states.spaces import Product
-from diffcore_molecule.networks.equivariant import EquivariantClassifier, EquivariantDenoiser
+from diffcore_molecule.networks.equivariant import EquivariantDenoiser, InvariantPredictor
 from diffcore_molecule.networks.transformer import TransformerDenoiser
 from diffcore_molecule.options import EquivariantOptions, TransformerOptions
 
 
 def equivariant(options: EquivariantOptions, space: Product) -> EquivariantDenoiser:
-    """The equivariant denoiser; raises `UserError` where heads do not divide the width."""
+    """The equivariant denoiser; raises `UserError` if the number of heads does not divide the width."""
     _check_heads(options.heads, options.width, "denoiser")
     return EquivariantDenoiser(space, options)
 
 
 def transformer(options: TransformerOptions, space: Product) -> TransformerDenoiser:
-    """The transformer; raises `UserError` where heads do not divide the width."""
+    """The transformer; raises `UserError` if the number of heads does not divide the width."""
     _check_heads(options.heads, options.width, "denoiser")
     return TransformerDenoiser(space, options)
 
 
-def classifier(options: EquivariantOptions, space: Product, outputs: int) -> EquivariantClassifier:
-    """The equivariant classifier; raises `UserError` where heads do not divide the width."""
+def invariant_predictor(options: EquivariantOptions, space: Product, outputs: int) -> InvariantPredictor:
+    """The backbone of the noisy classifier; raises `UserError` if the number of heads does not divide the width."""
     _check_heads(options.heads, options.width, "classifier")
-    return EquivariantClassifier(space, outputs, options)
+    return InvariantPredictor(space, outputs, options)
 
 
 def _check_heads(heads: int, width: int, part: str) -> None:
     if width % heads:
-        raise UserError(f"--{part}.heads {heads} does not divide --{part}.width {width}")
+        raise UserError(f"`{part}.heads` {heads} does not divide `{part}.width` {width}")

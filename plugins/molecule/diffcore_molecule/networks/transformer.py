@@ -1,4 +1,4 @@
-"""A plain transformer over atoms. It learns what a rotation is from molecules that are turned at random."""
+"""A transformer over atoms that is not equivariant: it learns rotations from randomly rotated training molecules."""
 
 import torch
 from tensordict import TensorDict
@@ -7,13 +7,13 @@ from torch import Tensor, nn
 from diffcore.nn.blocks import zeroed
 from diffcore.nn.dit import TransformerBlock, modulated
 from diffcore.states.spaces import Mask, Product
-from diffcore_molecule.fields import channels_of, logits, views_of
+from diffcore_molecule.fields import channels_of, logit_layer, views_of
 from diffcore_molecule.networks.pair_features import Geometry, PairFeatures
 from diffcore_molecule.options import TransformerOptions
 
 
 class Block(nn.Module):
-    """Attention between atoms, biased by what pairs say; then pairs see both atoms and products of their tokens."""
+    """Attention between atoms with a bias from the pair features, then an update of the pairs by both their atoms."""
 
     def __init__(self, options: TransformerOptions, conditioning: int) -> None:
         super().__init__()
@@ -23,25 +23,25 @@ class Block(nn.Module):
         self.modulation = zeroed(nn.Linear(conditioning, 2 * pair_width))
         self.ends = nn.Linear(width, pair_width, bias=False)
         self.products = nn.Linear(width, options.inner, bias=False)
-        seen = pair_width + options.inner
-        self.pair = nn.Sequential(nn.Linear(seen, 2 * pair_width), nn.SiLU(), nn.Linear(2 * pair_width, pair_width))
+        inputs = pair_width + options.inner
+        self.pair = nn.Sequential(nn.Linear(inputs, 2 * pair_width), nn.SiLU(), nn.Linear(2 * pair_width, pair_width))
 
     def forward(
         self, h: Tensor, e: Tensor, geometry: Geometry, conditioning: Tensor, mask: Mask
     ) -> tuple[Tensor, Tensor]:
-        """`h` `[B, N, C]`, `e` `[B, M, P]` to the like."""
+        """Updated atom tokens `h` `[B, N, C]` and pair features `e` `[B, M, P]`."""
         pairs = geometry.pairs
         h = self.atoms(h, conditioning, mask, pairs.dense(self.bias(e)).permute(0, 3, 1, 2))
         shift, scale = self.modulation(conditioning)[:, None].chunk(2, -1)
         ends, products = self.ends(h), self.products(h)
-        seen = modulated(e, shift, scale) + pairs.sum_of_both(ends)
-        return h, e + self.pair(torch.cat([seen, pairs.product_of_both(products)], -1))
+        inputs = modulated(e, shift, scale) + pairs.sum_of_both(ends)
+        return h, e + self.pair(torch.cat([inputs, pairs.product_of_both(products)], -1))
 
 
 class TransformerDenoiser(nn.Module):
-    """Tokens of atoms, with their places as they are, and features of pairs, with their distances.
+    """A transformer whose atom tokens contain the coordinates, and whose pair features contain the distances.
 
-    It is no function of the molecule alone but of how it lies, so it needs the random rotations of training.
+    Its output depends on the orientation of the molecule, so it needs the random rotations of training.
     """
 
     def __init__(self, space: Product, options: TransformerOptions) -> None:
@@ -55,9 +55,9 @@ class TransformerDenoiser(nn.Module):
         self.blocks = nn.ModuleList(Block(options, self.width) for _ in range(options.depth))
         self.modulation = zeroed(nn.Linear(self.width, 2 * width + 2 * pair_width))
         self.positions = zeroed(nn.Linear(width, 3))
-        self.atoms = logits(width, space, "atoms")
-        self.charges = logits(width, space, "charges")
-        self.bonds = logits(pair_width, space, "bonds")
+        self.atoms = logit_layer(width, space, "atoms")
+        self.charges = logit_layer(width, space, "charges")
+        self.bonds = logit_layer(pair_width, space, "bonds")
 
     def forward(self, x: TensorDict, conditioning: Tensor, mask: Mask = None) -> TensorDict:
         """v of `positions` `[B, N, 3]` and logits of `atoms`, `charges` `[B, N, K]` and `bonds` `[B, N, N, K]`."""

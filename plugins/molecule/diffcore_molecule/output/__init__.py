@@ -1,1 +1,1 @@
-"""Molecules to files and pictures."""
+"""Writes molecules to files, pictures and the report."""

@@ -1,6 +1,6 @@
-"""Molecules in two dimensions.
+"""Depictions of molecules in two dimensions.
 
-What is not valid is drawn too, in grey: nothing that can be generated stops a picture.
+Samples that are not valid are drawn in grey. No sample that can be generated makes drawing fail.
 """
 
 import io
@@ -15,15 +15,15 @@ from diffcore_molecule.output.records import Record
 from diffcore_molecule.output.scenes import principal
 
 TILE = (240, 170)
-"""Pixels of a depiction in a sheet; its legend stands below."""
+"""Width and height of a depiction in a sheet, in pixels; its legend is below."""
 _GREY = (150, 150, 150)
-_LETTERS, _LINE, _MOST_LINES = 15, 18, 6
-"""Size of letters and height of lines of legends, in pixels, and how many lines there may be."""
+_FONT_SIZE, _LINE_HEIGHT, _MAX_LINES = 15, 18, 6
+"""Font size and line height of legends, in pixels, and the largest number of lines."""
 
 
 def flat(record: Record) -> Chem.Mol:
-    """The graph with places in two dimensions: of a valid molecule as chemists draw it, of a knot nothing."""
-    if record.knot:
+    """The graph with 2D coordinates in the usual layout of chemists; empty if the bonds are unsafe for RDKit."""
+    if record.unsafe_bonds:
         return Chem.Mol()
     mol = Chem.Mol(record.mol)
     try:
@@ -33,7 +33,7 @@ def flat(record: Record) -> Chem.Mol:
             mol = Chem.RemoveHs(mol)
         rdDepictor.Compute2DCoords(mol)
         return rdMolDraw2D.PrepareMolForDrawing(mol) if record.valid else mol
-    except (ValueError, RuntimeError):  # without a layout, the shadow of the places
+    except (ValueError, RuntimeError):  # RDKit found no layout: project the positions
         mol = Chem.Mol(record.mol)
         conformer = mol.GetConformer()
         conformer.SetPositions(principal(record.molecule.positions) * (1, 1, 0))
@@ -42,8 +42,8 @@ def flat(record: Record) -> Chem.Mol:
 
 
 def drawing(record: Record, width: int, height: int, vector: bool = False) -> bytes:
-    """A PNG, or as `vector` an SVG, on white."""
-    for mol in (flat(record), Chem.Mol()):  # where a graph cannot be drawn, a tile without one
+    """A depiction on white as a PNG, or as an SVG if `vector`."""
+    for mol in (flat(record), Chem.Mol()):  # an empty tile if RDKit cannot draw the graph
         pen = (rdMolDraw2D.MolDraw2DSVG if vector else rdMolDraw2D.MolDraw2DCairo)(width, height)
         options = pen.drawOptions()
         options.prepareMolsBeforeDrawing = False
@@ -59,31 +59,31 @@ def drawing(record: Record, width: int, height: int, vector: bool = False) -> by
         pen.FinishDrawing()
         text = pen.GetDrawingText()
         return text.encode() if isinstance(text, str) else text
-    raise ValueError("RDKit draws no empty tile")
+    raise ValueError("RDKit cannot draw an empty tile")
 
 
 def sheet(records: Sequence[Record], legends: Sequence[str], columns: int) -> Image.Image:
-    """Depictions in rows of `columns`, each with its legend below."""
+    """A picture of the depictions in rows of `columns`, each with its legend below."""
     columns = max(1, min(columns, len(records)))
     width, height = TILE
-    font = ImageFont.load_default(_LETTERS)
-    lines = [wrapped(legend, width - 8, font.getlength)[:_MOST_LINES] for legend in legends]
-    below = _LINE * max(map(len, lines), default=0) + 6
+    font = ImageFont.load_default(_FONT_SIZE)
+    lines = [wrapped(legend, width - 8, font.getlength)[:_MAX_LINES] for legend in legends]
+    legend_height = _LINE_HEIGHT * max(map(len, lines), default=0) + 6
     rows = max(1, -(-len(records) // columns))
-    canvas = Image.new("RGB", (columns * width, rows * (height + below)), "white")
+    canvas = Image.new("RGB", (columns * width, rows * (height + legend_height)), "white")
     pen = ImageDraw.Draw(canvas)
     for index, record in enumerate(records):
-        left, top = index % columns * width, index // columns * (height + below)
+        left, top = index % columns * width, index // columns * (height + legend_height)
         with Image.open(io.BytesIO(drawing(record, width, height))) as picture:
             canvas.paste(picture.convert("RGB"), (left, top))
         for row, line in enumerate(lines[index]):
-            place = (left + (width - font.getlength(line)) / 2, top + height + row * _LINE)
-            pen.text(place, line, fill="black" if record.valid else _GREY, font=font)
+            position = (left + (width - font.getlength(line)) / 2, top + height + row * _LINE_HEIGHT)
+            pen.text(position, line, fill="black" if record.valid else _GREY, font=font)
     return canvas
 
 
 def wrapped(text: str, width: float, length: Callable[[str], float]) -> list[str]:
-    """Lines of `text`, broken where they are longer than `width`: at a blank where there is one, else anywhere."""
+    """The lines of `text`, wrapped to `width`: at a space if there is one, else within a word."""
     lines = []
     for line in text.split("\n"):
         while length(line) > width and len(line) > 1:

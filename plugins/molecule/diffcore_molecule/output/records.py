@@ -1,4 +1,4 @@
-"""What is written about a sample: its graph, its SMILES or what is wrong with it, and its properties."""
+"""Records of samples: the graph, the SMILES, the reason why a sample is not valid, and the properties."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,69 +9,69 @@ from rdkit import Chem
 
 from diffcore.errors import UserError
 from diffcore.plugins.output import Captions
-from diffcore_molecule.chemistry.molecules import Molecule, knot, sanitised, to_rdkit
+from diffcore_molecule.chemistry.molecules import Molecule, sanitised, to_rdkit, unsafe_bonds
 from diffcore_molecule.chemistry.properties import find, measure
 
-_NOWHERE = "places of atoms are not finite"
+_NOT_FINITE = "positions that are not finite"
 STANDARD = ("logp", "tpsa", "qed", "weight")
-"""Properties that every valid molecule's record has, whatever was asked."""
+"""The properties in the record of every valid molecule, in addition to those of the conditions."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """A sample as it was generated, and what RDKit makes of it."""
+    """A generated sample with its RDKit graph, SMILES and properties."""
 
     molecule: Molecule
-    """The sample, places that are not finite moved to the origin."""
+    """The sample; coordinates that are not finite are replaced by zero."""
     mol: Chem.Mol
-    """Its graph with its conformer, not sanitised: bonds and charges are the sample's own."""
+    """Its graph and conformer, not sanitised: with the generated bonds and charges."""
     smiles: str
-    """Canonical, stereochemistry from the places; empty where RDKit finds no chemistry."""
+    """The canonical SMILES, with stereochemistry from the positions; empty if RDKit cannot sanitise the sample."""
     fault: str
-    """Why the sample is not valid; empty where it is: one molecule that RDKit sanitises."""
+    """The reason why the sample is not valid; empty if it is: RDKit can sanitise it and it is one piece."""
     properties: Mapping[str, float]
-    """Values of the `STANDARD` properties and of those that were asked for and can be measured; none if not valid."""
-    knot: bool = False
-    """Whether the bonds are such that RDKit must not see them; `mol` has none then."""
+    """Values of the `STANDARD` properties and of the conditions that RDKit can measure; empty if not valid."""
+    unsafe_bonds: bool = False
+    """Whether the bonds must not be passed to RDKit; then `mol` has no bonds."""
 
     @property
     def valid(self) -> bool:
-        """Whether the sample is a molecule."""
+        """Whether the sample is a valid molecule."""
         return not self.fault
 
 
 def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Record:
-    """The record of a sample, with the properties `asked` for too.
+    """The record of a sample. The properties `asked` are measured in addition to the `STANDARD` ones.
 
-    With `hydrogens` all of them are among the atoms, and none are implied.
+    With `hydrogens`, all hydrogens are explicit atoms; otherwise hydrogens are implicit.
     """
     finite = bool(numpy.isfinite(molecule.positions).all())
     if not finite:
         molecule = replace(molecule, positions=numpy.nan_to_num(molecule.positions, nan=0, posinf=0, neginf=0))
-    tied = knot(molecule)
-    mol = to_rdkit(replace(molecule, bonds=numpy.zeros_like(molecule.bonds)) if tied else molecule, hydrogens)
-    bare = [atom for atom in mol.GetAtoms() if atom.GetFormalCharge() > atom.GetAtomicNum()]
-    for atom in bare:
-        atom.SetNoImplicit(False)  # RDKit cannot write such an atom without its hydrogens implied
+    unsafe = unsafe_bonds(molecule)
+    mol = to_rdkit(replace(molecule, bonds=numpy.zeros_like(molecule.bonds)) if unsafe else molecule, hydrogens)
+    overcharged = [atom for atom in mol.GetAtoms() if atom.GetFormalCharge() > atom.GetAtomicNum()]
+    for atom in overcharged:
+        atom.SetNoImplicit(False)  # otherwise RDKit cannot write such an atom
     mol.UpdatePropertyCache(strict=False)
-    if tied:
-        return Record(molecule, mol, "", tied if finite else _NOWHERE, {}, knot=True)
+    if unsafe:
+        return Record(molecule, mol, "", unsafe if finite else _NOT_FINITE, {}, unsafe_bonds=True)
     Chem.FastFindRings(mol)
-    Chem.DetectBondStereochemistry(mol)  # else double bonds would be written as of unknown stereochemistry
-    good = sanitised(mol)
+    Chem.DetectBondStereochemistry(mol)  # otherwise double bonds would be written with unknown stereochemistry
+    clean = sanitised(mol)
     pieces = len(Chem.GetMolFrags(mol))
-    if good is None:
+    if clean is None:
         problems = Chem.DetectChemistryProblems(mol)
         fault = problems[0].Message() if problems else "RDKit cannot sanitise it"
-    elif bare:
-        fault = f"an atom of {bare[0].GetSymbol()} has a charge of {bare[0].GetFormalCharge():+d}"
+    elif overcharged:
+        fault = f"an atom of {overcharged[0].GetSymbol()} has a charge of {overcharged[0].GetFormalCharge():+d}"
     elif not finite:
-        fault = _NOWHERE
+        fault = _NOT_FINITE
     else:
         fault = "" if pieces == 1 else f"{pieces} pieces" if pieces else "no atoms"
-    if good is None:
+    if clean is None:
         return Record(molecule, mol, "", fault, {})
-    plain = Chem.RemoveHs(good)
+    plain = Chem.RemoveHs(clean)
     return Record(molecule, mol, Chem.MolToSmiles(plain), fault, {} if fault else _measured(plain, asked))
 
 
@@ -82,7 +82,7 @@ def _measured(mol: Chem.Mol, asked: Iterable[str]) -> dict[str, float]:
 
 
 def _can_be_measured(name: str) -> bool:
-    """Whether it is a property, and one that needs no quantum chemistry."""
+    """Whether `name` is a property that can be computed without quantum chemistry."""
     try:
         find(name)
     except UserError:
@@ -91,7 +91,7 @@ def _can_be_measured(name: str) -> bool:
 
 
 def records(samples: Sequence[Molecule], hydrogens: bool, asked: Captions = ()) -> list[Record]:
-    """Records of samples, with the properties that were `asked` of each."""
+    """The records of samples; `asked` are the conditions of each sample."""
     return [
         record(sample, hydrogens, names) for sample, names in zip(samples, asked or [{}] * len(samples), strict=True)
     ]

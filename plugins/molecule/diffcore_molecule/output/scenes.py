@@ -1,4 +1,4 @@
-"""Molecules as balls and sticks, for the report."""
+"""3D scenes of molecules as balls and sticks, for the report."""
 
 import numpy
 from rdkit import Chem
@@ -14,24 +14,24 @@ _COLOURS = (
 )
 _WORDS = _COLOURS.split()
 CPK = {int(number): f"#{colour.lower()}" for number, colour in zip(_WORDS[::2], _WORDS[1::2], strict=True)}
-"""Colours of elements by atomic number, as Jmol has them."""
+"""Colours of elements by atomic number, from Jmol."""
 OTHER = "#ff1493"
-"""The colour of elements that have none of their own."""
+"""The colour of all other elements."""
 BALL = 0.45
-"""Radii of balls, in covalent radii: small enough that bonds are seen."""
+"""The radius of a ball, in covalent radii: small enough that bonds are visible."""
 
 
-def scene(molecule: Molecule, caption: str = "", turn: numpy.ndarray | None = None) -> Scene:
-    """Balls in the colours of their elements, radii from covalent ones, sticks with as many lines as the bond's order.
+def scene(molecule: Molecule, caption: str = "", rotation: numpy.ndarray | None = None) -> Scene:
+    """A ball for each atom, with the colour and size of its element, and a stick of 1 to 3 lines for each bond.
 
-    The molecule is turned (never mirrored) by the rotation `turn`; without one so that it is widest from left to right
-    and flattest towards the reader.
+    The molecule is rotated by `rotation`, and never mirrored. Without it, the longest principal axis points to the
+    right and the shortest one towards the viewer.
     """
     table = Chem.GetPeriodicTable()
     numbers = molecule.numbers.tolist()
     pairs = zip(*numpy.triu(molecule.bonds, 1).nonzero(), strict=True)
     return Scene(
-        points=principal(molecule.positions, turn),
+        points=principal(molecule.positions, rotation),
         colours=[CPK.get(number, OTHER) for number in numbers],
         radii=[BALL * (table.GetRcovalent(number) if number else 0.7) for number in numbers],
         sticks=[Stick(int(i), int(j), int(molecule.bonds[i, j])) for i, j in pairs],
@@ -40,19 +40,19 @@ def scene(molecule: Molecule, caption: str = "", turn: numpy.ndarray | None = No
     )
 
 
-def principal(positions: numpy.ndarray, turn: numpy.ndarray | None = None) -> numpy.ndarray:
-    """Places `[n, 3]` about their mean, by a rotation: along their own axes, or `turn`."""
-    return _centred(positions) @ (axes(positions) if turn is None else turn)
+def principal(positions: numpy.ndarray, rotation: numpy.ndarray | None = None) -> numpy.ndarray:
+    """Centred positions `[n, 3]`, rotated by `rotation` `[3, 3]`, or along their principal axes if there is none."""
+    return _centred(positions) @ (axes(positions) if rotation is None else rotation)
 
 
 def axes(positions: numpy.ndarray) -> numpy.ndarray:
-    """The rotation `[3, 3]` that takes places `[n, 3]`, as rows, along their principal axes, the longest first."""
+    """The rotation R `[3, 3]` for which `positions @ R` lies along its principal axes, the longest first."""
     centred = _centred(positions)
-    _, found = numpy.linalg.eigh(centred.T @ centred)
-    found = found[:, ::-1]
-    return found * numpy.array([1, 1, numpy.sign(numpy.linalg.det(found))])
+    _, vectors = numpy.linalg.eigh(centred.T @ centred)
+    vectors = vectors[:, ::-1]
+    return vectors * numpy.array([1, 1, numpy.sign(numpy.linalg.det(vectors))])
 
 
 def _centred(positions: numpy.ndarray) -> numpy.ndarray:
-    places = numpy.nan_to_num(positions.astype(numpy.float64), nan=0, posinf=0, neginf=0)
-    return places - places.mean(0) if len(places) else places
+    finite = numpy.nan_to_num(positions.astype(numpy.float64), nan=0, posinf=0, neginf=0)
+    return finite - finite.mean(0) if len(finite) else finite

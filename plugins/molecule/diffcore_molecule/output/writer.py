@@ -1,4 +1,4 @@
-"""Molecules to SDF, SMILES and pictures, and to the report."""
+"""Writes molecules as SDF, SMILES, pictures, and HTML for the report."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from diffcore_molecule.output.scenes import axes, scene
 
 
 class MoleculeWriter:
-    """Samples are lists of `Molecule`."""
+    """Writes samples, which are lists of `Molecule`."""
 
     endings = (".png", ".sdf", ".smi")
 
@@ -29,41 +29,44 @@ class MoleculeWriter:
     def each(
         self, samples: Sequence[Molecule], folder: Path, names: Sequence[str], captions: Captions = ()
     ) -> list[Path]:
-        """Each sample as an SDF file of one record, as `together` writes it."""
+        """Write each sample as an SDF file of one record."""
         paths = [folder / f"{name}.sdf" for name in names]
-        for path, name, (one, words) in zip(paths, names, self._with_words(samples, captions), strict=True):
-            path.write_text(sdf(one, name, words), encoding="utf-8")
+        for path, name, (record, caption) in zip(paths, names, self._captioned(samples, captions), strict=True):
+            path.write_text(sdf(record, name, caption), encoding="utf-8")
         return paths
 
     def together(self, samples: Sequence[Molecule], path: Path, columns: int, captions: Captions = ()) -> None:
-        """All samples in one file.
+        """Write all samples into one file.
 
-        `.sdf` has a record for each sample, named by its number from 1, those that are not valid too (`VALID` 0 and a
-        `REASON`). `.smi` has the valid ones alone, as lines of a canonical SMILES and the number: a reader would
-        stop at anything else. `.png` is a sheet of depictions.
+        `.sdf` has a record for each sample, named by its number from 1; samples that are not valid have `VALID` 0 and a
+        `REASON`. `.smi` has a line for each valid sample, the canonical SMILES and the number; other samples are left
+        out because readers would stop at them. `.png` is a sheet of depictions.
         """
-        told = self._with_words(samples, captions)
+        captioned = self._captioned(samples, captions)
         match path.suffix.lower():
             case ".sdf":
-                text = "".join(sdf(one, str(k), words) for k, (one, words) in enumerate(told, 1))
+                text = "".join(sdf(record, str(k), caption) for k, (record, caption) in enumerate(captioned, 1))
                 path.write_text(text, encoding="utf-8")
             case ".smi":
-                path.write_text("".join(f"{one.smiles} {k}\n" for k, (one, _) in enumerate(told, 1) if one.valid))
+                lines = [f"{record.smiles} {k}\n" for k, (record, _) in enumerate(captioned, 1) if record.valid]
+                path.write_text("".join(lines))
             case _:
-                sheet([one for one, _ in told], [legend(one, words) for one, words in told], columns).save(path)
+                legends = [legend(record, caption) for record, caption in captioned]
+                sheet([record for record, _ in captioned], legends, columns).save(path)
 
     def html(
         self, samples: Sequence[Molecule], columns: int, captions: Captions = (), trajectories: bool = False
     ) -> str:
-        """Depictions, and the samples in 3D below; samples are numbered, the same in both.
+        """Depictions, and below them 3D scenes of the same samples with the same numbers.
 
-        Each is turned by itself, but `trajectories` as their ends are, so that one sees atoms move.
+        Each scene is rotated along the principal axes of its sample. With `trajectories` all scenes of a row have the
+        rotation of the last one, so that the movement of the atoms is visible.
         """
-        told = self._with_words(samples, captions)
-        tiles = "".join(_tile(k, one, legend(one, words)) for k, (one, words) in enumerate(told, 1))
-        columns = max(1, min(columns, len(told)))
-        ends = [told[k - k % columns + columns - 1 if trajectories else k][0] for k in range(len(told))]
-        scenes = [_scene(k, one, end) for k, ((one, _), end) in enumerate(zip(told, ends, strict=True), 1)]
+        captioned = self._captioned(samples, captions)
+        tiles = "".join(_tile(k, record, legend(record, caption)) for k, (record, caption) in enumerate(captioned, 1))
+        columns = max(1, min(columns, len(captioned)))
+        ends = [captioned[k - k % columns + columns - 1 if trajectories else k][0] for k in range(len(captioned))]
+        scenes = [_scene(k, record, end) for k, ((record, _), end) in enumerate(zip(captioned, ends, strict=True), 1)]
         style = (
             f"display:grid;grid-template-columns:repeat({columns},minmax(5rem,1fr));gap:.5rem;"
             f"overflow-x:auto;margin-bottom:1rem"
@@ -71,48 +74,47 @@ class MoleculeWriter:
         return f'<div style="{style}">{tiles}</div>{viewer.html(scenes, columns)}'
 
     def summary(self, samples: Sequence[Molecule], captions: Captions = ()) -> list[str]:
-        """How many samples are valid, and what these have of the properties that all were asked for."""
-        told = self._with_words(samples, captions)
-        valid = sum(one.valid for one, _ in told)
-        names = dict.fromkeys(name for words in captions for name in words)
-        lines = (_compared(name, told) for name in names)
-        return [f"{valid} of {len(told)} samples are valid", *(line for line in lines if line)]
+        """The number of valid samples, and for each condition the requested values and those of the valid samples."""
+        captioned = self._captioned(samples, captions)
+        valid = sum(record.valid for record, _ in captioned)
+        names = dict.fromkeys(name for caption in captions for name in caption)
+        lines = (_comparison(name, captioned) for name in names)
+        return [f"{valid} of {len(captioned)} samples are valid", *(line for line in lines if line)]
 
-    def _with_words(self, samples: Sequence[Molecule], captions: Captions) -> list[tuple[Record, Mapping[str, str]]]:
+    def _captioned(self, samples: Sequence[Molecule], captions: Captions) -> list[tuple[Record, Mapping[str, str]]]:
         return list(zip(records(samples, self._hydrogens, captions), captions or [{}] * len(samples), strict=True))
 
 
-def _compared(name: str, told: Sequence[tuple[Record, Mapping[str, str]]]) -> str:
-    """What was asked of a property beside what was obtained; nothing where no sample has a value."""
+def _comparison(name: str, captioned: Sequence[tuple[Record, Mapping[str, str]]]) -> str:
+    """A line that compares requested and obtained values of a property; empty if no valid sample has a value."""
     pairs = [
-        (float(words[name]), one.properties[name])
-        for one, words in told
-        if {name} <= words.keys() & one.properties.keys()
+        (float(caption[name]), record.properties[name])
+        for record, caption in captioned
+        if {name} <= caption.keys() & record.properties.keys()
     ]
     if not pairs:
         return ""
-    asked, obtained = numpy.array(pairs).T
-    wanted = f"{asked.min():.4g}" if asked.min() == asked.max() else f"{asked.min():.4g} to {asked.max():.4g}"
+    target, obtained = numpy.array(pairs).T
+    targets = f"{target.min():.4g}" if target.min() == target.max() else f"{target.min():.4g} to {target.max():.4g}"
     return (
-        f"{name}: asked {wanted}, obtained {obtained.mean():.4g} +- {obtained.std():.3g} "
-        f"(mean and standard deviation of {len(pairs)} valid of {len(told)}), "
-        f"off by {numpy.abs(asked - obtained).mean():.3g} on average"
+        f"{name}: asked {targets}, obtained {obtained.mean():.4g} +- {obtained.std():.3g} "
+        f"(mean and standard deviation of {len(pairs)} valid samples of {len(captioned)}), "
+        f"mean absolute error {numpy.abs(target - obtained).mean():.3g}"
     )
 
 
-def sdf(record: Record, name: str, asked: Mapping[str, str]) -> str:
-    """A record of an SDF file: the graph and places as generated, Kekule bonds, and data fields.
+def sdf(record: Record, name: str, caption: Mapping[str, str]) -> str:
+    """A record of an SDF file: the generated graph with Kekule bonds, the positions, and data fields.
 
-    A molfile V2000, or V3000 where V2000 has no room for the places (beyond 10,000 Angstrom) or the atoms (999).
-
-    The fields are VALID (1 or 0), REASON where it is 0, SMILES, the properties, and `asked_NAME` for each condition.
-    The bonds of a knot, which readers may not survive, are not in the graph but in the field BONDS, as lines of two
-    atoms (from 1) and an order.
+    The graph is a V2000 molfile, or V3000 if V2000 cannot hold the coordinates (from 10,000 Angstrom on) or the number
+    of atoms (above 999). The fields are VALID (1 or 0), REASON if it is 0, SMILES, the properties, and `asked_NAME` for
+    each condition. Bonds that are unsafe for readers are not in the graph but in the field BONDS, as lines of two atoms
+    (from 1) and an order.
     """
     fields = {"VALID": str(int(record.valid)), "REASON": _line(record.fault), "SMILES": record.smiles}
     fields |= {property: f"{value:.6g}" for property, value in record.properties.items()}
-    fields |= {f"asked_{condition}": _line(words) for condition, words in asked.items()}
-    if record.knot:
+    fields |= {f"asked_{condition}": _line(value) for condition, value in caption.items()}
+    if record.unsafe_bonds:
         bonds = record.molecule.bonds
         ends = zip(*numpy.triu(bonds, 1).nonzero(), strict=True)
         fields["BONDS"] = "\n".join(f"{i + 1} {j + 1} {bonds[i, j]}" for i, j in ends)
@@ -121,31 +123,31 @@ def sdf(record: Record, name: str, asked: Mapping[str, str]) -> str:
     return f"{_line(name)}\n{block}{data}$$$$\n"
 
 
-def legend(record: Record, asked: Mapping[str, str]) -> str:
-    """Lines: the SMILES or that the sample is not valid, then what was asked and what was obtained."""
+def legend(record: Record, caption: Mapping[str, str]) -> str:
+    """Lines of text: the SMILES, or the reason why the sample is not valid, then requested and obtained values."""
     lines = [record.smiles if record.valid else "not valid", "" if record.valid else record.fault]
-    for condition, words in asked.items():
+    for condition, target in caption.items():
         value = record.properties.get(condition)
-        lines.append(f"{condition}: asked {words}" + ("" if value is None else f", got {value:.3g}"))
+        lines.append(f"{condition}: asked {target}" + ("" if value is None else f", got {value:.3g}"))
     return "\n".join(line for line in lines if line)
 
 
-def _scene(number: int, record: Record, turned_as: Record) -> viewer.Scene:
-    """The sample in space, turned as another is; of a knot the atoms alone."""
+def _scene(number: int, record: Record, oriented_as: Record) -> viewer.Scene:
+    """The 3D scene of a sample, rotated along the principal axes of another one; unsafe bonds are not drawn."""
     caption = f"{number}" if record.valid else f"{number}, not valid"
-    bonds = numpy.zeros_like(record.molecule.bonds) if record.knot else record.molecule.bonds
-    return scene(replace(record.molecule, bonds=bonds), caption, axes(turned_as.molecule.positions))
+    bonds = numpy.zeros_like(record.molecule.bonds) if record.unsafe_bonds else record.molecule.bonds
+    return scene(replace(record.molecule, bonds=bonds), caption, axes(oriented_as.molecule.positions))
 
 
 def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _tile(number: int, record: Record, words: str) -> str:
+def _tile(number: int, record: Record, caption: str) -> str:
     picture = base64.b64encode(drawing(record, 200, 160, vector=True)).decode()
-    lines = escape(words).replace("\n", "<br>")
+    lines = escape(caption).replace("\n", "<br>")
     return (
-        f'<metric style="margin:0;min-width:0;font-size:.7rem;line-height:1.3;overflow-wrap:anywhere">'
-        f'<img alt="{escape(words)}" src="data:image/svg+xml;base64,{picture}" style="width:100%;border-radius:4px">'
-        f"<figcaption>{number}: {lines}</figcaption></metric>"
+        f'<figure style="margin:0;min-width:0;font-size:.7rem;line-height:1.3;overflow-wrap:anywhere">'
+        f'<img alt="{escape(caption)}" src="data:image/svg+xml;base64,{picture}" style="width:100%;border-radius:4px">'
+        f"<figcaption>{number}: {lines}</figcaption></figure>"
     )

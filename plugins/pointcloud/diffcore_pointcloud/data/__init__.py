@@ -1,1 +1,1 @@
-"""Data sets of point clouds, and readers of meshes and clouds."""
+"""Data sets of point clouds, and readers of files of meshes and clouds."""

@@ -1,7 +1,7 @@
-"""The data sets: shapes made here, and a user's own meshes and clouds.
+"""The data sets: generated shapes, and a user's own meshes and clouds.
 
-All become a pool of points for each shape: `positions` `[N, pool, 3]`, where asked for `normals` and uint8 `colours`
-likewise, and int64 `label` `[N]`.
+Examples have a pool of points for each shape: `positions` `[N, pool, 3]`, optional `normals` and uint8 `colours` of the
+same shape, and int64 `label` `[N]`.
 """
 
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ from diffcore_pointcloud.data.shapes import normals_of, points_on, surface
 from diffcore_pointcloud.data.sources import Cloud, Read, listed, read_all
 from diffcore_pointcloud.options import CloudFacts, CloudOptions, FileOptions, ShapesOptions
 
-_AT_ONCE = 250
-"""Shapes that are made at once."""
+_BATCH = 250
+"""The number of shapes that are generated at once."""
 
 
 def shapes(options: ShapesOptions) -> Data:
-    """Random furniture, aeroplanes and solids; classes in turn."""
+    """Random furniture, aeroplanes and solids; the classes take turns."""
     classes = tuple(dict.fromkeys(options.classes))
     train, held_out = (
-        _made(options, classes, count, part)
+        _generated(options, classes, count, part)
         for count, part in ((options.shapes, "train"), (options.held_out, "held out"))
     )
     return Data(_facts(train, classes, options), train, held_out)
 
 
-def _made(options: ShapesOptions, classes: Sequence[str], count: int, part: str) -> TensorDict:
+def _generated(options: ShapesOptions, classes: Sequence[str], count: int, part: str) -> TensorDict:
     pool = _pool(options)
     label = torch.arange(count) % len(classes)
     fields = {"positions": torch.empty(count, pool, 3, dtype=torch.float16)}
@@ -44,21 +44,21 @@ def _made(options: ShapesOptions, classes: Sequence[str], count: int, part: str)
     if options.colours:
         fields["colours"] = torch.empty(count, pool, 3, dtype=torch.uint8)
     for index, name in enumerate(classes[:count]):
-        for number, rows in enumerate((label == index).nonzero()[:, 0].split(_AT_ONCE)):
+        for number, rows in enumerate((label == index).nonzero()[:, 0].split(_BATCH)):
             generator = generator_for(options.seed, "shapes", part, name, number)
-            made = surface(name, len(rows), generator)
-            points, faces = points_on(made.triangles, pool, generator)
+            batch = surface(name, len(rows), generator)
+            points, faces = points_on(batch.triangles, pool, generator)
             fields["positions"][rows] = points.half()
-            on = torch.arange(len(rows))[:, None], faces
+            of_points = torch.arange(len(rows))[:, None], faces
             if options.normals:
-                fields["normals"][rows] = normals_of(made.triangles[on]).half()
+                fields["normals"][rows] = normals_of(batch.triangles[of_points]).half()
             if options.colours:
-                fields["colours"][rows] = (made.colours[on] * 255).round().to(torch.uint8)
+                fields["colours"][rows] = (batch.colours[of_points] * 255).round().to(torch.uint8)
     return TensorDict({**fields, "label": label}, batch_size=[count])
 
 
 def meshes(options: FileOptions) -> Data:
-    """A folder of meshes: OFF, OBJ, PLY, STL or GLB; points uniform by area over their faces."""
+    """A folder of meshes: OFF, OBJ, PLY, STL or GLB. Points are drawn uniformly from their surfaces."""
     return _from_files(options, read_mesh, MESH_ENDINGS, "meshes", CLOUD_ENDINGS, "clouds")
 
 
@@ -87,7 +87,7 @@ def _from_files(
     notes += left_out(unusable, total, options.root, what, options.skip_unreadable)
     classes, labels, tested = _with_examples(listing.classes, labels, tested, notes)
     everything = train + (tested[0] if tested else [])
-    notes += _doubts(everything, options, classes, labels, what)
+    notes += _warnings(everything, options, classes, labels, what)
     examples = _stacked(train, labels, options, pool)
     if tested:
         held_out = _stacked(*tested, options, pool) if len(tested[0]) > 1 else None
@@ -99,7 +99,7 @@ def _from_files(
 def _with_examples(
     classes: Sequence[str], labels: list[int], tested: tuple[list[Cloud], list[int]] | None, notes: list[str]
 ) -> tuple[Sequence[str], list[int], tuple[list[Cloud], list[int]] | None]:
-    """The same without classes of which no file could be used for training."""
+    """The arguments without the classes of which no file can be used for training."""
     used = sorted(set(labels))
     if not classes or len(used) == len(classes):
         return classes, labels, tested
@@ -107,62 +107,62 @@ def _with_examples(
         f"classes without a file that can be used: {named([n for i, n in enumerate(classes) if i not in used])}"
     )
     if tested:
-        kept = [(cloud, used.index(label)) for cloud, label in zip(*tested, strict=True) if label in used]
-        tested = [cloud for cloud, _ in kept], [label for _, label in kept]
+        pairs = [(cloud, used.index(label)) for cloud, label in zip(*tested, strict=True) if label in used]
+        tested = [cloud for cloud, _ in pairs], [label for _, label in pairs]
     return [classes[index] for index in used], [used.index(label) for label in labels], tested
 
 
 def _pool(options: CloudOptions) -> int:
     pool = pool_of(options)
     if pool < options.points:
-        raise UserError(f"`data.pool` {pool} is smaller than `data.points` {options.points}")
+        raise UserError(f"`data.pool` {pool} must not be smaller than `data.points` {options.points}")
     return pool
 
 
-def _doubts(
+def _warnings(
     everything: Sequence[Cloud], options: FileOptions, classes: Sequence[str], labels: Sequence[int], what: str
 ) -> list[str]:
-    """Lines about what will go on, but perhaps not as is wished."""
+    """Notes about data that can be used but may give bad results."""
     notes = []
     few = [len(cloud.positions) for cloud in everything if len(cloud.positions) < options.points]
     if few:
         notes.append(
-            f"{len(few)} of {len(everything)} clouds have fewer than {options.points} points (the fewest {min(few)}): "
-            "filled up by repeating their points at random"
+            f"{len(few)} of {len(everything)} clouds have fewer than {options.points} points (the smallest has "
+            f"{min(few)}): their points are repeated at random"
         )
     lone = [name for index, name in enumerate(classes) if labels.count(index) == 1]
     if lone:
-        notes.append(f"classes with one example to learn from: {named(lone)}")
+        notes.append(f"classes with only one training example: {named(lone)}")
     if options.normalise == "set":
         bounds = numpy.stack([cloud.bounds for cloud in everything])
         size = (bounds[:, 1] - bounds[:, 0]).max(1)
         if size.max() > 1000 * size.min():
             notes.append(
-                f"the largest of the {what} is {size.max():.3g} long, the smallest {size.min():.3g}: if their units "
-                "differ, `data.normalise` each scales every one to the cube [-1, 1]"
+                f"the longest side of the {what} is from {size.min():.3g} to {size.max():.3g}: if their units differ, "
+                "set `data.normalise` to each, which scales each of them to the cube [-1, 1]"
             )
-        away = int((numpy.abs(bounds).max((1, 2)) > 1e4 * size).sum())
-        if away:
+        distant = int((numpy.abs(bounds).max((1, 2)) > 1e4 * size).sum())
+        if distant:
             notes.append(
-                f"{away} of {len(everything)} {what} lie more than 10,000 times their size from the origin, where "
-                "float32 is coarse: `data.normalise` each moves every one to the origin"
+                f"{distant} of {len(everything)} {what} are more than 10,000 times their size away from the origin, "
+                "where float32 is inaccurate: set `data.normalise` to each, which moves each of them to the origin"
             )
     return notes
 
 
 def _stacked(clouds: Sequence[Cloud], labels: Sequence[int], options: FileOptions, pool: int) -> TensorDict:
-    """Pools of one size: of larger clouds the first points, smaller ones filled up with points of theirs at random.
+    """Pools of one size: the first points of larger clouds, and all points of smaller ones, some of them repeated.
 
-    `count` says how many of the first points to draw from; it is there where some have fewer than the pool.
+    If some clouds are smaller, `count` is the number of points at the start of each pool to draw from.
     """
     generator = numpy.random.default_rng(options.seed)
     counts = [min(pool, max(len(cloud.positions), options.points)) for cloud in clouds]
     pool = max(counts)
     fields: dict[str, list[Tensor]] = {"positions": []}
     for cloud in clouds:
-        held = len(cloud.positions)
+        points = len(cloud.positions)
         index = numpy.arange(pool)
-        index[held:] = generator.integers(held, size=max(0, pool - held))
+        index[points:] = generator.integers(points, size=max(0, pool - points))
         fields["positions"].append(torch.from_numpy(cloud.positions[index].astype(numpy.float32)))
         if options.normals and cloud.normals is not None:
             fields.setdefault("normals", []).append(torch.from_numpy(cloud.normals[index].astype(numpy.float16)))
@@ -176,7 +176,7 @@ def _stacked(clouds: Sequence[Cloud], labels: Sequence[int], options: FileOption
 
 
 def _facts(examples: TensorDict, classes: Sequence[str], options: CloudOptions) -> CloudFacts:
-    """The facts, measured on the training clouds."""
+    """The facts of the training clouds."""
     centre, scale = moments(examples["positions"])
     colours: dict[str, object] = {}
     if options.colours:
@@ -197,7 +197,7 @@ def _facts(examples: TensorDict, classes: Sequence[str], options: CloudOptions) 
 
 
 def moments(values: Tensor) -> tuple[Tensor, float]:
-    """Mean `[3]` of vectors `[N, P, 3]`, and the one standard deviation of their coordinates about it, in float64."""
+    """Mean `[3]` of vectors `[N, P, 3]`, and one standard deviation of all coordinates about it, in float64."""
     number = values.shape[0] * values.shape[1]
     mean = torch.stack([part.double().sum((0, 1)) for part in values.split(500)]).sum(0) / number
     square = sum(((part.double() - mean) ** 2).sum().item() for part in values.split(500))

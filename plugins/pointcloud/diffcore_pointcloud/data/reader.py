@@ -1,4 +1,4 @@
-"""Clouds and meshes of the user's own, whole or in part, as states."""
+"""Reads clouds and meshes of the user, complete or partial, as states."""
 
 import contextlib
 import logging
@@ -20,55 +20,60 @@ from diffcore_pointcloud.options import FileOptions
 
 logger = logging.getLogger(__name__)
 
-FARTHEST = 10.0
-"""Points farther from the data's centre, in standard deviations of the data, are of another unit or place."""
+MAX_DISTANCE = 10.0
+"""The largest distance of a point from the data's centre, in standard deviations; beyond it the unit must be wrong."""
 SEED = 0
-"""Decides which points are taken."""
+"""The seed of the choice of points."""
 
 
 class CloudReader:
-    """Files to the states of a codec: PLY, XYZ, TXT, NPY and NPZ of points; OFF, OBJ, PLY, STL and GLB of faces.
+    """Reads files as states of a codec: points from PLY, XYZ, TXT, NPY and NPZ; meshes from OFF, OBJ, PLY, STL and GLB.
 
-    Faces are sampled evenly by area. Where there are more points than are needed, any are taken, as in training: if
-    they were those farthest from each other, the cloud would be more even than all that the model has seen. The same
-    file always gives the same points. Positions are in the data's unit.
+    Points are drawn uniformly from the surface of meshes. If a file has more points than needed, random ones are taken,
+    as in training: farthest point sampling would give clouds that are more uniform than any training cloud. The same
+    file always gives the same points. Positions must be in the unit of the data.
     """
 
     def __init__(self, codec: CloudCodec) -> None:
         self.codec = codec
 
     def read(self, path: Path) -> State:
-        """A whole cloud `[1, N, 3]` of the model's N points, in any order."""
+        """A complete cloud `[1, N, 3]` of the model's N points, in random order.
+
+        Raises `UserError` if the file cannot be read, has fewer points, or lacks the model's normals or colours.
+        """
         cloud, points = self._load(path), self.codec.facts.points
         if len(cloud.positions) < points:
             raise UserError(
-                f"{path} has {len(cloud.positions)} points; this model's clouds have {points}: "
-                f"a part of a cloud can be completed with `inpaint`"
+                f"{path} has {len(cloud.positions)} points, but clouds of this model have {points}: "
+                f"use `inpaint` to complete a partial cloud"
             )
         if missing := [name for name in self.codec.fields if getattr(cloud, name) is None]:
-            raise UserError(f"{path} has no {' and no '.join(missing)}, which this model's clouds have")
+            raise UserError(f"{path} has no {' and no '.join(missing)}, which clouds of this model have")
         return self._encode(path, cloud, points)[0]
 
     def read_part(self, path: Path) -> tuple[State, State]:
-        """A partial cloud of M points: a state `[1, N, 3]` with them first and zeros after, and where it is known.
+        """A partial cloud as a state `[1, N, 3]`, whose first M points are known and the others zero, and its mask.
 
-        All points are taken where they are at most 3 in 4 of the model's N, else N / 2 of them, so that there is room
-        for what is missing. Normals and colours that the file lacks are not known either.
+        The mask is True for known entries. All points of the file are used if they are at most 3/4 of the model's N,
+        else N / 2 of them, which leaves room for the missing part. Normals and colours that the file does not have are
+        not known. Raises `UserError` if the file cannot be read.
         """
         cloud, points = self._load(path), self.codec.facts.points
-        given = len(cloud.positions)
-        taken = given if 4 * given <= 3 * points else max(1, points // 2)
-        if taken < given:
+        count = len(cloud.positions)
+        used = count if 4 * count <= 3 * points else max(1, points // 2)
+        if used < count:
             logger.warning(
-                f"{path}: {taken} of {given:,} points are taken as known and {points - taken} drawn; "
-                f"all are taken of a file of at most {3 * points // 4}"
+                f"{path}: {used} of {count:,} points are used as known points, and {points - used} are generated; "
+                f"all points of a file are used if it has at most {3 * points // 4}"
             )
-        return self._encode(path, cloud, taken)
+        return self._encode(path, cloud, used)
 
     def _load(self, path: Path) -> Cloud:
         ending, facts = path.suffix.lower(), self.codec.facts
         if ending not in CLOUD_ENDINGS | MESH_ENDINGS:
-            raise UserError(f"{path}: clouds are read from {', '.join(sorted(CLOUD_ENDINGS | MESH_ENDINGS))}")
+            listed = ", ".join(sorted(CLOUD_ENDINGS | MESH_ENDINGS))
+            raise UserError(f"{path}: files of point clouds must end in {listed}")
         if not path.is_file():
             raise UserError(f"{path}: there is no such file")
         readers = [read for read, known in ((read_mesh, MESH_ENDINGS), (read_cloud, CLOUD_ENDINGS)) if ending in known]
@@ -76,42 +81,39 @@ class CloudReader:
         try:
             return _first_of(readers, path, options)
         except UnusableError as error:
-            raise UserError(f"{path}: {error}") from None
+            raise UserError(f"{path} cannot be used: {error}") from None
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or first_line(error)}") from None
-        except Exception as error:  # readers of damaged files fail in every way
+        except Exception as error:  # readers raise any exception for damaged files
             raise UserError(f"{path} cannot be read as {ending[1:].upper()}: {first_line(error)}") from None
 
-    def _encode(self, path: Path, cloud: Cloud, taken: int) -> tuple[State, State]:
-        """The first `taken` points, encoded, zeros where nothing is known, and where something is."""
+    def _encode(self, path: Path, cloud: Cloud, used: int) -> tuple[State, State]:
+        """The encoded state of the first `used` points, zero where it is not known, and the mask of known entries."""
         points = self.codec.facts.points
         examples, known = {"label": torch.zeros(1, dtype=torch.int64)}, {}
         for name in self.codec.fields:
             values = getattr(cloud, name)
             padded = numpy.zeros((1, points, 3), numpy.uint8 if name == "colours" else numpy.float64)
             if values is not None:
-                padded[0, :taken] = values[:taken]
+                padded[0, :used] = values[:used]
             examples[name] = torch.from_numpy(padded)
-            there = (torch.arange(points) < taken) & (values is not None)
-            known[name] = there[None, :, None].expand(1, -1, 3).clone()
+            is_known = (torch.arange(points) < used) & (values is not None)
+            known[name] = is_known[None, :, None].expand(1, -1, 3).clone()
         state = self.codec.encode(TensorDict(examples, batch_size=[1])).state
         mask = known["positions"] if isinstance(state, torch.Tensor) else TensorDict(known, batch_size=[1])
-        state = map_fields(lambda value, there: torch.where(there, value, 0.0), state, mask)
-        away = next(iter(fields(state).values())).norm(dim=-1).max().item()
-        if away > FARTHEST:
+        state = map_fields(lambda value, is_known: torch.where(is_known, value, 0.0), state, mask)
+        distance = next(iter(fields(state).values())).norm(dim=-1).max().item()
+        if distance > MAX_DISTANCE:
+            centre = ", ".join(f"{value:.3g}" for value in self.codec.facts.centre)
             raise UserError(
-                f"{path}: points lie {away:.3g} standard deviations of the data from its centre, "
-                f"{self._place()}; give them in the data's unit"
+                f"{path}: points are up to {distance:.3g} standard deviations away from the centre of the data, "
+                f"({centre}), with a standard deviation of {self.codec.facts.scale:.3g}; convert them to its unit"
             )
         return state, mask
 
-    def _place(self) -> str:
-        facts = self.codec.facts
-        return f"({', '.join(f'{value:.3g}' for value in facts.centre)}) with a deviation of {facts.scale:.3g}"
-
 
 def _first_of(readers: Sequence[Read], path: Path, options: FileOptions) -> Cloud:
-    """What the first reader gives that can use the file: a PLY may have faces or not."""
+    """The cloud from the first reader that can use the file, since a PLY file may have faces or not."""
     for read in readers[:-1]:
         with contextlib.suppress(UnusableError):
             return read(path, options, numpy.random.default_rng(SEED))

@@ -1,8 +1,8 @@
-"""Furniture, aeroplanes and solids out of parts in random proportions, as triangles, and points on them.
+"""Generates furniture, aeroplanes and solids from parts in random proportions, as triangles, and points on them.
 
-Every part is a loft: a skin over cross-sections. Shapes of a class have the same triangles, of which the corners
-vary and those of absent parts have no area; so a thousand shapes are made and sampled at once. y is up, the front looks
-along +z, and the longest side of each shape's bounding box goes from -1 to 1.
+Every part is a loft: a surface through cross-sections. All shapes of a class have the same triangles with different
+corners; triangles of absent parts have zero area. So thousands of shapes can be generated and sampled at once. y is up,
+the front faces +z, and the longest side of each shape's bounding box extends from -1 to 1.
 """
 
 import math
@@ -15,35 +15,35 @@ from torch import Tensor
 Number = Tensor | float
 
 Section = tuple[tuple[Number, Number, Number], Number, Number]
-"""A cross-section of a part: its centre and half extents."""
+"""A cross-section of a part: its centre, and its half extents along the two other axes in cyclic order."""
 
 
 @dataclass(frozen=True)
 class Surface:
-    """`triangles` `[S, F, 3, 3]` of S shapes, counterclockwise seen from outside, and `colours` `[S, F, 3]` in 0..1."""
+    """`triangles` `[S, F, 3, 3]` of S shapes, counterclockwise from outside, and `colours` `[S, F, 3]` from 0 to 1."""
 
     triangles: Tensor
     colours: Tensor
 
 
 def surface(name: str, shapes: int, generator: torch.Generator) -> Surface:
-    """Random shapes of a class, each fitted to the cube [-1, 1]."""
+    """Random shapes of the class `name`, each fitted to the cube [-1, 1]."""
     parts = _Parts(shapes, generator)
     _CLASSES[name](parts)
     return parts.joined()
 
 
 def points_on(triangles: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Points `[S, count, 3]`, uniform by area over triangles `[S, F, 3, 3]`, and the indices `[S, count]` of theirs.
+    """Points `[S, count, 3]` drawn uniformly from triangles `[S, F, 3, 3]`, and the index of their triangle.
 
-    With u, v uniform, (1 - sqrt(u)) a + sqrt(u) (1 - v) b + sqrt(u) v c is uniform in the triangle a, b, c (Osada et
-    al. 2002, Shape distributions, eq. 1).
+    The indices are `[S, count]`. For uniform u and v, (1 - sqrt(u)) a + sqrt(u) (1 - v) b + sqrt(u) v c is uniform in
+    the triangle a, b, c (Osada et al. 2002, Shape distributions, eq. 1).
     """
     shapes = len(triangles)
-    upto = _doubled(triangles).norm(dim=-1).double().cumsum(1)
-    drawn = torch.rand(shapes, count, generator=generator, dtype=torch.float64) * upto[:, -1:]
-    # Of equal sums the last is taken, so triangles without area never are.
-    faces = torch.searchsorted(upto, drawn, right=True).clamp(max=triangles.shape[1] - 1)
+    cumulative = _area_vectors(triangles).norm(dim=-1).double().cumsum(1)
+    drawn = torch.rand(shapes, count, generator=generator, dtype=torch.float64) * cumulative[:, -1:]
+    # Of equal sums the last one is taken, so triangles with zero area are never drawn.
+    faces = torch.searchsorted(cumulative, drawn, right=True).clamp(max=triangles.shape[1] - 1)
     rows = torch.arange(shapes)[:, None]
     a, b, c = triangles[rows, faces].unbind(2)
     u, v = torch.rand(2, shapes, count, 1, generator=generator, dtype=triangles.dtype)
@@ -52,12 +52,12 @@ def points_on(triangles: Tensor, count: int, generator: torch.Generator) -> tupl
 
 
 def normals_of(triangles: Tensor) -> Tensor:
-    """Outward unit normals `[..., 3]` of triangles `[..., 3, 3]`; zero where there is no area."""
-    return torch.nn.functional.normalize(_doubled(triangles), dim=-1, eps=1e-30)
+    """Outward unit normals `[..., 3]` of triangles `[..., 3, 3]`; zero for triangles of zero area."""
+    return torch.nn.functional.normalize(_area_vectors(triangles), dim=-1, eps=1e-30)
 
 
-def _doubled(triangles: Tensor) -> Tensor:
-    """Normals as long as twice the area."""
+def _area_vectors(triangles: Tensor) -> Tensor:
+    """Normal vectors whose length is twice the area."""
     a, b, c = triangles.unbind(-2)
     return torch.linalg.cross(b - a, c - a)
 
@@ -66,11 +66,11 @@ def _doubled(triangles: Tensor) -> Tensor:
 
 
 def loft(centres: Tensor, halves: Tensor, axis: int, sides: int = 4) -> Tensor:
-    """The skin `[S, F, 3, 3]` over K cross-sections that are perpendicular to an axis.
+    """The surface `[S, F, 3, 3]` through K cross-sections perpendicular to an axis.
 
-    `centres` `[S, K, 3]`, in rising order along the axis for normals that look outward. `halves` `[S, K, 2]` are half
-    extents along the two axes that follow in cyclic order: sections are rectangles for 4 sides, else ellipses. A
-    section of no extent closes the end.
+    `centres` `[S, K, 3]` must increase along the axis, so that normals point outward. `halves` `[S, K, 2]` are the half
+    extents along the two following axes in cyclic order. Sections are rectangles if there are 4 `sides`, else polygons
+    in ellipses. A section of zero extent closes the end.
     """
     if sides == 4:
         outline = torch.tensor([[1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0]])
@@ -88,7 +88,7 @@ def loft(centres: Tensor, halves: Tensor, axis: int, sides: int = 4) -> Tensor:
 
 
 def mirrored(triangles: Tensor, axis: int = 0) -> Tensor:
-    """The mirror image along an axis, normals still outward."""
+    """The mirror image along an axis, with normals that point outward."""
     flip = torch.ones(3)
     flip[axis] = -1
     return (triangles * flip).flip(2)
@@ -96,7 +96,7 @@ def mirrored(triangles: Tensor, axis: int = 0) -> Tensor:
 
 @dataclass
 class _Parts:
-    """The parts of shapes in the making, and their random numbers."""
+    """Collects the parts of a batch of shapes, and draws their random numbers."""
 
     shapes: int
     generator: torch.Generator
@@ -105,35 +105,35 @@ class _Parts:
     colours: list[Tensor] = field(default_factory=list)
 
     def between(self, low: float, high: float) -> Tensor:
-        """Uniform numbers `[S]`."""
+        """Uniform random numbers `[S]`."""
         return low + (high - low) * torch.rand(self.shapes, generator=self.generator)
 
     def chance(self, probability: float) -> Tensor:
         """Random booleans `[S]`."""
         return torch.rand(self.shapes, generator=self.generator) < probability
 
-    def choice(self, shares: Sequence[float]) -> Tensor:
-        """Random indices `[S]`."""
-        upto = torch.tensor(shares).cumsum(0)
-        return torch.searchsorted(upto / upto[-1], self.between(0, 1)).clamp(max=len(shares) - 1)
+    def choice(self, weights: Sequence[float]) -> Tensor:
+        """Random indices `[S]` with probabilities in proportion to `weights`."""
+        cumulative = torch.tensor(weights).cumsum(0)
+        return torch.searchsorted(cumulative / cumulative[-1], self.between(0, 1)).clamp(max=len(weights) - 1)
 
     def colour(self) -> Tensor:
         """A random colour for each shape `[S, 3]`."""
         return torch.rand(self.shapes, 3, generator=self.generator)
 
     def vector(self, *numbers: Number) -> Tensor:
-        """`[S, n]` out of numbers that are the same for all shapes and tensors `[S]`."""
+        """`[S, n]` from n tensors `[S]`, or numbers that are the same for all shapes."""
         return torch.stack([torch.as_tensor(n, dtype=torch.float32).expand(self.shapes) for n in numbers], 1)
 
     def add(self, triangles: Tensor, colour: Tensor, present: Tensor | None = None) -> None:
-        """A part of a colour `[S, 3]`, only in the shapes where it is `present` `[S]`."""
+        """Add a part with a colour `[S, 3]` to the shapes in which it is `present` `[S]`."""
         self.triangles.append(triangles)
         self.colours.append(colour[:, None].expand(-1, triangles.shape[1], -1))
-        here = torch.ones(self.shapes, dtype=torch.bool) if present is None else present
-        self.present.append(here[:, None].expand(-1, triangles.shape[1]))
+        mask = torch.ones(self.shapes, dtype=torch.bool) if present is None else present
+        self.present.append(mask[:, None].expand(-1, triangles.shape[1]))
 
     def pairs(self, triangles: Tensor, colour: Tensor, present: Tensor | None = None, axis: int = 0) -> None:
-        """A part and its mirror image."""
+        """Add a part and its mirror image."""
         self.add(triangles, colour, present)
         self.add(mirrored(triangles, axis), colour, present)
 
@@ -144,7 +144,7 @@ class _Parts:
         sides: int = 4,
         closed: bool = True,
     ) -> Tensor:
-        """A loft through sections (centre, half extents), closed at both ends."""
+        """A loft through sections, closed at both ends if `closed`."""
         centres = torch.stack([self.vector(*centre) for centre, _, _ in sections], 1)
         halves = torch.stack([self.vector(first, second) for _, first, second in sections], 1)
         if closed:
@@ -153,14 +153,14 @@ class _Parts:
         return loft(centres, halves, axis, sides)
 
     def box(self, x: tuple[Number, Number], y: tuple[Number, Number], z: tuple[Number, Number]) -> Tensor:
-        """A box between limits."""
+        """A box with lower and upper limits along each axis."""
         middle_x, middle_z = (x[0] + x[1]) / 2, (z[0] + z[1]) / 2
         half_z, half_x = (z[1] - z[0]) / 2, (x[1] - x[0]) / 2
         ends: list[Section] = [((middle_x, level, middle_z), half_z, half_x) for level in y]
         return self.stack(ends, axis=1)
 
     def joined(self) -> Surface:
-        """All parts, those that are absent shrunk to a point of the shape, fitted to the cube."""
+        """All parts, fitted to the cube. The triangles of absent parts are shrunk to a point of the shape."""
         triangles, present = torch.cat(self.triangles, 1), torch.cat(self.present, 1)
         triangles = torch.where(present[..., None, None], triangles, triangles[:, :1, :1])
         corners = triangles.flatten(1, 2)
@@ -174,13 +174,13 @@ class _Parts:
 
 
 def _chair(parts: _Parts) -> None:
-    """A seat; a back that is solid, of upright slats or of rungs; four legs or a pedestal; perhaps arms."""
+    """A seat, a back (solid, of vertical slats or of horizontal rungs), four legs or a pedestal, and sometimes arms."""
     wood, cloth = parts.colour(), parts.colour()
     half_width, half_depth = parts.between(0.2, 0.32), parts.between(0.2, 0.28)
     seat, thickness = parts.between(0.38, 0.5), parts.between(0.03, 0.1)
-    narrow = parts.between(0.75, 1)  # the seat's back beside its front
+    narrow = parts.between(0.75, 1)  # width of the seat's rear, relative to its front
     under = seat - thickness
-    # Along z the cyclic order of the other axes is x, y.
+    # For the axis z, the cyclic order of the other axes is x, y.
     ends: list[Section] = [
         ((0, seat - thickness / 2, -half_depth), half_width * narrow, thickness / 2),
         ((0, seat - thickness / 2, half_depth), half_width, thickness / 2),
@@ -192,13 +192,13 @@ def _chair(parts: _Parts) -> None:
     half_back = half_width * narrow * parts.between(0.85, 1)
     kind = parts.choice((0.4, 0.3, 0.3))
 
-    def behind(share: Number) -> Number:
-        """z of the back's middle at a share of its height."""
-        return -half_depth + deep - lean * share
+    def behind(level: Number) -> Number:
+        """z of the middle of the back at a level, a fraction of its height."""
+        return -half_depth + deep - lean * level
 
     def plank(x: Number, half: Number, low: Number, high: Number) -> Tensor:
-        """A piece of the back from one share of its height to another."""
-        ends: list[Section] = [((x, seat + tall * share, behind(share)), deep, half) for share in (low, high)]
+        """A piece of the back between two levels."""
+        ends: list[Section] = [((x, seat + tall * level, behind(level)), deep, half) for level in (low, high)]
         return parts.stack(ends, axis=1)
 
     post, gap = parts.between(0.015, 0.028), parts.between(0, 0.3)
@@ -217,15 +217,15 @@ def _chair(parts: _Parts) -> None:
         low = (1 - rail) * (index + 0.5) / 3
         parts.add(plank(0, inner, low, low + 0.1), wood, (kind == 2) & (index < slats - 1))
 
-    # Legs stand under the corners and spread towards the floor.
+    # Legs are below the corners and splay outwards towards the floor.
     pedestal = parts.chance(0.25)
     thick, taper, splay = parts.between(0.018, 0.035), parts.between(0.5, 1), parts.between(0, 0.06)
     round_legs = parts.chance(0.4)
     for front in (True, False):
         x = half_width * (1 if front else narrow) - thick
         z = (half_depth - thick) * (1 if front else -1)
-        spread = splay * (1 if front else -1)
-        ends = [((x + splay, 0, z + spread), thick * taper, thick * taper), ((x, under, z), thick, thick)]
+        splay_z = splay * (1 if front else -1)
+        ends = [((x + splay, 0, z + splay_z), thick * taper, thick * taper), ((x, under, z), thick, thick)]
         parts.pairs(parts.stack(ends, axis=1), wood, ~pedestal & ~round_legs)
         parts.pairs(parts.stack(ends, axis=1, sides=10), wood, ~pedestal & round_legs)
     column, foot, low = parts.between(0.025, 0.05), parts.between(0.2, 0.28), parts.between(0.02, 0.04)
@@ -233,7 +233,7 @@ def _chair(parts: _Parts) -> None:
 
     arms, rise, wide = parts.chance(0.35), parts.between(0.17, 0.25), parts.between(0.02, 0.035)
     reach = half_depth * parts.between(0.5, 0.95)
-    x = half_width * (1 + narrow) / 2  # the sides are aslant; arms are straight, above their middle
+    x = half_width * (1 + narrow) / 2  # the sides are slanted; arms are straight, above the middle of a side
     rest = parts.box((x - wide, x + wide), (seat + rise, seat + rise + 0.03), (-half_depth + deep, reach))
     parts.pairs(rest, wood, arms)
     support = parts.box((x - 0.7 * wide, x + 0.7 * wide), (seat - thickness, seat + rise), (reach - 0.06, reach - 0.01))
@@ -247,7 +247,7 @@ def _pedestal(
     present: Tensor,
     round_foot: bool = True,
 ) -> None:
-    """A column on a disc: radius of the column, radius and height of the disc, height of the column's top."""
+    """A column on a disc. `sizes`: radius of the column, radius and height of the disc, height of the column's top."""
     column, foot, low, top = sizes
     ends: list[Section] = [((0, 0, 0), foot, foot), ((0, low, 0), foot * 0.9, foot * 0.9)]
     parts.add(parts.stack(ends, axis=1, sides=20 if round_foot else 4), colour, present)
@@ -259,7 +259,7 @@ def _pedestal(
 
 
 def _table(parts: _Parts) -> None:
-    """A top, round or not; four legs, a pedestal or a trestle; perhaps an apron and a shelf."""
+    """A top, round or not, on four legs, a pedestal or a trestle, and sometimes an apron and a shelf."""
     wood, plate = parts.colour(), parts.colour()
     height = parts.between(0.4, 0.8)
     round_top = parts.chance(0.35)
@@ -269,12 +269,12 @@ def _table(parts: _Parts) -> None:
     under = height - thickness
     ends: list[Section] = [
         ((0, level, 0), half_depth, half_width) for level in (under, height)
-    ]  # y is followed by z, x
+    ]  # for the axis y, the order is z, x
     parts.add(parts.stack(ends, axis=1), plate, ~round_top)
     parts.add(parts.stack(ends, axis=1, sides=28), plate, round_top)
 
     kind = parts.choice((0.55, 0.25, 0.2))
-    kind = torch.where(round_top & (kind == 2), 1, kind)  # a trestle carries a long top
+    kind = torch.where(round_top & (kind == 2), 1, kind)  # trestles only carry rectangular tops
     inset = torch.where(round_top, 0.64, parts.between(0.85, 0.97))
     thick, taper = parts.between(0.02, 0.05), parts.between(0.5, 1)
     round_legs = parts.chance(0.4)
@@ -293,7 +293,7 @@ def _table(parts: _Parts) -> None:
         (parts.between(0.03, 0.08), half_depth * parts.between(0.5, 0.8), parts.between(0.02, 0.06), under),
         kind == 1,
     )
-    # A trestle: two panels that widen downwards, and a beam between them.
+    # The trestle: two panels that become wider downwards, and a beam between them.
     panel, away = parts.between(0.02, 0.04), half_width * parts.between(0.6, 0.85)
     ends = [((away, 0, 0), half_depth * 0.85, panel), ((away, under, 0), half_depth * parts.between(0.4, 0.8), panel)]
     parts.pairs(parts.stack(ends, axis=1), wood, kind == 2)
@@ -310,7 +310,7 @@ def _table(parts: _Parts) -> None:
 
 
 def _lamp(parts: _Parts) -> None:
-    """A foot, a pole (of table lamps, often a belly) and a shade that is open above and below."""
+    """A foot, a pole, a shade that is open at the top and the bottom, and a belly in many table lamps."""
     metal, cloth = parts.colour(), parts.colour()
     floor = parts.chance(0.5)
 
@@ -330,7 +330,7 @@ def _lamp(parts: _Parts) -> None:
     ends = [((0, low, 0), pole, pole), ((0, height - shade * 0.3, 0), pole, pole)]
     parts.add(parts.stack(ends, axis=1, sides=10), metal)
 
-    # The belly: a turned body about the pole.
+    # The belly: a body of revolution about the pole.
     belly = ~floor & parts.chance(0.6)
     top, round_ = height - shade, parts.between(0.04, 0.1)
     sections: list[Section] = []
@@ -353,11 +353,11 @@ def _aeroplane(parts: _Parts) -> None:
     half = parts.between(0.8, 1)
     radius = half * parts.between(0.08, 0.14)
     nose, tail = half * parts.between(0.15, 0.35), half * parts.between(0.4, 0.7)
-    droop = radius * parts.between(0.3, 0.8)  # the tail cone rises to the top of the fuselage
-    rings: list[tuple[Number, Number, Number]] = []  # height, place along z and radius
-    for index in range(6):  # the tail: it tapers evenly, and rises towards its end
-        share = 1 - (1 - index / 5) ** 1.5
-        rings.append((droop * (1 - share), -half + tail * index / 5, radius * (0.15 + 0.85 * share)))
+    droop = radius * parts.between(0.3, 0.8)  # how far the end of the tail is above the axis of the fuselage
+    rings: list[tuple[Number, Number, Number]] = []  # height, position along z and radius
+    for index in range(6):  # the tail: it becomes thinner and rises towards its end
+        width = 1 - (1 - index / 5) ** 1.5
+        rings.append((droop * (1 - width), -half + tail * index / 5, radius * (0.15 + 0.85 * width)))
     for index in range(7):  # the nose: half an ellipse
         angle = math.pi / 2 * index / 6
         rings.append((0, half - nose * (1 - math.sin(angle)), radius * math.cos(angle)))
@@ -371,23 +371,23 @@ def _aeroplane(parts: _Parts) -> None:
     ) -> Tensor:
         """A tapered plate from root to tip; its chord lies along z."""
         sections: list[Section] = []
-        for place, chord in zip((root, tip), chords, strict=True):
+        for position, chord in zip((root, tip), chords, strict=True):
             thick = chord * 0.05
-            sections.append((place, thick, chord / 2) if axis == 0 else (place, chord / 2, thick))
+            sections.append((position, thick, chord / 2) if axis == 0 else (position, chord / 2, thick))
         return parts.stack(sections, axis=axis)
 
     span, sweep = half * parts.between(0.7, 1.1), half * parts.between(0, 0.5)
     chord, taper = half * parts.between(0.28, 0.5), parts.between(0.25, 0.8)
-    rise = radius * parts.choice((0.5, 0.2, 0.3)).float().sub(1).mul(0.7)  # low, middle or high
-    lift, place = span * parts.between(0, 0.12), half * parts.between(0, 0.2)
+    rise = radius * parts.choice((0.5, 0.2, 0.3)).float().sub(1).mul(0.7)  # height of the wing: low, middle or high
+    lift, position = span * parts.between(0, 0.12), half * parts.between(0, 0.2)
     inner = radius * 0.7
-    parts.pairs(wing((inner, rise, place), (span, rise + lift, place - sweep), (chord, chord * taper), 0), paint)
+    parts.pairs(wing((inner, rise, position), (span, rise + lift, position - sweep), (chord, chord * taper), 0), paint)
 
     rear = -half + 0.22 * half
     fin, back = radius * parts.between(1.8, 3), half * parts.between(0.05, 0.25)
     tail_chord = half * parts.between(0.2, 0.3)
     parts.add(wing((0, droop, rear), (0, droop + fin, rear - back), (tail_chord * 1.1, tail_chord * 0.6), 1), paint)
-    tee = parts.chance(0.2)  # the stabiliser stands on the fin
+    tee = parts.chance(0.2)  # the stabiliser is on top of the fin
     level = torch.where(tee, droop + fin * 0.95, droop)
     begin = torch.where(tee, rear - back, rear)
     reach = half * parts.between(0.25, 0.42)
@@ -397,9 +397,9 @@ def _aeroplane(parts: _Parts) -> None:
 
     engines = parts.choice((0.25, 0.5, 0.25))
     bulk, long = radius * parts.between(0.3, 0.5), half * parts.between(0.1, 0.16)
-    for index, share in enumerate((0.35, 0.65)):
-        along = place - sweep * share + chord * (1 + (taper - 1) * share) * 0.35
-        x, y = inner + (span - inner) * share, rise + lift * share - bulk * 1.15
+    for index, part in enumerate((0.35, 0.65)):  # of the span
+        along = position - sweep * part + chord * (1 + (taper - 1) * part) * 0.35
+        x, y = inner + (span - inner) * part, rise + lift * part - bulk * 1.15
         ends: list[Section] = [((x, y, along - long), bulk * 0.75, bulk * 0.75), ((x, y, along + long), bulk, bulk)]
         parts.pairs(parts.stack(ends, axis=2, sides=12), body, engines > index)
 
@@ -409,7 +409,7 @@ def _solid(parts: _Parts) -> None:
     colour = parts.colour()
     kind = parts.choice((0.18, 0.12, 0.18, 0.16, 0.18, 0.18))
     long, deep, tall = (parts.between(0.45, 1) for _ in range(3))
-    blunt = torch.where(parts.chance(0.5), parts.between(0.2, 0.7), 0.0)  # half of the pointed ones are cut
+    blunt = torch.where(parts.chance(0.5), parts.between(0.2, 0.7), 0.0)  # half of the pyramids and cones are truncated
     for pointed, which in ((False, 0), (True, 1)):
         top = blunt if pointed else 1.0
         ends: list[Section] = [((0, -tall, 0), deep, long), ((0, tall, 0), deep * top, long * top)]

@@ -1,4 +1,4 @@
-"""Folders of shapes: which files there are, of which classes, what is trained on, and what could not be used."""
+"""Lists the files in a folder of shapes by class, and reads them, leaving out those that cannot be used."""
 
 import re
 from collections.abc import Callable, Collection
@@ -16,9 +16,9 @@ from diffcore_pointcloud.options import FileOptions
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points of one shape: `positions` `[P, 3]` float64, `normals` `[P, 3]` of unit length, `colours` `[P, 3]` uint8.
+    """The points of one shape: `positions` `[P, 3]` float64, unit `normals` `[P, 3]` and uint8 `colours` `[P, 3]`.
 
-    `bounds` `[2, 3]` are the corners of the box around the shape, which may have more than these points.
+    `bounds` `[2, 3]` are the lower and upper corner of the bounding box of the whole shape, not only of these points.
     """
 
     positions: NDArray[numpy.float64]
@@ -28,7 +28,7 @@ class Cloud:
 
 
 Read = Callable[[Path, FileOptions, numpy.random.Generator], Cloud]
-"""Reads a file; raises `UnusableError`, or whatever a library raises at damaged files."""
+"""A function that reads a file. It raises `UnusableError`, or any exception of a library for damaged files."""
 
 SYNSETS = {
     "02691156": "airplane", "02747177": "trash_bin", "02773838": "bag", "02801938": "basket", "02808440": "bathtub",
@@ -44,22 +44,23 @@ SYNSETS = {
     "04256520": "sofa", "04330267": "stove", "04379243": "table", "04401088": "telephone", "04460130": "tower",
     "04468005": "train", "04530566": "vessel", "04554684": "washer",
 }  # fmt: skip
-"""What ShapeNet's folders hold: WordNet's numbers of the 55 classes of ShapeNetCore."""
+"""The 55 classes of ShapeNetCore by WordNet number, which are the names of its folders."""
 
 
 def listed(options: FileOptions, endings: Collection[str], what: str, others: Collection[str], other: str) -> Tree:
-    """The files with these endings, by class and part: `diffcore.plugins.folders.tree`, and ShapeNet's layout.
+    """The files with these endings, by class and part, as `diffcore.plugins.folders.tree` finds them.
 
-    Files of the endings `others` are for the data set `other`, which is said where there is nothing else.
+    It supports ShapeNet's layout too. The error for a folder without such files names the data set `other` if the
+    folder has files with the endings `others`, which that data set reads.
     """
     try:
         found = tree(options.root, endings, what, what, SYNSETS, options.classes)
     except UserError as error:
-        there = Path(options.root or "").rglob("*") if options.root else ()
-        if str(error).startswith("no ") and any(path.suffix.lower() in others for path in there):
+        paths = Path(options.root or "").rglob("*") if options.root else ()
+        if str(error).startswith("no ") and any(path.suffix.lower() in others for path in paths):
             raise UserError(f"{error}; `data` {other} reads them") from None
         raise
-    # In ShapeNet each model is a folder that holds `models`: a root of such folders is one class.
+    # In ShapeNet each model is a folder with a subfolder `models`, so a root of such folders is a single class.
     single = [path.relative_to(str(options.root)).parts[1:2] == ("models",) for path, _ in found.train]
     if found.test is None and all(single):
         return Tree((), tuple((path, 0) for path, _ in found.train), None, found.notes)
@@ -69,7 +70,7 @@ def listed(options: FileOptions, endings: Collection[str], what: str, others: Co
 def read_all(
     files: Files, read: Read, options: FileOptions, unusable: list[str], part: str
 ) -> tuple[list[Cloud], list[int]]:
-    """The clouds of files and their classes; adds those that cannot be used to `unusable`, with the reason."""
+    """The clouds in `files` and their classes. Files that cannot be used are added to `unusable` with the reason."""
     clouds, labels = [], []
     for number, (path, label) in enumerate(files):
         generator = numpy.random.default_rng(generator_for(options.seed, "cloud", part, number).initial_seed())
@@ -80,38 +81,42 @@ def read_all(
             unusable.append(f"{path} ({error})")
         except OSError as error:
             unusable.append(f"{path} ({error.strerror or first_line(error)})")
-        except Exception as error:  # readers of damaged files fail in every way
+        except Exception as error:  # readers raise any exception for damaged files
             unusable.append(f"{path} (damaged: {first_line(error)})")
     return clouds, labels
 
 
 _LARGEST, _SMALLEST = 1e30, 1e-30
-"""Places whose squares float32 cannot hold are refused."""
+"""The limits of coordinates and sizes whose squares float32 can represent."""
 
 
 def checked(cloud: Cloud, options: FileOptions) -> Cloud:
-    """The cloud, scaled where `options.normalise` says so; raises `UnusableError` where nothing can be learned."""
+    """The cloud, scaled to the cube if `options.normalise` is "each".
+
+    Raises `UnusableError` if coordinates are not finite, all equal or not representable in float32, or if normals or
+    colours are missing.
+    """
     if not (numpy.isfinite(cloud.positions).all() and numpy.isfinite(cloud.bounds).all()):
         raise UnusableError("coordinates that are not finite numbers")
     low, high = cloud.bounds
     half = float((high / 2 - low / 2).max())
     if half == 0:
-        raise UnusableError("all points are in one place")
-    for asked, values, name in (
+        raise UnusableError("all points are equal")
+    for required, values, name in (
         (options.normals, cloud.normals, "normals"),
         (options.colours, cloud.colours, "colours"),
     ):
-        if asked and values is None:
+        if required and values is None:
             raise UnusableError(f"no {name}")
     if options.normalise == "each":
         centre = low / 2 + high / 2
         return Cloud((cloud.positions - centre) / half, (cloud.bounds - centre) / half, cloud.normals, cloud.colours)
     if half < _SMALLEST or float(numpy.abs(cloud.bounds).max()) > _LARGEST:
-        raise UnusableError("coordinates too small or too large for float32; `data.normalise` each can take them")
+        raise UnusableError("coordinates too small or too large for float32, unless `data.normalise` is each")
     return cloud
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception says, in one line of modest length."""
+    """The message of an exception as one short line."""
     lines = str(error).strip().splitlines()
     return re.sub(r"\s+", " ", lines[0])[:100] if lines else type(error).__name__

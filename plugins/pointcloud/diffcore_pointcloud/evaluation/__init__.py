@@ -1,1 +1,1 @@
-"""Metrics of point clouds."""
+"""Metrics of generated point clouds."""

@@ -1,7 +1,7 @@
-"""Figures of point clouds: whether sets of samples and of real shapes can be told apart, and what samples show.
+"""The evaluator of point clouds: distances between sets of samples and of real shapes, and the classes of samples.
 
-Sets are compared in equal terms: as many samples as real shapes, of as many points, of each class equally many. Beside
-every metric stands that of real training shapes in place of the samples, which a model can hardly beat honestly.
+The sets that are compared have equally many clouds, in total and of each class, and clouds of equally many points.
+Every metric is also computed for real training shapes in place of the samples: about the best value for a model.
 """
 
 import time
@@ -21,28 +21,29 @@ from diffcore.states.noise import generator_for
 from diffcore_pointcloud.evaluation import metrics as set_metrics
 from diffcore_pointcloud.options import CloudFacts
 
-_REAL = 2000
-"""So many held-out shapes, and as many of training, at most are drawn with a fixed seed."""
-_FARTHEST = 100.0
-"""Coordinates of samples are cut here, in standard deviations, so that squares stay finite."""
-_RECIPE = "cloud-classifier-1"
-"""Changes when the classifier does, so that old weights are not used."""
-_SEEN = 256
-"""Points that the classifier sees of a cloud."""
+_MAX_REAL = 2000
+"""The largest number of held-out shapes, and of training shapes, that are compared; drawn with a fixed seed."""
+_MAX_COORDINATE = 100.0
+"""Coordinates of samples are clamped to this, in standard deviations, so that squares stay finite."""
+_VERSION = "cloud-classifier-1"
+"""Must change when the classifier changes, so that cached weights of older versions are not used."""
+_POINTS = 256
+"""The number of points of a cloud that the classifier receives."""
 _VIEWS = 16_000
-"""The classifier learns from about so many clouds, at most 4 of a shape: other points, and turned as training does."""
+"""About the number of clouds on which the classifier is trained, at most 4 of each shape, augmented as in training."""
 _STEPS = 400
 _JITTER = 0.02
+"""The standard deviation of noise on the coordinates, which augments the classifier's training data."""
 _SPACE = "features of a classifier trained on the data"
 _SPLITS = 5
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A distance of clouds, and how many shapes of how many points are compared by it at most."""
+    """A distance of clouds, and the largest number of shapes and of points that are compared by it."""
 
     name: str
-    words: str
+    description: str
     unit: str
     distance: set_metrics.Distance
     shapes: int
@@ -55,11 +56,12 @@ COMPARISONS = (
         "emd", "exact earth mover's distance", "standard deviations of coordinates", set_metrics.earth_mover, 50, 128
     ),
 )
-"""n shapes to a side take n (2 n - 1) distances for the samples, and n (3 n - 1) / 2 more for the training shapes."""
+"""The distances that are used. Sets of n shapes need n (2 n - 1) distances for the samples, and n (3 n - 1) / 2 more
+for the training shapes."""
 
 
 class PointFeatures(nn.Module):
-    """Features `[B, 64]` of clouds `[B, N, 3]`, whatever the order of points: a small PointNet (Qi et al. 2017)."""
+    """Features `[B, 64]` of clouds `[B, N, 3]`, invariant to the order of points: a small PointNet (Qi et al. 2017)."""
 
     size = 64
 
@@ -73,21 +75,24 @@ class PointFeatures(nn.Module):
 
 
 class CloudEvaluator:
-    """Figures against real shapes.
+    """Computes metrics of samples against real shapes.
 
-    `data` have `positions` `[n, pool, 3]` and `label` `[n]`. Real clouds are what the codec draws of them in training;
-    samples are held against them in the codec's scale.
+    `data` have `positions` `[n, pool, 3]` and `label` `[n]`. Real clouds are encoded as in training; samples are
+    compared with them in the codec's scale.
     """
 
     def __init__(self, codec: Codec, data: Data, cache: Path) -> None:
         self._facts: CloudFacts = codec.facts  # type: ignore[attr-defined]
-        examples = data.examples[_some(len(data.examples), 2 * _REAL)]
+        examples = data.examples[_random_rows(len(data.examples), 2 * _MAX_REAL)]
         if data.held_out is not None and len(data.held_out) >= 2:
-            held_out, examples = data.held_out[_some(len(data.held_out), _REAL)], examples[:_REAL]
-            self._words, self._beside = "held-out shapes", "training shapes"
+            held_out = data.held_out[_random_rows(len(data.held_out), _MAX_REAL)]
+            examples = examples[:_MAX_REAL]
+            self._real_name, self._trained_name = "held-out shapes", "training shapes"
         else:
             held_out, examples = examples[::2], examples[1::2]
-            self._words, self._beside = "half of the training shapes", "the other half of the training shapes"
+            self._real_name = "shapes of one half of the training data"
+            self._trained_name = "shapes of the other half"
+        # The names of random streams decide what is drawn, so they stay as they are.
         self._real = _clouds(codec, held_out, "judged against")
         self._trained = _clouds(codec, examples, "judged beside")
         self._labels, self._trained_labels = held_out["label"], examples["label"]
@@ -104,114 +109,120 @@ class CloudEvaluator:
                 data.examples["label"].repeat(len(views)),
                 len(self._facts.classes),
                 cache,
-                _RECIPE,
-                _seen_and_shaken,
+                _VERSION,
+                _augmented,
                 _STEPS,
             )
-            self._features, logits = self._classifier.judged(self._real[:, :_SEEN])
+            self._features, logits = self._classifier.judged(self._real[:, :_POINTS])
             self._accuracy = (logits.argmax(1) == self._labels).double().mean().item()
 
     def __call__(self, samples: TensorDict, conditions: Conditions) -> list[Metric]:
-        """Figures of `positions` `[n, N, 3]` in the data's unit. Samples that are not finite are told and left out."""
+        """Metrics of `positions` `[n, N, 3]` in the data's unit. Samples that are not finite only count in `finite`."""
         positions = samples["positions"].cpu().double()
         positions = (positions - torch.tensor(self._facts.centre, dtype=torch.float64)) / self._facts.scale
         finite = positions.isfinite().flatten(1).all(1)
-        clouds = positions.nan_to_num().clamp(-_FARTHEST, _FARTHEST).float()
-        share = Metric("finite", finite.double().mean().item(), "share of samples: all coordinates are finite numbers")
+        clouds = positions.nan_to_num().clamp(-_MAX_COORDINATE, _MAX_COORDINATE).float()
+        fraction = Metric(
+            "finite", finite.double().mean().item(), "fraction of samples: all coordinates are finite numbers"
+        )
         label = conditions.get("label")
-        asked = torch.full((len(clouds),), len(self._facts.classes)) if label is None else label.cpu()
-        metrics = [*self._agreement(clouds, asked, finite), share]
-        kept = clouds[finite]
-        rows = self._matched(asked[finite])
+        requested = torch.full((len(clouds),), len(self._facts.classes)) if label is None else label.cpu()
+        metrics = [*self._agreement(clouds, requested, finite), fraction]
+        clouds = clouds[finite]
+        rows = self._matched(requested[finite])
         if len(rows.kind) < 2:
             return metrics
-        metrics += self._frechet(kept, rows)
+        metrics += self._frechet(clouds, rows)
         seconds = []
         for comparison in COMPARISONS:
             started = time.perf_counter()
-            metrics += self._compared(kept, rows, comparison)
+            metrics += self._compared(clouds, rows, comparison)
             seconds.append(time.perf_counter() - started)
-        each = ", ".join(f"{c.words} {s:.1f}" for c, s in zip(COMPARISONS, seconds, strict=True))
-        return [*metrics, Metric("comparison_seconds", sum(seconds), f"that distances of clouds took: {each}")]
+        each = ", ".join(f"{c.description} {s:.1f}" for c, s in zip(COMPARISONS, seconds, strict=True))
+        meaning = f"seconds for computing the distances of clouds: {each}"
+        return [*metrics, Metric("comparison_seconds", sum(seconds), meaning)]
 
-    def _matched(self, asked: Tensor) -> "_Rows":
-        """Rows that can be compared. Where a sample was asked for nothing, classes are taken as they come."""
-        kinds = [asked, self._labels, self._trained_labels]
-        if not bool((asked < len(self._facts.classes)).all()):
+    def _matched(self, requested: Tensor) -> "_Rows":
+        """Rows with equally many clouds of each requested class; any rows if a sample has no requested class."""
+        kinds = [requested, self._labels, self._trained_labels]
+        if not bool((requested < len(self._facts.classes)).all()):
             kinds = [torch.zeros_like(kind) for kind in kinds]
         chosen: list[list[Tensor]] = [[], [], []]
-        for kind in asked.unique() if kinds[0] is asked else [0]:
+        for kind in requested.unique() if kinds[0] is requested else [0]:
             rows = [(of == kind).nonzero()[:, 0] for of in kinds]
             least = min(map(len, rows))
-            for these, those in zip(chosen, rows, strict=True):
-                these.append(those[:least])
-        nothing = torch.zeros(0, dtype=torch.int64)
-        samples, real, trained = (torch.cat([nothing, *these]) for these in chosen)
+            for chosen_rows, own in zip(chosen, rows, strict=True):
+                chosen_rows.append(own[:least])
+        empty = torch.zeros(0, dtype=torch.int64)
+        samples, real, trained = (torch.cat([empty, *parts]) for parts in chosen)
         return _Rows(samples, real, trained, kinds[1][real])
 
-    def _agreement(self, clouds: Tensor, asked: Tensor, finite: Tensor) -> list[Metric]:
-        """Samples that are not finite show a class that nobody can ask for."""
-        given = asked < len(self._facts.classes)
-        if self._classifier is None or not bool(given.any()):
+    def _agreement(self, clouds: Tensor, requested: Tensor, finite: Tensor) -> list[Metric]:
+        """The agreement of classifier and requested classes. Samples that are not finite never agree."""
+        has_class = requested < len(self._facts.classes)
+        if self._classifier is None or not bool(has_class.any()):
             return []
-        _, logits = self._classifier.judged(clouds[given][:, :_SEEN])
-        none = torch.where(finite[given], -torch.inf, torch.inf)
-        return agreement_metrics(torch.cat([logits, none[:, None]], 1), asked[given], self._accuracy)
+        _, logits = self._classifier.judged(clouds[has_class][:, :_POINTS])
+        # An additional class, which is never requested, gets the samples that are not finite.
+        not_finite = torch.where(finite[has_class], -torch.inf, torch.inf)
+        return agreement_metrics(torch.cat([logits, not_finite[:, None]], 1), requested[has_class], self._accuracy)
 
     def _frechet(self, clouds: Tensor, rows: "_Rows") -> list[Metric]:
-        """Halves of the samples and of the real shapes against other halves of the real ones, none seen in training.
+        """Frechet distances of one half of the samples, and of the real shapes, from the other half of the real ones.
 
-        As all halves are of one size, so is what the distance of finite sets has too much.
+        All halves have the same size, so the bias of the distance of finite sets is the same too.
         """
         if self._classifier is None or len(rows.kind) < 4:
             return []
-        sampled, _ = self._classifier.judged(clouds[rows.samples][:, :_SEEN])
+        sampled, _ = self._classifier.judged(clouds[rows.samples][:, :_POINTS])
         real = self._features[rows.real]
         generator = generator_for("halves")
-        found, beside = 0.0, 0.0
+        of_samples, of_real = 0.0, 0.0
         for _ in range(_SPLITS):
             order = torch.argsort(rows.kind + torch.rand(len(real), generator=generator, dtype=torch.float64))
             half, other = order[0::2], order[1::2]
-            found += frechet_distance(sampled[half], real[other]) / _SPLITS
-            beside += frechet_distance(real[half], real[other]) / _SPLITS
-        half_words = f"half of {len(real)} {self._words}, mean of {_SPLITS} splits"
+            of_samples += frechet_distance(sampled[half], real[other]) / _SPLITS
+            of_real += frechet_distance(real[half], real[other]) / _SPLITS
+        reference = f"half of {len(real)} {self._real_name}, mean of {_SPLITS} splits"
         return [
-            Metric("frechet_distance", found, f"half of {len(real)} samples against {half_words}, in {_SPACE}"),
-            Metric("frechet_distance_real", beside, "the other half of those real shapes against that half"),
-            Metric("frechet_ratio", found / max(beside, 1e-12), "the first over the second"),
+            Metric("frechet_distance", of_samples, f"half of {len(real)} samples against {reference}, in {_SPACE}"),
+            Metric("frechet_distance_real", of_real, "the other half of those real shapes against that half"),
+            Metric("frechet_ratio", of_samples / max(of_real, 1e-12), "frechet_distance / frechet_distance_real"),
         ]
 
     def _compared(self, clouds: Tensor, rows: "_Rows", comparison: Comparison) -> list[Metric]:
         n = len(rows.kind)
-        spread = evenly(torch.arange(n), min(n, comparison.shapes))  # each class has its share
+        used = evenly(torch.arange(n), min(n, comparison.shapes))  # evenly spaced, so classes keep their proportions
         points = min(comparison.points, clouds.shape[1], self._real.shape[1])
         sampled, real, trained = (
-            of[chosen[spread], :points]
+            of[chosen[used], :points]
             for of, chosen in zip(
                 (clouds, self._real, self._trained), (rows.samples, rows.real, rows.trained), strict=True
             )
         )
         among_real = set_metrics.pairwise(real, distance=comparison.distance)
-        found, beside = (_of_sets(those, real, among_real, comparison.distance) for those in (sampled, trained))
-        told = (
-            f"{len(real)} samples against {len(real)} {self._words}, {comparison.words} of {points} points",
-            f"the same for {len(real)} of {self._beside} in place of the samples",
+        of_samples, of_trained = (
+            _compare_sets(chosen, real, among_real, comparison.distance) for chosen in (sampled, trained)
         )
+        compared = (
+            f"{len(real)} samples against {len(real)} {self._real_name}, {comparison.description} of {points} points"
+        )
+        compared_real = f"the same for {len(real)} {self._trained_name} in place of the samples"
         meanings = {
-            "one_nna": "how often a nearest neighbour tells samples from real shapes; 0.5 is best",
-            "mmd": f"mean distance of real shapes from the nearest sample, {comparison.unit}",
-            "coverage": "share of real shapes that are the nearest to some sample",
+            "one_nna": "accuracy of telling samples from real shapes by their nearest neighbour; 0.5 is best",
+            "mmd": f"mean distance of real shapes to the nearest sample, {comparison.unit}",
+            "coverage": "fraction of the real shapes that are nearest to at least one sample",
         }
         metrics = []
         for name, meaning in meanings.items():
-            metrics.append(Metric(f"{name}_{comparison.name}", found[name], f"{meaning}; {told[0]}"))
-            metrics.append(Metric(f"{name}_{comparison.name}_real", beside[name], told[1]))
+            metrics.append(Metric(f"{name}_{comparison.name}", of_samples[name], f"{meaning}; {compared}"))
+            metrics.append(Metric(f"{name}_{comparison.name}_real", of_trained[name], compared_real))
         return metrics
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of samples, real and training shapes `[n]`, equally many of each class, in order of their class `kind`."""
+    """Rows of samples, real and training shapes `[n]`, equally many of each class, sorted by their class `kind`."""
 
     samples: Tensor
     real: Tensor
@@ -219,7 +230,9 @@ class _Rows:
     kind: Tensor
 
 
-def _of_sets(samples: Tensor, real: Tensor, among_real: Tensor, distance: set_metrics.Distance) -> dict[str, float]:
+def _compare_sets(
+    samples: Tensor, real: Tensor, among_real: Tensor, distance: set_metrics.Distance
+) -> dict[str, float]:
     across = set_metrics.pairwise(samples, real, distance)
     return {
         "one_nna": set_metrics.one_nna(set_metrics.pairwise(samples, distance=distance), across, among_real),
@@ -228,28 +241,28 @@ def _of_sets(samples: Tensor, real: Tensor, among_real: Tensor, distance: set_me
     }
 
 
-def _some(n: int, most: int) -> Tensor:
-    """`most` of n rows, or all, in a random order that is always the same."""
+def _random_rows(n: int, most: int) -> Tensor:
+    """At most `most` of n rows, in a random order with a fixed seed."""
     return torch.randperm(n, generator=generator_for("real shapes"))[:most]
 
 
 def _clouds(codec: Codec, examples: TensorDict, purpose: str) -> Tensor:
-    """Encoded positions `[n, P, 3]` as they are drawn for training, the same each time."""
+    """Encoded positions `[n, P, 3]`, randomly drawn and augmented as in training, with a fixed seed."""
     generator = generator_for("clouds", purpose)
-    found = []
+    clouds = []
     for part in examples.split(500):
         state = codec.encode(part, generator).state
-        found.append((state if isinstance(state, Tensor) else state["positions"]).float())
-    return torch.cat(found)
+        clouds.append((state if isinstance(state, Tensor) else state["positions"]).float())
+    return torch.cat(clouds)
 
 
-def _seen_and_shaken(clouds: Tensor, generator: torch.Generator) -> Tensor:
-    """Some points of each cloud, each moved a little."""
-    chosen = torch.randperm(clouds.shape[1], generator=generator)[:_SEEN]
-    seen = clouds[:, chosen]
-    return seen + _JITTER * torch.randn(seen.shape, generator=generator)
+def _augmented(clouds: Tensor, generator: torch.Generator) -> Tensor:
+    """Random points of each cloud, with noise."""
+    chosen = torch.randperm(clouds.shape[1], generator=generator)[:_POINTS]
+    points = clouds[:, chosen]
+    return points + _JITTER * torch.randn(points.shape, generator=generator)
 
 
 def build_evaluator(codec: Codec, data: Data, cache: Path) -> CloudEvaluator:
-    """The evaluator of a data set; `codec.facts` are its `CloudFacts`."""
+    """The evaluator for a data set; `codec.facts` must be its `CloudFacts`."""
     return CloudEvaluator(codec, data, cache)

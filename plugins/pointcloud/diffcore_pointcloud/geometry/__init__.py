@@ -1,1 +1,1 @@
-"""Geometry of points and surfaces, by PyTorch3D or by torch and scipy."""
+"""Geometry of points and surfaces, computed by PyTorch3D or by torch and scipy."""

@@ -1,4 +1,4 @@
-"""Geometry by PyTorch3D (Ravi et al. 2020): what `geometry.Kernels` asks for. Importing this fails without it."""
+"""The protocol `kernels.Kernels` implemented with PyTorch3D (Ravi et al. 2020), without which the import fails."""
 
 import torch
 from pytorch3d.ops import knn_points, sample_farthest_points, sample_points_from_meshes
@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def surface(vertices: Tensor, faces: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """`sample_points_from_meshes`, which draws from the global generator: it gets a seed and is put back.
+    """Uses `sample_points_from_meshes`, which draws from the global generator: that is seeded and restored.
 
-    The index of the face comes with each point as its texture; float32 holds indices below 2^24.
+    The index of a point's face is returned as its texture, in float32, which is exact below 2^24.
     """
     if len(faces) >= 1 << 24:
-        raise ValueError(f"{len(faces)} faces; PyTorch3D samples fewer than {1 << 24}")
+        raise ValueError(f"{len(faces)} faces are too many: PyTorch3D can sample fewer than {1 << 24}")
     numbers = torch.arange(len(faces), dtype=torch.float32, device=vertices.device)
     mesh = Meshes([vertices.float()], [faces], textures=TexturesAtlas([numbers[:, None, None, None]]))
     seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
@@ -25,21 +25,21 @@ def surface(vertices: Tensor, faces: Tensor, count: int, generator: torch.Genera
 
 
 def nearest(queries: Tensor, points: Tensor, k: int) -> Tensor:
-    """`knn_points`; it compares distances in float32, so clouds are moved to the origin first."""
+    """Uses `knn_points`. It compares distances in float32, so the clouds are moved to the origin first."""
     middle = points.mean(1, keepdim=True)
     return knn_points((queries - middle).float(), (points - middle).float(), K=k, return_sorted=True).idx
 
 
 def farthest(points: Tensor, count: int) -> Tensor:
-    """`sample_farthest_points`; it compares distances in float32, so clouds are moved to the origin first."""
+    """Uses `sample_farthest_points`. It compares distances in float32, so the clouds are moved to the origin first."""
     return sample_farthest_points((points - points.mean(1, keepdim=True)).float(), K=count)[1]
 
 
-def rasterise(places: Tensor, depth: Tensor, radii: Tensor, height: int, width: int) -> Tensor:
-    """`rasterize_points`, whose coordinates go left and up, from -1 to 1 along the shorter side."""
+def rasterise(centres: Tensor, depth: Tensor, radii: Tensor, height: int, width: int) -> Tensor:
+    """Uses `rasterize_points`, whose coordinates point left and up, from -1 to 1 along the shorter side."""
     half = min(height, width) / 2
-    sides = places.new_tensor([width, height])
-    device_coordinates = torch.cat([(sides / 2 - places) / half, depth[:, None]], 1)
+    sides = centres.new_tensor([width, height])
+    device_coordinates = torch.cat([(sides / 2 - centres) / half, depth[:, None]], 1)
     cloud = Pointclouds([device_coordinates])
     found = rasterize_points(cloud, (height, width), radii[None] / half, points_per_pixel=1, bin_size=0)
     return found[0][0, :, :, 0].long()

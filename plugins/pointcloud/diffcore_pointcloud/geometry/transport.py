@@ -1,4 +1,4 @@
-"""The earth mover's distance of point clouds: exact by assignment, approximate by entropic transport."""
+"""The earth mover's distance of point clouds: exact by assignment, or approximate by entropic transport."""
 
 import math
 
@@ -8,29 +8,31 @@ from torch import Tensor
 
 
 def earth_movers(first: Tensor, second: Tensor) -> Tensor:
-    """Exact distance of clouds `[B, P, 3]` and `[B, P, 3]` of equally many points, `[B]` float64.
+    """The exact distances `[B]`, float64, of clouds `[B, P, 3]` and `[B, P, 3]` with the same number of points.
 
-    min over one-to-one matchings of the mean Euclidean distance of matched points (PointFlow, Yang et al. 2019,
-    section 5.1, writes the sum), by scipy's linear assignment: about P^2.4 operations, each pair of clouds by itself.
+    The distance is the minimum over one-to-one matchings of the mean Euclidean distance of matched points (PointFlow,
+    Yang et al. 2019, section 5.1, has the sum in place of the mean). scipy's linear assignment finds it in about P^2.4
+    operations, one pair of clouds at a time. Raises `ValueError` if the shapes differ.
     """
     if first.shape != second.shape:
-        raise ValueError(f"a matching needs equally many points; got {tuple(first.shape)} and {tuple(second.shape)}")
+        raise ValueError(f"both clouds need equally many points; got {tuple(first.shape)} and {tuple(second.shape)}")
     costs = distances(first.double(), second.double()).cpu().numpy()
     matched = [cost[linear_sum_assignment(cost)].mean() for cost in costs]
     return torch.tensor(matched, dtype=torch.float64)
 
 
 def sinkhorn(first: Tensor, second: Tensor, epsilon: float, iterations: int = 200) -> Tensor:
-    """Approximate distance of clouds `[B, P, 3]` and `[B, Q, 3]` with even weights, `[B]`: never below the exact one.
+    """Approximate distances `[B]` of clouds `[B, P, 3]` and `[B, Q, 3]` with uniform weights; never too small.
 
-    The mean distance under a plan that is found by Sinkhorn's iteration in the log domain (Cuturi 2013; Peyre & Cuturi
-    2019, section 4.4) and rounded to have the right marginals (Altschuler et al. 2017, algorithm 2), so it is a plan.
-    `epsilon` is the strength of the entropy as a share of the mean distance of the two clouds; it is approached from
-    1 in equal factors over the first half of the iterations. The result tends to the exact distance as it goes to zero
-    and iterations grow; how near it is at one epsilon differs from cloud to cloud.
+    The distance is the mean Euclidean distance under a transport plan. The plan is found by Sinkhorn's iteration in the
+    log domain (Cuturi 2013; Peyre & Cuturi 2019, section 4.4), and rounded so that its marginals are exact (Altschuler
+    et al. 2017, algorithm 2). `epsilon` is the strength of the entropy in units of the mean distance of the two clouds.
+    The iteration starts at 1 and decreases geometrically to `epsilon` over the first half of the iterations. The result
+    converges to the exact distance as `epsilon` goes to zero and `iterations` to infinity; the error at a given
+    `epsilon` depends on the clouds. Raises `ValueError` if `epsilon` is not positive, or for fewer than 2 iterations.
     """
     if not epsilon > 0 or iterations < 2:
-        raise ValueError("Sinkhorn needs an epsilon above zero and at least 2 iterations")
+        raise ValueError("`epsilon` must be positive and `iterations` at least 2")
     cost = distances(first, second)
     scaled = cost / cost.mean((1, 2), keepdim=True).clamp(min=torch.finfo(cost.dtype).tiny)
     rows, columns = cost.shape[1:]
@@ -45,12 +47,12 @@ def sinkhorn(first: Tensor, second: Tensor, epsilon: float, iterations: int = 20
 
 
 def distances(first: Tensor, second: Tensor) -> Tensor:
-    """Euclidean distances `[B, P, Q]`, without the cancellation of a product of matrices."""
+    """Euclidean distances `[B, P, Q]`, computed from differences to avoid the cancellation of a matrix product."""
     return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _feasible(plan: Tensor) -> Tensor:
-    """The plan with too full rows and columns cut down, and what is missing spread as a product of the deficits."""
+    """Scale down rows and columns with too large sums, then add the outer product of what is missing in each."""
     _, rows, columns = plan.shape
     plan = plan * (1 / (rows * plan.sum(2, keepdim=True))).clamp(max=1)
     plan = plan * (1 / (columns * plan.sum(1, keepdim=True))).clamp(max=1)

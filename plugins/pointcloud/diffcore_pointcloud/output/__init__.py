@@ -1,1 +1,1 @@
-"""Point clouds to files and pictures."""
+"""Writes point clouds to files, pictures and the report."""

@@ -1,7 +1,7 @@
-"""Clouds to files: PLY, NPZ and GLB.
+"""Writers of clouds: PLY, NPZ and GLB.
 
-Generated clouds have no faces: a surface would have to be made up between the points, and none of the libraries at
-hand does that well. So a GLB holds points, which viewers draw as dots.
+Generated clouds have no faces, and none of the available libraries reconstructs surfaces well. So a GLB file contains
+points, which viewers draw as dots.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from diffcore_pointcloud.output.points import Array, Points, colours, extent, jo
 
 
 def write_ply(points: Points, path: Path, comments: Sequence[str] = ()) -> None:
-    """A binary PLY: x y z, then nx ny nz and red green blue where the cloud has them. Numbers are kept bit by bit."""
+    """Write a binary PLY file with x y z, and nx ny nz and red green blue if the cloud has them; values are exact."""
     names = (("x", "y", "z"), ("nx", "ny", "nz"), ("red", "green", "blue"))
     kinds = (("<f4", "float"), ("<f4", "float"), ("u1", "uchar"))
     zipped = zip(names, kinds, points.arrays, strict=True)
@@ -32,29 +32,29 @@ def write_ply(points: Points, path: Path, comments: Sequence[str] = ()) -> None:
 
 
 def write_npz(samples: Sequence[Points], path: Path, asked: Sequence[Mapping[str, str]] = ()) -> None:
-    """`positions` `[B, N, 3]`, `normals` and `colours` where there are any, and `asked_NAME` `[B]` text a condition."""
+    """Write `positions` `[B, N, 3]`, `normals` and `colours` if present, and for each condition `asked_NAME` `[B]`."""
     kinds = zip(*(points.arrays for points in samples), strict=True)
     fields = zip(("positions", "normals", "colours"), kinds, strict=True)
     arrays: dict[str, Any] = {name: numpy.stack(values) for name, values in fields if values[0] is not None}
-    names = dict.fromkeys(name for words in asked for name in words)
-    arrays |= {f"asked_{name}": numpy.array([words.get(name, "") for words in asked]) for name in names}
+    names = dict.fromkeys(name for caption in asked for name in caption)
+    arrays |= {f"asked_{name}": numpy.array([caption.get(name, "") for caption in asked]) for name in names}
     numpy.savez_compressed(path, **arrays)
 
 
 def write_glb(samples: Sequence[Points], path: Path, columns: int, names: Sequence[str]) -> None:
-    """Clouds side by side as nodes of points, each moved by a translation alone.
+    """Write clouds side by side, each as a node of points with a translation.
 
-    glTF has no place for numbers that are not finite: such points are left out. It is for looking at: clouds without
-    colours get those of `diffcore_pointcloud.output.points.RAMP`. Normals are left out, as a point that has
-    one is lit by viewers from one side only.
+    The file is meant for viewing. Clouds without colours get those of `diffcore_pointcloud.output.points.RAMP`. Points
+    that are not finite are left out, since glTF does not allow them. Normals are left out too, because viewers light
+    points that have a normal from one side only.
     """
     scene = trimesh.Scene()
-    for name, points, place in zip(names, samples, side_by_side(samples, columns), strict=True):
+    for name, points, offset in zip(names, samples, grid_offsets(samples, columns), strict=True):
         shown = points.finite
         if len(shown):
-            at = trimesh.transformations.translation_matrix(place)
+            transform = trimesh.transformations.translation_matrix(offset)
             dots = trimesh.PointCloud(shown.positions, colors=colours(shown))
-            scene.add_geometry(dots, node_name=name, geom_name=name, transform=at)
+            scene.add_geometry(dots, node_name=name, geom_name=name, transform=transform)
     path.write_bytes(scene.export(file_type="glb") if scene.geometry else _empty_glb())
 
 
@@ -65,14 +65,17 @@ def _empty_glb() -> bytes:
     return b"glTF\x02\x00\x00\x00" + size + len(text).to_bytes(4, "little") + b"JSON" + text
 
 
-def beside(samples: Sequence[Points]) -> Points:
-    """All clouds as one, side by side along x, whatever is up; one alone stays where it is."""
-    moved = zip(samples, side_by_side(samples, len(samples)), strict=True)
-    return joined([points.moved(place) if place.any() else points for points, place in moved])
+def in_a_row(samples: Sequence[Points]) -> Points:
+    """All clouds as one cloud, side by side along x, for any upright axis. A single cloud is not moved."""
+    moved = zip(samples, grid_offsets(samples, len(samples)), strict=True)
+    return joined([points.moved(offset) if offset.any() else points for points, offset in moved])
 
 
-def side_by_side(samples: Sequence[Points], columns: int) -> Array:
-    """How far each cloud is moved `[n, 3]`: rows along x, further rows towards -z, 1.2 times the widest apart."""
-    apart = 2.4 * max((extent(points).radius for points in samples), default=0.0)
+def grid_offsets(samples: Sequence[Points], columns: int) -> Array:
+    """The translation of each cloud `[n, 3]` in a grid: rows along x, the next row towards -z.
+
+    The distance of neighbours is 1.2 times the width of the widest cloud.
+    """
+    distance = 2.4 * max((extent(points).radius for points in samples), default=0.0)
     row, column = numpy.divmod(numpy.arange(len(samples)), max(1, columns))
-    return apart * numpy.stack([column, 0.0 * row, -row], 1)
+    return distance * numpy.stack([column, 0.0 * row, -row], 1)

@@ -1,4 +1,4 @@
-"""Pictures of several clouds: sheets, strips of views, and sheets that turn."""
+"""Pictures of several clouds: sheets, strips of views, and animated sheets that rotate."""
 
 import base64
 import io
@@ -12,63 +12,64 @@ from PIL import Image, ImageDraw, ImageFont
 from diffcore_pointcloud.output.painting import AZIMUTH, painted
 from diffcore_pointcloud.output.points import Points
 
-LINE = 16
-"""Pixels of a line of words below a tile."""
+LINE_HEIGHT = 16
+"""The height of the line of text below a tile, in pixels."""
 
 
 def sheet(
-    shown: Sequence[Points], columns: int, words: Sequence[str] = (), size: int = 256, azimuth: float = AZIMUTH
+    shown: Sequence[Points], columns: int, legends: Sequence[str] = (), size: int = 256, azimuth: float = AZIMUTH
 ) -> Image.Image:
-    """Clouds in rows of `columns`, each with its words below; where no cloud has words, there is no room for them."""
+    """A picture of clouds in rows of `columns`, each with its legend below, if there are any."""
     columns = max(1, min(columns, len(shown)))
-    rows, line = max(1, -(-len(shown) // columns)), LINE if any(words) else 0
+    rows, line = max(1, -(-len(shown) // columns)), LINE_HEIGHT if any(legends) else 0
     canvas = Image.new("RGB", (columns * size, rows * (size + line)), "white")
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(LINE - 4)
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(LINE_HEIGHT - 4)
     for k, points in enumerate(shown):
         left, top = k % columns * size, k // columns * (size + line)
         canvas.paste(Image.fromarray(painted(points, size, azimuth)), (left, top))
         if line:
-            pen.text((left + size / 2, top + size + line / 2), _cut(words[k], size, font), "#444", font, anchor="mm")
+            text = _shortened(legends[k], size, font)
+            pen.text((left + size / 2, top + size + line / 2), text, "#444", font, anchor="mm")
     return canvas
 
 
-def _cut(words: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Words that fit into a tile."""
-    if font.getlength(words) <= width:
-        return words
-    while words and font.getlength(f"{words}…") > width:
-        words = words[:-1]
-    return f"{words}…"
+def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text, shortened to `width` pixels if necessary."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"
 
 
-def write_turning(
-    shown: Sequence[Points], path: Path, columns: int, words: Sequence[str] = (), size: int = 128, frames: int = 24
+def write_animation(
+    shown: Sequence[Points], path: Path, columns: int, legends: Sequence[str] = (), size: int = 128, frames: int = 24
 ) -> None:
-    """An animated GIF of the sheet that goes round once in 3 seconds and for ever.
+    """Write an animated GIF of the sheet whose clouds rotate endlessly, once in 3 seconds.
 
-    In frame k of n the clouds have been turned by 2 pi k / n about y, from the view of the sheet on.
+    In frame k of n, the clouds are rotated by 2 pi k / n about y from the view of the sheet.
     """
-    turned = [sheet(shown, columns, words, size, AZIMUTH + tau * k / frames) for k in range(frames)]
-    first = limited(turned[0], 256)
-    rest = [picture.quantize(palette=first, dither=Image.Dither.NONE) for picture in turned[1:]]
+    rotated = [sheet(shown, columns, legends, size, AZIMUTH + tau * k / frames) for k in range(frames)]
+    first = quantised(rotated[0], 256)
+    rest = [picture.quantize(palette=first, dither=Image.Dither.NONE) for picture in rotated[1:]]
     first.save(path, save_all=True, append_images=rest, duration=3000 // frames, loop=0, optimize=False)
 
 
 def strip(points: Points, views: int = 6, size: int = 80) -> Image.Image:
-    """A cloud from `views` directions all around, from left to right."""
+    """A picture of a cloud from `views` directions all around, side by side."""
     parts = [painted(points, size, AZIMUTH + tau * k / views) for k in range(views)]
     return Image.fromarray(numpy.concatenate(parts, 1))
 
 
-def limited(picture: Image.Image, number: int) -> Image.Image:
-    """A picture with a palette of so many colours, of which white is one."""
-    found = picture.quantize(number - 1, Image.Quantize.MEDIANCUT)
-    found.putpalette([*(found.getpalette() or [])[: 3 * (number - 1)], 255, 255, 255])
-    return picture.quantize(palette=found, dither=Image.Dither.NONE)
+def quantised(picture: Image.Image, number: int) -> Image.Image:
+    """The picture with a palette of `number` colours, one of which is white."""
+    palette = picture.quantize(number - 1, Image.Quantize.MEDIANCUT)
+    palette.putpalette([*(palette.getpalette() or [])[: 3 * (number - 1)], 255, 255, 255])
+    return picture.quantize(palette=palette, dither=Image.Dither.NONE)
 
 
-def embedded(picture: Image.Image) -> str:
-    """A picture as the address of an image that is in the page; of 64 colours, to be small."""
+def data_url(picture: Image.Image) -> str:
+    """The picture as a `data:` URL of a PNG with 64 colours, which is small."""
     buffer = io.BytesIO()
-    limited(picture, 64).save(buffer, "PNG", optimize=True)
+    quantised(picture, 64).save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
