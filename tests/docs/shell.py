@@ -24,7 +24,8 @@ from diffcore.cli import SHARED, main
 from diffcore.cli import evaluate as evaluate_command
 from diffcore.cli import sample as sample_command
 from diffcore.cli import tune as tune_command
-from diffcore.cli.flags import parse, run_settings
+from diffcore.cli.flags import run_settings
+from diffcore.cli.selectors import read as read_flags
 from diffcore.plugins.registry import installed
 from tests.docs import given
 from tests.docs.pages import ROOT
@@ -200,10 +201,10 @@ def read(command: str, arguments: list[str]) -> None:
     if command == "train":
         run_settings(arguments, registry, "diffcore train")
     elif command == "tune":
-        parse(tune_command.Options, arguments, "diffcore tune", "")
+        read_flags(tune_command.Options, arguments, registry, "diffcore tune", "", one=(), many=())
     elif command in ("sample", "evaluate"):
         module, flags = DRAWING[command]
-        sample_command.read_drawing(module.Options, arguments, registry, f"diffcore {command}", "", flags)
+        read_flags(module.Options, arguments, registry, f"diffcore {command}", "", many=flags)
 
 
 def modality_of(run: Path) -> str:
