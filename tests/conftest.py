@@ -1,7 +1,7 @@
 import os
 from pathlib import Path
 
-os.environ["OMP_NUM_THREADS"] = "1"  # before torch, numpy and others look; processes of their own have it from here
+os.environ["OMP_NUM_THREADS"] = "1"  # before the import of torch and numpy; child processes inherit it
 
 import pytest
 import torch
@@ -21,17 +21,17 @@ LONG = (
     "image/test_commands.py",
     "molecule/test_commands.py",
 )
-"""Modules that begin first, so that nobody finds mistakes of structure late, or waits for one module at the end."""
+"""Modules that run first: fast checks of the structure, then slow modules, so that no worker is late at the end."""
 
 
 def pytest_collection_modifyitems(items):
-    """Cheap checks, then what takes longest, then the rest as it was."""
+    """Fast checks first, then the slowest modules, then the others in their usual order."""
     order = {HERE / name: number for number, name in enumerate((*CHEAP, *LONG))}
     items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 def pytest_xdist_auto_num_workers(config):
-    """No more workers than modules, as a module is one worker's; one module needs none."""
+    """At most one worker per module, because a module is not split; no workers for a single module."""
     from xdist.plugin import pytest_xdist_auto_num_workers as cores
 
     paths = [Path(argument.partition("::")[0]) for argument in config.args]
@@ -46,26 +46,26 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def shared_folder(tmp_path_factory) -> Path:
-    """A folder of this session that all workers see."""
+    """A folder of this session that all workers share."""
     base = tmp_path_factory.getbasetemp()
     return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(shared_folder):
-    """Evaluators keep their classifiers in a folder of the session."""
+    """The cache of evaluators is in a folder of the session, which all workers share."""
     os.environ["DIFFCORE_CACHE"] = str(shared_folder / "cache")
 
 
 @pytest.fixture(scope="session")
 def trained(shared_folder, quick_classifiers) -> TrainedRuns:
-    """Copies of runs that are trained once in the session: `trained(out, *flags)`."""
+    """`trained(out, *flags)` copies a run that is trained once in the session."""
     return TrainedRuns(shared_folder / "trained")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_classifiers():
-    """A tenth of the training of evaluators' classifiers: enough for data that are easy to tell apart."""
+    """Train the classifiers of evaluators for a tenth of the usual steps, which is enough for simple data."""
     patch = pytest.MonkeyPatch()
     patch.setattr("diffcore.evaluation.classifier._STEPS", 150)
     patch.setattr("diffcore_audio.evaluation.evaluator._STEPS", 60)
@@ -85,7 +85,7 @@ def real_data() -> Path:
 
 @pytest.fixture
 def float64():
-    """Tensors are of float64 unless said."""
+    """The default dtype is float64."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
@@ -94,7 +94,7 @@ def float64():
 
 @pytest.fixture(scope="module")
 def toy():
-    """Every command sees the toy alone."""
+    """The toy is the only installed modality."""
     with pytest.MonkeyPatch.context() as patch:
         put_in_place(patch, toy_registry())
         yield

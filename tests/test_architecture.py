@@ -1,4 +1,4 @@
-"""The structure: what each package imports, what the core does not know, and that tests lie where the code lies."""
+"""The structure of the code: imports between packages, words that the core does not use, and the folders of tests."""
 
 import ast
 import functools
@@ -19,19 +19,19 @@ ORDER = (
     *("errors", "names", "states", "system", "process", "denoising", "sampling", "likelihood"),
     *("plugins", "nn", "runs", "tasks", "evaluation", "training", "interop", "testing", "api", "cli"),
 )
-"""Each package imports only those before it."""
+"""Each package may import only the packages before it."""
 MATHEMATICS = ("states", "process", "denoising", "sampling", "likelihood")
 INSIDES = ("runs", "tasks", "training", "testing", "api", "cli")
-"""What a plugin is called by, and does not call."""
+"""Packages that call plugins and that plugins must not import."""
 FACADES = ("testing", "api")
-"""They gather what others make, so they import everything but the command line."""
+"""Packages that may import every other package except the command line."""
 MODALITIES = ("image", "audio", "molecul", "point ?cloud", "spectrogram")
 MOST_ENTRIES, MOST_FILES = 20, 12
 
 
 @dataclass(frozen=True)
 class Import:
-    """One import of a module: of another module, or of the `name` in it; `within` a function or not."""
+    """An import in the module `source`: of the module `target`, or of `name` in it; `within` a function or not."""
 
     source: str
     target: str
@@ -41,7 +41,7 @@ class Import:
 
 
 def modules():
-    """The files of the core and of the plugins here, by the name of the module that each is."""
+    """The files of the core and of the plugins of this repository, by module name."""
     return {name: path for folder in (CORE, *PLUGINS) for name, path in modules_of(folder).items()}
 
 
@@ -55,7 +55,7 @@ def modules_of(folder):
 
 
 def imports_in(source, text, known, path=Path("file.py")):
-    """Every import of a text, also those in functions; `from package import module` is one of the module."""
+    """All imports in a source text, including those in functions. `from package import module` imports the module."""
 
     def found(node, within):
         for child in ast.iter_child_nodes(node):
@@ -84,12 +84,12 @@ def imports():
 
 
 def package(module):
-    """The package directly under diffcore that a module is in; `diffcore` itself stands beside its API."""
+    """The package of a module, directly under diffcore; that of `diffcore` itself is `api`."""
     return module.split(".")[1] if "." in module else "api"
 
 
 def rises(source, target):
-    """Whether an import leads to a package that is not before its own."""
+    """Whether the package of `target` is not before that of `source`."""
     own, other = package(source), package(target)
     if own == other or own == "__main__":
         return False
@@ -99,7 +99,7 @@ def rises(source, target):
 
 
 def circles(edges):
-    """The groups of more than one node in which each can be reached from each (Tarjan 1972)."""
+    """The strongly connected components with more than one node (Tarjan 1972)."""
     numbers, lowest, stack, found, count = {}, {}, [], [], itertools.count()
 
     def visit(node):
@@ -124,7 +124,7 @@ def circles(edges):
 
 
 def imported_by(*codes):
-    """The modules that a process has after each of the pieces of code, which it runs one after the other."""
+    """The modules that one process has loaded after each of `codes`, which run one after the other."""
     loaded = "print('\\n::', *sys.modules)"
     script = "\n".join(["import sys", *(f"{code}\n{loaded}" for code in codes)])
     printed = subprocess.check_output([sys.executable, "-c", script], text=True)
@@ -138,12 +138,12 @@ def importing(names):
 # What imports what
 
 
-def test_every_package_has_its_place():
+def test_every_package_is_in_the_order():
     assert {package(name) for name in modules_of(CORE) if name != "diffcore"} <= {*ORDER, "__main__"}
 
 
 def test_packages_import_only_what_is_below_them():
-    """The command line's own modules are found by their names, in `diffcore.plugins.builtin`, and nowhere else."""
+    """Only `diffcore.plugins.builtin` imports the modules of the command line by their names."""
     within = [each for each in imports() if each.source.startswith("diffcore.") and each.target in modules_of(CORE)]
     assert len(within) > 300
     assert not [f"{each.place}: {each.target}" for each in within if rises(each.source, each.target)]
@@ -151,14 +151,14 @@ def test_packages_import_only_what_is_below_them():
     assert [path for path in by_name if not path.is_relative_to(CORE / "cli")] == [CORE / "plugins" / "builtin.py"]
 
 
-def test_plugins_reach_no_insides():
+def test_plugins_import_only_public_parts():
     reached = [each for each in imports() if each.source.startswith("diffcore_") and each.target in modules_of(CORE)]
     assert len(reached) > 80
     wrong = [each for each in reached if package(each.target) in INSIDES or each.name.startswith("_")]
     assert not [f"{each.place}: {each.target} {each.name}" for each in wrong]
 
 
-def test_what_rises_is_seen():
+def test_a_wrong_import_is_found():
     assert rises("diffcore.states.state", "diffcore.process.sde")
     assert rises("diffcore.training.loop", "diffcore.testing.checks")
     assert rises("diffcore.api", "diffcore.cli.train")
@@ -171,7 +171,7 @@ def test_what_rises_is_seen():
 
 
 def test_no_modules_import_each_other():
-    """Neither in the core nor in a plugin. `diffcore/__init__.py` imports when it is asked for something."""
+    """In the core and in each plugin. `diffcore/__init__.py` is left out because it imports on demand."""
     known = modules()
     edges = {name: set() for name in known}
     for each in imports():
@@ -180,20 +180,20 @@ def test_no_modules_import_each_other():
     assert not circles(edges)
 
 
-def test_circles_are_seen():
+def test_circles_are_found():
     assert circles({"a": ["b"], "b": ["c"], "c": ["a", "d"], "d": [], "e": ["a"]}) == [["a", "b", "c"]]
     assert not circles({"a": ["b", "c"], "b": ["c"], "c": []})
 
 
 @pytest.fixture(scope="module")
 def loaded():
-    """The modules of a process that has imported the mathematics, and then also the rest of the core."""
+    """The modules loaded after the import of the mathematics, and then after the import of the whole core."""
     mathematics = [name for name in modules_of(CORE) if package(name) in MATHEMATICS]
     return imported_by(importing(mathematics), importing(set(modules_of(CORE)) - {"diffcore.__main__"}))
 
 
 def test_the_mathematics_imports_mathematics(loaded):
-    """No settings, files or registry: of others' packages torch, tensordict and numpy alone."""
+    """No settings, files or registry; of third-party packages only torch, tensordict and numpy."""
     names = [name for name in modules_of(CORE) if package(name) in MATHEMATICS]
     files = {"io", "json", "os", "pathlib", "shutil", "tempfile", "tomllib"}
     allowed = sys.stdlib_module_names - files | {"torch", "tensordict", "numpy"}
@@ -249,7 +249,7 @@ def test_a_configuration_is_shown_without_torch():
 
 
 def test_the_core_names_no_modality():
-    # A citation may name what its paper is about, and CSS and other libraries have words of their own.
+    # Titles of papers, CSS properties and arguments of other libraries may contain these words.
     others = r"EDM for molecules|image-rendering|\.Image\(|encoded_image_string=|\bimage="
     found = [
         f"{path.relative_to(ROOT)}:{number}: {line}"
@@ -260,8 +260,8 @@ def test_the_core_names_no_modality():
     assert not found
 
 
-def test_packages_say_what_they_own():
-    """In a first line that is a whole sentence."""
+def test_packages_have_a_docstring():
+    """Its first line is a whole sentence that says what the package contains."""
     inits = [path for name, path in modules().items() if path.name == "__init__.py"]
     folders = {path.parent for path in modules().values()}
     assert folders == {path.parent for path in inits}
@@ -269,8 +269,8 @@ def test_packages_say_what_they_own():
     assert not [str(path.relative_to(ROOT)) for path, line in said.items() if not re.fullmatch(r"[A-Z].{10,}\.", line)]
 
 
-def test_folders_can_be_taken_in_at_a_glance():
-    """At most 20 entries under diffcore; a plugin of more than a dozen files has folders."""
+def test_folders_have_few_entries():
+    """At most 20 entries under diffcore; a plugin with more than a dozen files has subfolders."""
     assert len([path for path in CORE.iterdir() if path.name != "__pycache__"]) <= MOST_ENTRIES
     for folder in PLUGINS:
         assert len(list(folder.glob("*.py"))) <= MOST_FILES, folder
@@ -278,7 +278,7 @@ def test_folders_can_be_taken_in_at_a_glance():
 
 
 def test_tests_mirror_the_packages():
-    """Each package has a folder of tests; each folder of tests is a package's, or a plugin's, or of what is no code."""
+    """Each package and each plugin has a folder of tests, and there are no other folders with tests of code."""
     tests = ROOT / "tests"
     packages = {path.parent.name for path in CORE.glob("*/__init__.py")}
     folders = {path.parent.name for path in tests.glob("*/*.py")}

@@ -61,7 +61,7 @@ def write_sdf(path, smiles):
 
 @pytest.fixture(scope="module", autouse=True)
 def without_posebusters():
-    """They take twenty seconds for forty samples; tests of the evaluator and of the metrics have them."""
+    """Its checks take 20 s for 40 samples. `test_evaluator` and `test_metrics` test them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plausibility, "available", lambda: False)
         yield

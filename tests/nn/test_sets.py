@@ -104,7 +104,7 @@ def flops(network, n):
 
 
 def test_latents_make_the_cost_linear():
-    with torch.device("meta"):  # counted, not computed
+    with torch.device("meta"):  # operations are counted without computing them
         latent, transformer = LatentSet(3, rounds=3), SetTransformer(3)
     first, second, third = (flops(latent, n) for n in (1024, 2048, 3072))
     assert third - second == second - first > 0  # what is beside the line is the latents' own work

@@ -23,14 +23,14 @@ from diffcore.runs.folder import Run
 from diffcore.runs.model import build_model
 from diffcore.runs.settings import compose, read_toml
 from diffcore.system.files import read_json
-from tests.support.measured import taken
+from tests.support.measured import usage_of
 from tests.support.refusals import the_line
 from tests.support.toy import TOY, ToyBackbone, ToyCodec, toy_registry
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = sorted(path for folder in (ROOT / "diffcore", ROOT / "plugins") for path in folder.rglob("*.py"))
 MOST_MEMORY, MOST_READ = 100 * 2**20, 20 * 2**20
-"""What a refusal may take; a file of JSON may have 16 MiB."""
+"""Limits for a command that is refused. The largest JSON file that is read has 16 MiB."""
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +49,10 @@ def run(whole, tmp_path):
 
 @pytest.fixture
 def said():
-    """The one line with which a command refuses, in little memory, and having read little."""
+    """A function that runs a command, checks its memory and what it reads, and returns the line of its error."""
 
     def line(*arguments):
-        found = taken(lambda: cli.main([str(argument) for argument in arguments]))
+        found = usage_of(lambda: cli.main([str(argument) for argument in arguments]))
         assert found.returned == 2
         assert found.memory < MOST_MEMORY
         assert found.read < MOST_READ
@@ -61,17 +61,17 @@ def said():
     return line
 
 
-def test_what_a_call_takes_is_seen_also_below_an_earlier_peak(tmp_path):
+def test_memory_and_reading_are_measured_below_an_earlier_peak(tmp_path):
     file = tmp_path / "large"
     file.write_bytes(b"")
     os.truncate(file, 4 * MOST_MEMORY)
-    assert len(file.read_bytes()) == 4 * MOST_MEMORY  # the peak of this process, which hides what comes after
+    assert len(file.read_bytes()) == 4 * MOST_MEMORY  # a peak of this process, which would hide later growth
     os.truncate(file, 2 * MOST_MEMORY)
-    found = taken(lambda: len(file.read_bytes()))
+    found = usage_of(lambda: len(file.read_bytes()))
     assert found.returned == 2 * MOST_MEMORY
     assert 2 * MOST_MEMORY <= found.read < 2.1 * MOST_MEMORY
     assert 1.9 * MOST_MEMORY < found.memory < 2.1 * MOST_MEMORY
-    found = taken(lambda: None)
+    found = usage_of(lambda: None)
     assert found.read < 2**20
     assert found.memory < 2**25
 
@@ -96,7 +96,7 @@ FORBIDDEN = (
 
 
 def test_no_package_can_unpickle():
-    # Calls of methods that are called so; reading without pickle.
+    # The method `eval` of modules; reading without pickle.
     allowed = (".eval()", "allow_pickle=False")
     modules = re.compile(r"^\s*(import|from) (pickle|cPickle|dill|joblib|shelve|marshal)\b")
     assert len(PACKAGES) > 150

@@ -129,7 +129,7 @@ def test_stochastic_solvers_draw_the_data_s_distribution(name, schedule):
 
 
 class BatchNoise:
-    """One stream for a whole batch, in place of one a sample, whose 200 are most of the work of so small a model."""
+    """One random stream for the batch; with one per sample, drawing noise takes most of the time of this test."""
 
     def __init__(self, seed, indices):
         self.generator = torch.Generator().manual_seed(seed)

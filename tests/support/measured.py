@@ -1,7 +1,7 @@
-"""What a call takes of the machine, counted rather than timed, in a process of its own.
+"""The memory that a call allocates, the bytes that it reads, and the number of functions that it calls.
 
-The peak of memory of a process only rises: what the test process has had before would hide what a call takes. So it is
-called in a forked child, whose peak begins with what is there.
+The peak memory of a process never falls, so earlier tests would hide what a call allocates. The call therefore runs in
+a forked child process, whose peak starts at its current memory.
 """
 
 import contextlib
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 300
-"""After so many seconds a child that waits for something is ended: it fails, and nobody waits for it."""
+"""A child process is killed after this many seconds, so that a call that hangs fails."""
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a call returned and wrote to stderr, by how much it raised the peak of memory, and the bytes it read."""
+class Usage:
+    """What a call returned and wrote to stderr, the growth of the peak memory, and the bytes read, both in bytes."""
 
     returned: Any
     stderr: str
@@ -30,8 +30,8 @@ class Taken:
     read: int
 
 
-def taken(call):
-    """Call a function in a child; what it returns must be known to JSON."""
+def usage_of(call):
+    """Call a function in a child process. Its return value must be JSON."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -54,11 +54,11 @@ def taken(call):
     assert answer, f"the process ended with {status}"
     answer = json.loads(answer)
     assert "failure" not in answer, answer["failure"]
-    return Taken(**answer)
+    return Usage(**answer)
 
 
-def calls_of(call):
-    """How many functions are called in a call, of Python and of C: the work that is not done by whole arrays."""
+def count_calls(call):
+    """The number of calls of Python and C functions, which is large where arrays are processed element by element."""
     count = 0
 
     def see(frame, event, argument):
@@ -87,5 +87,5 @@ def _peak():
 
 
 def _read():
-    """Bytes that went through `read`, from files that exist and from those that are made up as they are read."""
+    """Bytes that system calls have read, also from sparse files and devices."""
     return int(Path("/proc/self/io").read_text().split()[1])

@@ -11,16 +11,16 @@ from diffcore import cli
 
 
 class TrainedRuns:
-    """Runs by the flags of `diffcore train`: the first process that needs one trains it, and all get copies.
+    """Trains each run once in a test session, in the first process that needs it, and copies it for each test.
 
-    Whoever asks for runs of a modality that is not installed has put it in place.
+    A modality that is not installed must be put in place before.
     """
 
     def __init__(self, folder):
         self.folder = folder
 
     def __call__(self, out, *flags):
-        """A run with these flags in the folder `out`, which is not there yet."""
+        """Train with these flags of `diffcore train`, or copy the run; `out` must not exist. Returns `out`."""
         words = [str(flag) for flag in flags]
         kept = self.folder / hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -128,7 +128,7 @@ def test_training_learns(tmp_path):
 
 
 def test_minutes_end_a_run(tmp_path, monkeypatch):
-    """By a clock that goes on by a hundredth of a second each time that it is asked."""
+    """With a clock that advances by a hundredth of a second at each reading."""
     asked = itertools.count()
     monkeypatch.setattr("time.perf_counter", lambda: next(asked) / 100)
     _, outcome = start(tmp_path / "run", steps=None, minutes=0.02)
