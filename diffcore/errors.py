@@ -1,34 +1,34 @@
-"""The exception that users see as one line, and what a line of text needs to be printed.
+"""The exception for mistakes of users, and functions that prepare messages for the screen.
 
-Messages name arguments in backticks, as the library has them: `train.steps`. The command line prints them as flags.
+Messages name arguments in backticks, as in the library: `train.steps`. The command line prints them as flags.
 """
 
 import re
 
 
 class UserError(Exception):
-    """A mistake that the user can mend: the message says what is wrong, where, and what to do.
+    """A mistake that the user can correct. The message states what is wrong, where, and what to do.
 
-    The command line prints it as one line, with arguments as flags, and exits with status 2. Programmers' mistakes
-    raise ordinary exceptions and keep their traceback.
+    The command line prints it as one line, with arguments as flags, and exits with status 2. Programming errors raise
+    ordinary exceptions and keep their traceback.
     """
 
 
 _ARGUMENT = re.compile(r"`([a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*)`")
 _FLAGS = {"conditions": "condition", "guides": "guide", "metrics": "metric"}
-"""Flags that are given once for each of several values, by the argument that takes all of them."""
+"""Flags that are repeated for each of several values, by the name of the argument that takes all of them."""
 
 
 def as_flags(message: str) -> str:
-    """A message in which arguments in backticks are written as flags: `train.batch_size` as --train.batch-size."""
-    return _ARGUMENT.sub(lambda found: "--" + _FLAGS.get(found[1], found[1]).replace("_", "-"), message)
+    """`message` with arguments in backticks replaced by flags: `train.batch_size` becomes --train.batch-size."""
+    return _ARGUMENT.sub(lambda match: "--" + _FLAGS.get(match[1], match[1]).replace("_", "-"), message)
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, or its name where it says nothing."""
+    """The first line of the message of an exception, or the name of its type if the message is empty."""
     return str(error).splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def printable(text: str) -> str:
-    """A text in which control characters, which a terminal would obey, are written as escapes; a tab stays."""
+    """`text` with control characters, to which a terminal would react, replaced by escape sequences; tabs stay."""
     return "".join(c if c.isprintable() or c in "\t" else c.encode("unicode_escape").decode() for c in text)

@@ -1,12 +1,12 @@
-"""Names of the alternatives that settings and functions choose from. Importing this module imports nothing heavy."""
+"""The values of options that are chosen by name, as `Literal` types. This module does not import torch."""
 
 from typing import Literal
 
 Device = Literal["auto", "cpu", "cuda"]
-"""`auto` takes a GPU where there is one."""
+"""Where a run computes; `auto` uses a GPU if there is one."""
 
 Precision = Literal["float32", "bfloat16"]
-"""The type of the numbers inside a network."""
+"""The type of the numbers inside of a network."""
 
 Task = Literal["denoise", "classify"]
 """What a run trains."""
@@ -15,31 +15,31 @@ Parallel = Literal["ddp", "fsdp"]
 """How several processes share the weights of a network."""
 
 OnDivergence = Literal["stop", "step-back"]
-"""What training does where the loss diverges."""
+"""What training does when the loss diverges: stop, or return to an earlier checkpoint."""
 
 Parameterisation = Literal["eps", "x0", "v"]
-"""What the output of a denoiser means."""
+"""What the network of a denoiser predicts."""
 
 Weighting = Literal["eps", "x0", "v", "min-snr"]
-"""Weightings of the loss over the log-SNR; see `diffcore.denoising.losses.WEIGHTINGS`."""
+"""Weightings of the denoising loss; see `diffcore.denoising.losses.WEIGHTINGS`."""
 
 Grid = Literal["tapered", "karras", "time", "log-snr"]
 """Time grids; see `diffcore.sampling.timesteps.GRIDS`."""
 
 Clock = Literal["alpha", "log-snr"]
-"""The variable in which the solver `adams` takes x0 to be a polynomial."""
+"""The variable in which the solver `adams` approximates x0 by a polynomial."""
 
 GradientOf = Literal["x", "x0"]
-"""Whether a log-weight is a function of the noisy state or of its denoised estimate."""
+"""Whether the log-weight of energy guidance is a function of the noisy state x or of the estimate x0."""
 
 InverseMethod = Literal["repaint", "mmps", "dps"]
-"""Ways to draw samples that agree with a measurement."""
+"""Methods to draw samples that agree with a measurement; see `diffcore.sampling.inverse.editing`."""
 
 Divergence = Literal["exact", "hutchinson"]
-"""How the divergence of the probability flow is computed."""
+"""How the divergence of the probability flow is computed; see `diffcore.likelihood.flow.log_likelihood`."""
 
 CheckStatus = Literal["passed", "failed", "expected", "unexpected", "skipped"]
-"""How the check of a plugin ended."""
+"""The result of one check of a plugin."""
 
 PluginKind = Literal["modality", "solver", "schedule", "guidance", "metric", "dataset", "logger"]
-"""Kinds of plugin packages that `diffcore new-plugin` makes."""
+"""The kinds of plugin packages that `diffcore new-plugin` writes."""

@@ -22,7 +22,7 @@ from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Registry
 from diffcore.runs.fitted_grid import read_fitted_grids, with_fitted_grid, write_fitted_grid
-from diffcore.runs.folder import Run as Folder
+from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import (
     as_asked,
     draw_mask,
@@ -139,7 +139,7 @@ class Run:
         require_conditions(model, config, values)
         mask = draw_mask(model, range(n), values, seed, None if size is None else str(size))
         if constraint is None:
-            config = with_fitted_grid(config, Folder(self.path), self.loaded.checkpoint.name)
+            config = with_fitted_grid(config, RunFolder(self.path), self.loaded.checkpoint.name)
         else:
             logger.info(f"drawing with {config.describe()}")
         with counter("sampling", n) as after_batch:
@@ -212,7 +212,7 @@ class Run:
         evaluate together, the first has the metrics and the others have none.
         """
         model, config = self.config(options)
-        data, folder = self.data, Folder(self.path)
+        data, folder = self.data, RunFolder(self.path)
         if model.is_classifier:
             found = evaluate_classifier(model, data, n, seed, config.batch_size)
         else:
@@ -249,7 +249,7 @@ class Run:
         model, config = self.config(SamplingOptions(steps=steps, **options))  # type: ignore[typeddict-item]
         if model.is_classifier:
             raise UserError(f"{self.path} is a classifier, which draws no samples")
-        folder = Folder(self.path)
+        folder = RunFolder(self.path)
         read_fitted_grids(folder)  # a damaged file is known before the work
         with bar("tuning") as report:
             found = tune(

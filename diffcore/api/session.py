@@ -10,7 +10,7 @@ from diffcore.evaluation.evaluate import MetricFunction, evaluate, evaluate_clas
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import read_progress
-from diffcore.runs.folder import Run
+from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import as_asked, example_conditions, generate_together
 from diffcore.runs.model import Model, build_additions
 from diffcore.runs.sampling_config import SamplingConfig
@@ -28,7 +28,7 @@ PICTURED = 50
 
 
 def run_training(
-    run: Run,
+    run: RunFolder,
     settings: RunSettings,
     model: Model,
     data: Data,
@@ -61,7 +61,7 @@ def run_training(
 
 
 def _train(
-    run: Run,
+    run: RunFolder,
     settings: RunSettings,
     model: Model,
     data: Data,
@@ -114,7 +114,7 @@ def _train(
 
 
 def _finish(
-    run: Run,
+    run: RunFolder,
     settings: RunSettings,
     outcome: Outcome,
     data: Data,

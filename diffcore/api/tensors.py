@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions, drop
 from diffcore.denoising.denoiser import Denoise, Denoiser
-from diffcore.denoising.losses import denoising_loss as weighted_loss
+from diffcore.denoising.losses import weighted_loss
 from diffcore.errors import UserError
 from diffcore.likelihood import flow
 from diffcore.names import Divergence, Grid, Weighting

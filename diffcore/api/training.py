@@ -11,8 +11,7 @@ from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation, Task
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
-from diffcore.runs.folder import Run as Folder
-from diffcore.runs.folder import describe, new_folder
+from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.generation import as_asked, example_conditions, require_conditions
 from diffcore.runs.lock import held
 from diffcore.runs.model import build_data, build_model, device_for
@@ -102,7 +101,7 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     if not model.is_classifier:
         shown = example_conditions(model, 1)
         require_conditions(model, as_asked(model, config, shown), shown)
-    folder = Folder(from_leader(lambda: new_folder(out, settings.modality, settings.preset)))
+    folder = RunFolder(from_leader(lambda: new_folder(out, settings.modality, settings.preset)))
 
     def describe_new() -> None:
         if folder.config.exists():  # another process was quicker

@@ -11,7 +11,7 @@ from diffcore.cli.options import DrawOptions, run_of, sampling_of
 from diffcore.cli.screen import say
 from diffcore.cli.selectors import read
 from diffcore.plugins import registry as plugins
-from diffcore.runs.folder import Run
+from diffcore.runs.folder import RunFolder
 from diffcore.system.distributed import leads
 
 
@@ -37,5 +37,5 @@ def main(arguments: Sequence[str]) -> int:
     else:
         for metric in found:
             print(f"{metric.name}: {metric.value:.4g}  ({metric.meaning})")
-    say(f"report: {Run(options.run).report}")
+    say(f"report: {RunFolder(options.run).report}")
     return 0

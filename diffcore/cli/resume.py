@@ -11,7 +11,7 @@ from diffcore.cli.train import ended
 from diffcore.names import OnDivergence
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.records import Settings
-from diffcore.runs.folder import Run
+from diffcore.runs.folder import RunFolder
 
 
 class Longer(Settings):
@@ -35,4 +35,4 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(Options, arguments, "diffcore resume", "Go on training a run from its newest checkpoint.")
     changed = {name: value for name, value in vars(options.train).items() if value is not None}
     outcome = go_on(options.run, registry, changed, options.device, options.checkpoint)
-    return ended(Run(options.run), outcome)
+    return ended(RunFolder(options.run), outcome)

@@ -7,7 +7,7 @@ from diffcore.api.training import start
 from diffcore.cli.flags import run_settings
 from diffcore.cli.screen import say
 from diffcore.plugins import registry as plugins
-from diffcore.runs.folder import Run
+from diffcore.runs.folder import RunFolder
 from diffcore.training.loop import Outcome
 
 
@@ -15,10 +15,10 @@ def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     settings, chosen = run_settings(arguments, registry, "diffcore train")
     run, outcome = start(settings, Path(chosen.out) if chosen.out else None, registry)
-    return ended(Run(run.path), outcome)
+    return ended(RunFolder(run.path), outcome)
 
 
-def ended(run: Run, outcome: Outcome) -> int:
+def ended(run: RunFolder, outcome: Outcome) -> int:
     """Say how training ended and what can be done next; returns the exit status."""
     from diffcore.cli import INTERRUPTED
 

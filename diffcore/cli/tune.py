@@ -11,7 +11,7 @@ from diffcore.cli.screen import say
 from diffcore.cli.selectors import read, take
 from diffcore.errors import UserError
 from diffcore.plugins import registry as plugins
-from diffcore.runs.folder import Run
+from diffcore.runs.folder import RunFolder
 
 
 class Options(DrawOptions):
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         seed=options.seed,
         **drawing,  # type: ignore[arg-type]
     )
-    run, steps = Run(options.run), options.steps
+    run, steps = RunFolder(options.run), options.steps
     errors = f"error on new noise: {found.error:.2e} fitted, {found.default_error:.2e} as the run draws"
     if found.fitted is None:
         say(f"{errors}; nothing is kept, and diffcore sample {run.path} --steps {steps} draws as before")

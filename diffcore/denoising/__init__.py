@@ -1,1 +1,1 @@
-"""What is learned: denoisers and noisy classifiers, their losses, the conditions they are given."""
+"""What is learned: denoisers and noisy classifiers, with their losses, conditions and embeddings."""

@@ -1,10 +1,10 @@
-"""Denoisers: a network and its parameterisation give one prediction, of which x0, eps, v and score are views."""
+"""Denoisers: a network with a parameterisation, whose predictions can be read as x0, eps, v or score."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from tensordict import TensorDict
@@ -16,7 +16,7 @@ from diffcore.denoising.precision import computed
 from diffcore.errors import UserError
 from diffcore.names import Parameterisation, Precision
 from diffcore.process.schedules import Schedule
-from diffcore.states.categories import Categories, by_themselves
+from diffcore.states.categories import Categories, entrywise_expectations
 from diffcore.states.level import Level
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, combine, fields, first_field
@@ -24,12 +24,17 @@ from diffcore.states.state import State, combine, fields, first_field
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a denoiser says of x = alpha x0 + sigma eps: one output, of which x0, eps, v and score are views.
+    """The prediction of a denoiser for x = alpha x0 + sigma eps, which can be read as x0, eps, v or score.
 
-    `view` tells what `output` is; the others follow from it and x when they are asked for, each by a sum that is
-    as precise as the output allows. All views are affine in the output, so predictions of the same x are mixed by
-    mixing their outputs. `variance` is where a network that learns it puts the log-variance of ancestral sampling
-    between its bounds: 0 is the posterior's, 1 the forward step's (Nichol & Dhariwal 2021, eq. 15).
+    * `x`, `level`: the noisy state `[B, ...]` and its level.
+    * `output`: the predicted state, `[B, ...]`.
+    * `view`: whether `output` is x0, eps or v. The other views are computed from `output` and x when they are read,
+      each by a sum that is as precise as the output allows.
+    * `variance`: the predicted log-variance of an ancestral step, as a fraction between its bounds, of the shape of x:
+      0 is the variance of the posterior, 1 that of the forward step (Nichol & Dhariwal 2021, eq. 15). None if the
+      network does not learn it.
+
+    All views are affine in the output, so predictions for the same x can be mixed by mixing their outputs.
     """
 
     x: State
@@ -40,9 +45,9 @@ class Prediction:
 
     @cached_property
     def x0(self) -> State:
-        """E[x0 | x]. Of eps: (x - sigma eps) / alpha, undefined at alpha = 0. Of v: (alpha x - t sigma v) / t^2.
+        """E[x0 | x]. From eps: (x - sigma eps) / alpha, undefined at alpha = 0. From v: (alpha x - t sigma v) / t^2.
 
-        Here and below t^2 = alpha^2 + sigma^2.
+        Here and below, t^2 = alpha^2 + sigma^2.
         """
         alpha, sigma = self.level
         if self.view == "x0":
@@ -54,7 +59,7 @@ class Prediction:
 
     @cached_property
     def eps(self) -> State:
-        """E[eps | x]. Of x0: (x - alpha x0) / sigma. Of v: (sigma x + t alpha v) / t^2."""
+        """E[eps | x]. From x0: (x - alpha x0) / sigma. From v: (sigma x + t alpha v) / t^2."""
         alpha, sigma = self.level
         if self.view == "eps":
             return self.output
@@ -67,7 +72,7 @@ class Prediction:
     def v(self) -> State:
         """v = (alpha eps - sigma x0) / t. Salimans & Ho 2022, appendix D.
 
-        Of x0: (alpha x - t^2 x0) / (sigma t). Of eps: (t^2 eps - sigma x) / (alpha t).
+        From x0: (alpha x - t^2 x0) / (sigma t). From eps: (t^2 eps - sigma x) / (alpha t).
         """
         alpha, sigma = self.level
         if self.view == "v":
@@ -84,42 +89,46 @@ class Prediction:
 
 
 def from_x0(x0: State, x: State, level: Level) -> Prediction:
-    """The prediction whose x0 is given. Its eps is undefined at sigma = 0."""
+    """The prediction with the given x0. Its eps is undefined at sigma = 0."""
     return Prediction(x, level, x0, "x0")
 
 
 def from_eps(eps: State, x: State, level: Level) -> Prediction:
-    """The prediction whose eps is given. Its x0 is undefined at alpha = 0."""
+    """The prediction with the given eps. Its x0 is undefined at alpha = 0."""
     return Prediction(x, level, eps, "eps")
 
 
 def from_v(v: State, x: State, level: Level) -> Prediction:
-    """The prediction whose v is given: both x0 and eps are sums of bounded terms, precise at both ends.
+    """The prediction with the given v. Its x0 and eps are sums of bounded terms, precise at both ends.
 
-    For unit-variance data it is EDM's preconditioning with sigma_data = 1 (Karras et al. 2022, table 1), whose
+    For unit-variance data this is EDM's preconditioning with sigma_data = 1 (Karras et al. 2022, table 1), whose
     network output is -v.
     """
     return Prediction(x, level, v, "v")
 
 
 def velocity(x0: State, eps: State, level: Level) -> State:
-    """v = (alpha eps - sigma x0) / sqrt(alpha^2 + sigma^2) of a state whose parts are known."""
+    """v = (alpha eps - sigma x0) / sqrt(alpha^2 + sigma^2), computed from the data x0 and the noise eps."""
     total = level.total
     return combine((level.alpha / total, eps), (-level.sigma / total, x0))
 
 
 def require_defined(parameterisation: Parameterisation, schedule: Schedule) -> None:
-    """Raise `UserError` where x0 cannot be read off the network's output everywhere on the schedule."""
+    """Raise `UserError` if x0 cannot be computed from the network's output at every level of the schedule."""
     if parameterisation == "eps" and schedule.log_snr(torch.ones(1, dtype=torch.float64)).item() == -math.inf:
         raise UserError(
-            "parameterisation eps cannot be used with a schedule that ends at zero SNR: "
-            "x0 = (x - sigma eps) / alpha divides by zero there; "
+            "parameterisation eps cannot be used with a schedule that ends at zero SNR, where "
+            "x0 = (x - sigma eps) / alpha divides by zero: "
             "train with `parameterisation` v or x0, or give `schedule.no_zero_terminal`"
         )
 
 
 class Denoise(Protocol):
-    """A denoiser as guidance and sampling see it: a function, so decorators compose."""
+    """A denoiser as guidance and sampling use it: a function, so that guidance can decorate it.
+
+    It takes x `[B, ...]`, its level, the conditions (None: no conditions) and the mask `[B, N]`, True where an element
+    exists (None: all do).
+    """
 
     def __call__(
         self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None
@@ -127,7 +136,10 @@ class Denoise(Protocol):
 
 
 class Backbone(Protocol):
-    """A network: a unit-variance state, one conditioning vector `[B, width]` a sample, and a mask to a like state."""
+    """A network: takes a state of unit variance, a conditioning vector `[B, width]` and a mask, returns a like state.
+
+    `width` is the length of the conditioning vector that the network wants.
+    """
 
     width: int
 
@@ -135,14 +147,22 @@ class Backbone(Protocol):
 
 
 class Denoiser(nn.Module):
-    """A backbone that is told the log-SNR and the conditions, read in one parameterisation.
+    """A network (backbone) that predicts x0, eps or v from the noisy state, the log-SNR and the conditions.
 
-    The backbone sees x / sqrt(alpha^2 d^2 + sigma^2), where d is the data's standard deviation, and
-    lambda = log(alpha^2 d^2 / sigma^2), never a step index or a schedule's scaling, so a trained model runs under any
-    schedule, solver and grid. With the parameterisation `v` this is the preconditioning of EDM with sigma_data = d
-    (Karras et al. 2022, table 1). A backbone that learns variances returns a pair of states: output and variance.
-    A backbone may give some of its fields in a view of their own, which its `views` name: one of the parameterisations,
-    or the logits of `Categories`, which become x0 by Bayes' rule; such a field it is shown as `by_themselves` has it.
+    The backbone receives x / sqrt(alpha^2 d^2 + sigma^2), where d is the data's standard deviation, and an embedding of
+    lambda = log(alpha^2 d^2 / sigma^2) and of the conditions; never a step index, nor the scaling of the schedule. So a
+    trained model works with any schedule, solver and time grid. With the parameterisation "v" this is the
+    preconditioning of EDM with sigma_data = d (Karras et al. 2022, table 1).
+
+    * `backbone`: a module with the signature of `Backbone`. If it learns variances, it returns a pair of states, output
+      and variance (`Prediction.variance`).
+    * `conditions`: the conditions that the model takes.
+    * `parameterisation`: what the backbone's output is.
+    * `data_std`: d.
+
+    A backbone may have an attribute `views`, which maps the names of some fields to a parameterisation of their own, or
+    to `Categories`: the output for such a field is logits, from which x0 follows by Bayes' rule
+    (`Categories.expectation`), and the backbone receives the field as `entrywise_expectations`.
     """
 
     def __init__(
@@ -155,7 +175,8 @@ class Denoiser(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.conditioning = Conditioning(conditions, int(backbone.width if width is None else width))  # type: ignore[arg-type]
+        width = cast(Backbone, backbone).width if width is None else width
+        self.conditioning = Conditioning(conditions, width)
         self.conditions = conditions
         self.parameterisation = parameterisation
         self.data_std = data_std
@@ -163,17 +184,17 @@ class Denoiser(nn.Module):
         self.precision: Precision = "float32"
 
     def forward(self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
-        """Predict x0 and eps of `x` at `level` (floats, or tensors `[B]`)."""
+        """The prediction for `x` `[B, ...]` at `level` (floats, or tensors `[B]`); see `Denoise` for the arguments."""
         batch, device = x.shape[0], first_field(x).device
         if conditions is None:
             conditions = nulls(self.conditions, batch, device)
-        # x = (alpha d) (x0 / d) + sigma eps: the network works on data of unit variance.
+        # x = (alpha d) (x0 / d) + sigma eps: the network works with data of unit variance.
         inner = Level(level.alpha * self.data_std, level.sigma)
         scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)
-        shown = by_themselves(self.views, scaled, unit)
+        inputs = entrywise_expectations(self.views, scaled, unit)
         conditioning = self.conditioning(log_snr_of(inner, batch, device), conditions)
         context = (conditioning,) if mask is None else (conditioning, mask)
-        output = computed(self.backbone, self.precision, shown, *context)
+        output = computed(self.backbone, self.precision, inputs, *context)
         output, variance = output if isinstance(output, tuple) else (output, None)
         output = self._in_one_view(scaled, unit, output)
         prediction = Prediction(x, inner, output, self.parameterisation, variance)
@@ -182,21 +203,24 @@ class Denoiser(nn.Module):
         return Prediction(x, level, combine((self.data_std, prediction.x0)), "x0", variance)
 
     def _in_one_view(self, scaled: State, level: Level, output: State) -> State:
-        """The output, of the state `scaled` to unit variance, with all fields in the view of the parameterisation."""
+        """`output` with all fields converted from their own views to the parameterisation of the denoiser.
+
+        `scaled` is the noisy state at unit variance, and `level` its level.
+        """
         if not self.views:
             return output
-        found = fields(output)
+        outputs = fields(output)
         for name, view in self.views.items():
-            x, said = fields(scaled)[name], found[name]
+            x, value = fields(scaled)[name], outputs[name]
             if isinstance(view, Categories):
-                said, view = view.expectation(x, level, said), "x0"
-            found[name] = getattr(Prediction(x, level, said, view), self.parameterisation)
-        return TensorDict(found, batch_size=scaled.shape[:1])
+                value, view = view.expectation(x, level, value), "x0"
+            outputs[name] = getattr(Prediction(x, level, value, view), self.parameterisation)
+        return TensorDict(outputs, batch_size=scaled.shape[:1])
 
 
 def log_snr_of(level: Level, batch: int, device: torch.device) -> Tensor:
-    """The log-SNR of a level as networks are told it: float32 `[B]`."""
+    """The log-SNR of a level as networks receive it, float32 `[batch]`."""
     log_snr = level.log_snr
-    if not isinstance(log_snr, Tensor):  # filling, unlike copying a scalar, does not wait for the device
+    if not isinstance(log_snr, Tensor):  # `full` does not wait for the device, unlike copying a scalar to it
         log_snr = torch.full((batch,), log_snr, device=device)
     return log_snr.float()

@@ -1,4 +1,4 @@
-"""Embeddings of the log-SNR and of conditions into one vector a sample."""
+"""Embeddings of the log-SNR and of the conditions, in one vector for each sample."""
 
 import math
 
@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from diffcore.denoising.conditions import ClassCondition, Condition, Conditions, ScalarCondition
 
 LOG_SNR_LIMIT = 20.0
-"""Log-SNRs beyond this are told to the network as this; there the state is all signal or all noise."""
+"""Log-SNRs are clamped to [-20, 20] before they are embedded; beyond, the state is all signal or all noise."""
 
 
 class LogSnrFeatures(nn.Module):
     """Fourier features sin(f_k lambda), cos(f_k lambda) of the log-SNR, `[B]` to `[B, size]`.
 
-    The frequencies run geometrically from 0.05, which changes little over the whole range of lambda, to 5.
+    The frequencies are spaced geometrically from 0.05, which changes little over the whole range of lambda, to 5.
     """
 
     def __init__(self, size: int = 64) -> None:
@@ -29,9 +29,10 @@ class LogSnrFeatures(nn.Module):
 
 
 class ScalarEmbedding(nn.Module):
-    """A number, `[B]` to `[B, width]`: an MLP of z and its Fourier features, or a learned vector where it is null.
+    """The embedding of a scalar condition, `[B]` to `[B, width]`: an MLP of z, sin(f z) and cos(f z).
 
-    z is the standardised value, cut to +-5; the frequencies of sin(f z), cos(f z) run geometrically from 0.5 to 8.
+    z is the standardised value, clamped to [-5, 5]; the frequencies f are spaced geometrically from 0.5 to 8. The null
+    value has a learned vector.
     """
 
     def __init__(self, condition: ScalarCondition, width: int, features: int = 16) -> None:
@@ -50,10 +51,10 @@ class ScalarEmbedding(nn.Module):
 
 
 def embedding_of(condition: Condition, width: int) -> nn.Module:
-    """The module that turns a condition's values `[B]` into `[B, width]`, null values included.
+    """The module that embeds a condition's values `[B]`, including null values, as `[B, width]`.
 
-    A class has a table of unit-variance rows, one of them for the null value. Raises `TypeError` for a kind of
-    condition that is not known here.
+    For a class it is a table of vectors of unit variance, with one for the null value. Raises `TypeError` for other
+    kinds of conditions than `ClassCondition` and `ScalarCondition`.
     """
     if isinstance(condition, ClassCondition):
         return nn.Embedding(len(condition.classes) + 1, width)

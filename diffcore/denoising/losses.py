@@ -1,6 +1,6 @@
-"""The denoising objective and its weightings.
+"""The losses of denoisers, and the weightings of the denoising loss.
 
-Every weighting is a function of the log-SNR that multiplies the squared error of x0. Errors of the other views
+A weighting is a function of the log-SNR that multiplies the squared error of x0. The squared errors of the other views
 are multiples of it (eps: e^lambda, v: e^lambda + 1), so each objective is defined once, here.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffcore.denoising.denoiser import Prediction, velocity
 from diffcore.names import Weighting
-from diffcore.process.variances import in_space, step_divergence
+from diffcore.process.variances import step_divergence
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, fields, map_fields, per_sample
 
@@ -22,21 +22,25 @@ WEIGHTINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "v": lambda log_snr: log_snr.exp() + 1,
     "min-snr": lambda log_snr: log_snr.exp().clamp(max=5.0),
 }
-"""w(lambda) of w(lambda) |x0_hat - x0|^2.
+"""The weightings w(lambda) of the loss w(lambda) |x0_hat - x0|^2, by name.
 
 * `eps`: e^lambda, the simple objective |eps_hat - eps|^2 of Ho et al. 2020, eq. 14.
 * `x0`: 1.
-* `v`: e^lambda + 1, the error of v (Salimans & Ho 2022, section 4, "SNR + 1"); for data of unit variance EDM's too.
-* `min-snr`: min(e^lambda, 5), Hang et al. 2023, eq. 8, whatever the network predicts.
+* `v`: e^lambda + 1, the squared error of v (Salimans & Ho 2022, section 4, "SNR + 1"); for data of unit variance also
+  the weighting of EDM.
+* `min-snr`: min(e^lambda, 5), Hang et al. 2023, eq. 8, for every parameterisation of the network.
 """
 
 
-def denoising_loss(
+def weighted_loss(
     prediction: Prediction, x0: State, noise: State, space: Space, weighting: Weighting = "eps", mask: Mask = None
 ) -> Tensor:
     """w(lambda) |x0_hat - x0|^2 per degree of freedom, `[B]`.
 
-    Computed from the error of v, which stays of order one at both ends: with a variance-preserving level,
+    * `prediction`: the prediction for x = alpha `x0` + sigma `noise`, at levels `[B]`.
+    * `weighting`: the name of w in `WEIGHTINGS`.
+
+    It is computed from the error of v, which is of order one at both ends: with a variance-preserving level,
     |x0_hat - x0|^2 = sigma^2 |v_hat - v|^2, so the factor is w(lambda) sigmoid(-lambda).
     """
     error = prediction.v - velocity(x0, noise, prediction.level)
@@ -47,10 +51,10 @@ def denoising_loss(
 
 
 VARIANCE_STEPS = 1000
-"""T: how finely the chain is cut for which variances are learned."""
+"""T: the number of steps of the chain for which variances are learned."""
 
 VARIANCE_WEIGHT = 0.001
-"""What a term of the variational bound counts for beside the denoising loss."""
+"""The weight of the variational bound in `hybrid_loss`."""
 
 
 def variance_loss(
@@ -58,13 +62,13 @@ def variance_loss(
 ) -> Tensor:
     """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) in nats per degree of freedom, `[B]`, of the step to log-SNR `clean` `[B]`.
 
-    p has the predicted variance and the predicted mean, through which no gradient flows: the variance is learned, the
-    mean is left to the denoising loss (Nichol & Dhariwal 2021, section 3.1).
+    p has the predicted variance and the predicted mean. No gradient flows through the mean, which is learned by the
+    denoising loss alone (Nichol & Dhariwal 2021, section 3.1).
     """
     assert prediction.variance is not None
     error = map_fields(lambda a, b: (a - b).detach(), prediction.v, velocity(x0, noise, prediction.level))
     error = map_fields(lambda e: per_sample(-prediction.level.sigma / prediction.level.total, e) * e, error)
-    fraction = in_space(prediction.variance, space, mask)
+    fraction = space.factors(prediction.variance, mask)
     divergence = step_divergence(error, prediction.level.log_snr, clean, fraction, space, mask)
     return divergence / space.degrees_of_freedom(x0, mask).clamp(min=1)
 
@@ -78,27 +82,27 @@ def hybrid_loss(
     weighting: Weighting = "eps",
     mask: Mask = None,
 ) -> Tensor:
-    """L_simple + 0.001 T KL, `[B]`: the objective of a network that learns variances.
+    """L_simple + 0.001 T KL, `[B]`: the loss of a network that learns variances. Nichol & Dhariwal 2021, eq. 16.
 
-    Nichol & Dhariwal 2021, eq. 16. `clean` `[B]` is the log-SNR of t - 1 / T, so that T KL at a random t is an estimate
-    of the whole bound, but for its ends, which no variance changes. KL is in nats per degree of freedom.
+    `clean` `[B]` is the log-SNR at t - 1 / T, so that T KL at a random t is an estimate of the whole variational bound
+    without its two end terms, which do not depend on the variance. KL is in nats per degree of freedom.
     """
-    simple = denoising_loss(prediction, x0, noise, space, weighting, mask)
+    simple = weighted_loss(prediction, x0, noise, space, weighting, mask)
     return simple + VARIANCE_WEIGHT * VARIANCE_STEPS * variance_loss(prediction, x0, noise, space, clean, mask)
 
 
 def field_losses(
     prediction: Prediction, x0: State, noise: State, space: Space, weighting: Weighting = "eps", mask: Mask = None
 ) -> dict[str, float]:
-    """What each field has of the mean of `denoising_loss`, by name; they sum to it."""
+    """The contribution of each field to the mean of `weighted_loss`, by name; their sum is that mean."""
     error = prediction.v - velocity(x0, noise, prediction.level)
     log_snr = torch.as_tensor(prediction.level.log_snr, dtype=torch.float64)
     weight = WEIGHTINGS[weighting](log_snr) * torch.sigmoid(-log_snr)
     freedoms = space.degrees_of_freedom(x0, mask).clamp(min=1)
-    found = {}
+    losses = {}
     for name in fields(error):
-        alone = {other: value if other == name else torch.zeros_like(value) for other, value in fields(error).items()}
-        state = alone[""] if isinstance(error, Tensor) else TensorDict(alone, batch_size=error.batch_size)
+        only = {other: value if other == name else torch.zeros_like(value) for other, value in fields(error).items()}
+        state = only[""] if isinstance(error, Tensor) else TensorDict(only, batch_size=error.batch_size)
         squared = space.squared_norm(state, mask)
-        found[name] = (weight.to(squared) * squared / freedoms).mean().item()
-    return found
+        losses[name] = (weight.to(squared) * squared / freedoms).mean().item()
+    return losses

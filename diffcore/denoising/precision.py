@@ -1,6 +1,6 @@
-"""How networks compute: the numbers inside of them, and whether torch.compile has translated them."""
+"""How networks compute: the type of their numbers, and compilation by torch.compile."""
 
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,25 +9,33 @@ from diffcore.errors import UserError, first_line
 from diffcore.names import Precision
 from diffcore.states.state import State, first_field, map_fields
 
-Network = TypeVar("Network", bound=nn.Module)
+
+class WithBackbone(Protocol):
+    """A denoiser or a noisy classifier."""
+
+    backbone: nn.Module
+    precision: Precision
+
+
+Network = TypeVar("Network", bound=WithBackbone)
 
 
 def compute_in(network: Network, precision: Precision, compiled: bool = False) -> Network:
-    """The denoiser or classifier, whose backbone computes in that precision and is compiled when it is first called.
+    """Set the precision in which the backbone of a denoiser or classifier computes, and return the network.
 
-    Weights, what the log-SNR and the conditions are made into, and everything outside the network stay float32.
-    Compiling changes neither the weights nor their names.
+    The weights, the embeddings of the log-SNR and of the conditions, and everything outside the backbone stay float32.
+    If `compiled`, the backbone is compiled at its first call, which changes neither the weights nor their names.
     """
-    network.precision = precision  # type: ignore[assignment]
+    network.precision = precision
     if compiled:
-        network.backbone.compile()  # type: ignore[operator, union-attr]
+        network.backbone.compile()
     return network
 
 
 def computed(backbone: nn.Module, precision: Precision, x: State, *context: Any) -> Any:
-    """backbone(x, *context): a state, a tensor or a pair of them, in the type of `x` whatever it was computed in.
+    """backbone(x, *context), computed in `precision` and returned in the type of `x`.
 
-    Raises `UserError` where it cannot be compiled.
+    The result is a state, a tensor or a pair of them. Raises `UserError` if the backbone cannot be compiled.
     """
     try:
         if precision == "float32":
@@ -36,17 +44,17 @@ def computed(backbone: nn.Module, precision: Precision, x: State, *context: Any)
         with torch.autocast(kind, torch.bfloat16):
             output = backbone(x, *context)
     except Exception as error:
-        if not _is_of_compiler(error):
+        if not _is_from_compiler(error):
             raise
         raise UserError(
             f"torch.compile does not work here ({first_line(error)}): leave out `train.compile`, or `compile`"
         ) from None
 
-    def back(field: Tensor) -> Tensor:
+    def cast(field: Tensor) -> Tensor:
         return field.to(dtype)
 
-    return tuple(map_fields(back, part) for part in output) if isinstance(output, tuple) else map_fields(back, output)
+    return tuple(map_fields(cast, part) for part in output) if isinstance(output, tuple) else map_fields(cast, output)
 
 
-def _is_of_compiler(error: Exception) -> bool:
+def _is_from_compiler(error: Exception) -> bool:
     return type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))

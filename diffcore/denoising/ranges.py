@@ -7,9 +7,9 @@ Value = TypeVar("Value")
 
 
 def read_range(text: str, read: Callable[[str], Value]) -> tuple[Value | None, Value | None]:
-    """The two ends, each by `read`; None where one is left open, and the same twice for a single value.
+    """The two ends of a range, each converted by `read`: None for an open end, and twice the same for a single value.
 
-    Raises what `read` does of a word that it cannot read: `ValueError`.
+    `read` should raise `ValueError` for a word that it cannot convert; its exceptions are not caught.
     """
     low, dots, high = text.partition("..")
     if not dots:

@@ -1,4 +1,4 @@
-"""How large samples are, where that varies: how many elements of a state exist."""
+"""The distribution of sample sizes: how many elements of a state exist, for data of varying size."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +14,12 @@ from diffcore.states.noise import uniform
 
 @dataclass(frozen=True)
 class Sizes:
-    """The distribution of sizes 1 to `largest`, by counts of training examples.
+    """The distribution of sizes, from the training examples.
 
-    `about` has for each scalar condition that bears on the size, in the order of `counts`, its mean and standard
-    deviation among the examples of that size: finite numbers, so also for a size of too few examples to tell.
+    * `largest`: the largest size; sizes are between 1 and `largest`.
+    * `counts`: the number of training examples of each size that occurs.
+    * `about`: for each scalar condition that depends on the size, by name, its mean and standard deviation among the
+      examples of each size, in the order of `counts`. They must be finite, also for sizes with few examples.
     """
 
     largest: int
@@ -25,10 +27,11 @@ class Sizes:
     about: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
     def log_probabilities(self, conditions: Conditions, batch: int) -> Tensor:
-        """log p(size | conditions) `[batch, sizes]` up to a constant, in the order of `counts`.
+        """log p(size | conditions) up to a constant, `[batch, sizes]`, in the order of `counts`.
 
-        p(n | c) is proportional to p(n) prod_k N(c_k; mean_kn, std_kn) over the conditions that are given: Bayes' rule
-        with conditions normal and independent among examples of one size. It is computed on the CPU, in float64.
+        p(n | c) is proportional to p(n) prod_k N(c_k; mean_kn, std_kn) over the conditions that are given. This is
+        Bayes' rule, if the conditions are normal and independent among the examples of one size. It is computed on the
+        CPU in float64.
         """
         total = torch.tensor([float(count) for count in self.counts.values()], dtype=torch.float64).log()
         total = total.expand(batch, -1)
@@ -42,16 +45,17 @@ class Sizes:
         return total
 
     def draw(self, indices: Sequence[int], seed: int, conditions: Conditions) -> Tensor:
-        """Sizes of the samples `indices` of `seed`, int64 `[B]`, given what they are asked to be."""
+        """The sizes of the samples `indices` of `seed` drawn from p(size | conditions), int64 `[B]`."""
         cumulative = self.log_probabilities(conditions, len(indices)).softmax(1).cumsum(1)
         u = uniform(indices, seed, "size")
         position = (cumulative < u[:, None]).sum(1).clamp(max=len(self.counts) - 1)
         return torch.tensor(list(self.counts))[position]
 
     def parse(self, text: str, indices: Sequence[int], seed: int, conditions: Conditions) -> Tensor:
-        """Sizes as a user asks for them: `9`, or `7..9`, `7..`, `..9` for the data's distribution within. int64 `[B]`.
+        """The sizes that a user asks for, int64 `[B]`: `9` for all, or a range, `7..9`, `7..` or `..9`.
 
-        Raises `UserError` for what is no size, or none that this model can draw.
+        Within a range, sizes are drawn from p(size | conditions). Raises `UserError` if `text` is neither a size nor a
+        range, or if the model has no such size.
         """
         try:
             first, last = read_range(text, int)
@@ -71,5 +75,5 @@ class Sizes:
         return Sizes(self.largest, within, about).draw(indices, seed, conditions)
 
     def mask(self, sizes: Tensor) -> Tensor:
-        """`[B, largest]`: the first elements of each sample exist."""
+        """The mask `[B, largest]` of samples with these sizes `[B]`: the first elements of each sample exist."""
         return torch.arange(self.largest) < sizes[:, None]

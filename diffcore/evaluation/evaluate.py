@@ -18,7 +18,7 @@ from diffcore.evaluation.report import curve, facts_table, metrics_table, page, 
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.process.gaussian import perturb
-from diffcore.runs.folder import Run, provenance, read_log
+from diffcore.runs.folder import RunFolder, provenance, read_log
 from diffcore.runs.generation import as_asked, example_conditions, generate, generate_together, trajectories
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
@@ -151,13 +151,13 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
     return metrics
 
 
-def write_metrics(run: Run, metrics: Sequence[Metric]) -> None:
+def write_metrics(run: RunFolder, metrics: Sequence[Metric]) -> None:
     """Keep the metrics in the run."""
     rows = [vars(metric) for metric in metrics]
     write_json(run.metrics, [row | {"value": row["value"] if math.isfinite(row["value"]) else None} for row in rows])
 
 
-def read_metrics(run: Run) -> list[Metric]:
+def read_metrics(run: RunFolder) -> list[Metric]:
     """The metrics of the last evaluation, or none."""
     if not run.metrics.exists():
         return []
@@ -175,7 +175,7 @@ def read_metrics(run: Run) -> list[Metric]:
     return [Metric(row["name"], math.nan if row["value"] is None else row["value"], row["meaning"]) for row in rows]
 
 
-def write_report(run: Run, model: Model, config: SamplingConfig, seed: int, settings_toml: str) -> None:
+def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int, settings_toml: str) -> None:
     """Write report.html: metrics, samples, the way from noise to data, the loss, and the configuration."""
     try:
         pictures = [] if model.is_classifier else _pictures(model, config, seed)

@@ -1,1 +1,1 @@
-"""How probable data are: exact log-likelihood by the probability flow, and the variational bound."""
+"""Likelihoods of data: the exact log-likelihood by the probability flow, and the variational bound."""

@@ -1,4 +1,4 @@
-"""The variational bound on -log p(x0), term by term, of the chain that ancestral sampling follows."""
+"""The variational bound on -log p(x0) for the chain of ancestral sampling, term by term."""
 
 import math
 from collections.abc import Sequence
@@ -12,18 +12,19 @@ from torch.special import log_ndtr
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.process.gaussian import perturb
-from diffcore.process.variances import in_space, step_divergence, total
+from diffcore.process.variances import step_divergence
 from diffcore.states.level import Level
 from diffcore.states.noise import SampleNoise
-from diffcore.states.spaces import Euclidean, Mask, Product, Space, SymmetricPairs
-from diffcore.states.state import State, combine, map_fields
+from diffcore.states.spaces import Mask, Space
+from diffcore.states.state import State, combine, fields, map_fields
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Data on a grid: the values low, low + width, ..., high, each the middle of its bin.
+    """The bins of discrete data, whose values are `low`, `low` + `width`, ..., `high`.
 
-    The outer bins reach to infinity. For bytes scaled to [-1, 1]: Bins(2 / 255, -1, 1).
+    Each value is the middle of its bin; the outer bins reach to infinity. For bytes scaled to [-1, 1] use
+    `Bins(2 / 255, -1, 1)`.
     """
 
     width: float
@@ -33,13 +34,16 @@ class Bins:
 
 @dataclass(frozen=True)
 class Bound:
-    """-log p(x0) <= total: `terms` `[steps + 1, B]` nats, from L_T, through a term for each step, to L_0."""
+    """The variational bound: -log p(x0) <= `total`.
+
+    * `terms`: `[steps + 1, B]` nats, float64: L_T, then a term for each step, then L_0.
+    """
 
     terms: Tensor
 
     @property
     def total(self) -> Tensor:
-        """The bound, `[B]` nats; `bits_per_dimension` takes its negative as log p."""
+        """The bound, `[B]` nats; `bits_per_dimension` takes its negative as the log-likelihood."""
         return self.terms.sum(0)
 
 
@@ -57,23 +61,27 @@ def variational_bound(
     seed: int = 0,
     indices: Sequence[int] | None = None,
 ) -> Bound:
-    """The bound of the chain `levels`, from the noisiest, without or with the clean end: one draw of noise a term.
+    """The bound for the chain `levels`, from the noisiest to the cleanest, estimated with one draw of noise a term.
 
         L_T     = KL(q(x_T | x_0) || N(0, sigma_T^2)) = SNR_T |x_0|^2 / 2
         L_{t-1} = KL(q(x_s | x_t, x_0) || p(x_s | x_t))
         L_0     = -log p(x_0 | x_1)
 
-    Sohl-Dickstein et al. 2015, eq. 9-14; Ho et al. 2020, eq. 5. Steps are those of `ddpm(variance)`: its fraction
-    between the bounds of the variance, or the prediction's own where it has one. The last step draws
-    p(x_0 | x_1) = N(x0_hat, s^2) with the upper bound s^2 = sigma^2 / (alpha^2 + sigma^2), as its lower one is zero; a
-    learned variance plays no part in it. With `bins` it is the probability of x_0's bin (Ho et al. 2020, eq. 13), for
-    spaces whose elements are free; otherwise a density per unit of volume of the space.
+    Sohl-Dickstein et al. 2015, eq. 9-14; Ho et al. 2020, eq. 5.
 
-    Sample i draws the noise of `seed` and `indices[i]` (`range(B)` where None).
+    * `levels`: with or without the clean end. The steps between them are those of `ddpm(variance)`.
+    * `variance`: the fraction between the bounds of the variance. If the prediction has a learned variance, that is
+      used instead. The last step draws p(x_0 | x_1) = N(x0_hat, s^2) with the upper bound
+      s^2 = sigma^2 / (alpha^2 + sigma^2) in any case, because its lower bound is zero.
+    * `bins`: if given, p(x_0 | x_1) is the probability of the bin of x_0 (Ho et al. 2020, eq. 13); otherwise it is a
+      density per unit of volume of the space.
+    * `seed`, `indices`: sample i draws the noise of `seed` and `indices[i]` (`range(B)` if None).
+
+    Raises `ValueError` if no level has noise, or if `bins` are given and entries of the space depend on each other.
     """
     noisy = [level for level in levels if level.sigma > 0]
     if not noisy:
-        raise ValueError("a bound needs a level with noise")
+        raise ValueError("the variational bound needs at least one level with noise")
     noise = SampleNoise(seed, range(x0.shape[0]) if indices is None else indices)
     x0 = space.project(x0, mask)
 
@@ -84,29 +92,28 @@ def variational_bound(
 
     squared = space.squared_norm(x0, mask).double()
     terms = [math.exp(noisy[0].log_snr) * squared / 2]
-    for now, then in pairwise(noisy):
+    for now, cleaner in pairwise(noisy):
         prediction = predict(now)
         error, learned = combine((1.0, prediction.x0), (-1.0, x0)), prediction.variance
-        fraction = variance if learned is None else in_space(learned, space, mask)
-        terms.append(step_divergence(error, now.log_snr, then.log_snr, fraction, space, mask).double())
-    guess, std = predict(noisy[-1]).x0, noisy[-1].sigma / noisy[-1].total
+        fraction = variance if learned is None else space.factors(learned, mask)
+        terms.append(step_divergence(error, now.log_snr, cleaner.log_snr, fraction, space, mask).double())
+    estimate, std = predict(noisy[-1]).x0, noisy[-1].sigma / noisy[-1].total
     if bins is None:
-        error = space.squared_norm(combine((1.0, guess), (-1.0, x0)), mask).double()
+        error = space.squared_norm(combine((1.0, estimate), (-1.0, x0)), mask).double()
         freedoms = space.degrees_of_freedom(x0, mask).double()
         terms.append(error / (2 * std**2) + freedoms / 2 * math.log(2 * math.pi * std**2))
     else:
         _require_free(space)
-        terms.append(
-            -total(map_fields(lambda x, m: log_bin_probability(x, m, std, bins), x0, guess), space, mask).double()
-        )
+        log_probabilities = map_fields(lambda x, mean: log_bin_probability(x, mean, std, bins), x0, estimate)
+        terms.append(-space.total(log_probabilities, mask).double())
     return Bound(torch.stack(terms))
 
 
 def log_bin_probability(x: Tensor, mean: Tensor, std: float, bins: Bins) -> Tensor:
-    """log of the mass that N(mean, std^2) has in the bin around each `x`, which is the middle of one of `bins`.
+    """The logarithm of the probability that N(mean, std^2) assigns to the bin of each `x`, which is its middle.
 
-    Ho et al. 2020, eq. 13. A bin above the mean is mirrored below it, where differences of the distribution function
-    keep their precision; far out they are taken in logs.
+    Ho et al. 2020, eq. 13. A bin above the mean is mirrored below it, where the difference of the two values of the
+    distribution function does not cancel; it is computed from their logarithms.
     """
     half = bins.width / 2
     lower = torch.where(x < bins.low + half, -torch.inf, (x - half - mean) / std)
@@ -118,6 +125,7 @@ def log_bin_probability(x: Tensor, mean: Tensor, std: float, bins: Bins) -> Tens
 
 
 def _require_free(space: Space) -> None:
-    parts = list(space.parts.values()) if isinstance(space, Product) else [space]
-    if not all(isinstance(part, Euclidean | SymmetricPairs) for part in parts):
-        raise ValueError(f"bins need a space whose elements are free, not {space}")
+    """Raise `ValueError` if entries of the space depend on each other, so that it is not a product of bins."""
+    point = space.noise(SampleNoise(0, [0]).normal(space.empty(1)))
+    if any((field != 0).any() for field in fields(combine((1.0, space.factors(point)), (-1.0, point))).values()):
+        raise ValueError(f"bins need a space whose entries do not depend on each other, not {space}")

@@ -1,4 +1,4 @@
-"""log p(x0) of a denoiser, by its probability-flow ODE."""
+"""The log-likelihood log p(x0) of a denoiser, by its probability-flow ODE."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +18,10 @@ from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, concatenate, fields, first_field, map_fields
 
 _BEND = 0.03
-"""The angle below which the clock turns from linear to logarithmic."""
+"""The angle phi at which the clock asinh(phi / 0.03) changes from logarithmic to linear."""
 
 _AT_ONCE = 64
-"""Vector-Jacobian products that one backward pass computes."""
+"""The number of vector-Jacobian products that one backward pass computes."""
 
 
 def log_likelihood(
@@ -44,34 +44,38 @@ def log_likelihood(
     """log p(x0) of each sample, `[B]` float64 nats: a density per unit of volume of the space.
 
     On the circle alpha = cos phi, sigma = sin phi the probability flow is dx/dphi = v, so along it
-    d log p(x) / dphi = -div v (Song et al. 2021, section 4.3; Chen et al. 2018, theorem 1), whatever the schedule:
+    d log p(x) / dphi = -div v (Song et al. 2021, section 4.3; Chen et al. 2018, theorem 1), for every schedule:
 
         log p(x0) = log N(x_end; 0, sigma_end^2) + int div v dphi + D log alpha_start,
 
-    from x_start = alpha_start x0 with D degrees of freedom. `log_snrs` are the noisy and the clean end; those of
-    `schedule` where None is given. What lies beyond them is made up for by the denoiser's word at the ends:
+    from x_start = alpha_start x0, with D degrees of freedom. `log_snrs` are the log-SNRs of the noisy and of the clean
+    end; None takes those of `schedule`. As both are finite, two corrections are computed from the denoiser's
+    predictions at the ends:
 
-    * x_end is not pure noise: its marginal is taken as N(alpha x0_hat, alpha^2 + sigma^2), x0_hat the prediction there,
-      which is right up to the share alpha^2 of the data's variance being 1.
-    * x_start carries the noise s = sigma / alpha. By the heat equation, log p(x0) changes by
-      -(s^2 / 2) (div score + |score|^2) when it is taken away, up to the square of s^2 / the data's variance.
+    * x_end is not pure noise: its marginal is approximated by N(alpha x0_hat, alpha^2 + sigma^2), where x0_hat is the
+      prediction there. This neglects alpha^2 times the difference of the data's variance from 1.
+    * x_start contains noise of standard deviation s = sigma / alpha in units of x0. By the heat equation, removing it
+      changes log p(x0) by -(s^2 / 2) (div score + |score|^2), up to the square of s^2 / the data's variance.
 
-    `divergence`: "exact" sums over a basis of the space, one vector-Jacobian product for each coordinate.
-    "hutchinson" averages z . J z over `probes` random directions z, noise of the space made of signs +-1 (Grathwohl et
-    al. 2019, section 3.1), unbiased; sample i draws those of `seed` and `indices[i]` (`range(B)` where None).
+    `divergence` is the method for div v:
 
-    With `steps`, so many equal steps of order 5, six evaluations each. Otherwise steps follow the error, each sample's
-    its own, within `atol` + `rtol` |value| for the root mean square of x and for the log-volume per degree of freedom.
-    The clock is asinh(phi / 0.03): even in phi at high noise and in log-SNR at low noise. For mixtures and correlated
-    Gaussians of std 0.01 to 2 between log-SNRs of -20 and 20, 20 equal steps of it are right to 1e-4 nats a degree of
-    freedom; of phi alone they miss by 0.2, of the log-SNR by 0.03. Raises `UserError` where the
-    tolerance cannot be met.
+    * "exact" sums over a basis of the space, with one vector-Jacobian product for each coordinate.
+    * "hutchinson" averages z . J z over `probes` random directions z, the noise of the space for signs +-1 (Grathwohl
+      et al. 2019, section 3.1). It is unbiased. Sample i draws the directions of `seed` and `indices[i]` (`range(B)`
+      if None).
+
+    `steps` is the number of equal steps of order 5, with six evaluations each. If it is None, each sample has its own
+    step sizes, such that the estimated error of the root mean square of x and of the log-volume per degree of freedom
+    stays within `atol` + `rtol` |value|. Steps are taken in asinh(phi / 0.03), which is linear in phi at high noise and
+    in log-SNR at low noise. For mixtures and correlated Gaussians of standard deviation 0.01 to 2, between log-SNRs of
+    -20 and 20, 20 equal steps have an error of 1e-4 nats per degree of freedom; equal steps in phi have 0.2, and in
+    log-SNR 0.03. Raises `UserError` if the tolerance cannot be met.
     """
     if log_snrs is None:
         low, high = schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     else:
         low, high = log_snrs
-    first, last = (_float_level(log_snr) for log_snr in (high, low))
+    first, last = _float_level(high), _float_level(low)
     start, end = (math.asinh(math.atan2(level.sigma, level.alpha) / _BEND) for level in (first, last))
     if divergence == "exact":
         directions, weight = basis(space, x0, mask), 1.0
@@ -86,15 +90,14 @@ def log_likelihood(
 
     def slope(time: Tensor, parts: Parts) -> Parts:
         phi, rate = _BEND * time.sinh(), _BEND * time.cosh()
-        v, trace = velocity(parts[0], Level(phi.cos(), phi.sin()))  # type: ignore[arg-type]
+        v, trace = velocity(parts[0], Level(phi.cos(), phi.sin()))
         return combine((rate, v)), rate * trace
 
     def norm(error: Parts, after: Parts) -> Tensor:
-        (moved, volume), (x, total) = error, after
         count = freedoms.clamp(min=1)
-        size, miss = ((space.squared_norm(state, mask) / count).sqrt() for state in (x, moved))
-        tolerated = atol + rtol * (total / count).abs()  # type: ignore[union-attr]
-        return torch.maximum(miss / (atol + rtol * size), (volume / count).abs() / tolerated)  # type: ignore[union-attr]
+        x_error, x = ((space.squared_norm(part[0], mask) / count).sqrt() for part in (error, after))
+        volume_error, volume = ((first_field(part[1]) / count).abs() for part in (error, after))
+        return torch.maximum(x_error / (atol + rtol * x), volume_error / (atol + rtol * volume))
 
     x = combine((first.alpha, space.project(x0, mask)))
     parts: Parts = (x, freedoms * math.log(first.alpha) + _without_noise(x, *velocity(x, first), first, space, mask))
@@ -118,11 +121,11 @@ def velocity_and_divergence(
     conditions: Conditions | None = None,
     mask: Mask = None,
 ) -> tuple[State, Tensor]:
-    """v at `x` and its divergence over the `directions`, `[B]` float64: with those of `basis`, the exact one."""
+    """v at `x`, and the sum of `<z, J z>` over the `directions` z, `[B]` float64: with `basis`, the divergence."""
     leaf = map_fields(lambda f: f.detach().requires_grad_(), x)
     with torch.enable_grad():
         v = space.project(denoise(leaf, level, conditions, mask).v, mask)
-        v = combine((1.0, v), (0.0, leaf))  # so that a v which does not depend on x has a gradient: zero
+        v = combine((1.0, v), (0.0, leaf))  # a v that does not depend on x then has a zero gradient instead of none
         trace = torch.zeros(x.shape[0], dtype=torch.float64, device=first_field(x).device)
         for direction, dual in directions():
             products = torch.autograd.grad(_flat(v), _flat(leaf), dual, is_grads_batched=True, retain_graph=True)
@@ -132,40 +135,42 @@ def velocity_and_divergence(
 
 
 def _without_noise(x: State, v: State, divergence: Tensor, level: Level, space: Space, mask: Mask) -> Tensor:
-    """log p(x / alpha) of clean data less that of data with the level's noise, `[B]`, to first order in s^2.
+    """The change of log p at y = x / alpha when the noise of the level is removed, `[B]`, to first order in s^2.
 
-    -(s^2 / 2) (div score + |score|^2), with s^2 score = x0_hat - y for y = x / alpha, x0_hat = alpha x - sigma v and so
+    It is -(s^2 / 2) (div score + |score|^2), with s^2 score = x0_hat - y and x0_hat = alpha x - sigma v, so that
     div x0_hat = alpha (alpha D - sigma div v) on the circle.
     """
     alpha, sigma = level
     x0 = combine((alpha, x), (-sigma, v))
-    gap = combine((1.0, x0), (-1 / alpha, x))
+    scaled_score = combine((1.0, x0), (-1 / alpha, x))  # s^2 score
     freedoms = space.degrees_of_freedom(x, mask).double()
-    volume = alpha * (alpha * freedoms - sigma * divergence) - freedoms
-    return -(volume + space.squared_norm(gap, mask).double() * (alpha / sigma) ** 2) / 2
+    scaled_divergence = alpha * (alpha * freedoms - sigma * divergence) - freedoms
+    return -(scaled_divergence + space.squared_norm(scaled_score, mask).double() * (alpha / sigma) ** 2) / 2
 
 
 def bits_per_dimension(log_likelihood: Tensor, degrees_of_freedom: Tensor, log_volume: Tensor | float = 0.0) -> Tensor:
-    """-(log p + log volume) / (D log 2), `[B]`.
+    """Bits per dimension, -(log p + `log_volume`) / (D log 2), `[B]`, from log p in nats and D degrees of freedom.
 
-    `log_volume` turns a density into a probability: the log of the volume of the cell that stands for a datum, in the
-    units of the state. For data on a grid of bins of width w it is D log w (Theis et al. 2016, section 3.1).
+    `log_volume` converts a density to a probability: it is the logarithm of the volume of the cell of a data point, in
+    the units of the state. For discrete data with bins of width w it is D log w (Theis et al. 2016, section 3.1).
     """
     return -(log_likelihood + log_volume) / (degrees_of_freedom.to(log_likelihood).clamp(min=1) * math.log(2))
 
 
 def _float_level(log_snr: float) -> Level[float]:
+    """The variance-preserving level of a log-SNR."""
     alpha, sigma = variance_preserving(torch.tensor(log_snr, dtype=torch.float64))
     return Level(alpha.item(), sigma.item())
 
 
-# The divergence of a field v of the space is the trace of its Jacobian J there. Noise of the space is a linear map N of
-# normal numbers, white in the space's inner product: trace J = E <N n, J N n> over white n, which is also the sum over
-# unit vectors n. With dual(z) = grad |z|^2 / 2, <z, J z> = dual(z)^T J z: one vector-Jacobian product.
+# The divergence of a vector field v of the space is the trace of its Jacobian J in the space. Noise of the space is a
+# linear map N of normal numbers n, and it is white in the inner product of the space. So trace J = E <N n, J N n> over
+# white n, which is also the sum over all unit vectors n. With dual(z) = grad |z|^2 / 2, <z, J z> = dual(z)^T J z, which
+# takes one vector-Jacobian product.
 
 _Flat = tuple[Tensor, ...]
 Directions = Callable[[], Iterator[tuple[_Flat, _Flat]]]
-"""Groups of directions z and of their duals; each a tensor `[K, B, ...]` a field."""
+"""Groups of K directions z and of their duals, with a tensor `[K, B, ...]` for each field of the state."""
 
 
 def _flat(state: State) -> _Flat:
@@ -173,7 +178,7 @@ def _flat(state: State) -> _Flat:
 
 
 def _paired(space: Space, normal: State, mask: Mask, count: int) -> tuple[_Flat, _Flat]:
-    """The directions N n of `count` batches of normal numbers, laid end to end, and their duals."""
+    """The directions N n of `count` batches of normal numbers, which are concatenated, and the duals."""
     repeated = None if mask is None else mask.repeat(count, 1)
     leaf = map_fields(lambda f: f.detach().requires_grad_(), space.noise(normal, repeated))
     with torch.enable_grad():
@@ -186,7 +191,7 @@ def _paired(space: Space, normal: State, mask: Mask, count: int) -> tuple[_Flat,
 
 
 def basis(space: Space, like: State, mask: Mask) -> Directions:
-    """Every unit vector, but for those that are no direction of the space in any sample."""
+    """The directions N n of all unit vectors n, except those that are zero in every sample."""
     batch, sizes = like.shape[0], [field[0].numel() for field in _flat(like)]
     first = first_field(like)
 
@@ -209,7 +214,7 @@ def basis(space: Space, like: State, mask: Mask) -> Directions:
 
 
 def _probes(space: Space, like: State, mask: Mask, noise: SampleNoise, count: int) -> Directions:
-    """`count` draws of signs for each sample, which stay the same along the flow."""
+    """The directions N n of `count` vectors n of random signs for each sample, the same along the whole flow."""
     signs = [map_fields(lambda f: torch.where(f < 0, -1.0, 1.0).to(f), noise.normal(like)) for _ in range(count)]
     groups = [signs[start : start + _AT_ONCE] for start in range(0, count, _AT_ONCE)]
     pairs = [_paired(space, concatenate(group), mask, len(group)) for group in groups]

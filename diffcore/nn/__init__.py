@@ -1,1 +1,1 @@
-"""Blocks that several modalities share."""
+"""Networks that several kinds of data share, their building blocks and their options."""

@@ -1,4 +1,4 @@
-"""Small pieces that networks share."""
+"""Building blocks that networks share."""
 
 from typing import TypeVar
 
@@ -10,7 +10,7 @@ Module = TypeVar("Module", nn.Linear, nn.Conv2d)
 
 
 def zeroed(module: Module) -> Module:
-    """The module with all weights zero, so that what follows it starts as the identity."""
+    """`module` with its weights and bias set to zero, so that a residual branch that ends in it starts as zero."""
     nn.init.zeros_(module.weight)
     if module.bias is not None:
         nn.init.zeros_(module.bias)
@@ -18,7 +18,7 @@ def zeroed(module: Module) -> Module:
 
 
 def fold(x: Tensor, patch: int) -> Tensor:
-    """`[B, C, H, W]` to `[B, C patch^2, H / patch, W / patch]`: each patch becomes the channels of one place."""
+    """`[B, C, H, W]` to `[B, C patch^2, H / patch, W / patch]`: each patch becomes the channels of one pixel."""
     return functional.pixel_unshuffle(x, patch) if patch > 1 else x
 
 
@@ -28,18 +28,18 @@ def unfold(x: Tensor, patch: int) -> Tensor:
 
 
 def with_variance(output: Tensor) -> tuple[Tensor, Tensor]:
-    """`[B, 2 C, ...]` as what is predicted and the fractions f = (raw + 1) / 2 of its variance, `[B, C, ...]` each.
+    """Split `[B, 2 C, ...]` into the predicted output and the variance fractions f = (raw + 1) / 2, `[B, C, ...]` each.
 
-    Nichol & Dhariwal 2021, eq. 15, as they scale it: zeros are half-way between the bounds.
+    Nichol & Dhariwal 2021, eq. 15, with their scaling: raw = 0 is half-way between the bounds of the variance.
     """
     predicted, raw = output.chunk(2, dim=1)
     return predicted, (raw + 1) / 2
 
 
 class ChannelNorm(nn.Module):
-    """Layer normalisation of the channels at each place of `[B, C, H, W]`, as ConvNeXt has it (Liu et al. 2022).
+    """Layer normalisation over the channels of each pixel of `[B, C, H, W]`, as in ConvNeXt (Liu et al. 2022).
 
-    In channels-last memory the channels of a place lie together, and no statistic is taken over the grid.
+    In the channels-last memory format the channels of a pixel are contiguous. No statistic is taken over the grid.
     """
 
     def __init__(self, channels: int) -> None:
@@ -48,6 +48,6 @@ class ChannelNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The shape of `x`."""
-        places = x.permute(0, 2, 3, 1)
-        return functional.layer_norm(places, (x.shape[1],), self.weight, self.bias).permute(0, 3, 1, 2)
+        """`x` `[B, C, H, W]` to the same shape."""
+        pixels = x.permute(0, 2, 3, 1)
+        return functional.layer_norm(pixels, (x.shape[1],), self.weight, self.bias).permute(0, 3, 1, 2)

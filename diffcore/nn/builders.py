@@ -1,4 +1,4 @@
-"""The networks on grids `[B, C, height, width]`, made to the size of a space, for plugins to offer as they are."""
+"""Builders of the networks on grids `[B, C, height, width]` from their options and a space, for plugins to offer."""
 
 from diffcore.errors import UserError
 from diffcore.nn.dit import DiT
@@ -9,14 +9,14 @@ from diffcore.states.spaces import Euclidean
 
 
 def unet(options: UNetOptions, space: Euclidean) -> UNet:
-    """A U-Net; raises `UserError` where the grid cannot be folded and halved as often as asked."""
+    """A `UNet`; raises `UserError` if the grid cannot be divided into patches and halved at each level."""
     channels, height, width = space.shape
     _check_sides(height, width, options.patch * 2 ** (len(options.multipliers) - 1), "`denoiser.multipliers`")
     return UNet(channels, **options.model_dump())
 
 
 def dit(options: DiTOptions, space: Euclidean) -> DiT:
-    """A DiT; raises `UserError` where patches do not tile the grid."""
+    """A `DiT`; raises `UserError` if the grid cannot be divided into patches, or if heads do not divide the width."""
     channels, height, width = space.shape
     _check_sides(height, width, options.patch, "`denoiser.patch`")
     if options.width % options.heads:
@@ -25,24 +25,25 @@ def dit(options: DiTOptions, space: Euclidean) -> DiT:
 
 
 def encoder(options: EncoderOptions, space: Euclidean, outputs: int) -> Encoder:
-    """Half a U-Net; raises `UserError` where patches do not tile the grid."""
+    """An `Encoder`; raises `UserError` if the grid cannot be divided into patches."""
     channels, height, width = space.shape
     if height % options.patch or width % options.patch:
         raise UserError(
-            f"grids of {height}x{width} cannot be cut into patches of {options.patch}: change the size of the data or "
-            "`classifier.patch`"
+            f"grids of {height}x{width} cannot be divided into patches of {options.patch}: change the size of the data "
+            "or `classifier.patch`"
         )
     return Encoder(channels, outputs, **options.model_dump())
 
 
-def _check_sides(height: int, width: int, unit: int, flag: str) -> None:
+def _check_sides(height: int, width: int, unit: int, argument: str) -> None:
+    """Raise `UserError` unless both sides are multiples of `unit`; `argument` is one on which `unit` depends."""
     if height < unit or width < unit:
         raise UserError(
-            f"grids of {height}x{width} are smaller than the network can take: {unit} a side at least; "
-            f"make the data larger (`data.size`, where the data set has it), or lower `denoiser.patch` or {flag}"
+            f"grids of {height}x{width} are smaller than the network can take: sides must be at least {unit}; "
+            f"use larger data (`data.size`, if the data set has it), or a smaller `denoiser.patch` or {argument}"
         )
     if height % unit or width % unit:
         raise UserError(
-            f"grids of {height}x{width} cannot be divided as the network needs: sides must be multiples of {unit}; "
-            f"change the size of the data (`data.size`, where the data set has it), `denoiser.patch` or {flag}"
+            f"grids of {height}x{width} do not fit the network: sides must be multiples of {unit}; "
+            f"change the size of the data (`data.size`, if the data set has it), `denoiser.patch` or {argument}"
         )

@@ -1,4 +1,4 @@
-"""The diffusion transformer on a grid of patches."""
+"""The diffusion transformer (DiT) on the patches of a grid."""
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +9,9 @@ from diffcore.states.spaces import Mask
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention of tokens `[B, N, width]`; absent tokens (mask False) are not attended to.
+    """Multi-head self-attention of tokens `[B, N, width]`.
 
-    `bias` `[B, heads, N, N]` is added to the logits, where it is given.
+    Tokens whose `mask` `[B, N]` is False are not attended to. `bias` `[B, heads, N, N]` is added to the logits.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -31,10 +31,10 @@ class Attention(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention and MLP, each shifted, scaled and gated by the conditioning (adaLN-Zero).
+    """Attention and MLP, with shift, scale and gate from the conditioning (adaLN-Zero).
 
-    x <- x + g1 Attention(LN(x) (1 + s1) + b1); x <- x + g2 MLP(LN(x) (1 + s2) + b2), with g, s, b linear in c
-    and zero at first. Peebles & Xie 2023, section 3.2.
+    x <- x + g1 Attention(LN(x) (1 + s1) + b1); x <- x + g2 MLP(LN(x) (1 + s2) + b2), where g, s and b are linear
+    functions of the conditioning `[B, conditioning]`, initialised to zero. Peebles & Xie 2023, section 3.2.
     """
 
     def __init__(self, width: int, heads: int, conditioning: int, mlp_ratio: float = 4.0) -> None:
@@ -56,9 +56,10 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class DiT(nn.Module):
-    """A transformer over patches of a grid `[B, channels, height, width]`, with learned positions.
+    """A transformer over the patches of a grid `[B, channels, height, width]`, with learned position embeddings.
 
-    With `learned_variance` it gives a pair, the output and the variance's fractions.
+    `size` is (height, width); both must be multiples of `patch`. With `learned_variance` it returns a pair, the output
+    and the variance fractions.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class DiT(nn.Module):
         self.output = zeroed(nn.Linear(width, outputs * patch**2))
 
     def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor | tuple[Tensor, Tensor]:
-        """`x` `[B, C, H, W]`, `conditioning` `[B, width]`; returns the shape of `x`. There is nothing to mask."""
+        """`x` `[B, C, H, W]` and `conditioning` `[B, width]` to the shape of `x`. `mask` is ignored."""
         folded = fold(x, self.patch)
         tokens = self.embed(folded.flatten(2).transpose(1, 2)) + self.positions
         for block in self.blocks:

@@ -1,4 +1,4 @@
-"""Half a U-Net: a grid to a few numbers."""
+"""A convolutional encoder, the first half of a U-Net: from a grid to a vector."""
 
 from itertools import pairwise
 
@@ -12,9 +12,9 @@ from diffcore.states.spaces import Mask
 
 
 class Encoder(nn.Module):
-    """Residual blocks down to a coarse grid, attention there, the mean over its places, and a linear layer.
+    """Residual blocks down to a coarse grid, attention there, the mean over its pixels, and a linear layer.
 
-    Each level halves the grid, rounding up. The last layer is zero at first, so nothing is preferred before training.
+    Each level halves the grid, rounding up. The last layer is initialised to zero, so that all outputs start equal.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Encoder(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor:
-        """`x` `[B, C, H, W]`, `conditioning` `[B, width]`; returns `[B, outputs]`. There is nothing to mask."""
+        """`x` `[B, C, H, W]` and `conditioning` `[B, width]` to `[B, outputs]`. `mask` is ignored."""
         h = self.input(fold(x, self.patch).contiguous(memory_format=torch.channels_last))
         for number, blocks in enumerate(self.levels):
             if number:

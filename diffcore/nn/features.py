@@ -1,4 +1,4 @@
-"""Features of grids, for metrics."""
+"""Features of grids, for metrics that compare distributions."""
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +8,9 @@ _SIDE = 32
 
 
 class GridFeatures(nn.Module):
-    """Three convolutions and 64 features of grids `[B, C, H, W]` with values about [-0.5, 0.5], `[B, 64]`.
+    """A convolutional network from grids `[B, C, H, W]`, with values in about [-0.5, 0.5], to features `[B, 64]`.
 
-    Grids of more than 32 a side are averaged down to that first.
+    It has three convolutions. Grids with a side longer than 32 are first averaged down to 32.
     """
 
     size = 64
@@ -38,7 +38,7 @@ class GridFeatures(nn.Module):
 
 
 def averaged(x: Tensor, side: int = _SIDE) -> Tensor:
-    """Grids with no side longer than `side`, by means over blocks."""
+    """The grids `[B, C, H, W]`, with sides longer than `side` reduced to `side` by block means."""
     height, width = x.shape[2:]
     if max(height, width) <= side:
         return x
@@ -46,5 +46,5 @@ def averaged(x: Tensor, side: int = _SIDE) -> Tensor:
 
 
 def flat(x: Tensor) -> Tensor:
-    """Averaged grids as vectors `[B, d]`."""
+    """The averaged grids as vectors `[B, d]`."""
     return torch.flatten(averaged(x), 1)

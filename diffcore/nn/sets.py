@@ -1,4 +1,4 @@
-"""Networks of sets: `[B, N, channels]` to the like, equivariant to permutations of the N elements, for any N."""
+"""Networks on sets: from `[B, N, channels]` to the same shape, equivariant to permutations, for any N."""
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,9 @@ from diffcore.states.spaces import Mask
 
 
 class OctaveFeatures(nn.Module):
-    """Linear in an element's entries x and in sin(2^k x), cos(2^k x), k < octaves: `[B, N, channels]` to `[.., width]`.
+    """A linear layer of x, sin(2^k x) and cos(2^k x), k < octaves, from `[B, N, channels]` to `[B, N, width]`.
 
-    The waves let the next layers be sharp functions of place (Tancik et al. 2020, Fourier features).
+    The sines and cosines let later layers learn high-frequency functions of x (Tancik et al. 2020, Fourier features).
     """
 
     def __init__(self, channels: int, width: int, octaves: int) -> None:
@@ -27,10 +27,10 @@ class OctaveFeatures(nn.Module):
 
 
 class SetTransformer(nn.Module):
-    """A transformer whose tokens are the elements; as nothing tells their places in a row, it is equivariant.
+    """A transformer whose tokens are the elements, without position embeddings, so that it is equivariant.
 
-    Every element attends to every other, so the cost grows with N^2. The network of Point-E (Nichol et al. 2022,
-    section 3.2), with adaLN-Zero in place of tokens for the conditioning.
+    Every element attends to every other, so the cost grows with N^2. It is the network of Point-E (Nichol et al. 2022,
+    section 3.2), with adaLN-Zero in place of conditioning tokens.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class SetTransformer(nn.Module):
         self.output = ModulatedOutput(width, channels, width)
 
     def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor:
-        """`x` `[B, N, channels]`, `conditioning` `[B, width]`; returns the shape of `x`, anything where absent."""
+        """`x` `[B, N, channels]` and `conditioning` `[B, width]` to the shape of `x`; absent elements are arbitrary."""
         h = self.embed(x)
         for block in self.blocks:
             h = block(h, conditioning, mask)
@@ -57,13 +57,13 @@ class SetTransformer(nn.Module):
 
 
 class LatentSet(nn.Module):
-    """Elements that speak with each other through a few latent tokens alone, so the cost grows with N.
+    """A network whose elements exchange information only through a few latent tokens, so that its cost grows with N.
 
-    In each round the latents read from the elements by attention, are processed by transformer blocks, and are read by
-    the elements, each of which then goes through an MLP by itself. Attention is a mean, so a network that was trained
-    with some N works with another. Induced attention: Set Transformer (Lee et al. 2019, section 3.1); reading and
-    writing: Perceiver IO (Jaegle et al. 2022); in rounds: RIN (Jabri et al. 2023, section 2.2), without its memory
-    of the previous step.
+    In each round the latents attend to the elements, are processed by transformer blocks, and then the elements attend
+    to the latents and go through an MLP, each by itself. Attention is a mean, so a network that was trained with one N
+    works with another. Sources: Set Transformer for induced attention (Lee et al. 2019, section 3.1), Perceiver IO for
+    reading and writing (Jaegle et al. 2022), and RIN for the rounds (Jabri et al. 2023, section 2.2), without its
+    latents of the previous sampling step.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class LatentSet(nn.Module):
         self.output = ModulatedOutput(width, channels, latent_width)
 
     def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor:
-        """`x` `[B, N, channels]`, `conditioning` `[B, width]`; returns the shape of `x`, anything where absent."""
+        """`x` `[B, N, channels]` and `conditioning` `[B, width]` to the shape of `x`; absent elements are arbitrary."""
         h, z = self.embed(x), self.latents.expand(len(x), -1, -1)
         for exchange in self.rounds:
             h, z = exchange(h, z, conditioning, mask)
@@ -96,11 +96,13 @@ class LatentSet(nn.Module):
 
 
 class LatentRound(nn.Module):
-    """z <- blocks(z + g1 A(z', h')); h <- h + g2 A(h', z'); h <- h + g3 MLP(h'): one exchange of elements and latents.
+    """One exchange between the elements h and the latents z of a `LatentSet`.
 
-    A is attention of the first to the second, ' a layer norm, with shift and scale where it asks. Shifts, scales and
-    gates g are linear in the conditioning; shifts and scales are zero at first. Gates are one: from gates of zero,
-    elements and latents take long to find each other.
+        z <- blocks(z + g1 A(z', h')),   h <- h + g2 A(h', z'),   h <- h + g3 MLP(h')
+
+    A is attention of the first argument to the second, and ' a layer norm, for queries and the MLP with shift and
+    scale. Shifts, scales and gates g are linear in the conditioning. Shifts and scales are initialised to zero and
+    gates to one: with gates of zero, training is slow to connect elements and latents.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class LatentRound(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def forward(self, h: Tensor, z: Tensor, conditioning: Tensor, mask: Mask) -> tuple[Tensor, Tensor]:
-        """`h` `[B, N, width]`, `z` `[B, M, latent_width]` to the like."""
+        """`h` `[B, N, width]` and `z` `[B, M, latent_width]` to the same shapes."""
         shift, scale, gate = self.latent_modulation(conditioning)[:, None].chunk(3, dim=-1)
         z = z + gate * self.read(modulated(z, shift, scale), normed(h), mask)
         for block in self.blocks:
@@ -127,9 +129,9 @@ class LatentRound(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Multi-head attention of tokens `[B, N, width]` to a context `[B, M, context]`, whose absent tokens are not read.
+    """Multi-head attention of tokens `[B, N, width]` to the tokens of a context `[B, M, context]`.
 
-    Queries, keys and values have `inner` channels, so it costs (N width + M context + N M) inner.
+    Queries, keys and values have `inner` channels; the cost is (N width + M context + N M) inner.
     """
 
     def __init__(self, width: int, context: int, inner: int, heads: int) -> None:
@@ -140,7 +142,7 @@ class CrossAttention(nn.Module):
         self.output = nn.Linear(inner, width)
 
     def forward(self, x: Tensor, context: Tensor, mask: Mask = None) -> Tensor:
-        """The shape of `x`; `mask` `[B, M]` is of the context."""
+        """`x` `[B, N, width]` to the same shape. Context tokens whose `mask` `[B, M]` is False are not attended to."""
         batch, tokens, _ = x.shape
         q = self.queries(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
         k, v = self.keys_and_values(context).view(batch, context.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
@@ -151,7 +153,7 @@ class CrossAttention(nn.Module):
 
 
 class ModulatedOutput(nn.Module):
-    """A linear layer, zero at first, of LN(x) (1 + scale) + shift, which are linear in the conditioning."""
+    """A linear layer of LN(x) (1 + scale) + shift, with scale and shift linear in the conditioning; zero at first."""
 
     def __init__(self, width: int, outputs: int, conditioning: int) -> None:
         super().__init__()
@@ -165,7 +167,7 @@ class ModulatedOutput(nn.Module):
 
 
 def open_modulation(conditioning: int, width: int, steps: int) -> nn.Linear:
-    """Shift, scale and gate for each of `steps`, `width` each: all zero at first, but for the gates, which are one."""
+    """A linear layer to shift, scale and gate for each of `steps` branches; at first gates are one, the others zero."""
     layer = zeroed(nn.Linear(conditioning, 3 * steps * width))
     with torch.no_grad():
         layer.bias.view(steps, 3, width)[:, 2] = 1

@@ -1,6 +1,7 @@
-"""A U-Net on a folded grid."""
+"""A U-Net on a grid whose patches are folded into channels."""
 
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,10 @@ from diffcore.states.spaces import Mask
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(SiLU(norm(conv(SiLU(norm(x)))) (1 + s) + b)), with s, b linear in the conditioning.
+    """x + conv(SiLU(norm(conv(SiLU(norm(x)))) (1 + s) + b)), with s and b linear in the conditioning.
 
-    Ho et al. 2020, appendix B, with the scale and shift of Nichol & Dhariwal 2021, section 3.4. The last
-    convolution is zero at first.
+    Ho et al. 2020, appendix B, with the scale and shift of Nichol & Dhariwal 2021, section 3.4. The last convolution is
+    initialised to zero.
     """
 
     def __init__(self, inputs: int, outputs: int, conditioning: int, dropout: float = 0.0) -> None:
@@ -36,7 +37,7 @@ class ResidualBlock(nn.Module):
 
 
 class GridAttention(nn.Module):
-    """x + attention over all places of the grid, in heads of 32 channels, or of a few more where 32 leave a rest."""
+    """x + attention over all pixels of the grid, with heads of 32 channels, or more if 32 does not divide them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -53,10 +54,11 @@ class GridAttention(nn.Module):
 
 
 class UNet(nn.Module):
-    """Residual blocks down to a coarse grid and up again, with a skip at each level.
+    """A U-Net: residual blocks down to a coarse grid and up again, with a skip connection at each level.
 
-    The grid is first folded, patch by patch, into channels: convolutions on a grid of half the side cost a quarter.
-    Each level halves the grid again. With `learned_variance` it gives a pair, the output and the variance's fractions.
+    First the patches of the grid are folded into channels, because convolutions on a grid of half the side cost a
+    quarter. Each further level halves the grid. With `learned_variance` it returns a pair, the output and the variance
+    fractions.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class UNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor | tuple[Tensor, Tensor]:
-        """`x` `[B, C, H, W]`, `conditioning` `[B, width]`; returns the shape of `x`. There is nothing to mask."""
+        """`x` `[B, C, H, W]` and `conditioning` `[B, width]` to the shape of `x`. `mask` is ignored."""
         h = self.input(fold(x, self.patch).contiguous(memory_format=torch.channels_last))
         skips = []
         for number, blocks in enumerate(self.down):
@@ -113,7 +115,7 @@ class UNet(nn.Module):
 
 
 def through(blocks: nn.Module, x: Tensor, conditioning: Tensor) -> Tensor:
-    """`x` after each of `blocks` in turn."""
-    for block in blocks:  # type: ignore[attr-defined]
+    """Apply the blocks of a `ModuleList` to `x`, one after another."""
+    for block in cast(nn.ModuleList, blocks):
         x = block(x, conditioning)
     return x

@@ -51,7 +51,7 @@ class Reader(Protocol):
     def read(self, path: Path) -> State:
         """One encoded sample `[1, ...]` of the model's own size."""
 
-    def read_mask(self, path: Path) -> State:
+    def read_missing(self, path: Path) -> State:
         """A state of booleans `[1, ...]`: True where the sample is to be filled in (white), False where it is known."""
 
     def read_part(self, path: Path) -> tuple[State, State]:

@@ -1,1 +1,1 @@
-"""The forward process: what noise does to data, by noise schedule, as a Markov chain and as an SDE."""
+"""The forward process, which adds noise to data: noise schedules, the Gaussian steps between levels, and the SDE."""

@@ -1,7 +1,7 @@
 """The forward process: q(x_t | x_0), the Markov step between two levels, and the posterior.
 
-All are Gaussian: `mean = a * x (+ b * x_0)` with standard deviation `std`. `perturb` takes levels of floats or of
-tensors `[B]`; the other two are for sampling and take floats. The noisier level may have alpha = 0.
+All are Gaussian, with mean a x (+ b x_0) and standard deviation `std`. `perturb` takes levels of floats or of tensors
+`[B]`; the others are for sampling and take levels of floats. The noisier level may have alpha = 0.
 """
 
 import math
@@ -17,24 +17,24 @@ def perturb(x0: State, noise: State, level: Level) -> State:
 
 
 class Transition(NamedTuple):
-    """q(x_t | x_s) = N(scale x_s, std^2) for s cleaner than t."""
+    """q(x_t | x_s) = N(`scale` x_s, `std`^2), where s is cleaner than t."""
 
     scale: float
     std: float
 
 
 def transition(clean: Level, noisy: Level) -> Transition:
-    """The Markov step from `clean` (s) to `noisy` (t).
+    """q(x_t | x_s), the Markov step from the level `clean` (s) to `noisy` (t).
 
-    scale = alpha_t / alpha_s, std^2 = sigma_t^2 - scale^2 sigma_s^2. Kingma et al. 2021, appendix A.1.
-    The variance is computed as sigma_t^2 (1 - SNR_t / SNR_s) with expm1, which does not cancel.
+    scale = alpha_t / alpha_s, std^2 = sigma_t^2 - scale^2 sigma_s^2. Kingma et al. 2021, appendix A.1. The variance is
+    computed as sigma_t^2 (1 - SNR_t / SNR_s) with expm1, to avoid cancellation.
     """
     scale = noisy.alpha / clean.alpha
     return Transition(scale, noisy.sigma * math.sqrt(_gain(clean, noisy)))
 
 
 class Posterior(NamedTuple):
-    """q(x_s | x_t, x_0) = N(of_x x_t + of_x0 x_0, std^2)."""
+    """q(x_s | x_t, x_0) = N(`of_x` x_t + `of_x0` x_0, `std`^2), where s is cleaner than t."""
 
     of_x: float
     of_x0: float
@@ -42,10 +42,10 @@ class Posterior(NamedTuple):
 
 
 def posterior(clean: Level, noisy: Level) -> Posterior:
-    """The Gaussian of the cleaner state given the noisier one and the data.
+    """q(x_s | x_t, x_0), the state at the level `clean` (s) given the state at `noisy` (t) and the data.
 
     of_x = (alpha_t / alpha_s) sigma_s^2 / sigma_t^2, of_x0 = alpha_s (1 - SNR_t / SNR_s),
-    std^2 = sigma_s^2 (1 - SNR_t / SNR_s). Ho et al. 2020, eq. 6-7, between any two levels. From alpha_t = 0 it is
+    std^2 = sigma_s^2 (1 - SNR_t / SNR_s). Ho et al. 2020, eq. 6-7, for any two levels. If alpha_t = 0, it is
     q(x_s | x_0).
     """
     gain = _gain(clean, noisy)
@@ -54,5 +54,5 @@ def posterior(clean: Level, noisy: Level) -> Posterior:
 
 
 def _gain(clean: Level, noisy: Level) -> float:
-    """1 - SNR_t / SNR_s, the share of the signal-to-noise ratio that the step adds."""
+    """1 - SNR_t / SNR_s, the fraction of the signal-to-noise ratio at s that the step from t to s adds."""
     return -math.expm1(noisy.log_snr - clean.log_snr)

@@ -30,7 +30,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from diffcore.errors import UserError
-from diffcore.runs.folder import Run
+from diffcore.runs.folder import RunFolder
 from diffcore.system.files import (
     is_number,
     memory,
@@ -71,7 +71,7 @@ class Progress:
 
 
 def write_checkpoint(
-    run: Run,
+    run: RunFolder,
     progress: Progress,
     files: Mapping[str, Mapping[str, Tensor]],
     keep: int,
@@ -129,7 +129,7 @@ def step_of(checkpoint: Path) -> int:
     return int(found[1])
 
 
-def checkpoints(run: Run) -> list[Path]:
+def checkpoints(run: RunFolder) -> list[Path]:
     """The run's checkpoints, oldest first: folders, no links, that bear the name of one and have a manifest."""
     if run.checkpoints.is_symlink() or not run.checkpoints.is_dir():
         return []
@@ -141,7 +141,7 @@ def checkpoints(run: Run) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def discard_after(run: Run, step: int) -> None:
+def discard_after(run: RunFolder, step: int) -> None:
     """Delete the checkpoints of later steps: those steps are about to be run again."""
     for path in checkpoints(run):
         if step_of(path) > step:
@@ -155,7 +155,7 @@ def verify(checkpoint: Path) -> None:
         read_tensors(checkpoint, name)
 
 
-def find_checkpoint(run: Run, name: str | None = None) -> Path:
+def find_checkpoint(run: RunFolder, name: str | None = None) -> Path:
     """The checkpoint of that name, or the newest, whether sound or not."""
     found = checkpoints(run)
     if name is not None:
@@ -169,7 +169,7 @@ def find_checkpoint(run: Run, name: str | None = None) -> Path:
     return found[-1]
 
 
-def newest_sound(run: Run, read: Callable[[Path], Read], name: str | None = None) -> tuple[Path, Read]:
+def newest_sound(run: RunFolder, read: Callable[[Path], Read], name: str | None = None) -> tuple[Path, Read]:
     """The newest checkpoint that `read` finds sound, or the one of that name alone; and what `read` found.
 
     Those that are passed over are said, each with its reason. A checkpoint that training deletes while it is read is
@@ -322,5 +322,5 @@ def check_header(head: bytes, size: int) -> int:
 
 
 def _advice(checkpoint: Path) -> str:
-    others = [path.name for path in checkpoints(Run(checkpoint.parent.parent)) if path != checkpoint]
+    others = [path.name for path in checkpoints(RunFolder(checkpoint.parent.parent)) if path != checkpoint]
     return f"; try `checkpoint` {others[-1]}" if others else "; there is no other checkpoint in this run"

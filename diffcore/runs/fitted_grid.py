@@ -12,7 +12,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from diffcore.errors import UserError
 from diffcore.names import Clock
 from diffcore.plugins.records import Settings
-from diffcore.runs.folder import Run
+from diffcore.runs.folder import RunFolder
 from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.runs.settings import validate
 from diffcore.sampling.solvers import Step, adams
@@ -97,7 +97,7 @@ def guidance_of(config: SamplingConfig) -> dict[str, Any]:
 _GUIDANCE = ("guidance_interval", "guidance_rescale", "classifier", "classifier_weight", "weak", "autoguidance")
 
 
-def with_fitted_grid(config: SamplingConfig, run: Run, checkpoint: str) -> SamplingConfig:
+def with_fitted_grid(config: SamplingConfig, run: RunFolder, checkpoint: str) -> SamplingConfig:
     """The config with the grid and the solver that were fitted to this checkpoint, guidance and number of steps.
 
     Where there is none, or where the caller chose a solver, a grid or a schedule, the config is returned as it is.
@@ -115,7 +115,7 @@ def with_fitted_grid(config: SamplingConfig, run: Run, checkpoint: str) -> Sampl
     return config
 
 
-def read_fitted_grids(run: Run) -> dict[int, FittedGrid]:
+def read_fitted_grids(run: RunFolder) -> dict[int, FittedGrid]:
     """The fitted grids of a run by their number of steps. Raises `UserError` where the file is damaged."""
     if not run.fitted_grids.exists():
         return {}
@@ -137,7 +137,7 @@ def read_fitted_grids(run: Run) -> dict[int, FittedGrid]:
     return found
 
 
-def write_fitted_grid(run: Run, steps: int, tuned: FittedGrid | None) -> None:
+def write_fitted_grid(run: RunFolder, steps: int, tuned: FittedGrid | None) -> None:
     """Keep `tuned` for so many steps, in place of what was found before; with None, keep nothing for them."""
     known = read_fitted_grids(run)
     known.pop(steps, None)

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """Paths of a run folder."""
 
     path: Path
@@ -118,7 +118,7 @@ def _leftover(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith((".part", ".lock", ".holder"))
 
 
-def clean(run: Run) -> None:
+def clean(run: RunFolder) -> None:
     """Delete the parts of files that processes which were killed had begun. For who holds the run's lock alone."""
     for folder in (run.path, run.checkpoints):
         for path in folder.glob(".*") if folder.is_dir() else ():
@@ -130,7 +130,7 @@ def clean(run: Run) -> None:
                 path.unlink(missing_ok=True)
 
 
-def check_folder(run: Run) -> None:
+def check_folder(run: RunFolder) -> None:
     """Raise `UserError` where something that a run holds is a link: it could lead out of the run's folder."""
     for path in (*run.folders, *run.files):
         if path.is_symlink():
@@ -143,7 +143,7 @@ def check_folder(run: Run) -> None:
             raise UserError(f"{path} is not a file, as it is in every run")
 
 
-def describe(run: Run, settings: RunSettings, facts: Mapping[str, Any], registry: Registry) -> None:
+def describe(run: RunFolder, settings: RunSettings, facts: Mapping[str, Any], registry: Registry) -> None:
     """Write config.json."""
     import torch
 
@@ -190,9 +190,9 @@ def parts_of(settings: RunSettings, registry: Registry) -> list[dict[str, str]]:
     ]
 
 
-def open_run(path: Path, registry: Registry) -> tuple[Run, Description]:
+def open_run(path: Path, registry: Registry) -> tuple[RunFolder, Description]:
     """The run in the folder `path`, or a `UserError` that says what it lacks."""
-    run = Run(path)
+    run = RunFolder(path)
     if not path.is_dir():
         raise UserError(f"no run folder {path}")
     check_folder(run)
@@ -223,7 +223,7 @@ def _there(table: Any, kind: str, modality: str, registry: Registry) -> Any:
     return {name: options for name, options in table.items() if name in offered}
 
 
-def provenance(run: Run) -> dict[str, str]:
+def provenance(run: RunFolder) -> dict[str, str]:
     """What config.json says of the versions and the machine that made the run."""
     content = read_json(run.config)
     content = content if isinstance(content, dict) else {}
@@ -243,12 +243,12 @@ MOST_ROWS = 100_000
 """Lines of metrics that are held at once, at most twice as many; of more, every second one is, or fewer."""
 
 
-def append_log(run: Run, rows: Iterable[Mapping[str, Any]]) -> None:
+def append_log(run: RunFolder, rows: Iterable[Mapping[str, Any]]) -> None:
     """Add lines to train_log.jsonl."""
     append_lines(run.train_log, (json.dumps(row) for row in rows))
 
 
-def read_log(run: Run) -> list[dict[str, float]]:
+def read_log(run: RunFolder) -> list[dict[str, float]]:
     """The numbers of train_log.jsonl, line by line, up to the first that is damaged: a crash may cut off the last.
 
     Lines that tell of a step back have no `loss` and are left out.
@@ -266,7 +266,7 @@ def read_log(run: Run) -> list[dict[str, float]]:
     return [*rows, last] if last is not None and rows[-1] is not last else rows
 
 
-def trim_log(run: Run, step: int, steps_back: int = 0) -> None:
+def trim_log(run: RunFolder, step: int, steps_back: int = 0) -> None:
     """Drop what train_log.jsonl says of steps after `step`, or after more steps back: they will be run again.
 
     The file is cut in place, which needs no room on the disk; where it has other names, as in a copy made of hard
@@ -288,7 +288,7 @@ def trim_log(run: Run, step: int, steps_back: int = 0) -> None:
             os.ftruncate(descriptor, end)
 
 
-def sync_log(run: Run) -> None:
+def sync_log(run: RunFolder) -> None:
     """Have train_log.jsonl reach the disk."""
     with contextlib.suppress(FileNotFoundError):
         descriptor = open_regular(run.train_log)
@@ -298,7 +298,7 @@ def sync_log(run: Run) -> None:
             os.close(descriptor)
 
 
-def _lines(run: Run) -> Iterator[tuple[dict[str, float], int]]:
+def _lines(run: RunFolder) -> Iterator[tuple[dict[str, float], int]]:
     """The numbers of each line of train_log.jsonl and its bytes, up to the first line that is damaged."""
     if not os.path.lexists(run.train_log):
         return

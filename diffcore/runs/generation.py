@@ -13,7 +13,7 @@ from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.guidance import autoguidance, classifier_free, energy, interval, rescale
 from diffcore.sampling.inverse.editing import Constraint
-from diffcore.sampling.loop import Moment, in_batches, levels_of, sample
+from diffcore.sampling.loop import Evaluation, in_batches, levels_of, sample
 from diffcore.sampling.timesteps import grid
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, concatenate
@@ -115,7 +115,7 @@ def generate(
     n: int,
     seed: int = 0,
     after_batch: Callable[[int], None] = lambda count: None,
-    watch: Callable[[Moment], None] | None = None,
+    watch: Callable[[Evaluation], None] | None = None,
     constraint: Constraint | None = None,
     mask: Mask = None,
     rows: Sequence[int] | None = None,
@@ -198,8 +198,8 @@ class Trace:
 
     states: list[State] = field(default_factory=list)
 
-    def __call__(self, moment: Moment) -> None:
-        self.states.append(1 / moment.prediction.level.total * moment.x)
+    def __call__(self, evaluation: Evaluation) -> None:
+        self.states.append(1 / evaluation.prediction.level.total * evaluation.x)
 
 
 def trajectories(

@@ -13,13 +13,13 @@ from datetime import datetime
 from filelock import FileLock, Timeout
 
 from diffcore.errors import UserError
-from diffcore.runs.folder import Run, clean
+from diffcore.runs.folder import RunFolder, clean
 from diffcore.system.distributed import by_leader
 from diffcore.system.files import read_json, write_json
 
 
 @contextlib.contextmanager
-def held(run: Run) -> Iterator[None]:
+def held(run: RunFolder) -> Iterator[None]:
     """Hold a run's lock, and first clean up what a process that was killed has left; of several processes, the leader.
 
     Raises `UserError` that names the process, where another one holds it.
@@ -30,7 +30,7 @@ def held(run: Run) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _held(run: Run) -> Iterator[None]:
+def _held(run: RunFolder) -> Iterator[None]:
     path, holder = run.path / ".run.lock", run.path / ".run.holder"
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
         raise UserError(f"{path} is not a file; delete it")
@@ -52,7 +52,7 @@ def _held(run: Run) -> Iterator[None]:
         lock.release()
 
 
-def _by(run: Run) -> str:
+def _by(run: RunFolder) -> str:
     """Who holds the lock, in words; nothing where that is not known."""
     try:
         said = read_json(run.path / ".run.holder")

@@ -37,12 +37,12 @@ def inpainting_of(
         values, known = reader.read_part(Path(source))
     else:
         if isinstance(mask, str | Path):
-            if not hasattr(reader, "read_mask"):
+            if not hasattr(reader, "read_missing"):
                 raise UserError(
                     f"`mask`: files of {model.modality.name} have none; what the file of `inpaint` holds is known, the "
                     "rest is filled in"
                 )
-            mask = reader.read_mask(Path(mask))
+            mask = reader.read_missing(Path(mask))
         known = map_fields(torch.logical_not, mask)
         values = reader.read(Path(source)) if isinstance(source, str | Path) else source
     return inpainting(values, known, model.codec.space, method or "mmps", noise_std, resamplings)

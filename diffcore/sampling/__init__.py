@@ -1,1 +1,1 @@
-"""From noise to data: time steps, solvers, guidance, inverse problems and the loop they share."""
+"""Sampling: time grids, solvers, guidance, inverse problems and the loop that they share."""

@@ -1,10 +1,10 @@
-"""Fitting a time grid, and the method that goes with it, to a denoiser's own flow.
+"""Fit a time grid of N levels, and the Adams method that uses it, to a denoiser's own probability flow.
 
-With N evaluations, where should they lie? The answer depends on the data, so it is found by following the denoiser's
-probability-flow ODE accurately from some starting noise, and moving the N levels of an Adams method until it ends
-where the accurate flow does; and for each level the place where the method's polynomials take its value to be. These
-2 N - 1 numbers are all that is learned, the coefficients follow from them, so there is little to overfit. (Sabour et
-al. 2024 and Tong et al. 2025 learn grids too, by other objectives.)
+The best levels depend on the data. Trajectories of the probability-flow ODE are computed accurately from some starting
+noise; then the N levels of an Adams method, and the shifts of its polynomials (`adams`), are optimised until the method
+ends where the accurate trajectories do. Only these 2 N - 1 numbers are learned and the coefficients of the method
+follow from them, so there is little to overfit. (Sabour et al. 2024 and Tong et al. 2025 learn grids by other
+objectives.)
 """
 
 import itertools
@@ -34,7 +34,7 @@ from diffcore.states.state import State, combine, fields
 
 @dataclass(frozen=True)
 class Method:
-    """Options of `diffcore.sampling.solvers.adams`."""
+    """The options `order`, `corrector`, `clock` and `shifts` of `diffcore.sampling.solvers.adams`."""
 
     order: int
     corrector: int
@@ -42,7 +42,7 @@ class Method:
     shifts: Sequence[Any] = ()
 
     def step(self) -> Step:
-        """The solver."""
+        """The solver with these options."""
         return adams(self.order, self.corrector, self.clock, shifts=self.shifts)
 
 
@@ -51,16 +51,16 @@ METHODS = tuple(
     for order, corrector in ((2, 2), (2, 3), (3, 0), (3, 4))
     for clock in ("log-snr", "alpha")
 )
-"""What `tune` chooses from."""
+"""The methods among which `fit_grid` chooses."""
 
 
 class FreshNoiseError(ValueError):
-    """A solver that draws fresh noise follows no trajectory that there would be an error of."""
+    """Raised for a solver that draws fresh noise: it follows no trajectory of the flow, so it has no error."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What tuning found: a method and its log-SNRs `[N]`."""
+    """The result of a fit: a method and its `log_snrs`, float64 `[N]`, increasing."""
 
     method: Method
     log_snrs: Tensor
@@ -68,7 +68,13 @@ class Fit:
 
 @dataclass(frozen=True)
 class Flow:
-    """Trajectories of a denoiser: where they start, at which level, and where the accurate flow takes them."""
+    """Trajectories of a denoiser's probability flow, from noise to their accurate ends.
+
+    * `denoise`, `space`, `schedule`: the denoiser, the space of its states, and the schedule of the noise levels.
+    * `start`: the states at the first level, `[B, ...]`.
+    * `end`: the states that the accurate flow reaches from there, `[B, ...]`.
+    * `conditions`, `mask`: those of the B samples, or None.
+    """
 
     denoise: Denoise
     space: Space
@@ -80,18 +86,18 @@ class Flow:
 
     @property
     def count(self) -> int:
-        """How many trajectories."""
+        """The number of trajectories, B."""
         return int(self.start.shape[0])
 
     def part(self, chosen: Tensor) -> "Flow":
-        """Some of the trajectories."""
+        """The trajectories with the indices `chosen`, int64 `[n]`."""
         conditions = None if self.conditions is None else {k: v[chosen] for k, v in self.conditions.items()}
         mask = None if self.mask is None else self.mask[chosen]
         parts = (self.denoise, self.space, self.schedule, self.start[chosen], self.end[chosen])
         return Flow(*parts, conditions, mask)
 
     def errors(self, step: Step, log_snrs: Tensor) -> Tensor:
-        """|x - x_accurate| / sqrt(degrees of freedom) of each trajectory, `[B]`, with the levels at `log_snrs`."""
+        """|x - x_accurate| / sqrt(degrees of freedom) of each trajectory, `[B]`, for the solver and the levels."""
         if log_snrs.requires_grad:
             levels = [Level(*pair) for pair in zip(*self.schedule.level(log_snrs), strict=True)] + [CLEAN]
         else:
@@ -102,9 +108,9 @@ class Flow:
         return (square / self.space.degrees_of_freedom(x, self.mask).clamp(min=1)).sqrt()
 
     def score(self, step: Step, log_snrs: Tensor) -> float:
-        """The mean log error: what tuning makes small. Infinite where a trajectory leaves the numbers.
+        """The mean of log error, the loss of the fit; infinite if a trajectory becomes non-finite.
 
-        Raises `FreshNoiseError` where the solver follows no trajectory.
+        Raises `FreshNoiseError` if the solver draws fresh noise.
         """
         with torch.no_grad():
             mean = self.errors(step, log_snrs).clamp(min=_TINY).log().mean().item()
@@ -112,7 +118,7 @@ class Flow:
 
 
 def _evaluate(denoise: Denoise, space: Space, conditions: Conditions | None, mask: Mask) -> Evaluate:
-    """The denoiser on the space; where gradients are wanted, it keeps x alone and is run again for them."""
+    """The denoiser, projected onto the space. With gradients it is checkpointed: backward passes run it again."""
 
     def run(x: State, level: Level) -> State:
         return space.project(denoise(x, level, conditions, mask).x0, mask)
@@ -120,15 +126,15 @@ def _evaluate(denoise: Denoise, space: Space, conditions: Conditions | None, mas
     def evaluate(x: State, level: Level) -> Prediction:
         if not torch.is_grad_enabled():
             return Prediction(x, level, run(x, level), "x0")
-        # Learned levels are scalars with gradients; networks take one level a sample.
-        each = Level(*(value.expand(x.shape[0]) if isinstance(value, Tensor) else value for value in level))
-        return Prediction(x, level, checkpoint(run, x, each, use_reentrant=False), "x0")
+        # Learned levels are scalars with gradients; networks receive one level for each sample.
+        levels = Level(*(value.expand(x.shape[0]) if isinstance(value, Tensor) else value for value in level))
+        return Prediction(x, level, checkpoint(run, x, levels, use_reentrant=False), "x0")
 
     return evaluate
 
 
 def _no_noise() -> State:
-    raise FreshNoiseError("only deterministic solvers follow a flow")
+    raise FreshNoiseError("the solver draws fresh noise; only deterministic solvers follow the probability flow")
 
 
 def flow_of(
@@ -143,9 +149,9 @@ def flow_of(
     device: torch.device | str = "cpu",
     accurate: int = 200,
 ) -> Flow:
-    """The trajectories `indices` of `seed`, followed with `accurate` evaluations each.
+    """The trajectories `indices` of `seed`, each computed with `accurate` evaluations evenly spaced in log-SNR.
 
-    Raises `UserError` where they leave the numbers.
+    Raises `UserError` if they become non-finite.
     """
     levels = levels_of(schedule, uniform_in_log_snr(schedule, accurate))
     start = prior(space, SampleNoise(seed_of(seed, "tuning"), indices), len(indices), levels[0], device, mask)
@@ -153,16 +159,16 @@ def flow_of(
         end = integrate(adams(), _evaluate(denoise, space, conditions, mask), start, levels, _no_noise)
     if not all(field.isfinite().all() for field in fields(end).values()):
         raise UserError(
-            f"the model's flow, followed in {accurate} steps, leads to values that are no numbers, so there is nothing "
-            "to tune to: take another checkpoint, or less guidance"
+            f"the probability flow of the model, computed in {accurate} steps, becomes non-finite, so no time grid can "
+            "be fitted to it: use another checkpoint, or less guidance"
         )
     return Flow(denoise, space, schedule, start, end, conditions, mask)
 
 
 def starting_grids(schedule: Schedule, n: int) -> list[Tensor]:
-    """Grids that tuning can start from: tapered to several degrees, from most levels at high noise to most at low.
+    """Starting points for `fit_grid`: `tapered` grids of `n` levels with several `upper`, `lower` and `fall`.
 
-    Where `n` leaves nothing to choose, as a single level does not, they are one.
+    They range from most levels at high noise to most at low noise. For n = 1 all would be equal, and one is returned.
     """
     grids = [
         tapered(schedule, n, upper, lower, fall)
@@ -179,61 +185,65 @@ def fit_grid(
     *,
     iterations: int = 150,
     batch: int = 16,
-    after_iteration: Callable[[float], None] = lambda share: None,
+    after_iteration: Callable[[float], None] = lambda fraction: None,
 ) -> Fit:
     """The levels and the method that follow `flow` best.
 
-    Each of `METHODS` begins with the one of the grids `starts` that suits it best. All are moved a little, the best two
-    more, and the best of these most, once by itself and once with shifts, until it has moved `iterations` times: by
-    Adam on the mean log error of `batch` trajectories at a time. Of everything that was reached, what does best on the
-    trajectories `held_out` is returned. The noisy end stays, also where it is infinite.
+    Each of `METHODS` starts from the best of the grids `starts`. There are three rounds of Adam on the mean log error
+    of `batch` trajectories at a time: all methods are optimised for 10 % of the `iterations`, the best two for 30 %
+    more, and the best of these for the remaining 60 %, once without and once with shifts. Of all results, that with the
+    lowest mean log error on the trajectories `held_out` is returned. The noisy end is not changed, also if it is
+    infinite. `after_iteration` receives the fraction of the work that is done.
 
-    Raises `UserError` where no method follows the trajectories to numbers.
+    Raises `UserError` if no method follows the trajectories to finite values.
     """
 
-    def on(evaluators: Flow) -> Callable[[Fit], float]:
-        return lambda found: evaluators.score(found.method.step(), found.log_snrs)
+    def score_on(some: Flow) -> Callable[[Fit], float]:
+        return lambda fit: some.score(fit.method.step(), fit.log_snrs)
 
-    small = on(flow.part(torch.arange(min(batch, flow.count))))
-    scored = [min(((small(f), f) for f in (Fit(m, grid) for grid in starts)), key=itemgetter(0)) for m in METHODS]
+    score = score_on(flow.part(torch.arange(min(batch, flow.count))))
+    scored = [min(((score(fit), fit) for fit in (Fit(m, grid) for grid in starts)), key=itemgetter(0)) for m in METHODS]
     if min(scored, key=itemgetter(0))[0] == math.inf:
         raise UserError(
-            f"in {len(starts[0])} steps the model's flow leads to values that are no numbers: take more steps"
+            f"in {len(starts[0])} steps the probability flow of the model becomes non-finite: use more steps"
         )
-    first, second, third = (max(1, round(share * iterations)) for share in _SHARES)
-    pool = [found for _, found in scored]
-    total, done, reached = len(pool) * first + 2 * second + 2 * third, 0, list(pool)
+    first, second, third = (max(1, round(fraction * iterations)) for fraction in _ROUNDS)
+    candidates = [fit for _, fit in scored]
+    total, done, results = len(candidates) * first + 2 * second + 2 * third, 0, list(candidates)
 
     def tick() -> None:
         nonlocal done
         done += 1
         after_iteration(done / total)
 
-    def moved(contestants: Sequence[Fit], steps: int) -> list[Fit]:
-        after = [_moved(flow, found, steps, batch, tick) for found in contestants]
-        reached.extend(after)
-        return after
+    def optimised(fits: Sequence[Fit], steps: int) -> list[Fit]:
+        new = [_optimised(flow, fit, steps, batch, tick) for fit in fits]
+        results.extend(new)
+        return new
 
-    better = sorted(moved(pool, first), key=on(flow))[:2]
-    best = min(moved(better, second), key=on(flow))
+    best_two = sorted(optimised(candidates, first), key=score_on(flow))[:2]
+    best = min(optimised(best_two, second), key=score_on(flow))
     shifted = replace(best.method, shifts=(0.0,) * len(best.log_snrs))
-    moved([best, Fit(shifted, best.log_snrs)], third)
-    return min(reached, key=on(held_out))
+    optimised([best, Fit(shifted, best.log_snrs)], third)
+    return min(results, key=score_on(held_out))
 
 
-_SHARES = (0.1, 0.3, 0.6)
-"""Of the iterations, in each round."""
+_ROUNDS = (0.1, 0.3, 0.6)
+"""The fraction of the iterations in each round."""
 
 _RATE = 0.05
+"""The learning rate of Adam."""
+
 _TINY = 1e-12
+"""The smallest error whose logarithm is taken."""
 
 
-def _moved(flow: Flow, found: Fit, steps: int, batch: int, tick: Callable[[], None]) -> Fit:
-    """`found` after `steps` of Adam on the logarithms of the spacings and on the shifts; the noisy end stays."""
-    grid, method = found.log_snrs, found.method
+def _optimised(flow: Flow, fit: Fit, steps: int, batch: int, tick: Callable[[], None]) -> Fit:
+    """`fit` after `steps` of Adam on the logarithms of the spacings and on the shifts; the noisy end is fixed."""
+    grid, method = fit.log_snrs, fit.method
     if len(grid) == 1:
-        return found
-    # Where the first log-SNR is infinite, the spacing to the second is counted from a finite one instead.
+        return fit
+    # If the first log-SNR is infinite, the spacing to the second is measured from a finite one instead.
     anchor = grid[0] if grid[0] > -math.inf else (grid[1] - 1).clamp(max=-FAR)
     spacings = torch.cat([anchor[None], grid[1:]]).diff().log().requires_grad_()
     shifts = torch.tensor(method.shifts, dtype=torch.float64, requires_grad=True)
@@ -254,5 +264,5 @@ def _moved(flow: Flow, found: Fit, steps: int, batch: int, tick: Callable[[], No
 
 
 def grid_of(first: Tensor, anchor: Tensor, spacings: Tensor) -> Tensor:
-    """Log-SNRs `[N]`: the first, and from `anchor` on those at the N - 1 spacings with these logarithms."""
+    """Log-SNRs `[N]`: `first`, then anchor + cumulative sum of exp(spacings), `spacings` `[N - 1]` being logarithms."""
     return torch.cat([first[None], anchor + spacings.exp().cumsum(0)])

@@ -1,4 +1,4 @@
-"""Sampling: the one loop that every solver, guidance and modality shares."""
+"""The sampling loop, which all solvers, guidances and kinds of data share."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,6 @@ from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.errors import UserError
 from diffcore.process.schedules import Schedule
-from diffcore.process.variances import in_space
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.sampling.timesteps import check_descending
 from diffcore.states.level import CLEAN, Level
@@ -22,31 +21,35 @@ from diffcore.states.state import State, fields
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A step of a running trajectory: the state before it, its level, and what the denoiser said there."""
+class Evaluation:
+    """One evaluation of the denoiser along a trajectory.
+
+    * `x`: the state that the solver passed to the denoiser, `[B, ...]`.
+    * `prediction`: what the denoiser returned, projected onto the space; `prediction.level` is the level.
+    """
 
     x: State
     prediction: Prediction
 
 
 def levels_of(schedule: Schedule, log_snrs: Tensor) -> list[Level]:
-    """The schedule's levels at `log_snrs` `[n]`, as floats, and the clean end. `[n + 1]` levels.
+    """The schedule's levels at `log_snrs` `[n]`, as floats, followed by the clean end: n + 1 levels.
 
-    The first may be -infinity, where alpha is 0. Raises `UserError` where the log-SNRs do not rise, or where the
-    schedule has no finite level there.
+    The first log-SNR may be -infinity, where alpha is 0. Raises `UserError` if the log-SNRs do not increase, or if the
+    schedule has no finite level at one of them.
     """
     check_descending(log_snrs)
     alphas, sigmas = schedule.level(log_snrs.double())
     if not sigmas.isfinite().all():
         raise UserError(
-            f"{type(schedule).__name__} has no finite noise level at the log-SNR {log_snrs[0].item():g} that the grid "
-            "begins with: take another grid or schedule"
+            f"{type(schedule).__name__} has no finite noise level at the log-SNR {log_snrs[0].item():g}, with which "
+            "the time grid begins: use another grid or schedule"
         )
-    return [Level(a, s) for a, s in zip(alphas.tolist(), sigmas.tolist(), strict=True)] + [CLEAN]  # type: ignore[union-attr]
+    return [Level(alpha, sigma) for alpha, sigma in zip(alphas.tolist(), sigmas.tolist(), strict=True)] + [CLEAN]
 
 
 def prior(space: Space, noise: SampleNoise, batch: int, level: Level, device: torch.device | str, mask: Mask) -> State:
-    """Where trajectories start: noise of the space times the true sigma of the first level."""
+    """The start of trajectories, `[batch, ...]`: noise of the space times sigma of the first level."""
     normal = noise.normal(space.empty(batch).to(device))
     return level.sigma * space.noise(normal, mask)
 
@@ -59,13 +62,13 @@ def integrate(
     fresh: Callable[[], State],
     reached: Callable[[int, State], None] | None = None,
 ) -> State:
-    """A trajectory from `x` at the first of `levels` to the last.
+    """Follow a trajectory from `x` at the first of `levels` to the last, and return the state there.
 
-    `fresh()` draws noise of the state's space; `reached` is told each step and where it ended.
+    `fresh()` draws noise of the state's space; `reached(index, x)` is called after each step with the state it reached.
     """
-    past: list[Any] = []
-    for index, (now, then) in enumerate(pairwise(levels)):
-        x = step(evaluate, x, Move(now, then, fresh, past, index))
+    history: list[Any] = []
+    for index, (now, following) in enumerate(pairwise(levels)):
+        x = step(evaluate, x, Move(now, following, fresh, history, index))
         if reached is not None:
             reached(index, x)
     return x
@@ -84,18 +87,24 @@ def sample(
     mask: Mask = None,
     start: State | None = None,
     device: torch.device | str = "cpu",
-    watch: Callable[[Moment], None] | None = None,
+    watch: Callable[[Evaluation], None] | None = None,
 ) -> State:
-    """Draw the samples `indices` of `seed`: a batch of states.
+    """Draw the samples `indices` of `seed`: a batch of B = len(indices) states `[B, ...]`.
 
-    Follows `levels` (from `levels_of`) with `step`, from `start`, a batch at the first level, or from the prior where
-    it is None. `conditions` hold one value a sample; `mask` `[B, N]`. `watch` sees every evaluation of the denoiser.
+    Sample i depends on `seed`, i and its own condition and mask alone, not on the batch.
 
-    Raises `UserError` where the result is not finite. It is looked at once, so that no step waits for the device; what
-    was the first to leave the numbers is found by drawing again.
+    * `denoise`, `space`: the denoiser, with its guidance, and the space of its states.
+    * `step`, `levels`: the solver, and the noise levels that it passes (`levels_of`).
+    * `conditions`: one value for each sample; None for no conditions.
+    * `mask`: `[B, N]`, True where an element exists; None if all do.
+    * `start`: a batch of states at the first level; None to draw it from the prior.
+    * `watch`: called with every evaluation of the denoiser.
+
+    Raises `UserError` if a sample is not finite. Only the result is checked, so that no step waits for the device; if
+    the check fails, the samples are drawn again to find the step at which they became non-finite.
     """
 
-    def draw(watch: Callable[[Moment], None] | None, reached: Callable[[int, State], None] | None = None) -> State:
+    def draw(watch: Callable[[Evaluation], None] | None, reached: Callable[[int, State], None] | None = None) -> State:
         noise = SampleNoise(seed, indices)
 
         def evaluate(x: State, level: Level) -> Prediction:
@@ -103,9 +112,9 @@ def sample(
             # x is in the space and every view is affine in the output, so this projects them all.
             prediction = replace(prediction, output=space.project(prediction.output, mask))
             if prediction.variance is not None:
-                prediction = replace(prediction, variance=in_space(prediction.variance, space, mask))
+                prediction = replace(prediction, variance=space.factors(prediction.variance, mask))
             if watch is not None:
-                watch(Moment(x, prediction))
+                watch(Evaluation(x, prediction))
             return prediction
 
         x = prior(space, noise, len(indices), levels[0], device, mask) if start is None else start
@@ -116,12 +125,12 @@ def sample(
         return integrate(step, evaluate, x, levels, fresh, reached)
 
     x = draw(watch)
-    if _strange(x):
+    if _non_finite(x):
         _explain(draw, levels)
     return x
 
 
-def _strange(state: State) -> dict[str, Tensor]:
+def _non_finite(state: State) -> dict[str, Tensor]:
     """The fields with entries that are not finite."""
     finite = {name: field.isfinite().all() for name, field in fields(state).items()}
     if bool(torch.stack(list(finite.values())).all()):
@@ -130,35 +139,36 @@ def _strange(state: State) -> dict[str, Tensor]:
 
 
 def _explain(draw: Callable[..., State], levels: Sequence[Level]) -> NoReturn:
-    """Raise a `UserError` that says where samples that are not finite left the numbers."""
-    passed = 0
+    """Draw again, and raise a `UserError` that names the step and the field that became non-finite first."""
+    done = 0
 
     def require(state: State, level: Level, what: str, advice: str) -> None:
-        for name, field in _strange(state).items():
+        for name, field in _non_finite(state).items():
             count = int((~field.isfinite()).flatten(1).any(1).sum())
             raise UserError(
-                f"sampling left the numbers in step {passed + 1} of {len(levels) - 1}, at log-SNR {level.log_snr:.4g}: "
-                f"{what} {f'in the field {name!r} ' if name else ''}is nan or infinite in {count} of {len(field)} "
+                f"sampling became non-finite in step {done + 1} of {len(levels) - 1}, at log-SNR {level.log_snr:.4g}: "
+                f"{what}{f', in the field {name!r},' if name else ''} is nan or infinite in {count} of {len(field)} "
                 f"samples; {advice}"
             )
 
-    def watch(moment: Moment) -> None:
-        level = moment.prediction.level
-        require(moment.x, level, "the solver's state", "try more steps, or another solver")
-        what = "what the network predicts, with its guidance,"
-        require(moment.prediction.output, level, what, "try less guidance, or another checkpoint")
+    def watch(evaluation: Evaluation) -> None:
+        level = evaluation.prediction.level
+        require(evaluation.x, level, "the state inside the solver's step", "try more steps, or another solver")
+        what = "the prediction of the network with its guidance"
+        require(evaluation.prediction.output, level, what, "try less guidance, or another checkpoint")
 
     def reached(index: int, x: State) -> None:
-        nonlocal passed
-        require(x, levels[index], "what the solver makes of it", "try more steps, or another solver")
-        passed = index + 1
+        nonlocal done
+        require(x, levels[index], "the result of the solver's step", "try more steps, or another solver")
+        done = index + 1
 
     draw(watch, reached)
     raise UserError(
-        "samples are nan or infinite, but not when they are drawn again: the device or the network is at fault"
+        "samples are nan or infinite, but were finite when they were drawn again: the device or the network does not "
+        "give the same results twice"
     )
 
 
 def in_batches(indices: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """`indices` in runs of at most `size`."""
+    """`indices` in consecutive batches of at most `size`."""
     return (indices[start : start + size] for start in range(0, len(indices), size))

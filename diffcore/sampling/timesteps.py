@@ -1,12 +1,12 @@
 """Time grids: the log-SNRs at which the network is evaluated, from the noisiest to the cleanest.
 
-Each grid is a float64 tensor `[n]`, increasing. Sampling ends with one more step, from the last of them to
-sigma = 0, so n steps are n levels.
+A grid is an increasing float64 tensor `[n]`. Sampling ends with a step from the last of these levels to sigma = 0, so a
+grid of n levels gives n steps.
 
-A schedule may end at zero SNR, lambda = -infinity. The first level is then exactly that end, and the others lie as if
-the schedule ended at a finite one, lambda = -max(10, 2 log n). There alpha is negligible for unit-variance data, and
-what is cut off, of the order of the SNR, falls with n as the error of a second-order solver does. To an infinite clean
-end sampling goes by itself; the last level is then max(10, 2 log n).
+A schedule may end at zero SNR, lambda = -infinity. The first level is then exactly that end, and the others are placed
+as if the schedule ended at the finite lambda = -max(10, 2 log n). There alpha is negligible for unit-variance data, and
+the error of this replacement, of the order of the SNR, decreases with n like that of a second-order solver. If the
+clean end is infinite, the last level is max(10, 2 log n); the final step of sampling reaches the end itself.
 """
 
 import math
@@ -20,11 +20,11 @@ from diffcore.errors import UserError
 from diffcore.process.schedules import Schedule
 
 FAR = 10.0
-"""The least log-SNR that stands for an infinite one: the smaller of alpha and sigma is 0.7 % of the larger."""
+"""The smallest |log-SNR| that replaces an infinite one: the smaller of alpha and sigma is 0.7 % of the larger."""
 
 
 def uniform_in_time(schedule: Schedule, n: int) -> Tensor:
-    """Evenly spaced in the schedule's time, from 1 to 0; to 1/n where time 0 has no noise at all."""
+    """Evenly spaced in the schedule's time, from 1 to 0, or to 1/n if there is no noise at time 0."""
     last = 0.0 if _ends(schedule)[1] < math.inf else 1 / n
     return schedule.log_snr(torch.linspace(1, last, n, dtype=torch.float64))
 
@@ -48,33 +48,34 @@ def karras(schedule: Schedule, n: int, rho: float = 7.0) -> Tensor:
 
 
 def tapered(schedule: Schedule, n: int, upper: float = 3.0, lower: float = 0.015, fall: float = 0.7) -> Tensor:
-    """Even in log s, s = sigma / alpha, where data have structure, and sparser beyond.
+    """Evenly spaced in log s, s = sigma / alpha, between `lower` and `upper`, and sparser outside.
 
-    The density of levels over log s is 1 / (1 + (s / upper)^fall + (lower / s)^fall): above `upper`, in units of the
-    data's deviation, x0 hardly changes any more, and below `lower` there is little left to find. As the density has a
-    finite integral towards s = 0, the step from the last level to the clean end is as long as the others in this
-    measure; the last level is never beyond the schedule's end.
+    The density of levels over log s is 1 / (1 + (s / upper)^fall + (lower / s)^fall). `upper` and `lower` are in units
+    of the data's standard deviation: above `upper` the prediction of x0 hardly changes, and below `lower` little detail
+    remains to be decided. The integral of the density towards s = 0 is finite, so that the step from the last level to
+    the clean end can be as long as the others in this measure. The last level is never beyond the schedule's end.
     """
 
     def spacing(low: float, high: float) -> Tensor:
         log_s = torch.linspace(-low / 2, -high / 2 - 12, 8192, dtype=torch.float64)
         above, below = torch.exp(fall * (log_s - math.log(upper))), torch.exp(fall * (math.log(lower) - log_s))
-        passed = torch.zeros_like(log_s)
-        passed[1:] = torch.cumulative_trapezoid(1 / (1 + above + below), -log_s)
-        clean, end = passed[-1].item(), float(numpy.interp(high / 2, -log_s, passed))
-        at = torch.linspace(0, min(clean * (n - 1) / n, end), n, dtype=torch.float64)
-        return -2 * torch.from_numpy(numpy.interp(at, passed, log_s))
+        cumulative = torch.zeros_like(log_s)
+        cumulative[1:] = torch.cumulative_trapezoid(1 / (1 + above + below), -log_s)
+        clean, end = cumulative[-1].item(), float(numpy.interp(high / 2, -log_s, cumulative))
+        even = torch.linspace(0, min(clean * (n - 1) / n, end), n, dtype=torch.float64)
+        return -2 * torch.from_numpy(numpy.interp(even, cumulative, log_s))
 
     return _between_ends(schedule, n, spacing)
 
 
 def _ends(schedule: Schedule) -> tuple[float, float]:
+    """The log-SNRs of the noisy and the clean end."""
     low, high = schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     return low, high
 
 
 def _between_ends(schedule: Schedule, n: int, spacing: Callable[[float, float], Tensor]) -> Tensor:
-    """`spacing` between the schedule's ends, or between finite ones in place of those that are infinite."""
+    """`spacing(low, high)` between the schedule's ends, with finite values in place of infinite ends."""
     low, high = _ends(schedule)
     far = max(FAR, 2 * math.log(n))
     points = spacing(low if low > -math.inf else -far, high if high < math.inf else far)
@@ -89,11 +90,14 @@ GRIDS: Mapping[str, Callable[[Schedule, int], Tensor]] = {
     "time": uniform_in_time,
     "log-snr": uniform_in_log_snr,
 }
-"""The grids by name, as `diffcore.runs.settings.Grid` lists them."""
+"""The grids by name, as in `diffcore.names.Grid`."""
 
 
 def grid(name: str, schedule: Schedule, n: int) -> Tensor:
-    """The grid of that name with `n` levels. Raises `UserError` where `n` is below 1 or the schedule does not fall."""
+    """The grid `name` (a key of `GRIDS`) with `n` levels, float64 `[n]`.
+
+    Raises `UserError` if `n` is below 1, or if the log-SNRs do not increase.
+    """
     if n < 1:
         raise UserError(f"sampling takes at least 1 step, not {n}")
     points = GRIDS[name](schedule, n)
@@ -102,18 +106,22 @@ def grid(name: str, schedule: Schedule, n: int) -> Tensor:
 
 
 def check_descending(log_snrs: Tensor) -> None:
-    """Raise `UserError` unless the noise falls from each of the levels `log_snrs` `[n]` to the next.
+    """Raise `UserError` unless the noise decreases from each level to the next, that is, `log_snrs` `[n]` increase.
 
-    The first may be -infinity. The last may not be +infinity: sampling adds that end itself.
+    The first may be -infinity. The last may not be +infinity, because sampling adds that end itself.
     """
     if log_snrs.ndim != 1 or not len(log_snrs):
-        raise UserError(f"a grid is a list of at least one log-SNR, not a tensor of shape {tuple(log_snrs.shape)}")
+        raise UserError(
+            f"a time grid is a tensor [n] of at least one log-SNR, not one of shape {tuple(log_snrs.shape)}"
+        )
     values = log_snrs.tolist()
     for index, value in enumerate(values):
         if math.isnan(value) or value == math.inf:
-            raise UserError(f"log-SNR number {index + 1} of {len(values)} of the grid is {value}; it must be a number")
+            raise UserError(
+                f"log-SNR number {index + 1} of {len(values)} of the time grid is {value}; it must be finite"
+            )
         if index and not value > values[index - 1]:
             raise UserError(
-                f"log-SNRs of a grid must rise from each to the next, but number {index + 1} of {len(values)}, "
-                f"{value:g}, follows {values[index - 1]:g}; take fewer steps or another schedule"
+                f"the log-SNRs of a time grid must increase, but number {index + 1} of {len(values)}, {value:g}, "
+                f"follows {values[index - 1]:g}; use fewer steps or another schedule"
             )

@@ -1,1 +1,1 @@
-"""What is diffused: batches of states, the spaces they live in, the levels of noise and the noise itself."""
+"""What is diffused: batches of states, the spaces to which they belong, noise levels and noise."""

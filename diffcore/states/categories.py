@@ -1,4 +1,4 @@
-"""Fields whose data are one of few points, and what a noisy state says of which."""
+"""Categorical fields: their data are points of a small table, and Bayes' rule gives the point from a noisy value."""
 
 import math
 from collections.abc import Mapping
@@ -16,73 +16,77 @@ from diffcore.states.state import State, fields, per_sample
 
 @dataclass(frozen=True)
 class Categories:
-    """K points c_k `[K][C]` of which the data of a field `[B, ..., C]` are made, each with its share p_k.
+    """A categorical field `[B, ..., C]`: each entry of the data is one of K points c_k.
 
-    As the view of a network's output: logits `[B, ..., K]` of what the rest of the state says of each entry.
+    * `codes`: the points, K tuples of C numbers.
+    * `frequencies`: p_k, the relative frequency of each point in the data.
+
+    In the `views` of a network (`diffcore.denoising.denoiser.Denoiser`), it means that the network's output for the
+    field is logits `[B, ..., K]`, as `expectation` takes them.
     """
 
     codes: tuple[tuple[float, ...], ...]
-    shares: tuple[float, ...]
+    frequencies: tuple[float, ...]
 
     def table(self, like: Tensor) -> Tensor:
-        """The points `[K, C]`."""
+        """The points `[K, C]`, in the type and on the device of `like`."""
         return _placed(self.codes, like.dtype, like.device)
 
-    def log_shares(self, like: Tensor) -> Tensor:
-        """log p_k `[K]`, where no share counts as less than 1e-4: what is rare is not impossible."""
-        return _placed(tuple(math.log(max(share, 1e-4)) for share in self.shares), like.dtype, like.device)
+    def log_frequencies(self, like: Tensor) -> Tensor:
+        """log max(p_k, 1e-4) `[K]`: a category that is absent from the data must not become impossible."""
+        return _placed(tuple(math.log(max(p, 1e-4)) for p in self.frequencies), like.dtype, like.device)
 
     def encode(self, categories: Tensor) -> Tensor:
-        """int64 `[...]` to points `[..., C]`."""
+        """The points `[..., C]` of the categories, int64 `[...]`."""
         return _placed(self.codes, torch.get_default_dtype(), categories.device)[categories]
 
     def nearest(self, points: Tensor) -> Tensor:
-        """`[..., C]` to the categories `[...]` of the nearest points."""
+        """The categories, int64 `[...]`, whose points are nearest to `points` `[..., C]`."""
         table = self.table(points)
         return (0.5 * table.square().sum(1) - points @ table.T).argmin(-1)
 
     def expectation(self, x: Tensor, level: Level, logits: Tensor | float = 0.0) -> Tensor:
         """E[x0 | x] of x = alpha x0 + sigma eps by Bayes' rule, `[B, ..., C]`.
 
-        p(k | x) is proportional to p_k exp(l_k) N(x; alpha c_k, sigma^2): the logits l_k say what is known from
-        elsewhere, and what the entry's own noisy value says is added exactly. At low noise that decides, at high noise
-        the logits. Without logits it is all that the entry by itself says.
+        p(k | x) is proportional to p_k exp(l_k) N(x; alpha c_k, sigma^2). The likelihood of the entry's own noisy value
+        is exact; the logits l_k `[B, ..., K]` carry the information of the rest of the state. At low noise the
+        likelihood decides, at high noise the logits. Without logits the result uses the entry's own value alone.
         """
         alpha, sigma = level
         table = self.table(x)
         evidence = x @ table.T - per_sample(alpha, x) * (0.5 * table.square().sum(1))
         evidence = per_sample(alpha / sigma**2, x) * evidence
-        return (logits + self.log_shares(x) + evidence).softmax(-1) @ table
+        return (logits + self.log_frequencies(x) + evidence).softmax(-1) @ table
 
 
 @lru_cache(maxsize=256)
 def _placed(numbers: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Numbers as a tensor on the device, copied there once: a copy at each step would make the device wait."""
+    """`numbers` as a tensor on the device; cached, because a copy at each step would make the device wait."""
     return torch.tensor(numbers, dtype=dtype, device=device)
 
 
-def one_hot(shares: tuple[float, ...], std: float = 1.0) -> Categories:
-    """s (e_k - p) in R^K, where p are the shares of the categories: of zero mean.
+def one_hot(frequencies: tuple[float, ...], std: float = 1.0) -> Categories:
+    """Categories with the centred one-hot points c_k = s (e_k - p) in R^K, where p are the `frequencies`.
 
-    s makes `std`^2 the mean variance of a coordinate, s^2 sum_k p_k (1 - p_k) / K (but is at most 32 `std`). The
-    smaller, the later on the way from noise to data it is decided which category an entry has.
+    Their mean over the data is zero. s is chosen so that the mean variance of a coordinate is `std`^2, that is,
+    s^2 sum_k p_k (1 - p_k) / K = `std`^2, but s is at most 32 `std`. With a smaller `std`, the category of an entry is
+    decided later on the way from noise to data.
     """
-    variance = sum(p * (1 - p) for p in shares) / len(shares)
+    variance = sum(p * (1 - p) for p in frequencies) / len(frequencies)
     scale = std * max(variance, 1e-3) ** -0.5
-    return Categories(
-        tuple(tuple(scale * ((row == k) - share) for k, share in enumerate(shares)) for row in range(len(shares))),
-        shares,
-    )
+    rows = range(len(frequencies))
+    codes = tuple(tuple(scale * ((row == k) - p) for k, p in enumerate(frequencies)) for row in rows)
+    return Categories(codes, frequencies)
 
 
-def by_themselves(views: Mapping[str, Any], x: State, level: Level) -> State:
-    """The state with each field that `views` name as categories replaced by what its entries by themselves say.
+def entrywise_expectations(views: Mapping[str, Any], x: State, level: Level) -> State:
+    """The state in which each field that is `Categories` in `views` is E[x0 | x] of each entry given that entry alone.
 
-    Noise is independent from entry to entry, so a network that sees this has lost nothing, and is spared the noise.
+    The noise of the entries is independent, so a network that receives this instead of x loses no information.
     """
-    told = {
+    expectations = {
         name: view.expectation(value, level)
         for name, value in fields(x).items()
         if isinstance(view := views.get(name), Categories)
     }
-    return TensorDict({**fields(x), **told}, batch_size=x.shape[:1]) if told else x
+    return TensorDict({**fields(x), **expectations}, batch_size=x.shape[:1]) if expectations else x

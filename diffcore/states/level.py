@@ -1,4 +1,4 @@
-"""A noise level: the pair (alpha, sigma) of x_t = alpha x_0 + sigma eps."""
+"""Noise levels: the pair (alpha, sigma) of x_t = alpha x_0 + sigma eps."""
 
 import math
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -10,10 +10,10 @@ Number = TypeVar("Number", float, Tensor)
 
 
 class Level(NamedTuple, Generic[Number]):
-    """Scales of signal and noise: x = alpha * x0 + sigma * eps.
+    """The scales of signal and noise: x = alpha x0 + sigma eps.
 
-    Both are floats while sampling (one level for the whole batch, taken from float64 tables) or tensors
-    `[B]` while training (each sample at its own level).
+    * `alpha`, `sigma`: floats in sampling (one level for the whole batch, from float64 tables), or tensors `[B]` in
+      training (each sample at its own level).
     """
 
     alpha: Number
@@ -21,7 +21,7 @@ class Level(NamedTuple, Generic[Number]):
 
     @property
     def log_snr(self) -> Any:
-        """lambda = log(alpha^2 / sigma^2); infinite at the ends."""
+        """lambda = log(alpha^2 / sigma^2); infinite where alpha or sigma is zero."""
         alpha, sigma = self
         if isinstance(alpha, Tensor) or isinstance(sigma, Tensor):
             alpha, sigma = torch.as_tensor(alpha), torch.as_tensor(sigma)
@@ -32,11 +32,11 @@ class Level(NamedTuple, Generic[Number]):
 
     @property
     def total(self) -> Any:
-        """sqrt(alpha^2 + sigma^2): the standard deviation of x where x0 has unit variance."""
+        """sqrt(alpha^2 + sigma^2): the standard deviation of x if x0 has unit variance."""
         if isinstance(self.alpha, Tensor) or isinstance(self.sigma, Tensor):
             return torch.hypot(torch.as_tensor(self.alpha), torch.as_tensor(self.sigma))
         return math.hypot(self.alpha, self.sigma)
 
 
 CLEAN: Level[float] = Level(1.0, 0.0)
-"""The end of every trajectory: no noise left."""
+"""The last level of every trajectory: x = x0, without noise."""

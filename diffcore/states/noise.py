@@ -1,4 +1,4 @@
-"""Random numbers that belong to samples, not to batches."""
+"""Random numbers that depend on the sample, not on the batch in which it is drawn."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from diffcore.states.state import State, map_fields
 
 
 def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed out of numbers and words: independent streams for (seed, purpose, index)."""
+    """A 63-bit seed computed from numbers and words, such as (seed, purpose, index): each tuple has its own stream."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -20,23 +20,26 @@ def generator_for(*parts: int | str) -> torch.Generator:
 
 
 def uniform(indices: Sequence[int], *parts: int | str) -> torch.Tensor:
-    """Numbers between 0 and 1, float64 `[B]`: that of each index is decided by it and `parts` alone."""
+    """Uniform numbers in [0, 1), float64 `[B]`; the number of an index depends only on the index and on `parts`."""
     streams = (generator_for(*parts, index) for index in indices)
     return torch.tensor([torch.rand((), generator=g, dtype=torch.float64).item() for g in streams], dtype=torch.float64)
 
 
 class SampleNoise:
-    """Standard normal numbers in which sample i has a stream of its own.
+    """Standard normal numbers from a separate stream for each sample.
 
-    Sample 17 of seed 3 gets the same numbers in a batch of 1 and of 64, on every device: they are drawn on the
-    CPU, in float32, and moved.
+    Sample 17 of seed 3 gets the same numbers in a batch of 1 and of 64, and on every device: they are drawn on the
+    CPU in float32, then copied to the device.
+
+    * `seed`: the seed of all samples.
+    * `indices`: the indices of the samples of the batch, B of them.
     """
 
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
         self._generators = [generator_for(seed, "sample", index) for index in indices]
 
     def normal(self, like: State) -> State:
-        """Independent standard normal numbers of the shape of `like`, `[B, ...]`."""
+        """The next standard normal numbers of each sample, of the shape, type and device of `like` `[B, ...]`."""
 
         def draw(field: torch.Tensor) -> torch.Tensor:
             rows = [

@@ -1,8 +1,8 @@
-"""The geometry of noise: what kind of tensor a field is, and what Gaussian noise in it means.
+"""Spaces: the linear spaces to which states belong, and standard Gaussian noise in them.
 
-A space turns independent standard normal numbers into its own noise, projects onto itself and counts its
-degrees of freedom. Noise has unit variance in each direction of the space. `mask` `[B, N]` is True where an
-element exists; it is None where all do.
+A space makes its noise from independent standard normal numbers, projects onto itself and counts its degrees of
+freedom. Noise has unit variance in each direction of the space. `mask` `[B, N]` is True where an element exists; None
+means that all exist.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,32 +16,45 @@ from torch import Tensor
 from diffcore.states.state import State, fields
 
 Mask = Tensor | None
+"""Which elements exist, bool `[B, N]`; None if all do."""
 
 
 class Space(Protocol):
-    """What the core asks of a space."""
+    """A linear space of states, with an inner product.
+
+    Every method takes and returns batches `[B, ...]`.
+    """
 
     def empty(self, batch: int) -> State:
-        """A batch of zeros of the space's shape."""
+        """A batch of zeros `[batch, ...]`."""
 
     def noise(self, normal: State, mask: Mask = None) -> State:
-        """Standard Gaussian noise in the space out of independent standard normal numbers of the same shape."""
+        """Standard Gaussian noise of the space, a linear function of standard normal numbers of the same shape."""
 
     def project(self, state: State, mask: Mask = None) -> State:
-        """The nearest point of the space."""
+        """The nearest point of the space: the orthogonal projection."""
 
     def degrees_of_freedom(self, state: State, mask: Mask = None) -> Tensor:
-        """The dimension of the space of each sample, `[B]` float."""
+        """The dimension of the space for each sample, which depends on the mask, `[B]` float."""
 
     def squared_norm(self, state: State, mask: Mask = None) -> Tensor:
-        """|x|^2 of the projection of each sample, `[B]`; that of noise is a chi-squared of those freedoms."""
+        """|x|^2 of the projection of each sample, `[B]`; for noise, chi-squared with these degrees of freedom."""
 
     def gradient(self, derivative: State, mask: Mask = None) -> State:
-        """The gradient in the space of a function, out of its derivative with respect to each entry of the tensor.
+        """The gradient of a function in the space, from its derivative with respect to each entry of the tensor.
 
-        The g in the space with `<g, d> = sum(derivative * d)` for every direction d of the space, where `<d, d>` is
-        `squared_norm(d)`. A score is such a gradient.
+        It is the g in the space with `<g, d> = sum(derivative * d)` for every direction d of the space, where `<d, d>`
+        is `squared_norm(d)`. A score is such a gradient.
         """
+
+    def factors(self, values: State, mask: Mask = None) -> State:
+        """The factors nearest to `values` that noise can be multiplied by, entry by entry, and stay in the space.
+
+        Where the entries of a space depend on each other, as in a zero-centred one, each sample has a single factor.
+        """
+
+    def total(self, factors: State, mask: Mask = None) -> Tensor:
+        """The sum of such factors over the degrees of freedom of each sample, `[B]`."""
 
 
 def _elements(mask: Tensor, like: Tensor) -> Tensor:
@@ -50,18 +63,21 @@ def _elements(mask: Tensor, like: Tensor) -> Tensor:
 
 
 def _by(shape: tuple[int, ...]) -> str:
-    """What a space is called where users read of it: its shape."""
+    """The shape of a space, as messages show it."""
     return " x ".join(map(str, shape))
 
 
 def _square(state: Tensor) -> Tensor:
-    """Sum of squares of each sample, `[B]`."""
+    """The sum of squares of each sample, `[B]`."""
     return state.square().flatten(1).sum(1)
 
 
 @dataclass(frozen=True)
 class Euclidean:
-    """All tensors of `shape`; with a mask, those that are zero outside it along the first axis."""
+    """All tensors of `shape`; with a mask, those whose elements along the first axis are zero where absent.
+
+    * `shape`: the shape of a sample, without the batch axis.
+    """
 
     shape: tuple[int, ...]
 
@@ -88,13 +104,21 @@ class Euclidean:
     def gradient(self, derivative: Tensor, mask: Mask = None) -> Tensor:
         return self.project(derivative, mask)
 
+    def factors(self, values: Tensor, mask: Mask = None) -> Tensor:
+        return values
+
+    def total(self, factors: Tensor, mask: Mask = None) -> Tensor:
+        return self.project(factors, mask).flatten(1).sum(1)
+
 
 @dataclass(frozen=True)
 class ZeroCentred:
-    """Sets of N vectors `[N, d]` whose mean is zero: positions up to translation.
+    """Sets of N vectors of length d whose mean is zero: positions up to translation.
 
-    The orthogonal projection of standard noise is standard noise of the subspace, with (N - 1) d degrees of
-    freedom (Hoogeboom et al. 2022, EDM for molecules, section 3).
+    The orthogonal projection of standard noise is standard noise of the subspace, with (N - 1) d degrees of freedom
+    (Hoogeboom et al. 2022, EDM for molecules, section 3).
+
+    * `shape`: (N, d).
     """
 
     shape: tuple[int, int]
@@ -126,12 +150,25 @@ class ZeroCentred:
     def gradient(self, derivative: Tensor, mask: Mask = None) -> Tensor:
         return self.project(derivative, mask)
 
+    def factors(self, values: Tensor, mask: Mask = None) -> Tensor:
+        if mask is None:
+            mean = values.flatten(1).mean(1)
+        else:
+            mean = (values.flatten(2).mean(2) * mask).sum(1) / mask.sum(1).clamp(min=1)
+        return mean[:, None, None].expand_as(values)
+
+    def total(self, factors: Tensor, mask: Mask = None) -> Tensor:
+        return self.degrees_of_freedom(factors, mask) * factors[:, 0, 0]
+
 
 @dataclass(frozen=True)
 class SymmetricPairs:
-    """Symmetric pairwise tensors `[N, N, d]` without diagonal: one value for each pair of elements.
+    """Symmetric tensors with zero diagonal: a vector of length d for each pair of N elements.
 
-    Noise is drawn for i < j and mirrored, so every entry has unit variance: N (N - 1) / 2 * d degrees of freedom.
+    Noise is drawn for i < j and mirrored, so that every entry has unit variance. There are N (N - 1) / 2 * d degrees of
+    freedom.
+
+    * `shape`: (N, N, d).
     """
 
     shape: tuple[int, int, int]
@@ -163,6 +200,12 @@ class SymmetricPairs:
         # Entries (i, j) and (j, i) are one coordinate: its derivative is the sum of theirs.
         return 2 * self.project(derivative, mask)
 
+    def factors(self, values: Tensor, mask: Mask = None) -> Tensor:
+        return (values + values.transpose(1, 2)) / 2
+
+    def total(self, factors: Tensor, mask: Mask = None) -> Tensor:
+        return self.project(factors, mask).flatten(1).sum(1) / 2
+
     @staticmethod
     def _masked(state: Tensor, mask: Mask) -> Tensor:
         if mask is None:
@@ -172,7 +215,10 @@ class SymmetricPairs:
 
 @dataclass(frozen=True)
 class Product:
-    """Several named spaces together; the state is a TensorDict."""
+    """The product of several named spaces; the state is a TensorDict.
+
+    * `parts`: the space of each field, by name. All parts with elements share one mask.
+    """
 
     parts: Mapping[str, Space] = field(default_factory=dict)
 
@@ -194,6 +240,12 @@ class Product:
     def gradient(self, derivative: State, mask: Mask = None) -> TensorDict:
         return self._each(derivative, lambda part, value: part.gradient(value, mask))
 
+    def factors(self, values: State, mask: Mask = None) -> TensorDict:
+        return self._each(values, lambda part, value: part.factors(value, mask))
+
+    def total(self, factors: State, mask: Mask = None) -> Tensor:
+        return self._total(factors, lambda part, value: part.total(value, mask))
+
     def _each(self, state: State, function: Callable[[Space, Tensor], State]) -> TensorDict:
         values = fields(state)
         return TensorDict({k: function(part, values[k]) for k, part in self.parts.items()}, batch_size=state.shape[:1])
@@ -204,14 +256,14 @@ class Product:
 
 
 def describe_difference(space: Space, other: Space) -> str:
-    """In what `space` is not `other`, field by field, in words; empty where they are the same."""
+    """How `space` differs from `other`, field by field, in words; empty if they are equal."""
     if space == other:
         return ""
     parts, others = (dict(s.parts) if isinstance(s, Product) else {"states": s} for s in (space, other))
     if parts.keys() != others.keys():
         return f"{', '.join(parts)}, not {', '.join(others)}"
     return "; ".join(
-        f"{name} {part}, not {others[name]}" if str(part) != str(others[name]) else f"{name} scaled otherwise"
+        f"{name} {part}, not {others[name]}" if str(part) != str(others[name]) else f"{name} with another scale"
         for name, part in parts.items()
         if part != others[name]
     )

@@ -1,8 +1,7 @@
-"""States: what is diffused.
+"""States: tensors or named tensors that are diffused, and the operations on them.
 
-A batch of states is one `torch.Tensor` `[B, ...]` or a `tensordict.TensorDict` of named tensors, batch
-first. Everything in the core is written with the arithmetic that both have (`a * x + b * y`); the few
-operations where they differ stand here.
+A batch of states is one `torch.Tensor` `[B, ...]` or a `tensordict.TensorDict` of named tensors, batch first. The core
+uses the arithmetic that both have (`a * x + b * y`); the few operations in which they differ are defined here.
 """
 
 from collections.abc import Callable
@@ -13,13 +12,14 @@ from tensordict import TensorDict
 from torch import Tensor
 
 State: TypeAlias = Tensor | TensorDict
+"""A batch of states, `[B, ...]`."""
 
 
 def per_sample(weight: Tensor | float, like: State) -> Tensor | float:
-    """`weight` `[B]` in a form that multiplies each sample of `like` by its own value.
+    """`weight` `[B]` in the shape that multiplies each sample of `like` by its own number.
 
-    A float is returned as it is. A tensor is cast to the type of `like` and gets trailing axes of size one; a
-    TensorDict broadcasts `[B]` over its fields by itself.
+    A float is returned unchanged. A tensor is cast to the type of `like` and, if `like` is a tensor, gets trailing axes
+    of size one; a TensorDict broadcasts `[B]` over its fields by itself.
     """
     if not isinstance(weight, Tensor):
         return weight
@@ -28,7 +28,7 @@ def per_sample(weight: Tensor | float, like: State) -> Tensor | float:
 
 
 def first_field(state: State) -> Tensor:
-    """A tensor of the state, which tells its type and device."""
+    """The first tensor of the state; all fields have its type and device."""
     return state if isinstance(state, Tensor) else next(iter(state.values()))
 
 
@@ -38,18 +38,21 @@ def fields(state: State) -> dict[str, Tensor]:
 
 
 def map_fields(function: Callable[..., Tensor], *states: State) -> State:
-    """Apply `function` to matching fields of `states` and return a state of the same structure, of any batch size."""
-    first = states[0]
-    if isinstance(first, Tensor):
-        return function(*states)
-    mapped = {name: function(*(state[name] for state in states)) for name in first.keys()}  # type: ignore[index]
+    """The state whose fields are `function` of the corresponding fields of `states`.
+
+    It has the fields of the first state; `function` may change the batch size.
+    """
+    first, *others = map(fields, states)
+    mapped = {name: function(value, *(other[name] for other in others)) for name, value in first.items()}
+    if isinstance(states[0], Tensor):
+        return mapped[""]
     return TensorDict(mapped, batch_size=[len(next(iter(mapped.values())))])
 
 
 def combine(*terms: tuple[Tensor | float, State]) -> State:
-    """The sum of weight * state over `terms`; weights are floats, or tensors `[B]`.
+    """The sum of weight * state over `terms`; weights are floats or tensors `[B]`.
 
-    Float weights take one pass over memory a term, and one new tensor in all.
+    With float weights, each term takes one pass over memory, and only one new tensor is allocated.
     """
 
     def total(*tensors: Tensor) -> Tensor:
@@ -66,10 +69,10 @@ def combine(*terms: tuple[Tensor | float, State]) -> State:
 
 
 def extrapolate(start: State, end: State, weight: float) -> State:
-    """start + weight (end - start): `end` at 1, beyond it further on."""
+    """start + weight (end - start): `start` at weight 0, `end` at 1; other weights extrapolate."""
     return map_fields(lambda a, b: torch.lerp(a, b, weight), start, end)
 
 
 def concatenate(states: list[State]) -> State:
-    """Join states along the batch axis."""
-    return torch.cat(states)  # type: ignore[arg-type]
+    """The samples of all `states`, which have the same fields, in one batch."""
+    return map_fields(lambda *tensors: torch.cat(tensors), *states)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from diffcore.denoising.denoiser import Prediction
-from diffcore.denoising.losses import denoising_loss, field_losses, hybrid_loss
+from diffcore.denoising.losses import field_losses, hybrid_loss, weighted_loss
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.tasks.batch import Batch
@@ -17,7 +17,7 @@ def loss(model: Model, batch: Batch, settings: RunSettings) -> Tensor:
     """
     prediction, space, weighting = _predict(model, batch), model.codec.space, settings.train.weighting
     if prediction.variance is None:
-        return denoising_loss(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
+        return weighted_loss(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
     return hybrid_loss(prediction, batch.x0, batch.noise, space, batch.earlier_log_snr, weighting, batch.mask)
 
 

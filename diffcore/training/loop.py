@@ -10,7 +10,7 @@ from pathlib import Path
 
 from diffcore.plugins.data import Data
 from diffcore.runs.checkpoints import Progress, discard_after
-from diffcore.runs.folder import Run, trim_log
+from diffcore.runs.folder import RunFolder, trim_log
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.system.distributed import agreed, leads
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def train(
-    run: Run,
+    run: RunFolder,
     settings: RunSettings,
     model: Model,
     data: Data,

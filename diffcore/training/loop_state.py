@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffcore.runs.checkpoints import Progress
-from diffcore.runs.folder import Run
+from diffcore.runs.folder import RunFolder
 from diffcore.runs.settings import TrainSettings
 from diffcore.system.distributed import mean
 from diffcore.training.callbacks import Callbacks
@@ -19,7 +19,7 @@ from diffcore.training.state import TrainState
 class LoopState:
     """The state of the training loop: the weights are in `train_state`, everything else is here."""
 
-    run: Run
+    run: RunFolder
     options: TrainSettings
     callbacks: Callbacks
     train_state: TrainState

@@ -12,7 +12,7 @@ import torch
 from toy import MLP, PLANE, Batch, Numbers, fit, mean_log_p, noisy, ring, show
 
 from diffcore.denoising.denoiser import Denoiser
-from diffcore.denoising.losses import denoising_loss
+from diffcore.denoising.losses import weighted_loss
 from diffcore.process.gaussian import transition
 from diffcore.process.schedules import ddpm as linear_betas
 from diffcore.sampling.loop import levels_of, sample
@@ -26,7 +26,7 @@ DATA, CHAIN = ring(), linear_betas()
 
 def simple(denoise: Denoiser | Mixture, batch: Batch) -> torch.Tensor:
     """|eps_hat - eps|^2 a dimension, `[B]`."""
-    return denoising_loss(denoise(batch.x, batch.level), batch.x0, batch.noise, PLANE, "eps")
+    return weighted_loss(denoise(batch.x, batch.level), batch.x0, batch.noise, PLANE, "eps")
 
 
 def main(steps: int = 1500, samples: int = 150) -> Numbers:

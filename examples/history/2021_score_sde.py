@@ -22,7 +22,7 @@ DATA = ring()
 SDES = {"VP": LinearBeta(), "VE": Exploding(0.01, 50.0), "sub-VP": SubVariancePreserving()}
 REVERSE = {
     "Euler-Maruyama": (euler(1.0), 300),
-    "classifier-corrector": (pc(1, 0.16), 150),
+    "predictor-corrector": (pc(1, 0.16), 150),
     "probability flow, Heun": (heun(), 40),
 }
 

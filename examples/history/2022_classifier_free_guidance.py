@@ -12,7 +12,7 @@ from toy import LABEL, MLP, PLANE, Batch, Numbers, fit, mean_log_p, noisy, ring,
 
 from diffcore.denoising.conditions import drop, nulls
 from diffcore.denoising.denoiser import Denoiser
-from diffcore.denoising.losses import denoising_loss
+from diffcore.denoising.losses import weighted_loss
 from diffcore.process.schedules import Cosine
 from diffcore.sampling.guidance import classifier_free
 from diffcore.sampling.loop import levels_of, sample
@@ -29,13 +29,13 @@ def main(steps: int = 1500, samples: int = 1500) -> Numbers:
 
     def loss(batch: Batch) -> torch.Tensor:
         conditions = drop((LABEL,), batch.conditions, 0.2, generator)
-        return denoising_loss(network(batch.x, batch.level, conditions), batch.x0, batch.noise, PLANE)
+        return weighted_loss(network(batch.x, batch.level, conditions), batch.x0, batch.noise, PLANE)
 
     fit(network, DATA, SCHEDULE, loss, steps)
     fresh = noisy(DATA, SCHEDULE, 50_000, torch.Generator().manual_seed(1))
     for name, conditions in (("conditional", fresh.conditions), ("unconditional", nulls((LABEL,), 50_000))):
         losses = [
-            denoising_loss(model(fresh.x, fresh.level, conditions), fresh.x0, fresh.noise, PLANE).mean().item()
+            weighted_loss(model(fresh.x, fresh.level, conditions), fresh.x0, fresh.noise, PLANE).mean().item()
             for model in (network, DATA)
         ]
         found[f"L_simple, {name}, and the least there is"] = losses[0], losses[1]

@@ -14,7 +14,7 @@ import torch
 from toy import MLP, PLANE, Batch, Numbers, fit, mean_log_p, noisy, ring, show
 
 from diffcore.denoising.denoiser import Denoise, Denoiser
-from diffcore.denoising.losses import denoising_loss
+from diffcore.denoising.losses import weighted_loss
 from diffcore.process.schedules import Exploding, LogNormal
 from diffcore.sampling.guidance import autoguidance
 from diffcore.sampling.loop import levels_of, sample
@@ -29,7 +29,7 @@ DATA, LEVELS, TRAINED_AT = ring(scale=D), Exploding(0.002, 80.0), LogNormal()
 def loss(model: Denoise, batch: Batch) -> torch.Tensor:
     """(1 / sigma^2 + 1 / D^2) |x0_hat - x0|^2, their weighting, a dimension."""
     weight = batch.level.log_snr.exp() + 1 / D**2
-    return weight * denoising_loss(model(batch.x, batch.level), batch.x0, batch.noise, PLANE, "x0")
+    return weight * weighted_loss(model(batch.x, batch.level), batch.x0, batch.noise, PLANE, "x0")
 
 
 def main(steps: int = 1500, samples: int = 1000) -> Numbers:

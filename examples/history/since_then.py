@@ -15,7 +15,7 @@ from torch import Tensor
 from toy import LABEL, PLANE, Numbers, ring, show
 
 from diffcore.denoising.denoiser import Prediction
-from diffcore.denoising.losses import denoising_loss
+from diffcore.denoising.losses import weighted_loss
 from diffcore.process.schedules import Cosine, Laplace, Rectified, Sigmoid, ZeroTerminal, ddpm
 from diffcore.sampling.guidance import classifier_free, interval, log_snr_interval, rescale
 from diffcore.sampling.loop import levels_of, prior, sample
@@ -47,7 +47,7 @@ def main(samples: int = 200) -> Numbers:
     for name, snr in (("9", 9.0), ("1", 1.0)):
         level, x0 = Level((snr / (1 + snr)) ** 0.5, (1 / (1 + snr)) ** 0.5), torch.ones(1, 2)
         wrong = Prediction(level.alpha * x0, level, 0.5 * x0)
-        loss = denoising_loss(wrong, x0, torch.zeros(1, 2), PLANE, "min-snr")
+        loss = weighted_loss(wrong, x0, torch.zeros(1, 2), PLANE, "min-snr")
         found[f"min-SNR weighting: loss of an error of 1/2 at SNR {name}"] = loss.item(), min(snr, 5) / 4
 
     # Rectified flow: dx/dt = eps - x0, for which DDIM is Euler's method.

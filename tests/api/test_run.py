@@ -12,7 +12,7 @@ import diffcore as dc
 from diffcore import cli
 from diffcore.likelihood.flow import log_likelihood
 from diffcore.runs.checkpoints import EMA, find_checkpoint, read_tensors
-from diffcore.runs.folder import Run as Folder
+from diffcore.runs.folder import RunFolder
 from tests.support.toy import put_in_place, toy_registry
 
 TRAIN = {"steps": 60, "learning_rate": 1e-2, "evaluate": 0}
@@ -32,7 +32,7 @@ def run(tmp_path_factory):
 
 
 def weights(path):
-    return read_tensors(find_checkpoint(Folder(path)), EMA)
+    return read_tensors(find_checkpoint(RunFolder(path)), EMA)
 
 
 def test_the_command_line_trains_the_same_run(run, tmp_path):

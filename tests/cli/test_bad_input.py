@@ -129,8 +129,8 @@ def test_a_grid_that_does_not_fall(runs, refused):
     flat = ("--schedule", "cosine", "--schedule.log-snr-min", "1", "--schedule.log-snr-max", "1.00000000000001")
     for name in GRIDS:
         said = refused("sample", runs / "plain", "--steps", "200", "--grid", name, *flat)
-        assert "log-SNRs of a grid must rise from each to the next" in said
-        assert "take fewer steps or another schedule" in said
+        assert "the log-SNRs of a time grid must increase" in said
+        assert "use fewer steps or another schedule" in said
 
 
 def test_guidance_with_nothing_to_go_by(runs, tmp_path, refused):
@@ -181,12 +181,12 @@ def test_every_solver_serves_every_schedule(name, schedule):
 @pytest.mark.parametrize("method", ["mmps", "dps", "repaint"])
 def test_editing_starts_at_zero_snr_too(method):
     """There the state tells nothing of the data, so there is nothing to correct; the known part comes out."""
-    known, mask = torch.tensor([[0.7, 0.0]]), torch.tensor([[True, False]])
+    values, known = torch.tensor([[0.7, 0.0]]), torch.tensor([[True, False]])
     schedule = SCHEDULES["zero-snr"]
     levels = levels_of(schedule, grid("tapered", schedule, 30))
-    denoise, step = inpainting(known, mask, Euclidean((2,)), method)(DATA, ddim(1.0), range(100))
+    denoise, step = inpainting(values, known, Euclidean((2,)), method)(DATA, ddim(1.0), range(100))
     x = sample(denoise, Euclidean((2,)), step, levels, indices=range(100))
-    assert (x[:, 0] == known[0, 0]).all()
+    assert (x[:, 0] == values[0, 0]).all()
     # Given 0.7 the data's other coordinate is that of the second mode, N(-0.2, 0.3^2).
     assert x[:, 1].mean().item() == pytest.approx(-0.2, abs=0.12)
 
@@ -218,8 +218,8 @@ def test_a_network_that_gives_no_numbers_is_named_by_step_level_and_field(value)
     with pytest.raises(UserError) as caught:
         sample(denoise, FIELDS, adams(), levels, indices=range(3))
     assert str(caught.value) == (
-        "sampling left the numbers in step 3 of 4, at log-SNR 1.5: what the network predicts, with its guidance, "
-        "in the field 'kind' is nan or infinite in 1 of 3 samples; try less guidance, or another checkpoint"
+        "sampling became non-finite in step 3 of 4, at log-SNR 1.5: the prediction of the network with its guidance, "
+        "in the field 'kind', is nan or infinite in 1 of 3 samples; try less guidance, or another checkpoint"
     )
     assert len(seen) == 4 + 3  # drawn as ever, and looked for once
 
@@ -233,7 +233,7 @@ def test_what_a_solver_makes_of_numbers_can_be_none():
 
     with pytest.raises(UserError) as caught:
         sample(mixture(torch.zeros(1, 2), 1.0), Euclidean((2,)), explode, levels, indices=range(2))
-    assert "in step 2 of 2, at log-SNR -2: what the solver makes of it is nan or infinite in 2 of 2" in str(
+    assert "in step 2 of 2, at log-SNR -2: the result of the solver's step is nan or infinite in 2 of 2" in str(
         caught.value
     )
     assert "try more steps, or another solver" in str(caught.value)
@@ -263,14 +263,14 @@ def test_commands_say_where_a_network_gives_no_numbers(runs, tmp_path, refused, 
     monkeypatch.setattr(ToyBackbone, "forward", forward)
     for command in ("sample", "evaluate"):
         said = refused(command, runs / "plain", "--n", "8")
-        assert "sampling left the numbers in step 1 of 3" in said
-        assert "in the field 'radius' is nan or infinite in 1 of 8 samples" in said
-    assert "leads to values that are no numbers" in refused("tune", runs / "plain", "--steps", "3")
+        assert "sampling became non-finite in step 1 of 3" in said
+        assert "in the field 'radius', is nan or infinite in 1 of 8 samples" in said
+    assert "becomes non-finite" in refused("tune", runs / "plain", "--steps", "3")
     # Training is worth more than its pictures.
     out = tmp_path / "new"
     train = ["train", "--modality", "toy", "--out", str(out), "--train.steps", "4", "--train.sample-every", "2"]
     assert cli.main(train) == 0
     said = capsys.readouterr().err
-    assert "no picture at step 2: sampling left the numbers" in said
-    assert "no metrics: sampling left the numbers" in said
-    assert "sampling left the numbers" in (out / "report.html").read_text()
+    assert "no picture at step 2: sampling became non-finite" in said
+    assert "no metrics: sampling became non-finite" in said
+    assert "sampling became non-finite" in (out / "report.html").read_text()

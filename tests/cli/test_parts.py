@@ -38,7 +38,7 @@ class MaskReader:
         place = torch.tensor([[float(word) / self.scale for word in path.read_text().split(",")]])
         return TensorDict({"place": place, "radius": torch.zeros(1, 1)}, batch_size=[1])
 
-    def read_mask(self, path):
+    def read_missing(self, path):
         white = torch.tensor([[word == "1" for word in path.read_text().split(",")]])
         return TensorDict({"place": white, "radius": torch.ones(1, 1, dtype=torch.bool)}, batch_size=[1])
 
@@ -95,4 +95,4 @@ def test_flags_that_a_reader_has_no_use_for_are_refused(run, tmp_path, monkeypat
     assert "--upscale: the plugin for toy knows no smaller files" in refused(capsys, "sample", run, "--upscale", part)
     assert "there is no such file" in refused(capsys, "sample", run, "--inpaint", tmp_path / "none.csv")
     part.write_text("?,?")
-    assert "leaves nothing known" in refused(capsys, "sample", run, "--inpaint", part)
+    assert "no entry is known" in refused(capsys, "sample", run, "--inpaint", part)

@@ -20,7 +20,7 @@ from diffcore.plugins.registry import Provided
 from diffcore.process.schedules import Cosine
 from diffcore.runs import tuning
 from diffcore.runs.fitted_grid import read_fitted_grids
-from diffcore.runs.folder import Run
+from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import (
     as_asked,
     draw_mask,
@@ -250,7 +250,7 @@ def test_mistakes_get_a_line_and_leave_no_folder(runs, tmp_path, refused, flags,
 
 def test_numbers_never_met_are_doubted(drawn, capsys):
     drawn("--target", "span=60", n=3)
-    assert "span: 3 of 3 values asked for lie outside what was seen in training" in capsys.readouterr().err
+    assert "span: 3 of 3 requested values lie outside the range of the training examples" in capsys.readouterr().err
 
 
 def test_editing_is_for_one_size(runs, tmp_path, refused):
@@ -284,7 +284,7 @@ def test_tuning_follows_masked_flows(runs, drawn, capsys, monkeypatch):
     monkeypatch.setattr(tuning, "fit_grid", lambda *both, **rest: (flows.extend(both[:2]), plain(*both, **rest))[1])
     tune = ["tune", str(runs / "beads"), "--steps", "3", "--trajectories", "8", "--iterations", "4"]
     assert cli.main([*tune, "--guidance", "1"]) == 0
-    (entry,) = read_fitted_grids(Run(runs / "beads")).values()
+    (entry,) = read_fitted_grids(RunFolder(runs / "beads")).values()
     assert entry.error < entry.default_error
     for flow in flows:
         assert flow.mask.sum(1).unique().numel() > 1

@@ -6,7 +6,7 @@ from torch import nn
 
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.denoising.denoiser import Denoiser, from_eps, from_v, from_x0, velocity
-from diffcore.denoising.losses import WEIGHTINGS, denoising_loss
+from diffcore.denoising.losses import WEIGHTINGS, weighted_loss
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Cosine, Exploding
 from diffcore.states.level import Level
@@ -96,7 +96,7 @@ def test_weightings_are_the_objectives_they_are_named_after(weighting, log_snr):
         "v": mean_square(prediction.v - velocity(x0, eps, level)),
         "min-snr": mean_square(guess - x0) * min(math.exp(log_snr), 5.0),
     }[weighting]
-    found = denoising_loss(prediction, x0, eps, Euclidean((6,)), weighting)
+    found = weighted_loss(prediction, x0, eps, Euclidean((6,)), weighting)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
     assert set(WEIGHTINGS) == {"eps", "x0", "v", "min-snr"}
 
@@ -108,5 +108,5 @@ def test_loss_is_the_same_for_every_scaling_of_the_state():
     losses = []
     for schedule in (Cosine(), Exploding()):
         level = schedule.level(log_snr)
-        losses.append(denoising_loss(from_x0(guess, perturb(x0, eps, level), level), x0, eps, Euclidean((6,))))
+        losses.append(weighted_loss(from_x0(guess, perturb(x0, eps, level), level), x0, eps, Euclidean((6,))))
     torch.testing.assert_close(*losses)

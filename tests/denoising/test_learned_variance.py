@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from diffcore.denoising.denoiser import Denoiser, Prediction, from_v
-from diffcore.denoising.losses import VARIANCE_STEPS, VARIANCE_WEIGHT, denoising_loss, hybrid_loss, variance_loss
+from diffcore.denoising.losses import VARIANCE_STEPS, VARIANCE_WEIGHT, hybrid_loss, variance_loss, weighted_loss
 from diffcore.nn.dit import DiT
 from diffcore.nn.unet import UNet
 from diffcore.plugins.records import Component, Modality
@@ -16,7 +16,7 @@ from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Cosine, Exploding, Rectified
 from diffcore.process.variances import log_ratio
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, find_checkpoint, read_tensors
-from diffcore.runs.folder import Run, read_log
+from diffcore.runs.folder import RunFolder, read_log
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import compose
 from diffcore.sampling.guidance import classifier_free
@@ -83,7 +83,7 @@ def test_the_mean_is_left_to_the_denoising_loss():
     prediction = Prediction(x, level, output, "v", fraction)
     term = variance_loss(prediction, x0, noise, space, clean)
     whole = hybrid_loss(prediction, x0, noise, space, clean)
-    simple = denoising_loss(prediction, x0, noise, space)
+    simple = weighted_loss(prediction, x0, noise, space)
     torch.testing.assert_close(whole, simple + VARIANCE_WEIGHT * VARIANCE_STEPS * term)
     mean, spread = torch.autograd.grad(term.sum(), (output, fraction), allow_unused=True)
     assert mean is None or (mean == 0).all()
@@ -268,8 +268,8 @@ def start(path, checkpoint=None, stop_at=None, **train_values):
     path.mkdir(exist_ok=True)
     interrupt = lambda line: signal.raise_signal(signal.SIGINT) if line.step == stop_at else None  # noqa: E731
     model = build_model(settings, data.facts, REGISTRY)
-    outcome = train(Run(path), settings, model, data, Callbacks(log=interrupt), checkpoint)
-    return Run(path), outcome, settings, data
+    outcome = train(RunFolder(path), settings, model, data, Callbacks(log=interrupt), checkpoint)
+    return RunFolder(path), outcome, settings, data
 
 
 def test_a_run_that_learns_variances_resumes_bit_for_bit(tmp_path):

@@ -18,7 +18,7 @@ from diffcore.nn.encoder import Encoder
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Cosine
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, find_checkpoint, read_tensors
-from diffcore.runs.folder import Run, read_log
+from diffcore.runs.folder import RunFolder, read_log
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.sampling_config import sampling_config
 from diffcore.runs.settings import compose
@@ -238,7 +238,7 @@ def test_a_predictor_run_ends_with_figures_beside_chance_and_draws_nothing(toy, 
     assert abs(metrics["ring_accuracy_at_-6"]["value"] - 0.5) < 0.15
     assert metrics["ring_nll_at_6"]["value"] < 0.2 < metrics["ring_nll_at_-2"]["value"] < math.log(2) + 0.05
     assert "by chance 0.6931" in metrics["ring_nll_at_6"]["meaning"]
-    losses = [row["loss"] for row in read_log(Run(run))]
+    losses = [row["loss"] for row in read_log(RunFolder(run))]
     assert losses[-1] < 0.9 * losses[0] < math.log(2)
     page = (run / "report.html").read_text()
     for part in ("ring_accuracy_at_0", "negative log-likelihood, nats", "<svg", "[classifier]"):
@@ -266,7 +266,7 @@ def test_a_resumed_predictor_run_is_an_unbroken_one_bit_for_bit(toy, tmp_path):
         cli.main(["train", "--modality", "toy", "--preset", "teller", "--train.steps", "130", "--out", str(short)]) == 0
     )
     assert cli.main(["resume", str(short), "--train.steps", "300"]) == 0
-    whole, grown = (find_checkpoint(Run(path)) for path in (toy / "teller", short))
+    whole, grown = (find_checkpoint(RunFolder(path)) for path in (toy / "teller", short))
     for name in (MODEL, EMA, TRAINING):
         first, second = read_tensors(whole, name), read_tensors(grown, name)
         assert first.keys() == second.keys()

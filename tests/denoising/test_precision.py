@@ -13,7 +13,7 @@ from diffcore.denoising.precision import compute_in
 from diffcore.nn.dit import DiT
 from diffcore.nn.unet import UNet
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, find_checkpoint, read_tensors
-from diffcore.runs.folder import Run, read_json, read_log
+from diffcore.runs.folder import RunFolder, read_json, read_log
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import compose
 from diffcore.states.level import Level
@@ -101,7 +101,7 @@ def run_of(path, *more):
 
 
 def losses(path):
-    return [row["loss"] for row in read_log(Run(path))]
+    return [row["loss"] for row in read_log(RunFolder(path))]
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +121,10 @@ def test_a_run_in_bfloat16_keeps_its_weights_in_float32(plain, tmp_path):
     assert losses(run) == pytest.approx(losses(plain), rel=0.02)
     assert losses(run) != losses(plain)
     for file in (MODEL, EMA, TRAINING):
-        kept = read_tensors(find_checkpoint(Run(run)), file)
+        kept = read_tensors(find_checkpoint(RunFolder(run)), file)
         weights = [tensor for name, tensor in kept.items() if file != TRAINING or "/" in name]  # and their moments
         assert {tensor.dtype for tensor in weights} == {torch.float32}
-    assert read_json(Run(run).config)["settings"]["train"]["precision"] == "bfloat16"
+    assert read_json(RunFolder(run).config)["settings"]["train"]["precision"] == "bfloat16"
 
 
 def test_samples_are_drawn_in_float32_unless_asked_otherwise(plain, tmp_path):
@@ -154,9 +154,9 @@ def test_compiled_runs_and_others_go_on_with_each_other(plain, tmp_path, monkeyp
     monkeypatch.setattr(nn.Module, "compile", eager)
     run = run_of(tmp_path / "run", "--train.compile", "--train.steps", "3")
     assert compiled == ["UNet"]
-    names = [read_tensors(find_checkpoint(Run(path)), MODEL).keys() for path in (plain, run)]
+    names = [read_tensors(find_checkpoint(RunFolder(path)), MODEL).keys() for path in (plain, run)]
     assert names[0] == names[1]
-    settings = Run(run).config
+    settings = RunFolder(run).config
     settings.write_text(settings.read_text().replace('"compile": true', '"compile": false'))
     assert cli.main(["resume", str(run), "--train.steps", "6"]) == 0
     assert losses(run) == pytest.approx(losses(plain), rel=1e-5)

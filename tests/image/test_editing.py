@@ -56,10 +56,10 @@ def test_reading_and_decoding_restores_the_file(files, digit):
 
 
 def test_white_pixels_of_a_mask_are_filled_in(files):
-    mask = reader().read_mask(files / "mask.png")
-    assert mask.dtype == torch.bool
-    assert not mask[0, 0, :, :4].any()
-    assert mask[0, 0, :, 4:].all()
+    missing = reader().read_missing(files / "mask.png")
+    assert missing.dtype == torch.bool
+    assert not missing[0, 0, :, :4].any()
+    assert missing[0, 0, :, 4:].all()
 
 
 def test_block_means_of_encoded_colours_are_the_encoded_block_means(tmp_path):
@@ -115,7 +115,7 @@ def test_mistakes_get_a_line(run, files, tmp_path, capsys, monkeypatch):
     assert "there is no such file" in refused("--upscale", files / "none.png")
     assert "is not an image in a format that can be read" in refused("--upscale", files / "text.png")
     assert "repaint fills in" in refused("--upscale", files / "coarse.png", "--method", "repaint")
-    for name, value, said in (("black", 0, "nothing to be filled in"), ("white", 255, "leaves nothing known")):
+    for name, value, said in (("black", 0, "nothing to fill in"), ("white", 255, "no entry is known")):
         Image.fromarray(numpy.full((8, 8), value, numpy.uint8)).save(tmp_path / f"{name}.png")
         assert said in refused("--inpaint", digit, "--mask", tmp_path / f"{name}.png")
     registry = installed()

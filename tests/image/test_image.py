@@ -92,7 +92,7 @@ def test_attention_agrees_with_torch():
 @pytest.mark.parametrize(
     ("build", "options", "shape", "said"),
     [
-        (builders.unet, UNetOptions(patch=4), (1, 4, 4), "smaller than the network can take: 8 a side"),
+        (builders.unet, UNetOptions(patch=4), (1, 4, 4), "smaller than the network can take: sides must be at least 8"),
         (builders.unet, UNetOptions(patch=4), (1, 28, 28), "sides must be multiples of 8"),
         (builders.dit, DiTOptions(patch=4), (3, 2, 2), "smaller than the network can take"),
         (builders.dit, DiTOptions(heads=5), (3, 32, 32), "`denoiser.heads` 5 does not divide"),

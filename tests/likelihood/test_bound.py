@@ -11,7 +11,7 @@ from diffcore.denoising.denoiser import from_x0
 from diffcore.likelihood.bound import Bins, log_bin_probability, variational_bound
 from diffcore.process.gaussian import perturb, posterior, transition
 from diffcore.process.schedules import Cosine, Exploding, Rectified
-from diffcore.process.variances import in_space, log_ratio
+from diffcore.process.variances import log_ratio
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.timesteps import uniform_in_log_snr
 from diffcore.states.level import Level
@@ -163,7 +163,7 @@ def test_in_spaces_of_fewer_freedoms_it_is_that_of_coordinates(learned):
         return type(from_x0(x, x, level))(x, level, guess, "x0", raw if learned else None)
 
     found = variational_bound(denoise, x0, space, levels, mask=mask, variance=0.3).terms
-    fraction = in_space(raw, space, mask)
+    fraction = space.factors(raw, mask)
     for sample, count in ((0, 4), (1, 3)):
         data = coordinates(x0, count)[sample]
         freedoms = len(data)
@@ -229,7 +229,7 @@ def test_narrow_bins_are_the_density_times_their_width():
     torch.testing.assert_close(mass, density - 6 * math.log(width), rtol=1e-6, atol=1e-6)
     centred = ZeroCentred((3, 2))
     x0 = centred.project(draw(1, 3, 2))
-    with pytest.raises(ValueError, match="elements are free"):
+    with pytest.raises(ValueError, match="entries do not depend on each other"):
         variational_bound(gaussian(0.0, 0.3), x0, centred, levels, bins=Bins(0.1, -1, 1))
 
 
@@ -256,7 +256,7 @@ def test_the_noisiest_end_may_have_no_signal():
 
 
 def test_a_chain_without_noise_is_refused():
-    with pytest.raises(ValueError, match="a level with noise"):
+    with pytest.raises(ValueError, match="at least one level with noise"):
         variational_bound(gaussian(MEAN, STD), draw(2, 3), Euclidean((3,)), [Level(1.0, 0.0)])
 
 

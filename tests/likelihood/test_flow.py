@@ -191,7 +191,7 @@ def test_a_denoiser_of_no_numbers_is_told_of():
     def broken(x, level, conditions=None, mask=None):
         return from_v(x * math.nan, x, level)
 
-    with pytest.raises(UserError, match="ask for a looser tolerance or for a number of steps"):
+    with pytest.raises(UserError, match="use a larger tolerance or a fixed number of steps"):
         log_likelihood(broken, draw(2, 3), SPACE, Cosine())
 
 

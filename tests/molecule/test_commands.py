@@ -164,7 +164,7 @@ def test_a_target_outside_the_data_is_drawn_with_a_warning(run, tmp_path, capsys
     capsys.readouterr()
     sample(run, "--n", 2, "--target", "logp=40", "--out", tmp_path / "out")
     assert re.search(
-        r"logp: 2 of 2 values asked for lie outside .* training, -3\.9\d* to 3\.6", capsys.readouterr().err
+        r"logp: 2 of 2 requested values lie outside .* training examples, -3\.9\d* to 3\.6", capsys.readouterr().err
     )
     assert len(list((tmp_path / "out").glob("*-40.sdf"))) == 2
 
@@ -202,7 +202,7 @@ def test_tune_then_sample(own, tmp_path, capsys):
     assert main(command) == 0
     capsys.readouterr()
     sample(copy, "--n", 2, "--steps", 4)
-    assert "4 steps as" in capsys.readouterr().err
+    assert "4 steps of adams on a fitted grid" in capsys.readouterr().err
 
 
 def test_resume_continues_the_run(own, tmp_path):
@@ -290,8 +290,8 @@ def test_the_example_s_bounds_are_those_of_normal_values(example):
 
 def test_the_example_trains_if_no_run_is_given(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len(example.main(["--minutes", "0.002", "--n", "1"])) == 5
-    assert (tmp_path / "runs" / "molecule" / "targets-1" / "targets.png").is_file()
+    assert len(example.main(["--steps", "5", "--n", "1"])) == 5
+    assert (tmp_path / "runs" / "molecule" / "default-1" / "targets.png").is_file()
 
 
 # What does not

@@ -216,7 +216,7 @@ def test_points_of_another_unit_are_refused(tmp_path):
     ):
         reader().read_part(path)
     state, known = reader(1).read_part(write(tmp_path / "one.xyz", positions(1)))
-    with pytest.raises(UserError, match="nothing to be filled in"):
+    with pytest.raises(UserError, match="nothing to fill in"):
         inpainting(state, known, reader(1).codec.space)
 
 

@@ -18,7 +18,7 @@ from diffcore.runs.checkpoints import (
     read_tensors,
     write_checkpoint,
 )
-from diffcore.runs.folder import Run, read_log
+from diffcore.runs.folder import RunFolder, read_log
 from tests.support.refusals import refused
 
 
@@ -49,9 +49,9 @@ def test_resume_goes_back_to_the_newest_sound_checkpoint(copy, whole, capsys, fi
     assert line.startswith("step-00000040 is refused: ")
     assert file in line
     assert f"going on from step 30 of {copy}" in said
-    first, second = (read_tensors(find_checkpoint(Run(path)), MODEL) for path in (copy, whole))
+    first, second = (read_tensors(find_checkpoint(RunFolder(path)), MODEL) for path in (copy, whole))
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert [row["loss"] for row in read_log(Run(copy))] == [row["loss"] for row in read_log(Run(whole))]
+    assert [row["loss"] for row in read_log(RunFolder(copy))] == [row["loss"] for row in read_log(RunFolder(whole))]
 
 
 @pytest.mark.parametrize("command", ["sample", "evaluate", "tune"])
@@ -68,18 +68,18 @@ def test_readers_pass_over_a_damaged_checkpoint_unless_it_is_named(copy, capsys,
 
 
 def test_where_no_checkpoint_is_sound_nothing_is_begun_again(copy, capsys):
-    for checkpoint in checkpoints(Run(copy)):
+    for checkpoint in checkpoints(RunFolder(copy)):
         cut(checkpoint / MODEL)
         cut(checkpoint / EMA)
     for command in ("resume", "sample"):
         line = refused(capsys, command, copy)
         assert "has no checkpoint that can be used (2 refused); step-00000040: " in line
-    assert len(checkpoints(Run(copy))) == 2
+    assert len(checkpoints(RunFolder(copy))) == 2
 
 
 def test_a_checkpoint_that_training_deletes_meanwhile(copy, capsys):
     """A newer one is there then; one that was asked for by name is said to be gone."""
-    run, read = Run(copy), []
+    run, read = RunFolder(copy), []
 
     def slow(path):
         read.append(path.name)
@@ -106,14 +106,14 @@ def test_a_checkpoint_that_training_deletes_meanwhile(copy, capsys):
 
 
 def test_every_so_many_steps_a_checkpoint_stays_for_good(tmp_path):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     for step in range(5, 65, 5):
         write_checkpoint(run, Progress(step), {MODEL: {"w": torch.ones(2)}}, keep=2, keep_every=20)
     assert [path.name[-2:] for path in checkpoints(run)] == ["20", "40", "55", "60"]
 
 
 def test_steps_of_nine_digits_are_newer(tmp_path):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     for step in (99_999_999, 100_000_000):
         write_checkpoint(run, Progress(step), {MODEL: {"w": torch.ones(2)}}, keep=2)
     assert find_checkpoint(run).name == "step-100000000"

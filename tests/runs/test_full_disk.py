@@ -13,7 +13,7 @@ import pytest
 
 from diffcore import cli
 from diffcore.runs.checkpoints import checkpoints, find_checkpoint, verify
-from diffcore.runs.folder import Run, append_log, read_log, trim_log
+from diffcore.runs.folder import RunFolder, append_log, read_log, trim_log
 from diffcore.system import files
 from tests.support.refusals import refused
 from tests.support.toy import ToyWriter, put_in_place, toy_registry
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("toy")
 def whole(tmp_path_factory, toy):
     path = tmp_path_factory.mktemp("whole") / "run"
     assert cli.main(["train", "--out", str(path), *TRAIN]) == 0
-    return Run(path)
+    return RunFolder(path)
 
 
 def assert_same(run, whole):
@@ -70,7 +70,7 @@ def test_a_disk_that_is_really_full(tmp_path, whole):
                 os._exit(77)
             free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
             (disk / "other").write_bytes(bytes(free - int(2.5 * one) - 10 * 4096))
-            run = Run(disk / "run")
+            run = RunFolder(disk / "run")
             assert cli.main(["train", "--out", str(run.path), *TRAIN]) == 2
             assert {path.name for path in run.checkpoints.iterdir()} == {"step-00000010", "step-00000020"}
             for checkpoint in checkpoints(run):
@@ -93,7 +93,7 @@ def test_a_disk_that_is_really_full(tmp_path, whole):
 
 
 def test_metrics_that_cannot_be_written_stop_training_with_a_line(tmp_path, whole, monkeypatch, capsys):
-    run, written = Run(tmp_path / "run"), []
+    run, written = RunFolder(tmp_path / "run"), []
 
     def full(path, lines):
         written.append(1)
@@ -120,7 +120,7 @@ def test_pictures_figures_and_reports_are_worth_less_than_weights(tmp_path, whol
     monkeypatch.setattr(ToyWriter, "together", full)
     monkeypatch.setattr("diffcore.api.session.write_metrics", full)
     monkeypatch.setattr("diffcore.api.session.write_report", full)
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     flags = [*TRAIN, "--train.sample-every", "15", "--train.evaluate", "4"]
     assert cli.main(["train", "--out", str(run.path), *flags]) == 0
     said = capsys.readouterr().err
@@ -131,7 +131,7 @@ def test_pictures_figures_and_reports_are_worth_less_than_weights(tmp_path, whol
 
 def test_what_is_not_read_back_as_written_is_no_checkpoint(tmp_path, monkeypatch, capsys):
     """A disk that takes everything and keeps something else; the older checkpoints stay."""
-    run, plain = Run(tmp_path / "run"), files.read_back
+    run, plain = RunFolder(tmp_path / "run"), files.read_back
 
     def forgetful(path):
         content = plain(path)
@@ -144,7 +144,7 @@ def test_what_is_not_read_back_as_written_is_no_checkpoint(tmp_path, monkeypatch
 
 
 def test_metrics_are_cut_in_place_but_for_copies_made_of_links(tmp_path):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     append_log(run, [{"step": step, "loss": 1.0} for step in (5, 10, 15)])
     with run.train_log.open("a") as file:
         file.write('{"step": 20, "lo')
@@ -162,7 +162,7 @@ def test_metrics_are_cut_in_place_but_for_copies_made_of_links(tmp_path):
 
 def test_metrics_of_any_length_take_bounded_memory(tmp_path, monkeypatch):
     monkeypatch.setattr("diffcore.runs.folder.MOST_ROWS", 10)
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     append_log(run, [{"step": step, "loss": step / 2} for step in range(1, 1001)])
     rows = read_log(run)
     assert len(rows) <= 21
@@ -178,7 +178,7 @@ def test_no_part_of_a_file_stays(tmp_path, whole):
     (copy / "checkpoints" / ".step-00000050.part").mkdir()
     (copy / "checkpoints" / ".step-00000010.gone").mkdir()
     (copy / "checkpoints" / "step-00000060").mkdir()  # without a manifest it is no checkpoint
-    assert [path.name for path in checkpoints(Run(copy))] == ["step-00000030", "step-00000040"]
+    assert [path.name for path in checkpoints(RunFolder(copy))] == ["step-00000030", "step-00000040"]
     assert cli.main(["resume", str(copy), "--train.steps", "45"]) == 0
     left = {path.name for path in (copy / "checkpoints").iterdir()}
     assert left == {"step-00000040", "step-00000045", "step-00000060"}

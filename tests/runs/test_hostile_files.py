@@ -19,7 +19,7 @@ from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Provided
 from diffcore.runs.checkpoints import check_header, find_checkpoint
 from diffcore.runs.fitted_grid import read_fitted_grids
-from diffcore.runs.folder import Run
+from diffcore.runs.folder import RunFolder
 from diffcore.runs.model import build_model
 from diffcore.runs.settings import compose, read_toml
 from diffcore.system.files import read_json
@@ -44,7 +44,7 @@ def whole(tmp_path_factory, toy):
 @pytest.fixture
 def run(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
-    return Run(tmp_path / "run")
+    return RunFolder(tmp_path / "run")
 
 
 @pytest.fixture
@@ -406,7 +406,7 @@ def test_optimiser_states_of_another_shape_are_refused(run, said):
         ("exp_avg/nothing", torch.zeros(3), "is not in it"),
     ):
         content = save({**load_file(newest / "training.safetensors"), key: value})
-        copy = Run(run.path.with_name(f"run-{key.replace('/', '-')}"))
+        copy = RunFolder(run.path.with_name(f"run-{key.replace('/', '-')}"))
         shutil.copytree(run.path, copy.path)
         target = find_checkpoint(copy)
         (target / "training.safetensors").write_bytes(content)

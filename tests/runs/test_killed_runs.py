@@ -8,7 +8,7 @@ import pytest
 
 from diffcore import cli
 from diffcore.runs.checkpoints import checkpoints, find_checkpoint, verify
-from diffcore.runs.folder import Run, read_log
+from diffcore.runs.folder import RunFolder, read_log
 from tests.support.refusals import refused
 from tests.support.toy_process import end, start
 from tests.training.test_loop import assert_same_checkpoint, losses
@@ -24,7 +24,7 @@ def whole(tmp_path_factory, toy):
     """An unbroken run."""
     path = tmp_path_factory.mktemp("whole") / "run"
     assert cli.main(["train", "--out", str(path), *TRAIN]) == 0
-    return Run(path)
+    return RunFolder(path)
 
 
 MOMENTS = {
@@ -44,7 +44,7 @@ MOMENTS = {
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_that_was_killed_is_resumed_exactly(tmp_path, whole, moment):
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     assert end(start("train", "--out", run.path, *TRAIN, die=moment)) == -signal.SIGKILL
     assert len(checkpoints(run)) == MOMENTS[moment]
     for checkpoint in checkpoints(run):
@@ -63,7 +63,7 @@ def assert_same(run, whole):
 
 def test_killed_while_it_resumes(tmp_path, whole):
     """Twice: in the middle of writing a checkpoint, then in the middle of deleting one."""
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     assert end(start("train", "--out", run.path, *TRAIN, die="file-half:7")) == -signal.SIGKILL
     assert end(start("resume", run.path, die="half-deleted:1")) == -signal.SIGKILL
     assert cli.main(["resume", str(run.path)]) == 0
@@ -99,4 +99,4 @@ def test_a_second_process_is_refused_and_a_dead_one_does_not_block(tmp_path, toy
         os.kill(first, signal.SIGKILL)
         end(first)
     assert cli.main(["resume", str(path)]) == 0
-    assert read_log(Run(path))[-1]["step"] == 28
+    assert read_log(RunFolder(path))[-1]["step"] == 28

@@ -12,7 +12,7 @@ from diffcore.denoising.denoiser import from_x0
 from diffcore.errors import UserError
 from diffcore.process.schedules import Cosine, Exploding, LinearBeta, Rectified, ZeroTerminal
 from diffcore.runs.fitted_grid import FittedGrid, read_fitted_grids, write_fitted_grid
-from diffcore.runs.folder import Run
+from diffcore.runs.folder import RunFolder
 from diffcore.sampling.grid_fitting import (
     METHODS,
     Fit,
@@ -204,12 +204,12 @@ def nowhere(x, level, conditions=None, mask=None):
 
 
 def test_a_flow_that_leaves_the_numbers_is_refused():
-    with pytest.raises(UserError, match="followed in 80 steps, leads to values that are no numbers") as caught:
+    with pytest.raises(UserError, match="computed in 80 steps, becomes non-finite") as caught:
         flows(nowhere, PLANE, Cosine())
     assert "\n" not in str(caught.value)
     seen, held_out = flows(plane(), PLANE, Cosine())
     broken = replace(seen, denoise=nowhere)  # the same trajectories, and a network that has gone wrong since
-    with pytest.raises(UserError, match="in 3 steps the model's flow leads to values that are no numbers"):
+    with pytest.raises(UserError, match="in 3 steps the probability flow of the model becomes non-finite"):
         fit_grid(broken, held_out, starting_grids(Cosine(), 3)[:2], iterations=2)
 
 
@@ -231,7 +231,7 @@ def tuned(log_snrs, **changes):
 
 
 def test_what_is_kept_is_read_again_the_latest_last(tmp_path):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     assert read_fitted_grids(run) == {}
     entries = [tuned((-9.5, 0.1, 4.0)), tuned((-math.inf, 1 / 3), default_error=None), tuned((-8.0, 0.0, 2.5))]
     for entry in entries:
@@ -271,7 +271,7 @@ GOOD = tuned((-9.0, 0.0, 4.0)).model_dump(mode="json")
     ],
 )
 def test_damage_and_nonsense_in_the_file_get_a_line(tmp_path, content, said):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     run.fitted_grids.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(UserError) as caught:
         read_fitted_grids(run)
@@ -334,7 +334,7 @@ def test_a_run_is_tuned_and_sampled_as_tuned(toy, tmp_path, capsys, evaluations)
     draw = ["sample", toy, "--n", 4]
     said = command(capsys, "tune", toy, "--steps", 4, *QUICK)
     assert "kept in" in said
-    (steps,) = known = read_fitted_grids(Run(toy))
+    (steps,) = known = read_fitted_grids(RunFolder(toy))
     assert steps == 4
     assert known[4].error < known[4].default_error
     assert (known[4].guidance, known[4].checkpoint) == (1.0, "step-00000300")
@@ -364,16 +364,16 @@ def test_a_run_is_tuned_and_sampled_as_tuned(toy, tmp_path, capsys, evaluations)
     # The same number of steps again replaces, another one is kept beside.
     command(capsys, "tune", toy, "--steps", 3, *QUICK)
     command(capsys, "tune", toy, "--steps", 4, *QUICK, "--seed", 1)
-    assert [(steps, entry.seed) for steps, entry in read_fitted_grids(Run(toy)).items()] == [(3, 0), (4, 1)]
+    assert [(steps, entry.seed) for steps, entry in read_fitted_grids(RunFolder(toy)).items()] == [(3, 0), (4, 1)]
     evaluations()
     assert drawn("--steps", 3)[:2] == (3, True)
 
 
 def test_a_grid_serves_the_flow_that_it_was_fitted_to_alone(toy, capsys):
     """Another guidance or another checkpoint is another flow, and the line says so."""
-    grids = Run(toy).fitted_grids
+    grids = RunFolder(toy).fitted_grids
     before = grids.read_text() if grids.exists() else None
-    write_fitted_grid(Run(toy), 7, tuned(tuple(range(-9, -2)), checkpoint="step-00000300"))
+    write_fitted_grid(RunFolder(toy), 7, tuned(tuple(range(-9, -2)), checkpoint="step-00000300"))
     draw = ["sample", toy, "--n", 2, "--steps", 7, "--label", "inner"]
     draw[-2:] = ["--condition", "ring=inner"]
     assert "on a fitted grid" in command(capsys, *draw)
@@ -382,20 +382,20 @@ def test_a_grid_serves_the_flow_that_it_was_fitted_to_alone(toy, capsys):
     assert "on the grid tapered" in said
     said = command(capsys, *draw, "--guidance", 1, "--guidance-interval", -3, 3)  # without effect at weight 1
     assert "on a fitted grid" in said
-    write_fitted_grid(Run(toy), 7, tuned(tuple(range(-9, -2)), checkpoint="step-00000200"))
+    write_fitted_grid(RunFolder(toy), 7, tuned(tuple(range(-9, -2)), checkpoint="step-00000200"))
     said = command(capsys, *draw)
     assert "is not used: the checkpoint is step-00000300, not step-00000200" in said
     grids.unlink() if before is None else grids.write_text(before)
 
 
 def test_what_is_no_better_than_the_run_s_own_recipe_is_not_kept(toy, capsys, monkeypatch):
-    write_fitted_grid(Run(toy), 6, tuned((-9.0, -5.0, -2.0, 0.0, 2.0, 4.0)))
+    write_fitted_grid(RunFolder(toy), 6, tuned((-9.0, -5.0, -2.0, 0.0, 2.0, 4.0)))
     bad = Fit(Method(2, True, "alpha"), torch.linspace(-9, -8, 6, dtype=torch.float64))
     with monkeypatch.context() as patch:
         patch.setattr("diffcore.runs.tuning.fit_grid", lambda *a, **k: bad)
         said = command(capsys, "tune", toy, "--steps", 6, *QUICK)
     assert "nothing is kept" in said
-    assert 6 not in read_fitted_grids(Run(toy))
+    assert 6 not in read_fitted_grids(RunFolder(toy))
     assert "fitted grid" not in command(capsys, "sample", toy, "--n", 1, "--steps", 6)
 
 
@@ -423,7 +423,7 @@ def test_a_run_whose_solver_draws_noise_is_tuned_too(toy, tmp_path, capsys):
     flags = ["--train.steps", "20", "--train.evaluate", "0", "--sample.solver", "ddpm", "--schedule.zero-terminal"]
     assert cli.main(["train", "--modality", "toy", "--out", str(noisy), *flags]) == 0
     assert "adams is compared with instead" in command(capsys, "tune", noisy, "--steps", 3, *QUICK)
-    found = read_fitted_grids(Run(noisy))[3]
+    found = read_fitted_grids(RunFolder(noisy))[3]
     assert found.log_snrs[0] == -math.inf
     said = command(capsys, "sample", noisy, "--n", 2, "--steps", 3, "--out", tmp_path / "x.csv")
     assert "3 steps of adams on a fitted grid" in said

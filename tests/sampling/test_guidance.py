@@ -1,6 +1,8 @@
 """Guidance against closed forms: what each of them should make of data whose distribution is known."""
 
 import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -19,6 +21,7 @@ from diffcore.sampling.guidance import (
     log_snr_interval,
     rescale,
 )
+from diffcore.sampling.guidance.joint_batch import cache_last
 from diffcore.sampling.guidance.rescaled import deviation
 from diffcore.sampling.loop import levels_of, prior, sample
 from diffcore.sampling.solvers import ddim, ddpm, dpmpp_2m
@@ -353,6 +356,51 @@ def test_conditions_that_the_model_does_not_know_pass_through():
     classifier_free(denoise, (LABEL,), 2.0)(draw(2, 3), LEVEL, given)
     assert seen[0]["label"].tolist() == [2, 2, 0]
     assert seen[0]["other"].tolist() == [5, 6, 5]
+
+
+def test_two_threads_that_sample_from_one_guided_denoiser_get_what_each_gets_alone():
+    """Bit for bit, with conditions of their own."""
+    guided = classifier_free(labelled(), (LABEL,), 3.0)
+    levels = levels_of(Cosine(), uniform_in_log_snr(Cosine(), 10))
+    asked = [{"label": torch.tensor(labels)} for labels in ([0, 2, 1], [1, 0, 2])]
+
+    def drawn(conditions):
+        return sample(guided, FIELDS, ddim(), levels, indices=range(3), conditions=conditions)
+
+    alone = [drawn(conditions) for conditions in asked]
+    assert largest_difference(*alone) > 0.1
+    with ThreadPoolExecutor(2) as pool:
+        for own, found in zip(5 * alone, pool.map(drawn, 5 * asked), strict=True):
+            assert largest_difference(own, found) == 0
+
+
+def test_a_call_of_another_thread_between_any_two_lines_changes_no_answer():
+    """What the threads above do seldom is done here at each line."""
+    first, second = ({"label": torch.tensor([label])} for label in (0, 1))
+    cached = cache_last(lambda conditions: conditions["label"].item())
+    calls = []
+
+    def between(frame, event, argument):
+        if event == "line" and "joint_batch" in frame.f_code.co_filename:
+            calls.append(cached(second))
+        return between
+
+    tracing = sys.gettrace()
+    sys.settrace(between)
+    try:
+        found = cached(first)
+    finally:
+        sys.settrace(tracing)
+    assert found == 0
+    assert len(calls) > 3
+    assert set(calls) == {1}
+
+
+def test_conditions_that_were_replaced_in_their_dictionary_are_seen():
+    guided, x, given = classifier_free(labelled(), (LABEL,), 3.0), point(FIELDS, 2, 7), {"label": torch.tensor([0, 1])}
+    first = guided(x, LEVEL, given)
+    given["label"] = torch.tensor([1, 0])
+    assert largest_difference(guided(x, LEVEL, given).x0, first.x0) > 0.1
 
 
 SHAPE, COLOUR = ClassCondition("shape", ("round", "square")), ClassCondition("colour", ("red", "blue"))

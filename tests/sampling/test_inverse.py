@@ -25,7 +25,7 @@ from tests.support.draws import draw
 
 DIMENSIONS = 5
 SPACE = Euclidean((DIMENSIONS,))
-MASK = torch.tensor([[True, True, False, False, False]])
+KNOWN = torch.tensor([[True, True, False, False, False]])
 
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -62,7 +62,7 @@ def sampling_error(target, n):
     return distance(target.mean + draw(n, DIMENSIONS, seed=9) @ root(target.covariance), target)
 
 
-def known():
+def measurement():
     """Two coordinates at 1.5 standard deviations from their mean."""
     prior = oracle()
     values = torch.zeros(1, DIMENSIONS)
@@ -71,7 +71,7 @@ def known():
 
 
 def posterior(noise_std=1e-6):
-    return oracle().given(torch.eye(DIMENSIONS)[:2], known()[0, :2], noise_std)
+    return oracle().given(torch.eye(DIMENSIONS)[:2], measurement()[0, :2], noise_std)
 
 
 def run(denoise, step, n, steps, space=SPACE):
@@ -193,7 +193,7 @@ def test_moment_matching_in_spaces_is_exact_in_their_coordinates(masked):
 @pytest.mark.parametrize("make", [dpmpp_2m, ddpm, lambda: ddim(0.5)], ids=["2m", "ddpm", "ddim-0.5"])
 @pytest.mark.parametrize("noise_std", [1e-4, 0.4])
 def test_moment_matching_walks_the_path_of_the_posterior_s_own_denoiser(make, noise_std):
-    denoise = measured(oracle(), Keep(MASK), Keep(MASK)(known()), SPACE, mmps(noise_std, 4))
+    denoise = measured(oracle(), Keep(KNOWN), Keep(KNOWN)(measurement()), SPACE, mmps(noise_std, 4))
     found, expected = (run(function, make(), 50, 20) for function in (denoise, posterior(noise_std)))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -202,7 +202,7 @@ def test_moment_matching_walks_the_path_of_the_posterior_s_own_denoiser(make, no
 def test_samples_by_moment_matching_have_the_posterior_s_moments(noise_std):
     """4,000 draws of the posterior itself are about 0.04 from it; the prior is more than 2 away."""
     target = posterior(noise_std or 1e-6)
-    denoise = measured(oracle(), Keep(MASK), Keep(MASK)(known()), SPACE, mmps(noise_std, 2))
+    denoise = measured(oracle(), Keep(KNOWN), Keep(KNOWN)(measurement()), SPACE, mmps(noise_std, 2))
     assert distance(run(denoise, dpmpp_2m(), 4000, 40), target) < 0.07
 
 
@@ -210,12 +210,14 @@ def test_samples_by_moment_matching_have_the_posterior_s_moments(noise_std):
 def test_dps_lies_between_the_prior_and_the_posterior(make):
     target = posterior()
     unguided = wasserstein(oracle().mean, oracle().covariance, target)
-    found = distance(run(measured(oracle(), Keep(MASK), Keep(MASK)(known()), SPACE, dps()), make(), 1000, 50), target)
+    found = distance(
+        run(measured(oracle(), Keep(KNOWN), Keep(KNOWN)(measurement()), SPACE, dps()), make(), 1000, 50), target
+    )
     assert 0.1 * unguided < found < 0.5 * unguided
 
 
 def repainted(resamplings, step, n=1000, steps=25):
-    decorated = repaint(step, Keep(MASK), known(), SPACE, resamplings)
+    decorated = repaint(step, Keep(KNOWN), measurement(), resamplings)
     return run(oracle(), decorated, n, steps)
 
 
@@ -228,14 +230,14 @@ def test_repaint_comes_nearer_to_the_posterior_with_every_resampling(make):
 @pytest.mark.parametrize("make", [dpmpp_2m, lambda: ddim(1.0), ddpm], ids=["2m", "ddim", "ddpm"])
 @pytest.mark.parametrize("method", ["repaint", "mmps", "dps"])
 def test_known_values_come_out_bit_by_bit(make, method):
-    denoise, step = inpainting(known(), MASK, SPACE, method, resamplings=2)(oracle(), make(), range(4))
+    denoise, step = inpainting(measurement(), KNOWN, SPACE, method, resamplings=2)(oracle(), make(), range(4))
     x = sample(denoise, SPACE, step, levels(8), indices=range(4))
-    assert torch.equal(x[:, :2], known()[:, :2].expand(4, 2))
+    assert torch.equal(x[:, :2], measurement()[:, :2].expand(4, 2))
     assert x[:, 2:].std() > 0.1
 
 
 def test_with_noise_known_values_are_not_copied():
-    denoise, step = inpainting(known(), MASK, SPACE, "mmps", noise_std=0.3)(oracle(), dpmpp_2m(), range(500))
+    denoise, step = inpainting(measurement(), KNOWN, SPACE, "mmps", noise_std=0.3)(oracle(), dpmpp_2m(), range(500))
     x = run(denoise, step, 500, 30)
     target = posterior(0.3)
     torch.testing.assert_close(x[:, :2].std(0), target.covariance.diagonal()[:2].sqrt(), rtol=0.12, atol=0)
@@ -247,19 +249,19 @@ def test_a_multistep_solver_forgets_across_jumps():
 
 
 def test_each_sample_may_have_its_own_known_part():
-    """In batches of two, as `generate` draws: sample i gets the mask and the values of i."""
+    """In batches of two, as `generate` draws: sample i gets the known entries and the values of i."""
     values = draw(4, DIMENSIONS)
-    masks = torch.rand(4, DIMENSIONS, generator=torch.Generator().manual_seed(1)) < 0.5
-    guide = inpainting(values, masks, SPACE, "repaint", resamplings=1)
+    known = torch.rand(4, DIMENSIONS, generator=torch.Generator().manual_seed(1)) < 0.5
+    guide = inpainting(values, known, SPACE, "repaint", resamplings=1)
     for indices in ([0, 1], [2, 3]):
         denoise, step = guide(oracle(), dpmpp_2m(), indices)
         x = sample(denoise, SPACE, step, levels(5), indices=indices)
-        assert torch.equal(x == values[indices], masks[indices])
+        assert torch.equal(x == values[indices], known[indices])
 
 
 def test_a_sample_is_the_same_in_every_batch():
     for method in ("repaint", "mmps"):
-        denoise, step = inpainting(known(), MASK, SPACE, method)(oracle(), ddpm(), range(4))
+        denoise, step = inpainting(measurement(), KNOWN, SPACE, method)(oracle(), ddpm(), range(4))
         many, one = (sample(denoise, SPACE, step, levels(6), indices=indices) for indices in (range(4), [2]))
         torch.testing.assert_close(many[2], one[0])
 
@@ -269,9 +271,9 @@ def test_the_right_mode_is_found(method):
     """Four modes at (+-1, +-1) in weights 8:8:2:1; knowing the first coordinate leaves the last two."""
     centres = torch.tensor([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
     mixture = Mixture(centres, 0.1, weights=torch.tensor([8.0, 8.0, 2.0, 1.0]))
-    space, mask = Euclidean((2,)), torch.tensor([[True, False]])
+    space, known = Euclidean((2,)), torch.tensor([[True, False]])
     values = torch.tensor([[1.0, 0.0]])
-    denoise, step = inpainting(values, mask, space, method)(mixture, dpmpp_2m(), range(900))
+    denoise, step = inpainting(values, known, space, method)(mixture, dpmpp_2m(), range(900))
     x = run(denoise, step, 400, 25, space)
     assert torch.equal(x[:, 0], torch.ones(400))
     assert ((x[:, 1].abs() - 1).abs() < 0.5).double().mean() > 0.99
@@ -284,9 +286,9 @@ def test_one_known_field_decides_the_other(method):
     space = Product({"place": Euclidean((3,)), "kind": Euclidean((2,))})
     centres = TensorDict({"place": draw(2, 3), "kind": torch.tensor([[1.0, -1.0], [-1.0, 1.0]])}, batch_size=[2])
     mixture = Mixture(centres, 0.2, space=space)
-    mask = TensorDict({"place": torch.ones(1, 3, dtype=torch.bool)}, batch_size=[1])
+    known = TensorDict({"place": torch.ones(1, 3, dtype=torch.bool)}, batch_size=[1])
     for component in (0, 1):
-        guide = inpainting(centres[component : component + 1], mask, space, method)
+        guide = inpainting(centres[component : component + 1], known, space, method)
         denoise, step = guide(mixture, dpmpp_2m(), range(50))
         x = run(denoise, step, 50, 20, space)
         assert torch.equal(x["place"], centres["place"][component].expand(50, 3))
@@ -302,7 +304,7 @@ def test_kept_elements_of_masked_sets_come_out_and_the_sample_stays_in_its_space
     operator = KeepElements(torch.tensor([[True, True, True, False, False]]), space)
     denoise, step = gaussian(0.0, 0.8), dpmpp_2m()
     if method == "repaint":
-        step = repaint(step, operator, clean, space, 3)
+        step = repaint(step, operator, clean, 3)
     else:
         denoise = measured(denoise, operator, operator(clean), space)
     x = sample(denoise, space, step, levels(12), indices=range(2), mask=mask)
@@ -329,8 +331,8 @@ def test_editing_goes_around_classifier_free_guidance():
     centres = torch.tensor([[-1.0, -1.0], [-1.0, 1.0]])
     mixture = Mixture(centres, 0.1, labels=torch.tensor([0, 1]))
     guided = classifier_free(mixture, (ClassCondition("label", ("low", "high")),), 2.0)
-    values, mask = torch.tensor([[-1.0, 0.0]]), torch.tensor([[True, False]])
-    denoise, step = inpainting(values, mask, Euclidean((2,)))(guided, dpmpp_2m(), range(2))
+    values, known = torch.tensor([[-1.0, 0.0]]), torch.tensor([[True, False]])
+    denoise, step = inpainting(values, known, Euclidean((2,)))(guided, dpmpp_2m(), range(2))
     x = sample(denoise, Euclidean((2,)), step, levels(20), indices=range(2), conditions={"label": torch.tensor([0, 1])})
     assert x[0, 1] < -0.5
     assert x[1, 1] > 0.5
@@ -342,15 +344,15 @@ def test_editing_goes_around_classifier_free_guidance():
 def test_mistakes_get_a_line():
     space = Product({"place": Euclidean((3,)), "kind": Euclidean((2,))})
     full = map_fields(lambda f: f == 0, space.empty(1))
-    for mask, said in (
-        (torch.ones(1, 3) > 0, "the mask has the fields one unnamed tensor; they should be place, kind"),
-        (full, "leaves nothing to be filled in"),
-        (map_fields(torch.logical_not, full), "leaves nothing known"),
-        (TensorDict({"place": torch.ones(1, 4) > 0}, batch_size=[1]), r"the mask of place has the shape \(4,\); it"),
-        (TensorDict({"size": torch.ones(1, 4) > 0}, batch_size=[1]), "the mask has the fields size"),
+    for known, message in (
+        (torch.ones(1, 3) > 0, "known has the fields one unnamed tensor; they should be place, kind"),
+        (full, "every entry is known, so there is nothing to fill in"),
+        (map_fields(torch.logical_not, full), "no entry is known"),
+        (TensorDict({"place": torch.ones(1, 4) > 0}, batch_size=[1]), r"known has the shape \(4,\) in the field place"),
+        (TensorDict({"size": torch.ones(1, 4) > 0}, batch_size=[1]), "known has the fields size"),
     ):
-        with pytest.raises(UserError, match=said):
-            keep(mask, space)
+        with pytest.raises(UserError, match=message):
+            keep(known, space)
     assert isinstance(keep(full.select("place"), space), Keep)
     centred = Product({"place": ZeroCentred((4, 2)), "kind": Euclidean((4, 2))})
     one = map_fields(
@@ -375,6 +377,8 @@ def test_no_gradient_is_left_behind():
     def denoise(x, level, conditions=None, mask=None):
         return from_x0(weight * x, x, level)
 
-    x = sample(measured(denoise, Keep(MASK), Keep(MASK)(known()), SPACE), SPACE, ddim(), levels(3), indices=range(2))
+    x = sample(
+        measured(denoise, Keep(KNOWN), Keep(KNOWN)(measurement()), SPACE), SPACE, ddim(), levels(3), indices=range(2)
+    )
     assert not x.requires_grad
     assert weight.grad is None

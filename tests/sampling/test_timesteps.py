@@ -83,7 +83,7 @@ def test_grids_that_do_not_descend_are_refused():
             return 20 * t - 10
 
     for name in GRIDS:
-        with pytest.raises(UserError, match="must rise"):
+        with pytest.raises(UserError, match="must increase"):
             grid(name, Rising(), 4)
         for steps in (0, -3):
             with pytest.raises(UserError, match=f"at least 1 step, not {steps}"):
@@ -95,8 +95,8 @@ def test_grids_that_do_not_descend_are_refused():
     [
         ([], "at least one"),
         ([[0.0, 1.0]], "at least one"),
-        ([0.0, math.nan], "number 2 of 2 of the grid is nan"),
-        ([math.nan], "number 1 of 1 of the grid is nan"),
+        ([0.0, math.nan], "number 2 of 2 of the time grid is nan"),
+        ([math.nan], "number 1 of 1 of the time grid is nan"),
         ([0.0, math.inf], "is inf"),
         ([1.0, 2.0, 2.0], "number 3 of 3, 2, follows 2"),
         ([3.0, 2.0], "number 2 of 2, 2, follows 3"),

@@ -9,12 +9,12 @@ import torch
 from diffcore.cli.options import DrawOptions, run_of, sampling_of
 from diffcore.cli.selectors import read
 from diffcore.denoising.denoiser import Denoiser, require_defined
-from diffcore.denoising.losses import WEIGHTINGS, denoising_loss
+from diffcore.denoising.losses import WEIGHTINGS, weighted_loss
 from diffcore.errors import UserError
 from diffcore.nn.dit import DiT
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Cosine, LinearBeta, Rectified, ZeroTerminal
-from diffcore.runs.folder import Run, describe
+from diffcore.runs.folder import RunFolder, describe
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import compose
 from diffcore.sampling.loop import levels_of, prior, sample
@@ -111,7 +111,7 @@ def test_networks_are_told_a_finite_log_snr():
             assert view.isfinite().all()
         torch.testing.assert_close(prediction.eps[0], noise[0])
         for weighting in WEIGHTINGS:
-            loss = denoising_loss(prediction, x0, noise, Euclidean((1, 8, 8)), weighting)
+            loss = weighted_loss(prediction, x0, noise, Euclidean((1, 8, 8)), weighting)
             assert loss.isfinite().all()
             # Of noise alone no noise is left to be found; what x0 is costs its plain error.
             error = (prediction.x0[0] - x0[0]).square().mean().item()
@@ -150,7 +150,7 @@ def test_runs_of_eps_are_not_drawn_with_it(tmp_path):
     for parameterisation in ("eps", "v"):
         settings = toy({"name": "cosine"}, parameterisation=parameterisation)
         data = build_data(settings, REGISTRY)
-        run = Run(tmp_path / parameterisation)
+        run = RunFolder(tmp_path / parameterisation)
         run.path.mkdir()
         describe(run, settings, data.facts.model_dump(), REGISTRY)
         train(run, settings, build_model(settings, data.facts, REGISTRY), data, Callbacks())

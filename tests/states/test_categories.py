@@ -73,7 +73,7 @@ def test_the_expectation_is_finite_at_both_ends_where_it_is_told_in_float32(log_
 def test_points_are_put_on_a_device_once():
     x = torch.zeros(2, 4)
     assert FOUR.table(x) is FOUR.table(x + 1)
-    assert FOUR.log_shares(x) is FOUR.log_shares(x + 1)
+    assert FOUR.log_frequencies(x) is FOUR.log_frequencies(x + 1)
     assert FOUR.table(x.double()).dtype == torch.float64
     assert FOUR.table(x).dtype == torch.float32
 

@@ -64,6 +64,23 @@ def test_projection_is_idempotent_and_keeps_noise(space):
     torch.testing.assert_close(space.project(noise, MASK), noise)
 
 
+@pytest.mark.parametrize("mask", [None, MASK], ids=["all", "masked"])
+@pytest.mark.parametrize(
+    "space", [Euclidean((5, 2)), ZeroCentred((5, 3)), SymmetricPairs((5, 5, 2))], ids=lambda s: type(s).__name__
+)
+def test_noise_times_factors_stays_in_the_space_and_their_total_is_its_expected_norm(space, mask):
+    """total(f) is E <n, f n> over noise n; factors of factors are the same, and ones have the freedoms as their sum."""
+    factors = space.factors(normal(2, *space.shape).abs(), mask)
+    torch.testing.assert_close(space.factors(factors, mask), factors)
+    normals = torch.randn(4000, 2, *space.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    noise = [space.noise(n, mask) for n in normals]
+    torch.testing.assert_close(space.project(factors * noise[0], mask), factors * noise[0])
+    norms = torch.stack([space.squared_norm(factors.sqrt() * n, mask) for n in noise])
+    torch.testing.assert_close(norms.mean(0), space.total(factors, mask), rtol=0.05, atol=0)
+    ones = torch.ones(2, *space.shape, dtype=torch.float64)
+    torch.testing.assert_close(space.total(space.factors(ones, mask), mask), space.degrees_of_freedom(ones, mask))
+
+
 def test_product_works_field_by_field():
     space = Product({"place": ZeroCentred((5, 3)), "pairs": SymmetricPairs((5, 5, 1))})
     state = TensorDict({"place": normal(2, 5, 3), "pairs": normal(2, 5, 5, 1)}, batch_size=[2])
@@ -71,3 +88,7 @@ def test_product_works_field_by_field():
     torch.testing.assert_close(noise["place"], ZeroCentred((5, 3)).noise(state["place"], MASK))
     assert space.degrees_of_freedom(state, MASK).tolist() == [4 * 3 + 10, 2 * 3 + 3]
     assert space.empty(4)["pairs"].shape == (4, 5, 5, 1)
+    factors = space.factors(state, MASK)
+    torch.testing.assert_close(factors["pairs"], SymmetricPairs((5, 5, 1)).factors(state["pairs"], MASK))
+    parts = [part.total(factors[name], MASK) for name, part in space.parts.items()]
+    torch.testing.assert_close(space.total(factors, MASK), sum(parts))

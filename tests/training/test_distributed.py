@@ -14,7 +14,7 @@ from torch import nn
 from diffcore import cli
 from diffcore.evaluation.evaluate import read_metrics
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_progress, read_tensors
-from diffcore.runs.folder import Run, read_log
+from diffcore.runs.folder import RunFolder, read_log
 from diffcore.system import distributed
 from diffcore.training.parallel import blocks
 from tests.support.several import bars, dit, registry, unet
@@ -106,10 +106,10 @@ def assert_same(a, b):
     Adam divides by the gradient's size, so a weight whose gradient is zero but for rounding, such as the bias of keys
     in attention, goes where rounding sends it: weights are compared where there is a gradient.
     """
-    first, second = (read_log(Run(path)) for path in (a, b))
+    first, second = (read_log(RunFolder(path)) for path in (a, b))
     assert [row["step"] for row in first] == [row["step"] for row in second] == list(range(1, STEPS + 1))
     assert [row["loss"] for row in second] == pytest.approx([row["loss"] for row in first], rel=LOSS)
-    a, b = (find_checkpoint(Run(path)) for path in (a, b))
+    a, b = (find_checkpoint(RunFolder(path)) for path in (a, b))
     moments, others = read_tensors(a, TRAINING), read_tensors(b, TRAINING)
     assert moments.keys() == others.keys()
     largest = {}
@@ -156,7 +156,7 @@ def test_what_two_processes_began_with_shares_one_finishes(folder):
 
 def test_the_steps_that_are_compared_change_the_weights(folder):
     """Far more than the tolerance, so that agreement means something."""
-    first, last = (read_tensors(path, MODEL) for path in checkpoints(Run(folder / "resumed" / "dit-ddp")))
+    first, last = (read_tensors(path, MODEL) for path in checkpoints(RunFolder(folder / "resumed" / "dit-ddp")))
     moved = max((first[name] - last[name]).abs().max().item() for name in first)
     assert moved > 1000 * WEIGHTS
 
@@ -172,7 +172,9 @@ def test_samples_are_those_of_one_process(folder):
 
 
 def figures_of(path):
-    return {metric.name: metric.value for metric in read_metrics(Run(path)) if metric.name != "samples_per_second"}
+    return {
+        metric.name: metric.value for metric in read_metrics(RunFolder(path)) if metric.name != "samples_per_second"
+    }
 
 
 @pytest.mark.parametrize(("one", "two"), [("beads", "judged"), ("teller", "examined")])
@@ -196,13 +198,13 @@ def test_the_first_process_alone_writes_and_speaks(folder):
 
 def test_all_stop_where_one_is_asked_to(folder):
     """The second process gets the signal of Ctrl-C in its third step."""
-    run = Run(folder / "stopped")
+    run = RunFolder(folder / "stopped")
     assert [path.name for path in checkpoints(run)] == ["step-00000003"]
     assert "stopped at step 3; go on with: diffcore resume" in (folder / "said").read_text()
 
 
 def test_minutes_end_all_processes_at_the_same_step(folder):
-    assert read_progress(find_checkpoint(Run(folder / "timed"))).seconds >= 0.6
+    assert read_progress(find_checkpoint(RunFolder(folder / "timed"))).seconds >= 0.6
 
 
 # Failures

@@ -8,7 +8,7 @@ import pytest
 
 from diffcore.errors import UserError
 from diffcore.runs.checkpoints import Progress, find_checkpoint
-from diffcore.runs.folder import Run
+from diffcore.runs.folder import RunFolder
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import TrainSettings, compose
 from diffcore.training import state
@@ -77,7 +77,7 @@ def test_the_time_left_of_a_resumed_run_is_by_its_own_steps(tmp_path, time, monk
     """1 s a step at first, 3 s a step after the run is resumed; checkpoints, pictures and loggers do not count."""
     values = {"steps": 40, "log_every": 5, "checkpoint_every": 10, "sample_every": 10}
     settings = compose(REGISTRY, "toy", file={"train": values})
-    data, run = build_data(settings, REGISTRY), Run(tmp_path)
+    data, run = build_data(settings, REGISTRY), RunFolder(tmp_path)
     draw_batch = state.draw_batch
 
     def session(seconds_per_step, stop_at=None, checkpoint=None):

@@ -8,7 +8,7 @@ import torch
 
 from diffcore.errors import UserError
 from diffcore.runs.checkpoints import find_checkpoint
-from diffcore.runs.folder import Run
+from diffcore.runs.folder import RunFolder
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import compose
 from diffcore.training.loop import Callbacks, train
@@ -46,7 +46,7 @@ def with_callbacks(path, device="cpu", dropout=0.3, **callbacks):
     settings = compose(registry, "toy", file={"device": device, **values})
     data = build_data(settings, registry)
     path.mkdir()
-    return train(Run(path), settings, build_model(settings, data.facts, registry), data, Callbacks(**callbacks))
+    return train(RunFolder(path), settings, build_model(settings, data.facts, registry), data, Callbacks(**callbacks))
 
 
 def fail(*arguments):

@@ -17,7 +17,7 @@ from diffcore.runs.checkpoints import (
     read_tensors,
     write_checkpoint,
 )
-from diffcore.runs.folder import Run, read_log
+from diffcore.runs.folder import RunFolder, read_log
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import compose
 from diffcore.system.files import write_atomically
@@ -33,7 +33,7 @@ def start(path, checkpoint=None, stop_at=None, dropout=0.0, **train_values):
     values = {"steps": 40, "batch_size": 32, "log_every": 5, **train_values}
     settings = compose(REGISTRY, "toy", file={"train": values, "denoiser": {"dropout": dropout}})
     data = build_data(settings, REGISTRY)
-    run = Run(path)
+    run = RunFolder(path)
     path.mkdir(exist_ok=True)
     callbacks = Callbacks(log=lambda line: signal.raise_signal(signal.SIGINT) if line.step == stop_at else None)
     return run, train(run, settings, build_model(settings, data.facts, REGISTRY), data, callbacks, checkpoint)
@@ -105,7 +105,7 @@ def test_pictures_do_not_change_training(tmp_path):
         REGISTRY, "toy", file={"train": {"steps": 40, "batch_size": 32, "log_every": 5, "sample_every": 7}}
     )
     data = build_data(settings, REGISTRY)
-    run = Run(tmp_path / "pictures")
+    run = RunFolder(tmp_path / "pictures")
     run.path.mkdir()
     seen = []
     callbacks = Callbacks(sample=lambda model, step: seen.append((step, torch.randn(3))))
@@ -158,13 +158,13 @@ def a_checkpoint(run, step=1, keep=5):
 
 
 def test_a_checkpoint_reads_back(tmp_path):
-    path = a_checkpoint(Run(tmp_path))
+    path = a_checkpoint(RunFolder(tmp_path))
     assert read_progress(path) == Progress(1, 2.5)
     assert torch.equal(read_tensors(path, MODEL)["w"], torch.arange(1000.0))
 
 
 def test_the_newest_are_kept(tmp_path):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     for step in (5, 10, 15, 20):
         a_checkpoint(run, step, keep=2)
     assert [path.name for path in checkpoints(run)] == ["step-00000015", "step-00000020"]
@@ -184,7 +184,7 @@ def test_the_newest_are_kept(tmp_path):
     ids=["truncated", "empty", "changed"],
 )
 def test_damaged_weights_are_refused_in_a_line(tmp_path, damage, said):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     a_checkpoint(run, 1)
     path = a_checkpoint(run, 2)
     file = path / MODEL
@@ -195,7 +195,7 @@ def test_damaged_weights_are_refused_in_a_line(tmp_path, damage, said):
 
 
 def test_a_damaged_manifest_is_refused_in_a_line(tmp_path):
-    path = a_checkpoint(Run(tmp_path))
+    path = a_checkpoint(RunFolder(tmp_path))
     for content in ("", "{}", "[]", '{"step": "x", "seconds": 1}'):
         (path / "manifest.json").write_text(content)
         with pytest.raises(UserError, match=r"manifest\.json"):
@@ -205,7 +205,7 @@ def test_a_damaged_manifest_is_refused_in_a_line(tmp_path):
 
 
 def test_a_full_disk_leaves_the_earlier_checkpoint_and_no_rubbish(tmp_path, monkeypatch):
-    run = Run(tmp_path)
+    run = RunFolder(tmp_path)
     a_checkpoint(run, 1)
 
     def full(descriptor):

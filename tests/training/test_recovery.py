@@ -9,7 +9,7 @@ import torch
 
 from diffcore.errors import UserError
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_progress, read_tensors
-from diffcore.runs.folder import Run, read_log
+from diffcore.runs.folder import RunFolder, read_log
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import compose
 from diffcore.tasks.batch import draw_batch
@@ -27,7 +27,7 @@ def start(path, checkpoint=None, callbacks=None, task="denoise", **values):
     settings = compose(REGISTRY, "toy", file={"train": values, "task": task})
     data = build_data(settings, REGISTRY)
     path.mkdir(exist_ok=True)
-    run = Run(path)
+    run = RunFolder(path)
     model = build_model(settings, data.facts, REGISTRY)
     return run, train(run, settings, model, data, callbacks or Callbacks(), checkpoint)
 
@@ -77,7 +77,7 @@ def test_the_step_and_the_field_are_named_and_the_last_good_weights_stay(tmp_pat
     said = str(caught.value)
     assert said.startswith("the loss is nan at step 27; it is nan in the field 'radius' in step 27; ")
     assert "the last good weights are those of step 20" in said
-    run = Run(tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
     assert find_checkpoint(run).name == "step-00000020"
     assert all(t.isfinite().all() for name in (MODEL, EMA) for t in read_tensors(find_checkpoint(run), name).values())
     assert [row["step"] for row in lines(run)] == [5, 10, 15, 20, 25]
@@ -97,7 +97,7 @@ def test_before_the_first_checkpoint_too(tmp_path):
         start(tmp_path / "run", learning_rate=1e30, warmup_steps=0, gradient_clip=1e30)
     assert "the last good weights are those of step 0, the initial ones" in str(caught.value)
     assert "at step 2" in str(caught.value)
-    assert not checkpoints(Run(tmp_path / "run"))
+    assert not checkpoints(RunFolder(tmp_path / "run"))
 
 
 @pytest.mark.parametrize("step", [7, 9])
@@ -115,7 +115,7 @@ def test_a_gradient_that_is_not_finite_is_named_by_its_parameter(tmp_path, step_
     seen = "the loss is nan at step 9" if step == 7 else "backbone.net.0.bias of model.safetensors is no longer finite"
     assert str(caught.value).startswith(seen)
     assert f"it began in step {step + 1}, where the gradient of backbone.net.3.bias is no" in str(caught.value)
-    assert not checkpoints(Run(tmp_path / "run"))
+    assert not checkpoints(RunFolder(tmp_path / "run"))
 
 
 def explode(path, checkpoint=None, callbacks=None, **values):

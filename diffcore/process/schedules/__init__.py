@@ -1,8 +1,8 @@
-"""Noise schedules: log-SNR of a time, its inverse, and the scales alpha, sigma of a log-SNR.
+"""Noise schedules: the log-SNR at a time, its inverse, and the scales alpha and sigma at a log-SNR.
 
-Time runs from 0 (data) to 1 (noise). A schedule does two separable things: `log_snr` says how much of the
-time is spent at which noise level, `level` says how the state is scaled there. All of it is computed in
-float64; lambda stands for the log-SNR, log(alpha^2 / sigma^2).
+Time runs from 0 (data) to 1 (noise). A schedule has two independent parts: `log_snr` decides how much of the time is
+spent at which noise level, and `level` how the state is scaled there. Both are computed in float64; lambda stands for
+the log-SNR, log(alpha^2 / sigma^2).
 """
 
 from diffcore.process.schedules.betas import Betas, ddpm, iddpm_cosine

@@ -1,4 +1,4 @@
-"""Schedules that are a table of betas, one a step of a discrete chain."""
+"""Schedules given by a table of betas, one for each step of a discrete chain."""
 
 import math
 from dataclasses import dataclass
@@ -12,10 +12,13 @@ from diffcore.process.schedules.schedule import VariancePreserving
 
 @dataclass(frozen=True, eq=False)
 class Betas(VariancePreserving):
-    """A discrete chain of T steps: `betas` `[T]`, from the cleanest, each between 0 and 1. Ho et al. 2020, eq. 2-4.
+    """The schedule of a discrete chain of T steps. Ho et al. 2020, eq. 2-4.
 
-    At t = i / (T - 1) lambda is that of abar_i = prod_{j <= i} (1 - beta_j), log(abar_i / (1 - abar_i)), and between
-    these times it is linear. The grid `time` with n = T is the chain itself. Raises `ValueError` for other betas.
+    * `betas`: `[T]`, from the cleanest step to the noisiest, each between 0 and 1.
+
+    At t = i / (T - 1), lambda = log(abar_i / (1 - abar_i)) with abar_i = prod_{j <= i} (1 - beta_j); between these
+    times it is linear. The time grid `time` with n = T levels is the chain itself. Raises `ValueError` if `betas` has
+    another shape or a value outside of (0, 1).
     """
 
     betas: Tensor
@@ -41,21 +44,21 @@ class Betas(VariancePreserving):
 
 
 def _interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
-    """The line through the two points (knots, values), `[n]` with rising knots, that are next to each `x`."""
+    """Linear interpolation of the points (knots, values) at `x`; both are `[n]`, and the knots increase."""
     right = torch.searchsorted(knots, x.detach().contiguous(), right=True).clamp(1, len(knots) - 1)
     weight = (x - knots[right - 1]) / (knots[right] - knots[right - 1])
     return torch.lerp(values[right - 1], values[right], weight)
 
 
 def ddpm(steps: int = 1000, beta_first: float = 1e-4, beta_last: float = 0.02) -> Betas:
-    """Betas that rise evenly from `beta_first` to `beta_last`. Ho et al. 2020, section 4."""
+    """Betas that increase linearly from `beta_first` to `beta_last`. Ho et al. 2020, section 4."""
     return Betas(torch.linspace(beta_first, beta_last, steps, dtype=torch.float64))
 
 
 def iddpm_cosine(steps: int = 1000, offset: float = 0.008, beta_max: float = 0.999) -> Betas:
     """beta_i = min(1 - f_i / f_{i-1}, beta_max), f_i = cos(a_i)^2, a_i = (i / T + offset) / (1 + offset) pi / 2.
 
-    Nichol & Dhariwal 2021, eq. 17. The difference is computed as sin(a_i - a_{i-1}) sin(a_i + a_{i-1}) / f_{i-1}.
+    Nichol & Dhariwal 2021, eq. 17. 1 - f_i / f_{i-1} is computed as sin(a_i - a_{i-1}) sin(a_i + a_{i-1}) / f_{i-1}.
     """
     step = math.pi / 2 / (1 + offset)
     before = (torch.arange(steps, dtype=torch.float64) / steps + offset) * step

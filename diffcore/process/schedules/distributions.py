@@ -1,7 +1,7 @@
-"""Schedules that are distributions: with t uniform, lambda is drawn from a given density.
+"""Schedules for which lambda(t) has a given distribution if t is uniform.
 
-lambda(t) is the (1 - t)-quantile of a symmetric distribution that is cut off at two ends. Both tails are measured
-from their own end, so neither loses precision.
+lambda(t) is the (1 - t)-quantile of a symmetric distribution, truncated at two ends. Each tail is measured from its own
+end, so that neither loses precision.
 """
 
 import math
@@ -15,10 +15,10 @@ from diffcore.states.level import Level
 
 
 class _Quantiles:
-    """lambda(t) of a symmetric distribution; what it is made of is told by the class that inherits."""
+    """lambda(t) of a truncated symmetric distribution, which subclasses define by the three methods below."""
 
     def _shape(self) -> tuple[float, float, float, float]:
-        """Centre and scale of the distribution, and the lower and the upper end of lambda, which enclose the centre."""
+        """Centre and scale of the distribution, and the lower and the upper end of lambda, around the centre."""
         raise NotImplementedError
 
     def _tail(self, z: Tensor) -> Tensor:
@@ -54,10 +54,10 @@ class _Quantiles:
 
 @dataclass(frozen=True)
 class Laplace(_Quantiles, VariancePreserving):
-    """lambda(t) = mu - b sgn(1/2 - t) log(1 - 2 |t - 1/2|), cut off at the ends: Laplace(mu, b) for t uniform.
+    """lambda ~ Laplace(mu, b), truncated to [log_snr_min, log_snr_max]. Hang & Gu 2024, table 1.
 
-    Hang & Gu 2024, table 1. It falls with t: near t = 0 the logarithm is -infinity and its factor -b, so lambda is
-    large. mu must lie between the ends.
+    Without truncation, lambda(t) = mu - b sgn(1/2 - t) log(1 - 2 |t - 1/2|), which decreases with t. `mu` must lie
+    between `log_snr_min` and `log_snr_max`.
     """
 
     mu: float = 0.0
@@ -77,10 +77,10 @@ class Laplace(_Quantiles, VariancePreserving):
 
 @dataclass(frozen=True)
 class LogNormal(_Quantiles):
-    """alpha = 1 and ln sigma ~ N(p_mean, p_std^2) for t uniform, cut off at sigma_min and sigma_max.
+    """alpha = 1 and ln sigma ~ N(p_mean, p_std^2), truncated to [sigma_min, sigma_max].
 
-    The training distribution of Karras et al. 2022 (EDM), table 1. sigma rises with t; exp(p_mean) must lie between
-    sigma_min and sigma_max.
+    The training distribution of Karras et al. 2022 (EDM), table 1. sigma increases with t; exp(p_mean) must lie
+    between `sigma_min` and `sigma_max`.
     """
 
     p_mean: float = -1.2
@@ -92,7 +92,7 @@ class LogNormal(_Quantiles):
         return -2 * self.p_mean, 2 * self.p_std, -2 * math.log(self.sigma_max), -2 * math.log(self.sigma_min)
 
     def _tail(self, z: Tensor) -> Tensor:
-        return torch.special.erfc(z / math.sqrt(2)) / 2  # torch.special.ndtr is 0 beyond 9 standard deviations
+        return torch.special.erfc(z / math.sqrt(2)) / 2  # torch.special.ndtr(-z) is 0 for z above 9
 
     def _quantile(self, tail: Tensor) -> Tensor:
         return -torch.special.ndtri(tail)

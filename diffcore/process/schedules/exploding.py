@@ -1,4 +1,4 @@
-"""The variance-exploding ladder of noise levels."""
+"""The variance-exploding schedule."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from diffcore.states.level import Level
 
 @dataclass(frozen=True)
 class Exploding:
-    """The variance-exploding ladder: alpha = 1, sigma(t) = sigma_min (sigma_max / sigma_min)^t.
+    """The variance-exploding schedule: alpha = 1, sigma(t) = sigma_min (sigma_max / sigma_min)^t.
 
     Song & Ermon 2019 in continuous time (Song et al. 2021, eq. 30). lambda(t) = -2 log sigma(t).
     """

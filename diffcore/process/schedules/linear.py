@@ -1,4 +1,4 @@
-"""beta(t) linear in time, and the two SDEs that are made of it: variance-preserving and sub-VP."""
+"""Schedules with beta(t) linear in time: the variance-preserving and the sub-variance-preserving SDE."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from diffcore.states.level import Level
 class LinearRate:
     """beta(s) = beta_0 + s (beta_1 - beta_0) at s = epsilon + (1 - epsilon) t. Song et al. 2021, eq. 32.
 
-    The integral of beta is B(s) = beta_0 s + (beta_1 - beta_0) s^2 / 2. s starts at `epsilon`, where lambda is finite.
+    The integral of beta is B(s) = beta_0 s + (beta_1 - beta_0) s^2 / 2. s >= `epsilon`, so that lambda is finite.
     """
 
     beta_0: float = 0.1
@@ -21,14 +21,14 @@ class LinearRate:
     epsilon: float = 1e-3
 
     def integral(self, t: Tensor) -> Tensor:
-        """B at the time t."""
+        """B(s) at the time t."""
         s = self.epsilon + (1 - self.epsilon) * t.double()
         return self.beta_0 * s + (self.beta_1 - self.beta_0) * s**2 / 2
 
     def time_of(self, integral: Tensor) -> Tensor:
-        """The time at which B is `integral`."""
+        """The time t at which B(s) is `integral`."""
         slope = self.beta_1 - self.beta_0
-        # The root of slope s^2 / 2 + beta_0 s = B in the form that does not cancel.
+        # The root of slope s^2 / 2 + beta_0 s = B, in the form without cancellation.
         s = 2 * integral / (self.beta_0 + torch.sqrt(self.beta_0**2 + 2 * slope * integral))
         return (s - self.epsilon) / (1 - self.epsilon)
 
@@ -37,8 +37,8 @@ class LinearRate:
 class LinearBeta(LinearRate, VariancePreserving):
     """The variance-preserving SDE: alpha = exp(-B / 2), sigma^2 = 1 - exp(-B), lambda = -log(exp(B) - 1).
 
-    Song et al. 2021, eq. 32-33; for beta_0 = 0.1, beta_1 = 20 the continuous limit of the linear betas of Ho et al.
-    2020.
+    Song et al. 2021, eq. 32-33. For beta_0 = 0.1 and beta_1 = 20 it is the continuous limit of the linear betas of Ho
+    et al. 2020.
     """
 
     def log_snr(self, t: Tensor) -> Tensor:
@@ -71,6 +71,6 @@ class SubVariancePreserving(LinearRate):
 
     def level(self, log_snr: Tensor) -> Level:
         ratio, inverse = torch.exp(log_snr / 2), torch.exp(-log_snr / 2)
-        # alpha is written in 1 / r, where neither form meets 0 * infinity at the ends.
+        # alpha is computed from 1 / r, which avoids 0 * infinity at the ends.
         alpha = 2 / (inverse + torch.hypot(inverse, torch.full_like(inverse, 2)))
         return Level(alpha, 2 / (1 + torch.hypot(2 * ratio, torch.ones_like(ratio))))

@@ -1,4 +1,4 @@
-"""Straight lines from data to noise."""
+"""The schedule of rectified flow: straight lines from data to noise."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ from diffcore.states.level import Level
 class Rectified:
     """Straight lines from data to noise: alpha = 1 - s, sigma = s, lambda = 2 log((1 - s) / s).
 
-    Liu et al. 2023 (rectified flow), Lipman et al. 2023 (optimal-transport path). s = e + t (1 - 2 e)
-    keeps both ends finite.
+    Liu et al. 2023 (rectified flow), Lipman et al. 2023 (optimal-transport path). s = e + t (1 - 2 e) with
+    e = `epsilon`, so that lambda is finite at both ends.
     """
 
     epsilon: float = 1e-3
 
     def log_snr(self, t: Tensor) -> Tensor:
         t = t.double()
-        signal, noise = (self.epsilon + share * (1 - 2 * self.epsilon) for share in (1 - t, t))
+        signal, noise = (self.epsilon + part * (1 - 2 * self.epsilon) for part in (1 - t, t))
         return 2 * (torch.log(signal) - torch.log(noise))
 
     def time(self, log_snr: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a schedule is, and the two scalings that several of them share."""
+"""The interface of schedules, and the two scalings that several of them share."""
 
 from typing import Protocol
 
@@ -9,13 +9,13 @@ from diffcore.states.level import Level
 
 
 class Schedule(Protocol):
-    """What the core asks of a schedule. `t` and `log_snr` are float64 tensors of any shape."""
+    """A noise schedule. `t` and `log_snr` are float64 tensors of any shape."""
 
     def log_snr(self, t: Tensor) -> Tensor:
-        """lambda(t), strictly decreasing on [0, 1]; an end may be infinite."""
+        """lambda(t), strictly decreasing on [0, 1]; it may be infinite at either end."""
 
     def time(self, log_snr: Tensor) -> Tensor:
-        """The inverse of `log_snr`."""
+        """t(lambda), the inverse of `log_snr`."""
 
     def level(self, log_snr: Tensor) -> Level:
         """The scales alpha and sigma at a log-SNR."""
@@ -24,7 +24,7 @@ class Schedule(Protocol):
 def variance_preserving(log_snr: Tensor) -> Level:
     """alpha^2 = sigmoid(lambda), sigma^2 = sigmoid(-lambda), so that alpha^2 + sigma^2 = 1.
 
-    Both keep full relative precision at both ends, where 1 - alpha^2 would lose it.
+    Both have full relative precision at both ends, unlike 1 - alpha^2.
     """
     return Level(log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt())
 
@@ -35,7 +35,7 @@ def variance_exploding(log_snr: Tensor) -> Level:
 
 
 class VariancePreserving:
-    """Base of the schedules whose scales are `variance_preserving`."""
+    """Base class of schedules whose `level` is `variance_preserving`."""
 
     def level(self, log_snr: Tensor) -> Level:
         return variance_preserving(log_snr)

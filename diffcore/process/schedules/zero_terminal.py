@@ -1,4 +1,4 @@
-"""Zero terminal SNR: a schedule moved so that no signal is left at its noisy end."""
+"""Zero terminal SNR: a schedule shifted and rescaled so that its noisy end contains no signal."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,11 @@ from diffcore.process.schedules.schedule import Schedule, VariancePreserving
 
 @dataclass(frozen=True)
 class ZeroTerminal(VariancePreserving):
-    """alpha(t) = c (a(t) - a(1)), c = a(0) / (a(0) - a(1)), with a the alpha of a variance-preserving `base`.
+    """alpha(t) = c (a(t) - a(1)), c = a(0) / (a(0) - a(1)), where a is the alpha of a variance-preserving `base`.
 
-    Lin et al. 2024, algorithm 1. alpha(0) stays, alpha(1) = 0 and lambda(1) = -infinity: there the state is noise and
-    nothing else, as sampling starts, and x0 must be predicted without dividing by alpha. Raises `ValueError` where
-    the base is not variance-preserving or has an infinite noisy end already.
+    Lin et al. 2024, algorithm 1. alpha(0) does not change; alpha(1) = 0 and lambda(1) = -infinity, so that the state at
+    t = 1 is pure noise, with which sampling starts. x0 must then be predicted without a division by alpha. Raises
+    `ValueError` if `base` is not variance-preserving, or if its noisy end is infinite already.
     """
 
     base: Schedule
@@ -22,7 +22,7 @@ class ZeroTerminal(VariancePreserving):
     def __post_init__(self) -> None:
         last = self.base.level(self.base.log_snr(torch.ones(1, dtype=torch.float64)))
         if abs(last.total.item() - 1) > 1e-9:
-            raise ValueError(f"zero terminal SNR is for variance-preserving schedules, not {self.base}")
+            raise ValueError(f"zero terminal SNR needs a variance-preserving schedule, not {self.base}")
         if last.alpha.item() == 0:
             raise ValueError(f"{self.base} ends at zero SNR already")
 
@@ -34,19 +34,19 @@ class ZeroTerminal(VariancePreserving):
 
     def log_snr(self, t: Tensor) -> Tensor:
         t = t.double()
-        lost, last, factor = self._ends(t)
+        start, last, factor = self._ends(t)
         base = self.base.log_snr(t)
         alpha = factor * (base.sigmoid().sqrt() - last)
-        # Rounding may differ between the end as one value and the end within many.
+        # Rounding may differ between a tensor of one time and a tensor of many, so alpha(1) = 0 is set.
         alpha = torch.where(t < 1, alpha, 0.0).clamp(min=0)
-        # 1 - alpha = lost + c (a(0) - a(t)), a sum of positive terms.
-        return _log_snr(alpha, lost + factor * (_complement(base) - lost))
+        # 1 - alpha = 1 - a(0) + c (a(0) - a(t)), a sum of positive terms.
+        return _log_snr(alpha, start + factor * (_complement(base) - start))
 
     def time(self, log_snr: Tensor) -> Tensor:
         log_snr = log_snr.double()
-        lost, last, factor = self._ends(log_snr)
+        start, last, factor = self._ends(log_snr)
         alpha = last + log_snr.sigmoid().sqrt() / factor
-        return self.base.time(_log_snr(alpha, lost + (_complement(log_snr) - lost) / factor))
+        return self.base.time(_log_snr(alpha, start + (_complement(log_snr) - start) / factor))
 
 
 def _complement(log_snr: Tensor) -> Tensor:
@@ -55,5 +55,5 @@ def _complement(log_snr: Tensor) -> Tensor:
 
 
 def _log_snr(alpha: Tensor, complement: Tensor) -> Tensor:
-    """log(alpha^2 / (1 - alpha^2)) of alpha and 1 - alpha."""
+    """log(alpha^2 / (1 - alpha^2)), computed from alpha and `complement` = 1 - alpha."""
     return 2 * torch.log(alpha) - torch.log(complement) - torch.log1p(alpha)

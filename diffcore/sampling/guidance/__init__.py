@@ -1,6 +1,6 @@
 """Guidance: decorators that take a denoiser and return a denoiser.
 
-What comes out is called like what went in, so guidances nest and every solver takes every one of them.
+The result has the signature of `Denoise`, so guidances can be nested, and every solver works with every guidance.
 """
 
 from diffcore.sampling.guidance.auto import autoguidance

@@ -1,4 +1,4 @@
-"""Autoguidance: a network compared with a weaker version of itself."""
+"""Autoguidance: extrapolation from a weaker version of the network."""
 
 from dataclasses import replace
 
@@ -10,10 +10,10 @@ from diffcore.states.state import State, extrapolate
 
 
 def autoguidance(denoise: Denoise, weak: Denoise, weight: float) -> Denoise:
-    """D_weak + w (D - D_weak), with a network `weak` that makes the same mistakes, more of them.
+    """D_weak + w (D - D_weak), where `weak` makes the same errors as `denoise`, but larger ones.
 
-    Karras et al. 2024 (autoguidance), section 3, eq. 4: a smaller network, or one trained for less time, on the same
-    data and conditions. w = 1 is `denoise` itself and runs it alone. The variance is that of `denoise`.
+    Karras et al. 2024 (autoguidance), section 3, eq. 4: `weak` is a smaller network, or one trained for less time, on
+    the same data and conditions. w = 1 returns `denoise` itself. The variance is that of `denoise`.
     """
 
     def guided(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:

@@ -1,4 +1,4 @@
-"""Classifier-free guidance: the network compared with itself, told less."""
+"""Classifier-free guidance: predictions with and without conditions, mixed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,60 +6,65 @@ import torch
 
 from diffcore.denoising.conditions import Condition, Conditions, nulls
 from diffcore.denoising.denoiser import Denoise, Prediction
-from diffcore.sampling.guidance.joint_batch import Pass, remembered, together
+from diffcore.sampling.guidance.joint_batch import JointPass, cache_last, evaluate_jointly
 from diffcore.states.level import Level
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 
 
-def classifier_free(denoise: Denoise, known: Sequence[Condition], weight: float) -> Denoise:
-    """Extrapolate from the unconditional prediction: eps = eps_u + w (eps_c - eps_u), and x0 likewise.
+def classifier_free(denoise: Denoise, conditions: Sequence[Condition], weight: float) -> Denoise:
+    """Classifier-free guidance: eps = eps_u + w (eps_c - eps_u), and x0 likewise. Ho & Salimans 2022 (w = 1 + their w).
 
-    Ho & Salimans 2022, with w = 1 + their w. `known` are all conditions of the model. w = 0 ignores what is given,
-    w = 1 is the conditional model itself (either runs the network once), w > 1 sharpens. For other w both passes go
-    through the network as one batch, in which the samples that are asked for nothing are once.
+    eps_u is the prediction without conditions, eps_c the one with them; `conditions` are all conditions of the model.
+    w = 0 ignores the conditions and w = 1 is the conditional model itself; both evaluate the network once. w > 1 makes
+    samples follow the conditions more strongly. For other w both predictions are computed in one batch, in which a
+    sample without any condition appears once.
     """
     if weight == 1:
         return denoise
-    return _compared(denoise, known, [([condition.name for condition in known], weight)])
+    return _mixed(denoise, conditions, [([condition.name for condition in conditions], weight)])
 
 
-def composed(denoise: Denoise, known: Sequence[Condition], weights: Mapping[str, float]) -> Denoise:
-    """Several conditions, each with a weight of its own: eps = eps_u + sum_i w_i (eps_{c_i} - eps_u).
+def composed(denoise: Denoise, conditions: Sequence[Condition], weights: Mapping[str, float]) -> Denoise:
+    """Several conditions, each with its own weight: eps = eps_u + sum_i w_i (eps_{c_i} - eps_u).
 
-    Liu et al. 2022 (composable diffusion), eq. 11: the conditions are taken as independent given the sample, so each
-    has a pass in which the others are null. `weights` are by name; a condition that is not named is ignored. All
-    passes are one batch. Raises `ValueError` for a name that no condition of the model has.
+    Liu et al. 2022 (composable diffusion), eq. 11, which assumes that the conditions are independent given the sample:
+    eps_{c_i} is the prediction with all other conditions null. `conditions` are all conditions of the model, `weights`
+    are by name; a condition without a weight is ignored. All predictions are computed in one batch. Raises
+    `ValueError` for a name that no condition of the model has.
     """
-    names = {condition.name for condition in known}
+    names = {condition.name for condition in conditions}
     if unknown := weights.keys() - names:
         raise ValueError(f"no condition is called {', '.join(sorted(unknown))}; there are: {', '.join(sorted(names))}")
-    return _compared(denoise, known, [([name], weight) for name, weight in weights.items()])
+    return _mixed(denoise, conditions, [([name], weight) for name, weight in weights.items()])
 
 
-def _compared(denoise: Denoise, known: Sequence[Condition], groups: Sequence[tuple[Sequence[str], float]]) -> Denoise:
-    """The weighted differences that each group of conditions makes, together, to the prediction without any."""
+def _mixed(
+    denoise: Denoise, model_conditions: Sequence[Condition], groups: Sequence[tuple[Sequence[str], float]]
+) -> Denoise:
+    """D_u + sum over `groups` of weight (D_group - D_u), where D_group has only the conditions that the group names."""
 
-    @remembered
-    def planned(conditions: Conditions) -> tuple[Conditions, list[Pass]]:
-        value = next(iter(conditions.values()))
-        absent = {**conditions, **nulls(known, len(value), value.device)}
+    @cache_last
+    def passes_for(values: Conditions) -> tuple[Conditions, list[JointPass]]:
+        """The conditions of D_u, and a pass for each group that has a condition given in any sample."""
+        value = next(iter(values.values()))
+        absent = {**values, **nulls(model_conditions, len(value), value.device)}
         passes = []
         for names, weight in groups:
-            kept = [condition for condition in known if condition.name in names and condition.name in conditions]
+            kept = [condition for condition in model_conditions if condition.name in names and condition.name in values]
             if not kept or weight == 0:
                 continue
-            told = torch.stack([condition.given(conditions[condition.name]) for condition in kept]).any(0)
-            rows = told.nonzero()[:, 0]
+            given = torch.stack([condition.given(values[condition.name]) for condition in kept]).any(0)
+            rows = given.nonzero()[:, 0]
             if len(rows):
-                only = {**absent, **{condition.name: conditions[condition.name] for condition in kept}}
-                passes.append(Pass(only, weight, None if len(rows) == len(told) else rows))
+                only = {**absent, **{condition.name: values[condition.name] for condition in kept}}
+                passes.append(JointPass(only, weight, None if len(rows) == len(given) else rows))
         return absent, passes
 
     def guided(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         if not conditions:
             return denoise(x, level, conditions, mask)
-        absent, passes = planned(conditions)
-        return together(denoise, x, level, absent, passes, mask)
+        absent, passes = passes_for(conditions)
+        return evaluate_jointly(denoise, x, level, absent, passes, mask)
 
     return guided

@@ -1,4 +1,4 @@
-"""Energy guidance: samples weighted by any differentiable function."""
+"""Energy guidance: the distribution of samples multiplied by any differentiable function."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,22 +16,22 @@ from diffcore.states.state import State, combine, fields, map_fields
 
 
 class LogWeight(Protocol):
-    """The logarithm of what samples are weighted by, `[B]` nats; differentiable in `x`."""
+    """log h, the logarithm of the factor on the density of each sample, `[B]` nats; differentiable in `x`."""
 
     def __call__(self, x: State, level: Level, conditions: Conditions | None, mask: Mask) -> Tensor: ...
 
 
 def energy(denoise: Denoise, space: Space, log_weight: LogWeight, weight: float = 1.0, of: GradientOf = "x") -> Denoise:
-    """Add w grad_x log h to the score: eps = eps - sigma w grad_x log h.
+    """Add w grad_x log h to the score: eps = eps - sigma w grad_x log h, with log h = `log_weight`, w = `weight`.
 
-    * `of` = "x": `log_weight` is given the noisy x and knows of noise itself. With log p(c | x_t) this is classifier
-      guidance (Dhariwal & Nichol 2021, algorithm 2). Exact for log h_t(x_t) = log E[h(x0) | x_t].
-    * `of` = "x0": `log_weight` is given the clean estimate E[x0 | x], and the gradient goes through the denoiser.
-      log h(E[x0 | x]) stands for log E[h(x0) | x], which is right at low noise alone (Chung et al. 2023, theorem 1;
+    * `of` = "x": `log_weight` receives the noisy x and must take the noise into account. With log p(c | x_t) this is
+      classifier guidance (Dhariwal & Nichol 2021, algorithm 2). It is exact for log h_t(x_t) = log E[h(x0) | x_t].
+    * `of` = "x0": `log_weight` receives the estimate E[x0 | x], and the gradient goes through the denoiser. It uses
+      log h(E[x0 | x]) in place of log E[h(x0) | x], which is accurate only at low noise (Chung et al. 2023, theorem 1;
       Bansal et al. 2023, section 3.1).
 
-    The gradient is that of the space, `space.gradient`. It is added in the prediction's own view, so nothing is
-    converted. At alpha = 0 the state says nothing of the data, an exact log-weight is constant, and nothing is added.
+    The gradient is that of the space, `space.gradient`. It is added to the prediction's output in its own view. At
+    alpha = 0 the state holds no information about the data, so an exact log-weight is constant: nothing is added.
     """
 
     def guided(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
@@ -56,7 +56,7 @@ def energy(denoise: Denoise, space: Space, log_weight: LogWeight, weight: float 
 
 
 def _slope(view: Parameterisation, level: Level, weight: float) -> float | Tensor:
-    """How an output moves with the gradient: -sigma w for eps; for x0 and v times d x0 / d eps and d v / d eps."""
+    """The factor of the gradient in the output: -sigma w for eps, and for x0 and v times d x0 / d eps, d v / d eps."""
     alpha, sigma = level
     if view == "eps":
         return -weight * sigma
@@ -67,10 +67,10 @@ def _slope(view: Parameterisation, level: Level, weight: float) -> float | Tenso
 
 
 def _derivative(function: Callable[[State], Tensor], x: State) -> State:
-    """The derivative of each sample's value with respect to each entry of `x`, zero where it does not depend on it.
+    """The derivative of `function` `[B]` with respect to each entry of `x`; zero where it does not depend on x.
 
-    Gradients are on in here, whatever the caller does. Where the caller differentiates through x, the derivative is
-    part of its graph.
+    Gradients are enabled here, also if the caller has disabled them. If the caller differentiates through x, the
+    derivative is part of its graph.
     """
     tracked = _tracked(x)
     with torch.enable_grad():
@@ -79,17 +79,17 @@ def _derivative(function: Callable[[State], Tensor], x: State) -> State:
         tensors = list(fields(leaf).values())
         if not total.requires_grad:
             return map_fields(torch.zeros_like, x)
-        found = torch.autograd.grad(total, tensors, create_graph=tracked, materialize_grads=True)
-    derivatives = iter(found)
+        derivatives = iter(torch.autograd.grad(total, tensors, create_graph=tracked, materialize_grads=True))
     return map_fields(lambda _: next(derivatives), x)
 
 
 def _tracked(x: State) -> bool:
+    """Whether the caller differentiates through `x`."""
     return torch.is_grad_enabled() and any(field.requires_grad for field in fields(x).values())
 
 
 def _detached(prediction: Prediction, x: State) -> Prediction:
-    """The prediction without what autograd remembers of it."""
+    """The prediction at `x`, detached from the graph of autograd."""
     variance = prediction.variance
     return replace(
         prediction,

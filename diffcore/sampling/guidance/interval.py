@@ -1,4 +1,4 @@
-"""Guidance in a limited interval of noise."""
+"""Guidance in a limited interval of noise levels."""
 
 import math
 
@@ -12,10 +12,10 @@ from diffcore.states.state import State
 
 
 def interval(guided: Denoise, plain: Denoise, low: float, high: float) -> Denoise:
-    """`guided` where `low` <= log-SNR <= `high`, `plain` elsewhere; each level runs one of them alone.
+    """`guided` if `low` <= log-SNR <= `high`, `plain` otherwise; at each level only one of them is evaluated.
 
-    Kynkäänniemi et al. 2024: guidance harms at high noise, where it costs variety, and does nothing at low noise.
-    For levels of floats, as sampling has them; raises `TypeError` for others.
+    Kynkäänniemi et al. 2024: guidance at high noise reduces the diversity of samples, and at low noise has no effect.
+    Raises `TypeError` if the level holds tensors: as in sampling, it must be one level for the whole batch, of floats.
     """
 
     def chosen(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
@@ -29,10 +29,10 @@ def interval(guided: Denoise, plain: Denoise, low: float, high: float) -> Denois
 
 
 def log_snr_interval(low: float, high: float) -> tuple[float, float]:
-    """The interval of log-SNR of an interval of sigma / alpha, as papers with alpha = 1 give it.
+    """The interval of log-SNR that corresponds to [`low`, `high`] in sigma / alpha, the unit of papers with alpha = 1.
 
-    lambda = -2 log(sigma / alpha), so the ends change places; 0 and infinity are allowed. Sigmas of data with the
-    standard deviation d (0.5 in Karras et al.) are to be divided by d first.
+    lambda = -2 log(sigma / alpha), so the ends change places; 0 and infinity are allowed. For data of standard
+    deviation d (0.5 in Karras et al.), divide the sigmas by d first.
     """
 
     def of(sigma: float) -> float:

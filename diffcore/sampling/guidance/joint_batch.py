@@ -1,4 +1,4 @@
-"""Several passes of one network as one batch: the plain one for all samples, the others where they are needed."""
+"""Evaluate a denoiser with several sets of conditions in one batch, which holds only the samples that need each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,25 +13,31 @@ from diffcore.states.level import Level
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, concatenate, map_fields
 
-Given = TypeVar("Given")
-Found = TypeVar("Found")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
-class Pass:
-    """A pass with `conditions` and its weight; `rows` are the samples that need it, None means all."""
+class JointPass:
+    """One of the evaluations D_i that `evaluate_jointly` mixes.
+
+    * `conditions`: the conditions of this evaluation, for the whole batch.
+    * `weight`: w_i.
+    * `rows`: the indices of the samples that are evaluated, int64 `[n]`; None for all of the batch.
+    """
 
     conditions: Conditions
     weight: float
     rows: Tensor | None = None
 
 
-def together(
-    denoise: Denoise, x: State, level: Level, base: Conditions, passes: Sequence[Pass], mask: Mask
+def evaluate_jointly(
+    denoise: Denoise, x: State, level: Level, base: Conditions, passes: Sequence[JointPass], mask: Mask
 ) -> Prediction:
-    """D_base + sum_i w_i (D_i - D_base), all of it one batch; a single pass of weight 1 is run alone.
+    """D_base + sum_i w_i (D_i - D_base), with all evaluations in one batch; a single pass of weight 1 is run alone.
 
-    The variance is the mean of those of the passes. All views are affine in the output, so mixing outputs mixes them.
+    D_base is the prediction with the conditions `base`, and D_i that of pass i; samples that are not among the rows of
+    pass i have no i-th term. As all views of a prediction are affine in its output, it is the outputs that are mixed.
+    The variances are mixed with weights 1 / n, so the result is their mean over the n passes.
     """
     if not passes:
         return denoise(x, level, base, mask)
@@ -73,23 +79,32 @@ def _at(batch: State, rows: Tensor | None) -> State:
 
 
 def _joined(scale: float | Tensor, rows: Sequence[Tensor | None]) -> float | Tensor:
-    """The scale of a level for each pass of the batch; a float is that of all."""
+    """alpha or sigma of the joint batch; a float, or a tensor without axes, holds for all of it."""
     if not isinstance(scale, Tensor) or scale.ndim == 0:
         return scale
     return torch.cat([_at(scale, chosen) for chosen in rows])
 
 
-def remembered(function: Callable[[Given], Found]) -> Callable[[Given], Found]:
-    """`function` with its last answer kept: the same conditions come at every level of a trajectory.
+def cache_last(function: Callable[[Conditions], Answer]) -> Callable[[Conditions], Answer]:
+    """`function`, which is not called again while its argument holds the same tensors as in the last call.
 
-    Which samples need a pass is asked of the device, and asking anew at each step would wait for it.
+    The conditions are the same at every level of a trajectory, and finding the samples that need a pass makes the host
+    wait for the device. Threads may share the result: each gets the answer for its own conditions. The tensors are
+    compared by identity, so they must not be changed in place between calls.
     """
-    last: tuple[Given, Found] | None = None
+    last: tuple[Conditions, Answer] | None = None
 
-    def call(given: Given) -> Found:
+    def call(conditions: Conditions) -> Answer:
         nonlocal last
-        if last is None or last[0] is not given:
-            last = (given, function(given))
-        return last[1]
+        entry = last  # read once: another thread may replace it at any time
+        if entry is None or not _same(entry[0], conditions):
+            entry = ({**conditions}, function(conditions))
+            last = entry
+        return entry[1]
 
     return call
+
+
+def _same(first: Conditions, second: Conditions) -> bool:
+    """Whether both have the same names and hold the same tensors."""
+    return first.keys() == second.keys() and all(first[name] is second[name] for name in first)

@@ -1,9 +1,9 @@
-"""Editing: samples that agree with what is known, by a model that was never trained for it.
+"""Inverse problems: samples that agree with a measurement, drawn by a model that was not trained for it.
 
-What is known is a measurement y = A x0 + noise_std * eps of the sample (`diffcore.sampling.inverse.operators`):
-some of its entries (inpainting), its block means (super-resolution), any linear function. Two ways lead there:
+The measurement is y = A x0 + noise_std * eps, with a linear operator A (`diffcore.sampling.inverse.operators`): some
+entries of the sample (inpainting), its block means (super-resolution), or any linear function. There are two ways:
 `measured` decorates the denoiser, which then estimates x0 given x and y, and `repaint` decorates the solver's step.
-Both compose with every solver, guidance and space.
+Both can be combined with every solver, guidance and space.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
+from diffcore.names import InverseMethod
 from diffcore.process.gaussian import perturb, transition
 from diffcore.sampling.inverse.operators import Coarse, Keep, Operator, check_measurement, keep
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
@@ -24,46 +25,46 @@ from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, fields, map_fields
 
 Constraint = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
-"""How drawing is steered: the denoiser and the step, decorated, for a batch of samples of those indices."""
+"""Decorates a denoiser and a solver's step for the batch of the samples with the given indices, and returns both."""
 
 
 class Correct(Protocol):
-    """How x0_hat is corrected by what it fails to explain.
+    """A method of posterior sampling: returns the correction V A^T S^-1 (y - A x0_hat) of the estimate x0_hat.
 
-    `residual` is y - A x0_hat; `lift(u)` is V A^T u with V = Cov[x0 | x]. The correction is V A^T S^-1 residual, and
-    a method is what it takes for S, the covariance of the residual.
+    `residual` is y - A x0_hat, and `lift(u)` computes V A^T u with V = Cov[x0 | x]. Methods differ in their
+    approximation of S, the covariance of the residual.
     """
 
     def __call__(self, residual: State, lift: Callable[[State], State], operator: Operator) -> State: ...
 
 
 def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
-    """Moment matching: S = A V A^T + noise_std^2, by conjugate gradients. Rozet et al. 2024 (MMPS).
+    """Moment matching: S = A V A^T + noise_std^2 I, solved by conjugate gradients. Rozet et al. 2024 (MMPS).
 
-    Exact where x0 given x is Gaussian, so for Gaussian data. Each iteration takes one vector-Jacobian product of the
-    denoiser; A V A^T of rank r takes r of them, and fewer are a regularisation: directions of large variance are
-    corrected first. On networks two were best. A network's Jacobian is neither quite symmetric nor positive, so a
-    sample stops before a direction whose variance is less than a hundredth of the largest it met, or that would make
-    the residual ten times larger.
+    It is exact if x0 given x is Gaussian, as for Gaussian data. Each of the `iterations` takes one vector-Jacobian
+    product of the denoiser. If A V A^T has rank r, r iterations solve the system; fewer act as a regularisation,
+    because directions of large variance are corrected first. With trained networks, two gave the best samples. The
+    Jacobian of a network is not exactly symmetric, nor exactly positive, so the iterations of a sample end before a
+    direction whose variance is less than 1 % of the largest so far, or that would make |residual| ten times larger.
     """
 
     def correct(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
-        direction, left = residual, _dot(residual, residual)
+        direction, squared = residual, _dot(residual, residual)
         corrections: list[tuple[Tensor | float, State]] = []
-        largest = torch.zeros_like(left)
-        going = left > 0
+        largest = torch.zeros_like(squared)
+        active = squared > 0
         for _ in range(iterations):
             lifted = lift(direction)
-            answer = combine((1.0, operator(lifted)), (noise_std**2, direction))
-            variance = _ratio(_dot(direction, answer), _dot(direction, direction))
+            product = combine((1.0, operator(lifted)), (noise_std**2, direction))  # S direction
+            variance = _ratio(_dot(direction, product), _dot(direction, direction))
             largest = torch.maximum(largest, variance)
-            going = going & (variance > 0.01 * largest)
-            size = torch.where(going, _ratio(left, _dot(direction, answer)), 0.0)
-            residual = combine((1.0, residual), (-size, answer))
-            before, left = left, _dot(residual, residual)
-            going = going & (left < 100 * before)
-            corrections.append((torch.where(going, size, 0.0), lifted))
-            direction = combine((1.0, residual), (_ratio(left, before), direction))
+            active = active & (variance > 0.01 * largest)
+            size = torch.where(active, _ratio(squared, _dot(direction, product)), 0.0)
+            residual = combine((1.0, residual), (-size, product))
+            previous, squared = squared, _dot(residual, residual)
+            active = active & (squared < 100 * previous)
+            corrections.append((torch.where(active, size, 0.0), lifted))
+            direction = combine((1.0, residual), (_ratio(squared, previous), direction))
         return combine(*corrections)
 
     return correct
@@ -80,10 +81,11 @@ def _noise_ratio(level: Level) -> float | Tensor:
 def dps(noise_std: float = 0.0, weight: float = 1.0) -> Correct:
     """Diffusion posterior sampling: S = |residual| / (sqrt(M) weight), a number, for residuals of M entries.
 
-    Then the correction is sigma^2 / alpha times the gradient of -weight sqrt(M) |y - A x0_hat(x)|: Chung et al. 2023,
-    algorithm 1 with |y - A x0_hat| in the denominator of its step size, but as a part of x0_hat, so that it does not
-    depend on the number of steps. S is at least noise_std^2. It takes one vector-Jacobian product, and it leaves out
-    how uncertain x0 given x is: what comes out is a compromise of the prior and the measurement, not the posterior.
+    The correction is then sigma^2 / alpha times the gradient of -weight sqrt(M) |y - A x0_hat(x)|. This is algorithm 1
+    of Chung et al. 2023 with |y - A x0_hat| in the denominator of its step size, but added to x0_hat, so that the
+    result does not depend on the number of steps. S is at least noise_std^2. One correction takes one vector-Jacobian
+    product. It ignores the covariance of x0 given x, so the samples are a compromise between the prior and the
+    measurement, not draws of the posterior.
     """
 
     def correct(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
@@ -95,20 +97,23 @@ def dps(noise_std: float = 0.0, weight: float = 1.0) -> Correct:
 
 
 METHODS: Mapping[str, Callable[[float], Correct]] = {"mmps": mmps, "dps": dps}
-"""The corrections by name."""
+"""The corrections by name, each a function of `noise_std`."""
 
 
 def measured(
     denoise: Denoise, operator: Operator, measurement: State, space: Space, correct: Correct | None = None
 ) -> Denoise:
-    """The denoiser of x0 given x and a measurement y = A x0 + noise: E[x0 | x, y] where `correct` says how.
+    """A denoiser that estimates E[x0 | x, y], given a measurement y = A x0 + noise, by the method `correct`.
 
-    x0 = x0_hat + V A^T S^-1 (y - A x0_hat), where V = Cov[x0 | x] = sigma^2 / alpha d x0_hat / dx (Tweedie's formula
-    of second order). The derivative is taken along the noise of the space: with space.noise = L, V = sigma^2 / alpha
-    (d x0_hat / dx) L L^T, so x0 stays in the space. `measurement` is a state `[B, ...]`, or `[1, ...]` for all samples
-    alike. This decorator goes outermost, around classifier-free guidance.
-    At alpha = 0, where V cannot be told from x, nothing is corrected. Raises `UserError` where the measurement
-    does not fit.
+        x0 = x0_hat + V A^T S^-1 (y - A x0_hat),   V = Cov[x0 | x] = (sigma^2 / alpha) d x0_hat / dx
+
+    (the second-order Tweedie formula). The derivative is taken along the noise of the space: if L is the linear map
+    `space.noise`, V = (sigma^2 / alpha) (d x0_hat / dx) L L^T, so x0 stays in the space. At alpha = 0, where this V is
+    undefined, x0_hat is not corrected.
+
+    `measurement` is a state `[B, ...]`, or `[1, ...]` for all samples alike; `correct` is `mmps()` if None. Apply this
+    decorator last, outside of classifier-free guidance. Raises `UserError` if the measurement does not fit `operator`
+    and `space`.
     """
     check_measurement(operator, measurement, space)
     correct = mmps() if correct is None else correct
@@ -133,7 +138,7 @@ def measured(
             )
             return combine((ratio, space.noise(_like(x, gradients), mask)))
 
-        residual = map_fields(lambda y, found: y - found.detach(), _matched(measurement, explained), explained)
+        residual = map_fields(lambda y, estimate: y - estimate.detach(), _matched(measurement, explained), explained)
         shift = correct(residual, lift, operator)
         corrected = map_fields(lambda value, change: value.detach() + change, x0, shift)
         return Prediction(x, level, corrected, "x0", prediction.variance)
@@ -141,57 +146,63 @@ def measured(
     return given
 
 
-def repaint(step: Step, kept: Operator, known: State, space: Space, resamplings: int = 10) -> Step:
-    """The step of a solver, after which what is known is replaced by a draw of its own. Lugmayr et al. 2022, alg. 1.
+def repaint(step: Step, operator: Operator, values: State, resamplings: int = 10) -> Step:
+    """RePaint: after each step, the known part of x is replaced by a draw of q(x_s | x_0). Lugmayr et al. 2022, alg. 1.
 
-    `kept` is a projection (`Keep`, `KeepElements`) and `known` a state `[B, ...]` or `[1, ...]` whose kept part
-    counts. A step from level t to s is followed by x <- x - kept(x) + kept(alpha_s known + sigma_s noise), at the
-    clean end by the known values themselves. Then x jumps back to t by the forward process and all is done again,
-    `resamplings` times in all, so that the free part comes to agree with the known one. A jump is as long as a step
-    (theirs are ten of a thousand steps).
+    `operator` A is a projection onto the known part (`Keep`, `KeepElements`), and `values` a state `[B, ...]` or
+    `[1, ...]` of which only that part is used. A step from level t to s is followed by
 
-    Each turn gives the solver an empty memory: after a jump the states that a multistep method remembers are of
-    another path. So dpmpp-2m takes first-order steps here.
+        x <- x - A x + A (alpha_s values + sigma_s noise),
+
+    which puts in the known values themselves at the clean end. Then the forward process takes x back to t and the step
+    is done again, `resamplings` times in all, so that the unknown part comes to agree with the known part. A jump back
+    is as long as one step (theirs: ten of a thousand steps).
+
+    The solver starts each time with an empty history: after a jump, the states that a multistep method has kept belong
+    to another trajectory. dpmpp-2m, for example, takes first-order steps here.
     """
-    assert resamplings >= 1, "at least one turn"
+    assert resamplings >= 1, "each step is done at least once"
 
     def repainting(evaluate: Evaluate, x: State, move: Move) -> State:
-        source = _matched(known, x)
-        for turn in range(resamplings):
-            if turn:
+        clean = _matched(values, x)
+        for repetition in range(resamplings):
+            if repetition:
                 jump = transition(move.next, move.now)
                 x = combine((jump.scale, x), (jump.std, move.noise()))
             x = step(evaluate, x, replace(move, history=[]))
-            x = _exchange(x, kept(x), kept(perturb(source, move.noise(), move.next)))
+            x = _exchange(x, operator(x), operator(perturb(clean, move.noise(), move.next)))
         return x
 
     return repainting
 
 
-def pasted(step: Step, kept: Operator, known: State) -> Step:
-    """The step of a solver; the one to the clean end puts the known values in."""
+def pasted(step: Step, operator: Operator, values: State) -> Step:
+    """The step of a solver; after the step to the clean end, the known part of x is replaced by that of `values`.
+
+    `operator` is a projection onto the known part, and `values` a state `[B, ...]` or `[1, ...]`, as in `repaint`.
+    """
 
     def pasting(evaluate: Evaluate, x: State, move: Move) -> State:
         x = step(evaluate, x, move)
-        return x if move.next.sigma > 0 else _exchange(x, kept(x), kept(_matched(known, x)))
+        return x if move.next.sigma > 0 else _exchange(x, operator(x), operator(_matched(values, x)))
 
     return pasting
 
 
 def _of(state: State, indices: Sequence[int]) -> State:
-    """The samples `indices` of `state`, or the one that is for all."""
+    """The samples `indices` of `state`, or its only sample if it has one for all."""
     return state if state.shape[0] == 1 else state[list(indices)]
 
 
 def _matched(state: State, like: State) -> State:
-    """`state` `[B, ...]` or `[1, ...]` with the batch, the type and the device of `like`."""
-    return map_fields(lambda value, wanted: value.to(wanted).expand(wanted.shape), state, like)
+    """`state` `[B, ...]` or `[1, ...]` with the batch size, type and device of `like`."""
+    return map_fields(lambda value, target: value.to(target).expand(target.shape), state, like)
 
 
-def _exchange(x: State, kept: State, known: State) -> State:
-    """x - kept + known, in the fields that `kept` has. Where x is kept as it is, known comes out bit by bit."""
-    old, new = fields(kept), fields(known)
-    changed = [value - old[name] + new[name] if name in old else value for name, value in fields(x).items()]
+def _exchange(x: State, old: State, new: State) -> State:
+    """x - old + new in the fields that `old` has. Where `old` equals x, the result is `new` bit for bit."""
+    before, after = fields(old), fields(new)
+    changed = [value - before[name] + after[name] if name in before else value for name, value in fields(x).items()]
     return _like(x, changed)
 
 
@@ -203,7 +214,7 @@ def _like(state: State, values: Sequence[Tensor]) -> State:
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
-    """above / below, and zero where `below` is."""
+    """above / below, and zero where `below` is zero."""
     return torch.where(below == 0, 0.0, above / torch.where(below == 0, 1.0, below))
 
 
@@ -214,31 +225,44 @@ def _dot(first: State, second: State) -> Tensor:
 
 
 def inpainting(
-    known: State, mask: State, space: Space, method: str = "mmps", noise_std: float = 0.0, resamplings: int = 10
+    values: State,
+    known: State,
+    space: Space,
+    method: InverseMethod = "mmps",
+    noise_std: float = 0.0,
+    resamplings: int = 10,
 ) -> Constraint:
-    """Samples that are `known` where `mask` is True, by "mmps", "dps" or "repaint".
+    """Draw samples that have the `values` where `known` is True, by the method "mmps", "dps" or "repaint".
 
-    `known` and `mask` are whole states, `[1, ...]` for all samples alike or `[N, ...]` with one for each index that is
-    drawn. `resamplings` belong to "repaint", `noise_std` to the others. Without noise the known values are put in at
-    the end, so that they come out exactly. Raises `UserError` where the two do not fit the space.
+    * `values`: a state of the space, `[1, ...]` for all samples alike, or `[N, ...]` with one for each index that is
+      drawn. Its unknown entries are ignored, but must be finite.
+    * `known`: a state of booleans, likewise.
+    * `noise_std`: for "mmps" and "dps", the standard deviation of the noise in `values`. At 0 the known values are put
+      in at the end, so that samples have them exactly.
+    * `resamplings`: for "repaint", how often each step is done.
+
+    Raises `UserError` if `values` or `known` do not fit the space, or if all or none is known.
     """
-    masks = keep(mask, space).mask
-    check_measurement(lambda x0: x0, known, space)
+    flags = keep(known, space).known
+    check_measurement(lambda x0: x0, values, space)
 
     def constrain(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
-        kept, values = Keep(_of(masks, indices)), _of(known, indices)
+        operator, given = Keep(_of(flags, indices)), _of(values, indices)
         if method == "repaint":
-            return denoise, repaint(step, kept, values, space, resamplings)
-        steered = measured(denoise, kept, kept(values), space, METHODS[method](noise_std))
-        return steered, step if noise_std else pasted(step, kept, values)
+            return denoise, repaint(step, operator, given, resamplings)
+        steered = measured(denoise, operator, operator(given), space, METHODS[method](noise_std))
+        return steered, step if noise_std else pasted(step, operator, given)
 
     return constrain
 
 
-def upscaling(coarse: State, factor: int, space: Space, method: str = "mmps", noise_std: float = 0.0) -> Constraint:
-    """Samples whose means over blocks of `factor` are `coarse`, by "mmps" or "dps".
+def upscaling(
+    coarse: State, factor: int, space: Space, method: InverseMethod = "mmps", noise_std: float = 0.0
+) -> Constraint:
+    """Draw samples whose means over blocks of `factor` entries (`Coarse`) are `coarse`, by "mmps" or "dps".
 
-    `coarse` is `[1, ...]` for all samples alike, or `[N, ...]` with a value for each index that is drawn.
+    `coarse` is a state of one field, `[1, ...]` for all samples alike, or `[N, ...]` with one for each index that is
+    drawn. `noise_std` is the standard deviation of the noise in it. Raises `UserError` if it does not fit the space.
     """
     operator = Coarse(factor, next(iter(fields(coarse))))
     check_measurement(operator, coarse, space)

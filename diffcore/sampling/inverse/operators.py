@@ -1,7 +1,7 @@
-"""Measurements of states: what is known of x0 is y = A x0 + noise, and these are the A.
+"""Measurement operators: the linear functions A of a measurement y = A x0 + noise.
 
-An operator is a linear function of a state `[B, ...]` that gives a state `[B, ...]` of any shape, perhaps of fewer
-fields. Its adjoint, where one is needed, comes from autograd.
+An operator takes a state `[B, ...]` and returns a state `[B, ...]` of any shape, which may have fewer fields. Where
+its adjoint is needed, autograd computes it.
 """
 
 from collections.abc import Callable
@@ -16,44 +16,50 @@ from diffcore.states.spaces import Space
 from diffcore.states.state import State, combine, fields, first_field, map_fields
 
 Operator = Callable[[State], State]
+"""A linear function of a state."""
 
 
 @dataclass(frozen=True, eq=False)
 class Keep:
-    """The entries that are known: x0 where `mask` is True, zero elsewhere.
+    """Keep the known entries: x0 where `known` is True, zero elsewhere.
 
-    `mask` is a state of booleans, `[B, ...]` or `[1, ...]` for all samples alike. Fields that it does not name are
-    free. Entries of a space that ties them together (a zero centre, symmetric pairs) are kept by `KeepElements`.
+    `known` is a state of booleans, `[B, ...]`, or `[1, ...]` for all samples alike. A field of x0 that `known` lacks
+    is entirely unknown. In a space whose entries depend on each other (zero centre, symmetric pairs) use
+    `KeepElements`.
     """
 
-    mask: State
+    known: State
 
     def __call__(self, x0: State) -> State:
-        return map_fields(lambda kept, value: value * kept.to(value.device), self.mask, x0)
+        return map_fields(lambda kept, value: value * kept.to(value.device), self.known, x0)
 
 
 @dataclass(frozen=True, eq=False)
 class KeepElements:
-    """The elements of a set that are known, with all that the space says of them: the projection onto them alone.
+    """Keep the known elements of a set: the projection of `space` with the known elements as its mask.
 
-    `elements` `[B, N]` (or `[1, N]`) is True where an element is known. Of a Euclidean field these are the elements'
-    entries, of symmetric pairs the pairs among them, and of a zero-centred field their positions relative to the
-    centre of the known ones: where these lie in the whole is not known, since the centre of the whole depends on the
-    elements that are not.
+    `known` `[B, N]` (or `[1, N]` for all samples alike) is True where an element is known. What is kept depends on the
+    field:
+
+    * Euclidean: the entries of the known elements.
+    * Symmetric pairs: the pairs of two known elements.
+    * Zero-centred: the positions of the known elements relative to their own centre. Their position in the whole set
+      stays free, because the centre of the whole depends on the unknown elements.
     """
 
-    elements: Tensor
+    known: Tensor
     space: Space
 
     def __call__(self, x0: State) -> State:
-        return self.space.project(x0, self.elements.to(first_field(x0).device).expand(x0.shape[0], -1))
+        return self.space.project(x0, self.known.to(first_field(x0).device).expand(x0.shape[0], -1))
 
 
 @dataclass(frozen=True)
 class Coarse:
-    """Means over blocks of `factor` entries along each grid axis of one field: all axes after the first, `[B, C, ...]`.
+    """Block means of a field `[B, C, ...]`: averages over blocks of `factor` entries along each axis after C.
 
-    `field` is its name in a state of several. Raises `UserError` where a grid axis is not a multiple of `factor`.
+    `field` is the name of the field in a state of several fields. Raises `UserError` if the length of an axis is
+    not a multiple of `factor`.
     """
 
     factor: int
@@ -72,42 +78,53 @@ class Coarse:
         return value.reshape(batch, channels, *blocks).mean(tuple(range(3, 3 + 2 * len(sides), 2)))
 
 
-def keep(mask: State, space: Space) -> Keep:
-    """`Keep(mask)`, once the mask has been compared with the space.
+def keep(known: State, space: Space) -> Keep:
+    """`Keep(known)`, after checking that `known` fits the space.
 
-    Raises `UserError` where it names fields that the space lacks, has another shape, or knows all or nothing, and
-    `ValueError` where the space ties its entries together, so that they cannot be kept one by one.
+    Raises `UserError` if `known` has fields that the space lacks, has another shape, or is True everywhere or
+    nowhere, and `ValueError` if the entries of the space depend on each other, so that they cannot be kept one by
+    one.
     """
-    _check_shapes("the mask", mask, space.empty(1), partial=True)
-    known = [value.bool() for value in fields(mask).values()]
-    if not any(value.any() for value in known):
-        raise UserError("the mask leaves nothing known: there is nothing to go by; draw samples without it")
-    if len(known) == len(fields(space.empty(1))) and all(value.all() for value in known):
-        raise UserError("the mask leaves nothing to be filled in: every entry is known")
-    operator = Keep(map_fields(lambda value: value.bool(), mask))
-    point = space.noise(SampleNoise(0, range(mask.shape[0])).normal(space.empty(mask.shape[0])))
+    _check_shapes("the argument known", known, space.empty(1), partial=True)
+    flags = [value.bool() for value in fields(known).values()]
+    if not any(value.any() for value in flags):
+        raise UserError(
+            "no entry is known, so there is nothing to start from (the mask file is white everywhere, or the part is "
+            "empty): draw samples without inpainting"
+        )
+    if len(flags) == len(fields(space.empty(1))) and all(value.all() for value in flags):
+        raise UserError(
+            "every entry is known, so there is nothing to fill in (the mask file is black everywhere, or the part is a "
+            "whole sample)"
+        )
+    operator = Keep(map_fields(lambda value: value.bool(), known))
+    point = space.noise(SampleNoise(0, range(known.shape[0])).normal(space.empty(known.shape[0])))
     kept = operator(point)
     point = kept if isinstance(point, Tensor) else TensorDict(fields(point) | fields(kept), point.batch_size)
-    moved = combine((1.0, space.project(point)), (-1.0, point))
-    if any(value.abs().max() > 1e-4 for value in fields(moved).values()):
-        raise ValueError("the kept entries alone are no point of the space; keep whole elements with KeepElements")
+    difference = combine((1.0, space.project(point)), (-1.0, point))
+    if any(value.abs().max() > 1e-4 for value in fields(difference).values()):
+        raise ValueError(
+            "the known entries cannot be kept one by one, because the space makes them depend on others; "
+            "keep whole elements with KeepElements"
+        )
     return operator
 
 
 def check_measurement(operator: Operator, measurement: State, space: Space) -> None:
-    """Raise `UserError` where `measurement` is not what `operator` gives of a state of `space`, or is not finite."""
+    """Raise `UserError` if `measurement` is not finite or lacks the fields and shapes that `operator` returns."""
     _check_shapes("the measurement", measurement, operator(space.empty(measurement.shape[0])))
     if not all(value.isfinite().all() for value in fields(measurement).values()):
         raise UserError("the measurement holds values that are not finite")
 
 
-def _check_shapes(what: str, found: State, expected: State, partial: bool = False) -> None:
-    """Compare fields and shapes, the batch left out; `partial` allows fields to be missing."""
-    given, wanted = fields(found), fields(expected)
-    if not (given.keys() <= wanted.keys() if partial else given.keys() == wanted.keys()):
-        names = (", ".join(name or "one unnamed tensor" for name in group) for group in (given, wanted))
+def _check_shapes(what: str, state: State, expected: State, partial: bool = False) -> None:
+    """Raise `UserError` if fields or shapes (without the batch) differ; `partial` allows fields to be missing."""
+    actual, target = fields(state), fields(expected)
+    if not (actual.keys() <= target.keys() if partial else actual.keys() == target.keys()):
+        names = (", ".join(name or "one unnamed tensor" for name in group) for group in (actual, target))
         raise UserError("{} has the fields {}; they should be {}".format(what, *names))
-    for name, value in given.items():
-        if value.shape[1:] != wanted[name].shape[1:]:
-            of, sizes = f" of {name}" if name else "", (tuple(value.shape[1:]), tuple(wanted[name].shape[1:]))
-            raise UserError(f"{what}{of} has the shape {sizes[0]}; it should be {sizes[1]}")
+    for name, value in actual.items():
+        shape, needed = tuple(value.shape[1:]), tuple(target[name].shape[1:])
+        if shape != needed:
+            where = f" in the field {name}" if name else ""
+            raise UserError(f"{what} has the shape {shape}{where}; it should be {needed}")

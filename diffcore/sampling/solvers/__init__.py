@@ -1,4 +1,4 @@
-"""Solvers: one small function a method, the step from a level to a cleaner one."""
+"""Solvers: functions that take a state from one noise level to a cleaner one, one function for each method."""
 
 from diffcore.sampling.solvers.adams import adams
 from diffcore.sampling.solvers.ancestral import ddpm

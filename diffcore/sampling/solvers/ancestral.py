@@ -8,12 +8,14 @@ from diffcore.states.state import State, combine, map_fields
 
 
 def ddpm(variance: float = 0.0) -> Step:
-    """A draw of q(x_s | x_t, x0_hat), with either variance. Ho et al. 2020, algorithm 2 and eq. 6-7.
+    """A draw of q(x_s | x_t, x0_hat), with a choice of the variance. Ho et al. 2020, algorithm 2 and eq. 6-7.
 
-    `variance` = 0 takes the posterior's std (right for a single data point), 1 takes that of the forward step,
-    sqrt(beta) (right for unit Gaussian data), measured on the unit-variance state x / sqrt(alpha^2 + sigma^2), so that
-    a schedule's scaling changes nothing; between, the two are interpolated in log, as Nichol & Dhariwal 2021, eq. 15,
-    do. A prediction with variances of its own is taken at its word, element by element. The last step, to sigma = 0,
+    * `variance` = 0: the standard deviation of the posterior, optimal for a single data point.
+    * `variance` = 1: that of the forward step, sqrt(beta), optimal for unit Gaussian data; measured on the
+      unit-variance state x / sqrt(alpha^2 + sigma^2), so that the scaling of the schedule has no effect.
+    * between: interpolated in the logarithm, as in Nichol & Dhariwal 2021, eq. 15.
+
+    If the prediction has a learned variance, it replaces `variance`, element by element. The last step, to sigma = 0,
     adds no noise.
     """
 

@@ -1,4 +1,4 @@
-"""DDIM: the first-order exponential step, with as much fresh noise as asked for."""
+"""DDIM: the first-order exponential step, with an adjustable amount of fresh noise."""
 
 import math
 
@@ -8,7 +8,7 @@ from diffcore.states.state import State, combine
 
 
 def ddim(eta: float = 0.0) -> Step:
-    """x_s = alpha_s x0 + sqrt(sigma_s^2 - c^2) eps + c z, with c = eta times the posterior's std.
+    """x_s = alpha_s x0 + sqrt(sigma_s^2 - c^2) eps + c z, where c is `eta` times the posterior's standard deviation.
 
     Song, Meng & Ermon 2021, eq. 12 and 16. eta = 0 is Euler's method for the probability-flow ODE in
     sigma / alpha; eta = 1 has the noise of ancestral sampling.

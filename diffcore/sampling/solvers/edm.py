@@ -16,25 +16,26 @@ def heun() -> Step:
 
 
 def edm(churn: float = 0.4, low: float = 0.05, high: float = 50.0, inflation: float = 1.003) -> Step:
-    """Heun's step after a little noise was put back. Karras et al. 2022, algorithm 2.
+    """EDM's stochastic sampler: fresh noise raises the level, then Heun's step. Karras et al. 2022, algorithm 2.
 
-    Where s = sigma / alpha lies in [`low`, `high`], s rises to (1 + churn) s by fresh noise of std `inflation`; `churn`
-    is their gamma = S_churn / N, at most sqrt(2) - 1. The others are their S_tmin, S_tmax and S_noise.
+    If s = sigma / alpha lies in [`low`, `high`], s is raised to (1 + churn) s by fresh noise, which is multiplied by
+    `inflation`. `churn` is their gamma = S_churn / N, at most sqrt(2) - 1; `low`, `high` and `inflation` are their
+    S_tmin, S_tmax and S_noise.
     """
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
-        now, then = move.now, move.next
+        now, end = move.now, move.next
         if churn and now.alpha > 0 and low <= now.sigma / now.alpha <= high:
             raised = Level(now.alpha, now.sigma * (1 + churn))
             added = math.sqrt(raised.sigma**2 - now.sigma**2)
             x, now = combine((1.0, x), (inflation * added, move.noise())), raised
         first = evaluate(x, now)
-        guess = combine((then.alpha, first.x0), (then.sigma, first.eps))
-        if then.sigma == 0 or now.alpha == 0:
-            return guess
-        # In y the mean slope is half of each; in x that is half the Euler step and half a step along the second.
-        second = evaluate(guess, then)
-        fall = then.sigma - then.alpha * now.sigma / now.alpha
-        return combine((then.alpha / now.alpha, x), (fall / 2, first.eps), (fall / 2, second.eps))
+        euler = combine((end.alpha, first.x0), (end.sigma, first.eps))
+        if end.sigma == 0 or now.alpha == 0:
+            return euler
+        # The mean of the two slopes: in x, half of the Euler step and half of a step along the second slope.
+        second = evaluate(euler, end)
+        fall = end.sigma - end.alpha * now.sigma / now.alpha
+        return combine((end.alpha / now.alpha, x), (fall / 2, first.eps), (fall / 2, second.eps))
 
     return step

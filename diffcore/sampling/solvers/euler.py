@@ -1,4 +1,4 @@
-"""Euler's method: for the probability-flow ODE, and for the reverse SDE."""
+"""Euler's method for the probability-flow ODE, and the Euler-Maruyama method for the reverse SDE."""
 
 import math
 
@@ -9,13 +9,13 @@ from diffcore.states.state import State, combine
 def euler(noise: float = 0.0) -> Step:
     """One Euler(-Maruyama) step in y = x / alpha, s = sigma / alpha.
 
-    The family of reverse processes with the data's marginals (Song et al. 2021, eq. 6 and 13; Karras et al. 2022,
-    eq. 6) is, for falling s and noise strength n,
+    The reverse processes that have the marginals of the forward process (Song et al. 2021, eq. 6 and 13; Karras et al.
+    2022, eq. 6) are, for decreasing s and with n = `noise`,
 
         dy = (1 + n^2) eps ds + n sqrt(2 s |ds|) z.
 
-    n = 0 is the ODE, and the step that of DDIM; n = 1 is the reverse SDE. The last step, to s = 0, adds no noise and
-    gives x0.
+    n = 0 is the ODE, where the step is that of DDIM; n = 1 is the reverse SDE. The last step, to s = 0, adds no noise
+    and returns x0.
     """
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:

@@ -1,4 +1,4 @@
-"""Langevin dynamics: annealed by itself, and as the corrector of a classifier-corrector sampler."""
+"""Langevin dynamics: annealed Langevin sampling, and the corrector of predictor-corrector sampling."""
 
 import math
 
@@ -9,15 +9,17 @@ from diffcore.states.state import State, combine
 
 
 def langevin(corrections: int = 20, size: float = 0.05) -> Step:
-    """Annealed Langevin dynamics: `corrections` steps at each level, then on to the next as it is.
+    """Annealed Langevin dynamics: `corrections` Langevin steps at each level, then the next level.
 
-    x <- x + e score + sqrt(2 e) z with e = size sigma^2. Song & Ermon 2019, algorithm 1, whose alpha_i = 2 e, carried
-    to any scaling of the state: x / alpha stays when the level changes. The last step, to sigma = 0, gives x0
-    (Jolicoeur-Martineau et al. 2020, section 3.1).
+        x <- x + e score + sqrt(2 e) z,   e = size sigma^2
 
-    Two errors widen what it draws. Steps of finite size leave a variance up to 1 / (1 - size / 2) too large, and the
-    walk lags behind the falling noise: for wide data by d / (2 corrections size) of the data's variance, where d is the
-    fall of log sigma^2 from level to level. So many levels, or many corrections, are wanted.
+    Song & Ermon 2019, algorithm 1 (their alpha_i = 2 e), for any scaling of the state: x / alpha stays the same when
+    the level changes. The last step, to sigma = 0, returns x0 (Jolicoeur-Martineau et al. 2020, section 3.1).
+
+    Two errors make the variance of the samples too large. Steps of finite size multiply it by up to
+    1 / (1 - size / 2). And the samples lag behind the decreasing noise: for data of large variance, their variance is
+    too large by d / (2 corrections size) of that of the data, where d is the decrease of log sigma^2 from level to
+    level. Both become small with many levels or many corrections.
     """
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
@@ -32,11 +34,11 @@ def langevin(corrections: int = 20, size: float = 0.05) -> Step:
 
 
 def pc(corrections: int = 1, snr: float = 0.16) -> Step:
-    """NoisyClassifier-corrector sampling: an ancestral step, then `corrections` Langevin steps at the level it reached.
+    """Predictor-corrector sampling: an ancestral step, then `corrections` Langevin steps at the level it reached.
 
-    Song et al. 2021, algorithms 2 to 5. `snr` is their r, the ratio of the noise's norm to that of the score's part;
-    their step size 2 (r |z| / |score|)^2 is taken with |score| = |z| / sigma, its value under the model, so that
-    samples do not depend on the batch they are drawn in: e = 2 r^2 sigma^2.
+    Song et al. 2021, algorithms 2 to 5. Their step size is e = 2 (r |z| / |score|)^2, where r = `snr` is the ratio of
+    the norms of the score's and the noise's part of a Langevin step. Here |score| is replaced by |z| / sigma, its
+    value under the model, so that a sample does not depend on the batch in which it is drawn: e = 2 r^2 sigma^2.
     """
     predict = ddpm()
 

@@ -1,4 +1,4 @@
-"""What a solver is: a function that moves a state from one level to the next."""
+"""The interface of solvers: a function that takes a state from one level to the next."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,15 +9,18 @@ from diffcore.states.level import Level
 from diffcore.states.state import State
 
 Evaluate = Callable[[State, Level], Prediction]
-"""A denoiser with its guidance, conditions and mask already given."""
+"""The denoiser as solvers see it: a function of x and the level; guidance, conditions and mask are already applied."""
 
 
 @dataclass(frozen=True)
 class Move:
-    """One step of a trajectory, the `index`-th from 0.
+    """What a solver knows about one step of a trajectory.
 
-    `noise()` draws fresh noise of the state's space. `history` is where a solver keeps what it remembers of this
-    trajectory, oldest first; it belongs to the sampling call, never to the solver.
+    * `now`, `next`: the levels at the start and at the end of the step.
+    * `noise()`: draws fresh standard noise of the state's space, `[B, ...]`.
+    * `history`: a list in which the solver may keep values of earlier steps, oldest first. It belongs to the sampling
+      call, so that a solver holds no state of its own.
+    * `index`: the number of the step, from 0.
     """
 
     now: Level
@@ -28,6 +31,6 @@ class Move:
 
 
 class Step(Protocol):
-    """x at `move.now` to x at `move.next`; may evaluate the denoiser more than once."""
+    """A solver: takes x at the level `move.now`, returns x at `move.next`. It may evaluate the denoiser repeatedly."""
 
     def __call__(self, evaluate: Evaluate, x: State, move: Move) -> State: ...

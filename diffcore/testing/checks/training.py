@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from diffcore.denoising.losses import denoising_loss
+from diffcore.denoising.losses import weighted_loss
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_tensors
-from diffcore.runs.folder import Run, read_log
+from diffcore.runs.folder import RunFolder, read_log
 from diffcore.runs.model import Model, load_weights
 from diffcore.testing.checks.check import Measurement
 from diffcore.testing.checks.common import (
@@ -48,7 +48,7 @@ def overfits_one_batch(plugin: PluginUnderTest) -> Measurement:
     step = 0
     for step in range(OVERFIT_STEPS + 1):
         prediction = denoiser(batch.x, batch.level, batch.conditions, batch.mask)
-        loss = denoising_loss(prediction, batch.x0, batch.noise, plugin.space, "v", batch.mask).mean()
+        loss = weighted_loss(prediction, batch.x0, batch.noise, plugin.space, "v", batch.mask).mean()
         value = loss.item()
         first = value if step == 0 else first
         if value <= OVERFIT_RATIO * first or not math.isfinite(value):
@@ -99,7 +99,7 @@ def exact_resume(plugin: PluginUnderTest) -> Measurement:
     passes, which are seeded for each step.
     """
     with _trained(plugin) as trained, tempfile.TemporaryDirectory() as folder:
-        unbroken, resumed = trained.run, Run(Path(folder) / "run")
+        unbroken, resumed = trained.run, RunFolder(Path(folder) / "run")
         middle, end = checkpoints(unbroken)[0], find_checkpoint(unbroken)
         start = resumed.checkpoints / middle.name
         shutil.copytree(middle, start)
@@ -130,7 +130,7 @@ def exact_resume(plugin: PluginUnderTest) -> Measurement:
 class TrainedRun:
     """A run of a few steps: its folder, the trained model, and the model with averaged weights."""
 
-    run: Run
+    run: RunFolder
     model: Model
     averaged: Model
 
@@ -139,13 +139,13 @@ class TrainedRun:
 def _trained(plugin: PluginUnderTest) -> Iterator[TrainedRun]:
     """Train for a few steps in a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(Path(folder) / "run")
+        run = RunFolder(Path(folder) / "run")
         run.path.mkdir()
         model = plugin.new_model()
         yield TrainedRun(run, model, _train(plugin, run, model).model)
 
 
-def _train(plugin: PluginUnderTest, run: Run, model: Model, checkpoint: Path | None = None) -> Outcome:
+def _train(plugin: PluginUnderTest, run: RunFolder, model: Model, checkpoint: Path | None = None) -> Outcome:
     return train(run, plugin.settings, model, plugin.data, Callbacks(), checkpoint)
 
 

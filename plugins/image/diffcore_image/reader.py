@@ -28,7 +28,7 @@ class ImageReader:
         """Encode an image of the model's size, `[1, C, H, W]`. For a model of grey images, colours become grey."""
         return self._encode(_pixels(path, _MODES[self.codec.facts.channels], self._size, "the image"))
 
-    def read_mask(self, path: Path) -> Tensor:
+    def read_missing(self, path: Path) -> Tensor:
         """Read a mask of the model's size, bool `[1, C, H, W]`: True (to be filled in) where grey is 128 or more."""
         white = torch.from_numpy(_pixels(path, "L", self._size, "the mask")) >= 128
         return white.expand(1, self.codec.facts.channels, *white.shape)
