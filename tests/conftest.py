@@ -1,10 +1,42 @@
 import os
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before the import of torch and numpy; child processes inherit it
+
 import pytest
 import torch
 
+from tests.support.runs import TrainedRuns
 from tests.support.toy import put_in_place, toy_registry
+
+HERE = Path(__file__).parent
+CHEAP = ("test_architecture.py", "docs/test_links.py", "docs/test_reference.py")
+LONG = (
+    "training/test_distributed.py",
+    "docs/test_blocks.py",
+    "plugins/test_scaffold.py",
+    "sampling/test_solvers.py",
+    "testing/test_conformance.py",
+    "examples/test_examples.py",
+    "image/test_commands.py",
+    "molecule/test_commands.py",
+)
+"""Modules that run first: fast checks of the structure, then slow modules, so that no worker is late at the end."""
+
+
+def pytest_collection_modifyitems(items):
+    """Fast checks first, then the slowest modules, then the others in their usual order."""
+    order = {HERE / name: number for number, name in enumerate((*CHEAP, *LONG))}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def pytest_xdist_auto_num_workers(config):
+    """At most one worker per module, because a module is not split; no workers for a single module."""
+    from xdist.plugin import pytest_xdist_auto_num_workers as cores
+
+    paths = [Path(argument.partition("::")[0]) for argument in config.args]
+    modules = sum(len([*path.rglob("test_*.py")]) if path.is_dir() else 1 for path in paths)
+    return 0 if modules < 2 else min(cores(config), modules)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -12,15 +44,28 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder of this session that all workers share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
-    """Judges keep their classifiers in a folder of the test session."""
-    os.environ["DIFFCORE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def own_cache(shared_folder):
+    """The cache of evaluators is in a folder of the session, which all workers share."""
+    os.environ["DIFFCORE_CACHE"] = str(shared_folder / "cache")
+
+
+@pytest.fixture(scope="session")
+def trained(shared_folder, quick_classifiers) -> TrainedRuns:
+    """`trained(out, *flags)` copies a run that is trained once in the session."""
+    return TrainedRuns(shared_folder / "trained")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_classifiers():
-    """A tenth of the training of evaluators' classifiers: enough for data that are easy to tell apart."""
+    """Train the classifiers of evaluators for a tenth of the usual steps, which is enough for simple data."""
     patch = pytest.MonkeyPatch()
     patch.setattr("diffcore.evaluation.classifier._STEPS", 150)
     patch.setattr("diffcore_audio.evaluation.evaluator._STEPS", 60)
@@ -32,7 +77,7 @@ def quick_classifiers():
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Real data sets in their official formats, where a checkout has them."""
-    folder = Path(os.environ.get("DIFFCORE_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
+    folder = Path(os.environ.get("DIFFCORE_TEST_DATA", HERE / ".." / ".." / "shared" / "data"))
     if not folder.is_dir():
         pytest.skip(f"no real data: {folder} is missing (set DIFFCORE_TEST_DATA)")
     return folder
@@ -40,7 +85,7 @@ def real_data() -> Path:
 
 @pytest.fixture
 def float64():
-    """Tensors are of float64 unless said."""
+    """The default dtype is float64."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
@@ -49,7 +94,7 @@ def float64():
 
 @pytest.fixture(scope="module")
 def toy():
-    """Every command sees the toy alone."""
+    """The toy is the only installed modality."""
     with pytest.MonkeyPatch.context() as patch:
         put_in_place(patch, toy_registry())
         yield

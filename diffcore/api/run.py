@@ -10,8 +10,8 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
+from diffcore.api.resuming import go_on
 from diffcore.api.session import logger
-from diffcore.api.training import go_on
 from diffcore.denoising.conditions import Conditions, parse_conditions
 from diffcore.errors import UserError
 from diffcore.evaluation.evaluate import evaluate, evaluate_classifier, write_metrics, write_report

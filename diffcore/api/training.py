@@ -1,28 +1,24 @@
-"""Training a new run, and going on with one."""
+"""Training a new run."""
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from diffcore.api.run import Run
 from diffcore.api.session import logger, run_training
 from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation, Task
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
-from diffcore.runs.checkpoints import MODEL, Progress, checkpoints, count_numbers, newest_sound, read_progress, verify
-from diffcore.runs.folder import RunFolder, describe, new_folder, open_run
+from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.generation import as_asked, example_conditions, require_conditions
-from diffcore.runs.loading import on_device
 from diffcore.runs.lock import held
-from diffcore.runs.model import build_data, build_model, data_of, device_for
+from diffcore.runs.model import build_data, build_model, device_for
 from diffcore.runs.sampling_config import sampling_config
-from diffcore.runs.settings import ENDS, RunSettings, compose, read_toml
-from diffcore.system.distributed import by_leader, from_leader, in_turn, leads
-from diffcore.training.loop import Outcome, require_end, share_done
-
-if TYPE_CHECKING:
-    from diffcore.api.run import Run
+from diffcore.runs.settings import RunSettings, compose, read_toml
+from diffcore.system.distributed import by_leader, from_leader, in_turn
+from diffcore.training.loop import Outcome, require_end
 
 Part = str | Mapping[str, Any]
 """A part by its name, or its options with or without a name: `"digits"`, `{"name": "folder", "root": PATH}`."""
@@ -46,7 +42,7 @@ def train(
     sample: Mapping[str, Any] | None = None,
     metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
     loggers: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
-) -> "Run":
+) -> Run:
     """Train a model of a kind of data, and return the finished run.
 
     What is not given is as the preset has it, and what the preset does not say is as the options' own defaults are:
@@ -95,10 +91,8 @@ def _table(parts: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, 
     return dict(parts) if isinstance(parts, Mapping) else {name: {} for name in parts}
 
 
-def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple["Run", Outcome]:
+def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[Run, Outcome]:
     """Train a new run with these settings in the folder `out`, or in the next free one."""
-    from diffcore.api.run import Run
-
     device_for(settings.device)
     require_end(settings.train)
     config = sampling_config(settings.sample, registry)
@@ -120,42 +114,3 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
             logger.info(note)
         outcome = run_training(folder, settings, model, data, config, registry)
     return Run(folder.path), outcome
-
-
-def go_on(
-    path: Path,
-    registry: Registry,
-    changed: Mapping[str, Any],
-    device: Device | None = None,
-    checkpoint: str | None = None,
-) -> Outcome:
-    """Go on training the run in the folder `path` from a checkpoint; `changed` are fields of its settings' `train`."""
-    run, description = open_run(path, registry)
-    with held(run):
-        settings = on_device(description.settings, device)
-        if changed:
-            unset = {"steps": None, "minutes": None} if ENDS & changed.keys() else {}
-            train = type(settings.train).model_validate({**settings.train.model_dump(), **unset, **changed})
-            settings = settings.model_copy(update={"train": train})
-        source, progress, weights = None, Progress(), None
-        if checkpoints(run) or checkpoint is not None:
-            source, _ = newest_sound(run, verify, checkpoint)
-            progress, weights = read_progress(source), count_numbers(source, MODEL)
-        if share_done(settings.train, progress) >= 1:
-            raise UserError(
-                f"{run.path} is trained already, {progress.step} steps in {progress.seconds / 60:.1f} minutes; "
-                "go further with `train.steps` N or `train.minutes` M"
-            )
-        config = sampling_config(settings.sample, registry)
-        data = in_turn(lambda: data_of(run.path, settings, registry))
-        if data.facts != description.facts:
-            name = settings.data.name  # type: ignore[attr-defined]
-            raise UserError(f"{run.path} was trained on other data than {name} holds now")
-        model = build_model(settings, data.facts, registry, weights)
-        if changed and leads():
-            describe(run, settings, data.facts.model_dump(mode="json"), registry)
-        if source is None:
-            logger.info(f"{run.path} has no checkpoint yet: beginning again")
-        else:
-            logger.info(f"going on from step {progress.step} of {run.path}")
-        return run_training(run, settings, model, data, config, registry, source)

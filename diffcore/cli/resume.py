@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from diffcore.api.training import go_on
+from diffcore.api.resuming import go_on
 from diffcore.cli.flags import parse
 from diffcore.cli.options import FromRun
 from diffcore.cli.train import ended

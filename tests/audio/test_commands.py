@@ -1,12 +1,14 @@
 """The commands as a user types them, on the synthesised drums and on a folder of sounds."""
 
 import json
+from functools import partial
 
 import numpy
 import pytest
 import soundfile
 
 from diffcore.cli import main
+from diffcore_audio.signals import representations
 from tests.support.refusals import refused
 
 TINY = ("--denoiser.width", 8, "--denoiser.multipliers", 1, 2, "--denoiser.patch", 8)
@@ -46,7 +48,9 @@ def test_a_run_resumes(run, capsys):
 
 
 @pytest.mark.parametrize("codec", ["mel", "complex"])
-def test_training_on_a_folder(tmp_path, codec, capsys):
+def test_training_on_a_folder(tmp_path, codec, capsys, monkeypatch):
+    # Two iterations instead of 32: nothing here depends on the phases, which `test_codec` tests.
+    monkeypatch.setattr(representations, "griffin_lim", partial(representations.griffin_lim, iterations=2))
     generator = numpy.random.default_rng(0)
     for name, pitch in (("high", 2000), ("low", 200)):
         for index in range(8):

@@ -24,10 +24,12 @@ from diffcore.cli import SHARED, main
 from diffcore.cli import evaluate as evaluate_command
 from diffcore.cli import sample as sample_command
 from diffcore.cli import tune as tune_command
-from diffcore.cli.flags import parse, run_settings
+from diffcore.cli.flags import run_settings
+from diffcore.cli.selectors import read as read_flags
 from diffcore.plugins.registry import installed
 from tests.docs import given
 from tests.docs.pages import ROOT
+from tests.support.runs import TrainedRuns
 
 ENDS = ("--train.steps", "4", "--train.log-every", "2", "--train.batch-size", "4", "--sample.steps", "2")
 SMALLER = {
@@ -52,8 +54,8 @@ EVALUATED = ("image", "table")
 class Shell:
     """A folder in which the commands of one page are run, one after the other."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self.folder, self.patch = folder, patch
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns) -> None:
+        self.folder, self.patch, self.trained = folder, patch, trained
         self.said = ""
         """The output of the last block."""
         self.known: dict[str, Callable[[list[str]], None]] = {
@@ -123,9 +125,9 @@ class Shell:
 
     def _stand_in(self, modality: str, out: str) -> None:
         """Train a run, for lines that use a run of the reader."""
-        arguments = self._shorter(["--modality", modality, "--out", out])
+        arguments = self._shorter(["--modality", modality])
         assert arguments is not None
-        self._call(["train", *arguments])
+        self.trained(out, *arguments)
 
     def _call(self, words: list[str]) -> None:
         out = io.StringIO()
@@ -148,6 +150,8 @@ class Shell:
             assert found[2] or found[1] in extras, f"pip install {wanted}"
 
     def _pytest(self, words: list[str]) -> None:
+        if words[:2] == ["-n", "0"]:
+            words = words[2:]
         if (self.folder / "pyproject.toml").exists():
             command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
             done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder)
@@ -197,10 +201,10 @@ def read(command: str, arguments: list[str]) -> None:
     if command == "train":
         run_settings(arguments, registry, "diffcore train")
     elif command == "tune":
-        parse(tune_command.Options, arguments, "diffcore tune", "")
+        read_flags(tune_command.Options, arguments, registry, "diffcore tune", "", one=(), many=())
     elif command in ("sample", "evaluate"):
         module, flags = DRAWING[command]
-        sample_command.read_drawing(module.Options, arguments, registry, f"diffcore {command}", "", flags)
+        read_flags(module.Options, arguments, registry, f"diffcore {command}", "", many=flags)
 
 
 def modality_of(run: Path) -> str:

@@ -12,6 +12,7 @@ from diffcore.plugins.registry import installed
 from diffcore.runs.settings import compose
 from tests.docs.pages import PAGES, Block, blocks, named
 from tests.docs.shell import Shell
+from tests.support.runs import TrainedRuns
 
 NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
 
@@ -34,9 +35,9 @@ def place(tmp_path, monkeypatch):
     installed.cache_clear()
 
 
-def run(page: list[Block], folder: Path, patch: pytest.MonkeyPatch) -> None:
+def run(page: list[Block], folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns) -> None:
     """Run the blocks of a page in a folder; an error is raised with the place of its block."""
-    shell, namespace, files = Shell(folder, patch), {"__name__": "page"}, set()
+    shell, namespace, files = Shell(folder, patch, trained), {"__name__": "page"}, set()
     for block in page:
         try:
             if block.title:
@@ -77,8 +78,8 @@ def compare(shown: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
-def test_the_blocks_of_a_page_run(page, place, monkeypatch):
-    run(blocks(page), place, monkeypatch)
+def test_the_blocks_of_a_page_run(page, place, monkeypatch, trained):
+    run(blocks(page), place, monkeypatch, trained)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
@@ -109,6 +110,6 @@ def test_python_is_formatted(page):
         ("ruby", "puts 3", "unknown language 'ruby'"),
     ],
 )
-def test_a_wrong_block_fails(language, content, reason, place, monkeypatch):
+def test_a_wrong_block_fails(language, content, reason, place, monkeypatch, trained):
     with pytest.raises(AssertionError, match=re.escape(reason)):
-        run([Block(Path("page.md"), 1, language, None, content)], place, monkeypatch)
+        run([Block(Path("page.md"), 1, language, None, content)], place, monkeypatch, trained)

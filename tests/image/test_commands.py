@@ -31,10 +31,8 @@ def diffcore(*arguments, **keywords):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["train", "--modality", "image", "--out", str(out), *TINY]) == 0
-    return out
+def run(trained, tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("runs") / "digits", "--modality", "image", *TINY)
 
 
 def test_a_run_folder_holds_what_it_should(run):

@@ -16,8 +16,7 @@ from diffcore_image.codec import ImageCodec
 from diffcore_image.options import DigitsOptions, ImageFacts
 from diffcore_image.plugin import IMAGE
 from diffcore_image.reader import ImageReader
-
-TINY = ["--denoiser.width", "8", "--train.steps", "10", "--train.evaluate", "0", "--sample.steps", "3"]
+from tests.image.test_commands import TINY
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +38,8 @@ def files(tmp_path_factory, digit):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["train", "--modality", "image", "--out", str(out), *TINY]) == 0
-    return out
+def run(trained, tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("runs") / "digits", "--modality", "image", *TINY)
 
 
 def pictures(folder):

@@ -18,6 +18,7 @@ from scipy import stats
 
 from diffcore.cli import main
 from diffcore.denoising.sizes import Sizes
+from diffcore_molecule.evaluation import plausibility
 from tests.support import refusals
 
 SMALL = ["--train.batch-size", "8", "--train.log-every", "5", "--train.evaluate", "0", "--sample.steps", "3"]
@@ -59,11 +60,11 @@ def write_sdf(path, smiles):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_cache(tmp_path_factory):
-    patch = pytest.MonkeyPatch()
-    patch.setenv("DIFFCORE_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
-    patch.undo()
+def without_posebusters():
+    """Its checks take 20 s for 40 samples. `test_evaluator` and `test_metrics` test them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plausibility, "available", lambda: False)
+        yield
 
 
 @pytest.fixture(scope="module")

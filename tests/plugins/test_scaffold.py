@@ -2,6 +2,7 @@
 
 import csv
 import glob
+import json
 import os
 import subprocess
 import sys
@@ -42,8 +43,9 @@ def packages(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(packages):
-    """A function that runs Python with the packages next to diffcore and returns what was printed."""
+def run(packages, tmp_path_factory):
+    """A function that runs Python with the packages next to diffcore, in an empty folder; it returns the output."""
+    folder = tmp_path_factory.mktemp("elsewhere")
     paths = [str(ROOT), *map(str, packages), *(p for p in sys.path if p)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     environment.pop("DIFFCORE_PLUGINS", None)
@@ -51,6 +53,7 @@ def run(packages):
     def run(*arguments, **more):
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
+            cwd=folder,
             env=environment | more,
             text=True,
             stdout=subprocess.PIPE,
@@ -63,8 +66,38 @@ def run(packages):
     return run
 
 
-def test_their_own_tests_pass(packages, run):
-    printed = run("-m", "pytest", "-q", "-p", "no:cacheprovider", *[package / "tests" for package in packages])
+USING = """
+import json, sys
+import pytest
+from diffcore.cli import main
+
+*commands, tests = json.loads(sys.argv[1])
+for command in commands:
+    assert main(command) == 0, command
+sys.exit(pytest.main(tests))
+"""
+
+
+@pytest.fixture(scope="module")
+def used(packages, run, tmp_path_factory):
+    """The folder in which one process has used all packages on the command line, and what their own tests then said."""
+    folder = tmp_path_factory.mktemp("used")
+    small = ["--data.n", "100", "--denoiser.width", "16", "--logger.my-logger.every", "2"]
+    flags = ["--train.steps", "6", "--train.log-every", "2", "--train.batch-size", "8", "--train.evaluate", "8"]
+    chosen = ["--schedule", "my-schedule", "--logger", "my-logger", "--metric", "my-metric"]
+    train = ["train", "--modality", "my-modality", "--out", folder / "run", *flags, *chosen, *small]
+
+    solver = ["--solver", "my-solver", "--solver.node", "0.6", "--steps", "5", "--condition", "damping=heavy"]
+    guide = ["--guide", "my-guidance", "--guide.my-guidance.limit", "0.1"]
+    sample = ["sample", folder / "run", "--n", "3", "--out", folder / "samples.csv", *solver, *guide]
+
+    tests = ["-q", "-p", "no:cacheprovider", *[package / "tests" for package in packages]]
+    (folder / "using.py").write_text(USING)
+    return folder, run(folder / "using.py", json.dumps([train, sample, tests], default=str))
+
+
+def test_their_own_tests_pass(used):
+    _, printed = used
     assert "failed" not in printed
     assert int(printed.splitlines()[-1].split()[0]) > 40
 
@@ -89,24 +122,16 @@ def test_their_types_hold(packages, run):
     run("-m", "mypy", *options, *names, MYPYPATH=paths)
 
 
-def test_the_command_line_uses_them_all(tmp_path, run):
-    diffcore = ["-m", "diffcore"]
-    flags = ["--train.steps", "6", "--train.log-every", "2", "--train.batch-size", "8", "--train.evaluate", "8"]
-    chosen = ["--schedule", "my-schedule", "--logger", "my-logger", "--metric", "my-metric"]
-    small = ["--data.n", "100", "--denoiser.width", "16", "--logger.my-logger.every", "2"]
-    run(*diffcore, "train", "--modality", "my-modality", "--out", tmp_path / "run", *flags, *chosen, *small)
-    with (tmp_path / "run" / "train_log.csv").open(newline="") as file:
+def test_the_command_line_uses_them_all(used):
+    folder, _ = used
+    with (folder / "run" / "train_log.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["2", "6"]
-    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+    with (folder / "run" / "metrics.csv").open(newline="") as file:
         metrics = {row["name"]: float(row["value"]) for row in csv.DictReader(file)}
     assert metrics["distinct_real"] == 1
     assert 0 < metrics["velocity_error_real"] < 0.03 < metrics["velocity_error"]
 
-    out = tmp_path / "samples.csv"
-    solver = ["--solver", "my-solver", "--solver.node", "0.6", "--steps", "5", "--condition", "damping=heavy"]
-    guide = ["--guide", "my-guidance", "--guide.my-guidance.limit", "0.1"]
-    run(*diffcore, "sample", tmp_path / "run", "--n", "3", "--out", out, *solver, *guide)
-    with out.open(newline="") as file:
+    with (folder / "samples.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 3 * 64
     # The standard deviation of the displacement is below one, so its limit is too; an untrained network gives noise.

@@ -1,0 +1,58 @@
+"""Going on with the training of a run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from diffcore.api.session import logger, run_training
+from diffcore.errors import UserError
+from diffcore.names import Device
+from diffcore.plugins.registry import Registry
+from diffcore.runs.checkpoints import MODEL, Progress, checkpoints, count_numbers, newest_sound, read_progress, verify
+from diffcore.runs.folder import describe, open_run
+from diffcore.runs.loading import on_device
+from diffcore.runs.lock import held
+from diffcore.runs.model import build_model, data_of
+from diffcore.runs.sampling_config import sampling_config
+from diffcore.runs.settings import ENDS
+from diffcore.system.distributed import in_turn, leads
+from diffcore.training.loop import Outcome, share_done
+
+
+def go_on(
+    path: Path,
+    registry: Registry,
+    changed: Mapping[str, Any],
+    device: Device | None = None,
+    checkpoint: str | None = None,
+) -> Outcome:
+    """Go on training the run in the folder `path` from a checkpoint; `changed` are fields of its settings' `train`."""
+    run, description = open_run(path, registry)
+    with held(run):
+        settings = on_device(description.settings, device)
+        if changed:
+            unset = {"steps": None, "minutes": None} if ENDS & changed.keys() else {}
+            train = type(settings.train).model_validate({**settings.train.model_dump(), **unset, **changed})
+            settings = settings.model_copy(update={"train": train})
+        source, progress, weights = None, Progress(), None
+        if checkpoints(run) or checkpoint is not None:
+            source, _ = newest_sound(run, verify, checkpoint)
+            progress, weights = read_progress(source), count_numbers(source, MODEL)
+        if share_done(settings.train, progress) >= 1:
+            raise UserError(
+                f"{run.path} is trained already, {progress.step} steps in {progress.seconds / 60:.1f} minutes; "
+                "go further with `train.steps` N or `train.minutes` M"
+            )
+        config = sampling_config(settings.sample, registry)
+        data = in_turn(lambda: data_of(run.path, settings, registry))
+        if data.facts != description.facts:
+            name = settings.data.name  # type: ignore[attr-defined]
+            raise UserError(f"{run.path} was trained on other data than {name} holds now")
+        model = build_model(settings, data.facts, registry, weights)
+        if changed and leads():
+            describe(run, settings, data.facts.model_dump(mode="json"), registry)
+        if source is None:
+            logger.info(f"{run.path} has no checkpoint yet: beginning again")
+        else:
+            logger.info(f"going on from step {progress.step} of {run.path}")
+        return run_training(run, settings, model, data, config, registry, source)
