@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from diffcore.api import run as run_module
+from diffcore.api import training
 from diffcore.plugins.registry import installed
 from diffcore.runs.settings import compose
 from tests.docs.pages import PAGES, Block, blocks, named
@@ -27,12 +29,22 @@ def place(tmp_path, monkeypatch):
         "diffcore_pointcloud.evaluation.evaluator",
     ):
         monkeypatch.setattr(f"{module}._STEPS", 2)
+    whole = training.train
+    monkeypatch.setattr(training, "train", lambda *parts, **options: whole(*parts, **{**options, "train": FEW}))
+    resume = run_module.go_on
+    monkeypatch.setattr(
+        run_module, "go_on", lambda path, registry, changed, *rest: resume(path, registry, {"steps": 6})
+    )
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
     installed.cache_clear()
+
+
+FEW = {"steps": 4, "log_every": 2, "batch_size": 4, "evaluate": 0}
+"""How long Python blocks train."""
 
 
 def run(page: list[Block], folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns) -> None:
