@@ -9,12 +9,12 @@ from diffcore.errors import UserError
 from diffcore.names import Device
 from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import MODEL, Progress, checkpoints, count_numbers, newest_sound, read_progress, verify
+from diffcore.runs.composing import ENDS
 from diffcore.runs.folder import describe, open_run
 from diffcore.runs.loading import on_device
 from diffcore.runs.lock import held
 from diffcore.runs.model import build_model, data_of
 from diffcore.runs.sampling_config import sampling_config
-from diffcore.runs.settings import ENDS
 from diffcore.system.distributed import in_turn, leads
 from diffcore.training.loop import Outcome, share_done
 

@@ -21,6 +21,7 @@ from diffcore.plugins import registry as plugins
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Registry
+from diffcore.runs.composing import additions, as_toml
 from diffcore.runs.fitted_grid import read_fitted_grids, with_fitted_grid, write_fitted_grid
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import (
@@ -42,7 +43,7 @@ from diffcore.runs.sampling_config import (
     configured,
     known_conditions,
 )
-from diffcore.runs.settings import RunSettings, additions, as_toml, validate
+from diffcore.runs.settings import RunSettings, validate
 from diffcore.runs.tuning import Tuning, tune
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.solvers import ddpm

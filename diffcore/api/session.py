@@ -10,11 +10,12 @@ from diffcore.evaluation.evaluate import MetricFunction, evaluate, evaluate_clas
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import read_progress
+from diffcore.runs.composing import additions, as_toml
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import as_asked, example_conditions, generate_together
 from diffcore.runs.model import Model, build_additions
 from diffcore.runs.sampling_config import SamplingConfig
-from diffcore.runs.settings import RunSettings, additions, as_toml
+from diffcore.runs.settings import RunSettings
 from diffcore.system.cache import cache_folder
 from diffcore.system.distributed import leads, world
 from diffcore.system.progress import bar

@@ -11,12 +11,13 @@ from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation, Task
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
+from diffcore.runs.composing import compose, read_toml
 from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.generation import as_asked, example_conditions, require_conditions
 from diffcore.runs.lock import held
 from diffcore.runs.model import build_data, build_model, device_for
 from diffcore.runs.sampling_config import sampling_config
-from diffcore.runs.settings import RunSettings, compose, read_toml
+from diffcore.runs.settings import RunSettings
 from diffcore.system.distributed import by_leader, from_leader, in_turn
 from diffcore.training.loop import Outcome, require_end
 

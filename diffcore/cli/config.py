@@ -6,8 +6,8 @@ from pathlib import Path
 from diffcore.cli.flags import run_settings
 from diffcore.errors import UserError
 from diffcore.plugins import registry as plugins
+from diffcore.runs.composing import as_toml
 from diffcore.runs.folder import open_run
-from diffcore.runs.settings import as_toml
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from diffcore.errors import UserError
 from diffcore.plugins.registry import Registry
-from diffcore.runs.settings import ADDITIONS, CHOICES, NETWORKS, RunSettings, choices, compose, explain, read_toml
+from diffcore.runs.composing import ADDITIONS, CHOICES, NETWORKS, choices, compose, read_toml
+from diffcore.runs.settings import RunSettings, explain
 
 Model = TypeVar("Model")
 

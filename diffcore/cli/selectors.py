@@ -10,7 +10,7 @@ from diffcore.cli.flags import parse
 from diffcore.errors import UserError
 from diffcore.plugins.records import Component, Settings
 from diffcore.plugins.registry import Registry, choose
-from diffcore.runs.settings import several
+from diffcore.runs.composing import several
 
 ONE = {"solver": "solvers", "schedule": "schedules"}
 """Flags that choose one part, with the kind of the registry that they choose from."""

@@ -23,7 +23,8 @@ from typing import Any
 from diffcore.errors import UserError
 from diffcore.plugins.records import Settings, missing
 from diffcore.plugins.registry import Registry, metadata_version
-from diffcore.runs.settings import ADDITIONS, RunSettings, additions, compose, validate
+from diffcore.runs.composing import ADDITIONS, additions, compose
+from diffcore.runs.settings import RunSettings, validate
 from diffcore.system.files import (
     append_lines,
     is_number,

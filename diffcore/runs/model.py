@@ -16,7 +16,8 @@ from diffcore.plugins.records import Modality, Settings
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.schedules import Schedule
 from diffcore.runs.checkpoints import EMA, read_tensors
-from diffcore.runs.settings import RunSettings, choices
+from diffcore.runs.composing import choices
+from diffcore.runs.settings import RunSettings
 from diffcore.states.noise import seed_of
 from diffcore.states.state import fields
 from diffcore.system.limits import SLACK, at_most, room

@@ -14,7 +14,7 @@ from diffcore.errors import first_line
 from diffcore.names import CheckStatus
 from diffcore.plugins.records import Modality
 from diffcore.plugins.registry import Provided, Registry, choose, installed
-from diffcore.runs.settings import choices
+from diffcore.runs.composing import choices
 from diffcore.testing.checks import CHECKS, Check, Measurement, NotApplicableError
 from diffcore.testing.plugin import PluginUnderTest
 

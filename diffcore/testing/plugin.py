@@ -16,8 +16,9 @@ from diffcore.plugins.data import Codec, Data, Encoded
 from diffcore.plugins.records import Component, Modality
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.gaussian import perturb
+from diffcore.runs.composing import choices, compose
 from diffcore.runs.model import Model, build_data, build_model
-from diffcore.runs.settings import RunSettings, choices, compose
+from diffcore.runs.settings import RunSettings
 from diffcore.states.level import Level
 from diffcore.states.noise import generator_for
 from diffcore.states.spaces import Mask, Space

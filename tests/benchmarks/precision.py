@@ -19,8 +19,8 @@ import torch
 from diffcore.denoising.precision import compute_in
 from diffcore.errors import UserError
 from diffcore.plugins.registry import Registry, installed
+from diffcore.runs.composing import compose
 from diffcore.runs.model import build_data, build_model
-from diffcore.runs.settings import compose
 from diffcore.tasks.objective import Objective, draw_batch
 
 WAYS = {

@@ -19,6 +19,7 @@ from diffcore.likelihood.flow import log_likelihood
 from diffcore.plugins.registry import Provided
 from diffcore.process.schedules import Cosine
 from diffcore.runs import tuning
+from diffcore.runs.composing import compose
 from diffcore.runs.fitted_grid import read_fitted_grids
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import (
@@ -33,7 +34,6 @@ from diffcore.runs.generation import (
 from diffcore.runs.loading import load_run
 from diffcore.runs.model import build_model
 from diffcore.runs.sampling_config import sampling_config
-from diffcore.runs.settings import compose
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.timesteps import grid
 from diffcore.states.noise import SampleNoise

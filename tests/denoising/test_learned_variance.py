@@ -16,9 +16,9 @@ from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Cosine, Exploding, Rectified
 from diffcore.process.variances import log_ratio
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, find_checkpoint, read_tensors
+from diffcore.runs.composing import compose
 from diffcore.runs.folder import RunFolder, read_log
 from diffcore.runs.model import build_data, build_model
-from diffcore.runs.settings import compose
 from diffcore.sampling.guidance import classifier_free
 from diffcore.sampling.loop import levels_of, sample
 from diffcore.sampling.solvers import Move, ddpm

@@ -18,10 +18,10 @@ from diffcore.nn.encoder import Encoder
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Cosine
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, find_checkpoint, read_tensors
+from diffcore.runs.composing import compose
 from diffcore.runs.folder import RunFolder, read_log
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.sampling_config import sampling_config
-from diffcore.runs.settings import compose
 from diffcore.sampling.guidance import energy
 from diffcore.states.level import Level
 from diffcore.states.spaces import Euclidean

@@ -13,9 +13,9 @@ from diffcore.denoising.precision import compute_in
 from diffcore.nn.dit import DiT
 from diffcore.nn.unet import UNet
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, find_checkpoint, read_tensors
+from diffcore.runs.composing import compose
 from diffcore.runs.folder import RunFolder, read_json, read_log
 from diffcore.runs.model import build_data, build_model
-from diffcore.runs.settings import compose
 from diffcore.states.level import Level
 from diffcore.tasks.objective import step_loss
 from tests.support.refusals import refused

@@ -11,7 +11,7 @@ import pytest
 from diffcore.api import run as run_module
 from diffcore.api import training
 from diffcore.plugins.registry import installed
-from diffcore.runs.settings import compose
+from diffcore.runs.composing import compose
 from tests.docs.pages import PAGES, Block, blocks, named
 from tests.docs.shell import Shell
 from tests.support.runs import TrainedRuns

@@ -3,7 +3,7 @@
 import pytest
 
 from diffcore.plugins.registry import installed
-from diffcore.runs.settings import compose
+from diffcore.runs.composing import compose
 
 PRESETS = [(name, preset) for name, found in installed().modalities.items() for preset in found.record.presets]
 

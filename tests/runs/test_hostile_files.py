@@ -18,10 +18,10 @@ from diffcore.evaluation.report import facts_table, metrics_table, page
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Provided
 from diffcore.runs.checkpoints import check_header, find_checkpoint
+from diffcore.runs.composing import compose, read_toml
 from diffcore.runs.fitted_grid import read_fitted_grids
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.model import build_model
-from diffcore.runs.settings import compose, read_toml
 from diffcore.system.files import read_json
 from tests.support.measured import usage_of
 from tests.support.refusals import the_line

@@ -6,7 +6,7 @@ import pytest
 from diffcore.cli.config import as_toml
 from diffcore.cli.flags import run_settings
 from diffcore.errors import UserError
-from diffcore.runs.settings import compose
+from diffcore.runs.composing import compose
 from tests.support.toy import toy_registry
 
 REGISTRY = toy_registry()

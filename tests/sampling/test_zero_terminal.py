@@ -14,9 +14,9 @@ from diffcore.errors import UserError
 from diffcore.nn.dit import DiT
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Cosine, LinearBeta, Rectified, ZeroTerminal
+from diffcore.runs.composing import compose
 from diffcore.runs.folder import RunFolder, describe
 from diffcore.runs.model import build_data, build_model
-from diffcore.runs.settings import compose
 from diffcore.sampling.loop import levels_of, prior, sample
 from diffcore.sampling.solvers import ddim, ddpm, dpmpp_2m
 from diffcore.sampling.timesteps import GRIDS, grid

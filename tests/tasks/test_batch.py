@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from diffcore.denoising.losses import VARIANCE_STEPS
+from diffcore.runs.composing import compose
 from diffcore.runs.model import build_data, build_model
-from diffcore.runs.settings import compose
 from diffcore.system import distributed
 from diffcore.tasks import batch as batches
 from diffcore.tasks.batch import batch_indices, draw_batch

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from diffcore.runs.composing import compose
 from diffcore.runs.model import build_data, build_model
-from diffcore.runs.settings import compose
 from diffcore.states.state import fields
 from diffcore.system import distributed
 from diffcore.tasks import batch as batches

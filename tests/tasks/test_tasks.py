@@ -10,8 +10,8 @@ import torch
 
 import diffcore
 from diffcore import names
+from diffcore.runs.composing import NETWORKS, compose
 from diffcore.runs.model import build_data, build_model
-from diffcore.runs.settings import NETWORKS, compose
 from diffcore.states.noise import seed_of
 from diffcore.tasks.batch import draw_batch
 from diffcore.tasks.objective import Objective, losses_by_field, step_loss

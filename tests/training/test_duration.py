@@ -8,9 +8,10 @@ import pytest
 
 from diffcore.errors import UserError
 from diffcore.runs.checkpoints import Progress, find_checkpoint
+from diffcore.runs.composing import compose
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.model import build_data, build_model
-from diffcore.runs.settings import TrainSettings, compose
+from diffcore.runs.settings import TrainSettings
 from diffcore.training import state
 from diffcore.training.clock import Clock
 from diffcore.training.duration import require_end, seconds_left, share_done

@@ -8,9 +8,9 @@ import torch
 
 from diffcore.errors import UserError
 from diffcore.runs.checkpoints import find_checkpoint
+from diffcore.runs.composing import compose
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.model import build_data, build_model
-from diffcore.runs.settings import compose
 from diffcore.training.loop import Callbacks, train
 from diffcore.training.signals import stop_requests
 from tests.support.toy import toy_registry

@@ -17,9 +17,9 @@ from diffcore.runs.checkpoints import (
     read_tensors,
     write_checkpoint,
 )
+from diffcore.runs.composing import compose
 from diffcore.runs.folder import RunFolder, read_log
 from diffcore.runs.model import build_data, build_model
-from diffcore.runs.settings import compose
 from diffcore.system.files import write_atomically
 from diffcore.training.learning_rate import learning_rate
 from diffcore.training.loop import Callbacks, train

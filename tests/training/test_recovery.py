@@ -9,9 +9,9 @@ import torch
 
 from diffcore.errors import UserError
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_checkpoint, read_progress, read_tensors
+from diffcore.runs.composing import compose
 from diffcore.runs.folder import RunFolder, read_log
 from diffcore.runs.model import build_data, build_model
-from diffcore.runs.settings import compose
 from diffcore.tasks.batch import draw_batch
 from diffcore.training import divergence
 from diffcore.training.divergence import DivergedError, check_losses, extended, non_finite

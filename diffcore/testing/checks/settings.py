@@ -8,7 +8,8 @@ import tomli_w
 
 from diffcore.errors import UserError
 from diffcore.plugins.records import Settings
-from diffcore.runs.settings import RunSettings, compose, validate
+from diffcore.runs.composing import compose
+from diffcore.runs.settings import RunSettings, validate
 from diffcore.testing.checks.check import Measurement
 from diffcore.testing.checks.common import combined, source_location
 from diffcore.testing.plugin import PluginUnderTest

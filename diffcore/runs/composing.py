@@ -1,0 +1,203 @@
+"""The settings of a run from its layers: default < preset < file < flag, with the options of the chosen parts alone."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import create_model
+
+from diffcore.errors import UserError
+from diffcore.plugins.records import Component, Modality, Settings
+from diffcore.plugins.registry import Registry, choose
+from diffcore.runs.settings import RunSettings, validate
+from diffcore.system.files import MOST_JSON, read_regular, require_shallow
+
+CHOICES = ("data", "denoiser", "classifier", "schedule")
+"""The parts of a run that are chosen by name, each with options of its own."""
+
+ADDITIONS: Mapping[str, str] = {"metric": "metrics", "logger": "loggers"}
+"""The parts that a run can have any number of, as kinds of the registry: `[metric.NAME]`, `--metric NAME`."""
+
+NETWORKS: Mapping[str, str] = {"denoise": "denoiser", "classify": "classifier"}
+"""What each task trains; a run has this one of the networks alone."""
+
+
+@cache
+def _named(component: Component) -> type[Settings]:
+    """The options of a component together with its fixed name."""
+    name = component.name
+    return create_model(
+        component.options.__name__,
+        __base__=component.options,
+        __doc__=f"{name}: {component.summary}.",
+        name=(Annotated[Literal[name], tyro.conf.Suppress], name),  # type: ignore[valid-type, arg-type]
+    )
+
+
+def choices(modality: Modality, registry: Registry, task: str = "denoise") -> dict[str, tuple[Component, ...]]:
+    """What can be chosen for each of the `CHOICES` that the task has, the default first."""
+    network = NETWORKS[task]
+    networks: tuple[Component, ...] = getattr(modality, f"{network}s")
+    networks += registry.offered(f"{network}s", modality.name)
+    if not networks:
+        raise UserError(f"the plugin for {modality.name} has no {network}")
+    return {
+        "data": modality.datasets + registry.offered("datasets", modality.name),
+        network: networks,
+        "schedule": registry.offered("schedules", modality.name),
+    }
+
+
+def model_for(
+    modality: Modality,
+    chosen: Mapping[str, str],
+    registry: Registry,
+    task: str = "denoise",
+    added: Mapping[str, Sequence[str]] = MappingProxyType({}),
+) -> type[RunSettings]:
+    """The model of a run of this task with these components: only their options exist in it."""
+    fields: dict[str, Any] = {}
+    for kind, offered in choices(modality, registry, task).items():
+        component = choose(offered, chosen.get(kind, offered[0].name), "data set" if kind == "data" else kind)
+        options = _named(component)
+        fields[kind] = (options, options())
+    for kind, names in added.items():
+        if names:
+            fields[kind] = several(
+                kind, [choose(registry.offered(ADDITIONS[kind], modality.name), n, kind) for n in names]
+            )
+    return create_model("Run", __base__=RunSettings, **fields)
+
+
+def several(kind: str, components: Sequence[Component]) -> tuple[type[Settings], Settings]:
+    """A table of tables: the options of each of the components under its name, with their defaults."""
+    fields: dict[str, Any] = {component.name: (component.options, component.options()) for component in components}
+    table = create_model(kind, __base__=Settings, __doc__=f"The options of each {kind}.", **fields)
+    return table, table()
+
+
+def additions(settings: RunSettings, kind: str) -> dict[str, Settings]:
+    """The chosen parts of that kind of `ADDITIONS`, by name, with their options."""
+    table = getattr(settings, kind, None)
+    return {} if table is None else {name: getattr(table, name) for name in type(table).model_fields}
+
+
+def compose(
+    registry: Registry,
+    modality_name: str,
+    preset: str | None = None,
+    file: Mapping[str, Any] | None = None,
+    chosen: Mapping[str, str] | None = None,
+    origin: str = "the configuration",
+    task: str | None = None,
+    added: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    over: Mapping[str, Any] = MappingProxyType({}),
+) -> RunSettings:
+    """Default < preset < file < `over`; `task`, `chosen` and `added`, names of components, come from flags.
+
+    Without a preset, the one that is called like the chosen data set is taken where there is one, else `default`.
+    """
+    modality = registry.modality(modality_name)
+    file = dict(file or {})
+    _check_shape(file, origin)
+    _check_shape(over, origin)
+    wanted = (chosen or {}).get("data") or _name_in([file], "data")
+    named = wanted if wanted in modality.presets else None
+    preset = str(preset or file.get("preset") or named or "default")
+    if preset not in modality.presets:
+        raise UserError(f"unknown preset {preset!r} for {modality.name}; there are: {', '.join(modality.presets)}")
+    recipe = dict(modality.presets[preset].values)
+    task = str(task or file.get("task") or recipe.get("task") or "denoise")
+    if task not in NETWORKS:
+        raise UserError(f"unknown task {task!r}; there are: {', '.join(NETWORKS)}")
+    for kind in chosen or {}:
+        if kind in NETWORKS.values() and kind != NETWORKS[task]:
+            wanted_task = next(name for name, network in NETWORKS.items() if network == kind)
+            raise UserError(f"`{kind}` is chosen for `task` {wanted_task} alone; this run's task is {task}")
+    if task != recipe.pop("task", "denoise"):  # what is meant for the network of another task
+        recipe = {key: value for key, value in recipe.items() if key not in NETWORKS.values()}
+    layers: list[Mapping[str, Any]] = [recipe, file, over]
+    from_layers = {kind: _name_in(layers, kind) for kind in CHOICES}
+    names = {kind: name for kind, name in from_layers.items() if name is not None} | dict(chosen or {})
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values = merge(values, _only_for(layer, names, choices(modality, registry, task)))
+    for kind, name in names.items():
+        values[kind] = {**values.get(kind, {}), "name": name}
+    values |= {"modality": modality.name, "preset": preset, "task": task}
+    several_of = {}
+    for kind in ADDITIONS:
+        table = values.pop(kind, {}) or {}
+        if table := {name: {} for name in added.get(kind, ())} | dict(table):
+            values[kind], several_of[kind] = table, tuple(table)
+    return validate(model_for(modality, names, registry, task, several_of), values, origin)
+
+
+def _check_shape(file: Mapping[str, Any], origin: str) -> None:
+    """Refuse what cannot be laid on a preset; pydantic checks the rest."""
+    if not isinstance(file.get("preset", ""), str):
+        raise UserError(f"{origin}: preset: input should be a name (it is {file['preset']!r})")
+    for kind in (*CHOICES, *ADDITIONS, "train", "sample"):
+        if not isinstance(file.get(kind, {}), Mapping):
+            raise UserError(f"{origin}: {kind}: input should be a table, as in [{kind}] (it is {file[kind]!r})")
+
+
+def _name_in(layers: list[Mapping[str, Any]], kind: str) -> str | None:
+    for layer in reversed(layers):
+        part = layer.get(kind)
+        if isinstance(part, Mapping) and "name" in part:
+            return str(part["name"])
+    return None
+
+
+def _only_for(
+    layer: Mapping[str, Any], names: Mapping[str, str], choices: Mapping[str, tuple[Component, ...]]
+) -> dict[str, Any]:
+    """`layer` without the options of components that a later layer replaced. Options without a name are for any."""
+    kept = dict(layer)
+    for kind, offered in choices.items():
+        chosen = names.get(kind, offered[0].name)
+        part = layer.get(kind)
+        if isinstance(part, Mapping) and part.get("name", chosen) != chosen:
+            kept.pop(kind)
+    return kept
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, nested. The ends of training, steps and minutes, replace each other."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            if key == "train" and ENDS & value.keys():
+                below = {name: kept for name, kept in below.items() if name not in ENDS}
+            value = merge(below, value)
+        merged[key] = value
+    return merged
+
+
+ENDS = frozenset({"steps", "minutes"})
+"""The options of `train` that end it."""
+
+
+def as_toml(settings: RunSettings) -> str:
+    """Settings as TOML that `read_toml` reads back; what is None is left out."""
+    import tomli_w
+
+    return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file, or a `UserError` with the place of its mistake."""
+    try:
+        values = tomllib.loads(read_regular(path.resolve(), MOST_JSON).decode())
+        require_shallow(values)
+        return values
+    except FileNotFoundError:
+        raise UserError(f"no configuration file {path}") from None
+    except (ValueError, RecursionError, OSError) as error:
+        raise UserError(f"{path} cannot be read as TOML: {error}") from None
