@@ -122,6 +122,8 @@ class Run:
         Raises:
             UserError: For conditions, sizes and options that do not exist or do not fit.
         """
+        if n < 1:
+            raise UserError(f"`n` {n}: draw at least 1 sample")
         model, config = self.config(options)
         if model.is_classifier:
             raise UserError(
@@ -142,7 +144,7 @@ class Run:
         if constraint is None:
             config = with_fitted_grid(config, RunFolder(self.path), self.loaded.checkpoint.name)
         else:
-            logger.info(f"drawing with {config.describe()}")
+            logger.info(f"drawing with {config.describe()}, so that samples agree with a measurement")
         with counter("sampling", n) as after_batch:
             drawn = generate_together(model, config, values, n, seed, after_batch, constraint=constraint, mask=mask)
         known = known_conditions(model, config)
@@ -260,7 +262,7 @@ class Run:
                 trajectories=trajectories,
                 iterations=iterations,
                 seed=seed,
-                after_iteration=lambda done: report(done, ""),
+                after_iteration=lambda done: report(done, "of the iterations"),
             )
         write_fitted_grid(folder, steps, found.fitted)
         return found

@@ -39,6 +39,9 @@ class Samples:
     known: tuple[Condition, ...]
     """The conditions that `conditions` holds values of."""
 
+    def __repr__(self) -> str:
+        return f"Samples({len(self)} of {self.model.modality.name})"
+
     def __len__(self) -> int:
         return int(self.state.shape[0])
 

@@ -36,6 +36,7 @@ class SamplingConfig:
     * `guides`: guidance of other kinds, each a decorator of the denoiser, the innermost first.
     * `batch_size`: samples that go through the network at once.
     * `may_be_fitted`: whether a fitted grid may replace solver and grid, as the caller chose neither.
+    * `schedule`: the name of the noise schedule, where it is not the run's own.
     """
 
     step: Step
@@ -55,6 +56,7 @@ class SamplingConfig:
     classifier_source: str | None = None
     weak_source: str | None = None
     may_be_fitted: bool = False
+    schedule: str | None = None
 
     @property
     def is_guided(self) -> bool:
@@ -64,7 +66,10 @@ class SamplingConfig:
     def describe(self) -> str:
         """The whole of it in words, for people."""
         grid = "a fitted grid" if self.log_snrs is not None else f"the grid {self.grid}"
-        parts = [f"{self.steps} steps of {self.solver} on {grid}", f"guidance {self.guidance:g}"]
+        parts = [f"{self.steps} steps of {self.solver} on {grid}"]
+        if self.schedule is not None:
+            parts.append(f"schedule {self.schedule}")
+        parts.append(f"guidance {self.guidance:g}")
         if self.is_guided and self.guidance_interval is not None:
             low, high = self.guidance_interval
             parts.append(f"guided between the log-SNRs {low:g} and {high:g}")
@@ -123,7 +128,7 @@ def sampling_config(
     guides: tuple[Callable[[Denoise], Denoise], ...] = (),
 ) -> SamplingConfig:
     """The settings' way to draw; `step` is a solver in place of the settings' own, the other arguments guide."""
-    name = sampling.solver if step is None else getattr(step, "__name__", "a solver of the caller")
+    name = sampling.solver if step is None else _function_name(step)
     if step is None:
         solver = registry.solver(sampling.solver)
         step = solver.build(solver.options())
@@ -169,6 +174,7 @@ def configured(
         classifier_source=_absolute(given.get("classifier")),
         weak_source=_absolute(given.get("weak")),
         may_be_fitted=not given.keys() & {"solver", "grid", "schedule", "guides"},
+        schedule=_schedule_name(given.get("schedule")),
     )
 
 
@@ -185,9 +191,28 @@ def made(choice: Any, offered: Sequence[Component], kind: str, *context: Any) ->
 
 
 def _name_of(choice: Any) -> str:
+    if isinstance(choice, str | Mapping):
+        return _words(choice)
+    return _function_name(choice)
+
+
+def _words(choice: Choice) -> str:
+    """A part's name, with its options in brackets."""
     if isinstance(choice, str):
         return choice
-    return str(choice["name"]) if isinstance(choice, Mapping) else getattr(choice, "__name__", "a solver of the caller")
+    options = ", ".join(f"{name} {value}" for name, value in choice.items() if name != "name")
+    return str(choice["name"]) + (f" ({options})" if options else "")
+
+
+def _schedule_name(choice: Any) -> str | None:
+    if choice is None:
+        return None
+    return _words(choice) if isinstance(choice, str | Mapping) else type(choice).__name__
+
+
+def _function_name(step: Step) -> str:
+    """The function that made the solver: `ddim` for the inner function of `ddim(...)`."""
+    return getattr(step, "__qualname__", "a solver of the caller").split(".")[0]
 
 
 def _absolute(source: Any) -> str | None:
