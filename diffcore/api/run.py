@@ -336,7 +336,7 @@ class Run:
     def _conditions(
         self, model: Model, config: SamplingConfig, asked: Asked, n: int, seed: int, examples: bool
     ) -> Conditions:
-        """What is asked for; where nothing is, examples of all there is, or with `examples` off nothing."""
+        """The requested values; if none are given, examples of all values, or null values if `examples` is false."""
         if examples and not asked:
             return example_conditions(model, n, config)
         known = known_conditions(model, config)

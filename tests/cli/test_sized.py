@@ -238,7 +238,7 @@ def test_files_are_told_what_was_asked(runs, tmp_path, monkeypatch):
         (("--target", "span=1..1e39"), "span=1..1e39: write a number such as 2.5"),
         (("--target", "span"), "--target 'span': write it as key=2.5, or key=40..60"),
         (("--target", "age=3"), "unknown condition 'age'; this model takes: span, weight"),
-        (("--target", "span=1", "--condition", "span=2"), "--target span=1: span is asked for twice"),
+        (("--target", "span=1", "--condition", "span=2"), "--target span=1: span is given twice"),
         (("--guidance", "2"), "guidance 2 compares samples with and without conditions, and none is asked for"),
     ],
 )
