@@ -12,7 +12,7 @@ from diffcore.runs.checkpoints import MODEL, Progress, checkpoints, count_number
 from diffcore.runs.composing import ENDS
 from diffcore.runs.folder import describe, open_run
 from diffcore.runs.loading import on_device
-from diffcore.runs.lock import held
+from diffcore.runs.lock import locked
 from diffcore.runs.model import build_model, data_of
 from diffcore.runs.sampling_config import sampling_config
 from diffcore.system.distributed import in_turn, leads
@@ -28,7 +28,7 @@ def go_on(
 ) -> Outcome:
     """Go on training the run in the folder `path` from a checkpoint; `changed` are fields of its settings' `train`."""
     run, description = open_run(path, registry)
-    with held(run):
+    with locked(run):
         settings = on_device(description.settings, device)
         if changed:
             unset = {"steps": None, "minutes": None} if ENDS & changed.keys() else {}

@@ -14,7 +14,7 @@ from diffcore.plugins.registry import Registry
 from diffcore.runs.composing import compose, read_toml
 from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.generation import as_asked, example_conditions, require_conditions
-from diffcore.runs.lock import held
+from diffcore.runs.lock import locked
 from diffcore.runs.model import build_data, build_model, device_for
 from diffcore.runs.sampling_config import sampling_config
 from diffcore.runs.settings import RunSettings
@@ -109,7 +109,7 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
             raise UserError(f"{folder.path} exists already: choose another `out`")
         describe(folder, settings, data.facts.model_dump(mode="json"), registry)
 
-    with held(folder):
+    with locked(folder):
         by_leader(describe_new)
         for note in data.notes:
             logger.info(note)

@@ -192,7 +192,7 @@ def test_the_task_decides_which_network_is_chosen(tmp_path):
     ("flags", "said"),
     [
         (["--task", "guess"], "unknown task 'guess'; there are: denoise, classify"),
-        (["--classifier", "mlp"], "`classifier` is chosen for `task` classify alone; this run's task is denoise"),
+        (["--classifier", "mlp"], "`classifier` belongs to `task` classify, and the task of this run is denoise"),
         (["--task", "classify", "--denoiser.width", "3"], "unrecognized options: --denoiser.width"),
         (["--task", "classify", "--classifier", "cnn"], "unknown classifier 'cnn'; there are: mlp"),
     ],
