@@ -45,8 +45,7 @@ class TrainSettings(Settings):
     explosion: float = Field(
         5.0,
         ge=0,
-        description="Training counts as diverged when the mean loss exceeds this multiple of the median of the last logged "
-        "losses; 0 disables the check.",
+        description="A mean loss above this multiple of the median of the last logged losses counts as diverged; 0: never.",
     )
     step_back_rate: float = Field(
         0.5, gt=0, lt=1, description="Factor by which each step back multiplies the learning rate."
@@ -94,8 +93,7 @@ class SampleSettings(Settings):
         0.0,
         ge=0,
         le=1,
-        description="How far the standard deviation of the guided output is moved to that of the output without guidance: 0 not at "
-        "all, 1 completely.",
+        description="Fraction, 0 to 1, by which the standard deviation of the guided output is moved to the unguided one's.",
     )
     classifier_weight: float = Field(1.0, description="Weight of the gradient of a classifier, where one is given.")
     autoguidance: float = Field(

@@ -217,7 +217,7 @@ def test_damaged_runs_get_a_line(run, capsys, tmp_path):
     assert main(["sample", str(broken), "--n", "1", "--steps", "2", "--checkpoint", "step-00000020"]) == 0
     assert main(["sample", str(broken), "--n", "1", "--steps", "2"]) == 0
     said = capsys.readouterr().err
-    assert "step-00000030 is refused" in said
+    assert "step-00000030 is skipped" in said
     assert "ema.safetensors is damaged: 500 bytes" in said
     weights.write_bytes(whole)
     config = json.loads((broken / "config.json").read_text())
