@@ -19,7 +19,13 @@ from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.process.gaussian import perturb
 from diffcore.runs.folder import RunFolder, provenance, read_log
-from diffcore.runs.generation import as_asked, example_conditions, generate, generate_together, trajectories
+from diffcore.runs.generation import (
+    example_conditions,
+    generate,
+    generate_together,
+    trajectories,
+    unguided_without_conditions,
+)
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.loop import in_batches, levels_of
@@ -56,7 +62,7 @@ def evaluate(
     logger.info("preparing the evaluation")
     evaluator = None if made is None else by_leader(lambda: made(model.codec, data, cache))
     conditions = example_conditions(model, n, config)
-    plain = as_asked(model, config, conditions)
+    plain = unguided_without_conditions(model, config, conditions)
     with counter("sampling", n) as after_batch:
         started = time.perf_counter()
         drawn = generate_together(model, plain, conditions, n, seed, after_batch)
@@ -208,7 +214,7 @@ def _pictures(model: Model, config: SamplingConfig, seed: int) -> list[tuple[str
     """Samples, and a few of them on their way, as sections of the report."""
     writer, known = model.modality.writer(model.codec), known_conditions(model, config)
     conditions = example_conditions(model, 50, config)
-    config = as_asked(model, config, conditions)
+    config = unguided_without_conditions(model, config, conditions)
     drawn = generate(model, config, conditions, 50, seed)
     samples = model.codec.decode(drawn.state, drawn.mask)
     moments, rows = 9, 5

@@ -72,7 +72,7 @@ class FittedGrid(Settings):
         return self
 
     def mismatch(self, config: SamplingConfig, checkpoint: str) -> str | None:
-        """How the flow of `config` and `checkpoint` differs from the one that the grid was fitted to; None if it does not."""
+        """How the flow of `config` and `checkpoint` differs from the flow that was fitted; None if it does not."""
         if checkpoint != self.checkpoint:
             return f"the checkpoint is {checkpoint}, not {self.checkpoint}"
         wanted = guidance_of(config)

@@ -45,7 +45,7 @@ class TrainSettings(Settings):
     explosion: float = Field(
         5.0,
         ge=0,
-        description="A mean loss above this multiple of the median of the last logged losses counts as diverged; 0: never.",
+        description="A mean loss above this multiple of the median of recent losses counts as diverged; 0: never.",
     )
     step_back_rate: float = Field(
         0.5, gt=0, lt=1, description="Factor by which each step back multiplies the learning rate."
@@ -93,7 +93,7 @@ class SampleSettings(Settings):
         0.0,
         ge=0,
         le=1,
-        description="Fraction, 0 to 1, by which the standard deviation of the guided output is moved to the unguided one's.",
+        description="How far to rescale the guided output to the standard deviation of the unguided one: 0 to 1.",
     )
     classifier_weight: float = Field(1.0, description="Weight of the gradient of a classifier, where one is given.")
     autoguidance: float = Field(

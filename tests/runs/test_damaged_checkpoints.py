@@ -102,7 +102,7 @@ def test_a_checkpoint_that_training_deletes_meanwhile(copy, capsys):
         return read_tensors(path, EMA)
 
     with pytest.raises(
-        UserError, match="step-00000050 was deleted while it was read.*there are: step-00000030, step-00"
+        UserError, match=r"step-00000050 was deleted while it was read.*there are: step-00000030, step-00"
     ):
         newest_sound(run, deleted, "step-00000050")
 

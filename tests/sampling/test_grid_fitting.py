@@ -403,7 +403,7 @@ def test_mistakes_get_a_line(toy, tmp_path, capsys):
     for flag, value in (("solver", "ddim"), ("grid", "time"), ("schedule", "cosine")):
         said = refused(capsys, "tune", toy, "--steps", 4, f"--{flag}", value)
         assert f"leave out --{flag}" in said
-    assert "a single step has no levels that could be moved" in refused(capsys, "tune", toy, "--steps", 1)
+    assert "a single step has no levels to fit" in refused(capsys, "tune", toy, "--steps", 1)
     assert "--steps is missing" in refused(capsys, "tune", toy)
     for steps in (0, -3):
         assert "--steps: input should be greater than or equal to 1" in refused(capsys, "tune", toy, "--steps", steps)
