@@ -136,9 +136,8 @@ class Run:
         asked = _asked(label, conditions)
         values = self._conditions(model, config, asked, n, seed, examples=constraint is None)
         if options.get("guidance") is None and options.get("classifier") is None:
-            config = unguided_without_conditions(
-                model, config, values
-            )  # the run's own guidance needs nothing to be asked for
+            # The guidance of the run's settings is not an error where no condition is given.
+            config = unguided_without_conditions(model, config, values)
         require_conditions(model, config, values)
         mask = draw_mask(model, range(n), values, seed, None if size is None else str(size))
         if constraint is None:

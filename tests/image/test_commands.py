@@ -51,7 +51,7 @@ def test_a_run_folder_holds_what_it_should(run):
 def test_the_report_needs_no_network(run):
     page = (run / "report.html").read_text()
     assert not re.search(r"https?://|src=\"(?!data:)|<script|@import|<link", page)
-    for part in ("Figures", "Samples", "From noise to data", "<svg", "class_agreement", "frechet_ratio", "[denoiser]"):
+    for part in ("Metrics", "Samples", "From noise to data", "<svg", "class_agreement", "frechet_ratio", "[denoiser]"):
         assert part in page
     assert page.count("data:image/png;base64,") == 2
 

@@ -199,7 +199,7 @@ def test_figures_and_metrics_of_somebody_else(run, capsys):
         [{"name": 1, "value": 1, "meaning": ""}],
     ):
         run.metrics.write_text(json.dumps(rows))
-        with pytest.raises(UserError, match=r"metrics\.json does not hold metrics"):
+        with pytest.raises(UserError, match=r"metrics\.json does not contain metrics"):
             read_metrics(run)
     write_metrics(run, [Metric("a", float("nan"), "none")])
     assert str(read_metrics(run)[0].value) == "nan"
