@@ -8,7 +8,15 @@ from diffcore.api.session import logger, run_training
 from diffcore.errors import UserError
 from diffcore.names import Device
 from diffcore.plugins.registry import Registry
-from diffcore.runs.checkpoints import MODEL, Progress, checkpoints, count_numbers, newest_sound, read_progress, verify
+from diffcore.runs.checkpoints import (
+    MODEL,
+    Progress,
+    checkpoints,
+    count_numbers,
+    newest_undamaged,
+    read_progress,
+    verify,
+)
 from diffcore.runs.composing import ENDS
 from diffcore.runs.folder import describe, open_run
 from diffcore.runs.loading import on_device
@@ -36,7 +44,7 @@ def go_on(
             settings = settings.model_copy(update={"train": train})
         source, progress, weights = None, Progress(), None
         if checkpoints(run) or checkpoint is not None:
-            source, _ = newest_sound(run, verify, checkpoint)
+            source, _ = newest_undamaged(run, verify, checkpoint)
             progress, weights = read_progress(source), count_numbers(source, MODEL)
         if share_done(settings.train, progress) >= 1:
             raise UserError(

@@ -123,7 +123,7 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
     values = codec.encode(examples).conditions
     seen = codec.encode(data.examples[torch.randperm(len(data.examples), generator=order)[: 10 * n]]).conditions
 
-    def errors(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
+    def mean_metrics(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
         found: dict[str, float] = {}
         for condition in codec.conditions:
             output, value = outputs[condition.name], values[condition.name]
@@ -135,7 +135,7 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
         return found
 
     constants = {c.name: c.best_constant(seen[c.name]).expand(len(examples), -1) for c in codec.conditions}
-    chance = errors(constants)
+    chance = mean_metrics(constants)
     metrics = []
     noisiest, cleanest = model.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     log_snrs = [value for value in LOG_SNRS if noisiest <= value <= cleanest]
@@ -154,7 +154,7 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
         if not leads():
             continue
         outputs = {c.name: torch.cat([output[c.name] for output in batches_of_outputs]) for c in codec.conditions}
-        for name, value in errors(outputs).items():
+        for name, value in mean_metrics(outputs).items():
             meaning = f"at log-SNR {log_snr:g}, of {source}; by chance {chance[name]:.4g}"
             metrics.append(Metric(f"{name}_at_{log_snr:g}", value, meaning))
     return metrics

@@ -51,7 +51,7 @@ def halves_distance(features: Tensor, classes: Tensor | None = None, splits: int
 
 
 def inception_score(logits: Tensor) -> float:
-    """exp(mean KL(p(y | x) || p(y))) of a classifier's logits `[n, k]`: from 1 to k (Salimans et al. 2016, section 4)."""
+    """exp(mean KL(p(y | x) || p(y))) of a classifier's logits `[n, k]`: 1 to k (Salimans et al. 2016, section 4)."""
     log_p = logits.double().log_softmax(1)
     marginal = log_p.logsumexp(0) - math.log(len(log_p))
     return math.exp((log_p.exp() * (log_p - marginal)).sum(1).mean().item())

@@ -57,7 +57,7 @@ MOST_HEADER = 16 * 2**20
 Read = TypeVar("Read")
 
 
-class UnsoundError(UserError):
+class DamagedCheckpointError(UserError):
     """A checkpoint is damaged: its files differ from what was written."""
 
 
@@ -149,7 +149,7 @@ def discard_after(run: RunFolder, step: int) -> None:
 
 
 def verify(checkpoint: Path) -> None:
-    """Raise `UnsoundError` if any file of a checkpoint is damaged."""
+    """Raise `DamagedCheckpointError` if any file of a checkpoint is damaged."""
     read_progress(checkpoint)
     for name in (MODEL, EMA, TRAINING):
         read_tensors(checkpoint, name)
@@ -169,12 +169,13 @@ def find_checkpoint(run: RunFolder, name: str | None = None) -> Path:
     return found[-1]
 
 
-def newest_sound(run: RunFolder, read: Callable[[Path], Read], name: str | None = None) -> tuple[Path, Read]:
+def newest_undamaged(run: RunFolder, read: Callable[[Path], Read], name: str | None = None) -> tuple[Path, Read]:
     """The newest undamaged checkpoint, or the one of that `name`, and the result of `read` for it.
 
-    `read` raises `UnsoundError` for a damaged checkpoint, and the next older one is tried; each that is skipped is
-    logged with the reason. A checkpoint that training deletes while it is read does not count as damaged: there is a
-    newer one then. Raises `UserError` if all are damaged, and `UnsoundError` if the one of that `name` is.
+    `read` raises `DamagedCheckpointError` for a damaged checkpoint, and the next older one is tried. Each checkpoint
+    that is skipped is logged with the reason. A checkpoint that training deletes while it is read does not count as
+    damaged: there is a newer one then. Raises `UserError` if all are damaged, and `DamagedCheckpointError` if the one
+    of that `name` is.
     """
     refused: dict[str, str] = {}
     while True:
@@ -185,7 +186,7 @@ def newest_sound(run: RunFolder, read: Callable[[Path], Read], name: str | None 
         checkpoint = left[-1] if name is None and left else find_checkpoint(run, name)
         try:
             return checkpoint, read(checkpoint)
-        except UnsoundError as error:
+        except DamagedCheckpointError as error:
             if not checkpoint.exists():
                 if name is None:
                     continue
@@ -201,13 +202,13 @@ def newest_sound(run: RunFolder, read: Callable[[Path], Read], name: str | None 
 
 
 def read_progress(checkpoint: Path) -> Progress:
-    """The progress of the run at a checkpoint. Raises `UnsoundError` if its manifest is damaged."""
+    """The progress of the run at a checkpoint. Raises `DamagedCheckpointError` if its manifest is damaged."""
     manifest = _manifest(checkpoint)
     values: tuple[Any, ...] = (manifest.get("step"), manifest.get("seconds"), manifest.get("steps_back", 0))
     step, seconds, back = values
-    sound = _is_count(step) and _is_count(back) and is_number(seconds) and seconds >= 0
-    if not sound or step != step_of(checkpoint):
-        raise UnsoundError(f"{checkpoint / _MANIFEST} does not describe a checkpoint")
+    valid = _is_count(step) and _is_count(back) and is_number(seconds) and seconds >= 0
+    if not valid or step != step_of(checkpoint):
+        raise DamagedCheckpointError(f"{checkpoint / _MANIFEST} does not describe a checkpoint")
     return Progress(step, float(seconds), back)
 
 
@@ -219,39 +220,39 @@ def _manifest(checkpoint: Path) -> dict[str, Any]:
     try:
         manifest = read_json(checkpoint / _MANIFEST)
     except UserError as error:
-        raise UnsoundError(str(error)) from None
+        raise DamagedCheckpointError(str(error)) from None
     if not isinstance(manifest, dict):
-        raise UnsoundError(f"{checkpoint / _MANIFEST} does not describe a checkpoint")
+        raise DamagedCheckpointError(f"{checkpoint / _MANIFEST} does not describe a checkpoint")
     return manifest
 
 
 def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
     """The tensors of one file of a checkpoint, after comparing its size and SHA-256 with the manifest.
 
-    Raises `UnsoundError` if they differ, and if the file is larger than half of the memory of this machine.
+    Raises `DamagedCheckpointError` if they differ, and if the file is larger than half of the memory of this machine.
     """
     content, path = _read(checkpoint, name), checkpoint / name
     try:
         check_header(content, len(content))
         return load(content)
     except _MALFORMED as error:
-        raise UnsoundError(f"{path} contains no readable tensors ({error}){_advice(checkpoint)}") from None
+        raise DamagedCheckpointError(f"{path} contains no readable tensors ({error}){_advice(checkpoint)}") from None
 
 
 def _expected(checkpoint: Path, name: str) -> str:
-    """The SHA-256 of a file according to the manifest. Raises `UnsoundError` if the file does not have its size."""
+    """The SHA-256 of a file in the manifest. Raises `DamagedCheckpointError` if its size is not the one there."""
     path = checkpoint / name
     try:
         expected = _manifest(checkpoint)["files"][name]
         size, digest = expected["bytes"], expected["sha256"]
     except (KeyError, TypeError):
-        raise UnsoundError(f"{checkpoint / _MANIFEST} does not describe {name}") from None
+        raise DamagedCheckpointError(f"{checkpoint / _MANIFEST} does not describe {name}") from None
     try:
         status = path.lstat()
     except OSError as error:
-        raise UnsoundError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
+        raise DamagedCheckpointError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
     if stat.S_ISREG(status.st_mode) and status.st_size != size:
-        raise UnsoundError(f"{path} is damaged: {status.st_size} bytes, expected {size}{_advice(checkpoint)}")
+        raise DamagedCheckpointError(f"{path} is damaged: {status.st_size} bytes, expected {size}{_advice(checkpoint)}")
     return digest
 
 
@@ -260,18 +261,18 @@ def _read(checkpoint: Path, name: str) -> bytes:
     try:
         content = read_regular(path, memory() // 2)
     except OSError as error:
-        raise UnsoundError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
+        raise DamagedCheckpointError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
     except UserError as error:
-        raise UnsoundError(f"{error}{_advice(checkpoint)}") from None
+        raise DamagedCheckpointError(f"{error}{_advice(checkpoint)}") from None
     if hashlib.sha256(content).hexdigest() != digest:
-        raise UnsoundError(f"{path} is damaged: its content does not match its checksum{_advice(checkpoint)}")
+        raise DamagedCheckpointError(f"{path} is damaged: its content does not match its checksum{_advice(checkpoint)}")
     return content
 
 
 def count_numbers(checkpoint: Path, name: str) -> int:
     """The number of values in a file of a checkpoint according to its header; the rest is not read.
 
-    Raises `UnsoundError` if the header is damaged.
+    Raises `DamagedCheckpointError` if the header is damaged.
     """
     path = checkpoint / name
     _expected(checkpoint, name)
@@ -281,11 +282,11 @@ def count_numbers(checkpoint: Path, name: str) -> int:
             head = file.read(8)
             return check_header(head + file.read(min(int.from_bytes(head, "little"), MOST_HEADER)), size)
     except OSError as error:
-        raise UnsoundError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
+        raise DamagedCheckpointError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
     except _MALFORMED as error:
-        raise UnsoundError(f"{path} contains no readable tensors ({error}){_advice(checkpoint)}") from None
+        raise DamagedCheckpointError(f"{path} contains no readable tensors ({error}){_advice(checkpoint)}") from None
     except UserError as error:
-        raise UnsoundError(f"{error}{_advice(checkpoint)}") from None
+        raise DamagedCheckpointError(f"{error}{_advice(checkpoint)}") from None
 
 
 _MALFORMED = (SafetensorError, ValueError, KeyError, TypeError, RecursionError, RuntimeError, OverflowError)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from diffcore.names import Device
 from diffcore.plugins.registry import Registry
-from diffcore.runs.checkpoints import EMA, count_numbers, newest_sound
+from diffcore.runs.checkpoints import EMA, count_numbers, newest_undamaged
 from diffcore.runs.folder import open_run
 from diffcore.runs.model import Model, build_model, load_weights
 from diffcore.runs.settings import RunSettings
@@ -34,7 +34,7 @@ def load_run(path: Path, registry: Registry, device: Device | None = None, check
         load_weights(model, path)
         return model
 
-    source, model = newest_sound(run, load, checkpoint)
+    source, model = newest_undamaged(run, load, checkpoint)
     model.network.eval().requires_grad_(False)
     return LoadedRun(settings, model, source)
 

@@ -14,7 +14,7 @@ from diffcore.runs.checkpoints import (
     Progress,
     checkpoints,
     find_checkpoint,
-    newest_sound,
+    newest_undamaged,
     read_tensors,
     write_checkpoint,
 )
@@ -92,7 +92,7 @@ def test_a_checkpoint_that_training_deletes_meanwhile(copy, capsys):
             shutil.rmtree(path)
         return read_tensors(path, EMA)
 
-    found, _ = newest_sound(run, slow)
+    found, _ = newest_undamaged(run, slow)
     assert read == ["step-00000040", "step-00000060"]
     assert found.name == "step-00000060"
     assert "refused" not in capsys.readouterr().err
@@ -104,7 +104,7 @@ def test_a_checkpoint_that_training_deletes_meanwhile(copy, capsys):
     with pytest.raises(
         UserError, match=r"step-00000050 was deleted while it was read.*there are: step-00000030, step-00"
     ):
-        newest_sound(run, deleted, "step-00000050")
+        newest_undamaged(run, deleted, "step-00000050")
 
 
 def test_every_so_many_steps_a_checkpoint_stays_for_good(tmp_path):
