@@ -142,10 +142,10 @@ def check_folder(run: RunFolder) -> None:
             )
     for path in run.folders:
         if os.path.lexists(path) and not path.is_dir():
-            raise UserError(f"{path} must be a folder")
+            raise UserError(f"{path} is not a folder")
     for path in run.files:
         if os.path.lexists(path) and not path.is_file():
-            raise UserError(f"{path} must be a file")
+            raise UserError(f"{path} is not a file")
 
 
 def describe(run: RunFolder, settings: RunSettings, facts: Mapping[str, Any], registry: Registry) -> None:

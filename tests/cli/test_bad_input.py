@@ -137,7 +137,7 @@ def test_guidance_with_nothing_to_go_by(runs, tmp_path, refused):
     for command in (("sample", runs / "bare"), ("tune", runs / "bare", "--steps", 2)):
         said = refused(*command, "--guidance", "3")
         assert "guidance 3 compares samples with and without conditions" in said
-        assert "leave it at 1" in said
+        assert "leave --guidance at 1" in said
     out = tmp_path / "new"
     assert "guidance 2 compares" in refused("train", "--modality", "bare", "--out", out, "--sample.guidance", "2")
     assert not out.exists()

@@ -344,7 +344,9 @@ def test_guidance_without_anything_to_go_by_is_refused():
     with pytest.raises(UserError, match=r"guidance 3 compares .* none is given: give `conditions`"):
         generate(model, config, nulls(model.codec.conditions, 2), 2)
     model.codec.conditions = ()
-    with pytest.raises(UserError, match=r"guidance 3 compares .* this model was trained without any: leave it at 1"):
+    with pytest.raises(
+        UserError, match=r"guidance 3 compares .* this model was trained without any: leave `guidance` at 1"
+    ):
         generate(model, config, {}, 2)
 
 
@@ -363,7 +365,10 @@ def test_networks_of_other_data_cannot_guide():
         return replace(model, codec=SimpleNamespace(**{**same, **changes}))
 
     for helper, said in (
-        (replace(model, modality=replace(model.modality, name="smells")), "`weak` x is of smells, this model of toy"),
+        (
+            replace(model, modality=replace(model.modality, name="smells")),
+            "`weak` x is a model of smells, but this is a model of toy",
+        ),
         (
             other(space=Euclidean((3,))),
             "`weak` x was trained on data of a different form than this model: states, not place, radius",

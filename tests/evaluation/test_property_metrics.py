@@ -13,7 +13,7 @@ from torch import nn
 from diffcore.denoising.conditions import ClassCondition, ScalarCondition
 from diffcore.denoising.denoiser import Denoiser, from_x0
 from diffcore.denoising.sizes import Sizes
-from diffcore.evaluation.property_metrics import _SHARE, GUIDANCE, property_metrics
+from diffcore.evaluation.property_metrics import _SAMPLES_PER_TARGET, GUIDANCE, property_metrics
 from diffcore.plugins.data import Data, Encoded
 from diffcore.plugins.records import NoOptions
 from diffcore.process.schedules import Cosine
@@ -151,10 +151,10 @@ def test_samples_without_a_value_are_a_share_and_no_error():
 
 
 def test_targets_are_a_share_of_the_samples_and_of_training_where_nothing_is_held_out():
-    metrics = meanings_of(property_metrics(model(Codec()), RECIPE, Evaluator(), DATA, 10 * _SHARE, 0))
+    metrics = meanings_of(property_metrics(model(Codec()), RECIPE, Evaluator(), DATA, 10 * _SAMPLES_PER_TARGET, 0))
     assert "of 10 samples" in metrics["height_mae_conditional"]
     alone = replace(DATA, held_out=None)
-    found = values_of(property_metrics(model(Codec()), RECIPE, Evaluator(), alone, 60 * _SHARE, 0))
+    found = values_of(property_metrics(model(Codec()), RECIPE, Evaluator(), alone, 60 * _SAMPLES_PER_TARGET, 0))
     expected = missed(alone.examples["height"].double()).abs().mean().item()
     assert found["height_mae_conditional"] == pytest.approx(expected, abs=1e-4)
 
@@ -223,7 +223,7 @@ def test_a_predictor_alone_meets_targets_as_the_posterior_does(guidance, others)
     drawing = model(First(others, None), Normal(others))
     config = SamplingConfig(adams(), steps=20, classifier=teller(), classifier_weight=1.0, guidance=guidance)
     data = Data(NoOptions(), TensorDict({"depth": torch.zeros(9)}, batch_size=[9]))
-    metrics = property_metrics(drawing, config, Evaluator(), data, 2000 * _SHARE, 0)
+    metrics = property_metrics(drawing, config, Evaluator(), data, 2000 * _SAMPLES_PER_TARGET, 0)
     found, meant = values_of(metrics), meanings_of(metrics)
     targets = torch.tensor(QUANTILES, dtype=torch.float64)
     shares = torch.full((9,), 1 / 8, dtype=torch.float64)  # of evenly spaced shares the nearest quantile

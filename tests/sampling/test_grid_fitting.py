@@ -422,7 +422,7 @@ def test_a_run_whose_solver_draws_noise_is_tuned_too(toy, tmp_path, capsys):
     noisy = tmp_path / "noisy"
     flags = ["--train.steps", "20", "--train.evaluate", "0", "--sample.solver", "ddpm", "--schedule.zero-terminal"]
     assert cli.main(["train", "--modality", "toy", "--out", str(noisy), *flags]) == 0
-    assert "adams is compared with instead" in command(capsys, "tune", noisy, "--steps", 3, *QUICK)
+    assert "comparing with adams instead" in command(capsys, "tune", noisy, "--steps", 3, *QUICK)
     found = read_fitted_grids(RunFolder(noisy))[3]
     assert found.log_snrs[0] == -math.inf
     said = command(capsys, "sample", noisy, "--n", 2, "--steps", 3, "--out", tmp_path / "x.csv")
