@@ -272,7 +272,7 @@ def test_many_unusable_files_are_counted(tmp_path):
     for number in range(14):
         (tmp_path / f"{number:02d}.wav").write_bytes(b"x")
     soundfile.write(tmp_path / "good.wav", sine(300), RATE)
-    with pytest.raises(UserError, match=r"14 of the 15 sounds .* 09.wav|14 of the 15 sounds .* and 4 more; mend"):
+    with pytest.raises(UserError, match=r"14 of the 15 sounds .* 09.wav|14 of the 15 sounds .* and 4 more; fix"):
         folder(tmp_path)
 
 

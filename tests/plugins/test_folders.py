@@ -117,7 +117,7 @@ def test_no_folder(tmp_path):
 
 def test_files_that_cannot_be_used_are_named_and_counted():
     faults = [f"{n}.dot" for n in range(12)]
-    with pytest.raises(UserError, match=r"12 of the 40 dots under here cannot be used: 0.dot.* and 2 more; mend"):
+    with pytest.raises(UserError, match=r"12 of the 40 dots under here cannot be used: 0.dot.* and 2 more; fix"):
         left_out(faults, 40, "here", "dots", skip=False)
     (note,) = left_out(faults[:1], 40, "here", "dots", skip=True)
     assert note == "left out: 1 of the 40 dots under here cannot be used: 0.dot"
