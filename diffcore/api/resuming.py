@@ -8,11 +8,19 @@ from diffcore.api.session import logger, run_training
 from diffcore.errors import UserError
 from diffcore.names import Device
 from diffcore.plugins.registry import Registry
-from diffcore.runs.checkpoints import MODEL, Progress, checkpoints, count_numbers, newest_sound, read_progress, verify
+from diffcore.runs.checkpoints import (
+    MODEL,
+    Progress,
+    checkpoints,
+    count_numbers,
+    newest_undamaged,
+    read_progress,
+    verify,
+)
 from diffcore.runs.composing import ENDS
 from diffcore.runs.folder import describe, open_run
 from diffcore.runs.loading import on_device
-from diffcore.runs.lock import held
+from diffcore.runs.lock import locked
 from diffcore.runs.model import build_model, data_of
 from diffcore.runs.sampling_config import sampling_config
 from diffcore.system.distributed import in_turn, leads
@@ -28,7 +36,7 @@ def go_on(
 ) -> Outcome:
     """Go on training the run in the folder `path` from a checkpoint; `changed` are fields of its settings' `train`."""
     run, description = open_run(path, registry)
-    with held(run):
+    with locked(run):
         settings = on_device(description.settings, device)
         if changed:
             unset = {"steps": None, "minutes": None} if ENDS & changed.keys() else {}
@@ -36,7 +44,7 @@ def go_on(
             settings = settings.model_copy(update={"train": train})
         source, progress, weights = None, Progress(), None
         if checkpoints(run) or checkpoint is not None:
-            source, _ = newest_sound(run, verify, checkpoint)
+            source, _ = newest_undamaged(run, verify, checkpoint)
             progress, weights = read_progress(source), count_numbers(source, MODEL)
         if share_done(settings.train, progress) >= 1:
             raise UserError(

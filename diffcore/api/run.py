@@ -25,12 +25,12 @@ from diffcore.runs.composing import additions, as_toml
 from diffcore.runs.fitted_grid import read_fitted_grids, with_fitted_grid, write_fitted_grid
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import (
-    as_asked,
     draw_mask,
     example_conditions,
     generate_together,
     require_conditions,
     resized,
+    unguided_without_conditions,
 )
 from diffcore.runs.loading import LoadedRun, load_run
 from diffcore.runs.measurements import Source, inpainting_of, upscaling_of
@@ -138,7 +138,8 @@ class Run:
         asked = _asked(label, conditions)
         values = self._conditions(model, config, asked, n, seed, examples=constraint is None)
         if options.get("guidance") is None and options.get("classifier") is None:
-            config = as_asked(model, config, values)  # the run's own guidance needs nothing to be asked for
+            # The guidance of the run's settings is not an error where no condition is given.
+            config = unguided_without_conditions(model, config, values)
         require_conditions(model, config, values)
         mask = draw_mask(model, range(n), values, seed, None if size is None else str(size))
         if constraint is None:
@@ -219,7 +220,7 @@ class Run:
         if model.is_classifier:
             found = evaluate_classifier(model, data, n, seed, config.batch_size)
         else:
-            shown = as_asked(model, config, example_conditions(model, 1, config))
+            shown = unguided_without_conditions(model, config, example_conditions(model, 1, config))
             config = replace(
                 with_fitted_grid(shown, folder, self.loaded.checkpoint.name),
                 guidance=config.guidance,
@@ -336,7 +337,7 @@ class Run:
     def _conditions(
         self, model: Model, config: SamplingConfig, asked: Asked, n: int, seed: int, examples: bool
     ) -> Conditions:
-        """What is asked for; where nothing is, examples of all there is, or with `examples` off nothing."""
+        """The requested values; if none are given, examples of all values, or null values if `examples` is false."""
         if examples and not asked:
             return example_conditions(model, n, config)
         known = known_conditions(model, config)

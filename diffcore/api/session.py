@@ -12,7 +12,7 @@ from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import read_progress
 from diffcore.runs.composing import additions, as_toml
 from diffcore.runs.folder import RunFolder
-from diffcore.runs.generation import as_asked, example_conditions, generate_together
+from diffcore.runs.generation import example_conditions, generate_together, unguided_without_conditions
 from diffcore.runs.model import Model, build_additions
 from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.runs.settings import RunSettings
@@ -81,7 +81,7 @@ def _train(
             return
         try:
             conditions = example_conditions(averaged, PICTURED)
-            asked_for = as_asked(averaged, config, conditions)
+            asked_for = unguided_without_conditions(averaged, config, conditions)
             drawn = generate_together(averaged, asked_for, conditions, PICTURED, settings.seed)
             if drawn is None:
                 return

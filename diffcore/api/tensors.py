@@ -15,7 +15,7 @@ from diffcore.names import Divergence, Grid, Weighting
 from diffcore.plugins import registry as plugins
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Schedule
-from diffcore.runs.sampling_config import Choice, made
+from diffcore.runs.sampling_config import Choice, build_choice
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import in_batches, levels_of
 from diffcore.sampling.loop import sample as draw
@@ -112,7 +112,7 @@ def sample(
         raise UserError("give either `shape` or `space`")
     space = Euclidean(tuple(shape)) if space is None else space  # type: ignore[arg-type]
     registry = plugins.installed()
-    step: Step = made(solver, registry.offered("solvers"), "solver")
+    step: Step = build_choice(solver, registry.offered("solvers"), "solver")
     schedule = _schedule(schedule)
     levels = levels_of(schedule, time_grid(grid, schedule, steps))
     device = _device(denoise) if device is None else device
@@ -176,7 +176,7 @@ def log_likelihood(
 
 
 def _schedule(schedule: Scheduled) -> Schedule:
-    found: Schedule = made(schedule, plugins.installed().offered("schedules"), "schedule")
+    found: Schedule = build_choice(schedule, plugins.installed().offered("schedules"), "schedule")
     return found
 
 

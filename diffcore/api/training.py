@@ -13,8 +13,8 @@ from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
 from diffcore.runs.composing import compose, read_toml
 from diffcore.runs.folder import RunFolder, describe, new_folder
-from diffcore.runs.generation import as_asked, example_conditions, require_conditions
-from diffcore.runs.lock import held
+from diffcore.runs.generation import example_conditions, require_conditions, unguided_without_conditions
+from diffcore.runs.lock import locked
 from diffcore.runs.model import build_data, build_model, device_for
 from diffcore.runs.sampling_config import sampling_config
 from diffcore.runs.settings import RunSettings
@@ -101,7 +101,7 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     model = build_model(settings, data.facts, registry)
     if not model.is_classifier:
         shown = example_conditions(model, 1)
-        require_conditions(model, as_asked(model, config, shown), shown)
+        require_conditions(model, unguided_without_conditions(model, config, shown), shown)
     folder = RunFolder(from_leader(lambda: new_folder(out, settings.modality, settings.preset)))
 
     def describe_new() -> None:
@@ -109,7 +109,7 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
             raise UserError(f"{folder.path} exists already: choose another `out`")
         describe(folder, settings, data.facts.model_dump(mode="json"), registry)
 
-    with held(folder):
+    with locked(folder):
         by_leader(describe_new)
         for note in data.notes:
             logger.info(note)

@@ -60,7 +60,7 @@ class _Line(logging.Handler):
 
 @contextlib.contextmanager
 def _log_on_the_screen() -> Iterator[None]:
-    """Show what the library logs; of several processes, the first alone speaks."""
+    """Show the messages that the library logs; of several processes, only those of the first."""
     root, own, handler = logging.getLogger(), logging.getLogger("diffcore"), _Line()
     before = own.level
     own.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.CRITICAL)
@@ -84,7 +84,7 @@ _SURROUNDINGS = {
     errno.EEXIST: "Something is there already; name another place.",
     errno.EISDIR: "It is a folder; name a file.",
 }
-"""Failures of the machine that a user can mend, and how."""
+"""Errors of the operating system that a user can correct, and how."""
 
 
 SHARED = frozenset({"train", "resume", "sample", "evaluate"})

@@ -15,6 +15,8 @@ from diffcore.testing.conformance import CheckResult, plugin_under_test, run_che
 
 
 class Options(Settings):
+    """The options of `diffcore check-plugin`."""
+
     name: Annotated[str, tyro.conf.Positional]
     """The modality, as `diffcore plugins` lists it."""
     denoiser: str | None = Field(None, description="The denoiser to check; that of the preset default if not given.")

@@ -78,7 +78,7 @@ def _one_line(panel: str, prog: str, refusal: BaseException) -> str:
 
 
 def _invalid_value(where: str, refusal: BaseException | None) -> str:
-    """pydantic's word on values of the table `where`, or of options that are in none.
+    """pydantic's message about values of the table `where`, or about options that are in no table.
 
     tyro raises `SystemExit` while it handles what pydantic raised.
     """

@@ -16,6 +16,8 @@ from diffcore.plugins.scaffold import check_name, filled, template_of, write_pac
 
 
 class Options(Settings):
+    """The options of `diffcore new-plugin`."""
+
     name: tyro.conf.Positional[str]
     """What it will be called on the command line: small letters, digits and dashes."""
     kind: PluginKind = Field("modality", description="What the plugin offers.")
@@ -36,9 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     check_name(options.name, template.records, registry, serves)
     out = options.out or Path(f"diffcore-{options.name}")
     files = write_package(options.kind, options.name, out, serves)
-    print(
-        f"{out}: {template.summary}, {len(files)} files; README.md says what to edit. Next:\n\n  pip install -e {out}"
-    )
+    print(f"{out}: {template.summary}, {len(files)} files; README.md explains it. Next:\n\n  pip install -e {out}")
     for line in template.next:
         print("  " + filled(line, {"NAME": options.name, "SERVES": serves}))
     return 0

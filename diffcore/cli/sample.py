@@ -34,7 +34,7 @@ class Options(DrawOptions):
     size: str | None = Field(None, description="How many elements a sample has: 9, or, where that varies, 7..9.")
     out: Path | None = Field(None, description="A folder, or one file whose ending the modality writes.")
     inpaint: Path | None = Field(
-        None, description="Fill in a part of this file; --mask says which, or the file by what it lacks."
+        None, description="Fill in a part of this file: where --mask is white, or what is missing in the file."
     )
     mask: Path | None = Field(None, description="A file of the same size: white is to be filled in, black is known.")
     upscale: Path | None = Field(None, description="Draw samples whose block means are this smaller file.")
@@ -109,6 +109,6 @@ def _asked(options: Options) -> dict[str, str]:
             if not equals:
                 raise UserError(f"--{flag} {pair!r}: write it as {forms[flag]}")
             if key in asked:
-                raise UserError(f"--{flag} {value if flag == 'label' else pair}: {key} is asked for twice")
+                raise UserError(f"--{flag} {value if flag == 'label' else pair}: {key} is given twice")
             asked[key] = value
     return asked

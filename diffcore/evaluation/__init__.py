@@ -1,1 +1,1 @@
-"""How good samples are: metrics, evaluation of a run and its report."""
+"""Evaluation of samples: metrics, the evaluation of a run, and its report."""

@@ -1,7 +1,8 @@
-"""A small classifier of real data, in whose features samples are compared with them.
+"""A small classifier that is trained on the real data, and whose features are used to compare samples with them.
 
-Frechet distances, Inception scores and agreement with the asked class were made for a network trained on something
-else; one that is trained on the data themselves tells their classes apart better, and needs no download.
+The Frechet distance, the Inception score and the agreement with the requested class usually use a network that was
+trained on other data. One that is trained on the data themselves separates their classes better, and no weights have
+to be downloaded.
 """
 
 import hashlib
@@ -17,13 +18,14 @@ from diffcore.system.cache import trained_once
 
 _STEPS, _BATCH = 1500, 128
 _LEARNED = 1e-6
-"""The loss of a batch that there is nothing more to learn from."""
+"""Batches with a smaller loss are skipped in training."""
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
+"""A random change of a batch of inputs."""
 
 
 class Classifier(nn.Module):
-    """Features `[B, d]` of a body, and a linear layer that gives logits `[B, classes]`."""
+    """A network `body` that computes features `[B, d]`, and a linear layer that computes logits `[B, classes]`."""
 
     def __init__(self, body: nn.Module, features: int, classes: int) -> None:
         super().__init__()
@@ -35,8 +37,8 @@ class Classifier(nn.Module):
         return self.head(self.body(x))
 
     @torch.no_grad()
-    def judged(self, x: Tensor, size: int = 500) -> tuple[Tensor, Tensor]:
-        """Features `[n, d]` and logits `[n, classes]` of any number of inputs, a few at a time."""
+    def features_and_logits(self, x: Tensor, size: int = 500) -> tuple[Tensor, Tensor]:
+        """Features `[n, d]` and logits `[n, classes]` of n inputs, in batches of `size`."""
         features = torch.cat([self.body(part) for part in x.split(size)])
         return features, self.head(features)
 
@@ -52,10 +54,11 @@ def trained_classifier(
     augment: Augment | None = None,
     steps: int | None = None,
 ) -> Classifier:
-    """The classifier of `inputs` `[n, ...]`, from the cache or trained now by Adam: `steps` (1,500) of 128.
+    """A classifier of `inputs` `[n, ...]` with `labels` `[n]`, from the folder `cache` or trained now.
 
-    `name` tells in the cache what it is of, and changes with `body` or `augment`, which may change a batch at random;
-    the file is told apart by the sum of the data.
+    It is trained with Adam for `steps` steps (default 1,500) of 128 examples, to which `augment` applies random
+    changes. The name of the cached file contains `name` and a SHA-256 of `name`, `steps` and the data: use another
+    `name` whenever `body` or `augment` changes.
     """
     steps = steps or _STEPS
     digest = hashlib.sha256(f"{name} {steps} {inputs.dtype}".encode())
@@ -80,7 +83,7 @@ def _fit(classifier: Classifier, inputs: Tensor, labels: Tensor, augment: Augmen
         if augment is not None:
             batch = augment(batch, generator)
         loss = functional.cross_entropy(classifier(batch), labels[chosen])
-        if loss > _LEARNED:  # of less, gradients are subnormal numbers, which CPUs are slow at
+        if loss > _LEARNED:  # below, gradients are subnormal numbers, which are slow on CPUs
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

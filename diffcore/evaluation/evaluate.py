@@ -1,4 +1,4 @@
-"""Figures of a trained model, and the run's report."""
+"""Compute the metrics of a trained model, and write the report of the run."""
 
 import logging
 import math
@@ -19,7 +19,13 @@ from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.process.gaussian import perturb
 from diffcore.runs.folder import RunFolder, provenance, read_log
-from diffcore.runs.generation import as_asked, example_conditions, generate, generate_together, trajectories
+from diffcore.runs.generation import (
+    example_conditions,
+    generate,
+    generate_together,
+    trajectories,
+    unguided_without_conditions,
+)
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.loop import in_batches, levels_of
@@ -33,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 
 MetricFunction = Callable[[Any, Conditions], list[Metric]]
-"""Figures of samples that were asked to be such conditions."""
+"""A function of samples and their requested conditions that returns metrics."""
 
 
 def evaluate(
@@ -45,10 +51,13 @@ def evaluate(
     cache: Path,
     extra_metrics: Mapping[str, MetricFunction] = MappingProxyType({}),
 ) -> list[Metric]:
-    """Figures of `n` samples, conditions spread evenly, what drawing them cost, and how well targets are met.
+    """The metrics of `n` samples, the speed of sampling, and the error of samples with scalar targets.
 
-    `extra_metrics`, by name, add theirs to those of the modality. One that fails is reported, and the others are kept.
-    Where several processes draw, the leader evaluates what all of them drew, and the others get no metrics.
+    The conditions of the samples cover the possible values in equal parts. `extra_metrics`, by name, are computed in
+    addition to those of the modality; one that fails is logged as a warning and left out. With several processes, the
+    leader evaluates the samples of all processes, and the others get no metrics of them.
+
+    Raises `UserError` if there are no metrics for the modality.
     """
     made = model.modality.evaluator
     if made is None and not extra_metrics:
@@ -56,13 +65,13 @@ def evaluate(
     logger.info("preparing the evaluation")
     evaluator = None if made is None else by_leader(lambda: made(model.codec, data, cache))
     conditions = example_conditions(model, n, config)
-    plain = as_asked(model, config, conditions)
+    plain = unguided_without_conditions(model, config, conditions)
     with counter("sampling", n) as after_batch:
         started = time.perf_counter()
         drawn = generate_together(model, plain, conditions, n, seed, after_batch)
         seconds = time.perf_counter() - started
 
-    def judged() -> list[Metric]:
+    def measured() -> list[Metric]:
         assert drawn is not None
         samples = model.codec.decode(drawn.state, drawn.mask)
         return [
@@ -76,7 +85,7 @@ def evaluate(
 
     several = f", {world()} processes" if world() > 1 else ""
     return [
-        *(by_leader(judged) or ()),
+        *(by_leader(measured) or ()),
         Metric("samples", n, f"drawn with {plain.describe()}, seed {seed}"),
         Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
         *(property_metrics(model, config, evaluator, data, n, seed) if made else ()),
@@ -86,23 +95,23 @@ def evaluate(
 def _measured(name: str, metric: MetricFunction, samples: Any, conditions: Conditions) -> list[Metric]:
     try:
         return metric(samples, conditions)
-    except Exception as error:  # a stranger's code may raise anything
+    except Exception as error:  # code of other packages can raise any exception
         logger.warning(f"the metric {name} failed: {first_line(error)}")
         return []
 
 
 LOG_SNRS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
-"""Where a classifier is examined, from nearly all noise to nearly none."""
+"""The log-SNRs at which a classifier is evaluated, from almost pure noise to almost clean data."""
 
 
 @torch.no_grad()
 def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size: int = 250) -> list[Metric]:
-    """How well a classifier tells the conditions of at most `n` held-out examples at several levels of noise.
+    """The accuracy of a classifier for the conditions of at most `n` held-out examples, at the `LOG_SNRS` of noise.
 
-    For each condition its negative log-likelihood in nats and the condition's own metrics, beside those of chance:
-    what is said best without a look at the state. They do not depend on the size of the batches. A condition that
-    none of the examples has is left out. Where several processes look at a part of the examples each, the leader
-    evaluates what all of them predict, and the others get no metrics.
+    For each condition: the negative log-likelihood in nats, the metrics of the condition, and the values of both by
+    chance, that is, for the best constant prediction. They do not depend on the size of the batches. A condition that
+    none of the examples has is left out. With several processes, each predicts for a part of the examples; the leader
+    evaluates all predictions, and the others get no metrics.
     """
     classifier, codec = model.classifier.eval(), model.codec
     held_out = data.examples if data.held_out is None else data.held_out
@@ -114,10 +123,10 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
     values = codec.encode(examples).conditions
     seen = codec.encode(data.examples[torch.randperm(len(data.examples), generator=order)[: 10 * n]]).conditions
 
-    def judged(said: dict[str, torch.Tensor]) -> dict[str, float]:
+    def mean_metrics(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
         found: dict[str, float] = {}
         for condition in codec.conditions:
-            output, value = said[condition.name], values[condition.name]
+            output, value = outputs[condition.name], values[condition.name]
             known = condition.given(value)
             if not known.any():
                 continue
@@ -126,7 +135,7 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
         return found
 
     constants = {c.name: c.best_constant(seen[c.name]).expand(len(examples), -1) for c in codec.conditions}
-    chance = judged(constants)
+    chance = mean_metrics(constants)
     metrics = []
     noisiest, cleanest = model.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     log_snrs = [value for value in LOG_SNRS if noisiest <= value <= cleanest]
@@ -137,28 +146,28 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
             normal = SampleNoise(seed, rows).normal(batch.state)
             x = perturb(batch.state, codec.space.noise(normal, batch.mask), level)
             mask = None if batch.mask is None else batch.mask.to(model.device)
-            outputs.append({name: said.cpu() for name, said in classifier(x.to(model.device), level, mask).items()})
+            outputs.append({name: output.cpu() for name, output in classifier(x.to(model.device), level, mask).items()})
         return outputs
 
     for level, log_snr in zip(levels_of(model.schedule, torch.tensor(log_snrs)), log_snrs, strict=False):
-        outputs = [output for own in gathered(partial(outputs_at, level)) for output in own]
+        batches_of_outputs = [output for own in gathered(partial(outputs_at, level)) for output in own]
         if not leads():
             continue
-        said = {c.name: torch.cat([output[c.name] for output in outputs]) for c in codec.conditions}
-        for name, value in judged(said).items():
+        outputs = {c.name: torch.cat([output[c.name] for output in batches_of_outputs]) for c in codec.conditions}
+        for name, value in mean_metrics(outputs).items():
             meaning = f"at log-SNR {log_snr:g}, of {source}; by chance {chance[name]:.4g}"
             metrics.append(Metric(f"{name}_at_{log_snr:g}", value, meaning))
     return metrics
 
 
 def write_metrics(run: RunFolder, metrics: Sequence[Metric]) -> None:
-    """Keep the metrics in the run."""
+    """Write the metrics to metrics.json of the run. Values that are not finite become null."""
     rows = [vars(metric) for metric in metrics]
     write_json(run.metrics, [row | {"value": row["value"] if math.isfinite(row["value"]) else None} for row in rows])
 
 
 def read_metrics(run: RunFolder) -> list[Metric]:
-    """The metrics of the last evaluation, or none."""
+    """The metrics of the last evaluation; empty if there was none. Raises `UserError` if the file is damaged."""
     if not run.metrics.exists():
         return []
     content = read_json(run.metrics)
@@ -171,29 +180,29 @@ def read_metrics(run: RunFolder) -> list[Metric]:
         and (row["value"] is None or is_number(row["value"]))
         for row in rows
     ):
-        raise UserError(f"{run.metrics} does not hold metrics; write it anew with diffcore evaluate {run.path}")
+        raise UserError(f"{run.metrics} does not contain metrics; write it again with diffcore evaluate {run.path}")
     return [Metric(row["name"], math.nan if row["value"] is None else row["value"], row["meaning"]) for row in rows]
 
 
 def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int, settings_toml: str) -> None:
-    """Write report.html: metrics, samples, the way from noise to data, the loss, and the configuration."""
+    """Write report.html: metrics, samples, trajectories from noise to data, the loss, and the configuration."""
     try:
         pictures = [] if model.is_classifier else _pictures(model, config, seed)
-    except UserError as error:  # what else there is to report stays
+    except UserError as error:  # the rest of the report is still written
         pictures = [("Samples", preformatted(str(error)))]
     loss_label = "negative log-likelihood, nats" if model.is_classifier else "loss per degree of freedom"
-    extra_metrics = read_log(run)
+    log = read_log(run)
     about: dict[str, object] = {**provenance(run)}
-    if extra_metrics:
-        last = extra_metrics[-1]
+    if log:
+        last = log[-1]
         about |= {
             "steps": last["step"],
             "minutes of training": round(last.get("seconds", 0) / 60, 2),
             "examples a second": last.get("examples_per_second", "unknown"),
         }
-    losses = [(row["step"], row["loss"]) for row in extra_metrics]
+    losses = [(row["step"], row["loss"]) for row in log]
     sections = [
-        ("Figures", metrics_table(read_metrics(run))),
+        ("Metrics", metrics_table(read_metrics(run))),
         *pictures,
         ("Loss", curve(losses, "steps", loss_label)),
         ("Run", facts_table(about)),
@@ -205,22 +214,22 @@ def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int
 
 
 def _pictures(model: Model, config: SamplingConfig, seed: int) -> list[tuple[str, str]]:
-    """Samples, and a few of them on their way, as sections of the report."""
+    """Sections of the report with samples, and with a few trajectories from noise to data."""
     writer, known = model.modality.writer(model.codec), known_conditions(model, config)
     conditions = example_conditions(model, 50, config)
-    config = as_asked(model, config, conditions)
+    config = unguided_without_conditions(model, config, conditions)
     drawn = generate(model, config, conditions, 50, seed)
     samples = model.codec.decode(drawn.state, drawn.mask)
     moments, rows = 9, 5
     few = {name: value[:rows] for name, value in conditions.items()}
     steps = trajectories(model, config, few, rows, moments, seed)
-    way = model.codec.decode(steps.state, steps.mask)
+    states = model.codec.decode(steps.state, steps.mask)
     return [
         ("Samples", writer.html(samples, 10, captions_of(known, conditions, 50))),
         (
             "From noise to data",
             writer.html(
-                way, moments + 1, captions_of(known, steps.conditions, steps.state.shape[0]), trajectories=True
+                states, moments + 1, captions_of(known, steps.conditions, steps.state.shape[0]), trajectories=True
             ),
         ),
     ]

@@ -1,4 +1,4 @@
-"""Figures that any modality can use, computed from features."""
+"""Metrics for any modality, computed from features or logits of samples."""
 
 import math
 
@@ -12,13 +12,15 @@ from diffcore.plugins.output import Metric
 def frechet_distance(first: Tensor, second: Tensor) -> float:
     """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two sets of features `[n, d]`.
 
-    The squared 2-Wasserstein distance of the Gaussians with their means and covariances (Dowson & Landau 1982;
-    Heusel et al. 2017). tr (C1 C2)^(1/2) is the sum of the singular values of A1 A2^T / sqrt((n1 - 1)(n2 - 1)) for
-    the centred features, which needs no matrix square root and stays exact for singular covariances.
+    m1, m2 and C1, C2 are the means and the unbiased covariances of the two sets. The distance is the squared
+    2-Wasserstein distance of the Gaussians with these moments (Dowson & Landau 1982; Heusel et al. 2017).
+    tr (C1 C2)^(1/2) is the sum of the singular values of A1 A2^T / sqrt((n1 - 1)(n2 - 1)) for the centred features,
+    which needs no matrix square root and is exact for singular covariances too. Raises `UserError` for sets of fewer
+    than 2.
     """
     first, second = first.double(), second.double()
     if len(first) < 2 or len(second) < 2:
-        raise UserError("a Frechet distance needs at least 2 samples on either side")
+        raise UserError("a Frechet distance needs at least 2 samples in each set")
     means = (first.mean(0) - second.mean(0)).square().sum()
     a, b = (_root_of_covariance(features) for features in (first, second))
     cross = torch.linalg.svdvals(a @ b.T).sum()
@@ -26,15 +28,16 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
 
 
 def _root_of_covariance(features: Tensor) -> Tensor:
-    """R `[min(n, d), d]` with R^T R the unbiased covariance, by QR of the centred features."""
+    """R `[min(n, d), d]` such that R^T R is the unbiased covariance, by a QR decomposition of the centred features."""
     centred = features - features.mean(0)
     return torch.linalg.qr(centred, mode="r").R / math.sqrt(len(features) - 1)
 
 
 def halves_distance(features: Tensor, classes: Tensor | None = None, splits: int = 5, seed: int = 0) -> float:
-    """Mean Frechet distance between random halves of real features `[n, d]`: what a perfect model would about reach.
+    """Mean Frechet distance between two random halves of real features `[n, d]`: about that of a perfect model.
 
-    With `classes` `[n]`, each class is halved, as conditional samples have their classes in equal parts too.
+    With `classes` `[n]`, each class is split into halves, because conditional samples have equal parts of each class
+    too. Raises `UserError` for fewer than 4 examples.
     """
     if len(features) < 4:
         raise UserError(f"metrics need at least 4 real examples to compare with; there are {len(features)}")
@@ -55,7 +58,7 @@ def inception_score(logits: Tensor) -> float:
 
 
 def principal_axes(vectors: Tensor, most: int) -> Tensor:
-    """The first principal axes of `vectors` `[n, d]`, at most `most`, as columns `[d, k]`; the same each time."""
+    """The first principal axes of `vectors` `[n, d]`, at most `most`, as columns `[d, k]`. It is deterministic."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return torch.pca_lowrank(vectors, q=min(most, *vectors.shape), niter=4)[2]
@@ -67,39 +70,42 @@ def distance_metrics(
     classes: Tensor | None,
     what: str,
     space: str,
-    beside: Tensor | None = None,
+    held_out: Tensor | None = None,
 ) -> list[Metric]:
-    """The Frechet distance of features `[n, d]` to those of real examples, one of real examples alone, and the ratio.
+    """The Frechet distance of features `[n, d]` of samples to a reference, the same for real examples, and the ratio.
 
-    `what` says in words what the real examples are and `space` what the features are. The real distance is that of
-    `beside`, other real examples, to the reference; of both then are taken as many, at even distances, as finite sets
-    have a distance too large. Without them it is that of two halves of the reference, each of its `classes` halved.
+    `reference` has the features of real examples. `what` describes these examples, and `space` the features, for the
+    meaning of the metrics. The distance of real examples is that of `held_out`, the features of other real examples, to
+    the reference. Since the distance of finite sets is biased upwards, equally many samples and held-out examples are
+    used. Without `held_out`, it is the distance of two halves of the reference, where each of `classes` is halved.
     """
-    if beside is None:
-        real, told = (
+    if held_out is None:
+        real, real_meaning = (
             halves_distance(reference, classes),
-            "two halves of those real ones, class by class, mean of 5 splits",
+            "two halves of these real examples, class by class, mean of 5 splits",
         )
     else:
-        samples, beside = (evenly(those, min(len(samples), len(beside))) for those in (samples, beside))
-        real, told = frechet_distance(beside, reference), f"{len(beside)} held-out real ones in place of the samples"
+        count = min(len(samples), len(held_out))
+        samples, held_out = evenly(samples, count), evenly(held_out, count)
+        real = frechet_distance(held_out, reference)
+        real_meaning = f"{len(held_out)} held-out real examples in place of the samples"
     distance = frechet_distance(samples, reference)
     return [
         Metric("frechet_distance", distance, f"{len(samples)} samples against {len(reference)} {what}, in {space}"),
-        Metric("frechet_distance_real", real, told),
-        Metric("frechet_ratio", distance / max(real, 1e-12), "the first over the second"),
+        Metric("frechet_distance_real", real, real_meaning),
+        Metric("frechet_ratio", distance / max(real, 1e-12), "frechet_distance / frechet_distance_real"),
     ]
 
 
 def evenly(rows: Tensor, count: int) -> Tensor:
-    """`count` of the rows, at even distances."""
+    """`count` of the rows, at equal distances."""
     return rows[torch.arange(count) * len(rows) // count]
 
 
-def agreement_metrics(logits: Tensor, asked: Tensor, real: float) -> list[Metric]:
-    """The share of samples that a classifier takes for the class that they were `asked` to be; `real` is the data's."""
-    agreement = (logits.argmax(1) == asked.to(logits.device)).double().mean().item()
+def agreement_metrics(logits: Tensor, requested: Tensor, real: float) -> list[Metric]:
+    """The fraction of samples that a classifier assigns to their `requested` class; `real` is that of real examples."""
+    agreement = (logits.argmax(1) == requested.to(logits.device)).double().mean().item()
     return [
-        Metric("class_agreement", agreement, "share of samples that a classifier takes for the asked class"),
-        Metric("class_agreement_real", real, "the same for real ones, held out where there are any"),
+        Metric("class_agreement", agreement, "fraction of samples that a classifier assigns to the requested class"),
+        Metric("class_agreement_real", real, "the same for real examples, held-out ones if there are any"),
     ]

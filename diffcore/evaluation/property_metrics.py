@@ -1,4 +1,4 @@
-"""How well samples meet scalar targets, and what guiding them there costs."""
+"""How accurately samples reach scalar targets, with and without guidance."""
 
 from dataclasses import replace
 from functools import partial
@@ -17,20 +17,21 @@ from diffcore.system.distributed import by_leader, from_leader
 from diffcore.system.progress import counter
 
 GUIDANCE = 2.0
-"""The weight that is tried beside 1 where the config has none of its own."""
-_SHARE = 8
-"""Targets are tried on one sample for so many of the evaluation's."""
+"""The weight of guidance that is compared with 1 if the config has no guidance."""
+_SAMPLES_PER_TARGET = 8
+"""One target is evaluated for this number of samples of the evaluation."""
 
 
 def property_metrics(
     model: Model, config: SamplingConfig, evaluator: Evaluator | None, data: Data, n: int, seed: int
 ) -> list[Metric]:
-    """For each scalar condition: the mean absolute error (MAE) of what was asked for against what was obtained.
+    """The mean absolute error (MAE) between requested and obtained values of each scalar condition.
 
-    Targets are values of the data, one condition at a time, others not given. Each way to draw stands beside two bounds
-    of the same targets: `shuffled`, where samples have nothing to do with their targets, and `size_only`, the guess
-    that is made of an example of which only the size is known. `..._measured` is the share of samples that have a value
-    at all: what guidance costs. Where several processes draw, the leader alone has an evaluator, and the metrics.
+    The targets are values of the data, for one condition at a time; the other conditions are not given. The errors are
+    returned together with two bounds for the same targets: `shuffled`, the error of samples that are independent of
+    their targets, and `size_only`, the error of the best guess from the size of an example. `..._measured` is the
+    fraction of samples that have a value at all, which guidance can reduce. With several processes, only the leader has
+    an evaluator and gets metrics.
     """
     measure = getattr(evaluator, "measure", None)
     if not from_leader(lambda: measure is not None):
@@ -43,17 +44,17 @@ def property_metrics(
     tried = [(c, _ways(model, config, c)) for c in known if isinstance(c, ScalarCondition)]
     if not tried:
         return []
-    count = max(2, n // _SHARE)
+    count = max(2, n // _SAMPLES_PER_TARGET)
     metrics: list[Metric] = []
     with counter("sampling for targets", count * sum(len(ways) for _, ways in tried)) as after_batch:
         for condition, ways in tried:
             targets, sizes = _targets(model, data, condition, count, seed)
             if not len(targets):
                 continue
-            asked = {**nulls(known, len(targets)), condition.name: targets}
+            conditions = {**nulls(known, len(targets)), condition.name: targets}
             metrics += _bounds(model, condition, targets, sizes)
             for words, name, way in ways:
-                drawn = generate_together(model, way, asked, len(targets), seed, after_batch)
+                drawn = generate_together(model, way, conditions, len(targets), seed, after_batch)
                 values = (by_leader(partial(measured, drawn)) or {}).get(condition.name)
                 if values is not None:
                     metrics += _errors(condition, targets, values, words, name)
@@ -61,9 +62,9 @@ def property_metrics(
 
 
 def _ways(model: Model, config: SamplingConfig, condition: ScalarCondition) -> list[tuple[str, str, SamplingConfig]]:
-    """The ways to draw that are compared: what they are, in words and as a part of names, and their recipes.
+    """The sampling configs that are compared, each with a description and a suffix for the names of the metrics.
 
-    The model alone, where it knows the condition, and with the guidance of the config that can tell of it.
+    They are the model without guidance, if it has the condition, and with the guidance of `config` that uses it.
     """
     own = condition in model.codec.conditions
     classifier = (
@@ -81,13 +82,11 @@ def _ways(model: Model, config: SamplingConfig, condition: ScalarCondition) -> l
 def _targets(
     model: Model, data: Data, condition: ScalarCondition, count: int, seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Values of at most `count` examples that have one, held-out ones where there are any, and the examples' sizes."""
+    """The values of at most `count` examples that have one, and their sizes; of held-out examples if there are any."""
     examples = data.examples if data.held_out is None else data.held_out
     order = torch.randperm(len(examples), generator=generator_for(seed, "targets", condition.name))
     encoded = model.codec.encode(examples[order[: 2 * count]])
-    if (
-        condition.name not in encoded.conditions
-    ):  # only a classifier knows it: its targets are the quantiles it was told
+    if condition.name not in encoded.conditions:  # of a classifier only: targets are the quantiles of its data
         u = (torch.arange(count) + 0.5) / count
         values = torch.tensor(condition.quantiles)
         return values[(u * (len(values) - 1)).round().long()], None
@@ -97,14 +96,17 @@ def _targets(
 
 
 def _bounds(model: Model, condition: ScalarCondition, targets: Tensor, sizes: Tensor | None) -> list[Metric]:
-    """What error says that a sample has nothing to do with its target, or no more than its size."""
+    """The errors of samples that are independent of their targets, and of samples that match only in size."""
     wanted, n, known = targets.double(), len(targets), model.codec.sizes
     metrics = []
-    if (
-        n > 1
-    ):  # the mean of |c_i - c_j| over i != j: in order, c_i is the larger of i pairs and the smaller of n - 1 - i
+    if n > 1:
+        # The mean of |c_i - c_j| over i != j: sorted, c_i is the larger of i pairs and the smaller of n - 1 - i.
         shuffled = ((2 * torch.arange(n) + 1 - n) * wanted.sort().values).sum().item() * 2 / (n * (n - 1))
-        metrics = [Metric(f"{condition.name}_mae_shuffled", shuffled, "bound: the targets against each other's")]
+        metrics = [
+            Metric(
+                f"{condition.name}_mae_shuffled", shuffled, "bound: the targets against the targets of other samples"
+            )
+        ]
     if sizes is not None and known is not None and condition.name in known.about:
         means = dict(zip(known.counts, (mean for mean, _ in known.about[condition.name]), strict=True))
         guess = torch.tensor([means.get(size, condition.mean) for size in sizes.tolist()], dtype=torch.float64)
@@ -117,12 +119,12 @@ def _bounds(model: Model, condition: ScalarCondition, targets: Tensor, sizes: Te
 def _errors(condition: ScalarCondition, targets: Tensor, values: Tensor, words: str, name: str) -> list[Metric]:
     known = ~values.isnan()
     unit = f" ({condition.unit})" if condition.unit else ""
-    share = known.double().mean().item()
+    fraction = known.double().mean().item()
     metrics = [
-        Metric(f"{condition.name}_measured_{name}", share, f"share of samples that have a value; {words}"),
+        Metric(f"{condition.name}_measured_{name}", fraction, f"fraction of samples that have a value; {words}"),
     ]
     if known.any():
         error = (values.double() - targets.double())[known].abs().mean().item()
-        meaning = f"mean |asked - obtained|{unit} of {int(known.sum())} samples; {words}"
+        meaning = f"mean |requested - obtained|{unit} of {int(known.sum())} samples; {words}"
         metrics = [Metric(f"{condition.name}_mae_{name}", error, meaning), *metrics]
     return metrics

@@ -1,4 +1,4 @@
-"""The run's report: one HTML page that opens without a network."""
+"""The report of a run: one HTML page that needs no network connection."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -17,7 +17,7 @@ svg text { font: 12px system-ui, sans-serif; fill: #555; }
 
 
 def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
-    """A page of titled HTML fragments."""
+    """An HTML page of sections, each a title and an HTML fragment."""
     body = "".join(f"<h2>{escape(name)}</h2>\n{fragment}\n" for name, fragment in sections)
     return (
         f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
@@ -26,7 +26,7 @@ def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
 
 
 def metrics_table(metrics: Sequence[Metric]) -> str:
-    """Figures with what they mean."""
+    """An HTML table of the name, the value and the meaning of each metric."""
     if not metrics:
         return "<p>No metrics yet: run <code>diffcore evaluate</code>.</p>"
     rows = "".join(
@@ -38,18 +38,18 @@ def metrics_table(metrics: Sequence[Metric]) -> str:
 
 
 def facts_table(facts: Mapping[str, object]) -> str:
-    """Names and values."""
+    """An HTML table of names and values."""
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
     return f"<table>{rows}</table>"
 
 
 def preformatted(text: str) -> str:
-    """Text as it is."""
+    """Text as an HTML fragment that preserves spaces and line breaks."""
     return f"<pre>{escape(text)}</pre>"
 
 
 def curve(points: Sequence[tuple[float, float]], x_label: str, y_label: str) -> str:
-    """A line through `points` as SVG, with the smallest and largest value of either axis written beside it."""
+    """A line through `points` as SVG, labelled with the smallest and the largest value of each axis."""
     if len(points) < 2:
         return "<p>Too few measurements for a curve.</p>"
     width, height, left, bottom = 860, 280, 70, 30

@@ -1,16 +1,16 @@
-// Draws the scenes of diffcore.viewer: every canvas with data-scene. One listener set a canvas; draws only what changed and shows.
+// Draws the scenes of diffcore.evaluation.viewer, one per canvas with data-scene. Only changed, visible scenes are redrawn.
 (() => {
   "use strict";
   if (window.diffcoreScenes) { window.diffcoreScenes(); return; }
 
-  const DISCS = 1000;      // more points than this are drawn pixel by pixel, with no shine
-  const DISTANCE = 4;      // of the eye, in radii of the scene
-  const FOG = 0.42, SHADES = 12;  // share of the background in what is farthest; steps towards it
-  const MOST = 2 ** 20;    // balls and halves of sticks in a scene
+  const DISCS = 1000;      // more points than this are drawn pixel by pixel, without highlights
+  const DISTANCE = 4;      // of the camera, in radii of the scene
+  const FOG = 0.42, SHADES = 12;  // fraction of the background in the farthest colours; number of shades up to it
+  const MOST = 2 ** 20;    // maximum number of balls and halves of sticks in a scene
   const START = [1, 0, 0, 0, 1, 0, 0, 0, 1];
 
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
-  const spread = ([values, index], n) => {
+  const indexed = ([values, index], n) => {
     const which = index ? new Uint16Array(bytes(index)) : new Uint16Array(n);
     return { values, which };
   };
@@ -18,7 +18,7 @@
   function read(text) {
     const data = JSON.parse(text);
     const points = Float32Array.from(new Int16Array(bytes(data.points)), (v) => v * data.unit);
-    const n = points.length / 3, colours = spread(data.colours, n), sizes = spread(data.radii, n);
+    const n = points.length / 3, colours = indexed(data.colours, n), sizes = indexed(data.radii, n);
     const radii = Float32Array.from(sizes.which, (k) => sizes.values[k]);
     let reach = 0;
     for (let i = 0; i < n; i++)
@@ -35,9 +35,9 @@
   }
 
   const rgb = (text) => [1, 3, 5].map((at) => parseInt(text.slice(at, at + 2), 16));
-  const mixed = (a, b, share) => a.map((v, k) => Math.round(v + (b[k] - v) * share));
+  const mixed = (a, b, fraction) => a.map((v, k) => Math.round(v + (b[k] - v) * fraction));
 
-  // One shine for balls of every colour: light from the upper left, a dark rim.
+  // The shading of balls of every colour: light from the upper left, a dark rim.
   const shine = (() => {
     const size = 128, canvas = document.createElement("canvas"), pen = canvas.getContext("2d");
     canvas.width = canvas.height = size;
@@ -64,7 +64,7 @@
     return [255, 255, 255];
   };
 
-  // Thousands of balls, pixel by pixel: paths would take several times as long.
+  // Thousands of balls are drawn pixel by pixel, which is several times as fast as paths.
   function discs(pen, width, height, order, place) {
     const image = pen.createImageData(width, height), pixels = image.data;
     for (const i of order) {
@@ -76,12 +76,12 @@
           const right = column + 0.5 - left, down = row + 0.5 - top, away = right * right + down * down;
           const cover = r + 0.5 - Math.sqrt(away);
           if (cover <= 0) continue;
-          // A ball in the light of the shine: the share of it that falls on this place.
+          // A shaded ball: the fraction of the light that falls on this pixel.
           const front = Math.sqrt(Math.max(0, 1 - away / (r * r)));
           const light = 0.68 + 0.36 * Math.max(-0.4, 0.6 * front - (0.45 * right + 0.66 * down) / (r + 0.5));
           const at = 4 * (row * width + column), ink = Math.min(1, cover), under = (pixels[at + 3] / 255) * (1 - ink);
-          const share = ink / (ink + under);
-          for (let k = 0; k < 3; k++) pixels[at + k] += (tone[k] * light - pixels[at + k]) * share;
+          const fraction = ink / (ink + under);
+          for (let k = 0; k < 3; k++) pixels[at + k] += (tone[k] * light - pixels[at + k]) * fraction;
           pixels[at + 3] = 255 * (ink + under);
         }
       }
@@ -96,7 +96,7 @@
     if (!width || !height) return;
     if (canvas.width !== width || canvas.height !== height) { canvas.width = width; canvas.height = height; }
     const pen = canvas.getContext("2d");
-    pen.imageSmoothingQuality = "high";  // the shine is made smaller
+    pen.imageSmoothingQuality = "high";  // the image of the shading is scaled down
     pen.clearRect(0, 0, width, height);
     const { points, n, radii, colour, palette, sticks, reach } = scene;
     if (!view.shades) {
@@ -117,7 +117,7 @@
     const near = (depth) => (scale * eye) / Math.max(eye - depth, 0.1 * reach);
     const shade = (depth) => Math.max(0, Math.min(SHADES - 1, Math.round(((reach - depth) / (2 * reach)) * (SHADES - 1))));
 
-    // Halves of sticks begin where the ball's surface is, so that a ball never hides behind its own stick.
+    // Halves of sticks begin at the surface of the ball, so that a stick never covers its own ball.
     const halves = [];
     for (const { i, j, lines, ends } of sticks) {
       const d = [x[j] - x[i], y[j] - y[i], z[j] - z[i]], length = Math.hypot(...d) || 1;
@@ -131,7 +131,7 @@
         });
       }
     }
-    // Depth in steps above, the index below: numbers that the plain sort puts in order.
+    // The depth in the upper bits and the index in the lower ones: sorting these numbers sorts by depth.
     const steps = (depth) => Math.round(Math.max(0, Math.min(1, (depth + reach) / (2 * reach))) * 1e6) * MOST;
     const keys = Float64Array.from({ length: n + halves.length }, (_, k) => steps(k < n ? z[k] : halves[k - n].depth) + k);
     const order = Uint32Array.from(keys.sort(), (key) => key % MOST);
@@ -160,9 +160,9 @@
       const grow = near(depth), across = [(-(q[1] - p[1]) / length) * way, ((q[0] - p[0]) / length) * way];
       for (let line = 0; line < lines; line++) {
         const aside = (line - (lines - 1) / 2) * apart * grow;
-        for (const [ink_, share] of [[view.edge, 1], [view.shades[ink][shade(depth)], 0.7]]) {
+        for (const [ink_, fraction] of [[view.edge, 1], [view.shades[ink][shade(depth)], 0.7]]) {
           pen.strokeStyle = ink_;
-          pen.lineWidth = 2 * wide * grow * share;
+          pen.lineWidth = 2 * wide * grow * fraction;
           pen.beginPath();
           pen.moveTo(p[0] + across[0] * aside, p[1] + across[1] * aside);
           pen.lineTo(q[0] + across[0] * aside, q[1] + across[1] * aside);
@@ -174,13 +174,13 @@
   }
 
   const waiting = new Set(), shown = new Set();
-  let asked = false;
+  let scheduled = false;
   function later(view) {
     waiting.add(view);
-    if (asked) return;
-    asked = true;
+    if (scheduled) return;
+    scheduled = true;
     requestAnimationFrame(() => {
-      asked = false;
+      scheduled = false;
       for (const view of [...waiting]) if (shown.has(view)) { waiting.delete(view); draw(view); }
     });
   }
@@ -197,28 +197,28 @@
   addEventListener("beforeprint", () => { for (const view of waiting) { draw(view); waiting.delete(view); } });
 
   function listen(view) {
-    const { canvas } = view, held = new Map();
+    const { canvas } = view, pointers = new Map();
     const turned = (right, down) => { view.turn = product(product(turnX(down), turnY(right)), view.turn); later(view); };
     const zoomed = (factor) => { view.zoom = Math.max(0.2, Math.min(20, view.zoom * factor)); later(view); };
     const reset = () => { view.turn = START; view.zoom = 1; later(view); };
-    const gap = () => { const [a, b] = [...held.values()]; return Math.hypot(a[0] - b[0], a[1] - b[1]) || 1; };
+    const gap = () => { const [a, b] = [...pointers.values()]; return Math.hypot(a[0] - b[0], a[1] - b[1]) || 1; };
     canvas.addEventListener("pointerdown", (event) => {
       canvas.focus({ preventScroll: true });
       canvas.setPointerCapture(event.pointerId);
-      held.set(event.pointerId, [event.clientX, event.clientY]);
+      pointers.set(event.pointerId, [event.clientX, event.clientY]);
     });
     canvas.addEventListener("pointermove", (event) => {
-      const before = held.get(event.pointerId);
+      const before = pointers.get(event.pointerId);
       if (!before) return;
-      const now = [event.clientX, event.clientY], wide = held.size === 2 ? gap() : 0;
-      held.set(event.pointerId, now);
+      const now = [event.clientX, event.clientY], wide = pointers.size === 2 ? gap() : 0;
+      pointers.set(event.pointerId, now);
       if (wide) { zoomed(gap() / wide); return; }
       const pace = Math.PI / Math.max(canvas.clientWidth, 120);
       turned((now[0] - before[0]) * pace, (now[1] - before[1]) * pace);
     });
-    for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => held.delete(event.pointerId));
+    for (const kind of ["pointerup", "pointercancel"]) canvas.addEventListener(kind, (event) => pointers.delete(event.pointerId));
     canvas.addEventListener("wheel", (event) => {
-      if (document.activeElement !== canvas) return;  // the page scrolls until a scene is chosen
+      if (document.activeElement !== canvas) return;  // the wheel scrolls the page until a scene has the focus
       event.preventDefault();
       zoomed(Math.exp(-Math.max(-60, Math.min(60, event.deltaY)) * 0.004));
     }, { passive: false });
@@ -234,7 +234,7 @@
     });
   }
 
-  // Scenes that a page gained since the last call; they are read when they first come into sight.
+  // Scenes added to the page since the last call. They are parsed when they first become visible.
   window.diffcoreScenes = () => {
     for (const canvas of document.querySelectorAll("canvas[data-scene]")) {
       if (views.has(canvas)) continue;

@@ -1,7 +1,7 @@
-"""Scenes in three dimensions that can be turned in a report: balls, points and sticks, without a network.
+"""Three-dimensional scenes of balls, points and sticks that can be rotated in a report, without a network connection.
 
-A fragment of HTML holds its scenes as data and the script that draws them (`viewer.js`, on a plain 2D canvas), so it
-works alone. The script does its work once however many fragments a page has, and `once` removes its copies.
+An HTML fragment contains its scenes as data, and the script that draws them (`viewer.js`, on a 2D canvas), so it works
+without other files. The script runs once even if a page has several fragments, and `once` removes its copies.
 """
 
 import base64
@@ -16,43 +16,43 @@ from typing import Any, NamedTuple
 import numpy
 
 _SHORT = 32767
-"""Places are kept as 16-bit integers: of the scene's half width, 1.5e-5 at most is lost."""
+"""Positions are stored as 16-bit integers, with an error of at most 1.5e-5 of half the width of the scene."""
 
 
 class Stick(NamedTuple):
-    """A stick between two points: `lines` parallel ones, the first half in one colour and the second in another."""
+    """A stick from point `start` to point `end`, of `lines` parallel lines. Each half has a colour of its own."""
 
     start: int
     end: int
     lines: int = 1
     colours: tuple[str, str] | None = None
-    """Colours of the halves; None: those of the points."""
+    """The colours of the two halves; None for those of the points."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Points as shaded balls (beyond 1,000 of them with no shine), and sticks between them.
+    """Points, drawn as shaded balls (without highlights if there are more than 1,000), and sticks between them.
 
-    The first axis points to the right, the second up, the third to the reader. Scenes are centred and fill their tile.
-    Places that are not finite are drawn at the origin. Raises `ValueError` where lengths do not match, a stick ends
-    nowhere or a colour is none.
+    The first axis points to the right, the second up, and the third to the viewer. A scene is centred and scaled to its
+    tile. Positions that are not finite are drawn at the origin. Raises `ValueError` if lengths do not match, a stick
+    ends at a point that does not exist, or a colour is invalid.
     """
 
     points: numpy.ndarray
-    """Places `[n, 3]`, in any unit."""
+    """Positions `[n, 3]`, in any unit."""
     colours: str | Sequence[str]
-    """`#rrggbb`, one for all or one for each point."""
+    """`#rrggbb`, one for all points or one for each."""
     radii: float | Sequence[float]
-    """In the unit of the places, one for all or one for each point."""
+    """In the unit of the positions, one for all points or one for each."""
     sticks: Sequence[Stick] = ()
     caption: str = ""
     thickness: float = 0.1
-    """Radius of a single stick, in the unit of the places."""
+    """Radius of a single stick, in the unit of the positions."""
 
     def __post_init__(self) -> None:
         points = numpy.asarray(self.points)
         if points.ndim != 2 or points.shape[1] != 3:
-            raise ValueError(f"points of a scene are [n, 3], not {list(points.shape)}")
+            raise ValueError(f"points of a scene must have the shape [n, 3], not {list(points.shape)}")
         for name in ("colours", "radii"):
             values = getattr(self, name)
             if not isinstance(values, str | float | int) and len(values) != len(points):
@@ -60,22 +60,23 @@ class Scene:
         colours = [self.colours] if isinstance(self.colours, str) else [*self.colours]
         for colour in {*colours, *(colour for stick in self.sticks for colour in stick.colours or ())}:
             if not re.fullmatch("#[0-9a-fA-F]{6}", colour):
-                raise ValueError(f"a colour of a scene is #rrggbb, not {colour!r}")
+                raise ValueError(f"a colour of a scene must be #rrggbb, not {colour!r}")
         if any(not 0 <= end < len(points) for stick in self.sticks for end in stick[:2]):
-            raise ValueError(f"a stick ends at none of the {len(points)} points")
+            raise ValueError(f"a stick must end at one of the {len(points)} points")
 
 
 def html(scenes: Sequence[Scene], columns: int) -> str:
-    """A grid of scenes in rows of `columns`: drag or arrow keys turn, a double click or Home resets.
+    """An HTML fragment with a grid of scenes, `columns` per row.
 
-    The wheel enlarges a scene that was clicked before (until then it scrolls the page), `+` and `-` do so too.
+    Dragging and the arrow keys rotate a scene; a double click and Home reset it. After a click on the scene, the mouse
+    wheel zooms; before, it scrolls the page. `+` and `-` zoom too.
     """
     tiles = "".join(_tile(scene) for scene in scenes)
     return f'<div class="scenes" style="--columns:{max(1, min(columns, len(scenes)))}">{tiles}</div>{_ASSETS}'
 
 
 def once(page: str) -> str:
-    """A page of several fragments with the script in it once."""
+    """A page of several fragments with only the first copy of the script."""
     before, script, after = page.partition(_ASSETS)
     return before + script + after.replace(_ASSETS, "")
 
@@ -83,7 +84,7 @@ def once(page: str) -> str:
 def _tile(scene: Scene) -> str:
     data = escape(json.dumps(compact(scene), separators=(",", ":")))
     caption = escape(scene.caption)
-    label = escape(f"{scene.caption or 'Scene'}: {len(scene.points)} points in 3D, arrow keys turn")
+    label = escape(f"{scene.caption or 'Scene'}: {len(scene.points)} points in 3D, arrow keys rotate")
     return (
         f'<figure><canvas role="img" tabindex="0" aria-label="{label}" data-scene="{data}"></canvas>'
         f"<figcaption>{caption}</figcaption></figure>"
@@ -91,7 +92,7 @@ def _tile(scene: Scene) -> str:
 
 
 def compact(scene: Scene) -> dict[str, Any]:
-    """A scene as JSON: 16-bit places in base64, and colours and radii as lists of those that differ."""
+    """A scene as JSON: positions as 16-bit integers in base64, and colours and radii as lists of different values."""
     points = numpy.nan_to_num(numpy.asarray(scene.points, dtype=numpy.float64), nan=0, posinf=0, neginf=0)
     if len(points):
         points = points - (points.max(0) + points.min(0)) / 2
@@ -109,7 +110,7 @@ def compact(scene: Scene) -> dict[str, Any]:
 
 
 def _palette(values: Sequence[Hashable]) -> list[Any]:
-    """The values that differ, and which of them each point has (nothing where all have the same)."""
+    """The different values, and the index of the value of each point; empty if all have the same value."""
     different = {value: index for index, value in enumerate(dict.fromkeys(values))}
     if len(different) <= 1:
         return [list(different), ""]

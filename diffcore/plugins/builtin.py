@@ -22,12 +22,16 @@ def _rises(low: float, high: float, names: str) -> None:
 
 
 class ZeroTerminalOption(Settings):
+    """The option of schedules that can be moved to end at zero SNR."""
+
     zero_terminal: bool = Field(
         False, description="Move the schedule so that time 1 is pure noise; not for the parameterisation eps."
     )
 
 
 class CosineOptions(ZeroTerminalOption):
+    """Options of the schedule `cosine`."""
+
     log_snr_min: float = Field(-10.0, ge=-40, le=40, description="log-SNR at time 1, the noisy end.")
     log_snr_max: float = Field(10.0, ge=-40, le=40, description="log-SNR at time 0, the clean end.")
     shift: float = Field(
@@ -41,6 +45,8 @@ class CosineOptions(ZeroTerminalOption):
 
 
 class RateOptions(Settings):
+    """The rates of noise of the schedules `linear` and `sub-vp`."""
+
     beta_0: Positive = Field(0.1, description="beta at time 0.")
     beta_1: float = Field(20.0, gt=0, le=1000, description="beta at time 1.")
     epsilon: float = Field(1e-3, gt=0, lt=1, description="The smallest time that is used.")
@@ -52,22 +58,28 @@ class RateOptions(Settings):
 
 
 class LinearOptions(RateOptions, ZeroTerminalOption):
-    pass
+    """Options of the schedule `linear`."""
 
 
 class DdpmOptions(ZeroTerminalOption):
+    """Options of the schedule `ddpm`."""
+
     steps: int = Field(1000, ge=2, le=1_000_000, description="Length T of the chain.")
     beta_first: float = Field(1e-4, gt=0, lt=1, description="beta of the cleanest step.")
     beta_last: float = Field(0.02, gt=0, lt=1, description="beta of the noisiest step.")
 
 
 class IddpmCosineOptions(ZeroTerminalOption):
+    """Options of the schedule `iddpm-cosine`."""
+
     steps: int = Field(1000, ge=2, le=1_000_000, description="Length T of the chain.")
     offset: float = Field(0.008, ge=0, le=1, description="Keeps the first betas from being too small.")
     beta_max: float = Field(0.999, gt=0, lt=1, description="The largest beta.")
 
 
 class SigmoidOptions(ZeroTerminalOption):
+    """Options of the schedule `sigmoid`."""
+
     start: float = Field(-3.0, ge=-20, le=20, description="Where on the sigmoid time 0 lies, before tau.")
     end: float = Field(3.0, ge=-20, le=20, description="Where on the sigmoid time 1 lies, before tau.")
     tau: float = Field(1.0, ge=0.05, le=100, description="Temperature: larger is closer to a straight line.")
@@ -80,6 +92,8 @@ class SigmoidOptions(ZeroTerminalOption):
 
 
 class LaplaceOptions(Settings):
+    """Options of the schedule `laplace`."""
+
     mu: float = Field(0.0, description="The log-SNR that is trained most.")
     b: float = Field(0.5, ge=0.1, le=100, description="Scale of the log-SNR around mu.")
     log_snr_min: float = Field(-10.0, ge=-40, le=40, description="log-SNR at time 1, the noisy end.")
@@ -93,6 +107,8 @@ class LaplaceOptions(Settings):
 
 
 class EdmOptions(Settings):
+    """Options of the schedule `edm`."""
+
     p_mean: float = Field(-1.2, description="Mean of the logarithm of the noise level.")
     p_std: Positive = Field(1.2, description="Standard deviation of the logarithm of the noise level.")
     sigma_min: Positive = Field(0.002, description="Noise level at time 0.")
@@ -110,6 +126,8 @@ class EdmOptions(Settings):
 
 
 class ExplodingOptions(Settings):
+    """Options of the schedule `exploding`."""
+
     sigma_min: Positive = Field(0.005, description="Noise level at time 0.")
     sigma_max: Positive = Field(150.0, description="Noise level at time 1.")
 
@@ -120,28 +138,40 @@ class ExplodingOptions(Settings):
 
 
 class RectifiedOptions(Settings):
+    """Options of the schedule `rectified`."""
+
     epsilon: float = Field(1e-3, gt=0, lt=0.5, description="Distance kept from both ends of time.")
 
 
 class AncestralOptions(Settings):
+    """Options of the solver `ddpm`."""
+
     variance: float = Field(
         0.0, ge=0, le=1, description="0: the posterior's variance; 1: beta, the upper bound; between: in log."
     )
 
 
 class DdimOptions(Settings):
+    """Options of the solver `ddim`."""
+
     eta: float = Field(0.0, ge=0, le=1, description="0: deterministic; 1: as noisy as ancestral sampling.")
 
 
 class NoiseOptions(Settings):
+    """Options of the solver `euler`."""
+
     noise: float = Field(0.0, ge=0, le=4, description="0: the probability-flow ODE; 1: the reverse SDE.")
 
 
 class NoisyOptions(Settings):
+    """Options of the solver `dpmpp-2m-sde`."""
+
     noise: float = Field(1.0, ge=0, le=4, description="1: the reverse SDE; 0: dpmpp-2m.")
 
 
 class AdamsOptions(Settings):
+    """Options of the solver `adams`."""
+
     order: int = Field(3, ge=1, le=6, description="Values of x0 that a step is made from.")
     corrector: int = Field(4, ge=0, le=7, description="Values that a step is done again with; 0: it is not.")
     clock: Clock = Field("alpha", description="What x0 is taken to be a polynomial in.")
@@ -151,6 +181,8 @@ class AdamsOptions(Settings):
 
 
 class EdmSolverOptions(Settings):
+    """Options of the solver `edm`."""
+
     churn: float = Field(0.4, ge=0, le=1, description="Relative rise of the noise before a step; 0: Heun's method.")
     low: float = Field(0.05, ge=0, description="Smallest sigma / alpha that is churned.")
     high: float = Field(50.0, gt=0, description="Largest sigma / alpha that is churned.")
@@ -163,16 +195,22 @@ class EdmSolverOptions(Settings):
 
 
 class LangevinOptions(Settings):
+    """Options of the solver `langevin`."""
+
     corrections: int = Field(20, ge=1, description="Langevin steps at each level.")
     size: float = Field(0.05, gt=0, le=1, description="Size of a step, in units of sigma^2.")
 
 
 class CorrectorOptions(Settings):
+    """Options of the solver `pc`."""
+
     corrections: int = Field(1, ge=0, description="Langevin steps after each ancestral step.")
     snr: float = Field(0.16, gt=0, le=0.7, description="Ratio of a corrector step's noise to its drift.")
 
 
 class TrackedOptions(Settings):
+    """Options of the loggers `wandb` and `trackio`."""
+
     project: str = Field("diffcore", min_length=1, description="The project that the run belongs to.")
 
 

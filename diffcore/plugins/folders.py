@@ -1,4 +1,4 @@
-"""A user's own folder of files: their classes, the part that is kept back, and what cannot be read."""
+"""A user's own folder of files: their classes, the part that is held out, and what cannot be read."""
 
 import os
 from collections import Counter
@@ -44,19 +44,19 @@ def tree(
     names: Mapping[str, str] | None = None,
     chosen: Collection[str] = (),
 ) -> Tree:
-    """The files with one of `endings` (lower case, with the dot) under `folder`, in the order of their names.
+    """Find the files with one of `endings` (lower case, with the dot) under `folder`, sorted by name.
 
-    Classes are the folders in it, whatever lies between them and the files; `names` tells what some are to be called,
-    and `chosen` takes some alone. Folders called train, test and val may stand above the classes or in each. Val is
-    what is kept back where there is no test. Files that lie in the folder itself, or in a part of it, make one heap
-    without classes. Hidden files are passed over and linked folders are followed. `name` is the data set's and `what`
-    says what its files hold, for messages.
+    The classes are the folders directly in `folder`, at whatever depth their files lie. `names` renames classes, and
+    `chosen` selects some of them. Folders called train, test and val may lie above the classes or inside each of them;
+    val is held out if there is no test folder. Files that lie directly in `folder`, or directly in train, test or val,
+    have no classes. Hidden files are ignored and linked folders are followed. `name` is the name of the data set and
+    `what` describes its files, for messages.
 
-    Raises `UserError` where there is no folder, no such file in it, a chosen class that it lacks, a class that only the
-    part kept back has, or files outside of all parts.
+    Raises `UserError` if the folder or such files are missing, if a chosen class does not exist, if a class has only
+    held-out files, or if files lie outside train, test and val where these exist.
     """
     if folder is None:
-        raise UserError(f"the data set {name!r} needs `data.root` PATH, a folder of {what} or of class folders")
+        raise UserError(f"the data set {name!r} needs `data.root`, a folder of {what} or of class folders")
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"no folder {root}: `data.root` must be a folder of {what} or of class folders")
@@ -82,7 +82,7 @@ def tree(
         )
     train, test = parts["train"] or parts[""], parts[held]
     unused = parts["val"] if held == "test" else []
-    notes = [f"not used: {len(unused)} {what} in val folders; those in test folders are kept back"] * bool(unused)
+    notes = [f"not used: {len(unused)} {what} in val folders; those in test folders are held out"] * bool(unused)
     known = sorted({name for _, name in train if name})
     if unknown := sorted({name for _, name in test if name} - {*known}):
         raise UserError(f"{root}: the {held} folders have classes that the train folders lack: {named(unknown)}")
@@ -94,7 +94,7 @@ def tree(
         return tuple((path, classes.index(name) if name else 0) for path, name in files if name in classes or heap)
 
     if lacking := [name for name in classes if test and name not in {name for _, name in test}]:
-        notes.append(f"classes of which nothing is kept back: {named(lacking)}")
+        notes.append(f"classes without a held-out example: {named(lacking)}")
     return Tree(tuple(classes), listed(train), listed(test) or None, tuple(notes))
 
 
@@ -143,7 +143,7 @@ def left_out(faults: Sequence[str], total: int, folder: str | None, what: str, s
         return []
     told = f"{len(faults)} of the {total} {what} under {folder} cannot be used: {named(faults)}"
     if not skip:
-        raise UserError(f"{told}; mend or remove them, or leave them out with `data.skip_unreadable`")
+        raise UserError(f"{told}; fix or remove them, or skip them with `data.skip_unreadable`")
     return [f"left out: {told}"]
 
 

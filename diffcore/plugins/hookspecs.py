@@ -1,7 +1,7 @@
 """What a plugin can offer. Entry points in the group `diffcore.plugins` name modules with these hooks.
 
-Hooks that return records say what there is; hooks whose names begin with `diffcore_run_` are told what happens in a
-run. What they are told are paths and plain values, so a plugin that listens needs nothing of the core.
+Hooks that return records offer parts; hooks whose names begin with `diffcore_run_` are called when something happens
+in a run. Their arguments are paths and plain values, so a plugin that listens needs nothing of the core.
 """
 
 from collections.abc import Iterable, Mapping

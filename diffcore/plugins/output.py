@@ -66,7 +66,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how good samples are, what it means, and what one should compare it with."""
+    """A number that measures how good samples are, with its meaning and what to compare it with."""
 
     name: str
     value: float

@@ -1,8 +1,8 @@
 """The records with which plugins (and the core itself) offer their parts.
 
-Importing this module is cheap: no torch, nothing heavy. A record names a part, says in a sentence what it
-is, declares its options as a pydantic model and holds a builder; whatever is heavy is imported inside the
-builder, when the part is used.
+Importing this module is quick: it imports no torch. A record names a part, describes it in a sentence, declares its
+options as a pydantic model and holds a builder; whatever is heavy is imported inside the builder, when the part is
+used.
 """
 
 import importlib
@@ -17,7 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 API_VERSION = 2
 """The version of the hooks and of these records.
 
-A plugin says for which it was made, `API_VERSION = 2` in its entry-point module; one made for another is listed, not
+A plugin sets `API_VERSION = 2` in its entry-point module; one that was made for another version is listed, but not
 used.
 """
 
@@ -98,7 +98,7 @@ class Preset:
 class Modality:
     """A kind of data: its data sets, codec, denoisers, presets, files and metrics.
 
-    `codec(facts)` makes a `diffcore.plugins.data.Codec` out of what a data set says of itself, so that samples can be
+    `codec(facts)` makes a `diffcore.plugins.data.Codec` from the facts of a data set, so that samples can be
     decoded without the data. The first data set and denoiser are the defaults; the preset `default` must exist.
 
     `writer(codec)` makes a `diffcore.plugins.output.Writer`: samples to files. `evaluator(codec, data, cache)` makes a

@@ -118,7 +118,10 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def choose(offered: Iterable[Component], name: str, kind: str) -> Component:
-    """The component of that name among `offered`, or a `UserError` with the names that exist or what it lacks."""
+    """The component of that name among `offered`.
+
+    Raises `UserError` if there is none, with the names that exist, or if modules that it needs are not installed.
+    """
     by_name = {component.name: component for component in offered}
     if name not in by_name:
         raise UserError(f"unknown {kind} {name!r}; there are: {_listed(by_name)}")
@@ -145,7 +148,7 @@ def load(entry_points: Iterable[metadata.EntryPoint]) -> Registry:
             _add_plugin(registry, entry_point.load(), entry_point.name, version, distribution)
         except UnusablePluginError as error:
             registry.failures.append(Failure(entry_point.name, distribution, str(error)))
-        except (Exception, SystemExit) as error:  # a stranger's import may raise anything
+        except (Exception, SystemExit) as error:  # importing a plugin may raise anything
             registry.failures.append(Failure(entry_point.name, distribution, _reason(error)))
     _refuse_shadows(registry)
     return registry
@@ -197,7 +200,7 @@ def _unusable(record: Any, expected: type[Any], taken: dict[str, Provided]) -> s
     if record.name in taken:
         return f"the name {record.name!r} is taken by {taken[record.name].distribution}"
     if isinstance(record, Component):
-        return None  # what it lacks is said when it is chosen
+        return None  # missing modules are reported when it is chosen
     if lacking := missing(record):
         return f"needs modules that are not installed: {', '.join(lacking)}"
     if isinstance(record, Modality) and not (record.datasets and record.denoisers and "default" in record.presets):

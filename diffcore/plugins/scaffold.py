@@ -33,7 +33,7 @@ _ABOUT = "template.toml"
 
 @dataclass(frozen=True)
 class Template:
-    """What `template.toml` says: of what `records` of the registry the plugin will be one, and what to try `next`.
+    """The content of `template.toml`: the kind of `records` that the plugin offers, and what to try `next`.
 
     `about` begins the descriptions of the package. `serves` is the kind of data that a part is for unless asked
     otherwise, empty where that is not a question.

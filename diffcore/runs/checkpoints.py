@@ -1,15 +1,15 @@
-"""Checkpoints: folders of safetensors, written whole or not at all, and checked when read.
+"""Checkpoints: folders of safetensors files, written atomically and verified when they are read.
 
     checkpoints/step-00001000/
         model.safetensors      weights
-        ema.safetensors        their moving average, which samples are drawn with
-        training.safetensors   state of the optimiser
+        ema.safetensors        their moving average, with which samples are drawn
+        training.safetensors   the state of the optimiser
         manifest.json          step, seconds of training, steps back, size and SHA-256 of each file
 
-Which are kept: the newest `keep_checkpoints`, and for good those whose step is a multiple of `keep_every`, where that
-is given. One is deleted only once a newer one was written and read back as it was written.
+The newest `keep_checkpoints` checkpoints are kept, and, if `keep_every` is given, all checkpoints whose step is a
+multiple of it. A checkpoint is deleted only after a newer one was written and its content was verified by reading it.
 
-Nothing here can execute code: a file is a header of JSON and plain numbers.
+Loading a checkpoint cannot execute code: a file is a JSON header and plain numbers.
 """
 
 import errno
@@ -52,18 +52,18 @@ _MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8,15})")
 
 MOST_HEADER = 16 * 2**20
-"""Bytes of the header of a file of weights, at most."""
+"""Maximum size of the header of a safetensors file, in bytes."""
 
 Read = TypeVar("Read")
 
 
-class UnsoundError(UserError):
-    """A checkpoint that is not as it was written."""
+class DamagedCheckpointError(UserError):
+    """A checkpoint is damaged: its files differ from what was written."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: steps, seconds of training, and how often it stepped back from a loss that exploded."""
+    """The progress of a run: steps, seconds of training, and how often it stepped back because its loss diverged."""
 
     step: int = 0
     seconds: float = 0.0
@@ -77,10 +77,10 @@ def write_checkpoint(
     keep: int,
     keep_every: int | None = None,
 ) -> Path:
-    """Write a checkpoint, then delete all but the newest `keep` and those of every `keep_every`-th step.
+    """Write a checkpoint, then delete all others but the newest `keep` and those at multiples of `keep_every`.
 
-    The files are written beside, read back and renamed together at the end, so a crash or a full disk leaves the
-    earlier checkpoints as they were. An `OSError` says what failed.
+    The files are written to a temporary folder and verified by reading them; the folder is renamed at the end. So a
+    crash or a full disk leaves the earlier checkpoints unchanged. Raises `OSError` that describes what failed.
     """
     final = run.checkpoints / f"step-{progress.step:08d}"
     part = run.checkpoints / f".{final.name}.part"
@@ -94,7 +94,7 @@ def write_checkpoint(
             sums[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             del content
             if hashlib.sha256(read_back(part / name)).hexdigest() != sums[name]["sha256"]:
-                raise OSError(errno.EIO, "What was written is not what is read back", str(final / name))
+                raise OSError(errno.EIO, "The file differs from what was written to it", str(final / name))
         write_json(part / _MANIFEST, {**vars(progress), "files": sums})
         if final.exists():
             _delete(final)
@@ -109,13 +109,13 @@ def write_checkpoint(
 
 
 def rewrite_progress(checkpoint: Path, progress: Progress) -> None:
-    """Change what a checkpoint's manifest says of the run's progress, atomically. Its step stays."""
+    """Replace the progress in the manifest of a checkpoint, atomically. The step does not change."""
     content = read_json(checkpoint / _MANIFEST)
     write_json(checkpoint / _MANIFEST, {**content, **vars(progress), "step": step_of(checkpoint)})
 
 
 def _delete(checkpoint: Path) -> None:
-    """Delete a checkpoint so that it is there whole or not at all."""
+    """Delete a checkpoint atomically: it is renamed first, so that an incomplete one is never found."""
     gone = checkpoint.with_name(f".{checkpoint.name}.gone")
     shutil.rmtree(gone, ignore_errors=True)
     checkpoint.replace(gone)
@@ -123,14 +123,14 @@ def _delete(checkpoint: Path) -> None:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step that a checkpoint's name tells."""
+    """The step in the name of a checkpoint."""
     found = _NAME.fullmatch(checkpoint.name)
     assert found is not None, checkpoint
     return int(found[1])
 
 
 def checkpoints(run: RunFolder) -> list[Path]:
-    """The run's checkpoints, oldest first: folders, no links, that bear the name of one and have a manifest."""
+    """The checkpoints of a run, oldest first: folders, not links, with the name of a checkpoint and a manifest."""
     if run.checkpoints.is_symlink() or not run.checkpoints.is_dir():
         return []
     found = [
@@ -142,21 +142,21 @@ def checkpoints(run: RunFolder) -> list[Path]:
 
 
 def discard_after(run: RunFolder, step: int) -> None:
-    """Delete the checkpoints of later steps: those steps are about to be run again."""
+    """Delete the checkpoints of later steps, because training will run these steps again."""
     for path in checkpoints(run):
         if step_of(path) > step:
             _delete(path)
 
 
 def verify(checkpoint: Path) -> None:
-    """Raise `UnsoundError` unless every file of a checkpoint is as it was written."""
+    """Raise `DamagedCheckpointError` if any file of a checkpoint is damaged."""
     read_progress(checkpoint)
     for name in (MODEL, EMA, TRAINING):
         read_tensors(checkpoint, name)
 
 
 def find_checkpoint(run: RunFolder, name: str | None = None) -> Path:
-    """The checkpoint of that name, or the newest, whether sound or not."""
+    """The checkpoint of that name, or the newest one. It may be damaged. Raises `UserError` if there is none."""
     found = checkpoints(run)
     if name is not None:
         matching = [path for path in found if path.name == name]
@@ -169,46 +169,46 @@ def find_checkpoint(run: RunFolder, name: str | None = None) -> Path:
     return found[-1]
 
 
-def newest_sound(run: RunFolder, read: Callable[[Path], Read], name: str | None = None) -> tuple[Path, Read]:
-    """The newest checkpoint that `read` finds sound, or the one of that name alone; and what `read` found.
+def newest_undamaged(run: RunFolder, read: Callable[[Path], Read], name: str | None = None) -> tuple[Path, Read]:
+    """The newest undamaged checkpoint, or the one of that `name`, and the result of `read` for it.
 
-    Those that are passed over are said, each with its reason. A checkpoint that training deletes while it is read is
-    not damaged: a newer one is there then. Raises `UserError` where none is sound.
+    `read` raises `DamagedCheckpointError` for a damaged checkpoint, and the next older one is tried. Each checkpoint
+    that is skipped is logged with the reason. A checkpoint that training deletes while it is read does not count as
+    damaged: there is a newer one then. Raises `UserError` if all are damaged, and `DamagedCheckpointError` if the one
+    of that `name` is.
     """
     refused: dict[str, str] = {}
     while True:
         left = [path for path in checkpoints(run) if path.name not in refused]
         if refused and not left and name is None:
             newest, reason = next(iter(refused.items()))
-            raise UserError(
-                f"{run.path} has no checkpoint that can be used ({len(refused)} refused); {newest}: {reason}"
-            )
+            raise UserError(f"{run.path} has no usable checkpoint ({len(refused)} damaged); {newest}: {reason}")
         checkpoint = left[-1] if name is None and left else find_checkpoint(run, name)
         try:
             return checkpoint, read(checkpoint)
-        except UnsoundError as error:
+        except DamagedCheckpointError as error:
             if not checkpoint.exists():
                 if name is None:
                     continue
                 listed = ", ".join(path.name for path in checkpoints(run)) or "none"
                 raise UserError(
-                    f"{run.path}: training, which keeps the newest, deleted {name} while it was read; "
+                    f"{run.path}: {name} was deleted while it was read, by training, which keeps the newest; "
                     f"there are: {listed}"
                 ) from None
             if name is not None:
                 raise
             refused[checkpoint.name] = str(error)
-            logger.warning(f"{checkpoint.name} is refused: {error}")
+            logger.warning(f"{checkpoint.name} is skipped: {error}")
 
 
 def read_progress(checkpoint: Path) -> Progress:
-    """How far the run was at a checkpoint."""
+    """The progress of the run at a checkpoint. Raises `DamagedCheckpointError` if its manifest is damaged."""
     manifest = _manifest(checkpoint)
     values: tuple[Any, ...] = (manifest.get("step"), manifest.get("seconds"), manifest.get("steps_back", 0))
     step, seconds, back = values
-    sound = _is_count(step) and _is_count(back) and is_number(seconds) and seconds >= 0
-    if not sound or step != step_of(checkpoint):
-        raise UnsoundError(f"{checkpoint / _MANIFEST} does not describe a checkpoint")
+    valid = _is_count(step) and _is_count(back) and is_number(seconds) and seconds >= 0
+    if not valid or step != step_of(checkpoint):
+        raise DamagedCheckpointError(f"{checkpoint / _MANIFEST} does not describe a checkpoint")
     return Progress(step, float(seconds), back)
 
 
@@ -220,39 +220,39 @@ def _manifest(checkpoint: Path) -> dict[str, Any]:
     try:
         manifest = read_json(checkpoint / _MANIFEST)
     except UserError as error:
-        raise UnsoundError(str(error)) from None
+        raise DamagedCheckpointError(str(error)) from None
     if not isinstance(manifest, dict):
-        raise UnsoundError(f"{checkpoint / _MANIFEST} does not describe a checkpoint")
+        raise DamagedCheckpointError(f"{checkpoint / _MANIFEST} does not describe a checkpoint")
     return manifest
 
 
 def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of one file of a checkpoint, once its size and sum are those of its manifest.
+    """The tensors of one file of a checkpoint, after comparing its size and SHA-256 with the manifest.
 
-    Nothing is read of a file that is larger than half the machine's memory. Raises `UnsoundError`.
+    Raises `DamagedCheckpointError` if they differ, and if the file is larger than half of the memory of this machine.
     """
     content, path = _read(checkpoint, name), checkpoint / name
     try:
         check_header(content, len(content))
         return load(content)
     except _MALFORMED as error:
-        raise UnsoundError(f"{path} holds no tensors that can be read ({error}){_advice(checkpoint)}") from None
+        raise DamagedCheckpointError(f"{path} contains no readable tensors ({error}){_advice(checkpoint)}") from None
 
 
 def _expected(checkpoint: Path, name: str) -> str:
-    """The sum of a file by the manifest; raises `UnsoundError` where the file has another size."""
+    """The SHA-256 of a file in the manifest. Raises `DamagedCheckpointError` if its size is not the one there."""
     path = checkpoint / name
     try:
         expected = _manifest(checkpoint)["files"][name]
         size, digest = expected["bytes"], expected["sha256"]
     except (KeyError, TypeError):
-        raise UnsoundError(f"{checkpoint / _MANIFEST} does not describe {name}") from None
+        raise DamagedCheckpointError(f"{checkpoint / _MANIFEST} does not describe {name}") from None
     try:
-        there = path.lstat()
+        status = path.lstat()
     except OSError as error:
-        raise UnsoundError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
-    if stat.S_ISREG(there.st_mode) and there.st_size != size:
-        raise UnsoundError(f"{path} is damaged: {there.st_size} bytes, expected {size}{_advice(checkpoint)}")
+        raise DamagedCheckpointError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
+    if stat.S_ISREG(status.st_mode) and status.st_size != size:
+        raise DamagedCheckpointError(f"{path} is damaged: {status.st_size} bytes, expected {size}{_advice(checkpoint)}")
     return digest
 
 
@@ -261,16 +261,19 @@ def _read(checkpoint: Path, name: str) -> bytes:
     try:
         content = read_regular(path, memory() // 2)
     except OSError as error:
-        raise UnsoundError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
+        raise DamagedCheckpointError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
     except UserError as error:
-        raise UnsoundError(f"{error}{_advice(checkpoint)}") from None
+        raise DamagedCheckpointError(f"{error}{_advice(checkpoint)}") from None
     if hashlib.sha256(content).hexdigest() != digest:
-        raise UnsoundError(f"{path} is damaged: its content does not match its checksum{_advice(checkpoint)}")
+        raise DamagedCheckpointError(f"{path} is damaged: its content does not match its checksum{_advice(checkpoint)}")
     return content
 
 
 def count_numbers(checkpoint: Path, name: str) -> int:
-    """How many numbers a file of a checkpoint holds by its header, which alone is read. Raises `UnsoundError`."""
+    """The number of values in a file of a checkpoint according to its header; the rest is not read.
+
+    Raises `DamagedCheckpointError` if the header is damaged.
+    """
     path = checkpoint / name
     _expected(checkpoint, name)
     try:
@@ -279,22 +282,22 @@ def count_numbers(checkpoint: Path, name: str) -> int:
             head = file.read(8)
             return check_header(head + file.read(min(int.from_bytes(head, "little"), MOST_HEADER)), size)
     except OSError as error:
-        raise UnsoundError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
+        raise DamagedCheckpointError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
     except _MALFORMED as error:
-        raise UnsoundError(f"{path} holds no tensors that can be read ({error}){_advice(checkpoint)}") from None
+        raise DamagedCheckpointError(f"{path} contains no readable tensors ({error}){_advice(checkpoint)}") from None
     except UserError as error:
-        raise UnsoundError(f"{error}{_advice(checkpoint)}") from None
+        raise DamagedCheckpointError(f"{error}{_advice(checkpoint)}") from None
 
 
 _MALFORMED = (SafetensorError, ValueError, KeyError, TypeError, RecursionError, RuntimeError, OverflowError)
-"""What reading raises where the header of a file of weights is not one."""
+"""The exceptions that reading raises for a malformed header."""
 
 
 def check_header(head: bytes, size: int) -> int:
-    """How many numbers a file of safetensors of `size` bytes, which begins with `head`, holds.
+    """The number of values in a safetensors file of `size` bytes that begins with the bytes `head`.
 
-    Eight bytes tell the length of a header, a table of each tensor's type, shape and place behind the header; the
-    places must follow each other without gap up to the file's end. Raises `ValueError` where they do not.
+    The first eight bytes are the length of the header, a JSON table of the type, the shape and the byte range of each
+    tensor. The ranges must cover the rest of the file without gaps and overlaps. Raises `ValueError` if they do not.
     """
     length = int.from_bytes(head[:8], "little")
     if len(head) < 8 or length > min(MOST_HEADER, size - 8):

@@ -1,4 +1,7 @@
-"""The settings of a run from its layers: default < preset < file < flag, with the options of the chosen parts alone."""
+"""Compose the settings of a run from layers: the defaults, a preset, a file, and flags, in increasing precedence.
+
+The settings contain the options of the chosen parts only.
+"""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -17,13 +20,13 @@ from diffcore.runs.settings import RunSettings, validate
 from diffcore.system.files import MOST_JSON, read_regular, require_shallow
 
 CHOICES = ("data", "denoiser", "classifier", "schedule")
-"""The parts of a run that are chosen by name, each with options of its own."""
+"""The parts of a run that are chosen by name. Each has its own options."""
 
 ADDITIONS: Mapping[str, str] = {"metric": "metrics", "logger": "loggers"}
-"""The parts that a run can have any number of, as kinds of the registry: `[metric.NAME]`, `--metric NAME`."""
+"""The parts of which a run can have any number, and their kinds in the registry: `[metric.NAME]`, `--metric NAME`."""
 
 NETWORKS: Mapping[str, str] = {"denoise": "denoiser", "classify": "classifier"}
-"""What each task trains; a run has this one of the networks alone."""
+"""The network that each task trains. A run has no other network."""
 
 
 @cache
@@ -39,7 +42,7 @@ def _named(component: Component) -> type[Settings]:
 
 
 def choices(modality: Modality, registry: Registry, task: str = "denoise") -> dict[str, tuple[Component, ...]]:
-    """What can be chosen for each of the `CHOICES` that the task has, the default first."""
+    """The components that are available for each of the `CHOICES` of the task, the default first."""
     network = NETWORKS[task]
     networks: tuple[Component, ...] = getattr(modality, f"{network}s")
     networks += registry.offered(f"{network}s", modality.name)
@@ -59,7 +62,10 @@ def model_for(
     task: str = "denoise",
     added: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> type[RunSettings]:
-    """The model of a run of this task with these components: only their options exist in it."""
+    """The subclass of `RunSettings` for a run of this task with the `chosen` and `added` components.
+
+    It has the options of these components only.
+    """
     fields: dict[str, Any] = {}
     for kind, offered in choices(modality, registry, task).items():
         component = choose(offered, chosen.get(kind, offered[0].name), "data set" if kind == "data" else kind)
@@ -74,14 +80,14 @@ def model_for(
 
 
 def several(kind: str, components: Sequence[Component]) -> tuple[type[Settings], Settings]:
-    """A table of tables: the options of each of the components under its name, with their defaults."""
+    """A model with one field per component, the options of the component under its name, and its default instance."""
     fields: dict[str, Any] = {component.name: (component.options, component.options()) for component in components}
     table = create_model(kind, __base__=Settings, __doc__=f"The options of each {kind}.", **fields)
     return table, table()
 
 
 def additions(settings: RunSettings, kind: str) -> dict[str, Settings]:
-    """The chosen parts of that kind of `ADDITIONS`, by name, with their options."""
+    """The options of the chosen parts of one kind of `ADDITIONS`, by name of the part."""
     table = getattr(settings, kind, None)
     return {} if table is None else {name: getattr(table, name) for name in type(table).model_fields}
 
@@ -97,9 +103,13 @@ def compose(
     added: Mapping[str, Sequence[str]] = MappingProxyType({}),
     over: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunSettings:
-    """Default < preset < file < `over`; `task`, `chosen` and `added`, names of components, come from flags.
+    """The settings from the defaults, the preset, `file` and `over`, where later layers take precedence.
 
-    Without a preset, the one that is called like the chosen data set is taken where there is one, else `default`.
+    `task`, and the names of components in `chosen` and `added`, come from flags and take precedence over all layers.
+    Without `preset`, the preset with the name of the chosen data set is used if there is one, otherwise `default`.
+    `origin` is the source of the values in error messages.
+
+    Raises `UserError` for names, keys and values that do not exist or do not fit.
     """
     modality = registry.modality(modality_name)
     file = dict(file or {})
@@ -117,8 +127,8 @@ def compose(
     for kind in chosen or {}:
         if kind in NETWORKS.values() and kind != NETWORKS[task]:
             wanted_task = next(name for name, network in NETWORKS.items() if network == kind)
-            raise UserError(f"`{kind}` is chosen for `task` {wanted_task} alone; this run's task is {task}")
-    if task != recipe.pop("task", "denoise"):  # what is meant for the network of another task
+            raise UserError(f"`{kind}` belongs to `task` {wanted_task}, and the task of this run is {task}")
+    if task != recipe.pop("task", "denoise"):  # options of the network of another task
         recipe = {key: value for key, value in recipe.items() if key not in NETWORKS.values()}
     layers: list[Mapping[str, Any]] = [recipe, file, over]
     from_layers = {kind: _name_in(layers, kind) for kind in CHOICES}
@@ -138,7 +148,7 @@ def compose(
 
 
 def _check_shape(file: Mapping[str, Any], origin: str) -> None:
-    """Refuse what cannot be laid on a preset; pydantic checks the rest."""
+    """Raise `UserError` for values that cannot be merged with a preset. Pydantic checks the rest."""
     if not isinstance(file.get("preset", ""), str):
         raise UserError(f"{origin}: preset: input should be a name (it is {file['preset']!r})")
     for kind in (*CHOICES, *ADDITIONS, "train", "sample"):
@@ -157,7 +167,7 @@ def _name_in(layers: list[Mapping[str, Any]], kind: str) -> str | None:
 def _only_for(
     layer: Mapping[str, Any], names: Mapping[str, str], choices: Mapping[str, tuple[Component, ...]]
 ) -> dict[str, Any]:
-    """`layer` without the options of components that a later layer replaced. Options without a name are for any."""
+    """`layer` without the options of components that a later layer replaces. Options without a name always fit."""
     kept = dict(layer)
     for kind, offered in choices.items():
         chosen = names.get(kind, offered[0].name)
@@ -168,7 +178,10 @@ def _only_for(
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, nested. The ends of training, steps and minutes, replace each other."""
+    """`base` updated with `over`, recursively.
+
+    The options that end training, `steps` and `minutes`, replace each other.
+    """
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
@@ -181,18 +194,18 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 ENDS = frozenset({"steps", "minutes"})
-"""The options of `train` that end it."""
+"""The options of `train` that determine when training ends."""
 
 
 def as_toml(settings: RunSettings) -> str:
-    """Settings as TOML that `read_toml` reads back; what is None is left out."""
+    """Settings as TOML that `read_toml` can read. Values that are None are omitted."""
     import tomli_w
 
     return tomli_w.dumps(settings.model_dump(mode="json", exclude_none=True))
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The values of a TOML file, or a `UserError` with the place of its mistake."""
+    """The values of a TOML file. Raises `UserError` with the position of a syntax error."""
     try:
         values = tomllib.loads(read_regular(path.resolve(), MOST_JSON).decode())
         require_shallow(values)

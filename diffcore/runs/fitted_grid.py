@@ -1,4 +1,4 @@
-"""Time grids that were fitted to a run, in its file fitted_grids.json: levels and a method by number of steps."""
+"""The time grids fitted to a run: levels and solver options by number of steps, in the file fitted_grids.json."""
 
 import json
 import logging
@@ -21,16 +21,20 @@ from diffcore.system.files import read_json, write_json
 logger = logging.getLogger(__name__)
 
 FARTHEST = 200.0
-"""No log-SNR of use is larger: sigma / alpha would be e^-100."""
+"""The largest log-SNR that is accepted: there, sigma / alpha is e^-100."""
 
 
 class FittedGrid(Settings):
-    """Levels and the options of `diffcore.sampling.solvers.adams`, how they were found, how well they follow the flow.
+    """A fitted time grid: levels and options of the solver `diffcore.sampling.solvers.adams`, and their errors.
 
-    `error` and, with the run's own solver and grid, `default_error` are geometric means of |x - x_accurate| /
-    sqrt(degrees of freedom) over trajectories that were not used to fit; None where that is not finite. The flow that
-    was followed is that of the `checkpoint` with the guidance that the other fields describe, along the run's own
-    schedule: `mismatch` says where another one differs.
+    * `log_snrs`: the log-SNRs of the levels, increasing.
+    * `order`, `corrector`, `clock`, `shifts`: options of the solver.
+    * `error`: geometric mean of |x - x_accurate| / sqrt(degrees of freedom) over trajectories that were not used for
+      fitting.
+    * `default_error`: the same for the solver and the grid of the run's settings; None if it is not finite.
+    * `checkpoint`, and the options of guidance: define the flow that the grid was fitted to, along the schedule of the
+      run. `mismatch` compares them with those of another flow.
+    * `seed`: the seed of the fit.
     """
 
     model_config = ConfigDict(ser_json_inf_nan="strings")
@@ -56,7 +60,7 @@ class FittedGrid(Settings):
     @classmethod
     def _rise(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if any(not a < b for a, b in pairwise([*value, math.inf])):
-            raise ValueError("log-SNRs must rise from each to the next, and only the first may be infinite")
+            raise ValueError("log-SNRs must increase, and only the first may be infinite")
         if any(abs(a) > FARTHEST for a in value[value[0] == -math.inf :]):
             raise ValueError(f"log-SNRs must lie between {-FARTHEST} and {FARTHEST}")
         return value
@@ -68,7 +72,7 @@ class FittedGrid(Settings):
         return self
 
     def mismatch(self, config: SamplingConfig, checkpoint: str) -> str | None:
-        """What differs between the flow that the grid was fitted to and that of `config` and `checkpoint`, or None."""
+        """How the flow of `config` and `checkpoint` differs from the flow that was fitted; None if it does not."""
         if checkpoint != self.checkpoint:
             return f"the checkpoint is {checkpoint}, not {self.checkpoint}"
         wanted = guidance_of(config)
@@ -77,12 +81,12 @@ class FittedGrid(Settings):
         return "; ".join(differing) or None
 
     def step(self) -> Step:
-        """The solver."""
+        """The solver with the fitted options."""
         return adams(self.order, self.corrector, self.clock, shifts=self.shifts)
 
 
 def guidance_of(config: SamplingConfig) -> dict[str, Any]:
-    """What a config says of guidance, as the fields of `FittedGrid`; options without effect have their defaults."""
+    """The guidance of a config, as fields of `FittedGrid`. Options that have no effect get their default values."""
     values: dict[str, Any] = {"guidance": config.guidance}
     if config.is_guided:
         values |= {"guidance_interval": config.guidance_interval, "guidance_rescale": config.guidance_rescale}
@@ -100,8 +104,8 @@ _GUIDANCE = ("guidance_interval", "guidance_rescale", "classifier", "classifier_
 def with_fitted_grid(config: SamplingConfig, run: RunFolder, checkpoint: str) -> SamplingConfig:
     """The config with the grid and the solver that were fitted to this checkpoint, guidance and number of steps.
 
-    Where there is none, or where the caller chose a solver, a grid or a schedule, the config is returned as it is.
-    What is used is logged in one line.
+    The config is returned unchanged if there is no such grid, and if the caller chose a solver, a grid or a schedule.
+    One line is logged that describes what is used.
     """
     found = read_fitted_grids(run).get(config.steps) if config.may_be_fitted else None
     if found is None:
@@ -116,31 +120,31 @@ def with_fitted_grid(config: SamplingConfig, run: RunFolder, checkpoint: str) ->
 
 
 def read_fitted_grids(run: RunFolder) -> dict[int, FittedGrid]:
-    """The fitted grids of a run by their number of steps. Raises `UserError` where the file is damaged."""
+    """The fitted grids of a run by number of steps. Raises `UserError` if the file is damaged."""
     if not run.fitted_grids.exists():
         return {}
     content = read_json(run.fitted_grids)
     advice = f"delete {run.fitted_grids} and run diffcore tune {run.path} again"
     if not isinstance(content, dict):
-        raise UserError(f"{run.fitted_grids} does not hold what diffcore tune writes; {advice}")
+        raise UserError(f"{run.fitted_grids} does not contain fitted grids; {advice}")
     found = {}
     for steps, values in content.items():
         if not isinstance(values, dict):
-            raise UserError(f"{run.fitted_grids}: {steps[:20]!r} is not a number of steps with its levels; {advice}")
+            raise UserError(f"{run.fitted_grids}: {steps[:20]!r} does not have the form of a fitted grid; {advice}")
         try:
-            tuned = validate(FittedGrid, values, f"{run.fitted_grids}: {steps[:20]}")
+            fitted = validate(FittedGrid, values, f"{run.fitted_grids}: {steps[:20]}")
         except UserError as error:
             raise UserError(f"{error}; {advice}") from None
-        if steps != str(len(tuned.log_snrs)):
-            raise UserError(f"{run.fitted_grids}: {len(tuned.log_snrs)} levels for {steps[:20]!r} steps; {advice}")
-        found[len(tuned.log_snrs)] = tuned
+        if steps != str(len(fitted.log_snrs)):
+            raise UserError(f"{run.fitted_grids}: {len(fitted.log_snrs)} levels for {steps[:20]!r} steps; {advice}")
+        found[len(fitted.log_snrs)] = fitted
     return found
 
 
-def write_fitted_grid(run: RunFolder, steps: int, tuned: FittedGrid | None) -> None:
-    """Keep `tuned` for so many steps, in place of what was found before; with None, keep nothing for them."""
+def write_fitted_grid(run: RunFolder, steps: int, fitted: FittedGrid | None) -> None:
+    """Store the grid for this number of steps, in place of an earlier one. None deletes the earlier one."""
     known = read_fitted_grids(run)
     known.pop(steps, None)
-    if tuned is not None:
-        known[steps] = tuned
+    if fitted is not None:
+        known[steps] = fitted
     write_json(run.fitted_grids, {str(steps): json.loads(entry.model_dump_json()) for steps, entry in known.items()})

@@ -1,12 +1,12 @@
-"""The run folder: where a run keeps what it is, what it measured and what it made.
+"""The run folder, which contains all files of a run.
 
-config.json       configuration, facts of the data, versions of diffcore and of the plugins, the machine
-train_log.jsonl     a line of numbers every so often
-samples/          pictures of samples, by step
-checkpoints/      weights, their average, and what training needs to go on, by step
-fitted_grids.json        levels and method of diffcore tune, by number of steps
-metrics.json      the metrics of the last evaluation
-report.html       all of it on one page
+config.json        settings, facts of the data, versions of diffcore and of the plugins, the machine
+train_log.jsonl    loss and other numbers of training, one line every `train.log_every` steps
+samples/           pictures of samples, by step
+checkpoints/       weights, their moving average, and the state of training, by step
+fitted_grids.json  time grids and solver options found by diffcore tune, by number of steps
+metrics.json       the metrics of the last evaluation
+report.html        a report of the run on one page
 """
 
 import contextlib
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run folder."""
+    """The paths of the files and folders of a run."""
 
     path: Path
 
@@ -75,7 +75,7 @@ class RunFolder:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All files of the run that are not in a folder of their own."""
+        """All files of the run that are directly in its folder."""
         return (self.config, self.train_log, self.fitted_grids, self.metrics, self.report)
 
     @property
@@ -86,21 +86,23 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Description:
-    """What config.json says."""
+    """The settings of a run and the facts of its data, from config.json."""
 
     settings: RunSettings
     facts: Settings
 
 
 def new_folder(out: Path | None, modality: str, preset: str) -> Path:
-    """Make the folder of a new run: `out`, or the next free `runs/<modality>/<preset>-<n>`.
+    """Create the folder of a new run: `out`, or the first unused `runs/<modality>/<preset>-<n>`.
 
-    A folder that exists and holds anything is refused, so nothing is ever overwritten; what a start that was killed
-    leaves, before there is a config.json, is nothing.
+    Raises `UserError` if `out` exists and is not empty, so that nothing is overwritten. Files that a killed process
+    leaves before it writes config.json do not count.
     """
     if out is not None:
         if os.path.lexists(out) and (not out.is_dir() or any(not _leftover(path) for path in out.iterdir())):
-            raise UserError(f"{out} exists already: choose another `out`, or continue it with diffcore resume {out}")
+            raise UserError(
+                f"{out} exists already: choose another `out`, or continue the run with diffcore resume {out}"
+            )
         out.mkdir(parents=True, exist_ok=True)
         return out
     parent = Path("runs") / modality
@@ -115,12 +117,12 @@ def new_folder(out: Path | None, modality: str, preset: str) -> Path:
 
 
 def _leftover(path: Path) -> bool:
-    """Whether a file is of a start that was killed: its lock, or the part of a file."""
+    """Whether a killed process left the file: a lock, or an incomplete file."""
     return path.name.startswith(".") and path.name.endswith((".part", ".lock", ".holder"))
 
 
 def clean(run: RunFolder) -> None:
-    """Delete the parts of files that processes which were killed had begun. For who holds the run's lock alone."""
+    """Delete the incomplete files of killed processes. The caller must hold the lock of the run."""
     for folder in (run.path, run.checkpoints):
         for path in folder.glob(".*") if folder.is_dir() else ():
             if not path.name.endswith((".part", ".gone")):
@@ -132,16 +134,18 @@ def clean(run: RunFolder) -> None:
 
 
 def check_folder(run: RunFolder) -> None:
-    """Raise `UserError` where something that a run holds is a link: it could lead out of the run's folder."""
+    """Raise `UserError` if a path of the run is a link, which could lead out of its folder, or of the wrong type."""
     for path in (*run.folders, *run.files):
         if path.is_symlink():
-            raise UserError(f"{path} is a link; what a run holds must lie in its own folder: put it there itself")
+            raise UserError(
+                f"{path} is a link, but all files of a run must be in its folder; replace the link by what it points to"
+            )
     for path in run.folders:
         if os.path.lexists(path) and not path.is_dir():
-            raise UserError(f"{path} is not a folder, as it is in every run")
+            raise UserError(f"{path} must be a folder")
     for path in run.files:
         if os.path.lexists(path) and not path.is_file():
-            raise UserError(f"{path} is not a file, as it is in every run")
+            raise UserError(f"{path} must be a file")
 
 
 def describe(run: RunFolder, settings: RunSettings, facts: Mapping[str, Any], registry: Registry) -> None:
@@ -169,7 +173,7 @@ def describe(run: RunFolder, settings: RunSettings, facts: Mapping[str, Any], re
 
 
 def parts_of(settings: RunSettings, registry: Registry) -> list[dict[str, str]]:
-    """Every part that takes part in a run: its kind, its name, and the distribution and version that it comes from."""
+    """The parts that a run uses, each with its kind, its name, and the distribution and version that provide it."""
     modality = registry.modalities[settings.modality]
     named = {
         "datasets": [settings.data.name],  # type: ignore[attr-defined]
@@ -183,7 +187,7 @@ def parts_of(settings: RunSettings, registry: Registry) -> list[dict[str, str]]:
     for kind, names in named.items():
         own = {part.name for part in getattr(modality.record, kind, ())}
         offered = getattr(registry, kind)
-        # What is neither the kind of data's own nor offered by a hook, such as a logger that is missing, took no part.
+        # A part that neither the modality nor a hook provides, such as a missing logger, was not used.
         found += [(kind, n, modality if n in own else offered[n]) for n in names if n in own or n in offered]
     return [
         {"kind": kind, "name": name, "distribution": provided.distribution, "version": provided.version}
@@ -192,7 +196,7 @@ def parts_of(settings: RunSettings, registry: Registry) -> list[dict[str, str]]:
 
 
 def open_run(path: Path, registry: Registry) -> tuple[RunFolder, Description]:
-    """The run in the folder `path`, or a `UserError` that says what it lacks."""
+    """The run in the folder `path`. Raises `UserError` that describes what is missing or damaged."""
     run = RunFolder(path)
     if not path.is_dir():
         raise UserError(f"no run folder {path}")
@@ -206,26 +210,27 @@ def open_run(path: Path, registry: Registry) -> tuple[RunFolder, Description]:
     name = str(settings.get("modality"))
     if name not in registry.modalities:
         raise UserError(
-            f"{path} was made with plugins that are not here ({_listed(content, 'plugins')}): unknown modality {name!r}"
+            f"{path} was made with plugins that are not installed ({_listed(content, 'plugins')}): "
+            f"unknown modality {name!r}"
         )
-    settings = {**settings, **{kind: _there(settings.get(kind), kind, name, registry) for kind in ADDITIONS}}
+    settings = {**settings, **{kind: _installed(settings.get(kind), kind, name, registry) for kind in ADDITIONS}}
     composed = compose(registry, name, file=settings, origin=str(run.config))
     facts = validate(registry.modality(name).facts, content.get("facts", {}), f"{run.config}: facts")
     return run, Description(composed, facts)
 
 
-def _there(table: Any, kind: str, modality: str, registry: Registry) -> Any:
-    """The table of a run's metrics or loggers without those that are not here: the run's model needs none of them."""
+def _installed(table: Any, kind: str, modality: str, registry: Registry) -> Any:
+    """The metrics or loggers of a run that are installed. The model of the run does not need the others."""
     if not isinstance(table, dict):
         return table or {}
     offered = {part.name for part in registry.offered(ADDITIONS[kind], modality) if not missing(part)}
     for name in table.keys() - offered:
-        logger.warning(f"the {kind} {name!r} that this run was made with is not here: it is left out")
+        logger.warning(f"the {kind} {name!r} of this run is not installed and is left out")
     return {name: options for name, options in table.items() if name in offered}
 
 
 def provenance(run: RunFolder) -> dict[str, str]:
-    """What config.json says of the versions and the machine that made the run."""
+    """The versions and the machine that made the run, from config.json."""
     content = read_json(run.config)
     content = content if isinstance(content, dict) else {}
     tables = (content.get(name) for name in ("plugins", "machine"))
@@ -241,7 +246,7 @@ def _listed(content: Mapping[str, Any], name: str) -> str:
 
 
 MOST_ROWS = 100_000
-"""Lines of metrics that are held at once, at most twice as many; of more, every second one is, or fewer."""
+"""`read_log` returns at most twice this number of rows: it leaves out every second row as often as needed."""
 
 
 def append_log(run: RunFolder, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -250,9 +255,9 @@ def append_log(run: RunFolder, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_log(run: RunFolder) -> list[dict[str, float]]:
-    """The numbers of train_log.jsonl, line by line, up to the first that is damaged: a crash may cut off the last.
+    """The numbers of each line of train_log.jsonl, up to the first damaged line, as a crash can cut off the last one.
 
-    Lines that tell of a step back have no `loss` and are left out.
+    Lines that record a step back have no `loss` and are left out.
     """
     rows: list[dict[str, float]] = []
     last, every = None, 1
@@ -268,10 +273,10 @@ def read_log(run: RunFolder) -> list[dict[str, float]]:
 
 
 def trim_log(run: RunFolder, step: int, steps_back: int = 0) -> None:
-    """Drop what train_log.jsonl says of steps after `step`, or after more steps back: they will be run again.
+    """Delete the lines of train_log.jsonl after `step` steps or `steps_back` steps back, which will be run again.
 
-    The file is cut in place, which needs no room on the disk; where it has other names, as in a copy made of hard
-    links, it gets an inode of its own.
+    The file is truncated in place, which needs no space on the disk. If it has other hard links, as in a copy made of
+    hard links, it is replaced by a new file instead, so that the others do not change.
     """
     end = 0
     for row, size in _lines(run):
@@ -290,7 +295,7 @@ def trim_log(run: RunFolder, step: int, steps_back: int = 0) -> None:
 
 
 def sync_log(run: RunFolder) -> None:
-    """Have train_log.jsonl reach the disk."""
+    """Flush train_log.jsonl to the disk."""
     with contextlib.suppress(FileNotFoundError):
         descriptor = open_regular(run.train_log)
         try:
@@ -300,7 +305,7 @@ def sync_log(run: RunFolder) -> None:
 
 
 def _lines(run: RunFolder) -> Iterator[tuple[dict[str, float], int]]:
-    """The numbers of each line of train_log.jsonl and its bytes, up to the first line that is damaged."""
+    """The numbers and the size in bytes of each line of train_log.jsonl, up to the first damaged line."""
     if not os.path.lexists(run.train_log):
         return
     for line in read_lines(run.train_log):

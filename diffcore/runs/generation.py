@@ -1,4 +1,4 @@
-"""Samples from a trained model: solver, grid and guidance put together."""
+"""Draw samples from a trained model with a solver, a time grid and guidance."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,34 +21,34 @@ from diffcore.system.distributed import gathered, leads, rank_slice
 
 
 def example_conditions(model: Model, n: int, config: SamplingConfig | None = None) -> Conditions:
-    """Conditions that show what there is, for `n` samples; with a config, also what its classifier alone knows."""
+    """Example values of the conditions of the model, and of the classifier of `config`, for `n` samples."""
     known = model.codec.conditions if config is None else known_conditions(model, config)
     return {condition.name: condition.examples(n) for condition in known}
 
 
 def require_conditions(model: Model, config: SamplingConfig, conditions: Conditions) -> None:
-    """Raise `UserError` where guidance has nothing to go by: no condition is known, or none is given."""
+    """Raise `UserError` if guidance needs conditions and the model has none, or none is given."""
     if config.guidance != 1:
         if not model.codec.conditions:
             raise UserError(
                 f"guidance {config.guidance:g} compares samples with and without conditions, and this model was "
-                "trained without any: leave it at 1, or guide with `classifier` RUN or `weak` RUN"
+                "trained without any: leave `guidance` at 1, or guide with another run, `classifier` or `weak`"
             )
         if not any_given(model.codec.conditions, conditions):
             raise UserError(
-                f"guidance {config.guidance:g} compares samples with and without conditions, and none is asked for: "
+                f"guidance {config.guidance:g} compares samples with and without conditions, and none is given: "
                 "give `conditions`, or leave `guidance` at 1"
             )
     if config.classifier is not None and not any_given(known_conditions(model, config), conditions):
-        raise UserError("a classifier guides to what is asked for, and nothing is: give `conditions`")
+        raise UserError("a classifier guides samples towards conditions, and none is given: give `conditions`")
 
 
 def guided(model: Model, config: SamplingConfig) -> Denoise:
     """The model's denoiser with all guidance of the config.
 
-    From the inside: the comparison with a weaker model, that with and without conditions, the classifier's gradient,
-    guides of other kinds, rescaling; all of it within the interval alone, the plain model outside, without conditions
-    where guidance is 0.
+    Applied in this order: autoguidance with a weaker model, classifier-free guidance, the gradient of a classifier, the
+    guides of other kinds, and rescaling. Outside of the guidance interval, the model is used without any of these; with
+    `guidance` 0, it is used there without conditions.
     """
     known = model.codec.conditions
     plain: Denoise = model.denoiser if config.guidance else classifier_free(model.denoiser, known, 0.0)
@@ -67,14 +67,14 @@ def guided(model: Model, config: SamplingConfig) -> Denoise:
 
 
 def unguided(config: SamplingConfig) -> SamplingConfig:
-    """The config without what needs something to be asked for."""
+    """The config without classifier-free and classifier guidance, which need conditions."""
     return replace(config, guidance=1.0, classifier=None)
 
 
-def as_asked(model: Model, config: SamplingConfig, conditions: Conditions) -> SamplingConfig:
-    """The config, unguided where there are conditions to guide by but none is given, as none is of numbers alone.
+def unguided_without_conditions(model: Model, config: SamplingConfig, conditions: Conditions) -> SamplingConfig:
+    """The config, `unguided` if the model has conditions but `conditions` gives none; otherwise unchanged.
 
-    What shows samples without being told what to ask for draws them so.
+    It is for samples of `example_conditions`, which give no values for conditions that are numbers.
     """
     known = known_conditions(model, config)
     return unguided(config) if known and not any_given(known, conditions) else config
@@ -83,9 +83,9 @@ def as_asked(model: Model, config: SamplingConfig, conditions: Conditions) -> Sa
 def draw_mask(
     model: Model, indices: Sequence[int], conditions: Conditions, seed: int = 0, size: str | None = None
 ) -> Mask:
-    """Which elements exist of the samples `indices` of `seed`, `[B, N]`; None where all always do.
+    """The mask `[B, N]` of the elements that exist, for the samples `indices` of `seed`; None if all always exist.
 
-    Sizes are those of the data among examples with such conditions, or as `size` asks for them (`9`, `7..9`).
+    Sizes are drawn from the sizes of examples with such conditions, or as `size` specifies (`9`, `7..9`).
     """
     sizes = model.codec.sizes
     if sizes is None:
@@ -96,15 +96,15 @@ def draw_mask(
 
 
 def resized(model: Model, size: str) -> Model:
-    """The model of samples of so many elements, where its samples are sets of any number of them.
+    """The model for samples of `size` elements, if its samples are sets of any number of elements.
 
-    Raises `UserError` for what is no number, and where samples are all of one size.
+    Raises `UserError` if `size` is not a whole number from 1 on, and if all samples of the model have the same size.
     """
     resize = getattr(model.codec, "resized", None)
     if resize is None:
-        raise UserError(f"`size` {size}: samples of {model.modality.name} are all of one size")
+        raise UserError(f"`size` {size}: all samples of {model.modality.name} have the same size")
     if not size.isdecimal() or int(size) < 1:
-        raise UserError(f"`size` {size!r}: write a whole number, from 1 on")
+        raise UserError(f"`size` {size!r}: write a whole number, 1 or larger")
     return replace(model, codec=resize(int(size)))
 
 
@@ -120,11 +120,14 @@ def generate(
     mask: Mask = None,
     rows: Sequence[int] | None = None,
 ) -> Encoded:
-    """Draw `n` samples; `conditions` holds a value for each. Sample i depends on `seed`, i and its conditions alone.
+    """Draw `n` samples. Sample i depends only on `seed`, i and its conditions.
 
-    `mask` `[n, N]` says how large they are; without it that is drawn as `draw_mask` says. `constraint` decorates the
-    config's denoiser and step for each batch, as `diffcore.sampling.inverse.editing` does. Where `rows` are
-    given only those of the `n` samples are drawn.
+    * `conditions`: one value per sample, `[n, ...]`.
+    * `after_batch`: called after each batch with the number of its samples.
+    * `watch`: called after each evaluation of the denoiser.
+    * `constraint`: decorates the denoiser and the step of each batch, as `diffcore.sampling.inverse.editing` does.
+    * `mask`: the elements of each sample that exist, `[n, N]`; without it, it is drawn with `draw_mask`.
+    * `rows`: draw only these of the `n` samples.
     """
     require_conditions(model, config, conditions)
     if mask is None:
@@ -171,10 +174,10 @@ def generate_together(
     constraint: Constraint | None = None,
     mask: Mask = None,
 ) -> Encoded | None:
-    """As `generate`, each process drawing a part of the samples: all of them in the leader, None in the others.
+    """Like `generate`, where each process draws a part. Returns all samples in the leader, None in the other processes.
 
-    They are those that one process draws, but for the rounding of batches of another size. `after_batch` is told of
-    all processes' samples as if each were as far as this one.
+    The samples are those that one process draws, except for rounding, which depends on the size of the batches.
+    `after_batch` receives an estimate for all processes, which assumes that they are as fast as this one.
     """
     mine = rank_slice(n)
     done = 0
@@ -194,7 +197,7 @@ def generate_together(
 
 @dataclass
 class Trace:
-    """Collects the states on the way from noise to data, scaled to unit variance."""
+    """Records the states from noise to data, scaled to unit variance, as `watch` of `generate`."""
 
     states: list[State] = field(default_factory=list)
 
@@ -205,10 +208,10 @@ class Trace:
 def trajectories(
     model: Model, config: SamplingConfig, conditions: Conditions, n: int, moments: int, seed: int = 0
 ) -> Encoded:
-    """`moments` states of each of `n` trajectories from noise to data, and the result: `[n * (moments + 1)]`.
+    """`moments` states of each of `n` trajectories from noise to data, and the sample: `[n * (moments + 1)]`.
 
-    States are scaled to unit variance. Sample by sample, so a page with `moments + 1` columns shows a
-    trajectory a row.
+    The states are scaled to unit variance. They are ordered by trajectory, so a page with `moments + 1` columns shows
+    one trajectory per row.
     """
     trace = Trace()
     final = generate(model, replace(config, batch_size=n), conditions, n, seed, watch=trace)
@@ -216,5 +219,5 @@ def trajectories(
     shown = [trace.states[round(i * (count - 1) / max(moments - 1, 1))].cpu() for i in range(moments)]
     rows = [torch.stack([state[i] for state in [*shown, final.state]]) for i in range(n)]
     each = torch.arange(n).repeat_interleave(moments + 1)
-    asked = {name: value[each] for name, value in conditions.items()}
-    return Encoded(concatenate(rows), asked, None if final.mask is None else final.mask[each])  # type: ignore[arg-type]
+    repeated = {name: value[each] for name, value in conditions.items()}
+    return Encoded(concatenate(rows), repeated, None if final.mask is None else final.mask[each])  # type: ignore[arg-type]

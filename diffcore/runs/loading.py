@@ -1,4 +1,4 @@
-"""A trained run's settings and its model with averaged weights."""
+"""Load the settings and the model of a trained run, with the moving average of its weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 from diffcore.names import Device
 from diffcore.plugins.registry import Registry
-from diffcore.runs.checkpoints import EMA, count_numbers, newest_sound
+from diffcore.runs.checkpoints import EMA, count_numbers, newest_undamaged
 from diffcore.runs.folder import open_run
 from diffcore.runs.model import Model, build_model, load_weights
 from diffcore.runs.settings import RunSettings
 
 
 class LoadedRun(NamedTuple):
-    """The settings of a run, its model with averaged weights in evaluation mode, and the checkpoint they come from."""
+    """The settings of a run, its model with averaged weights in evaluation mode, and the checkpoint of the weights."""
 
     settings: RunSettings
     model: Model
@@ -21,28 +21,28 @@ class LoadedRun(NamedTuple):
 
 
 def load_run(path: Path, registry: Registry, device: Device | None = None, checkpoint: str | None = None) -> LoadedRun:
-    """Load the run in the folder `path`: from the checkpoint of that name, or from the newest that is not damaged.
+    """Load the run in the folder `path` from the checkpoint of that name, or from the newest undamaged one.
 
-    Raises `UserError` where there is no such run or checkpoint, or where all of them are damaged.
+    Raises `UserError` if there is no such run or checkpoint, and if all checkpoints are damaged.
     """
     run, description = open_run(path, registry)
     settings = on_device(description.settings, device)
 
     def load(path: Path) -> Model:
-        # The header of the weights comes first: a network is built that is no larger than they are.
+        # The header is read first, which limits the size of the network that is built to that of its weights.
         model = build_model(settings, description.facts, registry, count_numbers(path, EMA))
         load_weights(model, path)
         return model
 
-    source, model = newest_sound(run, load, checkpoint)
+    source, model = newest_undamaged(run, load, checkpoint)
     model.network.eval().requires_grad_(False)
     return LoadedRun(settings, model, source)
 
 
 def on_device(settings: RunSettings, device: Device | None) -> RunSettings:
-    """The settings, on another device if one is given."""
+    """The settings with `device`, or unchanged if that is None."""
     return settings if device is None else settings.model_copy(update={"device": device})
 
 
 Loader = Callable[[Path, str | None], LoadedRun]
-"""Loads the run in a folder, from the checkpoint of that name or the newest."""
+"""A function that loads the run in a folder, from the checkpoint of that name or, with None, the newest."""

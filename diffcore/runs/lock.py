@@ -1,7 +1,7 @@
-"""One process at a time trains a run: a lock on its folder.
+"""A lock on the run folder, so that only one process trains a run at a time.
 
-Beside the lock itself, `.run.lock`, a file `.run.holder` says who holds it. The lock is the operating system's (flock),
-so it ends with its process however that ends. Who only reads a run takes no lock.
+The file `.run.lock` is the lock, and `.run.holder` describes the process that holds it. It is a lock of the operating
+system (flock), which is released whenever its process ends, also by a crash. Reading a run needs no lock.
 """
 
 import contextlib
@@ -19,18 +19,19 @@ from diffcore.system.files import read_json, write_json
 
 
 @contextlib.contextmanager
-def held(run: RunFolder) -> Iterator[None]:
-    """Hold a run's lock, and first clean up what a process that was killed has left; of several processes, the leader.
+def locked(run: RunFolder) -> Iterator[None]:
+    """Context manager that holds the lock of a run, after deleting the temporary files of killed processes.
 
-    Raises `UserError` that names the process, where another one holds it.
+    With several processes, the leader holds it. Raises `UserError` that names the process if another one
+    holds it.
     """
     with contextlib.ExitStack() as stack:
-        by_leader(lambda: stack.enter_context(_held(run)))
+        by_leader(lambda: stack.enter_context(_locked(run)))
         yield
 
 
 @contextlib.contextmanager
-def _held(run: RunFolder) -> Iterator[None]:
+def _locked(run: RunFolder) -> Iterator[None]:
     path, holder = run.path / ".run.lock", run.path / ".run.holder"
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
         raise UserError(f"{path} is not a file; delete it")
@@ -39,7 +40,7 @@ def _held(run: RunFolder) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise UserError(
-            f"{run.path} is being trained already{_by(run)}; wait for it, or stop it with Ctrl-C there"
+            f"{run.path} is already being trained{_by(run)}; wait until it ends, or stop it there with Ctrl-C"
         ) from None
     try:
         clean(run)
@@ -53,9 +54,11 @@ def _held(run: RunFolder) -> Iterator[None]:
 
 
 def _by(run: RunFolder) -> str:
-    """Who holds the lock, in words; nothing where that is not known."""
+    """Which process holds the lock, in words; an empty string if that is unknown."""
     try:
-        said = read_json(run.path / ".run.holder")
-        return f" by process {int(said['pid'])} on {str(said['host'])[:80]!r}, since {str(said['started'])[:25]!r}"
+        holder = read_json(run.path / ".run.holder")
+        return (
+            f" by process {int(holder['pid'])} on {str(holder['host'])[:80]!r}, since {str(holder['started'])[:25]!r}"
+        )
     except (UserError, KeyError, TypeError, ValueError, OverflowError):
         return ""

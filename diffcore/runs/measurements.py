@@ -1,4 +1,4 @@
-"""What samples of a run have to agree with: files to fill in or to enlarge, as constraints on sampling."""
+"""Constraints on the samples of a run that come from files or states: inpainting and upscaling."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
 from diffcore.states.state import State, map_fields
 
 Source = str | Path | State
-"""A file of the run's kind of data, or an encoded sample, `[1, ...]` or one for each that is drawn."""
+"""A file of the run's kind of data, or encoded samples: one, `[1, ...]`, or one for each sample that is drawn."""
 
 
 def inpainting_of(
@@ -25,9 +25,10 @@ def inpainting_of(
 ) -> Constraint:
     """The constraint that samples agree with `source` where it is known.
 
-    `mask` is a file in which white is to be filled in, or a state of booleans that is True where the sample is to be
-    filled in. Without it the file itself must show what is missing, as a set of which some elements are given does.
-    The other arguments are those of `diffcore.sampling.inverse.editing.inpainting`.
+    `mask` is a file that is white, or a boolean state that is True, where the sample is to be filled in. Without
+    `mask`, the file itself must show what is missing, as a file with some of the elements of a set does. The other
+    arguments are those of `diffcore.sampling.inverse.editing.inpainting`. Raises `UserError` if the plugin cannot
+    read such files.
     """
     reader = _reader(model, "inpaint")
     known: State
@@ -39,8 +40,8 @@ def inpainting_of(
         if isinstance(mask, str | Path):
             if not hasattr(reader, "read_missing"):
                 raise UserError(
-                    f"`mask`: files of {model.modality.name} have none; what the file of `inpaint` holds is known, the "
-                    "rest is filled in"
+                    f"`mask` is not supported for {model.modality.name}: the content of the `inpaint` file is kept, "
+                    "and the rest is filled in"
                 )
             mask = reader.read_missing(Path(mask))
         known = map_fields(torch.logical_not, mask)
@@ -51,19 +52,20 @@ def inpainting_of(
 def upscaling_of(
     model: Model, source: Source, factor: int | None = None, method: InverseMethod | None = None, noise_std: float = 0.0
 ) -> Constraint:
-    """The constraint that the block means of samples are `source`: a smaller file, or a smaller encoded state.
+    """The constraint that the means of the blocks of a sample equal `source`: a smaller file, or a smaller state.
 
-    `factor` says how many entries of a sample a block has along each axis; a file says so by its size.
+    `factor` is the number of entries of a sample in a block along each axis. For a file it follows from its size.
+    Raises `UserError` if the plugin cannot read such files, or `method` cannot upscale.
     """
     if method == "repaint":
-        raise UserError("`method` repaint fills in; to enlarge, use mmps or dps")
+        raise UserError("`method` repaint cannot upscale; use mmps or dps")
     if isinstance(source, str | Path):
         reader = _reader(model, "upscale")
         if not hasattr(reader, "read_coarse"):
-            raise UserError(f"`upscale`: the plugin for {model.modality.name} knows no smaller files")
+            raise UserError(f"`upscale`: the plugin for {model.modality.name} cannot read smaller files")
         coarse, factor = reader.read_coarse(Path(source))
     elif factor is None:
-        raise UserError("`upscale`: an encoded state needs a `factor`, how many entries of a sample a block has")
+        raise UserError("`upscale`: an encoded state needs `factor`, the entries of a sample per block along each axis")
     else:
         coarse = source
     return upscaling(coarse, factor, model.codec.space, method or "mmps", noise_std)
@@ -73,5 +75,5 @@ def _reader(model: Model, task: str) -> Any:
     if model.modality.reader is None:
         raise UserError(f"`{task}`: the plugin for {model.modality.name} cannot read files")
     if model.codec.sizes is not None:
-        raise UserError(f"`{task}`: samples of {model.modality.name} vary in size, and this works for one size only")
+        raise UserError(f"`{task}`: samples of {model.modality.name} vary in size, which is not supported")
     return model.modality.reader(model.codec)

@@ -1,4 +1,4 @@
-"""Putting a run's parts together out of its settings."""
+"""Build the parts of a run from its settings, and load the weights of its network."""
 
 import threading
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ from diffcore.system.limits import SLACK, at_most, room
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network, the schedule it was trained with, and the codec."""
+    """A network on its device, the noise schedule that it is trained with, and the codec of its data."""
 
     modality: Modality
     codec: Codec
@@ -40,29 +40,31 @@ class Model:
 
     @property
     def denoiser(self) -> Denoiser:
-        """The network that draws samples, or a `UserError` where the run trained a classifier."""
+        """The network that draws samples. Raises `UserError` if the run trained a classifier."""
         if isinstance(self.network, Denoiser):
             return self.network
-        raise UserError("this run is a classifier, which draws no samples: let it guide a model of the same data")
+        raise UserError(
+            "this run trained a classifier, which cannot draw samples; use it to guide a model of the same data"
+        )
 
     @property
     def classifier(self) -> NoisyClassifier:
-        """The network that tells conditions, or a `UserError` where the run trained a denoiser."""
+        """The network that predicts conditions. Raises `UserError` if the run trained a denoiser."""
         if isinstance(self.network, NoisyClassifier):
             return self.network
-        raise UserError("this run draws samples and predicts nothing: train one with `task` classify")
+        raise UserError("this run trained a denoiser, not a classifier; train a classifier with `task` classify")
 
 
-def device_for(asked: str) -> torch.device:
-    """`auto` takes a GPU where there is one; a GPU that was asked for must be there."""
+def device_for(name: str) -> torch.device:
+    """The device of that name, where `auto` means a GPU if there is one. Raises `UserError` if there is no such GPU."""
     available = torch.cuda.is_available()
-    if asked == "cuda" and not available:
+    if name == "cuda" and not available:
         raise UserError("`device` cuda: PyTorch finds no CUDA device here; use `device` cpu or auto")
-    return torch.device("cuda" if asked != "cpu" and available else "cpu")
+    return torch.device("cuda" if name != "cpu" and available else "cpu")
 
 
 def build_data(settings: RunSettings, registry: Registry) -> Data:
-    """Load the data set that the settings name."""
+    """Load the data set of the settings."""
     return _build(settings, "data", registry)
 
 
@@ -75,19 +77,20 @@ def data_of(path: Path, settings: RunSettings, registry: Registry) -> Data:
 
 
 MOST_OF_A_SAMPLE = 2**28
-"""Numbers of a sample's state, at most: 1 GiB."""
+"""Maximum number of values in the state of one sample: 1 GiB."""
 
 
 _BUILDING = threading.Lock()
-"""Initial weights come from the random state of the process, so one model is built at a time."""
+"""Initial weights use the global random state of the process, so only one model is built at a time."""
 
 
 def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: int | None = None) -> Model:
-    """A model with the initial weights that the seed decides.
+    """A model with initial weights that depend on the seed only.
 
-    Raises `UserError` where the parameterisation is not defined all along the schedule, where a sample would be larger
-    than `MOST_OF_A_SAMPLE`, and where the network would have more than twice the `weights` that its checkpoint holds,
-    or without one more than this machine can train.
+    `weights` is the number of weights in the checkpoint that will be loaded, or None if there is no checkpoint. Raises
+    `UserError` if the parameterisation is not defined at all levels of the schedule, if a sample would have more values
+    than `MOST_OF_A_SAMPLE`, and if the network would have more than twice `weights` weights, or, without a checkpoint,
+    more than this machine can train.
     """
     schedule = _build(settings, "schedule", registry)
     require_defined(settings.parameterisation, schedule)
@@ -116,7 +119,7 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
 def build_additions(
     registry: Registry, kind: str, modality: str, chosen: Mapping[str, Settings], *context: Any
 ) -> dict[str, Any]:
-    """The parts of that kind of the registry that are `chosen`, by name, each made from its options and the context."""
+    """The `chosen` parts of a `kind` of the registry, by name, each built from its options and the `context`."""
     offered = registry.offered(kind, modality)
     return {
         name: choose(offered, name, kind.removesuffix("s")).build(options, *context) for name, options in chosen.items()
@@ -124,14 +127,14 @@ def build_additions(
 
 
 def load_weights(model: Model, checkpoint: Path, file: str = EMA) -> None:
-    """Put a checkpoint's weights into the model's network."""
+    """Load the weights of a checkpoint into the network of the model."""
     tensors, network = read_tensors(checkpoint, file), model.network
     require_fit({name: own.shape for name, own in network.state_dict().items()}, tensors, str(checkpoint / file))
     network.load_state_dict(tensors)
 
 
 def require_fit(network: Mapping[str, torch.Size], tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Raise `UserError` unless the tensors of a file have the names and shapes of those of a network."""
+    """Raise `UserError` unless the tensors of the file `source` have the names and shapes that the network has."""
     for name in {**network, **tensors}:
         if name not in tensors:
             reason = f"{name} is missing"
@@ -145,7 +148,7 @@ def require_fit(network: Mapping[str, torch.Size], tensors: Mapping[str, torch.T
 
 
 def _build(settings: RunSettings, kind: str, registry: Registry, *context: Any) -> Any:
-    """The part of that kind, made by its component from its own options."""
+    """The part of that kind, built by its component from the options in the settings."""
     named = getattr(settings, kind)
     component = choose(choices(registry.modality(settings.modality), registry, settings.task)[kind], named.name, kind)
     return component.build(component.options(**named.model_dump(exclude={"name"})), *context)

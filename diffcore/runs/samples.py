@@ -1,4 +1,4 @@
-"""Samples that were drawn from a run, and their files."""
+"""The samples drawn from a run, and writing them to files."""
 
 import os
 import re
@@ -16,20 +16,20 @@ from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 
 COLUMNS = 10
-"""Samples in a row of the overview."""
+"""Number of samples in a row of the overview."""
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Samples of a run: sample i of a seed is the same in every batch and on every machine of one kind.
+    """Samples of a run. Sample i of a seed is the same in every batch and on all machines of the same kind.
 
-    * `state`: the states that were drawn, `[n, ...]`, as the diffusion has them.
-    * `conditions`: what each was asked to be, `[n]` values by name.
-    * `mask`: which elements of each exist, `[n, N]`; None where all do.
-    * `decoded`: the samples in the form of their kind of data, as its codec decodes them.
-    * `captions`: what each was asked to be, in words.
+    * `state`: the encoded samples, `[n, ...]`, in the space of the diffusion.
+    * `conditions`: the requested conditions, by name, one value per sample.
+    * `mask`: the elements of each sample that exist, `[n, N]`; None if all do.
+    * `decoded`: the samples in the form of their kind of data, as decoded by its codec.
+    * `captions`: the requested conditions in words.
 
-    Where several processes draw together, the first has all samples and the others have none.
+    If several processes draw together, the first one has all samples and the others have none.
     """
 
     state: State
@@ -37,7 +37,7 @@ class Samples:
     mask: Mask
     model: Model
     known: tuple[Condition, ...]
-    """The conditions that `conditions` holds values of."""
+    """The conditions that `conditions` has values of."""
 
     def __repr__(self) -> str:
         return f"Samples({len(self)} of {self.model.modality.name})"
@@ -52,14 +52,14 @@ class Samples:
 
     @cached_property
     def captions(self) -> Captions:
-        """What each sample was asked to be, in words, by name of condition."""
+        """The requested conditions of each sample in words, by name of the condition."""
         return captions_of(self.known, self.conditions, len(self))
 
     def save(self, out: str | os.PathLike[str]) -> Path:
-        """Write the samples to files; returns the file that shows all of them together.
+        """Write the samples to files, and return the path of the file that shows all of them.
 
-        `out` is a folder, which gets a file for each sample and an overview, or a file whose ending the kind of data
-        writes. Raises `UserError` for an ending that it does not write.
+        `out` is a folder, for one file per sample and an overview, or one file with an extension that is supported for
+        the kind of data. Raises `UserError` for other extensions.
         """
         path = Path(out)
         single = is_single_file(path, self.model)
@@ -77,22 +77,22 @@ class Samples:
         return overview
 
     def summary(self) -> list[str]:
-        """What was asked for and what the samples turned out to be, in lines; empty where that cannot be measured."""
+        """Lines of text that compare the requested with the measured values; empty if they cannot be measured."""
         measure = getattr(self.model.modality.writer(self.model.codec), "summary", None)
         return list(measure(self.decoded, self.captions)) if measure is not None and len(self) else []
 
 
 def is_single_file(path: Path, model: Model) -> bool:
-    """Whether samples are written to `path` as one file; raises `UserError` for an ending that is not written."""
+    """Whether samples are written to `path` as one file. Raises `UserError` if its extension is not supported."""
     endings: Sequence[str] = model.modality.writer(model.codec).endings
     single = path.suffix.lower() in endings
     if (path.suffix or path.is_file()) and not single and not path.is_dir():
-        raise UserError(f"{path}: {model.modality.name} writes {', '.join(endings)}; or give a folder")
+        raise UserError(f"{path}: {model.modality.name} writes {', '.join(endings)}, or several files to a folder")
     return single
 
 
 def unused(path: Path) -> Path:
-    """`path`, or `path-2`, `path-3`, … where that exists."""
+    """`path` if it does not exist, otherwise the first of `path-2`, `path-3`, … that does not."""
     number, candidate = 1, path
     while os.path.lexists(candidate):
         number += 1
@@ -101,9 +101,9 @@ def unused(path: Path) -> Path:
 
 
 def _names(captions: Captions) -> list[str]:
-    """File names: the number of the sample and what it was asked to be."""
+    """File names from the number and the requested conditions of each sample."""
 
     def words(values: Iterable[str]) -> str:
         return "".join(f"-{re.sub(r'[^A-Za-z0-9_.+-]+', '_', value)}" for value in values)
 
-    return [f"{index:04d}{words(asked.values())}" for index, asked in enumerate(captions)]
+    return [f"{index:04d}{words(caption.values())}" for index, caption in enumerate(captions)]

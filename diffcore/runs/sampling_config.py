@@ -1,4 +1,4 @@
-"""How samples are drawn from a run: the run's own settings, with what a caller changes."""
+"""How samples are drawn from a run: the settings of the run, and the options that a caller changes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,18 +25,18 @@ from diffcore.states.spaces import describe_difference
 class SamplingConfig:
     """How samples are drawn: a solver's step, the number of steps, their time grid, and guidance.
 
-    * `step`, `solver`: the solver's function, and its name for people.
-    * `steps`, `grid`: how many steps, and how they are spaced.
-    * `log_snrs`: a fitted grid of as many levels as there are steps, in place of `grid`.
+    * `step`, `solver`: the function of the solver, and its name for messages.
+    * `steps`, `grid`: the number of steps, and their spacing.
+    * `log_snrs`: the levels of a fitted grid, one per step, in place of `grid`.
     * `guidance`, `guidance_interval`, `guidance_rescale`: weight, interval and rescaling of classifier-free guidance,
       as `diffcore.runs.settings.SampleSettings` describes them.
-    * `classifier`, `classifier_weight`: a noisy classifier whose gradient guides, and its weight.
-    * `weak`, `autoguidance`: a weaker denoiser to compare with, and the weight of that comparison.
-    * `classifier_source`, `weak_source`: which runs or checkpoints these two come from.
+    * `classifier`, `classifier_weight`: a noisy classifier for classifier guidance, and the weight of its gradient.
+    * `weak`, `autoguidance`: a weaker denoiser for autoguidance, and its weight.
+    * `classifier_source`, `weak_source`: the runs or checkpoints from which these two were loaded.
     * `guides`: guidance of other kinds, each a decorator of the denoiser, the innermost first.
-    * `batch_size`: samples that go through the network at once.
-    * `may_be_fitted`: whether a fitted grid may replace solver and grid, as the caller chose neither.
-    * `schedule`: the name of the noise schedule, where it is not the run's own.
+    * `batch_size`: the number of samples that pass through the network at once.
+    * `may_be_fitted`: whether a fitted grid may replace solver and grid, because the caller chose neither.
+    * `schedule`: the name of the noise schedule, if it is not the run's own.
     """
 
     step: Step
@@ -60,11 +60,11 @@ class SamplingConfig:
 
     @property
     def is_guided(self) -> bool:
-        """Whether anything changes what the plain conditional model predicts."""
+        """Whether any guidance changes the prediction of the conditional model."""
         return self.guidance != 1 or self.classifier is not None or self.weak is not None or bool(self.guides)
 
     def describe(self) -> str:
-        """The whole of it in words, for people."""
+        """The solver, the grid and the guidance in words."""
         grid = "a fitted grid" if self.log_snrs is not None else f"the grid {self.grid}"
         parts = [f"{self.steps} steps of {self.solver} on {grid}"]
         if self.schedule is not None:
@@ -85,11 +85,11 @@ class SamplingConfig:
 
 
 Choice = str | Mapping[str, Any]
-"""A part by its name, or its name and options: `"ddim"`, `{"name": "ddim", "eta": 0.5}`."""
+"""A part by its name, or by its name and options: `"ddim"`, `{"name": "ddim", "eta": 0.5}`."""
 
 
 class GuidanceOptions(TypedDict, total=False):
-    """What a caller can change of a run's guidance, and of how its network computes; see `SamplingOptions`."""
+    """The options of guidance and of the computation of the network; see `SamplingOptions`."""
 
     guidance: float | None
     guidance_interval: tuple[float, float] | None
@@ -104,11 +104,11 @@ class GuidanceOptions(TypedDict, total=False):
 
 
 class SamplingOptions(GuidanceOptions, total=False):
-    """What a caller can change of how a run draws; what is missing or None is as the run's settings have it.
+    """The options of sampling that a caller can change. Options that are missing or None come from the run's settings.
 
-    A solver or a schedule is a name, a name with options (`{"name": "ddim", "eta": 0.5}`), or the function or object
-    itself. Guides are names, names with options, or decorators of a denoiser. `classifier` and `weak` are the folders
-    of other runs, or, for `weak`, the name of a checkpoint of this run. The others are those of
+    `solver` and `schedule` are a name, a name with options (`{"name": "ddim", "eta": 0.5}`), or the function or object
+    itself. `guides` are names, names with options, or decorators of a denoiser. `classifier` and `weak` are the folders
+    of other runs; `weak` can also be the name of a checkpoint of this run. The others are those of
     `diffcore.runs.settings.SampleSettings`.
     """
 
@@ -127,7 +127,7 @@ def sampling_config(
     weak: Denoise | None = None,
     guides: tuple[Callable[[Denoise], Denoise], ...] = (),
 ) -> SamplingConfig:
-    """The settings' way to draw; `step` is a solver in place of the settings' own, the other arguments guide."""
+    """The sampling config of the settings, with the solver `step`, if given, in place of theirs, and with guidance."""
     name = sampling.solver if step is None else _function_name(step)
     if step is None:
         solver = registry.solver(sampling.solver)
@@ -139,14 +139,14 @@ def sampling_config(
 def configured(
     path: Path, loaded: LoadedRun, registry: Registry, options: SamplingOptions, load: Loader
 ) -> tuple[Model, SamplingConfig]:
-    """The model of the run in the folder `path` and how to draw from it, with what `options` change.
+    """The model of the run in the folder `path` and its sampling config, both changed by `options`.
 
-    `load` loads the other runs that guide. Raises `UserError` for options that do not go together, and `TypeError`
-    for names that are none.
+    `load` loads the other runs that are used for guidance. Raises `UserError` for options that cannot be combined, and
+    `TypeError` for unknown names of options.
     """
     if unknown := options.keys() - SamplingOptions.__annotations__.keys():
         known = ", ".join(SamplingOptions.__annotations__)
-        raise TypeError(f"{sorted(unknown)[0]!r} is no option of sampling; there are: {known}")
+        raise TypeError(f"{sorted(unknown)[0]!r} is not an option of sampling; there are: {known}")
     settings, model, _ = loaded
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None and value != ()}
     for weight, helper in (("classifier_weight", "classifier"), ("autoguidance", "weak")):
@@ -155,7 +155,7 @@ def configured(
     changed = {name: given[name] for name in SampleSettings.model_fields.keys() & given.keys() - {"solver"}}
     sampling = validate(SampleSettings, {**settings.sample.model_dump(), **changed}, "options of sampling")
     if "schedule" in given:
-        schedule = made(given["schedule"], registry.offered("schedules"), "schedule")
+        schedule = build_choice(given["schedule"], registry.offered("schedules"), "schedule")
         require_defined(settings.parameterisation, schedule)
         model = replace(model, schedule=schedule)
     classifier = _classifier(given.get("classifier"), model, load)
@@ -164,10 +164,10 @@ def configured(
         if network is not None:
             compute_in(network, sampling.precision, sampling.compile)
     offered = registry.offered("guidance", model.modality.name)
-    guides = tuple(made(guide, offered, "guide", model.codec) for guide in given.get("guides", ()))
+    guides = tuple(build_choice(guide, offered, "guide", model.codec) for guide in given.get("guides", ()))
     config = sampling_config(sampling, registry, None, classifier, weak, guides)
     if "solver" in given:
-        step = made(given["solver"], registry.offered("solvers"), "solver")
+        step = build_choice(given["solver"], registry.offered("solvers"), "solver")
         config = replace(config, step=step, solver=_name_of(given["solver"]))
     return model, replace(
         config,
@@ -178,8 +178,8 @@ def configured(
     )
 
 
-def made(choice: Any, offered: Sequence[Component], kind: str, *context: Any) -> Any:
-    """The part among `offered` that is chosen by name, or by name and options; anything else is the part itself."""
+def build_choice(choice: Any, offered: Sequence[Component], kind: str, *context: Any) -> Any:
+    """The part that is chosen among `offered` by name, or by name and options. Anything else is returned unchanged."""
     if not isinstance(choice, str | Mapping):
         return choice
     values = {"name": choice} if isinstance(choice, str) else dict(choice)
@@ -216,7 +216,7 @@ def _function_name(step: Step) -> str:
 
 
 def _absolute(source: Any) -> str | None:
-    """A run's folder as an absolute path; the name of a checkpoint as it is."""
+    """The absolute path of a run folder, or the unchanged name of a checkpoint."""
     if source is None:
         return None
     return str(Path(source).absolute()) if Path(source).is_dir() else str(source)
@@ -228,7 +228,7 @@ def _classifier(source: Any, model: Model, load: Loader) -> NoisyClassifier | No
     helper = load(Path(source), None).model
     what = f"`classifier` {source}"
     if not helper.is_classifier:
-        raise UserError(f"{what} draws samples and predicts nothing: train a classifier with `task` classify")
+        raise UserError(f"{what} is a denoiser, not a classifier; train a classifier with `task` classify")
     check_helper(model, helper, what)
     return helper.classifier
 
@@ -240,7 +240,7 @@ def _weak(source: Any, path: Path, model: Model, load: Loader) -> Denoiser | Non
     helper = load(folder, checkpoint).model
     what = f"`weak` {source}"
     if helper.is_classifier:
-        raise UserError(f"{what} is a classifier; autoguidance compares with a weaker model of the same data")
+        raise UserError(f"{what} is a classifier; autoguidance needs a weaker denoiser of the same data")
     check_helper(model, helper, what)
     lacking = {condition.name for condition in helper.codec.conditions} - {c.name for c in model.codec.conditions}
     if lacking:
@@ -249,7 +249,7 @@ def _weak(source: Any, path: Path, model: Model, load: Loader) -> Denoiser | Non
 
 
 def known_conditions(model: Model, config: SamplingConfig) -> tuple[Condition, ...]:
-    """What can be asked of samples: the model's conditions, and those that the config's classifier alone knows."""
+    """The conditions that can be requested: those of the model, and those that only the classifier of `config` has."""
     own = model.codec.conditions
     names = {condition.name for condition in own}
     others = () if config.classifier is None else config.classifier.conditions
@@ -257,18 +257,18 @@ def known_conditions(model: Model, config: SamplingConfig) -> tuple[Condition, .
 
 
 def check_helper(model: Model, helper: Model, what: str) -> None:
-    """Raise `UserError` where a network of another run cannot guide this model.
+    """Raise `UserError` if a network of another run, called `what` in the message, cannot guide this model.
 
-    Its kind of data, the shape of its states and the meaning of the conditions that both have must be the same.
+    Both must have the same kind of data, the same shape of states, and the same definition of shared conditions.
     """
     if helper.modality.name != model.modality.name:
-        raise UserError(f"{what} is of {helper.modality.name}, this model of {model.modality.name}: they do not fit")
+        raise UserError(f"{what} is a model of {helper.modality.name}, but this is a model of {model.modality.name}")
     if difference := describe_difference(helper.codec.space, model.codec.space):
-        raise UserError(f"{what} was trained on data of another form than this model: {difference}")
+        raise UserError(f"{what} was trained on data of a different form than this model: {difference}")
     own = {condition.name: condition for condition in model.codec.conditions}
     for condition in helper.codec.conditions:
         if own.get(condition.name, condition) != condition:
             raise UserError(
-                f"{what} means something else by {condition.name!r} than this model: the values that they were trained "
-                "on differ"
+                f"{what} and this model define the condition {condition.name!r} differently: they were trained "
+                "on different values"
             )

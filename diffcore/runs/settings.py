@@ -1,4 +1,4 @@
-"""The settings of a run, and how a mistake in them is reported."""
+"""The settings of a run, and the error messages for invalid values."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -12,42 +12,54 @@ from diffcore.plugins.records import Settings
 
 
 class TrainSettings(Settings):
-    """How long and how to train."""
+    """How a model is trained: duration, optimiser, loss, logging, checkpoints, and recovery from divergence.
 
-    steps: int | None = Field(None, ge=1, description="Stop after so many steps.")
-    minutes: float | None = Field(None, gt=0, description="Stop after so many minutes of training.")
-    batch_size: int = Field(128, ge=1, le=2**20, description="Examples a step, of all processes together.")
-    learning_rate: float = Field(2e-3, gt=0, description="Adam's step size after the warm-up.")
+    Training ends after `steps` steps or after `minutes` minutes.
+    """
+
+    steps: int | None = Field(None, ge=1, description="Number of training steps.")
+    minutes: float | None = Field(None, gt=0, description="Stop after this many minutes of training.")
+    batch_size: int = Field(128, ge=1, le=2**20, description="Examples per step, over all processes together.")
+    learning_rate: float = Field(2e-3, gt=0, description="Learning rate of Adam after the warm-up.")
     warmup_steps: int = Field(100, ge=0, description="Steps over which the learning rate rises from zero.")
     decay_after: int = Field(
-        2000, ge=1, description="From this step on the learning rate falls with the square root of the step."
+        2000, ge=1, description="After this step, the learning rate decreases with the inverse square root of the step."
     )
-    gradient_clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
-    weighting: Weighting = Field("eps", description="Weighting of the loss over noise.")
-    condition_dropout: float = Field(0.1, ge=0, le=1, description="How often each condition is left out.")
-    ema_width: float = Field(0.1, gt=0, lt=0.28, description="Relative width of the weights' moving average.")
-    log_every: int = Field(50, ge=1, description="Steps between lines of train_log.jsonl.")
-    sample_every: int = Field(1000, ge=1, description="Steps between pictures of samples.")
-    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints.")
-    keep_checkpoints: int = Field(2, ge=1, description="How many of the newest checkpoints stay.")
+    gradient_clip: float = Field(
+        1.0, gt=0, description="Maximum norm of the gradient; larger gradients are scaled down."
+    )
+    weighting: Weighting = Field("eps", description="Weighting of the loss over the noise levels.")
+    condition_dropout: float = Field(0.1, ge=0, le=1, description="Probability that each condition is dropped.")
+    ema_width: float = Field(0.1, gt=0, lt=0.28, description="Relative width of the moving average of the weights.")
+    log_every: int = Field(50, ge=1, description="Number of steps between lines of train_log.jsonl.")
+    sample_every: int = Field(1000, ge=1, description="Number of steps between pictures of samples.")
+    checkpoint_every: int = Field(500, ge=1, description="Number of steps between checkpoints.")
+    keep_checkpoints: int = Field(2, ge=1, description="Number of most recent checkpoints that are kept.")
     keep_every: int | None = Field(
-        None, ge=1, description="Checkpoints of steps that this divides stay for good, besides the newest."
+        None, ge=1, description="Also keep every checkpoint whose step is a multiple of this number."
     )
     on_divergence: OnDivergence = Field(
-        "stop", description="step-back: go on from the last checkpoint with a lower learning rate."
+        "stop",
+        description="When training diverges: stop, or step back to the last checkpoint with a lower learning rate.",
     )
     explosion: float = Field(
         5.0,
         ge=0,
-        description="A mean loss so many times the median of the last lines' counts as diverged; 0: none does.",
+        description="A mean loss above this multiple of the median of recent losses counts as diverged; 0: never.",
     )
-    step_back_rate: float = Field(0.5, gt=0, lt=1, description="What a step back multiplies the learning rate by.")
-    most_steps_back: int = Field(3, ge=1, le=100, description="After so many steps back training stops.")
-    evaluate: int = Field(500, ge=0, description="Samples that the metrics at the end are computed from; 0: none.")
-    precision: Precision = Field("float32", description="Numbers inside the network; weights are float32 in any case.")
-    compile: bool = Field(False, description="Have torch.compile translate the network: slow to begin, faster steps.")
+    step_back_rate: float = Field(
+        0.5, gt=0, lt=1, description="Factor by which each step back multiplies the learning rate."
+    )
+    most_steps_back: int = Field(
+        3, ge=1, le=100, description="Maximum number of steps back, after which training stops."
+    )
+    evaluate: int = Field(500, ge=0, description="Number of samples for the metrics at the end; 0 computes none.")
+    precision: Precision = Field(
+        "float32", description="Precision of the computation inside the network; weights are always float32."
+    )
+    compile: bool = Field(False, description="Compile the network with torch.compile: a slow start, then faster steps.")
     parallel: Parallel = Field(
-        "ddp", description="Several processes: each has all weights (ddp), or a share of them (fsdp)."
+        "ddp", description="With several processes, each holds all weights (ddp) or a part of them (fsdp)."
     )
 
     @field_validator("explosion")
@@ -66,23 +78,32 @@ class TrainSettings(Settings):
 
 
 class SampleSettings(Settings):
-    """How samples are drawn unless asked otherwise."""
+    """How samples are drawn by default: the solver, its time grid, guidance, and how the network computes."""
 
-    solver: str = Field("adams", description="The method.")
-    steps: int = Field(20, ge=1, le=100_000, description="Steps from noise to data.")
-    grid: Grid = Field("tapered", description="How the steps are spaced.")
-    guidance: float = Field(1.0, description="Weight of classifier-free guidance; 1 is the plain conditional model.")
+    solver: str = Field("adams", description="Name of the solver.")
+    steps: int = Field(20, ge=1, le=100_000, description="Number of steps from noise to data.")
+    grid: Grid = Field("tapered", description="Spacing of the steps in time.")
+    guidance: float = Field(
+        1.0, description="Weight of classifier-free guidance; 1 uses the conditional model without guidance."
+    )
     guidance_interval: tuple[float, float] | None = Field(
-        None, description="Guide only where the log-SNR, -2 ln(sigma / alpha), lies between these two; elsewhere not."
+        None, description="Apply guidance only where the log-SNR, -2 ln(sigma / alpha), lies between these two values."
     )
     guidance_rescale: float = Field(
-        0.0, ge=0, le=1, description="Share in which the guided output gets the spread of the unguided one."
+        0.0,
+        ge=0,
+        le=1,
+        description="How far to rescale the guided output to the standard deviation of the unguided one: 0 to 1.",
     )
-    classifier_weight: float = Field(1.0, description="Weight of a classifier's gradient, where one guides.")
-    autoguidance: float = Field(2.0, description="Weight against a weaker model, where one is given; 1 is none.")
-    batch_size: int = Field(250, ge=1, le=2**20, description="Samples that go through the network at once.")
-    precision: Precision = Field("float32", description="Numbers inside the network; the solver's are float32.")
-    compile: bool = Field(False, description="Have torch.compile translate the network: slow to begin, faster steps.")
+    classifier_weight: float = Field(1.0, description="Weight of the gradient of a classifier, where one is given.")
+    autoguidance: float = Field(
+        2.0, description="Weight of autoguidance, where a weaker model is given; 1 disables it."
+    )
+    batch_size: int = Field(250, ge=1, le=2**20, description="Number of samples that pass through the network at once.")
+    precision: Precision = Field(
+        "float32", description="Precision of the computation inside the network; the solver uses float32."
+    )
+    compile: bool = Field(False, description="Compile the network with torch.compile: a slow start, then faster steps.")
 
     @field_validator("guidance_interval")
     @classmethod
@@ -93,20 +114,23 @@ class SampleSettings(Settings):
 
 
 class RunSettings(Settings):
-    """Everything that decides what a run does. The chosen parts (`data`, a network, `schedule`) come by `model_for`."""
+    """Everything that determines what a run does.
+
+    `diffcore.runs.composing.model_for` adds the options of the chosen parts: `data`, a network, and `schedule`.
+    """
 
     modality: Annotated[str, tyro.conf.Suppress]
     preset: Annotated[str, tyro.conf.Suppress] = "default"
     task: Annotated[Task, tyro.conf.Suppress] = "denoise"
-    seed: int = Field(0, ge=0, description="Decides initial weights, order of the data and noise.")
-    device: Device = Field("auto", description="auto takes a GPU where there is one.")
-    parameterisation: Parameterisation = Field("v", description="What the network's output means.")
+    seed: int = Field(0, ge=0, description="Random seed of the initial weights, the order of the data, and the noise.")
+    device: Device = Field("auto", description="auto uses a GPU if there is one.")
+    parameterisation: Parameterisation = Field("v", description="Quantity that the output of the network represents.")
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
 
 
 def validate(model: type[Settings], values: Mapping[str, Any], origin: str) -> Any:
-    """`model` filled with `values`, or a `UserError` that names the first wrong key and its file."""
+    """An instance of `model` with `values`. Raises `UserError` that names the wrong keys and their file, `origin`."""
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -114,7 +138,7 @@ def validate(model: type[Settings], values: Mapping[str, Any], origin: str) -> A
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:
-    """What pydantic found wrong, in a line: each key, after `prefix`, with what it should be and what it is."""
+    """The errors of pydantic in one line: each key, preceded by `prefix`, with the expected and the actual value."""
     lines = []
     for detail in error.errors():
         key = (prefix + ".".join(str(part) for part in detail["loc"])).rstrip(".") or "these values"
@@ -125,13 +149,13 @@ def explain(error: ValidationError, prefix: str = "") -> str:
         else:
             message = detail["msg"].removeprefix("Value error, ")
             message = message[0].lower() + message[1:]
-            # A table that is wrong as a whole has said which of its values are.
+            # For an error of a whole table, the message already names the wrong values.
             whole = isinstance(detail["input"], Mapping | Settings) and detail["type"] == "value_error"
             lines.append(f"{key}: {message}" + ("" if whole else f" (it is {_shortened(detail['input'])})"))
     return "; ".join(lines)
 
 
 def _shortened(value: Any) -> str:
-    """A value as it is written, up to a length that a line holds."""
+    """The representation of a value, at most 80 characters."""
     written = repr(value)
     return written if len(written) <= 80 else f"{written[:77]}..."

@@ -1,4 +1,4 @@
-"""Fitting a time grid to a run: the levels and the method of N steps that follow its own flow best."""
+"""Fit a time grid to a run: the levels and the solver options of N steps with the smallest error."""
 
 import logging
 import math
@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 from diffcore.errors import UserError
 from diffcore.runs.fitted_grid import FittedGrid, guidance_of
-from diffcore.runs.generation import as_asked, draw_mask, example_conditions, guided, require_conditions
+from diffcore.runs.generation import (
+    draw_mask,
+    example_conditions,
+    guided,
+    require_conditions,
+    unguided_without_conditions,
+)
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.sampling.grid_fitting import Flow, FreshNoiseError, fit_grid, flow_of, starting_grids
@@ -19,11 +25,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tuning:
-    """What fitting found.
+    """The result of fitting a time grid.
 
-    * `fitted`: the grid, or None where the run's own way of drawing is as good.
-    * `error`, `default_error`: mean errors |x - x_accurate| / sqrt(degrees of freedom) of trajectories that were not
-      used to fit, with the fitted grid and as the run draws.
+    * `fitted`: the grid, or None if the solver and the grid of the run's settings are as accurate.
+    * `error`, `default_error`: geometric mean of |x - x_accurate| / sqrt(degrees of freedom) over trajectories that
+      were not used for fitting, with the fitted grid and with the settings of the run.
     """
 
     fitted: FittedGrid | None
@@ -39,20 +45,20 @@ def tune(
     trajectories: int = 64,
     iterations: int = 150,
     seed: int = 0,
-    after_iteration: Callable[[float], None] = lambda share: None,
+    after_iteration: Callable[[float], None] = lambda fraction: None,
 ) -> Tuning:
-    """Fit `config.steps` levels and a method to the flow of the model with the guidance of `config`.
+    """Fit `config.steps` levels and solver options to the flow of the model with the guidance of `config`.
 
-    `trajectories` of the model are followed accurately to fit to, and a third as many to compare on.
-    `after_iteration` receives the fraction that is done. Raises `UserError` for a single step, and where guidance
-    needs conditions that the model has no examples of.
+    The fit uses `trajectories` accurate trajectories, and the comparison another third of that number.
+    `after_iteration` receives the fraction of the iterations that is done. Raises `UserError` for a single step, and if
+    guidance needs conditions for which there are no example values.
     """
     if config.steps == 1:
-        raise UserError("a single step has no levels that could be moved: tune at least 2 `steps`")
-    if as_asked(model, config, example_conditions(model, 1, config)) != config:
+        raise UserError("a single step has no levels to fit; tune at least 2 `steps`")
+    if unguided_without_conditions(model, config, example_conditions(model, 1, config)) != config:
         raise UserError(
-            "guidance needs values of conditions, and tuning asks for no numbers: tune with `guidance` 1 and without "
-            "`classifier`"
+            "guidance needs values of the conditions, and tuning has none for conditions that are numbers; tune with "
+            "`guidance` 1 and without `classifier`"
         )
     denoise = guided(model, config)
 
@@ -72,7 +78,7 @@ def tune(
             device=model.device,
         )
 
-    logger.info(f"following {trajectories} trajectories accurately")
+    logger.info(f"computing {trajectories} accurate trajectories")
     seen, held_out = flow(0, trajectories), flow(trajectories, max(1, trajectories // 3))
     starts = starting_grids(model.schedule, config.steps)
     found = fit_grid(seen, held_out, starts, iterations=iterations, after_iteration=after_iteration)
@@ -80,7 +86,9 @@ def tune(
     try:
         default = held_out.score(config.step, own)
     except FreshNoiseError:
-        logger.info("the run's solver draws fresh noise and follows no trajectory: adams is compared with instead")
+        logger.info(
+            "the solver of the run draws fresh noise, so it follows no trajectory: comparing with adams instead"
+        )
         default = held_out.score(adams(), own)
     error = held_out.score(found.method.step(), found.log_snrs)
     if error >= default:

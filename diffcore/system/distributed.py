@@ -1,8 +1,8 @@
 """Several processes that train or draw as one.
 
 `torchrun --nproc-per-node N -m diffcore COMMAND ...` starts N copies of a command, and each joins the others here. The
-first is the leader: it alone writes files and speaks. Without torchrun there is one process, and nothing here costs or
-changes anything.
+first is the leader: it alone writes files and messages. Without torchrun there is one process, and nothing here has a
+cost or an effect.
 """
 
 import os
@@ -27,7 +27,7 @@ wait for one that has failed."""
 
 
 GRACE = 10.0
-"""Seconds in which the first process to fail says why, before those that fail with it end. torchrun cuts them short."""
+"""Seconds that other failing processes wait, so that the first one can report its error before torchrun ends all."""
 
 
 def world() -> int:
@@ -41,7 +41,7 @@ def rank() -> int:
 
 
 def leads() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Whether this is the process that writes files and messages."""
     return rank() == 0
 
 
@@ -96,10 +96,10 @@ def by_leader(make: Callable[[], Value]) -> Value | None:
 
 def from_leader(make: Callable[[], Value]) -> Value:
     """What `make` gives in the leader, where alone it is called, in all processes."""
-    said: list[Any] = [by_leader(make)]
+    shared: list[Any] = [by_leader(make)]
     if world() > 1:
-        dist.broadcast_object_list(said, src=0)
-    return said[0]
+        dist.broadcast_object_list(shared, src=0)
+    return shared[0]
 
 
 def in_turn(make: Callable[[], Value]) -> Value:
@@ -151,9 +151,9 @@ def lowest(value: int) -> int:
     """The smallest of the values of all processes."""
     if world() == 1:
         return value
-    said = torch.tensor(value)
-    dist.all_reduce(said, dist.ReduceOp.MIN)
-    return int(said)
+    shared = torch.tensor(value)
+    dist.all_reduce(shared, dist.ReduceOp.MIN)
+    return int(shared)
 
 
 def agreed(seconds: float, stop: bool) -> tuple[float, bool]:
@@ -163,6 +163,6 @@ def agreed(seconds: float, stop: bool) -> tuple[float, bool]:
     """
     if world() == 1:
         return seconds, stop
-    said = torch.tensor([seconds if leads() else 0.0, float(stop)], dtype=torch.float64)
-    dist.all_reduce(said)
-    return said[0].item(), said[1].item() > 0
+    shared = torch.tensor([seconds if leads() else 0.0, float(stop)], dtype=torch.float64)
+    dist.all_reduce(shared)
+    return shared[0].item(), shared[1].item() > 0

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from diffcore.errors import UserError
-from diffcore.runs.checkpoints import Progress, discard_after, newest_sound, rewrite_progress, step_of, verify
+from diffcore.runs.checkpoints import Progress, discard_after, newest_undamaged, rewrite_progress, step_of, verify
 from diffcore.runs.folder import append_log, trim_log
 from diffcore.system.distributed import leads
 from diffcore.training.checkpointing import restore
@@ -26,7 +26,7 @@ def step_back(loop: LoopState, diverged: DivergedError) -> None:
     """
     options, train_state = loop.options, loop.train_state
     if not train_state.has_initial_weights:
-        loop.checkpoint, _ = newest_sound(loop.run, verify)
+        loop.checkpoint, _ = newest_undamaged(loop.run, verify)
     good = loop.checkpoint
     start = 0 if good is None else step_of(good)
     seen = f"{diverged} at step {diverged.step}"

@@ -84,7 +84,7 @@ def test_a_folder_gets_a_file_for_each_sample(run, tmp_path):
     names = sorted(path.name for path in (tmp_path / "inner").iterdir())
     assert names == ["0000-inner.csv", "0001-inner.csv", "0002-inner.csv", "grid.csv"]
     assert overview == tmp_path / "inner" / "grid.csv"
-    with pytest.raises(dc.UserError, match=r"toy writes \.csv; or give a folder"):
+    with pytest.raises(dc.UserError, match=r"toy writes \.csv, or several files to a folder"):
         run.sample(1, steps=2).save(tmp_path / "inner.docx")
 
 
@@ -142,7 +142,7 @@ def test_a_run_is_loaded_from_any_of_its_checkpoints(run, tmp_path):
 @pytest.mark.parametrize(
     ("draw", "error", "said"),
     [
-        ({"stepz": 3}, TypeError, "'stepz' is no option of sampling; there are: .*steps"),
+        ({"stepz": 3}, TypeError, "'stepz' is not an option of sampling; there are: .*steps"),
         ({"conditions": {"ring": ["inner"] * 3}}, dc.UserError, "`conditions`: ring has 3 values for 2 samples"),
         ({"conditions": {"colour": "red"}}, dc.UserError, "unknown condition 'colour'; this model takes: ring"),
         ({"label": "x", "conditions": {"label": "y"}}, dc.UserError, "`label` is given twice"),
@@ -150,7 +150,7 @@ def test_a_run_is_loaded_from_any_of_its_checkpoints(run, tmp_path):
         ({"solver": {"eta": 1.0}}, dc.UserError, "`solver` has options but no name"),
         ({"solver": {"name": "ddim", "eta": 7}}, dc.UserError, r"the solver ddim: eta: .*\(it is 7\)"),
         ({"steps": 0}, dc.UserError, "options of sampling: steps: "),
-        ({"size": 3}, dc.UserError, "`size` 3: samples of toy are all of one size"),
+        ({"size": 3}, dc.UserError, "`size` 3: all samples of toy have the same size"),
     ],
 )
 def test_mistakes_name_arguments(run, draw, error, said):

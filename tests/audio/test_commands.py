@@ -75,6 +75,6 @@ def test_mistakes_get_a_line(tmp_path, capsys, run):
     assert "no sounds under" in refused(capsys, *command, "--data.root", tmp_path / "empty")
     assert "--data.root" in refused(capsys, *command)
     assert not (tmp_path / "out").exists()
-    assert "samples of audio are all of one size" in refused(capsys, "sample", run, "--size", 3)
+    assert "all samples of audio have the same size" in refused(capsys, "sample", run, "--size", 3)
     assert "cannot read files" in refused(capsys, "sample", run, "--inpaint", tmp_path / "a.wav")
     assert "cymbal" in refused(capsys, "sample", run, "--label", "cymbal")

@@ -91,8 +91,10 @@ def test_flags_that_a_reader_has_no_use_for_are_refused(run, tmp_path, monkeypat
     put_in_place(monkeypatch, registry_with(PartReader))
     (tmp_path / "part.csv").write_text("?,0.75")
     part = tmp_path / "part.csv"
-    assert "--mask: files of toy have none" in refused(capsys, "sample", run, "--inpaint", part, "--mask", part)
-    assert "--upscale: the plugin for toy knows no smaller files" in refused(capsys, "sample", run, "--upscale", part)
+    assert "--mask is not supported for toy" in refused(capsys, "sample", run, "--inpaint", part, "--mask", part)
+    assert "--upscale: the plugin for toy cannot read smaller files" in refused(
+        capsys, "sample", run, "--upscale", part
+    )
     assert "there is no such file" in refused(capsys, "sample", run, "--inpaint", tmp_path / "none.csv")
     part.write_text("?,?")
     assert "no entry is known" in refused(capsys, "sample", run, "--inpaint", part)

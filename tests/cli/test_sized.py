@@ -23,13 +23,13 @@ from diffcore.runs.composing import compose
 from diffcore.runs.fitted_grid import read_fitted_grids
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import (
-    as_asked,
     draw_mask,
     example_conditions,
     generate,
     require_conditions,
     trajectories,
     unguided,
+    unguided_without_conditions,
 )
 from diffcore.runs.loading import load_run
 from diffcore.runs.model import build_model
@@ -238,8 +238,8 @@ def test_files_are_told_what_was_asked(runs, tmp_path, monkeypatch):
         (("--target", "span=1..1e39"), "span=1..1e39: write a number such as 2.5"),
         (("--target", "span"), "--target 'span': write it as key=2.5, or key=40..60"),
         (("--target", "age=3"), "unknown condition 'age'; this model takes: span, weight"),
-        (("--target", "span=1", "--condition", "span=2"), "--target span=1: span is asked for twice"),
-        (("--guidance", "2"), "guidance 2 compares samples with and without conditions, and none is asked for"),
+        (("--target", "span=1", "--condition", "span=2"), "--target span=1: span is given twice"),
+        (("--guidance", "2"), "guidance 2 compares samples with and without conditions, and none is given"),
     ],
 )
 def test_mistakes_get_a_line_and_leave_no_folder(runs, tmp_path, refused, flags, said):
@@ -257,9 +257,7 @@ def test_editing_is_for_one_size(runs, tmp_path, refused):
     (tmp_path / "a").write_text("")
     for flags in (("--upscale", tmp_path / "a"), ("--inpaint", tmp_path / "a", "--mask", tmp_path / "a")):
         assert "the plugin for beads cannot read files" in refused("sample", runs / "beads", *flags)
-        assert "samples of read vary in size, and this works for one size only" in refused(
-            "sample", runs / "read", *flags
-        )
+        assert "samples of read vary in size, which is not supported" in refused("sample", runs / "read", *flags)
 
 
 # Evaluation, tuning, prediction
@@ -337,7 +335,7 @@ def test_a_predictor_s_condition_is_the_same_whatever_data_it_was_met_in(model):
     helper = replace(model, codec=SimpleNamespace(space=model.codec.space, conditions=other))
     check_helper(model, helper, "--classifier x")
     inches = replace(model, codec=SimpleNamespace(space=model.codec.space, conditions=(replace(own[0], unit="in"),)))
-    with pytest.raises(UserError, match="means something else by 'span'"):
+    with pytest.raises(UserError, match="define the condition 'span' differently"):
         check_helper(model, inches, "--classifier x")
 
 
@@ -346,11 +344,12 @@ def test_a_predictor_s_condition_is_the_same_whatever_data_it_was_met_in(model):
 
 def test_as_asked_takes_guidance_only_where_there_is_something_to_go_by(model):
     config = sampling_config(compose(REGISTRY, "beads", file={"sample": {"guidance": 3.0}}).sample, REGISTRY)
-    assert as_asked(model, config, example_conditions(model, 4)) == unguided(config)
-    assert as_asked(model, config, {"span": torch.ones(4), "weight": torch.full((4,), math.nan)}) is config
+    assert unguided_without_conditions(model, config, example_conditions(model, 4)) == unguided(config)
+    given = {"span": torch.ones(4), "weight": torch.full((4,), math.nan)}
+    assert unguided_without_conditions(model, config, given) is config
     bare = replace(model, codec=SimpleNamespace(conditions=()))
     with pytest.raises(UserError, match="was trained without any"):
-        require_conditions(bare, as_asked(bare, config, {}), {})
+        require_conditions(bare, unguided_without_conditions(bare, config, {}), {})
 
 
 def test_masks_are_drawn_once_for_all(model):

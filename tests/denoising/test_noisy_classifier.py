@@ -192,7 +192,7 @@ def test_the_task_decides_which_network_is_chosen(tmp_path):
     ("flags", "said"),
     [
         (["--task", "guess"], "unknown task 'guess'; there are: denoise, classify"),
-        (["--classifier", "mlp"], "`classifier` is chosen for `task` classify alone; this run's task is denoise"),
+        (["--classifier", "mlp"], "`classifier` belongs to `task` classify, and the task of this run is denoise"),
         (["--task", "classify", "--denoiser.width", "3"], "unrecognized options: --denoiser.width"),
         (["--task", "classify", "--classifier", "cnn"], "unknown classifier 'cnn'; there are: mlp"),
     ],
@@ -327,9 +327,7 @@ def test_mistakes_of_guidance_get_a_line(toy, tmp_path, capsys):
         capsys, *sample, "--guidance-rescale", "2"
     )
     drawer, teller = toy / "drawer", toy / "teller"
-    assert f"--classifier {drawer} draws samples and predicts nothing" in refused(
-        capsys, *sample, "--classifier", drawer
-    )
+    assert f"--classifier {drawer} is a denoiser, not a classifier" in refused(capsys, *sample, "--classifier", drawer)
     assert f"--weak {teller} is a classifier" in refused(capsys, *sample, "--weak", teller)
     assert "has no checkpoint 'step-7'" in refused(capsys, *sample, "--weak", "step-7")
     assert "no run folder" in refused(capsys, *sample, "--classifier", tmp_path / "nowhere")
@@ -343,7 +341,7 @@ def test_guidance_without_anything_to_go_by_is_refused():
     told = compose(REGISTRY, "toy", file={"sample": {"guidance": 3.0, "steps": 2}})
     model = build_model(told, build_data(told, REGISTRY).facts, REGISTRY)
     config = sampling_config(told.sample, REGISTRY)
-    with pytest.raises(UserError, match=r"guidance 3 compares .* none is asked for: give `conditions`"):
+    with pytest.raises(UserError, match=r"guidance 3 compares .* none is given: give `conditions`"):
         generate(model, config, nulls(model.codec.conditions, 2), 2)
     model.codec.conditions = ()
     with pytest.raises(UserError, match=r"guidance 3 compares .* this model was trained without any: leave it at 1"):
@@ -368,9 +366,12 @@ def test_networks_of_other_data_cannot_guide():
         (replace(model, modality=replace(model.modality, name="smells")), "`weak` x is of smells, this model of toy"),
         (
             other(space=Euclidean((3,))),
-            "`weak` x was trained on data of another form than this model: states, not place, radius",
+            "`weak` x was trained on data of a different form than this model: states, not place, radius",
         ),
-        (other(conditions=(ClassCondition("ring", ("a", "b")),)), "`weak` x means something else by 'ring'"),
+        (
+            other(conditions=(ClassCondition("ring", ("a", "b")),)),
+            "`weak` x and this model define the condition 'ring' differently",
+        ),
     ):
         with pytest.raises(UserError, match=said):
             check_helper(model, helper, "`weak` x")

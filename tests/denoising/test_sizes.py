@@ -127,11 +127,11 @@ def test_a_network_of_sets_draws_sets_of_another_size():
 
 @pytest.mark.parametrize("size", ["0", "-3", "7..9", "many", "1.5"])
 def test_a_size_that_is_none_is_refused(size):
-    with pytest.raises(UserError, match="write a whole number, from 1 on"):
+    with pytest.raises(UserError, match="write a whole number, 1 or larger"):
         resized(dots(Dots(5)), size)
 
 
 def test_samples_of_one_size_stay_so():
     codec = SimpleNamespace(space=Euclidean((5, 1)), sizes=None, conditions=())
-    with pytest.raises(UserError, match="`size` 7: samples of dots are all of one size"):
+    with pytest.raises(UserError, match="`size` 7: all samples of dots have the same size"):
         resized(dots(codec), "7")

@@ -28,7 +28,7 @@ def classifier(cache, **options):
 
 def test_it_learns_what_can_be_told_apart(tmp_path):
     points, labels = blobs(seed=1)
-    features, logits = classifier(tmp_path).judged(points, size=7)
+    features, logits = classifier(tmp_path).features_and_logits(points, size=7)
     assert (logits.argmax(1) == labels).double().mean() > 0.97
     assert features.shape == (600, 16)
 
@@ -62,7 +62,7 @@ def test_features_and_logits_belong_together():
     torch.manual_seed(0)
     made = Classifier(nn.Linear(2, 5), 5, 3).eval()
     points, _ = blobs(50)
-    features, logits = made.judged(points, size=20)
+    features, logits = made.features_and_logits(points, size=20)
     torch.testing.assert_close(features, points @ made.body.weight.T + made.body.bias)
     torch.testing.assert_close(logits, made(points))
 

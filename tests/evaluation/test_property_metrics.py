@@ -112,7 +112,7 @@ def test_errors_are_those_of_the_samples(weight, tried):
     assert found["height_mae_conditional"] == pytest.approx(missed(GIVEN).abs().mean().item(), abs=1e-4)
     guided = (tried * (GIVEN + missed(GIVEN)) - GIVEN).abs().mean().item()
     assert found["height_mae_guided"] == pytest.approx(guided, abs=1e-3)
-    assert meant["height_mae_guided"] == f"mean |asked - obtained| (m) of 30 samples; guidance {tried:g}"
+    assert meant["height_mae_guided"] == f"mean |requested - obtained| (m) of 30 samples; guidance {tried:g}"
     assert meant["height_mae_conditional"].endswith("(m) of 30 samples; conditions, guidance 1")
     assert found["height_measured_conditional"] == found["height_measured_guided"] == 1
 

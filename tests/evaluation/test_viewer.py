@@ -125,7 +125,7 @@ def test_places_that_are_not_finite_and_empty_scenes_are_written():
         ((numpy.zeros((2, 2)), "#000000", 1.0), r"\[n, 3\], not \[2, 2\]"),
         ((numpy.zeros((2, 3)), ["#000000"], 1.0), "1 colours for 2 points"),
         ((numpy.zeros((2, 3)), "#000000", [1.0, 1.0, 1.0]), "3 radii for 2 points"),
-        ((numpy.zeros((2, 3)), "#000000", 1.0, [Stick(0, 2)]), "none of the 2 points"),
+        ((numpy.zeros((2, 3)), "#000000", 1.0, [Stick(0, 2)]), "one of the 2 points"),
         ((numpy.zeros((2, 3)), "red", 1.0), "not 'red'"),
         ((numpy.zeros((2, 3)), "#000000", 1.0, [Stick(0, 1, 1, ("#fff", "#000000"))]), "not '#fff'"),
     ],

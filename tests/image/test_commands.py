@@ -51,7 +51,7 @@ def test_a_run_folder_holds_what_it_should(run):
 def test_the_report_needs_no_network(run):
     page = (run / "report.html").read_text()
     assert not re.search(r"https?://|src=\"(?!data:)|<script|@import|<link", page)
-    for part in ("Figures", "Samples", "From noise to data", "<svg", "class_agreement", "frechet_ratio", "[denoiser]"):
+    for part in ("Metrics", "Samples", "From noise to data", "<svg", "class_agreement", "frechet_ratio", "[denoiser]"):
         assert part in page
     assert page.count("data:image/png;base64,") == 2
 
@@ -217,7 +217,7 @@ def test_damaged_runs_get_a_line(run, capsys, tmp_path):
     assert main(["sample", str(broken), "--n", "1", "--steps", "2", "--checkpoint", "step-00000020"]) == 0
     assert main(["sample", str(broken), "--n", "1", "--steps", "2"]) == 0
     said = capsys.readouterr().err
-    assert "step-00000030 is refused" in said
+    assert "step-00000030 is skipped" in said
     assert "ema.safetensors is damaged: 500 bytes" in said
     weights.write_bytes(whole)
     config = json.loads((broken / "config.json").read_text())

@@ -353,14 +353,14 @@ def test_targets_and_sizes_that_a_model_has_not(run, tmp_path, capsys):
         (("--target", "logp"), "--target 'logp': write it as key=2.5, or key=40..60"),
         (("--target", "logp=high"), "logp=high: write a number such as 2.5, or a range such as 40..60"),
         (("--target",), "'--target'"),
-        (("--guidance", 2), "guidance 2 compares samples with and without conditions, and none is asked for"),
+        (("--guidance", 2), "guidance 2 compares samples with and without conditions, and none is given"),
         (("--inpaint", tmp_path / "a.sdf"), "--inpaint: the plugin for molecule cannot read files"),
     ):
         assert said in refused(capsys, *command, *flags)
     assert not (tmp_path / "new").exists()
     assert "--size 12: this model draws sizes from 1 to 9" in refused(capsys, *command, "--size", 12)
     said = refused(capsys, "sample", run, "--out", tmp_path / "all.xyz")
-    assert "all.xyz: molecule writes .png, .sdf, .smi; or give a folder" in said
+    assert "all.xyz: molecule writes .png, .sdf, .smi, or several files to a folder" in said
 
 
 def test_networks_of_other_elements_cannot_guide(own, regressor, tmp_path, capsys):
@@ -370,7 +370,7 @@ def test_networks_of_other_elements_cannot_guide(own, regressor, tmp_path, capsy
     weak = train(tmp_path / "weak", *flags)
     for flag, helper in (("--classifier", teller), ("--weak", weak)):
         said = refused(capsys, "sample", own, flag, helper, "--target", "logp=1")
-        assert f"{flag} {helper} was trained on data of another form than this model: atoms" in said
+        assert f"{flag} {helper} was trained on data of a different form than this model: atoms" in said
         assert "(C, N, S), not 4 x 3 (C, N, O)" in said
     sample(own, "--classifier", regressor, "--target", "logp=1", "--n", 1, "--out", tmp_path / "out")
 

@@ -58,7 +58,7 @@ def test_val_is_kept_back_where_there_is_no_test(laid, tmp_path):
     assert laid("train/a/1.dot", "val/a/2.dot")[2] == [("val/a/2.dot", 0)]
     assert laid("train/a/1.dot", "val/a/2.dot", "test/a/3.dot")[2] == [("test/a/3.dot", 0)]
     (note,) = tree(str(tmp_path), (".dot",), "own", "dots").notes
-    assert note == "not used: 1 dots in val folders; those in test folders are kept back"
+    assert note == "not used: 1 dots in val folders; those in test folders are held out"
 
 
 def test_files_outside_of_the_parts_are_refused(laid):
@@ -76,7 +76,7 @@ def test_classes_are_renamed_and_chosen(laid, tmp_path):
 
 def test_classes_of_which_nothing_is_kept_back_are_told(laid, tmp_path):
     laid("train/a/1.dot", "train/b/2.dot", "test/b/3.dot")
-    assert tree(str(tmp_path), (".dot",), "own", "dots").notes == ("classes of which nothing is kept back: a",)
+    assert tree(str(tmp_path), (".dot",), "own", "dots").notes == ("classes without a held-out example: a",)
 
 
 def test_linked_folders_are_followed(laid, tmp_path):
@@ -109,7 +109,7 @@ def test_what_cannot_be_read_says_why(laid, names, words):
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(UserError, match=r"'own' needs `data.root` PATH, a folder of dots"):
+    with pytest.raises(UserError, match=r"'own' needs `data.root`, a folder of dots"):
         tree(None, (".dot",), "own", "dots")
     with pytest.raises(UserError, match=r"no folder .*gone"):
         tree(str(tmp_path / "gone"), (".dot",), "own", "dots")

@@ -305,7 +305,7 @@ def test_a_metric_that_fails_costs_its_own_figures_alone(run, registry, capsys):
 def test_a_logger_that_is_gone_does_not_keep_a_run_from_being_read(run, registry, tmp_path, capsys):
     del registry.loggers["notes"]
     assert main(["sample", str(run), "--n", "2", "--out", str(tmp_path / "drawn")]) == 0
-    assert "the logger 'notes' that this run was made with is not here: it is left out" in capsys.readouterr().err
+    assert "the logger 'notes' of this run is not installed and is left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

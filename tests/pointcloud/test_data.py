@@ -219,7 +219,7 @@ def test_train_and_test_folders_above_the_classes(tmp_path):
             write(cube(), tmp_path / part / name / "1.stl")
     data = meshes(tmp_path)
     assert (len(data.examples), len(data.held_out)) == (4, 4)
-    assert data.notes == ("not used: 4 meshes in val folders; those in test folders are kept back",)
+    assert data.notes == ("not used: 4 meshes in val folders; those in test folders are held out",)
 
 
 def test_each_shape_can_be_scaled_to_the_cube(tmp_path):
@@ -445,7 +445,7 @@ def test_a_folder_without_meshes_is_refused_in_a_line(tmp_path, prepare, said):
 
 
 def test_a_root_is_needed():
-    with pytest.raises(UserError, match=r"`data\.root` PATH"):
+    with pytest.raises(UserError, match=r"`data\.root`"):
         meshes(None)
 
 
@@ -455,7 +455,7 @@ def test_train_and_test_must_agree(tmp_path):
     with pytest.raises(UserError, match="the test folders have classes that the train folders lack: c"):
         clouds(tmp_path)
     (tmp_path / "test" / "c" / "0.npy").unlink()
-    assert "classes of which nothing is kept back: b" in clouds(tmp_path).notes
+    assert "classes without a held-out example: b" in clouds(tmp_path).notes
     save(tmp_path / "d" / "0.npy", points())
     with pytest.raises(UserError, match=r"1 clouds under .* are neither in a train nor in a test folder"):
         clouds(tmp_path)

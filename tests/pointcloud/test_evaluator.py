@@ -154,7 +154,7 @@ def test_distances_are_those_of_the_metrics_in_the_scale_of_the_codec(evaluator,
     assert found["mmd_cd"] == pytest.approx(across.amin(0).mean().item(), rel=1e-4)
     assert found["coverage_cd"] == len(set(across.argmin(1).tolist())) / 60
     assert found["one_nna_cd"] == pytest.approx(set_metrics.one_nna(among_s, across, among_r), abs=0.02)
-    features = [evaluator._classifier.judged(part.float())[0] for part in (s, r)]
+    features = [evaluator._classifier.features_and_logits(part.float())[0] for part in (s, r)]
     assert 0.5 < found["frechet_distance"] / frechet_distance(*features) < 4  # the distance of halves is larger
 
 

@@ -14,7 +14,7 @@ from diffcore.runs.checkpoints import (
     Progress,
     checkpoints,
     find_checkpoint,
-    newest_sound,
+    newest_undamaged,
     read_tensors,
     write_checkpoint,
 )
@@ -45,8 +45,8 @@ def test_resume_goes_back_to_the_newest_sound_checkpoint(copy, whole, capsys, fi
     cut(copy / "checkpoints" / "step-00000040" / file)
     assert cli.main(["resume", str(copy)]) == 0
     said = capsys.readouterr().err
-    (line,) = [line for line in said.splitlines() if "is refused" in line]
-    assert line.startswith("step-00000040 is refused: ")
+    (line,) = [line for line in said.splitlines() if "is skipped" in line]
+    assert line.startswith("step-00000040 is skipped: ")
     assert file in line
     assert f"going on from step 30 of {copy}" in said
     first, second = (read_tensors(find_checkpoint(RunFolder(path)), MODEL) for path in (copy, whole))
@@ -61,7 +61,7 @@ def test_readers_pass_over_a_damaged_checkpoint_unless_it_is_named(copy, capsys,
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     assert cli.main([command, str(copy), *arguments]) == 0
     said = capsys.readouterr().err
-    assert said.count("step-00000040 is refused: ") == 1
+    assert said.count("step-00000040 is skipped: ") == 1
     assert "content does not match its checksum; try --checkpoint step-00000030" in said
     line = refused(capsys, command, copy, *arguments, "--checkpoint", "step-00000040")
     assert "ema.safetensors is damaged" in line
@@ -73,7 +73,7 @@ def test_where_no_checkpoint_is_sound_nothing_is_begun_again(copy, capsys):
         cut(checkpoint / EMA)
     for command in ("resume", "sample"):
         line = refused(capsys, command, copy)
-        assert "has no checkpoint that can be used (2 refused); step-00000040: " in line
+        assert "has no usable checkpoint (2 damaged); step-00000040: " in line
     assert len(checkpoints(RunFolder(copy))) == 2
 
 
@@ -92,7 +92,7 @@ def test_a_checkpoint_that_training_deletes_meanwhile(copy, capsys):
             shutil.rmtree(path)
         return read_tensors(path, EMA)
 
-    found, _ = newest_sound(run, slow)
+    found, _ = newest_undamaged(run, slow)
     assert read == ["step-00000040", "step-00000060"]
     assert found.name == "step-00000060"
     assert "refused" not in capsys.readouterr().err
@@ -101,8 +101,10 @@ def test_a_checkpoint_that_training_deletes_meanwhile(copy, capsys):
         shutil.rmtree(path)
         return read_tensors(path, EMA)
 
-    with pytest.raises(UserError, match="deleted step-00000050 while it was read; there are: step-00000030, step-00"):
-        newest_sound(run, deleted, "step-00000050")
+    with pytest.raises(
+        UserError, match=r"step-00000050 was deleted while it was read.*there are: step-00000030, step-00"
+    ):
+        newest_undamaged(run, deleted, "step-00000050")
 
 
 def test_every_so_many_steps_a_checkpoint_stays_for_good(tmp_path):

@@ -139,7 +139,7 @@ def test_what_is_not_read_back_as_written_is_no_checkpoint(tmp_path, monkeypatch
 
     monkeypatch.setattr("diffcore.runs.checkpoints.read_back", forgetful)
     said = refused(capsys, "train", "--out", run.path, *TRAIN)
-    assert "step-00000030/model.safetensors: What was written is not what is read back. The disk may fail" in said
+    assert "step-00000030/model.safetensors: The file differs from what was written to it. The disk may fail" in said
     assert [path.name for path in checkpoints(run)] == ["step-00000010", "step-00000020"]
 
 

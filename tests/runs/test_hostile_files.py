@@ -199,7 +199,7 @@ def test_figures_and_metrics_of_somebody_else(run, capsys):
         [{"name": 1, "value": 1, "meaning": ""}],
     ):
         run.metrics.write_text(json.dumps(rows))
-        with pytest.raises(UserError, match=r"metrics\.json does not hold metrics"):
+        with pytest.raises(UserError, match=r"metrics\.json does not contain metrics"):
             read_metrics(run)
     write_metrics(run, [Metric("a", float("nan"), "none")])
     assert str(read_metrics(run)[0].value) == "nan"
@@ -323,7 +323,7 @@ def entry(shape, start, end, kind="F32"):
 )
 def test_headers_that_do_not_fit_their_files_are_refused(run, said, content):
     forged(run, content)
-    assert "has no checkpoint that can be used (1 refused)" in said("sample", run.path)
+    assert "has no usable checkpoint (1 damaged)" in said("sample", run.path)
 
 
 def test_a_sound_header_counts_its_numbers():
@@ -344,7 +344,7 @@ def test_manifests_with_absurd_values_are_refused(run, capsys, keys, value):
     change(find_checkpoint(run) / "manifest.json", *keys, value=value)
     assert cli.main(["resume", str(run.path), "--train.steps", "25"]) == 0
     said = capsys.readouterr().err
-    assert "step-00000020 is refused: " in said
+    assert "step-00000020 is skipped: " in said
     assert "going on from step 10" in said
 
 
@@ -359,7 +359,7 @@ def test_sparse_weights_of_a_terabyte_are_not_read(run, said):
     for checkpoint in run.checkpoints.iterdir():
         os.truncate(checkpoint / "ema.safetensors", 2**40)
         change(checkpoint / "manifest.json", "files", "ema.safetensors", "bytes", value=2**40)
-    assert "has no checkpoint that can be used (2 refused)" in said("sample", run.path)
+    assert "has no usable checkpoint (2 damaged)" in said("sample", run.path)
 
 
 @pytest.mark.parametrize("width", [5000, 10**6, 10**15])

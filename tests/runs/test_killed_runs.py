@@ -90,7 +90,7 @@ def test_a_second_process_is_refused_and_a_dead_one_does_not_block(tmp_path, toy
             time.sleep(0.05)
         assert waiting.exists()
         said = refused(capsys, "resume", path)
-        assert said.startswith(f"diffcore: {path} is being trained already by process {first} on ")
+        assert said.startswith(f"diffcore: {path} is already being trained by process {first} on ")
         # Readers do not wait.
         assert cli.main(["sample", str(path), "--n", "2", "--steps", "2"]) == 0
         assert cli.main(["config", str(path)]) == 0

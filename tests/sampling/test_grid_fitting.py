@@ -250,16 +250,16 @@ GOOD = tuned((-9.0, 0.0, 4.0)).model_dump(mode="json")
     [
         ("{", "cannot be read as JSON"),
         ("[" * 100_000, "cannot be read as JSON"),
-        ("[1, 2]", "does not hold what diffcore tune writes"),
-        ({"4": [1]}, "'4' is not a number of steps with its levels"),
+        ("[1, 2]", "does not contain fitted grids"),
+        ({"4": [1]}, "'4' does not have the form of a fitted grid"),
         ({"4": GOOD}, "3 levels for '4' steps"),
         ({"3": {**GOOD, "shifts": [0.1]}}, "1 shifts for 3 levels"),
         ({"3": {**GOOD, "shifts": [0, 0, 1e9]}}, "less than or equal to 200"),
         ({"three": GOOD}, "3 levels for 'three' steps"),
         ({"9" * 5000: GOOD}, "3 levels for '99999999999999999999' steps"),
-        ({"3": {**GOOD, "log_snrs": [-9, 4, 0]}}, "log-SNRs must rise from each to the next"),
+        ({"3": {**GOOD, "log_snrs": [-9, 4, 0]}}, "log-SNRs must increase"),
         ({"3": {**GOOD, "log_snrs": [-9, 0, "Infinity"]}}, "only the first may be infinite"),
-        ({"3": {**GOOD, "log_snrs": [-9, "nan", 4]}}, "log-SNRs must rise"),
+        ({"3": {**GOOD, "log_snrs": [-9, "nan", 4]}}, "log-SNRs must increase"),
         ({"3": {**GOOD, "log_snrs": [-9, 0, 1e30]}}, "must lie between -200.0 and 200.0"),
         ({"0": {**GOOD, "log_snrs": []}}, "log_snrs: tuple should have at least 1 item"),
         ({"20000": {**GOOD, "log_snrs": list(range(20_000))}}, "log_snrs: tuple should have at most 10000 items"),
@@ -403,7 +403,7 @@ def test_mistakes_get_a_line(toy, tmp_path, capsys):
     for flag, value in (("solver", "ddim"), ("grid", "time"), ("schedule", "cosine")):
         said = refused(capsys, "tune", toy, "--steps", 4, f"--{flag}", value)
         assert f"leave out --{flag}" in said
-    assert "a single step has no levels that could be moved" in refused(capsys, "tune", toy, "--steps", 1)
+    assert "a single step has no levels to fit" in refused(capsys, "tune", toy, "--steps", 1)
     assert "--steps is missing" in refused(capsys, "tune", toy)
     for steps in (0, -3):
         assert "--steps: input should be greater than or equal to 1" in refused(capsys, "tune", toy, "--steps", steps)

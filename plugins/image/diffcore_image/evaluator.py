@@ -50,9 +50,9 @@ class ImageEvaluator:
             body, size = partial(PixelFeatures, codec.facts.channels), PixelFeatures.size
             self._classifier = trained_classifier(body, size, pixels, labels, classes, cache, _CLASSIFIER)
             tested = data.examples if held_out is None else held_out
-            _, logits = self._classifier.judged(tested["pixels"])
+            _, logits = self._classifier.features_and_logits(tested["pixels"])
             self._accuracy = (logits.argmax(1) == tested["label"]).double().mean().item()
-            self._real, _ = self._classifier.judged(self._reference["pixels"])
+            self._real, _ = self._classifier.features_and_logits(self._reference["pixels"])
         else:
             vectors = flat(_scaled(self._reference["pixels"]))
             self._axes = principal_axes(vectors, GridFeatures.size)
@@ -64,7 +64,7 @@ class ImageEvaluator:
         if self._classifier is None:
             features, space = flat(_scaled(samples)) @ self._axes, "principal components of pixels"
             return distance_metrics(features, self._real, labels, self._reference_name, space)
-        features, logits = self._classifier.judged(samples)
+        features, logits = self._classifier.features_and_logits(samples)
         space = "features of a classifier trained on the data"
         return [
             *agreement_metrics(logits, conditions["label"], self._accuracy),

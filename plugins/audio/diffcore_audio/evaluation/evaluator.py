@@ -89,7 +89,7 @@ class SoundEvaluator:
         """Last features `[n, 64]` and logits of the classifier; without classes, principal components and None."""
         if self._classifier is None:
             return spectra.flatten(1) @ self._axes, None
-        return self._classifier.judged(standardised(spectra, SILENCE))
+        return self._classifier.features_and_logits(standardised(spectra, SILENCE))
 
     def _class_metrics(self, logits: Tensor | None, conditions: Conditions) -> list[Metric]:
         if logits is None:

@@ -113,7 +113,7 @@ class CloudEvaluator:
                 _augmented,
                 _STEPS,
             )
-            self._features, logits = self._classifier.judged(self._real[:, :_POINTS])
+            self._features, logits = self._classifier.features_and_logits(self._real[:, :_POINTS])
             self._accuracy = (logits.argmax(1) == self._labels).double().mean().item()
 
     def __call__(self, samples: TensorDict, conditions: Conditions) -> list[Metric]:
@@ -162,7 +162,7 @@ class CloudEvaluator:
         has_class = requested < len(self._facts.classes)
         if self._classifier is None or not bool(has_class.any()):
             return []
-        _, logits = self._classifier.judged(clouds[has_class][:, :_POINTS])
+        _, logits = self._classifier.features_and_logits(clouds[has_class][:, :_POINTS])
         # An additional class, which is never requested, gets the samples that are not finite.
         not_finite = torch.where(finite[has_class], -torch.inf, torch.inf)
         return agreement_metrics(torch.cat([logits, not_finite[:, None]], 1), requested[has_class], self._accuracy)
@@ -174,7 +174,7 @@ class CloudEvaluator:
         """
         if self._classifier is None or len(rows.kind) < 4:
             return []
-        sampled, _ = self._classifier.judged(clouds[rows.samples][:, :_POINTS])
+        sampled, _ = self._classifier.features_and_logits(clouds[rows.samples][:, :_POINTS])
         real = self._features[rows.real]
         generator = generator_for("halves")
         of_samples, of_real = 0.0, 0.0
