@@ -16,6 +16,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem, Crippen, rdMolDescriptors
 from scipy import stats
 
+from diffcore.api import training
 from diffcore.cli import main
 from diffcore.denoising.sizes import Sizes
 from diffcore_molecule.evaluation import plausibility
@@ -290,6 +291,11 @@ def test_the_example_s_bounds_are_those_of_normal_values(example):
 
 def test_the_example_trains_if_no_run_is_given(example, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    whole = training.train
+    fewer = {"batch_size": 8, "evaluate": 0}
+    monkeypatch.setattr(
+        training, "train", lambda kind, train: whole(kind, train={**train, **fewer}, sample={"steps": 3})
+    )
     assert len(example.main(["--steps", "5", "--n", "1"])) == 5
     assert (tmp_path / "runs" / "molecule" / "default-1" / "targets.png").is_file()
 
