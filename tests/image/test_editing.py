@@ -114,7 +114,7 @@ def test_mistakes_get_a_line(run, files, tmp_path, capsys, monkeypatch):
     assert "8x8 pixels; the model's 8x8 must be the same whole multiple" in refused("--upscale", digit)
     assert "there is no such file" in refused("--upscale", files / "none.png")
     assert "is not an image in a format that can be read" in refused("--upscale", files / "text.png")
-    assert "repaint fills in" in refused("--upscale", files / "coarse.png", "--method", "repaint")
+    assert "repaint cannot upscale" in refused("--upscale", files / "coarse.png", "--method", "repaint")
     for name, value, said in (("black", 0, "nothing to fill in"), ("white", 255, "no entry is known")):
         Image.fromarray(numpy.full((8, 8), value, numpy.uint8)).save(tmp_path / f"{name}.png")
         assert said in refused("--inpaint", digit, "--mask", tmp_path / f"{name}.png")
