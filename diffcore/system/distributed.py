@@ -66,6 +66,9 @@ def joined() -> Iterator[None]:
             time.sleep(GRACE)  # torchrun ends all when one does: the first shall have spoken by then
             raise SystemExit(1) from None
         raise
+    # A thread of gloo frees the tensors of the last collective after it has ended, for which it needs the interpreter.
+    # Without the barrier the interpreter may already be shutting down, and the process aborts.
+    dist.barrier()
     dist.destroy_process_group()
 
 
