@@ -7,6 +7,7 @@ from pathlib import Path
 from diffcore.denoising.conditions import captions_of
 from diffcore.errors import UserError
 from diffcore.evaluation.evaluate import MetricFunction, evaluate, evaluate_classifier, write_metrics, write_report
+from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import read_progress
@@ -72,7 +73,7 @@ def _train(
 ) -> Outcome:
     """Train with a bar and pictures on the way, and tell the listeners how it ended."""
     last = 0
-    writer = model.modality.writer(model.codec)
+    writer = part_of(model.modality, "writer", model.codec)
     if not model.is_classifier:
         run.samples.mkdir(exist_ok=True)
 

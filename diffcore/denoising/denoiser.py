@@ -166,8 +166,8 @@ class Denoiser(nn.Module):
     to `Categories`: the output for such a field is logits, from which x0 follows by Bayes' rule
     (`Categories.expectation`), and the backbone receives the field as `entrywise_expectations`.
 
-    Raises `UserError` for a parameterisation that does not exist and, when it is called, for conditions that are missing
-    or not `[B]`, and for an output that has not the form of the state.
+    Raises `UserError` for a parameterisation that does not exist and, when it is called, for conditions that are
+    missing or not `[B]`, and for an output that has not the form of the state.
     """
 
     def __init__(

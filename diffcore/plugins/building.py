@@ -36,7 +36,7 @@ def build(kind: str, component: Component, options: Settings, *context: Any) -> 
             part = component.build(options, *context)
     else:
         part = component.build(options, *context)
-    require_part(kind, part, what)
+    require_part(kind, part, what, built=True)
     if kind == "guide":
         return _checked_calls(part, what, "a denoiser", lambda found: None if callable(found) else _kind(found))
     if kind == "metric":
@@ -52,16 +52,26 @@ def part_of(modality: Modality, kind: str, *context: Any) -> Any:
     part = getattr(modality, kind)(*context)
     if kind == "evaluator" and part is None:
         return None
-    require_part(kind, part, f"the {kind} of the modality {modality.name!r}")
+    require_part(kind, part, f"the {kind} of the modality {modality.name!r}", built=True)
     return part
 
 
-def require_part(kind: str, part: Any, what: str) -> None:
-    """Raise `UserError` unless `part` is a part of that kind; `what` names it in the message."""
+def require_part(kind: str, part: Any, what: str, built: bool = False) -> None:
+    """Raise `UserError` unless `part` is a part of that kind.
+
+    `what` names it in the message, and `built` is whether a builder made it or a caller passed it.
+    """
     wanted, complain = PARTS[kind]
     if complaint := complain(part):
-        advice = "; does its builder `return` what it makes?" if part is None else ""
-        raise UserError(f"{what} cannot be used: its builder must return {wanted}, but returned {complaint}{advice}")
+        told = f"its builder must return {wanted}, but returned" if built else f"it must be {wanted}, but it is"
+        forgot = "; was `return` forgotten?" if built and part is None else ""
+        raise UserError(f"{what} cannot be used: {told} {complaint}{forgot}")
+
+
+def require_metrics(found: Any, name: str) -> None:
+    """Raise `UserError` unless `found` is a list of metrics; `name` is that of the metric that returned it."""
+    if complaint := _not_metrics(found):
+        raise UserError(f"the metric {name} must return a list of Metric, but returned {complaint}")
 
 
 @contextmanager

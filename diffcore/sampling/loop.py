@@ -73,7 +73,9 @@ def integrate(
     for index, (now, following) in enumerate(pairwise(levels)):
         moved = step(evaluate, x, Move(now, following, fresh, history, index))
         if difference := form_difference(moved, shapes_of(x)):
-            raise UserError(f"step {index + 1} of the solver has not returned a state like the one it got: {difference}")
+            raise UserError(
+                f"step {index + 1} of the solver has not returned a state like the one it got: {difference}"
+            )
         x = moved
         if reached is not None:
             reached(index, x)
@@ -108,9 +110,10 @@ def sample(
     * `watch`: called with every evaluation of the denoiser.
     * `keep_noise`: allow levels that do not end at sigma = 0; the result is then a noisy state at the last of them.
 
-    Raises `UserError` if the levels do not end with the clean end, if conditions or mask do not fit the batch, if denoiser
-    or solver return anything of another form than the state, and if a sample is not finite. Only the result is checked, so that no step waits for the device; if
-    the check fails, the samples are drawn again to find the step at which they became non-finite.
+    Raises `UserError` if the levels do not end with the clean end, if conditions or mask do not fit the batch, if the
+    denoiser or the solver returns anything of another form than the state, and if a sample is not finite. Finiteness is
+    checked in the result only, so that no step waits for the device; if it fails, the samples are drawn again to find
+    the step at which they became non-finite.
     """
     _require_ends(levels, keep_noise)
     for name, value in (conditions or {}).items():

@@ -35,8 +35,8 @@ def energy(denoise: Denoise, space: Space, log_weight: LogWeight, weight: float 
     The gradient is that of the space, `space.gradient`. It is added to the prediction's output in its own view. At
     alpha = 0 the state holds no information about the data, so an exact log-weight is constant: nothing is added.
 
-    Raises `UserError` for another `of`, and, when the denoiser is called, for a log-weight that is not `[B]`, or that is
-    neither zero nor differentiable in the state.
+    Raises `UserError` for another `of`, and, when the denoiser is called, for a log-weight that is not `[B]`, or that
+    is neither zero nor differentiable in the state.
     """
     require_name(of, GradientOf, "of")
 

@@ -63,7 +63,6 @@ def adams(
     * `ending`: the step to sigma = 0 returns x0 at s = sigma / alpha = 0, from the polynomial in s^2 through this many
       last values; 1 returns the last prediction. (If the flow has a limit, x0 along the flow is an even function of s.)
     """
-
     require_name(clock, Clock, "clock")
     require_name(view, ("x0", "eps"), "view")
 
