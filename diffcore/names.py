@@ -47,6 +47,9 @@ CheckStatus = Literal["passed", "failed", "expected", "unexpected", "skipped"]
 PluginKind = Literal["modality", "solver", "schedule", "guidance", "metric", "dataset", "logger"]
 """The kinds of plugin packages that `diffcore new-plugin` writes."""
 
+ClassLevel = Literal["auto", "first", "last", "none"]
+"""Which folders of a user's data are classes; see `diffcore.plugins.layouts`."""
+
 
 def require_name(value: Any, names: Any, argument: str) -> None:
     """Raise `UserError` unless `value` is one of the `names`, a `Literal` type of this module or a list of names.
