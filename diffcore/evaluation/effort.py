@@ -13,9 +13,16 @@ def steps_to_train(steps: int) -> int:
     return steps if most is None else min(steps, most)
 
 
+def examined(count: int) -> int:
+    """`count`, or at most 2 inside of `few_steps`: how many samples a metric examines that takes long for each."""
+    return count if _MOST.get() is None else min(count, 2)
+
+
 @contextmanager
 def few_steps(most: int = 20) -> Iterator[None]:
-    """Within this context, networks behind metrics are trained for at most `most` steps: their figures mean nothing.
+    """Within this context, networks behind metrics are trained for at most `most` steps, and few samples examined.
+
+    The figures mean nothing then.
 
     `diffcore check-plugin` runs evaluators in it, with a cache folder of its own.
     """
