@@ -1,18 +1,42 @@
 """Constraints on the samples of a run that come from files or states: inpainting and upscaling."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from diffcore.denoising.denoiser import Denoise
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod
+from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.model import Model
 from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
-from diffcore.states.state import State, map_fields
+from diffcore.sampling.solvers import Step
+from diffcore.states.state import State, fields, map_fields
 
 Source = str | Path | State
 """A file of the run's kind of data, or encoded samples: one, `[1, ...]`, or one for each sample that is drawn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """A constraint, and everything that decides what it does, as values of JSON."""
+
+    constraint: Constraint
+    recipe: Mapping[str, Any]
+
+    def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
+        """Decorate the denoiser and the step of the samples with these indices."""
+        return self.constraint(denoise, step, indices)
+
+
+def _options(method: InverseMethod, noise_std: float, resamplings: int | None = None) -> dict[str, Any]:
+    """The options of a method that have an effect."""
+    if method == "repaint":
+        return {"method": method, "resamplings": resamplings}
+    return {"method": method, "noise_std": noise_std}
 
 
 def inpainting_of(
@@ -46,7 +70,13 @@ def inpainting_of(
             mask = reader.read_missing(Path(mask))
         known = map_fields(torch.logical_not, mask)
         values = reader.read(Path(source)) if isinstance(source, str | Path) else source
-    return inpainting(values, known, model.codec.space, method or "mmps", noise_std, resamplings)
+    method = method or "mmps"
+    recipe = {
+        "task": "inpaint",
+        "known": [tensors_digest(fields(values)), tensors_digest(fields(known))],
+        **_options(method, noise_std, resamplings),
+    }
+    return Described(inpainting(values, known, model.codec.space, method, noise_std, resamplings), recipe)
 
 
 def upscaling_of(
@@ -68,7 +98,14 @@ def upscaling_of(
         raise UserError("`upscale`: an encoded state needs `factor`, the entries of a sample per block along each axis")
     else:
         coarse = source
-    return upscaling(coarse, factor, model.codec.space, method or "mmps", noise_std)
+    method = method or "mmps"
+    recipe = {
+        "task": "upscale",
+        "known": tensors_digest(fields(coarse)),
+        "factor": factor,
+        **_options(method, noise_std),
+    }
+    return Described(upscaling(coarse, factor, model.codec.space, method, noise_std), recipe)
 
 
 def _reader(model: Model, task: str) -> Any:
