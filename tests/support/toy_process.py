@@ -51,7 +51,7 @@ def start(*arguments, said=os.devnull, **moments):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
-        sys.stderr = Path(said).open("w", buffering=1)
+        sys.stderr = Path(said).open("w", buffering=1)  # noqa: SIM115
         arrange(Moments(**moments))
         status = cli.main([str(argument) for argument in arguments])
     finally:
