@@ -134,6 +134,19 @@ def test_training_learns_and_repeats(modality):
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
+def test_a_recorded_step_does_what_the_step_does(modality):
+    settings, data, model = built(modality, "cuda")
+    plain = TrainState(model, settings, data)
+    expected = [plain.advance(step, 1e-3).item() for step in range(12)]
+    settings, data, model = built(modality, "cuda", cuda_graphs=True)
+    state = TrainState(model, settings, data)
+    for _ in range(2):  # `restore` replaces what the graph had recorded
+        assert [state.advance(step, 1e-3).item() for step in range(12)] == pytest.approx(expected, rel=2e-3)
+        assert state._graph._graph is not None
+        state.restore(None)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
 def test_a_training_step_never_waits_for_the_gpu(modality):
     settings, data, model = built(modality, "cuda")
     state = TrainState(model, settings, data)
