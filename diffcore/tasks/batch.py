@@ -111,7 +111,7 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
 
 def _rows(examples: TensorDict, chosen: Tensor, device: torch.device) -> TensorDict:
     """The examples `chosen`, on `device`. Where the examples are there already, no step waits for a copy."""
-    if examples.device == device:
+    if examples.device is not None and examples.device.type == device.type:
         return examples[to_device(chosen, device)]
     return examples[chosen].to(device)
 

@@ -416,7 +416,7 @@ def _top(events: Any, key: str, count: int = 8) -> list[str]:
 
 def tests(job: Job) -> None:
     """The tests of the suite that need a device."""
-    places = ["tests/device", "tests/training/test_global_state.py", "tests/tasks/test_tasks.py"]
+    places = ["tests/training/test_gpu.py", "tests/training/test_global_state.py", "tests/tasks/test_tasks.py"]
     command = [sys.executable, "-m", "pytest", "-q", "-n", "8", "-p", "no:cacheprovider", *places]
     with (job.out / "pytest.txt").open("w") as log:
         code = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT).returncode

@@ -127,10 +127,12 @@ def test_a_network_predicts_the_same_on_both_devices(modality):
 def test_training_learns_and_repeats(modality):
     settings, data, model = built(modality, "cuda", learning_rate=1e-3)
     assert step_loss(model, settings, data, 3).item() == pytest.approx(step_loss(model, settings, data, 3).item(), 1e-5)
+    before = [step_loss(model, settings, data, step).item() for step in range(8)]
     state = TrainState(model, settings, data)
-    losses = torch.stack([state.advance(step, 1e-3) for step in range(40)])
-    assert losses.isfinite().all()
-    assert losses[-10:].mean() < losses[:5].mean()
+    for step in range(60):
+        state.advance(step, 1e-3)
+    after = [step_loss(model, settings, data, step).item() for step in range(8)]
+    assert sum(after) < sum(before)
 
 
 @pytest.mark.parametrize("modality", MODALITIES)
