@@ -10,6 +10,7 @@ import torch
 from diffcore.denoising.denoiser import Denoise
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod
+from diffcore.plugins.building import part_of
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.model import Model
 from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
@@ -113,4 +114,4 @@ def _reader(model: Model, task: str) -> Any:
         raise UserError(f"`{task}`: the plugin for {model.modality.name} cannot read files")
     if model.codec.sizes is not None:
         raise UserError(f"`{task}`: samples of {model.modality.name} vary in size, which is not supported")
-    return model.modality.reader(model.codec)
+    return part_of(model.modality, "reader", model.codec)

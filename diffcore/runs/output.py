@@ -27,6 +27,7 @@ from safetensors.torch import load, save
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
+from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.output import Captions
 from diffcore.runs.drawing import Drawing
@@ -114,7 +115,7 @@ def write_samples(
     command is writing there; and if there are too many samples for a picture of all.
     """
     single = is_single_file(out, drawing.model)
-    writer = drawing.model.modality.writer(drawing.model.codec)
+    writer = part_of(drawing.model.modality, "writer", drawing.model.codec)
     if single:
         require_few(writer, out, drawing.n)
     place = Place(out, single)
