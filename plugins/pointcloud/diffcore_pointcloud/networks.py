@@ -10,7 +10,6 @@ from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, fields
 from diffcore_pointcloud.options import LatentOptions, TransformerOptions
 
-
 MOST_POINTS = 2**18
 """The number of points that go through a network at once where no gradient is needed, which bounds the memory."""
 

@@ -63,7 +63,7 @@ def meshes(options: FileOptions) -> Data:
 
 
 def clouds(options: FileOptions) -> Data:
-    """A folder of clouds: PLY, XYZ or TXT, NPY `[points, 3]`, NPZ."""
+    """A folder of clouds: PLY, PCD, NPY, NPZ, GLB, or text (XYZ, PTS, ASC, CSV, TXT)."""
     return _from_files(options, read_cloud, CLOUD_ENDINGS, "clouds", MESH_ENDINGS, "meshes")
 
 

@@ -1,8 +1,7 @@
 """Lists the files in a folder of shapes by class, and reads them, leaving out those that cannot be used."""
 
-import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from diffcore.errors import UserError
 from diffcore.plugins.folders import Files, Tree, UnusableError, tree
 from diffcore.states.noise import generator_for
+from diffcore_pointcloud.formats.content import READ_ERRORS, reason
 from diffcore_pointcloud.options import FileOptions
 
 
@@ -19,16 +19,18 @@ class Cloud:
     """The points of one shape: `positions` `[P, 3]` float64, unit `normals` `[P, 3]` and uint8 `colours` `[P, 3]`.
 
     `bounds` `[2, 3]` are the lower and upper corner of the bounding box of the whole shape, not only of these points.
+    `note` says what of the file is not used, in a few words.
     """
 
     positions: NDArray[numpy.float64]
     bounds: NDArray[numpy.float64]
     normals: NDArray[numpy.float64] | None = None
     colours: NDArray[numpy.uint8] | None = None
+    note: str = ""
 
 
-Read = Callable[[Path, FileOptions, numpy.random.Generator], Cloud]
-"""A function that reads a file. It raises `UnusableError`, or any exception of a library for damaged files."""
+Read = Callable[[Path, FileOptions, numpy.random.Generator], list[Cloud]]
+"""A function that reads a file with one or several clouds. It raises exceptions of `READ_ERRORS` only."""
 
 SYNSETS = {
     "02691156": "airplane", "02747177": "trash_bin", "02773838": "bag", "02801938": "basket", "02808440": "bathtub",
@@ -75,15 +77,20 @@ def read_all(
     for number, (path, label) in enumerate(files):
         generator = numpy.random.default_rng(generator_for(options.seed, "cloud", part, number).initial_seed())
         try:
-            clouds.append(checked(read(path, options, generator), options))
-            labels.append(label)
-        except UnusableError as error:
-            unusable.append(f"{path} ({error})")
-        except OSError as error:
-            unusable.append(f"{path} ({error.strerror or first_line(error)})")
-        except Exception as error:  # readers raise any exception for damaged files
-            unusable.append(f"{path} (damaged: {first_line(error)})")
+            found = [checked(cloud, options) for cloud in read(path, options, generator)]
+        except READ_ERRORS as error:
+            unusable.append(f"{path} ({reason(error)})")
+            continue
+        clouds += found
+        labels += [label] * len(found)
     return clouds, labels
+
+
+def lacking(cloud: Cloud, name: str) -> str:
+    """The reason that a cloud has no normals or colours, and what to do if its columns have no names."""
+    if not cloud.note.endswith("not used"):
+        return f"no {name}"
+    return f"no {name}: {cloud.note}; `data.columns` says what they are"
 
 
 _LARGEST, _SMALLEST = 1e30, 1e-30
@@ -107,16 +114,10 @@ def checked(cloud: Cloud, options: FileOptions) -> Cloud:
         (options.colours, cloud.colours, "colours"),
     ):
         if required and values is None:
-            raise UnusableError(f"no {name}")
+            raise UnusableError(lacking(cloud, name))
     if options.normalise == "each":
         centre = low / 2 + high / 2
-        return Cloud((cloud.positions - centre) / half, (cloud.bounds - centre) / half, cloud.normals, cloud.colours)
+        return replace(cloud, positions=(cloud.positions - centre) / half, bounds=(cloud.bounds - centre) / half)
     if half < _SMALLEST or float(numpy.abs(cloud.bounds).max()) > _LARGEST:
         raise UnusableError("coordinates too small or too large for float32, unless `data.normalise` is each")
     return cloud
-
-
-def first_line(error: BaseException) -> str:
-    """The message of an exception as one short line."""
-    lines = str(error).strip().splitlines()
-    return re.sub(r"\s+", " ", lines[0])[:100] if lines else type(error).__name__
