@@ -184,7 +184,11 @@ def test_inpainting_preserves_known_points_exactly(tmp_path, method, normals):
     ("name", "content", "message"),
     [
         ("none.ply", None, "there is no such file"),
-        ("cloud.step", "x", "files of point clouds must end in .asc, .csv, .glb, .npy, .npz, .obj, .off, .pcd, .ply, .pts, "),
+        (
+            "cloud.step",
+            "x",
+            "files of point clouds must end in .asc, .csv, .glb, .npy, .npz, .obj, .off, .pcd, .ply, .pts, ",
+        ),
         ("text.ply", "no", "text.ply cannot be used: not a PLY file"),
         ("text.glb", "no", "text.glb cannot be used: not a GLB file"),
         ("text.npy", "no", "text.npy"),

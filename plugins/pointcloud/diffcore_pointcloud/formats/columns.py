@@ -26,8 +26,8 @@ _GROUPS = {
 
 
 def plain(name: str) -> str:
-    """The name of a column without capitals, quotes, underscores, and a unit in brackets."""
-    return re.sub(r"[^a-z0-9]", "", re.sub(r"[\[(].*", "", name.strip().lower()))
+    """The name of a column without capitals, underscores and other signs."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
 def named(columns: Mapping[str, NDArray]) -> Shape:

@@ -58,14 +58,19 @@ def _before_rows(lines: Sequence[str]) -> tuple[int | None, list[str], int, bool
             header, certain = words, not comment
         elif comment:
             continue
-        elif count is None and not header and len(words) == 1 and words[0].isdecimal():
+        elif count is None and not certain and len(words) == 1 and words[0].isdecimal():
             count = int(words[0])
         else:
             return count, header, index, certain
     return count, header, len(lines), certain
 
 
+_UNIT = re.compile(r"[\[(][^\])]*[\])]")
+
+
 def _words(line: str) -> list[str]:
+    """The words of a line, without units in brackets, as in `x [m]`."""
+    line = _UNIT.sub("", line)
     return [word.strip("\"'") for word in _SEPARATOR.split(line.strip().strip(",;")) if word]
 
 
