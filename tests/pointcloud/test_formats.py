@@ -1,4 +1,4 @@
-"""Readers of meshes: against meshio and trimesh on the same files, and against values that are known by construction."""
+"""Readers of meshes: against meshio and trimesh on the same files, and against values by construction."""
 
 import itertools
 import json
@@ -122,9 +122,10 @@ def test_concave_polygons_are_cut_inside_their_outline(read, turned):
     vertices = [(x, y, 0.5 * x + 0.25 * y) for x, y in outline]
     slope = (1 + 0.5**2 + 0.25**2) ** 0.5
     indices = range(len(vertices))
+    lines = ["{} {} {}\n".format(*vertex) for vertex in vertices]
     text = {
-        "obj": "".join("v {} {} {}\n".format(*v) for v in vertices) + "f -6 -5 -4 -3 -2 -1\n",
-        "off": f"OFF\n6 1 0\n{''.join('{} {} {}'.format(*v) + chr(10) for v in vertices)}6 {' '.join(map(str, indices))}",
+        "obj": "".join(f"v {line}" for line in lines) + "f -6 -5 -4 -3 -2 -1\n",
+        "off": f"OFF\n6 1 0\n{''.join(lines)}6 {' '.join(map(str, indices))}",
         "ply": ply_of(vertices, [list(indices)], None).decode(),
     }[read]
     (shape,) = {"obj": obj, "off": off, "ply": ply}[read].read(text.encode())

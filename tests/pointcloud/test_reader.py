@@ -226,5 +226,5 @@ def test_points_of_another_unit_are_refused(tmp_path):
 
 def test_a_folder_is_refused(tmp_path):
     (tmp_path / "folder.ply").mkdir()
-    with pytest.raises(UserError, match="folder.ply cannot be used: Is a directory"):
+    with pytest.raises(UserError, match=r"folder\.ply cannot be used: Is a directory"):
         reader().read(tmp_path / "folder.ply")

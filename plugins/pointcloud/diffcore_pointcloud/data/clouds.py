@@ -17,6 +17,7 @@ CLOUD_ENDINGS = TEXT_ENDINGS | {".ply", ".pcd", ".npy", ".npz", ".glb"}
 """The endings of files that are read as clouds."""
 
 
+@numpy.errstate(all="ignore")
 def read_cloud(path: Path, options: FileOptions, generator: numpy.random.Generator) -> list[Cloud]:
     """The clouds in a file, each with its points in random order, so that the first ones are a random subset.
 
@@ -67,9 +68,9 @@ def cloud_of(shape: Shape, options: FileOptions, generator: numpy.random.Generat
             )
         if not finite.any():
             raise UnusableError("no point with finite coordinates")
-        positions, normals, colours = (None if part is None else part[finite] for part in (positions, normals, colours))
+        positions = positions[finite]
+        normals, colours = (None if part is None else part[finite] for part in (normals, colours))
         note = "; ".join(filter(None, [note, "points that are not finite are left out"]))
-    assert positions is not None
     order = generator.permutation(len(positions))
     if normals is not None and options.normals:
         length = numpy.linalg.norm(normals, axis=1, keepdims=True)

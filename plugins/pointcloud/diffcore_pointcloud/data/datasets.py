@@ -19,6 +19,7 @@ from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.data.meshes import MESH_ENDINGS, pool_of, read_mesh
 from diffcore_pointcloud.data.shapes import normals_of, points_on, surface
 from diffcore_pointcloud.data.sources import Cloud, Read, listed, read_all
+from diffcore_pointcloud.data.units import mixed_units
 from diffcore_pointcloud.options import CloudFacts, CloudOptions, FileOptions, ShapesOptions
 
 _BATCH = 250
@@ -136,7 +137,9 @@ def _warnings(
     if options.normalise == "set":
         bounds = numpy.stack([cloud.bounds for cloud in everything])
         size = (bounds[:, 1] - bounds[:, 0]).max(1)
-        if size.max() > 1000 * size.min():
+        if units := mixed_units(size[: len(labels)], labels, what):
+            notes.append(units)
+        elif size.max() > 1000 * size.min():
             notes.append(
                 f"the longest side of the {what} is from {size.min():.3g} to {size.max():.3g}: if their units differ, "
                 "set `data.normalise` to each, which scales each of them to the cube [-1, 1]"

@@ -28,6 +28,7 @@ def read_mesh(path: Path, options: FileOptions, generator: numpy.random.Generato
     return [surface_of([shape for shape in shapes_in(path, options.colours) if len(shape.faces)], options, generator)]
 
 
+@numpy.errstate(all="ignore")
 def shapes_in(path: Path, colours: bool) -> list[Shape]:
     """All shapes in a file, with triangles if it has any.
 
@@ -47,6 +48,7 @@ def shapes_in(path: Path, colours: bool) -> list[Shape]:
             return gltf.read(data, colours)
 
 
+@numpy.errstate(all="ignore")
 def surface_of(shapes: list[Shape], options: CloudOptions, generator: numpy.random.Generator) -> Cloud:
     """Points of the surface of shapes with triangles, as `read_mesh` draws them."""
     if not shapes:

@@ -13,6 +13,7 @@ from diffcore_pointcloud.codec import CloudCodec
 from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.data.meshes import MESH_ENDINGS, shapes_in, surface_of
 from diffcore_pointcloud.data.sources import Cloud
+from diffcore_pointcloud.data.units import ratio_of_units
 from diffcore_pointcloud.formats.content import READ_ERRORS, reason
 from diffcore_pointcloud.options import FileOptions
 
@@ -20,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 MAX_DISTANCE = 10.0
 """The largest distance of a point from the data's centre, in standard deviations; beyond it the unit must be wrong."""
+USUAL, UNUSUAL = 4.0, 2.5
+"""The usual longest side of a shape in standard deviations, and the factor beyond which a file is noticed."""
 SEED = 0
 """The seed of the choice of points."""
 
@@ -88,6 +91,7 @@ class CloudReader:
             logger.warning(f"{path}: {clouds[0].note}")
         return clouds[0]
 
+    @numpy.errstate(all="ignore")
     def _encode(self, path: Path, cloud: Cloud, used: int) -> tuple[State, State]:
         """The encoded state of the first `used` points, zero where it is not known, and the mask of known entries."""
         points = self.codec.facts.points
@@ -103,14 +107,30 @@ class CloudReader:
         state = self.codec.encode(TensorDict(examples, batch_size=[1])).state
         mask = known["positions"] if isinstance(state, torch.Tensor) else TensorDict(known, batch_size=[1])
         state = map_fields(lambda value, is_known: torch.where(is_known, value, 0.0), state, mask)
-        distance = next(iter(fields(state).values())).norm(dim=-1).max().item()
+        positions = next(iter(fields(state).values()))
+        distance = positions.norm(dim=-1).max().item()
+        ratio = float((cloud.bounds[1] - cloud.bounds[0]).max()) / (USUAL * self.codec.facts.scale)
+        like = _like(ratio)
         if distance > MAX_DISTANCE:
             centre = ", ".join(f"{value:.3g}" for value in self.codec.facts.centre)
             raise UserError(
                 f"{path}: points are up to {distance:.3g} standard deviations away from the centre of the data, "
-                f"({centre}), with a standard deviation of {self.codec.facts.scale:.3g}; convert them to its unit"
+                f"({centre}), with a standard deviation of {self.codec.facts.scale:.3g}; convert them to its unit{like}"
+            )
+        if ratio > 0 and not 1 / UNUSUAL < ratio < UNUSUAL:
+            logger.warning(
+                f"{path}: the longest side is about {ratio:.3g} times that of usual shapes of the data{like}; if its "
+                "unit differs from that of the data, convert it"
             )
         return state, mask
+
+
+def _like(ratio: float) -> str:
+    """Which units have this ratio, for a message; empty if none have."""
+    if not ratio > 0:
+        return ""
+    units = ratio_of_units(ratio) if ratio > 1 else " to ".join(ratio_of_units(1 / ratio).split(" to ")[::-1])
+    return f" (like {units})" if units else ""
 
 
 def _clouds_in(path: Path, options: FileOptions) -> list[Cloud]:

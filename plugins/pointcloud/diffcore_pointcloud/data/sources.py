@@ -97,6 +97,7 @@ _LARGEST, _SMALLEST = 1e30, 1e-30
 """The limits of coordinates and sizes whose squares float32 can represent."""
 
 
+@numpy.errstate(all="ignore")
 def checked(cloud: Cloud, options: FileOptions) -> Cloud:
     """The cloud, scaled to the cube if `options.normalise` is "each".
 

@@ -16,7 +16,7 @@ _SPLAT = ("f_dc_0", "f_dc_1", "f_dc_2")
 _BAND_0 = 0.28209479177387814  # 1 / (2 sqrt(pi)), the constant of spherical harmonics
 
 _AXES = ("x", "y", "z")
-_GROUPS = {
+_GROUPS: dict[str, list[tuple[str, ...]]] = {
     "positions": [(axis, f"p{axis}", f"pos{axis}", f"position{axis}", f"point{axis}", f"coord{axis}", f"{axis}coord")
                   for axis in _AXES],
     "normals": [(f"n{axis}", f"normal{axis}", f"normals{axis}", f"nrm{axis}") for axis in _AXES],

@@ -5,6 +5,7 @@ import os
 import re
 import stat
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -42,6 +43,7 @@ READ_ERRORS: tuple[type[Exception], ...] = (
     TypeError,
     ValueError,
     struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
     Image.DecompressionBombError,
