@@ -1,16 +1,17 @@
 """Lists the files in a folder of shapes by class, and reads them, leaving out those that cannot be used."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
 from numpy.typing import NDArray
 
-from diffcore.errors import UserError
 from diffcore.plugins.folders import Files, Tree, UnusableError, tree
+from diffcore.plugins.ledger import Account
 from diffcore.states.noise import generator_for
 from diffcore_pointcloud.formats.content import READ_ERRORS, reason
+from diffcore_pointcloud.formats.text import is_table
 from diffcore_pointcloud.options import FileOptions
 
 
@@ -49,40 +50,76 @@ SYNSETS = {
 """The 55 classes of ShapeNetCore by WordNet number, which are the names of its folders."""
 
 
-def listed(options: FileOptions, endings: Collection[str], what: str, others: Collection[str], other: str) -> Tree:
+def listed(options: FileOptions, endings: frozenset[str], what: str, others: frozenset[str], other: str) -> Tree:
     """The files with these endings, by class and part, as `diffcore.plugins.folders.tree` finds them.
 
-    It supports ShapeNet's layout too. The error for a folder without such files names the data set `other` if the
-    folder has files with the endings `others`, which that data set reads.
+    The error for a folder without such files names the data set `other` if the folder has files with the endings
+    `others`, which that data set reads. Text files that are no tables of points, such as lists of files, are passed
+    over.
     """
+    return tree(
+        options.root,
+        endings,
+        what,
+        what,
+        SYNSETS,
+        options.classes,
+        options.class_level,
+        dict.fromkeys(_CONVERT, "convert them, for example with CloudCompare or Blender")
+        | dict.fromkeys(others - endings, f"`data` {other} reads them"),
+        _not_a_table,
+    )
+
+
+_CONVERT = (
+    ".las",
+    ".laz",
+    ".e57",
+    ".gltf",
+    ".fbx",
+    ".3ds",
+    ".dae",
+    ".blend",
+    ".usd",
+    ".usdz",
+    ".ptx",
+    ".splat",
+    ".spz",
+)
+"""Endings of meshes and clouds that are not read."""
+
+
+def _not_a_table(path: Path) -> str:
+    """The reason to pass over a text file that is no table of points; empty for all other files."""
+    if path.suffix.lower() not in (".txt", ".csv", ".asc"):
+        return ""
     try:
-        found = tree(options.root, endings, what, what, SYNSETS, options.classes)
-    except UserError as error:
-        paths = Path(options.root or "").rglob("*") if options.root else ()
-        if str(error).startswith("no ") and any(path.suffix.lower() in others for path in paths):
-            raise UserError(f"{error}; `data` {other} reads them") from None
-        raise
-    # In ShapeNet each model is a folder with a subfolder `models`, so a root of such folders is a single class.
-    single = [path.relative_to(str(options.root)).parts[1:2] == ("models",) for path, _ in found.train]
-    if found.test is None and all(single):
-        return Tree((), tuple((path, 0) for path, _ in found.train), None, found.notes)
-    return found
+        with path.open("rb") as file:
+            table = is_table(file.read(4096))
+    except OSError:
+        return ""
+    return "" if table else "text that is no table of points, such as a list of files"
 
 
 def read_all(
-    files: Files, read: Read, options: FileOptions, unusable: list[str], part: str
+    files: Files, read: Read, options: FileOptions, account: Account, part: str
 ) -> tuple[list[Cloud], list[int]]:
-    """The clouds in `files` and their classes. Files that cannot be used are added to `unusable` with the reason."""
+    """The clouds in `files` and their classes. The account gets the files that cannot be used, with the reason."""
     clouds, labels = [], []
     for number, (path, label) in enumerate(files):
         generator = numpy.random.default_rng(generator_for(options.seed, "cloud", part, number).initial_seed())
         try:
             found = [checked(cloud, options) for cloud in read(path, options, generator)]
         except READ_ERRORS as error:
-            unusable.append(f"{path} ({reason(error)})")
+            account.refuse(path, reason(error))
             continue
         clouds += found
         labels += [label] * len(found)
+        for cloud in found:
+            if len(cloud.positions) < options.points:
+                account.change(path, f"fewer than {options.points} points, which are repeated at random")
+        for note in dict.fromkeys(cloud.note for cloud in found if cloud.note):
+            account.note(path, note)
     return clouds, labels
 
 
