@@ -1,8 +1,13 @@
 """Options of the plugin's parts, and the facts that describe a set of molecules."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from diffcore.plugins.records import Place, Settings
+
+Salts = Literal["drop", "largest"]
+"""What is done with molecules of several unconnected pieces, such as salts."""
 
 
 class PropertyFacts(Settings):
@@ -74,13 +79,18 @@ class QM9Options(DataOptions):
 
 
 class FileOptions(DataOptions):
-    """Options of the data set `sdf`: an SD file of the user."""
+    """Options of the data set `sdf`: an SDF or MOL2 file of the user."""
 
     path: Place = Field(None, description="The file that contains the molecules.")
     held_out: float = Field(0.1, gt=0, le=0.5, description="Fraction of the molecules held out for the metrics.")
     max_atoms: int = Field(64, ge=1, le=512, description="Largest number of atoms; molecules with more are left out.")
     time_limit: float = Field(
-        30.0, gt=0, description="Time limit in seconds for generating the conformers of a molecule."
+        30.0, gt=0, description="Time limit in seconds for reading a molecule and generating its conformers."
+    )
+    salts: Salts = Field(
+        "drop",
+        description="Molecules of several pieces, such as salts: drop leaves them out, largest keeps the "
+        "largest piece of each.",
     )
 
 
@@ -89,7 +99,9 @@ class SmilesOptions(FileOptions):
 
     conformers: int = Field(1, ge=1, description="Number of conformers that ETKDG generates for each molecule.")
     relax: bool = Field(True, description="Relax the conformers with the force field MMFF94.")
-    column: str = Field("smiles", description="Column of a CSV file that contains the SMILES.")
+    column: str = Field(
+        "smiles", description="Column of the SMILES, where the file has a header with names of columns."
+    )
 
 
 class EquivariantOptions(Settings):

@@ -86,7 +86,7 @@ def qm9(options: QM9Options) -> Data:
             f"{path.name} contains {len(numbers)} molecules, not {official.CHARACTERISED}: the split differs from EDM's"
         )
     if molecules.left_out:
-        notes.append(left_out_message(len(numbers), molecules.left_out, "gdb"))
+        notes.append(left_out_message(len(numbers), molecules.left_out, "GDB-9 record"))
     train, _, test = official.split(len(numbers), options.seed)
     if options.half:
         test, train = official.halves(train)
@@ -95,13 +95,13 @@ def qm9(options: QM9Options) -> Data:
 
 
 def sdf(options: FileOptions) -> Data:
-    """The molecules of an SDF file. Molecules without 3D coordinates get a conformer."""
+    """The molecules of an SDF or MOL2 file. Molecules without 3D coordinates get a conformer."""
     check_names(options.properties)
     return _from_file(read_sdf(options), options, "record")
 
 
 def smiles(options: SmilesOptions) -> Data:
-    """Conformers of the molecules of a list of SMILES: one in each line, or a column of a CSV file."""
+    """Conformers of the molecules of a list of SMILES: one in each line, or a column of a table."""
     check_names(options.properties)
     return _from_file(read_smiles(options), options, "line")
 
@@ -115,8 +115,7 @@ def _from_file(molecules: Parsed, options: FileOptions, unit: str) -> Data:
         large = sizes > options.max_atoms
         rows = numpy.flatnonzero(~large)
         for row in numpy.flatnonzero(large).tolist():
-            reason = f"{sizes[row]} atoms, more than `data.max_atoms` {options.max_atoms}"
-            left_out.append((int(molecules.sources[row]), reason))
+            left_out.append((int(molecules.sources[row]), f"more atoms than `data.max_atoms` {options.max_atoms}"))
         left_out = sorted(set(left_out))
     if not len(rows):
         raise UserError(f"no molecule of {options.path} can be used: {left_out_message(len(left_out), left_out, unit)}")
