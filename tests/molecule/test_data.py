@@ -15,6 +15,7 @@ from tensordict import TensorDict
 from diffcore.errors import UserError
 from diffcore.system.cache import write_entry
 from diffcore_molecule.chemistry import properties
+from diffcore_molecule.chemistry.dft import DFT
 from diffcore_molecule.chemistry.molecules import identity, remove_hydrogens, sanitised, to_rdkit
 from diffcore_molecule.data import datasets, qm9, store
 from diffcore_molecule.data.collection import collect, entry_of, molecules_of, normal_form, subset
@@ -257,7 +258,7 @@ def everything(data):
 def test_methane_is_as_published():
     known = qm9.parse(METHANE)
     assert known.index == 1
-    values = {name: known.values[column.index] * column.factor for name, column in properties.DFT.items()}
+    values = {name: known.values[column.index] * column.factor for name, column in DFT.items()}
     assert values["mu"] == 0
     assert values["alpha"] == 13.21
     assert values["gap"] == pytest.approx(13.736, abs=1e-3)  # eV
@@ -284,7 +285,7 @@ def test_qm9_s_file_is_read(small, tmp_path):
             logp = Crippen.MolLogP(Chem.MolFromSmiles(smiles))
             index = next(i for i, text in RECORDS.items() if f"\n{smiles}\t" in text)
             assert whole["properties"][row].tolist() == pytest.approx([index + 3, logp], abs=1e-5)
-    assert data.facts.properties[0].unit == "D"
+    assert [(p.unit, p.is_dft) for p in data.facts.properties] == [("D", True), ("", False)]
     assert data.notes == ("dsgdb9nsd.xyz.tar.bz2 contains 11 molecules, not 130831: the split differs from EDM's",)
 
 
@@ -353,6 +354,18 @@ def test_a_wrong_root_is_refused_in_a_line(tmp_path):
     pack(path, {})
     with pytest.raises(UserError, match="contains no molecules"):
         datasets.qm9(QM9Options(root=str(tmp_path)))
+
+
+def test_an_archive_that_decodes_to_gigabytes_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / qm9.NAME
+    pack(path, {1: METHANE, 2: "0" * 2**20 + "x", 3: METHANE})  # a member that is too long is not read
+    assert [number for number, _ in qm9.texts(path)] == [1, 3]
+    monkeypatch.setattr("diffcore.system.bounded.LEAST", 2**20)
+    pack(path, dict.fromkeys(range(8), "0" * 2**18))
+    assert path.stat().st_size < 4000
+    with pytest.raises(UserError, match=r"decodes to more than 1,048,576 bytes, over 100 times its size") as caught:
+        datasets.qm9(QM9Options(root=str(path)))
+    assert "\n" not in str(caught.value)
 
 
 def test_real_qm9(real_data):

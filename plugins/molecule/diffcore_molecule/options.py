@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from diffcore.plugins.records import Place, Settings
+from diffcore_molecule.chemistry.dft import DFT
 
 Salts = Literal["drop", "largest"]
 """What is done with molecules of several unconnected pieces, such as salts."""
@@ -21,6 +22,13 @@ class PropertyFacts(Settings):
     """Evenly spaced quantiles, from the smallest value to the largest."""
     by_size: tuple[tuple[float, float], ...]
     """Mean and standard deviation for each number of atoms, in the order of `MoleculeFacts.sizes`."""
+    from_qm9: bool | None = None
+    """Whether the values are those of the QM9 file; None in runs of older versions, which do not say it."""
+
+    @property
+    def is_dft(self) -> bool:
+        """Whether the property is one of QM9's DFT properties, and not a function of a user with the same name."""
+        return self.name in DFT if self.from_qm9 is None else self.from_qm9
 
 
 class MoleculeFacts(Settings):

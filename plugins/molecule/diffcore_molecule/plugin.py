@@ -33,7 +33,7 @@ MOLECULE = Modality(
         Component("sdf", "your own SDF or MOL2 file, with 3D coordinates", _lazy("data.datasets:sdf"), FileOptions),
         Component(
             "smiles",
-            "your own list or table of SMILES; 3D coordinates by ETKDG",
+            "your own SMILES, with conformers by ETKDG",
             _lazy("data.datasets:smiles"),
             SmilesOptions,
         ),

@@ -11,6 +11,8 @@ from rdkit import Chem, RDLogger, rdBase
 
 from diffcore_molecule.chemistry.molecules import Molecule, too_many_bonds
 
+_ERRORS = (RuntimeError, ValueError, SystemError)
+"""What RDKit raises for a text that it cannot read: `SystemError` if its message is not valid UTF-8."""
 LONGEST_SMILES = 20_000
 """Characters of a SMILES, at most."""
 
@@ -106,14 +108,14 @@ def _parsed(parse: Callable[[], Chem.Mol | None]) -> tuple[Chem.Mol | None, list
     """The result of `parse`, None if it raises; if there is none, with RDKit's messages about the reason."""
     try:
         molecule = parse()
-    except (RuntimeError, ValueError):
+    except _ERRORS:
         molecule = None
     if molecule is not None:
         return molecule, []
     with _messages() as messages:
         try:
             parse()
-        except (RuntimeError, ValueError) as error:
+        except _ERRORS as error:
             messages.append(str(error))
     return None, messages
 

@@ -16,6 +16,7 @@ from tensordict import TensorDict
 from diffcore.errors import UserError
 from diffcore.plugins.data import Data
 from diffcore_molecule.chemistry import properties
+from diffcore_molecule.chemistry.dft import DFT
 from diffcore_molecule.chemistry.molecules import identity
 from diffcore_molecule.data import qm9 as official
 from diffcore_molecule.data.collection import Collection, molecules_of, with_implicit_hydrogens
@@ -64,7 +65,7 @@ def _embedded() -> Parsed:
 
 def qm9(options: QM9Options) -> Data:
     """QM9's 130,831 molecules in EDM's split: 100,000 to train on, 13,083 held out; or two halves of the 100,000."""
-    check_names(options.properties, tuple(properties.DFT))
+    check_names(options.properties, tuple(DFT))
     if options.root is None:
         raise UserError(
             f"the data set 'qm9' needs `data.root`, the file {official.NAME} or the folder that contains it; "
@@ -148,8 +149,10 @@ def data(molecules: Parsed, options: DataOptions, train: numpy.ndarray, held_out
         return batch
 
     training = examples(train)
+    from_qm9 = [name for name in names if name in DFT and name in molecules.columns]
+    units = [DFT[name].unit if name in from_qm9 else properties.find(name).unit for name in names]
     try:
-        facts = facts_of(training, names, [properties.unit_of(name) for name in names], options.hydrogens)
+        facts = facts_of(training, names, units, options.hydrogens, from_qm9)
     except ValueError as error:
         raise UserError(f"{error}; leave it out of `data.properties`") from None
     return Data(facts, training, examples(held_out) if len(held_out) else None, molecules.notes)

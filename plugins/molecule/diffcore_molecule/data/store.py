@@ -1,6 +1,7 @@
 """A cache of parsed molecules and of their properties."""
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
@@ -25,6 +26,8 @@ from diffcore_molecule.data.collection import (
     with_implicit_hydrogens,
 )
 from diffcore_molecule.timeout_pool import Failed, Timeout, processors, timeout_map
+
+logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -141,7 +144,8 @@ def _unpacked(content: bytes, place: Path) -> Parsed:
 def check_names(names: Sequence[str], known: Sequence[str] = ()) -> None:
     """Check, before the molecules are read, that each name is a property of any molecule or one of `known`.
 
-    Raises `UserError` if a name is unknown or occurs twice.
+    `known` are those whose values are in the file. Names with two meanings are logged as warnings. Raises `UserError`
+    if a name is unknown or occurs twice.
     """
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -151,6 +155,8 @@ def check_names(names: Sequence[str], known: Sequence[str] = ()) -> None:
                 properties.find(name)
             except UserError as error:
                 raise UserError(f"`data.properties`: {error}") from None
+        if message := properties.clash(name, of_file=name in known):
+            logger.warning(message)
 
 
 def property_values(molecules: Parsed, names: Sequence[str]) -> numpy.ndarray:

@@ -49,7 +49,7 @@ def opened(path: Path) -> Iterator[tuple[TextIO, Callable[[], float]]]:
             size = max(os.fstat(raw.fileno()).st_size, 1)
             stream: io.BufferedReader = raw
             if path.suffix.lower() == ".gz":
-                stream = bounded(gzip.open(raw), path, size)  # type: ignore[arg-type]
+                stream = bounded(gzip.GzipFile(fileobj=raw), path, size)  # type: ignore[arg-type]
             encoding = encoding_of(stream.peek(256)[:256])
             with io.TextIOWrapper(stream, encoding, errors="replace", newline=None) as text:
                 yield text, lambda: min(raw.tell() / size, 1.0)
