@@ -3,14 +3,17 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from diffcore.denoising.conditions import captions_of
 from diffcore.errors import UserError
 from diffcore.evaluation.evaluate import MetricFunction, evaluate, evaluate_classifier, write_metrics, write_report
+from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import read_progress
 from diffcore.runs.composing import additions, as_toml
+from diffcore.runs.data_record import KINDS, record_of, summary, write_record
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import example_conditions, generate_together, unguided_without_conditions
 from diffcore.runs.model import Model, build_additions
@@ -48,6 +51,10 @@ def run_training(
     events = Events(run.path, None, {})
     if leads():
         events = Events(run.path, registry.plugins, start_loggers(registry, name, loggers, run.path, described))
+        record = record_of(settings.data.name, data, model.codec)  # type: ignore[attr-defined]
+        write_record(run, record)
+        for line in [*summary(record), *_where_names_are(record, run)]:
+            logger.info(line)
     size = sum(parameter.numel() for parameter in model.network.parameters())
     where = f"on {model.device}" + (f" in {world()} processes, {settings.train.parallel}" if world() > 1 else "")
     logger.info(f"{run.path}: {len(data.examples)} examples, {size / 1e6:.2f} M parameters, {where}")
@@ -61,6 +68,12 @@ def run_training(
         events.close()
 
 
+def _where_names_are(record: Mapping[str, Any], run: RunFolder) -> list[str]:
+    """A line that says where the names of all files are, if there are any."""
+    entries = [entry for kind in KINDS for entry in record[kind].values()]
+    return [f"all names: {run.data}"] if any(entry["names"] for entry in entries) else []
+
+
 def _train(
     run: RunFolder,
     settings: RunSettings,
@@ -72,7 +85,7 @@ def _train(
 ) -> Outcome:
     """Train with a bar and pictures on the way, and tell the listeners how it ended."""
     last = 0
-    writer = model.modality.writer(model.codec)
+    writer = part_of(model.modality, "writer", model.codec)
     if not model.is_classifier:
         run.samples.mkdir(exist_ok=True)
 

@@ -293,7 +293,7 @@ def test_every_kind_of_file_is_found_and_read(tmp_path, monkeypatch):
     found = files.read_sdf(FileOptions(path=str(three)))
     assert found.sources.tolist() == [1, 2, 4]
     assert found.left_out == ((3, "not a molfile: Counts line too short: '' on line4"),)
-    assert found.notes == (f"changed: {conformers.GENERATED} (record 4)",)
+    assert found.changed == ((4, conformers.GENERATED),)
     two = write(tmp_path / "own.mol2", MOL2.format(name="a", z=-1.2) + MOL2.format(name="b", z=-9.0))
     found = files.read_sdf(FileOptions(path=str(two)))
     assert found.sources.tolist() == [1]

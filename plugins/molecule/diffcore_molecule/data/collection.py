@@ -82,7 +82,7 @@ class Entry:
     identity: int
     """Its `molecules.identity`."""
     changes: tuple[str, ...] = ()
-    """How it differs from the molecule in the file, for the user."""
+    """What was done to the molecule of the file, to complete "it is ..."."""
 
 
 def entry(source: int, molecule: Molecule, changes: Sequence[str] = ()) -> Entry:

@@ -14,9 +14,9 @@ from diffcore_molecule.options import Salts
 
 SEED = 0
 """The seed of the embedding. It is fixed, so a molecule always gets the same conformers."""
-ISOTOPES = "isotopes are not kept"
-LARGEST_PIECE = "only its largest piece is used"
-GENERATED = "its positions are generated, because the file has none in 3D"
+ISOTOPES = "used without their isotopes"
+LARGEST_PIECE = "reduced to their largest piece"
+GENERATED = "given generated positions, because the file has none in 3D"
 _READERS = {"smiles": molecule_of_smiles, "molfile": molecule_of_molfile, "mol2": molecule_of_mol2}
 
 

@@ -96,7 +96,7 @@ def _read(
     if not entries:
         why = left_out_message(len(left_out), left_out, unit) if left_out else f"there is no {unit} with a molecule"
         raise UserError(f"no molecules in {path}: {why}")
-    return parsed(entries, left_out, unit, [f"{path.name}: {note}"] if note else [])
+    return parsed(entries, left_out, [f"{path.name}: {note}"] if note else [])
 
 
 def _results(requests: Iterator[Request], seconds: float) -> Iterator[tuple[int, list[Entry] | Timeout | Failed]]:

@@ -53,6 +53,8 @@ class Parsed:
     """The `molecules.identity` of each molecule, `[n]`."""
     left_out: tuple[tuple[int, str], ...] = ()
     """The numbers of records or lines that are left out, with the reasons."""
+    changed: tuple[tuple[int, str], ...] = ()
+    """The numbers of records or lines whose molecules were changed, and what was done to them."""
     columns: Mapping[str, numpy.ndarray] = field(default_factory=dict)
     """Properties `[n]` that the file contains."""
     notes: tuple[str, ...] = ()
@@ -64,18 +66,16 @@ class Parsed:
         return len(self.collection)
 
 
-def parsed(
-    entries: Sequence[Entry], left_out: Sequence[tuple[int, str]], unit: str = "record", notes: Sequence[str] = ()
-) -> Parsed:
-    """Join entries, in the order of the file. What was changed in them is told in a note."""
+def parsed(entries: Sequence[Entry], left_out: Sequence[tuple[int, str]], notes: Sequence[str] = ()) -> Parsed:
+    """Join entries, in the order of the file."""
     ordered = sorted(entries, key=lambda item: item.source)
-    changed = sorted({(item.source, change) for item in ordered for change in item.changes})
     return Parsed(
         collect(item.molecule for item in ordered),
         numpy.array([item.source for item in ordered], dtype=numpy.int64),
         numpy.array([item.identity for item in ordered], dtype=numpy.int64),
         tuple(sorted(left_out)),
-        notes=(*notes, *(f"changed: {line}" for line in by_reason(changed, unit))),
+        tuple(sorted({(item.source, change) for item in ordered for change in item.changes})),
+        notes=tuple(notes),
     )
 
 
@@ -117,7 +117,7 @@ _COLUMN = "column:"
 def _packed(molecules: Parsed) -> bytes:
     arrays = molecules.collection.arrays() | {"sources": molecules.sources, "identities": molecules.identities}
     arrays |= {f"{_COLUMN}{name}": values for name, values in molecules.columns.items()}
-    about = {"left_out": molecules.left_out, "notes": molecules.notes}
+    about = {"left_out": molecules.left_out, "changed": molecules.changed, "notes": molecules.notes}
     tensors = {name: numpy.ascontiguousarray(array) for name, array in arrays.items()}
     text = numpy.frombuffer(json.dumps(about).encode(), dtype=numpy.uint8)
     return bytes(save({**tensors, "about": text}))
@@ -137,8 +137,10 @@ def _unpacked(content: bytes, place: Path) -> Parsed:
     lengths.append((collection.bonds, int(collection.bond_counts.sum(dtype=numpy.int64))))
     if any(len(array) != length for array, length in lengths) or not numpy.isfinite(collection.positions).all():
         raise ValueError("arrays that do not fit together")
-    left_out = tuple((int(source), str(why)) for source, why in about["left_out"])
-    return Parsed(collection, sources, identities, left_out, columns, tuple(about["notes"]), place)
+    left_out, changed = (
+        tuple((int(source), str(text)) for source, text in about[key]) for key in ("left_out", "changed")
+    )
+    return Parsed(collection, sources, identities, left_out, changed, columns, tuple(about["notes"]), place)
 
 
 def check_names(names: Sequence[str], known: Sequence[str] = ()) -> None:
