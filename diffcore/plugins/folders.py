@@ -5,11 +5,14 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from tensordict import TensorDict
 
 from diffcore.errors import UserError
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 Files = tuple[tuple[Path, int], ...]
 """Files, each with the index of its class."""
@@ -147,7 +150,7 @@ def left_out(faults: Sequence[str], total: int, folder: str | None, what: str, s
     return [f"left out: {told}"]
 
 
-def split(everything: TensorDict, share: float) -> tuple[TensorDict, TensorDict | None]:
+def split(everything: "TensorDict", share: float) -> "tuple[TensorDict, TensorDict | None]":
     """Keep back a share of the examples, evenly over their `label`, the same ones each time. None where too few.
 
     The only example of a class is trained on.
