@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -84,12 +85,31 @@ def evaluate(
         ]
 
     several = f", {world()} processes" if world() > 1 else ""
-    return [
-        *(by_leader(measured) or ()),
-        Metric("samples", n, f"drawn with {plain.describe()}, seed {seed}"),
-        Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
-        *(property_metrics(model, config, evaluator, data, n, seed) if made else ()),
-    ]
+    return with_distinct_names(
+        [
+            *(by_leader(measured) or ()),
+            Metric("samples", n, f"drawn with {plain.describe()}, seed {seed}"),
+            Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
+            *(property_metrics(model, config, evaluator, data, n, seed) if made else ()),
+        ]
+    )
+
+
+def with_distinct_names(metrics: Sequence[Metric]) -> list[Metric]:
+    """The same metrics, but a name that occurred before becomes `NAME (2)` and so on, which is logged as a warning."""
+    names = {metric.name for metric in metrics}
+    taken: set[str] = set()
+    found = []
+    for metric in metrics:
+        name, number = metric.name, 1
+        while name in taken or (number > 1 and name in names):
+            number += 1
+            name = f"{metric.name} ({number})"
+        if number > 1:
+            logger.warning(f"two metrics have the name {metric.name!r}: the later one is called {name!r} here")
+        taken.add(name)
+        found.append(replace(metric, name=name))
+    return found
 
 
 def _measured(name: str, metric: MetricFunction, samples: Any, conditions: Conditions) -> list[Metric]:
