@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions, parse_conditions
-from diffcore.errors import UserError
+from diffcore.errors import UserError, quoted
 from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.data import Data
@@ -129,7 +129,7 @@ class Run:
         if model.is_classifier:
             raise UserError(
                 f"{self.path} is a classifier, which draws no samples; it guides a model of the same data as "
-                f"`classifier` {self.path}"
+                f"`classifier` {quoted(self.path)}"
             )
         if size is not None and model.codec.sizes is None:
             model = resized(model, str(size))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from diffcore.denoising.conditions import captions_of
-from diffcore.errors import UserError
+from diffcore.errors import UserError, quoted
 from diffcore.evaluation.evaluate import MetricFunction, evaluate, evaluate_classifier, write_metrics, write_report
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import Registry
@@ -144,4 +144,4 @@ def _finish(
             write_report(run, model, config, settings.seed, as_toml(settings))
             logger.info(f"report: {run.report}")
         except OSError as error:
-            logger.warning(f"no report: {error}; the model is kept, and evaluating {run.path} writes one")
+            logger.warning(f"no report: {error}; the model is kept, and evaluating {quoted(run.path)} writes one")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from diffcore.cli.flags import run_settings
 from diffcore.cli.screen import say
+from diffcore.errors import quoted
 from diffcore.plugins import registry as plugins
 from diffcore.runs.folder import RunFolder
 
@@ -27,10 +28,10 @@ def ended(run: RunFolder, outcome: "Outcome") -> int:
     from diffcore.cli import INTERRUPTED
 
     if outcome.interrupted:
-        say(f"stopped at step {outcome.progress.step}; go on with: diffcore resume {run.path}")
+        say(f"stopped at step {outcome.progress.step}; go on with: diffcore resume {quoted(run.path)}")
         return INTERRUPTED
     if outcome.model.is_classifier:
-        say(f"let it guide a model of the same data: diffcore sample RUN --classifier {run.path}")
+        say(f"let it guide a model of the same data: diffcore sample RUN --classifier {quoted(run.path)}")
     else:
-        say(f"more samples: diffcore sample {run.path}")
+        say(f"more samples: diffcore sample {quoted(run.path)}")
     return 0

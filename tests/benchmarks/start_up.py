@@ -43,7 +43,9 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "diffcore", *TRAIN, "--out", "run"], cwd=folder, check=True)
-        rounds = [{name: cpu_seconds(script, folder) for name, script in SCRIPTS.items()} for _ in range(options.rounds)]
+        rounds = [
+            {name: cpu_seconds(script, folder) for name, script in SCRIPTS.items()} for _ in range(options.rounds)
+        ]
     found = {name: min(times[name] for times in rounds) for name in SCRIPTS}
     for name, seconds in found.items():
         print(f"{name:20}{seconds:6.2f} s{seconds / found['import torch']:8.2f} times import torch")
