@@ -1,4 +1,5 @@
 import pickle
+import shutil
 import struct
 
 import numpy
@@ -60,7 +61,7 @@ def test_images_are_mirrored_only_in_training():
 
 def write_mnist(raw, n=60, seed=0):
     """Small files in MNIST's format."""
-    raw.mkdir(parents=True)
+    raw.mkdir(parents=True, exist_ok=True)
     generator = numpy.random.default_rng(seed)
     stored = {}
     for part, count in (("train", n), ("t10k", n // 2)):
@@ -82,6 +83,29 @@ def test_mnist_s_files_are_read_and_padded(tmp_path, load, name):
     assert torch.equal(data.examples["label"], torch.from_numpy(labels).long())
     assert len(data.held_out) == 30
     assert len(load(MnistOptions(root=str(tmp_path), size=28)).examples["pixels"][0, 0]) == 28
+
+
+@pytest.mark.parametrize("place", ["MNIST/raw", "MNIST", "raw", "."])
+def test_mnist_is_found_where_it_lies(tmp_path, place):
+    stored = write_mnist(tmp_path / place)
+    data = datasets.mnist(MnistOptions(root=str(tmp_path), size=28))
+    assert torch.equal(data.examples["pixels"][:, 0], torch.from_numpy(stored["train"][0]))
+
+
+def test_clothes_are_not_taken_for_digits(tmp_path):
+    """The files of both sets have the same names."""
+    write_mnist(tmp_path / "FashionMNIST" / "raw")
+    for root in (tmp_path / "FashionMNIST", tmp_path / "FashionMNIST" / "raw"):
+        with pytest.raises(UserError, match="MNIST is not in"):
+            datasets.mnist(MnistOptions(root=str(root)))
+        assert len(datasets.fashion_mnist(MnistOptions(root=str(root))).examples) == 60
+
+
+def test_packed_files_are_told(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "train-images-idx3-ubyte.gz").touch()
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz is packed: unpack it"):
+        datasets.mnist(MnistOptions(root=str(tmp_path)))
 
 
 def test_real_mnist(real_data):
@@ -113,6 +137,7 @@ def test_cifar10_s_files_are_read(tmp_path, monkeypatch):
     assert (len(data.examples), len(data.held_out)) == (20, 4)
     assert torch.equal(data.examples["pixels"][0].flatten(), torch.from_numpy(rows["data_batch_1"][0]))
     assert data.facts.classes[9] == "truck"
+    assert len(datasets.cifar10(LargeSetOptions(root=str(root))).examples) == 20
 
 
 def test_a_folder_of_classes(picture_folder):
@@ -154,8 +179,9 @@ def test_train_and_test_folders_are_used(tmp_path, picture_folder):
     root = tmp_path / "parted"
     for part in ("train", "test"):
         (root / part).mkdir(parents=True)
-        for name in ("left", "right"):
-            (root / part / name).symlink_to(picture_folder / name)
+    for name in ("left", "right"):
+        (root / "train" / name).symlink_to(picture_folder / name)
+        shutil.copytree(picture_folder / name, root / "test" / name)
     data = folder(root)
     assert (len(data.examples), len(data.held_out)) == (60, 60)
 
@@ -165,13 +191,15 @@ def test_unreadable_images_are_named(picture_folder):
     whole = (picture_folder / "right" / "00.png").read_bytes()
     (picture_folder / "right" / "00.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
-        UserError, match=r"2 of the 61 images .*left/broken.png, .*right/00.png; .*`data.skip_unreadable`"
+        UserError, match=r"2 of the 61 images .*left/broken.png .*right/00.png .*damaged: .*; .*`data.skip_unreadable`"
     ):
         folder(picture_folder)
     data = folder(picture_folder, skip_unreadable=True)
     assert len(data.examples) + len(data.held_out) == 59
-    (note,) = data.notes
-    assert note.startswith("left out: 2 of the 61 images")
+    assert sorted(name for names in data.ledger.passed_over.values() for name in names) == [
+        "left/broken.png",
+        "right/00.png",
+    ]
 
 
 @pytest.mark.parametrize(

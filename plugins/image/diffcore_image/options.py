@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from diffcore.names import ClassLevel
 from diffcore.plugins.records import Place, Settings
 
 
@@ -20,6 +21,8 @@ class ImageFacts(Settings):
     """Standard deviation of each channel, for pixel values in [0, 1]."""
     flip: bool = False
     """Whether training mirrors images at random."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """The colour behind transparent pixels, red, green and blue from 0 to 255."""
 
 
 class DigitsOptions(Settings):
@@ -48,6 +51,10 @@ class FolderOptions(Settings):
     """Options of the data set `folder`."""
 
     root: Place = Field(None, description="Folder of images, or of one folder of images per class.")
+    class_level: ClassLevel = Field(
+        "auto",
+        description="Which folders are classes: the first (outermost), the last (innermost), none, or as they look.",
+    )
     size: int = Field(
         32,
         ge=1,
@@ -57,6 +64,7 @@ class FolderOptions(Settings):
     colour: Literal["auto", "rgb", "grey"] = Field(
         "auto", description="Colour mode; auto uses grey if every image is grey, else rgb."
     )
+    background: str = Field("white", description="Colour behind transparent pixels: a name, such as black, or #rrggbb.")
     skip_unreadable: bool = Field(False, description="Leave out files that cannot be read, instead of stopping.")
     flip: bool = Field(False, description="Mirror images left to right at random during training.")
     held_out: float = Field(
