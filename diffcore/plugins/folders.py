@@ -5,18 +5,15 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from tensordict import TensorDict
 
 from diffcore.errors import UserError
 from diffcore.names import ClassLevel
 from diffcore.plugins.layouts import Folders, Layout, few, guess
 from diffcore.plugins.ledger import Account, Reasons, named, shown
 from diffcore.system.walk import Listing, walk
-
-if TYPE_CHECKING:
-    from tensordict import TensorDict
 
 Files = tuple[tuple[Path, int], ...]
 """Files, each with the index of its class."""
@@ -239,7 +236,7 @@ def uneven(classes: Sequence[str], train: TensorDict, held_out: TensorDict | Non
     return [f"{problem}: {named(names)}" for problem, names in affected.items() if names]
 
 
-def split(everything: "TensorDict", share: float) -> "tuple[TensorDict, TensorDict | None]":
+def split(everything: TensorDict, share: float) -> tuple[TensorDict, TensorDict | None]:
     """Keep back a share of the examples, evenly over their `label`, the same ones each time. None where too few.
 
     The only example of a class is trained on.
