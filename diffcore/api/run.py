@@ -15,6 +15,7 @@ from diffcore.denoising.conditions import Conditions, parse_conditions
 from diffcore.errors import UserError, quoted
 from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins import registry as plugins
+from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Registry
@@ -371,7 +372,7 @@ class Run:
         reader = self.model.modality.reader
         if reader is None:
             raise UserError(f"the plugin for {self.model.modality.name} cannot read files")
-        read = reader(self.model.codec).read
+        read = part_of(self.model.modality, "reader", self.model.codec).read
         return concatenate([read(Path(path)) for path in paths])
 
 
