@@ -5,7 +5,6 @@ entry and its content, so a changed byte, a shortened file and an entry under th
 is not an intact regular file counts as missing: it is computed again and replaced.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
@@ -22,10 +21,18 @@ _HEADER = len(_MAGIC) + 65
 
 
 def cache_folder() -> Path:
-    """`$DIFFCORE_CACHE`, or `diffcore` in the user's cache folder. It need not exist, nor be writable."""
+    """`$DIFFCORE_CACHE`, or `diffcore` in the user's cache folder. It need not exist, nor be writable.
+
+    Without either, as for a user without a home folder, it is a path at which nothing can exist.
+    """
     if folder := os.environ.get("DIFFCORE_CACHE"):
         return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffcore"
+    if folder := os.environ.get("XDG_CACHE_HOME"):
+        return Path(folder) / "diffcore"
+    try:
+        return Path.home() / ".cache" / "diffcore"
+    except RuntimeError:
+        return Path(os.devnull) / "diffcore"
 
 
 def read_entry(path: Path) -> bytes | None:
@@ -36,7 +43,7 @@ def read_entry(path: Path) -> bytes | None:
     try:
         with os.fdopen(open_regular(path), "rb") as file:
             stored = file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except UserError:
         tell_damage(path, "it is not a regular file")
@@ -52,12 +59,20 @@ def read_entry(path: Path) -> bytes | None:
 
 
 def write_entry(path: Path, content: bytes) -> bool:
-    """Write a cache entry atomically, and return whether that was possible: a cache may not be writable."""
-    with contextlib.suppress(OSError):
+    """Write a cache entry atomically, and return whether that was possible: a cache may not be writable.
+
+    If it was not, a warning says so.
+    """
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, _header(path, content) + content)
         return True
-    return False
+    except OSError as error:
+        reason = f"{path.parent} cannot be written: {error.strerror}"
+        if path.is_relative_to(os.devnull):
+            reason = "this user has no home folder"
+        logger.warning(f"{path.name} is not cached ({reason}); the variable DIFFCORE_CACHE can name a folder")
+        return False
 
 
 def _header(path: Path, content: bytes | memoryview) -> bytes:
