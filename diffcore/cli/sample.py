@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from pydantic import Field
 
-from diffcore.api.run import Run
 from diffcore.cli.options import DrawOptions, run_of, sampling_of
 from diffcore.cli.screen import say
 from diffcore.cli.selectors import read
@@ -16,6 +15,7 @@ from diffcore.names import InverseMethod
 from diffcore.plugins import registry as plugins
 
 if TYPE_CHECKING:
+    from diffcore.api.run import Run
     from diffcore.runs.output import Written
 
 
@@ -54,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run.")
     options = chosen.options
+
     if options.inpaint is not None and options.upscale is not None:
         raise UserError("--inpaint and --upscale are two different tasks; give one")
     if options.mask is not None and options.inpaint is None:
