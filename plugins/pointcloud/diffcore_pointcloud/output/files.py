@@ -7,6 +7,7 @@ points, which viewers draw as dots.
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy
 import trimesh
