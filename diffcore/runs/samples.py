@@ -112,13 +112,11 @@ def _names(captions: Captions, known: Sequence[Condition] = ()) -> list[str]:
     """File names from the number and the requested conditions of each sample: `0007-cat`, `0007-logp=2.5-tpsa=40`.
 
     Classes are known by their value, numbers only together with the name of the condition. Characters that are not
-    letters, digits or one of `_.+=-` become `_`, and long names are cut. Classes that would look the same are told apart
-    by a digest, `living_room~1f0c2a`.
+    letters, digits or one of `_.+=-` become `_`, and long names are cut. Classes that would look the same are told
+    apart by a digest, `living_room~1f0c2a`.
     """
-    numbers = {condition.name for condition in known if not isinstance(condition, ClassCondition)}
-    classes = {
-        condition.name: _words(condition.classes) for condition in known if isinstance(condition, ClassCondition)
-    }
+    classes = {each.name: _words(each.classes) for each in known if isinstance(each, ClassCondition)}
+    numbers = {each.name for each in known} - classes.keys()
 
     def word(name: str, value: str) -> str:
         text = classes.get(name, {}).get(value) or _word(value)
@@ -142,7 +140,7 @@ def _words(values: Sequence[str]) -> dict[str, str]:
     seen = Counter(word.casefold() for word in plain.values())
 
     def different(value: str, word: str) -> str:
-        if seen[word.casefold()] == 1 or value == word and word == word.casefold():
+        if seen[word.casefold()] == 1 or value == word.casefold():
             return word
         digest = sha256(value.encode(errors="surrogatepass")).hexdigest()[:6]
         return f"{_cut(word, _LONGEST_WORD - 7)}~{digest}"
