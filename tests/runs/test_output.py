@@ -259,16 +259,11 @@ class PixelCodec:
         return state
 
 
-class NullWriter:
-    endings = (".bin",)
-
-    def __init__(self, codec):
-        pass
-
+class NullWriter(ToyWriter):
     def each(self, samples, folder, names, captions=()):
         for name in names:
-            (folder / f"{name}.bin").write_bytes(b"x")
-        return [folder / f"{name}.bin" for name in names]
+            (folder / f"{name}.csv").write_bytes(b"x")
+        return [folder / f"{name}.csv" for name in names]
 
     def together(self, samples, path, columns, captions=()):
         path.write_bytes(b"x")
