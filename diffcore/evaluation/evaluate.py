@@ -15,10 +15,11 @@ import torch
 from diffcore.denoising.conditions import Conditions, captions_of
 from diffcore.errors import UserError, first_line
 from diffcore.evaluation.property_metrics import property_metrics
-from diffcore.evaluation.report import curve, facts_table, metrics_table, page, preformatted
+from diffcore.evaluation.report import curve, data_section, facts_table, metrics_table, page, preformatted
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.process.gaussian import perturb
+from diffcore.runs.data_record import read_record
 from diffcore.runs.folder import RunFolder, provenance, read_log
 from diffcore.runs.generation import (
     example_conditions,
@@ -225,6 +226,7 @@ def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int
         ("Metrics", metrics_table(read_metrics(run))),
         *pictures,
         ("Loss", curve(losses, "steps", loss_label)),
+        *([("Data", data_section(record))] if (record := read_record(run)) is not None else []),
         ("Run", facts_table(about)),
         ("Configuration", preformatted(settings_toml)),
     ]

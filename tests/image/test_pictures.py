@@ -345,10 +345,13 @@ def test_a_folder_tells_what_was_changed(tmp_path):
     (tmp_path / "deep.png").write_bytes(png(16, 0, [struct.pack(">4H", *[33 * 257] * 4)] * 3))
     (tmp_path / "print.pdf").write_bytes(b"%PDF-1.4")
     data = datasets.folder(FolderOptions(root=str(tmp_path), size=2, held_out=0.5))
-    told = "\n".join(data.notes)
-    assert "1 images: composited on white" in told
-    assert "1 images: values of more than 8 bits scaled to 8 bits" in told
-    assert "from 2x2 to 4x3 scaled and cropped to 2x2" in told
+    assert data.ledger.changed == {
+        "composited on white": ("ink.png",),
+        "values of more than 8 bits scaled to 8 bits": ("deep.png",),
+        "cropped to a square": ("deep.png",),
+    }
+    assert data.ledger.about["size"] == "2x2 pixels (files: 2x2 to 4x3)"
+    assert data.ledger.passed_over == {"files that end in .pdf, which are not read": ("print.pdf",)}
     pixels = {tuple(image.flatten().tolist()) for image in data.examples["pixels"]}
     assert pixels == {(33,) * 4, (0, 255, 0, 255)}
     black = datasets.folder(FolderOptions(root=str(tmp_path), size=2, background="black"))

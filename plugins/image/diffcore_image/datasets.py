@@ -3,9 +3,7 @@
 All have uint8 `pixels` `[N, C, H, W]` and int64 `label` `[N]`.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,8 @@ from torch.nn import functional
 
 from diffcore.errors import UserError, first_line
 from diffcore.plugins.data import Data
-from diffcore.plugins.folders import Files, UnusableError, left_out, named, split, tree
+from diffcore.plugins.folders import Files, UnusableError, split, tree, uneven, without_empty
+from diffcore.plugins.ledger import Account, Ledger
 from diffcore.system.files import memory
 from diffcore_image.options import DigitsOptions, FolderOptions, ImageFacts, LargeSetOptions, MnistOptions
 from diffcore_image.pictures import Colour, decode
@@ -37,6 +36,7 @@ def data(
     flip: bool = False,
     notes: Sequence[str] = (),
     background: Colour = (255, 255, 255),
+    ledger: Ledger | None = None,
 ) -> Data:
     """A `Data` whose mean and standard deviation are those of the training images.
 
@@ -55,7 +55,17 @@ def data(
         flip=flip,
         background=background,
     )
-    return Data(facts, train, held_out, tuple(notes))
+    return Data(facts, train, held_out, tuple(notes), ledger or Ledger("images", about=_about(pixels)))
+
+
+def _about(pixels: Tensor, sizes: Collection[tuple[int, int]] = ()) -> dict[str, str]:
+    """Size and colour of images, in words; `sizes` are the widths and heights of their files."""
+    _, channels, height, width = pixels.shape
+    size = f"{width}x{height} pixels"
+    if {*sizes} - {(width, height)}:
+        smallest, largest = (choose(sizes, key=lambda sides: sides[0] * sides[1]) for choose in (min, max))
+        size += f" (files: {_format(smallest)} to {_format(largest)})"
+    return {"size": size, "colour": "grey" if channels == 1 else "colour"}
 
 
 def moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,26 +202,24 @@ def folder(options: FolderOptions) -> Data:
     """A folder of images, in one of the layouts of `diffcore.plugins.folders.tree`.
 
     Raises `UserError` with the names of the files that cannot be read, each with the reason; with `skip_unreadable`,
-    these files are left out and named in the notes instead.
+    these files are passed over, and the ledger names them.
     """
     background = _colour(options.background)
-    files = tree(options.root, ENDINGS, "folder", "images")
-    total = len(files.train) + len(files.test or ())
-    _require_room(total, options.size)
-    told = _Told()
-    train, grey = _load(files.train, options, background, told, None)
+    files = tree(options.root, ENDINGS, "folder", "images", level=options.class_level)
+    _require_room(len(files.train) + len(files.test or ()), options.size)
+    account, sizes = files.account(), set[tuple[int, int]]()
+    train, grey = _load(files.train, options, background, account, sizes, None)
     if train is None:
-        raise UserError(
-            f"none of the {len(files.train)} images under {options.root} can be read: {named(told.refused)}; "
-            "repair them, or set `data.root` to another folder"
-        )
+        raise account.nothing_left()
     held_out = None
     if files.test is not None:
-        held_out, _ = _load(files.test, options, background, told, grey)
+        held_out, _ = _load(files.test, options, background, account, sizes, grey)
     else:
         train, held_out = split(train, options.held_out)
-    notes = left_out(told.refused, total, options.root, "images", options.skip_unreadable)
-    return data(train, held_out, files.classes, options.flip, [*notes, *told.notes(options.size)], background)
+    classes, train, held_out = without_empty(files.classes, train, held_out, account)
+    ledger = account.ledger(options.skip_unreadable, **_about(train["pixels"], sizes))
+    notes = [*files.notes, *uneven(classes, train, held_out)]
+    return data(train, held_out, classes, options.flip, notes, background, ledger)
 
 
 def _colour(name: str) -> Colour:
@@ -235,36 +243,22 @@ def _require_room(count: int, size: int) -> None:
         )
 
 
-@dataclass
-class _Told:
-    """What is to be told of the files of a folder."""
-
-    refused: list[str] = field(default_factory=list)
-    """The files that cannot be read, with the reason."""
-    changed: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
-    """The files that were changed when they were read, by what was done."""
-    sizes: set[tuple[int, int]] = field(default_factory=set)
-    """Widths and heights."""
-
-    def notes(self, size: int) -> list[str]:
-        """Lines on what was changed."""
-        smallest, largest = (choose(self.sizes, key=lambda sides: sides[0] * sides[1]) for choose in (min, max))
-        notes = [f"{len(paths)} images: {change}" for change, paths in self.changed.items()]
-        if self.sizes != {(size, size)}:
-            notes.append(f"sizes from {_format(smallest)} to {_format(largest)} scaled and cropped to {size}x{size}")
-        return notes
-
-
 def _format(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
 def _load(
-    files: Files, options: FolderOptions, background: Colour, told: _Told, grey: bool | None
+    files: Files,
+    options: FolderOptions,
+    background: Colour,
+    account: Account,
+    sizes: set[tuple[int, int]],
+    grey: bool | None,
 ) -> tuple[TensorDict | None, bool]:
     """Read and resize the files; return them, None without any, and whether they are grey.
 
-    `grey` decides that; None applies `options.colour`.
+    `grey` decides that; None applies `options.colour`. The account gets what was changed and what cannot be read, and
+    `sizes` the widths and heights of the files.
     """
     pixels = torch.empty((len(files), options.size, options.size, 3), dtype=torch.uint8)
     labels: list[int] = []
@@ -272,11 +266,16 @@ def _load(
         try:
             picture = decode(path).on(background)
         except UnusableError as reason:
-            told.refused.append(f"{path} ({reason})")
+            account.refuse(path, str(reason))
             continue
         for change in picture.changes:
-            told.changed[change].append(path)
-        told.sizes.add(picture.image.size)
+            account.change(path, change)
+        size = picture.image.size
+        sizes.add(size)
+        if size[0] != size[1]:
+            account.change(path, "cropped to a square")
+        if min(size) < options.size:
+            account.change(path, f"enlarged to {options.size} pixels")
         pixels[len(labels)] = torch.from_numpy(_square(picture.image.convert("RGB"), options.size))
         labels.append(label)
     if not labels:

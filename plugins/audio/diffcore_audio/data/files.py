@@ -1,7 +1,8 @@
 """Reads sound files of any rate, length and number of channels as examples, and collects those that cannot be used."""
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from torchaudio.transforms import Resample
 
 from diffcore.plugins.folders import UnusableError
+from diffcore.plugins.ledger import Account
 from diffcore_audio.signals.waves import FULL_SCALE, SILENCE
 
 SOUND_ENDINGS = frozenset(
@@ -21,6 +23,9 @@ SOUND_ENDINGS = frozenset(
 
 _SILENCE = 10 ** (SILENCE / 20)
 """A sound whose peak is below this amplitude is silent."""
+
+SILENT = "silent: their peak is below -60 dB"
+"""Why silent sounds are passed over."""
 
 _SHORTEST = 0.005
 """Seconds; a shorter file has no audible pitch or decay and is not used."""
@@ -45,32 +50,25 @@ class Format:
     trim: bool = False
 
 
-@dataclass
-class Problems:
-    """Paths of files with problems: unusable (with the reason), silent, and clipped (but used)."""
-
-    unusable: list[str] = field(default_factory=list)
-    silent: list[str] = field(default_factory=list)
-    clipped: list[str] = field(default_factory=list)
-
-
-def load(files: Sequence[tuple[Path, int]], target: Format, problems: Problems) -> tuple[Tensor, Tensor]:
-    """Waveforms, int16 `[N, C, L]`, and labels `[N]` of the files that can be used; the others go to `problems`."""
+def load(files: Sequence[tuple[Path, int]], target: Format, account: Account) -> tuple[Tensor, Tensor]:
+    """Waveforms, int16 `[N, C, L]`, and labels `[N]` of the files that can be used; the account gets the others."""
     waveforms = torch.zeros(len(files), target.channels, target.samples, dtype=torch.int16)
     labels: list[int] = []
     for path, label in files:
         try:
             sound, rate = read(path)
         except UnusableError as reason:
-            problems.unusable.append(f"{path} ({reason})")
+            account.refuse(path, str(reason))
             continue
-        at_full_scale = abs(sound) >= 1 - 1 / FULL_SCALE
-        if at_full_scale.any(0).mean() > _CLIPPED:
-            problems.clipped.append(str(path))
+        clipped = (abs(sound) >= 1 - 1 / FULL_SCALE).any(0).mean() > _CLIPPED
         example = fit(sound, rate, target)
         if example is None:
-            problems.silent.append(str(path))
+            account.pass_over(path, SILENT)
             continue
+        if clipped:
+            account.note(path, "clipped: more than 0.1 % of their values are at full scale")
+        if rate != target.rate:
+            account.change(path, f"resampled to {target.rate} Hz")
         waveforms[len(labels)] = example
         labels.append(label)
     return waveforms[: len(labels)], torch.tensor(labels, dtype=torch.int64)
@@ -81,7 +79,7 @@ def read(path: Path) -> tuple[numpy.ndarray, int]:
     try:
         if _truncated(path):
             raise UnusableError("truncated")
-        sound, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        sound, rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
     except (OSError, soundfile.SoundFileError, ValueError, MemoryError) as error:
         raise UnusableError("missing" if isinstance(error, FileNotFoundError) else "cannot be read") from None
     if not numpy.isfinite(sound).all():
