@@ -14,12 +14,12 @@ from diffcore.nn.options import DiTOptions, UNetOptions
 from diffcore.nn.unet import UNet
 from diffcore.states.spaces import Euclidean
 from diffcore_image import datasets
-from diffcore_image.captions import fitted
 from diffcore_image.codec import ImageCodec
 from diffcore_image.evaluator import ImageEvaluator
 from diffcore_image.options import DigitsOptions
-from diffcore_image.sheet import sheet
-from diffcore_image.writer import ImageWriter
+from diffcore_image.output.captions import fitted
+from diffcore_image.output.sheet import sheet
+from diffcore_image.output.writer import ImageWriter
 
 NETWORKS = {
     "unet": lambda: UNet(3, 16, (1, 2), 2, 2, attention=True),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffcore.plugins.data import Codec
 from diffcore.plugins.output import Captions
-from diffcore_image.sheet import image_of, sheet
+from diffcore_image.output.sheet import image_of, sheet
 
 
 class ImageWriter:

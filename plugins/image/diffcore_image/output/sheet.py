@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from diffcore.plugins.output import Captions
-from diffcore_image.captions import fitted
+from diffcore_image.output.captions import fitted
 
 _SEEN = 64
 """Smaller images are enlarged, by the whole factor that brings their width nearest to so many pixels."""
