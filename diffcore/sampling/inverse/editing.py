@@ -11,18 +11,17 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
-from diffcore.names import InverseMethod
+from diffcore.names import InverseMethod, require_name
 from diffcore.process.gaussian import perturb, transition
 from diffcore.sampling.inverse.operators import Bounds, Coarse, Keep, Operator, check_measurement, keep
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, combine, fields, map_fields
+from diffcore.states.state import State, combine, fields, map_fields, named
 
 Constraint = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
 """Decorates a denoiser and a solver's step for the batch of the samples with the given indices, and returns both."""
@@ -223,7 +222,7 @@ def _like(state: State, values: Sequence[Tensor]) -> State:
     """`values` as the fields of a state like `state`."""
     if isinstance(state, Tensor):
         return values[0]
-    return TensorDict(dict(zip(state.keys(), values, strict=True)), batch_size=state.batch_size)
+    return named(dict(zip(state.keys(), values, strict=True)))
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
@@ -256,6 +255,7 @@ def inpainting(
 
     Raises `UserError` if `values` or `known` do not fit the space, or if all or none is known.
     """
+    require_name(method, InverseMethod, "method")
     flags = keep(known, space).known
     check_measurement(lambda x0: x0, values, space)
 
@@ -288,6 +288,7 @@ def upscaling(
 
     Raises `UserError` if `coarse` does not fit the space.
     """
+    require_name(method, METHODS, "method")
     operator = Coarse(factor, next(iter(fields(coarse))))
     check_measurement(operator, coarse, space)
 

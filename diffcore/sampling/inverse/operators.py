@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.states.noise import SampleNoise
+from diffcore.states.placement import to_device
 from diffcore.states.spaces import Space
-from diffcore.states.state import State, combine, fields, first_field, map_fields
+from diffcore.states.state import State, combine, fields, first_field, map_fields, named
 
 Operator = Callable[[State], State]
 """A linear function of a state."""
@@ -74,7 +74,7 @@ class Coarse:
 
     def __call__(self, x0: State) -> State:
         coarse = self._average(fields(x0)[self.field])
-        return coarse if isinstance(x0, Tensor) else TensorDict({self.field: coarse}, batch_size=coarse.shape[:1])
+        return coarse if isinstance(x0, Tensor) else named({self.field: coarse})
 
     def matched(self, x0: State, coarse: State, bounds: Bounds | None = None) -> State:
         """The state nearest to x0 (in the Euclidean distance) whose block means are `coarse` `[B, ...]`.
@@ -87,15 +87,15 @@ class Coarse:
         if bounds is None:
             moved = value + self._spread(wanted - self._average(value))
         else:
-            low, high = (fields(bound)[self.field].to(value) for bound in bounds)
-            left = torch.full_like(wanted, float(low.min() - value.max()))
-            right = torch.full_like(wanted, float(high.max() - value.min()))
+            low, high = (to_device(fields(bound)[self.field].to(value.dtype), value.device) for bound in bounds)
+            left = torch.zeros_like(wanted) + (low.min() - value.max())
+            right = torch.zeros_like(wanted) + (high.max() - value.min())
             for _ in range(_BISECTIONS):
                 middle = (left + right) / 2
                 below = self._average((value + self._spread(middle)).clamp(low, high)) < wanted
                 left, right = torch.where(below, middle, left), torch.where(below, right, middle)
             moved = (value + self._spread((left + right) / 2)).clamp(low, high)
-        return moved if isinstance(x0, Tensor) else TensorDict({**fields(x0), self.field: moved}, x0.batch_size)
+        return moved if isinstance(x0, Tensor) else named({**fields(x0), self.field: moved})
 
     def _spread(self, blocks: Tensor) -> Tensor:
         """Each value of a block for all entries of the block: the inverse shape of `_average`."""
@@ -134,7 +134,7 @@ def keep(known: State, space: Space) -> Keep:
     operator = Keep(map_fields(lambda value: value.bool(), known))
     point = space.noise(SampleNoise(0, range(known.shape[0])).normal(space.empty(known.shape[0])))
     kept = operator(point)
-    point = kept if isinstance(point, Tensor) else TensorDict(fields(point) | fields(kept), point.batch_size)
+    point = kept if isinstance(point, Tensor) else named(fields(point) | fields(kept))
     difference = combine((1.0, space.project(point)), (-1.0, point))
     if any(value.abs().max() > 1e-4 for value in fields(difference).values()):
         raise ValueError(
