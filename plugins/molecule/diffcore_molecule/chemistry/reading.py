@@ -9,7 +9,7 @@ import numpy
 import rdkit
 from rdkit import Chem, RDLogger, rdBase
 
-from diffcore_molecule.chemistry.molecules import Molecule, too_many_bonds
+from diffcore_molecule.chemistry.molecules import Molecule, charges_of, too_many_bonds
 
 _ERRORS = (RuntimeError, ValueError, SystemError)
 """What RDKit raises for a text that it cannot read: `SystemError` if its message is not valid UTF-8."""
@@ -69,7 +69,7 @@ def outline(molecule: Chem.Mol) -> Molecule:
     conformer = molecule.GetNumConformers() > 0
     return Molecule(
         numpy.array([atom.GetAtomicNum() for atom in atoms], dtype=numpy.uint8),
-        numpy.array([atom.GetFormalCharge() for atom in atoms], dtype=numpy.int8),
+        charges_of(molecule),
         bonds,
         molecule.GetConformer().GetPositions().astype(numpy.float32) if conformer else numpy.zeros((n, 3), "f4"),
     )
