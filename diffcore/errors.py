@@ -4,6 +4,8 @@ Messages name arguments in backticks, as in the library: `train.steps`. The comm
 """
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class UserError(Exception):
@@ -22,6 +24,16 @@ _FLAGS = {"conditions": "condition", "guides": "guide", "metrics": "metric"}
 def as_flags(message: str) -> str:
     """`message` with arguments in backticks replaced by flags: `train.batch_size` becomes --train.batch-size."""
     return _ARGUMENT.sub(lambda match: "--" + _FLAGS.get(match[1], match[1]).replace("_", "-"), message)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean 'X'?)` for the known name that is most like `name`, whatever its case; empty if none is.
+
+    Names of one or two characters must be equal but for their case: they are too short to be alike.
+    """
+    by_lower = {item.lower(): item for item in known}
+    close = get_close_matches(name.lower(), by_lower, 1, 0.6 if len(name) > 2 else 1.0)
+    return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -43,3 +43,6 @@ CheckStatus = Literal["passed", "failed", "expected", "unexpected", "skipped"]
 
 PluginKind = Literal["modality", "solver", "schedule", "guidance", "metric", "dataset", "logger"]
 """The kinds of plugin packages that `diffcore new-plugin` writes."""
+
+ClassLevel = Literal["auto", "first", "last", "none"]
+"""Which folders of a user's data are classes; see `diffcore.plugins.layouts`."""

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from diffcore.denoising.conditions import captions_of
 from diffcore.errors import UserError
@@ -11,6 +12,7 @@ from diffcore.plugins.data import Data
 from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import read_progress
 from diffcore.runs.composing import additions, as_toml
+from diffcore.runs.data_record import KINDS, record_of, summary, write_record
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import example_conditions, generate_together, unguided_without_conditions
 from diffcore.runs.model import Model, build_additions
@@ -48,6 +50,10 @@ def run_training(
     events = Events(run.path, None, {})
     if leads():
         events = Events(run.path, registry.plugins, start_loggers(registry, name, loggers, run.path, described))
+        record = record_of(settings.data.name, data, model.codec)  # type: ignore[attr-defined]
+        write_record(run, record)
+        for line in [*summary(record), *_where_names_are(record, run)]:
+            logger.info(line)
     size = sum(parameter.numel() for parameter in model.network.parameters())
     where = f"on {model.device}" + (f" in {world()} processes, {settings.train.parallel}" if world() > 1 else "")
     logger.info(f"{run.path}: {len(data.examples)} examples, {size / 1e6:.2f} M parameters, {where}")
@@ -59,6 +65,12 @@ def run_training(
         return outcome
     finally:
         events.close()
+
+
+def _where_names_are(record: Mapping[str, Any], run: RunFolder) -> list[str]:
+    """A line that says where the names of all files are, if there are any."""
+    entries = [entry for kind in KINDS for entry in record[kind].values()]
+    return [f"all names: {run.data}"] if any(entry["names"] for entry in entries) else []
 
 
 def _train(

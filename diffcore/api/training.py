@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcore.api.run import Run
-from diffcore.api.session import logger, run_training
+from diffcore.api.session import run_training
 from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation, Task
 from diffcore.plugins import registry as plugins
@@ -111,7 +111,5 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
 
     with locked(folder):
         by_leader(describe_new)
-        for note in data.notes:
-            logger.info(note)
         outcome = run_training(folder, settings, model, data, config, registry)
     return Run(folder.path), outcome

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from diffcore.denoising.ranges import read_range
-from diffcore.errors import UserError
+from diffcore.errors import UserError, did_you_mean
 from diffcore.states.noise import uniform
 
 Conditions = dict[str, Tensor]
@@ -88,7 +88,8 @@ class ClassCondition:
         if text.isdecimal() and int(text) < len(self.classes):
             return torch.full((len(indices),), int(text))
         shown = ", ".join(self.classes[:20]) + (", …" if len(self.classes) > 20 else "")
-        raise UserError(f"unknown {self.name} {text!r}; this model knows: {shown}")
+        hint = did_you_mean(text, self.classes)
+        raise UserError(f"unknown {self.name} {text!r}{hint}; this model knows: {shown}")
 
     def warning(self, value: Tensor) -> str | None:
         return None
@@ -301,7 +302,8 @@ def parse_conditions(
     names = [condition.name for condition in conditions]
     for name in asked:
         if name not in names:
-            raise UserError(f"unknown condition {name!r}; this model takes: {', '.join(names) or 'none'}")
+            hint = did_you_mean(name, names)
+            raise UserError(f"unknown condition {name!r}{hint}; this model takes: {', '.join(names) or 'none'}")
     values = nulls(conditions, len(indices))
     for condition in conditions:
         if condition.name in asked:

@@ -1,6 +1,7 @@
 """Embeddings of the log-SNR and of the conditions, in one vector for each sample."""
 
 import math
+from urllib.parse import quote
 
 import torch
 from torch import Tensor, nn
@@ -63,18 +64,41 @@ def embedding_of(condition: Condition, width: int) -> nn.Module:
     raise TypeError(f"no embedding for conditions of the type {type(condition).__name__}")
 
 
+_RESERVED = frozenset(dir(nn.ModuleDict()))
+"""Names that a module in an `nn.ModuleDict` cannot have, because the dictionary has attributes of these names."""
+
+
+def module_key(name: str) -> str:
+    """The key in an `nn.ModuleDict` for a part that users name; different names have different keys.
+
+    PyTorch accepts no empty keys, no dots and no names of its own attributes, such as `half`, `type` or `training`.
+    Names of letters, digits, `_` and `-` are their own keys, unless PyTorch uses them. In others every byte of UTF-8
+    that is none of these becomes `%` and two hexadecimal digits, and a `%` is appended.
+    """
+    escaped = quote(name, safe="", errors="surrogatepass").replace(".", "%2E").replace("~", "%7E")
+    return name if escaped == name and name and name not in _RESERVED else f"{escaped}%"
+
+
 class Conditioning(nn.Module):
-    """c = SiLU(MLP(features(lambda)) + sum over conditions of their embeddings), `[B, width]`."""
+    """c = SiLU(MLP(features(lambda)) + sum over conditions of their embeddings), `[B, width]`.
+
+    Raises `ValueError` if two conditions have the same name.
+    """
 
     def __init__(self, conditions: tuple[Condition, ...], width: int, features: int = 64) -> None:
         super().__init__()
         self.noise = nn.Sequential(
             LogSnrFeatures(features), nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width)
         )
-        self.embeddings = nn.ModuleDict({condition.name: embedding_of(condition, width) for condition in conditions})
+        self._names = tuple(condition.name for condition in conditions)
+        if repeated := {name for name in self._names if self._names.count(name) > 1}:
+            raise ValueError(f"two conditions have the name {sorted(repeated)[0]!r}; conditions need different names")
+        self.embeddings = nn.ModuleDict(
+            {module_key(condition.name): embedding_of(condition, width) for condition in conditions}
+        )
 
     def forward(self, log_snr: Tensor, conditions: Conditions) -> Tensor:
         embedded = self.noise(log_snr)
-        for name, table in self.embeddings.items():
+        for name, table in zip(self._names, self.embeddings.values(), strict=True):
             embedded = embedded + table(conditions[name])
         return nn.functional.silu(embedded)

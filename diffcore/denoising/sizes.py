@@ -55,21 +55,22 @@ class Sizes:
         """The sizes that a user asks for, int64 `[B]`: `9` for all, or a range, `7..9`, `7..` or `..9`.
 
         Within a range, sizes are drawn from p(size | conditions). Raises `UserError` if `text` is neither a size nor a
-        range, or if the model has no such size.
+        range, if it lies outside the sizes of the training examples, or if no training example has a size in the range.
         """
         try:
             first, last = read_range(text, int)
         except ValueError:
             raise UserError(f"`size` {text!r}: write a whole number, or a range such as 7..9") from None
-        first, last = 1 if first is None else first, self.largest if last is None else last
-        if not 1 <= first <= last <= self.largest:
-            raise UserError(f"`size` {text}: this model draws sizes from 1 to {self.largest}")
-        if first == last:
+        smallest, largest = min(self.counts), max(self.counts)
+        first, last = smallest if first is None else first, largest if last is None else last
+        if last < first and not text.startswith("..") and not text.endswith(".."):
+            raise UserError(f"`size` {text}: the range ends before it begins; write {last}..{first}")
+        if first == last and smallest <= first <= largest:
             return torch.full((len(indices),), first)
         within = {size: count for size, count in self.counts.items() if first <= size <= last}
-        if not within:
-            there_are = ", ".join(map(str, sorted(self.counts)))
-            raise UserError(f"`size` {text}: no training example has such a size; there are {there_are}")
+        if not within or not 1 <= first <= last <= self.largest:
+            shown = ", ".join(map(str, sorted(self.counts))) if len(self.counts) <= 10 else f"{smallest} to {largest}"
+            raise UserError(f"`size` {text}: the training examples have other sizes: {shown}")
         kept = [position for position, size in enumerate(self.counts) if size in within]
         about = {name: [table[position] for position in kept] for name, table in self.about.items()}
         return Sizes(self.largest, within, about).draw(indices, seed, conditions)

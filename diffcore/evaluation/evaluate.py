@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -14,10 +15,11 @@ import torch
 from diffcore.denoising.conditions import Conditions, captions_of
 from diffcore.errors import UserError, first_line
 from diffcore.evaluation.property_metrics import property_metrics
-from diffcore.evaluation.report import curve, facts_table, metrics_table, page, preformatted
+from diffcore.evaluation.report import curve, data_section, facts_table, metrics_table, page, preformatted
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.process.gaussian import perturb
+from diffcore.runs.data_record import read_record
 from diffcore.runs.folder import RunFolder, provenance, read_log
 from diffcore.runs.generation import (
     example_conditions,
@@ -84,12 +86,31 @@ def evaluate(
         ]
 
     several = f", {world()} processes" if world() > 1 else ""
-    return [
-        *(by_leader(measured) or ()),
-        Metric("samples", n, f"drawn with {plain.describe()}, seed {seed}"),
-        Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
-        *(property_metrics(model, config, evaluator, data, n, seed) if made else ()),
-    ]
+    return with_distinct_names(
+        [
+            *(by_leader(measured) or ()),
+            Metric("samples", n, f"drawn with {plain.describe()}, seed {seed}"),
+            Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
+            *(property_metrics(model, config, evaluator, data, n, seed) if made else ()),
+        ]
+    )
+
+
+def with_distinct_names(metrics: Sequence[Metric]) -> list[Metric]:
+    """The same metrics, but a name that occurred before becomes `NAME (2)` and so on, which is logged as a warning."""
+    names = {metric.name for metric in metrics}
+    taken: set[str] = set()
+    found = []
+    for metric in metrics:
+        name, number = metric.name, 1
+        while name in taken or (number > 1 and name in names):
+            number += 1
+            name = f"{metric.name} ({number})"
+        if number > 1:
+            logger.warning(f"two metrics have the name {metric.name!r}: the later one is called {name!r} here")
+        taken.add(name)
+        found.append(replace(metric, name=name))
+    return found
 
 
 def _measured(name: str, metric: MetricFunction, samples: Any, conditions: Conditions) -> list[Metric]:
@@ -205,6 +226,7 @@ def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int
         ("Metrics", metrics_table(read_metrics(run))),
         *pictures,
         ("Loss", curve(losses, "steps", loss_label)),
+        *([("Data", data_section(record))] if (record := read_record(run)) is not None else []),
         ("Run", facts_table(about)),
         ("Configuration", preformatted(settings_toml)),
     ]

@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from diffcore.evaluation.viewer import once
 from diffcore.plugins.output import Metric
+from diffcore.runs.data_record import KINDS
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
@@ -41,6 +43,40 @@ def facts_table(facts: Mapping[str, object]) -> str:
     """An HTML table of names and values."""
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
     return f"<table>{rows}</table>"
+
+
+MOST_NAMES = 2000
+"""The number of names of files for each reason in a report; data.json has the others."""
+
+
+def data_section(record: Mapping[str, Any]) -> str:
+    """The record of the data as HTML: a table, the examples of each class, and the names of files by reason."""
+    facts = {"data set": record["data"]}
+    if record["place"]:
+        facts["place"] = f"{record['found']} {record['what']} in {record['place']}"
+    facts |= {"training": record["training"], "held out": record["held_out"], **record["about"]}
+    if record["layout"]:
+        facts["classes"] = record["layout"]
+    parts = [facts_table(facts)]
+    for condition, classes in record["classes"].items():
+        rows = "".join(
+            f'<tr><th>{escape(name)}</th><td class="number">{training}</td><td class="number">{held_out}</td></tr>'
+            for name, (training, held_out) in classes.items()
+        )
+        head = f"<tr><th>{escape(condition)}</th><th>training</th><th>held out</th></tr>"
+        parts.append(_folded(f"{len(classes)} classes", f"<table>{head}{rows}</table>"))
+    for key, title in KINDS.items():
+        for reason, entry in record[key].items():
+            names = [str(name) for name in entry["names"][:MOST_NAMES]]
+            line = f"{title}: {reason}: {entry['count']}"
+            more = f"\n… and {entry['count'] - len(names)} more" if names and entry["count"] > len(names) else ""
+            parts.append(_folded(line, preformatted("\n".join(names) + more)) if names else f"<p>{escape(line)}</p>")
+    return "\n".join([*parts, *(f"<p>{escape(note)}</p>" for note in record["notes"])])
+
+
+def _folded(title: str, fragment: str) -> str:
+    """An HTML fragment that a click on its title shows."""
+    return f"<details><summary>{escape(title)}</summary>\n{fragment}\n</details>"
 
 
 def preformatted(text: str) -> str:

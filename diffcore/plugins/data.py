@@ -1,6 +1,6 @@
 """What a data set and a codec are to the core."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions
 from diffcore.denoising.sizes import Sizes
+from diffcore.plugins.ledger import Ledger
 from diffcore.plugins.records import Settings
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State
@@ -20,13 +21,14 @@ class Data:
 
     `facts` is all that the codec needs to know of the data (sizes, names of classes, means); it is saved with
     the run, so samples are decoded without the data. `held_out` are examples that training never sees, or None.
-    `notes` are lines for the user, such as files that could not be read.
+    `ledger` says what the files or records of a user became; `notes` are more lines for the user, such as warnings.
     """
 
     facts: Settings
     examples: TensorDict
     held_out: TensorDict | None = None
     notes: tuple[str, ...] = ()
+    ledger: Ledger = field(default_factory=Ledger)
 
 
 @dataclass(frozen=True)

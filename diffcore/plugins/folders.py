@@ -1,15 +1,19 @@
-"""A user's own folder of files: their classes, the part that is held out, and what cannot be read."""
+"""A user's own folder of files: their classes, the part that is held out, and what is passed over."""
 
 import os
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
+from diffcore.names import ClassLevel
+from diffcore.plugins.layouts import Folders, Layout, few, guess
+from diffcore.plugins.ledger import Account, Reasons, named, shown
+from diffcore.system.walk import Listing, walk
 
 Files = tuple[tuple[Path, int], ...]
 """Files, each with the index of its class."""
@@ -28,12 +32,26 @@ class Tree:
     test: Files | None
     """Files that the folder itself keeps back, where it does."""
     notes: tuple[str, ...] = ()
+    what: str = "files"
+    root: str = ""
+    layout: str = ""
+    """A sentence about the classes."""
+    passed_over: Reasons = field(default_factory=dict)
+    """The files that are not used, by reason."""
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    """The folders that cannot be opened, each with the message of the system."""
+
+    def account(self) -> Account:
+        """An account for the loader of these files; it begins with what the search passed over."""
+        found = len(self.train) + len(self.test or ())
+        account = Account(self.what, self.root, found, self.layout, self.passed_over)
+        for folder, reason in self.unreadable.items():
+            account.refuse(f"{folder}{os.sep}", f"the folder cannot be opened: {reason}")
+        return account
 
 
-PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"} | dict.fromkeys(
-    ("val", "valid", "validation"), "val"
-)
-"""Folders of these names say what files are for."""
+_ABOUT = frozenset(("license", "licence", "copying", "citation", "changelog", "authors"))
+"""Files of these names, and readmes, are about the data, whatever their ending."""
 
 
 def tree(
@@ -43,108 +61,179 @@ def tree(
     what: str,
     names: Mapping[str, str] | None = None,
     chosen: Collection[str] = (),
+    level: ClassLevel = "auto",
+    hints: Mapping[str, str] | None = None,
 ) -> Tree:
     """Find the files with one of `endings` (lower case, with the dot) under `folder`, sorted by name.
 
-    The classes are the folders directly in `folder`, at whatever depth their files lie. `names` renames classes, and
-    `chosen` selects some of them. Folders called train, test and val may lie above the classes or inside each of them;
-    val is held out if there is no test folder. Files that lie directly in `folder`, or directly in train, test or val,
-    have no classes. Hidden files are ignored and linked folders are followed. `name` is the name of the data set and
-    `what` describes its files, for messages.
+    The classes follow from the folders as `diffcore.plugins.layouts` describes, or from `level`. `names` renames
+    classes, and `chosen` selects some of them. Folders called train, test and val may lie above the classes or inside
+    each of them; val is held out if there is no test folder. Hidden files, readmes, files with other endings, and the
+    few files that lie outside of the classes are passed over. Links are followed, and each file is found once. `name`
+    is the name of the data set and `what` describes its files, for messages; `hints` says by ending what to do with
+    files that are not read.
 
     Raises `UserError` if the folder or such files are missing, if a chosen class does not exist, if a class has only
-    held-out files, or if files lie outside train, test and val where these exist.
+    held-out files, or if many files lie outside train, test and val where these exist.
     """
     if folder is None:
         raise UserError(f"the data set {name!r} needs `data.root`, a folder of {what} or of class folders")
     root = Path(folder)
     if not root.is_dir():
         raise UserError(f"no folder {root}: `data.root` must be a folder of {what} or of class folders")
-    everything = [path for path in _files(root) if path.suffix.lower() in endings]
-    if not everything:
-        raise UserError(f"no {what} under {root}: {_instead(root, endings)}")
-    folders = [path.relative_to(root).parts[:-1] for path in everything]
-    placed = [_placed(names) for names in folders]
-    found = {part for part, _ in placed}
-    if "train" not in found or not found & {"test", "val"}:  # one part is all there is, or a class of that name
-        placed = [
-            ("", inner if found == {part} else names) for (part, inner), names in zip(placed, folders, strict=True)
-        ]
-    heap = any(not inner for _, inner in placed)
-    parts: dict[str, list[tuple[Path, str]]] = {"": [], "train": [], "test": [], "val": []}
-    for path, (part, inner) in zip(everything, placed, strict=True):
-        parts[part].append((path, "" if heap else (names or {}).get(inner[0], inner[0])))
+    listing = walk(root)
+    wanted = [path for path in listing.files if _ending(path) in endings and not _is_readme(path)]
+    if not wanted:
+        raise UserError(f"no {what} under {root}: {_instead(listing, endings, hints or {})}")
+    layout = guess([_folders(path) for path in wanted], level)
+    parts: dict[str, list[tuple[str, str]]] = {"": [], "train": [], "test": [], "val": []}
+    outside = []
+    for path in wanted:
+        if (placed := layout.place(_folders(path))) is None:
+            outside.append(path)
+        else:
+            parts[placed[0]].append((path, (names or {}).get(placed[1], shown(placed[1]))))
     held = "test" if parts["test"] else "val"
-    if parts["train"] and parts[""]:
-        raise UserError(
-            f"{len(parts[''])} {what} under {root} are neither in a train nor in a {held} folder, such as "
-            f"{parts[''][0][0]}; move them into one"
-        )
+    _require_inside(outside, len(wanted), layout, root, what, held, level)
     train, test = parts["train"] or parts[""], parts[held]
-    unused = parts["val"] if held == "test" else []
-    notes = [f"not used: {len(unused)} {what} in val folders; those in test folders are held out"] * bool(unused)
     known = sorted({name for _, name in train if name})
     if unknown := sorted({name for _, name in test if name} - {*known}):
         raise UserError(f"{root}: the {held} folders have classes that the train folders lack: {named(unknown)}")
     if missing := [name for name in chosen if name not in known]:
         raise UserError(f"{root} has no class {named(missing)}; it has: {named(known) or 'none'}")
     classes = [name for name in known if not chosen or name in chosen]
+    index = {name: number for number, name in enumerate(classes)}
 
-    def listed(files: Sequence[tuple[Path, str]]) -> Files:
-        return tuple((path, classes.index(name) if name else 0) for path, name in files if name in classes or heap)
+    def listed(files: Sequence[tuple[str, str]]) -> Files:
+        return tuple((root / path, index.get(name, 0)) for path, name in files if not name or name in index)
 
-    if lacking := [name for name in classes if test and name not in {name for _, name in test}]:
-        notes.append(f"classes without a held-out example: {named(lacking)}")
-    return Tree(tuple(classes), listed(train), listed(test) or None, tuple(notes))
-
-
-def _placed(folders: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """What a file is for, by the folders that it lies in, and those of them that do not say so."""
-    for index, name in enumerate(folders[:2]):
-        if name.lower() in PARTS:
-            return PARTS[name.lower()], [*folders[:index], *folders[index + 1 :]]
-    return "", folders
-
-
-def _files(place: Path) -> list[Path]:
-    """All files that are not hidden, nor in a hidden folder, in the order of their names; links are followed."""
-    found = []
-    for folder, inner, files in os.walk(place, followlinks=True):
-        inner[:] = [name for name in inner if not _hidden(name)]
-        found += [Path(folder) / name for name in files if not _hidden(name)]
-    return sorted(path for path in found if path.is_file())
-
-
-def _hidden(name: str) -> bool:
-    """Whether a name is hidden, as those that macOS leaves beside copied files are."""
-    return name.startswith(".") or name == "__MACOSX"
+    read = {*wanted}
+    unread = [path for path in listing.files if path not in read]
+    passed_over = {
+        **listing.passed_over,
+        "outside of the class folders" if layout.level is not None else "outside of the other files": outside,
+        "in val folders, as those in test folders are held out": [p for p, _ in parts["val"] if held == "test"],
+        "of classes that were not chosen": [p for p, name in (*train, *test) if name and name not in index],
+        **_by_ending(unread, hints or {}),
+    }
+    return Tree(
+        tuple(classes),
+        listed(train),
+        listed(test) or None,
+        tuple(_lost(known, layout, unread, names or {})),
+        what,
+        str(root),
+        layout.reason,
+        {why: tuple(map(shown, paths)) for why, paths in passed_over.items() if paths},
+        {shown(path): reason for path, reason in listing.unreadable.items()},
+    )
 
 
-def _instead(place: Path, endings: Collection[str]) -> str:
+def _require_inside(
+    outside: Sequence[str], total: int, layout: Layout, root: Path, what: str, held: str, level: ClassLevel
+) -> None:
+    """Raise `UserError` if so many files lie outside of the parts or the classes that they must not be passed over."""
+    if len(outside) == total:
+        raise UserError(f"`data.class_level` {level} needs class folders, and all {what} lie directly in {root}")
+    beside = [path for path in outside if layout.is_beside_parts(_folders(path))]
+    loose = all(len(_folders(path)) == len(layout.above) for path in beside)
+    if not few(len(beside), total, 2 if loose else 1):
+        raise UserError(
+            f"{len(beside)} {what} under {root} are neither in a train nor in a {held} folder, such as "
+            f"{root / beside[0]}; move them into one"
+        )
+
+
+def _lost(known: Sequence[str], layout: Layout, unread: Iterable[str], names: Mapping[str, str]) -> list[str]:
+    """A note on the folders that would be classes if one of their files could be read, if there are any."""
+    lost: dict[str, Counter[str]] = defaultdict(Counter)
+    for path in unread:
+        placed = layout.place(_folders(path)) if layout.level is not None else None
+        if placed is not None and (name := names.get(placed[1], shown(placed[1]))) not in known:
+            lost[name][_ending(path) or "no ending"] += 1
+    told = [
+        f"{name} ({', '.join(f'{count} of {ending}' for ending, count in counts.most_common(3))})"
+        for name, counts in lost.items()
+    ]
+    return [f"folders that are no classes, because no file in them is read: {named(told)}"] if told else []
+
+
+def _folders(path: str) -> Folders:
+    return Path(path).parts[:-1]
+
+
+def _ending(path: str) -> str:
+    return Path(path).suffix.lower()
+
+
+def _is_readme(path: str) -> bool:
+    stem = Path(path).stem.lower()
+    return stem in _ABOUT or stem.startswith("readme")
+
+
+def _by_ending(unread: Iterable[str], hints: Mapping[str, str]) -> dict[str, list[str]]:
+    """Files that are not read, by reason; the most frequent endings come first."""
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for path in unread:
+        ending = _ending(path)
+        reason = f"files that end in {ending}, which are not read" if ending else "files without an ending"
+        if ending in hints:
+            reason += f" ({hints[ending]})"
+        reasons["readmes and licences" if _is_readme(path) else reason].append(path)
+    return dict(sorted(reasons.items(), key=lambda item: -len(item[1])))
+
+
+def _instead(listing: Listing, endings: Collection[str], hints: Mapping[str, str]) -> str:
     """What is there instead of the files that were looked for."""
-    others = Counter(path.suffix.lower() or "no ending" for path in _files(place))
-    few = sorted(endings)
-    wanted = ", ".join(few[:8]) + (", …" if len(few) > 8 else "")
+    others = Counter(_ending(path) or "no ending" for path in listing.files)
+    sorted_endings = sorted(endings)
+    wanted = ", ".join(sorted_endings[:8]) + (", …" if len(sorted_endings) > 8 else "")
+    closed = [f"{path} cannot be opened: {reason}" for path, reason in listing.unreadable.items()]
+    closed += [f"{len(paths)} {why}" for why, paths in listing.passed_over.items()]
+    advice = dict.fromkeys(hints[ending] for ending in others if ending in hints)
+    more = "".join(f"; {part}" for part in (named(closed, 3), *advice) if part)
     if not others:
-        return f"it is empty; files that end in {wanted} are read"
+        return f"it is empty; files that end in {wanted} are read{more}"
     there = ", ".join(f"{count} of {ending}" for ending, count in others.most_common(5))
-    return f"files that end in {wanted} are read, and there are {there}"
+    return f"files that end in {wanted} are read, and there are {there}{more}"
 
 
-def named(names: Sequence[object], shown: int = 10) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(map(str, names[:shown])) + more
+def without_empty(
+    classes: Sequence[str], train: TensorDict, held_out: TensorDict | None, account: Account
+) -> tuple[tuple[str, ...], TensorDict, TensorDict | None]:
+    """The arguments without the classes that have no training example, as their files could not be used.
+
+    `label` is renumbered, and held-out examples of these classes are removed. The account gets a note of each.
+    """
+    counts = torch.bincount(train["label"], minlength=len(classes))
+    if not classes or bool((counts > 0).all()):
+        return tuple(classes), train, held_out
+    index = (counts > 0).cumsum(0) - 1
+    for name, count in zip(classes, counts.tolist(), strict=True):
+        if not count:
+            account.pass_over(name, "classes without a file that can be used")
+
+    def renumbered(examples: TensorDict) -> TensorDict:
+        kept = examples[counts[examples["label"]] > 0]
+        kept["label"] = index[kept["label"]]
+        return kept
+
+    held = None if held_out is None else renumbered(held_out)
+    kept = tuple(name for name, count in zip(classes, counts.tolist(), strict=True) if count)
+    return kept, renumbered(train), None if held is None or len(held) < 2 else held
 
 
-def left_out(faults: Sequence[str], total: int, folder: str | None, what: str, skip: bool) -> list[str]:
-    """A note on `faults`, the files that cannot be used, or with `skip` off a `UserError`; nothing without any."""
-    if not faults:
-        return []
-    told = f"{len(faults)} of the {total} {what} under {folder} cannot be used: {named(faults)}"
-    if not skip:
-        raise UserError(f"{told}; fix or remove them, or skip them with `data.skip_unreadable`")
-    return [f"left out: {told}"]
+def uneven(classes: Sequence[str], train: TensorDict, held_out: TensorDict | None) -> list[str]:
+    """Notes that name the classes with a single training example, and those without a held-out example."""
+    counts = torch.bincount(train["label"], minlength=len(classes)).tolist()
+    held = counts if held_out is None else torch.bincount(held_out["label"], minlength=len(classes)).tolist()
+    affected = {
+        "classes with only one training example": [
+            name for name, count in zip(classes, counts, strict=False) if count == 1
+        ],
+        "classes without a held-out example": [name for name, count in zip(classes, held, strict=False) if count == 0],
+    }
+    return [f"{problem}: {named(names)}" for problem, names in affected.items() if names]
 
 
 def split(everything: TensorDict, share: float) -> tuple[TensorDict, TensorDict | None]:

@@ -1,6 +1,7 @@
 """The run folder, which contains all files of a run.
 
 config.json        settings, facts of the data, versions of diffcore and of the plugins, the machine
+data.json          the files that were found, the examples of each class, what was changed and what was passed over
 train_log.jsonl    loss and other numbers of training, one line every `train.log_every` steps
 samples/           pictures of samples, by step
 checkpoints/       weights, their moving average, and the state of training, by step
@@ -50,6 +51,10 @@ class RunFolder:
         return self.path / "config.json"
 
     @property
+    def data(self) -> Path:
+        return self.path / "data.json"
+
+    @property
     def train_log(self) -> Path:
         return self.path / "train_log.jsonl"
 
@@ -76,7 +81,7 @@ class RunFolder:
     @property
     def files(self) -> tuple[Path, ...]:
         """All files of the run that are directly in its folder."""
-        return (self.config, self.train_log, self.fitted_grids, self.metrics, self.report)
+        return (self.config, self.data, self.train_log, self.fitted_grids, self.metrics, self.report)
 
     @property
     def folders(self) -> tuple[Path, ...]:

@@ -2,13 +2,13 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffcore.denoising.conditions import Condition, Conditions, captions_of
+from diffcore.denoising.conditions import ClassCondition, Condition, Conditions, captions_of
 from diffcore.errors import UserError
 from diffcore.plugins.output import Captions
 from diffcore.runs.model import Model
@@ -71,7 +71,7 @@ class Samples:
         if single:
             writer.together(self.decoded, path, columns, self.captions)
             return path
-        writer.each(self.decoded, path, _names(self.captions), self.captions)
+        writer.each(self.decoded, path, _names(self.captions, self.known), self.captions)
         overview = path / f"grid{writer.endings[0]}"
         writer.together(self.decoded, overview, columns, self.captions)
         return overview
@@ -100,10 +100,31 @@ def unused(path: Path) -> Path:
     return candidate
 
 
-def _names(captions: Captions) -> list[str]:
-    """File names from the number and the requested conditions of each sample."""
+_LONGEST_WORD = 60
+"""Bytes of one requested condition in the name of a file, at most; file systems allow names of 255 bytes."""
+_LONGEST_NAME = 160
+"""Bytes of all conditions in the name of a file, at most."""
 
-    def words(values: Iterable[str]) -> str:
-        return "".join(f"-{re.sub(r'[^A-Za-z0-9_.+-]+', '_', value)}" for value in values)
 
-    return [f"{index:04d}{words(caption.values())}" for index, caption in enumerate(captions)]
+def _names(captions: Captions, known: Sequence[Condition] = ()) -> list[str]:
+    """File names from the number and the requested conditions of each sample: `0007-cat`, `0007-logp=2.5-tpsa=40`.
+
+    Classes are known by their value, numbers only together with the name of the condition. Characters that are not
+    letters, digits or one of `_.+=-` become `_`, and long names are cut.
+    """
+    numbers = {condition.name for condition in known if not isinstance(condition, ClassCondition)}
+
+    def word(name: str, value: str) -> str:
+        text = re.sub(r"[^\w.+=-]+", "_", value)
+        key = _cut(re.sub(r"[^\w.+-]+", "_", name), _LONGEST_WORD - len(text.encode()) - 1)
+        return "-" + _cut(f"{key}={text}" if name in numbers else text, _LONGEST_WORD)
+
+    return [
+        f"{index:04d}{_cut(''.join(word(*item) for item in caption.items()), _LONGEST_NAME)}"
+        for index, caption in enumerate(captions)
+    ]
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning of a text, of at most `most` bytes of UTF-8."""
+    return text.encode()[: max(most, 0)].decode(errors="ignore")

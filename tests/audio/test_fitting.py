@@ -92,7 +92,7 @@ def test_changes_of_format_are_told():
     short = tone(rate=48_000, seconds=0.2)
     assert fit(sound(short, rate=48_000), STEREO)[1] == [
         "one channel, used for both sides",
-        "resampled from 48,000 Hz",
+        "resampled from 48000 Hz",
         "extended with silence to 0.504 s",
     ]
     late = numpy.concatenate([numpy.zeros(1000), tone()])

@@ -222,7 +222,7 @@ def test_files_are_told_what_was_asked(runs, tmp_path, monkeypatch):
     command = ["sample", runs / "beads", "--n", 2, "--target", "span=1.5", "--out", tmp_path / "x"]
     assert cli.main([str(word) for word in command]) == 0
     assert seen == [[{"span": "1.5"}] * 2]
-    assert (tmp_path / "x" / "0001-1.5.txt").is_file()
+    assert (tmp_path / "x" / "0001-span=1.5.txt").is_file()
     values = {"span": torch.tensor([math.nan, 2.0]), "weight": torch.tensor([3.0, math.nan])}
     assert captions_of(BEADS.codec(DATA.facts).conditions, values, 2) == [{"weight": "3"}, {"span": "2"}]
 
@@ -230,7 +230,7 @@ def test_files_are_told_what_was_asked(runs, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--size", "7"), "--size 7: this model draws sizes from 1 to 6"),
+        (("--size", "7"), "--size 7: the training examples have other sizes: 1, 2, 3, 5, 6"),
         (("--size", "x"), "--size 'x': write a whole number, or a range such as 7..9"),
         (("--size", "4..4.5"), "--size '4..4.5': write a whole number"),
         (("--target", "span=wide"), "span=wide: write a number such as 2.5, or a range such as 40..60"),

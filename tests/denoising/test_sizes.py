@@ -76,6 +76,23 @@ def test_sizes_that_cannot_be_are_refused(text):
         SIZES.parse(text, range(2), 0, {})
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("5..3", "`size` 5..3: the range ends before it begins; write 3..5"),
+        ("1", "`size` 1: the training examples have other sizes: 3, 5, 9"),
+        ("10", "`size` 10: the training examples have other sizes: 3, 5, 9"),
+        ("..2", "`size` ..2: the training examples have other sizes"),
+        ("10..", "`size` 10..: the training examples have other sizes"),
+    ],
+)
+def test_sizes_outside_the_data_are_refused_in_a_line_that_names_those_of_the_data(text, said):
+    with pytest.raises(UserError) as caught:
+        SIZES.parse(text, range(2), 0, {})
+    assert str(caught.value).startswith(said)
+    assert SIZES.parse("4", range(2), 0, {}).tolist() == [4, 4]  # between two sizes of the data
+
+
 def test_masks_have_the_first_elements():
     mask = SIZES.mask(torch.tensor([3, 10]))
     assert mask.shape == (2, 10)

@@ -3,7 +3,9 @@ import torch
 from scipy.linalg import sqrtm
 
 from diffcore.errors import UserError
+from diffcore.evaluation.evaluate import with_distinct_names
 from diffcore.evaluation.metrics import frechet_distance, halves_distance
+from diffcore.plugins.output import Metric
 
 
 def features(n, d, seed, scale=1.0, shift=0.0):
@@ -42,3 +44,11 @@ def test_halves_by_class_have_their_classes_in_equal_parts():
     points = 100.0 * classes[:, None].expand(40, 3)
     assert halves_distance(points, classes) == pytest.approx(0, abs=1e-6)
     assert halves_distance(points) > 1
+
+
+def test_metrics_of_one_name_are_told_and_kept_apart(caplog):
+    names = ["valid", "valid", "valid (2)", "fid", "valid"]
+    found = with_distinct_names([Metric(name, value, "") for value, name in enumerate(names)])
+    assert [metric.name for metric in found] == ["valid", "valid (3)", "valid (2)", "fid", "valid (4)"]
+    assert [metric.value for metric in found] == [0, 1, 2, 3, 4]
+    assert "two metrics have the name 'valid'" in caplog.text

@@ -37,7 +37,7 @@ def run(trained, tmp_path_factory):
 
 def test_a_run_folder_holds_what_it_should(run):
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {
-        "config.json", "train_log.jsonl", "samples", "checkpoints", "metrics.json", "report.html",
+        "config.json", "data.json", "train_log.jsonl", "samples", "checkpoints", "metrics.json", "report.html",
     }  # fmt: skip
     config = json.loads((run / "config.json").read_text())
     assert config["plugins"]["diffcore-image"] == "0.1.0"
@@ -256,7 +256,7 @@ def test_a_folder_of_one_s_own_trains(picture_folder, tmp_path, capsys):
     command = ["train", "--modality", "image", "--out", str(out), *flags, *TINY]
     assert "left/broken.png" in refused(capsys, *command)
     assert main([*command, "--data.skip-unreadable"]) == 0
-    assert "left out: 1 of the 61 images" in capsys.readouterr().err
+    assert "passed over: not an image: 1 (left/broken.png)" in capsys.readouterr().err
     assert main(["sample", str(out), "--n", "2", "--label", "right", "--steps", "2", "--out", str(tmp_path / "s")]) == 0
     assert Image.open(tmp_path / "s" / "0001-right.png").size == (16, 16)
 

@@ -1,4 +1,5 @@
 import pickle
+import shutil
 import struct
 
 import numpy
@@ -154,8 +155,9 @@ def test_train_and_test_folders_are_used(tmp_path, picture_folder):
     root = tmp_path / "parted"
     for part in ("train", "test"):
         (root / part).mkdir(parents=True)
-        for name in ("left", "right"):
-            (root / part / name).symlink_to(picture_folder / name)
+    for name in ("left", "right"):
+        (root / "train" / name).symlink_to(picture_folder / name)
+        shutil.copytree(picture_folder / name, root / "test" / name)
     data = folder(root)
     assert (len(data.examples), len(data.held_out)) == (60, 60)
 
@@ -165,13 +167,16 @@ def test_unreadable_images_are_named(picture_folder):
     whole = (picture_folder / "right" / "00.png").read_bytes()
     (picture_folder / "right" / "00.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
-        UserError, match=r"2 of the 61 images .*left/broken.png, .*right/00.png; .*`data.skip_unreadable`"
+        UserError,
+        match=r"2 of the 61 images .*left/broken.png .not an image., right/00.png .*; .*`data.skip_unreadable`",
     ):
         folder(picture_folder)
     data = folder(picture_folder, skip_unreadable=True)
     assert len(data.examples) + len(data.held_out) == 59
-    (note,) = data.notes
-    assert note.startswith("left out: 2 of the 61 images")
+    assert sorted(name for names in data.ledger.passed_over.values() for name in names) == [
+        "left/broken.png",
+        "right/00.png",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -358,7 +358,7 @@ def test_targets_and_sizes_that_a_model_has_not(run, tmp_path, capsys):
     ):
         assert said in refused(capsys, *command, *flags)
     assert not (tmp_path / "new").exists()
-    assert "--size 12: this model draws sizes from 1 to 9" in refused(capsys, *command, "--size", 12)
+    assert "--size 12: the training examples have other sizes: " in refused(capsys, *command, "--size", 12)
     said = refused(capsys, "sample", run, "--out", tmp_path / "all.xyz")
     assert "all.xyz: molecule writes .png, .sdf, .smi, or several files to a folder" in said
 

@@ -296,10 +296,11 @@ def test_other_orders_are_matched_and_failures_are_named(tmp_path):
     path = pack(tmp_path / "dsgdb9nsd.xyz.tar.bz2", records)
     assert qm9.entries([(20, records[20])])[0][2] == "a geometry that does not match its SMILES"
     data = datasets.qm9(QM9Options(root=str(path), properties=("mu",)))
-    assert data.notes[1] == (
-        "3 of 15 molecules are left out: gdb 21 (a geometry that does not match its SMILES), "
-        "gdb 22 (a record that is not in QM9's format), gdb 23 (a geometry that does not match its SMILES)"
-    )
+    assert data.ledger.found == 15
+    assert data.ledger.passed_over == {
+        "a geometry that does not match its SMILES": ("gdb 21", "gdb 23"),
+        "a record that is not in QM9's format": ("gdb 22",),
+    }
     assert qm9.rematched(qm9.parse(records[20])).numbers[:5].tolist() == [6, 6, 8, 6, 7]
     stored = qm9.read(path)
     row = stored.sources.tolist().index(20)
@@ -465,12 +466,13 @@ def test_an_sdf_file(tmp_path):
         stream.write(text.split("$$$$\n")[0].replace("  1  2  1  0", "  1  2  4  0") + "$$$$\n")
         stream.write(Chem.MolToMolBlock(with_positions("CF")))  # without the last line, as some programs write it
     data = sdf(tmp_path / "own.sdf", max_atoms=10, held_out=0.5, seed=1)
-    (note,) = data.notes
-    assert note == (
-        "4 of 8 molecules are left out: record 4 (11 atoms, more than `data.max_atoms` 10), "
-        "record 5 (RDKit cannot read it), record 6 (several unconnected pieces), "
-        "record 7 (a bond is AROMATIC, not single, double or triple)"
-    )
+    assert data.ledger.found == 8
+    assert data.ledger.passed_over == {
+        "more atoms than `data.max_atoms` 10": ("record 4",),
+        "RDKit cannot read it": ("record 5",),
+        "several unconnected pieces": ("record 6",),
+        "a bond is AROMATIC, not single, double or triple": ("record 7",),
+    }
     whole = {row["identity"].item(): molecule_at(row[None], 0) for row in everything(data)}
     assert set(whole) == {identity(Chem.MolFromSmiles(smiles)) for smiles in ("CCO", "CC(=O)C", "CCN", "CF")}
     positions = kept.GetConformer().GetPositions()[:3]
@@ -480,7 +482,7 @@ def test_an_sdf_file(tmp_path):
     assert numpy.linalg.norm(acetone[1] - acetone[2]) == pytest.approx(1.22, abs=0.03)  # 1.5 in the drawing
     small = sdf(tmp_path / "own.sdf", max_atoms=9, hydrogens=True)
     assert small.facts.max_atoms == 9
-    assert "record 3 (10 atoms, more than `data.max_atoms` 9)" in small.notes[0]
+    assert "record 3" in small.ledger.passed_over["more atoms than `data.max_atoms` 9"]
 
 
 def smiles_set(path, **options):
@@ -492,9 +494,10 @@ def test_a_list_of_smiles(tmp_path):
     path = tmp_path / "own.smi"
     path.write_text("SMILES name\n# mine\n" + "".join(f"{s} x\n" for s in names) + "\nnonsense y\n[Na+].[Cl-] salt\n")
     data = smiles_set(path, conformers=3, held_out=0.5)
-    assert data.notes == (
-        "2 of 7 molecules are left out: line 9 (RDKit cannot read it), line 10 (several unconnected pieces)",
-    )
+    assert data.ledger.passed_over == {
+        "RDKit cannot read it": ("line 9",),
+        "several unconnected pieces": ("line 10",),
+    }
     ids = [part["identity"].tolist() for part in (data.examples, data.held_out)]
     assert not set(ids[0]) & set(ids[1])
     counts = {value: sum(ids, []).count(value) for value in sum(ids, [])}  # noqa: RUF017
@@ -512,7 +515,7 @@ def test_a_table_of_smiles(tmp_path):
     data = smiles_set(path, properties=("weight",))
     assert sorted(data.examples["properties"][:, 0].tolist()) == pytest.approx([45.085, 46.069], abs=1e-3)
     assert data.held_out is None
-    assert "line 4" in data.notes[0]
+    assert "line 4" in [name for names in data.ledger.passed_over.values() for name in names]
     with pytest.raises(UserError, match=r"no column 'structure': `data\.column` must name .*, one of name, SMILES"):
         smiles_set(path, column="structure")
 
@@ -521,7 +524,7 @@ def test_molecules_that_hang_are_named(tmp_path):
     path = tmp_path / "own.smi"
     path.write_text("CCO\n" + "C1" + "CC" * 60 + "1\n")
     data = smiles_set(path, time_limit=2, max_atoms=200, conformers=200, relax=False)
-    assert data.notes == ("1 of 2 molecules are left out: line 2 (took longer than 2 s)",)
+    assert data.ledger.passed_over == {"took longer than 2 s": ("line 2",)}
 
 
 @pytest.mark.parametrize("read", [sdf, smiles_set])

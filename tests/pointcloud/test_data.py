@@ -219,7 +219,11 @@ def test_train_and_test_folders_above_the_classes(tmp_path):
             write(cube(), tmp_path / part / name / "1.stl")
     data = meshes(tmp_path)
     assert (len(data.examples), len(data.held_out)) == (4, 4)
-    assert data.notes == ("not used: 4 meshes in val folders; those in test folders are held out",)
+    assert data.ledger.passed_over == {
+        "in val folders, as those in test folders are held out": tuple(
+            f"val/{name}/{number}.stl" for name in "ab" for number in range(2)
+        )
+    }
 
 
 def test_each_shape_can_be_scaled_to_the_cube(tmp_path):
@@ -307,9 +311,7 @@ def test_small_clouds_are_padded_and_counted(tmp_path):
     for index, size in enumerate((10, 100, 900)):
         save(tmp_path / f"{index}.npy", points(size, index))
     data = clouds(tmp_path)
-    assert data.notes == (
-        "1 of 3 clouds have fewer than 64 points (the smallest has 10): their points are repeated at random",
-    )
+    assert data.ledger.changed == {"fewer than 64 points, which are repeated at random": ("0.npy",)}
     assert data.examples["count"].tolist() == [64, 100, 600]
     assert [len(held.unique(dim=0)) for held in data.examples["positions"]] == [10, 100, 600]
     # 54 random repetitions of 10 points: about 5.4 of each.
@@ -343,8 +345,7 @@ def test_files_that_cannot_be_used_are_named_with_the_reason(tmp_path):
     assert "\n" not in str(e.value)
     data = meshes(tmp_path, skip_unreadable=True)
     assert len(data.examples) == 4
-    (note,) = data.notes
-    assert note.startswith("left out: 12 of the 16 meshes")
+    assert sum(map(len, data.ledger.passed_over.values())) == 12
     reasons = read_reasons(tmp_path)
     for name, reason in {
         "no_faces.obj": "no faces",
@@ -455,7 +456,7 @@ def test_train_and_test_must_agree(tmp_path):
     with pytest.raises(UserError, match="the test folders have classes that the train folders lack: c"):
         clouds(tmp_path)
     (tmp_path / "test" / "c" / "0.npy").unlink()
-    assert "classes without a held-out example: b" in clouds(tmp_path).notes
+    assert len(clouds(tmp_path).examples) == 2
     save(tmp_path / "d" / "0.npy", points())
     with pytest.raises(UserError, match=r"1 clouds under .* are neither in a train nor in a test folder"):
         clouds(tmp_path)
@@ -468,7 +469,10 @@ def test_the_only_example_of_a_class_is_a_training_example(tmp_path):
     data = clouds(tmp_path, held_out=0.5)
     assert (len(data.examples), len(data.held_out)) == (21, 19)
     assert (data.examples["label"] == 1).sum() == 1
-    assert data.notes == ("classes with only one training example: one",)
+    assert data.notes == (
+        "classes with only one training example: one",
+        "classes without a held-out example: one",
+    )
 
 
 def test_classes_without_usable_files_are_left_out(tmp_path):
@@ -479,7 +483,7 @@ def test_classes_without_usable_files_are_left_out(tmp_path):
     data = clouds(tmp_path, skip_unreadable=True)
     assert data.facts.classes == ("b",)
     assert data.examples["label"].tolist() == [0, 0, 0]
-    assert "classes without a file that can be used: a" in data.notes
+    assert data.ledger.passed_over["classes without a file that can be used"] == ("a",)
 
 
 def test_one_file_is_a_data_set(tmp_path):

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from diffcore.names import ClassLevel
 from diffcore.plugins.records import Place, Settings
 
 _WINDOW = 0.032
@@ -215,6 +216,10 @@ class FileOptions(SoundOptions):
 class FolderOptions(FileOptions):
     """Options of the data set `folder`."""
 
+    class_level: ClassLevel = Field(
+        "auto",
+        description="Which folders are classes: the first (outermost), the last (innermost), none, or as they look.",
+    )
     channels: Literal[1, 2] = Field(1, description="1: mix stereo files to mono. 2: keep both channels.")
     trim: bool = Field(True, description="Cut the initial part of each sound that is more than 60 dB below its peak.")
     held_out: float = Field(

@@ -15,7 +15,8 @@ from torch.nn import functional
 
 from diffcore.errors import UserError, first_line
 from diffcore.plugins.data import Data
-from diffcore.plugins.folders import Files, left_out, named, split, tree
+from diffcore.plugins.folders import Files, split, tree, uneven, without_empty
+from diffcore.plugins.ledger import Account, Ledger
 from diffcore_image.options import DigitsOptions, FolderOptions, ImageFacts, LargeSetOptions, MnistOptions
 
 IMAGE_ENDINGS = frozenset(Image.registered_extensions())
@@ -33,6 +34,7 @@ def data(
     classes: Sequence[str],
     flip: bool = False,
     notes: Sequence[str] = (),
+    ledger: Ledger | None = None,
 ) -> Data:
     """A `Data` whose mean and standard deviation are those of the training images."""
     pixels = train["pixels"]
@@ -47,7 +49,13 @@ def data(
         std=tuple(std.clamp(min=1e-3).tolist()),
         flip=flip,
     )
-    return Data(facts, train, held_out, tuple(notes))
+    return Data(facts, train, held_out, tuple(notes), ledger or Ledger("images", about=_about(pixels)))
+
+
+def _about(pixels: Tensor) -> dict[str, str]:
+    """Size and colour of images, in words."""
+    _, channels, height, width = pixels.shape
+    return {"size": f"{width}x{height} pixels", "colour": "grey" if channels == 1 else "colour"}
 
 
 def moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,42 +160,43 @@ def _padded(pixels: Tensor, size: int) -> Tensor:
 def folder(options: FolderOptions) -> Data:
     """A folder of images, in one of the layouts of `diffcore.plugins.folders.tree`.
 
-    Raises `UserError` with the names of the files that cannot be read; with `skip_unreadable`, these files are left
-    out and named in the notes instead.
+    Raises `UserError` with the names of the files that cannot be read; with `skip_unreadable`, these files are passed
+    over, and the ledger names them.
     """
-    files = tree(options.root, IMAGE_ENDINGS, "folder", "images")
-    unreadable: list[str] = []
-    train, grey = _load(files.train, options, unreadable, None)
+    files = tree(options.root, IMAGE_ENDINGS, "folder", "images", level=options.class_level)
+    account = files.account()
+    train, grey = _load(files.train, options, account, None)
     if train is None:
-        raise UserError(
-            f"none of the {len(files.train)} images under {options.root} can be read: {named(unreadable)}; "
-            "repair them, or set `data.root` to another folder"
-        )
+        raise account.nothing_left()
     held_out = None
     if files.test is not None:
-        held_out, _ = _load(files.test, options, unreadable, grey)
+        held_out, _ = _load(files.test, options, account, grey)
     else:
         train, held_out = split(train, options.held_out)
-    total = len(files.train) + len(files.test or ())
-    notes = left_out(unreadable, total, options.root, "images", options.skip_unreadable)
-    return data(train, held_out, files.classes, options.flip, notes)
+    classes, train, held_out = without_empty(files.classes, train, held_out, account)
+    ledger = account.ledger(options.skip_unreadable, **_about(train["pixels"]))
+    return data(train, held_out, classes, options.flip, [*files.notes, *uneven(classes, train, held_out)], ledger)
 
 
-def _load(
-    files: Files, options: FolderOptions, unreadable: list[str], grey: bool | None
-) -> tuple[TensorDict | None, bool]:
+def _load(files: Files, options: FolderOptions, account: Account, grey: bool | None) -> tuple[TensorDict | None, bool]:
     """Read and resize the files; return them, None without any, and whether they are grey.
 
-    `grey` decides that; None applies `options.colour`. Files that cannot be read are appended to `unreadable`.
+    `grey` decides that; None applies `options.colour`. The account gets what was changed and what cannot be read.
     """
     images, labels = [], []
     for path, label in files:
         try:
             with Image.open(path) as image:
                 images.append(_square(image.convert("RGB"), options.size))
-            labels.append(label)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError):
-            unreadable.append(str(path))
+                size = image.size
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+            account.refuse(path, _reason(error))
+            continue
+        labels.append(label)
+        if size[0] != size[1]:
+            account.change(path, "cropped to a square")
+        if min(size) < options.size:
+            account.change(path, f"enlarged to {options.size} pixels")
     if not images:
         return None, False
     pixels = torch.from_numpy(numpy.stack(images)).permute(0, 3, 1, 2)
@@ -198,6 +207,13 @@ def _load(
         weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601 luma
         pixels = (pixels.float() * weights).sum(1, keepdim=True).round().to(torch.uint8)
     return examples(pixels, torch.tensor(labels)), grey
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, without its name."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return (error.strerror if isinstance(error, OSError) else None) or first_line(error)
 
 
 def _square(image: Image.Image, size: int) -> numpy.ndarray:

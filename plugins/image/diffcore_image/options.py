@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from diffcore.names import ClassLevel
 from diffcore.plugins.records import Place, Settings
 
 
@@ -48,6 +49,10 @@ class FolderOptions(Settings):
     """Options of the data set `folder`."""
 
     root: Place = Field(None, description="Folder of images, or of one folder of images per class.")
+    class_level: ClassLevel = Field(
+        "auto",
+        description="Which folders are classes: the first (outermost), the last (innermost), none, or as they look.",
+    )
     size: int = Field(
         32,
         ge=1,

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from diffcore.names import ClassLevel
 from diffcore.plugins.records import Place, Settings
 
 ShapeClass = Literal["aeroplane", "chair", "lamp", "solid", "table"]
@@ -71,6 +72,10 @@ class FileOptions(CloudOptions):
     """Options of the data sets `meshes` and `clouds`: a folder of files of the user."""
 
     root: Place = Field(None, description="The folder of the files, with or without a subfolder for each class.")
+    class_level: ClassLevel = Field(
+        "auto",
+        description="Which folders are classes: the first (outermost), the last (innermost), none, or as they look.",
+    )
     classes: tuple[str, ...] = Field((), description="Use only these classes; all by default.")
     normalise: Literal["set", "each"] = Field(
         "set",

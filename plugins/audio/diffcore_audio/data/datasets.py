@@ -15,7 +15,10 @@ from torch import Tensor
 from diffcore.errors import UserError, first_line
 from diffcore.plugins import folders
 from diffcore.plugins.data import Data
-from diffcore_audio.data.files import SOUND_ENDINGS, Format, Problems, load
+from diffcore.plugins.ledger import Account, named
+from diffcore_audio.data.files import CONVERTIBLE, SOUND_ENDINGS
+from diffcore_audio.data.fitting import Format
+from diffcore_audio.data.loading import load
 from diffcore_audio.data.synthesis import INSTRUMENTS, synthesise
 from diffcore_audio.options import DrumsOptions, FileOptions, FolderOptions, SoundFacts, SoundOptions, SpeechOptions
 from diffcore_audio.signals.representations import fitted, length, unfitted
@@ -38,6 +41,7 @@ def data(
     classes: Sequence[str],
     options: SoundOptions,
     notes: Sequence[str] = (),
+    account: Account | None = None,
 ) -> Data:
     """A `Data` whose codec is fitted to the training sounds, or to 1,000 evenly spaced ones if there are more."""
     waveforms = train["waveform"]
@@ -49,8 +53,15 @@ def data(
         codec=unfitted(options),
         polarity=options.polarity,
     )
+    about = {
+        "rate": f"{options.rate} Hz",
+        "length": f"{waveforms.shape[2] / options.rate:.3g} s",
+        "channels": str(waveforms.shape[1]),
+    }
+    skip = isinstance(options, FileOptions) and options.skip_unreadable
+    ledger = (account or Account("sounds")).ledger(skip, **about)
     chosen = torch.linspace(0, len(train) - 1, min(len(train), _FIT_EXAMPLES)).round().long()
-    return Data(fitted(facts, waveforms[chosen].float() / FULL_SCALE), train, held_out, tuple(notes))
+    return Data(fitted(facts, waveforms[chosen].float() / FULL_SCALE), train, held_out, tuple(notes), ledger)
 
 
 def drums(options: DrumsOptions) -> Data:
@@ -64,30 +75,18 @@ def drums(options: DrumsOptions) -> Data:
 def folder(options: FolderOptions) -> Data:
     """A folder of sounds, in one of the layouts of `diffcore.plugins.folders.tree`.
 
-    Raises `UserError` with the names of the files that cannot be used; with `skip_unreadable`, these files are left out
-    and named in the notes instead. Silent files are left out and named in the notes in any case.
+    Raises `UserError` with the names of the files that cannot be used; with `skip_unreadable`, these files are passed
+    over, and the ledger names them. Silent files are passed over in any case.
     """
-    tree = folders.tree(options.root, SOUND_ENDINGS, "folder", "sounds")
+    tree = folders.tree(options.root, SOUND_ENDINGS, "folder", "sounds", level=options.class_level, hints=CONVERTIBLE)
     target = Format(options.rate, length(options), options.channels, options.trim)
-    (train, test), notes = _read([tree.train, tree.test or ()], target, options)
+    account = tree.account()
+    train, test = _read([tree.train, tree.test or ()], target, options, account)
     held_out = test if len(test) >= 2 else None
     if tree.test is None:
         train, held_out = folders.split(train, options.held_out)
-    return data(train, held_out, tree.classes, options, [*notes, *_uneven(tree.classes, train, held_out)])
-
-
-def _uneven(classes: Sequence[str], train: TensorDict, held_out: TensorDict | None) -> list[str]:
-    """Notes that name the classes with no or one training sound, and those without a held-out sound."""
-    counts = torch.bincount(train["label"], minlength=len(classes)).tolist()
-    held = counts if held_out is None else torch.bincount(held_out["label"], minlength=len(classes)).tolist()
-    affected = {
-        "classes without a training sound": [name for name, count in zip(classes, counts, strict=False) if count == 0],
-        "classes with one training sound only": [
-            name for name, count in zip(classes, counts, strict=False) if count == 1
-        ],
-        "classes without a held-out sound": [name for name, count in zip(classes, held, strict=False) if count == 0],
-    }
-    return [f"{problem}: {folders.named(names)}" for problem, names in affected.items() if names]
+    classes, train, held_out = folders.without_empty(tree.classes, train, held_out, account)
+    return data(train, held_out, classes, options, [*tree.notes, *folders.uneven(classes, train, held_out)], account)
 
 
 def speech_commands(options: SpeechOptions) -> Data:
@@ -133,22 +132,23 @@ def _speech(options: SpeechOptions, words: Sequence[str] | None) -> Data:
     classes = list(words) if words else sorted(train_words)
     if missing := [name for name in classes if name not in train_words]:
         raise UserError(
-            f"Speech Commands in {root} is incomplete: it has no training sounds of {folders.named(missing)}; "
+            f"Speech Commands in {root} is incomplete: it has no training sounds of {named(missing)}; "
             "download it again with `data.download`"
         )
     if not words and (unknown := sorted(test_words - train_words)):
         raise UserError(
             f"Speech Commands in {root} is incomplete: its test list has words without training sounds: "
-            f"{folders.named(unknown)}; download it again with `data.download`"
+            f"{named(unknown)}; download it again with `data.download`"
         )
     numbers = {name: number for number, name in enumerate(classes)}
     listings = [
         tuple((path, numbers[path.parent.name]) for path in paths if path.parent.name in numbers)
         for paths in paths_of_sets
     ]
-    (train, test), notes = _read(listings, Format(options.rate, length(options), 1), options)
-    held_out = test if len(test) >= 2 else None
-    return data(train, held_out, classes, options, [*notes, *_uneven(classes, train, held_out)])
+    account = Account("sounds", root, sum(map(len, listings)))
+    train, test = _read(listings, Format(options.rate, length(options), 1), options, account)
+    kept, train, held_out = folders.without_empty(classes, train, test if len(test) >= 2 else None, account)
+    return data(train, held_out, kept, options, folders.uneven(kept, train, held_out), account)
 
 
 def _path(speech: Any, number: int) -> Path:
@@ -157,33 +157,27 @@ def _path(speech: Any, number: int) -> Path:
 
 
 def _read(
-    listings: Sequence[folders.Files], target: Format, options: FileOptions
-) -> tuple[list[TensorDict], list[str]]:
-    """The examples of each listing, and notes on problems. The first listing is that of the training sounds.
+    listings: Sequence[folders.Files], target: Format, options: FileOptions, account: Account
+) -> list[TensorDict]:
+    """The examples of each listing; the account gets what was changed or not used.
 
     Raises `UserError` if no training sound can be used.
     """
-    problems = Problems()
-    limited = [_limited(files, options.limit) for files in listings]
-    total = sum(len(files) for files in limited)
-    sets = [examples(*load(files, target, problems)) for files in limited]
-
-    def note(paths: Sequence[str], problem: str) -> list[str]:
-        count = f"{len(paths)} of the {total} sounds under {options.root}"
-        return [f"{count} {problem}: {folders.named(paths)}"] if paths else []
-
-    notes = folders.left_out(problems.unusable, total, options.root, "sounds", options.skip_unreadable)
-    notes += [f"left out: {line}" for line in note(problems.silent, "are silent (below -60 dB)")]
+    sets = [examples(*load(_limited(files, options.limit, account), target, account)) for files in listings]
     if not len(sets[0]):
-        reasons = [f"no training sound under {options.root} can be used", *notes, "set `data.root` to another folder"]
-        raise UserError("; ".join(reasons))
-    notes += note(problems.clipped, "are clipped (more than 0.1 % of their values are at full scale)")
-    return sets, notes
+        raise account.nothing_left()
+    return sets
 
 
-def _limited(files: folders.Files, limit: int | None) -> folders.Files:
-    """The first `limit` files of each class."""
+def _limited(files: folders.Files, limit: int | None, account: Account) -> folders.Files:
+    """The first `limit` files of each class; the account gets the others."""
     if limit is None:
         return files
     number = {label: itertools.count() for _, label in files}
-    return tuple((path, label) for path, label in files if next(number[label]) < limit)
+    kept = []
+    for path, label in files:
+        if next(number[label]) < limit:
+            kept.append((path, label))
+        else:
+            account.pass_over(path, "beyond `data.limit`, the largest number of files of each class")
+    return tuple(kept)

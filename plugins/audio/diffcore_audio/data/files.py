@@ -20,6 +20,12 @@ SOUND_ENDINGS = frozenset(
 )
 """Files with these endings are read as sounds."""
 
+CONVERTIBLE = dict.fromkeys(
+    (".m4a", ".mp4", ".aac", ".wma", ".amr", ".ape", ".wv", ".mpc", ".ac3", ".webm", ".mka", ".dsf", ".dff"),
+    "convert them to WAV or FLAC, for example with ffmpeg",
+)
+"""Sounds in formats that libsndfile does not read, by ending, and what to do with them."""
+
 MOST_VALUES = 2**25
 """The largest number of values, of all channels together, that are read from a file: 128 MiB as float32."""
 

@@ -17,6 +17,9 @@ _SILENCE = 10 ** (SILENCE / 20)
 _LOUDEST = 0.02
 """Duration in seconds of the loudest part of an example, by which silence is judged."""
 
+_SMALL_OFFSET = 0.03
+"""An offset below this fraction of the standard deviation of a sound is kept."""
+
 _CANCELLED = 1e-3
 """Channels cancel each other if the power of their mean is a smaller fraction of their mean power."""
 
@@ -66,7 +69,7 @@ def fit(sound: Sound, target: Format) -> tuple[Tensor, list[str]]:
     # One second more than is needed, so that the end of the part does not matter.
     part = waveform[:, start : start + (target.samples * sound.rate) // target.rate + sound.rate]
     if sound.rate != target.rate:
-        changes.append(f"resampled from {sound.rate:,} Hz")
+        changes.append(f"resampled from {sound.rate} Hz")
     example, more = _of_length(resampled(part, sound.rate, target.rate), target)
     changes += more
     if _loudest(example, target.rate) < _SILENCE:
@@ -81,12 +84,12 @@ def _centred(samples: numpy.ndarray, changes: list[str]) -> Tensor:
     """The sound `[C, L]` without a constant offset, of which a note is added to `changes`.
 
     A short sound may have a mean, and an asymmetric one a median, that differs from zero; only an offset moves both.
-    So the offset is the one that is nearer to zero if both have the same sign, and zero otherwise. Offsets below
-    -60 dB of full scale are kept.
+    So the offset is the one that is nearer to zero if both have the same sign, and zero otherwise. Offsets are kept if
+    they are below -60 dB of full scale, or so small beside the sound that noise would have them by chance.
     """
     mean, median = samples.mean(1, dtype=numpy.float64), numpy.median(samples, 1)
     offset = numpy.where(mean * median > 0, numpy.sign(mean) * numpy.minimum(abs(mean), abs(median)), 0)
-    offset[abs(offset) < _SILENCE] = 0
+    offset[abs(offset) < numpy.maximum(_SILENCE, _SMALL_OFFSET * samples.std(1))] = 0
     waveform = torch.from_numpy(samples)
     if not offset.any():
         return waveform

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import entry_points
 
 from rdkit import Chem
 from rdkit.Chem import QED, Crippen, Descriptors, Lipinski, rdMolDescriptors
 
-from diffcore.errors import UserError
+from diffcore.errors import UserError, did_you_mean
 from diffcore_molecule.chemistry.molecules import remove_hydrogens
 
 GROUP = "diffcore_molecule.properties"
@@ -99,8 +98,7 @@ def find(name: str) -> Property:
         return Property(name, _descriptors()[name])
     if name in DFT:
         raise UserError(f"the property {name!r} comes from DFT: only the data set qm9 has it; {known_names()}")
-    near = get_close_matches(name, [*BUILT_IN, *_registered, *_installed(), *_descriptors(), *DFT], 1)
-    suggestion = f" (did you mean {near[0]!r}?)" if near else ""
+    suggestion = did_you_mean(name, [*DFT, *_descriptors(), *_installed(), *_registered, *BUILT_IN])
     raise UserError(f"unknown property {name!r}{suggestion}; {known_names()}")
 
 

@@ -58,4 +58,4 @@ def check_size(molecule: Chem.Mol, max_atoms: int) -> None:
     """Raise `ValueError` if the molecule has more than `max_atoms` atoms other than hydrogen."""
     count = molecule.GetNumHeavyAtoms()
     if count > max_atoms:
-        raise ValueError(f"{count} atoms, more than `data.max_atoms` {max_atoms}")
+        raise ValueError(f"more atoms than `data.max_atoms` {max_atoms}")

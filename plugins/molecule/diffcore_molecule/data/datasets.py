@@ -15,6 +15,7 @@ from tensordict import TensorDict
 
 from diffcore.errors import UserError
 from diffcore.plugins.data import Data
+from diffcore.plugins.ledger import Account
 from diffcore_molecule.chemistry import properties
 from diffcore_molecule.chemistry.molecules import identity
 from diffcore_molecule.data import qm9 as official
@@ -85,13 +86,14 @@ def qm9(options: QM9Options) -> Data:
         notes.append(
             f"{path.name} contains {len(numbers)} molecules, not {official.CHARACTERISED}: the split differs from EDM's"
         )
-    if molecules.left_out:
-        notes.append(left_out_message(len(numbers), molecules.left_out, "gdb"))
+    account = Account("molecules", str(path), len(numbers))
+    for number, reason in molecules.left_out:
+        account.pass_over(f"gdb {number}", reason)
     train, _, test = official.split(len(numbers), options.seed)
     if options.half:
         test, train = official.halves(train)
-    rows = (numpy.flatnonzero(numpy.isin(molecules.sources, numbers[part])) for part in (train, test))
-    return data(replace(molecules, notes=tuple(notes)), options, *rows)
+    training, held_out = (numpy.flatnonzero(numpy.isin(molecules.sources, numbers[part])) for part in (train, test))
+    return data(replace(molecules, notes=tuple(notes)), options, training, held_out, account)
 
 
 def sdf(options: FileOptions) -> Data:
@@ -115,15 +117,15 @@ def _from_file(molecules: Parsed, options: FileOptions, unit: str) -> Data:
         large = sizes > options.max_atoms
         rows = numpy.flatnonzero(~large)
         for row in numpy.flatnonzero(large).tolist():
-            reason = f"{sizes[row]} atoms, more than `data.max_atoms` {options.max_atoms}"
-            left_out.append((int(molecules.sources[row]), reason))
+            left_out.append((int(molecules.sources[row]), f"more atoms than `data.max_atoms` {options.max_atoms}"))
         left_out = sorted(set(left_out))
     if not len(rows):
         raise UserError(f"no molecule of {options.path} can be used: {left_out_message(len(left_out), left_out, unit)}")
-    count = len(numpy.unique(molecules.sources)) + len(molecules.left_out)
-    notes = (left_out_message(count, left_out, unit),) if left_out else ()
+    account = Account("molecules", str(options.path), len(numpy.unique(molecules.sources)) + len(molecules.left_out))
+    for number, reason in left_out:
+        account.pass_over(f"{unit} {number}", reason)
     train, held_out = split(molecules.identities[rows], options.held_out, options.seed)
-    return data(replace(molecules, notes=(*molecules.notes, *notes)), options, rows[train], rows[held_out])
+    return data(molecules, options, rows[train], rows[held_out], account)
 
 
 def split(identities: numpy.ndarray, fraction: float, seed: int) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -136,11 +138,20 @@ def split(identities: numpy.ndarray, fraction: float, seed: int) -> tuple[numpy.
     return numpy.flatnonzero(~held_out), numpy.flatnonzero(held_out)
 
 
-def data(molecules: Parsed, options: DataOptions, train: numpy.ndarray, held_out: numpy.ndarray) -> Data:
+def data(
+    molecules: Parsed,
+    options: DataOptions,
+    train: numpy.ndarray,
+    held_out: numpy.ndarray,
+    account: Account | None = None,
+) -> Data:
     """A `Data` of these rows. The facts are statistics of the training molecules alone."""
     names = options.properties
     columns = property_values(molecules, names)
-    width = int(atom_counts(molecules.collection, options.hydrogens)[numpy.concatenate([train, held_out])].max())
+    counts = atom_counts(molecules.collection, options.hydrogens)[numpy.concatenate([train, held_out])]
+    width = int(counts.max())
+    size = f"{counts.min()} to {width} atoms" + (", with hydrogens" if options.hydrogens else ", without hydrogens")
+    ledger = (account or Account("molecules")).ledger(skip=False, size=size)
 
     def examples(rows: numpy.ndarray) -> TensorDict:
         batch = padded(molecules.collection, rows, options.hydrogens, width)
@@ -153,4 +164,4 @@ def data(molecules: Parsed, options: DataOptions, train: numpy.ndarray, held_out
         facts = facts_of(training, names, [properties.unit_of(name) for name in names], options.hydrogens)
     except ValueError as error:
         raise UserError(f"{error}; leave it out of `data.properties`") from None
-    return Data(facts, training, examples(held_out) if len(held_out) else None, molecules.notes)
+    return Data(facts, training, examples(held_out) if len(held_out) else None, molecules.notes, ledger)

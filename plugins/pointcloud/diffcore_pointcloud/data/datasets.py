@@ -13,7 +13,8 @@ from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.plugins.data import Data
-from diffcore.plugins.folders import left_out, named, split
+from diffcore.plugins.folders import split, uneven, without_empty
+from diffcore.plugins.ledger import Account
 from diffcore.states.noise import generator_for
 from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.data.meshes import MESH_ENDINGS, pool_of, read_mesh
@@ -32,7 +33,8 @@ def shapes(options: ShapesOptions) -> Data:
         _generated(options, classes, count, part)
         for count, part in ((options.shapes, "train"), (options.held_out, "held out"))
     )
-    return Data(_facts(train, classes, options), train, held_out)
+    ledger = Account("shapes").ledger(skip=False, **_about(train, options))
+    return Data(_facts(train, classes, options), train, held_out, ledger=ledger)
 
 
 def _generated(options: ShapesOptions, classes: Sequence[str], count: int, part: str) -> TensorDict:
@@ -72,44 +74,28 @@ def _from_files(
 ) -> Data:
     pool = _pool(options)
     listing = listed(options, endings, what, others, other)
-    notes = list(listing.notes)
-    unusable: list[str] = []
-    train, labels = read_all(listing.train, read, options, unusable, "train")
+    account = listing.account()
+    train, labels = read_all(listing.train, read, options, account, "train")
     if not train:
-        raise UserError(
-            f"none of the {len(listing.train)} {what} under {options.root} can be used: {named(unusable, 5)}"
-        )
-    tested: tuple[list[Cloud], list[int]] | None = None
-    total = len(listing.train)
+        raise account.nothing_left()
+    examples, held_out, everything = _stacked(train, labels, options, pool), None, list(train)
     if listing.test is not None:
-        tested = read_all(listing.test, read, options, unusable, "test")
-        total += len(listing.test)
-    notes += left_out(unusable, total, options.root, what, options.skip_unreadable)
-    classes, labels, tested = _with_examples(listing.classes, labels, tested, notes)
-    everything = train + (tested[0] if tested else [])
-    notes += _warnings(everything, options, classes, labels, what)
-    examples = _stacked(train, labels, options, pool)
-    if tested:
-        held_out = _stacked(*tested, options, pool) if len(tested[0]) > 1 else None
-    else:
+        tested, test_labels = read_all(listing.test, read, options, account, "test")
+        everything += tested
+        held_out = _stacked(tested, test_labels, options, pool) if len(tested) > 1 else None
+    classes, examples, held_out = without_empty(listing.classes, examples, held_out, account)
+    if listing.test is None:
         examples, held_out = split(examples, options.held_out)
-    return Data(_facts(examples, classes, options), examples, held_out, tuple(notes))
+    notes = [*listing.notes, *uneven(classes, examples, held_out), *_warnings(everything, options, what)]
+    ledger = account.ledger(options.skip_unreadable, **_about(examples, options))
+    return Data(_facts(examples, classes, options), examples, held_out, tuple(notes), ledger)
 
 
-def _with_examples(
-    classes: Sequence[str], labels: list[int], tested: tuple[list[Cloud], list[int]] | None, notes: list[str]
-) -> tuple[Sequence[str], list[int], tuple[list[Cloud], list[int]] | None]:
-    """The arguments without the classes of which no file can be used for training."""
-    used = sorted(set(labels))
-    if not classes or len(used) == len(classes):
-        return classes, labels, tested
-    notes.append(
-        f"classes without a file that can be used: {named([n for i, n in enumerate(classes) if i not in used])}"
-    )
-    if tested:
-        pairs = [(cloud, used.index(label)) for cloud, label in zip(*tested, strict=True) if label in used]
-        tested = [cloud for cloud, _ in pairs], [label for _, label in pairs]
-    return [classes[index] for index in used], [used.index(label) for label in labels], tested
+def _about(examples: TensorDict, options: CloudOptions) -> dict[str, str]:
+    """Points and fields of clouds, in words."""
+    fields = [name for name in ("normals", "colours") if name in examples.keys()]
+    pool = examples["positions"].shape[1]
+    return {"points": f"{options.points} of {pool} in each shape"} | ({"with": ", ".join(fields)} if fields else {})
 
 
 def _pool(options: CloudOptions) -> int:
@@ -119,20 +105,9 @@ def _pool(options: CloudOptions) -> int:
     return pool
 
 
-def _warnings(
-    everything: Sequence[Cloud], options: FileOptions, classes: Sequence[str], labels: Sequence[int], what: str
-) -> list[str]:
+def _warnings(everything: Sequence[Cloud], options: FileOptions, what: str) -> list[str]:
     """Notes about data that can be used but may give bad results."""
     notes = []
-    few = [len(cloud.positions) for cloud in everything if len(cloud.positions) < options.points]
-    if few:
-        notes.append(
-            f"{len(few)} of {len(everything)} clouds have fewer than {options.points} points (the smallest has "
-            f"{min(few)}): their points are repeated at random"
-        )
-    lone = [name for index, name in enumerate(classes) if labels.count(index) == 1]
-    if lone:
-        notes.append(f"classes with only one training example: {named(lone)}")
     if options.normalise == "set":
         bounds = numpy.stack([cloud.bounds for cloud in everything])
         size = (bounds[:, 1] - bounds[:, 0]).max(1)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy
 from numpy.typing import NDArray
 
-from diffcore.errors import UserError
 from diffcore.plugins.folders import Files, Tree, UnusableError, tree
+from diffcore.plugins.ledger import Account
 from diffcore.states.noise import generator_for
 from diffcore_pointcloud.options import FileOptions
 
@@ -50,39 +50,41 @@ SYNSETS = {
 def listed(options: FileOptions, endings: Collection[str], what: str, others: Collection[str], other: str) -> Tree:
     """The files with these endings, by class and part, as `diffcore.plugins.folders.tree` finds them.
 
-    It supports ShapeNet's layout too. The error for a folder without such files names the data set `other` if the
-    folder has files with the endings `others`, which that data set reads.
+    The error for a folder without such files names the data set `other` if the folder has files with the endings
+    `others`, which that data set reads.
     """
-    try:
-        found = tree(options.root, endings, what, what, SYNSETS, options.classes)
-    except UserError as error:
-        paths = Path(options.root or "").rglob("*") if options.root else ()
-        if str(error).startswith("no ") and any(path.suffix.lower() in others for path in paths):
-            raise UserError(f"{error}; `data` {other} reads them") from None
-        raise
-    # In ShapeNet each model is a folder with a subfolder `models`, so a root of such folders is a single class.
-    single = [path.relative_to(str(options.root)).parts[1:2] == ("models",) for path, _ in found.train]
-    if found.test is None and all(single):
-        return Tree((), tuple((path, 0) for path, _ in found.train), None, found.notes)
-    return found
+    return tree(
+        options.root,
+        endings,
+        what,
+        what,
+        SYNSETS,
+        options.classes,
+        options.class_level,
+        dict.fromkeys(others, f"`data` {other} reads them"),
+    )
 
 
 def read_all(
-    files: Files, read: Read, options: FileOptions, unusable: list[str], part: str
+    files: Files, read: Read, options: FileOptions, account: Account, part: str
 ) -> tuple[list[Cloud], list[int]]:
-    """The clouds in `files` and their classes. Files that cannot be used are added to `unusable` with the reason."""
+    """The clouds in `files` and their classes. The account gets the files that cannot be used, with the reason."""
     clouds, labels = [], []
     for number, (path, label) in enumerate(files):
         generator = numpy.random.default_rng(generator_for(options.seed, "cloud", part, number).initial_seed())
         try:
-            clouds.append(checked(read(path, options, generator), options))
-            labels.append(label)
+            cloud = checked(read(path, options, generator), options)
         except UnusableError as error:
-            unusable.append(f"{path} ({error})")
+            account.refuse(path, str(error))
         except OSError as error:
-            unusable.append(f"{path} ({error.strerror or first_line(error)})")
+            account.refuse(path, error.strerror or first_line(error))
         except Exception as error:  # readers raise any exception for damaged files
-            unusable.append(f"{path} (damaged: {first_line(error)})")
+            account.refuse(path, f"damaged: {first_line(error)}")
+        else:
+            clouds.append(cloud)
+            labels.append(label)
+            if len(cloud.positions) < options.points:
+                account.change(path, f"fewer than {options.points} points, which are repeated at random")
     return clouds, labels
 
 
