@@ -55,7 +55,7 @@ def test_whole_files_are_read_and_halves_are_noticed(whole, tmp_path, name):
         numpy.testing.assert_allclose(sound.samples, noise.T, atol=1 / 32768)
     content = (folder / name).read_bytes()
     (tmp_path / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(UnusableError, match="truncated|cannot be read"):
+    with pytest.raises(UnusableError, match=r"truncated|cannot be read"):
         read(tmp_path / name)
 
 
@@ -125,9 +125,9 @@ def test_pipes_and_folders_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "folder.wav").mkdir()
     for name in ("pipe.wav", "folder.wav"):
-        with pytest.raises(UnusableError, match="^not a regular file$"):
+        with pytest.raises(UnusableError, match=r"^not a regular file$"):
             read(tmp_path / name)
-    with pytest.raises(UnusableError, match="^missing$"):
+    with pytest.raises(UnusableError, match=r"^missing$"):
         read(tmp_path / "gone.wav")
 
 
@@ -148,7 +148,7 @@ def test_what_is_no_sound_is_refused(tmp_path, content, rate, said):
 
 def test_the_reason_is_that_of_the_library(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"not a sound at all")
-    with pytest.raises(UnusableError, match="^cannot be read: Format not recognised$"):
+    with pytest.raises(UnusableError, match=r"^cannot be read: Format not recognised$"):
         read(tmp_path / "a.wav")
 
 

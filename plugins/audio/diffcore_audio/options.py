@@ -144,8 +144,7 @@ class SoundOptions(Settings):
                 )
             if self.step > self.fft // 2:
                 raise ValueError(
-                    f"`data.hop` {self.step} is more than half of `data.window` {self.fft}; "
-                    f"use {self.fft // 2} or less"
+                    f"`data.hop` {self.step} is more than half of `data.window` {self.fft}; use {self.fft // 2} or less"
                 )
         values = spectrogram_values(round(self.seconds * self.rate), 1, self.fft, self.step)
         if values > MOST_VALUES:

@@ -73,7 +73,7 @@ class Sound:
 def read(path: Path) -> Sound:
     """Read at most `MOST_VALUES` values of a file; raises `UnusableError` with the reason if it cannot be used."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        if not stat.S_ISREG(path.stat().st_mode):
             raise UnusableError("not a regular file")
         with soundfile.SoundFile(os.fsencode(path)) as file:
             if file.samplerate not in _RATES:
