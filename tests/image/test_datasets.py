@@ -61,7 +61,7 @@ def test_images_are_mirrored_only_in_training():
 
 def write_mnist(raw, n=60, seed=0):
     """Small files in MNIST's format."""
-    raw.mkdir(parents=True)
+    raw.mkdir(parents=True, exist_ok=True)
     generator = numpy.random.default_rng(seed)
     stored = {}
     for part, count in (("train", n), ("t10k", n // 2)):
@@ -83,6 +83,29 @@ def test_mnist_s_files_are_read_and_padded(tmp_path, load, name):
     assert torch.equal(data.examples["label"], torch.from_numpy(labels).long())
     assert len(data.held_out) == 30
     assert len(load(MnistOptions(root=str(tmp_path), size=28)).examples["pixels"][0, 0]) == 28
+
+
+@pytest.mark.parametrize("place", ["MNIST/raw", "MNIST", "raw", "."])
+def test_mnist_is_found_where_it_lies(tmp_path, place):
+    stored = write_mnist(tmp_path / place)
+    data = datasets.mnist(MnistOptions(root=str(tmp_path), size=28))
+    assert torch.equal(data.examples["pixels"][:, 0], torch.from_numpy(stored["train"][0]))
+
+
+def test_clothes_are_not_taken_for_digits(tmp_path):
+    """The files of both sets have the same names."""
+    write_mnist(tmp_path / "FashionMNIST" / "raw")
+    for root in (tmp_path / "FashionMNIST", tmp_path / "FashionMNIST" / "raw"):
+        with pytest.raises(UserError, match="MNIST is not in"):
+            datasets.mnist(MnistOptions(root=str(root)))
+        assert len(datasets.fashion_mnist(MnistOptions(root=str(root))).examples) == 60
+
+
+def test_packed_files_are_told(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "train-images-idx3-ubyte.gz").touch()
+    with pytest.raises(UserError, match=r"train-images-idx3-ubyte\.gz is packed: unpack it"):
+        datasets.mnist(MnistOptions(root=str(tmp_path)))
 
 
 def test_real_mnist(real_data):
@@ -114,6 +137,7 @@ def test_cifar10_s_files_are_read(tmp_path, monkeypatch):
     assert (len(data.examples), len(data.held_out)) == (20, 4)
     assert torch.equal(data.examples["pixels"][0].flatten(), torch.from_numpy(rows["data_batch_1"][0]))
     assert data.facts.classes[9] == "truck"
+    assert len(datasets.cifar10(LargeSetOptions(root=str(root))).examples) == 20
 
 
 def test_a_folder_of_classes(picture_folder):
@@ -167,8 +191,7 @@ def test_unreadable_images_are_named(picture_folder):
     whole = (picture_folder / "right" / "00.png").read_bytes()
     (picture_folder / "right" / "00.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
-        UserError,
-        match=r"2 of the 61 images .*left/broken.png .not an image., right/00.png .*; .*`data.skip_unreadable`",
+        UserError, match=r"2 of the 61 images .*left/broken.png .*right/00.png .*damaged: .*; .*`data.skip_unreadable`"
     ):
         folder(picture_folder)
     data = folder(picture_folder, skip_unreadable=True)

@@ -75,6 +75,53 @@ def test_block_means_of_encoded_colours_are_the_encoded_block_means(tmp_path):
     torch.testing.assert_close(coarse, Coarse(2)(colours.read(tmp_path / "fine.png")))
 
 
+HALF = numpy.zeros((8, 8), bool)
+HALF[:, 4:] = True
+
+
+@pytest.mark.parametrize(
+    ("white", "alpha"),
+    [(HALF, HALF), (numpy.ones((8, 8)), HALF), (numpy.zeros((8, 8)), ~HALF), (HALF, numpy.ones((8, 8)))],
+    ids=["white ink on clear", "white everywhere, painted in alpha", "black ink on clear", "opaque"],
+)
+def test_masks_may_be_painted_in_alpha(tmp_path, white, alpha):
+    """Each of the masks shows the same picture: what is to be filled in is white, or clear around black."""
+    Image.fromarray((numpy.stack([white] * 3 + [alpha], -1) * 255).astype(numpy.uint8)).save(tmp_path / "mask.png")
+    assert torch.equal(reader().read_missing(tmp_path / "mask.png")[0, 0], torch.from_numpy(HALF))
+
+
+def test_a_mask_of_three_kinds_is_refused(tmp_path):
+    """White, black and clear, as in a photograph with a hole."""
+    pixels = numpy.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=numpy.uint8)
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    with pytest.raises(UserError, match="white, black and transparent pixels"):
+        reader().read_missing(tmp_path / "mask.png")
+
+
+def test_every_reader_shows_pictures_as_a_viewer_does(tmp_path, digit, caplog):
+    """16 bits, floating point, and ink on clear, turned as EXIF says, for inpainting, upscaling and masks."""
+    exif = Image.Exif()
+    exif[274] = 6
+    ink = numpy.stack([numpy.zeros_like(digit), 255 - digit], -1)
+    for name, image in {
+        "deep.png": Image.fromarray(digit.T[::-1].astype(numpy.uint16) * 257),
+        "float.tiff": Image.fromarray(digit.T[::-1].astype(numpy.float32) / 255),
+        "ink.png": Image.fromarray(ink.transpose(1, 0, 2)[::-1].copy(), "LA"),
+    }.items():
+        image.save(tmp_path / name, exif=exif)
+        with caplog.at_level("INFO"):
+            state = reader().read(tmp_path / name)
+        assert numpy.array_equal(reader().codec.decode(state)[0, 0].numpy(), digit)
+        assert f"{name}: " in caplog.text
+        big = ImageFacts(channels=1, height=16, width=16, mean=(0.0,), std=(1.0,))
+        coarse, factor = ImageReader(ImageCodec(big)).read_coarse(tmp_path / name)
+        assert factor == 2
+        assert numpy.array_equal((coarse[0, 0] * 255).round().numpy(), digit)
+    wide = Image.fromarray(HALF.T[::-1].astype(numpy.uint16) * 65535)
+    wide.save(tmp_path / "mask.png", exif=exif)
+    assert torch.equal(reader().read_missing(tmp_path / "mask.png")[0, 0], torch.from_numpy(HALF))
+
+
 @pytest.mark.parametrize("method", ["repaint", "mmps", "dps"])
 def test_inpainting_leaves_known_pixels_as_they_are(run, files, digit, tmp_path, method):
     flags = ["--inpaint", files / "digit.png", "--mask", files / "mask.png", "--method", method, "--resamplings", 2]
@@ -113,7 +160,7 @@ def test_mistakes_get_a_line(run, files, tmp_path, capsys, monkeypatch):
     assert "8x4 pixels; the model's 8x8 must be the same whole multiple" in refused("--upscale", files / "wide.png")
     assert "8x8 pixels; the model's 8x8 must be the same whole multiple" in refused("--upscale", digit)
     assert "there is no such file" in refused("--upscale", files / "none.png")
-    assert "is not an image in a format that can be read" in refused("--upscale", files / "text.png")
+    assert "cannot be read: not an image in one of the formats AVIF, BMP, " in refused("--upscale", files / "text.png")
     assert "repaint cannot upscale" in refused("--upscale", files / "coarse.png", "--method", "repaint")
     for name, value, said in (("black", 0, "nothing to fill in"), ("white", 255, "no entry is known")):
         Image.fromarray(numpy.full((8, 8), value, numpy.uint8)).save(tmp_path / f"{name}.png")
@@ -122,5 +169,5 @@ def test_mistakes_get_a_line(run, files, tmp_path, capsys, monkeypatch):
     registry.modalities["image"] = replace(registry.modalities["image"], record=replace(IMAGE, reader=None))
     monkeypatch.setattr("diffcore.plugins.registry.installed", lambda: registry)
     assert "the plugin for image cannot read files" in refused("--upscale", files / "coarse.png")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read: not a file"):
         reader().read(files)

@@ -311,7 +311,7 @@ def test_broken_records_are_named_and_the_others_are_used(file, tmp_path, capsys
     capsys.readouterr()
     out = train(tmp_path / "run", "--data", "sdf", "--data.path", tmp_path / "some.sdf")
     message = capsys.readouterr().err
-    assert "2 of 13 molecules are left out: record 3 (RDKit cannot read it), record 6 (" in message
+    assert "passed over: RDKit cannot read it: 2 (record 3, record 6)" in message
     assert "11 examples" in message
     sample(out, "--n", 1, "--out", tmp_path / "out")
 

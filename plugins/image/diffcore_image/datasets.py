@@ -3,24 +3,25 @@
 All have uint8 `pixels` `[N, C, H, W]` and int64 `label` `[N]`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageColor
 from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional
 
 from diffcore.errors import UserError, first_line
 from diffcore.plugins.data import Data
-from diffcore.plugins.folders import Files, split, tree, uneven, without_empty
+from diffcore.plugins.folders import Files, UnusableError, split, tree, uneven, without_empty
 from diffcore.plugins.ledger import Account, Ledger
+from diffcore.system.files import memory
 from diffcore_image.options import DigitsOptions, FolderOptions, ImageFacts, LargeSetOptions, MnistOptions
-
-IMAGE_ENDINGS = frozenset(Image.registered_extensions())
-"""Files with these endings are read as images."""
+from diffcore_image.pictures import Colour, decode
+from diffcore_image.stored import ENDINGS
 
 
 def examples(pixels: Tensor, labels: Tensor) -> TensorDict:
@@ -34,9 +35,13 @@ def data(
     classes: Sequence[str],
     flip: bool = False,
     notes: Sequence[str] = (),
+    background: Colour = (255, 255, 255),
     ledger: Ledger | None = None,
 ) -> Data:
-    """A `Data` whose mean and standard deviation are those of the training images."""
+    """A `Data` whose mean and standard deviation are those of the training images.
+
+    `background` is the colour behind transparent pixels of the images that are read for inpainting and upscaling.
+    """
     pixels = train["pixels"]
     _, channels, height, width = pixels.shape
     mean, std = moments(pixels)
@@ -48,14 +53,19 @@ def data(
         mean=tuple(mean.tolist()),
         std=tuple(std.clamp(min=1e-3).tolist()),
         flip=flip,
+        background=background,
     )
     return Data(facts, train, held_out, tuple(notes), ledger or Ledger("images", about=_about(pixels)))
 
 
-def _about(pixels: Tensor) -> dict[str, str]:
-    """Size and colour of images, in words."""
+def _about(pixels: Tensor, sizes: Collection[tuple[int, int]] = ()) -> dict[str, str]:
+    """Size and colour of images, in words; `sizes` are the widths and heights of their files."""
     _, channels, height, width = pixels.shape
-    return {"size": f"{width}x{height} pixels", "colour": "grey" if channels == 1 else "colour"}
+    size = f"{width}x{height} pixels"
+    if {*sizes} - {(width, height)}:
+        smallest, largest = (choose(sizes, key=lambda sides: sides[0] * sides[1]) for choose in (min, max))
+        size += f" (files: {_format(smallest)} to {_format(largest)})"
+    return {"size": size, "colour": "grey" if channels == 1 else "colour"}
 
 
 def moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,26 +91,51 @@ def digits(options: DigitsOptions) -> Data:
 
 
 def mnist(options: MnistOptions) -> Data:
-    """MNIST, from the files `root/MNIST/raw/*-ubyte`; see `_from_torchvision` for errors."""
+    """MNIST, from the files `*-ubyte` in `root` or in a folder `raw` under it; see `_from_torchvision` for errors."""
     from torchvision.datasets import MNIST
 
-    return _from_torchvision(MNIST, options, [str(digit) for digit in range(10)], options.size)
+    return _from_torchvision(_placed(MNIST, options.root), options, [str(digit) for digit in range(10)], options.size)
 
 
 def fashion_mnist(options: MnistOptions) -> Data:
-    """Fashion-MNIST, from the files `root/FashionMNIST/raw/*-ubyte`; see `_from_torchvision` for errors."""
+    """Fashion-MNIST, from the same files as MNIST; see `_from_torchvision` for errors."""
     from torchvision.datasets import FashionMNIST
 
-    return _from_torchvision(FashionMNIST, options, FashionMNIST.classes, options.size)
+    placed = _placed(FashionMNIST, options.root)
+    return _from_torchvision(placed, options, FashionMNIST.classes, options.size)
+
+
+_TRAINING_IMAGES = "train-images-idx3-ubyte"
+"""One of the four files of MNIST, of Fashion-MNIST and of other sets in their format."""
+
+
+def _placed(dataset: type, root: str | None) -> type:
+    """A data set in the format of MNIST that torchvision looks for where it lies.
+
+    torchvision only looks in `root/MNIST/raw`. Users also name the folder MNIST, the folder raw, or one in which only
+    raw lies. A folder that is named after another set of the same format is not taken.
+    """
+    if root is None:
+        return dataset
+    name, place = dataset.__name__, Path(root)
+    others = {"mnist", "fashionmnist", "kmnist", "qmnist"} - {name.lower()}
+    for folder in (place / name / "raw", place / name, place / "raw", place):
+        parents = {part.lower().replace("-", "").replace("_", "") for part in folder.parts[-2:]}
+        if (folder / _TRAINING_IMAGES).is_file() and not parents & others:
+            return type(name, (dataset,), {"raw_folder": str(folder)})
+    return dataset
 
 
 def cifar10(options: LargeSetOptions) -> Data:
-    """CIFAR-10, from the folder `root/cifar-10-batches-py`; see `_from_torchvision` for errors.
+    """CIFAR-10, from the folder `cifar-10-batches-py` in `root`, or from `root` itself if that is its name.
 
-    Its files are pickles. torchvision verifies their checksums before it reads them.
+    Its files are pickles. torchvision verifies their checksums before it reads them. See `_from_torchvision` for
+    errors.
     """
     from torchvision.datasets import CIFAR10
 
+    if options.root is not None and Path(options.root).name == CIFAR10.base_folder:
+        options = options.model_copy(update={"root": str(Path(options.root).parent)})
     names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     return _from_torchvision(CIFAR10, options, names, 32)
 
@@ -123,8 +158,8 @@ def _from_torchvision(dataset: Callable[..., Any], options: LargeSetOptions, cla
                 "or set `data.root` to a folder that contains it"
             ) from None
         raise UserError(
-            f"{name} is not in {options.root}, or its files are damaged; set `data.root` to the folder that "
-            "contains it, or download it with `data.download`"
+            f"{name} is not in {options.root}, or its files are damaged{_packed(options.root)}; set `data.root` to the "
+            "folder that contains it, or download it with `data.download`"
         ) from None
     except OSError as error:
         if options.download:
@@ -144,6 +179,12 @@ def _from_torchvision(dataset: Callable[..., Any], options: LargeSetOptions, cla
     return data(train, test, classes, options.flip)
 
 
+def _packed(root: str) -> str:
+    """What to do if the files of MNIST lie in `root` as they were downloaded, packed."""
+    packed = next((path for path in Path(root).glob(f"**/{_TRAINING_IMAGES}.gz")), None)
+    return f" ({packed} is packed: unpack it and the three files beside it with gunzip)" if packed else ""
+
+
 def _pixels(stored: Any) -> Tensor:
     """Stored images, `[N, H, W]` or `[N, H, W, C]`, as a tensor `[N, C, H, W]`."""
     pixels = torch.as_tensor(stored)
@@ -160,46 +201,86 @@ def _padded(pixels: Tensor, size: int) -> Tensor:
 def folder(options: FolderOptions) -> Data:
     """A folder of images, in one of the layouts of `diffcore.plugins.folders.tree`.
 
-    Raises `UserError` with the names of the files that cannot be read; with `skip_unreadable`, these files are passed
-    over, and the ledger names them.
+    Raises `UserError` with the names of the files that cannot be read, each with the reason; with `skip_unreadable`,
+    these files are passed over, and the ledger names them.
     """
-    files = tree(options.root, IMAGE_ENDINGS, "folder", "images", level=options.class_level)
-    account = files.account()
-    train, grey = _load(files.train, options, account, None)
+    background = _colour(options.background)
+    files = tree(options.root, ENDINGS, "folder", "images", level=options.class_level)
+    _require_room(len(files.train) + len(files.test or ()), options.size)
+    account, sizes = files.account(), set[tuple[int, int]]()
+    train, grey = _load(files.train, options, background, account, sizes, None)
     if train is None:
         raise account.nothing_left()
     held_out = None
     if files.test is not None:
-        held_out, _ = _load(files.test, options, account, grey)
+        held_out, _ = _load(files.test, options, background, account, sizes, grey)
     else:
         train, held_out = split(train, options.held_out)
     classes, train, held_out = without_empty(files.classes, train, held_out, account)
-    ledger = account.ledger(options.skip_unreadable, **_about(train["pixels"]))
-    return data(train, held_out, classes, options.flip, [*files.notes, *uneven(classes, train, held_out)], ledger)
+    ledger = account.ledger(options.skip_unreadable, **_about(train["pixels"], sizes))
+    notes = [*files.notes, *uneven(classes, train, held_out)]
+    return data(train, held_out, classes, options.flip, notes, background, ledger)
 
 
-def _load(files: Files, options: FolderOptions, account: Account, grey: bool | None) -> tuple[TensorDict | None, bool]:
+def _colour(name: str) -> Colour:
+    """Red, green and blue of a colour that is named or written as #rrggbb. Raises `UserError`."""
+    try:
+        red, green, blue = ImageColor.getrgb(name)[:3]
+    except ValueError:
+        raise UserError(
+            f"`data.background` {name!r} is not a colour: write a name, such as white, or #rrggbb"
+        ) from None
+    return red, green, blue
+
+
+def _require_room(count: int, size: int) -> None:
+    """Raise `UserError` if the memory of this machine cannot hold so many images."""
+    needed = count * 3 * size**2
+    if needed > memory():
+        raise UserError(
+            f"{count} images of {size}x{size} pixels take {needed / 1e9:.1f} GB, and this machine has "
+            f"{memory() / 1e9:.1f} GB of memory: choose a smaller `data.size`"
+        )
+
+
+def _format(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _load(
+    files: Files,
+    options: FolderOptions,
+    background: Colour,
+    account: Account,
+    sizes: set[tuple[int, int]],
+    grey: bool | None,
+) -> tuple[TensorDict | None, bool]:
     """Read and resize the files; return them, None without any, and whether they are grey.
 
-    `grey` decides that; None applies `options.colour`. The account gets what was changed and what cannot be read.
+    `grey` decides that; None applies `options.colour`. The account gets what was changed and what cannot be read, and
+    `sizes` the widths and heights of the files.
     """
-    images, labels = [], []
+    pixels = torch.empty((len(files), options.size, options.size, 3), dtype=torch.uint8)
+    labels: list[int] = []
     for path, label in files:
         try:
-            with Image.open(path) as image:
-                images.append(_square(image.convert("RGB"), options.size))
-                size = image.size
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
-            account.refuse(path, _reason(error))
+            picture = decode(path).on(background)
+        except UnusableError as reason:
+            account.refuse(path, str(reason))
             continue
-        labels.append(label)
+        for change in picture.changes:
+            account.change(path, change)
+        size = picture.image.size
+        sizes.add(size)
         if size[0] != size[1]:
             account.change(path, "cropped to a square")
         if min(size) < options.size:
             account.change(path, f"enlarged to {options.size} pixels")
-    if not images:
+        pixels[len(labels)] = torch.from_numpy(_square(picture.image.convert("RGB"), options.size))
+        labels.append(label)
+    if not labels:
         return None, False
-    pixels = torch.from_numpy(numpy.stack(images)).permute(0, 3, 1, 2)
+    pixels = pixels[: len(labels)].permute(0, 3, 1, 2)
     if grey is None:
         equal_channels = bool((pixels[:, :1] == pixels).all())
         grey = options.colour == "grey" or (options.colour == "auto" and equal_channels)
@@ -209,18 +290,11 @@ def _load(files: Files, options: FolderOptions, account: Account, grey: bool | N
     return examples(pixels, torch.tensor(labels)), grey
 
 
-def _reason(error: Exception) -> str:
-    """Why a file cannot be read, without its name."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    return (error.strerror if isinstance(error, OSError) else None) or first_line(error)
-
-
 def _square(image: Image.Image, size: int) -> numpy.ndarray:
-    """Scale the shorter side to `size` and crop the longer one around the centre: uint8 `[size, size, 3]`."""
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    left, top = (width - size) // 2, (height - size) // 2
-    return numpy.asarray(image.crop((left, top, left + size, top + size)))
+    """The square in the centre of an image, scaled: uint8 `[size, size, 3]`."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    if side == size:
+        return numpy.array(image.crop(box))
+    return numpy.array(image.resize((size, size), Image.Resampling.LANCZOS, box=box))

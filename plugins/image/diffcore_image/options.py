@@ -21,6 +21,8 @@ class ImageFacts(Settings):
     """Standard deviation of each channel, for pixel values in [0, 1]."""
     flip: bool = False
     """Whether training mirrors images at random."""
+    background: tuple[int, int, int] = (255, 255, 255)
+    """The colour behind transparent pixels, red, green and blue from 0 to 255."""
 
 
 class DigitsOptions(Settings):
@@ -62,6 +64,7 @@ class FolderOptions(Settings):
     colour: Literal["auto", "rgb", "grey"] = Field(
         "auto", description="Colour mode; auto uses grey if every image is grey, else rgb."
     )
+    background: str = Field("white", description="Colour behind transparent pixels: a name, such as black, or #rrggbb.")
     skip_unreadable: bool = Field(False, description="Leave out files that cannot be read, instead of stopping.")
     flip: bool = Field(False, description="Mirror images left to right at random during training.")
     held_out: float = Field(
