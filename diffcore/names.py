@@ -1,6 +1,9 @@
 """The values of options that are chosen by name, as `Literal` types. This module does not import torch."""
 
-from typing import Literal
+from difflib import get_close_matches
+from typing import Any, Literal, get_args
+
+from diffcore.errors import UserError
 
 Device = Literal["auto", "cpu", "cuda"]
 """Where a run computes; `auto` uses a GPU if there is one."""
@@ -46,3 +49,15 @@ PluginKind = Literal["modality", "solver", "schedule", "guidance", "metric", "da
 
 ClassLevel = Literal["auto", "first", "last", "none"]
 """Which folders of a user's data are classes; see `diffcore.plugins.layouts`."""
+
+
+def require_name(value: Any, names: Any, argument: str) -> None:
+    """Raise `UserError` unless `value` is one of the `names`, a `Literal` type of this module or a list of names.
+
+    `argument` is what the value was given for; a message without it would not say where to look.
+    """
+    known = get_args(names) or tuple(names)
+    if value not in known:
+        close = get_close_matches(str(value), known, 1)
+        hint = f"; perhaps you meant {close[0]!r}" if close else ""
+        raise UserError(f"`{argument}` {value!r} does not exist; there are: {', '.join(known)}{hint}")

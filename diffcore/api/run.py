@@ -18,6 +18,7 @@ from diffcore.evaluation.evaluate import evaluate, evaluate_classifier, write_me
 from diffcore.likelihood.flow import log_likelihood
 from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins import registry as plugins
+from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Registry
@@ -362,7 +363,7 @@ class Run:
         reader = self.model.modality.reader
         if reader is None:
             raise UserError(f"the plugin for {self.model.modality.name} cannot read files")
-        read = reader(self.model.codec).read
+        read = part_of(self.model.modality, "reader", self.model.codec).read
         return concatenate([read(Path(path)) for path in paths])
 
 

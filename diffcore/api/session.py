@@ -8,6 +8,7 @@ from typing import Any
 from diffcore.denoising.conditions import captions_of
 from diffcore.errors import UserError
 from diffcore.evaluation.evaluate import MetricFunction, evaluate, evaluate_classifier, write_metrics, write_report
+from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import read_progress
@@ -84,7 +85,7 @@ def _train(
 ) -> Outcome:
     """Train with a bar and pictures on the way, and tell the listeners how it ended."""
     last = 0
-    writer = model.modality.writer(model.codec)
+    writer = part_of(model.modality, "writer", model.codec)
     if not model.is_classifier:
         run.samples.mkdir(exist_ok=True)
 

@@ -8,10 +8,11 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions, drop
 from diffcore.denoising.denoiser import Denoise, Denoiser
+from diffcore.denoising.given import require_one_each, require_shapes, require_values
 from diffcore.denoising.losses import weighted_loss
 from diffcore.errors import UserError
 from diffcore.likelihood import flow
-from diffcore.names import Divergence, Grid, Weighting
+from diffcore.names import Divergence, Grid, Weighting, require_name
 from diffcore.plugins import registry as plugins
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Schedule
@@ -57,7 +58,10 @@ def denoising_loss(
         generator: Draws times, noise and dropped conditions; torch's global one by default.
     """
     schedule, space = _schedule(schedule), _space(x) if space is None else space
+    require_name(weighting, Weighting, "weighting")
     batch, like = x.shape[0], first_field(x)
+    require_shapes([condition.name for condition in denoiser.conditions] if conditions else (), conditions or {}, batch)
+    require_values(denoiser.conditions, conditions or {}, batch)
     u = torch.rand((), generator=generator, dtype=torch.float64)
     t = (u + torch.arange(batch, dtype=torch.float64) / batch) % 1
     level = schedule.level(schedule.log_snr(t).to(like.device))
@@ -207,4 +211,9 @@ def _conditions(denoise: Denoise, asked: Mapping[str, Any], n: int) -> Condition
         else:
             tensor = torch.as_tensor(value)
             values[name] = tensor.expand(n) if tensor.ndim == 0 else tensor
+    if by_name:
+        require_values(known, values, n)
+    else:  # a function may take any
+        for name, value in values.items():
+            require_one_each(name, value, n)
     return values

@@ -15,6 +15,7 @@ from torch import Tensor
 from diffcore.denoising.ranges import read_range
 from diffcore.errors import UserError, did_you_mean
 from diffcore.states.noise import uniform
+from diffcore.states.placement import to_device
 
 Conditions = dict[str, Tensor]
 """The values of a batch, `[B]` by the name of the condition."""
@@ -287,7 +288,7 @@ def drop(
     dropped = {}
     for condition in conditions:
         value = values[condition.name]
-        chosen = (torch.rand(len(value), generator=generator) < probability).to(value.device)
+        chosen = to_device(torch.rand(len(value), generator=generator) < probability, value.device)
         dropped[condition.name] = torch.where(chosen, condition.null(len(value), value.device), value)
     return dropped
 

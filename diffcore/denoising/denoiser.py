@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from tensordict import TensorDict
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Condition, Conditions, nulls
 from diffcore.denoising.embedding import Conditioning
+from diffcore.denoising.given import require_shapes
 from diffcore.denoising.precision import computed
 from diffcore.errors import UserError
-from diffcore.names import Parameterisation, Precision
+from diffcore.names import Parameterisation, Precision, require_name
 from diffcore.process.schedules import Schedule
 from diffcore.states.categories import Categories, entrywise_expectations
+from diffcore.states.form import form_difference, shapes_of
 from diffcore.states.level import Level
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, combine, fields, first_field
@@ -163,6 +165,9 @@ class Denoiser(nn.Module):
     A backbone may have an attribute `views`, which maps the names of some fields to a parameterisation of their own, or
     to `Categories`: the output for such a field is logits, from which x0 follows by Bayes' rule
     (`Categories.expectation`), and the backbone receives the field as `entrywise_expectations`.
+
+    Raises `UserError` for a parameterisation that does not exist and, when it is called, for conditions that are
+    missing or not `[B]`, and for an output that has not the form of the state.
     """
 
     def __init__(
@@ -174,6 +179,7 @@ class Denoiser(nn.Module):
         width: int | None = None,
     ) -> None:
         super().__init__()
+        require_name(parameterisation, Parameterisation, "parameterisation")
         self.backbone = backbone
         width = cast(Backbone, backbone).width if width is None else width
         self.conditioning = Conditioning(conditions, width)
@@ -188,6 +194,7 @@ class Denoiser(nn.Module):
         batch, device = x.shape[0], first_field(x).device
         if conditions is None:
             conditions = nulls(self.conditions, batch, device)
+        require_shapes(self.conditioning.embeddings.keys(), conditions, batch)
         # x = (alpha d) (x0 / d) + sigma eps: the network works with data of unit variance.
         inner = Level(level.alpha * self.data_std, level.sigma)
         scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)
@@ -196,11 +203,30 @@ class Denoiser(nn.Module):
         context = (conditioning,) if mask is None else (conditioning, mask)
         output = computed(self.backbone, self.precision, inputs, *context)
         output, variance = output if isinstance(output, tuple) else (output, None)
+        self._require_form(output, variance, x)
         output = self._in_one_view(scaled, unit, output)
         prediction = Prediction(x, inner, output, self.parameterisation, variance)
         if self.data_std == 1:
             return replace(prediction, level=level)
         return Prediction(x, level, combine((self.data_std, prediction.x0)), "x0", variance)
+
+    def _require_form(self, output: Any, variance: Any, x: State) -> None:
+        """Raise `UserError` unless the backbone's output, and its variance if there is one, have the form of the state.
+
+        An output `[B, 1]` would otherwise be broadcast over the state. The output for `Categories` has K logits.
+        """
+        expected = shapes_of(x)
+        logits = {
+            name: (*expected[name][:-1], len(view.codes))
+            for name, view in self.views.items()
+            if isinstance(view, Categories) and name in expected
+        }
+        parts = [("output", output, expected | logits)]
+        parts += [] if variance is None else [("variance", variance, expected)]
+        for what, part, wanted in parts:
+            if difference := form_difference(part, wanted):
+                network = type(self.backbone).__name__
+                raise UserError(f"the {what} of the network {network} has not the form of the state: {difference}")
 
     def _in_one_view(self, scaled: State, level: Level, output: State) -> State:
         """`output` with all fields converted from their own views to the parameterisation of the denoiser.

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.denoiser import Prediction, velocity
-from diffcore.names import Weighting
+from diffcore.names import Weighting, require_name
 from diffcore.process.variances import step_divergence
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, fields, map_fields, per_sample
@@ -43,6 +43,7 @@ def weighted_loss(
     It is computed from the error of v, which is of order one at both ends: with a variance-preserving level,
     |x0_hat - x0|^2 = sigma^2 |v_hat - v|^2, so the factor is w(lambda) sigmoid(-lambda).
     """
+    require_name(weighting, WEIGHTINGS, "weighting")
     error = prediction.v - velocity(x0, noise, prediction.level)
     squared = space.squared_norm(error, mask)
     log_snr = torch.as_tensor(prediction.level.log_snr, dtype=torch.float64, device=squared.device)

@@ -10,8 +10,10 @@ from diffcore.denoising.conditions import Condition, Conditions
 from diffcore.denoising.denoiser import log_snr_of
 from diffcore.denoising.embedding import Conditioning
 from diffcore.denoising.precision import computed
+from diffcore.errors import UserError
 from diffcore.names import Precision
 from diffcore.states.categories import entrywise_expectations
+from diffcore.states.form import form_difference
 from diffcore.states.level import Level
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, combine, first_field
@@ -60,6 +62,10 @@ class NoisyClassifier(nn.Module):
         output = computed(
             self.backbone, self.precision, entrywise_expectations(self.views, scaled, unit), conditioning, mask
         )
+        total = sum(condition.outputs for condition in self.conditions)
+        if difference := form_difference(output, {"": (batch, total)}):
+            network = type(self.backbone).__name__
+            raise UserError(f"the output of the network {network} does not fit the conditions: {difference}")
         pieces = output.split([condition.outputs for condition in self.conditions], dim=1)
         return {condition.name: piece for condition, piece in zip(self.conditions, pieces, strict=True)}
 

@@ -16,6 +16,7 @@ from diffcore.denoising.conditions import Conditions, captions_of
 from diffcore.errors import UserError, first_line
 from diffcore.evaluation.property_metrics import property_metrics
 from diffcore.evaluation.report import curve, data_section, facts_table, metrics_table, page, preformatted
+from diffcore.plugins.building import part_of, require_metrics
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.process.gaussian import perturb
@@ -56,8 +57,8 @@ def evaluate(
     """The metrics of `n` samples, the speed of sampling, and the error of samples with scalar targets.
 
     The conditions of the samples cover the possible values in equal parts. `extra_metrics`, by name, are computed in
-    addition to those of the modality; one that fails is logged as a warning and left out. With several processes, the
-    leader evaluates the samples of all processes, and the others get no metrics of them.
+    addition to those of the modality. An evaluator or a metric that fails is logged as a warning and left out. With
+    several processes, the leader evaluates the samples of all processes, and the others get no metrics of them.
 
     Raises `UserError` if there are no metrics for the modality.
     """
@@ -65,7 +66,7 @@ def evaluate(
     if made is None and not extra_metrics:
         raise UserError(f"the plugin for {model.modality.name} has no metrics; name some with `metrics`")
     logger.info("preparing the evaluation")
-    evaluator = None if made is None else by_leader(lambda: made(model.codec, data, cache))
+    evaluator = None if made is None else by_leader(lambda: _evaluator(model, data, cache))
     conditions = example_conditions(model, n, config)
     plain = unguided_without_conditions(model, config, conditions)
     with counter("sampling", n) as after_batch:
@@ -77,7 +78,7 @@ def evaluate(
         assert drawn is not None
         samples = model.codec.decode(drawn.state, drawn.mask)
         return [
-            *(evaluator(samples, conditions) if evaluator else ()),
+            *(_measured(f"of {model.modality.name}", evaluator, samples, conditions) if evaluator else ()),
             *(
                 metric
                 for name, measure in extra_metrics.items()
@@ -91,7 +92,7 @@ def evaluate(
             *(by_leader(measured) or ()),
             Metric("samples", n, f"drawn with {plain.describe()}, seed {seed}"),
             Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
-            *(property_metrics(model, config, evaluator, data, n, seed) if made else ()),
+            *(_of_targets(model, config, evaluator, data, n, seed) if made else ()),
         ]
     )
 
@@ -115,10 +116,40 @@ def with_distinct_names(metrics: Sequence[Metric]) -> list[Metric]:
 
 def _measured(name: str, metric: MetricFunction, samples: Any, conditions: Conditions) -> list[Metric]:
     try:
-        return metric(samples, conditions)
+        found = metric(samples, conditions)
+        require_metrics(found, name)
+        return found
     except Exception as error:  # code of other packages can raise any exception
-        logger.warning(f"the metric {name} failed: {first_line(error)}")
+        logger.warning(f"the metric {name} failed: {_told(error)}")
         return []
+
+
+def _evaluator(model: Model, data: Data, cache: Path) -> Any:
+    """The evaluator of the modality; None, with a warning, if its code fails. Raises `UserError` where it does."""
+    try:
+        return part_of(model.modality, "evaluator", model.codec, data, cache)
+    except UserError:
+        raise
+    except Exception as error:  # code of other packages can raise any exception
+        logger.warning(f"the evaluator of {model.modality.name} could not be prepared: {_told(error)}")
+        return None
+
+
+def _of_targets(
+    model: Model, config: SamplingConfig, evaluator: Any, data: Data, n: int, seed: int
+) -> Sequence[Metric]:
+    try:
+        return property_metrics(model, config, evaluator, data, n, seed)
+    except UserError:
+        raise
+    except Exception as error:  # code of other packages can raise any exception
+        logger.warning(f"the values that samples reached could not be measured: {_told(error)}")
+        return []
+
+
+def _told(error: Exception) -> str:
+    """An exception in one line: the reason of a `UserError`, and with the type for others."""
+    return first_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 LOG_SNRS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
@@ -237,7 +268,7 @@ def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int
 
 def _pictures(model: Model, config: SamplingConfig, seed: int) -> list[tuple[str, str]]:
     """Sections of the report with samples, and with a few trajectories from noise to data."""
-    writer, known = model.modality.writer(model.codec), known_conditions(model, config)
+    writer, known = part_of(model.modality, "writer", model.codec), known_conditions(model, config)
     conditions = example_conditions(model, 50, config)
     config = unguided_without_conditions(model, config, conditions)
     drawn = generate(model, config, conditions, 50, seed)

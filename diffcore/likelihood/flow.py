@@ -10,7 +10,7 @@ from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise
 from diffcore.likelihood import runge_kutta
 from diffcore.likelihood.runge_kutta import Parts
-from diffcore.names import Divergence
+from diffcore.names import Divergence, require_name
 from diffcore.process.schedules import Schedule, variance_preserving
 from diffcore.states.level import Level
 from diffcore.states.noise import SampleNoise
@@ -71,6 +71,7 @@ def log_likelihood(
     -20 and 20, 20 equal steps have an error of 1e-4 nats per degree of freedom; equal steps in phi have 0.2, and in
     log-SNR 0.03. Raises `UserError` if the tolerance cannot be met.
     """
+    require_name(divergence, Divergence, "divergence")
     if log_snrs is None:
         low, high = schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     else:

@@ -7,6 +7,7 @@ import torch
 
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod
+from diffcore.plugins.building import part_of
 from diffcore.runs.model import Model
 from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
 from diffcore.states.state import State, map_fields
@@ -76,4 +77,4 @@ def _reader(model: Model, task: str) -> Any:
         raise UserError(f"`{task}`: the plugin for {model.modality.name} cannot read files")
     if model.codec.sizes is not None:
         raise UserError(f"`{task}`: samples of {model.modality.name} vary in size, which is not supported")
-    return model.modality.reader(model.codec)
+    return part_of(model.modality, "reader", model.codec)

@@ -11,6 +11,7 @@ import torch
 from diffcore.denoising.denoiser import Denoiser, require_defined
 from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.errors import UserError
+from diffcore.plugins.building import build, part_of
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.records import Modality, Settings
 from diffcore.plugins.registry import Registry, choose
@@ -95,7 +96,7 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     schedule = _build(settings, "schedule", registry)
     require_defined(settings.parameterisation, schedule)
     modality = registry.modality(settings.modality)
-    codec = modality.codec(facts)
+    codec = part_of(modality, "codec", facts)
     with torch.device("meta"):
         size = sum(field.numel() for field in fields(codec.space.empty(1)).values())
     if size > MOST_OF_A_SAMPLE:
@@ -122,7 +123,8 @@ def build_additions(
     """The `chosen` parts of a `kind` of the registry, by name, each built from its options and the `context`."""
     offered = registry.offered(kind, modality)
     return {
-        name: choose(offered, name, kind.removesuffix("s")).build(options, *context) for name, options in chosen.items()
+        name: build(kind.removesuffix("s"), choose(offered, name, kind.removesuffix("s")), options, *context)
+        for name, options in chosen.items()
     }
 
 
@@ -151,4 +153,4 @@ def _build(settings: RunSettings, kind: str, registry: Registry, *context: Any) 
     """The part of that kind, built by its component from the options in the settings."""
     named = getattr(settings, kind)
     component = choose(choices(registry.modality(settings.modality), registry, settings.task)[kind], named.name, kind)
-    return component.build(component.options(**named.model_dump(exclude={"name"})), *context)
+    return build(kind, component, component.options(**named.model_dump(exclude={"name"})), *context)

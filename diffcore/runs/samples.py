@@ -10,6 +10,7 @@ from typing import Any
 
 from diffcore.denoising.conditions import ClassCondition, Condition, Conditions, captions_of
 from diffcore.errors import UserError
+from diffcore.plugins.building import part_of
 from diffcore.plugins.output import Captions
 from diffcore.runs.model import Model
 from diffcore.states.spaces import Mask
@@ -66,7 +67,7 @@ class Samples:
         if not len(self):
             return path
         (path.parent if single else path).mkdir(parents=True, exist_ok=True)
-        writer = self.model.modality.writer(self.model.codec)
+        writer = part_of(self.model.modality, "writer", self.model.codec)
         columns = min(COLUMNS, len(self))
         if single:
             writer.together(self.decoded, path, columns, self.captions)
@@ -78,13 +79,13 @@ class Samples:
 
     def summary(self) -> list[str]:
         """Lines of text that compare the requested with the measured values; empty if they cannot be measured."""
-        measure = getattr(self.model.modality.writer(self.model.codec), "summary", None)
+        measure = getattr(part_of(self.model.modality, "writer", self.model.codec), "summary", None)
         return list(measure(self.decoded, self.captions)) if measure is not None and len(self) else []
 
 
 def is_single_file(path: Path, model: Model) -> bool:
     """Whether samples are written to `path` as one file. Raises `UserError` if its extension is not supported."""
-    endings: Sequence[str] = model.modality.writer(model.codec).endings
+    endings: Sequence[str] = part_of(model.modality, "writer", model.codec).endings
     single = path.suffix.lower() in endings
     if (path.suffix or path.is_file()) and not single and not path.is_dir():
         raise UserError(f"{path}: {model.modality.name} writes {', '.join(endings)}, or several files to a folder")

@@ -11,6 +11,7 @@ from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.denoising.precision import compute_in
 from diffcore.errors import UserError
 from diffcore.names import Grid, Precision
+from diffcore.plugins.building import build, require_part
 from diffcore.plugins.records import Component
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.schedules import Schedule
@@ -131,7 +132,7 @@ def sampling_config(
     name = sampling.solver if step is None else _function_name(step)
     if step is None:
         solver = registry.solver(sampling.solver)
-        step = solver.build(solver.options())
+        step = build("solver", solver, solver.options())
     values = sampling.model_dump(exclude={"solver", "precision", "compile"})
     return SamplingConfig(step, classifier=classifier, weak=weak, guides=guides, solver=name, **values)
 
@@ -179,15 +180,19 @@ def configured(
 
 
 def build_choice(choice: Any, offered: Sequence[Component], kind: str, *context: Any) -> Any:
-    """The part that is chosen among `offered` by name, or by name and options. Anything else is returned unchanged."""
+    """The part that is chosen among `offered` by name, or by name and options.
+
+    Anything else is taken to be the part itself, and returned unchanged. Raises `UserError` if it cannot be one.
+    """
     if not isinstance(choice, str | Mapping):
+        require_part(kind, choice, f"`{kind}`")
         return choice
     values = {"name": choice} if isinstance(choice, str) else dict(choice)
     name = values.pop("name", None)
     if not isinstance(name, str):
         raise UserError(f"`{kind}` has options but no name: write {{'name': NAME, ...}}")
     component = choose(offered, name, kind)
-    return component.build(validate(component.options, values, f"the {kind} {name}"), *context)
+    return build(kind, component, validate(component.options, values, f"the {kind} {name}"), *context)
 
 
 def _name_of(choice: Any) -> str:

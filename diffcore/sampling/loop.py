@@ -10,10 +10,12 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
+from diffcore.denoising.given import require_one_each
 from diffcore.errors import UserError
 from diffcore.process.schedules import Schedule
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.sampling.timesteps import check_descending
+from diffcore.states.form import form_difference, shapes_of
 from diffcore.states.level import CLEAN, Level
 from diffcore.states.noise import SampleNoise
 from diffcore.states.spaces import Mask, Space
@@ -65,10 +67,16 @@ def integrate(
     """Follow a trajectory from `x` at the first of `levels` to the last, and return the state there.
 
     `fresh()` draws noise of the state's space; `reached(index, x)` is called after each step with the state it reached.
+    Raises `UserError` if a step returns anything else than a state of the same form.
     """
     history: list[Any] = []
     for index, (now, following) in enumerate(pairwise(levels)):
-        x = step(evaluate, x, Move(now, following, fresh, history, index))
+        moved = step(evaluate, x, Move(now, following, fresh, history, index))
+        if difference := form_difference(moved, shapes_of(x)):
+            raise UserError(
+                f"step {index + 1} of the solver has not returned a state like the one it got: {difference}"
+            )
+        x = moved
         if reached is not None:
             reached(index, x)
     return x
@@ -88,6 +96,7 @@ def sample(
     start: State | None = None,
     device: torch.device | str = "cpu",
     watch: Callable[[Evaluation], None] | None = None,
+    keep_noise: bool = False,
 ) -> State:
     """Draw the samples `indices` of `seed`: a batch of B = len(indices) states `[B, ...]`.
 
@@ -99,16 +108,31 @@ def sample(
     * `mask`: `[B, N]`, True where an element exists; None if all do.
     * `start`: a batch of states at the first level; None to draw it from the prior.
     * `watch`: called with every evaluation of the denoiser.
+    * `keep_noise`: allow levels that do not end at sigma = 0; the result is then a noisy state at the last of them.
 
-    Raises `UserError` if a sample is not finite. Only the result is checked, so that no step waits for the device; if
-    the check fails, the samples are drawn again to find the step at which they became non-finite.
+    Raises `UserError` if the levels do not end with the clean end, if conditions or mask do not fit the batch, if the
+    denoiser or the solver returns anything of another form than the state, and if a sample is not finite. Finiteness is
+    checked in the result only, so that no step waits for the device; if it fails, the samples are drawn again to find
+    the step at which they became non-finite.
     """
+    _require_ends(levels, keep_noise)
+    for name, value in (conditions or {}).items():
+        require_one_each(name, value, len(indices))
+    if mask is not None and (mask.dtype != torch.bool or mask.ndim != 2 or len(mask) != len(indices)):
+        raise UserError(
+            f"`mask` is {str(mask.dtype).removeprefix('torch.')} {[*mask.shape]}; give booleans [{len(indices)}, N]"
+        )
 
     def draw(watch: Callable[[Evaluation], None] | None, reached: Callable[[int, State], None] | None = None) -> State:
         noise = SampleNoise(seed, indices)
 
         def evaluate(x: State, level: Level) -> Prediction:
             prediction = denoise(x, level, conditions, mask)
+            if not isinstance(prediction, Prediction):
+                kind = "None" if prediction is None else f"a {type(prediction).__name__}"
+                raise UserError(f"the denoiser, or its guidance, returned {kind} instead of a Prediction")
+            if difference := form_difference(prediction.output, shapes_of(x)):
+                raise UserError(f"the prediction of the denoiser has not the form of the state: {difference}")
             # x is in the space and every view is affine in the output, so this projects them all.
             prediction = replace(prediction, output=space.project(prediction.output, mask))
             if prediction.variance is not None:
@@ -128,6 +152,17 @@ def sample(
     if _non_finite(x):
         _explain(draw, levels)
     return x
+
+
+def _require_ends(levels: Sequence[Level], keep_noise: bool) -> None:
+    """Raise `UserError` unless there are at least two levels, of which the last is the clean end or noise is kept."""
+    if len(levels) < 2:
+        raise UserError(f"sampling needs at least two levels, from noise to data, not {len(levels)}; see `levels_of`")
+    if levels[-1].sigma != 0 and not keep_noise:
+        raise UserError(
+            f"the levels of sampling must end without noise, but the last of {len(levels)} has sigma "
+            f"{levels[-1].sigma:g}: append CLEAN, as `levels_of` does, or allow a noisy result with `keep_noise`"
+        )
 
 
 def _non_finite(state: State) -> dict[str, Tensor]:

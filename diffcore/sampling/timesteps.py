@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from diffcore.errors import UserError
+from diffcore.names import require_name
 from diffcore.process.schedules import Schedule
 
 FAR = 10.0
@@ -96,10 +97,11 @@ GRIDS: Mapping[str, Callable[[Schedule, int], Tensor]] = {
 def grid(name: str, schedule: Schedule, n: int) -> Tensor:
     """The grid `name` (a key of `GRIDS`) with `n` levels, float64 `[n]`.
 
-    Raises `UserError` if `n` is below 1, or if the log-SNRs do not increase.
+    Raises `UserError` if there is no such grid, if `n` is below 1, or if the log-SNRs do not increase.
     """
     if n < 1:
         raise UserError(f"sampling takes at least 1 step, not {n}")
+    require_name(name, GRIDS, "grid")
     points = GRIDS[name](schedule, n)
     check_descending(points)
     return points

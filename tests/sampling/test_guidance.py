@@ -280,7 +280,7 @@ def test_energies_nest_with_their_second_derivatives():
 def test_weight_zero_and_functions_of_nothing_change_nothing():
     oracle, x = Mixture(draw(3, 2), 0.5), draw(4, 2, seed=1)
     assert energy(oracle, Euclidean((2,)), posterior(oracle), 0.0) is oracle
-    constant = energy(oracle, Euclidean((2,)), lambda x, level, conditions, mask: torch.ones(len(x)), 3.0)
+    constant = energy(oracle, Euclidean((2,)), lambda x, level, conditions, mask: torch.zeros(len(x)), 3.0)
     torch.testing.assert_close(constant(x, LEVEL).x0, oracle(x, LEVEL).x0)
     # A function of one field alone leaves the other.
     several = energy(labelled(), FIELDS, lambda x, level, conditions, mask: x["kind"].flatten(1).sum(1))
@@ -311,7 +311,7 @@ def test_between_two_gaussians_of_one_variance_it_is_a_gaussian_further_on(sched
     torch.testing.assert_close(guided(x, LEVEL, given).x0, gaussian(target, std)(x, LEVEL).x0)
     levels = levels_of(schedule, uniform_in_log_snr(schedule, 800))[:-1]
     start = prior(space, SampleNoise(0, range(4)), 4, levels[0], "cpu", None)
-    found = sample(guided, space, dpmpp_2m(), levels, indices=range(4), conditions=given)
+    found = sample(guided, space, dpmpp_2m(), levels, indices=range(4), conditions=given, keep_noise=True)
     torch.testing.assert_close(found, gaussian_flow(start, levels[0], levels[-1], target, std), atol=2e-4, rtol=0)
 
 

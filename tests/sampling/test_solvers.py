@@ -66,7 +66,7 @@ def flow_error(step, schedule, n):
     low = schedule.log_snr(torch.tensor(1.0)).item()
     levels = levels_of(schedule, torch.linspace(low, 2.0, n + 1))[:-1]
     start = prior(ONE, SampleNoise(0, range(4)), 4, levels[0], "cpu", None)
-    found = sample(gaussian(MEAN, STD), ONE, step, levels, indices=range(4))
+    found = sample(gaussian(MEAN, STD), ONE, step, levels, indices=range(4), keep_noise=True)
     return largest_difference(found, gaussian_flow(start, levels[0], levels[-1], MEAN, STD))
 
 
@@ -76,7 +76,7 @@ def fields_error(step, n, mask):
     c = centre(FIELDS, mask)
     start = prior(FIELDS, SampleNoise(0, range(4)), 4, levels[0], "cpu", mask.expand(4, -1))
     run = partial(sample, Mixture(c, STD, space=FIELDS), FIELDS, step, levels)
-    found = run(indices=range(4), mask=mask.expand(4, -1))
+    found = run(indices=range(4), mask=mask.expand(4, -1), keep_noise=True)
     (spread, first), (end, last) = ((math.hypot(lv.alpha * STD, lv.sigma), lv) for lv in (levels[0], levels[-1]))
     exact = combine((end / spread, start), (last.alpha - end / spread * first.alpha, c.expand(4)))
     return largest_difference(found, exact)
@@ -192,7 +192,8 @@ def test_adams_in_alpha_is_exact_for_unit_gaussian_data_in_steps_of_any_size():
     start = prior(ONE, SampleNoise(0, range(4)), 4, levels[0], "cpu", None)
     exact = gaussian_flow(start, levels[0], levels[-1], MEAN, 1.0)
     clocks = (adams(2, 0), adams(2, 0, "log-snr"))
-    found, other = (sample(gaussian(MEAN, 1.0), ONE, step, levels, indices=range(4)) for step in clocks)
+    run = partial(sample, gaussian(MEAN, 1.0), ONE, levels=levels, indices=range(4), keep_noise=True)
+    found, other = (run(step=step) for step in clocks)
     assert largest_difference(found, exact) < 1e-6
     assert largest_difference(other, exact) > 0.1
 

@@ -1,6 +1,6 @@
 """Energy guidance: the distribution of samples multiplied by any differentiable function."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -9,7 +9,9 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
-from diffcore.names import GradientOf, Parameterisation
+from diffcore.errors import UserError
+from diffcore.names import GradientOf, Parameterisation, require_name
+from diffcore.states.form import form_difference
 from diffcore.states.level import Level
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, fields, map_fields
@@ -32,12 +34,16 @@ def energy(denoise: Denoise, space: Space, log_weight: LogWeight, weight: float 
 
     The gradient is that of the space, `space.gradient`. It is added to the prediction's output in its own view. At
     alpha = 0 the state holds no information about the data, so an exact log-weight is constant: nothing is added.
+
+    Raises `UserError` for another `of`, and, when the denoiser is called, for a log-weight that is not `[B]`, or that
+    is neither zero nor differentiable in the state.
     """
+    require_name(of, GradientOf, "of")
 
     def guided(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         if of == "x":
             prediction = denoise(x, level, conditions, mask)
-            derivative = _derivative(lambda leaf: log_weight(leaf, level, conditions, mask), x)
+            derivative = _derivative(lambda leaf: log_weight(leaf, level, conditions, mask), x, level)
         else:
             inner: list[Prediction] = []
 
@@ -45,7 +51,7 @@ def energy(denoise: Denoise, space: Space, log_weight: LogWeight, weight: float 
                 inner[:] = [denoise(leaf, level, conditions, mask)]
                 return log_weight(space.project(inner[0].x0, mask), level, conditions, mask)
 
-            derivative = _derivative(of_estimate, x)
+            derivative = _derivative(of_estimate, x, level)
             prediction = inner[0] if _tracked(x) else _detached(inner[0], x)
         gradient = space.gradient(derivative, mask)
         return replace(
@@ -66,8 +72,8 @@ def _slope(view: Parameterisation, level: Level, weight: float) -> float | Tenso
     return weight * factor / alpha if alpha > 0 else 0.0
 
 
-def _derivative(function: Callable[[State], Tensor], x: State) -> State:
-    """The derivative of `function` `[B]` with respect to each entry of `x`; zero where it does not depend on x.
+def _derivative(function: Callable[[State], Tensor], x: State, level: Level) -> State:
+    """The derivative of `function` `[B]` with respect to each entry of `x`; zero for fields that it does not depend on.
 
     Gradients are enabled here, also if the caller has disabled them. If the caller differentiates through x, the
     derivative is part of its graph.
@@ -75,12 +81,30 @@ def _derivative(function: Callable[[State], Tensor], x: State) -> State:
     tracked = _tracked(x)
     with torch.enable_grad():
         leaf = x if tracked else map_fields(lambda f: f.detach().requires_grad_(), x)
-        total = function(leaf).sum()
+        values = function(leaf)
+        if difference := form_difference(values, {"": (x.shape[0],)}):
+            raise UserError(f"a log-weight must have one value for each sample: {difference}")
         tensors = list(fields(leaf).values())
-        if not total.requires_grad:
-            return map_fields(torch.zeros_like, x)
-        derivatives = iter(torch.autograd.grad(total, tensors, create_graph=tracked, materialize_grads=True))
-    return map_fields(lambda _: next(derivatives), x)
+        derivatives: Sequence[Tensor | None] = [None]
+        if values.requires_grad:
+            derivatives = torch.autograd.grad(values.sum(), tensors, create_graph=tracked, allow_unused=True)
+    if all(derivative is None for derivative in derivatives):
+        _require_constant(values, level)
+        return map_fields(torch.zeros_like, x)
+    each = iter(derivatives)
+    return map_fields(lambda f: torch.zeros_like(f) if (derivative := next(each)) is None else derivative, x)
+
+
+def _require_constant(values: Tensor, level: Level) -> None:
+    """Raise `UserError` for a log-weight that does not depend on the state, unless it is zero or alpha is.
+
+    Such a log-weight was detached from the state, by `torch.no_grad`, `detach` or `item`, and would not guide at all.
+    """
+    if bool(torch.as_tensor(level.alpha > 0).any()) and bool((values != 0).any()):
+        raise UserError(
+            "the log-weight has no gradient with respect to the state: compute it from the state with operations of "
+            "torch, without `torch.no_grad`, `detach` or `item`"
+        )
 
 
 def _tracked(x: State) -> bool:

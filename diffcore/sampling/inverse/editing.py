@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
-from diffcore.names import InverseMethod
+from diffcore.names import InverseMethod, require_name
 from diffcore.process.gaussian import perturb, transition
 from diffcore.sampling.inverse.operators import Coarse, Keep, Operator, check_measurement, keep
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
@@ -243,6 +243,7 @@ def inpainting(
 
     Raises `UserError` if `values` or `known` do not fit the space, or if all or none is known.
     """
+    require_name(method, InverseMethod, "method")
     flags = keep(known, space).known
     check_measurement(lambda x0: x0, values, space)
 
@@ -264,6 +265,7 @@ def upscaling(
     `coarse` is a state of one field, `[1, ...]` for all samples alike, or `[N, ...]` with one for each index that is
     drawn. `noise_std` is the standard deviation of the noise in it. Raises `UserError` if it does not fit the space.
     """
+    require_name(method, METHODS, "method")
     operator = Coarse(factor, next(iter(fields(coarse))))
     check_measurement(operator, coarse, space)
 

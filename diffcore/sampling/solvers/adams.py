@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from diffcore.denoising.denoiser import Prediction
-from diffcore.names import Clock
+from diffcore.names import Clock, require_name
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level
 from diffcore.states.state import State, combine
@@ -63,6 +63,8 @@ def adams(
     * `ending`: the step to sigma = 0 returns x0 at s = sigma / alpha = 0, from the polynomial in s^2 through this many
       last values; 1 returns the last prediction. (If the flow has a limit, x0 along the flow is an even function of s.)
     """
+    require_name(clock, Clock, "clock")
+    require_name(view, ("x0", "eps"), "view")
 
     def step(evaluate: Evaluate, x: State, move: Move) -> State:
         now, end, history = move.now, move.next, move.history

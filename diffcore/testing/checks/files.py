@@ -7,6 +7,7 @@ from typing import Any
 from tensordict import TensorDict
 from torch import Tensor
 
+from diffcore.plugins.building import part_of
 from diffcore.testing.checks.check import Measurement
 from diffcore.testing.checks.common import combined, name_list, not_finite, source_location
 from diffcore.testing.checks.sampling import draw_samples
@@ -36,7 +37,7 @@ def samples_decode(plugin: PluginUnderTest) -> Measurement:
 
 
 def _files(plugin: PluginUnderTest, samples: Any, n: int) -> Measurement:
-    writer = plugin.modality.writer(plugin.codec)
+    writer = part_of(plugin.modality, "writer", plugin.codec)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (each := folder / "each").mkdir()

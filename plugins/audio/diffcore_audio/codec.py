@@ -6,6 +6,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.plugins.data import Encoded
+from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask
 from diffcore.states.state import State
 from diffcore_audio.options import SoundFacts
@@ -39,7 +40,7 @@ class SoundCodec:
         waveform = examples["waveform"].float() / FULL_SCALE
         if generator is not None and self.facts.polarity:
             sign = 1 - 2 * (torch.rand(len(waveform), generator=generator) < 0.5).float()
-            waveform = waveform * sign.to(waveform.device)[:, None, None]
+            waveform = waveform * to_device(sign, waveform.device)[:, None, None]
         conditions = {"label": examples["label"]} if self.facts.classes else {}
         return Encoded(self.representation.state(waveform), conditions)
 

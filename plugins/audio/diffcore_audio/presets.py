@@ -63,7 +63,14 @@ from diffcore.plugins.records import Preset
 _SMALL = {
     "denoiser": {"name": "unet", "width": 32, "multipliers": (1, 2, 4), "patch": 4},
     "schedule": {"name": "cosine", "shift": -1.0},
-    "train": {"steps": 4300, "batch_size": 32, "learning_rate": 1.5e-3, "weighting": "x0", "evaluate": 500},
+    "train": {
+        "steps": 4300,
+        "batch_size": 32,
+        "learning_rate": 1.5e-3,
+        "cuda_graphs": True,
+        "weighting": "x0",
+        "evaluate": 500,
+    },
 }
 _STOCHASTIC = {"sample": {"solver": "dpmpp-2m-sde", "steps": 40, "guidance": 1.5}}
 _GUIDED = {"sample": {"guidance": 3.0}}
@@ -79,6 +86,7 @@ _GPU = {
         "steps": 100_000,
         "batch_size": 128,
         "learning_rate": 1e-3,
+        "cuda_graphs": True,
         "weighting": "v",
         "decay_after": 20_000,
         "sample_every": 5000,

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.plugins.data import Encoded
+from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask
 from diffcore.states.state import State
 from diffcore_image.options import ImageFacts
@@ -28,10 +29,10 @@ class ImageCodec:
         With a generator and `facts.flip`, each image is mirrored with probability 1/2.
         """
         pixels = examples["pixels"].float() / 255
-        state = (pixels - self._mean.to(pixels.device)) / self._std.to(pixels.device)
+        state = (pixels - to_device(self._mean, pixels.device)) / to_device(self._std, pixels.device)
         if generator is not None and self.facts.flip:
             mirrored = torch.rand(len(state), generator=generator) < 0.5
-            state = torch.where(mirrored.to(state.device)[:, None, None, None], state.flip(3), state)
+            state = torch.where(to_device(mirrored, state.device)[:, None, None, None], state.flip(3), state)
         conditions = {"label": examples["label"]} if self.facts.classes else {}
         return Encoded(state, conditions)
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.plugins.data import Encoded
+from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask, Product
 from diffcore.states.state import State
 from diffcore_pointcloud.options import CloudFacts
@@ -65,7 +66,7 @@ class CloudCodec:
             matrices = self._rotations(batch, generator)
             for name in ("positions", "normals"):
                 if matrices is not None and name in encoded:
-                    encoded[name] = encoded[name] @ matrices.to(encoded[name].device)
+                    encoded[name] = encoded[name] @ to_device(matrices, encoded[name].device)
         conditions = {"label": examples["label"]} if self.facts.classes else {}
         if len(encoded) == 1:
             return Encoded(encoded["positions"], conditions)
@@ -87,16 +88,16 @@ class CloudCodec:
 
     def _mean_and_std(self, name: str, like: Tensor) -> tuple[Tensor, float]:
         mean, std = self._affine[name]
-        return torch.tensor(mean, dtype=torch.float64, device=like.device), std
+        return to_device(torch.tensor(mean, dtype=torch.float64), like.device), std
 
     def _draw(self, examples: TensorDict, generator: torch.Generator) -> Tensor:
         """Indices `[B, P]` of P different points of each pool; every choice has the same probability."""
         pool = examples["positions"].shape[1]
-        keys = torch.rand(len(examples), pool, generator=generator)
+        device = examples["positions"].device
+        keys = to_device(torch.rand(len(examples), pool, generator=generator), device)
         if "count" in examples.keys():
-            keys = keys.masked_fill(torch.arange(pool) >= examples["count"].cpu()[:, None], -1.0)
-        chosen = keys.topk(self.facts.points, dim=1).indices
-        return chosen.to(examples["positions"].device)
+            keys = keys.masked_fill(torch.arange(pool, device=device) >= examples["count"][:, None], -1.0)
+        return keys.topk(self.facts.points, dim=1).indices
 
     def _rotations(self, batch: int, generator: torch.Generator) -> Tensor | None:
         """Matrices `[B, 3, 3]` for row vectors: random reflections and rotations about the upright axis, or None."""

@@ -1,0 +1,198 @@
+"""The one place where the builders of plugins are called, and where what they return is checked.
+
+A builder that forgets `return`, or returns something else than its kind of part, is reported in one line that names it.
+Without this, None in place of a solver would mean the default solver.
+"""
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy
+import torch
+from torch import nn
+
+from diffcore.errors import UserError
+from diffcore.plugins.contract import Contract
+from diffcore.plugins.data import Data
+from diffcore.plugins.output import Metric
+from diffcore.plugins.records import Component, Modality, Settings
+
+Complaint = Callable[[Any], str | None]
+"""What is wrong with a part, in words that follow "it is" or "it has"; None if nothing is."""
+
+
+def build(kind: str, component: Component, options: Settings, *context: Any) -> Any:
+    """The part that `component.build(options, *context)` makes, checked.
+
+    `kind` is a key of `PARTS`: "data", "denoiser", "classifier", "schedule", "solver", "guide", "metric" or "logger".
+    The functions that metrics and guidance consist of are checked again whenever they are called. A data set is built
+    with seeded global random generators (`seeded_globally`). Raises `UserError` if it is not such a part.
+    """
+    what = f"the {'data set' if kind == 'data' else kind} {component.name!r}"
+    if kind == "data":
+        with seeded_globally():
+            part = component.build(options, *context)
+    else:
+        part = component.build(options, *context)
+    require_part(kind, part, what, built=True)
+    if kind == "guide":
+        return _checked_calls(part, what, "a denoiser", lambda found: None if callable(found) else _kind(found))
+    if kind == "metric":
+        return _checked_calls(part, what, "a list of diffcore.plugins.output.Metric", _not_metrics)
+    return part
+
+
+def part_of(modality: Modality, kind: str, *context: Any) -> Any:
+    """The part of a modality that its function `kind` makes: "codec", "writer", "evaluator", "reader" or "contract".
+
+    Raises `UserError` if the function returns something else. An evaluator may be None, if the data allow none.
+    """
+    part = getattr(modality, kind)(*context)
+    if kind == "evaluator" and part is None:
+        return None
+    require_part(kind, part, f"the {kind} of the modality {modality.name!r}", built=True)
+    return part
+
+
+def require_part(kind: str, part: Any, what: str, built: bool = False) -> None:
+    """Raise `UserError` unless `part` is a part of that kind.
+
+    `what` names it in the message, and `built` is whether a builder made it or a caller passed it.
+    """
+    wanted, complain = PARTS[kind]
+    if complaint := complain(part):
+        told = f"its builder must return {wanted}, but returned" if built else f"it must be {wanted}, but it is"
+        forgot = "; was `return` forgotten?" if built and part is None else ""
+        raise UserError(f"{what} cannot be used: {told} {complaint}{forgot}")
+
+
+def require_metrics(found: Any, name: str) -> None:
+    """Raise `UserError` unless `found` is a list of metrics; `name` is that of the metric that returned it."""
+    if complaint := _not_metrics(found):
+        raise UserError(f"the metric {name} must return a list of Metric, but returned {complaint}")
+
+
+@contextmanager
+def seeded_globally(seed: int = 0) -> Iterator[None]:
+    """Seed the global random generators of Python, NumPy and PyTorch's CPU, and restore their states at the end.
+
+    A data set that draws from them is then the same in every process, so a run can be resumed and evaluated. Generators
+    of a data set's own are the better way.
+    """
+    states = random.getstate(), numpy.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        numpy.random.seed(seed % 2**32)
+        torch.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            numpy.random.set_state(states[1])
+
+
+def _kind(part: Any) -> str:
+    """What something is, for messages."""
+    if part is None:
+        return "None"
+    return f"the class {part.__name__}" if isinstance(part, type) else f"a {type(part).__name__}"
+
+
+def _with(*names: str, call: bool = False) -> Complaint:
+    """The complaint about parts that lack an attribute, or that cannot be called."""
+
+    def complain(part: Any) -> str | None:
+        lacking = [name for name in names if not hasattr(part, name)]
+        if part is None or isinstance(part, type) or (call and not callable(part)):
+            return _kind(part)
+        return f"{_kind(part)} without {', '.join(lacking)}" if lacking else None
+
+    return complain
+
+
+def _not_a_function(part: Any) -> str | None:
+    return None if callable(part) and not isinstance(part, type) else _kind(part)
+
+
+def _not_a_network(part: Any) -> str | None:
+    if not isinstance(part, nn.Module):
+        return _kind(part)
+    width = getattr(part, "width", None)
+    if isinstance(width, int) and not isinstance(width, bool) and width > 0:
+        return None
+    return f"{_kind(part)} whose `width` is {width!r}"
+
+
+def _not_data(part: Any) -> str | None:
+    if not isinstance(part, Data):
+        return _kind(part)
+    if not isinstance(part.facts, Settings):
+        return f"a Data whose facts are {_kind(part.facts)}"
+    for name in ("examples", "held_out"):
+        value = getattr(part, name)
+        if value is None and name == "held_out":
+            continue
+        if not hasattr(value, "batch_size") or len(value.batch_size) != 1:
+            batched = f" of batch size {[*value.batch_size]}" if hasattr(value, "batch_size") else ""
+            return f"a Data whose {name} are {_kind(value)}{batched}, not a TensorDict of batch size [N]"
+    return None
+
+
+def _not_metrics(part: Any) -> str | None:
+    if not isinstance(part, list | tuple):
+        return _kind(part)
+    wrong = next((each for each in part if not isinstance(each, Metric)), None)
+    return None if wrong is None and None not in part else f"a list with {_kind(wrong)} in it"
+
+
+def _not_a_writer(part: Any) -> str | None:
+    if complaint := _with("each", "together", "html", "endings")(part):
+        return complaint
+    endings = part.endings
+    if isinstance(endings, tuple | list) and endings and all(isinstance(e, str) and e[:1] == "." for e in endings):
+        return None
+    return f"{_kind(part)} whose `endings` are {endings!r}, not such as ('.png',)"
+
+
+def _not_a_reader(part: Any) -> str | None:
+    names = ("read", "read_missing", "read_part", "read_coarse")
+    return None if any(hasattr(part, name) for name in names) else f"{_kind(part)} without any of {', '.join(names)}"
+
+
+def _not_a_contract(part: Any) -> str | None:
+    return None if isinstance(part, Contract) else _kind(part)
+
+
+def _checked_calls(function: Callable[..., Any], what: str, wanted: str, complain: Complaint) -> Callable[..., Any]:
+    """`function`, whose results are checked."""
+
+    def call(*arguments: Any) -> Any:
+        found = function(*arguments)
+        if complaint := complain(found):
+            raise UserError(f"{what} must return {wanted} when it is called, but returned {complaint}")
+        return found
+
+    return call
+
+
+PARTS: Mapping[str, tuple[str, Complaint]] = {
+    "data": ("a diffcore.plugins.data.Data", _not_data),
+    "denoiser": ("a torch.nn.Module with the whole number `width`", _not_a_network),
+    "classifier": ("a torch.nn.Module with the whole number `width`", _not_a_network),
+    "schedule": ("a schedule with log_snr, time and level", _with("log_snr", "time", "level")),
+    "solver": ("a function step(evaluate, x, move)", _not_a_function),
+    "guide": ("a function that takes a denoiser and returns one", _not_a_function),
+    "metric": ("a function of samples and conditions", _not_a_function),
+    "logger": ("a logger with row, picture, metrics and close", _with("row", "picture", "metrics", "close")),
+    "codec": (
+        "a codec with space, conditions, sizes, encode and decode",
+        _with("space", "conditions", "sizes", "encode", "decode"),
+    ),
+    "writer": ("a writer with each, together, html and endings", _not_a_writer),
+    "evaluator": ("a function of samples and conditions, or None", _not_a_function),
+    "reader": ("a reader of files", _not_a_reader),
+    "contract": ("a diffcore.plugins.contract.Contract", _not_a_contract),
+}
+"""For each kind of part, what its builder must return, in words and as a check."""
