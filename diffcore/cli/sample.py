@@ -3,20 +3,20 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from pydantic import Field
 
-from diffcore.api.run import Run
 from diffcore.cli.options import DrawOptions, run_of, sampling_of
 from diffcore.cli.screen import say
 from diffcore.cli.selectors import read
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins import registry as plugins
-from diffcore.runs.samples import is_single_file, unused
-from diffcore.system.distributed import leads
+
+if TYPE_CHECKING:
+    from diffcore.api.run import Run
 
 
 class Options(DrawOptions):
@@ -51,6 +51,9 @@ def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run.")
     options = chosen.options
+    from diffcore.runs.samples import is_single_file, unused
+    from diffcore.system.distributed import leads
+
     if options.inpaint is not None and options.upscale is not None:
         raise UserError("--inpaint and --upscale are two different tasks; give one")
     if options.mask is not None and options.inpaint is None:
@@ -72,6 +75,8 @@ def main(arguments: Sequence[str]) -> int:
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
     """Make a folder before the work, so that one that cannot be written is known; remove it where the user errs."""
+    from diffcore.system.distributed import leads
+
     new = [path for path in (folder, *folder.parents) if leads() and not path.exists()]
     if leads():
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +89,7 @@ def _made(folder: Path) -> Iterator[None]:
         raise
 
 
-def _draw(run: Run, options: Any, drawing: dict[str, Any]) -> Any:
+def _draw(run: "Run", options: Any, drawing: dict[str, Any]) -> Any:
     """The samples of the task that the flags name."""
     given = {"method": options.method, "noise_std": options.noise_std}
     if (options.inpaint or options.upscale) and options.size is not None:

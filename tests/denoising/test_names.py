@@ -70,6 +70,13 @@ def test_each_condition_has_an_embedding_of_its_own_whatever_its_name():
     assert torch.equal(again(log_snr, nothing), base)
 
 
+def test_a_denoiser_takes_conditions_of_any_name():
+    conditions = tuple(ClassCondition(name, ("a", "b")) for name in WEIRD)
+    denoiser = Denoiser(Halves(), conditions, "x0")
+    x = Product({"place": Euclidean((2,))}).empty(2)
+    denoiser(x, Level(0.5, 0.5), {c.name: c.null(2) for c in conditions})
+
+
 def test_names_of_ordinary_conditions_are_as_in_older_files():
     state = Conditioning(
         (ClassCondition("label", ("a",)), ScalarCondition("logp", 0.0, 1.0, (0.0, 1.0))), 4
