@@ -99,6 +99,7 @@ def upscaling_of(
         raise UserError("`upscale`: an encoded state needs `factor`, the entries of a sample per block along each axis")
     else:
         coarse = source
+    bounds = getattr(model.codec, "bounds", None)
     method = method or "mmps"
     recipe = {
         "task": "upscale",
@@ -106,7 +107,7 @@ def upscaling_of(
         "factor": factor,
         **_options(method, noise_std),
     }
-    return Described(upscaling(coarse, factor, model.codec.space, method, noise_std), recipe)
+    return Described(upscaling(coarse, factor, model.codec.space, method, noise_std, bounds), recipe)
 
 
 def _reader(model: Model, task: str) -> Any:
