@@ -24,7 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from tensordict import TensorDict
+from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
@@ -42,7 +42,7 @@ from diffcore.runs.samples import (
     write_overview,
 )
 from diffcore.sampling.loop import in_batches
-from diffcore.states.state import concatenate, fields
+from diffcore.states.state import State, concatenate, fields
 from diffcore.system.distributed import by_leader, from_leader, leads, world
 from diffcore.system.files import read_json, read_regular, write_atomically, write_json
 
@@ -339,6 +339,13 @@ def _read_kept(drawing: Drawing, path: Path, count: int) -> Encoded:
         raise UserError(f"{path} was damaged: repeat the command, which draws its samples again") from None
     mask = tensors.get("mask")
     return Encoded(state, {}, None if mask is None else mask[:count])
+
+
+def _state(named: Mapping[str, Tensor]) -> State:
+    """A state of several fields."""
+    from tensordict import TensorDict
+
+    return TensorDict(dict(named), batch_size=[len(next(iter(named.values())))])
 
 
 @dataclass(frozen=True, eq=False)
