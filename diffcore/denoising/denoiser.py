@@ -193,7 +193,7 @@ class Denoiser(nn.Module):
         batch, device = x.shape[0], first_field(x).device
         if conditions is None:
             conditions = nulls(self.conditions, batch, device)
-        require_shapes(self.conditioning.embeddings.keys(), conditions, batch)
+        require_shapes(self.conditioning.names, conditions, batch)
         # x = (alpha d) (x0 / d) + sigma eps: the network works with data of unit variance.
         inner = Level(level.alpha * self.data_std, level.sigma)
         scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)

@@ -8,12 +8,7 @@ is not an intact regular file counts as missing: it is computed again and replac
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
-
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor, nn
 
 from diffcore.errors import UserError
 from diffcore.system.files import open_regular, write_atomically
@@ -51,14 +46,14 @@ def read_entry(path: Path) -> bytes | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UserError:
-        _tell_damage(path, "it is not a regular file")
+        tell_damage(path, "it is not a regular file")
         return None
     except OSError as error:
-        _tell_damage(path, str(error))
+        tell_damage(path, str(error))
         return None
     content = memoryview(stored)[_HEADER:]
     if stored[:_HEADER] != _header(path, content):
-        _tell_damage(path, "its digest is wrong, or another version of diffcore wrote it")
+        tell_damage(path, "its digest is wrong, or another version of diffcore wrote it")
         return None
     return bytes(content)
 
@@ -80,49 +75,12 @@ def write_entry(path: Path, content: bytes) -> bool:
         return False
 
 
-def trained_once(network: nn.Module, path: Path, train: Callable[[], None]) -> None:
-    """Give `network` the weights of the cache entry `path`; if there are none, call `train` and cache what it found.
-
-    An entry that is damaged, belongs to another network or contains numbers that are not finite counts as missing.
-    Weights that are not finite after `train` are not cached.
-    """
-    weights = _weights(path)
-    if weights is not None and _belong(network, weights):
-        network.load_state_dict(weights)
-        return
-    train()
-    state = network.state_dict()
-    if _finite(state):
-        write_entry(path, save(state))
-
-
-def _weights(path: Path) -> dict[str, Tensor] | None:
-    content = read_entry(path)
-    try:
-        return None if content is None else load(content)
-    except SafetensorError as error:
-        _tell_damage(path, str(error))
-        return None
-
-
-def _belong(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:
-    """Whether weights are finite and have the names, shapes and types of those of the network."""
-
-    def form(state: Mapping[str, Tensor]) -> dict[str, object]:
-        return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
-
-    return form(weights) == form(network.state_dict()) and _finite(weights)
-
-
-def _finite(state: Mapping[str, Tensor]) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in state.values())
-
-
 def _header(path: Path, content: bytes | memoryview) -> bytes:
     digest = hashlib.sha256(path.name.encode(errors="surrogateescape") + b"\0")
     digest.update(content)
     return _MAGIC + digest.hexdigest().encode() + b"\n"
 
 
-def _tell_damage(path: Path, why: str) -> None:
+def tell_damage(path: Path, why: str) -> None:
+    """Log that a cache entry cannot be used."""
     logger.warning(f"the cache entry {path} cannot be used ({why}): its content is computed again")
