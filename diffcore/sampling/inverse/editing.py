@@ -22,7 +22,7 @@ from diffcore.sampling.inverse.operators import Coarse, Keep, Operator, check_me
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, combine, fields, map_fields
+from diffcore.states.state import State, combine, dot, fields, map_fields
 
 Constraint = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
 """Decorates a denoiser and a solver's step for the batch of the samples with the given indices, and returns both."""
@@ -49,19 +49,19 @@ def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
     """
 
     def correct(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
-        direction, squared = residual, _dot(residual, residual)
+        direction, squared = residual, dot(residual, residual)
         corrections: list[tuple[Tensor | float, State]] = []
         largest = torch.zeros_like(squared)
         active = squared > 0
         for _ in range(iterations):
             lifted = lift(direction)
             product = combine((1.0, operator(lifted)), (noise_std**2, direction))  # S direction
-            variance = _ratio(_dot(direction, product), _dot(direction, direction))
+            variance = _ratio(dot(direction, product), dot(direction, direction))
             largest = torch.maximum(largest, variance)
             active = active & (variance > 0.01 * largest)
-            size = torch.where(active, _ratio(squared, _dot(direction, product)), 0.0)
+            size = torch.where(active, _ratio(squared, dot(direction, product)), 0.0)
             residual = combine((1.0, residual), (-size, product))
-            previous, squared = squared, _dot(residual, residual)
+            previous, squared = squared, dot(residual, residual)
             active = active & (squared < 100 * previous)
             corrections.append((torch.where(active, size, 0.0), lifted))
             direction = combine((1.0, residual), (_ratio(squared, previous), direction))
@@ -90,7 +90,7 @@ def dps(noise_std: float = 0.0, weight: float = 1.0) -> Correct:
 
     def correct(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
         entries = sum(value[0].numel() for value in fields(residual).values())
-        size = (_dot(residual, residual) / entries).sqrt() / weight
+        size = (dot(residual, residual) / entries).sqrt() / weight
         return lift(combine((1 / size.clamp(min=max(noise_std**2, 1e-12)), residual)))
 
     return correct
@@ -216,12 +216,6 @@ def _like(state: State, values: Sequence[Tensor]) -> State:
 def _ratio(above: Tensor, below: Tensor) -> Tensor:
     """above / below, and zero where `below` is zero."""
     return torch.where(below == 0, 0.0, above / torch.where(below == 0, 1.0, below))
-
-
-def _dot(first: State, second: State) -> Tensor:
-    """The inner product of each sample, `[B]`."""
-    products = map_fields(lambda a, b: (a * b).flatten(1).sum(1), first, second)
-    return torch.stack(list(fields(products).values())).sum(0)
 
 
 def inpainting(
