@@ -1,21 +1,18 @@
 """A trained run in Python: samples, metrics, fitted grids, likelihoods, and constraints on samples."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from torch import Tensor
 
-from diffcore.api.resuming import go_on
-from diffcore.api.session import logger
-from diffcore.denoising.conditions import Conditions, parse_conditions
-from diffcore.errors import UserError
-from diffcore.evaluation.evaluate import evaluate, evaluate_classifier, write_metrics, write_report
-from diffcore.likelihood.flow import log_likelihood
+from diffcore.denoising.conditions import ClassCondition, Conditions, parse_conditions
+from diffcore.errors import UserError, quoted
 from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.building import part_of
@@ -45,7 +42,6 @@ from diffcore.runs.sampling_config import (
     known_conditions,
 )
 from diffcore.runs.settings import RunSettings, validate
-from diffcore.runs.tuning import Tuning, tune
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.solvers import ddpm
 from diffcore.states.spaces import describe_difference
@@ -54,8 +50,17 @@ from diffcore.system.cache import cache_folder
 from diffcore.system.distributed import in_turn, leads
 from diffcore.system.progress import bar, counter
 
+if TYPE_CHECKING:
+    from diffcore.runs.tuning import Tuning
+
+logger = logging.getLogger(__name__)
+
 Asked = Mapping[str, Any]
-"""Values of conditions by name: `"3"`, `2.5`, a range `(40, 60)` or `"40..60"`, or a list of one for each sample."""
+"""Values of conditions by name: `2.5`, a range `(40, 60)` or `"40..60"`, or a list of one for each sample.
+
+A class is its name, `"cat"`, or its index from 0 after `#`, `"#3"`. The number `3` is the class called "3", never an
+index. In a tensor, as in `Samples.conditions`, whole numbers are indices of classes.
+"""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class Run:
 
         Args:
             n: How many.
-            label: Short for `conditions={"label": ...}`.
+            label: Short for `conditions={"label": ...}`: the name of a class, or `"#3"` for the class with index 3.
             conditions: What the samples shall be, by name of condition; without any, all there is in turn.
             seed: Decides the noise.
             size: How many elements a sample has, `9`, or `"7..9"` where that varies.
@@ -129,7 +134,7 @@ class Run:
         if model.is_classifier:
             raise UserError(
                 f"{self.path} is a classifier, which draws no samples; it guides a model of the same data as "
-                f"`classifier` {self.path}"
+                f"`classifier` {quoted(self.path)}"
             )
         if size is not None and model.codec.sizes is None:
             model = resized(model, str(size))
@@ -216,6 +221,8 @@ class Run:
         `metrics` are more than those of the settings, by name or by name with their options. Where several processes
         evaluate together, the first has the metrics and the others have none.
         """
+        from diffcore.evaluation.evaluate import evaluate, evaluate_classifier, write_metrics, write_report
+
         model, config = self.config(options)
         data, folder = self.data, RunFolder(self.path)
         if model.is_classifier:
@@ -243,12 +250,14 @@ class Run:
         iterations: int = 150,
         seed: int = 0,
         **options: Unpack[GuidanceOptions],
-    ) -> Tuning:
+    ) -> "Tuning":
         """Fit `steps` levels and a method to this run's own flow, and keep them for samples of as many steps.
 
         Nothing is kept where the run's own way of drawing is as good. `trajectories` of the model are followed to fit
         to, in `iterations` steps of Adam.
         """
+        from diffcore.runs.tuning import tune
+
         if others := options.keys() - GuidanceOptions.__annotations__.keys():
             raise TypeError(f"tune() takes no {sorted(others)[0]!r}: solver, grid and schedule are what it fits")
         model, config = self.config(SamplingOptions(steps=steps, **options))  # type: ignore[typeddict-item]
@@ -286,6 +295,8 @@ class Run:
         states `[B, ...]`, or files. `conditions` are what the samples are given; without any, the conditions of
         `Samples`, else none. The other arguments are those of `diffcore.likelihood.flow.log_likelihood`.
         """
+        from diffcore.likelihood.flow import log_likelihood
+
         model, mask = self.model, None
         if isinstance(source, Samples):
             state, mask = source.state, source.mask
@@ -320,6 +331,8 @@ class Run:
         `train` are fields of the settings' `train` that shall differ: another end, `{"steps": 9000}`, or
         `on_divergence`. An unbroken run and one that was stopped and resumed give the same losses and weights.
         """
+        from diffcore.api.resuming import go_on  # the training loop, which other uses of a run do without
+
         changed = dict(train or {})
         if unknown := changed.keys() - RESUMABLE:
             raise UserError(
@@ -396,7 +409,8 @@ def _values(asked: Asked, known: Sequence[Any], n: int, seed: int) -> Conditions
     each: dict[str, Sequence[Any]] = {}
     for name, value in asked.items():
         if isinstance(value, Tensor):
-            value = value.tolist()
+            is_class = name in {condition.name for condition in known if isinstance(condition, ClassCondition)}
+            value = [f"#{index}" for index in value.tolist()] if is_class else value.tolist()
         if isinstance(value, list):
             if len(value) != n:
                 raise UserError(f"`conditions`: {name} has {len(value)} values for {n} samples")

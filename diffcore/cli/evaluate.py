@@ -12,7 +12,6 @@ from diffcore.cli.screen import say
 from diffcore.cli.selectors import read
 from diffcore.plugins import registry as plugins
 from diffcore.runs.folder import RunFolder
-from diffcore.system.distributed import leads
 
 
 class Options(DrawOptions):
@@ -28,6 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     about = "Metrics of a run's samples, or of a classifier."
     chosen = read(Options, arguments, registry, "diffcore evaluate", about, many=("guide", "metric"))
     options = chosen.options
+    from diffcore.system.distributed import leads
+
     wanted = {part.pop("name"): part for part in chosen.parts("metric")}
     found = run_of(options, registry).evaluate(options.n, seed=options.seed, metrics=wanted, **sampling_of(chosen))
     if not leads():

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from diffcore.api.resuming import go_on
 from diffcore.cli.flags import parse
 from diffcore.cli.options import FromRun
 from diffcore.cli.train import ended
@@ -34,5 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     options = parse(Options, arguments, "diffcore resume", "Go on training a run from its newest checkpoint.")
     changed = {name: value for name, value in vars(options.train).items() if value is not None}
+    from diffcore.api.resuming import go_on
+
     outcome = go_on(options.run, registry, changed, options.device, options.checkpoint)
     return ended(RunFolder(options.run), outcome)

@@ -3,27 +3,29 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from pydantic import Field
 
-from diffcore.api.run import Run
 from diffcore.cli.options import DrawOptions, run_of, sampling_of
 from diffcore.cli.screen import say
 from diffcore.cli.selectors import read
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins import registry as plugins
-from diffcore.runs.samples import is_single_file, unused
-from diffcore.system.distributed import leads
+
+if TYPE_CHECKING:
+    from diffcore.api.run import Run
 
 
 class Options(DrawOptions):
     """The options of `diffcore sample`."""
 
     n: int = Field(16, ge=1, description="How many samples.")
-    label: str | None = Field(None, description="Short for --condition label=...")
+    label: str | None = Field(
+        None, description="Short for --condition label=...: a class by its name, or by its index from 0, #3."
+    )
     condition: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
         (),
         description="key=value, once for each condition; without any, all in turn (--inpaint, --upscale: none).",
@@ -51,6 +53,9 @@ def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run.")
     options = chosen.options
+    from diffcore.runs.samples import is_single_file, unused
+    from diffcore.system.distributed import leads
+
     if options.inpaint is not None and options.upscale is not None:
         raise UserError("--inpaint and --upscale are two different tasks; give one")
     if options.mask is not None and options.inpaint is None:
@@ -72,6 +77,8 @@ def main(arguments: Sequence[str]) -> int:
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
     """Make a folder before the work, so that one that cannot be written is known; remove it where the user errs."""
+    from diffcore.system.distributed import leads
+
     new = [path for path in (folder, *folder.parents) if leads() and not path.exists()]
     if leads():
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,7 +91,7 @@ def _made(folder: Path) -> Iterator[None]:
         raise
 
 
-def _draw(run: Run, options: Any, drawing: dict[str, Any]) -> Any:
+def _draw(run: "Run", options: Any, drawing: dict[str, Any]) -> Any:
     """The samples of the task that the flags name."""
     given = {"method": options.method, "noise_std": options.noise_std}
     if (options.inpaint or options.upscale) and options.size is not None:
@@ -102,7 +109,7 @@ def _asked(options: Options) -> dict[str, str]:
     """What the flags ask for, by name of condition."""
     label = () if options.label is None else (f"label={options.label}",)
     asked: dict[str, str] = {}
-    forms = {"condition": "key=value", "target": "key=2.5, or key=40..60", "label": "NAME"}
+    forms = {"condition": "key=value", "target": "key=2.5, or key=40..60", "label": "NAME or #INDEX"}
     for flag, pairs in (("condition", options.condition), ("target", options.target), ("label", label)):
         for pair in pairs:
             key, equals, value = pair.partition("=")

@@ -29,7 +29,10 @@ class Settings(BaseModel):
 
 
 def _absolute(path: Any) -> Any:
-    return str(Path(path).expanduser().absolute()) if isinstance(path, str | Path) else path
+    try:
+        return str(Path(path).expanduser().absolute()) if isinstance(path, str | Path) else path
+    except RuntimeError:
+        raise ValueError("~ is not known here, because this user has no home folder") from None
 
 
 Place = Annotated[str | None, BeforeValidator(_absolute)]

@@ -183,3 +183,23 @@ def test_images_without_classes_are_compared_by_components(tmp_path):
         part["pixels"].flatten(1).double() / 255 for part in (data.held_out, torch.cat([data.examples, data.held_out]))
     ]
     assert found["frechet_distance"] == pytest.approx(frechet_distance(*pixels), rel=1e-3)
+
+
+def test_noise_is_not_a_good_image_of_one_class(tmp_path):
+    """Uniform noise had an agreement of 1 and a Frechet distance of 0.003."""
+    generator = torch.Generator().manual_seed(0)
+    position = torch.rand(120, 1, 1, generator=generator) * 4
+    ramp = (torch.arange(8.0)[:, None] + torch.arange(8.0) + position) / 18 * 255
+    pixels, labels = ramp.round().to(torch.uint8)[:, None], torch.zeros(120, dtype=torch.int64)
+    train, held_out = (datasets.examples(pixels[rows], labels[rows]) for rows in (slice(60), slice(60, None)))
+    data = datasets.data(train, held_out, ["ramp"])
+    evaluator = ImageEvaluator(ImageCodec(data.facts), data, tmp_path)
+    noise = torch.randint(0, 256, (60, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    found = [
+        {metric.name: metric for metric in evaluator(samples, {"label": labels[:60]})}
+        for samples in (pixels[60:], noise)
+    ]
+    assert all("class_agreement" not in metrics for metrics in found)
+    assert found[0]["frechet_ratio"].value < 3
+    assert found[1]["frechet_ratio"].value > 100
+    assert found[1]["frechet_distance"].meaning.endswith("in principal components of pixels, as there is one class")

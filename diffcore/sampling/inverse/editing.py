@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
@@ -22,7 +21,7 @@ from diffcore.sampling.inverse.operators import Coarse, Keep, Operator, check_me
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, combine, dot, fields, map_fields
+from diffcore.states.state import State, combine, dot, fields, map_fields, named
 
 Constraint = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
 """Decorates a denoiser and a solver's step for the batch of the samples with the given indices, and returns both."""
@@ -210,7 +209,7 @@ def _like(state: State, values: Sequence[Tensor]) -> State:
     """`values` as the fields of a state like `state`."""
     if isinstance(state, Tensor):
         return values[0]
-    return TensorDict(dict(zip(state.keys(), values, strict=True)), batch_size=state.batch_size)
+    return named(dict(zip(state.keys(), values, strict=True)))
 
 
 def _ratio(above: Tensor, below: Tensor) -> Tensor:

@@ -7,13 +7,12 @@ its adjoint is needed, autograd computes it.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.states.noise import SampleNoise
 from diffcore.states.spaces import Space
-from diffcore.states.state import State, combine, fields, first_field, map_fields
+from diffcore.states.state import State, combine, fields, first_field, map_fields, named
 
 Operator = Callable[[State], State]
 """A linear function of a state."""
@@ -67,7 +66,7 @@ class Coarse:
 
     def __call__(self, x0: State) -> State:
         coarse = self._average(fields(x0)[self.field])
-        return coarse if isinstance(x0, Tensor) else TensorDict({self.field: coarse}, batch_size=coarse.shape[:1])
+        return coarse if isinstance(x0, Tensor) else named({self.field: coarse})
 
     def _average(self, value: Tensor) -> Tensor:
         batch, channels, *sides = value.shape
@@ -100,7 +99,7 @@ def keep(known: State, space: Space) -> Keep:
     operator = Keep(map_fields(lambda value: value.bool(), known))
     point = space.noise(SampleNoise(0, range(known.shape[0])).normal(space.empty(known.shape[0])))
     kept = operator(point)
-    point = kept if isinstance(point, Tensor) else TensorDict(fields(point) | fields(kept), point.batch_size)
+    point = kept if isinstance(point, Tensor) else named(fields(point) | fields(kept))
     difference = combine((1.0, space.project(point)), (-1.0, point))
     if any(value.abs().max() > 1e-4 for value in fields(difference).values()):
         raise ValueError(

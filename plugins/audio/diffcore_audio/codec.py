@@ -1,7 +1,8 @@
 """The codec of sounds: converts waveforms to spectrograms of unit variance, and back."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition
@@ -12,6 +13,9 @@ from diffcore.states.state import State
 from diffcore_audio.options import SoundFacts
 from diffcore_audio.signals.representations import representation
 from diffcore_audio.signals.waves import FULL_SCALE
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 
 class SoundCodec:
@@ -32,7 +36,7 @@ class SoundCodec:
         self.conditions = (ClassCondition("label", facts.classes),) if facts.classes else ()
         self.sizes = None
 
-    def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
+    def encode(self, examples: "TensorDict", generator: torch.Generator | None = None) -> Encoded:
         """Encode `waveform`, int16 `[B, C, L]`, and `label`, int64 `[B]`.
 
         With a generator and `facts.polarity`, the sign of each waveform is random.

@@ -1,7 +1,8 @@
 """The codec of images: converts pixels to states of zero mean and unit variance, and back."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition
@@ -10,6 +11,9 @@ from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask
 from diffcore.states.state import State
 from diffcore_image.options import ImageFacts
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 
 class ImageCodec:
@@ -23,7 +27,7 @@ class ImageCodec:
         self._mean = torch.tensor(facts.mean)[:, None, None]
         self._std = torch.tensor(facts.std)[:, None, None]
 
-    def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
+    def encode(self, examples: "TensorDict", generator: torch.Generator | None = None) -> Encoded:
         """Encode `pixels`, uint8 `[B, C, H, W]`, and `label`, int64 `[B]`.
 
         With a generator and `facts.flip`, each image is mirrored with probability 1/2.

@@ -21,6 +21,8 @@ BUFFERED = 64
 """How many finished results per worker may wait for the result of an earlier item."""
 START_SECONDS = 120.0
 """The time limit for the start of a worker, including its imports. It does not count against an item's limit."""
+MEMORY = 4 * 2**30
+"""Bytes of data that a worker may allocate, so that no molecule can take all memory of the machine."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,11 @@ class Timeout:
 
 @dataclass(frozen=True)
 class Failed:
-    """The result of an item for which the function raised an exception, or whose worker died."""
+    """The result of an item for which the function raised an exception, or whose worker died.
+
+    For a `ValueError` and a `RuntimeError` the reason is the first line of the message. Other exceptions are faults of
+    a program rather than of the item, so the reason names their type.
+    """
 
     reason: str
 
@@ -49,9 +55,9 @@ def timeout_map(
     """`function(item)` for each item, in the order of the items; a `Timeout` if an item takes longer than `seconds`.
 
     The function runs in `workers` spawned processes: it must be defined at the top level of a module, and items and
-    results must be picklable. A worker that hangs, even in C++, is killed and replaced. An exception in the function,
-    or the death of a worker, yields a `Failed` with the message. The workers end with the iterator, or when it is
-    closed. Raises `RuntimeError` if a worker cannot be started.
+    results must be picklable. A worker that hangs, even in C++, is killed and replaced, and none can allocate more than
+    `MEMORY`. An exception in the function, or the death of a worker, yields a `Failed` with the reason. The workers end
+    with the iterator, or when it is closed. Raises `RuntimeError` if a worker cannot be started.
     """
     if seconds <= 0 or workers < 1:
         raise ValueError("timeout_map needs a positive time and at least one worker")
@@ -166,6 +172,7 @@ class _Worker:
 def _serve(pipe: Connection, function: Callable[..., Any], seconds: float) -> None:
     """The loop of a worker: receive items and send results until the parent closes its end of the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent kills its workers
+    _limit_memory()
     pipe.send(("started", None))
     while True:
         try:
@@ -177,14 +184,32 @@ def _serve(pipe: Connection, function: Callable[..., Any], seconds: float) -> No
         try:
             result: Any = function(item)
         except Exception as error:
-            last = traceback.format_exception_only(error)[-1].strip()
-            result = Failed(str(error).splitlines()[0] if str(error).strip() else last)
+            result = Failed(_reason(error))
         try:
             pipe.send(("done", result))
         except OSError:
             return
         except Exception as error:
             pipe.send(("done", Failed(f"the result cannot be pickled: {error}")))
+
+
+def _limit_memory() -> None:
+    """Let allocations fail beyond `MEMORY`, on systems that can limit them."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+
+
+def _reason(error: Exception) -> str:
+    """Why an item failed, in one line."""
+    if isinstance(error, MemoryError):
+        return f"needs more than {MEMORY // 2**30} GiB of memory"
+    if isinstance(error, ValueError | RuntimeError) and str(error).strip():
+        return str(error).strip().splitlines()[0]
+    return f"an unexpected error, {traceback.format_exception_only(error)[-1].strip().splitlines()[0]}"
 
 
 def processors() -> int:

@@ -1,5 +1,6 @@
 """The codec of point clouds: encodes them as states of zero mean and unit variance, and decodes states."""
 
+import logging
 import math
 
 import torch
@@ -7,12 +8,17 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition
+from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask, Product
 from diffcore.states.state import State
 from diffcore_pointcloud.options import CloudFacts
 
+logger = logging.getLogger(__name__)
+
+MOST_SAMPLED = 2**22
+"""The largest number of points of a sample."""
 NORMAL_SCALE = 1 / math.sqrt(3)
 """The standard deviation of the coordinates of unit vectors of zero mean, such as the normals of a closed surface."""
 
@@ -44,7 +50,15 @@ class CloudCodec:
         }
 
     def resized(self, size: int) -> "CloudCodec":
-        """The codec of clouds of `size` points."""
+        """The codec of clouds of `size` points. Raises `UserError` if they are more than `MOST_SAMPLED`."""
+        if size > MOST_SAMPLED:
+            raise UserError(f"`size` {size:,}: a cloud can have at most {MOST_SAMPLED:,} points")
+        trained = self.facts.points
+        if size > trained:
+            logger.info(
+                f"the model was trained on clouds of {trained:,} points: the first {trained:,} points decide on the "
+                f"shape, and the other {size - trained:,} are drawn on its surface"
+            )
         return CloudCodec(self.facts.model_copy(update={"points": size}))
 
     def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:

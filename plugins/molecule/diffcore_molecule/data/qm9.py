@@ -1,19 +1,27 @@
 """The official QM9 file: its records, the molecules that they describe, and EDM's split."""
 
+import bz2
+import gzip
+import lzma
+import os
 import re
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import numpy
 from rdkit import Chem
 
 from diffcore.errors import UserError
+from diffcore.system.bounded import bounded
 from diffcore.system.progress import counter
+from diffcore_molecule.chemistry.dft import DFT
 from diffcore_molecule.chemistry.molecules import ORDERS, Molecule
-from diffcore_molecule.chemistry.properties import DFT
+from diffcore_molecule.chemistry.reading import molecule_of_smiles
 from diffcore_molecule.data.collection import Entry, entry
 from diffcore_molecule.data.store import Parsed, map_portions, parsed
 from diffcore_molecule.timeout_pool import processors, timeout_map
@@ -66,14 +74,33 @@ def parse(text: str) -> Record:
         raise ValueError("a record that is not in QM9's format") from None
 
 
+LONGEST_RECORD = 2**20
+"""Bytes of a record, at most; QM9's have less than 3,000."""
+_DECODERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+    b"BZh": lambda raw: bz2.BZ2File(raw),
+    b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw),  # type: ignore[dict-item,return-value]
+    b"\xfd7zXZ": lambda raw: lzma.LZMAFile(raw),  # noqa: SIM115
+}
+"""What decodes an archive, by its first bytes."""
+
+
 def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """The texts of the records of the packed file, in its order, each with the number in the name of its member."""
-    with tarfile.open(path) as packed:
-        for member in packed:
-            named = re.search(r"(\d+)\.xyz$", member.name)
-            content = packed.extractfile(member) if named and member.isfile() else None
-            if named and content is not None:
-                yield int(named[1]), content.read().decode("ascii", errors="replace")
+    """The texts of the records of the packed file, in its order, each with the number in the name of its member.
+
+    The archive is only decoded to a bounded size (`diffcore.system.bounded`), and longer members are not read. Raises
+    `UserError` if it decodes to more.
+    """
+    with path.open("rb") as raw:
+        decoder = next((decoder for mark, decoder in _DECODERS.items() if raw.peek(6).startswith(mark)), None)
+        stream = raw if decoder is None else decoder(raw)
+        whole = bounded(stream, path, os.fstat(raw.fileno()).st_size)
+        with tarfile.open(fileobj=whole, mode="r|") as packed:
+            for member in packed:
+                named = re.search(r"(\d+)\.xyz$", member.name)
+                if named and member.isfile() and member.size <= LONGEST_RECORD:
+                    content = packed.extractfile(member)
+                    assert content is not None
+                    yield int(named[1]), content.read(LONGEST_RECORD).decode("ascii", errors="replace")
 
 
 def entries(portion: list[tuple[int, str]]) -> list[tuple[int, Record | None, Entry | str]]:
@@ -102,9 +129,10 @@ def molecule(record: Record) -> Molecule:
     """
     why = "no SMILES"
     for smiles in record.smiles:
-        template = Chem.MolFromSmiles(smiles)
-        if template is None:
-            why = "a SMILES that RDKit cannot read"
+        try:
+            template = molecule_of_smiles(smiles)
+        except ValueError as error:
+            why = str(error)
             continue
         heavy = numpy.flatnonzero(record.numbers > 1)
         if _fits(template, record, heavy):
@@ -226,7 +254,7 @@ def read(path: Path) -> Parsed:
                         values[number] = record.values
                 count += len(portion)
                 more(len(portion))
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         why = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
         raise UserError(f"{path} is damaged: {why}; download it again") from None
     left_out = [(number, why) for number, record, why in failed if record is None]
@@ -262,7 +290,9 @@ def excluded(path: Path) -> frozenset[int]:
     """
     if not path.is_file():
         return frozenset()
-    first = (line.split()[0] for line in path.read_text(errors="replace").splitlines() if line.split())
+    with path.open(errors="replace") as stream:
+        text = stream.read(LONGEST_RECORD)
+    first = (line.split()[0] for line in text.splitlines() if line.split())
     return frozenset(int(word) for word in first if word.isdecimal())
 
 

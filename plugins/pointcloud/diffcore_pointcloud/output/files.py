@@ -11,6 +11,7 @@ from typing import Any
 import numpy
 import trimesh
 
+from diffcore_pointcloud.formats.gltf import OURS
 from diffcore_pointcloud.output.points import Array, Points, colours, extent, joined
 
 
@@ -55,7 +56,13 @@ def write_glb(samples: Sequence[Points], path: Path, columns: int, names: Sequen
             transform = trimesh.transformations.translation_matrix(offset)
             dots = trimesh.PointCloud(shown.positions, colors=colours(shown))
             scene.add_geometry(dots, node_name=name, geom_name=name, transform=transform)
-    path.write_bytes(scene.export(file_type="glb") if scene.geometry else _empty_glb())
+    content = scene.export(file_type="glb", tree_postprocessor=_named) if scene.geometry else _empty_glb()
+    path.write_bytes(content)
+
+
+def _named(tree: dict[str, Any]) -> None:
+    """Name the scene, so that the reader takes each node as a cloud of its own."""
+    tree["scenes"][0]["name"] = OURS
 
 
 def _empty_glb() -> bytes:
