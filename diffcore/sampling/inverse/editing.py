@@ -7,7 +7,7 @@ Both can be combined with every solver, guidance and space.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
+from diffcore.errors import UserError
 from diffcore.names import InverseMethod, require_name
 from diffcore.process.gaussian import perturb, transition
 from diffcore.sampling.inverse.operators import Coarse, Keep, Operator, check_measurement, keep
@@ -23,8 +24,46 @@ from diffcore.states.level import Level
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, dot, fields, map_fields, named
 
-Constraint = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
-"""Decorates a denoiser and a solver's step for the batch of the samples with the given indices, and returns both."""
+Decorate = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What samples have to agree with.
+
+    * `decorate`: decorates a denoiser and a solver's step for the batch of the samples with the given indices, and
+      returns both. Calling the constraint calls it.
+    * `known`: a state of booleans, `[1, ...]` for all samples alike or `[N, ...]`, True for the entries that are given
+      exactly; None if none are.
+    """
+
+    decorate: Decorate
+    known: State | None = None
+
+    def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
+        """The denoiser and the step for the samples `indices`."""
+        return self.decorate(denoise, step, indices)
+
+    def known_elements(self, indices: Sequence[int]) -> Tensor | None:
+        """The elements of sets of which an entry is known, `[B, N]`: the positions along the first axis of a sample."""
+        if self.known is None:
+            return None
+        flags = [field.flatten(2).any(2) if field.ndim > 2 else field for field in fields(self.known).values()]
+        return _of(torch.stack(flags).any(0), indices).expand(len(indices), -1)
+
+    def least_sizes(self, indices: Sequence[int]) -> Tensor | None:
+        """How many elements each sample must have for all known ones to exist, int64 `[B]`; None without any."""
+        elements = self.known_elements(indices)
+        if elements is None:
+            return None
+        return (elements * torch.arange(1, elements.shape[1] + 1, device=elements.device)).amax(1).cpu()
+
+
+def require_known_exist(constraint: Constraint, mask: Mask, indices: Sequence[int]) -> None:
+    """Raise `UserError` if the mask `[B, N]` of the samples `indices` lacks an element of which an entry is known."""
+    elements = None if mask is None else constraint.known_elements(indices)
+    if elements is not None and bool((elements & ~mask.to(elements.device)).any()):
+        raise UserError("the mask of the samples lacks elements that are known: give masks in which all of them exist")
 
 
 class Correct(Protocol):
@@ -247,7 +286,7 @@ def inpainting(
         steered = measured(denoise, operator, operator(given), space, METHODS[method](noise_std))
         return steered, step if noise_std else pasted(step, operator, given)
 
-    return constrain
+    return Constraint(constrain, flags)
 
 
 def upscaling(
@@ -265,4 +304,4 @@ def upscaling(
     def constrain(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
         return measured(denoise, operator, _of(coarse, indices), space, METHODS[method](noise_std)), step
 
-    return constrain
+    return Constraint(constrain)
