@@ -24,7 +24,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
@@ -42,7 +41,7 @@ from diffcore.runs.samples import (
     write_overview,
 )
 from diffcore.sampling.loop import in_batches
-from diffcore.states.state import State, concatenate, fields
+from diffcore.states.state import concatenate, fields, named
 from diffcore.system.distributed import by_leader, from_leader, leads, world
 from diffcore.system.files import read_json, read_regular, write_atomically, write_json
 
@@ -330,22 +329,13 @@ def _read_kept(drawing: Drawing, path: Path, count: int) -> Encoded:
     """The first `count` of the states in a file. Raises `UserError`, and deletes the file, if it is damaged."""
     try:
         tensors = load(read_regular(path, path.stat().st_size))
-        named = {name.removeprefix("state "): t[:count] for name, t in tensors.items() if name.startswith("state ")}
-        state = (
-            named[""] if "" in named else TensorDict(named, batch_size=[min(count, len(next(iter(named.values()))))])
-        )
+        kept = {name.removeprefix("state "): t[:count] for name, t in tensors.items() if name.startswith("state ")}
+        state = kept[""] if "" in kept else named(kept)
     except (SafetensorError, KeyError, StopIteration, UserError):
         path.unlink(missing_ok=True)
         raise UserError(f"{path} was damaged: repeat the command, which draws its samples again") from None
     mask = tensors.get("mask")
     return Encoded(state, {}, None if mask is None else mask[:count])
-
-
-def _state(named: Mapping[str, Tensor]) -> State:
-    """A state of several fields."""
-    from tensordict import TensorDict
-
-    return TensorDict(dict(named), batch_size=[len(next(iter(named.values())))])
 
 
 @dataclass(frozen=True, eq=False)
