@@ -1,20 +1,18 @@
 """Constraints on the samples of a run that come from files or states: inpainting and upscaling."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from diffcore.denoising.denoiser import Denoise
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins.building import part_of
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.model import Model
 from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
-from diffcore.sampling.solvers import Step
 from diffcore.states.state import State, fields, map_fields
 
 Source = str | Path | State
@@ -22,15 +20,14 @@ Source = str | Path | State
 
 
 @dataclass(frozen=True, eq=False)
-class Described:
+class Described(Constraint):
     """A constraint, and everything that decides what it does, as values of JSON."""
 
-    constraint: Constraint
-    recipe: Mapping[str, Any]
+    recipe: Mapping[str, Any] = field(default_factory=dict)
 
-    def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
-        """Decorate the denoiser and the step of the samples with these indices."""
-        return self.constraint(denoise, step, indices)
+
+def _described(constraint: Constraint, recipe: Mapping[str, Any]) -> Described:
+    return Described(constraint.decorate, constraint.known, recipe)
 
 
 def _options(method: InverseMethod, noise_std: float, resamplings: int | None = None) -> dict[str, Any]:
@@ -77,7 +74,7 @@ def inpainting_of(
         "known": [tensors_digest(fields(values)), tensors_digest(fields(known))],
         **_options(method, noise_std, resamplings),
     }
-    return Described(inpainting(values, known, model.codec.space, method, noise_std, resamplings), recipe)
+    return _described(inpainting(values, known, model.codec.space, method, noise_std, resamplings), recipe)
 
 
 def upscaling_of(
@@ -107,7 +104,7 @@ def upscaling_of(
         "factor": factor,
         **_options(method, noise_std),
     }
-    return Described(upscaling(coarse, factor, model.codec.space, method, noise_std, bounds), recipe)
+    return _described(upscaling(coarse, factor, model.codec.space, method, noise_std, bounds), recipe)
 
 
 def _reader(model: Model, task: str) -> Any:
