@@ -8,6 +8,8 @@
 Everything here is imported when it is first used, so `import diffcore` is quick and does not import torch.
 """
 
+import getpass
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +60,21 @@ _WHERE = {
 """The module of each public name; modules are names of the package that they lie in."""
 
 __all__ = [*sorted(_WHERE)]
+
+
+def _name_the_user() -> None:
+    """Give a user who has no name, as in `docker run --user 1042`, the number as a name.
+
+    The compiler of PyTorch, which its optimisers and tensordict import, names a folder after the user and otherwise
+    raises an exception. Where users have names, nothing changes.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # OSError from Python 3.13 on
+        os.environ["USER"] = str(os.getuid())
+
+
+_name_the_user()
 
 
 def __getattr__(name: str) -> Any:

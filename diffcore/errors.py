@@ -3,7 +3,9 @@
 Messages name arguments in backticks, as in the library: `train.steps`. The command line prints them as flags.
 """
 
+import os
 import re
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -34,6 +36,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_lower = {item.lower(): item for item in known}
     close = get_close_matches(name.lower(), by_lower, 1, 0.6 if len(name) > 2 else 1.0)
     return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """A path as a shell reads it, for commands in messages: quoted if it contains spaces or the like."""
+    return shlex.quote(str(path))
 
 
 def first_line(error: BaseException) -> str:

@@ -187,9 +187,10 @@ def test_circles_are_found():
 
 @pytest.fixture(scope="module")
 def loaded():
-    """The modules loaded after the import of the mathematics, and then after the import of the whole core."""
+    """The modules loaded after the import of the mathematics, then of what draws samples, then of the whole core."""
     mathematics = [name for name in modules_of(CORE) if package(name) in MATHEMATICS]
-    return imported_by(importing(mathematics), importing(set(modules_of(CORE)) - {"diffcore.__main__"}))
+    drawing = importing(["diffcore.api.run", "diffcore.api.tensors", "diffcore.cli.sample"])
+    return imported_by(importing(mathematics), drawing, importing(set(modules_of(CORE)) - {"diffcore.__main__"}))
 
 
 def test_the_mathematics_imports_mathematics(loaded):
@@ -208,18 +209,33 @@ def test_the_mathematics_imports_mathematics(loaded):
         )
     ]
     assert not wrong
-    found, _ = loaded
+    found, *_ = loaded
     assert not found & {"pydantic", "pluggy", "tyro", "rich", "safetensors", "filelock", "tomli_w"}
     own = {package(name) for name in found if name.startswith("diffcore.")}
     assert {*MATHEMATICS} <= own <= {*MATHEMATICS, "errors", "names"}
 
 
 def test_the_core_imports_no_plugin_and_none_of_their_libraries(loaded):
-    _, found = loaded
+    *_, found = loaded
     assert {name for name in modules_of(CORE) if name != "diffcore.__main__"} <= found
     plugins = {"PIL", "sklearn", "torchvision", "torchaudio", "rdkit", "e3nn", "pytorch3d"}
     assert not found & plugins
     assert not [name for name in found if name.startswith("diffcore_")]
+
+
+def test_drawing_samples_imports_neither_the_compiler_nor_the_training_loop(loaded):
+    """The compiler of PyTorch, which tensordict imports, takes as long as PyTorch; FSDP takes half of that."""
+    _, found, _ = loaded
+    assert "torch" in found
+    assert not found & {"tensordict", "torch._dynamo", "torch.distributed.fsdp", "diffcore.training.loop"}
+
+
+def test_the_help_of_every_command_appears_without_torch():
+    call = "try: main([name, '--help'])\n    except SystemExit: pass"
+    commands = ("train", "resume", "sample", "evaluate", "tune", "check-plugin", "new-plugin", "config", "plugins")
+    (found,) = imported_by(f"from diffcore.cli import main\nfor name in {commands}:\n    {call}")
+    assert {f"diffcore.cli.{name.replace('-', '_')}" for name in commands} <= found
+    assert not found & {"torch", "numpy", "tensordict", "rich"}
 
 
 @pytest.mark.parametrize(

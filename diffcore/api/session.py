@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcore.denoising.conditions import captions_of
-from diffcore.errors import UserError
+from diffcore.errors import UserError, quoted
 from diffcore.evaluation.evaluate import MetricFunction, evaluate, evaluate_classifier, write_metrics, write_report
 from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Data
@@ -157,4 +157,4 @@ def _finish(
             write_report(run, model, config, settings.seed, as_toml(settings))
             logger.info(f"report: {run.report}")
         except OSError as error:
-            logger.warning(f"no report: {error}; the model is kept, and evaluating {run.path} writes one")
+            logger.warning(f"no report: {error}; the model is kept, and evaluating {quoted(run.path)} writes one")

@@ -4,16 +4,18 @@ Nothing heavy is imported until a command needs it, so `diffcore --help` and `di
 """
 
 import contextlib
-import errno
+import io
 import logging
 import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
 
+from diffcore.cli.surroundings import reason_of
 from diffcore.errors import UserError, as_flags, printable
 from diffcore.plugins import registry
 from diffcore.plugins.registry import CHOICE, metadata_version
+from diffcore.system.messages import Messages, discard_unwritable
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -26,26 +28,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ[CHOICE] = ""  # also for the processes that this one starts
         registry.installed.cache_clear()
         arguments = arguments[1:]
+    for stream in (sys.stdout, sys.stderr):  # a terminal may lack letters, and names of files may not be text
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _log_on_the_screen():
-            if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-                return _together(arguments)
-            return _run(arguments)
+            together = int(os.environ.get("WORLD_SIZE", "1")) > 1
+            status = _together(arguments) if together else _run(arguments)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return status
     except UserError as error:
-        print(printable(as_flags(f"diffcore: {error}")), file=sys.stderr)
+        _refuse(as_flags(str(error)))
         return 2
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read the results has enough, as in `| head`
         return 1
-    except OSError as error:
-        if error.errno not in _SURROUNDINGS:
-            raise
-        where = error.filename or "a file"
-        print(f"diffcore: {where}: {error.strerror}. {_SURROUNDINGS[error.errno]}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print("diffcore: interrupted", file=sys.stderr)
+        _refuse("interrupted")
         return INTERRUPTED
+    except Exception as error:
+        reason = reason_of(error)
+        if reason is None:  # a mistake of a programmer, which keeps its traceback
+            raise
+        _refuse(reason)
+        return 2
+    finally:
+        discard_unwritable()
+
+
+def _refuse(reason: str) -> None:
+    print(printable(f"diffcore: {reason}"), file=Messages(), flush=True)
 
 
 class _Line(logging.Handler):
@@ -55,7 +67,7 @@ class _Line(logging.Handler):
         return re.match(r"diffcore(\W|_|$)", record.name) is not None
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(printable(as_flags(record.getMessage())), file=sys.stderr, flush=True)
+        print(printable(as_flags(record.getMessage())), file=Messages(), flush=True)
 
 
 @contextlib.contextmanager
@@ -70,21 +82,6 @@ def _log_on_the_screen() -> Iterator[None]:
     finally:
         root.removeHandler(handler)
         own.setLevel(before)
-
-
-_SURROUNDINGS = {
-    errno.ENOSPC: "Free some space; earlier checkpoints are whole, and diffcore resume RUN goes on from the last.",
-    errno.EIO: "The disk may fail; earlier checkpoints are whole, and diffcore resume RUN goes on from the last.",
-    errno.EFBIG: "Free some space; earlier checkpoints are whole, and diffcore resume RUN goes on from the last.",
-    errno.EDQUOT: "Free some space; earlier checkpoints are whole, and diffcore resume RUN goes on from the last.",
-    errno.EACCES: "Check its permissions, or name another place.",
-    errno.EPERM: "Check its permissions, or name another place.",
-    errno.EROFS: "Name a place that you may write to with --out.",
-    errno.ENOTDIR: "A part of that path is a file; name another.",
-    errno.EEXIST: "Something is there already; name another place.",
-    errno.EISDIR: "It is a folder; name a file.",
-}
-"""Errors of the operating system that a user can correct, and how."""
 
 
 SHARED = frozenset({"train", "resume", "sample", "evaluate"})

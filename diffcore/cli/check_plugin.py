@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from pydantic import Field
@@ -11,7 +11,9 @@ from pydantic import Field
 from diffcore.cli.flags import parse
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.records import Settings
-from diffcore.testing.conformance import CheckResult, plugin_under_test, run_checks
+
+if TYPE_CHECKING:
+    from diffcore.testing.conformance import CheckResult
 
 
 class Options(Settings):
@@ -47,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     registry = plugins.installed()
     options = parse(Options, arguments, "diffcore check-plugin", "Check a plugin against the requirements of the core.")
+    from diffcore.testing.conformance import plugin_under_test, run_checks
+
     plugin = plugin_under_test(options.name, options.denoiser, registry)
     results = []
     for result in run_checks(plugin):
@@ -61,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if any(result.is_error for result in results) else 0
 
 
-def as_text(result: CheckResult) -> str:
+def as_text(result: "CheckResult") -> str:
     """A result as text: one line, and further lines if the check failed or is declared to fail."""
     line = f"{MARKS[result.status]:7} {result.name:25} {result.seconds:5.1f} s  "
     if result.status in ("passed", "skipped"):
@@ -69,7 +73,7 @@ def as_text(result: CheckResult) -> str:
     return line + result.summary + "".join(f"\n{'':8}{row}" for row in str(result).splitlines())
 
 
-def _totals(results: Sequence[CheckResult]) -> str:
+def _totals(results: "Sequence[CheckResult]") -> str:
     counts = {status: sum(r.status == status for r in results) for status in PHRASES}
     seconds = sum(result.seconds for result in results)
     totals = ", ".join(f"{count} {PHRASES[status]}" for status, count in counts.items() if count)

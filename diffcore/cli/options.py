@@ -1,19 +1,26 @@
-"""The options of commands that read a trained run."""
+"""The options of commands that read a trained run.
 
+This module and the modules of the commands import PyTorch when a command runs, so that their help appears at once.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import tyro
 from pydantic import Field, create_model
 from pydantic.fields import FieldInfo
 
-from diffcore.api.run import Run
 from diffcore.cli.selectors import Chosen
 from diffcore.names import Device
 from diffcore.plugins.records import Settings
 from diffcore.plugins.registry import Registry
-from diffcore.runs.sampling_config import SamplingOptions
 from diffcore.runs.settings import SampleSettings
+
+if TYPE_CHECKING:
+    from diffcore.api.run import Run
+    from diffcore.runs.sampling_config import SamplingOptions
 
 
 class FromRun(Settings):
@@ -53,13 +60,17 @@ class DrawOptions(_Own):  # type: ignore[valid-type, misc]
     seed: int = Field(0, ge=0, description="Sample i of a seed is the same in every batch.")
 
 
-def run_of(options: Any, registry: Registry) -> Run:
-    """The run that the options name."""
-    return Run(options.run, options.checkpoint, options.device, registry)
+def run_of(options: Any, registry: Registry, data_at: Mapping[str, str] = MappingProxyType({})) -> "Run":
+    """The run that the options name; `data_at` is where its data are if they have moved."""
+    from diffcore.api.run import Run
+
+    return Run(options.run, options.checkpoint, options.device, registry, data_at)
 
 
-def sampling_of(chosen: Chosen) -> SamplingOptions:
+def sampling_of(chosen: Chosen) -> "SamplingOptions":
     """The options of sampling that the flags give."""
+    from diffcore.runs.sampling_config import SamplingOptions
+
     options = chosen.options
     given: dict[str, Any] = {name: getattr(options, name, None) for name in SamplingOptions.__annotations__}
     given |= {

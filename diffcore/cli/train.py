@@ -2,31 +2,36 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from diffcore.api.training import start
 from diffcore.cli.flags import run_settings
 from diffcore.cli.screen import say
+from diffcore.errors import quoted
 from diffcore.plugins import registry as plugins
 from diffcore.runs.folder import RunFolder
-from diffcore.training.loop import Outcome
+
+if TYPE_CHECKING:
+    from diffcore.training.loop import Outcome
 
 
 def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     settings, chosen = run_settings(arguments, registry, "diffcore train")
+    from diffcore.api.training import start
+
     run, outcome = start(settings, Path(chosen.out) if chosen.out else None, registry)
     return ended(RunFolder(run.path), outcome)
 
 
-def ended(run: RunFolder, outcome: Outcome) -> int:
+def ended(run: RunFolder, outcome: "Outcome") -> int:
     """Say how training ended and what can be done next; returns the exit status."""
     from diffcore.cli import INTERRUPTED
 
     if outcome.interrupted:
-        say(f"stopped at step {outcome.progress.step}; go on with: diffcore resume {run.path}")
+        say(f"stopped at step {outcome.progress.step}; go on with: diffcore resume {quoted(run.path)}")
         return INTERRUPTED
     if outcome.model.is_classifier:
-        say(f"let it guide a model of the same data: diffcore sample RUN --classifier {run.path}")
+        say(f"let it guide a model of the same data: diffcore sample RUN --classifier {quoted(run.path)}")
     else:
-        say(f"more samples: diffcore sample {run.path}")
+        say(f"more samples: diffcore sample {quoted(run.path)}")
     return 0

@@ -9,7 +9,7 @@ from pydantic import Field
 from diffcore.cli.options import DrawOptions, run_of, sampling_of
 from diffcore.cli.screen import say
 from diffcore.cli.selectors import read, take
-from diffcore.errors import UserError
+from diffcore.errors import UserError, quoted
 from diffcore.plugins import registry as plugins
 from diffcore.runs.folder import RunFolder
 
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     run, steps = RunFolder(options.run), options.steps
     errors = f"error on new noise: {found.error:.2e} fitted, {found.default_error:.2e} as the run draws"
     if found.fitted is None:
-        say(f"{errors}; nothing is kept, and diffcore sample {run.path} --steps {steps} draws as before")
+        say(f"{errors}; nothing is kept, and diffcore sample {quoted(run.path)} --steps {steps} draws as before")
     else:
         say(f"{errors}; kept in {run.fitted_grids}")
-        say(f"diffcore sample {run.path} --steps {steps} now uses it, with the same checkpoint and guidance")
+        say(f"diffcore sample {quoted(run.path)} --steps {steps} now uses it, with the same checkpoint and guidance")
     return 0

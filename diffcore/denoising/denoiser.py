@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any, Protocol, cast
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Condition, Conditions, nulls
@@ -21,7 +20,7 @@ from diffcore.states.categories import Categories, entrywise_expectations
 from diffcore.states.form import form_difference, shapes_of
 from diffcore.states.level import Level
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State, combine, fields, first_field
+from diffcore.states.state import State, combine, fields, first_field, named
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ class Denoiser(nn.Module):
         batch, device = x.shape[0], first_field(x).device
         if conditions is None:
             conditions = nulls(self.conditions, batch, device)
-        require_shapes(self.conditioning.embeddings.keys(), conditions, batch)
+        require_shapes(self.conditioning.names, conditions, batch)
         # x = (alpha d) (x0 / d) + sigma eps: the network works with data of unit variance.
         inner = Level(level.alpha * self.data_std, level.sigma)
         scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)
@@ -241,7 +240,7 @@ class Denoiser(nn.Module):
             if isinstance(view, Categories):
                 value, view = view.expectation(x, level, value), "x0"
             outputs[name] = getattr(Prediction(x, level, value, view), self.parameterisation)
-        return TensorDict(outputs, batch_size=scaled.shape[:1])
+        return named(outputs)
 
 
 def log_snr_of(level: Level, batch: int, device: torch.device) -> Tensor:

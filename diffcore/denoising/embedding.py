@@ -90,8 +90,8 @@ class Conditioning(nn.Module):
         self.noise = nn.Sequential(
             LogSnrFeatures(features), nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width)
         )
-        self._names = tuple(condition.name for condition in conditions)
-        if repeated := {name for name in self._names if self._names.count(name) > 1}:
+        self.names = tuple(condition.name for condition in conditions)
+        if repeated := {name for name in self.names if self.names.count(name) > 1}:
             raise ValueError(f"two conditions have the name {sorted(repeated)[0]!r}; conditions need different names")
         self.embeddings = nn.ModuleDict(
             {module_key(condition.name): embedding_of(condition, width) for condition in conditions}
@@ -99,6 +99,6 @@ class Conditioning(nn.Module):
 
     def forward(self, log_snr: Tensor, conditions: Conditions) -> Tensor:
         embedded = self.noise(log_snr)
-        for name, table in zip(self._names, self.embeddings.values(), strict=True):
+        for name, table in zip(self.names, self.embeddings.values(), strict=True):
             embedded = embedded + table(conditions[name])
         return nn.functional.silu(embedded)

@@ -7,14 +7,13 @@ are multiples of it (eps: e^lambda, v: e^lambda + 1), so each objective is defin
 from collections.abc import Callable, Mapping
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.denoiser import Prediction, velocity
 from diffcore.names import Weighting, require_name
 from diffcore.process.variances import step_divergence
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, fields, map_fields, per_sample
+from diffcore.states.state import State, fields, map_fields, named, per_sample
 
 WEIGHTINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "eps": torch.exp,
@@ -103,7 +102,7 @@ def field_losses(
     losses = {}
     for name in fields(error):
         only = {other: value if other == name else torch.zeros_like(value) for other, value in fields(error).items()}
-        state = only[""] if isinstance(error, Tensor) else TensorDict(only, batch_size=error.batch_size)
+        state = only[""] if isinstance(error, Tensor) else named(only)
         squared = space.squared_norm(state, mask)
         losses[name] = (weight.to(squared) * squared / freedoms).mean().item()
     return losses

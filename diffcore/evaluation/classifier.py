@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffcore.evaluation.effort import steps_to_train
+from diffcore.evaluation.trained_once import trained_once
 from diffcore.states.noise import generator_for
-from diffcore.system.cache import trained_once
 
 _STEPS, _BATCH = 1500, 128
 _LEARNED = 1e-6

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from diffcore.denoising.conditions import Conditions, captions_of
-from diffcore.errors import UserError, first_line
+from diffcore.errors import UserError, first_line, quoted
 from diffcore.evaluation.property_metrics import property_metrics
 from diffcore.evaluation.report import curve, data_section, facts_table, metrics_table, page, preformatted
 from diffcore.plugins.building import part_of, require_metrics
@@ -232,7 +232,9 @@ def read_metrics(run: RunFolder) -> list[Metric]:
         and (row["value"] is None or is_number(row["value"]))
         for row in rows
     ):
-        raise UserError(f"{run.metrics} does not contain metrics; write it again with diffcore evaluate {run.path}")
+        raise UserError(
+            f"{run.metrics} does not contain metrics; write it again with diffcore evaluate {quoted(run.path)}"
+        )
     return [Metric(row["name"], math.nan if row["value"] is None else row["value"], row["meaning"]) for row in rows]
 
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 
 def _same(mask: Tensor) -> Tensor:
@@ -41,7 +43,7 @@ class Contract:
     * `expected_failures`: checks that are known to fail, by name, each with the reason.
     """
 
-    restored: Callable[[TensorDict, Any], Tensor] | None = None
+    restored: Callable[["TensorDict", Any], Tensor] | None = None
     tolerance: float = 0.0
     std: Mapping[str, float] = field(default_factory=dict)
     symmetries: Mapping[str, Act] = field(default_factory=dict)

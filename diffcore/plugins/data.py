@@ -1,10 +1,9 @@
 """What a data set and a codec are to the core."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions
@@ -13,6 +12,9 @@ from diffcore.plugins.ledger import Ledger
 from diffcore.plugins.records import Settings
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,8 @@ class Data:
     """
 
     facts: Settings
-    examples: TensorDict
-    held_out: TensorDict | None = None
+    examples: "TensorDict"
+    held_out: "TensorDict | None" = None
     notes: tuple[str, ...] = ()
     ledger: Ledger = field(default_factory=Ledger)
 
@@ -55,11 +57,18 @@ class Codec(Protocol):
     def sizes(self) -> Sizes | None:
         """How many elements of a state exist, where that varies; None where all always do."""
 
-    def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
+    def encode(self, examples: "TensorDict", generator: torch.Generator | None = None) -> Encoded:
         """Encode a batch; with a generator, apply the random augmentations that the data ask for."""
 
-    def decode(self, state: State, mask: Mask = None) -> Tensor | TensorDict | list:
+    def decode(self, state: State, mask: Mask = None) -> "Tensor | TensorDict | list":
         """States to samples in the modality's own form, which its writer and evaluator take."""
+
+    @property
+    def bounds(self) -> tuple[State, State]:
+        """The smallest and the largest state that are decoded without clipping, `[1, ...]`.
+
+        Only where decoding clips, as for pixels; the others leave this property out.
+        """
 
     def resized(self, size: int) -> "Codec":
         """The codec of samples of another number of elements, for the same network.

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +63,7 @@ def tree(
     chosen: Collection[str] = (),
     level: ClassLevel = "auto",
     hints: Mapping[str, str] | None = None,
+    unfit: Callable[[Path], str] = lambda path: "",
 ) -> Tree:
     """Find the files with one of `endings` (lower case, with the dot) under `folder`, sorted by name.
 
@@ -71,7 +72,7 @@ def tree(
     each of them; val is held out if there is no test folder. Hidden files, readmes, files with other endings, and the
     few files that lie outside of the classes are passed over. Links are followed, and each file is found once. `name`
     is the name of the data set and `what` describes its files, for messages; `hints` says by ending what to do with
-    files that are not read.
+    files that are not read. `unfit` returns the reason to pass over a file in spite of its ending, or an empty text.
 
     Raises `UserError` if the folder or such files are missing, if a chosen class does not exist, if a class has only
     held-out files, or if many files lie outside train, test and val where these exist.
@@ -82,7 +83,9 @@ def tree(
     if not root.is_dir():
         raise UserError(f"no folder {root}: `data.root` must be a folder of {what} or of class folders")
     listing = walk(root)
-    wanted = [path for path in listing.files if _ending(path) in endings and not _is_readme(path)]
+    alike = [path for path in listing.files if _ending(path) in endings and not _is_readme(path)]
+    reasons = {path: reason for path in alike if (reason := unfit(root / path))}
+    wanted = [path for path in alike if path not in reasons]
     if not wanted:
         raise UserError(f"no {what} under {root}: {_instead(listing, endings, hints or {})}")
     layout = guess([_folders(path) for path in wanted], level)
@@ -108,12 +111,13 @@ def tree(
         return tuple((root / path, index.get(name, 0)) for path, name in files if not name or name in index)
 
     read = {*wanted}
-    unread = [path for path in listing.files if path not in read]
+    unread = [path for path in listing.files if path not in read and path not in reasons]
     passed_over = {
         **listing.passed_over,
         "outside of the class folders" if layout.level is not None else "outside of the other files": outside,
         "in val folders, as those in test folders are held out": [p for p, _ in parts["val"] if held == "test"],
         "of classes that were not chosen": [p for p, name in (*train, *test) if name and name not in index],
+        **{reason: [path for path in reasons if reasons[path] == reason] for reason in {*reasons.values()}},
         **_by_ending(unread, hints or {}),
     }
     return Tree(

@@ -29,11 +29,23 @@ class Settings(BaseModel):
 
 
 def _absolute(path: Any) -> Any:
-    return str(Path(path).expanduser().absolute()) if isinstance(path, str | Path) else path
+    try:
+        return str(Path(path).expanduser().absolute()) if isinstance(path, str | Path) else path
+    except RuntimeError:
+        raise ValueError("~ is not known here, because this user has no home folder") from None
 
 
 Place = Annotated[str | None, BeforeValidator(_absolute)]
 """An option that names a file or a folder; it is kept as an absolute path, so a run finds its data from everywhere."""
+
+
+def places(options: type[Settings]) -> list[str]:
+    """The names of the options that are a `Place`."""
+    return [
+        name
+        for name, field in options.model_fields.items()
+        if any(getattr(part, "func", None) is _absolute for part in field.metadata)
+    ]
 
 
 class NoOptions(Settings):

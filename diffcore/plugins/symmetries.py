@@ -7,12 +7,11 @@ where they are sets their elements are axis 1.
 from collections.abc import Callable
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.plugins.contract import Act, Transform
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State, fields
+from diffcore.states.state import State, fields, named
 
 
 def permutation(*pairs: str) -> Act:
@@ -95,4 +94,4 @@ def _by_name(function: Callable[[str, Tensor], Tensor], state: State) -> State:
     if isinstance(state, Tensor):
         return function("", state)
     moved = {name: function(name, value) for name, value in fields(state).items()}
-    return TensorDict(moved, batch_size=state.batch_size)
+    return named(moved)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from diffcore.errors import UserError
+from diffcore.errors import UserError, quoted
 from diffcore.names import Clock
 from diffcore.plugins.records import Settings
 from diffcore.runs.folder import RunFolder
@@ -124,7 +124,7 @@ def read_fitted_grids(run: RunFolder) -> dict[int, FittedGrid]:
     if not run.fitted_grids.exists():
         return {}
     content = read_json(run.fitted_grids)
-    advice = f"delete {run.fitted_grids} and run diffcore tune {run.path} again"
+    advice = f"delete {quoted(run.fitted_grids)} and run diffcore tune {quoted(run.path)} again"
     if not isinstance(content, dict):
         raise UserError(f"{run.fitted_grids} does not contain fitted grids; {advice}")
     found = {}

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffcore.errors import UserError
+from diffcore.errors import UserError, quoted
 from diffcore.plugins.records import Settings, missing
 from diffcore.plugins.registry import Registry, metadata_version
 from diffcore.runs.composing import ADDITIONS, additions, compose
@@ -106,7 +106,7 @@ def new_folder(out: Path | None, modality: str, preset: str) -> Path:
     if out is not None:
         if os.path.lexists(out) and (not out.is_dir() or any(not _leftover(path) for path in out.iterdir())):
             raise UserError(
-                f"{out} exists already: choose another `out`, or continue the run with diffcore resume {out}"
+                f"{out} exists already: choose another `out`, or continue the run with diffcore resume {quoted(out)}"
             )
         out.mkdir(parents=True, exist_ok=True)
         return out

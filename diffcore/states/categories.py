@@ -7,11 +7,10 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.states.level import Level
-from diffcore.states.state import State, fields, per_sample
+from diffcore.states.state import State, fields, named, per_sample
 
 
 @dataclass(frozen=True)
@@ -89,4 +88,4 @@ def entrywise_expectations(views: Mapping[str, Any], x: State, level: Level) -> 
         for name, value in fields(x).items()
         if isinstance(view := views.get(name), Categories)
     }
-    return TensorDict({**fields(x), **expectations}, batch_size=x.shape[:1]) if expectations else x
+    return named({**fields(x), **expectations}) if expectations else x

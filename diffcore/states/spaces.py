@@ -7,13 +7,15 @@ means that all exist.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.states.state import State, fields
+from diffcore.states.state import State, fields, named
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 Mask = Tensor | None
 """Which elements exist, bool `[B, N]`; None if all do."""
@@ -222,13 +224,13 @@ class Product:
 
     parts: Mapping[str, Space] = field(default_factory=dict)
 
-    def empty(self, batch: int) -> TensorDict:
-        return TensorDict({name: part.empty(batch) for name, part in self.parts.items()}, batch_size=[batch])
+    def empty(self, batch: int) -> "TensorDict":
+        return named({name: part.empty(batch) for name, part in self.parts.items()})
 
-    def noise(self, normal: State, mask: Mask = None) -> TensorDict:
+    def noise(self, normal: State, mask: Mask = None) -> "TensorDict":
         return self._each(normal, lambda part, value: part.noise(value, mask))
 
-    def project(self, state: State, mask: Mask = None) -> TensorDict:
+    def project(self, state: State, mask: Mask = None) -> "TensorDict":
         return self._each(state, lambda part, value: part.project(value, mask))
 
     def degrees_of_freedom(self, state: State, mask: Mask = None) -> Tensor:
@@ -237,18 +239,18 @@ class Product:
     def squared_norm(self, state: State, mask: Mask = None) -> Tensor:
         return self._total(state, lambda part, value: part.squared_norm(value, mask))
 
-    def gradient(self, derivative: State, mask: Mask = None) -> TensorDict:
+    def gradient(self, derivative: State, mask: Mask = None) -> "TensorDict":
         return self._each(derivative, lambda part, value: part.gradient(value, mask))
 
-    def factors(self, values: State, mask: Mask = None) -> TensorDict:
+    def factors(self, values: State, mask: Mask = None) -> "TensorDict":
         return self._each(values, lambda part, value: part.factors(value, mask))
 
     def total(self, factors: State, mask: Mask = None) -> Tensor:
         return self._total(factors, lambda part, value: part.total(value, mask))
 
-    def _each(self, state: State, function: Callable[[Space, Tensor], State]) -> TensorDict:
+    def _each(self, state: State, function: Callable[[Space, Tensor], State]) -> "TensorDict":
         values = fields(state)
-        return TensorDict({k: function(part, values[k]) for k, part in self.parts.items()}, batch_size=state.shape[:1])
+        return named({name: function(part, values[name]) for name, part in self.parts.items()})
 
     def _total(self, state: State, function: Callable[[Space, Tensor], Tensor]) -> Tensor:
         values = fields(state)

@@ -4,15 +4,28 @@ A batch of states is one `torch.Tensor` `[B, ...]` or a `tensordict.TensorDict` 
 uses the arithmetic that both have (`a * x + b * y`); the few operations in which they differ are defined here.
 """
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
-State: TypeAlias = Tensor | TensorDict
+if TYPE_CHECKING:
+    from tensordict import TensorDict
+
+State: TypeAlias = Union[Tensor, "TensorDict"]
 """A batch of states, `[B, ...]`."""
+
+
+def named(tensors: Mapping[str, Tensor]) -> "TensorDict":
+    """A state of the named `tensors`, each `[B, ...]`, of which there is at least one.
+
+    The module tensordict is imported here, when a state has several fields, and not with this module: it also loads
+    the compiler of PyTorch, which takes as long as PyTorch itself.
+    """
+    from tensordict import TensorDict
+
+    return TensorDict(dict(tensors), batch_size=[len(next(iter(tensors.values())))])
 
 
 def per_sample(weight: Tensor | float, like: State) -> Tensor | float:
@@ -46,7 +59,7 @@ def map_fields(function: Callable[..., Tensor], *states: State) -> State:
     mapped = {name: function(value, *(other[name] for other in others)) for name, value in first.items()}
     if isinstance(states[0], Tensor):
         return mapped[""]
-    return TensorDict(mapped, batch_size=[len(next(iter(mapped.values())))])
+    return named(mapped)
 
 
 def combine(*terms: tuple[Tensor | float, State]) -> State:
@@ -66,6 +79,12 @@ def combine(*terms: tuple[Tensor | float, State]) -> State:
         return result
 
     return map_fields(total, *(state for _, state in terms))
+
+
+def dot(first: State, second: State) -> Tensor:
+    """The inner product of two states, over all entries of all fields of each sample, `[B]`."""
+    products = map_fields(lambda a, b: (a * b).flatten(1).sum(1), first, second)
+    return torch.stack(list(fields(products).values())).sum(0)
 
 
 def extrapolate(start: State, end: State, weight: float) -> State:

@@ -104,7 +104,7 @@ def read_regular(path: Path, most: int) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if size > most:
             raise UserError(f"{path} has {size:,} bytes; at most {most:,} are read")
-        return file.read(most)
+        return file.read(size)  # not `most`, for which Python would reserve memory
 
 
 def append_lines(path: Path, lines: Iterable[str]) -> None:

@@ -10,6 +10,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from diffcore.system.messages import Messages
+
 logger = logging.getLogger(__name__)
 
 LINE_EVERY = 10.0
@@ -33,7 +35,7 @@ def bar(title: str) -> Iterator[Report]:
         yield lambda done, text, seconds_left=None: None
         return
     started = time.monotonic()
-    console = Console(stderr=True)
+    console = Console(file=Messages())  # type: ignore[arg-type]
     if console.is_terminal:
         columns = (
             TextColumn("{task.description}"),

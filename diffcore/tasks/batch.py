@@ -4,10 +4,12 @@ Everything random in step k is drawn from generators seeded with (seed, k), and 
 (seed, epoch), so any step can be repeated exactly.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions, drop
@@ -18,6 +20,7 @@ from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.states.level import Level
 from diffcore.states.noise import generator_for, seed_of
+from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, map_fields
 from diffcore.system.distributed import rank_slice, world
@@ -51,6 +54,19 @@ class Batch:
         """The noisy states x_t = alpha x0 + sigma noise."""
         return perturb(self.x0, self.noise, self.level)
 
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with `change` applied to each of its tensors, always in the same order."""
+        return replace(
+            self,
+            x0=map_fields(change, self.x0),
+            noise=map_fields(change, self.noise),
+            level=Level(*map(change, self.level)),
+            earlier_log_snr=change(self.earlier_log_snr),
+            conditions={name: change(value) for name, value in self.conditions.items()},
+            kept_conditions={name: change(value) for name, value in self.kept_conditions.items()},
+            mask=None if self.mask is None else change(self.mask),
+        )
+
 
 def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Batch:
     """Return the batch of step `step`, counted from 0.
@@ -64,7 +80,7 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     options = settings.train
     cpu = generator_for(settings.seed, "step", step)
     chosen = batch_indices(len(data.examples), options.batch_size, step, settings.seed)
-    encoded = model.codec.encode(data.examples[chosen].to(model.device), cpu)
+    encoded = model.codec.encode(_rows(data.examples, chosen, model.device), cpu)
     x0, mask = encoded.state, encoded.mask
     batch = x0.shape[0]
     t = (torch.rand((), generator=cpu, dtype=torch.float64) + torch.arange(batch, dtype=torch.float64) / batch) % 1
@@ -75,7 +91,7 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     normal = map_fields(lambda f: torch.randn(f.shape, generator=own, device=f.device, dtype=f.dtype), x0)
 
     def log_snr(time: Tensor) -> Tensor:
-        return model.schedule.log_snr(time).to(model.device)
+        return to_device(model.schedule.log_snr(time), model.device)
 
     mine = rank_slice(batch)
     rows = slice(mine.start, mine.stop)
@@ -91,6 +107,22 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
         dropout_seed=seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
         weight=len(mine) * world() / batch,
     )
+
+
+def _rows(examples: TensorDict, chosen: Tensor, device: torch.device) -> TensorDict:
+    """The examples `chosen`, on `device`. Where the examples are there already, no step waits for a copy."""
+    if examples.device is not None and examples.device.type == device.type:
+        return examples[to_device(chosen, device)]
+    return examples[chosen].to(device)
+
+
+def resident(data: Data, device: torch.device) -> Data:
+    """The data with all examples on `device`, if it is a GPU and they fill at most a quarter of its free memory."""
+    if device.type != "cuda":
+        return data
+    size = sum(value.numel() * value.element_size() for value in data.examples.values(True, True))
+    free, _ = torch.cuda.mem_get_info(device)
+    return replace(data, examples=data.examples.to(device)) if 4 * size <= free else data
 
 
 @lru_cache(maxsize=2)

@@ -15,7 +15,7 @@ def seed_generators(device: torch.device, seed: int) -> None:
     `torch.manual_seed` would also seed those of all other devices, which `keep_random_state` does not restore.
     """
     torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
+    if device.type == "cuda" and not torch.cuda.is_current_stream_capturing():  # a CUDA graph is seeded when it runs
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(seed)
 

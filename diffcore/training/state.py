@@ -14,10 +14,11 @@ from diffcore.plugins.data import Data
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, read_tensors
 from diffcore.runs.model import Model, require_fit
 from diffcore.runs.settings import RunSettings
-from diffcore.system.distributed import lowest, mean
-from diffcore.tasks.batch import draw_batch
+from diffcore.system.distributed import lowest, mean, world
+from diffcore.tasks.batch import Batch, draw_batch, resident
 from diffcore.tasks.objective import Objective, losses_by_field
 from diffcore.training import averages
+from diffcore.training.cuda_graph import CudaGraph
 from diffcore.training.parallel import collected, distribute, local, require_shards, shard, whole
 
 Tensors = dict[str, Tensor]
@@ -35,7 +36,7 @@ class TrainState:
     def __init__(self, model: Model, settings: RunSettings, data: Data) -> None:
         options = settings.train
         require_shards(options.batch_size, options.parallel, options.compile)
-        self.model, self._settings, self._data = model, settings, data
+        self.model, self._settings, self._data = model, settings, resident(data, model.device)
         network = model.network
         self._averaged = replace(model, network=copy.deepcopy(network).requires_grad_(False))
         compute_in(network, options.precision, options.compile)
@@ -44,12 +45,15 @@ class TrainState:
         self._parameters = dict(network.named_parameters())
         # Kept until there is a checkpoint to go back to.
         self._initial_weights: Tensors | None = {name: value.clone() for name, value in network.state_dict().items()}
+        graphed = options.cuda_graphs and model.device.type == "cuda" and world() == 1
         self._optimizer = torch.optim.Adam(
             self._parameters.values(),
-            lr=options.learning_rate,
+            lr=torch.tensor(options.learning_rate, device=model.device) if graphed else options.learning_rate,
             betas=(0.9, 0.99),
             fused=model.device.type in ("cpu", "cuda"),
+            capturable=graphed,
         )
+        self._graph = CudaGraph(self._descend, model.device) if graphed else None
         self._shard_average()
 
     def _shard_average(self) -> None:
@@ -65,17 +69,29 @@ class TrainState:
 
         `examine` is called between the backward pass and the update, with the loss of all processes.
         """
-        self._optimizer.param_groups[0]["lr"] = rate
-        loss = self._objective(draw_batch(self.model, self._settings, self._data, step))
+        self._set_rate(rate)
+        batch = draw_batch(self.model, self._settings, self._data, step)
+        loss = self._descend(batch, examine) if self._graph is None or examine is not None else self._graph(batch)
+        decay = averages.power_decay(step + 1, self._settings.train.ema_width)
+        averages.update(self._own_average, self._own_weights, decay)
+        return loss
+
+    def _set_rate(self, rate: float) -> None:
+        group = self._optimizer.param_groups[0]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)  # a CUDA graph reads this tensor
+        else:
+            group["lr"] = rate
+
+    def _descend(self, batch: Batch, examine: Callable[[float], None] | None = None) -> Tensor:
+        """Change the weights by one step of the optimiser on `batch`; return the loss before it."""
+        loss = self._objective(batch)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if examine is not None:
             examine(mean(loss.detach()).item())
-        options = self._settings.train
-        nn.utils.clip_grad_norm_(self._parameters.values(), options.gradient_clip, foreach=True)
+        nn.utils.clip_grad_norm_(self._parameters.values(), self._settings.train.gradient_clip, foreach=True)
         self._optimizer.step()
-        decay = averages.power_decay(step + 1, options.ema_width)
-        averages.update(self._own_average, self._own_weights, decay)
         return loss.detach()
 
     def non_finite_gradient(self) -> str | None:
@@ -122,6 +138,8 @@ class TrainState:
         """
         network, averaged = self.model.network.state_dict(), self._averaged.network.state_dict()
         self._optimizer.state.clear()
+        if self._graph is not None:  # it holds the moments that are replaced now
+            self._graph = CudaGraph(self._descend, self.model.device)
         if checkpoint is None:
             assert self._initial_weights is not None, "the initial weights were dropped"
             _assign(network, self._initial_weights, "the initial weights")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from diffcore_molecule.timeout_pool import Failed, Timeout, timeout_map
+from diffcore_molecule.timeout_pool import Failed, Timeout, map_each, timeout_map
 
 
 def work(item):
@@ -21,6 +21,8 @@ def work(item):
         os.kill(os.getpid(), signal.SIGSEGV)
     if item == "raise":
         raise ValueError("the reason\nand more")
+    if item == "take all memory":
+        return len(bytearray(5 * 2**30))
     if item == "unpicklable":
         return lambda: None
     if item == "who":
@@ -29,7 +31,7 @@ def work(item):
 
 
 def test_results_are_in_order_and_failures_affect_single_items():
-    items = [1, "hang", 2, "die", 3, "raise", "hang for good", 4, "unpicklable", 5]
+    items = [1, "hang", 2, "die", 3, "raise", "hang for good", 4, "unpicklable", 5, None, "take all memory"]
     results = list(timeout_map(work, items, seconds=1, workers=2))
     assert [r for r in results if isinstance(r, int)] == [1, 4, 9, 16, 25]
     assert results[1] == results[6] == Timeout(1)
@@ -37,6 +39,20 @@ def test_results_are_in_order_and_failures_affect_single_items():
     assert results[5] == Failed("the reason")
     assert isinstance(results[8], Failed)
     assert str(results[1]) == "took longer than 1 s"
+    assert str(results[10]).startswith("an unexpected error, TypeError: unsupported operand")
+    assert results[11] == Failed("needs more than 4 GiB of memory")
+
+
+def work_each(items):
+    return [work(item) for item in items]
+
+
+def test_a_portion_that_fails_is_tried_item_by_item():
+    portions = [[1, 2], [3, "die", 4], ["raise"], [5, "raise"]]
+    results = dict(map_each(work_each, portions, seconds=5))
+    assert [results[k] for k in range(1, 6)] == [1, 4, 9, 16, 25]
+    assert results["raise"] == Failed("the reason")
+    assert str(results["die"]).startswith("its worker process died")
 
 
 def test_one_worker_serves_many_items_and_items_are_taken_as_needed():

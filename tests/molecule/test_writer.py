@@ -11,15 +11,17 @@ from rdkit import Chem
 from rdkit.Chem import AllChem, Crippen, Descriptors, rdMolDescriptors
 from rdkit.Chem.QED import qed
 
+from diffcore.errors import UserError
 from diffcore.evaluation import viewer
 from diffcore.evaluation.report import page
-from diffcore_molecule.chemistry.molecules import ORDERS, Molecule, from_rdkit
+from diffcore_molecule.chemistry.molecules import ORDERS, Molecule, from_rdkit, identity
+from diffcore_molecule.data.conformers import Request, entries_of
 from diffcore_molecule.evaluation import metrics
 from diffcore_molecule.output import depiction
 from diffcore_molecule.output.depiction import sheet, wrapped
 from diffcore_molecule.output.records import record, records
 from diffcore_molecule.output.scenes import CPK, principal, scene
-from diffcore_molecule.output.writer import MoleculeWriter, legend
+from diffcore_molecule.output.writer import MoleculeWriter, legend, sdf
 
 SMILES = [
     "CCO",
@@ -76,7 +78,7 @@ def molecules():
 
 def writer(hydrogens=False):
     """The writer of a model with explicit or implicit hydrogens."""
-    return MoleculeWriter(SimpleNamespace(facts=SimpleNamespace(hydrogens=hydrogens)))
+    return MoleculeWriter(SimpleNamespace(facts=SimpleNamespace(hydrogens=hydrogens, properties=())))
 
 
 def read(path):
@@ -109,6 +111,20 @@ def test_records_contain_the_generated_samples(tmp_path, hydrogens):
         assert mol.GetProp("_Name") == str(number)
         assert_same(mol, APART if sample is CROWDED else sample)
     assert [mol.GetProp("VALID") for mol in found] == ["1"] * len(SMILES) + ["0"] * len(BROKEN)
+
+
+@pytest.mark.parametrize("ending", [".sdf", ".smi"])
+def test_batches_give_the_file_of_all_samples(tmp_path, ending):
+    samples = [embedded(smiles, False) for smiles in SMILES] + BROKEN
+    captions = [{"logp": f"{k}"} for k in range(len(samples))]
+    writer().together(samples, tmp_path / f"all{ending}", 10, captions)
+    batches = [(samples[:4], captions[:4]), (samples[4:], captions[4:])]
+    writer().stream(batches, tmp_path / f"batches{ending}")
+    without_dates = [
+        [line for line in (tmp_path / f"{name}{ending}").read_text().splitlines() if "RDKit" not in line]
+        for name in ("all", "batches")
+    ]
+    assert without_dates[0] == without_dates[1] != []
 
 
 @pytest.mark.parametrize("hydrogens", [False, True])
@@ -167,7 +183,7 @@ def test_a_summary_compares_requested_values_with_those_of_valid_samples(molecul
 
 def test_records_of_invalid_samples_have_a_reason():
     faults = [one.fault for one in records(BROKEN, False)]
-    assert faults[0] == "Explicit valence for atom # 0 C, 5, is greater than permitted"
+    assert faults[0] == "a wrong valence: atom 1 (C) has 5 bonds, more than it can have"
     assert faults[1:4] == ["2 pieces", "no atoms", "4950 bonds among 100 atoms"]
     assert record(STRIPPED, False).fault == "an atom of Li has a charge of +4"
     assert record(COLLAPSED, False).fault == "bonded atoms have the same position"
@@ -179,6 +195,38 @@ def test_records_of_invalid_samples_have_a_reason():
 def test_files_and_metrics_agree_on_validity(molecules):
     for molecule in [*molecules, *BROKEN, COLLAPSED]:
         assert (metrics.validated(molecule, False) is not None) == record(molecule, False).valid
+
+
+def test_what_the_writer_says_of_positions_the_reader_says_too(molecules):
+    """The file of valid samples: the reader uses those without GEOMETRY, and leaves out the others for this reason."""
+    stretched = replace(molecules[0], positions=3 * molecules[0].positions)
+    samples = [molecules[0], stretched]
+    sound, wrong = (sdf(one, "x", {}) for one in records(samples, False))
+    assert "GEOMETRY" not in sound
+    reason = wrong.split(">  <GEOMETRY>\n")[1].split("\n")[0]
+    assert reason.startswith("the bond of atoms 1 and 2 has a length of ")
+    (entry,) = entries_of(Request(1, sound, "molfile"))
+    assert entry.identity == identity(Chem.MolFromSmiles(SMILES[0]))
+    with pytest.raises(ValueError, match=reason):
+        entries_of(Request(2, wrong, "molfile"))
+    (line,) = writer().summary(samples)
+    assert line == f"2 of 2 samples are valid, but 1 of them have impossible positions, such as: {reason}"
+
+
+def test_names_of_properties_cannot_break_a_file_nor_hide_its_own_fields(molecules):
+    names = ["VALID", "a>b\n<c>", "", "asked_VALID", "x" * 250, "猫", "$$$$"]
+    one = replace(records(molecules[:1], False)[0], properties=dict.fromkeys(names, 1.5))
+    text = sdf(one, "x", {"VALID": "2", "SMILES": "3"})
+    supplier = Chem.SDMolSupplier()
+    supplier.SetData(text)
+    (mol,) = supplier
+    found = mol.GetPropsAsDict()
+    assert found["VALID"] == 1
+    assert found["SMILES"] == SMILES[0]
+    assert found["VALID_"] == found["asked_VALID"] == found["a_b__c_"] == found["unnamed"] == found["$$$$"] == 1.5
+    assert found["asked_VALID_"] == 2
+    assert found["asked_SMILES"] == 3
+    assert len(found) == 2 + len(names) + 2
 
 
 def test_unsafe_bonds_are_written_as_text(tmp_path):
@@ -279,6 +327,26 @@ def test_a_sample_without_a_layout_has_a_tile(monkeypatch, molecules):
 
     monkeypatch.setattr(depiction.rdDepictor, "Compute2DCoords", fail)
     assert sheet(records([molecules[0]], False), ["a"], 1).getextrema()[0][0] < 100
+
+
+def test_without_the_libraries_that_rdkit_draws_with_sheets_have_legends(monkeypatch, caplog, molecules):
+    """As in a container image without the X window system: `import rdMolDraw2D` fails there."""
+
+    def missing(name):
+        raise ImportError("libXrender.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(depiction, "import_module", missing)
+    depiction._rdkit_drawing.cache_clear()
+    try:
+        shown = record(molecules[0], False)
+        tile = numpy.asarray(sheet([shown], ["CCO"], 1).convert("L"))
+        assert (tile[: depiction.TILE[1]] == 255).all()
+        assert (tile[depiction.TILE[1] :] < 128).any()
+        assert "apt install libxrender1" in caplog.text
+        with pytest.raises(UserError, match="libXrender"):
+            depiction.drawing(shown, 100, 100, vector=True)
+    finally:
+        depiction._rdkit_drawing.cache_clear()
 
 
 # The report

@@ -170,7 +170,7 @@ def test_colours_of_textures(tmp_path):
     pixels = numpy.zeros((8, 8, 3), numpy.uint8)
     pixels[:, :4, 0] = pixels[:, 4:, 1] = 255
     corners = numpy.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
-    material = trimesh.visual.material.SimpleMaterial(image=Image.fromarray(pixels))
+    material = trimesh.visual.material.SimpleMaterial(image=Image.fromarray(pixels), diffuse=[255] * 4)
     visual = trimesh.visual.TextureVisuals(uv=corners, material=material)
     vertices = numpy.pad(corners, ((0, 0), (0, 1)))
     mesh = trimesh.Trimesh(vertices, [[0, 1, 2], [0, 2, 3]], visual=visual, process=False)
@@ -270,7 +270,7 @@ def test_clouds_in_every_format(tmp_path):
     unit = rows / numpy.linalg.norm(rows, axis=1, keepdims=True)
     colours = numpy.random.default_rng(1).integers(0, 256, (100, 3), dtype=numpy.uint8)
     numpy.savetxt(tmp_path / "a.xyz", rows)
-    numpy.savetxt(tmp_path / "b.txt", numpy.hstack([rows, unit]), delimiter=",")
+    numpy.savetxt(tmp_path / "b.txt", numpy.hstack([rows, unit]), delimiter=",", header="x,y,z,nx,ny,nz")
     numpy.save(tmp_path / "c.npy", rows)
     numpy.savez(tmp_path / "d.npz", points=rows.astype(numpy.float32), colors=colours)
     trimesh.PointCloud(rows, colors=colours).export(tmp_path / "e.ply")
@@ -288,7 +288,7 @@ def test_clouds_in_every_format(tmp_path):
     (tmp_path / "k").mkdir()
     (tmp_path / "d.npz").rename(tmp_path / "k" / "d.npz")
     (tmp_path / "e.ply").rename(tmp_path / "k" / "e.ply")
-    numpy.savetxt(tmp_path / "k" / "g.txt", numpy.hstack([rows, colours]))
+    numpy.savetxt(tmp_path / "k" / "g.txt", numpy.hstack([rows, colours]), header="x y z r g b", comments="")
     numpy.savez(tmp_path / "k" / "h.npz", points=rows, colours=colours / 255)
     for held in clouds(tmp_path / "k", colours=True).examples:
         by_x, want = held["positions"][:, 0].argsort(), rows[:, 0].argsort()
@@ -305,6 +305,41 @@ def test_pointflow_s_layout(tmp_path):
     assert (len(data.examples), len(data.held_out)) == (8, 6)
     assert data.examples["positions"].shape == (8, 600, 3)
     assert "count" not in data.examples.keys()
+
+
+def test_lists_and_readmes_are_no_clouds(tmp_path):
+    """The lists that ModelNet, ShapeNet's parts and PartNet put beside the folders of classes."""
+    for name in ("airplane", "bed"):
+        for index in range(2):
+            path = tmp_path / name / f"{name}_{index}.txt"
+            path.parent.mkdir(exist_ok=True)
+            numpy.savetxt(path, numpy.hstack([points(seed=index), points(seed=1)]), delimiter=",")
+    lists = {
+        "modelnet40_train.txt": "airplane_0001\nbed_0001\n",
+        "synsetoffset2category.txt": "Airplane\t02691156\nBed\t02818832\n",
+        "README.txt": "1 2 3\n",
+        "notes.txt": "Chairs, 3 of them.\n",
+        "metadata.csv": "object_id,class,split\nairplane_0001,airplane,train\n",
+        "empty.txt": "",
+        "scan.las": "LASF",
+    }
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+    data = clouds(tmp_path)
+    assert data.facts.classes == ("airplane", "bed")
+    assert len(data.examples) + len(data.held_out or ()) == 4
+    assert {why: set(names) for why, names in data.ledger.passed_over.items()} == {
+        "text that is no table of points, such as a list of files": {
+            "empty.txt", "metadata.csv", "modelnet40_train.txt", "notes.txt", "synsetoffset2category.txt",
+        },
+        "readmes and licences": {"README.txt"},
+        "files that end in .las, which are not read (convert them, for example with CloudCompare or Blender)": {
+            "scan.las"
+        },
+    }  # fmt: skip
+    assert {why: len(names) for why, names in data.ledger.noted.items()} == {
+        "6 columns without names: the first three are x y z, the others are not used": 4
+    }
 
 
 def test_small_clouds_are_padded_and_counted(tmp_path):
@@ -377,27 +412,27 @@ def read_reasons(folder):
 
 def test_clouds_that_cannot_be_used_are_named_with_the_reason(tmp_path):
     numpy.save(tmp_path / "empty.npy", numpy.zeros((0, 3)))
-    numpy.save(tmp_path / "batch.npy", numpy.zeros((4, 100, 3)))
+    numpy.save(tmp_path / "volume.npy", numpy.zeros((4, 100, 3, 1)))
     numpy.save(tmp_path / "flat.npy", numpy.zeros((100, 2)))
     numpy.save(tmp_path / "words.npy", numpy.array([["a", "b", "c"]]))
     numpy.save(tmp_path / "pickled.npy", numpy.array([{}, 1], dtype=object), allow_pickle=True)
-    numpy.savez(tmp_path / "names.npz", vertices=points())
+    numpy.savez(tmp_path / "names.npz", vertices=points(), edges=points())
     numpy.savez(tmp_path / "uneven.npz", points=points(), normals=points(99))
     numpy.save(tmp_path / "nan.npy", numpy.full((100, 3), numpy.nan))
     numpy.save(tmp_path / "dot.npy", numpy.ones((100, 3)))
     numpy.save(tmp_path / "vast.npy", points(scale=1e35))
     (tmp_path / "cut.npy").write_bytes((tmp_path / "vast.npy").read_bytes()[:300])
-    (tmp_path / "text.xyz").write_text("x y z\n1 2 3\n")
+    (tmp_path / "text.xyz").write_text("a b c\n1 2 3\n")
     (tmp_path / "uneven.xyz").write_text("1 2 3\n1 2\n")
     (tmp_path / "nothing.xyz").write_text("")
     reasons = read_reasons(tmp_path)
     expected = {
         "empty.npy": "no points",
-        "batch.npy": r"shape [4, 100, 3]; expected [points, 3] or [points, 6]",
+        "volume.npy": r"shape [4, 100, 3, 1]; expected [points, 3] or more columns",
         "flat.npy": "shape [100, 2]",
         "words.npy": "not of numbers",
         "pickled.npy": "pickled objects, which are not read because",
-        "names.npz": "no array with the name positions or points, only vertices",
+        "names.npz": "no array with the name positions or points, only vertices, edges",
         "uneven.npz": "normals of shape [99, 3] for 100 points",
         "nan.npy": "not finite",
         "dot.npy": "all points are equal",
@@ -421,8 +456,10 @@ def test_requested_normals_and_colours_must_exist(tmp_path):
         clouds(tmp_path, normals=True)
     save(tmp_path / "b.npy", numpy.hstack([points(), 1000 * points(seed=1)]))
     assert len(clouds(tmp_path).examples) == 1  # colours that are not requested do not matter
-    with pytest.raises(UserError, match=r"b.npy \(colours that are not between 0 and 255\)"):
+    with pytest.raises(UserError, match=r"b.npy \(no colours: 6 columns without names: .*; `data.columns` says what"):
         clouds(tmp_path, colours=True)
+    with pytest.raises(UserError, match=r"b.npy \(colours that are not between 0 and 255\)"):
+        clouds(tmp_path, colours=True, columns=tuple("xyzrgb"))
 
 
 @pytest.mark.parametrize(
@@ -431,7 +468,7 @@ def test_requested_normals_and_colours_must_exist(tmp_path):
         (lambda root: None, "no folder"),
         (lambda root: root.mkdir(), "no meshes under .*it is empty"),
         (lambda root: save(root / "a.npy", points()), r"there are 1 of \.npy; `data` clouds reads them"),
-        (lambda root: (root.mkdir(), (root / "a.blend").write_text("x")), r"there are 1 of \.blend$"),
+        (lambda root: (root.mkdir(), (root / "a.blend").write_text("x")), r"there are 1 of \.blend; convert them"),
         (lambda root: (root.mkdir(), (root / "._a.off").write_text("OFF")), "it is empty"),
         (lambda root: (root.mkdir(), (root / "a.off").write_text("x")), "none of the 1 meshes"),
     ],

@@ -48,15 +48,55 @@ def test_fields_are_concatenated_to_one_vector_per_point(build):
         assert torch.equal(part, joined[..., 3 * number : 3 * number + 3])
 
 
+SPACES = pytest.mark.parametrize("space", [PLAIN, RICH], ids=["positions", "normals and colours"])
+
+
+def x0(denoiser, x):
+    return denoiser(x, Level(0.6, 0.8)).x0
+
+
 @pytest.mark.parametrize("build", BUILT)
-@pytest.mark.parametrize("space", [PLAIN, RICH], ids=["positions", "normals and colours"])
-def test_denoising_clouds_of_any_size_is_equivariant_to_permutations(build, space):
-    denoiser, x = randomised(Denoiser(build(space), ())), states(space, 40)
-    order = torch.randperm(40, generator=torch.Generator().manual_seed(1))
-    before = denoiser(x, Level(0.6, 0.8)).x0
-    after = denoiser(map_fields(lambda field: field[:, order], x), Level(0.6, 0.8)).x0
+@SPACES
+@pytest.mark.parametrize("number", [4, 9])
+def test_denoising_is_equivariant_to_permutations(build, space, number):
+    denoiser, x = randomised(Denoiser(build(space), ())), states(space, number)
+    order = torch.randperm(number, generator=torch.Generator().manual_seed(1))
+    before, after = x0(denoiser, x), x0(denoiser, map_fields(lambda field: field[:, order], x))
     for name, field in fields(before).items():
         torch.testing.assert_close(fields(after)[name], field[:, order], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("build", BUILT)
+@SPACES
+def test_more_points_than_in_training_do_not_change_the_shape(build, space):
+    """The first points are denoised as a cloud of the trained size, and each other point given these alone."""
+    denoiser, x = randomised(Denoiser(build(space), ())), states(space, 40)
+    whole = x0(denoiser, x)
+    trained = x0(denoiser, map_fields(lambda field: field[:, :9], x))
+    few = x0(denoiser, map_fields(lambda field: field[:, [*range(9), 30, 20]], x))
+    for name, field in fields(whole).items():
+        torch.testing.assert_close(field[:, :9], fields(trained)[name], rtol=0, atol=1e-12)
+        torch.testing.assert_close(field[:, [30, 20]], fields(few)[name][:, 9:], rtol=0, atol=1e-12)
+    moved = x0(denoiser, map_fields(lambda field: field + (torch.arange(40) == 3)[:, None], x))
+    for name, field in fields(moved).items():
+        assert (field[:, 9:] - fields(whole)[name][:, 9:]).abs().min() > 0  # all depend on the first points
+
+
+@pytest.mark.parametrize("build", BUILT)
+def test_large_batches_are_computed_in_parts(build, monkeypatch):
+    denoiser, x = randomised(Denoiser(build(RICH), ())), states(RICH, 40)
+    with torch.no_grad():
+        whole = x0(denoiser, x)
+        most = []
+        compute = denoiser.backbone.network.forward
+        monkeypatch.setattr(networks, "MOST_POINTS", 41)
+        monkeypatch.setattr(
+            denoiser.backbone.network, "forward", lambda x, *rest: most.append(x[..., 0].numel()) or compute(x, *rest)
+        )
+        parts = x0(denoiser, x)
+    assert most == [40, 40]
+    for name, field in fields(whole).items():
+        torch.testing.assert_close(fields(parts)[name], field, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -184,14 +184,18 @@ def test_inpainting_preserves_known_points_exactly(tmp_path, method, normals):
     ("name", "content", "message"),
     [
         ("none.ply", None, "there is no such file"),
-        ("cloud.step", "x", "files of point clouds must end in .glb, .npy, .npz, .obj, .off, .ply, .stl, .txt, .xyz"),
-        ("text.ply", "no", "text.ply cannot be read as PLY: Not a ply file!"),
-        ("text.glb", "no", "text.glb cannot be read as GLB"),
+        (
+            "cloud.step",
+            "x",
+            "files of point clouds must end in .asc, .csv, .glb, .npy, .npz, .obj, .off, .pcd, .ply, .pts, ",
+        ),
+        ("text.ply", "no", "text.ply cannot be used: not a PLY file"),
+        ("text.glb", "no", "text.glb cannot be used: not a GLB file"),
         ("text.npy", "no", "text.npy"),
         ("text.obj", "no", "no faces"),
         ("words.xyz", "a b c", "not rows of numbers"),
         ("empty.xyz", "", "no points"),
-        ("flat.xyz", "1 2\n3 4", "expected [points, 3]"),
+        ("flat.xyz", "1 2\n3 4", "expected [points, 3] or more columns"),
         ("nan.xyz", "1 2 3\n1 2 nan", "coordinates that are not finite numbers"),
         ("few.xyz", "1 2 3\n1 2 4", "has 2 points, but clouds of this model have 64"),
     ],
@@ -222,5 +226,5 @@ def test_points_of_another_unit_are_refused(tmp_path):
 
 def test_a_folder_is_refused(tmp_path):
     (tmp_path / "folder.ply").mkdir()
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match=r"folder\.ply cannot be used: Is a directory"):
         reader().read(tmp_path / "folder.ply")

@@ -89,7 +89,7 @@ def test_a_disk_that_is_really_full(tmp_path, whole):
         pytest.skip("this machine lets nobody mount a small disk")
     said = (tmp_path / "log").read_text()
     assert status == 0, said
-    assert "No space left on device. Free some space; earlier checkpoints are whole, and diffcore resume" in said
+    assert "No space left on device. Free some space. Earlier checkpoints are complete, and diffcore resume" in said
 
 
 def test_metrics_that_cannot_be_written_stop_training_with_a_line(tmp_path, whole, monkeypatch, capsys):
@@ -139,7 +139,9 @@ def test_what_is_not_read_back_as_written_is_no_checkpoint(tmp_path, monkeypatch
 
     monkeypatch.setattr("diffcore.runs.checkpoints.read_back", forgetful)
     said = refused(capsys, "train", "--out", run.path, *TRAIN)
-    assert "step-00000030/model.safetensors: The file differs from what was written to it. The disk may fail" in said
+    assert (
+        "step-00000030/model.safetensors: The file differs from what was written to it. The disk may be failing" in said
+    )
     assert [path.name for path in checkpoints(run)] == ["step-00000010", "step-00000020"]
 
 

@@ -1,16 +1,21 @@
 """The codec of sounds: converts waveforms to spectrograms of unit variance, and back."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.plugins.data import Encoded
+from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask
 from diffcore.states.state import State
 from diffcore_audio.options import SoundFacts
 from diffcore_audio.signals.representations import representation
 from diffcore_audio.signals.waves import FULL_SCALE
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 
 class SoundCodec:
@@ -31,7 +36,7 @@ class SoundCodec:
         self.conditions = (ClassCondition("label", facts.classes),) if facts.classes else ()
         self.sizes = None
 
-    def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
+    def encode(self, examples: "TensorDict", generator: torch.Generator | None = None) -> Encoded:
         """Encode `waveform`, int16 `[B, C, L]`, and `label`, int64 `[B]`.
 
         With a generator and `facts.polarity`, the sign of each waveform is random.
@@ -39,7 +44,7 @@ class SoundCodec:
         waveform = examples["waveform"].float() / FULL_SCALE
         if generator is not None and self.facts.polarity:
             sign = 1 - 2 * (torch.rand(len(waveform), generator=generator) < 0.5).float()
-            waveform = waveform * sign.to(waveform.device)[:, None, None]
+            waveform = waveform * to_device(sign, waveform.device)[:, None, None]
         conditions = {"label": examples["label"]} if self.facts.classes else {}
         return Encoded(self.representation.state(waveform), conditions)
 

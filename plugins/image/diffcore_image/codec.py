@@ -1,14 +1,19 @@
 """The codec of images: converts pixels to states of zero mean and unit variance, and back."""
 
+from typing import TYPE_CHECKING
+
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.plugins.data import Encoded
+from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask
 from diffcore.states.state import State
 from diffcore_image.options import ImageFacts
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 
 class ImageCodec:
@@ -22,16 +27,21 @@ class ImageCodec:
         self._mean = torch.tensor(facts.mean)[:, None, None]
         self._std = torch.tensor(facts.std)[:, None, None]
 
-    def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The states of black and of white pixels, `[1, C, 1, 1]`."""
+        return -self._mean[None] / self._std, (1 - self._mean[None]) / self._std
+
+    def encode(self, examples: "TensorDict", generator: torch.Generator | None = None) -> Encoded:
         """Encode `pixels`, uint8 `[B, C, H, W]`, and `label`, int64 `[B]`.
 
         With a generator and `facts.flip`, each image is mirrored with probability 1/2.
         """
         pixels = examples["pixels"].float() / 255
-        state = (pixels - self._mean.to(pixels.device)) / self._std.to(pixels.device)
+        state = (pixels - to_device(self._mean, pixels.device)) / to_device(self._std, pixels.device)
         if generator is not None and self.facts.flip:
             mirrored = torch.rand(len(state), generator=generator) < 0.5
-            state = torch.where(mirrored.to(state.device)[:, None, None, None], state.flip(3), state)
+            state = torch.where(to_device(mirrored, state.device)[:, None, None, None], state.flip(3), state)
         conditions = {"label": examples["label"]} if self.facts.classes else {}
         return Encoded(state, conditions)
 

@@ -15,12 +15,19 @@ from diffcore.plugins.records import Preset
 _DIGITS = {
     "data": {"name": "digits"},
     "denoiser": {"name": "unet", "width": 32, "multipliers": (1, 2), "patch": 1},
-    "train": {"steps": 4500, "batch_size": 64, "learning_rate": 4e-3, "weighting": "v"},
+    "train": {"steps": 4500, "batch_size": 64, "learning_rate": 4e-3, "cuda_graphs": True, "weighting": "v"},
 }
 _SMALL = {
     "denoiser": {"name": "unet", "width": 32, "multipliers": (1, 2, 4), "patch": 2},
     "schedule": {"name": "cosine", "shift": -1.0},
-    "train": {"steps": 4250, "batch_size": 64, "learning_rate": 4e-3, "weighting": "x0", "evaluate": 1000},
+    "train": {
+        "steps": 4250,
+        "batch_size": 64,
+        "learning_rate": 4e-3,
+        "cuda_graphs": True,
+        "weighting": "x0",
+        "evaluate": 1000,
+    },
 }
 _CLASSIFIER = {
     "task": "classify",
@@ -34,6 +41,7 @@ _GPU = {
         "steps": 100_000,
         "batch_size": 256,
         "learning_rate": 1e-3,
+        "cuda_graphs": True,
         "weighting": "v",
         "decay_after": 20_000,
         "sample_every": 5000,
@@ -73,7 +81,10 @@ PRESETS = {
     ),
     "cifar10-gpu": Preset(
         "U-Net on CIFAR-10, on one GPU: 100,000 steps, not timed",
-        _with_data(_GPU, {"name": "cifar10", "flip": True}, dropout=0.1),
+        # CUDA graphs were not tried with dropout.
+        _with_data(
+            {**_GPU, "train": {**_GPU["train"], "cuda_graphs": False}}, {"name": "cifar10", "flip": True}, dropout=0.1
+        ),
     ),
     "folder-gpu": Preset(
         "U-Net on your own images at 64x64, on one GPU: 100,000 steps, not timed",

@@ -10,6 +10,7 @@ from diffcore.denoising.conditions import ScalarCondition
 from diffcore.denoising.sizes import Sizes
 from diffcore.plugins.data import Encoded
 from diffcore.states.categories import Categories, one_hot
+from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask, Product, ZeroCentred
 from diffcore.states.state import State
 from diffcore_molecule.chemistry.molecules import Molecule
@@ -62,11 +63,11 @@ class MoleculeCodec:
         mask = numbers > 0
         positions = examples["positions"] / self.facts.position_std
         if generator is not None:
-            positions = positions @ random_rotations(len(positions), generator).to(device)
+            positions = positions @ to_device(random_rotations(len(positions), generator), device)
         state = TensorDict(
             {
                 "positions": positions,
-                "atoms": self._atoms.encode(self._index.to(device)[numbers]),
+                "atoms": self._atoms.encode(to_device(self._index, device)[numbers]),
                 "charges": _CHARGE_SCALE * examples["charges"].float()[..., None],
                 "bonds": self._bonds.encode(examples["bonds"].long()),
             },

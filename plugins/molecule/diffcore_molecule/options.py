@@ -1,8 +1,14 @@
 """Options of the plugin's parts, and the facts that describe a set of molecules."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from diffcore.plugins.records import Place, Settings
+from diffcore_molecule.chemistry.dft import DFT
+
+Salts = Literal["drop", "largest"]
+"""What is done with molecules of several unconnected pieces, such as salts."""
 
 
 class PropertyFacts(Settings):
@@ -16,6 +22,13 @@ class PropertyFacts(Settings):
     """Evenly spaced quantiles, from the smallest value to the largest."""
     by_size: tuple[tuple[float, float], ...]
     """Mean and standard deviation for each number of atoms, in the order of `MoleculeFacts.sizes`."""
+    from_qm9: bool | None = None
+    """Whether the values are those of the QM9 file; None in runs of older versions, which do not say it."""
+
+    @property
+    def is_dft(self) -> bool:
+        """Whether the property is one of QM9's DFT properties, and not a function of a user with the same name."""
+        return self.name in DFT if self.from_qm9 is None else self.from_qm9
 
 
 class MoleculeFacts(Settings):
@@ -74,13 +87,18 @@ class QM9Options(DataOptions):
 
 
 class FileOptions(DataOptions):
-    """Options of the data set `sdf`: an SD file of the user."""
+    """Options of the data set `sdf`: an SDF or MOL2 file of the user."""
 
     path: Place = Field(None, description="The file that contains the molecules.")
     held_out: float = Field(0.1, gt=0, le=0.5, description="Fraction of the molecules held out for the metrics.")
     max_atoms: int = Field(64, ge=1, le=512, description="Largest number of atoms; molecules with more are left out.")
     time_limit: float = Field(
-        30.0, gt=0, description="Time limit in seconds for generating the conformers of a molecule."
+        30.0, gt=0, description="Time limit in seconds for reading a molecule and generating its conformers."
+    )
+    salts: Salts = Field(
+        "drop",
+        description="Molecules of several pieces, such as salts: drop leaves them out, largest keeps the "
+        "largest piece of each.",
     )
 
 
@@ -89,7 +107,9 @@ class SmilesOptions(FileOptions):
 
     conformers: int = Field(1, ge=1, description="Number of conformers that ETKDG generates for each molecule.")
     relax: bool = Field(True, description="Relax the conformers with the force field MMFF94.")
-    column: str = Field("smiles", description="Column of a CSV file that contains the SMILES.")
+    column: str = Field(
+        "smiles", description="Column of the SMILES, where the file has a header with names of columns."
+    )
 
 
 class EquivariantOptions(Settings):

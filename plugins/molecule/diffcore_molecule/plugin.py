@@ -30,8 +30,13 @@ MOLECULE = Modality(
             EmbeddedOptions,
         ),
         Component("qm9", "QM9: 130,831 small molecules with DFT properties", _lazy("data.datasets:qm9"), QM9Options),
-        Component("sdf", "your own SD file, with 3D coordinates", _lazy("data.datasets:sdf"), FileOptions),
-        Component("smiles", "your own SMILES; 3D coordinates by ETKDG", _lazy("data.datasets:smiles"), SmilesOptions),
+        Component("sdf", "your own SDF or MOL2 file, with 3D coordinates", _lazy("data.datasets:sdf"), FileOptions),
+        Component(
+            "smiles",
+            "your own SMILES, with conformers by ETKDG",
+            _lazy("data.datasets:smiles"),
+            SmilesOptions,
+        ),
     ),
     denoisers=(
         Component(

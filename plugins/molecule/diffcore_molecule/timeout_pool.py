@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ BUFFERED = 64
 """How many finished results per worker may wait for the result of an earlier item."""
 START_SECONDS = 120.0
 """The time limit for the start of a worker, including its imports. It does not count against an item's limit."""
+MEMORY = 4 * 2**30
+"""Bytes of data that a worker may allocate, so that no molecule can take all memory of the machine."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,11 @@ class Timeout:
 
 @dataclass(frozen=True)
 class Failed:
-    """The result of an item for which the function raised an exception, or whose worker died."""
+    """The result of an item for which the function raised an exception, or whose worker died.
+
+    For a `ValueError` and a `RuntimeError` the reason is the first line of the message. Other exceptions are faults of
+    a program rather than of the item, so the reason names their type.
+    """
 
     reason: str
 
@@ -49,9 +56,9 @@ def timeout_map(
     """`function(item)` for each item, in the order of the items; a `Timeout` if an item takes longer than `seconds`.
 
     The function runs in `workers` spawned processes: it must be defined at the top level of a module, and items and
-    results must be picklable. A worker that hangs, even in C++, is killed and replaced. An exception in the function,
-    or the death of a worker, yields a `Failed` with the message. The workers end with the iterator, or when it is
-    closed. Raises `RuntimeError` if a worker cannot be started.
+    results must be picklable. A worker that hangs, even in C++, is killed and replaced, and none can allocate more than
+    `MEMORY`. An exception in the function, or the death of a worker, yields a `Failed` with the reason. The workers end
+    with the iterator, or when it is closed. Raises `RuntimeError` if a worker cannot be started.
     """
     if seconds <= 0 or workers < 1:
         raise ValueError("timeout_map needs a positive time and at least one worker")
@@ -89,6 +96,33 @@ def timeout_map(
     finally:
         for worker in pool:
             worker.kill()
+
+
+def map_each(
+    function: Callable[[list[Item]], list[Result]], portions: Iterable[list[Item]], seconds: float, workers: int = 1
+) -> Iterator[tuple[Item, Result | Timeout | Failed]]:
+    """Each item of the portions, and its result; `function` takes a portion and returns a result for each of its items.
+
+    A portion takes one way to a worker and back, which costs more than many small items. If it fails as a whole, its
+    items are tried one by one, each with the same time limit, so only those that fail alone have no result.
+    """
+    pending: deque[list[Item]] = deque()
+
+    def noted() -> Iterator[list[Item]]:
+        for portion in portions:
+            pending.append(portion)
+            yield portion
+
+    for result in timeout_map(function, noted(), seconds, workers):
+        portion = pending.popleft()
+        if not isinstance(result, Timeout | Failed):
+            yield from zip(portion, result, strict=True)
+        elif len(portion) == 1:
+            yield portion[0], result
+        else:
+            alone = timeout_map(function, ([item] for item in portion), seconds, 1)
+            for item, one in zip(portion, alone, strict=True):
+                yield item, one if isinstance(one, Timeout | Failed) else one[0]
 
 
 @contextmanager
@@ -166,6 +200,7 @@ class _Worker:
 def _serve(pipe: Connection, function: Callable[..., Any], seconds: float) -> None:
     """The loop of a worker: receive items and send results until the parent closes its end of the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent kills its workers
+    _limit_memory()
     pipe.send(("started", None))
     while True:
         try:
@@ -177,14 +212,32 @@ def _serve(pipe: Connection, function: Callable[..., Any], seconds: float) -> No
         try:
             result: Any = function(item)
         except Exception as error:
-            last = traceback.format_exception_only(error)[-1].strip()
-            result = Failed(str(error).splitlines()[0] if str(error).strip() else last)
+            result = Failed(reason_of(error))
         try:
             pipe.send(("done", result))
         except OSError:
             return
         except Exception as error:
             pipe.send(("done", Failed(f"the result cannot be pickled: {error}")))
+
+
+def _limit_memory() -> None:
+    """Let allocations fail beyond `MEMORY`, on systems that can limit them."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = MEMORY if most == resource.RLIM_INFINITY else min(MEMORY, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+
+
+def reason_of(error: Exception) -> str:
+    """Why an item failed, in one line."""
+    if isinstance(error, MemoryError):
+        return f"needs more than {MEMORY // 2**30} GiB of memory"
+    if isinstance(error, ValueError | RuntimeError) and str(error).strip():
+        return str(error).strip().splitlines()[0]
+    return f"an unexpected error, {traceback.format_exception_only(error)[-1].strip().splitlines()[0]}"
 
 
 def processors() -> int:

@@ -1,5 +1,6 @@
 """The codec of point clouds: encodes them as states of zero mean and unit variance, and decodes states."""
 
+import logging
 import math
 
 import torch
@@ -7,11 +8,17 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition
+from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
+from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask, Product
 from diffcore.states.state import State
 from diffcore_pointcloud.options import CloudFacts
 
+logger = logging.getLogger(__name__)
+
+MOST_SAMPLED = 2**22
+"""The largest number of points of a sample."""
 NORMAL_SCALE = 1 / math.sqrt(3)
 """The standard deviation of the coordinates of unit vectors of zero mean, such as the normals of a closed surface."""
 
@@ -43,7 +50,15 @@ class CloudCodec:
         }
 
     def resized(self, size: int) -> "CloudCodec":
-        """The codec of clouds of `size` points."""
+        """The codec of clouds of `size` points. Raises `UserError` if they are more than `MOST_SAMPLED`."""
+        if size > MOST_SAMPLED:
+            raise UserError(f"`size` {size:,}: a cloud can have at most {MOST_SAMPLED:,} points")
+        trained = self.facts.points
+        if size > trained:
+            logger.info(
+                f"the model was trained on clouds of {trained:,} points: the first {trained:,} points decide on the "
+                f"shape, and the other {size - trained:,} are drawn on its surface"
+            )
         return CloudCodec(self.facts.model_copy(update={"points": size}))
 
     def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
@@ -65,7 +80,7 @@ class CloudCodec:
             matrices = self._rotations(batch, generator)
             for name in ("positions", "normals"):
                 if matrices is not None and name in encoded:
-                    encoded[name] = encoded[name] @ matrices.to(encoded[name].device)
+                    encoded[name] = encoded[name] @ to_device(matrices, encoded[name].device)
         conditions = {"label": examples["label"]} if self.facts.classes else {}
         if len(encoded) == 1:
             return Encoded(encoded["positions"], conditions)
@@ -87,16 +102,16 @@ class CloudCodec:
 
     def _mean_and_std(self, name: str, like: Tensor) -> tuple[Tensor, float]:
         mean, std = self._affine[name]
-        return torch.tensor(mean, dtype=torch.float64, device=like.device), std
+        return to_device(torch.tensor(mean, dtype=torch.float64), like.device), std
 
     def _draw(self, examples: TensorDict, generator: torch.Generator) -> Tensor:
         """Indices `[B, P]` of P different points of each pool; every choice has the same probability."""
         pool = examples["positions"].shape[1]
-        keys = torch.rand(len(examples), pool, generator=generator)
+        device = examples["positions"].device
+        keys = to_device(torch.rand(len(examples), pool, generator=generator), device)
         if "count" in examples.keys():
-            keys = keys.masked_fill(torch.arange(pool) >= examples["count"].cpu()[:, None], -1.0)
-        chosen = keys.topk(self.facts.points, dim=1).indices
-        return chosen.to(examples["positions"].device)
+            keys = keys.masked_fill(torch.arange(pool, device=device) >= examples["count"][:, None], -1.0)
+        return keys.topk(self.facts.points, dim=1).indices
 
     def _rotations(self, batch: int, generator: torch.Generator) -> Tensor | None:
         """Matrices `[B, 3, 3]` for row vectors: random reflections and rotations about the upright axis, or None."""

@@ -10,44 +10,70 @@ from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, fields
 from diffcore_pointcloud.options import LatentOptions, TransformerOptions
 
+MOST_POINTS = 2**18
+"""The number of points that go through a network at once where no gradient is needed, which bounds the memory."""
+
 
 class PointDenoiser(nn.Module):
     """A network for sets, in which the concatenated fields of a point are the vector of an element.
 
     States are a Tensor `[B, N, k]` or a TensorDict of such fields; the output is split into the same fields.
+
+    A cloud may have more points than the `trained` number M of points of the training clouds. Then the network reads
+    the shape from the first M points only, and each of the others is denoised given these M. All points of a shape are
+    independent given the shape, so the first M points are distributed as those of a cloud of M points, and each further
+    point as one more point of the same shape. If the network read from all N points, it would receive averages with
+    much less noise than in training, from which every cloud would become the same mean shape.
     """
 
-    def __init__(self, network: LatentSet | SetTransformer) -> None:
+    def __init__(self, network: LatentSet | SetTransformer, trained: int) -> None:
         super().__init__()
         self.width = network.width
         self.network = network
+        self.trained = trained
 
     def forward(self, x: State, conditioning: Tensor, mask: Mask = None) -> State:
         """The output for `x` with fields `[B, N, k]` and `conditioning` `[B, width]`; it has the shape of `x`."""
         parts = fields(x)
-        output = self.network(torch.cat(list(parts.values()), -1), conditioning, mask)
+        output = self._output(torch.cat(list(parts.values()), -1), conditioning, mask)
         if isinstance(x, Tensor):
             return output
         split = output.split([part.shape[-1] for part in parts.values()], -1)
         return TensorDict(dict(zip(parts, split, strict=True)), batch_size=x.batch_size)
+
+    def _output(self, points: Tensor, conditioning: Tensor, mask: Mask) -> Tensor:
+        """The output `[B, N, channels]` for `points` of that shape, in parts of the batch if it is large."""
+        batch, number, _ = points.shape
+        if number > self.trained:
+            read = torch.arange(number, device=points.device) < self.trained
+            mask = read.expand(batch, -1) if mask is None else mask & read
+        most = batch if torch.is_grad_enabled() else max(1, MOST_POINTS // number)
+        masks = [None] * batch if mask is None else mask.split(most)
+        parts = zip(points.split(most), conditioning.split(most), masks, strict=False)
+        return torch.cat([self.network(*part) for part in parts])
 
 
 def latent(options: LatentOptions, space: Space) -> PointDenoiser:
     """The denoiser with latent tokens; raises `UserError` if the number of heads does not divide both widths."""
     _check_heads(options.heads, "width", options.width)
     _check_heads(options.heads, "latent_width", options.latent_width)
-    return PointDenoiser(LatentSet(_channels(space), **options.model_dump()))
+    return PointDenoiser(LatentSet(_channels(space), **options.model_dump()), _points(space))
 
 
 def transformer(options: TransformerOptions, space: Space) -> PointDenoiser:
     """The denoiser with attention among all points; raises `UserError` if the heads do not divide the width."""
     _check_heads(options.heads, "width", options.width)
-    return PointDenoiser(SetTransformer(_channels(space), **options.model_dump()))
+    return PointDenoiser(SetTransformer(_channels(space), **options.model_dump()), _points(space))
 
 
 def _channels(space: Space) -> int:
     """The number of channels of a point."""
     return sum(field.shape[-1] for field in fields(space.empty(1)).values())
+
+
+def _points(space: Space) -> int:
+    """The number of points of a cloud."""
+    return next(iter(fields(space.empty(1)).values())).shape[1]
 
 
 def _check_heads(heads: int, name: str, width: int) -> None:

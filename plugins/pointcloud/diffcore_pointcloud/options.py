@@ -11,10 +11,14 @@ ShapeClass = Literal["aeroplane", "chair", "lamp", "solid", "table"]
 """The classes of the data set `shapes`."""
 
 
+MOST_POINTS = 65_536
+"""The largest number of points of the clouds that a model is trained on."""
+
+
 class CloudFacts(Settings):
     """Statistics of the training clouds and how they are augmented, which the codec needs to encode and decode."""
 
-    points: int = Field(ge=1, le=2**24)
+    points: int = Field(ge=1, le=MOST_POINTS)
     """Number of points of a cloud."""
     classes: tuple[str, ...] = ()
     """The names of the classes; empty if there are none."""
@@ -42,10 +46,11 @@ class CloudFacts(Settings):
 class CloudOptions(Settings):
     """Options that all data sets of point clouds have."""
 
-    points: int = Field(512, ge=1, le=65_536, description="Number of points of a cloud.")
+    points: int = Field(512, ge=1, le=MOST_POINTS, description="Number of points of a cloud.")
     pool: int | None = Field(
         None,
         ge=1,
+        le=2**20,
         description="Number of points stored for each shape, from which each training step draws some; "
         "by default 4 times `points`, but at least 2048.",
     )
@@ -83,6 +88,14 @@ class FileOptions(CloudOptions):
         "each: first fit every shape to the cube [-1, 1].",
     )
     up: Literal["y", "z"] = Field("y", description="The axis that points up (ModelNet: z, ShapeNet: y).")
+    columns: tuple[str, ...] = Field(
+        (),
+        description="What the columns of files without names are, such as x y z nx ny nz or x y z red green blue; "
+        "other words for columns that are not used.",
+    )
+    drop_not_finite: bool = Field(
+        False, description="Leave out the points of clouds whose coordinates are not finite, instead of their files."
+    )
     skip_unreadable: bool = Field(False, description="Leave out files that cannot be used instead of stopping.")
     held_out: float = Field(
         0.1, gt=0, le=0.5, description="Fraction of the shapes held out for the metrics if there are no test folders."

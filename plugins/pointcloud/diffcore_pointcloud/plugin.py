@@ -26,7 +26,10 @@ POINTCLOUD = Modality(
             "meshes", "your own folder of meshes: OFF, OBJ, PLY, STL or GLB", _lazy("data.datasets:meshes"), FileOptions
         ),
         Component(
-            "clouds", "your own folder of clouds: PLY, XYZ, NPY or NPZ", _lazy("data.datasets:clouds"), FileOptions
+            "clouds",
+            "your own folder of clouds: PLY, PCD, GLB, text, NPY or NPZ",
+            _lazy("data.datasets:clouds"),
+            FileOptions,
         ),
     ),
     denoisers=(
@@ -54,7 +57,7 @@ POINTCLOUD = Modality(
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     reader=_lazy("data.reader:CloudReader"),
     contract=_lazy("contract:contract"),
-    requires=("torch", "trimesh", "scipy"),
+    requires=("torch", "trimesh", "scipy", "mapbox_earcut"),
 )
 
 

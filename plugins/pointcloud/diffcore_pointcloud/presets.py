@@ -11,7 +11,14 @@ from diffcore.plugins.records import Preset
 _SMALL: dict[str, Any] = {
     "denoiser": {"name": "latent"},
     "schedule": {"name": "cosine", "shift": 1.0},
-    "train": {"steps": 3600, "batch_size": 16, "learning_rate": 1e-3, "weighting": "v", "evaluate": 150},
+    "train": {
+        "steps": 3600,
+        "batch_size": 16,
+        "learning_rate": 1e-3,
+        "cuda_graphs": True,
+        "weighting": "v",
+        "evaluate": 150,
+    },
     "sample": {"solver": "dpmpp-2m-sde", "steps": 40},
 }
 """The reasons for these values.
@@ -30,6 +37,7 @@ _GPU_TRAIN = {
     "steps": 200_000,
     "batch_size": 128,
     "learning_rate": 1e-3,
+    "cuda_graphs": True,
     "weighting": "v",
     "decay_after": 40_000,
     "sample_every": 10_000,

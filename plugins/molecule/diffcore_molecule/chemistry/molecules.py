@@ -52,16 +52,24 @@ def to_rdkit(molecule: Molecule, hydrogens: bool = False) -> Chem.Mol:
     return editable.GetMol()
 
 
+def too_many_bonds(atoms: int, bonds: int) -> str:
+    """The reason why a graph with so many atoms and bonds must not be passed to RDKit; empty if it may be.
+
+    Sanitising, drawing, writing and reading all search for rings. In a graph with more bonds than any molecule has, the
+    search may take hours, or crash.
+    """
+    return f"{bonds} bonds among {atoms} atoms" if bonds > max(64, min(2 * atoms, atoms + 150)) else ""
+
+
 def unsafe_bonds(molecule: Molecule) -> str:
     """The reason why the bonds of a sample must not be passed to RDKit; empty if they may be.
 
-    Sanitising, drawing, writing and reading all search for rings. In a graph with more bonds than any molecule has, the
-    search may take hours, or crash. Bonds of zero length make readers of a file stop.
+    These are `too_many_bonds`, and bonds of zero length, which make readers of a file stop.
     """
     first, second = numpy.triu(molecule.bonds, 1).nonzero()
-    n, bonds = len(molecule), len(first)
-    if bonds > max(64, min(2 * n, n + 150)):
-        return f"{bonds} bonds among {n} atoms"
+    bonds = len(first)
+    if reason := too_many_bonds(len(molecule), bonds):
+        return reason
     lengths = numpy.linalg.norm(molecule.positions[first] - molecule.positions[second], axis=1)
     return "bonded atoms have the same position" if bonds and lengths.min() < 1e-3 else ""
 
@@ -105,10 +113,18 @@ def from_rdkit(molecule: Chem.Mol, hydrogens: bool = False) -> Molecule:
         bonds[first, second] = bonds[second, first] = ORDERS.index(bond.GetBondType())
     return Molecule(
         numbers=numpy.array([atom.GetAtomicNum() for atom in plain.GetAtoms()], dtype=numpy.uint8),
-        charges=numpy.array([atom.GetFormalCharge() for atom in plain.GetAtoms()], dtype=numpy.int8),
+        charges=charges_of(plain),
         bonds=bonds,
         positions=plain.GetConformer().GetPositions().astype(numpy.float32),
     )
+
+
+def charges_of(molecule: Chem.Mol) -> numpy.ndarray:
+    """The formal charges of the atoms, int8 `[n]`. Raises `ValueError` for charges that int8 cannot hold."""
+    charges = [atom.GetFormalCharge() for atom in molecule.GetAtoms()]
+    if charges and max(map(abs, charges)) > 127:
+        raise ValueError(f"an atom with a charge of {max(charges, key=abs):+d}")
+    return numpy.array(charges, dtype=numpy.int8)
 
 
 def identity(molecule: Chem.Mol) -> int:

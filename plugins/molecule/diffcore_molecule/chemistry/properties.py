@@ -1,16 +1,20 @@
 """Properties of molecules by name: those of RDKit, those that users register, and those of the QM9 file."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 
 from rdkit import Chem
 from rdkit.Chem import QED, Crippen, Descriptors, Lipinski, rdMolDescriptors
 
 from diffcore.errors import UserError, did_you_mean
+from diffcore_molecule.chemistry.dft import DFT
 from diffcore_molecule.chemistry.molecules import remove_hydrogens
+
+logger = logging.getLogger(__name__)
 
 GROUP = "diffcore_molecule.properties"
 """The group of entry points that add properties: the name of a property, and its function or a `Property`."""
@@ -25,30 +29,6 @@ class Property:
     unit: str = ""
     summary: str = ""
 
-
-@dataclass(frozen=True)
-class Column:
-    """A property that is read from the QM9 file: `value in the file * factor` is in `unit`."""
-
-    index: int
-    """The position of the value among the numbers after `gdb i`."""
-    unit: str
-    factor: float = 1.0
-
-
-HARTREE = 27.211386245988
-"""In eV, CODATA 2018."""
-
-DFT = {
-    "mu": Column(3, "D"),
-    "alpha": Column(4, "Bohr^3"),
-    "homo": Column(5, "eV", HARTREE),
-    "lumo": Column(6, "eV", HARTREE),
-    "gap": Column(7, "eV", HARTREE),
-    "cv": Column(14, "cal/(mol K)"),
-}
-"""Properties that only the data set qm9 has, computed at B3LYP/6-31G(2df,p): dipole moment, isotropic polarisability,
-energies of the frontier orbitals and their gap, heat capacity at 298.15 K."""
 
 BUILT_IN = {
     item.name: item
@@ -76,26 +56,27 @@ _registered: dict[str, Property] = {}
 def register(name: str, function: Callable[[Chem.Mol], float], unit: str = "", summary: str = "") -> None:
     """Register a function of a molecule as a property, so that options of this process can name it.
 
-    A package registers its properties permanently with entry points of the group `diffcore_molecule.properties`.
-    Raises `ValueError` if the name is taken.
+    A package registers its properties permanently with entry points of the group `diffcore_molecule.properties`. A name
+    of QM9's DFT properties is allowed: the data set qm9 then uses the values of its file. Raises `ValueError` if the
+    name is taken.
     """
-    if name in BUILT_IN or name in DFT or name in _descriptors() or name in _installed():
+    if name in BUILT_IN or name in _descriptors() or name in _installed():
         raise ValueError(f"the property {name!r} exists already")
     _registered[name] = Property(name, function, unit, summary)
 
 
 def find(name: str) -> Property:
-    """The property of this name: built in, registered, installed, or a descriptor of RDKit.
+    """The property of this name: built in, registered, a descriptor of RDKit, or installed.
 
     Raises `UserError` if there is none, or if it is a property that only the data set qm9 has.
     """
     for known in (BUILT_IN, _registered):
         if name in known:
             return known[name]
-    if name in _installed():
-        return _loaded(name)
     if name in _descriptors():
         return Property(name, _descriptors()[name])
+    if name in _installed():
+        return _loaded(name)
     if name in DFT:
         raise UserError(f"the property {name!r} comes from DFT: only the data set qm9 has it; {known_names()}")
     suggestion = did_you_mean(name, [*DFT, *_descriptors(), *_installed(), *_registered, *BUILT_IN])
@@ -108,14 +89,34 @@ def known_names() -> str:
     return f"properties are {names}, and RDKit's descriptors by their own names, such as BertzCT"
 
 
-def unit_of(name: str) -> str:
-    """The unit of a property, including those of the QM9 file; empty if it has none."""
-    return DFT[name].unit if name in DFT else find(name).unit
+def clash(name: str, of_file: bool = False) -> str:
+    """What is not used because of its name, in a sentence; empty if the name has one meaning.
+
+    With `of_file` the values of the property are those of the QM9 file.
+    """
+    functions = [
+        f"{entry.value} of {entry.dist.name if entry.dist else 'an unknown package'}"
+        for entry in _installed().get(name, ())
+    ]
+    if of_file:
+        functions += [f"the registered function {_registered[name].function!r}"] if name in _registered else []
+        used = "the values of the QM9 file"
+    elif name in BUILT_IN:
+        used = "diffcore's own property"
+    elif name in _descriptors():
+        used = "RDKit's descriptor"
+    else:
+        used, functions = (functions[0], functions[1:]) if functions else ("", [])
+    if not functions:
+        return ""
+    return (
+        f"the property {name!r} has two meanings: {used} is used, and {', '.join(functions)} is not; rename the latter"
+    )
 
 
 def is_stable(name: str) -> bool:
     """Whether the name means the same function in every process with this version of RDKit, so values can be cached."""
-    return name in BUILT_IN or (name not in _registered and name not in _installed())
+    return name in BUILT_IN or (name not in _registered and name in _descriptors())
 
 
 def measure(molecule: Chem.Mol, names: Sequence[str]) -> list[float]:
@@ -125,15 +126,22 @@ def measure(molecule: Chem.Mol, names: Sequence[str]) -> list[float]:
     """
     functions = [find(name).function for name in names]
     plain = remove_hydrogens(molecule)
-    return [_value(function, plain) for function in functions]
+    return [_value(name, function, plain) for name, function in zip(names, functions, strict=True)]
 
 
-def _value(function: Callable[[Chem.Mol], float], molecule: Chem.Mol) -> float:
+def _value(name: str, function: Callable[[Chem.Mol], float], molecule: Chem.Mol) -> float:
     try:
         value = float(function(molecule))
-    except Exception:  # the function of a user may raise any exception
+    except Exception as error:  # the function of a user may raise any exception
+        _tell_failure(name, f"{type(error).__name__}: {error}")
         return math.nan
     return value if math.isfinite(value) else math.nan
+
+
+@cache
+def _tell_failure(name: str, why: str) -> None:
+    """Log a failure of a property once, as it may fail for every molecule."""
+    logger.warning(f"the property {name!r} failed for a molecule, which has no value of it then: {why}")
 
 
 @cache
@@ -142,15 +150,19 @@ def _descriptors() -> dict[str, Callable[[Chem.Mol], float]]:
 
 
 @cache
-def _installed() -> dict[str, object]:
-    return {entry.name: entry for entry in entry_points(group=GROUP)}
+def _installed() -> dict[str, tuple[EntryPoint, ...]]:
+    """The entry points of each name, in the order of their values."""
+    found: dict[str, tuple[EntryPoint, ...]] = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.value):
+        found[entry.name] = (*found.get(entry.name, ()), entry)
+    return found
 
 
 @cache
 def _loaded(name: str) -> Property:
-    entry = _installed()[name]
+    entry = _installed()[name][0]
     try:
-        found = entry.load()  # type: ignore[attr-defined]
+        found = entry.load()
     except Exception as error:
-        raise UserError(f"the property {name!r} of {entry.value} cannot be loaded: {error}") from None  # type: ignore[attr-defined]
+        raise UserError(f"the property {name!r} of {entry.value} cannot be loaded: {error!r}") from None
     return found if isinstance(found, Property) else Property(name, found)

@@ -1,6 +1,6 @@
 """Many molecules stored as a few flat arrays."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import numpy
@@ -52,7 +52,7 @@ def normal_form(molecule: Chem.Mol) -> Chem.Mol:
     heavy = [atom.GetIdx() for atom in atoms if atom.GetAtomicNum() > 1]
     light = [atom.GetIdx() for atom in atoms if atom.GetAtomicNum() == 1]
     if not heavy:
-        raise ValueError("hydrogen atoms only")
+        raise ValueError("hydrogen atoms only" if light else "no atoms")
     return Chem.RenumberAtoms(whole, heavy + light)
 
 
@@ -81,18 +81,20 @@ class Entry:
     """The molecule in normal form."""
     identity: int
     """Its `molecules.identity`."""
+    changes: tuple[str, ...] = ()
+    """What was done to the molecule of the file, to complete "it is ..."."""
 
 
-def entry(source: int, molecule: Molecule) -> Entry:
+def entry(source: int, molecule: Molecule, changes: Sequence[str] = ()) -> Entry:
     """The entry of a molecule; raises `ValueError` if positions are not finite or hydrogens cannot be implicit."""
     if not numpy.isfinite(molecule.positions).all():
         raise ValueError("positions that are not finite")
-    return Entry(source, molecule, identity(with_implicit_hydrogens(molecule)))
+    return Entry(source, molecule, identity(with_implicit_hydrogens(molecule)), tuple(changes))
 
 
-def entry_of(source: int, molecule: Chem.Mol) -> Entry:
+def entry_of(source: int, molecule: Chem.Mol, changes: Sequence[str] = ()) -> Entry:
     """The entry of a sanitised RDKit molecule with a conformer; raises `ValueError` if it cannot be represented."""
-    return entry(source, from_rdkit(normal_form(molecule), hydrogens=True))
+    return entry(source, from_rdkit(normal_form(molecule), hydrogens=True), changes)
 
 
 def without_hydrogens(molecule: Molecule) -> Molecule:

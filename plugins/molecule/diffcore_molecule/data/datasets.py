@@ -17,6 +17,7 @@ from diffcore.errors import UserError
 from diffcore.plugins.data import Data
 from diffcore.plugins.ledger import Account
 from diffcore_molecule.chemistry import properties
+from diffcore_molecule.chemistry.dft import DFT
 from diffcore_molecule.chemistry.molecules import identity
 from diffcore_molecule.data import qm9 as official
 from diffcore_molecule.data.collection import Collection, molecules_of, with_implicit_hydrogens
@@ -65,7 +66,7 @@ def _embedded() -> Parsed:
 
 def qm9(options: QM9Options) -> Data:
     """QM9's 130,831 molecules in EDM's split: 100,000 to train on, 13,083 held out; or two halves of the 100,000."""
-    check_names(options.properties, tuple(properties.DFT))
+    check_names(options.properties, tuple(DFT))
     if options.root is None:
         raise UserError(
             f"the data set 'qm9' needs `data.root`, the file {official.NAME} or the folder that contains it; "
@@ -88,7 +89,7 @@ def qm9(options: QM9Options) -> Data:
         )
     account = Account("molecules", str(path), len(numbers))
     for number, reason in molecules.left_out:
-        account.pass_over(f"gdb {number}", reason)
+        account.pass_over(f"GDB-9 record {number}", reason)
     train, _, test = official.split(len(numbers), options.seed)
     if options.half:
         test, train = official.halves(train)
@@ -97,13 +98,13 @@ def qm9(options: QM9Options) -> Data:
 
 
 def sdf(options: FileOptions) -> Data:
-    """The molecules of an SDF file. Molecules without 3D coordinates get a conformer."""
+    """The molecules of an SDF or MOL2 file. Molecules without 3D coordinates get a conformer."""
     check_names(options.properties)
     return _from_file(read_sdf(options), options, "record")
 
 
 def smiles(options: SmilesOptions) -> Data:
-    """Conformers of the molecules of a list of SMILES: one in each line, or a column of a CSV file."""
+    """Conformers of the molecules of a list of SMILES: one in each line, or a column of a table."""
     check_names(options.properties)
     return _from_file(read_smiles(options), options, "line")
 
@@ -124,6 +125,10 @@ def _from_file(molecules: Parsed, options: FileOptions, unit: str) -> Data:
     account = Account("molecules", str(options.path), len(numpy.unique(molecules.sources)) + len(molecules.left_out))
     for number, reason in left_out:
         account.pass_over(f"{unit} {number}", reason)
+    used = frozenset(molecules.sources[rows].tolist())
+    for number, how in molecules.changed:
+        if number in used:
+            account.change(f"{unit} {number}", how)
     train, held_out = split(molecules.identities[rows], options.held_out, options.seed)
     return data(molecules, options, rows[train], rows[held_out], account)
 
@@ -160,8 +165,10 @@ def data(
         return batch
 
     training = examples(train)
+    from_qm9 = [name for name in names if name in DFT and name in molecules.columns]
+    units = [DFT[name].unit if name in from_qm9 else properties.find(name).unit for name in names]
     try:
-        facts = facts_of(training, names, [properties.unit_of(name) for name in names], options.hydrogens)
+        facts = facts_of(training, names, units, options.hydrogens, from_qm9)
     except ValueError as error:
         raise UserError(f"{error}; leave it out of `data.properties`") from None
     return Data(facts, training, examples(held_out) if len(held_out) else None, molecules.notes, ledger)

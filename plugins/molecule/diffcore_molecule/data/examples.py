@@ -69,8 +69,13 @@ def molecule_at(examples: TensorDict, row: int) -> Molecule:
     return Molecule(numbers[real], charges[real], bonds[real][:, real], positions[real])
 
 
-def facts_of(examples: TensorDict, names: Sequence[str], units: Sequence[str], hydrogens: bool) -> MoleculeFacts:
-    """The statistics of the training molecules; `names` and `units` belong to the columns of the field `properties`."""
+def facts_of(
+    examples: TensorDict, names: Sequence[str], units: Sequence[str], hydrogens: bool, from_qm9: Sequence[str] = ()
+) -> MoleculeFacts:
+    """The statistics of the training molecules; `names` and `units` belong to the columns of the field `properties`.
+
+    The values of the properties `from_qm9` are those of the QM9 file.
+    """
     numbers, real = examples["numbers"].long(), examples["numbers"] > 0
     counts = torch.bincount(numbers[real], minlength=2)
     charges, charge_counts = examples["charges"][real].unique(return_counts=True)
@@ -92,13 +97,13 @@ def facts_of(examples: TensorDict, names: Sequence[str], units: Sequence[str], h
         sizes=tuple(sizes.nonzero()[:, 0].tolist()),
         size_counts=tuple(sizes[sizes > 0].tolist()),
         properties=tuple(
-            property_facts(examples["properties"][:, column], atoms, name, unit)
+            property_facts(examples["properties"][:, column], atoms, name, unit, name in from_qm9)
             for column, (name, unit) in enumerate(zip(names, units, strict=True))
         ),
     )
 
 
-def property_facts(values: Tensor, atoms: Tensor, name: str, unit: str = "") -> PropertyFacts:
+def property_facts(values: Tensor, atoms: Tensor, name: str, unit: str = "", from_qm9: bool = False) -> PropertyFacts:
     """The distribution of the values `[n]` of a property over molecules of `atoms` `[n]` atoms, without NaN.
 
     Raises `ValueError` if all values are NaN.
@@ -114,5 +119,11 @@ def property_facts(values: Tensor, atoms: Tensor, name: str, unit: str = "") -> 
         by_size.append((float(own.mean()) if len(own) else mean, float(own.std()) if len(own) >= MIN_PER_SIZE else std))
     quantiles = numpy.quantile(finite, numpy.linspace(0, 1, QUANTILES))
     return PropertyFacts(
-        name=name, unit=unit, mean=mean, std=std, quantiles=tuple(quantiles.tolist()), by_size=tuple(by_size)
+        name=name,
+        unit=unit,
+        mean=mean,
+        std=std,
+        quantiles=tuple(quantiles.tolist()),
+        by_size=tuple(by_size),
+        from_qm9=from_qm9,
     )

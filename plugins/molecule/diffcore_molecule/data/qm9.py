@@ -1,22 +1,30 @@
 """The official QM9 file: its records, the molecules that they describe, and EDM's split."""
 
+import bz2
+import gzip
+import lzma
+import os
 import re
 import tarfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import numpy
 from rdkit import Chem
 
 from diffcore.errors import UserError
+from diffcore.system.bounded import bounded
 from diffcore.system.progress import counter
-from diffcore_molecule.chemistry.molecules import ORDERS, Molecule
-from diffcore_molecule.chemistry.properties import DFT
+from diffcore_molecule.chemistry.dft import DFT
+from diffcore_molecule.chemistry.molecules import ORDERS, Molecule, charges_of
+from diffcore_molecule.chemistry.reading import molecule_of_smiles
 from diffcore_molecule.data.collection import Entry, entry
-from diffcore_molecule.data.store import Parsed, map_portions, parsed
-from diffcore_molecule.timeout_pool import processors, timeout_map
+from diffcore_molecule.data.store import Parsed, parsed
+from diffcore_molecule.timeout_pool import Failed, Timeout, map_each, processors, timeout_map
 
 NAME = "dsgdb9nsd.xyz.tar.bz2"
 """The name of the file."""
@@ -24,6 +32,9 @@ _TABLE = Chem.GetPeriodicTable()
 TOLERANCE = 1.3
 """The largest distance of bonded atoms, in units of the sum of their covalent radii."""
 _MISMATCH = "a geometry that does not match its SMILES"
+
+
+_LARGEST_INDEX = 10**9
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ def parse(text: str) -> Record:
         n = int(lines[0])
         header = lines[1].split()
         rows = [line.split() for line in lines[2 : 2 + n]]
-        if header[0] != "gdb" or len(header) != 17 or len(rows) != n:
+        if header[0] != "gdb" or len(header) != 17 or len(rows) != n or int(header[1]) > _LARGEST_INDEX:
             raise ValueError
         return Record(
             index=int(header[1]),
@@ -62,18 +73,37 @@ def parse(text: str) -> Record:
             positions=numpy.array([[_number(value) for value in row[1:4]] for row in rows]),
             smiles=tuple(lines[n + 3].split()),
         )
-    except (ValueError, IndexError, RuntimeError):
+    except (ValueError, IndexError, RuntimeError, OverflowError):
         raise ValueError("a record that is not in QM9's format") from None
 
 
+LONGEST_RECORD = 2**20
+"""Bytes of a record, at most; QM9's have less than 3,000."""
+_DECODERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
+    b"BZh": lambda raw: bz2.BZ2File(raw),
+    b"\x1f\x8b": lambda raw: gzip.GzipFile(fileobj=raw),  # type: ignore[dict-item,return-value]
+    b"\xfd7zXZ": lambda raw: lzma.LZMAFile(raw),  # noqa: SIM115
+}
+"""What decodes an archive, by its first bytes."""
+
+
 def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """The texts of the records of the packed file, in its order, each with the number in the name of its member."""
-    with tarfile.open(path) as packed:
-        for member in packed:
-            named = re.search(r"(\d+)\.xyz$", member.name)
-            content = packed.extractfile(member) if named and member.isfile() else None
-            if named and content is not None:
-                yield int(named[1]), content.read().decode("ascii", errors="replace")
+    """The texts of the records of the packed file, in its order, each with the number in the name of its member.
+
+    The archive is only decoded to a bounded size (`diffcore.system.bounded`), and longer members are not read. Raises
+    `UserError` if it decodes to more.
+    """
+    with path.open("rb") as raw:
+        decoder = next((decoder for mark, decoder in _DECODERS.items() if raw.peek(6).startswith(mark)), None)
+        stream = raw if decoder is None else decoder(raw)
+        whole = bounded(stream, path, os.fstat(raw.fileno()).st_size)
+        with tarfile.open(fileobj=whole, mode="r|") as packed:
+            for member in packed:
+                named = re.search(r"(\d+)\.xyz$", member.name)
+                if named and member.isfile() and member.size <= LONGEST_RECORD:
+                    content = packed.extractfile(member)
+                    assert content is not None
+                    yield int(named[1]), content.read(LONGEST_RECORD).decode("ascii", errors="replace")
 
 
 def entries(portion: list[tuple[int, str]]) -> list[tuple[int, Record | None, Entry | str]]:
@@ -102,9 +132,10 @@ def molecule(record: Record) -> Molecule:
     """
     why = "no SMILES"
     for smiles in record.smiles:
-        template = Chem.MolFromSmiles(smiles)
-        if template is None:
-            why = "a SMILES that RDKit cannot read"
+        try:
+            template = molecule_of_smiles(smiles)
+        except ValueError as error:
+            why = str(error)
             continue
         heavy = numpy.flatnonzero(record.numbers > 1)
         if _fits(template, record, heavy):
@@ -190,7 +221,7 @@ def _placed(template: Chem.Mol, record: Record, heavy: numpy.ndarray) -> Molecul
     for index, (owner, _) in enumerate(owned, start=len(heavy)):
         bonds[owner, index] = 1
     charges = numpy.zeros(len(order), dtype=numpy.int8)
-    charges[: len(heavy)] = [atom.GetFormalCharge() for atom in template.GetAtoms()]
+    charges[: len(heavy)] = charges_of(template)
     return Molecule(record.numbers[order], charges, bonds + bonds.T, record.positions[order].astype(numpy.float32))
 
 
@@ -198,8 +229,8 @@ MATCH_SECONDS = 10.0
 """The time limit for finding the order of the atoms of a molecule."""
 CHARACTERISED = 130_831
 """The number of molecules of QM9 (133,885) without those whose geometry does not match their SMILES."""
-PORTION = 500
-"""The number of records that are parsed at a time."""
+PORTION, PORTION_SECONDS = 500, 120.0
+"""The number of records that a worker parses at a time, and the time limit for a portion and for a record alone."""
 
 
 def read(path: Path) -> Parsed:
@@ -216,17 +247,18 @@ def read(path: Path) -> Parsed:
     try:
         with counter("reading QM9", CHARACTERISED + len(excluded_numbers)) as more:
             items = (item for item in texts(path) if item[0] not in excluded_numbers)
-            for portion in map_portions(entries, _portions(items), path.stat().st_size // 600):
-                for number, record, result in portion:
-                    if isinstance(result, str):
-                        failed.append((number, record, result))
-                    else:
-                        found.append(result)
-                    if record is not None:
-                        values[number] = record.values
-                count += len(portion)
-                more(len(portion))
-    except (tarfile.TarError, EOFError, OSError) as error:
+            for item, outcome in map_each(entries, _portions(items), PORTION_SECONDS, processors()):
+                unread = (item[0], None, str(outcome))
+                number, record, result = unread if isinstance(outcome, Timeout | Failed) else outcome
+                if isinstance(result, str):
+                    failed.append((number, record, result))
+                else:
+                    found.append(result)
+                if record is not None:
+                    values[number] = record.values
+                count += 1
+                more(1)
+    except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         why = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
         raise UserError(f"{path} is damaged: {why}; download it again") from None
     left_out = [(number, why) for number, record, why in failed if record is None]
@@ -262,7 +294,9 @@ def excluded(path: Path) -> frozenset[int]:
     """
     if not path.is_file():
         return frozenset()
-    first = (line.split()[0] for line in path.read_text(errors="replace").splitlines() if line.split())
+    with path.open(errors="replace") as stream:
+        text = stream.read(LONGEST_RECORD)
+    first = (line.split()[0] for line in text.splitlines() if line.split())
     return frozenset(int(word) for word in first if word.isdecimal())
 
 

@@ -1,22 +1,20 @@
-"""A cache of parsed molecules and of their properties, as memory-mapped arrays."""
+"""A cache of parsed molecules and of their properties."""
 
-import io
 import json
-import shutil
-import tempfile
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
 import numpy
 import rdkit
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
-from diffcore.errors import UserError
-from diffcore.system.cache import cache_folder
-from diffcore.system.files import write_atomically
+from diffcore.errors import UserError, first_line
+from diffcore.system.cache import cache_folder, read_entry, tell_damage, write_entry
 from diffcore.system.progress import counter
 from diffcore_molecule.chemistry import properties
 from diffcore_molecule.data.collection import (
@@ -29,10 +27,12 @@ from diffcore_molecule.data.collection import (
 )
 from diffcore_molecule.timeout_pool import Failed, Timeout, processors, timeout_map
 
+logger = logging.getLogger(__name__)
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-VERSION = 1
+VERSION = 2
 """The version of the parsers. Increase it when they produce other arrays from the same file, to renew the cache."""
 PORTION = 500
 """The number of molecules that are processed at a time."""
@@ -53,18 +53,20 @@ class Parsed:
     """The `molecules.identity` of each molecule, `[n]`."""
     left_out: tuple[tuple[int, str], ...] = ()
     """The numbers of records or lines that are left out, with the reasons."""
+    changed: tuple[tuple[int, str], ...] = ()
+    """The numbers of records or lines whose molecules were changed, and what was done to them."""
     columns: Mapping[str, numpy.ndarray] = field(default_factory=dict)
     """Properties `[n]` that the file contains."""
     notes: tuple[str, ...] = ()
     """Lines for the user."""
-    folder: Path | None = None
-    """The folder in the cache; None if the molecules are not cached."""
+    place: Path | None = None
+    """Their entry in the cache; None if the molecules are not cached."""
 
     def __len__(self) -> int:
         return len(self.collection)
 
 
-def parsed(entries: Sequence[Entry], left_out: Sequence[tuple[int, str]]) -> Parsed:
+def parsed(entries: Sequence[Entry], left_out: Sequence[tuple[int, str]], notes: Sequence[str] = ()) -> Parsed:
     """Join entries, in the order of the file."""
     ordered = sorted(entries, key=lambda item: item.source)
     return Parsed(
@@ -72,6 +74,8 @@ def parsed(entries: Sequence[Entry], left_out: Sequence[tuple[int, str]]) -> Par
         numpy.array([item.source for item in ordered], dtype=numpy.int64),
         numpy.array([item.identity for item in ordered], dtype=numpy.int64),
         tuple(sorted(left_out)),
+        tuple(sorted({(item.source, change) for item in ordered for change in item.changes})),
+        notes=tuple(notes),
     )
 
 
@@ -90,80 +94,60 @@ def file_state(path: Path) -> list[object]:
 def cached(key: str, read: Callable[[], Parsed]) -> Parsed:
     """The molecules in the cache under `key`; if there are none, or they are damaged, `read()`, which is then cached.
 
-    The folder is written under a temporary name and renamed, so it never exists in part. If it cannot be written, a
-    note of the result says so.
+    If the cache cannot be written, a note of the result says so.
     """
-    folder = cache_folder() / "molecules" / key
-    with suppress(OSError, ValueError, KeyError, TypeError, EOFError):
-        return _load(folder)
+    place = cache_folder() / "molecules" / f"{key}.molecules"
+    content = read_entry(place)
+    if content is not None:
+        try:
+            return _unpacked(content, place)
+        except (ValueError, KeyError, TypeError, SafetensorError) as error:
+            tell_damage(place, first_line(error))
     fresh = read()
-    try:
-        _save(fresh, folder)
-        return _load(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return _with_note(
-            fresh, f"the molecules cannot be cached in {folder.parent} ({error}): they are read again each time"
-        )
+    if write_entry(place, _packed(fresh)):
+        return replace(fresh, place=place)
+    note = f"the molecules cannot be cached in {place.parent}: they are read again each time"
+    return replace(fresh, notes=(*fresh.notes, note))
 
 
-def _with_note(molecules: Parsed, note: str) -> Parsed:
-    return Parsed(**{**vars(molecules), "notes": (*molecules.notes, note)})
+_COLUMN = "column:"
+"""The beginning of the names under which properties of the file are stored."""
 
 
-def _save(molecules: Parsed, folder: Path) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".", dir=folder.parent))
-    try:
-        arrays = molecules.collection.arrays() | {"sources": molecules.sources, "identities": molecules.identities}
-        for name, array in arrays.items():
-            numpy.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        (temporary / "columns").mkdir()
-        for name, array in molecules.columns.items():
-            numpy.save(temporary / "columns" / f"{name}.npy", array, allow_pickle=False)
-        about = {"left_out": molecules.left_out, "notes": molecules.notes, "columns": list(molecules.columns)}
-        (temporary / "about.json").write_text(json.dumps(about))
-        if folder.exists():  # it is damaged, or another process has written it in the meantime
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _packed(molecules: Parsed) -> bytes:
+    arrays = molecules.collection.arrays() | {"sources": molecules.sources, "identities": molecules.identities}
+    arrays |= {f"{_COLUMN}{name}": values for name, values in molecules.columns.items()}
+    about = {"left_out": molecules.left_out, "changed": molecules.changed, "notes": molecules.notes}
+    tensors = {name: numpy.ascontiguousarray(array) for name, array in arrays.items()}
+    text = numpy.frombuffer(json.dumps(about).encode(), dtype=numpy.uint8)
+    return bytes(save({**tensors, "about": text}))
 
 
-def _array(path: Path, length: int | None = None) -> numpy.ndarray:
-    array = numpy.asarray(numpy.load(path, mmap_mode="r", allow_pickle=False))
-    if length is not None and array.shape[:1] != (length,):
-        raise ValueError(f"{path} has a wrong length")
-    return array
-
-
-def _column(path: Path, length: int) -> numpy.ndarray:
-    array = _array(path, length)
-    if array.shape != (length,) or array.dtype != numpy.float32:
-        raise ValueError(f"{path} does not contain the values of a property")
-    return array
-
-
-def _load(folder: Path) -> Parsed:
-    about = json.loads((folder / "about.json").read_text())
-    sizes, bond_counts = _array(folder / "sizes.npy"), _array(folder / "bond_counts.npy")
-    lengths = {"sizes": len(sizes), "bond_counts": len(sizes), "bonds": int(bond_counts.sum(dtype=numpy.int64))}
-    atoms = int(sizes.sum(dtype=numpy.int64))
-    names = [item.name for item in fields(Collection)]
-    return Parsed(
-        Collection(**{name: _array(folder / f"{name}.npy", lengths.get(name, atoms)) for name in names}),
-        _array(folder / "sources.npy", len(sizes)),
-        _array(folder / "identities.npy", len(sizes)),
-        tuple((int(source), str(why)) for source, why in about["left_out"]),
-        {name: _column(folder / "columns" / f"{name}.npy", len(sizes)) for name in about["columns"]},
-        tuple(about["notes"]),
-        folder,
+def _unpacked(content: bytes, place: Path) -> Parsed:
+    """The molecules of a cache entry. Raises `ValueError` if arrays do not fit together or are not finite."""
+    arrays = load(content)
+    about = json.loads(arrays.pop("about").tobytes())
+    columns = {name[len(_COLUMN) :]: arrays.pop(name) for name in list(arrays) if name.startswith(_COLUMN)}
+    sources, identities = arrays.pop("sources"), arrays.pop("identities")
+    collection = Collection(**{item.name: arrays[item.name] for item in fields(Collection)})
+    n = len(collection)
+    atoms = int(collection.sizes.sum(dtype=numpy.int64))
+    lengths = [(sources, n), (identities, n), (collection.bond_counts, n), (collection.positions, atoms)]
+    lengths += [(collection.numbers, atoms), (collection.charges, atoms), *((column, n) for column in columns.values())]
+    lengths.append((collection.bonds, int(collection.bond_counts.sum(dtype=numpy.int64))))
+    if any(len(array) != length for array, length in lengths) or not numpy.isfinite(collection.positions).all():
+        raise ValueError("arrays that do not fit together")
+    left_out, changed = (
+        tuple((int(source), str(text)) for source, text in about[key]) for key in ("left_out", "changed")
     )
+    return Parsed(collection, sources, identities, left_out, changed, columns, tuple(about["notes"]), place)
 
 
 def check_names(names: Sequence[str], known: Sequence[str] = ()) -> None:
     """Check, before the molecules are read, that each name is a property of any molecule or one of `known`.
 
-    Raises `UserError` if a name is unknown or occurs twice.
+    `known` are those whose values are in the file. Names with two meanings are logged as warnings. Raises `UserError`
+    if a name is unknown or occurs twice.
     """
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -173,6 +157,8 @@ def check_names(names: Sequence[str], known: Sequence[str] = ()) -> None:
                 properties.find(name)
             except UserError as error:
                 raise UserError(f"`data.properties`: {error}") from None
+        if message := properties.clash(name, of_file=name in known):
+            logger.warning(message)
 
 
 def property_values(molecules: Parsed, names: Sequence[str]) -> numpy.ndarray:
@@ -181,26 +167,32 @@ def property_values(molecules: Parsed, names: Sequence[str]) -> numpy.ndarray:
     Properties that users registered in this process are never cached, since their functions may change.
     """
     found = {name: molecules.columns[name] for name in names if name in molecules.columns}
-    if molecules.folder is not None:
-        for name in names:
-            if name not in found and properties.is_stable(name):
-                with suppress(OSError, ValueError, EOFError):
-                    found[name] = _column(molecules.folder / f"property_{name}.npy", len(molecules))
+    for name in names:
+        if name not in found and (values := _cached_column(molecules, name)) is not None:
+            found[name] = values
     rest = [name for name in names if name not in found]
     if rest:
         for name, column in zip(rest, _measure(molecules.collection, rest).T, strict=True):
             found[name] = column
-            if molecules.folder is not None and properties.is_stable(name):
-                with suppress(OSError):
-                    _save_column(molecules.folder / f"property_{name}.npy", column)
+            if (place := _column_place(molecules, name)) is not None:
+                write_entry(place, numpy.ascontiguousarray(column, dtype=numpy.float32).tobytes())
     columns = [numpy.asarray(found[name], dtype=numpy.float32) for name in names]
     return numpy.stack(columns, 1) if columns else numpy.empty((len(molecules), 0), dtype=numpy.float32)
 
 
-def _save_column(path: Path, column: numpy.ndarray) -> None:
-    content = io.BytesIO()
-    numpy.save(content, column, allow_pickle=False)
-    write_atomically(path, content.getvalue())
+def _column_place(molecules: Parsed, name: str) -> Path | None:
+    """The cache entry of a property; None if its values are not cached."""
+    if molecules.place is None or not properties.is_stable(name):
+        return None
+    return molecules.place.with_suffix(f".property_{name}")
+
+
+def _cached_column(molecules: Parsed, name: str) -> numpy.ndarray | None:
+    place = _column_place(molecules, name)
+    content = None if place is None else read_entry(place)
+    if content is None or len(content) != 4 * len(molecules):
+        return None
+    return numpy.frombuffer(content, dtype=numpy.float32)
 
 
 def _measure(collection: Collection, names: Sequence[str]) -> numpy.ndarray:
@@ -231,15 +223,28 @@ def map_portions(function: Callable[[Item], Result], portions: Iterator[Item], c
         return
     for result in timeout_map(function, portions, PORTION_SECONDS, workers):
         if isinstance(result, Timeout | Failed):
-            raise RuntimeError(f"processing {PORTION} molecules failed: {result}")
+            raise UserError(f"computing properties of {PORTION} molecules failed: {result}")
         yield result
 
 
 def left_out_message(count: int, left_out: Sequence[tuple[int, str]], unit: str, shown: int = 5) -> str:
-    """A line that says how many of `count` molecules are left out, with the numbers and reasons of the first ones.
+    """A line that says how many of `count` molecules are left out, by reason, with the numbers of the first ones.
 
     `unit` is what the numbers count: "record" or "line".
     """
-    listed = ", ".join(f"{unit} {source} ({why})" for source, why in left_out[:shown])
-    more = f" and {len(left_out) - shown} more" if len(left_out) > shown else ""
-    return f"{len(left_out)} of {count} molecules are left out: {listed}{more}"
+    reasons = by_reason(left_out, unit)
+    more = f"; and {len(reasons) - shown} other reasons" if len(reasons) > shown else ""
+    return f"{len(left_out)} of {count} molecules are left out: {'; '.join(reasons[:shown])}{more}"
+
+
+def by_reason(sources: Sequence[tuple[int, str]], unit: str, shown: int = 5) -> list[str]:
+    """For each reason a line with the numbers of the records or lines that it is given for, most frequent first."""
+    grouped: dict[str, list[int]] = {}
+    for source, why in sources:
+        grouped.setdefault(why, []).append(source)
+
+    def line(why: str, numbers: list[int]) -> str:
+        more = f" and {len(numbers) - shown} more" if len(numbers) > shown else ""
+        return f"{why} ({unit}{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:shown]))}{more})"
+
+    return [line(why, numbers) for why, numbers in sorted(grouped.items(), key=lambda item: -len(item[1]))]

@@ -21,6 +21,7 @@ from diffcore.plugins.output import Metric
 from diffcore.states.noise import generator_for
 from diffcore_molecule.chemistry import properties
 from diffcore_molecule.chemistry.bond_inference import with_inferred_bonds
+from diffcore_molecule.chemistry.dft import DFT
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.data.examples import molecule_at
 from diffcore_molecule.evaluation import metrics as molecule_metrics
@@ -99,7 +100,7 @@ class MoleculeEvaluator:
         chosen_real = torch.randperm(len(self._reference), generator=generator_for("some real molecules"))
         self._real = [self._reference[row] for row in chosen_real[:_REAL_SAMPLES].tolist()]
         self._description = f"{len(self._reference)} {description}"
-        self._dft = tuple(name for name in self._names if name in properties.DFT)
+        self._dft = tuple(item.name for item in facts.properties if item.is_dft)
         self._regressor = None
         if self._dft and held_out is not None:
             columns = [self._names.index(name) for name in self._dft]
@@ -237,7 +238,7 @@ class MoleculeEvaluator:
             if name in self._dft and self._regressor is not None:
                 mae, mean_mae = self._regressor.mae[name], self._regressor.mean_mae[name]
                 mae_meaning = (
-                    f"mean absolute error in {properties.DFT[name].unit} of the regressor that measures samples, on "
+                    f"mean absolute error in {DFT[name].unit} of the regressor that measures samples, on "
                     f"molecules it was not trained on; of a constant prediction of the mean: {mean_mae:.4g}"
                 )
                 metrics.append(Metric(f"{name}_regressor_mae", mae, mae_meaning))

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from diffcore.errors import UserError
 from diffcore.evaluation.effort import steps_to_train
+from diffcore.evaluation.trained_once import trained_once
 from diffcore.states.noise import generator_for
-from diffcore.system.cache import trained_once
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.data.collection import collect
 from diffcore_molecule.data.examples import padded

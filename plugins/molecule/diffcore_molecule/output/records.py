@@ -1,7 +1,7 @@
 """Records of samples: the graph, the SMILES, the reason why a sample is not valid, and the properties."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy
@@ -9,8 +9,10 @@ from rdkit import Chem
 
 from diffcore.errors import UserError
 from diffcore.plugins.output import Captions
+from diffcore_molecule.chemistry.geometry import geometry_fault
 from diffcore_molecule.chemistry.molecules import Molecule, sanitised, to_rdkit, unsafe_bonds
 from diffcore_molecule.chemistry.properties import find, measure
+from diffcore_molecule.chemistry.reading import chemistry_fault
 
 _NOT_FINITE = "positions that are not finite"
 STANDARD = ("logp", "tpsa", "qed", "weight")
@@ -33,6 +35,9 @@ class Record:
     """Values of the `STANDARD` properties and of the conditions that RDKit can measure; empty if not valid."""
     unsafe_bonds: bool = False
     """Whether the bonds must not be passed to RDKit; then `mol` has no bonds."""
+    geometry: str = ""
+    """The reason why the positions cannot be those of a molecule, by `geometry_fault`; empty if they can. The reader of
+    files leaves such molecules out."""
 
     @property
     def valid(self) -> bool:
@@ -45,6 +50,7 @@ def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Re
 
     With `hydrogens`, all hydrogens are explicit atoms; otherwise hydrogens are implicit.
     """
+    geometry = geometry_fault(molecule)
     finite = bool(numpy.isfinite(molecule.positions).all())
     if not finite:
         molecule = replace(molecule, positions=numpy.nan_to_num(molecule.positions, nan=0, posinf=0, neginf=0))
@@ -55,14 +61,14 @@ def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Re
         atom.SetNoImplicit(False)  # otherwise RDKit cannot write such an atom
     mol.UpdatePropertyCache(strict=False)
     if unsafe:
-        return Record(molecule, mol, "", unsafe if finite else _NOT_FINITE, {}, unsafe_bonds=True)
+        return Record(molecule, mol, "", unsafe if finite else _NOT_FINITE, {}, unsafe_bonds=True, geometry=geometry)
     Chem.FastFindRings(mol)
     Chem.DetectBondStereochemistry(mol)  # otherwise double bonds would be written with unknown stereochemistry
     clean = sanitised(mol)
     pieces = len(Chem.GetMolFrags(mol))
     if clean is None:
         problems = Chem.DetectChemistryProblems(mol)
-        fault = problems[0].Message() if problems else "RDKit cannot sanitise it"
+        fault = chemistry_fault(problems[0]) if problems else "RDKit cannot sanitise it, and gives no reason"
     elif overcharged:
         fault = f"an atom of {overcharged[0].GetSymbol()} has a charge of {overcharged[0].GetFormalCharge():+d}"
     elif not finite:
@@ -70,9 +76,10 @@ def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Re
     else:
         fault = "" if pieces == 1 else f"{pieces} pieces" if pieces else "no atoms"
     if clean is None:
-        return Record(molecule, mol, "", fault, {})
+        return Record(molecule, mol, "", fault, {}, geometry=geometry)
     plain = Chem.RemoveHs(clean)
-    return Record(molecule, mol, Chem.MolToSmiles(plain), fault, {} if fault else _measured(plain, asked))
+    values = {} if fault else _measured(plain, asked)
+    return Record(molecule, mol, Chem.MolToSmiles(plain), fault, values, geometry=geometry)
 
 
 def _measured(mol: Chem.Mol, asked: Iterable[str]) -> dict[str, float]:
@@ -90,8 +97,11 @@ def _can_be_measured(name: str) -> bool:
     return True
 
 
-def records(samples: Sequence[Molecule], hydrogens: bool, asked: Captions = ()) -> list[Record]:
-    """The records of samples; `asked` are the conditions of each sample."""
+def records(
+    samples: Sequence[Molecule], hydrogens: bool, asked: Captions = (), not_measured: Container[str] = ()
+) -> list[Record]:
+    """The records of samples; `asked` are the conditions of each sample, of which some are `not_measured`."""
     return [
-        record(sample, hydrogens, names) for sample, names in zip(samples, asked or [{}] * len(samples), strict=True)
+        record(sample, hydrogens, [name for name in names if name not in not_measured])
+        for sample, names in zip(samples, asked or [{}] * len(samples), strict=True)
     ]

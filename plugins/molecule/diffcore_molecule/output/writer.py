@@ -1,6 +1,7 @@
 """Writes molecules as SDF, SMILES, pictures, and HTML for the report."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
@@ -10,7 +11,7 @@ import numpy
 from rdkit import Chem
 
 from diffcore.evaluation import viewer
-from diffcore.plugins.output import Captions
+from diffcore.plugins.output import Batches, Captions
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.codec import MoleculeCodec
 from diffcore_molecule.output.depiction import drawing, sheet
@@ -22,9 +23,11 @@ class MoleculeWriter:
     """Writes samples, which are lists of `Molecule`."""
 
     endings = (".png", ".sdf", ".smi")
+    streams = (".sdf", ".smi")
 
     def __init__(self, codec: MoleculeCodec) -> None:
         self._hydrogens = codec.facts.hydrogens
+        self._dft = frozenset(item.name for item in codec.facts.properties if item.is_dft)
 
     def each(
         self, samples: Sequence[Molecule], folder: Path, names: Sequence[str], captions: Captions = ()
@@ -42,17 +45,23 @@ class MoleculeWriter:
         `REASON`. `.smi` has a line for each valid sample, the canonical SMILES and the number; other samples are left
         out because readers would stop at them. `.png` is a sheet of depictions.
         """
+        if path.suffix.lower() in self.streams:
+            self.stream([(samples, captions)], path)
+            return
         captioned = self._captioned(samples, captions)
-        match path.suffix.lower():
-            case ".sdf":
-                text = "".join(sdf(record, str(k), caption) for k, (record, caption) in enumerate(captioned, 1))
-                path.write_text(text, encoding="utf-8")
-            case ".smi":
-                lines = [f"{record.smiles} {k}\n" for k, (record, _) in enumerate(captioned, 1) if record.valid]
-                path.write_text("".join(lines))
-            case _:
-                legends = [legend(record, caption) for record, caption in captioned]
-                sheet([record for record, _ in captioned], legends, columns).save(path)
+        legends = [legend(record, caption) for record, caption in captioned]
+        sheet([record for record, _ in captioned], legends, columns).save(path)
+
+    def stream(self, batches: Batches, path: Path) -> None:
+        """Write any number of samples into an `.sdf` or `.smi` file, batch by batch, as `together` does."""
+        each = (item for samples, captions in batches for item in self._captioned(samples, captions))
+        sdf_file = path.suffix.lower() == ".sdf"
+        with path.open("w", encoding="utf-8") as file:
+            for number, (record, caption) in enumerate(each, 1):
+                if sdf_file:
+                    file.write(sdf(record, str(number), caption))
+                elif record.valid:
+                    file.write(f"{record.smiles} {number}\n")
 
     def html(
         self, samples: Sequence[Molecule], columns: int, captions: Captions = (), trajectories: bool = False
@@ -74,15 +83,22 @@ class MoleculeWriter:
         return f'<div style="{style}">{tiles}</div>{viewer.html(scenes, columns)}'
 
     def summary(self, samples: Sequence[Molecule], captions: Captions = ()) -> list[str]:
-        """The number of valid samples, and for each condition the requested values and those of the valid samples."""
+        """The number of valid samples, and for each condition the requested values and those of the valid samples.
+
+        If there are valid samples with positions that cannot be those of their molecule, their number is added.
+        """
         captioned = self._captioned(samples, captions)
-        valid = sum(record.valid for record, _ in captioned)
+        valid = [record for record, _ in captioned if record.valid]
+        wrong = [record.geometry for record in valid if record.geometry]
         names = dict.fromkeys(name for caption in captions for name in caption)
         lines = (_comparison(name, captioned) for name in names)
-        return [f"{valid} of {len(captioned)} samples are valid", *(line for line in lines if line)]
+        note = f", but {len(wrong)} of them have impossible positions, such as: {wrong[0]}" if wrong else ""
+        return [f"{len(valid)} of {len(captioned)} samples are valid{note}", *(line for line in lines if line)]
 
     def _captioned(self, samples: Sequence[Molecule], captions: Captions) -> list[tuple[Record, Mapping[str, str]]]:
-        return list(zip(records(samples, self._hydrogens, captions), captions or [{}] * len(samples), strict=True))
+        return list(
+            zip(records(samples, self._hydrogens, captions, self._dft), captions or [{}] * len(samples), strict=True)
+        )
 
 
 def _comparison(name: str, captioned: Sequence[tuple[Record, Mapping[str, str]]]) -> str:
@@ -103,24 +119,35 @@ def _comparison(name: str, captioned: Sequence[tuple[Record, Mapping[str, str]]]
     )
 
 
-def sdf(record: Record, name: str, caption: Mapping[str, str]) -> str:
+def sdf(record: Record, title: str, caption: Mapping[str, str]) -> str:
     """A record of an SDF file: the generated graph with Kekule bonds, the positions, and data fields.
 
     The graph is a V2000 molfile, or V3000 if V2000 cannot hold the coordinates (from 10,000 Angstrom on) or the number
-    of atoms (above 999). The fields are VALID (1 or 0), REASON if it is 0, SMILES, the properties, and `asked_NAME` for
-    each condition. Bonds that are unsafe for readers are not in the graph but in the field BONDS, as lines of two atoms
-    (from 1) and an order.
+    of atoms (above 999). The fields are VALID (1 or 0), REASON if it is 0, GEOMETRY if the positions cannot be those of
+    the molecule, SMILES, the properties, and `asked_NAME` for each condition. Bonds that are unsafe for readers are not
+    in the graph but in the field BONDS, as lines of two atoms (from 1) and an order. In names of properties, characters
+    that SDF does not allow become `_`, and a name that is taken gets a `_`.
     """
-    fields = {"VALID": str(int(record.valid)), "REASON": _line(record.fault), "SMILES": record.smiles}
-    fields |= {property: f"{value:.6g}" for property, value in record.properties.items()}
-    fields |= {f"asked_{condition}": _line(value) for condition, value in caption.items()}
-    if record.unsafe_bonds:
-        bonds = record.molecule.bonds
-        ends = zip(*numpy.triu(bonds, 1).nonzero(), strict=True)
-        fields["BONDS"] = "\n".join(f"{i + 1} {j + 1} {bonds[i, j]}" for i, j in ends)
+    fields = {"VALID": str(int(record.valid)), "REASON": _line(record.fault), "GEOMETRY": record.geometry}
+    fields["SMILES"] = record.smiles
+    fields["BONDS"] = _bond_lines(record.molecule.bonds) if record.unsafe_bonds else ""
+    named = {property: f"{value:.6g}" for property, value in record.properties.items()}
+    for name, value in [
+        *named.items(),
+        *((f"asked_{condition}", _line(value)) for condition, value in caption.items()),
+    ]:
+        field = re.sub(r"[^\x20-;=?-\U0010ffff]", "_", name) or "unnamed"
+        while field in fields:
+            field += "_"
+        fields[field] = value
     data = "".join(f">  <{field}>\n{value}\n\n" for field, value in fields.items() if value)
     _, _, block = Chem.MolToMolBlock(record.mol, kekulize=False).partition("\n")
-    return f"{_line(name)}\n{block}{data}$$$$\n"
+    return f"{_line(title)}\n{block}{data}$$$$\n"
+
+
+def _bond_lines(bonds: numpy.ndarray) -> str:
+    ends = zip(*numpy.triu(bonds, 1).nonzero(), strict=True)
+    return "\n".join(f"{i + 1} {j + 1} {bonds[i, j]}" for i, j in ends)
 
 
 def legend(record: Record, caption: Mapping[str, str]) -> str:

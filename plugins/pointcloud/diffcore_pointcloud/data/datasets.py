@@ -20,6 +20,7 @@ from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.data.meshes import MESH_ENDINGS, pool_of, read_mesh
 from diffcore_pointcloud.data.shapes import normals_of, points_on, surface
 from diffcore_pointcloud.data.sources import Cloud, Read, listed, read_all
+from diffcore_pointcloud.data.units import mixed_units
 from diffcore_pointcloud.options import CloudFacts, CloudOptions, FileOptions, ShapesOptions
 
 _BATCH = 250
@@ -65,7 +66,7 @@ def meshes(options: FileOptions) -> Data:
 
 
 def clouds(options: FileOptions) -> Data:
-    """A folder of clouds: PLY, XYZ or TXT, NPY `[points, 3]`, NPZ."""
+    """A folder of clouds: PLY, PCD, NPY, NPZ, GLB, or text (XYZ, PTS, ASC, CSV, TXT)."""
     return _from_files(options, read_cloud, CLOUD_ENDINGS, "clouds", MESH_ENDINGS, "meshes")
 
 
@@ -86,7 +87,7 @@ def _from_files(
     classes, examples, held_out = without_empty(listing.classes, examples, held_out, account)
     if listing.test is None:
         examples, held_out = split(examples, options.held_out)
-    notes = [*listing.notes, *uneven(classes, examples, held_out), *_warnings(everything, options, what)]
+    notes = [*listing.notes, *uneven(classes, examples, held_out), *_warnings(everything, labels, options, what)]
     ledger = account.ledger(options.skip_unreadable, **_about(examples, options))
     return Data(_facts(examples, classes, options), examples, held_out, tuple(notes), ledger)
 
@@ -105,13 +106,15 @@ def _pool(options: CloudOptions) -> int:
     return pool
 
 
-def _warnings(everything: Sequence[Cloud], options: FileOptions, what: str) -> list[str]:
-    """Notes about data that can be used but may give bad results."""
+def _warnings(everything: Sequence[Cloud], labels: Sequence[int], options: FileOptions, what: str) -> list[str]:
+    """Notes about data that can be used but may give bad results; `labels` are those of the first clouds."""
     notes = []
     if options.normalise == "set":
         bounds = numpy.stack([cloud.bounds for cloud in everything])
         size = (bounds[:, 1] - bounds[:, 0]).max(1)
-        if size.max() > 1000 * size.min():
+        if units := mixed_units(size[: len(labels)], labels, what):
+            notes.append(units)
+        elif size.max() > 1000 * size.min():
             notes.append(
                 f"the longest side of the {what} is from {size.min():.3g} to {size.max():.3g}: if their units differ, "
                 "set `data.normalise` to each, which scales each of them to the cube [-1, 1]"

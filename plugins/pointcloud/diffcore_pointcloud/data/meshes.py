@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy
 import torch
-import trimesh
 from numpy.typing import NDArray
 
 from diffcore.plugins.folders import UnusableError
 from diffcore_pointcloud.data.shapes import normals_of
 from diffcore_pointcloud.data.sources import Cloud
+from diffcore_pointcloud.formats import gltf, obj, off, ply, stl
+from diffcore_pointcloud.formats.content import MOST_FACES, beside, content
+from diffcore_pointcloud.formats.shape import Shape
 from diffcore_pointcloud.geometry.kernels import backend
 from diffcore_pointcloud.options import CloudOptions, FileOptions
 
@@ -17,14 +19,43 @@ MESH_ENDINGS = frozenset((".off", ".obj", ".ply", ".stl", ".glb"))
 """The endings of files that are read as meshes."""
 
 
-def read_mesh(path: Path, options: FileOptions, generator: numpy.random.Generator) -> Cloud:
+def read_mesh(path: Path, options: FileOptions, generator: numpy.random.Generator) -> list[Cloud]:
     """A pool of points drawn uniformly from the surface of all meshes in a file, with normals and colours of the faces.
 
     Points are computed in float64 with the bounding box scaled to the cube [-1, 1], so the unit does not matter. Raises
     `UnusableError` if there are no faces, no area, or vertices that are not finite.
     """
-    meshes = _meshes(path, options.colours)
-    triangles = numpy.concatenate([numpy.asarray(mesh.triangles, dtype=numpy.float64) for mesh in meshes])
+    return [surface_of([shape for shape in shapes_in(path, options.colours) if len(shape.faces)], options, generator)]
+
+
+@numpy.errstate(all="ignore")
+def shapes_in(path: Path, colours: bool) -> list[Shape]:
+    """All shapes in a file, with triangles if it has any.
+
+    Other files are opened for `colours` only: the materials of OBJ files, in the folder of the file.
+    """
+    data = content(path)
+    match path.suffix.lower():
+        case ".ply":
+            return ply.read(data)
+        case ".obj":
+            return obj.read(data, beside(path)) if colours else obj.read(data)
+        case ".off":
+            return off.read(data)
+        case ".stl":
+            return stl.read(data)
+        case _:
+            return gltf.read(data, colours)
+
+
+@numpy.errstate(all="ignore")
+def surface_of(shapes: list[Shape], options: CloudOptions, generator: numpy.random.Generator) -> Cloud:
+    """Points of the surface of shapes with triangles, as `read_mesh` draws them."""
+    if not shapes:
+        raise UnusableError("no faces")
+    if sum(len(shape.faces) for shape in shapes) > MOST_FACES:
+        raise UnusableError(f"more than {MOST_FACES:,} triangles")
+    triangles = numpy.concatenate([shape.positions[shape.faces] for shape in shapes])
     if not numpy.isfinite(triangles).all():
         raise UnusableError("vertices that are not finite numbers")
     corners = triangles.reshape(-1, 3)
@@ -40,7 +71,7 @@ def read_mesh(path: Path, options: FileOptions, generator: numpy.random.Generato
     vertices = torch.arange(3 * len(unit)).view(-1, 3)
     points, face = backend().surface_points(unit.reshape(-1, 3), vertices, pool_of(options), torch_generator)
     normals = normals_of(unit[face]).numpy() if options.normals else None
-    colours = _colours(meshes, unit, points, face.numpy()) if options.colours else None
+    colours = _colours(shapes, unit, points, face.numpy()) if options.colours else None
     return Cloud(points.numpy() * half + centre, numpy.stack([low, high]), normals, colours)
 
 
@@ -49,44 +80,22 @@ def pool_of(options: CloudOptions) -> int:
     return options.pool or max(2048, 4 * options.points)
 
 
-def _meshes(path: Path, colours: bool) -> list[trimesh.Trimesh]:
-    """The meshes of a file that have faces, transformed as its scene graph defines."""
-    # Materials are loaded only if they are needed, since their files are often missing.
-    options = {} if colours or path.suffix.lower() != ".obj" else {"skip_materials": True}
-    scene = trimesh.load_scene(path, process=False, **options)
-    meshes = [part for part in scene.dump() if isinstance(part, trimesh.Trimesh) and len(part.faces)]
-    if not meshes:
-        raise UnusableError("no faces")
-    return meshes
-
-
 def _colours(
-    meshes: list[trimesh.Trimesh], triangles: torch.Tensor, points: torch.Tensor, faces: NDArray[numpy.int64]
+    shapes: list[Shape], triangles: torch.Tensor, points: torch.Tensor, faces: NDArray[numpy.int64]
 ) -> NDArray[numpy.uint8] | None:
-    """The colours of points on faces, uint8 `[P, 3]`; None if no mesh has colours."""
-    if not any(mesh.visual.defined for mesh in meshes):
+    """The colours of points on faces, uint8 `[P, 3]`; None if no shape has colours."""
+    if not any(shape.has_colours for shape in shapes):
         return None
     weights = _barycentric(triangles[torch.from_numpy(faces)], points).numpy()
-    colours = numpy.full((len(faces), 3), 128, numpy.uint8)
+    colours = numpy.zeros((len(faces), 3))
     first = 0
-    for mesh in meshes:
-        here = numpy.nonzero((faces >= first) & (faces < first + len(mesh.faces)))[0]
-        local, weight = faces[here] - first, weights[here]
-        first += len(mesh.faces)
-        visual = mesh.visual
-        if not visual.defined or not len(here):
-            continue
-        if visual.kind == "texture":
-            if visual.uv is None:
-                rgba = numpy.broadcast_to(visual.material.main_color, (len(here), 4))
-            else:
-                rgba = visual.material.to_color((visual.uv[mesh.faces[local]] * weight[..., None]).sum(1))
-        elif visual.kind == "vertex":
-            rgba = (visual.vertex_colors[mesh.faces[local]] * weight[..., None]).sum(1).round()
-        else:
-            rgba = visual.face_colors[local]
-        colours[here] = numpy.asarray(rgba)[:, :3]
-    return colours
+    for shape in shapes:
+        here = numpy.nonzero((faces >= first) & (faces < first + len(shape.faces)))[0]
+        colours[here] = shape.colours_on(faces[here] - first, weights[here])
+        first += len(shape.faces)
+    if not (numpy.isfinite(colours).all() and colours.min() >= -1 and colours.max() <= 256):
+        raise UnusableError("colours that are not between 0 and 255")
+    return colours.round().clip(0, 255).astype(numpy.uint8)
 
 
 def _barycentric(triangles: torch.Tensor, points: torch.Tensor) -> torch.Tensor:

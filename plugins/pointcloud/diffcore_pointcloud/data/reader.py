@@ -1,8 +1,6 @@
 """Reads clouds and meshes of the user, complete or partial, as states."""
 
-import contextlib
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -10,24 +8,27 @@ import torch
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
-from diffcore.plugins.folders import UnusableError
 from diffcore.states.state import State, fields, map_fields
 from diffcore_pointcloud.codec import CloudCodec
 from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
-from diffcore_pointcloud.data.meshes import MESH_ENDINGS, read_mesh
-from diffcore_pointcloud.data.sources import Cloud, Read, first_line
+from diffcore_pointcloud.data.meshes import MESH_ENDINGS, shapes_in, surface_of
+from diffcore_pointcloud.data.sources import Cloud
+from diffcore_pointcloud.data.units import ratio_of_units
+from diffcore_pointcloud.formats.content import READ_ERRORS, reason
 from diffcore_pointcloud.options import FileOptions
 
 logger = logging.getLogger(__name__)
 
 MAX_DISTANCE = 10.0
 """The largest distance of a point from the data's centre, in standard deviations; beyond it the unit must be wrong."""
+USUAL, UNUSUAL = 4.0, 2.5
+"""The usual longest side of a shape in standard deviations, and the factor beyond which a file is noticed."""
 SEED = 0
 """The seed of the choice of points."""
 
 
 class CloudReader:
-    """Reads files as states of a codec: points from PLY, XYZ, TXT, NPY and NPZ; meshes from OFF, OBJ, PLY, STL and GLB.
+    """Reads files as states of a codec: clouds and meshes, of all formats that the data sets read.
 
     Points are drawn uniformly from the surface of meshes. If a file has more points than needed, random ones are taken,
     as in training: farthest point sampling would give clouds that are more uniform than any training cloud. The same
@@ -74,19 +75,23 @@ class CloudReader:
         if ending not in CLOUD_ENDINGS | MESH_ENDINGS:
             listed = ", ".join(sorted(CLOUD_ENDINGS | MESH_ENDINGS))
             raise UserError(f"{path}: files of point clouds must end in {listed}")
-        if not path.is_file():
+        if not path.exists():
             raise UserError(f"{path}: there is no such file")
-        readers = [read for read, known in ((read_mesh, MESH_ENDINGS), (read_cloud, CLOUD_ENDINGS)) if ending in known]
-        options = FileOptions(points=facts.points, normals=facts.normals, colours=facts.colours)
+        options = FileOptions(points=facts.points, normals=facts.normals, colours=facts.colours, up=facts.up)
         try:
-            return _first_of(readers, path, options)
-        except UnusableError as error:
-            raise UserError(f"{path} cannot be used: {error}") from None
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror or first_line(error)}") from None
-        except Exception as error:  # readers raise any exception for damaged files
-            raise UserError(f"{path} cannot be read as {ending[1:].upper()}: {first_line(error)}") from None
+            clouds = _clouds_in(path, options)
+        except READ_ERRORS as error:
+            raise UserError(f"{path} cannot be used: {reason(error)}") from None
+        if len(clouds) != 1:
+            raise UserError(
+                f"{path} has {len(clouds)} clouds; give a file with one, such as one of the PLY files that `sample` "
+                "writes into a folder"
+            )
+        if clouds[0].note:
+            logger.warning(f"{path}: {clouds[0].note}")
+        return clouds[0]
 
+    @numpy.errstate(all="ignore")
     def _encode(self, path: Path, cloud: Cloud, used: int) -> tuple[State, State]:
         """The encoded state of the first `used` points, zero where it is not known, and the mask of known entries."""
         points = self.codec.facts.points
@@ -102,19 +107,38 @@ class CloudReader:
         state = self.codec.encode(TensorDict(examples, batch_size=[1])).state
         mask = known["positions"] if isinstance(state, torch.Tensor) else TensorDict(known, batch_size=[1])
         state = map_fields(lambda value, is_known: torch.where(is_known, value, 0.0), state, mask)
-        distance = next(iter(fields(state).values())).norm(dim=-1).max().item()
+        positions = next(iter(fields(state).values()))
+        distance = positions.norm(dim=-1).max().item()
+        ratio = float((cloud.bounds[1] - cloud.bounds[0]).max()) / (USUAL * self.codec.facts.scale)
+        like = _like(ratio)
         if distance > MAX_DISTANCE:
             centre = ", ".join(f"{value:.3g}" for value in self.codec.facts.centre)
             raise UserError(
                 f"{path}: points are up to {distance:.3g} standard deviations away from the centre of the data, "
-                f"({centre}), with a standard deviation of {self.codec.facts.scale:.3g}; convert them to its unit"
+                f"({centre}), with a standard deviation of {self.codec.facts.scale:.3g}; convert them to its unit{like}"
+            )
+        if ratio > 0 and not 1 / UNUSUAL < ratio < UNUSUAL:
+            logger.warning(
+                f"{path}: the longest side is about {ratio:.3g} times that of usual shapes of the data{like}; if its "
+                "unit differs from that of the data, convert it"
             )
         return state, mask
 
 
-def _first_of(readers: Sequence[Read], path: Path, options: FileOptions) -> Cloud:
-    """The cloud from the first reader that can use the file, since a PLY file may have faces or not."""
-    for read in readers[:-1]:
-        with contextlib.suppress(UnusableError):
-            return read(path, options, numpy.random.default_rng(SEED))
-    return readers[-1](path, options, numpy.random.default_rng(SEED))
+def _like(ratio: float) -> str:
+    """Which units have this ratio, for a message; empty if none have."""
+    if not ratio > 0:
+        return ""
+    units = ratio_of_units(ratio) if ratio > 1 else " to ".join(ratio_of_units(1 / ratio).split(" to ")[::-1])
+    return f" (like {units})" if units else ""
+
+
+def _clouds_in(path: Path, options: FileOptions) -> list[Cloud]:
+    """The clouds in a file, or the surface of its meshes if it has faces."""
+    generator = numpy.random.default_rng(SEED)
+    if path.suffix.lower() not in MESH_ENDINGS:
+        return read_cloud(path, options, generator)
+    meshes = [shape for shape in shapes_in(path, options.colours) if len(shape.faces)]
+    if meshes or path.suffix.lower() not in CLOUD_ENDINGS:
+        return [surface_of(meshes, options, generator)]
+    return read_cloud(path, options, generator)

@@ -1,8 +1,7 @@
 """Lists the files in a folder of shapes by class, and reads them, leaving out those that cannot be used."""
 
-import re
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 from diffcore.plugins.folders import Files, Tree, UnusableError, tree
 from diffcore.plugins.ledger import Account
 from diffcore.states.noise import generator_for
+from diffcore_pointcloud.formats.content import READ_ERRORS, reason
+from diffcore_pointcloud.formats.text import is_table
 from diffcore_pointcloud.options import FileOptions
 
 
@@ -19,16 +20,18 @@ class Cloud:
     """The points of one shape: `positions` `[P, 3]` float64, unit `normals` `[P, 3]` and uint8 `colours` `[P, 3]`.
 
     `bounds` `[2, 3]` are the lower and upper corner of the bounding box of the whole shape, not only of these points.
+    `note` says what of the file is not used, in a few words.
     """
 
     positions: NDArray[numpy.float64]
     bounds: NDArray[numpy.float64]
     normals: NDArray[numpy.float64] | None = None
     colours: NDArray[numpy.uint8] | None = None
+    note: str = ""
 
 
-Read = Callable[[Path, FileOptions, numpy.random.Generator], Cloud]
-"""A function that reads a file. It raises `UnusableError`, or any exception of a library for damaged files."""
+Read = Callable[[Path, FileOptions, numpy.random.Generator], list[Cloud]]
+"""A function that reads a file with one or several clouds. It raises exceptions of `READ_ERRORS` only."""
 
 SYNSETS = {
     "02691156": "airplane", "02747177": "trash_bin", "02773838": "bag", "02801938": "basket", "02808440": "bathtub",
@@ -47,11 +50,12 @@ SYNSETS = {
 """The 55 classes of ShapeNetCore by WordNet number, which are the names of its folders."""
 
 
-def listed(options: FileOptions, endings: Collection[str], what: str, others: Collection[str], other: str) -> Tree:
+def listed(options: FileOptions, endings: frozenset[str], what: str, others: frozenset[str], other: str) -> Tree:
     """The files with these endings, by class and part, as `diffcore.plugins.folders.tree` finds them.
 
     The error for a folder without such files names the data set `other` if the folder has files with the endings
-    `others`, which that data set reads.
+    `others`, which that data set reads. Text files that are no tables of points, such as lists of files, are passed
+    over.
     """
     return tree(
         options.root,
@@ -61,8 +65,40 @@ def listed(options: FileOptions, endings: Collection[str], what: str, others: Co
         SYNSETS,
         options.classes,
         options.class_level,
-        dict.fromkeys(others, f"`data` {other} reads them"),
+        dict.fromkeys(_CONVERT, "convert them, for example with CloudCompare or Blender")
+        | dict.fromkeys(others - endings, f"`data` {other} reads them"),
+        _not_a_table,
     )
+
+
+_CONVERT = (
+    ".las",
+    ".laz",
+    ".e57",
+    ".gltf",
+    ".fbx",
+    ".3ds",
+    ".dae",
+    ".blend",
+    ".usd",
+    ".usdz",
+    ".ptx",
+    ".splat",
+    ".spz",
+)
+"""Endings of meshes and clouds that are not read."""
+
+
+def _not_a_table(path: Path) -> str:
+    """The reason to pass over a text file that is no table of points; empty for all other files."""
+    if path.suffix.lower() not in (".txt", ".csv", ".asc"):
+        return ""
+    try:
+        with path.open("rb") as file:
+            table = is_table(file.read(4096))
+    except OSError:
+        return ""
+    return "" if table else "text that is no table of points, such as a list of files"
 
 
 def read_all(
@@ -73,25 +109,32 @@ def read_all(
     for number, (path, label) in enumerate(files):
         generator = numpy.random.default_rng(generator_for(options.seed, "cloud", part, number).initial_seed())
         try:
-            cloud = checked(read(path, options, generator), options)
-        except UnusableError as error:
-            account.refuse(path, str(error))
-        except OSError as error:
-            account.refuse(path, error.strerror or first_line(error))
-        except Exception as error:  # readers raise any exception for damaged files
-            account.refuse(path, f"damaged: {first_line(error)}")
-        else:
-            clouds.append(cloud)
-            labels.append(label)
+            found = [checked(cloud, options) for cloud in read(path, options, generator)]
+        except READ_ERRORS as error:
+            account.refuse(path, reason(error))
+            continue
+        clouds += found
+        labels += [label] * len(found)
+        for cloud in found:
             if len(cloud.positions) < options.points:
                 account.change(path, f"fewer than {options.points} points, which are repeated at random")
+        for note in dict.fromkeys(cloud.note for cloud in found if cloud.note):
+            account.note(path, note)
     return clouds, labels
+
+
+def lacking(cloud: Cloud, name: str) -> str:
+    """The reason that a cloud has no normals or colours, and what to do if its columns have no names."""
+    if not cloud.note.endswith("not used"):
+        return f"no {name}"
+    return f"no {name}: {cloud.note}; `data.columns` says what they are"
 
 
 _LARGEST, _SMALLEST = 1e30, 1e-30
 """The limits of coordinates and sizes whose squares float32 can represent."""
 
 
+@numpy.errstate(all="ignore")
 def checked(cloud: Cloud, options: FileOptions) -> Cloud:
     """The cloud, scaled to the cube if `options.normalise` is "each".
 
@@ -109,16 +152,10 @@ def checked(cloud: Cloud, options: FileOptions) -> Cloud:
         (options.colours, cloud.colours, "colours"),
     ):
         if required and values is None:
-            raise UnusableError(f"no {name}")
+            raise UnusableError(lacking(cloud, name))
     if options.normalise == "each":
         centre = low / 2 + high / 2
-        return Cloud((cloud.positions - centre) / half, (cloud.bounds - centre) / half, cloud.normals, cloud.colours)
+        return replace(cloud, positions=(cloud.positions - centre) / half, bounds=(cloud.bounds - centre) / half)
     if half < _SMALLEST or float(numpy.abs(cloud.bounds).max()) > _LARGEST:
         raise UnusableError("coordinates too small or too large for float32, unless `data.normalise` is each")
     return cloud
-
-
-def first_line(error: BaseException) -> str:
-    """The message of an exception as one short line."""
-    lines = str(error).strip().splitlines()
-    return re.sub(r"\s+", " ", lines[0])[:100] if lines else type(error).__name__

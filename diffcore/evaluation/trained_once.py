@@ -1,0 +1,48 @@
+"""Networks of judges, which are trained once for the same data and then read from the cache."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from diffcore.system.cache import read_entry, tell_damage, write_entry
+
+
+def trained_once(network: nn.Module, path: Path, train: Callable[[], None]) -> None:
+    """Give `network` the weights of the cache entry `path`; if there are none, call `train` and cache what it found.
+
+    An entry that is damaged, belongs to another network or contains numbers that are not finite counts as missing.
+    Weights that are not finite after `train` are not cached.
+    """
+    weights = _weights(path)
+    if weights is not None and _belong(network, weights):
+        network.load_state_dict(weights)
+        return
+    train()
+    state = network.state_dict()
+    if _finite(state):
+        write_entry(path, save(state))
+
+
+def _weights(path: Path) -> dict[str, Tensor] | None:
+    content = read_entry(path)
+    try:
+        return None if content is None else load(content)
+    except SafetensorError as error:
+        tell_damage(path, str(error))
+        return None
+
+
+def _belong(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:
+    """Whether weights are finite and have the names, shapes and types of those of the network."""
+
+    def form(state: Mapping[str, Tensor]) -> dict[str, object]:
+        return {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
+
+    return form(weights) == form(network.state_dict()) and _finite(weights)
+
+
+def _finite(state: Mapping[str, Tensor]) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in state.values())
