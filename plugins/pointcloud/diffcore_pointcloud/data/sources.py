@@ -29,6 +29,14 @@ class Cloud:
     colours: NDArray[numpy.uint8] | None = None
     note: str = ""
 
+    def first(self, most: int) -> "Cloud":
+        """The cloud with only its first `most` points; the others are no longer in memory."""
+        if len(self.positions) <= most:
+            return self
+        normals = None if self.normals is None else self.normals[:most].copy()
+        colours = None if self.colours is None else self.colours[:most].copy()
+        return replace(self, positions=self.positions[:most].copy(), normals=normals, colours=colours)
+
 
 Read = Callable[[Path, FileOptions, numpy.random.Generator], list[Cloud]]
 """A function that reads a file with one or several clouds. It raises exceptions of `READ_ERRORS` only."""
@@ -102,9 +110,12 @@ def _not_a_table(path: Path) -> str:
 
 
 def read_all(
-    files: Files, read: Read, options: FileOptions, account: Account, part: str
+    files: Files, read: Read, options: FileOptions, account: Account, part: str, most: int
 ) -> tuple[list[Cloud], list[int]]:
-    """The clouds in `files` and their classes. The account gets the files that cannot be used, with the reason."""
+    """The clouds in `files` and their classes, with at most `most` points each, which are random ones.
+
+    The account gets the files that cannot be used, with the reason.
+    """
     clouds, labels = [], []
     for number, (path, label) in enumerate(files):
         generator = numpy.random.default_rng(generator_for(options.seed, "cloud", part, number).initial_seed())
@@ -113,7 +124,7 @@ def read_all(
         except READ_ERRORS as error:
             account.refuse(path, reason(error))
             continue
-        clouds += found
+        clouds += [cloud.first(most) for cloud in found]
         labels += [label] * len(found)
         for cloud in found:
             if len(cloud.positions) < options.points:
