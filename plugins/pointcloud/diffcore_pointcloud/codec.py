@@ -63,7 +63,7 @@ class CloudCodec:
             raise UserError(f"`size` {size:,}: a cloud can have at most {MOST_SAMPLED:,} points")
         if size <= trained:
             return CloudCodec(self.facts, size)
-        logger.info(
+        logger.warning(
             f"the model was trained on clouds of {trained:,} points: the first {trained:,} points decide on the shape, "
             f"and the other {size - trained:,} are drawn on its surface"
         )

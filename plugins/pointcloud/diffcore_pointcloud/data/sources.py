@@ -20,7 +20,8 @@ class Cloud:
     """The points of one shape: `positions` `[P, 3]` float64, unit `normals` `[P, 3]` and uint8 `colours` `[P, 3]`.
 
     `bounds` `[2, 3]` are the lower and upper corner of the bounding box of the whole shape, not only of these points.
-    `note` says what of the file is not used, in a few words.
+    `note` says what of the file is not used, in a few words, and `dropped` is the number of points that were left out
+    as they are not finite.
     """
 
     positions: NDArray[numpy.float64]
@@ -28,6 +29,7 @@ class Cloud:
     normals: NDArray[numpy.float64] | None = None
     colours: NDArray[numpy.uint8] | None = None
     note: str = ""
+    dropped: int = 0
 
     def first(self, most: int) -> "Cloud":
         """The cloud with only its first `most` points; the others are no longer in memory."""
@@ -129,6 +131,8 @@ def read_all(
         for cloud in found:
             if len(cloud.positions) < options.points:
                 account.change(path, f"fewer than {options.points} points, which are repeated at random")
+        if any(cloud.dropped for cloud in found):
+            account.change(path, "used without their points that are not finite")
         for note in dict.fromkeys(cloud.note for cloud in found if cloud.note):
             account.note(path, note)
     return clouds, labels
@@ -136,7 +140,7 @@ def read_all(
 
 def lacking(cloud: Cloud, name: str) -> str:
     """The reason that a cloud has no normals or colours, and what to do if its columns have no names."""
-    if not cloud.note.endswith("not used"):
+    if not cloud.note:
         return f"no {name}"
     return f"no {name}: {cloud.note}; `data.columns` says what they are"
 
