@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
-from diffcore.denoising.conditions import Conditions, parse_conditions
+from diffcore.denoising.conditions import ClassCondition, Conditions, parse_conditions
 from diffcore.errors import UserError, quoted
 from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins import registry as plugins
@@ -56,7 +56,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Asked = Mapping[str, Any]
-"""Values of conditions by name: `"3"`, `2.5`, a range `(40, 60)` or `"40..60"`, or a list of one for each sample."""
+"""Values of conditions by name: `2.5`, a range `(40, 60)` or `"40..60"`, or a list of one for each sample.
+
+A class is its name, `"cat"`, or its index from 0 after `#`, `"#3"`. The number `3` is the class called "3", never an
+index. In a tensor, as in `Samples.conditions`, whole numbers are indices of classes.
+"""
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class Run:
 
         Args:
             n: How many.
-            label: Short for `conditions={"label": ...}`.
+            label: Short for `conditions={"label": ...}`: the name of a class, or `"#3"` for the class with index 3.
             conditions: What the samples shall be, by name of condition; without any, all there is in turn.
             seed: Decides the noise.
             size: How many elements a sample has, `9`, or `"7..9"` where that varies.
@@ -405,7 +409,8 @@ def _values(asked: Asked, known: Sequence[Any], n: int, seed: int) -> Conditions
     each: dict[str, Sequence[Any]] = {}
     for name, value in asked.items():
         if isinstance(value, Tensor):
-            value = value.tolist()
+            is_class = name in {condition.name for condition in known if isinstance(condition, ClassCondition)}
+            value = [f"#{index}" for index in value.tolist()] if is_class else value.tolist()
         if isinstance(value, list):
             if len(value) != n:
                 raise UserError(f"`conditions`: {name} has {len(value)} values for {n} samples")

@@ -1,5 +1,6 @@
 """Training a new run."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from diffcore.api.run import Run
 from diffcore.api.session import run_training
+from diffcore.denoising.conditions import Condition
 from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation, Task
 from diffcore.plugins import registry as plugins
@@ -20,6 +22,8 @@ from diffcore.runs.sampling_config import sampling_config
 from diffcore.runs.settings import RunSettings
 from diffcore.system.distributed import by_leader, from_leader, in_turn
 from diffcore.training.loop import Outcome, require_end
+
+logger = logging.getLogger(__name__)
 
 Part = str | Mapping[str, Any]
 """A part by its name, or its options with or without a name: `"digits"`, `{"name": "folder", "root": PATH}`."""
@@ -96,9 +100,10 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     """Train a new run with these settings in the folder `out`, or in the next free one."""
     device_for(settings.device)
     require_end(settings.train)
-    config = sampling_config(settings.sample, registry)
     data = in_turn(lambda: build_data(settings, registry))
     model = build_model(settings, data.facts, registry)
+    settings = without_guidance_of_preset(settings, model.codec.conditions, registry)
+    config = sampling_config(settings.sample, registry)
     if not model.is_classifier:
         shown = example_conditions(model, 1)
         require_conditions(model, unguided_without_conditions(model, config, shown), shown)
@@ -113,3 +118,22 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
         by_leader(describe_new)
         outcome = run_training(folder, settings, model, data, config, registry)
     return Run(folder.path), outcome
+
+
+def without_guidance_of_preset(
+    settings: RunSettings, conditions: Sequence[Condition], registry: Registry
+) -> RunSettings:
+    """The settings with guidance 1 if their guidance is that of the preset, and the data have no conditions.
+
+    A preset is for data with and without conditions, such as classes. Guidance that the user chose is kept, so that
+    `require_conditions` can refuse it.
+    """
+    preset = registry.modality(settings.modality).presets.get(settings.preset)
+    guidance = preset.values.get("sample", {}).get("guidance", 1.0) if preset is not None else 1.0
+    if conditions or guidance == 1.0 or settings.sample.guidance != guidance:
+        return settings
+    logger.info(
+        f"these data have no conditions, such as classes, so guidance {guidance:g} of the preset "
+        f"{settings.preset} is not used"
+    )
+    return settings.model_copy(update={"sample": settings.sample.model_copy(update={"guidance": 1.0})})

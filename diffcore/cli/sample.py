@@ -23,7 +23,9 @@ class Options(DrawOptions):
     """The options of `diffcore sample`."""
 
     n: int = Field(16, ge=1, description="How many samples.")
-    label: str | None = Field(None, description="Short for --condition label=...")
+    label: str | None = Field(
+        None, description="Short for --condition label=...: a class by its name, or by its index from 0, #3."
+    )
     condition: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
         (),
         description="key=value, once for each condition; without any, all in turn (--inpaint, --upscale: none).",
@@ -107,7 +109,7 @@ def _asked(options: Options) -> dict[str, str]:
     """What the flags ask for, by name of condition."""
     label = () if options.label is None else (f"label={options.label}",)
     asked: dict[str, str] = {}
-    forms = {"condition": "key=value", "target": "key=2.5, or key=40..60", "label": "NAME"}
+    forms = {"condition": "key=value", "target": "key=2.5, or key=40..60", "label": "NAME or #INDEX"}
     for flag, pairs in (("condition", options.condition), ("target", options.target), ("label", label)):
         for pair in pairs:
             key, equals, value = pair.partition("=")

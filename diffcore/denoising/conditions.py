@@ -5,6 +5,7 @@ it replaces values that are dropped in training, and guidance compares with it.
 """
 
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -83,14 +84,20 @@ class ClassCondition:
         return value < len(self.classes)
 
     def parse(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
-        """One class for all samples, by its name or, if no class has that name, by its index."""
-        if text in self.classes:
-            return torch.full((len(indices),), self.classes.index(text))
-        if text.isdecimal() and int(text) < len(self.classes):
-            return torch.full((len(indices),), int(text))
-        shown = ", ".join(self.classes[:20]) + (", …" if len(self.classes) > 20 else "")
-        hint = did_you_mean(text, self.classes)
-        raise UserError(f"unknown {self.name} {text!r}{hint}; this model knows: {shown}")
+        """One class for all samples, by its name, `3`, or by its index from 0, `#3`.
+
+        A number without `#` is a name and never an index, because classes may be called 1, 2, 3. Letters with accents
+        may be written in both ways that Unicode has.
+        """
+        found = _found(text, self.classes)
+        if found is None:
+            shown = ", ".join(self.classes[:20]) + (", …" if len(self.classes) > 20 else "")
+            hint = did_you_mean(text, self.classes)
+            count = len(self.classes)
+            raise UserError(
+                f"unknown {self.name} {text!r}{hint}; this model knows: {shown}; by index, #0 to #{count - 1}"
+            )
+        return torch.full((len(indices),), found)
 
     def warning(self, value: Tensor) -> str | None:
         return None
@@ -254,6 +261,19 @@ def _interpolated(x: Tensor, xs: Tensor, ys: Tensor) -> Tensor:
     weight = (x - xs[left]) / (xs[right] - xs[left]).clamp(min=1e-300)
     inner = ys[left] + weight.clamp(0, 1) * (ys[right] - ys[left])
     return torch.where(upper == len(xs), ys[-1], inner)
+
+
+def _found(text: str, classes: Sequence[str]) -> int | None:
+    """The index of the class with this name, or with the index after `#`; None if there is no such class."""
+    if text in classes:
+        return classes.index(text)
+    composed = unicodedata.normalize("NFC", text)
+    if composed in (names := [unicodedata.normalize("NFC", name) for name in classes]):
+        return names.index(composed)
+    number = text.removeprefix("#")
+    if number != text and number.isdecimal() and len(number) < 10 and int(number) < len(classes):
+        return int(number)
+    return None
 
 
 def nulls(conditions: Sequence[Condition], batch: int, device: torch.device | str = "cpu") -> Conditions:

@@ -2,9 +2,11 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +113,14 @@ def _names(captions: Captions, known: Sequence[Condition] = ()) -> list[str]:
     """File names from the number and the requested conditions of each sample: `0007-cat`, `0007-logp=2.5-tpsa=40`.
 
     Classes are known by their value, numbers only together with the name of the condition. Characters that are not
-    letters, digits or one of `_.+=-` become `_`, and long names are cut.
+    letters, digits or one of `_.+=-` become `_`, and long names are cut. Classes that would look the same are told
+    apart by a digest, `living_room~1f0c2a`.
     """
-    numbers = {condition.name for condition in known if not isinstance(condition, ClassCondition)}
+    classes = {each.name: _words(each.classes) for each in known if isinstance(each, ClassCondition)}
+    numbers = {each.name for each in known} - classes.keys()
 
     def word(name: str, value: str) -> str:
-        text = re.sub(r"[^\w.+=-]+", "_", value)
+        text = classes.get(name, {}).get(value) or _word(value)
         key = _cut(re.sub(r"[^\w.+-]+", "_", name), _LONGEST_WORD - len(text.encode()) - 1)
         return "-" + _cut(f"{key}={text}" if name in numbers else text, _LONGEST_WORD)
 
@@ -124,6 +128,25 @@ def _names(captions: Captions, known: Sequence[Condition] = ()) -> list[str]:
         f"{index:04d}{_cut(''.join(word(*item) for item in caption.items()), _LONGEST_NAME)}"
         for index, caption in enumerate(captions)
     ]
+
+
+def _word(value: str) -> str:
+    """A value as a part of the name of a file."""
+    return _cut(re.sub(r"[^\w.+=-]+", "_", value), _LONGEST_WORD)
+
+
+def _words(values: Sequence[str]) -> dict[str, str]:
+    """A part of the name of a file for each value, all of them different, also where upper case is lower case."""
+    plain = {value: _word(value) for value in values}
+    seen = Counter(word.casefold() for word in plain.values())
+
+    def different(value: str, word: str) -> str:
+        if seen[word.casefold()] == 1 or value == word.casefold():
+            return word
+        digest = sha256(value.encode(errors="surrogatepass")).hexdigest()[:6]
+        return f"{_cut(word, _LONGEST_WORD - 7)}~{digest}"
+
+    return {value: different(value, word) for value, word in plain.items()}
 
 
 def _cut(text: str, most: int) -> str:

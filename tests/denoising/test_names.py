@@ -135,5 +135,33 @@ def test_values_are_asked_for_by_any_name_and_near_names_are_suggested():
     animals = ClassCondition("label", ("Tabby", "1", "2"))
     with pytest.raises(UserError, match=r"unknown label 'taby' \(did you mean 'Tabby'\?\); this model knows"):
         animals.parse("taby", [0], 0)
+    with pytest.raises(UserError, match=r"this model knows: Tabby, 1, 2; by index, #0 to #2"):
+        animals.parse("0", [0], 0)
     assert did_you_mean("12", animals.classes) == ""
     assert did_you_mean("LogP", ["logp"]) == " (did you mean 'logp'?)"
+
+
+@pytest.mark.parametrize(
+    ("classes", "text", "index"),
+    [
+        (("1", "2", "3"), "1", 0),
+        (("1", "2", "3"), "#1", 1),
+        (("01", "02", "03"), "#0", 0),
+        (("a", "#0"), "#0", 1),
+        (("T\u00fcr", "Tor"), "Tu\u0308r", 0),
+        (("1", "2", "3"), "0", None),
+        (("01", "02", "03"), "1", None),
+        (("a", "b"), "1", None),
+        (("a", "b"), "#2", None),
+        (("a", "b"), "#", None),
+        (("a", "b"), "#-1", None),
+        (("a", "b"), "#" + "9" * 5000, None),
+    ],
+)
+def test_a_class_is_a_name_or_an_index_after_a_hash(classes, text, index):
+    condition = ClassCondition("label", classes)
+    if index is None:
+        with pytest.raises(UserError, match="unknown label"):
+            condition.parse(text, [0, 1], 0)
+    else:
+        assert condition.parse(text, [0, 1], 0).tolist() == [index, index]

@@ -22,3 +22,13 @@ def test_files_of_any_names_can_be_written_and_told_apart(tmp_path):
     for name in names + many:
         (tmp_path / f".{name}.{2**22}.part.sdf").write_text("")
     assert len(list(tmp_path.iterdir())) == len(names + many)
+
+
+def test_files_of_classes_that_look_alike_are_told_apart():
+    classes = ("living room", "living_room", "living/room", "Kick", "kick", "x" * 250, "x" * 251, "猫", "犬", "\udc80")
+    names = _names([{"label": name} for name in classes], (ClassCondition("label", classes),))
+    words = [name.split("-", 1)[1] for name in names]
+    assert len({word.casefold() for word in words}) == len(classes)
+    assert [words[index] for index in (1, 4, 7, 8)] == ["living_room", "kick", "猫", "犬"]
+    assert words[0].startswith("living_room~")
+    assert max(len(word.encode()) for word in words) <= 60

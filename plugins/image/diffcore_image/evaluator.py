@@ -1,7 +1,7 @@
 """Metrics of images: agreement with the requested class, and the Frechet distance to real images.
 
-Both use a small classifier that is trained once on the real data. Without classes, the Frechet distance is that of the
-principal components of the pixels.
+Both use a small classifier that is trained once on the real data. Without classes that it can tell apart, the Frechet
+distance is that of the principal components of the pixels.
 """
 
 from functools import partial
@@ -11,8 +11,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
-from diffcore.evaluation.classifier import trained_classifier
-from diffcore.evaluation.metrics import agreement_metrics, distance_metrics, principal_axes
+from diffcore.evaluation.judge import judge_of
+from diffcore.evaluation.metrics import distance_metrics
 from diffcore.nn.features import GridFeatures, flat
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
@@ -42,34 +42,27 @@ class ImageEvaluator:
         if held_out is not None and len(held_out) >= _REFERENCE_SIZE:
             self._reference, self._reference_name = held_out, "held-out real images"
         else:
-            parts = [data.examples] if held_out is None else [data.examples, held_out]
-            self._reference, self._reference_name = TensorDict.cat(parts), "real images (the whole data set)"
-        self._classifier = None
-        if classes:
-            pixels, labels = data.examples["pixels"], data.examples["label"]
-            body, size = partial(PixelFeatures, codec.facts.channels), PixelFeatures.size
-            self._classifier = trained_classifier(body, size, pixels, labels, classes, cache, _CLASSIFIER)
-            tested = data.examples if held_out is None else held_out
-            _, logits = self._classifier.features_and_logits(tested["pixels"])
-            self._accuracy = (logits.argmax(1) == tested["label"]).double().mean().item()
-            self._real, _ = self._classifier.features_and_logits(self._reference["pixels"])
-        else:
-            vectors = flat(_scaled(self._reference["pixels"]))
-            self._axes = principal_axes(vectors, GridFeatures.size)
-            self._real = vectors @ self._axes
+            whole = [data.examples] if held_out is None else [data.examples, held_out]
+            self._reference, self._reference_name = TensorDict.cat(whole), "real images (the whole data set)"
+        parts = (data.examples, data.examples if held_out is None else held_out)
+        train, tested = ((part["pixels"], part["label"]) for part in parts)
+        body, size = partial(PixelFeatures, codec.facts.channels), PixelFeatures.size
+        self._judge = judge_of(body, size, train, tested, classes, cache, _CLASSIFIER, "pixels", flat=_vectors)
+        self._real, _ = self._judge.features_and_logits(self._reference["pixels"])
 
     def __call__(self, samples: Tensor, conditions: Conditions) -> list[Metric]:
         """The metrics of the samples, which were generated with `conditions`."""
-        labels = self._reference["label"]
-        if self._classifier is None:
-            features, space = flat(_scaled(samples)) @ self._axes, "principal components of pixels"
-            return distance_metrics(features, self._real, labels, self._reference_name, space)
-        features, logits = self._classifier.features_and_logits(samples)
-        space = "features of a classifier trained on the data"
+        features, logits = self._judge.features_and_logits(samples)
+        labels, space = self._reference["label"], self._judge.space
         return [
-            *agreement_metrics(logits, conditions["label"], self._accuracy),
+            *(self._judge.agreement(logits, conditions["label"]) if "label" in conditions else ()),
             *distance_metrics(features, self._real, labels, self._reference_name, space),
         ]
+
+
+def _vectors(pixels: Tensor) -> Tensor:
+    """Averaged pixels as vectors `[n, d]`."""
+    return flat(_scaled(pixels))
 
 
 def _scaled(pixels: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Metrics of sounds: whether they have the requested class, and are as varied and as loud as real ones, and new.
 
 A small classifier is trained once on log-mel spectrograms of the real data; it gives the metrics of SC09 (Kong et al.
-2021, DiffWave, section 5.3) for any set of sounds. Without classes, the Frechet distance is that of the principal
-components of the spectrograms.
+2021, DiffWave, section 5.3) for any set of sounds. Without classes that it can tell apart, the Frechet distance is that
+of the principal components of the spectrograms.
 """
 
 from functools import partial
@@ -13,8 +13,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
-from diffcore.evaluation.classifier import trained_classifier
-from diffcore.evaluation.metrics import agreement_metrics, distance_metrics, inception_score, principal_axes
+from diffcore.evaluation.judge import judge_of
+from diffcore.evaluation.metrics import distance_metrics, inception_score
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.output import Metric
 from diffcore_audio.evaluation.fad import fad_metrics
@@ -50,20 +50,24 @@ class SoundEvaluator:
         self._real_name = "training sounds" if data.held_out is None else "held-out sounds"
         self._train, self._tested = self._spectra(train), self._spectra(tested)
         self._labels, self._waves = train["label"], train["waveform"]
-        self._classes, self._classifier = facts.classes, None
-        if self._classes:
-            body, size = partial(MelFeatures, MELS), MelFeatures.size
-            inputs, count = standardised(self._train, SILENCE), len(self._classes)
-            self._classifier = trained_classifier(
-                body, size, inputs, train["label"], count, cache, _CLASSIFIER, augment, _STEPS
-            )
-        else:
-            self._axes = principal_axes(self._train.flatten(1), MelFeatures.size)
+        self._classes = facts.classes
+        inputs, known = (standardised(part, SILENCE) for part in (self._train, self._tested))
+        self._judge = judge_of(
+            partial(MelFeatures, MELS),
+            MelFeatures.size,
+            (inputs, train["label"]),
+            (known, tested["label"]),
+            len(self._classes),
+            cache,
+            _CLASSIFIER,
+            "log-mels",
+            augment,
+            _STEPS,
+        )
         self._train_features, _ = self._features(self._train)
         tested_features, logits = self._features(self._tested)
         self._held_out_features = None if data.held_out is None else tested_features
         if logits is not None:
-            self._accuracy = (logits.argmax(1) == tested["label"]).double().mean().item()
             self._real_inception_score = inception_score(logits)
         self._loudness = torch.cat([rms_db(part) for part in _float_chunks(tested["waveform"])])
         self._real_distances = nearest(self._train) if data.held_out is None else nearest(self._tested, self._train)
@@ -86,17 +90,15 @@ class SoundEvaluator:
         return torch.cat([log_mel(part, self._rate, _FRAMES, SILENCE) for part in _float_chunks(examples["waveform"])])
 
     def _features(self, spectra: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Last features `[n, 64]` and logits of the classifier; without classes, principal components and None."""
-        if self._classifier is None:
-            return spectra.flatten(1) @ self._axes, None
-        return self._classifier.features_and_logits(standardised(spectra, SILENCE))
+        """Features and logits of the judge; without a classifier, None in place of the logits."""
+        return self._judge.features_and_logits(standardised(spectra, SILENCE))
 
     def _class_metrics(self, logits: Tensor | None, conditions: Conditions) -> list[Metric]:
         if logits is None:
             return []
         metrics, label = [], conditions.get("label")
         if label is not None and (given := label.cpu() < len(self._classes)).any():
-            metrics += agreement_metrics(logits[given], label.cpu()[given], self._accuracy)
+            metrics += self._judge.agreement(logits[given], label.cpu()[given])
         formula = f"exp(mean KL(p(y | x) || p(y))) of the classifier, from 1 to {len(self._classes)}"
         return [
             *metrics,
@@ -105,9 +107,8 @@ class SoundEvaluator:
         ]
 
     def _distance_metrics(self, features: Tensor) -> list[Metric]:
-        space = "features of a classifier trained on the data" if self._classes else "principal components of log-mels"
         reference, held_out = self._train_features, self._held_out_features
-        return distance_metrics(features, reference, self._labels, "training sounds", space, held_out)
+        return distance_metrics(features, reference, self._labels, "training sounds", self._judge.space, held_out)
 
     def _loudness_metrics(self, loudness: Tensor) -> list[Metric]:
         silent, silent_real = ((rows < SILENCE).double().mean().item() for rows in (loudness, self._loudness))

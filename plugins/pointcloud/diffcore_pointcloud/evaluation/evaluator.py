@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.evaluation.classifier import trained_classifier
+from diffcore.evaluation.judge import accuracy_above_chance, tells_noise
 from diffcore.evaluation.metrics import agreement_metrics, evenly, frechet_distance
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.output import Metric
@@ -97,7 +98,7 @@ class CloudEvaluator:
         self._trained = _clouds(codec, examples, "judged beside")
         self._labels, self._trained_labels = held_out["label"], examples["label"]
         self._classifier = None
-        if self._facts.classes:
+        if len(self._facts.classes) > 1 and len(data.examples["label"].unique()) > 1:
             views = [
                 _clouds(codec, data.examples, f"view {view}")
                 for view in range(max(1, min(4, _VIEWS // len(data.examples))))
@@ -113,8 +114,9 @@ class CloudEvaluator:
                 _augmented,
                 _STEPS,
             )
-            self._features, logits = self._classifier.features_and_logits(self._real[:, :_POINTS])
-            self._accuracy = (logits.argmax(1) == self._labels).double().mean().item()
+            self._features, _ = self._classifier.features_and_logits(self._real[:, :_POINTS])
+            self._accuracy = accuracy_above_chance(self._classifier, self._real[:, :_POINTS], self._labels)
+            self._tells_noise = tells_noise(self._classifier, self._real[:, :_POINTS])
 
     def __call__(self, samples: TensorDict, conditions: Conditions) -> list[Metric]:
         """Metrics of `positions` `[n, N, 3]` in the data's unit. Samples that are not finite only count in `finite`."""
@@ -160,7 +162,7 @@ class CloudEvaluator:
     def _agreement(self, clouds: Tensor, requested: Tensor, finite: Tensor) -> list[Metric]:
         """The agreement of classifier and requested classes. Samples that are not finite never agree."""
         has_class = requested < len(self._facts.classes)
-        if self._classifier is None or not bool(has_class.any()):
+        if self._classifier is None or self._accuracy is None or not bool(has_class.any()):
             return []
         _, logits = self._classifier.features_and_logits(clouds[has_class][:, :_POINTS])
         # An additional class, which is never requested, gets the samples that are not finite.
@@ -172,7 +174,7 @@ class CloudEvaluator:
 
         All halves have the same size, so the bias of the distance of finite sets is the same too.
         """
-        if self._classifier is None or len(rows.kind) < 4:
+        if self._classifier is None or not self._tells_noise or len(rows.kind) < 4:
             return []
         sampled, _ = self._classifier.features_and_logits(clouds[rows.samples][:, :_POINTS])
         real = self._features[rows.real]
