@@ -11,7 +11,7 @@ from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation, Task
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
-from diffcore.runs.composing import compose, read_toml
+from diffcore.runs.composing import compose, guidance_for, read_toml
 from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.generation import example_conditions, require_conditions, unguided_without_conditions
 from diffcore.runs.lock import locked
@@ -96,9 +96,11 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     """Train a new run with these settings in the folder `out`, or in the next free one."""
     device_for(settings.device)
     require_end(settings.train)
-    config = sampling_config(settings.sample, registry)
+    sampling_config(settings.sample, registry)  # mistakes in it are known before the data are read
     data = in_turn(lambda: build_data(settings, registry))
     model = build_model(settings, data.facts, registry)
+    settings = guidance_for(settings, model.codec.conditions, registry)
+    config = sampling_config(settings.sample, registry)
     if not model.is_classifier:
         shown = example_conditions(model, 1)
         require_conditions(model, unguided_without_conditions(model, config, shown), shown)
