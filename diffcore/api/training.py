@@ -1,5 +1,6 @@
 """Training a new run."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,11 +8,12 @@ from typing import Any
 
 from diffcore.api.run import Run
 from diffcore.api.session import run_training
+from diffcore.denoising.conditions import Condition
 from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation, Task
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
-from diffcore.runs.composing import compose, guidance_for, read_toml
+from diffcore.runs.composing import compose, read_toml
 from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.generation import example_conditions, require_conditions, unguided_without_conditions
 from diffcore.runs.lock import locked
@@ -20,6 +22,8 @@ from diffcore.runs.sampling_config import sampling_config
 from diffcore.runs.settings import RunSettings
 from diffcore.system.distributed import by_leader, from_leader, in_turn
 from diffcore.training.loop import Outcome, require_end
+
+logger = logging.getLogger(__name__)
 
 Part = str | Mapping[str, Any]
 """A part by its name, or its options with or without a name: `"digits"`, `{"name": "folder", "root": PATH}`."""
@@ -99,7 +103,7 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     sampling_config(settings.sample, registry)  # mistakes in it are known before the data are read
     data = in_turn(lambda: build_data(settings, registry))
     model = build_model(settings, data.facts, registry)
-    settings = guidance_for(settings, model.codec.conditions, registry)
+    settings = without_guidance_of_preset(settings, model.codec.conditions, registry)
     config = sampling_config(settings.sample, registry)
     if not model.is_classifier:
         shown = example_conditions(model, 1)
@@ -115,3 +119,22 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
         by_leader(describe_new)
         outcome = run_training(folder, settings, model, data, config, registry)
     return Run(folder.path), outcome
+
+
+def without_guidance_of_preset(
+    settings: RunSettings, conditions: Sequence[Condition], registry: Registry
+) -> RunSettings:
+    """The settings with guidance 1 if their guidance is that of the preset, and the data have no conditions.
+
+    A preset is for data with and without conditions, such as classes. Guidance that the user chose is kept, so that
+    `require_conditions` can refuse it.
+    """
+    preset = registry.modality(settings.modality).presets.get(settings.preset)
+    guidance = preset.values.get("sample", {}).get("guidance", 1.0) if preset is not None else 1.0
+    if conditions or guidance == 1.0 or settings.sample.guidance != guidance:
+        return settings
+    logger.info(
+        f"these data have no conditions, such as classes, so guidance {guidance:g} of the preset "
+        f"{settings.preset} is not used"
+    )
+    return settings.model_copy(update={"sample": settings.sample.model_copy(update={"guidance": 1.0})})

@@ -3,7 +3,6 @@
 The settings contain the options of the chosen parts only.
 """
 
-import logging
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -14,14 +13,11 @@ from typing import Annotated, Any, Literal
 import tyro
 from pydantic import create_model
 
-from diffcore.denoising.conditions import Condition
 from diffcore.errors import UserError
 from diffcore.plugins.records import Component, Modality, Settings
 from diffcore.plugins.registry import Registry, choose
 from diffcore.runs.settings import RunSettings, validate
 from diffcore.system.files import MOST_JSON, read_regular, require_shallow
-
-logger = logging.getLogger(__name__)
 
 CHOICES = ("data", "denoiser", "classifier", "schedule")
 """The parts of a run that are chosen by name. Each has its own options."""
@@ -149,19 +145,6 @@ def compose(
         if table := {name: {} for name in added.get(kind, ())} | dict(table):
             values[kind], several_of[kind] = table, tuple(table)
     return validate(model_for(modality, names, registry, task, several_of), values, origin)
-
-
-def guidance_for(settings: RunSettings, conditions: Sequence[Condition], registry: Registry) -> RunSettings:
-    """The settings; without the guidance of their preset if data without conditions leave nothing to guide towards.
-
-    Presets cannot know whether a user's data have classes. A guidance that the user asks for stays as it is.
-    """
-    recipe = registry.modality(settings.modality).presets[settings.preset].values
-    guidance = settings.sample.guidance
-    if conditions or guidance == 1 or recipe.get("sample", {}).get("guidance") != guidance:
-        return settings
-    logger.info(f"the data have no classes or other conditions, so the guidance {guidance:g} of the preset is not used")
-    return settings.model_copy(update={"sample": settings.sample.model_copy(update={"guidance": 1.0})})
 
 
 def _check_shape(file: Mapping[str, Any], origin: str) -> None:

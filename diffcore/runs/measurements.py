@@ -69,7 +69,8 @@ def upscaling_of(
         raise UserError("`upscale`: an encoded state needs `factor`, the entries of a sample per block along each axis")
     else:
         coarse = source
-    return upscaling(coarse, factor, model.codec.space, method or "mmps", noise_std)
+    bounds = getattr(model.codec, "bounds", None)
+    return upscaling(coarse, factor, model.codec.space, method or "mmps", noise_std, bounds)
 
 
 def _reader(model: Model, task: str) -> Any:

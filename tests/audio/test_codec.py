@@ -31,7 +31,7 @@ def mel_facts(**changes):
 
 @pytest.fixture(scope="module")
 def drums():
-    return datasets.drums(DrumsOptions(sounds=12))
+    return datasets.drums(DrumsOptions(sounds=12, codec="complex"))
 
 
 def log_spectral_distance(one, other):
@@ -226,7 +226,8 @@ def test_too_many_mel_bands_are_refused():
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"hop": 200}, "`data.hop` 200 leaves gaps"),
+        ({"codec": "complex", "hop": 200}, "`data.hop` 200 leaves gaps"),
+        ({"seconds": 60.0, "rate": 192_000, "hop": 1}, "values, and at most 134,217,728 are supported; decrease"),
         ({"codec": "mel", "hop": 600}, "`data.hop` 600 is more than half"),
         ({"codec": "mel", "high": 9000.0}, "is required; they are 0, 9000 and 8000 Hz"),
     ],
@@ -234,3 +235,51 @@ def test_too_many_mel_bands_are_refused():
 def test_impossible_spectrograms_are_refused(changes, said):
     with pytest.raises(ValueError, match=said):
         SoundOptions(**changes)
+
+
+@pytest.mark.parametrize("rate", [2000, 8000, 11_025, 16_000, 22_050, 44_100, 48_000, 192_000])
+@pytest.mark.parametrize("bands", [None, 128])
+def test_windows_suit_every_rate_and_number_of_bands(rate, bands):
+    """About 32 ms, a power of two, and long enough that every band contains a frequency."""
+    options = SoundOptions(rate=rate, bands=bands)
+    samples = representations.length(options)
+    facts = SoundFacts(rate=rate, samples=samples, codec=representations.unfitted(options))
+    assert facts.codec.fft >= 0.0225 * rate
+    assert facts.codec.fft & (facts.codec.fft - 1) == 0
+    assert facts.codec.hop == facts.codec.fft // 4
+    assert representations.representation(facts).shape == (1, bands or 64, samples // facts.codec.hop + 1)
+
+
+def test_the_default_window_at_16_khz_is_512():
+    assert (SoundOptions().fft, SoundOptions().step) == (512, 128)
+
+
+def test_the_floor_is_relative_to_a_full_scale_sine():
+    """A sine at a frequency of the transform has the magnitude fft / 4 there."""
+    facts = representations.unfitted(SoundOptions(floor=-50))
+    sine = torch.sin(2 * math.pi * 1000 * torch.arange(8064, dtype=torch.float64) / 16_000)[None, None]
+    magnitude = representations._stft(sine, facts.fft, facts.hop).abs()[0, 0, :, 20].max().item()
+    assert 20 * math.log10(facts.floor / magnitude) == pytest.approx(-50, abs=1e-3)
+
+
+def test_more_bands_than_low_frequencies_are_inverted(drums):
+    """Some of 80 bands in a window of 512 repeat others; the sounds keep their level."""
+    waveform = drums.examples["waveform"][::9].float() / 32768
+    facts = mel_facts(mels=80, fft=512, floor=0.128).model_copy(update={"samples": waveform.shape[2]})
+    back = SoundCodec(facts).decode(SoundCodec(facts).encode(drums.examples[::9]).state)
+    assert (back.square().mean().sqrt() / waveform.square().mean().sqrt()).item() == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("codec", "said"),
+    [
+        ({"fft": 2**20}, "less than or equal to 65536"),
+        ({"fft": 2**16, "mels": 4096}, "4096 mel bands with windows of 65536 samples need too much memory"),
+        ({"fft": 2**14}, "sounds of 1920 samples are shorter than half a window of 16384"),
+    ],
+)
+def test_facts_of_a_stranger_are_bounded(codec, said):
+    with pytest.raises(ValueError, match=said):
+        mel_facts(**codec)
+    with pytest.raises(ValueError, match="spectrogram of a sound would have"):
+        SoundFacts(rate=16_000, samples=2**26, codec=complex_facts(fft=2**10, hop=1).codec)

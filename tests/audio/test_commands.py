@@ -21,6 +21,15 @@ def train(out, *flags):
     return out
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick():
+    """Two iterations for the phases instead of 32: nothing here depends on the phases, which `test_codec` tests."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(representations, "griffin_lim", partial(representations.griffin_lim, iterations=2))
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return train(tmp_path_factory.mktemp("runs") / "drums", "--data.sounds", 12)
@@ -48,9 +57,7 @@ def test_a_run_resumes(run, capsys):
 
 
 @pytest.mark.parametrize("codec", ["mel", "complex"])
-def test_training_on_a_folder(tmp_path, codec, capsys, monkeypatch):
-    # Two iterations instead of 32: nothing here depends on the phases, which `test_codec` tests.
-    monkeypatch.setattr(representations, "griffin_lim", partial(representations.griffin_lim, iterations=2))
+def test_training_on_a_folder(tmp_path, codec, capsys):
     generator = numpy.random.default_rng(0)
     for name, pitch in (("high", 2000), ("low", 200)):
         for index in range(8):
@@ -67,6 +74,21 @@ def test_training_on_a_folder(tmp_path, codec, capsys, monkeypatch):
     assert main(["evaluate", str(run), "--n", "6", "--json"]) == 0
     metrics = json.loads(capsys.readouterr().out)
     assert {"class_agreement", "frechet_distance_real", "silence_rate", "copies_real"} <= metrics.keys()
+
+
+def test_a_heap_of_sounds_is_trained_by_the_preset(tmp_path, capsys):
+    """The preset guides towards classes, and a heap has none."""
+    (tmp_path / "heap").mkdir()
+    for index in range(8):
+        tone = 0.5 * numpy.sin(2 * numpy.pi * 200 * (1 + index) * numpy.arange(4000) / 16_000)
+        soundfile.write(tmp_path / "heap" / f"{index}.wav", tone, 16_000)
+    (tmp_path / "heap" / "other.m4a").write_bytes(b"x")
+    run = train(tmp_path / "run", "--data", "folder", "--data.root", tmp_path / "heap")
+    said = capsys.readouterr().err
+    assert "these data have no conditions, such as classes, so guidance" in said
+    assert "files that end in .m4a, which are not read (convert them to WAV or FLAC" in said
+    assert json.loads((run / "config.json").read_text())["settings"]["sample"]["guidance"] == 1
+    assert main(["sample", str(run), "--n", "2", "--out", str(tmp_path / "out.flac")]) == 0
 
 
 def test_mistakes_get_a_line(tmp_path, capsys, run):

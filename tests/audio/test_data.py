@@ -9,7 +9,7 @@ import torch
 from torchaudio.transforms import MelSpectrogram
 
 from diffcore.errors import UserError
-from diffcore_audio.data import datasets, files, synthesis
+from diffcore_audio.data import datasets, synthesis
 from diffcore_audio.options import DrumsOptions, FolderOptions, SpeechOptions
 
 RATE = 16_000
@@ -225,7 +225,7 @@ def test_odd_rates_do_not_need_large_tables(tmp_path):
 def test_lengths_rates_and_limits_are_options(sound_folder):
     data = folder(sound_folder, rate=8000, seconds=1.0, limit=4)
     assert (len(data.examples), data.held_out) == (8, None)  # 0.1 of 8 is not two
-    assert data.facts.samples == 63 * 128
+    assert data.facts.samples == 127 * 64
     assert frequency(data.examples["waveform"][0, 0, :3200].numpy(), 8000) == pytest.approx(1500, abs=1)
 
 
@@ -253,8 +253,8 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     assert "\n" not in line
     assert line.startswith(f"6 of the 10 sounds under {tmp_path / 's'} cannot be used: ")
     for told in (
-        "a/noise.wav (cannot be read)",
-        "a/nothing.flac (cannot be read)",
+        "a/noise.wav (cannot be read: Format not recognised)",
+        "a/nothing.flac (cannot be read: Format not recognised)",
         "b/half.wav (truncated)",
         "b/nan.wav (contains values that are not finite)",
         "b/inf.wav (contains values that are not finite)",
@@ -305,9 +305,12 @@ def test_silent_and_clipped_sounds_are_noted(tmp_path):
     soundfile.write(tmp_path / "clipped.wav", numpy.clip(2 * sine(300, level=1.0), -1, 1), RATE)
     soundfile.write(tmp_path / "peak.wav", numpy.append(sine(300), [1.0]), RATE)
     data = folder(tmp_path)
-    assert len(data.examples) == 7
-    assert data.ledger.passed_over == {"silent: their peak is below -60 dB": ("against.wav", "silent.wav")}
+    assert len(data.examples) == 8
+    assert data.ledger.passed_over == {"silent (below -60 dB)": ("silent.wav",)}
     assert data.ledger.noted == {"clipped: more than 0.1 % of their values are at full scale": ("clipped.wav",)}
+    assert data.ledger.changed["the 2 channels cancel each other when they are mixed, so only one was used"] == (
+        "against.wav",
+    )
     for path in tmp_path.glob("*.wav"):
         soundfile.write(path, numpy.zeros(4000), RATE)
     with pytest.raises(UserError, match=r"none of the 9 sounds under .* can be used: 9 silent"):
@@ -412,7 +415,7 @@ def test_damaged_speech_commands_are_refused_in_a_line(tmp_path):
     with (place / "testing_list.txt").open("a") as file:
         file.write("one/gone_nohash_3.wav\n")
     with pytest.raises(
-        UserError, match=r"2 of the 45 .*gone_nohash_3.wav \(missing\), .*yes/a_nohash_0.wav \(cannot be read\)"
+        UserError, match=r"2 of the 45 .*gone_nohash_3.wav \(missing\), .*yes/a_nohash_0.wav \(cannot be read: Format"
     ):
         datasets.speech_commands(SpeechOptions(root=str(tmp_path)))
     assert len(datasets.speech_commands(SpeechOptions(root=str(tmp_path), skip_unreadable=True)).examples) == 32
@@ -427,12 +430,3 @@ def test_damaged_speech_commands_are_refused_in_a_line(tmp_path):
     (place / "testing_list.txt").unlink()
     with pytest.raises(UserError, match=r"is not in .*testing_list.txt"):
         datasets.sc09(SpeechOptions(root=str(tmp_path)))
-
-
-def test_resampling_keeps_tones_below_both_nyquist_frequencies():
-    """A windowed sinc keeps tones below 0.9 of the lower Nyquist frequency within 0.2 dB; those above 1.1 vanish."""
-    time = numpy.arange(48_000) / 48_000
-    for pitch, kept in ((1000, True), (7200, True), (8800, False), (15_000, False)):
-        tone = torch.from_numpy(numpy.sin(2 * numpy.pi * pitch * time).astype(numpy.float32))[None]
-        level = files.resampled(tone, 48_000, RATE)[0, 2000:-2000].square().mean().sqrt().item() * math.sqrt(2)
-        assert level == pytest.approx(1, abs=0.02) if kept else level < 0.01

@@ -37,13 +37,8 @@ def _kind(words: Sequence[str]) -> str:
 
 def _data(words: Sequence[str], path: Path) -> None:
     """A folder of two classes with the files that `--data` and `--modality` need; nothing for the larger data sets."""
-    kinds = {
-        ("image", "folder"): lambda file, index: _picture(file.with_suffix(".png"), 8 + index),
-        ("audio", "folder"): lambda file, index: _sound(file.with_suffix(".wav"), 100 * (index + 1)),
-        ("pointcloud", "meshes"): lambda file, index: _mesh(file.with_suffix(".off"), 1 + index),
-    }
     flags = dict(itertools.pairwise(words))
-    make = kinds.get((flags.get("--modality", ""), flags.get("--data", "")))
+    make = MAKERS.get((flags.get("--modality", ""), flags.get("--data", "")))
     for name in ("one", "other") if make else ():
         (path / name).mkdir(parents=True)
         for index in range(6):
@@ -73,3 +68,12 @@ def _cloud(path: Path) -> None:
 
     points = numpy.random.default_rng(0).uniform(-0.4, 0.4, (20, 3))
     trimesh.PointCloud(points).export(path)
+
+
+MAKERS: dict[tuple[str, str], Callable[[Path, int], None]] = {
+    ("image", "folder"): lambda file, index: _picture(file.with_suffix(".png"), 8 + index),
+    ("audio", "folder"): lambda file, index: _sound(file.with_suffix(".wav"), 100 * (index + 1)),
+    ("pointcloud", "meshes"): lambda file, index: _mesh(file.with_suffix(".off"), 1 + index),
+    ("pointcloud", "clouds"): lambda file, index: _cloud(file.with_suffix(".ply")),
+}
+"""Functions that write one example of a data set, by kind of data and name of the data set."""

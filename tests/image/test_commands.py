@@ -127,7 +127,7 @@ def test_an_existing_folder_is_never_overwritten(run, capsys, tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
     assert "exists already" in refused(capsys, "train", "--modality", "image", "--out", file, *TINY)
-    assert "part of that path is a file" in refused(capsys, "train", "--modality", "image", "--out", file / "x", *TINY)
+    assert "part of this path is a file" in refused(capsys, "train", "--modality", "image", "--out", file / "x", *TINY)
 
 
 def test_runs_are_numbered(tmp_path, monkeypatch):

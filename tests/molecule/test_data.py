@@ -1,6 +1,8 @@
 import io
 import os
+import random
 import tarfile
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -246,6 +248,23 @@ RECORDS = {1: METHANE} | {
 }
 
 
+@pytest.fixture(autouse=True)
+def records_in_this_process(monkeypatch, request):
+    """Records of QM9 are parsed without workers, whose start takes time; one test has them."""
+
+    def here(function, portions, seconds, workers):
+        for portion in portions:
+            yield from zip(portion, function(portion), strict=True)
+
+    if "with_workers" not in request.fixturenames:
+        monkeypatch.setattr(qm9, "map_each", here)
+
+
+@pytest.fixture
+def with_workers():
+    """Records of QM9 are parsed in workers, as they are for users."""
+
+
 @pytest.fixture
 def small(tmp_path):
     return pack(tmp_path / "dsgdb9nsd.xyz.tar.bz2", RECORDS)
@@ -289,6 +308,7 @@ def test_qm9_s_file_is_read(small, tmp_path):
     assert data.notes == ("dsgdb9nsd.xyz.tar.bz2 contains 11 molecules, not 130831: the split differs from EDM's",)
 
 
+@pytest.mark.usefixtures("with_workers")
 def test_other_orders_are_matched_and_failures_are_named(tmp_path):
     records = RECORDS | {
         20: record(20, "CC(O)C#N", order=[3, 0, 4, 2, 1]),
@@ -308,6 +328,23 @@ def test_other_orders_are_matched_and_failures_are_named(tmp_path):
     stored = qm9.read(path)
     row = stored.sources.tolist().index(20)
     assert stored.identities[row] == identity(Chem.MolFromSmiles("CC(O)C#N"))
+
+
+def test_damaged_records_never_end_in_a_traceback():
+    draw = random.Random(0)
+    outcomes = []
+    for source in (METHANE, RECORDS[7], RECORDS[3].replace("gdb 3", "gdb 99999999999999999999")):
+        for _ in range(100):
+            text = list(source)
+            for _ in range(draw.randint(0, 3)):
+                text[draw.randrange(len(text))] = draw.choice([*"0123456789 -.\t\nCNO()[]=#", "\0", ""])
+            ((_, known, read),) = qm9.entries([(1, "".join(text))])
+            outcomes.append(read if isinstance(read, str) else "entry")
+            if known is not None and isinstance(read, str):
+                with suppress(ValueError):
+                    qm9.rematched_entry(known)
+    assert 20 < outcomes.count("entry") < len(outcomes) - 20
+    assert all(outcomes)
 
 
 def test_uncharacterised_molecules_are_excluded(small, tmp_path):

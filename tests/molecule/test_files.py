@@ -187,7 +187,11 @@ def test_the_reason_names_syntax_valence_or_aromatic_rings(text, said):
         (ETHANOL[:200], "not a molfile: EOF hit while reading atoms"),
         (ETHANOL.replace("  1  2  1  0", "  1  2  3  0"), "a wrong valence: atom 1 (C) has 6 bonds"),
         (ETHANOL.replace("  1  2  1  0", "  1 92  1  0"), "not a molfile: Range Error"),
-        (ETHANOL.replace("  9  8  0", "  0  0  0"), "n"),
+        (ETHANOL.replace("  9  8  0", "  0  0  0"), "no"),
+        (
+            ETHANOL.replace("  2  3  1  0", "  1  2  1  0"),
+            "not a molfile: Pre-condition Violation: bond already exists",
+        ),
         (None, "a record that is too long"),
     ],
 )

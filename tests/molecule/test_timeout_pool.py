@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from diffcore_molecule.timeout_pool import Failed, Timeout, timeout_map
+from diffcore_molecule.timeout_pool import Failed, Timeout, map_each, timeout_map
 
 
 def work(item):
@@ -41,6 +41,18 @@ def test_results_are_in_order_and_failures_affect_single_items():
     assert str(results[1]) == "took longer than 1 s"
     assert str(results[10]).startswith("an unexpected error, TypeError: unsupported operand")
     assert results[11] == Failed("needs more than 4 GiB of memory")
+
+
+def work_each(items):
+    return [work(item) for item in items]
+
+
+def test_a_portion_that_fails_is_tried_item_by_item():
+    portions = [[1, 2], [3, "die", 4], ["raise"], [5, "raise"]]
+    results = dict(map_each(work_each, portions, seconds=5))
+    assert [results[k] for k in range(1, 6)] == [1, 4, 9, 16, 25]
+    assert results["raise"] == Failed("the reason")
+    assert str(results["die"]).startswith("its worker process died")
 
 
 def test_one_worker_serves_many_items_and_items_are_taken_as_needed():

@@ -17,7 +17,7 @@ from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.names import InverseMethod, require_name
 from diffcore.process.gaussian import perturb, transition
-from diffcore.sampling.inverse.operators import Coarse, Keep, Operator, check_measurement, keep
+from diffcore.sampling.inverse.operators import Bounds, Coarse, Keep, Operator, check_measurement, keep
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level
 from diffcore.states.spaces import Mask, Space
@@ -188,6 +188,19 @@ def pasted(step: Step, operator: Operator, values: State) -> Step:
     return pasting
 
 
+def settled(step: Step, operator: Coarse, coarse: State, bounds: Bounds | None = None) -> Step:
+    """The step of a solver; after the step to the clean end, x is moved to the nearest state with the block means.
+
+    `coarse` is a state `[B, ...]` or `[1, ...]`. With `bounds`, the entries also lie between these states.
+    """
+
+    def settling(evaluate: Evaluate, x: State, move: Move) -> State:
+        x = step(evaluate, x, move)
+        return x if move.next.sigma > 0 else operator.matched(x, _matched(coarse, operator(x)), bounds)
+
+    return settling
+
+
 def _of(state: State, indices: Sequence[int]) -> State:
     """The samples `indices` of `state`, or its only sample if it has one for all."""
     return state if state.shape[0] == 1 else state[list(indices)]
@@ -257,18 +270,31 @@ def inpainting(
 
 
 def upscaling(
-    coarse: State, factor: int, space: Space, method: InverseMethod = "mmps", noise_std: float = 0.0
+    coarse: State,
+    factor: int,
+    space: Space,
+    method: InverseMethod = "mmps",
+    noise_std: float = 0.0,
+    bounds: Bounds | None = None,
 ) -> Constraint:
     """Draw samples whose means over blocks of `factor` entries (`Coarse`) are `coarse`, by "mmps" or "dps".
 
-    `coarse` is a state of one field, `[1, ...]` for all samples alike, or `[N, ...]` with one for each index that is
-    drawn. `noise_std` is the standard deviation of the noise in it. Raises `UserError` if it does not fit the space.
+    * `coarse`: a state of one field, `[1, ...]` for all samples alike, or `[N, ...]` with one for each index that is
+      drawn.
+    * `noise_std`: the standard deviation of the noise in it. At 0, samples are moved to the nearest state with these
+      means at the end, so that they have them exactly.
+    * `bounds`: the smallest and the largest state that can be decoded, if decoding clips others. The samples then lie
+      between them, so that clipping does not change the means.
+
+    Raises `UserError` if `coarse` does not fit the space.
     """
     require_name(method, METHODS, "method")
     operator = Coarse(factor, next(iter(fields(coarse))))
     check_measurement(operator, coarse, space)
 
     def constrain(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
-        return measured(denoise, operator, _of(coarse, indices), space, METHODS[method](noise_std)), step
+        given = _of(coarse, indices)
+        steered = measured(denoise, operator, given, space, METHODS[method](noise_std))
+        return steered, step if noise_std else settled(step, operator, given, bounds)
 
     return constrain

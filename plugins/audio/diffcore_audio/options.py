@@ -1,5 +1,6 @@
 """Options of the plugin's data sets, and the facts about a set of sounds that are saved with a run."""
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -7,14 +8,24 @@ from pydantic import Field, model_validator
 from diffcore.names import ClassLevel
 from diffcore.plugins.records import Place, Settings
 
+_WINDOW = 0.032
+"""Length in seconds of the window of a mel spectrogram, if none is given."""
+
+
+MOST_VALUES = 2**27
+"""The largest number of values in the spectrogram of one sound: 512 MiB as float32."""
+
+_MOST_FILTER_VALUES = 2**23
+"""The largest number of values in a table of mel filters."""
+
 
 class ComplexFacts(Settings):
     """Settings of a complex spectrogram scale |c|^exponent e^(i arg c), with c the short-time Fourier transform."""
 
     kind: Literal["complex"] = "complex"
-    fft: int = Field(ge=2, le=2**20, multiple_of=2)
+    fft: int = Field(ge=2, le=2**16, multiple_of=2)
     """Length of a window in samples, for fft / 2 + 1 frequencies."""
-    hop: int = Field(ge=1, le=2**20)
+    hop: int = Field(ge=1, le=2**16)
     """Samples from one window to the next."""
     exponent: float = Field(gt=0, le=1)
     scale: float = Field(gt=0)
@@ -25,25 +36,31 @@ class MelFacts(Settings):
     """Settings of a standardised log-mel spectrogram (log(max(mel, floor)) - mean) / std."""
 
     kind: Literal["mel"] = "mel"
-    fft: int = Field(ge=2, le=2**20, multiple_of=2)
-    hop: int = Field(ge=1, le=2**20)
+    fft: int = Field(ge=2, le=2**16, multiple_of=2)
+    hop: int = Field(ge=1, le=2**16)
     mels: int = Field(ge=1, le=4096)
     low: float = Field(ge=0)
     """Lowest frequency, in Hz."""
     high: float = Field(gt=0)
     """Highest frequency, in Hz."""
     floor: float = Field(gt=0)
-    """Smallest mel magnitude; smaller ones are replaced by it."""
+    """Smallest mel magnitude; smaller ones are replaced by it. A full-scale sine has a magnitude of fft / 4."""
     mean: float
     std: float = Field(gt=0)
     vocoder: str
     """What converts a spectrogram to a waveform: `griffin-lim`, or the name of an installed vocoder."""
 
+    @model_validator(mode="after")
+    def _bounded(self) -> "MelFacts":
+        if self.mels * (self.fft // 2 + 1) > _MOST_FILTER_VALUES:
+            raise ValueError(f"{self.mels} mel bands with windows of {self.fft} samples need too much memory")
+        return self
+
 
 class SoundFacts(Settings):
     """What the codec needs to know of the sounds that a model was trained on. It is saved with each run."""
 
-    rate: int = Field(ge=1)
+    rate: int = Field(ge=1, le=2**20)
     """Sampling rate, in Hz."""
     samples: int = Field(ge=1, le=2**26)
     """Length of each sound, in samples."""
@@ -53,26 +70,59 @@ class SoundFacts(Settings):
     polarity: bool = False
     """Whether training inverts the sign of waveforms at random."""
 
+    @model_validator(mode="after")
+    def _bounded(self) -> "SoundFacts":
+        values = spectrogram_values(self.samples, self.channels, self.codec.fft, self.codec.hop)
+        if values > MOST_VALUES:
+            raise ValueError(f"the spectrogram of a sound would have {values:,} values; at most {MOST_VALUES:,}")
+        if self.samples <= self.codec.fft // 2:
+            raise ValueError(f"sounds of {self.samples} samples are shorter than half a window of {self.codec.fft}")
+        return self
+
+
+def spectrogram_values(samples: int, channels: int, fft: int, hop: int) -> int:
+    """The number of values, real and imaginary, of the Fourier transform of a sound."""
+    return 2 * channels * (fft // 2 + 1) * (samples // hop + 1)
+
 
 class SoundOptions(Settings):
     """Options of all data sets of sounds: their length and rate, and the spectrogram that is diffused."""
 
-    rate: int = Field(16_000, ge=2000, le=192_000, multiple_of=25, description="Sampling rate in Hz.")
+    rate: int = Field(16_000, ge=2000, le=192_000, description="Sampling rate in Hz.")
     seconds: float = Field(
         0.5, gt=0, le=60, description="Length of a sound; rounded up to a multiple of 16 spectrogram columns."
     )
-    codec: Literal["complex", "mel"] = Field(
-        "complex",
-        description="Spectrogram: complex (compressed Fourier transform, exactly invertible) or mel (needs a vocoder).",
+    codec: Literal["mel", "complex"] = Field(
+        "mel",
+        description="Spectrogram: mel (small and smooth, needs a vocoder) or complex (compressed Fourier transform, "
+        "exactly invertible).",
     )
     bands: int | None = Field(
-        None, ge=8, le=4096, description="Frequency bands of a spectrogram; 128 (complex) or 64 (mel) if not given."
+        None, ge=8, le=4096, description="Frequency bands of a spectrogram; 64 (mel) or 128 (complex) if not given."
     )
-    hop: int = Field(128, ge=1, description="Samples from one column of a spectrogram to the next.")
+    hop: int | None = Field(
+        None,
+        ge=1,
+        description="Samples from one column of a spectrogram to the next; a quarter of the window (mel), or 128 "
+        "(complex), if not given.",
+    )
     exponent: float = Field(0.3, gt=0, le=1, description="complex only: magnitudes are raised to this power.")
-    window: int = Field(1024, ge=16, multiple_of=2, description="mel only: length of a window in samples.")
+    window: int | None = Field(
+        None,
+        ge=16,
+        le=2**16,
+        multiple_of=2,
+        description="mel only: length of a window in samples; if not given, the power of two that is nearest to 32 ms, "
+        "or a larger one if the bands need it.",
+    )
     low: float = Field(0.0, ge=0, description="mel only: lowest frequency in Hz.")
     high: float | None = Field(None, gt=0, description="mel only: highest frequency in Hz; half the rate if not given.")
+    floor: float = Field(
+        -60.0,
+        ge=-160,
+        lt=0,
+        description="mel only: smaller magnitudes count as silence; in dB relative to those of a full-scale sine.",
+    )
     vocoder: str = Field(
         "griffin-lim", description="mel only: converts spectrograms to sounds; griffin-lim or an installed vocoder."
     )
@@ -82,21 +132,26 @@ class SoundOptions(Settings):
 
     @model_validator(mode="after")
     def _fit(self) -> "SoundOptions":
-        if self.codec == "complex" and self.hop > self.rows:
+        if self.codec == "complex" and self.step > self.rows:
             raise ValueError(
-                f"`data.hop` {self.hop} leaves gaps between the windows of {self.rows} bands; use {self.rows} or less"
+                f"`data.hop` {self.step} leaves gaps between the windows of {self.rows} bands; use {self.rows} or less"
             )
         if self.codec == "mel":
-            if self.hop > self.window // 2:
-                raise ValueError(
-                    f"`data.hop` {self.hop} is more than half of `data.window` {self.window}; "
-                    f"use {self.window // 2} or less"
-                )
             if not self.low < self.highest <= self.rate / 2:
                 raise ValueError(
                     "`data.low` < `data.high` <= `data.rate` / 2 is required; "
                     f"they are {self.low:g}, {self.highest:g} and {self.rate / 2:g} Hz"
                 )
+            if self.step > self.fft // 2:
+                raise ValueError(
+                    f"`data.hop` {self.step} is more than half of `data.window` {self.fft}; use {self.fft // 2} or less"
+                )
+        values = spectrogram_values(round(self.seconds * self.rate), 1, self.fft, self.step)
+        if values > MOST_VALUES:
+            raise ValueError(
+                f"the spectrogram of a sound would have {values:,} values, and at most {MOST_VALUES:,} are supported; "
+                "decrease `data.seconds`, or increase `data.hop`"
+            )
         return self
 
     @property
@@ -109,11 +164,36 @@ class SoundOptions(Settings):
         """Highest frequency of a mel spectrogram, in Hz."""
         return self.high or self.rate / 2
 
+    @property
+    def fft(self) -> int:
+        """Length of a window in samples."""
+        if self.codec == "complex":
+            return 2 * (self.rows - 1)
+        if self.window:
+            return self.window
+        window = 2 ** round(math.log2(_WINDOW * self.rate))
+        while self.rate / window >= self._narrowest and window < 2**16:
+            window *= 2
+        return window
+
+    @property
+    def step(self) -> int:
+        """Samples from one column of a spectrogram to the next."""
+        if self.hop:
+            return self.hop
+        return min(128, self.rows) if self.codec == "complex" else self.fft // 4
+
+    @property
+    def _narrowest(self) -> float:
+        """Width in Hz of the lowest band, the narrowest: a window needs a frequency in it."""
+        low, high = (2595 * math.log10(1 + frequency / 700) for frequency in (self.low, self.highest))
+        return 700 * 10 ** ((low + 2 * (high - low) / (self.rows + 1)) / 2595) - 700 - self.low
+
 
 class DrumsOptions(SoundOptions):
     """Options of the data set `drums`."""
 
-    rate: int = Field(16_000, ge=16_000, le=192_000, multiple_of=25, description="Sampling rate in Hz.")
+    rate: int = Field(16_000, ge=16_000, le=192_000, description="Sampling rate in Hz.")
     polarity: bool = Field(
         False, description="Invert the sign of waveforms at random during training, which is inaudible."
     )

@@ -21,7 +21,7 @@ AUDIO = Modality(
             "six percussion instruments, synthesised",
             _lazy("data.datasets:drums"),
             DrumsOptions,
-            small={"sounds": 20, "bands": 32, "hop": 32, "seconds": 0.05},
+            small={"sounds": 20, "codec": "complex", "bands": 32, "hop": 32, "seconds": 0.05},
         ),
         Component(
             "folder",

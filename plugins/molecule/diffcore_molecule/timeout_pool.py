@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -97,6 +98,33 @@ def timeout_map(
             worker.kill()
 
 
+def map_each(
+    function: Callable[[list[Item]], list[Result]], portions: Iterable[list[Item]], seconds: float, workers: int = 1
+) -> Iterator[tuple[Item, Result | Timeout | Failed]]:
+    """Each item of the portions, and its result; `function` takes a portion and returns a result for each of its items.
+
+    A portion takes one way to a worker and back, which costs more than many small items. If it fails as a whole, its
+    items are tried one by one, each with the same time limit, so only those that fail alone have no result.
+    """
+    pending: deque[list[Item]] = deque()
+
+    def noted() -> Iterator[list[Item]]:
+        for portion in portions:
+            pending.append(portion)
+            yield portion
+
+    for result in timeout_map(function, noted(), seconds, workers):
+        portion = pending.popleft()
+        if not isinstance(result, Timeout | Failed):
+            yield from zip(portion, result, strict=True)
+        elif len(portion) == 1:
+            yield portion[0], result
+        else:
+            alone = timeout_map(function, ([item] for item in portion), seconds, 1)
+            for item, one in zip(portion, alone, strict=True):
+                yield item, one if isinstance(one, Timeout | Failed) else one[0]
+
+
 @contextmanager
 def _hidden_main_script() -> Iterator[None]:
     """Within this context, spawned processes do not run the user's script again when they start.
@@ -184,7 +212,7 @@ def _serve(pipe: Connection, function: Callable[..., Any], seconds: float) -> No
         try:
             result: Any = function(item)
         except Exception as error:
-            result = Failed(_reason(error))
+            result = Failed(reason_of(error))
         try:
             pipe.send(("done", result))
         except OSError:
@@ -203,7 +231,7 @@ def _limit_memory() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Why an item failed, in one line."""
     if isinstance(error, MemoryError):
         return f"needs more than {MEMORY // 2**30} GiB of memory"

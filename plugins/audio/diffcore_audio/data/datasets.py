@@ -16,7 +16,9 @@ from diffcore.errors import UserError, first_line
 from diffcore.plugins import folders
 from diffcore.plugins.data import Data
 from diffcore.plugins.ledger import Account, named
-from diffcore_audio.data.files import SOUND_ENDINGS, Format, load
+from diffcore_audio.data.files import CONVERTIBLE, SOUND_ENDINGS
+from diffcore_audio.data.fitting import Format
+from diffcore_audio.data.loading import load
 from diffcore_audio.data.synthesis import INSTRUMENTS, synthesise
 from diffcore_audio.options import DrumsOptions, FileOptions, FolderOptions, SoundFacts, SoundOptions, SpeechOptions
 from diffcore_audio.signals.representations import fitted, length, unfitted
@@ -76,7 +78,7 @@ def folder(options: FolderOptions) -> Data:
     Raises `UserError` with the names of the files that cannot be used; with `skip_unreadable`, these files are passed
     over, and the ledger names them. Silent files are passed over in any case.
     """
-    tree = folders.tree(options.root, SOUND_ENDINGS, "folder", "sounds", level=options.class_level)
+    tree = folders.tree(options.root, SOUND_ENDINGS, "folder", "sounds", level=options.class_level, hints=CONVERTIBLE)
     target = Format(options.rate, length(options), options.channels, options.trim)
     account = tree.account()
     train, test = _read([tree.train, tree.test or ()], target, options, account)

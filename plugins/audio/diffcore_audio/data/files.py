@@ -1,142 +1,140 @@
-"""Reads sound files of any rate, length and number of channels as examples, and collects those that cannot be used."""
+"""Reads the samples of sound files, however long they are, and says why a file cannot be read."""
 
 import os
-from collections.abc import Sequence
+import re
+import stat
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy
 import soundfile
-import torch
-from torch import Tensor
-from torchaudio.transforms import Resample
 
+from diffcore.errors import first_line
 from diffcore.plugins.folders import UnusableError
-from diffcore.plugins.ledger import Account
-from diffcore_audio.signals.waves import FULL_SCALE, SILENCE
 
 SOUND_ENDINGS = frozenset(
-    (".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".caf", ".w64", ".mp3")
+    (
+        *(".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"),
+        *(".aiff", ".aif", ".aifc", ".au", ".snd", ".caf"),
+    )
 )
 """Files with these endings are read as sounds."""
 
-_SILENCE = 10 ** (SILENCE / 20)
-"""A sound whose peak is below this amplitude is silent."""
+CONVERTIBLE = dict.fromkeys(
+    (".m4a", ".mp4", ".aac", ".wma", ".amr", ".ape", ".wv", ".mpc", ".ac3", ".webm", ".mka", ".dsf", ".dff"),
+    "convert them to WAV or FLAC, for example with ffmpeg",
+)
+"""Sounds in formats that libsndfile does not read, by ending, and what to do with them."""
 
-SILENT = "silent: their peak is below -60 dB"
-"""Why silent sounds are passed over."""
+MOST_VALUES = 2**25
+"""The largest number of values, of all channels together, that are read from a file: 128 MiB as float32."""
+
+_BLOCK = 2**20
+"""Values that are read at once."""
 
 _SHORTEST = 0.005
 """Seconds; a shorter file has no audible pitch or decay and is not used."""
 
-_CLIPPED = 1e-3
-"""A sound with a larger fraction of its values at full scale was clipped when it was recorded."""
+_RATES = range(1000, 1_000_001)
+"""Sampling rates in Hz that a file may have."""
 
-_FADE = 0.005
-"""Duration in seconds of the fade at the end of a sound that is cut."""
+_READING_ERRORS = (OSError, soundfile.SoundFileError, ValueError, TypeError, OverflowError, MemoryError, AssertionError)
+"""What soundfile and the operating system raise for files that are missing, damaged or not sounds."""
 
-_STEP = 25
-"""Sampling rates are rounded to multiples of this, in Hz."""
+_MISSING_FRAMES = 2304
+"""A compressed file may have this many frames, two of MPEG's blocks, less than its header says."""
+
+_LARGEST = 2.0**31
+"""No value is larger: not even 32-bit integers that were stored as floats without scaling."""
+
+_UNKNOWN_SIZE = 0x7FFF0000
+"""Programs that write to a pipe do not know the size, and write a number that is at least this large."""
+
+_SIZES = re.compile(r"^ *(data|SSND|BODY|Data Size|riff) *: *(\d+) *\(should be (\d+)\)", re.MULTILINE)
+"""Lines of libsndfile's log that state a size in the header, and the size that is there.
+
+`riff` in lower case is that of W64, where it is the size of the whole file. `RIFF` is not looked at, because some
+programs count its own eight bytes.
+"""
+
+_OTHER_FRAMES = re.compile(r"Calculated frame count (\d+) does not match value from 'ds64' chunk of (\d+)")
+"""The same for RF64, in frames."""
 
 
 @dataclass(frozen=True)
-class Format:
-    """The format of examples: sampling rate in Hz, length in samples, channels, and whether to cut initial silence."""
+class Sound:
+    """The samples of a file, float32 `[C, L]`; its sampling rate in Hz; and whether the file goes on after them."""
 
+    samples: numpy.ndarray
     rate: int
-    samples: int
-    channels: int
-    trim: bool = False
+    cut: bool = False
 
 
-def load(files: Sequence[tuple[Path, int]], target: Format, account: Account) -> tuple[Tensor, Tensor]:
-    """Waveforms, int16 `[N, C, L]`, and labels `[N]` of the files that can be used; the account gets the others."""
-    waveforms = torch.zeros(len(files), target.channels, target.samples, dtype=torch.int16)
-    labels: list[int] = []
-    for path, label in files:
-        try:
-            sound, rate = read(path)
-        except UnusableError as reason:
-            account.refuse(path, str(reason))
-            continue
-        clipped = (abs(sound) >= 1 - 1 / FULL_SCALE).any(0).mean() > _CLIPPED
-        example = fit(sound, rate, target)
-        if example is None:
-            account.pass_over(path, SILENT)
-            continue
-        if clipped:
-            account.note(path, "clipped: more than 0.1 % of their values are at full scale")
-        if rate != target.rate:
-            account.change(path, f"resampled to {target.rate} Hz")
-        waveforms[len(labels)] = example
-        labels.append(label)
-    return waveforms[: len(labels)], torch.tensor(labels, dtype=torch.int64)
-
-
-def read(path: Path) -> tuple[numpy.ndarray, int]:
-    """The samples of a file, float32 `[C, L]`, and its sampling rate; raises `UnusableError` with the reason."""
+def read(path: Path) -> Sound:
+    """Read at most `MOST_VALUES` values of a file; raises `UnusableError` with the reason if it cannot be used."""
     try:
-        if _truncated(path):
-            raise UnusableError("truncated")
-        sound, rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
-    except (OSError, soundfile.SoundFileError, ValueError, MemoryError) as error:
-        raise UnusableError("missing" if isinstance(error, FileNotFoundError) else "cannot be read") from None
-    if not numpy.isfinite(sound).all():
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UnusableError("not a regular file")
+        with soundfile.SoundFile(os.fsencode(path)) as file:
+            if file.samplerate not in _RATES:
+                raise UnusableError(f"a sampling rate of {file.samplerate} Hz")
+            sound = Sound(_samples(file), file.samplerate, file.frames * file.channels > MOST_VALUES)
+            if _truncated(path, file, sound):
+                raise UnusableError("truncated")
+    except FileNotFoundError:
+        raise UnusableError("missing") from None
+    except _READING_ERRORS as error:
+        raise UnusableError(f"cannot be read: {_reason(error)}") from None
+    if not numpy.isfinite(sound.samples).all():
         raise UnusableError("contains values that are not finite")
-    if len(sound) < _SHORTEST * rate:
+    if abs(sound.samples).max(initial=0) > _LARGEST:
+        raise UnusableError("contains values that are too large for a sound")
+    if sound.samples.shape[1] < _SHORTEST * sound.rate:
         raise UnusableError(f"shorter than {1000 * _SHORTEST:g} ms")
-    return sound.T, rate
+    return sound
 
 
-def fit(sound: numpy.ndarray, rate: int, target: Format) -> Tensor | None:
-    """A sound `[C, L]` of any rate as an example, int16 `[channels, samples]`; None if its peak is below -60 dB.
-
-    The channels are mixed or kept and the sound is resampled. With `target.trim`, the beginning is cut where it is more
-    than 60 dB below the peak. The end is cut with a fade of 5 ms, or padded with silence. The level changes only if
-    the sound would exceed full scale.
-    """
-    waveform = torch.from_numpy(sound)
-    # In every common layout of more than two channels, the first two are left and right.
-    waveform = waveform.mean(0, keepdim=True) if target.channels == 1 else waveform[:2].expand(2, -1)
-    waveform = resampled(waveform, rate, target.rate)
-    peak = waveform.abs().max()
-    if peak < _SILENCE:
-        return None
-    if target.trim:
-        audible = (waveform.abs() >= _SILENCE * peak).any(0)
-        waveform = waveform[:, int(audible.int().argmax()) :]
-    if waveform.shape[1] > target.samples:
-        waveform = waveform[:, : target.samples].clone()
-        fade = max(1, min(round(_FADE * target.rate), target.samples))
-        waveform[:, -fade:] *= torch.linspace(torch.pi / 2, 0, fade).sin()
-    waveform = torch.nn.functional.pad(waveform, (0, target.samples - waveform.shape[1]))
-    waveform = waveform / waveform.abs().max().clamp(min=1)
-    return (waveform * FULL_SCALE).round().clamp(max=FULL_SCALE - 1).to(torch.int16)
+def _samples(file: soundfile.SoundFile) -> numpy.ndarray:
+    """The samples `[C, L]`, read in blocks, because the length that a header states may not be that of the sound."""
+    blocks = []
+    left = MOST_VALUES // file.channels
+    while left > 0:
+        block = file.read(min(left, max(1, _BLOCK // file.channels)), dtype="float32", always_2d=True)
+        if not len(block):
+            break
+        blocks.append(block.T)
+        left -= len(block)
+    return numpy.concatenate(blocks, 1) if blocks else numpy.zeros((file.channels, 0), numpy.float32)
 
 
-def resampled(waveform: Tensor, rate: int, new_rate: int) -> Tensor:
-    """Resample `[C, L]` from `rate` to `new_rate`, in Hz, with a windowed sinc.
-
-    The sinc is tabulated for every pair of samples within the common period of both rates. To keep that table small,
-    `rate` is first rounded to a multiple of 25 Hz, which all common rates are; from 8 kHz on, this changes the pitch by
-    3 cents at most.
-    """
-    rate = max(_STEP, round(rate / _STEP) * _STEP)
-    return waveform if rate == new_rate else _resampler(rate, new_rate)(waveform)
-
-
-@cache
-def _resampler(rate: int, new_rate: int) -> Resample:
-    return Resample(rate, new_rate, lowpass_filter_width=16)
+def _truncated(path: Path, file: soundfile.SoundFile, sound: Sound) -> bool:
+    """Whether the file ends before its header says; libsndfile reads what there is without an error."""
+    if not sound.cut and sound.samples.shape[1] < file.frames - _MISSING_FRAMES:
+        return True
+    if file.format == "OGG":
+        return _last_page_is_missing(path)
+    log = file.extra_info
+    stated = [(int(size), int(there)) for _, size, there in _SIZES.findall(log)]
+    stated += [(int(frames), int(there)) for there, frames in _OTHER_FRAMES.findall(log)]
+    return any(there < size < _UNKNOWN_SIZE for size, there in stated) or "truncated" in log
 
 
-def _truncated(path: Path) -> bool:
-    """Whether a RIFF file is shorter than the size in its header; libsndfile would read what there is without an error.
-
-    Programs that write to a pipe do not know the size and write the largest number, or zero; these files are complete.
-    """
+def _last_page_is_missing(path: Path) -> bool:
+    """Whether the last page of an Ogg file is cut off, or is not the end of its stream (RFC 3533, section 6)."""
     with path.open("rb") as file:
-        start = file.read(8)
-    size = int.from_bytes(start[4:], "little")
-    return start[:4] == b"RIFF" and size < 0x7FFF0000 and path.stat().st_size < size + 7
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 2**17))  # a page has at most 65,307 bytes
+        end = file.read()
+    page = end[max(0, end.rfind(b"OggS\0")) :]
+    if len(page) < 27 or not page[5] & 4:
+        return True
+    segments = page[27 : 27 + page[26]]
+    return len(page) < 27 + page[26] + sum(segments)
+
+
+def _reason(error: BaseException) -> str:
+    """The reason of libsndfile without the path, or that of the operating system."""
+    if isinstance(error, soundfile.LibsndfileError):
+        return error.error_string.strip().rstrip(".").removeprefix("Error : ")
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return first_line(error)

@@ -21,11 +21,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchaudio.functional import resample
 
 from diffcore.errors import UserError
 from diffcore.evaluation.metrics import frechet_distance
 from diffcore.plugins.output import Metric
+from diffcore_audio.signals.resampling import resampled
 from diffcore_audio.signals.waves import finite, mono, pcm, wav
 
 VARIABLE = "DIFFCORE_FADTK"
@@ -87,7 +87,7 @@ def _loaded(name: str) -> Any:
 @torch.no_grad()
 def _embeddings(model: Any, waves: Tensor, rate: int) -> Tensor:
     """The embeddings of all frames of all sounds, `[frames, d]`. The models read mono files of their own rate."""
-    sounds = pcm(resample(mono(finite(waves)[0].float()), rate, model.sr))
+    sounds = pcm(resampled(mono(finite(waves)[0].float()), rate, model.sr))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sound.wav"

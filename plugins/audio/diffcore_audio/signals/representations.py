@@ -23,9 +23,6 @@ Vocoder = Callable[[Tensor], Tensor]
 _COLUMNS = 16
 """The number of columns is a multiple of this, so that a network can split it into patches and halve it."""
 
-_FLOOR = 1e-3
-"""Smaller mel magnitudes count as silence. A full-scale sine has fft / 4, so this is 108 dB below it for fft = 1024."""
-
 
 class Representation(Protocol):
     """A conversion of waveforms to spectrograms that the codec can use."""
@@ -107,23 +104,25 @@ def representation(facts: SoundFacts) -> Representation:
 def length(options: SoundOptions) -> int:
     """Length of a sound in samples: `seconds`, rounded up until the spectrogram has a multiple of 16 columns.
 
-    A centred transform of L samples has L / hop + 1 columns, so L = hop (columns - 1).
+    A centred transform of L samples has L / hop + 1 columns, so L = hop (columns - 1). A sound is longer than half a
+    window, because it is reflected at its ends.
     """
-    hops = -(-round(options.seconds * options.rate) // options.hop)
-    return options.hop * (-(-(hops + 1) // _COLUMNS) * _COLUMNS - 1)
+    samples = max(round(options.seconds * options.rate), options.fft // 2 + 1)
+    hops = -(-samples // options.step)
+    return options.step * (-(-(hops + 1) // _COLUMNS) * _COLUMNS - 1)
 
 
 def unfitted(options: SoundOptions) -> ComplexFacts | MelFacts:
     """The codec that the options describe, before it is fitted to data."""
     if options.codec == "complex":
-        return ComplexFacts(fft=2 * (options.rows - 1), hop=options.hop, exponent=options.exponent, scale=1)
+        return ComplexFacts(fft=options.fft, hop=options.step, exponent=options.exponent, scale=1)
     return MelFacts(
-        fft=options.window,
-        hop=options.hop,
+        fft=options.fft,
+        hop=options.step,
         mels=options.rows,
         low=options.low,
         high=options.highest,
-        floor=_FLOOR,
+        floor=options.fft / 4 * 10 ** (options.floor / 20),
         mean=0,
         std=1,
         vocoder=options.vocoder,
@@ -158,7 +157,8 @@ def vocoder(facts: MelFacts, rate: int) -> Vocoder:
 def griffin_lim(facts: MelFacts, rate: int, iterations: int = 32) -> Vocoder:
     """A vocoder without weights: least squares for the magnitudes, `iterations` of Griffin-Lim for the phases."""
     # InverseMelScale of torchaudio solves the same least-norm problem for each sound again, which takes 100 ms.
-    inverse_filters = torch.linalg.pinv(_mel_filters(facts, rate).double().T)
+    # Where bands are narrower than the distance of two frequencies, some repeat others, and are not inverted.
+    inverse_filters = torch.linalg.pinv(_mel_filters(facts, rate).double().T, rtol=1e-3)
     silence, loudest = math.log(facts.floor) + 1e-4, math.log(10 * facts.fft)
 
     def vocode(log_mel: Tensor) -> Tensor:

@@ -113,10 +113,18 @@ def from_rdkit(molecule: Chem.Mol, hydrogens: bool = False) -> Molecule:
         bonds[first, second] = bonds[second, first] = ORDERS.index(bond.GetBondType())
     return Molecule(
         numbers=numpy.array([atom.GetAtomicNum() for atom in plain.GetAtoms()], dtype=numpy.uint8),
-        charges=numpy.array([atom.GetFormalCharge() for atom in plain.GetAtoms()], dtype=numpy.int8),
+        charges=charges_of(plain),
         bonds=bonds,
         positions=plain.GetConformer().GetPositions().astype(numpy.float32),
     )
+
+
+def charges_of(molecule: Chem.Mol) -> numpy.ndarray:
+    """The formal charges of the atoms, int8 `[n]`. Raises `ValueError` for charges that int8 cannot hold."""
+    charges = [atom.GetFormalCharge() for atom in molecule.GetAtoms()]
+    if charges and max(map(abs, charges)) > 127:
+        raise ValueError(f"an atom with a charge of {max(charges, key=abs):+d}")
+    return numpy.array(charges, dtype=numpy.int8)
 
 
 def identity(molecule: Chem.Mol) -> int:

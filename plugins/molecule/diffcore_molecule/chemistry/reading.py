@@ -9,7 +9,7 @@ import numpy
 import rdkit
 from rdkit import Chem, RDLogger, rdBase
 
-from diffcore_molecule.chemistry.molecules import Molecule, too_many_bonds
+from diffcore_molecule.chemistry.molecules import Molecule, charges_of, too_many_bonds
 
 _ERRORS = (RuntimeError, ValueError, SystemError)
 """What RDKit raises for a text that it cannot read: `SystemError` if its message is not valid UTF-8."""
@@ -69,7 +69,7 @@ def outline(molecule: Chem.Mol) -> Molecule:
     conformer = molecule.GetNumConformers() > 0
     return Molecule(
         numpy.array([atom.GetAtomicNum() for atom in atoms], dtype=numpy.uint8),
-        numpy.array([atom.GetFormalCharge() for atom in atoms], dtype=numpy.int8),
+        charges_of(molecule),
         bonds,
         molecule.GetConformer().GetPositions().astype(numpy.float32) if conformer else numpy.zeros((n, 3), "f4"),
     )
@@ -143,12 +143,16 @@ def _messages() -> Iterator[list[str]]:
 
 
 def _mistake(messages: list[str]) -> str:
-    """The first line of RDKit's messages that has words, without the time and the input that it repeats."""
-    for line in messages:
-        text = re.sub(r"^\[\d\d:\d\d:\d\d\] ?", "", line).strip()
-        if re.search("[a-z]{2}", text):
-            return re.sub(r" for input: .*$", "", text).strip()[:150]
-    return "RDKit gives no reason"
+    """The first line of RDKit's messages that has words, without the time and the input that it repeats.
+
+    A failed check of RDKit's own is named together with the line after it, which says what was checked.
+    """
+    lines = [re.sub(r"^\[\d\d:\d\d:\d\d\] ?", "", line).strip() for line in messages]
+    worded = [re.sub(r" for input: .*$", "", line).strip() for line in lines if re.search("[a-z]{2}", line)]
+    if not worded:
+        return "RDKit gives no reason"
+    check = worded[0].endswith(("Violation", "Error"))
+    return ": ".join(worded[: 2 if check else 1])[:150]
 
 
 def _smiles_mistake(messages: list[str]) -> str:

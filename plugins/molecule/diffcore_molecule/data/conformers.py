@@ -1,5 +1,6 @@
 """Texts of molecules to entries, in worker processes: reading, checks, and conformers where positions are missing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from diffcore_molecule.chemistry.geometry import geometry_fault
 from diffcore_molecule.chemistry.reading import molecule_of_mol2, molecule_of_molfile, molecule_of_smiles, outline
 from diffcore_molecule.data.collection import Entry, entry_of, normal_form
 from diffcore_molecule.options import Salts
+from diffcore_molecule.timeout_pool import Failed, reason_of
 
 SEED = 0
 """The seed of the embedding. It is fixed, so a molecule always gets the same conformers."""
@@ -65,6 +67,17 @@ def entries_of(request: Request) -> list[Entry]:
     if request.form != "smiles":
         changes.append(GENERATED)
     return [entry_of(request.source, conformer, changes) for conformer in _embedded(molecule, request)]
+
+
+def entries_of_each(requests: Sequence[Request]) -> list[list[Entry] | Failed]:
+    """`entries_of` each request, or the reason why there are none."""
+    results: list[list[Entry] | Failed] = []
+    for request in requests:
+        try:
+            results.append(entries_of(request))
+        except Exception as error:
+            results.append(Failed(reason_of(error)))
+    return results
 
 
 def _has_positions(molecule: Chem.Mol) -> bool:

@@ -1,19 +1,18 @@
 """Readers of a user's files: SDF, molfiles and MOL2 files, and lists and tables of SMILES."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from diffcore.errors import UserError
 from diffcore.system.progress import bar
 from diffcore_molecule.data.collection import Entry
-from diffcore_molecule.data.conformers import Request, entries_of
+from diffcore_molecule.data.conformers import Request, entries_of_each
 from diffcore_molecule.data.record_texts import mol2_records, sdf_records
 from diffcore_molecule.data.smiles_tables import smiles_cells
 from diffcore_molecule.data.store import Parsed, cached, file_state, key_of, left_out_message, parsed
 from diffcore_molecule.data.text import lines_of, opened
 from diffcore_molecule.options import FileOptions, SmilesOptions
-from diffcore_molecule.timeout_pool import Failed, Timeout, processors, timeout_map
+from diffcore_molecule.timeout_pool import Failed, Timeout, map_each, processors
 
 
 def _with_gz(*endings: str) -> tuple[str, ...]:
@@ -85,9 +84,10 @@ def _read(
     left_out: list[tuple[int, str]] = []
     with opened(path) as (text, done), bar(f"reading {path.name}") as report:
         requests, note = requests_of(lines_of(text))
-        for source, result in _results(requests, options.time_limit):
+        results = map_each(entries_of_each, _portions(requests), options.time_limit, processors())
+        for request, result in results:
             if isinstance(result, Timeout | Failed):
-                left_out.append((source, str(result)))
+                left_out.append((request.source, str(result)))
             else:
                 entries.extend(result)
             report(done(), f"{len(entries)} molecules")
@@ -99,14 +99,19 @@ def _read(
     return parsed(entries, left_out, [f"{path.name}: {note}"] if note else [])
 
 
-def _results(requests: Iterator[Request], seconds: float) -> Iterator[tuple[int, list[Entry] | Timeout | Failed]]:
-    """The number of each request, and its entries or the reason why there are none."""
-    pending: deque[int] = deque()
+PORTION, PORTION_TEXT = 32, 2**20
+"""The largest number of records that a worker gets at once, and how many characters end a portion."""
 
-    def noted() -> Iterator[Request]:
-        for request in requests:
-            pending.append(request.source)
-            yield request
 
-    for result in timeout_map(entries_of, noted(), seconds, processors()):
-        yield pending.popleft(), result
+def _portions(requests: Iterator[Request]) -> Iterator[list[Request]]:
+    """Portions of records; conformers of SMILES take longer, so each is a portion of its own."""
+    portion: list[Request] = []
+    characters = 0
+    for request in requests:
+        portion.append(request)
+        characters += len(request.text or "")
+        if request.form == "smiles" or len(portion) == PORTION or characters > PORTION_TEXT:
+            yield portion
+            portion, characters = [], 0
+    if portion:
+        yield portion

@@ -20,11 +20,11 @@ from diffcore.errors import UserError
 from diffcore.system.bounded import bounded
 from diffcore.system.progress import counter
 from diffcore_molecule.chemistry.dft import DFT
-from diffcore_molecule.chemistry.molecules import ORDERS, Molecule
+from diffcore_molecule.chemistry.molecules import ORDERS, Molecule, charges_of
 from diffcore_molecule.chemistry.reading import molecule_of_smiles
 from diffcore_molecule.data.collection import Entry, entry
-from diffcore_molecule.data.store import Parsed, map_portions, parsed
-from diffcore_molecule.timeout_pool import processors, timeout_map
+from diffcore_molecule.data.store import Parsed, parsed
+from diffcore_molecule.timeout_pool import Failed, Timeout, map_each, processors, timeout_map
 
 NAME = "dsgdb9nsd.xyz.tar.bz2"
 """The name of the file."""
@@ -32,6 +32,9 @@ _TABLE = Chem.GetPeriodicTable()
 TOLERANCE = 1.3
 """The largest distance of bonded atoms, in units of the sum of their covalent radii."""
 _MISMATCH = "a geometry that does not match its SMILES"
+
+
+_LARGEST_INDEX = 10**9
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def parse(text: str) -> Record:
         n = int(lines[0])
         header = lines[1].split()
         rows = [line.split() for line in lines[2 : 2 + n]]
-        if header[0] != "gdb" or len(header) != 17 or len(rows) != n:
+        if header[0] != "gdb" or len(header) != 17 or len(rows) != n or int(header[1]) > _LARGEST_INDEX:
             raise ValueError
         return Record(
             index=int(header[1]),
@@ -70,7 +73,7 @@ def parse(text: str) -> Record:
             positions=numpy.array([[_number(value) for value in row[1:4]] for row in rows]),
             smiles=tuple(lines[n + 3].split()),
         )
-    except (ValueError, IndexError, RuntimeError):
+    except (ValueError, IndexError, RuntimeError, OverflowError):
         raise ValueError("a record that is not in QM9's format") from None
 
 
@@ -218,7 +221,7 @@ def _placed(template: Chem.Mol, record: Record, heavy: numpy.ndarray) -> Molecul
     for index, (owner, _) in enumerate(owned, start=len(heavy)):
         bonds[owner, index] = 1
     charges = numpy.zeros(len(order), dtype=numpy.int8)
-    charges[: len(heavy)] = [atom.GetFormalCharge() for atom in template.GetAtoms()]
+    charges[: len(heavy)] = charges_of(template)
     return Molecule(record.numbers[order], charges, bonds + bonds.T, record.positions[order].astype(numpy.float32))
 
 
@@ -226,8 +229,8 @@ MATCH_SECONDS = 10.0
 """The time limit for finding the order of the atoms of a molecule."""
 CHARACTERISED = 130_831
 """The number of molecules of QM9 (133,885) without those whose geometry does not match their SMILES."""
-PORTION = 500
-"""The number of records that are parsed at a time."""
+PORTION, PORTION_SECONDS = 500, 120.0
+"""The number of records that a worker parses at a time, and the time limit for a portion and for a record alone."""
 
 
 def read(path: Path) -> Parsed:
@@ -244,16 +247,17 @@ def read(path: Path) -> Parsed:
     try:
         with counter("reading QM9", CHARACTERISED + len(excluded_numbers)) as more:
             items = (item for item in texts(path) if item[0] not in excluded_numbers)
-            for portion in map_portions(entries, _portions(items), path.stat().st_size // 600):
-                for number, record, result in portion:
-                    if isinstance(result, str):
-                        failed.append((number, record, result))
-                    else:
-                        found.append(result)
-                    if record is not None:
-                        values[number] = record.values
-                count += len(portion)
-                more(len(portion))
+            for item, outcome in map_each(entries, _portions(items), PORTION_SECONDS, processors()):
+                unread = (item[0], None, str(outcome))
+                number, record, result = unread if isinstance(outcome, Timeout | Failed) else outcome
+                if isinstance(result, str):
+                    failed.append((number, record, result))
+                else:
+                    found.append(result)
+                if record is not None:
+                    values[number] = record.values
+                count += 1
+                more(1)
     except (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         why = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
         raise UserError(f"{path} is damaged: {why}; download it again") from None

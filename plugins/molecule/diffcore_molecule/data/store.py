@@ -223,7 +223,7 @@ def map_portions(function: Callable[[Item], Result], portions: Iterator[Item], c
         return
     for result in timeout_map(function, portions, PORTION_SECONDS, workers):
         if isinstance(result, Timeout | Failed):
-            raise RuntimeError(f"processing {PORTION} molecules failed: {result}")
+            raise UserError(f"computing properties of {PORTION} molecules failed: {result}")
         yield result
 
 
