@@ -20,6 +20,8 @@ from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Registry
 from diffcore.runs.composing import additions, as_toml
+from diffcore.runs.data_record import difference as examples_differ
+from diffcore.runs.data_record import read_record, record_of
 from diffcore.runs.fitted_grid import read_fitted_grids, with_fitted_grid, write_fitted_grid
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import (
@@ -33,6 +35,7 @@ from diffcore.runs.generation import (
 from diffcore.runs.loading import LoadedRun, load_run
 from diffcore.runs.measurements import Source, inpainting_of, upscaling_of
 from diffcore.runs.model import Model, build_additions, data_of
+from diffcore.runs.moved import with_data_at
 from diffcore.runs.samples import Samples
 from diffcore.runs.sampling_config import (
     GuidanceOptions,
@@ -68,13 +71,15 @@ class Run:
     """A trained run: a folder with a model, and everything that can be done with it.
 
     `checkpoint` is the name of one of its checkpoints, the newest by default; `device` the one that it was trained on
-    by default. The model is loaded when it is first needed, with averaged weights.
+    by default. The model is loaded when it is first needed, with averaged weights. `data_at` are the places of its data
+    if they have moved, by option of the data set: `{"root": PATH}`.
     """
 
     path: Path
     checkpoint: str | None = None
     device: Device | None = None
     registry: Registry = field(default_factory=lambda: plugins.installed(), repr=False, compare=False)
+    data_at: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @cached_property
     def loaded(self) -> LoadedRun:
@@ -94,9 +99,13 @@ class Run:
     @cached_property
     def data(self) -> Data:
         """The data that the run was trained on, read again. Raises `UserError` where they are others now."""
-        data = in_turn(lambda: data_of(self.path, self.settings, self.registry))
+        data = in_turn(lambda: data_of(self.path, with_data_at(self.settings, self.data_at), self.registry))
         if difference := describe_difference(self.model.modality.codec(data.facts).space, self.model.codec.space):
             raise UserError(f"{self.path} was trained on other data than are there now: {difference}")
+        before = read_record(RunFolder(self.path))
+        now = record_of(self.settings.data.name, data, self.model.codec)  # type: ignore[attr-defined]
+        if before is not None and leads() and (words := examples_differ(before, now)):
+            logger.warning(f"{self.path} was trained on other data than are there now: {words}")
         return data
 
     def sample(
@@ -338,7 +347,7 @@ class Run:
             raise UserError(
                 f"`train.{sorted(unknown)[0]}` cannot change while a run goes on; {', '.join(sorted(RESUMABLE))} can"
             )
-        go_on(self.path, self.registry, changed, self.device, self.checkpoint)
+        go_on(self.path, self.registry, changed, self.device, self.checkpoint, self.data_at)
         return Run(self.path, None, self.device, self.registry)
 
     def config(self, options: SamplingOptions) -> tuple[Model, SamplingConfig]:
@@ -384,12 +393,20 @@ RESUMABLE = frozenset({"steps", "minutes", "on_divergence"})
 """Options of training that can change while a run goes on."""
 
 
-def load(path: str | os.PathLike[str], *, checkpoint: str | None = None, device: Device | None = None) -> Run:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    checkpoint: str | None = None,
+    device: Device | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> Run:
     """The run in the folder `path`, from its newest checkpoint or the one of that name.
+
+    If its data have moved, `data` names their place, `{"root": PATH}`; only metrics and further training read them.
 
     Raises `UserError` where there is no such run or checkpoint, or where it is damaged.
     """
-    run = Run(Path(path), checkpoint, device)
+    run = Run(Path(path), checkpoint, device, data_at=dict(data or {}))
     _ = run.loaded
     return run
 
