@@ -63,6 +63,13 @@ class Codec(Protocol):
     def decode(self, state: State, mask: Mask = None) -> "Tensor | TensorDict | list":
         """States to samples in the modality's own form, which its writer and evaluator take."""
 
+    @property
+    def bounds(self) -> tuple[State, State]:
+        """The smallest and the largest state that are decoded without clipping, `[1, ...]`.
+
+        Only where decoding clips, as for pixels; the others leave this property out.
+        """
+
     def resized(self, size: int) -> "Codec":
         """The codec of samples of another number of elements, for the same network.
 

@@ -17,7 +17,9 @@ from diffcore_image import datasets
 from diffcore_image.codec import ImageCodec
 from diffcore_image.evaluator import ImageEvaluator
 from diffcore_image.options import DigitsOptions
-from diffcore_image.writer import ImageWriter, sheet
+from diffcore_image.output.captions import fitted
+from diffcore_image.output.sheet import sheet
+from diffcore_image.output.writer import ImageWriter
 
 NETWORKS = {
     "unet": lambda: UNet(3, 16, (1, 2), 2, 2, attention=True),
@@ -119,6 +121,50 @@ def test_a_sheet_shows_every_sample_at_its_place():
     assert picture.shape == (64 * 2 + 2, 64 * 4 + 6, 3)
     assert [picture[10 + i // 4 * 66, 10 + i % 4 * 66, 0] for i in range(7)] == [30 * i for i in range(7)]
     assert "data:image/png;base64," in ImageWriter().html(samples, 4)
+
+
+def test_small_samples_are_enlarged_without_smoothing():
+    sample = torch.randint(0, 256, (1, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert numpy.array_equal(numpy.asarray(sheet(sample, 10)), sample[0, 0].numpy().repeat(8, 0).repeat(8, 1))
+
+
+def test_classes_have_rows_and_captions():
+    """Samples that alternate between two classes, in rows of three: two rows of one class, then two of the other."""
+    samples = (torch.arange(8, dtype=torch.uint8) * 10 + 60).reshape(8, 1, 1, 1).expand(8, 1, 64, 64)
+    picture = numpy.asarray(sheet(samples, 3, [{"label": ("cat", "dog")[i % 2]} for i in range(8)]))
+    assert picture.shape == (2 * (18 + 66 + 66) - 2, 3 * 66 - 2)
+    tops = [18, 18 + 66, 18 * 2 + 66 * 2, 18 * 2 + 66 * 3]
+    shown = [picture[top + 32, 32 + 66 * column].item() for top in tops for column in range(3)]
+    assert shown == [60, 80, 100, 120, 255, 255, 70, 90, 110, 130, 255, 255]
+    for band in (picture[:18], picture[150:168]):
+        assert band.min() < 100
+        assert band[:, 60:].min() == 255
+    in_order = numpy.asarray(sheet(samples, 4, [{"label": "cat"}] * 4 + [{"label": "dog"}] * 4, in_order=True))
+    assert in_order[50, 32::66].tolist() == [60, 70, 80, 90]
+
+
+def test_samples_of_many_classes_each_have_a_caption():
+    samples = torch.zeros(12, 1, 64, 64, dtype=torch.uint8)
+    picture = numpy.asarray(sheet(samples, 4, [{"label": f"{i}"} for i in range(12)]))
+    assert picture.shape == (3 * 84 - 2, 4 * 66 - 2)
+    assert all(
+        picture[84 * row : 84 * row + 18, 66 * i : 66 * i + 64].min() < 100 for row in range(3) for i in range(4)
+    )
+
+
+@pytest.mark.parametrize(("n", "side", "columns"), [(50, 600, 10), (1000, 8, 10), (1, 5000, 1), (30, 400, 1)])
+def test_sheets_are_bounded(n, side, columns):
+    samples = torch.full((1, 1, 1, 1), 77, dtype=torch.uint8).expand(n, 1, side, side)
+    picture = sheet(samples, columns)
+    assert picture.width <= 4200
+    assert picture.height <= 8400
+    assert picture.getpixel((2, picture.height - 3)) == 77
+
+
+def test_captions_in_any_script_are_drawn():
+    assert fitted("Katze", 1000)[0] == "Katze"
+    assert fitted("\U0010ffff", 1000)[0] == r"\U0010ffff"  # no font has it
+    assert fitted("a name that is much too long", 60)[0].endswith("…")
 
 
 # Metrics

@@ -257,7 +257,7 @@ def test_the_first_frame_is_read_and_told(read, form):
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
     picture = read(saved(frames[0], form, save_all=True, append_images=frames[1:]))
     assert abs(numpy.asarray(picture.image.convert("RGB")).astype(int) - [255, 0, 0]).max() <= 3
-    assert picture.changes == ("the first of several frames or pages",)
+    assert picture.changes == ("only the first of several frames or pages is used",)
     assert read(saved(frames[0], form)).changes == ()
 
 

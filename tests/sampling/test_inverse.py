@@ -327,6 +327,26 @@ def test_upscaling_gives_samples_with_those_means():
     assert distance(x.flatten(1), Correlated(prior.mean.flatten(), prior.covariance)) > 3
 
 
+def test_the_nearest_state_with_given_means_is_a_projection_within_bounds():
+    """Compared with Dykstra's alternating projections onto the plane of the means and onto the box."""
+    x, coarse = draw(3, 2, 4, 6) * 2, draw(3, 2, 2, 3, seed=1).clamp(-1, 1)
+    low, high = torch.tensor([-1.0, -1.5]).reshape(1, 2, 1, 1), torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1)
+    operator = Coarse(2)
+    plane = operator.matched(x, coarse)
+    assert (operator(plane) - coarse).abs().max() < 1e-12
+    shift = plane - x
+    torch.testing.assert_close(shift, shift[:, :, ::2, ::2].repeat_interleave(2, 2).repeat_interleave(2, 3))
+    found = operator.matched(x, coarse, (low, high))
+    assert (operator(found) - coarse).abs().max() < 1e-12
+    assert ((found >= low) & (found <= high)).all()
+    nearest, left_over = x, torch.zeros_like(x)
+    for _ in range(2000):
+        inside = (operator.matched(nearest, coarse) + left_over).clamp(low, high)
+        left_over = operator.matched(nearest, coarse) + left_over - inside
+        nearest = inside
+    torch.testing.assert_close(found, nearest, atol=1e-6, rtol=0)
+
+
 def test_editing_goes_around_classifier_free_guidance():
     centres = torch.tensor([[-1.0, -1.0], [-1.0, 1.0]])
     mixture = Mixture(centres, 0.1, labels=torch.tensor([0, 1]))

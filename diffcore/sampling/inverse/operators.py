@@ -7,15 +7,23 @@ its adjoint is needed, autograd computes it.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.states.noise import SampleNoise
+from diffcore.states.placement import to_device
 from diffcore.states.spaces import Space
 from diffcore.states.state import State, combine, fields, first_field, map_fields, named
 
 Operator = Callable[[State], State]
 """A linear function of a state."""
+
+Bounds = tuple[State, State]
+"""The smallest and the largest value of each entry, two states `[1, ...]`."""
+
+_BISECTIONS = 50
+"""More halvings of an interval do not change a number in float32, nor by more than 1e-13 in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +75,33 @@ class Coarse:
     def __call__(self, x0: State) -> State:
         coarse = self._average(fields(x0)[self.field])
         return coarse if isinstance(x0, Tensor) else named({self.field: coarse})
+
+    def matched(self, x0: State, coarse: State, bounds: Bounds | None = None) -> State:
+        """The state nearest to x0 (in the Euclidean distance) whose block means are `coarse` `[B, ...]`.
+
+        With `bounds`, all entries lie between these two states, `[1, ...]`, which are the same within a block; block
+        means outside of them become the nearest bound. In each block, the result is clamp(x0 + t) with one number t
+        per channel, which is the projection onto a plane within a box; t is found by bisection.
+        """
+        value, wanted = fields(x0)[self.field], fields(coarse)[self.field]
+        if bounds is None:
+            moved = value + self._spread(wanted - self._average(value))
+        else:
+            low, high = (to_device(fields(bound)[self.field].to(value.dtype), value.device) for bound in bounds)
+            left = torch.zeros_like(wanted) + (low.min() - value.max())
+            right = torch.zeros_like(wanted) + (high.max() - value.min())
+            for _ in range(_BISECTIONS):
+                middle = (left + right) / 2
+                below = self._average((value + self._spread(middle)).clamp(low, high)) < wanted
+                left, right = torch.where(below, middle, left), torch.where(below, right, middle)
+            moved = (value + self._spread((left + right) / 2)).clamp(low, high)
+        return moved if isinstance(x0, Tensor) else named({**fields(x0), self.field: moved})
+
+    def _spread(self, blocks: Tensor) -> Tensor:
+        """Each value of a block for all entries of the block: the inverse shape of `_average`."""
+        for axis in range(2, blocks.ndim):
+            blocks = blocks.repeat_interleave(self.factor, axis)
+        return blocks
 
     def _average(self, value: Tensor) -> Tensor:
         batch, channels, *sides = value.shape

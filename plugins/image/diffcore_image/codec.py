@@ -27,6 +27,11 @@ class ImageCodec:
         self._mean = torch.tensor(facts.mean)[:, None, None]
         self._std = torch.tensor(facts.std)[:, None, None]
 
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The states of black and of white pixels, `[1, C, 1, 1]`."""
+        return -self._mean[None] / self._std, (1 - self._mean[None]) / self._std
+
     def encode(self, examples: "TensorDict", generator: torch.Generator | None = None) -> Encoded:
         """Encode `pixels`, uint8 `[B, C, H, W]`, and `label`, int64 `[B]`.
 

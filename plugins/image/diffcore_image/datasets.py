@@ -65,7 +65,7 @@ def _about(pixels: Tensor, sizes: Collection[tuple[int, int]] = ()) -> dict[str,
     if {*sizes} - {(width, height)}:
         smallest, largest = (choose(sizes, key=lambda sides: sides[0] * sides[1]) for choose in (min, max))
         size += f" (files: {_format(smallest)} to {_format(largest)})"
-    return {"size": size, "colour": "grey" if channels == 1 else "colour"}
+    return {"size": size, "colour": "grey" if channels == 1 else "RGB"}
 
 
 def moments(pixels: Tensor) -> tuple[Tensor, Tensor]:

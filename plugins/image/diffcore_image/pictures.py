@@ -90,7 +90,7 @@ def decode(path: Path) -> Picture:
     if found.orientation != UPRIGHT:
         picture = picture.then(picture.image.transpose(_TURNS[found.orientation]))
     turned = ("turned upright as EXIF says",) if found.lay != UPRIGHT else ()
-    first = ("the first of several frames or pages",) if found.more else ()
+    first = ("only the first of several frames or pages is used",) if found.more else ()
     return picture.then(_without_needless_alpha(picture.image), *turned, *first)
 
 

@@ -1,0 +1,1 @@
+"""Files, overviews and parts of the report that show images."""
