@@ -113,6 +113,20 @@ def test_records_contain_the_generated_samples(tmp_path, hydrogens):
     assert [mol.GetProp("VALID") for mol in found] == ["1"] * len(SMILES) + ["0"] * len(BROKEN)
 
 
+@pytest.mark.parametrize("ending", [".sdf", ".smi"])
+def test_batches_give_the_file_of_all_samples(tmp_path, ending):
+    samples = [embedded(smiles, False) for smiles in SMILES] + BROKEN
+    captions = [{"logp": f"{k}"} for k in range(len(samples))]
+    writer().together(samples, tmp_path / f"all{ending}", 10, captions)
+    batches = [(samples[:4], captions[:4]), (samples[4:], captions[4:])]
+    writer().stream(batches, tmp_path / f"batches{ending}")
+    without_dates = [
+        [line for line in (tmp_path / f"{name}{ending}").read_text().splitlines() if "RDKit" not in line]
+        for name in ("all", "batches")
+    ]
+    assert without_dates[0] == without_dates[1] != []
+
+
 @pytest.mark.parametrize("hydrogens", [False, True])
 def test_sanitised_records_have_the_molecules_and_their_stereochemistry(tmp_path, hydrogens):
     path = tmp_path / "all.sdf"
