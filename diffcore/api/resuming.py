@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from diffcore.api.session import logger, run_training
@@ -18,10 +19,12 @@ from diffcore.runs.checkpoints import (
     verify,
 )
 from diffcore.runs.composing import ENDS
-from diffcore.runs.folder import describe, open_run
+from diffcore.runs.data_record import difference, read_record, record_of, same_content
+from diffcore.runs.folder import RunFolder, describe, open_run
 from diffcore.runs.loading import on_device
 from diffcore.runs.lock import locked
 from diffcore.runs.model import build_model, data_of
+from diffcore.runs.moved import with_data_at
 from diffcore.runs.sampling_config import sampling_config
 from diffcore.system.distributed import in_turn, leads
 from diffcore.training.loop import Outcome, share_done
@@ -33,11 +36,16 @@ def go_on(
     changed: Mapping[str, Any],
     device: Device | None = None,
     checkpoint: str | None = None,
+    data_at: Mapping[str, Any] = MappingProxyType({}),
 ) -> Outcome:
-    """Go on training the run in the folder `path` from a checkpoint; `changed` are fields of its settings' `train`."""
+    """Go on training the run in the folder `path` from a checkpoint.
+
+    `changed` are fields of its settings' `train`, and `data_at` are new places of its data. The run keeps both.
+    Raises `UserError` if the data are not those that the run was trained on.
+    """
     run, description = open_run(path, registry)
     with locked(run):
-        settings = on_device(description.settings, device)
+        settings = with_data_at(on_device(description.settings, device), data_at)
         if changed:
             unset = {"steps": None, "minutes": None} if ENDS & changed.keys() else {}
             train = type(settings.train).model_validate({**settings.train.model_dump(), **unset, **changed})
@@ -57,10 +65,24 @@ def go_on(
             name = settings.data.name  # type: ignore[attr-defined]
             raise UserError(f"{run.path} was trained on other data than {name} holds now")
         model = build_model(settings, data.facts, registry, weights)
-        if changed and leads():
+        _require_same_data(run, record_of(settings.data.name, data, model.codec))  # type: ignore[attr-defined]
+        if (changed or data_at) and leads():
             describe(run, settings, data.facts.model_dump(mode="json"), registry)
         if source is None:
             logger.info(f"{run.path} has no checkpoint yet: beginning again")
         else:
             logger.info(f"going on from step {progress.step} of {run.path}")
         return run_training(run, settings, model, data, config, registry, source)
+
+
+def _require_same_data(run: RunFolder, record: Mapping[str, Any]) -> None:
+    before = read_record(run)
+    if before is None:
+        return
+    if words := difference(before, record):
+        raise UserError(
+            f"{run.path} was trained on other data than are there now: {words}; "
+            "restore the data, or train a new run on these"
+        )
+    if not same_content(before, record):  # another machine may decode or generate them slightly differently
+        logger.warning(f"the content of the data of {run.path} is not exactly the same as when it was trained before")

@@ -20,12 +20,13 @@ from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Registry
 from diffcore.runs.composing import additions, as_toml
+from diffcore.runs.data_record import difference as examples_differ
+from diffcore.runs.data_record import read_record, record_of
+from diffcore.runs.drawing import Drawing
 from diffcore.runs.fitted_grid import read_fitted_grids, with_fitted_grid, write_fitted_grid
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import (
-    draw_mask,
     example_conditions,
-    generate_together,
     require_conditions,
     resized,
     unguided_without_conditions,
@@ -33,6 +34,8 @@ from diffcore.runs.generation import (
 from diffcore.runs.loading import LoadedRun, load_run
 from diffcore.runs.measurements import Source, inpainting_of, upscaling_of
 from diffcore.runs.model import Model, build_additions, data_of
+from diffcore.runs.moved import with_data_at
+from diffcore.runs.output import Written, default_place, write_samples
 from diffcore.runs.samples import Samples
 from diffcore.runs.sampling_config import (
     GuidanceOptions,
@@ -47,7 +50,7 @@ from diffcore.sampling.solvers import ddpm
 from diffcore.states.spaces import describe_difference
 from diffcore.states.state import State, concatenate
 from diffcore.system.cache import cache_folder
-from diffcore.system.distributed import in_turn, leads
+from diffcore.system.distributed import from_leader, in_turn, leads
 from diffcore.system.progress import bar, counter
 
 if TYPE_CHECKING:
@@ -68,13 +71,15 @@ class Run:
     """A trained run: a folder with a model, and everything that can be done with it.
 
     `checkpoint` is the name of one of its checkpoints, the newest by default; `device` the one that it was trained on
-    by default. The model is loaded when it is first needed, with averaged weights.
+    by default. The model is loaded when it is first needed, with averaged weights. `data_at` are the places of its data
+    if they have moved, by option of the data set: `{"root": PATH}`.
     """
 
     path: Path
     checkpoint: str | None = None
     device: Device | None = None
     registry: Registry = field(default_factory=lambda: plugins.installed(), repr=False, compare=False)
+    data_at: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @cached_property
     def loaded(self) -> LoadedRun:
@@ -94,9 +99,13 @@ class Run:
     @cached_property
     def data(self) -> Data:
         """The data that the run was trained on, read again. Raises `UserError` where they are others now."""
-        data = in_turn(lambda: data_of(self.path, self.settings, self.registry))
+        data = in_turn(lambda: data_of(self.path, with_data_at(self.settings, self.data_at), self.registry))
         if difference := describe_difference(self.model.modality.codec(data.facts).space, self.model.codec.space):
             raise UserError(f"{self.path} was trained on other data than are there now: {difference}")
+        before = read_record(RunFolder(self.path))
+        now = record_of(self.settings.data.name, data, self.model.codec)  # type: ignore[attr-defined]
+        if before is not None and leads() and (words := examples_differ(before, now)):
+            logger.warning(f"{self.path} was trained on other data than are there now: {words}")
         return data
 
     def sample(
@@ -128,6 +137,59 @@ class Run:
         Raises:
             UserError: For conditions, sizes and options that do not exist or do not fit.
         """
+        drawing = self.drawing(n, label, conditions, seed, size, constraint, options)
+        with counter("sampling", n) as after_batch:
+            return drawing.draw_all(after_batch)
+
+    def sample_to(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        n: int = 16,
+        *,
+        replace: bool = False,
+        label: str | None = None,
+        conditions: Asked | None = None,
+        seed: int = 0,
+        size: str | int | None = None,
+        constraint: Constraint | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Written | None:
+        """Draw `n` samples and write them to files while they are drawn. The memory does not depend on `n`.
+
+        What is drawn is kept if the call is interrupted, and the same call goes on from there. With several processes,
+        the first one writes the files, and the others return None.
+
+        Args:
+            out: A folder for one file per sample, or one file for all, whose extension the kind of data supports; by
+                default `samples/seed-SEED` in the folder of the run, or the next such name without other samples.
+            n: The number of samples.
+            replace: Replace other samples in `out`.
+            label, conditions, seed, size, constraint, **options: As for `sample`; `diffcore.runs.measurements` makes
+                the constraints of `inpaint` and `upscale`.
+
+        Raises:
+            UserError: As for `sample`, and if `out` contains anything but samples of the same recipe.
+        """
+        drawing = self.drawing(n, label, conditions, seed, size, constraint, options)
+        place = from_leader(
+            lambda: Path(out) if out is not None else default_place(RunFolder(self.path).samples, drawing)
+        )
+        with bar("sampling") as report:
+            return write_samples(
+                drawing, place, replace, lambda done, count: report(done / count, f"{done} of {count}")
+            )
+
+    def drawing(
+        self,
+        n: int,
+        label: str | None,
+        conditions: Asked | None,
+        seed: int,
+        size: str | int | None,
+        constraint: Constraint | None,
+        options: SamplingOptions,
+    ) -> Drawing:
+        """What `sample` draws with these arguments. Raises `UserError` for what cannot be drawn."""
         if n < 1:
             raise UserError(f"`n` {n}: draw at least 1 sample")
         model, config = self.config(options)
@@ -147,17 +209,23 @@ class Run:
             # The guidance of the run's settings is not an error where no condition is given.
             config = unguided_without_conditions(model, config, values)
         require_conditions(model, config, values)
-        mask = draw_mask(model, range(n), values, seed, None if size is None else str(size))
         if constraint is None:
             config = with_fitted_grid(config, RunFolder(self.path), self.loaded.checkpoint.name)
         else:
             logger.info(f"drawing with {config.describe()}, so that samples agree with a measurement")
-        with counter("sampling", n) as after_batch:
-            drawn = generate_together(model, config, values, n, seed, after_batch, constraint=constraint, mask=mask)
-        known = known_conditions(model, config)
-        if drawn is None:  # another process has them
-            return Samples(model.codec.space.empty(0), {}, None, model, known)
-        return Samples(drawn.state, drawn.conditions, drawn.mask, model, known)
+        drawing = Drawing(
+            model,
+            self.loaded.checkpoint,
+            config,
+            values,
+            n,
+            seed,
+            asked,
+            None if size is None else str(size),
+            constraint,
+        )
+        drawing.mask(range(1))
+        return drawing
 
     def inpaint(
         self,
@@ -338,7 +406,7 @@ class Run:
             raise UserError(
                 f"`train.{sorted(unknown)[0]}` cannot change while a run goes on; {', '.join(sorted(RESUMABLE))} can"
             )
-        go_on(self.path, self.registry, changed, self.device, self.checkpoint)
+        go_on(self.path, self.registry, changed, self.device, self.checkpoint, self.data_at)
         return Run(self.path, None, self.device, self.registry)
 
     def config(self, options: SamplingOptions) -> tuple[Model, SamplingConfig]:
@@ -384,12 +452,20 @@ RESUMABLE = frozenset({"steps", "minutes", "on_divergence"})
 """Options of training that can change while a run goes on."""
 
 
-def load(path: str | os.PathLike[str], *, checkpoint: str | None = None, device: Device | None = None) -> Run:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    checkpoint: str | None = None,
+    device: Device | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> Run:
     """The run in the folder `path`, from its newest checkpoint or the one of that name.
+
+    If its data have moved, `data` names their place, `{"root": PATH}`; only metrics and further training read them.
 
     Raises `UserError` where there is no such run or checkpoint, or where it is damaged.
     """
-    run = Run(Path(path), checkpoint, device)
+    run = Run(Path(path), checkpoint, device, data_at=dict(data or {}))
     _ = run.loaded
     return run
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from diffcore.cli.options import DrawOptions, run_of, sampling_of
 from diffcore.cli.screen import say
-from diffcore.cli.selectors import read
+from diffcore.cli.selectors import read, take_places
 from diffcore.plugins import registry as plugins
 from diffcore.runs.folder import RunFolder
 
@@ -24,13 +24,16 @@ class Options(DrawOptions):
 
 def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
-    about = "Metrics of a run's samples, or of a classifier."
+    about = "Metrics of a run's samples, or of a classifier. --data.root PLACE: where its data are, if they have moved."
+    arguments, data_at = take_places(arguments)
     chosen = read(Options, arguments, registry, "diffcore evaluate", about, many=("guide", "metric"))
     options = chosen.options
     from diffcore.system.distributed import leads
 
     wanted = {part.pop("name"): part for part in chosen.parts("metric")}
-    found = run_of(options, registry).evaluate(options.n, seed=options.seed, metrics=wanted, **sampling_of(chosen))
+    found = run_of(options, registry, data_at).evaluate(
+        options.n, seed=options.seed, metrics=wanted, **sampling_of(chosen)
+    )
     if not leads():
         return 0
     if options.as_json:

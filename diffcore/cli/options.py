@@ -3,7 +3,9 @@
 This module and the modules of the commands import PyTorch when a command runs, so that their help appears at once.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import tyro
@@ -58,11 +60,11 @@ class DrawOptions(_Own):  # type: ignore[valid-type, misc]
     seed: int = Field(0, ge=0, description="Sample i of a seed is the same in every batch.")
 
 
-def run_of(options: Any, registry: Registry) -> "Run":
-    """The run that the options name."""
+def run_of(options: Any, registry: Registry, data_at: Mapping[str, str] = MappingProxyType({})) -> "Run":
+    """The run that the options name; `data_at` is where its data are if they have moved."""
     from diffcore.api.run import Run
 
-    return Run(options.run, options.checkpoint, options.device, registry)
+    return Run(options.run, options.checkpoint, options.device, registry, data_at)
 
 
 def sampling_of(chosen: Chosen) -> "SamplingOptions":

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from diffcore.cli.flags import parse
 from diffcore.cli.options import FromRun
+from diffcore.cli.selectors import take_places
 from diffcore.cli.train import ended
 from diffcore.names import OnDivergence
 from diffcore.plugins import registry as plugins
@@ -31,9 +32,13 @@ class Options(FromRun):
 
 def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
-    options = parse(Options, arguments, "diffcore resume", "Go on training a run from its newest checkpoint.")
+    arguments, data_at = take_places(arguments)
+    about = (
+        "Continue to train a run from its newest checkpoint. --data.root PLACE: where its data are, if they have moved."
+    )
+    options = parse(Options, arguments, "diffcore resume", about)
     changed = {name: value for name, value in vars(options.train).items() if value is not None}
     from diffcore.api.resuming import go_on
 
-    outcome = go_on(options.run, registry, changed, options.device, options.checkpoint)
+    outcome = go_on(options.run, registry, changed, options.device, options.checkpoint, data_at)
     return ended(RunFolder(options.run), outcome)

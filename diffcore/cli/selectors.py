@@ -86,6 +86,15 @@ def take(arguments: Sequence[str], name: str) -> tuple[list[str], str | None]:
     return arguments, None
 
 
+def take_places(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The arguments without flags `--data.NAME VALUE`, and their values by name: where data that have moved are."""
+    arguments, found = list(arguments), {}
+    for flag in dict.fromkeys(a.partition("=")[0] for a in arguments if a.startswith("--data.")):
+        arguments, value = take(arguments, flag.removeprefix("--"))
+        found[flag.removeprefix("--data.").replace("-", "_")] = str(value)
+    return arguments, found
+
+
 def take_all(arguments: Sequence[str], name: str) -> tuple[list[str], list[str]]:
     """The arguments without any flag `name`, and its values."""
     values: list[str] = []

@@ -39,6 +39,15 @@ Place = Annotated[str | None, BeforeValidator(_absolute)]
 """An option that names a file or a folder; it is kept as an absolute path, so a run finds its data from everywhere."""
 
 
+def places(options: type[Settings]) -> list[str]:
+    """The names of the options that are a `Place`."""
+    return [
+        name
+        for name, field in options.model_fields.items()
+        if any(getattr(part, "func", None) is _absolute for part in field.metadata)
+    ]
+
+
 class NoOptions(Settings):
     """Options of a part that has none."""
 

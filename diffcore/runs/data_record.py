@@ -1,5 +1,6 @@
 """The record of a run's data, data.json: the files, the examples of each class, what was changed or passed over."""
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +21,8 @@ MOST_NAMED = 4 * 2**20
 
 KINDS = {"changed": "changed", "noted": "note", "passed_over": "passed over"}
 """The entries of a record that name files by reason, each with its title."""
+
+_DIGESTED = 64
 
 _SHOWN_CLASSES, _SHOWN_REASONS, _SHOWN_NAMES = 12, 8, 3
 
@@ -44,7 +47,34 @@ def record_of(name: str, data: Data, codec: Codec) -> dict[str, Any]:
         "noted": _listed(ledger.noted, None, left),
         "passed_over": _listed(ledger.passed_over, None, left),
         "notes": list(data.notes),
+        "digest": _digest(data),
     }
+
+
+def _digest(data: Data) -> str:
+    """A SHA-256 of at most `_DIGESTED` training examples, evenly spaced, which is quick for data of any size."""
+    digest, count = hashlib.sha256(), len(data.examples)
+    rows = torch.linspace(0, count - 1, min(count, _DIGESTED)).long()
+    for name, values in sorted(data.examples[rows].items()):
+        if isinstance(values, torch.Tensor):
+            digest.update(f"{name} {values.dtype} {list(values.shape)}".encode())
+            digest.update(values.contiguous().cpu().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How the numbers of examples of two records differ, in words; empty if they do not."""
+    for key, what in (("training", "examples for training"), ("held_out", "held-out examples")):
+        if before[key] != now[key]:
+            return f"{before[key]} {what} then, {now[key]} now"
+    if before["classes"] != now["classes"]:
+        return "the numbers of examples of the classes differ"
+    return ""
+
+
+def same_content(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the examples of two records seem to have the same content; True if that is unknown."""
+    return before.get("digest") in (None, now["digest"])
 
 
 def _counts(data: Data, codec: Codec) -> dict[str, dict[str, list[int]]]:

@@ -13,7 +13,7 @@ from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.errors import UserError
 from diffcore.plugins.building import build, part_of
 from diffcore.plugins.data import Codec, Data
-from diffcore.plugins.records import Modality, Settings
+from diffcore.plugins.records import Modality, Settings, places
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.schedules import Schedule
 from diffcore.runs.checkpoints import EMA, read_tensors
@@ -74,7 +74,9 @@ def data_of(path: Path, settings: RunSettings, registry: Registry) -> Data:
     try:
         return build_data(settings, registry)
     except UserError as error:
-        raise UserError(f"{path} needs the data that it was trained on: {error}") from None
+        moved = " or ".join(f"`data.{name}`" for name in places(type(settings.data)))  # type: ignore[attr-defined]
+        advice = f"; if the data have moved, name their place with {moved}" if moved else ""
+        raise UserError(f"{path} needs the data that it was trained on: {error}{advice}") from None
 
 
 MOST_OF_A_SAMPLE = 2**28

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from diffcore.api import run as run_module
 from diffcore.api import training
+from diffcore.api.run import Run
 from diffcore.plugins.registry import installed
 from diffcore.runs.composing import compose
 from tests.docs.pages import PAGES, Block, blocks, named
@@ -31,10 +31,8 @@ def place(tmp_path, monkeypatch):
         monkeypatch.setattr(f"{module}._STEPS", 2)
     whole = training.train
     monkeypatch.setattr(training, "train", lambda *parts, **options: whole(*parts, **{**options, "train": FEW}))
-    resume = run_module.go_on
-    monkeypatch.setattr(
-        run_module, "go_on", lambda path, registry, changed, *rest: resume(path, registry, {"steps": 6})
-    )
+    resume = Run.resume
+    monkeypatch.setattr(Run, "resume", lambda run, train=None, **options: resume(run, {"steps": 6}, **options))
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
