@@ -23,12 +23,11 @@ from diffcore.plugins.registry import Registry
 from diffcore.runs.composing import additions, as_toml
 from diffcore.runs.data_record import difference as examples_differ
 from diffcore.runs.data_record import read_record, record_of
+from diffcore.runs.drawing import Drawing
 from diffcore.runs.fitted_grid import read_fitted_grids, with_fitted_grid, write_fitted_grid
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import (
-    draw_mask,
     example_conditions,
-    generate_together,
     require_conditions,
     resized,
     unguided_without_conditions,
@@ -37,6 +36,7 @@ from diffcore.runs.loading import LoadedRun, load_run
 from diffcore.runs.measurements import Source, inpainting_of, upscaling_of
 from diffcore.runs.model import Model, build_additions, data_of
 from diffcore.runs.moved import with_data_at
+from diffcore.runs.output import Written, default_place, write_samples
 from diffcore.runs.samples import Samples
 from diffcore.runs.sampling_config import (
     GuidanceOptions,
@@ -51,7 +51,7 @@ from diffcore.sampling.solvers import ddpm
 from diffcore.states.spaces import describe_difference
 from diffcore.states.state import State, concatenate
 from diffcore.system.cache import cache_folder
-from diffcore.system.distributed import in_turn, leads
+from diffcore.system.distributed import from_leader, in_turn, leads
 from diffcore.system.progress import bar, counter
 
 if TYPE_CHECKING:
@@ -139,6 +139,60 @@ class Run:
             UserError: For conditions, sizes and options that do not exist or do not fit.
         """
         show_messages()
+        drawing = self.drawing(n, label, conditions, seed, size, constraint, options)
+        with counter("sampling", n) as after_batch:
+            return drawing.draw_all(after_batch)
+
+    def sample_to(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        n: int = 16,
+        *,
+        replace: bool = False,
+        label: str | None = None,
+        conditions: Asked | None = None,
+        seed: int = 0,
+        size: str | int | None = None,
+        constraint: Constraint | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Written | None:
+        """Draw `n` samples and write them to files while they are drawn. The memory does not depend on `n`.
+
+        What is drawn is kept if the call is interrupted, and the same call goes on from there. With several processes,
+        the first one writes the files, and the others return None.
+
+        Args:
+            out: A folder for one file per sample, or one file for all, whose extension the kind of data supports; by
+                default `samples/seed-SEED` in the folder of the run, or the next such name without other samples.
+            n: The number of samples.
+            replace: Replace other samples in `out`.
+            label, conditions, seed, size, constraint, **options: As for `sample`; `diffcore.runs.measurements` makes
+                the constraints of `inpaint` and `upscale`.
+
+        Raises:
+            UserError: As for `sample`, and if `out` contains anything but samples of the same recipe.
+        """
+        show_messages()
+        drawing = self.drawing(n, label, conditions, seed, size, constraint, options)
+        place = from_leader(
+            lambda: Path(out) if out is not None else default_place(RunFolder(self.path).samples, drawing)
+        )
+        with bar("sampling") as report:
+            return write_samples(
+                drawing, place, replace, lambda done, count: report(done / count, f"{done} of {count}")
+            )
+
+    def drawing(
+        self,
+        n: int,
+        label: str | None,
+        conditions: Asked | None,
+        seed: int,
+        size: str | int | None,
+        constraint: Constraint | None,
+        options: SamplingOptions,
+    ) -> Drawing:
+        """What `sample` draws with these arguments. Raises `UserError` for what cannot be drawn."""
         if n < 1:
             raise UserError(f"`n` {n}: draw at least 1 sample")
         model, config = self.config(options)
@@ -158,17 +212,23 @@ class Run:
             # The guidance of the run's settings is not an error where no condition is given.
             config = unguided_without_conditions(model, config, values)
         require_conditions(model, config, values)
-        mask = draw_mask(model, range(n), values, seed, None if size is None else str(size))
         if constraint is None:
             config = with_fitted_grid(config, RunFolder(self.path), self.loaded.checkpoint.name)
         else:
             logger.info(f"drawing with {config.describe()}, so that samples agree with a measurement")
-        with counter("sampling", n) as after_batch:
-            drawn = generate_together(model, config, values, n, seed, after_batch, constraint=constraint, mask=mask)
-        known = known_conditions(model, config)
-        if drawn is None:  # another process has them
-            return Samples(model.codec.space.empty(0), {}, None, model, known)
-        return Samples(drawn.state, drawn.conditions, drawn.mask, model, known)
+        drawing = Drawing(
+            model,
+            self.loaded.checkpoint,
+            config,
+            values,
+            n,
+            seed,
+            asked,
+            None if size is None else str(size),
+            constraint,
+        )
+        drawing.mask(range(1))
+        return drawing
 
     def inpaint(
         self,

@@ -1,7 +1,6 @@
 """`diffcore sample RUN`: samples from a trained run."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from diffcore.plugins import registry as plugins
 
 if TYPE_CHECKING:
     from diffcore.api.run import Run
+    from diffcore.runs.output import Written
 
 
 class Options(DrawOptions):
@@ -36,7 +36,10 @@ class Options(DrawOptions):
         (), description="The same as --condition, for numbers: key=2.5, or key=40..60 for a range; several together."
     )
     size: str | None = Field(None, description="How many elements a sample has: 9, or, where that varies, 7..9.")
-    out: Path | None = Field(None, description="A folder, or one file whose ending the modality writes.")
+    out: Path | None = Field(
+        None, description="A folder, or one file whose ending the modality writes. The same call again goes on there."
+    )
+    replace: bool = Field(False, description="Replace the samples of another recipe that --out contains.")
     inpaint: Path | None = Field(
         None, description="Fill in a part of this file: where --mask is white, or what is missing in the file."
     )
@@ -55,56 +58,52 @@ def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run.")
     options = chosen.options
-    from diffcore.runs.samples import is_single_file, unused
-    from diffcore.system.distributed import leads
 
     if options.inpaint is not None and options.upscale is not None:
         raise UserError("--inpaint and --upscale are two different tasks; give one")
     if options.mask is not None and options.inpaint is None:
         raise UserError("--mask belongs to --inpaint FILE, which is missing")
+    if (options.inpaint or options.upscale) and options.size is not None:
+        raise UserError("--size cannot be changed where samples have to agree with a file")
     run = run_of(options, registry)
-    drawing: dict[str, Any] = {"conditions": _asked(options), "seed": options.seed, **sampling_of(chosen)}
-    out = options.out or unused(options.run / "samples" / f"seed-{options.seed}")
-    single = is_single_file(out, run.model)
-    with _made(out.parent if single else out):
-        samples = _draw(run, options, drawing)
-    path = samples.save(out)
-    if leads():
-        say(f"{options.n} samples: {out}" + ("" if single else f", together in {path}"))
-        for line in samples.summary():
-            say(line)
+    written = run.sample_to(
+        options.out,
+        options.n,
+        replace=options.replace,
+        conditions=_asked(options),
+        seed=options.seed,
+        size=options.size,
+        constraint=_constraint(run, options),
+        **sampling_of(chosen),
+    )
+    if written is not None:
+        _tell(written)
     return 0
 
 
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a folder before the work, so that one that cannot be written is known; remove it where the user errs."""
-    from diffcore.system.distributed import leads
-
-    new = [path for path in (folder, *folder.parents) if leads() and not path.exists()]
-    if leads():
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except UserError:
-        for path in new:
-            with suppress(OSError):
-                path.rmdir()
-        raise
+def _tell(written: "Written") -> None:
+    """Say where the samples are, and how they compare with what was requested."""
+    earlier = f", {written.earlier} of them from an earlier call" if written.earlier else ""
+    overview = ""
+    if written.overview != written.out:
+        which = "together" if written.shown == written.n else f"the first {written.shown} together"
+        overview = f", {which} in {written.overview}"
+    say(f"{written.n} samples: {written.out}{overview}{earlier}")
+    for line in written.summary:
+        say(line)
 
 
-def _draw(run: "Run", options: Any, drawing: dict[str, Any]) -> Any:
-    """The samples of the task that the flags name."""
-    given = {"method": options.method, "noise_std": options.noise_std}
-    if (options.inpaint or options.upscale) and options.size is not None:
-        raise UserError("--size cannot be changed where samples have to agree with a file")
+def _constraint(run: "Run", options: Any) -> Any:
+    """What the samples must agree with, from the files that the flags name; None if there are none."""
+    from diffcore.runs.measurements import inpainting_of, upscaling_of
+
     if options.inpaint is not None:
-        return run.inpaint(
-            options.inpaint, options.mask, options.n, resamplings=options.resamplings, **given, **drawing
+        return inpainting_of(
+            run.model, options.inpaint, options.mask, options.method, options.noise_std, options.resamplings
         )
     if options.upscale is not None:
-        return run.upscale(options.upscale, options.n, **given, **drawing)
-    return run.sample(options.n, size=options.size, **drawing)
+        return upscaling_of(run.model, options.upscale, None, options.method, options.noise_std)
+    return None
 
 
 def _asked(options: Options) -> dict[str, Any]:

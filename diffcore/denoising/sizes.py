@@ -44,18 +44,31 @@ class Sizes:
             total = total + log_density.where(~value.isnan(), 0.0)
         return total
 
-    def draw(self, indices: Sequence[int], seed: int, conditions: Conditions) -> Tensor:
-        """The sizes of the samples `indices` of `seed` drawn from p(size | conditions), int64 `[B]`."""
-        cumulative = self.log_probabilities(conditions, len(indices)).softmax(1).cumsum(1)
+    def draw(self, indices: Sequence[int], seed: int, conditions: Conditions, least: Tensor | None = None) -> Tensor:
+        """The sizes of the samples `indices` of `seed` drawn from p(size | conditions), int64 `[B]`.
+
+        `least` `[B]` is the smallest size that each sample may have. Raises `UserError` if no size is so large.
+        """
+        sizes = torch.tensor(list(self.counts))
+        logits = self.log_probabilities(conditions, len(indices))
+        if least is not None:
+            allowed = sizes >= least[:, None]
+            if not bool(allowed.any(1).all()):
+                raise UserError(f"{int(least.max())} elements are known, and samples have at most {int(sizes.max())}")
+            logits = logits.where(allowed, -torch.inf)
+        cumulative = logits.softmax(1).cumsum(1)
         u = uniform(indices, seed, "size")
         position = (cumulative < u[:, None]).sum(1).clamp(max=len(self.counts) - 1)
-        return torch.tensor(list(self.counts))[position]
+        return sizes[position]
 
-    def parse(self, text: str, indices: Sequence[int], seed: int, conditions: Conditions) -> Tensor:
+    def parse(
+        self, text: str, indices: Sequence[int], seed: int, conditions: Conditions, least: Tensor | None = None
+    ) -> Tensor:
         """The sizes that a user asks for, int64 `[B]`: `9` for all, or a range, `7..9`, `7..` or `..9`.
 
-        Within a range, sizes are drawn from p(size | conditions). Raises `UserError` if `text` is neither a size nor a
-        range, if it lies outside the sizes of the training examples, or if no training example has a size in the range.
+        Within a range, sizes are drawn from p(size | conditions), and at least `least` `[B]`. Raises `UserError` if
+        `text` is neither a size nor a range, if it lies outside the sizes of the training examples, if no training
+        example has a size in the range, or if all sizes in it are smaller than `least`.
         """
         try:
             first, last = read_range(text, int)
@@ -65,6 +78,8 @@ class Sizes:
         first, last = smallest if first is None else first, largest if last is None else last
         if last < first and not text.startswith("..") and not text.endswith(".."):
             raise UserError(f"`size` {text}: the range ends before it begins; write {last}..{first}")
+        if least is not None and last < least.max():
+            raise UserError(f"`size` {text}: {int(least.max())} elements are known; ask for at least as many")
         if first == last and smallest <= first <= largest:
             return torch.full((len(indices),), first)
         within = {size: count for size, count in self.counts.items() if first <= size <= last}
@@ -73,7 +88,7 @@ class Sizes:
             raise UserError(f"`size` {text}: the training examples have other sizes: {shown}")
         kept = [position for position, size in enumerate(self.counts) if size in within]
         about = {name: [table[position] for position in kept] for name, table in self.about.items()}
-        return Sizes(self.largest, within, about).draw(indices, seed, conditions)
+        return Sizes(self.largest, within, about).draw(indices, seed, conditions, least)
 
     def mask(self, sizes: Tensor) -> Tensor:
         """The mask `[B, largest]` of samples with these sizes `[B]`: the first elements of each sample exist."""

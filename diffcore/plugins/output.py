@@ -1,6 +1,6 @@
 """What a modality does with samples: files, pictures for people, and metrics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +9,9 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.states.state import State
+
+Batches = Iterable[tuple[Any, "Captions"]]
+"""Samples in batches, each with its captions. It can be iterated several times, and is never in memory as a whole."""
 
 Captions = Sequence[Mapping[str, str]]
 """For each sample, the values that were requested of it, as text, by name of condition; empty if there are none."""
@@ -28,6 +31,13 @@ class Writer(Protocol):
 
     def together(self, samples: Any, path: Path, columns: int, captions: Captions = ()) -> None:
         """Write all samples into one file, in the format that the ending of `path` names."""
+
+    def stream(self, batches: Batches, path: Path) -> None:
+        """Write any number of samples into one file, in the format that the ending of `path` names.
+
+        Optional: it is called for the endings in the attribute `streams`, a tuple of some of `endings`. A single file
+        of another ending, which `together` writes, can hold at most 1,000 samples.
+        """
 
     def html(self, samples: Any, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
         """Return an HTML fragment that shows the samples in rows of `columns` and needs no network.

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
@@ -254,6 +255,20 @@ def _expected(checkpoint: Path, name: str) -> str:
     if stat.S_ISREG(status.st_mode) and status.st_size != size:
         raise DamagedCheckpointError(f"{path} is damaged: {status.st_size} bytes, expected {size}{_advice(checkpoint)}")
     return digest
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """A SHA-256 of the names, the shapes, the types and the values of tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {[*tensor.shape]} {tensor.dtype} ".encode(errors="surrogateescape"))
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def weights_digest(checkpoint: Path, name: str = EMA) -> str:
+    """The SHA-256 of a file of weights, from the manifest. Raises `DamagedCheckpointError` if it is not there."""
+    return str(_expected(checkpoint, name))
 
 
 def _read(checkpoint: Path, name: str) -> bytes:

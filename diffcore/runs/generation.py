@@ -132,16 +132,44 @@ def generate(
     require_conditions(model, config, conditions)
     if mask is None:
         mask = draw_mask(model, range(n), conditions, seed)
+    draw = batches_of(model, config, seed, watch, constraint)
+    drawn = []
+    rows = range(n) if rows is None else rows
+    for indices in in_batches(rows, config.batch_size):
+        at = list(indices)
+        drawn.append(draw(indices, taken(conditions, indices), None if mask is None else mask[at]).state)
+        after_batch(len(indices))
+    states = concatenate(drawn) if drawn else model.codec.space.empty(0)
+    if len(rows) < n:
+        conditions = taken(conditions, rows)
+        mask = None if mask is None else mask[list(rows)]
+    return Encoded(states, conditions, mask)
+
+
+DrawBatch = Callable[[Sequence[int], Conditions, Mask], Encoded]
+"""Draws the samples with the given indices at once; there is a value of each condition, and a mask, for each sample."""
+
+
+def batches_of(
+    model: Model,
+    config: SamplingConfig,
+    seed: int = 0,
+    watch: Callable[[Evaluation], None] | None = None,
+    constraint: Constraint | None = None,
+) -> DrawBatch:
+    """A function that draws a batch of the samples of `seed`, on the CPU. The other arguments are those of `generate`.
+
+    Sample i is the same in every batch, except for rounding.
+    """
     denoise = guided(model, config)
     if config.log_snrs is None:
         log_snrs = grid(config.grid, model.schedule, config.steps)
     else:
         log_snrs = torch.tensor(config.log_snrs, dtype=torch.float64)
     levels = levels_of(model.schedule, log_snrs)
-    drawn = []
     model.denoiser.eval()
-    rows = range(n) if rows is None else rows
-    for indices in in_batches(rows, config.batch_size):
+
+    def draw(indices: Sequence[int], conditions: Conditions, mask: Mask) -> Encoded:
         steered, step = (denoise, config.step) if constraint is None else constraint(denoise, config.step, indices)
         states = sample(
             steered,
@@ -150,18 +178,19 @@ def generate(
             levels,
             indices=indices,
             seed=seed,
-            conditions={name: value[list(indices)].to(model.device) for name, value in conditions.items()},
-            mask=None if mask is None else mask[list(indices)].to(model.device),
+            conditions={name: value.to(model.device) for name, value in conditions.items()},
+            mask=None if mask is None else mask.to(model.device),
             device=model.device,
             watch=watch,
         )
-        drawn.append(states.cpu())
-        after_batch(len(indices))
-    states = concatenate(drawn) if drawn else model.codec.space.empty(0)
-    if len(rows) < n:
-        conditions = {name: value[list(rows)] for name, value in conditions.items()}
-        mask = None if mask is None else mask[list(rows)]
-    return Encoded(states, conditions, mask)
+        return Encoded(states.cpu(), conditions, mask)
+
+    return draw
+
+
+def taken(conditions: Conditions, rows: Sequence[int]) -> Conditions:
+    """The values of some of the samples."""
+    return {name: value[list(rows)] for name, value in conditions.items()}
 
 
 def generate_together(

@@ -1,5 +1,7 @@
 """Constraints on the samples of a run that come from files or states: inpainting and upscaling."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,31 @@ import torch
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins.building import part_of
+from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.model import Model
 from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
-from diffcore.states.state import State, map_fields
+from diffcore.states.state import State, fields, map_fields
 
 Source = str | Path | State
 """A file of the run's kind of data, or encoded samples: one, `[1, ...]`, or one for each sample that is drawn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Described(Constraint):
+    """A constraint, and everything that decides what it does, as values of JSON."""
+
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _described(constraint: Constraint, recipe: Mapping[str, Any]) -> Described:
+    return Described(constraint.decorate, constraint.known, recipe)
+
+
+def _options(method: InverseMethod, noise_std: float, resamplings: int | None = None) -> dict[str, Any]:
+    """The options of a method that have an effect."""
+    if method == "repaint":
+        return {"method": method, "resamplings": resamplings}
+    return {"method": method, "noise_std": noise_std}
 
 
 def inpainting_of(
@@ -47,7 +68,13 @@ def inpainting_of(
             mask = reader.read_missing(Path(mask))
         known = map_fields(torch.logical_not, mask)
         values = reader.read(Path(source)) if isinstance(source, str | Path) else source
-    return inpainting(values, known, model.codec.space, method or "mmps", noise_std, resamplings)
+    method = method or "mmps"
+    recipe = {
+        "task": "inpaint",
+        "known": [tensors_digest(fields(values)), tensors_digest(fields(known))],
+        **_options(method, noise_std, resamplings),
+    }
+    return _described(inpainting(values, known, model.codec.space, method, noise_std, resamplings), recipe)
 
 
 def upscaling_of(
@@ -70,7 +97,14 @@ def upscaling_of(
     else:
         coarse = source
     bounds = getattr(model.codec, "bounds", None)
-    return upscaling(coarse, factor, model.codec.space, method or "mmps", noise_std, bounds)
+    method = method or "mmps"
+    recipe = {
+        "task": "upscale",
+        "known": tensors_digest(fields(coarse)),
+        "factor": factor,
+        **_options(method, noise_std),
+    }
+    return _described(upscaling(coarse, factor, model.codec.space, method, noise_std, bounds), recipe)
 
 
 def _reader(model: Model, task: str) -> Any:

@@ -1,9 +1,12 @@
 """The samples drawn from a run, and writing them to files."""
 
+import contextlib
 import os
 import re
+import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -20,6 +23,10 @@ from diffcore.states.state import State
 
 COLUMNS = 10
 """Number of samples in a row of the overview."""
+MOST_SHOWN = 200
+"""The overview of a folder shows at most so many samples, the first ones."""
+MOST_TOGETHER = 1000
+"""A single file that shows all samples at once, such as a picture, shows at most so many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,23 +68,43 @@ class Samples:
     def save(self, out: str | os.PathLike[str]) -> Path:
         """Write the samples to files, and return the path of the file that shows all of them.
 
-        `out` is a folder, for one file per sample and an overview, or one file with an extension that is supported for
-        the kind of data. Raises `UserError` for other extensions.
+        `out` is a folder, for one file per sample and an overview of the first `MOST_SHOWN`, or one file with an
+        extension that is supported for the kind of data. Files are written under another name and renamed, and replace
+        files of the same name. Raises `UserError` for other extensions, for more than `MOST_TOGETHER` samples in a
+        picture, and for a folder that contains other samples.
         """
         path = Path(out)
         single = is_single_file(path, self.model)
+        writer = part_of(self.model.modality, "writer", self.model.codec)
         if not len(self):
             return path
-        (path.parent if single else path).mkdir(parents=True, exist_ok=True)
-        writer = part_of(self.model.modality, "writer", self.model.codec)
-        columns = min(COLUMNS, len(self))
+        names = file_names(range(len(self)), self.captions, self.known)
         if single:
-            writer.together(self.decoded, path, columns, self.captions)
-            return path
-        writer.each(self.decoded, path, _names(self.captions, self.known), self.captions)
-        overview = path / f"grid{writer.endings[0]}"
-        writer.together(self.decoded, overview, columns, self.captions)
+            require_few(writer, path, len(self))
+        else:
+            _require_no_others(path, names)
+        folder = path.parent if single else path
+        folder.mkdir(parents=True, exist_ok=True)
+        if not single:
+            write_each(writer, self.decoded, folder, names, self.captions, folder)
+        overview = path if single else path / f"grid{writer.endings[0]}"
+        with beside(folder) as parts:
+            part = parts / overview.name
+            if single and part.suffix.lower() in getattr(writer, "streams", ()):
+                writer.stream([(self.decoded, self.captions)], part)
+            else:
+                shown = self.first(len(self) if single else MOST_SHOWN)
+                write_overview(writer, shown.decoded, part, shown.captions)
+            part.replace(overview)
         return overview
+
+    def first(self, count: int) -> "Samples":
+        """The first `count` of the samples."""
+        if count >= len(self):
+            return self
+        conditions = {name: value[:count] for name, value in self.conditions.items()}
+        mask = None if self.mask is None else self.mask[:count]
+        return Samples(self.state[:count], conditions, mask, self.model, self.known)
 
     def summary(self) -> list[str]:
         """Lines of text that compare the requested with the measured values; empty if they cannot be measured."""
@@ -94,13 +121,58 @@ def is_single_file(path: Path, model: Model) -> bool:
     return single
 
 
+def require_few(writer: Any, path: Path, n: int) -> None:
+    """Raise `UserError` if one file would show more samples than `MOST_TOGETHER` at once, as a picture does."""
+    if n > MOST_TOGETHER and path.suffix.lower() not in (streams := getattr(writer, "streams", ())):
+        others = f", or {', '.join(streams)} for any number" if streams else ""
+        raise UserError(
+            f"{path} can show at most {MOST_TOGETHER:,} samples, and {n:,} are asked for: give a folder{others}"
+        )
+
+
 def unused(path: Path) -> Path:
-    """`path` if it does not exist, otherwise the first of `path-2`, `path-3`, … that does not."""
+    """`path` if it does not exist, otherwise the first of `path-2`, `path-3`, … that does not; `a-2.png` for a file."""
+    ending = path.suffix if path.is_file() else ""
     number, candidate = 1, path
     while os.path.lexists(candidate):
         number += 1
-        candidate = path.with_name(f"{path.name}-{number}")
+        candidate = path.with_name(f"{path.name.removesuffix(ending)}-{number}{ending}")
     return candidate
+
+
+def write_each(writer: Any, samples: Any, folder: Path, names: Sequence[str], captions: Captions, parts: Path) -> None:
+    """Write each sample to its own file in `folder`, first to a new folder in `parts`, then renamed.
+
+    If a writer makes further files, they are renamed before the files of the samples.
+    """
+    with beside(parts) as part:
+        made = writer.each(samples, part, names, captions)
+        own = {Path(path).name for path in made}
+        for path in sorted(part.iterdir(), key=lambda path: path.name in own):
+            path.replace(folder / path.name)
+
+
+def write_overview(writer: Any, samples: Any, path: Path, captions: Captions) -> None:
+    """Write one file that shows all samples."""
+    writer.together(samples, path, min(COLUMNS, max(1, len(captions))), captions)
+
+
+@contextlib.contextmanager
+def beside(folder: Path) -> Iterator[Path]:
+    """A new folder in `folder` for files that are not complete; it is deleted at the end."""
+    part = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder))
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _require_no_others(folder: Path, names: Sequence[str]) -> None:
+    """Raise `UserError` if a folder contains samples that these would not replace, but be mixed with."""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        number = re.match(r"\d{4,}(?=[-.])", path.name)
+        if number and not path.name.startswith("".join(f"{name}." for name in names[int(number[0]) :][:1]) or "/"):
+            raise UserError(f"{folder} contains other samples, such as {path.name}: choose another `out`")
 
 
 _LONGEST_WORD = 60
@@ -109,8 +181,8 @@ _LONGEST_NAME = 160
 """Bytes of all conditions in the name of a file, at most."""
 
 
-def _names(captions: Captions, known: Sequence[Condition] = ()) -> list[str]:
-    """File names from the number and the requested conditions of each sample: `0007-cat`, `0007-logp=2.5-tpsa=40`.
+def file_names(rows: Sequence[int], captions: Captions, known: Sequence[Condition] = ()) -> list[str]:
+    """File names from the numbers `rows` and the requested conditions of samples: `0007-cat`, `0007-logp=2.5-tpsa=40`.
 
     Classes are known by their value, numbers only together with the name of the condition. Characters that are not
     letters, digits or one of `_.+=-` become `_`, and long names are cut. Classes that would look the same are told
@@ -126,7 +198,7 @@ def _names(captions: Captions, known: Sequence[Condition] = ()) -> list[str]:
 
     return [
         f"{index:04d}{_cut(''.join(word(*item) for item in caption.items()), _LONGEST_NAME)}"
-        for index, caption in enumerate(captions)
+        for index, caption in zip(rows, captions, strict=True)
     ]
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+from torch import nn
+
 from diffcore.denoising.conditions import Condition
 from diffcore.denoising.denoiser import Denoise, Denoiser, require_defined
 from diffcore.denoising.noisy_classifier import NoisyClassifier
@@ -15,6 +17,7 @@ from diffcore.plugins.building import build, require_part
 from diffcore.plugins.records import Component
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.schedules import Schedule
+from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.loading import LoadedRun, Loader
 from diffcore.runs.model import Model
 from diffcore.runs.settings import SampleSettings, validate
@@ -38,6 +41,8 @@ class SamplingConfig:
     * `batch_size`: the number of samples that pass through the network at once.
     * `may_be_fitted`: whether a fitted grid may replace solver and grid, because the caller chose neither.
     * `schedule`: the name of the noise schedule, if it is not the run's own.
+    * `guide_names`: the names of `guides`, with their options.
+    * `precision`: the precision of the computation inside the network.
     """
 
     step: Step
@@ -58,6 +63,8 @@ class SamplingConfig:
     weak_source: str | None = None
     may_be_fitted: bool = False
     schedule: str | None = None
+    guide_names: tuple[str, ...] = ()
+    precision: Precision = "float32"
 
     @property
     def is_guided(self) -> bool:
@@ -81,8 +88,31 @@ class SamplingConfig:
         if self.weak is not None:
             parts.append(f"autoguidance {self.autoguidance:g}")
         if self.guides:
-            parts.append(f"{len(self.guides)} other guides")
+            parts.append("guided by " + " and ".join(self.guide_names or ["guides of the caller"]))
+        if self.precision != "float32":
+            parts.append(f"computed in {self.precision}")
         return ", ".join(parts)
+
+    def recipe(self) -> dict[str, Any]:
+        """Everything in this config that decides the samples, as values of JSON. What has no effect is left out.
+
+        Helping networks are described by a digest of their weights, and functions of the caller by their names.
+        """
+        values: dict[str, Any] = {"solver": self.solver, "steps": self.steps}
+        values |= {"grid": self.grid} if self.log_snrs is None else {"log_snrs": list(self.log_snrs)}
+        values |= {"schedule": self.schedule} if self.schedule is not None else {}
+        values |= {"guidance": self.guidance, "precision": self.precision}
+        if self.is_guided and self.guidance_interval is not None:
+            values["guidance_interval"] = list(self.guidance_interval)
+        if self.is_guided and self.guidance_rescale:
+            values["guidance_rescale"] = self.guidance_rescale
+        if self.classifier is not None:
+            values |= {"classifier": _identity(self.classifier), "classifier_weight": self.classifier_weight}
+        if self.weak is not None:
+            values |= {"weak": _identity(self.weak), "autoguidance": self.autoguidance}
+        if self.guides:
+            values["guides"] = list(self.guide_names) or [_function_name(guide) for guide in self.guides]
+        return values
 
 
 Choice = str | Mapping[str, Any]
@@ -133,7 +163,7 @@ def sampling_config(
     if step is None:
         solver = registry.solver(sampling.solver)
         step = build("solver", solver, solver.options())
-    values = sampling.model_dump(exclude={"solver", "precision", "compile"})
+    values = sampling.model_dump(exclude={"solver", "compile"})
     return SamplingConfig(step, classifier=classifier, weak=weak, guides=guides, solver=name, **values)
 
 
@@ -176,6 +206,7 @@ def configured(
         weak_source=_absolute(given.get("weak")),
         may_be_fitted=not given.keys() & {"solver", "grid", "schedule", "guides"},
         schedule=_schedule_name(given.get("schedule")),
+        guide_names=tuple(_name_of(guide) for guide in given.get("guides", ())),
     )
 
 
@@ -215,9 +246,14 @@ def _schedule_name(choice: Any) -> str | None:
     return _words(choice) if isinstance(choice, str | Mapping) else type(choice).__name__
 
 
-def _function_name(step: Step) -> str:
-    """The function that made the solver: `ddim` for the inner function of `ddim(...)`."""
-    return getattr(step, "__qualname__", "a solver of the caller").split(".")[0]
+def _function_name(part: Any) -> str:
+    """The function that made a solver or a guide: `ddim` for the inner function of `ddim(...)`."""
+    return getattr(part, "__qualname__", "a function of the caller").split(".")[0]
+
+
+def _identity(network: Any) -> str:
+    """A SHA-256 of the weights of a network; the name of anything else."""
+    return tensors_digest(network.state_dict()) if isinstance(network, nn.Module) else _function_name(network)
 
 
 def _absolute(source: Any) -> str | None:

@@ -81,6 +81,12 @@ def combine(*terms: tuple[Tensor | float, State]) -> State:
     return map_fields(total, *(state for _, state in terms))
 
 
+def dot(first: State, second: State) -> Tensor:
+    """The inner product of two states, over all entries of all fields of each sample, `[B]`."""
+    products = map_fields(lambda a, b: (a * b).flatten(1).sum(1), first, second)
+    return torch.stack(list(fields(products).values())).sum(0)
+
+
 def extrapolate(start: State, end: State, weight: float) -> State:
     """start + weight (end - start): `start` at weight 0, `end` at 1; other weights extrapolate."""
     return map_fields(lambda a, b: torch.lerp(a, b, weight), start, end)

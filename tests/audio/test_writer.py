@@ -82,6 +82,8 @@ def test_all_samples_in_one_file_stand_a_tenth_of_a_second_apart(tmp_path, endin
     a, b, c = (sample.T.numpy() for sample in pcm(waves))
     assert rate == RATE
     assert numpy.array_equal(read, numpy.concatenate([a, pause, b, pause, c]))
+    SoundWriter(codec(channels=2)).stream([(waves[:2], ()), (waves[2:], ())], tmp_path / f"batches{ending}")
+    assert numpy.array_equal(soundfile.read(tmp_path / f"batches{ending}", dtype="int16")[0], read)
 
 
 def test_loudness_is_in_decibels_of_full_scale():

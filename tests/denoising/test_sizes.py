@@ -70,6 +70,23 @@ def test_sizes_that_are_asked_for():
     assert torch.equal(SIZES.parse("..", range(50), 0, {}), SIZES.draw(range(50), 0, {}))
 
 
+def test_sizes_are_at_least_what_is_known():
+    """Among 5 and 9, which occur 30 and 60 times; the second sample may have any size."""
+    least = torch.tensor([4, 0]).repeat(2000)
+    drawn = SIZES.draw(range(4000), 0, {}, least)
+    assert [(drawn[::2] == size).double().mean().item() for size in (3, 5, 9)] == pytest.approx(
+        [0, 1 / 3, 2 / 3], abs=0.03
+    )
+    assert [(drawn[1::2] == size).double().mean().item() for size in (3, 5, 9)] == pytest.approx(
+        [0.1, 0.3, 0.6], abs=0.03
+    )
+    assert SIZES.parse("4..", range(50), 0, {}, torch.full((50,), 6)).unique().tolist() == [9]
+    with pytest.raises(UserError, match="10 elements are known, and samples have at most 9"):
+        SIZES.draw(range(2), 0, {}, torch.tensor([10, 1]))
+    with pytest.raises(UserError, match="`size` 5: 6 elements are known"):
+        SIZES.parse("5", range(2), 0, {}, torch.tensor([6, 1]))
+
+
 @pytest.mark.parametrize("text", ["0", "11", "4..12", "6..4", "many", "3.5", "", "6..8", "-3", "3..x"])
 def test_sizes_that_cannot_be_are_refused(text):
     with pytest.raises(UserError, match="`size`"):

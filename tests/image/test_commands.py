@@ -59,7 +59,8 @@ def test_the_report_needs_no_network(run):
 def test_samples_are_files_of_the_data_s_size_with_a_grid_beside(run, tmp_path):
     out = tmp_path / "out"
     assert main(["sample", str(run), "--n", "4", "--label", "3", "--steps", "3", "--out", str(out)]) == 0
-    assert sorted(path.name for path in out.iterdir()) == [*(f"000{i}-3.png" for i in range(4)), "grid.png"]
+    names = [*(f"000{i}-3.png" for i in range(4)), "grid.png", "recipe.json"]
+    assert sorted(path.name for path in out.iterdir()) == names
     assert Image.open(out / "0000-3.png").size == (8, 8)
     assert (
         main(["sample", str(run), "--n", "4", "--condition", "label=3", "--steps", "3", "--out", str(tmp_path / "b")])

@@ -115,13 +115,13 @@ def test_the_report_shows_molecules_and_needs_no_network(run):
 def test_samples_are_written_in_the_formats_of_chemists(run, tmp_path):
     sample(run, "--n", 5, "--size", 7, "--out", tmp_path / "out")
     names = [path.name for path in sorted((tmp_path / "out").iterdir())]
-    assert names == [*(f"{k:04d}.sdf" for k in range(5)), "grid.png"]
+    assert names == [*(f"{k:04d}.sdf" for k in range(5)), "grid.png", "recipe.json"]
     (mol,) = Chem.SDMolSupplier(str(tmp_path / "out" / "0003.sdf"), sanitize=False)
     assert mol.GetNumAtoms() == 7
     assert not [name for name in mol.GetPropNames() if name.startswith("asked_")]
     for size in (4, 5):
         for ending in ("sdf", "smi", "png"):
-            sample(run, "--n", 40, "--size", size, "--out", tmp_path / f"all.{ending}")
+            sample(run, "--n", 40, "--size", size, "--out", tmp_path / f"all.{ending}", "--replace")
         mols = list(Chem.SDMolSupplier(str(tmp_path / "all.sdf"), sanitize=False))
         assert [mol.GetNumAtoms() for mol in mols] == [size] * 40
         valid = [mol for mol in mols if mol.GetProp("VALID") == "1"]

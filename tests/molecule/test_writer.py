@@ -11,6 +11,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem, Crippen, Descriptors, rdMolDescriptors
 from rdkit.Chem.QED import qed
 
+from diffcore.errors import UserError
 from diffcore.evaluation import viewer
 from diffcore.evaluation.report import page
 from diffcore_molecule.chemistry.molecules import ORDERS, Molecule, from_rdkit, identity
@@ -110,6 +111,20 @@ def test_records_contain_the_generated_samples(tmp_path, hydrogens):
         assert mol.GetProp("_Name") == str(number)
         assert_same(mol, APART if sample is CROWDED else sample)
     assert [mol.GetProp("VALID") for mol in found] == ["1"] * len(SMILES) + ["0"] * len(BROKEN)
+
+
+@pytest.mark.parametrize("ending", [".sdf", ".smi"])
+def test_batches_give_the_file_of_all_samples(tmp_path, ending):
+    samples = [embedded(smiles, False) for smiles in SMILES] + BROKEN
+    captions = [{"logp": f"{k}"} for k in range(len(samples))]
+    writer().together(samples, tmp_path / f"all{ending}", 10, captions)
+    batches = [(samples[:4], captions[:4]), (samples[4:], captions[4:])]
+    writer().stream(batches, tmp_path / f"batches{ending}")
+    without_dates = [
+        [line for line in (tmp_path / f"{name}{ending}").read_text().splitlines() if "RDKit" not in line]
+        for name in ("all", "batches")
+    ]
+    assert without_dates[0] == without_dates[1] != []
 
 
 @pytest.mark.parametrize("hydrogens", [False, True])
@@ -312,6 +327,26 @@ def test_a_sample_without_a_layout_has_a_tile(monkeypatch, molecules):
 
     monkeypatch.setattr(depiction.rdDepictor, "Compute2DCoords", fail)
     assert sheet(records([molecules[0]], False), ["a"], 1).getextrema()[0][0] < 100
+
+
+def test_without_the_libraries_that_rdkit_draws_with_sheets_have_legends(monkeypatch, caplog, molecules):
+    """As in a container image without the X window system: `import rdMolDraw2D` fails there."""
+
+    def missing(name):
+        raise ImportError("libXrender.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(depiction, "import_module", missing)
+    depiction._rdkit_drawing.cache_clear()
+    try:
+        shown = record(molecules[0], False)
+        tile = numpy.asarray(sheet([shown], ["CCO"], 1).convert("L"))
+        assert (tile[: depiction.TILE[1]] == 255).all()
+        assert (tile[depiction.TILE[1] :] < 128).any()
+        assert "apt install libxrender1" in caplog.text
+        with pytest.raises(UserError, match="libXrender"):
+            depiction.drawing(shown, 100, 100, vector=True)
+    finally:
+        depiction._rdkit_drawing.cache_clear()
 
 
 # The report

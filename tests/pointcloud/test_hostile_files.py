@@ -10,12 +10,15 @@ import trimesh
 from PIL import Image
 
 from diffcore.errors import UserError
+from diffcore.plugins.ledger import Account
 from diffcore_pointcloud.codec import CloudCodec
-from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS
+from diffcore_pointcloud.data import datasets
+from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.data.meshes import MESH_ENDINGS, shapes_in
 from diffcore_pointcloud.data.reader import CloudReader
+from diffcore_pointcloud.data.sources import read_all
 from diffcore_pointcloud.formats import content
-from diffcore_pointcloud.options import CloudFacts, FileOptions
+from diffcore_pointcloud.options import CloudFacts, FileOptions, ShapesOptions
 from tests.pointcloud.test_formats import glb, quantised
 
 CODEC = CloudCodec(CloudFacts(points=32, centre=(0, 0, 0), scale=1, colours=True))
@@ -227,3 +230,18 @@ def test_facts_of_a_run_cannot_state_more_points_than_data_may_have():
     with pytest.raises(UserError, match="a cloud can have at most"):
         CODEC.resized(2**30)
     assert CODEC.resized(2**20).space.empty(1)["positions"].shape == (1, 2**20, 3)
+
+
+def test_data_that_do_not_fit_into_memory_are_refused_before_they_are_made(monkeypatch):
+    monkeypatch.setattr(datasets, "memory", lambda: 10**9)
+    with pytest.raises(UserError, match=r"1,000,000 shapes with 2,048 points each need 24\.6 GB, .* `data\.pool`"):
+        datasets.shapes(ShapesOptions(shapes=1_000_000))
+
+
+def test_of_large_clouds_only_the_pool_is_kept(tmp_path):
+    numpy.save(tmp_path / "a.npy", numpy.random.default_rng(0).normal(size=(5000, 3)))
+    options = FileOptions(root=str(tmp_path), points=64, pool=70, colours=False)
+    found, _ = read_all(((tmp_path / "a.npy", 0),), read_cloud, options, Account("clouds"), "train", 70)
+    assert found[0].positions.shape == (70, 3)
+    assert found[0].positions.base is None  # not a view of all points
+    assert numpy.ptp(found[0].bounds[:, 0]) > numpy.ptp(found[0].positions[:, 0])

@@ -117,6 +117,20 @@ def test_a_ply_file_has_a_row_of_clouds_or_a_single_cloud(tmp_path):
     assert numpy.array_equal(trimesh.load(tmp_path / "one.ply").vertices, samples["positions"][0].numpy())
 
 
+@pytest.mark.parametrize("ending", CloudWriter.streams)
+def test_batches_give_the_file_of_all_samples(tmp_path, ending):
+    samples = made(normals=True, coloured=True)
+    writer().together(samples, tmp_path / f"all{ending}", 2, ASKED)
+    batches = [(samples[:2], ASKED[:2]), (samples[2:], ASKED[2:])]
+    writer().stream(batches, tmp_path / f"batches{ending}")
+    if ending == ".ply":
+        assert (tmp_path / "batches.ply").read_bytes() == (tmp_path / "all.ply").read_bytes()
+        return
+    with numpy.load(tmp_path / "batches.npz") as found, numpy.load(tmp_path / "all.npz") as expected:
+        assert found.files == expected.files
+        assert all(numpy.array_equal(found[name], expected[name]) for name in expected.files)
+
+
 def test_captions_must_be_those_of_the_samples(tmp_path):
     with pytest.raises(ValueError, match="there are 2 captions for 3 samples"):
         writer().together(made(), tmp_path / "all.png", 2, ASKED[:2])

@@ -24,8 +24,8 @@ from diffcore.sampling.guidance import (
 from diffcore.sampling.guidance.joint_batch import cache_last
 from diffcore.sampling.guidance.rescaled import deviation
 from diffcore.sampling.loop import levels_of, prior, sample
-from diffcore.sampling.solvers import ddim, ddpm, dpmpp_2m
-from diffcore.sampling.timesteps import uniform_in_log_snr
+from diffcore.sampling.solvers import adams, ddim, ddpm, dpmpp_2m, heun
+from diffcore.sampling.timesteps import grid, uniform_in_log_snr
 from diffcore.states.level import Level
 from diffcore.states.noise import SampleNoise
 from diffcore.states.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
@@ -208,23 +208,62 @@ def test_a_tilt_of_several_fields_under_a_mask_in_every_entry():
 # The clean estimate
 
 
-def test_the_gradient_through_the_denoiser_is_the_chain_rule():
+def quadratic(x0, level, conditions, mask):
+    return -(x0 - 1).square().sum(1)
+
+
+def test_a_gaussian_log_weight_of_the_clean_estimate_is_exact_for_gaussian_data():
+    """N(m, s^2) times exp(-w (x0 - 1)^2) is a Gaussian too, of precision 1 / s^2 + 2 w."""
+    mean, std, level = 0.3, 0.4, LEVEL
+    x = draw(4, 3)
+    for weight in (0.5, 30.0, -1.0):
+        precision = 1 / std**2 + 2 * weight
+        exact = gaussian((mean / std**2 + 2 * weight) / precision, precision**-0.5)(x, level)
+        for view in ("x0", "eps", "v"):
+            with torch.no_grad():
+                found = energy(viewed(gaussian(mean, std), view), Euclidean((3,)), quadratic, weight, of="x0")(x, level)
+            if weight > 0:  # a factor that grows without bound is not damped
+                torch.testing.assert_close(found.x0, exact.x0)
+            assert not found.output.requires_grad
+            assert found.x is x
+
+
+def test_without_curvature_the_gradient_through_the_denoiser_is_the_chain_rule():
     """For one Gaussian x0_hat is affine in x with slope g, so grad_x f(x0_hat(x)) = g f'(x0_hat(x))."""
     mean, std, level = 0.3, 0.4, LEVEL
     gain = level.alpha * std**2 / (level.alpha**2 * std**2 + level.sigma**2)
-    x = draw(4, 3)
+    x, plain = draw(4, 3), gaussian(mean, std)
+    found = energy(plain, Euclidean((3,)), quadratic, -0.5, of="x0")(x, level)
+    gradient = gain * -2 * (plain(x, level).x0 - 1)
+    torch.testing.assert_close(found.score, plain(x, level).score - 0.5 * gradient)
 
-    def log_weight(x0, level, conditions, mask):
-        return -(x0 - 1).square().sum(1)
 
-    for view in ("x0", "eps", "v"):
-        plain = viewed(gaussian(mean, std), view)
-        with torch.no_grad():
-            found = energy(plain, Euclidean((3,)), log_weight, 0.5, of="x0")(x, level)
-        gradient = gain * -2 * (plain(x, level).x0 - 1)
-        torch.testing.assert_close(found.score, plain(x, level).score + 0.5 * gradient)
-        assert not found.output.requires_grad
-        assert found.x is x
+@pytest.mark.parametrize("step", [adams(), heun(), ddim(), ddpm()], ids=["adams", "heun", "ddim", "ddpm"])
+def test_a_steep_log_weight_of_the_clean_estimate_does_not_diverge_in_few_steps(step):
+    """N(0, 1) times exp(-10 (x - 1)^2) has the mean 20 / 21 and the variance 1 / 21."""
+    levels = levels_of(Cosine(), grid("tapered", Cosine(), 10))
+
+    def steep(x0, level, conditions, mask):
+        return -10 * (x0 - 1).square().sum(1)
+
+    plain = classifier_free(gaussian(0.0, 1.0), (LABEL,), 3.0)
+    for denoise in (gaussian(0.0, 1.0), plain):
+        guided = energy(denoise, Euclidean((1,)), steep, of="x0")
+        conditions = {"label": torch.zeros(400, dtype=torch.int64)}
+        x = sample(guided, Euclidean((1,)), step, levels, indices=range(400), conditions=conditions)
+        assert x.mean().item() == pytest.approx(20 / 21, abs=0.05)
+        assert x.var().item() == pytest.approx(1 / 21, rel=0.5)
+
+
+def test_a_log_weight_that_is_undefined_far_away_does_not_break_a_sample():
+    """log(1 - x^2) has no value beyond 1; a step that would end there is not taken."""
+
+    def bounded(x0, level, conditions, mask):
+        return 50 * (1 - x0.square()).log().sum(1)
+
+    guided = energy(gaussian(0.0, 0.2), Euclidean((1,)), bounded, of="x0")
+    x = torch.tensor([[0.1], [0.3]])
+    assert guided(x, Level(0.3, 0.95)).x0.isfinite().all()
 
 
 def test_a_linear_log_weight_of_the_clean_estimate_is_the_tilt():
@@ -266,7 +305,7 @@ def test_energies_nest_with_their_second_derivatives():
     inner = energy(oracle, space, lambda x, level, conditions, mask: -x.pow(4).sum(1) / 10)
 
     def outer_weight(x0, level, conditions, mask):
-        return x0.sin().sum(1)
+        return x0.exp().sum(1)  # convex, so that the gradient is not damped
 
     outer = energy(inner, space, outer_weight, of="x0")
     x, h = draw(1, 2, seed=4), 1e-5

@@ -6,6 +6,7 @@ Processes are forked, as each would else import everything for itself.
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -13,13 +14,17 @@ from diffcore import cli
 from diffcore.runs import folder as runs
 from diffcore.system import files
 from diffcore.training import state as learner
+from tests.support.toy import ToyWriter
 
 
 class Moments:
-    """How often a process has come to each point, and what it does there: `die` and `wait` are like `renamed:2`."""
+    """How often a process has come to each point, and what it does there: `die` and `wait` are like `renamed:2`.
 
-    def __init__(self, die=None, wait=None, waiting=None):
-        self.seen, self.die, self.wait, self.waiting = {}, die, wait, waiting
+    There it kills itself (`die`), sends itself another signal (`send`, a pair of a moment and a signal), or waits.
+    """
+
+    def __init__(self, die=None, wait=None, waiting=None, send=(None, 0)):
+        self.seen, self.die, self.wait, self.waiting, self.send = {}, die, wait, waiting, send
 
     def next(self, point):
         return f"{point}:{self.seen.get(point, 0) + 1}"
@@ -29,13 +34,15 @@ class Moments:
         self.seen[point] = self.seen.get(point, 0) + 1
         if here == self.die:
             os.kill(os.getpid(), signal.SIGKILL)
+        if here == self.send[0]:
+            os.kill(os.getpid(), self.send[1])
         if here == self.wait:
             self.waiting.touch()
             time.sleep(600)
 
 
-def start(*arguments, **moments):
-    """Run a command of the toy in a new process, whose id is returned."""
+def start(*arguments, said=os.devnull, **moments):
+    """Run a command of the toy in a new process, whose id is returned; what it says goes to the file `said`."""
     process = os.fork()
     if process:
         return process
@@ -44,6 +51,7 @@ def start(*arguments, **moments):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
+        sys.stderr = Path(said).open("w", buffering=1)  # noqa: SIM115
         arrange(Moments(**moments))
         status = cli.main([str(argument) for argument in arguments])
     finally:
@@ -67,6 +75,8 @@ def arrange(moments):
             reach("file-before-rename")
         if step_folder:
             reach("rename")
+        if not inside and Path(target).suffix == ".safetensors":
+            reach("kept")
         done = replace(self, target)
         if inside:
             reach("file-after-rename")
@@ -103,5 +113,22 @@ def arrange(moments):
         reach("step")
         return step(*arguments)
 
+    each, together = ToyWriter.each, ToyWriter.together
+
+    def told_each(self, samples, folder, names, captions=()):
+        half = len(samples) // 2
+        paths = each(self, samples[:half], folder, names[:half], captions)
+        reach("each-half")
+        paths += each(self, samples[half:], folder, names[half:], captions)
+        reach("each")
+        return paths
+
+    def told_together(self, samples, path, columns, captions=()):
+        path.write_text("half")
+        reach("together-half")
+        together(self, samples, path, columns, captions)
+        reach("together")
+
+    ToyWriter.each, ToyWriter.together = told_each, told_together
     Path.replace, shutil.rmtree, os.fsync = told_replace, told_remove, told_fsync
     runs.append_lines, learner.draw_batch = told_append, told_step

@@ -14,7 +14,7 @@ from diffcore.names import GradientOf, Parameterisation, require_name
 from diffcore.states.form import form_difference
 from diffcore.states.level import Level
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, combine, fields, map_fields
+from diffcore.states.state import State, combine, dot, fields, map_fields
 
 
 class LogWeight(Protocol):
@@ -28,9 +28,17 @@ def energy(denoise: Denoise, space: Space, log_weight: LogWeight, weight: float 
 
     * `of` = "x": `log_weight` receives the noisy x and must take the noise into account. With log p(c | x_t) this is
       classifier guidance (Dhariwal & Nichol 2021, algorithm 2). It is exact for log h_t(x_t) = log E[h(x0) | x_t].
-    * `of` = "x0": `log_weight` receives the estimate E[x0 | x], and the gradient goes through the denoiser. It uses
-      log h(E[x0 | x]) in place of log E[h(x0) | x], which is accurate only at low noise (Chung et al. 2023, theorem 1;
-      Bansal et al. 2023, section 3.1).
+    * `of` = "x0": `log_weight` receives the estimate x0_hat = E[x0 | x], and the gradient goes through the denoiser
+      (Chung et al. 2023, theorem 1; Bansal et al. 2023, section 3.1). log h(x0_hat) stands for log E[h(x0) | x] there.
+      At high noise that is far too steep, and samplers of few steps diverge. So the change of x0_hat, D = w V g with
+      V = Cov[x0 | x] = (sigma^2 / alpha) d x0_hat / dx and g = grad log h, is multiplied by
+
+          s = w g.D / (w g.D - w D.H D),   with H the second derivative of log h, and w D.H D at most 0, so 0 <= s <= 1:
+
+      x0_hat + s D maximises w log h(x0) - (x0 - x0_hat).V^-1 (x0 - x0_hat) / 2 along D, to second order. That is
+      E[x0 | x] of the guided distribution for a Gaussian V and a log-weight whose curvature is the same in all
+      directions of D, and s = 1 for a linear one. The curvature is a difference of two gradients of `log_weight`, taken
+      over at most one standard deviation of the data per entry.
 
     The gradient is that of the space, `space.gradient`. It is added to the prediction's output in its own view. At
     alpha = 0 the state holds no information about the data, so an exact log-weight is constant: nothing is added.
@@ -41,22 +49,26 @@ def energy(denoise: Denoise, space: Space, log_weight: LogWeight, weight: float 
     require_name(of, GradientOf, "of")
 
     def guided(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+        def log_h(state: State) -> Tensor:
+            return log_weight(state, level, conditions, mask)
+
         if of == "x":
             prediction = denoise(x, level, conditions, mask)
-            derivative = _derivative(lambda leaf: log_weight(leaf, level, conditions, mask), x, level)
+            gradient = space.gradient(_derivative(log_h, x, level), mask)
         else:
             inner: list[Prediction] = []
 
             def of_estimate(leaf: State) -> Tensor:
                 inner[:] = [denoise(leaf, level, conditions, mask)]
-                return log_weight(space.project(inner[0].x0, mask), level, conditions, mask)
+                return log_h(space.project(inner[0].x0, mask))
 
-            derivative = _derivative(of_estimate, x, level)
+            gradient = space.gradient(_derivative(of_estimate, x, level), mask)
             prediction = inner[0] if _tracked(x) else _detached(inner[0], x)
-        gradient = space.gradient(derivative, mask)
-        return replace(
-            prediction, output=combine((1.0, prediction.output), (_slope(prediction.view, level, weight), gradient))
-        )
+            change = combine((_slope("x0", level, weight), gradient))
+            damping = _damping(lambda s: weight * log_h(s), space.project(prediction.x0, mask), change, level)
+            gradient = combine((damping, gradient))
+        slope = _slope(prediction.view, level, weight)
+        return replace(prediction, output=combine((1.0, prediction.output), (slope, gradient)))
 
     return guided if weight else denoise
 
@@ -70,6 +82,19 @@ def _slope(view: Parameterisation, level: Level, weight: float) -> float | Tenso
     if isinstance(alpha, Tensor):
         return torch.where(alpha > 0, weight * factor / alpha, 0.0)
     return weight * factor / alpha if alpha > 0 else 0.0
+
+
+def _damping(log_factor: Callable[[State], Tensor], x0: State, change: State, level: Level) -> Tensor:
+    """The factor s of `energy` for each sample, `[B]`, constant for autograd; `log_factor` is w log h."""
+    x0, change = map_fields(torch.detach, x0), map_fields(torch.detach, change)
+    entries = sum(field[0].numel() for field in fields(x0).values())
+    length = (dot(change, change) / entries).sqrt()
+    share = torch.where(length > 1, 1 / length, 1.0)
+    here = map_fields(torch.detach, _derivative(log_factor, x0, level))
+    there = map_fields(torch.detach, _derivative(log_factor, combine((1.0, x0), (share, change)), level))
+    rise = dot(here, change)
+    bend = (dot(there, change) - rise) / share  # nan where the log-weight is not defined so far away: no guidance
+    return torch.where(rise > 0, rise / (rise - bend.clamp(max=0)), 0.0).nan_to_num(0.0)
 
 
 def _derivative(function: Callable[[State], Tensor], x: State, level: Level) -> State:

@@ -7,7 +7,7 @@ Both can be combined with every solver, guidance and space.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -15,16 +15,55 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
+from diffcore.errors import UserError
 from diffcore.names import InverseMethod, require_name
 from diffcore.process.gaussian import perturb, transition
 from diffcore.sampling.inverse.operators import Bounds, Coarse, Keep, Operator, check_measurement, keep
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, combine, fields, map_fields, named
+from diffcore.states.state import State, combine, dot, fields, map_fields, named
 
-Constraint = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
-"""Decorates a denoiser and a solver's step for the batch of the samples with the given indices, and returns both."""
+Decorate = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What samples have to agree with.
+
+    * `decorate`: decorates a denoiser and a solver's step for the batch of the samples with the given indices, and
+      returns both. Calling the constraint calls it.
+    * `known`: a state of booleans, `[1, ...]` for all samples alike or `[N, ...]`, True for the entries that are given
+      exactly; None if none are.
+    """
+
+    decorate: Decorate
+    known: State | None = None
+
+    def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
+        """The denoiser and the step for the samples `indices`."""
+        return self.decorate(denoise, step, indices)
+
+    def known_elements(self, indices: Sequence[int]) -> Tensor | None:
+        """The elements of sets of which an entry is known, `[B, N]`: the positions along the first axis of a sample."""
+        if self.known is None:
+            return None
+        flags = [field.flatten(2).any(2) if field.ndim > 2 else field for field in fields(self.known).values()]
+        return _of(torch.stack(flags).any(0), indices).expand(len(indices), -1)
+
+    def least_sizes(self, indices: Sequence[int]) -> Tensor | None:
+        """How many elements each sample must have for all known ones to exist, int64 `[B]`; None without any."""
+        elements = self.known_elements(indices)
+        if elements is None:
+            return None
+        return (elements * torch.arange(1, elements.shape[1] + 1, device=elements.device)).amax(1).cpu()
+
+
+def require_known_exist(constraint: Constraint, mask: Mask, indices: Sequence[int]) -> None:
+    """Raise `UserError` if the mask `[B, N]` of the samples `indices` lacks an element of which an entry is known."""
+    elements = constraint.known_elements(indices)
+    if mask is not None and elements is not None and bool((elements & ~mask.to(elements.device)).any()):
+        raise UserError("the mask of the samples lacks elements that are known: give masks in which all of them exist")
 
 
 class Correct(Protocol):
@@ -48,19 +87,19 @@ def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
     """
 
     def correct(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
-        direction, squared = residual, _dot(residual, residual)
+        direction, squared = residual, dot(residual, residual)
         corrections: list[tuple[Tensor | float, State]] = []
         largest = torch.zeros_like(squared)
         active = squared > 0
         for _ in range(iterations):
             lifted = lift(direction)
             product = combine((1.0, operator(lifted)), (noise_std**2, direction))  # S direction
-            variance = _ratio(_dot(direction, product), _dot(direction, direction))
+            variance = _ratio(dot(direction, product), dot(direction, direction))
             largest = torch.maximum(largest, variance)
             active = active & (variance > 0.01 * largest)
-            size = torch.where(active, _ratio(squared, _dot(direction, product)), 0.0)
+            size = torch.where(active, _ratio(squared, dot(direction, product)), 0.0)
             residual = combine((1.0, residual), (-size, product))
-            previous, squared = squared, _dot(residual, residual)
+            previous, squared = squared, dot(residual, residual)
             active = active & (squared < 100 * previous)
             corrections.append((torch.where(active, size, 0.0), lifted))
             direction = combine((1.0, residual), (_ratio(squared, previous), direction))
@@ -89,7 +128,7 @@ def dps(noise_std: float = 0.0, weight: float = 1.0) -> Correct:
 
     def correct(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
         entries = sum(value[0].numel() for value in fields(residual).values())
-        size = (_dot(residual, residual) / entries).sqrt() / weight
+        size = (dot(residual, residual) / entries).sqrt() / weight
         return lift(combine((1 / size.clamp(min=max(noise_std**2, 1e-12)), residual)))
 
     return correct
@@ -230,12 +269,6 @@ def _ratio(above: Tensor, below: Tensor) -> Tensor:
     return torch.where(below == 0, 0.0, above / torch.where(below == 0, 1.0, below))
 
 
-def _dot(first: State, second: State) -> Tensor:
-    """The inner product of each sample, `[B]`."""
-    products = map_fields(lambda a, b: (a * b).flatten(1).sum(1), first, second)
-    return torch.stack(list(fields(products).values())).sum(0)
-
-
 def inpainting(
     values: State,
     known: State,
@@ -266,7 +299,7 @@ def inpainting(
         steered = measured(denoise, operator, operator(given), space, METHODS[method](noise_std))
         return steered, step if noise_std else pasted(step, operator, given)
 
-    return constrain
+    return Constraint(constrain, flags)
 
 
 def upscaling(
@@ -297,4 +330,4 @@ def upscaling(
         steered = measured(denoise, operator, given, space, METHODS[method](noise_std))
         return steered, step if noise_std else settled(step, operator, given, bounds)
 
-    return constrain
+    return Constraint(constrain)

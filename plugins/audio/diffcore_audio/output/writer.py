@@ -1,16 +1,17 @@
 """Writes samples to sound files, pictures and the report."""
 
 import base64
+import contextlib
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+import numpy
 import soundfile
-import torch
 from torch import Tensor
 
 from diffcore.plugins.data import Codec
-from diffcore.plugins.output import Captions
+from diffcore.plugins.output import Batches, Captions
 from diffcore_audio.output.pictures import TILE, colours, envelopes, png, sheet, spectrograms, waveform_svg
 from diffcore_audio.signals.waves import SILENCE, finite, mono, pcm, peaks, rms_db, wav
 
@@ -28,6 +29,7 @@ class SoundWriter:
     """
 
     endings = (".png", ".wav", ".flac")
+    streams = (".wav", ".flac")
 
     def __init__(self, codec: Codec) -> None:
         self._rate: int = codec.facts.rate  # type: ignore[attr-defined]
@@ -44,9 +46,19 @@ class SoundWriter:
         if path.suffix.lower() == ".png":
             sheet(samples, self._rate, _labels(samples, captions), columns).save(path)
             return
-        pause = torch.zeros(samples.shape[1], round(_PAUSE * self._rate), dtype=torch.int16)
-        parts = [part for sample in pcm(samples) for part in (sample, pause)][:-1]
-        soundfile.write(path, torch.cat(parts, 1).T.numpy(), self._rate, subtype="PCM_16")
+        self.stream([(samples, captions)], path)
+
+    def stream(self, batches: Batches, path: Path) -> None:
+        """Write any number of samples one after another into a `.wav` or `.flac` file, 0.1 s apart, batch by batch."""
+        with contextlib.ExitStack() as stack:
+            file = None
+            for sample in (sample for samples, _ in batches for sample in pcm(samples)):
+                if file is None:
+                    sound = soundfile.SoundFile(path, "w", self._rate, len(sample), subtype="PCM_16")
+                    file = stack.enter_context(sound)
+                else:
+                    file.write(numpy.zeros((round(_PAUSE * self._rate), len(sample)), numpy.int16))
+                file.write(sample.T.numpy())
 
     def html(self, samples: Tensor, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
         """Return tiles with a caption, a waveform, a spectrogram and a player, which plays the mean of the channels.

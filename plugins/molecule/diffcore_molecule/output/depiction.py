@@ -1,16 +1,22 @@
 """Depictions of molecules in two dimensions.
 
-Samples that are not valid are drawn in grey. No sample that can be generated makes drawing fail.
+Samples that are not valid are drawn in grey. No sample that can be generated makes drawing fail. RDKit's module for
+drawing needs libraries of the X window system, which slim container images lack; without them, sheets have legends but
+no depictions.
 """
 
 import io
+import logging
 from collections.abc import Callable, Sequence
+from functools import cache
+from importlib import import_module
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 from rdkit import Chem
 from rdkit.Chem import rdDepictor
-from rdkit.Chem.Draw import rdMolDraw2D
 
+from diffcore.errors import UserError, first_line
 from diffcore_molecule.output.records import Record
 from diffcore_molecule.output.scenes import principal
 
@@ -19,6 +25,23 @@ TILE = (240, 170)
 _GREY = (150, 150, 150)
 _FONT_SIZE, _LINE_HEIGHT, _MAX_LINES = 15, 18, 6
 """Font size and line height of legends, in pixels, and the largest number of lines."""
+
+
+logger = logging.getLogger(__name__)
+
+
+@cache
+def _rdkit_drawing() -> Any | None:
+    """RDKit's module for drawing, or None, after a warning, if the libraries that it needs are missing."""
+    try:
+        return import_module("rdkit.Chem.Draw.rdMolDraw2D")
+    except ImportError as error:
+        logger.warning(
+            "pictures of molecules show no structures, because RDKit cannot draw here (%s); on Debian and Ubuntu, "
+            "`apt install libxrender1 libxext6` installs what it needs",
+            first_line(error),
+        )
+        return None
 
 
 def flat(record: Record) -> Chem.Mol:
@@ -32,7 +55,8 @@ def flat(record: Record) -> Chem.Mol:
             Chem.AssignStereochemistryFrom3D(mol)
             mol = Chem.RemoveHs(mol)
         rdDepictor.Compute2DCoords(mol)
-        return rdMolDraw2D.PrepareMolForDrawing(mol) if record.valid else mol
+        rdkit_drawing = _rdkit_drawing()
+        return rdkit_drawing.PrepareMolForDrawing(mol) if record.valid and rdkit_drawing else mol
     except (ValueError, RuntimeError):  # RDKit found no layout: project the positions
         mol = Chem.Mol(record.mol)
         conformer = mol.GetConformer()
@@ -42,9 +66,19 @@ def flat(record: Record) -> Chem.Mol:
 
 
 def drawing(record: Record, width: int, height: int, vector: bool = False) -> bytes:
-    """A depiction on white as a PNG, or as an SVG if `vector`."""
+    """A depiction on white as a PNG, or as an SVG if `vector`.
+
+    If RDKit cannot draw here, the PNG is white, and an SVG raises `UserError`.
+    """
+    rdkit_drawing = _rdkit_drawing()
+    if rdkit_drawing is None:
+        if vector:
+            raise UserError("an SVG of a molecule needs the libraries libXrender and libXext; install them")
+        blank = io.BytesIO()
+        Image.new("RGB", (width, height), "white").save(blank, "PNG")
+        return blank.getvalue()
     for mol in (flat(record), Chem.Mol()):  # an empty tile if RDKit cannot draw the graph
-        pen = (rdMolDraw2D.MolDraw2DSVG if vector else rdMolDraw2D.MolDraw2DCairo)(width, height)
+        pen = (rdkit_drawing.MolDraw2DSVG if vector else rdkit_drawing.MolDraw2DCairo)(width, height)
         options = pen.drawOptions()
         options.prepareMolsBeforeDrawing = False
         options.fixedBondLength = 32

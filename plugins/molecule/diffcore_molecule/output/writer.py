@@ -11,7 +11,7 @@ import numpy
 from rdkit import Chem
 
 from diffcore.evaluation import viewer
-from diffcore.plugins.output import Captions
+from diffcore.plugins.output import Batches, Captions
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.codec import MoleculeCodec
 from diffcore_molecule.output.depiction import drawing, sheet
@@ -23,6 +23,7 @@ class MoleculeWriter:
     """Writes samples, which are lists of `Molecule`."""
 
     endings = (".png", ".sdf", ".smi")
+    streams = (".sdf", ".smi")
 
     def __init__(self, codec: MoleculeCodec) -> None:
         self._hydrogens = codec.facts.hydrogens
@@ -44,17 +45,23 @@ class MoleculeWriter:
         `REASON`. `.smi` has a line for each valid sample, the canonical SMILES and the number; other samples are left
         out because readers would stop at them. `.png` is a sheet of depictions.
         """
+        if path.suffix.lower() in self.streams:
+            self.stream([(samples, captions)], path)
+            return
         captioned = self._captioned(samples, captions)
-        match path.suffix.lower():
-            case ".sdf":
-                text = "".join(sdf(record, str(k), caption) for k, (record, caption) in enumerate(captioned, 1))
-                path.write_text(text, encoding="utf-8")
-            case ".smi":
-                lines = [f"{record.smiles} {k}\n" for k, (record, _) in enumerate(captioned, 1) if record.valid]
-                path.write_text("".join(lines))
-            case _:
-                legends = [legend(record, caption) for record, caption in captioned]
-                sheet([record for record, _ in captioned], legends, columns).save(path)
+        legends = [legend(record, caption) for record, caption in captioned]
+        sheet([record for record, _ in captioned], legends, columns).save(path)
+
+    def stream(self, batches: Batches, path: Path) -> None:
+        """Write any number of samples into an `.sdf` or `.smi` file, batch by batch, as `together` does."""
+        each = (item for samples, captions in batches for item in self._captioned(samples, captions))
+        sdf_file = path.suffix.lower() == ".sdf"
+        with path.open("w", encoding="utf-8") as file:
+            for number, (record, caption) in enumerate(each, 1):
+                if sdf_file:
+                    file.write(sdf(record, str(number), caption))
+                elif record.valid:
+                    file.write(f"{record.smiles} {number}\n")
 
     def html(
         self, samples: Sequence[Molecule], columns: int, captions: Captions = (), trajectories: bool = False

@@ -52,19 +52,19 @@ def read(data: bytes, beside: Beside = lambda name: None) -> list[Shape]:
 def _lines(text: str) -> _Lines:
     found, material = _Lines(), ""
     for line in text.replace("\\\r\n", " ").replace("\\\n", " ").splitlines():
-        match line.partition("#")[0].split():
-            case ["v", *words]:
-                found.points.append(words)
-            case ["vt", *words]:
-                found.places.append(words)
-            case ["f" | "fo", *words]:
-                found.faces.append(words)
-                found.before.append((len(found.points), len(found.places)))
-                found.materials.append(material)
-            case ["usemtl", *words]:
-                material = " ".join(words)
-            case ["mtllib", *words]:
-                found.libraries.append(" ".join(words))
+        kind, *words = line.partition("#")[0].split() or [""]
+        if kind == "v":
+            found.points.append(words)
+        elif kind == "f":
+            found.faces.append(words)
+            found.before.append((len(found.points), len(found.places)))
+            found.materials.append(material)
+        elif kind == "vt":
+            found.places.append(words)
+        elif kind == "usemtl":
+            material = " ".join(words)
+        elif kind == "mtllib":
+            found.libraries.append(" ".join(words))
     return found
 
 
@@ -83,9 +83,13 @@ def _points(rows: Sequence[Sequence[str]]) -> tuple[Floats, Floats | None]:
 
 def _indices(lines: _Lines, part: int) -> Integers:
     """The indices of all corners of all faces: of points (`part` 0), or of places in textures (1), -1 without one."""
-    words = [corner.split("/")[part : part + 1] for face in lines.faces for corner in face]
+    corners = [corner for face in lines.faces for corner in face]
     try:
-        found = numpy.array([int(word[0]) if word and word[0] else 0 for word in words], dtype=numpy.int64)
+        if part == 0:
+            found = numpy.array([int(corner.partition("/")[0]) for corner in corners], dtype=numpy.int64)
+        else:
+            words = [corner.split("/")[part : part + 1] for corner in corners]
+            found = numpy.array([int(word[0]) if word and word[0] else 0 for word in words], dtype=numpy.int64)
     except (ValueError, OverflowError):
         raise UnusableError("damaged: faces with indices that are not whole numbers") from None
     before = numpy.array([numbers[part] for numbers in lines.before], dtype=numpy.int64)

@@ -4,7 +4,8 @@ Generated clouds have no faces, and none of the available libraries reconstructs
 points, which viewers draw as dots.
 """
 
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,34 +13,74 @@ import numpy
 import trimesh
 
 from diffcore_pointcloud.formats.gltf import OURS
-from diffcore_pointcloud.output.points import Array, Points, colours, extent, joined
+from diffcore_pointcloud.output.points import Array, Points, colours, extent
 
 
 def write_ply(points: Points, path: Path, comments: Sequence[str] = ()) -> None:
     """Write a binary PLY file with x y z, and nx ny nz and red green blue if the cloud has them; values are exact."""
-    names = (("x", "y", "z"), ("nx", "ny", "nz"), ("red", "green", "blue"))
-    kinds = (("<f4", "float"), ("<f4", "float"), ("u1", "uchar"))
-    zipped = zip(names, kinds, points.arrays, strict=True)
-    parts = [(group, kind, values) for group, kind, values in zipped if values is not None]
-    rows = numpy.empty(len(points), [(name, kind) for group, (kind, _), _ in parts for name in group])
-    for group, _, values in parts:
-        for name, column in zip(group, values.T, strict=True):
-            rows[name] = column
+    write_row([points], path, comments)
+
+
+def write_row(samples: Iterable[Points], path: Path, comments: Sequence[str] = ()) -> None:
+    """Write all clouds as one PLY file, side by side along x, for any upright axis. A single cloud is not moved.
+
+    The samples are iterated twice, and are never in memory together. Normals and colours are written if all clouds
+    have them.
+    """
+    lengths, radii, having = [], [], [True, True, True]
+    for points in samples:
+        lengths.append(len(points))
+        radii.append(extent(points).radius)
+        having = [had and values is not None for had, values in zip(having, points.arrays, strict=True)]
+    groups = [group for group, had in zip(_GROUPS, having, strict=True) if had]
     lines = ["ply", "format binary_little_endian 1.0"]
     lines += [f"comment {' '.join(comment.encode('ascii', 'replace').decode().split())}" for comment in comments]
-    lines += [f"element vertex {len(points)}"]
-    lines += [f"property {word} {name}" for group, (_, word), _ in parts for name in group]
-    path.write_bytes("\n".join([*lines, "end_header\n"]).encode() + rows.tobytes())
+    lines += [f"element vertex {sum(lengths)}"]
+    lines += [f"property {word} {name}" for names, _, word in groups for name in names]
+    with path.open("wb") as file:
+        file.write("\n".join([*lines, "end_header\n"]).encode())
+        for points, offset in zip(samples, _offsets(radii, len(radii)), strict=True):
+            moved = points.moved(offset) if offset.any() else points
+            rows = numpy.empty(len(points), [(name, kind) for names, kind, _ in groups for name in names])
+            known = [values for values, had in zip(moved.arrays, having, strict=True) if had]
+            for (names, _, _), values in zip(groups, known, strict=True):
+                assert values is not None
+                for name, column in zip(names, values.T, strict=True):
+                    rows[name] = column
+            file.write(rows.tobytes())
 
 
-def write_npz(samples: Sequence[Points], path: Path, asked: Sequence[Mapping[str, str]] = ()) -> None:
-    """Write `positions` `[B, N, 3]`, `normals` and `colours` if present, and for each condition `asked_NAME` `[B]`."""
-    kinds = zip(*(points.arrays for points in samples), strict=True)
-    fields = zip(("positions", "normals", "colours"), kinds, strict=True)
-    arrays: dict[str, Any] = {name: numpy.stack(values) for name, values in fields if values[0] is not None}
-    names = dict.fromkeys(name for caption in asked for name in caption)
-    arrays |= {f"asked_{name}": numpy.array([caption.get(name, "") for caption in asked]) for name in names}
-    numpy.savez_compressed(path, **arrays)
+_GROUPS = (
+    (("x", "y", "z"), "<f4", "float"),
+    (("nx", "ny", "nz"), "<f4", "float"),
+    (("red", "green", "blue"), "u1", "uchar"),
+)
+"""The properties of positions, normals and colours in a PLY file: names, type in NumPy, type in the file."""
+
+
+def write_npz(samples: Iterable[Points], path: Path, asked: Sequence[Mapping[str, str]] = ()) -> None:
+    """Write `positions` `[B, N, 3]`, `normals` and `colours` if present, and for each condition `asked_NAME` `[B]`.
+
+    The samples are iterated once for each array, and are never in memory together.
+    """
+    count, first = 0, None
+    for points in samples:
+        count, first = count + 1, points if first is None else first
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for index, name in enumerate(("positions", "normals", "colours")):
+            like = None if first is None else first.arrays[index]
+            if like is None:
+                continue
+            with file.open(f"{name}.npy", "w", force_zip64=True) as array:
+                descr = numpy.lib.format.dtype_to_descr(like.dtype)
+                header = {"descr": descr, "fortran_order": False, "shape": (count, *like.shape)}
+                numpy.lib.format.write_array_header_1_0(array, header)
+                for points in samples:
+                    array.write(numpy.ascontiguousarray(points.arrays[index], like.dtype).tobytes())
+        for name in dict.fromkeys(name for caption in asked for name in caption):
+            with file.open(f"asked_{name}.npy", "w") as array:
+                texts = numpy.array([caption.get(name, "") for caption in asked])
+                numpy.lib.format.write_array(array, texts, allow_pickle=False)
 
 
 def write_glb(samples: Sequence[Points], path: Path, columns: int, names: Sequence[str]) -> None:
@@ -72,17 +113,16 @@ def _empty_glb() -> bytes:
     return b"glTF\x02\x00\x00\x00" + size + len(text).to_bytes(4, "little") + b"JSON" + text
 
 
-def in_a_row(samples: Sequence[Points]) -> Points:
-    """All clouds as one cloud, side by side along x, for any upright axis. A single cloud is not moved."""
-    moved = zip(samples, grid_offsets(samples, len(samples)), strict=True)
-    return joined([points.moved(offset) if offset.any() else points for points, offset in moved])
-
-
 def grid_offsets(samples: Sequence[Points], columns: int) -> Array:
     """The translation of each cloud `[n, 3]` in a grid: rows along x, the next row towards -z.
 
     The distance of neighbours is 1.2 times the width of the widest cloud.
     """
-    distance = 2.4 * max((extent(points).radius for points in samples), default=0.0)
-    row, column = numpy.divmod(numpy.arange(len(samples)), max(1, columns))
+    return _offsets([extent(points).radius for points in samples], columns)
+
+
+def _offsets(radii: Sequence[float], columns: int) -> Array:
+    """The translation of clouds with these radii in a grid."""
+    distance = 2.4 * max(radii, default=0.0)
+    row, column = numpy.divmod(numpy.arange(len(radii)), max(1, columns))
     return distance * numpy.stack([column, 0.0 * row, -row], 1)

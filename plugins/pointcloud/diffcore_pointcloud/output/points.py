@@ -1,6 +1,5 @@
 """A point cloud as NumPy arrays, for files, pictures and scenes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -63,13 +62,6 @@ def upright(points: Points, up: str) -> Points:
     rotation = numpy.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], numpy.float32)
     normals = None if points.normals is None else points.normals @ rotation.T
     return Points(points.positions @ rotation.T, normals, points.colours)
-
-
-def joined(parts: Sequence[Points]) -> Points:
-    """All points of several clouds, with normals and colours if all of the clouds have them."""
-    positions, *others = zip(*(part.arrays for part in parts), strict=True)
-    known = [None if any(v is None for v in values) else numpy.concatenate(values) for values in others]
-    return Points(numpy.concatenate(positions), *known)
 
 
 class Extent(NamedTuple):

@@ -1,6 +1,7 @@
 """Writes clouds as PLY, NPZ, GLB, pictures, and HTML for the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -8,10 +9,10 @@ import numpy
 from tensordict import TensorDict
 
 from diffcore.evaluation import viewer
-from diffcore.plugins.output import Captions
+from diffcore.plugins.output import Batches, Captions
 from diffcore_pointcloud.codec import CloudCodec
-from diffcore_pointcloud.output.files import in_a_row, write_glb, write_npz, write_ply
-from diffcore_pointcloud.output.points import unbatched, upright
+from diffcore_pointcloud.output.files import write_glb, write_npz, write_ply, write_row
+from diffcore_pointcloud.output.points import Points, unbatched, upright
 from diffcore_pointcloud.output.scenes import scene
 from diffcore_pointcloud.output.turntable import data_url, sheet, strip, write_animation
 
@@ -29,6 +30,7 @@ class CloudWriter:
     """
 
     endings = (".png", ".npz", ".glb", ".ply", ".gif")
+    streams = (".npz", ".ply")
 
     def __init__(self, codec: CloudCodec) -> None:
         self._up = codec.facts.up
@@ -50,18 +52,25 @@ class CloudWriter:
         shown = [upright(points, self._up) for points in clouds]
         legends = [_legend(caption) for caption in captions]
         match path.suffix.lower():
-            case ".npz":
-                write_npz(clouds, path, captions)
+            case ".npz" | ".ply":
+                self.stream([(samples, captions)], path)
             case ".glb":
                 numbered = [" ".join(filter(None, [f"{k}", legend])) for k, legend in enumerate(legends, 1)]
                 write_glb(shown, path, columns, numbered)
-            case ".ply":
-                write_ply(in_a_row(clouds), path, _comments(captions[0]) if len(captions) == 1 else ())
             case ".gif":
                 write_animation(shown, path, columns, legends)
             case _:
                 side = _MAX_SHEET_WIDTH // max(1, min(columns, len(shown)))
                 sheet(shown, columns, legends, max(128, min(384, side // 4 * 4))).save(path)
+
+    def stream(self, batches: Batches, path: Path) -> None:
+        """Write any number of samples into an `.npz` or `.ply` file, batch by batch, as `together` does."""
+        clouds = _Clouds(batches)
+        asked = [caption for samples, captions in batches for caption in _captions(samples, captions)]
+        if path.suffix.lower() == ".npz":
+            write_npz(clouds, path, asked)
+        else:
+            write_row(clouds, path, _comments(asked[0]) if len(asked) == 1 else ())
 
     def html(self, samples: TensorDict, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
         """Interactive scenes, and below them pictures of the first 12 samples from all sides, with the same numbers.
@@ -100,6 +109,16 @@ class CloudWriter:
             affected = sum(len(kept) < len(points) for kept, points in zip(finite, shown, strict=True))
             lines.append(f"{not_finite} points of {affected} clouds have coordinates that are not finite")
         return lines
+
+
+@dataclass(frozen=True, eq=False)
+class _Clouds:
+    """The clouds of batches one after another, which are decoded anew each time they are iterated."""
+
+    batches: Batches
+
+    def __iter__(self) -> Iterator[Points]:
+        return (points for samples, _ in self.batches for points in unbatched(samples))
 
 
 def _captions(samples: TensorDict, captions: Captions) -> Sequence[Mapping[str, str]]:

@@ -1,0 +1,121 @@
+"""What is to be drawn from a run, before it is drawn: the model, the options, and the conditions of each sample."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from diffcore.denoising.conditions import Condition, Conditions, captions_of
+from diffcore.plugins.data import Encoded
+from diffcore.plugins.output import Captions
+from diffcore.runs.checkpoints import weights_digest
+from diffcore.runs.generation import DrawBatch, batches_of, draw_mask, generate_together, taken
+from diffcore.runs.model import Model
+from diffcore.runs.samples import Samples, file_names
+from diffcore.runs.sampling_config import SamplingConfig, known_conditions
+from diffcore.sampling.inverse.editing import Constraint
+from diffcore.states.spaces import Mask
+from diffcore.states.state import concatenate
+from diffcore.system.distributed import gathered, leads, rank_slice
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """`n` samples of `seed` that are still to be drawn.
+
+    * `model`, `checkpoint`: the model, and the checkpoint that its weights come from.
+    * `config`: the solver, the time grid and the guidance.
+    * `conditions`: one value per sample, `[n, ...]`.
+    * `asked`: the requested conditions as the caller wrote them.
+    * `size`: the requested number of elements.
+    * `constraint`: what the samples must agree with.
+    """
+
+    model: Model
+    checkpoint: Path
+    config: SamplingConfig
+    conditions: Conditions
+    n: int
+    seed: int = 0
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    size: str | None = None
+    constraint: Constraint | None = None
+
+    @cached_property
+    def known(self) -> tuple[Condition, ...]:
+        """The conditions that can be requested."""
+        return known_conditions(self.model, self.config)
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """Everything that decides the samples, as values of JSON. Sample i of equal recipes is equal.
+
+        It contains a digest of the weights in place of the paths of the run and its checkpoint, which can be moved.
+        """
+        values: dict[str, Any] = {
+            "modality": self.model.modality.name,
+            "checkpoint": self.checkpoint.name,
+            "weights": weights_digest(self.checkpoint),
+            "seed": self.seed,
+            "conditions": {name: _plain(value) for name, value in sorted(self.asked.items())},
+            **self.config.recipe(),
+        }
+        if self.size is not None:
+            values["size"] = self.size
+        if self.constraint is not None:
+            values["constraint"] = getattr(self.constraint, "recipe", "a constraint of the caller")
+        return values
+
+    @cached_property
+    def _draw(self) -> DrawBatch:
+        return batches_of(self.model, self.config, self.seed, constraint=self.constraint)
+
+    def mask(self, rows: Sequence[int]) -> Mask:
+        """The elements of the samples `rows` that exist; None if all always do."""
+        return draw_mask(self.model, rows, taken(self.conditions, rows), self.seed, self.size)
+
+    def draw(self, rows: Sequence[int]) -> Encoded | None:
+        """Draw the samples `rows`, each process its part of them. The leader gets all, the others None."""
+        mine = rows[rank_slice(len(rows)).start : rank_slice(len(rows)).stop]
+
+        def part() -> Encoded | None:
+            return self._draw(mine, taken(self.conditions, mine), self.mask(mine)) if len(mine) else None
+
+        each = [encoded for encoded in gathered(part) if encoded is not None]
+        if not leads():
+            return None
+        return Encoded(concatenate([encoded.state for encoded in each]), taken(self.conditions, rows), self.mask(rows))
+
+    def draw_all(self, after_batch: Callable[[int], None]) -> Samples:
+        """Draw all samples and keep them in memory. `after_batch` receives the number of samples of each batch."""
+        drawn = generate_together(
+            self.model,
+            self.config,
+            self.conditions,
+            self.n,
+            self.seed,
+            after_batch,
+            constraint=self.constraint,
+            mask=self.mask(range(self.n)),
+        )
+        if drawn is None:  # another process has them
+            return Samples(self.model.codec.space.empty(0), {}, None, self.model, self.known)
+        return Samples(drawn.state, drawn.conditions, drawn.mask, self.model, self.known)
+
+    def captions(self, rows: Sequence[int]) -> Captions:
+        """The requested conditions of the samples `rows` in words."""
+        return captions_of(self.known, taken(self.conditions, rows), len(rows))
+
+    def names(self, rows: Sequence[int]) -> list[str]:
+        """The names of the files of the samples `rows`, without their endings."""
+        return file_names(rows, self.captions(rows), self.known)
+
+
+def _plain(value: Any) -> Any:
+    """A requested value as JSON has it."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
