@@ -162,10 +162,9 @@ def _from_torchvision(dataset: Callable[..., Any], options: LargeSetOptions, cla
                 f"{name} could not be downloaded into {options.root} ({first_line(error)}); try again, "
                 "or set `data.root` to a folder that contains it"
             ) from None
-        packed = _packed(Path(options.root), name)
         raise UserError(
-            f"{name} is not in {options.root}, or its files are damaged{packed}; set `data.root` to the folder that "
-            "contains it, or download it with `data.download`"
+            f"{name} is not in {options.root}, or its files are damaged{_packed(Path(options.root), name)}; "
+            "set `data.root` to the folder that contains it, or download it with `data.download`"
         ) from None
     except OSError as error:
         if options.download:
