@@ -252,7 +252,6 @@ def write_metrics(run: RunFolder, metrics: Sequence[Metric], recipe: Mapping[str
     They replace the metrics of an earlier evaluation with the same recipe, and no others. Values that are not finite
     become null.
     """
-    write_json(run.metrics, _rows(metrics))
     try:
         kept = [found for found in read_evaluations(run) if found.recipe != recipe]
     except UserError as error:
@@ -260,6 +259,7 @@ def write_metrics(run: RunFolder, metrics: Sequence[Metric], recipe: Mapping[str
         kept = []
     kept = [*kept, Evaluation(dict(recipe), metrics)][-MOST_EVALUATIONS:]
     write_json(run.evaluations, [{"recipe": dict(e.recipe), "metrics": _rows(e.metrics)} for e in kept])
+    write_json(run.metrics, _rows(metrics))
 
 
 def read_evaluations(run: RunFolder) -> list[Evaluation]:

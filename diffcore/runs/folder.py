@@ -148,7 +148,7 @@ def _leftover(path: Path) -> bool:
 
 def clean(run: RunFolder) -> None:
     """Delete the incomplete files of killed processes. The caller must hold the lock of the run."""
-    for folder in (run.path, run.checkpoints):
+    for folder in (run.path, run.checkpoints, run.samples):
         for path in folder.glob(".*") if folder.is_dir() else ():
             if not path.name.endswith((".part", ".gone")):
                 continue
