@@ -120,3 +120,23 @@ def test_half_of_the_clouds_are_mirrored():
     flipped = (state == original * torch.tensor([-1.0, 1.0, 1.0])).all(2).all(1)
     assert (same ^ flipped).all()
     assert 0.42 < flipped.double().mean() < 0.58
+
+
+def test_codecs_of_another_size(caplog):
+    """Fewer points are the first of a state of as many points as in training; more points are in the state."""
+    facts = CloudFacts(points=8, centre=(1, 2, 3), scale=2, normals=True)
+    codec = CloudCodec(facts)
+    state = TensorDict({name: torch.randn(2, 8, 3) for name in codec.fields}, batch_size=[2])
+    whole = codec.decode(state)
+    with caplog.at_level("INFO"):
+        smaller = codec.resized(5)
+    assert smaller.space.empty(1)["positions"].shape == (1, 8, 3)
+    assert not caplog.text
+    for name, values in smaller.decode(state).items():
+        assert torch.equal(values, whole[name][:, :5])
+    for name, values in codec.resized(8).decode(state).items():
+        assert torch.equal(values, whole[name])
+    with caplog.at_level("INFO"):
+        larger = codec.resized(20)
+    assert larger.space.empty(1)["normals"].shape == (1, 20, 3)
+    assert "the first 8 points decide on the shape, and the other 12 are drawn on its surface" in caplog.text

@@ -10,12 +10,16 @@ import trimesh
 from PIL import Image
 
 from diffcore.errors import UserError
+from diffcore.plugins.folders import UnusableError
+from diffcore.plugins.ledger import Account
 from diffcore_pointcloud.codec import CloudCodec
-from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS
+from diffcore_pointcloud.data import datasets
+from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.data.meshes import MESH_ENDINGS, shapes_in
 from diffcore_pointcloud.data.reader import CloudReader
+from diffcore_pointcloud.data.sources import read_all
 from diffcore_pointcloud.formats import content
-from diffcore_pointcloud.options import CloudFacts, FileOptions
+from diffcore_pointcloud.options import CloudFacts, FileOptions, ShapesOptions
 from tests.pointcloud.test_formats import glb, quantised
 
 CODEC = CloudCodec(CloudFacts(points=32, centre=(0, 0, 0), scale=1, colours=True))
@@ -130,13 +134,27 @@ def test_names_of_other_files_are_not_followed(tmp_path, kind, ending):
         assert shape.face_colours.tolist() == [[255, 0, 0]]
 
 
-def test_a_texture_is_decoded_as_a_picture_only():
+def test_a_texture_is_decoded_as_a_picture_only(monkeypatch):
     picture = io.BytesIO()
     Image.new("RGB", (3, 2), (1, 2, 3)).save(picture, "PNG")
-    assert content.picture(picture.getvalue()).tolist() == [[[1, 2, 3]] * 3] * 2
+    pictures = content.Pictures()
+    assert pictures.pixels(picture.getvalue()).tolist() == [[[1, 2, 3]] * 3] * 2
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n"
-    assert content.picture(postscript) is None
-    assert content.picture(picture.getvalue()[:40]) is None
+    assert pictures.pixels(postscript) is None
+    assert pictures.pixels(picture.getvalue()[:40]) is None
+    monkeypatch.setattr(content, "MOST_PIXELS", 11)
+    pictures = content.Pictures()
+    for _ in range(3):  # a picture that several materials name is decoded once
+        assert pictures.pixels(picture.getvalue()) is not None
+    with pytest.raises(UnusableError, match="textures of more than 11 pixels"):
+        pictures.pixels(picture.getvalue() + b" ")
+
+
+def test_text_is_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(content, "MOST_TEXT", 100)
+    for path in files(tmp_path):
+        text = path.suffix in (".csv", ".obj", ".off") or path.stem == "text"
+        assert ("bytes of text; at most 100 are read" in refusal(CloudReader(CODEC), path)) == text, path
 
 
 @pytest.mark.parametrize("ending", sorted(CLOUD_ENDINGS | MESH_ENDINGS))
@@ -227,3 +245,18 @@ def test_facts_of_a_run_cannot_state_more_points_than_data_may_have():
     with pytest.raises(UserError, match="a cloud can have at most"):
         CODEC.resized(2**30)
     assert CODEC.resized(2**20).space.empty(1)["positions"].shape == (1, 2**20, 3)
+
+
+def test_data_that_do_not_fit_into_memory_are_refused_before_they_are_made(monkeypatch):
+    monkeypatch.setattr(datasets, "memory", lambda: 10**9)
+    with pytest.raises(UserError, match=r"1,000,000 shapes with 2,048 points each need 24\.6 GB, .* `data\.pool`"):
+        datasets.shapes(ShapesOptions(shapes=1_000_000))
+
+
+def test_of_large_clouds_only_the_pool_is_kept(tmp_path):
+    numpy.save(tmp_path / "a.npy", numpy.random.default_rng(0).normal(size=(5000, 3)))
+    options = FileOptions(root=str(tmp_path), points=64, pool=70, colours=False)
+    found, _ = read_all(((tmp_path / "a.npy", 0),), read_cloud, options, Account("clouds"), "train", 70)
+    assert found[0].positions.shape == (70, 3)
+    assert found[0].positions.base is None  # not a view of all points
+    assert numpy.ptp(found[0].bounds[:, 0]) > numpy.ptp(found[0].positions[:, 0])

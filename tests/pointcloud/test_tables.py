@@ -269,6 +269,8 @@ def test_points_that_are_not_finite_are_dropped_on_request(tmp_path):
     positions, _, _, found = cloud(tmp_path / "a.npy", drop_not_finite=True)
     assert positions == pytest.approx(POSITIONS)
     assert numpy.array_equal(found.bounds, [POSITIONS.min(0), POSITIONS.max(0)])
+    data = datasets.clouds(FileOptions(root=str(tmp_path), points=4, pool=4, drop_not_finite=True))
+    assert data.ledger.changed == {"used without their points that are not finite": ("a.npy",)}
     numpy.save(tmp_path / "b.npy", numpy.full((5, 3), numpy.nan))
     with pytest.raises(Exception, match="no point with finite coordinates"):
         cloud(tmp_path / "b.npy", drop_not_finite=True)

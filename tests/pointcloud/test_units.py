@@ -25,7 +25,8 @@ def test_units_are_noticed(ratio, units):
     sizes = SIZES.copy()
     sizes[::4] *= ratio
     said = mixed_units(sizes, [0] * 40, "meshes")
-    assert said.startswith("the longest side of 10 meshes is about ")
+    assert said.startswith("the longest side is about ")
+    assert " in 10 of the meshes and " in said
     assert f"like {units};" in said
     assert "`data.normalise`" in said
     assert ratio_of_units(ratio) == units
@@ -56,7 +57,7 @@ def test_the_note_of_a_data_set(tmp_path):
     for index in range(8):
         numpy.save(tmp_path / f"{index}.npy", generator.normal(size=(70, 3)) * (1000 if index == 5 else 1))
     data = datasets.clouds(FileOptions(root=str(tmp_path), points=64, pool=70))
-    assert any("of 1 clouds" in note and "like millimetres to metres" in note for note in data.notes)
+    assert any(" in 1 of the clouds " in note and "like millimetres to metres" in note for note in data.notes)
     each = datasets.clouds(FileOptions(root=str(tmp_path), points=64, pool=70, normalise="each"))
     assert not any("millimetres" in note for note in each.notes)
 

@@ -36,8 +36,10 @@ class CloudCodec:
     `positions` in the data's unit, unit `normals` and uint8 `colours`.
     """
 
-    def __init__(self, facts: CloudFacts) -> None:
+    def __init__(self, facts: CloudFacts, kept: int | None = None) -> None:
+        """The codec for `facts`; `kept` is the number of points that samples keep of their states, all if None."""
         self.facts = facts
+        self._kept = kept
         self.fields = ("positions",) + ("normals",) * facts.normals + ("colours",) * facts.colours
         field = Euclidean((facts.points, 3))
         self.space: Euclidean | Product = field if len(self.fields) == 1 else Product(dict.fromkeys(self.fields, field))
@@ -50,15 +52,21 @@ class CloudCodec:
         }
 
     def resized(self, size: int) -> "CloudCodec":
-        """The codec of clouds of `size` points. Raises `UserError` if they are more than `MOST_SAMPLED`."""
+        """The codec of clouds of `size` points. Raises `UserError` if they are more than `MOST_SAMPLED`.
+
+        States of fewer points than those of training are drawn with all of these, and decoded to the first `size` of
+        them: points of a cloud have no order, so some of them are a smaller cloud. States of more points are left to
+        the network (`diffcore_pointcloud.networks.PointDenoiser`).
+        """
+        trained = self.facts.points
         if size > MOST_SAMPLED:
             raise UserError(f"`size` {size:,}: a cloud can have at most {MOST_SAMPLED:,} points")
-        trained = self.facts.points
-        if size > trained:
-            logger.info(
-                f"the model was trained on clouds of {trained:,} points: the first {trained:,} points decide on the "
-                f"shape, and the other {size - trained:,} are drawn on its surface"
-            )
+        if size <= trained:
+            return CloudCodec(self.facts, size)
+        logger.warning(
+            f"the model was trained on clouds of {trained:,} points: the first {trained:,} points decide on the shape, "
+            f"and the other {size - trained:,} are drawn on its surface"
+        )
         return CloudCodec(self.facts.model_copy(update={"points": size}))
 
     def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
@@ -87,12 +95,15 @@ class CloudCodec:
         return Encoded(TensorDict(encoded, batch_size=[batch]), conditions)
 
     def decode(self, state: State, mask: Mask = None) -> TensorDict:
-        """`positions` `[B, P, 3]` float32 in the data's unit, unit `normals`, uint8 `colours`."""
+        """`positions` `[B, P, 3]` float32 in the data's unit, unit `normals`, uint8 `colours`.
+
+        A codec of fewer points than its states have decodes the first ones.
+        """
         values = {"positions": state} if isinstance(state, Tensor) else dict(state.items())
         samples = {}
         for name, value in values.items():
             mean, std = self._mean_and_std(name, value)
-            samples[name] = value.double() * std + mean
+            samples[name] = value[:, : self._kept].double() * std + mean
         samples["positions"] = samples["positions"].float()
         if self.facts.normals:
             samples["normals"] = torch.nn.functional.normalize(samples["normals"], dim=-1).float()

@@ -26,7 +26,7 @@ def read_cloud(path: Path, options: FileOptions, generator: numpy.random.Generat
     """
     shapes = _shapes(path, options)
     if not shapes:
-        raise UnusableError("no points")
+        raise UnusableError("no points outside of faces; the data set meshes reads faces")
     return [cloud_of(shape, options, generator) for shape in shapes]
 
 
@@ -57,7 +57,6 @@ def cloud_of(shape: Shape, options: FileOptions, generator: numpy.random.Generat
     positions, normals, colours = shape.positions, shape.normals, shape.colours
     if not len(positions):
         raise UnusableError("no points")
-    note = shape.note
     finite = numpy.isfinite(positions).all(1)
     if not finite.all():
         count = int((~finite).sum())
@@ -70,7 +69,6 @@ def cloud_of(shape: Shape, options: FileOptions, generator: numpy.random.Generat
             raise UnusableError("no point with finite coordinates")
         positions = positions[finite]
         normals, colours = (None if part is None else part[finite] for part in (normals, colours))
-        note = "; ".join(filter(None, [note, "points that are not finite are left out"]))
     order = generator.permutation(len(positions))
     if normals is not None and options.normals:
         length = numpy.linalg.norm(normals, axis=1, keepdims=True)
@@ -87,5 +85,6 @@ def cloud_of(shape: Shape, options: FileOptions, generator: numpy.random.Generat
         bounds,
         normals if options.normals else None,
         colours if options.colours else None,  # type: ignore[arg-type]
-        note,
+        shape.note,
+        dropped=int((~finite).sum()),
     )

@@ -16,6 +16,7 @@ from diffcore.plugins.data import Data
 from diffcore.plugins.folders import split, uneven, without_empty
 from diffcore.plugins.ledger import Account
 from diffcore.states.noise import generator_for
+from diffcore.system.files import memory
 from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.data.meshes import MESH_ENDINGS, pool_of, read_mesh
 from diffcore_pointcloud.data.shapes import normals_of, points_on, surface
@@ -40,6 +41,7 @@ def shapes(options: ShapesOptions) -> Data:
 
 def _generated(options: ShapesOptions, classes: Sequence[str], count: int, part: str) -> TensorDict:
     pool = _pool(options)
+    require_room(count, pool, options)
     label = torch.arange(count) % len(classes)
     fields = {"positions": torch.empty(count, pool, 3, dtype=torch.float16)}
     if options.normals:
@@ -76,12 +78,12 @@ def _from_files(
     pool = _pool(options)
     listing = listed(options, endings, what, others, other)
     account = listing.account()
-    train, labels = read_all(listing.train, read, options, account, "train")
+    train, labels = read_all(listing.train, read, options, account, "train", pool)
     if not train:
         raise account.nothing_left()
     examples, held_out, everything = _stacked(train, labels, options, pool), None, list(train)
     if listing.test is not None:
-        tested, test_labels = read_all(listing.test, read, options, account, "test")
+        tested, test_labels = read_all(listing.test, read, options, account, "test", pool)
         everything += tested
         held_out = _stacked(tested, test_labels, options, pool) if len(tested) > 1 else None
     classes, examples, held_out = without_empty(listing.classes, examples, held_out, account)
@@ -104,6 +106,16 @@ def _pool(options: CloudOptions) -> int:
     if pool < options.points:
         raise UserError(f"`data.pool` {pool} must not be smaller than `data.points` {options.points}")
     return pool
+
+
+def require_room(count: int, pool: int, options: CloudOptions) -> None:
+    """Raise `UserError` if `count` pools of `pool` points do not fit into the memory of this machine."""
+    needed = count * pool * 3 * (4 + 2 * options.normals + options.colours)
+    if needed > memory():
+        raise UserError(
+            f"{count:,} shapes with {pool:,} points each need {needed / 1e9:.1f} GB, and this machine has "
+            f"{memory() / 1e9:.1f} GB of memory: choose a smaller `data.pool`"
+        )
 
 
 def _warnings(everything: Sequence[Cloud], labels: Sequence[int], options: FileOptions, what: str) -> list[str]:
@@ -133,6 +145,7 @@ def _stacked(clouds: Sequence[Cloud], labels: Sequence[int], options: FileOption
 
     If some clouds are smaller, `count` is the number of points at the start of each pool to draw from.
     """
+    require_room(len(clouds), pool, options)
     generator = numpy.random.default_rng(options.seed)
     counts = [min(pool, max(len(cloud.positions), options.points)) for cloud in clouds]
     pool = max(counts)

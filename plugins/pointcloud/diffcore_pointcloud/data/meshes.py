@@ -25,7 +25,11 @@ def read_mesh(path: Path, options: FileOptions, generator: numpy.random.Generato
     Points are computed in float64 with the bounding box scaled to the cube [-1, 1], so the unit does not matter. Raises
     `UnusableError` if there are no faces, no area, or vertices that are not finite.
     """
-    return [surface_of([shape for shape in shapes_in(path, options.colours) if len(shape.faces)], options, generator)]
+    shapes = shapes_in(path, options.colours)
+    with_faces = [shape for shape in shapes if len(shape.faces)]
+    if not with_faces and any(len(shape.positions) for shape in shapes):
+        raise UnusableError("no faces, only points, which the data set clouds reads from PLY, GLB and text")
+    return [surface_of(with_faces, options, generator)]
 
 
 @numpy.errstate(all="ignore")
@@ -72,7 +76,8 @@ def surface_of(shapes: list[Shape], options: CloudOptions, generator: numpy.rand
     points, face = backend().surface_points(unit.reshape(-1, 3), vertices, pool_of(options), torch_generator)
     normals = normals_of(unit[face]).numpy() if options.normals else None
     colours = _colours(shapes, unit, points, face.numpy()) if options.colours else None
-    return Cloud(points.numpy() * half + centre, numpy.stack([low, high]), normals, colours)
+    note = "; ".join(dict.fromkeys(shape.note for shape in shapes if shape.note))
+    return Cloud(points.numpy() * half + centre, numpy.stack([low, high]), normals, colours, note)
 
 
 def pool_of(options: CloudOptions) -> int:

@@ -84,12 +84,13 @@ class CloudReader:
             raise UserError(f"{path} cannot be used: {reason(error)}") from None
         if len(clouds) != 1:
             raise UserError(
-                f"{path} has {len(clouds)} clouds; give a file with one, such as one of the PLY files that `sample` "
-                "writes into a folder"
+                f"{path} has {len(clouds)} clouds; give a file with one, such as one of the PLY files that are "
+                "written for each sample into a folder"
             )
-        if clouds[0].note:
-            logger.warning(f"{path}: {clouds[0].note}")
-        return clouds[0]
+        (cloud,) = clouds
+        if cloud.note:
+            logger.warning(f"{path}: {cloud.note}")
+        return cloud
 
     @numpy.errstate(all="ignore")
     def _encode(self, path: Path, cloud: Cloud, used: int) -> tuple[State, State]:

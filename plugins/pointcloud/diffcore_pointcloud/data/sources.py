@@ -20,7 +20,8 @@ class Cloud:
     """The points of one shape: `positions` `[P, 3]` float64, unit `normals` `[P, 3]` and uint8 `colours` `[P, 3]`.
 
     `bounds` `[2, 3]` are the lower and upper corner of the bounding box of the whole shape, not only of these points.
-    `note` says what of the file is not used, in a few words.
+    `note` says what of the file is not used, in a few words, and `dropped` is the number of points that were left out
+    as they are not finite.
     """
 
     positions: NDArray[numpy.float64]
@@ -28,6 +29,15 @@ class Cloud:
     normals: NDArray[numpy.float64] | None = None
     colours: NDArray[numpy.uint8] | None = None
     note: str = ""
+    dropped: int = 0
+
+    def first(self, most: int) -> "Cloud":
+        """The cloud with only its first `most` points; the others are no longer in memory."""
+        if len(self.positions) <= most:
+            return self
+        normals = None if self.normals is None else self.normals[:most].copy()
+        colours = None if self.colours is None else self.colours[:most].copy()
+        return replace(self, positions=self.positions[:most].copy(), normals=normals, colours=colours)
 
 
 Read = Callable[[Path, FileOptions, numpy.random.Generator], list[Cloud]]
@@ -102,9 +112,12 @@ def _not_a_table(path: Path) -> str:
 
 
 def read_all(
-    files: Files, read: Read, options: FileOptions, account: Account, part: str
+    files: Files, read: Read, options: FileOptions, account: Account, part: str, most: int
 ) -> tuple[list[Cloud], list[int]]:
-    """The clouds in `files` and their classes. The account gets the files that cannot be used, with the reason."""
+    """The clouds in `files` and their classes, with at most `most` points each, which are random ones.
+
+    The account gets the files that cannot be used, with the reason.
+    """
     clouds, labels = [], []
     for number, (path, label) in enumerate(files):
         generator = numpy.random.default_rng(generator_for(options.seed, "cloud", part, number).initial_seed())
@@ -113,11 +126,13 @@ def read_all(
         except READ_ERRORS as error:
             account.refuse(path, reason(error))
             continue
-        clouds += found
+        clouds += [cloud.first(most) for cloud in found]
         labels += [label] * len(found)
         for cloud in found:
             if len(cloud.positions) < options.points:
                 account.change(path, f"fewer than {options.points} points, which are repeated at random")
+        if any(cloud.dropped for cloud in found):
+            account.change(path, "used without their points that are not finite")
         for note in dict.fromkeys(cloud.note for cloud in found if cloud.note):
             account.note(path, note)
     return clouds, labels
@@ -125,7 +140,7 @@ def read_all(
 
 def lacking(cloud: Cloud, name: str) -> str:
     """The reason that a cloud has no normals or colours, and what to do if its columns have no names."""
-    if not cloud.note.endswith("not used"):
+    if "columns" not in cloud.note:
         return f"no {name}"
     return f"no {name}: {cloud.note}; `data.columns` says what they are"
 

@@ -49,9 +49,9 @@ def mixed_units(sizes: ArrayLike, labels: Sequence[int], what: str) -> str:
         enough = min(len(small), len(large)) >= 3 and within
         if (units := ratio_of_units(ratio)) and (ratio >= _NATURAL or enough):
             return (
-                f"the longest side of {len(large)} {what} is about {numpy.median(large):.3g} and that of {len(small)} "
-                f"others {numpy.median(small):.3g}: {ratio:.3g} times as large, like {units}; if their units differ, "
-                "convert them, or set `data.normalise` to each"
+                f"the longest side is about {numpy.median(large):.3g} in {len(large)} of the {what} and "
+                f"{numpy.median(small):.3g} in {len(small)} others: {ratio:.3g} times as large, like {units}; if their "
+                "units differ, convert them, or set `data.normalise` to each"
             )
     return ""
 
