@@ -86,6 +86,8 @@ def stretched(positions):
         (moved(ETHANOL, lambda p: p * 100), "positions that seem to be in picometres"),
         (moved(ETHANOL, stretched), "the bond of atoms 1 and 2 has a length of"),
         (drawing("CC(C)C", "3D"), "a flat drawing in place of positions in 3D"),
+        (drawing("CCCC", "3D"), "a flat drawing in place of positions in 3D"),
+        (drawing("C1CCCCC1", "3D"), "a flat drawing in place of positions in 3D"),
         (drawing("CCO", "3D"), "a flat drawing in place of positions in 3D"),
         (drawing("OC(=O)c1ccccc1", "3D"), "a flat drawing in place of positions in 3D"),
     ],
@@ -99,6 +101,13 @@ def test_flat_molecules_are_no_drawings():
     (entry,) = read(flat)
     assert entry.changes == ()
     assert entry.molecule.positions[:, 2] == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("smiles", ["CCC", "CCO", "C1CC1", "O=C=O", "FC=C", "CN"])
+def test_few_atoms_that_happen_to_lie_in_the_plane_are_no_drawing(smiles):
+    """Without their hydrogens, small molecules are flat, and programs may put the plane at z = 0."""
+    (entry,) = read(moved(molfile(smiles, hydrogens=False), _in_plane))
+    assert entry.changes == ()
 
 
 def _in_plane(positions):

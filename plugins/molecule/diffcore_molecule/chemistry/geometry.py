@@ -19,6 +19,8 @@ _TOLERANCE = 0.12
 """By how much the median bond length may differ from the typical one for its unit to be recognised."""
 _FLAT = 1e-3
 """A molecule is flat if all z coordinates are within this range, in Angstrom."""
+_DRAWN_ANGLE = 0.5
+"""By how many degrees an angle of a drawing differs from 120, at most."""
 _SAME = 2e-3
 """Bonds of a drawing have the same length up to this, relative to their mean."""
 
@@ -75,14 +77,20 @@ def _unit(ratios: numpy.ndarray) -> str:
 
 
 def _is_drawing(molecule: Molecule, first: numpy.ndarray, second: numpy.ndarray) -> bool:
-    """Whether a flat molecule is a drawing: carbon with four substituents is flat, or unlike bonds are of one length.
+    """Whether a flat molecule is a drawing, by its saturated carbon atoms or by bonds of one length.
 
-    A carbon atom with three or four single bonds and no double bond is a pyramid or a tetrahedron.
+    A neutral carbon atom with single bonds only is a tetrahedron. So three of its bonds never lie in a plane, and the
+    angle of two is not the 120 degrees of drawings. Bonds of different kinds have different lengths.
     """
     single = (molecule.bonds == 1).sum(1)
-    saturated = (molecule.numbers == 6) & (molecule.charges == 0) & (molecule.bonds.max(1) < 2) & (single >= 3)
-    if saturated.any():
+    saturated = (molecule.numbers == 6) & (molecule.charges == 0) & (molecule.bonds.max(1) < 2)
+    if (saturated & (single >= 3)).any():
         return True
+    for atom in numpy.flatnonzero(saturated & (single == 2)):
+        ends = molecule.positions[molecule.bonds[atom] == 1].astype(float) - molecule.positions[atom]
+        cosine = ends[0] @ ends[1] / numpy.linalg.norm(ends[0]) / numpy.linalg.norm(ends[1])
+        if abs(numpy.degrees(numpy.arccos(cosine)) - 120) < _DRAWN_ANGLE:
+            return True
     ends = numpy.sort(numpy.stack([molecule.numbers[first], molecule.numbers[second]], 1), axis=1)
     kinds = {(*pair, order) for pair, order in zip(ends.tolist(), molecule.bonds[first, second].tolist(), strict=True)}
     lengths = numpy.linalg.norm(molecule.positions[first] - molecule.positions[second], axis=1)

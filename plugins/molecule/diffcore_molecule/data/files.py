@@ -99,7 +99,7 @@ def _read(
     return parsed(entries, left_out, [f"{path.name}: {note}"] if note else [])
 
 
-PORTION, PORTION_TEXT = 32, 2**20
+PORTION, PORTION_TEXT = 16, 2**20
 """The largest number of records that a worker gets at once, and how many characters end a portion."""
 
 
