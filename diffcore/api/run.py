@@ -199,6 +199,8 @@ class Run:
                 f"`classifier` {quoted(self.path)}"
             )
         if size is not None and model.codec.sizes is None:
+            if constraint is not None:
+                raise UserError("`size` cannot be changed where samples have to agree with a file")
             model = resized(model, str(size))
         if constraint is not None and options.get("solver") is None:
             # Fresh noise in each step corrects what the constraint does to the path.
@@ -239,6 +241,7 @@ class Run:
         label: str | None = None,
         conditions: Asked | None = None,
         seed: int = 0,
+        size: str | int | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Samples:
         """Draw `n` samples that agree with a file or an encoded sample where it is known.
@@ -251,10 +254,13 @@ class Run:
             method: `"mmps"` (the default), `"dps"` or `"repaint"`.
             noise_std: For mmps and dps: how far the source may be off, in standard deviations of the data.
             resamplings: For repaint: how often each step is done.
-            label, conditions, seed, **options: As for `sample`.
+            label, conditions, seed, size, **options: As for `sample`. Where sizes vary, they are drawn so that all
+                known elements exist.
         """
         constraint = inpainting_of(self.model, source, mask, method, noise_std, resamplings)
-        return self.sample(n, label=label, conditions=conditions, seed=seed, constraint=constraint, **options)
+        return self.sample(
+            n, label=label, conditions=conditions, seed=seed, size=size, constraint=constraint, **options
+        )
 
     def upscale(
         self,

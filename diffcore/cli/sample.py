@@ -61,8 +61,6 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--inpaint and --upscale are two different tasks; give one")
     if options.mask is not None and options.inpaint is None:
         raise UserError("--mask belongs to --inpaint FILE, which is missing")
-    if (options.inpaint or options.upscale) and options.size is not None:
-        raise UserError("--size cannot be changed where samples have to agree with a file")
     run = run_of(options, registry)
     written = run.sample_to(
         options.out,
