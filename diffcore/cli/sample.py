@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         options.out,
         options.n,
         replace=options.replace,
-        conditions=_asked(options),
+        conditions=asked_for(options, [condition.name for condition in run.model.codec.conditions]),
         seed=options.seed,
         size=options.size,
         constraint=_constraint(run, options),
@@ -102,15 +102,16 @@ def _constraint(run: "Run", options: Any) -> Any:
     return None
 
 
-def _asked(options: Options) -> dict[str, str]:
-    """What the flags ask for, by name of condition."""
+def asked_for(options: Options, known: Sequence[str] = ()) -> dict[str, str]:
+    """What the flags ask for, by name of condition. The names of `known` conditions may contain `=` themselves."""
     label = () if options.label is None else (f"label={options.label}",)
     asked: dict[str, str] = {}
     forms = {"condition": "key=value", "target": "key=2.5, or key=40..60", "label": "NAME or #INDEX"}
     for flag, pairs in (("condition", options.condition), ("target", options.target), ("label", label)):
         for pair in pairs:
-            key, equals, value = pair.partition("=")
-            if not equals:
+            key = max((name for name in known if pair.startswith(f"{name}=")), key=len, default=pair.partition("=")[0])
+            value = pair[len(key) + 1 :]
+            if "=" not in pair:
                 raise UserError(f"--{flag} {pair!r}: write it as {forms[flag]}")
             if key in asked:
                 raise UserError(f"--{flag} {value if flag == 'label' else pair}: {key} is given twice")
