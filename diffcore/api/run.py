@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
+from diffcore.api.showing import show_messages
 from diffcore.denoising.conditions import ClassCondition, Conditions, parse_conditions
 from diffcore.errors import UserError, quoted
 from diffcore.names import Device, Divergence, InverseMethod
@@ -137,6 +138,7 @@ class Run:
         Raises:
             UserError: For conditions, sizes and options that do not exist or do not fit.
         """
+        show_messages()
         drawing = self.drawing(n, label, conditions, seed, size, constraint, options)
         with counter("sampling", n) as after_batch:
             return drawing.draw_all(after_batch)
@@ -170,6 +172,7 @@ class Run:
         Raises:
             UserError: As for `sample`, and if `out` contains anything but samples of the same recipe.
         """
+        show_messages()
         drawing = self.drawing(n, label, conditions, seed, size, constraint, options)
         place = from_leader(
             lambda: Path(out) if out is not None else default_place(RunFolder(self.path).samples, drawing)
@@ -295,6 +298,7 @@ class Run:
         `metrics` are more than those of the settings, by name or by name with their options. Where several processes
         evaluate together, the first has the metrics and the others have none.
         """
+        show_messages()
         from diffcore.evaluation.evaluate import evaluate, evaluate_classifier, write_metrics, write_report
 
         model, config = self.config(options)
@@ -330,6 +334,7 @@ class Run:
         Nothing is kept where the run's own way of drawing is as good. `trajectories` of the model are followed to fit
         to, in `iterations` steps of Adam.
         """
+        show_messages()
         from diffcore.runs.tuning import tune
 
         if others := options.keys() - GuidanceOptions.__annotations__.keys():
@@ -405,6 +410,7 @@ class Run:
         `train` are fields of the settings' `train` that shall differ: another end, `{"steps": 9000}`, or
         `on_divergence`. An unbroken run and one that was stopped and resumed give the same losses and weights.
         """
+        show_messages()
         from diffcore.api.resuming import go_on  # the training loop, which other uses of a run do without
 
         changed = dict(train or {})

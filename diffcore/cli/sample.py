@@ -23,8 +23,10 @@ class Options(DrawOptions):
     """The options of `diffcore sample`."""
 
     n: int = Field(16, ge=1, description="How many samples.")
-    label: str | None = Field(
-        None, description="Short for --condition label=...: a class by its name, or by its index from 0, #3."
+    label: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
+        (),
+        description="Short for --condition label=...: a class by its name, or by its index from 0, #3. If it is given "
+        "several times, the samples have these classes in turn.",
     )
     condition: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
         (),
@@ -102,10 +104,13 @@ def _constraint(run: "Run", options: Any) -> Any:
     return None
 
 
-def asked_for(options: Options, known: Sequence[str] = ()) -> dict[str, str]:
-    """What the flags ask for, by name of condition. The names of `known` conditions may contain `=` themselves."""
-    label = () if options.label is None else (f"label={options.label}",)
-    asked: dict[str, str] = {}
+def asked_for(options: Options, known: Sequence[str] = ()) -> dict[str, Any]:
+    """What the flags ask for, by name of condition: a value for all samples, or a list of one for each.
+
+    The names of `known` conditions may contain `=` themselves.
+    """
+    label = tuple(f"label={value}" for value in options.label[:1])
+    asked: dict[str, Any] = {}
     forms = {"condition": "key=value", "target": "key=2.5, or key=40..60", "label": "NAME or #INDEX"}
     for flag, pairs in (("condition", options.condition), ("target", options.target), ("label", label)):
         for pair in pairs:
@@ -116,4 +121,6 @@ def asked_for(options: Options, known: Sequence[str] = ()) -> dict[str, str]:
             if key in asked:
                 raise UserError(f"--{flag} {value if flag == 'label' else pair}: {key} is given twice")
             asked[key] = value
+    if len(options.label) > 1:
+        asked["label"] = [options.label[index % len(options.label)] for index in range(options.n)]
     return asked

@@ -159,7 +159,9 @@ def test_mistakes_name_arguments(run, draw, error, said):
 
 
 def test_training_mistakes_name_arguments(tmp_path):
-    with pytest.raises(dc.UserError, match="unknown data set 'ringz'; there are: rings, again"):
+    with pytest.raises(
+        dc.UserError, match=r"unknown data set 'ringz' \(did you mean 'rings'\?\); there are: rings, again"
+    ):
         dc.train("toy", data="ringz", out=tmp_path / "run")
     with pytest.raises(dc.UserError, match=r"the arguments: train\.stepz is not an option here"):
         dc.train("toy", train={"stepz": 3}, out=tmp_path / "run")

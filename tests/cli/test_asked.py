@@ -15,6 +15,6 @@ def test_names_of_conditions_may_contain_an_equals_sign():
 
 
 def test_labels_are_any_text():
-    assert asked_for(Options(run=Path("run"), label="a=b")) == {"label": "a=b"}
+    assert asked_for(Options(run=Path("run"), label=("a=b",))) == {"label": "a=b"}
     with pytest.raises(UserError, match=r"--condition 'cat': write it as key=value"):
         asked_for(Options(run=Path("run"), condition=("cat",)))

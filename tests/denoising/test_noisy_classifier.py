@@ -193,7 +193,7 @@ def test_the_task_decides_which_network_is_chosen(tmp_path):
     [
         (["--task", "guess"], "unknown task 'guess'; there are: denoise, classify"),
         (["--classifier", "mlp"], "`classifier` belongs to `task` classify, and the task of this run is denoise"),
-        (["--task", "classify", "--denoiser.width", "3"], "unrecognized options: --denoiser.width"),
+        (["--task", "classify", "--denoiser.width", "3"], "--denoiser.width is not an option"),
         (["--task", "classify", "--classifier", "cnn"], "unknown classifier 'cnn'; there are: mlp"),
     ],
 )

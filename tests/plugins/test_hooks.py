@@ -311,7 +311,10 @@ def test_a_logger_that_is_gone_does_not_keep_a_run_from_being_read(run, registry
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--logger", "nots"), "unknown logger 'nots'; there are: tensorboard, wandb, trackio, notes, broken, absent"),
+        (
+            ("--logger", "nots"),
+            "unknown logger 'nots' (did you mean 'notes'?); there are: tensorboard, wandb, trackio, notes,",
+        ),
         (("--logger", "absent"), "the logger 'absent' needs modules that are not installed: surely_not_installed"),
         (("--data", "others"), "unknown data set 'others'; there are: rings, again, more"),
         (("--metric", "far", "--metric.far.beyont", "1"), "--metric.far.beyont"),
