@@ -38,6 +38,7 @@ def run(trained, tmp_path_factory):
 def test_a_run_folder_holds_what_it_should(run):
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {
         "config.json", "data.json", "train_log.jsonl", "samples", "checkpoints", "metrics.json", "report.html",
+        "evaluations.json", "end.json",
     }  # fmt: skip
     config = json.loads((run / "config.json").read_text())
     assert config["plugins"]["diffcore-image"] == "0.1.0"
