@@ -17,7 +17,7 @@ from diffcore.plugins import registry as plugins
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Schedule
 from diffcore.runs.sampling_config import Choice, build_choice
-from diffcore.sampling.inverse.editing import Constraint
+from diffcore.sampling.inverse.editing import Constraint, require_known_exist
 from diffcore.sampling.loop import in_batches, levels_of
 from diffcore.sampling.loop import sample as draw
 from diffcore.sampling.solvers import Step
@@ -127,8 +127,11 @@ def sample(
     try:
         drawn = []
         for indices in in_batches(range(n), batch_size):
-            denoiser, method = (denoise, step) if constraint is None else constraint(denoise, step, indices)
             rows = list(indices)
+            denoiser, method = denoise, step
+            if constraint is not None:
+                require_known_exist(constraint, None if mask is None else mask[rows], indices)
+                denoiser, method = constraint(denoise, step, indices)
             states = draw(
                 denoiser,
                 space,

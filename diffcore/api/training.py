@@ -8,6 +8,7 @@ from typing import Any
 
 from diffcore.api.run import Run
 from diffcore.api.session import run_training
+from diffcore.api.showing import show_messages
 from diffcore.denoising.conditions import Condition
 from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation, Task
@@ -54,6 +55,8 @@ def train(
     default < preset < `config` < arguments. The arguments are those of `diffcore train`; the names of `train` and
     `sample` are the fields of `diffcore.runs.settings.TrainSettings` and `SampleSettings`.
 
+    Messages and progress appear on standard error, unless the program configures logging.
+
     Args:
         modality: The kind of data; `diffcore plugins` lists what is installed.
         preset: A named starting point; by default the one that is called like the data set, else `"default"`.
@@ -75,6 +78,7 @@ def train(
     Raises:
         UserError: For names and values that do not exist or do not fit, in one line.
     """
+    show_messages()
     file: Mapping[str, Any] = read_toml(Path(config)) if isinstance(config, str | os.PathLike) else dict(config or {})
     origin = str(config) if isinstance(config, str | os.PathLike) else "the arguments"
     given: dict[str, Any] = {"seed": seed, "device": device, "parameterisation": parameterisation}

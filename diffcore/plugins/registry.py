@@ -16,7 +16,7 @@ from typing import Any
 
 import pluggy
 
-from diffcore.errors import UserError, first_line
+from diffcore.errors import UserError, did_you_mean, first_line
 from diffcore.plugins import builtin, hookspecs
 from diffcore.plugins.records import API_VERSION, Command, Component, Modality, Settings, missing
 
@@ -83,10 +83,14 @@ class Registry:
         """The modality `name`, or a `UserError` that lists what there is, what failed and what could be installed."""
         if name in self.modalities:
             return self.modalities[name].record
+        extras = {command.partition("[")[2].partition("]")[0]: command for command in self.installable()}
+        if name in extras:
+            raise UserError(f"the plugin for {name} is not installed; install it with: {extras[name]}")
         raise UserError(
-            f"unknown modality {name!r}; installed: {_listed(self.modalities)}"
+            f"unknown modality {name!r}{did_you_mean(name, [*self.modalities, *extras])}; "
+            f"installed: {_listed(self.modalities)}"
             + "".join(f"; failed: {f.plugin} ({f.reason})" for f in self.failures)
-            + "".join(f"; could be installed: {c}" for c in [", ".join(self.installable())] if c)
+            + "".join(f"; could be installed: {c}" for c in [", ".join(extras.values())] if c)
         )
 
     def schedule(self, name: str) -> Component:
@@ -127,7 +131,7 @@ def choose(offered: Iterable[Component], name: str, kind: str) -> Component:
     """
     by_name = {component.name: component for component in offered}
     if name not in by_name:
-        raise UserError(f"unknown {kind} {name!r}; there are: {_listed(by_name)}")
+        raise UserError(f"unknown {kind} {name!r}{did_you_mean(name, by_name)}; there are: {_listed(by_name)}")
     if lacking := missing(by_name[name]):
         raise UserError(f"the {kind} {name!r} needs modules that are not installed: {', '.join(lacking)}")
     return by_name[name]

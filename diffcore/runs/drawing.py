@@ -73,7 +73,7 @@ class Drawing:
 
     def mask(self, rows: Sequence[int]) -> Mask:
         """The elements of the samples `rows` that exist; None if all always do."""
-        return draw_mask(self.model, rows, taken(self.conditions, rows), self.seed, self.size)
+        return draw_mask(self.model, rows, taken(self.conditions, rows), self.seed, self.size, self.constraint)
 
     def draw(self, rows: Sequence[int]) -> Encoded | None:
         """Draw the samples `rows`, each process its part of them. The leader gets all, the others None."""

@@ -12,7 +12,7 @@ from diffcore.plugins.data import Encoded
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.guidance import autoguidance, classifier_free, energy, interval, rescale
-from diffcore.sampling.inverse.editing import Constraint
+from diffcore.sampling.inverse.editing import Constraint, require_known_exist
 from diffcore.sampling.loop import Evaluation, in_batches, levels_of, sample
 from diffcore.sampling.timesteps import grid
 from diffcore.states.spaces import Mask
@@ -81,18 +81,25 @@ def unguided_without_conditions(model: Model, config: SamplingConfig, conditions
 
 
 def draw_mask(
-    model: Model, indices: Sequence[int], conditions: Conditions, seed: int = 0, size: str | None = None
+    model: Model,
+    indices: Sequence[int],
+    conditions: Conditions,
+    seed: int = 0,
+    size: str | None = None,
+    constraint: Constraint | None = None,
 ) -> Mask:
     """The mask `[B, N]` of the elements that exist, for the samples `indices` of `seed`; None if all always exist.
 
-    Sizes are drawn from the sizes of examples with such conditions, or as `size` specifies (`9`, `7..9`).
+    Sizes are drawn from the sizes of examples with such conditions, or as `size` specifies (`9`, `7..9`), so that all
+    elements that a `constraint` gives exist. Raises `UserError` if they cannot.
     """
     sizes = model.codec.sizes
     if sizes is None:
         return None
+    least = None if constraint is None else constraint.least_sizes(indices)
     if size is None:
-        return sizes.mask(sizes.draw(indices, seed, conditions))
-    return sizes.mask(sizes.parse(size, indices, seed, conditions))
+        return sizes.mask(sizes.draw(indices, seed, conditions, least))
+    return sizes.mask(sizes.parse(size, indices, seed, conditions, least))
 
 
 def resized(model: Model, size: str) -> Model:
@@ -126,12 +133,13 @@ def generate(
     * `after_batch`: called after each batch with the number of its samples.
     * `watch`: called after each evaluation of the denoiser.
     * `constraint`: decorates the denoiser and the step of each batch, as `diffcore.sampling.inverse.editing` does.
-    * `mask`: the elements of each sample that exist, `[n, N]`; without it, it is drawn with `draw_mask`.
+    * `mask`: the elements of each sample that exist, `[n, N]`; without it, it is drawn with `draw_mask`. Raises
+      `UserError` if elements that the `constraint` gives do not exist.
     * `rows`: draw only these of the `n` samples.
     """
     require_conditions(model, config, conditions)
     if mask is None:
-        mask = draw_mask(model, range(n), conditions, seed)
+        mask = draw_mask(model, range(n), conditions, seed, constraint=constraint)
     draw = batches_of(model, config, seed, watch, constraint)
     drawn = []
     rows = range(n) if rows is None else rows
@@ -170,7 +178,10 @@ def batches_of(
     model.denoiser.eval()
 
     def draw(indices: Sequence[int], conditions: Conditions, mask: Mask) -> Encoded:
-        steered, step = (denoise, config.step) if constraint is None else constraint(denoise, config.step, indices)
+        steered, step = denoise, config.step
+        if constraint is not None:
+            require_known_exist(constraint, mask, indices)
+            steered, step = constraint(denoise, config.step, indices)
         states = sample(
             steered,
             model.codec.space,

@@ -110,6 +110,4 @@ def upscaling_of(
 def _reader(model: Model, task: str) -> Any:
     if model.modality.reader is None:
         raise UserError(f"`{task}`: the plugin for {model.modality.name} cannot read files")
-    if model.codec.sizes is not None:
-        raise UserError(f"`{task}`: samples of {model.modality.name} vary in size, which is not supported")
     return part_of(model.modality, "reader", model.codec)

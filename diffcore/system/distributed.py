@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 from diffcore.errors import UserError
+from diffcore.system.heartbeat import heartbeats
 
 Value = TypeVar("Value")
 
@@ -50,7 +51,8 @@ def joined() -> Iterator[None]:
     """Be one of the processes that torchrun started, until the context ends.
 
     Tensors on GPUs travel by NCCL, each process having the GPU of its local rank; those on CPUs by gloo. Of failures,
-    the first is raised; processes that fail after it, be it for want of the one that failed, end without a word.
+    the first is raised; processes that fail after it, be it for want of the one that failed, end without a word. A
+    process that ends without an exception, such as one that is killed, is reported by a `UserError` of the others.
     """
     gpu = torch.cuda.is_available()
     if gpu:
@@ -60,8 +62,14 @@ def joined() -> Iterator[None]:
         "cpu:gloo,cuda:nccl" if gpu else "gloo", store=store, rank=number, world_size=count, timeout=PATIENCE
     )
     try:
-        yield
-    except BaseException:
+        with heartbeats(store.clone(), number, count):
+            yield
+    except BaseException as error:
+        if _is_lost_connection(error):
+            raise UserError(
+                f"another of the {count} processes ended or lost its connection; torchrun reports below which one. "
+                "Continue from the last checkpoint with diffcore resume"
+            ) from None
         if not _is_first_to_fail(store):
             time.sleep(GRACE)  # torchrun ends all when one does: the first shall have spoken by then
             raise SystemExit(1) from None
@@ -70,6 +78,12 @@ def joined() -> Iterator[None]:
     # Without the barrier the interpreter may already be shutting down, and the process aborts.
     dist.barrier()
     dist.destroy_process_group()
+
+
+def _is_lost_connection(error: BaseException) -> bool:
+    """Whether a collective failed because another process is gone."""
+    signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "ncclRemoteError")
+    return isinstance(error, dist.DistError | RuntimeError) and any(sign in str(error) for sign in signs)
 
 
 def _is_first_to_fail(store: Any) -> bool:

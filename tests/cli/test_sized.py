@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tensordict import TensorDict
 
 from diffcore import cli
 from diffcore.denoising.conditions import captions_of, nulls
@@ -33,8 +34,10 @@ from diffcore.runs.generation import (
 )
 from diffcore.runs.loading import load_run
 from diffcore.runs.model import build_model
-from diffcore.runs.sampling_config import sampling_config
+from diffcore.runs.sampling_config import SamplingConfig, sampling_config
+from diffcore.sampling.inverse.editing import inpainting
 from diffcore.sampling.loop import levels_of
+from diffcore.sampling.solvers import ddim
 from diffcore.sampling.timesteps import grid
 from diffcore.states.noise import SampleNoise
 from diffcore.states.spaces import Product, ZeroCentred
@@ -56,7 +59,23 @@ from tests.support.sized_toy import (
 from tests.support.toy import put_in_place
 
 REGISTRY = sized_registry()
-REGISTRY.modalities["read"] = Provided(replace(BEADS, name="read", reader=lambda codec: None), "beads", "1.0")
+
+
+class KindReader:
+    """A file of kinds, one a line: those of the first beads of a sample, which are known."""
+
+    def __init__(self, codec):
+        self.codec = codec
+
+    def read_part(self, path):
+        kinds = torch.tensor([int(word) for word in path.read_text().split()])
+        values, known = self.codec.space.empty(1), torch.zeros(1, LARGEST, 3, dtype=torch.bool)
+        values["kind"][0, : len(kinds)] = self.codec.kinds.encode(kinds)
+        known[0, : len(kinds)] = True
+        return values, TensorDict({"kind": known}, batch_size=[1])
+
+
+REGISTRY.modalities["read"] = Provided(replace(BEADS, name="read", reader=KindReader), "beads", "1.0")
 DATA = beads(BEADS.datasets[0].options())
 SHORT = ("--train.steps", "400", "--train.evaluate", "400")
 
@@ -253,11 +272,35 @@ def test_numbers_never_met_are_doubted(drawn, capsys):
     assert "span: 3 of 3 requested values lie outside the range of the training examples" in capsys.readouterr().err
 
 
-def test_editing_is_for_one_size(runs, tmp_path, refused):
-    (tmp_path / "a").write_text("")
+def test_what_cannot_be_edited_gets_a_line(runs, tmp_path, refused):
+    (tmp_path / "a").write_text("2\n1\n2\n")
     for flags in (("--upscale", tmp_path / "a"), ("--inpaint", tmp_path / "a", "--mask", tmp_path / "a")):
         assert "the plugin for beads cannot read files" in refused("sample", runs / "beads", *flags)
-        assert "samples of read vary in size, which is not supported" in refused("sample", runs / "read", *flags)
+    said = refused("sample", runs / "read", "--inpaint", tmp_path / "a", "--size", "2")
+    assert "--size 2: 3 elements are known; ask for at least as many" in said
+
+
+def test_editing_draws_sizes_in_which_all_that_is_known_exists(runs, tmp_path):
+    """Of sizes 1, 2, 3, 5 and 6, three remain."""
+    (tmp_path / "a").write_text("2\n1\n2\n")
+    out = tmp_path / "out.txt"
+    command = ["sample", runs / "read", "--inpaint", tmp_path / "a", "--n", 60, "--out", out, "--steps", 5]
+    assert cli.main([str(word) for word in command]) == 0
+    samples = read_beads(out.read_text())
+    assert {len(sample.kinds) for sample in samples} == {3, 5, 6}
+    assert all(sample.kinds[:3].tolist() == [2, 1, 2] for sample in samples)
+
+
+def test_a_mask_without_a_known_element_is_refused(runs):
+    model = load_run(runs / "read", REGISTRY, None, None)[1]
+    values, known = model.codec.space.empty(1), torch.zeros(1, LARGEST, 3, dtype=torch.bool)
+    known[0, 3] = True
+    constraint = inpainting(values, TensorDict({"kind": known}, batch_size=[1]), model.codec.space)
+    mask = torch.arange(LARGEST) < torch.tensor([[4], [3]])
+    with pytest.raises(UserError, match="lacks elements that are known"):
+        generate(
+            model, SamplingConfig(ddim(), steps=2), example_conditions(model, 2), 2, constraint=constraint, mask=mask
+        )
 
 
 # Evaluation, tuning, prediction

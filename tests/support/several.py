@@ -84,6 +84,7 @@ class TroubleNet(Settings):
     width: int = 16
     at: int = 3
     fails: bool = False
+    dies: bool = False
 
 
 class Trouble(ToyBackbone):
@@ -96,6 +97,8 @@ class Trouble(ToyBackbone):
     def forward(self, x, conditioning, mask=None):
         self.calls += self.training
         if rank() == 1 and self.training and self.calls == self.options.at:
+            if self.options.dies:
+                signal.raise_signal(signal.SIGKILL)
             if self.options.fails:
                 raise RuntimeError("trouble in one process")
             signal.raise_signal(signal.SIGINT)

@@ -233,6 +233,15 @@ def test_a_failure_in_one_process_ends_all_with_one_message(tmp_path):
     assert not list((tmp_path / "run" / "checkpoints").glob("*"))
 
 
+def test_a_process_that_is_killed_ends_the_other_with_one_line(tmp_path):
+    done = together("command", *training("toy", tmp_path / "run", "--denoiser", "trouble", "--denoiser.dies"))
+    assert done.returncode != 0
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("diffcore:")]
+    assert "another of the 2 processes ended" in line
+    assert "diffcore resume" in line
+    assert OF_A_PROCESS not in done.stderr
+
+
 # One process
 
 
