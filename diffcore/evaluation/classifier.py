@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffcore.evaluation.effort import steps_to_train
 from diffcore.evaluation.trained_once import trained_once
 from diffcore.states.noise import generator_for
 
@@ -60,7 +61,7 @@ def trained_classifier(
     changes. The name of the cached file contains `name` and a SHA-256 of `name`, `steps` and the data: use another
     `name` whenever `body` or `augment` changes.
     """
-    steps = steps or _STEPS
+    steps = steps_to_train(steps or _STEPS)
     digest = hashlib.sha256(f"{name} {steps} {inputs.dtype}".encode())
     for tensor in (inputs, labels):
         digest.update(tensor.contiguous().numpy().tobytes())

@@ -12,7 +12,7 @@ from tensordict import TensorDict
 from diffcore.errors import UserError
 from diffcore.names import ClassLevel
 from diffcore.plugins.layouts import Folders, Layout, few, guess
-from diffcore.plugins.ledger import Account, Reasons, named, shown
+from diffcore.plugins.ledger import Account, Reasons, named, short, shown
 from diffcore.system.walk import Listing, walk
 
 Files = tuple[tuple[Path, int], ...]
@@ -192,7 +192,7 @@ def _instead(listing: Listing, endings: Collection[str], hints: Mapping[str, str
     others = Counter(_ending(path) or "no ending" for path in listing.files)
     sorted_endings = sorted(endings)
     wanted = ", ".join(sorted_endings[:8]) + (", …" if len(sorted_endings) > 8 else "")
-    closed = [f"{path} cannot be opened: {reason}" for path, reason in listing.unreadable.items()]
+    closed = [f"{short(shown(path))} cannot be opened: {reason}" for path, reason in listing.unreadable.items()]
     closed += [f"{len(paths)} {why}" for why, paths in listing.passed_over.items()]
     advice = dict.fromkeys(hints[ending] for ending in others if ending in hints)
     more = "".join(f"; {part}" for part in (named(closed, 3), *advice) if part)

@@ -91,7 +91,7 @@ class Account:
     def nothing_left(self) -> UserError:
         """The error to raise if no file or record is left to train on."""
         reasons = [f"{self._refused()}"] if self._unusable else []
-        reasons += [f"{len(names)} {why}: {named(names, 3)}" for why, names in self._passed_over.items()]
+        reasons += [f"{len(names)} {why}: {named([*map(short, names)], 3)}" for why, names in self._passed_over.items()]
         return UserError(
             f"none of the {self.found} {self.what} {self._where()} can be used: {'; '.join(reasons)}; "
             "repair them, or set `data.root` to another folder"
@@ -101,7 +101,7 @@ class Account:
         return sum(map(len, self._unusable.values()))
 
     def _refused(self) -> str:
-        return named(sorted(f"{name} ({why})" for why, names in self._unusable.items() for name in names))
+        return named(sorted(f"{short(name)} ({why})" for why, names in self._unusable.items() for name in names))
 
     def _where(self) -> str:
         return f"{'under' if Path(self.place).is_dir() else 'of'} {self.place}"
@@ -121,6 +121,11 @@ def shown(name: str | Path) -> str:
     r"""The name of a file as text that can be printed and stored: bytes that are not UTF-8 become `\xe9`."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return printable(unicodedata.normalize("NFC", text))
+
+
+def short(name: str, most: int = 120) -> str:
+    """The beginning and the end of a long name, for lines that are read on a screen."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-most // 2 + 1 :]}"
 
 
 def named(names: Sequence[object], most: int = 10) -> str:

@@ -10,7 +10,7 @@ import torch
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.errors import UserError
 from diffcore.plugins.data import Codec, Data
-from diffcore.plugins.ledger import Reasons, named
+from diffcore.plugins.ledger import Reasons, named, short
 from diffcore.runs.folder import RunFolder
 from diffcore.system.files import read_json, write_json
 
@@ -132,7 +132,7 @@ def summary(record: Mapping[str, Any]) -> list[str]:
     source = f"{found} {what} in {place}; " if place else ""
     lines = [f"data {record['data']}: {source}{examples}"]
     for classes in record["classes"].values():
-        shown = [f"{name} {_sum(counts)}" for name, counts in classes.items()]
+        shown = [f"{short(name, 60)} {_sum(counts)}" for name, counts in classes.items()]
         lines.append(f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}: {named(shown, _SHOWN_CLASSES)}")
     if record["layout"]:
         lines.append(record["layout"])
@@ -151,7 +151,7 @@ def told(reason: str, entry: Mapping[str, Any], most: int) -> str:
     """One reason with its count and the first names; it holds for all files if no names are given."""
     count, names = int(entry["count"]), list(entry["names"])
     more = f" and {count - most} more" if count > most else ""
-    return f"{reason}: {count} ({', '.join(map(str, names[:most])) + more if names else 'all'})"
+    return f"{reason}: {count} ({', '.join(short(str(name)) for name in names[:most]) + more if names else 'all'})"
 
 
 def _sum(counts: Any) -> str:

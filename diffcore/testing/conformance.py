@@ -3,20 +3,24 @@
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import diffcore
-from diffcore.errors import first_line
+from diffcore.errors import UserError, first_line
 from diffcore.names import CheckStatus
 from diffcore.plugins.records import Modality
 from diffcore.plugins.registry import Provided, Registry, choose, installed
 from diffcore.runs.composing import choices
 from diffcore.testing.checks import CHECKS, Check, Measurement, NotApplicableError
 from diffcore.testing.plugin import PluginUnderTest
+
+ALL = CHECKS
+"""The checks of kinds of data."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,15 @@ class CheckResult:
 
 
 def plugin_under_test(
-    modality: str | Modality, denoiser: str | None = None, registry: Registry | None = None
+    modality: str | Modality,
+    denoiser: str | None = None,
+    registry: Registry | None = None,
+    dataset: str | None = None,
 ) -> PluginUnderTest:
     """The plugin to check: an installed modality by its name, or a record, together with the parts of `registry`.
 
-    `denoiser` names the denoiser to check; without it, that of the preset `default`. Without `registry`, the installed
-    plugins are used. Raises `UserError` if there is no modality or denoiser of that name.
+    `denoiser` and `dataset` name the denoiser and the data set to check; without them, those of the preset `default`.
+    Without `registry`, the installed plugins are used. Raises `UserError` if there are none of these names.
     """
     registry = installed() if registry is None else registry
     if isinstance(modality, str):
@@ -77,7 +84,9 @@ def plugin_under_test(
         registry = replace(registry, modalities=provided)
     if denoiser is not None:
         choose(choices(modality, registry)["denoiser"], denoiser, "denoiser")
-    return PluginUnderTest(registry, modality, denoiser)
+    if dataset is not None:
+        choose(choices(modality, registry)["data"], dataset, "data set")
+    return PluginUnderTest(registry, modality, denoiser, dataset)
 
 
 def run_checks(plugin: PluginUnderTest) -> Iterator[CheckResult]:
@@ -86,18 +95,24 @@ def run_checks(plugin: PluginUnderTest) -> Iterator[CheckResult]:
         yield run_check(check, plugin)
 
 
-def run_check(check: Check, plugin: PluginUnderTest) -> CheckResult:
-    """Run one check.
+def run_check(check: Check, plugin: Any, checks: Sequence[Check] = ALL) -> CheckResult:
+    """Run one check of `checks`, after those that it needs; each runs once for a plugin, which keeps the results.
 
-    Whatever the plugin's code raises is a failure of the check. If the plugin cannot be built, all checks except
-    `builds` are skipped. The global random state of torch is restored afterwards.
+    If one of those fails, the check is skipped and says which one failed. Whatever the plugin's code raises is a
+    failure of the check. The global random state of torch is restored afterwards.
     """
+    if check.name not in plugin.results:
+        plugin.results[check.name] = _run(check, plugin, checks)
+    result: CheckResult = plugin.results[check.name]
+    return result
+
+
+def _run(check: Check, plugin: Any, checks: Sequence[Check]) -> CheckResult:
+    if cause := _failed_need(check, plugin, checks):
+        return CheckResult(check.name, check.summary, "skipped", reason=f"it depends on {cause}, which failed")
     started = time.perf_counter()
     status: CheckStatus
     reason = ""
-    is_first = check is CHECKS[0]
-    if not is_first and not _builds(plugin):
-        return CheckResult(check.name, check.summary, "skipped", reason="the plugin cannot be built")
     with torch.random.fork_rng(devices=[]):
         try:
             found = check.measure(plugin)
@@ -105,20 +120,33 @@ def run_check(check: Check, plugin: PluginUnderTest) -> CheckResult:
         except NotApplicableError as not_applicable:
             return CheckResult(check.name, check.summary, "skipped", reason=str(not_applicable))
         except (Exception, SystemExit) as error:  # a plugin may raise anything
-            measured = f"{type(error).__name__}: {first_line(error)}"
+            message = first_line(error)
+            measured = message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
             found, status = Measurement(False, measured, check.summary, _origin(error)), "failed"
-    if not is_first and check.name in plugin.contract.expected_failures:
-        reason = plugin.contract.expected_failures[check.name]
+    if check is not ALL[0] and check.name in (declared := _declared(plugin)):
+        reason = declared[check.name]
         status = "unexpected" if status == "passed" else "expected"
     seconds = round(time.perf_counter() - started, 3)
     return CheckResult(check.name, check.summary, status, found.measured, found.expected, found.where, reason, seconds)
 
 
-def _builds(plugin: PluginUnderTest) -> bool:
+def _failed_need(check: Check, plugin: Any, checks: Sequence[Check]) -> str:
+    """The check that failed and that `check` depends on, directly or through others; empty if none did."""
+    for need in (each for each in checks if each.name in check.needs):
+        if run_check(need, plugin, checks).status == "failed":
+            return need.name
+        if cause := _failed_need(need, plugin, checks):
+            return cause
+    return ""
+
+
+def _declared(plugin: Any) -> Mapping[str, str]:
+    """The failures that the contract declares; none if there is no contract or it cannot be made."""
     try:
-        return CHECKS[0].measure(plugin).passed
+        declared: Mapping[str, str] = plugin.contract.expected_failures
+        return declared
     except (Exception, SystemExit):  # the check `builds` reports it
-        return False
+        return {}
 
 
 _CORE = Path(diffcore.__file__).parent

@@ -1,9 +1,9 @@
 """The plugin under test: a modality, small settings, and the parts that are built from them."""
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from tensordict import TensorDict
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoiser
+from diffcore.plugins.building import part_of
 from diffcore.plugins.contract import Contract
 from diffcore.plugins.data import Codec, Data, Encoded
-from diffcore.plugins.records import Component, Modality
+from diffcore.plugins.records import Component, Modality, Settings
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.gaussian import perturb
 from diffcore.runs.composing import choices, compose
@@ -77,17 +78,33 @@ class PluginUnderTest:
     registry: Registry
     modality: Modality
     requested_denoiser: str | None = None
+    requested_dataset: str | None = None
+    results: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """The results of the checks that have run, by name of the check."""
 
     @cached_property
     def settings(self) -> RunSettings:
         """The preset `default` with the `small` options of the data set and of the denoiser, on the CPU."""
-        chosen = {} if self.requested_denoiser is None else {"denoiser": self.requested_denoiser}
+        requested = {"denoiser": self.requested_denoiser, "data": self.requested_dataset}
+        chosen = {kind: name for kind, name in requested.items() if name is not None}
         preset = compose(self.registry, self.modality.name, "default", chosen=chosen, task="denoise")
         small: dict[str, Any] = {"device": "cpu", "train": _TRAIN}
         for kind in ("data", "denoiser"):
             component = self._component(kind, preset)
             small[kind] = {"name": component.name, **component.small}
-        return compose(self.registry, self.modality.name, "default", small, origin="the small options")
+        return compose(self.registry, self.modality.name, "default", small, chosen, origin="the small options")
+
+    @cached_property
+    def classifier_settings(self) -> RunSettings:
+        """The preset `default` with the task `classify`, and the `small` options of data and classifier."""
+        own = self.modality.classifiers[0]
+        small = {
+            "device": "cpu",
+            "train": _TRAIN,
+            "data": {"name": self.dataset.name, **self.dataset.small},
+            "classifier": {"name": own.name, **own.small},
+        }
+        return compose(self.registry, self.modality.name, "default", small, origin="the small options", task="classify")
 
     def _component(self, kind: str, settings: RunSettings) -> Component:
         return choose(choices(self.modality, self.registry)[kind], getattr(settings, kind).name, kind)
@@ -107,6 +124,11 @@ class PluginUnderTest:
         """The name of the denoiser, which is known even if the settings are invalid."""
         preset = self.modality.presets["default"].values.get("denoiser", {})
         return self.requested_denoiser or preset.get("name", self.modality.denoisers[0].name)
+
+    @property
+    def data_options(self) -> Settings:
+        """The options of the data set."""
+        return self.dataset.options(**self.settings.data.model_dump(exclude={"name"}))  # type: ignore[attr-defined]
 
     @cached_property
     def data(self) -> Data:
@@ -140,7 +162,7 @@ class PluginUnderTest:
     @cached_property
     def contract(self) -> Contract:
         """The modality's contract; an empty one if it has none."""
-        return Contract() if self.modality.contract is None else self.modality.contract(self.codec)
+        return Contract() if self.modality.contract is None else part_of(self.modality, "contract", self.codec)
 
     def examples(self, count: int) -> TensorDict:
         """At most `count` training examples, chosen at random and always the same."""
@@ -167,20 +189,8 @@ class PluginUnderTest:
 
     @cached_property
     def randomised_denoiser(self) -> Denoiser:
-        """A copy of the denoiser, in evaluation mode, in which random numbers replace all parameters that are zero.
-
-        Many networks begin with gates or last layers of zeros. Their output is then zero whatever the other layers
-        compute, and no check could find a fault in it.
-        """
-        denoiser = copy.deepcopy(self.model.denoiser)
-        generator = generator_for(0, "awake")
-        with torch.no_grad():
-            for parameter in denoiser.parameters():
-                if parameter.numel() and not parameter.any():
-                    inputs = parameter[0].numel() if parameter.ndim > 1 else 100
-                    drawn = torch.randn(parameter.shape, generator=generator) / inputs**0.5
-                    parameter.copy_(drawn.to(parameter))
-        return denoiser.eval()
+        """A `randomised` copy of the denoiser, in evaluation mode."""
+        return randomised(self.model.denoiser)
 
     @torch.no_grad()
     def predict(self, batch: NoisyBatch, denoiser: Denoiser | None = None) -> State:
@@ -200,6 +210,26 @@ class PluginUnderTest:
     def model_with(self, denoiser: Denoiser) -> Model:
         """The model with another denoiser in place of its own."""
         return replace(self.model, network=denoiser)
+
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def randomised(network: Module) -> Module:
+    """A copy of a network, in evaluation mode, in which random numbers replace all parameters that are zero.
+
+    Many networks begin with gates or last layers of zeros. Their output is then zero whatever the other layers compute,
+    and no check could find a fault in it.
+    """
+    network = copy.deepcopy(network)
+    generator = generator_for(0, "awake")
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.numel() and not parameter.any():
+                inputs = parameter[0].numel() if parameter.ndim > 1 else 100
+                drawn = torch.randn(parameter.shape, generator=generator) / inputs**0.5
+                parameter.copy_(drawn.to(parameter))
+    return network.eval()
 
 
 def _times(batch: int) -> Tensor:

@@ -16,7 +16,7 @@ from diffcore.states.spaces import Euclidean
 from diffcore_image import datasets
 from diffcore_image.codec import ImageCodec
 from diffcore_image.evaluator import ImageEvaluator
-from diffcore_image.options import DigitsOptions
+from diffcore_image.options import DigitsOptions, ImageFacts
 from diffcore_image.output.captions import fitted
 from diffcore_image.output.sheet import sheet
 from diffcore_image.output.writer import ImageWriter
@@ -103,6 +103,16 @@ def test_attention_agrees_with_torch():
 def test_networks_refuse_images_of_unsuitable_size(build, options, shape, said):
     with pytest.raises(UserError, match=said):
         build(options, Euclidean(shape))
+
+
+@pytest.mark.parametrize(
+    "changed", [{"mean": ()}, {"mean": (0.1, 0.2)}, {"std": (0.0,)}, {"std": (-1.0,)}, {"background": (256, 0, 0)}]
+)
+def test_facts_that_contradict_each_other_are_refused(changed):
+    facts = {"channels": 1, "height": 8, "width": 8, "mean": (0.3,), "std": (0.3,)}
+    ImageFacts(**facts)
+    with pytest.raises(ValueError, match=r"mean and std need 1|greater than|less than"):
+        ImageFacts(**facts | changed)
 
 
 # Files

@@ -39,10 +39,10 @@ def test_a_run_draws_shapes_of_the_requested_class(run, tmp_path):
 @pytest.mark.parametrize("size", [20, 64, 1000])
 def test_samples_may_have_another_number_of_points(run, tmp_path, size):
     """Up to as many points as in training, a smaller cloud of a seed is a part of a larger one."""
-    for number in (size, 64):
-        out = tmp_path / f"{number}.npz"
+    for name, number in (("drawn", size), ("trained", 64)):
+        out = tmp_path / f"{name}.npz"
         assert main(["sample", str(run), "--n", "2", "--size", str(number), "--out", str(out)]) == 0
-    drawn, trained = (numpy.load(tmp_path / f"{number}.npz")["positions"] for number in (size, 64))
+    drawn, trained = (numpy.load(tmp_path / f"{name}.npz")["positions"] for name in ("drawn", "trained"))
     assert drawn.shape == (2, size, 3)
     assert size > 64 or numpy.array_equal(drawn, trained[:, :size])
 

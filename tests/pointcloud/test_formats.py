@@ -190,8 +190,12 @@ def test_colours_of_materials():
     library = b"newmtl red\nKd 1 0.2 0\n"
     (shape,) = obj.read(text.encode(), {"a.mtl": library}.get)
     assert shape.face_colours.tolist() == [[255, 51, 0], [127.5] * 3]
+    assert shape.note == ""
     (plain,) = obj.read(text.encode())
     assert not plain.has_colours
+    (missing,) = obj.read(text.encode(), {"a.mtl": library + b"map_Kd gone.png\n"}.get)
+    assert missing.face_colours.tolist() == shape.face_colours.tolist()
+    assert missing.note.startswith("textures that are missing")
 
 
 # OFF

@@ -10,6 +10,7 @@ import trimesh
 from PIL import Image
 
 from diffcore.errors import UserError
+from diffcore.plugins.folders import UnusableError
 from diffcore.plugins.ledger import Account
 from diffcore_pointcloud.codec import CloudCodec
 from diffcore_pointcloud.data import datasets
@@ -133,13 +134,27 @@ def test_names_of_other_files_are_not_followed(tmp_path, kind, ending):
         assert shape.face_colours.tolist() == [[255, 0, 0]]
 
 
-def test_a_texture_is_decoded_as_a_picture_only():
+def test_a_texture_is_decoded_as_a_picture_only(monkeypatch):
     picture = io.BytesIO()
     Image.new("RGB", (3, 2), (1, 2, 3)).save(picture, "PNG")
-    assert content.picture(picture.getvalue()).tolist() == [[[1, 2, 3]] * 3] * 2
+    pictures = content.Pictures()
+    assert pictures.pixels(picture.getvalue()).tolist() == [[[1, 2, 3]] * 3] * 2
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n"
-    assert content.picture(postscript) is None
-    assert content.picture(picture.getvalue()[:40]) is None
+    assert pictures.pixels(postscript) is None
+    assert pictures.pixels(picture.getvalue()[:40]) is None
+    monkeypatch.setattr(content, "MOST_PIXELS", 11)
+    pictures = content.Pictures()
+    for _ in range(3):  # a picture that several materials name is decoded once
+        assert pictures.pixels(picture.getvalue()) is not None
+    with pytest.raises(UnusableError, match="textures of more than 11 pixels"):
+        pictures.pixels(picture.getvalue() + b" ")
+
+
+def test_text_is_limited(tmp_path, monkeypatch):
+    monkeypatch.setattr(content, "MOST_TEXT", 100)
+    for path in files(tmp_path):
+        text = path.suffix in (".csv", ".obj", ".off") or path.stem == "text"
+        assert ("bytes of text; at most 100 are read" in refusal(CloudReader(CODEC), path)) == text, path
 
 
 @pytest.mark.parametrize("ending", sorted(CLOUD_ENDINGS | MESH_ENDINGS))

@@ -91,3 +91,12 @@ def test_the_record_is_bounded(record, monkeypatch):
     assert record_of("own", data, Codec())["passed_over"] == {
         "not read": {"count": 15, "names": ["00.txt", "01.txt", "02.txt"]}
     }
+
+
+def test_long_names_are_cut_in_lines_only():
+    account = Account("pictures", "/data", 1)
+    account.pass_over("a" * 300 + "z", "not read")
+    data = Data(NoOptions(), examples(0), ledger=account.ledger(skip=False))
+    record = record_of("own", data, Codec())
+    assert record["passed_over"]["not read"]["names"] == ["a" * 300 + "z"]
+    assert summary(record)[-1] == f"passed over: not read: 1 ({'a' * 60}…{'a' * 58}z)"

@@ -9,11 +9,14 @@ from tensordict import TensorDict
 from torch import nn
 from torch.nn.functional import silu
 
+from diffcore.denoising.sizes import Sizes
 from diffcore.plugins.contract import Contract
+from diffcore.plugins.output import Metric
 from diffcore.plugins.records import Component, Modality, Preset
 from diffcore.plugins.symmetries import permutation, rotation, translation
 from diffcore.states.spaces import Product, ZeroCentred
 from tests.support import sized_toy as toy
+from tests.support import toy as rings_toy
 
 
 def restored(examples, samples):
@@ -227,6 +230,182 @@ def with_preset(values):
     return {"default": toy.BEADS.presets["default"], "other": Preset("another", values)}
 
 
+def shuffled(options):
+    made = toy.beads(options)
+    return replace(made, examples=made.examples[torch.randperm(len(made.examples))])
+
+
+def with_nan(options):
+    made = toy.beads(options)
+    made.examples["places"][17, 0, 1] = torch.nan
+    return made
+
+
+def not_held_out(options):
+    made = toy.beads(options)
+    return replace(made, held_out=made.examples)
+
+
+def encoding(change):
+    """A codec whose `encode` returns `change` of what it should."""
+
+    class Changed(toy.BeadCodec):
+        def encode(self, examples, generator=None):
+            return change(super().encode(examples, generator))
+
+    return Changed
+
+
+def with_conditions(encoded, **changed):
+    """The encoded examples with changed conditions; those that are None are left out."""
+    values = {name: value for name, value in {**encoded.conditions, **changed}.items() if value is not None}
+    return replace(encoded, conditions=values)
+
+
+def aligned_right(encoded):
+    state = TensorDict({name: value.flip(1) for name, value in encoded.state.items()}, batch_size=[len(encoded.mask)])
+    return replace(encoded, state=state, mask=encoded.mask.flip(1))
+
+
+DividesByZero = encoding(lambda e: replace(e, state=e.state.apply(lambda f: f / 0)))
+Silent = encoding(lambda encoded: None)
+Misnamed = encoding(lambda e: with_conditions(e, weight=None, wieght=e.conditions["weight"]))
+Extra = encoding(lambda e: with_conditions(e, more=e.conditions["weight"]))
+OneForAll = encoding(lambda e: with_conditions(e, weight=e.conditions["weight"][:1]))
+Flat = encoding(lambda e: replace(e, state=TensorDict({**e.state, "place": e.state["place"][..., :1]}, [len(e.mask)])))
+RightAligned = encoding(aligned_right)
+
+
+class Unsized(toy.BeadCodec):
+    def __init__(self, facts):
+        super().__init__(facts)
+        self.sizes = None
+
+
+class Unmasked(toy.BeadCodec):
+    def encode(self, examples, generator=None):
+        return replace(super().encode(examples, generator), mask=None)
+
+
+def sized(counts, largest=toy.LARGEST, about=None):
+    """A codec with other sizes: `counts` of the right counts."""
+
+    class Sized(toy.BeadCodec):
+        def __init__(self, facts):
+            super().__init__(facts)
+            self.sizes = Sizes(largest, counts(dict(self.sizes.counts)), about or {})
+
+    return Sized
+
+
+class Heavier(toy.BeadCodec):
+    """The weight is standardised with the mean of other data."""
+
+    def __init__(self, facts):
+        super().__init__(facts)
+        span, weight = self.conditions
+        self.conditions = (span, replace(weight, mean=3 * weight.mean))
+
+
+def rings(labels):
+    """The toy with two classes, with a contract that it keeps and with other labels."""
+
+    def points(options):
+        made = rings_toy.points(options)
+        made.examples["label"] = labels(made.examples["label"])
+        return made
+
+    contract = Contract(restored=lambda e, samples: (samples - e["place"]).abs().amax(1), tolerance=1e-5)
+    rings = Component("rings", "two rings", points, rings_toy.ToyData)
+    presets = {"default": rings_toy.TOY.presets["default"]}
+    return replace(rings_toy.TOY, datasets=(rings,), presets=presets, contract=lambda codec: contract)
+
+
+def labels_from(first):
+    return lambda label: label + first
+
+
+class WrongShares(toy.Network):
+    """Has the right codes and wrong frequencies."""
+
+    def __init__(self, width, outputs, space):
+        super().__init__(width, outputs, space)
+        self.views = {"kind": replace(self.views["kind"], frequencies=(0.1, 0.1, 0.8))}
+
+
+class Normalised(toy.Network):
+    """Normalises its output over the batch, in training mode only."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.norm = nn.BatchNorm1d(toy.LARGEST, affine=False)
+
+    def forward(self, x, conditioning, mask=None):
+        output = super().forward(x, conditioning, mask)
+        if output["place"].shape[1] != toy.LARGEST:
+            raise ValueError("one number of elements only")
+        return TensorDict({**output, "place": self.norm(output["place"])}, batch_size=output.batch_size)
+
+
+class Infinite(toy.Network):
+    def forward(self, x, conditioning, mask=None):
+        return super().forward(x, conditioning, mask).apply(lambda f: f + torch.inf)
+
+
+class Mute(toy.Network):
+    def forward(self, x, conditioning, mask=None):
+        super().forward(x, conditioning, mask)
+
+
+class Detached(toy.Network):
+    def forward(self, x, conditioning, mask=None):
+        return super().forward(x.detach(), conditioning, mask)
+
+
+class Mixing(toy.Network):
+    def forward(self, x, conditioning, mask=None):
+        output = super().forward(x, conditioning, mask)
+        return output + output.mean(0)
+
+
+def evaluated(metrics, measure=toy.measured):
+    """The beads with an evaluator that returns `metrics()`, and whose `measure` is the given one."""
+
+    class Evaluator(toy.BeadEvaluator):
+        def __call__(self, samples, conditions):
+            return metrics()
+
+        def measure(self, samples):
+            return measure(samples)
+
+    return beads(evaluator=Evaluator)
+
+
+def list_of_one():
+    return [Metric("size", 1.0, "mean number of beads")]
+
+
+def encoded_beads(codec, samples):
+    return codec.encode(toy.examples_of(samples)).state
+
+
+def read_by(read):
+    """The beads with a reader that returns `read(codec, beads)` of a file."""
+
+    class Reader:
+        def __init__(self, codec):
+            self.codec = codec
+
+        def read(self, path):
+            return read(self.codec, toy.read_beads(path.read_text()))
+
+    return beads(reader=Reader)
+
+
+def predicted_by(build):
+    return beads(classifiers=(Component("net", "a small network", build, toy.BeadNet),))
+
+
 @dataclass(frozen=True)
 class Fault:
     """A plugin with one fault: the check that must fail, words of what it measures, and the slow checks to run."""
@@ -310,7 +489,114 @@ FAULTS = {
         "symmetries", beads(denoisers=(network(symmetries=("scale",)),)), "'scale'", NONE
     ),
     "decoding is random": Fault("seeds_decide", beads(codec=Trembling), "decoded samples: different", DECODING),
-    "data are random": Fault("seeds_decide", beads(datasets=(data(unseeded),)), "data: different", SLOW),
+    "data are random": Fault("data_repeat", beads(datasets=(data(unseeded),)), "examples differ when they", NONE),
+    "data draw from global generators": Fault(
+        "data_repeat", beads(datasets=(data(shuffled),)), "examples differ when they are built again", NONE
+    ),
+    "a number of an example is nan": Fault(
+        "data_sound",
+        beads(datasets=(data(with_nan),)),
+        "place: nan or infinite numbers in 1 of 100 encoded examples, first in row 17 of the training data; the "
+        "example's places is not finite",
+        SLOW,
+    ),
+    "encoding divides by zero": Fault(
+        "data_sound", beads(codec=DividesByZero), "place: nan or infinite numbers in 100 of 100", SLOW
+    ),
+    "encoding forgets return": Fault("data_sound", beads(codec=Silent), "`encode` returns None", SLOW),
+    "a condition has another name": Fault(
+        "data_sound",
+        beads(codec=Misnamed),
+        "`encode` gives no value of the condition weight; it gives: span, wieght",
+        SLOW,
+    ),
+    "there is a value of no condition": Fault(
+        "data_sound", beads(codec=Extra), "`encode` gives more, which is not among the conditions: span, weight", SLOW
+    ),
+    "one value for all": Fault("data_sound", beads(codec=OneForAll), "weight has the shape [1] for 100 examples", SLOW),
+    "labels begin with 1": Fault("data_sound", rings(labels_from(1)), "labels from 1 to 2, and none is 0", SLOW),
+    "a label is no class": Fault(
+        "data_sound", rings(labels_from(2)), "the label 3 in row 1; its labels are 0 to 1", SLOW
+    ),
+    "the state has another shape": Fault(
+        "data_sound", beads(codec=Flat), "place has the shape [100, 6, 1] instead", SLOW
+    ),
+    "masks are aligned to the right": Fault(
+        "data_sound", beads(codec=RightAligned), "elements that exist must come first", SLOW
+    ),
+    "masks without sizes": Fault("data_sound", beads(codec=Unsized), "the codec's `sizes` is None", SLOW),
+    "sizes without masks": Fault("data_sound", beads(codec=Unmasked), "`encode` returns no mask", SLOW),
+    "a size is not counted": Fault(
+        "facts_match", beads(codec=sized(lambda counts: {1: 3, 2: 4, 3: 5, 6: 7})), "no size 5", NONE
+    ),
+    "the counts are of other data": Fault(
+        "facts_match",
+        beads(codec=sized(lambda counts: dict(zip(counts, (1, 1, 1, 1, 96), strict=True)))),
+        "`sizes.counts` is {1: 1, 2: 1, 3: 1, 5: 1, 6: 96}",
+        NONE,
+    ),
+    "the largest size is another": Fault(
+        "facts_match", beads(codec=sized(lambda counts: counts, largest=9)), "`sizes.largest` is 9", NONE
+    ),
+    "a mean by size is nan": Fault(
+        "facts_match",
+        beads(codec=sized(lambda counts: counts, about={"weight": [(float("nan"), 1.0)] * 5})),
+        "`sizes.about['weight']` is not finite",
+        NONE,
+    ),
+    "the mean of a condition is of other data": Fault(
+        "facts_match", beads(codec=Heavier), "the condition weight has the mean", FUNCTION
+    ),
+    "the frequencies of categories are of other data": Fault(
+        "facts_match", beads(denoisers=(network(WrongShares),)), "kind: the frequencies of the categories are", FUNCTION
+    ),
+    "what is held out is trained on": Fault(
+        "held_out_differs", beads(datasets=(data(not_held_out),)), "100 of 100 held-out examples are training", NONE
+    ),
+    "the codec has no inverse": Fault(
+        "decode_restores", beads(replace(CONTRACT, restored=None)), "the contract has no `restored`", NONE
+    ),
+    "batches are normalised": Fault(
+        "batch_changes_nothing", beads(denoisers=(network(Normalised),)), "in training mode, other samples", FUNCTION
+    ),
+    "the output is infinite": Fault("network_runs", beads(denoisers=(network(Infinite),)), "place, kind", SLOW),
+    "the network forgets return": Fault(
+        "network_memory", beads(denoisers=(network(Mute),)), "it is None instead", SLOW
+    ),
+    "the evaluator raises": Fault("evaluator_measures", evaluated(lambda: {}["colour"]), "KeyError: 'colour'", NONE),
+    "the evaluator forgets return": Fault("evaluator_measures", evaluated(lambda: None), "but returned None", NONE),
+    "two metrics have one name": Fault(
+        "evaluator_measures", evaluated(lambda: 2 * [Metric("size", 1.0, "mean")]), "two have the same name", NONE
+    ),
+    "a metric is a tensor": Fault(
+        "evaluator_measures", evaluated(lambda: [Metric("size", torch.ones(2), "mean")]), "is a Tensor, not a", NONE
+    ),
+    "an unknown condition is measured": Fault(
+        "evaluator_measures",
+        evaluated(list_of_one, lambda samples: {"colour": torch.ones(len(samples))}),
+        "'colour', which is no scalar condition; there are: span, weight",
+        NONE,
+    ),
+    "one value is measured for all": Fault(
+        "evaluator_measures",
+        evaluated(list_of_one, lambda samples: {"span": torch.ones(1)}),
+        "span has the shape [1] for 6 samples",
+        NONE,
+    ),
+    "the reader raises": Fault("reader_reads", read_by(lambda codec, beads: {}["colour"]), "KeyError: 'colour'", NONE),
+    "the reader forgets return": Fault("reader_reads", read_by(lambda codec, beads: None), "it is None instead", NONE),
+    "the reader reads another sample": Fault(
+        "reader_reads", read_by(lambda codec, beads: -encoded_beads(codec, beads)), "from another one", NONE
+    ),
+    "the classifier has too few outputs": Fault(
+        "classifier_predicts", predicted_by(lambda o, s, outputs: toy.Network(o.width, outputs - 1, s)), "[8, 3]", NONE
+    ),
+    "the classifier has no gradient": Fault(
+        "classifier_predicts", predicted_by(lambda o, s, outputs: Detached(o.width, outputs, s)), "no gradient", NONE
+    ),
+    "the classifier sees neighbours": Fault(
+        "classifier_predicts", predicted_by(lambda o, s, outputs: Mixing(o.width, outputs, s)), "a batch of one", NONE
+    ),
     "a file is empty": Fault("samples_decode", beads(writer=lambda codec: SilentWriter()), "missing or empty", NONE),
     "a sample is lost": Fault("samples_decode", beads(codec=Losing), "3 samples", DECODING),
     "nothing is learned": Fault(

@@ -1,5 +1,6 @@
 """Finding files where the file system is not a tree."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -95,34 +96,31 @@ def test_folders_that_cannot_be_opened_are_named(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def flattened(tmp_path):
-    """Removes a chain of folders called deep from its top: pytest, which removes folders later, calls itself for each."""
-    yield
-    while (tmp_path / "deep" / "deep").is_dir():
-        (tmp_path / "deep" / "deep").rename(tmp_path / "next")
-        (tmp_path / "deep").rmdir()
+def deep(tmp_path):
+    """A folder with 1,200 levels, which pytest could not remove."""
+    (tmp_path / "shallow").write_text("x")
+    for _ in range(1200):
+        (tmp_path / "next").mkdir()
+        if (tmp_path / "deep").exists():
+            (tmp_path / "deep").rename(tmp_path / "next" / "deep")
         (tmp_path / "next").rename(tmp_path / "deep")
+    yield tmp_path
+    for _ in range(1200):
+        if (tmp_path / "deep" / "deep").exists():
+            (tmp_path / "deep" / "deep").rename(tmp_path / "next")
+        (tmp_path / "deep").rmdir()
+        if (tmp_path / "next").exists():
+            (tmp_path / "next").rename(tmp_path / "deep")
 
 
-@pytest.mark.usefixtures("flattened")
-def test_folders_may_be_deep(tmp_path):
-    """1,200 levels; on most systems, paths of more than 4,096 bytes cannot be opened."""
-    put(tmp_path, "shallow")
-    here = os.open(tmp_path, os.O_RDONLY)
-    try:
-        for _ in range(1200):
-            os.mkdir("deep", dir_fd=here)
-            below = os.open("deep", os.O_RDONLY, dir_fd=here)
-            os.close(here)
-            here = below
-    finally:
-        os.close(here)
-    found = walk(tmp_path)
+def test_folders_may_be_deep(deep):
+    """On most systems, paths of more than 4,096 bytes cannot be opened."""
+    found = walk(deep)
     assert found.files == ("shallow",)
     (path,), (reason,) = zip(*found.unreadable.items(), strict=True)
     assert path.startswith("deep/deep/deep")
-    assert reason == os.strerror(36)
-    assert len(walk(tmp_path / "/".join(["deep"] * 700)).files) == 0
+    assert reason == os.strerror(errno.ENAMETOOLONG)
+    assert walk(deep / "/".join(["deep"] * 700)).files == ()
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs /proc")

@@ -1,5 +1,6 @@
 import importlib
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from diffcore.plugins.registry import Provided, load
 from diffcore.plugins.symmetries import flip, permutation, reflection, rotation, translation
 from diffcore.testing import ModalityTests
 from diffcore.testing.checks import CHECKS
+from diffcore.testing.checks.data import built, digests
 from diffcore.testing.conformance import plugin_under_test, run_check, run_checks
 from tests.plugins.test_registry import Plugin
 from tests.support import conforming, sized_toy
@@ -50,8 +52,84 @@ def with_status(results, *statuses):
 def test_a_sound_plugin_passes_all_checks():
     results = {result.name: result for result in run_checks(plugin_under_test(beads(), registry=BARE))}
     assert list(results) == list(BY_NAME)
-    assert with_status(results, "passed") == set(BY_NAME) - {"imports_light"}
+    assert with_status(results, "passed") == set(BY_NAME) - {"imports_light", "reader_reads"}
     assert results["imports_light"].reason == "no entry point provides this modality"
+    assert results["reader_reads"].reason == "the modality has no reader"
+
+
+def test_a_reader_of_what_the_writer_writes_passes():
+    results = results_of(conforming.read_by(conforming.encoded_beads), ["reader_reads"])
+    assert results["reader_reads"].measured == "the sample is read from .txt by read"
+
+
+def test_one_cause_is_reported_once():
+    """What depends on a failed check is skipped, and says on which."""
+    results = results_of(FAULTS["a number of an example is nan"].modality)
+    assert with_status(results, "failed") == {"data_sound"}
+    skipped = {name: results[name].reason for name in with_status(results, "skipped") - {"imports_light"}}
+    assert {*skipped.values()} == {"it depends on data_sound, which failed"}
+    independent = {"builds", "imports_light", "configuration_round_trip", "data_repeat", "held_out_differs"}
+    assert {*skipped} == set(BY_NAME) - independent - {"data_sound"}
+
+
+def test_a_check_that_is_needed_runs_once(monkeypatch):
+    measured = []
+    check = replace(
+        BY_NAME["data_sound"], measure=lambda plugin: measured.append(1) or BY_NAME["data_sound"].measure(plugin)
+    )
+    checks = [check if each is BY_NAME["data_sound"] else each for each in CHECKS]
+    plugin = plugin_under_test(beads(), registry=BARE)
+    for name in ("facts_match", "decode_restores", "data_sound"):
+        assert run_check(BY_NAME[name] if name != "data_sound" else check, plugin, checks).status == "passed"
+    assert measured == [1]
+
+
+def test_a_network_that_takes_too_much_memory_is_not_used_further(monkeypatch):
+    monkeypatch.setattr("diffcore.testing.checks.memory.memory", lambda: 300 * 2**10)
+    results = results_of(beads(), ["network_memory", "network_runs", "overfits_one_batch"])
+    assert with_status(results, "failed") == {"network_memory"}
+    assert re.fullmatch(r"training takes 4\d\d KiB: \S+ KiB for each of 64 .*", results["network_memory"].measured)
+    assert results["network_memory"].expected == "at most the 300 KiB of this machine"
+    assert results["overfits_one_batch"].reason == "it depends on network_memory, which failed"
+    monkeypatch.setattr("diffcore.testing.checks.memory.memory", lambda: 12 * 2**10)
+    (only,) = results_of(beads(), ["network_memory"]).values()
+    assert only.measured.startswith("training takes more than ")
+
+
+def test_global_random_generators_are_not_changed_by_building_data_again():
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    assert not with_status(results_of(beads(), ["data_repeat"]), "failed")
+    assert torch.equal(before, torch.get_rng_state())
+
+
+BY_HASH = """
+import torch
+from dataclasses import replace
+from diffcore.plugins.hookspecs import hookimpl
+from diffcore.plugins.records import API_VERSION
+
+def unordered(options):
+    from tests.support import sized_toy
+    made = sized_toy.beads(options)
+    order = sorted(range(len(made.examples)), key=lambda row: hash(f"example {row}"))
+    return replace(made, examples=made.examples[order])
+
+@hookimpl
+def diffcore_modalities():
+    from tests.support.conforming import beads, data
+
+    return (beads(datasets=(data(unordered),)),)
+"""
+
+
+def test_an_order_that_differs_between_processes_is_found(tmp_path, monkeypatch):
+    """Such as that of a set of names: Python gives hashes another seed in each process."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "ordered_by_hash.py").write_text(BY_HASH)
+    registry = load([Plugin("by_hash", importlib.import_module("ordered_by_hash"))])
+    result = run_check(BY_NAME["data_repeat"], plugin_under_test("beads", None, registry))
+    assert (result.status, result.measured) == ("failed", "examples differ in a new process")
 
 
 def test_an_element_on_its_own_exists_although_its_centred_noise_is_zero():
@@ -59,21 +137,23 @@ def test_an_element_on_its_own_exists_although_its_centred_noise_is_zero():
         made = sized_toy.beads(options)
         return replace(made, examples=made.examples[(made.examples["kinds"] >= 0).sum(1) == 1])
 
-    results = results_of(beads(datasets=(data(single),)), ["padding_changes_nothing"])
-    assert with_status(results, "passed") == {"padding_changes_nothing"}
+    assert passes("padding_changes_nothing", beads(datasets=(data(single),)))
 
 
 def test_checks_without_an_entry_in_the_contract_are_skipped_with_a_reason():
-    results = results_of(replace(TOY, contract=lambda codec: Contract(std={"radius": 0.5})))
+    declared = {"decode_restores": "not compared here"}
+    results = results_of(replace(TOY, contract=lambda c: Contract(std={"radius": 0.5}, expected_failures=declared)))
     reasons = {
         "imports_light": "no entry point provides this modality",
-        "decode_restores": "the contract has no `restored`",
+        "held_out_differs": "nothing is held out",
         "encoding_invariances": "the contract has no transforms in `moved`",
         "padding_changes_nothing": "all elements exist: the codec returns no mask",
         "symmetries": "the denoiser mlp declares no symmetries",
+        "reader_reads": "the modality has no reader",
     }
     assert {name: results[name].reason for name in with_status(results, "skipped")} == reasons
     assert not with_status(results, "failed")
+    assert with_status(results, "expected") == {"decode_restores"}
 
 
 @pytest.mark.parametrize("wrong", FAULTS)
@@ -201,12 +281,18 @@ def test_an_entry_point_that_cannot_be_imported_alone_fails(plugin, monkeypatch)
 # The command
 
 
+def built_here(module, modality, component, options):
+    """What the new process would find, where torch is a stand-in."""
+    return digests(built(importlib.import_module(module), modality, component.name, options.model_dump()))
+
+
 def test_the_command_prints_all_results_and_its_exit_status_is_right(plugin, monkeypatch, capsys):
     monkeypatch.setattr("diffcore.plugins.registry.installed", plugin)
+    monkeypatch.setattr("diffcore.testing.checks.data._built_elsewhere", lambda *context: built_here(*context))
     assert cli.main(["check-plugin", "beads"]) == 0
     printed = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in printed[:-1]] == list(BY_NAME)
-    assert printed[-1].startswith(f"{len(CHECKS)} passed in ")
+    assert printed[-1].startswith(f"{len(CHECKS) - 1} passed, 1 skipped in ")
 
     quick = tuple(check for check in CHECKS if check.name not in SLOW)
     faulty = load([])

@@ -7,9 +7,18 @@ Where parameters of a network are zero at first, most checks of networks replace
 from diffcore.testing.checks.build import builds, imports_light
 from diffcore.testing.checks.check import Check, Measurement, NotApplicableError
 from diffcore.testing.checks.codec import decode_restores, encoded_statistics, encoding_invariances
-from diffcore.testing.checks.denoiser import batch_changes_nothing, denoiser_keeps_form, gradients_reach_all
+from diffcore.testing.checks.data import data_repeat, data_sound, held_out_differs
+from diffcore.testing.checks.denoiser import (
+    batch_changes_nothing,
+    denoiser_keeps_form,
+    gradients_reach_all,
+    network_runs,
+)
+from diffcore.testing.checks.evaluation import classifier_predicts, evaluator_measures, reader_reads
+from diffcore.testing.checks.facts import facts_match
 from diffcore.testing.checks.files import samples_decode
 from diffcore.testing.checks.masks import padding_changes_nothing
+from diffcore.testing.checks.memory import network_memory
 from diffcore.testing.checks.sampling import seeds_decide
 from diffcore.testing.checks.settings import configuration_round_trip
 from diffcore.testing.checks.space import noise_in_space
@@ -18,6 +27,8 @@ from diffcore.testing.checks.training import checkpoint_round_trip, exact_resume
 
 __all__ = ["CHECKS", "Check", "Measurement", "NotApplicableError"]
 
+_BUILT, _DATA, _NETWORK, _SAMPLES = ("builds",), ("data_sound",), ("network_runs",), ("facts_match", "network_runs")
+
 CHECKS = (
     Check("builds", "data, codec and network of the preset default can be built", builds),
     Check("imports_light", "the entry-point module imports nothing heavy", imports_light),
@@ -25,22 +36,51 @@ CHECKS = (
         "configuration_round_trip",
         "settings and facts are the same after writing and reading",
         configuration_round_trip,
+        _BUILT,
     ),
-    Check("decode_restores", "decode(encode(x)) is x within the tolerance of the contract", decode_restores),
-    Check("encoded_statistics", "encoded data have zero mean and unit variance", encoded_statistics),
-    Check("noise_in_space", "data and noise lie in the space, and noise has unit variance in it", noise_in_space),
-    Check("encoding_invariances", "encoding removes what the transforms of the contract change", encoding_invariances),
-    Check("denoiser_keeps_form", "the output has the shapes and dtypes of the input", denoiser_keeps_form),
-    Check("gradients_reach_all", "the loss has a gradient at every parameter", gradients_reach_all),
     Check(
-        "batch_changes_nothing", "an output does not depend on the other samples of the batch", batch_changes_nothing
+        "data_sound", "encoded examples have finite numbers, and conditions and masks that exist", data_sound, _BUILT
     ),
-    Check("padding_changes_nothing", "absent elements have no effect", padding_changes_nothing),
-    Check("symmetries", "each declared symmetry holds under random transforms", symmetries),
-    Check("seeds_decide", "a seed determines data, weights, encoding and samples", seeds_decide),
-    Check("samples_decode", "samples are finite, and are decoded and written to files", samples_decode),
-    Check("overfits_one_batch", "the network can fit a single batch", overfits_one_batch),
-    Check("checkpoint_round_trip", "a network computes the same after saving and loading", checkpoint_round_trip),
-    Check("exact_resume", "a resumed run equals an uninterrupted run", exact_resume),
+    Check(
+        "data_repeat", "the data set is the same when it is built again, also by another process", data_repeat, _BUILT
+    ),
+    Check("held_out_differs", "held-out examples are not training examples", held_out_differs, _BUILT),
+    Check("facts_match", "sizes, scalar conditions and categories agree with the data", facts_match, _DATA),
+    Check("decode_restores", "decode(encode(x)) is x within the tolerance of the contract", decode_restores, _DATA),
+    Check("encoded_statistics", "encoded data have zero mean and unit variance", encoded_statistics, _DATA),
+    Check(
+        "noise_in_space", "data and noise lie in the space, and noise has unit variance in it", noise_in_space, _DATA
+    ),
+    Check(
+        "encoding_invariances",
+        "encoding removes what the transforms of the contract change",
+        encoding_invariances,
+        _DATA,
+    ),
+    Check("network_memory", "training fits into the memory of this machine", network_memory, _DATA),
+    Check("network_runs", "the network returns finite states", network_runs, ("network_memory",)),
+    Check("denoiser_keeps_form", "the output has the shapes and dtypes of the input", denoiser_keeps_form, _NETWORK),
+    Check("gradients_reach_all", "the loss has a gradient at every parameter", gradients_reach_all, _NETWORK),
+    Check(
+        "batch_changes_nothing",
+        "an output does not depend on the other samples of the batch",
+        batch_changes_nothing,
+        _NETWORK,
+    ),
+    Check("padding_changes_nothing", "absent elements have no effect", padding_changes_nothing, _NETWORK),
+    Check("symmetries", "each declared symmetry holds under random transforms", symmetries, _NETWORK),
+    Check("seeds_decide", "a seed determines weights, encoding and samples", seeds_decide, _SAMPLES),
+    Check("samples_decode", "samples are finite, and are decoded and written to files", samples_decode, _SAMPLES),
+    Check("reader_reads", "the reader reads what the writer writes", reader_reads, ("samples_decode",)),
+    Check("evaluator_measures", "the evaluator gives metrics of any samples", evaluator_measures, ("samples_decode",)),
+    Check("classifier_predicts", "the noisy classifier predicts each sample for itself", classifier_predicts, _DATA),
+    Check("overfits_one_batch", "the network can fit a single batch", overfits_one_batch, _NETWORK),
+    Check(
+        "checkpoint_round_trip", "a network computes the same after saving and loading", checkpoint_round_trip, _NETWORK
+    ),
+    Check("exact_resume", "a resumed run equals an uninterrupted run", exact_resume, ("checkpoint_round_trip",)),
 )
-"""All checks in the order in which they run: `builds`, which the others need, comes first, and the slowest last."""
+"""All checks in the order in which they run: data before networks, and the slowest last.
+
+A check is skipped if one that it `needs` has failed.
+"""

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+from diffcore.plugins.records import Component
 from diffcore.testing.checks.check import Measurement, NotApplicableError
 from diffcore.testing.checks.common import name_list, source_location
 from diffcore.testing.plugin import PluginUnderTest
@@ -40,7 +41,7 @@ def imports_light(plugin: PluginUnderTest) -> Measurement:
     Every command imports the entry points of all installed plugins, so a heavy import there slows down all commands.
     The module is imported by a new Python process, where nothing is imported yet.
     """
-    module = _entry_module(plugin)
+    module = entry_module(plugin)
     heavy = sorted({"torch", *(name.partition(".")[0] for name in plugin.modality.requires)})
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; import {module}; "
@@ -60,11 +61,17 @@ def imports_light(plugin: PluginUnderTest) -> Measurement:
     )
 
 
-def _entry_module(plugin: PluginUnderTest) -> str:
-    """The module whose hook provides the modality."""
+def entry_module(plugin: PluginUnderTest, dataset: Component | None = None) -> str:
+    """The module whose hook provides the modality, or `dataset` if that is given and not one of the modality's own.
+
+    Raises `NotApplicableError` if there is none.
+    """
+    name, kind = plugin.modality.name, "modalities"
+    if dataset is not None and dataset not in plugin.modality.datasets:
+        name, kind = dataset.name, "datasets"
     for installed in plugin.registry.plugins.get_plugins():
-        hook = getattr(installed, "diffcore_modalities", None)
-        provides = hook is not None and any(record.name == plugin.modality.name for record in hook())
-        if provides and (name := getattr(installed, "__name__", None)):
-            return name
+        hook = getattr(installed, f"diffcore_{kind}", None)
+        provides = hook is not None and any(record.name == name for record in hook())
+        if provides and (module := getattr(installed, "__name__", None)):
+            return module
     raise NotApplicableError("no entry point provides this modality")

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from diffcore.testing.plugin import PluginUnderTest
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -28,10 +27,13 @@ class NotApplicableError(Exception):
 class Check:
     """A requirement that plugins must meet.
 
-    `summary` states the requirement in one phrase. `measure(plugin)` returns a `Measurement`, or raises
-    `NotApplicableError`; whatever else it raises is a failure of the plugin.
+    `summary` states the requirement in one phrase. `measure(plugin)` takes a `PluginUnderTest`, or the part under test,
+    and returns a `Measurement` or raises `NotApplicableError`; whatever else it raises is a failure of the plugin.
+    `needs` names the checks that this one depends on: if one of them fails, this one is skipped, so that one cause is
+    reported once.
     """
 
     name: str
     summary: str
-    measure: Callable[[PluginUnderTest], Measurement]
+    measure: Callable[[Any], Measurement]
+    needs: tuple[str, ...] = ()

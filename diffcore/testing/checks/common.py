@@ -1,6 +1,7 @@
 """Functions that several checks share: comparing states, and phrases for the report."""
 
 import functools
+import hashlib
 import inspect
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -43,6 +44,16 @@ def same_states(first: Any, second: Any) -> bool:
     """Whether two states have the same fields, shapes, types and numbers, bit for bit; nan equals nan."""
     one, two = fields(first), fields(second)
     return one.keys() == two.keys() and all(_same_tensors(one[name], two[name]) for name in one)
+
+
+def digest_of(state: Any) -> str:
+    """A SHA-256 of the names, shapes, types and numbers of a state."""
+    digest = hashlib.sha256()
+    for name, value in sorted(fields(state).items()):
+        value = value.detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return digest.hexdigest()
 
 
 def _same_tensors(a: Tensor, b: Tensor) -> bool:

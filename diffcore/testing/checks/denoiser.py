@@ -9,8 +9,9 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.states.noise import generator_for
-from diffcore.states.state import fields, map_fields
+from diffcore.states.state import combine, fields, map_fields
 from diffcore.tasks.objective import step_loss
+from diffcore.tasks.random_state import seed_generators
 from diffcore.testing.checks.check import Measurement
 from diffcore.testing.checks.common import (
     ROUNDING,
@@ -18,10 +19,32 @@ from diffcore.testing.checks.common import (
     combined,
     field_prefix,
     name_list,
+    not_finite,
     relative_difference,
     source_location,
 )
 from diffcore.testing.plugin import NoisyBatch, PluginUnderTest
+
+
+def network_runs(plugin: PluginUnderTest) -> Measurement:
+    """The network takes a noisy batch with its conditions and returns finite numbers in the form of the state.
+
+    All checks of the network depend on this one.
+    """
+    batch = plugin.noisy_batch()
+    output = plugin.predict(batch)
+    where = source_location(plugin.backbone)
+    form, expected = _form(output), _form(batch.x)
+    infinite = [name or "the output" for name in not_finite(output)]
+    return combined(
+        Measurement(form == expected, f"the output is {form}", f"the form of the input, {expected}", where),
+        Measurement(
+            not infinite,
+            f"nan or infinite numbers in {name_list(infinite)}" if infinite else "finite numbers",
+            "finite numbers",
+            where,
+        ),
+    )
 
 
 def denoiser_keeps_form(plugin: PluginUnderTest) -> Measurement:
@@ -113,7 +136,9 @@ def gradients_reach_all(plugin: PluginUnderTest) -> Measurement:
 def batch_changes_nothing(plugin: PluginUnderTest) -> Measurement:
     """The output for a sample does not depend on the other samples of the batch, nor on its place among them.
 
-    Sample 17 of seed 3 must be the same in every batch. Batch normalisation, for example, fails.
+    Sample 17 of seed 3 must be the same in every batch. In training mode, only the other samples are changed: batch
+    normalisation uses them then, although it does not in evaluation mode, and the network would learn another function
+    than the one that draws samples.
     """
     batch = plugin.noisy_batch()
     output = plugin.predict(batch)
@@ -129,4 +154,23 @@ def batch_changes_nothing(plugin: PluginUnderTest) -> Measurement:
                 source_location(plugin.backbone),
             )
         )
-    return combined(*measurements)
+    return combined(*measurements, _alone_in_training(plugin, batch))
+
+
+def _alone_in_training(plugin: PluginUnderTest, batch: NoisyBatch) -> Measurement:
+    """Whether other samples change the output of the first half of a batch in training mode, with the same dropout."""
+    count = batch_size(batch.x)
+    half = count // 2
+    factors = torch.where(torch.arange(count) < half, 1.0, 3.0)
+    others = replace(batch, x=combine((factors, batch.x)))
+    outputs = []
+    for each in (batch, others):
+        seed_generators(torch.device("cpu"), 0)
+        outputs.append(plugin.predict(each, copy.deepcopy(plugin.randomised_denoiser).train())[:half])
+    difference = relative_difference(*outputs)
+    return Measurement(
+        difference.value <= ROUNDING,
+        f"{field_prefix(difference.field)}in training mode, other samples change the output by {difference.value:.2g}",
+        f"at most {ROUNDING:g} of the largest entry: GroupNorm or LayerNorm instead of BatchNorm, for example",
+        source_location(plugin.backbone),
+    )

@@ -6,7 +6,6 @@ import torch
 
 from diffcore.plugins.data import Encoded
 from diffcore.states.spaces import Product
-from diffcore.states.state import State, fields
 from diffcore.testing.checks.check import Measurement
 from diffcore.testing.checks.common import (
     ROUNDING,
@@ -24,27 +23,14 @@ def noise_in_space(plugin: PluginUnderTest) -> Measurement:
     """Encoded data and noise lie in the codec's space, and noise has unit variance in each direction of it.
 
     Solvers, losses and likelihoods work in the space: the first projection removes what lies outside, and noise with
-    another variance belongs to another noise level. Encoded states must have the shapes of the space.
+    another variance belongs to another noise level.
     """
     encoded = plugin.encoded(BATCH_SIZE)
     data_outside = relative_difference(plugin.space.project(encoded.state, encoded.mask), encoded.state)
     return combined(
-        _shapes_agree(plugin, encoded),
         _inside("encoded data", data_outside, source_location(plugin.codec.encode)),
         *_noise(plugin, encoded),
     )
-
-
-def _shapes_agree(plugin: PluginUnderTest, encoded: Encoded) -> Measurement:
-    found, expected = _shapes(encoded.state), _shapes(plugin.space.empty(2))
-    where = source_location(type(plugin.space))
-    return Measurement(found == expected, f"encoded states: {found}", f"the shapes of the space: {expected}", where)
-
-
-def _shapes(state: State) -> str:
-    """The shapes of the fields of one sample, as a phrase for the report."""
-    each = (f"{field_prefix(name)}{'x'.join(map(str, value.shape[1:]))}" for name, value in fields(state).items())
-    return ", ".join(sorted(each))
 
 
 def _noise(plugin: PluginUnderTest, encoded: Encoded) -> tuple[Measurement, Measurement]:

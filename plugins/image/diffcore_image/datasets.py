@@ -119,11 +119,16 @@ def _placed(dataset: type, root: str | None) -> type:
         return dataset
     name, place = dataset.__name__, Path(root)
     others = {"mnist", "fashionmnist", "kmnist", "qmnist"} - {name.lower()}
-    for folder in (place / name / "raw", place / name, place / "raw", place):
+    for folder in _places(place, name):
         parents = {part.lower().replace("-", "").replace("_", "") for part in folder.parts[-2:]}
         if (folder / _TRAINING_IMAGES).is_file() and not parents & others:
             return type(name, (dataset,), {"raw_folder": str(folder)})
     return dataset
+
+
+def _places(root: Path, name: str) -> tuple[Path, ...]:
+    """The folders in which the files of the data set `name` may lie."""
+    return root / name / "raw", root / name, root / "raw", root
 
 
 def cifar10(options: LargeSetOptions) -> Data:
@@ -158,7 +163,7 @@ def _from_torchvision(dataset: Callable[..., Any], options: LargeSetOptions, cla
                 "or set `data.root` to a folder that contains it"
             ) from None
         raise UserError(
-            f"{name} is not in {options.root}, or its files are damaged{_packed(options.root)}; set `data.root` to the "
+            f"{name} is not in {options.root}, or its files are damaged{_packed(Path(options.root), name)}; set `data.root` to the "
             "folder that contains it, or download it with `data.download`"
         ) from None
     except OSError as error:
@@ -179,9 +184,10 @@ def _from_torchvision(dataset: Callable[..., Any], options: LargeSetOptions, cla
     return data(train, test, classes, options.flip)
 
 
-def _packed(root: str) -> str:
-    """What to do if the files of MNIST lie in `root` as they were downloaded, packed."""
-    packed = next((path for path in Path(root).glob(f"**/{_TRAINING_IMAGES}.gz")), None)
+def _packed(root: Path, name: str) -> str:
+    """What to do if the files of MNIST lie in one of their places as they were downloaded, packed."""
+    places = [folder / f"{_TRAINING_IMAGES}.gz" for folder in _places(root, name)]
+    packed = next((path for path in places if path.is_file()), None)
     return f" ({packed} is packed: unpack it and the three files beside it with gunzip)" if packed else ""
 
 

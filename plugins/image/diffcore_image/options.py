@@ -1,11 +1,13 @@
 """Options of the plugin's data sets, and the facts about a set of images that are saved with a run."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffcore.names import ClassLevel
 from diffcore.plugins.records import Place, Settings
+
+_Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class ImageFacts(Settings):
@@ -15,14 +17,20 @@ class ImageFacts(Settings):
     height: int = Field(ge=1, le=4096)
     width: int = Field(ge=1, le=4096)
     classes: tuple[str, ...] = ()
-    mean: tuple[float, ...]
+    mean: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     """Mean of each channel, for pixel values in [0, 1]."""
-    std: tuple[float, ...]
+    std: tuple[Annotated[float, Field(ge=1e-6, le=1)], ...]
     """Standard deviation of each channel, for pixel values in [0, 1]."""
     flip: bool = False
     """Whether training mirrors images at random."""
-    background: tuple[int, int, int] = (255, 255, 255)
-    """The colour behind transparent pixels, red, green and blue from 0 to 255."""
+    background: tuple[_Level, _Level, _Level] = (255, 255, 255)
+    """The colour behind transparent pixels: red, green and blue."""
+
+    @model_validator(mode="after")
+    def _one_for_each_channel(self) -> "ImageFacts":
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"mean and std need {self.channels} numbers each, one for each channel")
+        return self
 
 
 class DigitsOptions(Settings):

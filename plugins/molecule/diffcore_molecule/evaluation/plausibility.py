@@ -9,6 +9,7 @@ from typing import Any
 
 from rdkit import Chem
 
+from diffcore.evaluation.effort import examined
 from diffcore_molecule.timeout_pool import timeout_map
 
 
@@ -37,6 +38,6 @@ def plausible(mol: Chem.Mol) -> bool:
 
 def plausible_fraction(mols: Sequence[Chem.Mol], seconds: float = 20.0) -> float:
     """The fraction of plausible molecules, NaN for no molecules. A check that takes more than `seconds` has failed."""
-    workers = min(4, os.cpu_count() or 1)
+    workers, mols = min(4, os.cpu_count() or 1), mols[: examined(len(mols))]
     passed = [result is True for result in timeout_map(plausible, mols, seconds, workers)]
     return sum(passed) / len(passed) if passed else float("nan")

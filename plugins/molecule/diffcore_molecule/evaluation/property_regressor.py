@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffcore.errors import UserError
+from diffcore.evaluation.effort import steps_to_train
 from diffcore.evaluation.trained_once import trained_once
 from diffcore.states.noise import generator_for
 from diffcore_molecule.chemistry.molecules import Molecule
@@ -143,7 +144,7 @@ def trained_regressor(held_out: TensorDict, names: Sequence[str], cache: Path) -
 
 
 def _digest(examples: TensorDict) -> str:
-    total = hashlib.sha256(f"{_VERSION} {_STEPS}".encode())
+    total = hashlib.sha256(f"{_VERSION} {steps_to_train(_STEPS)}".encode())
     for name in ("numbers", "charges", "bonds", "positions", "properties"):
         total.update(examples[name].contiguous().numpy().tobytes())
     return total.hexdigest()[:24]
@@ -151,10 +152,11 @@ def _digest(examples: TensorDict) -> str:
 
 def _fit(network: nn.Module, examples: TensorDict, targets: Tensor, device: torch.device) -> None:
     optimizer = torch.optim.Adam(network.parameters(), lr=_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=_STEPS)
+    steps = steps_to_train(_STEPS)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
     generator = generator_for("oracle")
     network.train()
-    for _ in range(_STEPS):
+    for _ in range(steps):
         chosen = torch.randint(len(examples), (_BATCH,), generator=generator)
         output = network(_trimmed(examples[chosen]).to(device))
         loss = functional.l1_loss(output, targets[chosen].to(device))

@@ -76,7 +76,8 @@ def surface_of(shapes: list[Shape], options: CloudOptions, generator: numpy.rand
     points, face = backend().surface_points(unit.reshape(-1, 3), vertices, pool_of(options), torch_generator)
     normals = normals_of(unit[face]).numpy() if options.normals else None
     colours = _colours(shapes, unit, points, face.numpy()) if options.colours else None
-    return Cloud(points.numpy() * half + centre, numpy.stack([low, high]), normals, colours)
+    note = "; ".join(dict.fromkeys(shape.note for shape in shapes if shape.note))
+    return Cloud(points.numpy() * half + centre, numpy.stack([low, high]), normals, colours, note)
 
 
 def pool_of(options: CloudOptions) -> int:

@@ -140,7 +140,7 @@ def read_all(
 
 def lacking(cloud: Cloud, name: str) -> str:
     """The reason that a cloud has no normals or colours, and what to do if its columns have no names."""
-    if not cloud.note:
+    if "columns" not in cloud.note:
         return f"no {name}"
     return f"no {name}: {cloud.note}; `data.columns` says what they are"
 

@@ -1,1 +1,1 @@
-"""Formats of files: each module turns a file into the shapes that it contains, without opening any other file."""
+"""Formats of files: each module turns the content of a file into the shapes that it contains."""

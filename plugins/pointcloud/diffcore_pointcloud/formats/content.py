@@ -19,6 +19,8 @@ from diffcore.plugins.folders import UnusableError
 
 MOST_BYTES = 2**31
 """The largest file that is read."""
+MOST_TEXT = 2**29
+"""The largest number of bytes of a file that is text, which takes several times as much memory while it is read."""
 MOST_DECODED = 2**29
 """The largest number of bytes that the content of a compressed file may have, together."""
 MOST_FACES = 2**24
@@ -26,8 +28,8 @@ MOST_FACES = 2**24
 
 PICTURES = ("PNG", "JPEG", "BMP", "TGA", "WEBP")
 """The formats of textures. Pillow decodes others with programs that a picture can make do anything (Ghostscript)."""
-MOST_PIXELS = 2**26
-"""The largest number of pixels of a texture."""
+MOST_PIXELS = 2**27
+"""The largest number of pixels of all textures of a file together."""
 
 READ_ERRORS: tuple[type[Exception], ...] = (
     UnusableError,
@@ -67,13 +69,23 @@ def content(path: Path) -> bytes:
 
 
 def text_of(data: bytes) -> str:
-    """The text in UTF-8 or UTF-16, with or without a byte order mark; otherwise in Latin-1, which all bytes are."""
+    """The text in UTF-8 or UTF-16, with or without a byte order mark; otherwise in Latin-1, which all bytes are.
+
+    Raises `UnusableError` if it is longer than `MOST_TEXT`.
+    """
+    require_text(data)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return data.decode("utf-16")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("latin-1")
+
+
+def require_text(data: bytes) -> None:
+    """Raise `UnusableError` if there are more bytes than are read as text."""
+    if len(data) > MOST_TEXT:
+        raise UnusableError(f"{len(data):,} bytes of text; at most {MOST_TEXT:,} are read")
 
 
 def beside(path: Path) -> Callable[[str], bytes | None]:
@@ -95,15 +107,31 @@ def beside(path: Path) -> Callable[[str], bytes | None]:
     return read
 
 
-def picture(data: bytes) -> NDArray[numpy.uint8] | None:
-    """The pixels `[H, W, 3]` of a picture in a common format; None if it cannot be decoded or is too large."""
-    try:
-        with Image.open(io.BytesIO(data), formats=PICTURES) as image:
-            if image.width * image.height > MOST_PIXELS:
-                return None
-            return numpy.asarray(image.convert("RGB"))
-    except READ_ERRORS:
-        return None
+class Pictures:
+    """Decodes the textures of one file, each once, up to `MOST_PIXELS` together."""
+
+    def __init__(self) -> None:
+        self._left = MOST_PIXELS
+        self._decoded: dict[bytes, NDArray[numpy.uint8] | None] = {}
+
+    def pixels(self, data: bytes) -> NDArray[numpy.uint8] | None:
+        """The pixels `[H, W, 3]` of a picture in one of the formats `PICTURES`; None if it cannot be decoded.
+
+        Raises `UnusableError` if the file has more pixels than are decoded.
+        """
+        if data not in self._decoded:
+            self._decoded[data] = self._decode(data)
+        return self._decoded[data]
+
+    def _decode(self, data: bytes) -> NDArray[numpy.uint8] | None:
+        try:
+            with Image.open(io.BytesIO(data), formats=PICTURES) as image:
+                self._left -= image.width * image.height
+                if self._left >= 0:
+                    return numpy.asarray(image.convert("RGB"))
+        except READ_ERRORS:
+            return None
+        raise UnusableError(f"textures of more than {MOST_PIXELS:,} pixels")
 
 
 def reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ import numpy
 from numpy.typing import NDArray
 
 from diffcore.plugins.folders import UnusableError
-from diffcore_pointcloud.formats.content import MOST_DECODED, MOST_FACES, picture
+from diffcore_pointcloud.formats.content import MOST_DECODED, MOST_FACES, Pictures
 from diffcore_pointcloud.formats.shape import NO_FACES, Floats, Integers, Shape, Texture, require_vertices
 
 SUPPORTED = frozenset(("KHR_mesh_quantization", "EXT_mesh_gpu_instancing", "KHR_texture_transform", "EXT_texture_webp"))
@@ -68,7 +68,7 @@ class _File:
         self.json: dict[str, Any] = json.loads(chunks.get(b"JSON", b"{}"))
         self.binary = chunks.get(b"BIN\0", b"")
         self.colours = colours
-        self.pictures: dict[int, NDArray[numpy.uint8] | None] = {}
+        self.pictures = Pictures()
         self.left = MOST_FACES
         needed = [name for name in self.json.get("extensionsRequired", ()) if name in _GEOMETRY]
         if needed:
@@ -175,10 +175,12 @@ class _File:
         source = texture.get("extensions", {}).get("EXT_texture_webp", {}).get("source", texture.get("source"))
         if source is None:
             return None
-        if source not in self.pictures:
-            image = self.json["images"][source]
-            self.pictures[source] = picture(self._view(image["bufferView"])) if "bufferView" in image else None
-        return self.pictures[source]
+        image = self.json["images"][source]
+        if "bufferView" not in image:
+            raise UnusableError("a texture in another file, which is not read")
+        if (pixels := self.pictures.pixels(self._view(image["bufferView"]))) is None:
+            raise UnusableError("a texture that cannot be decoded")
+        return pixels
 
     def _view(self, index: int) -> bytes:
         view = self.json["bufferViews"][index]

@@ -1,13 +1,13 @@
 """OBJ files: points, polygons, and materials that lie in files beside them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy
 
 from diffcore.plugins.folders import UnusableError
 from diffcore_pointcloud.formats.columns import bytes_of
-from diffcore_pointcloud.formats.content import picture, text_of
+from diffcore_pointcloud.formats.content import Pictures, text_of
 from diffcore_pointcloud.formats.shape import Floats, Integers, Shape, Texture
 from diffcore_pointcloud.geometry.polygons import triangulated
 
@@ -101,6 +101,7 @@ def _indices(lines: _Lines, part: int) -> Integers:
 class _Material:
     colour: Floats
     picture: bytes | None = None
+    wants_picture: bool = False
 
 
 def _materials(data: bytes | None, beside: Beside) -> dict[str, _Material]:
@@ -114,7 +115,7 @@ def _materials(data: bytes | None, beside: Beside) -> dict[str, _Material]:
             case ["Kd", *words] if len(words) == 3:
                 material.colour = numpy.array(words, dtype=numpy.float64).clip(0, 1)
             case ["map_Kd", *words] if words:
-                material.picture = beside(words[-1])
+                material.picture, material.wants_picture = beside(words[-1]), True
     return found
 
 
@@ -122,25 +123,31 @@ def _painted(
     shape: Shape, lines: _Lines, lengths: Integers, polygon: Integers, materials: dict[str, _Material]
 ) -> list[Shape]:
     """The shape in parts: one for each material with a picture, and one for the others, coloured by face."""
-    used = {name: materials[name] for name in dict.fromkeys(lines.materials) if name in materials}
-    if not used:
+    names = list(dict.fromkeys(lines.materials))
+    if not any(name in materials for name in names):
         return [shape]
-    of_triangle = numpy.array(lines.materials, dtype=object)[polygon]
-    parts, left = [], numpy.ones(len(polygon), bool)
-    for name, material in used.items():
-        own = of_triangle == name
-        pixels = None if material.picture is None or not own.any() else picture(material.picture)
+    used = [materials.get(name, _Material(numpy.full(3, 0.5))) for name in names]
+    number = {name: k for k, name in enumerate(names)}
+    of_triangle = numpy.array([number[name] for name in lines.materials])[polygon]
+    pictures, parts, left, missing = Pictures(), [], numpy.ones(len(polygon), bool), 0
+    for k, material in enumerate(used):
+        if material.picture is None:
+            missing += material.wants_picture
+            continue
+        own = of_triangle == k
+        pixels = pictures.pixels(material.picture) if own.any() else None
         places = None if pixels is None else _places(shape, lines, lengths, own)
         if pixels is not None and places is not None:
             texture = Texture(pixels, places, numpy.ones(3))
             parts.append(Shape(shape.positions, faces=shape.faces[own], texture=texture))
             left &= ~own
+        missing += own.any() and pixels is None
+    note = "textures that are missing, or not pictures beside the file: single colours are used" if missing else ""
     if left.any():
-        grey = _Material(numpy.full(3, 0.5))
-        colours = numpy.stack([255 * used.get(name, grey).colour for name in of_triangle[left]])
+        colours = 255 * numpy.stack([material.colour for material in used])[of_triangle[left]]
         painted = None if shape.colours is not None else colours
         parts.append(Shape(shape.positions, None, shape.colours, shape.faces[left], painted))
-    return parts
+    return [replace(part, note=note) for part in parts]
 
 
 def _places(shape: Shape, lines: _Lines, lengths: Integers, own: numpy.ndarray) -> Floats | None:

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from diffcore.plugins.folders import UnusableError
 from diffcore_pointcloud.formats.columns import named
+from diffcore_pointcloud.formats.content import require_text
 from diffcore_pointcloud.formats.shape import Shape
 
 _LONGEST_HEADER = 2**14
@@ -68,6 +69,7 @@ def _header(data: bytes) -> tuple[dict[str, list[str]], bytes]:
 def _text(body: bytes, row: numpy.dtype, points: int) -> list[NDArray]:
     assert row.names is not None
     widths = [row[name].shape[0] for name in row.names]
+    require_text(body)
     words = body.split()
     if points * sum(widths) > len(words):
         raise _cut_off(points)

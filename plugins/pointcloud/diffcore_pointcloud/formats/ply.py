@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from diffcore.plugins.folders import UnusableError
 from diffcore_pointcloud.formats.columns import bytes_of, named
+from diffcore_pointcloud.formats.content import require_text
 from diffcore_pointcloud.formats.shape import Shape
 from diffcore_pointcloud.geometry.polygons import triangulated
 
@@ -105,6 +106,7 @@ def _header(data: bytes) -> tuple[str | None, list[_Element], bytes]:
 
 
 def _text(elements: list[_Element], body: bytes) -> dict[str, _Columns]:
+    require_text(body)
     try:
         values = numpy.array(body.split(), dtype=numpy.float64)
     except ValueError:
