@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
+from diffcore.api.float32 import in_float32
 from diffcore.api.showing import show_messages
 from diffcore.denoising.conditions import ClassCondition, Conditions, parse_conditions
 from diffcore.errors import UserError, quoted
@@ -109,6 +110,7 @@ class Run:
             logger.warning(f"{self.path} was trained on other data than are there now: {words}")
         return data
 
+    @in_float32
     def sample(
         self,
         n: int = 16,
@@ -143,6 +145,7 @@ class Run:
         with counter("sampling", n) as after_batch:
             return drawing.draw_all(after_batch)
 
+    @in_float32
     def sample_to(
         self,
         out: str | os.PathLike[str] | None = None,
@@ -182,6 +185,7 @@ class Run:
                 drawing, place, replace, lambda done, count: report(done / count, f"{done} of {count}")
             )
 
+    @in_float32
     def drawing(
         self,
         n: int,
@@ -232,6 +236,7 @@ class Run:
         drawing.mask(range(1))
         return drawing
 
+    @in_float32
     def inpaint(
         self,
         source: Source,
@@ -265,6 +270,7 @@ class Run:
             n, label=label, conditions=conditions, seed=seed, size=size, constraint=constraint, **options
         )
 
+    @in_float32
     def upscale(
         self,
         source: Source,
@@ -285,6 +291,7 @@ class Run:
         constraint = upscaling_of(self.model, source, factor, method, noise_std)
         return self.sample(n, label=label, conditions=conditions, seed=seed, constraint=constraint, **options)
 
+    @in_float32
     def evaluate(
         self,
         n: int = 500,
@@ -320,6 +327,7 @@ class Run:
             write_report(folder, model, config, seed, as_toml(self.settings))
         return found
 
+    @in_float32
     def tune(
         self,
         steps: int,
@@ -357,6 +365,7 @@ class Run:
         write_fitted_grid(folder, steps, found.fitted)
         return found
 
+    @in_float32
     def log_likelihood(
         self,
         source: Samples | State | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -425,6 +434,7 @@ class Run:
         """The model, and how `sample` draws from it with these options."""
         return configured(self.path, self.loaded, self.registry, options, self._load)
 
+    @in_float32
     def _load(self, path: Path, checkpoint: str | None) -> LoadedRun:
         return load_run(path, self.registry, self.device, checkpoint)
 
