@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -53,6 +53,7 @@ from diffcore.states.spaces import describe_difference
 from diffcore.states.state import State, concatenate
 from diffcore.system.cache import cache_folder
 from diffcore.system.distributed import from_leader, in_turn, leads
+from diffcore.system.files import require_writable
 from diffcore.system.progress import bar, counter
 
 if TYPE_CHECKING:
@@ -298,18 +299,24 @@ class Run:
         *,
         seed: int = 0,
         metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+        show: Callable[[list[Metric]], None] = lambda metrics: None,
         **options: Unpack[SamplingOptions],
     ) -> list[Metric]:
         """Metrics of `n` samples, or of a classifier on `n` held-out examples; kept in metrics.json and the report.
+
+        evaluations.json keeps the metrics of all evaluations, each with its recipe; those of an equal recipe are
+        replaced. `show` is called with the metrics before they are written. If the run cannot be written to, this is
+        logged before the work, and the metrics are not kept.
 
         `metrics` are more than those of the settings, by name or by name with their options. Where several processes
         evaluate together, the first has the metrics and the others have none.
         """
         show_messages()
-        from diffcore.evaluation.evaluate import evaluate, evaluate_classifier, write_metrics, write_report
+        from diffcore.evaluation.evaluate import evaluate, evaluate_classifier, recipe_of, write_metrics, write_report
 
         model, config = self.config(options)
         data, folder = self.data, RunFolder(self.path)
+        kept = from_leader(lambda: self._can_be_written("the metrics are shown, and not kept"))
         if model.is_classifier:
             found = evaluate_classifier(model, data, n, seed, config.batch_size)
         else:
@@ -323,7 +330,10 @@ class Run:
             built = build_additions(self.registry, "metrics", model.modality.name, wanted, model.codec, data)
             found = evaluate(model, config, data, n, seed, cache_folder(), built)
         if leads():
-            write_metrics(folder, found)
+            show(found)
+        if leads() and kept:
+            used = None if model.is_classifier else config
+            write_metrics(folder, found, recipe_of(self.loaded.checkpoint, used, n, seed))
             write_report(folder, model, config, seed, as_toml(self.settings))
         return found
 
@@ -335,12 +345,14 @@ class Run:
         trajectories: int = 64,
         iterations: int = 150,
         seed: int = 0,
+        show: Callable[["Tuning"], None] = lambda found: None,
         **options: Unpack[GuidanceOptions],
     ) -> "Tuning":
         """Fit `steps` levels and a method to this run's own flow, and keep them for samples of as many steps.
 
         Nothing is kept where the run's own way of drawing is as good. `trajectories` of the model are followed to fit
-        to, in `iterations` steps of Adam.
+        to, in `iterations` steps of Adam. `show` is called with the result before it is written. Raises `OSError`
+        before the work if the run cannot be written to.
         """
         show_messages()
         from diffcore.runs.tuning import tune
@@ -352,6 +364,7 @@ class Run:
             raise UserError(f"{self.path} is a classifier, which draws no samples")
         folder = RunFolder(self.path)
         read_fitted_grids(folder)  # a damaged file is known before the work
+        require_writable(self.path)
         with bar("tuning") as report:
             found = tune(
                 model,
@@ -362,6 +375,7 @@ class Run:
                 seed=seed,
                 after_iteration=lambda done: report(done, "of the iterations"),
             )
+        show(found)
         write_fitted_grid(folder, steps, found.fitted)
         return found
 
@@ -434,6 +448,15 @@ class Run:
         """The model, and how `sample` draws from it with these options."""
         return configured(self.path, self.loaded, self.registry, options, self._load)
 
+    def _can_be_written(self, otherwise: str) -> bool:
+        """Whether the folder of the run can be written to; a warning says what happens otherwise."""
+        try:
+            require_writable(self.path)
+        except OSError as error:
+            logger.warning(f"{self.path} cannot be written to ({error.strerror}): {otherwise}")
+            return False
+        return True
+
     @in_float32
     def _load(self, path: Path, checkpoint: str | None) -> LoadedRun:
         return load_run(path, self.registry, self.device, checkpoint)
@@ -470,7 +493,7 @@ class Run:
         return concatenate([read(Path(path)) for path in paths])
 
 
-RESUMABLE = frozenset({"steps", "minutes", "on_divergence"})
+RESUMABLE = frozenset({"steps", "minutes", "on_divergence", "evaluate"})
 """Options of training that can change while a run goes on."""
 
 

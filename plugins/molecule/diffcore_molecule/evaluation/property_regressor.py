@@ -20,6 +20,7 @@ from diffcore.evaluation.effort import steps_to_train
 from diffcore.evaluation.trained_once import trained_once
 from diffcore.states.global_random import seeded
 from diffcore.states.noise import generator_for
+from diffcore.system.progress import counter
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.data.collection import collect
 from diffcore_molecule.data.examples import padded
@@ -156,13 +157,15 @@ def _fit(network: nn.Module, examples: TensorDict, targets: Tensor, device: torc
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
     generator = generator_for("oracle")
     network.train()
-    for _ in range(steps):
-        chosen = torch.randint(len(examples), (_BATCH,), generator=generator)
-        output = network(_trimmed(examples[chosen]).to(device))
-        loss = functional.l1_loss(output, targets[chosen].to(device))
-        if loss > _MIN_LOSS:
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-        schedule.step()
+    with counter("preparing the evaluation", steps) as after_step:
+        for _ in range(steps):
+            chosen = torch.randint(len(examples), (_BATCH,), generator=generator)
+            output = network(_trimmed(examples[chosen]).to(device))
+            loss = functional.l1_loss(output, targets[chosen].to(device))
+            if loss > _MIN_LOSS:
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimizer.step()
+            schedule.step()
+            after_step(1)
