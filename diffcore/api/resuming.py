@@ -5,7 +5,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from diffcore.api.session import logger, run_training
+from diffcore.api.float32 import in_float32
+from diffcore.api.session import finish_later, logger, run_training
 from diffcore.errors import UserError
 from diffcore.names import Device
 from diffcore.plugins.registry import Registry
@@ -20,16 +21,18 @@ from diffcore.runs.checkpoints import (
 )
 from diffcore.runs.composing import ENDS
 from diffcore.runs.data_record import difference, read_record, record_of, same_content
+from diffcore.runs.ending import PARTS, made_parts
 from diffcore.runs.folder import RunFolder, describe, open_run
 from diffcore.runs.loading import on_device
 from diffcore.runs.lock import locked
-from diffcore.runs.model import build_model, data_of
+from diffcore.runs.model import build_model, data_of, load_weights
 from diffcore.runs.moved import with_data_at
 from diffcore.runs.sampling_config import sampling_config
-from diffcore.system.distributed import in_turn, leads
+from diffcore.system.distributed import from_leader, in_turn, leads
 from diffcore.training.loop import Outcome, share_done
 
 
+@in_float32
 def go_on(
     path: Path,
     registry: Registry,
@@ -54,7 +57,8 @@ def go_on(
         if checkpoints(run) or checkpoint is not None:
             source, _ = newest_undamaged(run, verify, checkpoint)
             progress, weights = read_progress(source), count_numbers(source, MODEL)
-        if share_done(settings.train, progress) >= 1:
+        trained = source if share_done(settings.train, progress) >= 1 else None
+        if trained and from_leader(lambda: made_parts(run, trained, settings.train.evaluate)) == set(PARTS):
             raise UserError(
                 f"{run.path} is trained already, {progress.step} steps in {progress.seconds / 60:.1f} minutes; "
                 "go further with `train.steps` N or `train.minutes` M"
@@ -68,6 +72,11 @@ def go_on(
         _require_same_data(run, record_of(settings.data.name, data, model.codec))  # type: ignore[attr-defined]
         if (changed or data_at) and leads():
             describe(run, settings, data.facts.model_dump(mode="json"), registry)
+        if trained:
+            logger.info(f"{run.path} is trained already, {progress.step} steps: making what is missing at its end")
+            load_weights(model, trained)
+            model.network.eval().requires_grad_(False)
+            return finish_later(run, settings, model, data, config, registry, trained)
         if source is None:
             logger.info(f"{run.path} has no checkpoint yet: beginning again")
         else:

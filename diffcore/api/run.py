@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
+from diffcore.api.float32 import in_float32
+from diffcore.api.showing import show_messages
 from diffcore.denoising.conditions import ClassCondition, Conditions, parse_conditions
 from diffcore.errors import UserError, quoted
 from diffcore.names import Device, Divergence, InverseMethod
@@ -51,6 +53,7 @@ from diffcore.states.spaces import describe_difference
 from diffcore.states.state import State, concatenate
 from diffcore.system.cache import cache_folder
 from diffcore.system.distributed import from_leader, in_turn, leads
+from diffcore.system.files import require_writable
 from diffcore.system.progress import bar, counter
 
 if TYPE_CHECKING:
@@ -108,6 +111,7 @@ class Run:
             logger.warning(f"{self.path} was trained on other data than are there now: {words}")
         return data
 
+    @in_float32
     def sample(
         self,
         n: int = 16,
@@ -137,10 +141,12 @@ class Run:
         Raises:
             UserError: For conditions, sizes and options that do not exist or do not fit.
         """
+        show_messages()
         drawing = self.drawing(n, label, conditions, seed, size, constraint, options)
         with counter("sampling", n) as after_batch:
             return drawing.draw_all(after_batch)
 
+    @in_float32
     def sample_to(
         self,
         out: str | os.PathLike[str] | None = None,
@@ -170,6 +176,7 @@ class Run:
         Raises:
             UserError: As for `sample`, and if `out` contains anything but samples of the same recipe.
         """
+        show_messages()
         drawing = self.drawing(n, label, conditions, seed, size, constraint, options)
         place = from_leader(
             lambda: Path(out) if out is not None else default_place(RunFolder(self.path).samples, drawing)
@@ -179,6 +186,7 @@ class Run:
                 drawing, place, replace, lambda done, count: report(done / count, f"{done} of {count}")
             )
 
+    @in_float32
     def drawing(
         self,
         n: int,
@@ -229,6 +237,7 @@ class Run:
         drawing.mask(range(1))
         return drawing
 
+    @in_float32
     def inpaint(
         self,
         source: Source,
@@ -262,6 +271,7 @@ class Run:
             n, label=label, conditions=conditions, seed=seed, size=size, constraint=constraint, **options
         )
 
+    @in_float32
     def upscale(
         self,
         source: Source,
@@ -282,23 +292,31 @@ class Run:
         constraint = upscaling_of(self.model, source, factor, method, noise_std)
         return self.sample(n, label=label, conditions=conditions, seed=seed, constraint=constraint, **options)
 
+    @in_float32
     def evaluate(
         self,
         n: int = 500,
         *,
         seed: int = 0,
         metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+        show: Callable[[list[Metric]], None] = lambda metrics: None,
         **options: Unpack[SamplingOptions],
     ) -> list[Metric]:
         """Metrics of `n` samples, or of a classifier on `n` held-out examples; kept in metrics.json and the report.
 
+        evaluations.json keeps the metrics of all evaluations, each with its recipe; those of an equal recipe are
+        replaced. `show` is called with the metrics before they are written. If the run cannot be written to, this is
+        logged before the work, and the metrics are not kept.
+
         `metrics` are more than those of the settings, by name or by name with their options. Where several processes
         evaluate together, the first has the metrics and the others have none.
         """
-        from diffcore.evaluation.evaluate import evaluate, evaluate_classifier, write_metrics, write_report
+        show_messages()
+        from diffcore.evaluation.evaluate import evaluate, evaluate_classifier, recipe_of, write_metrics, write_report
 
         model, config = self.config(options)
         data, folder = self.data, RunFolder(self.path)
+        kept = from_leader(lambda: self._can_be_written("the metrics are shown, and not kept"))
         if model.is_classifier:
             found = evaluate_classifier(model, data, n, seed, config.batch_size)
         else:
@@ -312,10 +330,14 @@ class Run:
             built = build_additions(self.registry, "metrics", model.modality.name, wanted, model.codec, data)
             found = evaluate(model, config, data, n, seed, cache_folder(), built)
         if leads():
-            write_metrics(folder, found)
+            show(found)
+        if leads() and kept:
+            used = None if model.is_classifier else config
+            write_metrics(folder, found, recipe_of(self.loaded.checkpoint, used, n, seed))
             write_report(folder, model, config, seed, as_toml(self.settings))
         return found
 
+    @in_float32
     def tune(
         self,
         steps: int,
@@ -323,13 +345,16 @@ class Run:
         trajectories: int = 64,
         iterations: int = 150,
         seed: int = 0,
+        show: Callable[["Tuning"], None] = lambda found: None,
         **options: Unpack[GuidanceOptions],
     ) -> "Tuning":
         """Fit `steps` levels and a method to this run's own flow, and keep them for samples of as many steps.
 
         Nothing is kept where the run's own way of drawing is as good. `trajectories` of the model are followed to fit
-        to, in `iterations` steps of Adam.
+        to, in `iterations` steps of Adam. `show` is called with the result before it is written. Raises `OSError`
+        before the work if the run cannot be written to.
         """
+        show_messages()
         from diffcore.runs.tuning import tune
 
         if others := options.keys() - GuidanceOptions.__annotations__.keys():
@@ -339,6 +364,7 @@ class Run:
             raise UserError(f"{self.path} is a classifier, which draws no samples")
         folder = RunFolder(self.path)
         read_fitted_grids(folder)  # a damaged file is known before the work
+        require_writable(self.path)
         with bar("tuning") as report:
             found = tune(
                 model,
@@ -349,9 +375,11 @@ class Run:
                 seed=seed,
                 after_iteration=lambda done: report(done, "of the iterations"),
             )
+        show(found)
         write_fitted_grid(folder, steps, found.fitted)
         return found
 
+    @in_float32
     def log_likelihood(
         self,
         source: Samples | State | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -405,6 +433,7 @@ class Run:
         `train` are fields of the settings' `train` that shall differ: another end, `{"steps": 9000}`, or
         `on_divergence`. An unbroken run and one that was stopped and resumed give the same losses and weights.
         """
+        show_messages()
         from diffcore.api.resuming import go_on  # the training loop, which other uses of a run do without
 
         changed = dict(train or {})
@@ -419,6 +448,16 @@ class Run:
         """The model, and how `sample` draws from it with these options."""
         return configured(self.path, self.loaded, self.registry, options, self._load)
 
+    def _can_be_written(self, otherwise: str) -> bool:
+        """Whether the folder of the run can be written to; a warning says what happens otherwise."""
+        try:
+            require_writable(self.path)
+        except OSError as error:
+            logger.warning(f"{self.path} cannot be written to ({error.strerror}): {otherwise}")
+            return False
+        return True
+
+    @in_float32
     def _load(self, path: Path, checkpoint: str | None) -> LoadedRun:
         return load_run(path, self.registry, self.device, checkpoint)
 
@@ -454,7 +493,7 @@ class Run:
         return concatenate([read(Path(path)) for path in paths])
 
 
-RESUMABLE = frozenset({"steps", "minutes", "on_divergence"})
+RESUMABLE = frozenset({"steps", "minutes", "on_divergence", "evaluate"})
 """Options of training that can change while a run goes on."""
 
 

@@ -1,26 +1,36 @@
 """A run from its first step to its report: training, pictures on the way, metrics and the report at the end."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from diffcore.denoising.conditions import captions_of
-from diffcore.errors import UserError, quoted
-from diffcore.evaluation.evaluate import MetricFunction, evaluate, evaluate_classifier, write_metrics, write_report
+from diffcore.errors import UserError, first_line, quoted
+from diffcore.evaluation.evaluate import (
+    MetricFunction,
+    evaluate,
+    evaluate_classifier,
+    recipe_of,
+    write_metrics,
+    write_report,
+)
 from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import Registry
-from diffcore.runs.checkpoints import read_progress
+from diffcore.runs.checkpoints import find_checkpoint, read_progress
 from diffcore.runs.composing import additions, as_toml
 from diffcore.runs.data_record import KINDS, record_of, summary, write_record
+from diffcore.runs.ending import PARTS, made_parts, note_parts
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import example_conditions, generate_together, unguided_without_conditions
 from diffcore.runs.model import Model, build_additions
+from diffcore.runs.samples import beside
 from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.runs.settings import RunSettings
 from diffcore.system.cache import cache_folder
-from diffcore.system.distributed import leads, world
+from diffcore.system.distributed import from_leader, leads, world
 from diffcore.system.progress import bar
 from diffcore.training.events import Events, start_loggers
 from diffcore.training.loop import Callbacks, LogLine, Outcome, train
@@ -61,9 +71,9 @@ def run_training(
     try:
         events.started(described, read_progress(checkpoint).step if checkpoint else 0)
         outcome = _train(run, settings, model, data, config, checkpoint, events)
-        if not outcome.interrupted:
-            _finish(run, settings, outcome, data, config, extra_metrics, events)
-        return outcome
+        if outcome.interrupted:
+            return outcome
+        return _finish(run, settings, outcome, data, config, extra_metrics, events)
     finally:
         events.close()
 
@@ -85,27 +95,11 @@ def _train(
 ) -> Outcome:
     """Train with a bar and pictures on the way, and tell the listeners how it ended."""
     last = 0
-    writer = part_of(model.modality, "writer", model.codec)
     if not model.is_classifier:
         run.samples.mkdir(exist_ok=True)
 
     def picture(averaged: Model, step: int) -> None:
-        if averaged.is_classifier:
-            return
-        try:
-            conditions = example_conditions(averaged, PICTURED)
-            asked_for = unguided_without_conditions(averaged, config, conditions)
-            drawn = generate_together(averaged, asked_for, conditions, PICTURED, settings.seed)
-            if drawn is None:
-                return
-            path = run.samples / f"step-{step:08d}{writer.endings[0]}"
-            path.unlink(missing_ok=True)  # a link there is replaced, not followed
-            captions = captions_of(averaged.codec.conditions, conditions, PICTURED)
-            writer.together(averaged.codec.decode(drawn.state, drawn.mask), path, 10, captions)
-        except (UserError, OSError) as error:  # training goes on without
-            logger.warning(f"no picture at step {step}: {error}")
-            return
-        events.sampled(step, path)
+        _picture(run, settings, averaged, step, config, events)
 
     with bar("training") as report:
 
@@ -121,10 +115,82 @@ def _train(
         except BaseException as error:
             events.ended(last, error)
             raise
-        if not outcome.interrupted:
-            picture(outcome.model, outcome.progress.step)
+        if not outcome.interrupted and _picture(run, settings, outcome.model, outcome.progress.step, config, events):
+            _note(run, settings, {"picture"})
     events.ended(outcome.progress.step)
     return outcome
+
+
+def _picture(
+    run: RunFolder, settings: RunSettings, model: Model, step: int, config: SamplingConfig, events: Events
+) -> bool:
+    """Draw and write a picture of samples. If that fails, log the reason and return False: training goes on without."""
+    if model.is_classifier:
+        return True
+    try:
+        conditions = example_conditions(model, PICTURED)
+        asked_for = unguided_without_conditions(model, config, conditions)
+        drawn = generate_together(model, asked_for, conditions, PICTURED, settings.seed)
+        if drawn is None:
+            return True
+    except _failures() as error:
+        logger.warning(f"no picture at step {step}: {_told(error)}")
+        return False
+    try:
+        writer = part_of(model.modality, "writer", model.codec)
+        path = run.samples / f"step-{step:08d}{writer.endings[0]}"
+        captions = captions_of(model.codec.conditions, conditions, PICTURED)
+        with beside(run.samples) as parts:
+            writer.together(model.codec.decode(drawn.state, drawn.mask), parts / path.name, 10, captions)
+            (parts / path.name).replace(path)  # a link there is replaced, not followed
+    except Exception as error:  # code of other packages can raise any exception
+        logger.warning(f"no picture at step {step}: {_told(error)}")
+        return False
+    events.sampled(step, path)
+    return True
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """The exceptions that do not end a run. If several processes take part, the others must see unknown ones."""
+    return (Exception,) if world() == 1 else (UserError, OSError)
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {first_line(error)}"
+
+
+def _note(run: RunFolder, settings: RunSettings, made: Iterable[str]) -> None:
+    """Note what has been made at the end of the run."""
+    if leads():
+        try:
+            checkpoint = find_checkpoint(run)
+            before = made_parts(run, checkpoint, settings.train.evaluate)
+            note_parts(run, checkpoint, settings.train.evaluate, before | set(made))
+        except OSError as error:
+            logger.warning(f"{run.end}: {error}")
+
+
+def finish_later(
+    run: RunFolder,
+    settings: RunSettings,
+    model: Model,
+    data: Data,
+    config: SamplingConfig,
+    registry: Registry,
+    checkpoint: Path,
+) -> Outcome:
+    """Make what is missing at the end of a run that is trained. `model` has the averaged weights of `checkpoint`."""
+    described = settings.model_dump(mode="json")
+    name, metrics, loggers = settings.modality, additions(settings, "metric"), additions(settings, "logger")
+    extra_metrics = build_additions(registry, "metrics", name, metrics, model.codec, data)
+    events = Events(run.path, None, {})
+    if leads():
+        events = Events(run.path, registry.plugins, start_loggers(registry, name, loggers, run.path, described))
+    outcome = Outcome(read_progress(checkpoint), False, model)
+    try:
+        return _finish(run, settings, outcome, data, config, extra_metrics, events)
+    finally:
+        events.close()
 
 
 def _finish(
@@ -135,26 +201,67 @@ def _finish(
     config: SamplingConfig,
     extra_metrics: Mapping[str, MetricFunction],
     events: Events,
-) -> None:
-    """Metrics and the report."""
+) -> Outcome:
+    """The last picture, the metrics and the report, where they are missing. The outcome names what cannot be made."""
+    count, model, step = settings.train.evaluate, outcome.model, outcome.progress.step
+    done = from_leader(lambda: made_parts(run, find_checkpoint(run), count))
+    made = set(done)
+    try:
+        if "picture" not in done and _picture(run, settings, model, step, config, events):
+            made.add("picture")
+            _note(run, settings, made)
+        if "metrics" not in done and _evaluated(run, settings, outcome, data, config, extra_metrics, events):
+            made.add("metrics")
+            _note(run, settings, made)
+        if "report" not in done and _reported(run, settings, model, config):
+            made.add("report")
+            _note(run, settings, made)
+    except KeyboardInterrupt:
+        logger.info(f"training is complete; diffcore resume {quoted(run.path)} makes what is missing at its end")
+        raise
+    return replace(outcome, missing=tuple(part for part in PARTS if part not in made))
+
+
+def _evaluated(
+    run: RunFolder,
+    settings: RunSettings,
+    outcome: Outcome,
+    data: Data,
+    config: SamplingConfig,
+    extra_metrics: Mapping[str, MetricFunction],
+    events: Events,
+) -> bool:
+    """Compute and write the metrics; return whether nothing failed."""
     count, model = settings.train.evaluate, outcome.model
-    if count and (model.is_classifier or extra_metrics or model.modality.evaluator is not None):
-        try:
-            metrics = (
-                evaluate_classifier(model, data, count, settings.seed, config.batch_size)
-                if model.is_classifier
-                else evaluate(model, config, data, count, settings.seed, cache_folder(), extra_metrics)
-            )
-            if leads():
-                write_metrics(run, metrics)
-                events.metrics(outcome.progress.step, metrics)
-            for metric in metrics:
-                logger.info(f"{metric.name}: {metric.value:.4g}  ({metric.meaning})")
-        except (UserError, OSError) as error:  # the model and its samples are worth more than their metrics
-            logger.warning(f"no metrics: {error}")
-    if leads():
-        try:
-            write_report(run, model, config, settings.seed, as_toml(settings))
-            logger.info(f"report: {run.report}")
-        except OSError as error:
-            logger.warning(f"no report: {error}; the model is kept, and evaluating {quoted(run.path)} writes one")
+    if not count or not (model.is_classifier or extra_metrics or model.modality.evaluator is not None):
+        return True
+    failed: list[str] = []
+    try:
+        metrics = (
+            evaluate_classifier(model, data, count, settings.seed, config.batch_size)
+            if model.is_classifier
+            else evaluate(model, config, data, count, settings.seed, cache_folder(), extra_metrics, failed)
+        )
+        for metric in metrics:
+            logger.info(f"{metric.name}: {metric.value:.4g}  ({metric.meaning})")
+        if leads():
+            used = None if model.is_classifier else config
+            write_metrics(run, metrics, recipe_of(find_checkpoint(run), used, count, settings.seed))
+            events.metrics(outcome.progress.step, metrics)
+    except _failures() as error:  # the model and its samples are worth more than their metrics
+        logger.warning(f"no metrics: {_told(error)}")
+        return False
+    return not failed
+
+
+def _reported(run: RunFolder, settings: RunSettings, model: Model, config: SamplingConfig) -> bool:
+    """Write the report; return whether nothing failed."""
+    if not leads():
+        return True
+    try:
+        failed = write_report(run, model, config, settings.seed, as_toml(settings))
+        logger.info(f"report: {run.report}")
+        return not failed
+    except Exception as error:  # code of other packages can raise any exception
+        logger.warning(f"no report: {_told(error)}; the model is kept, and evaluating {quoted(run.path)} writes one")
+        return False

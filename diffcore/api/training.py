@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffcore.api.float32 import in_float32
 from diffcore.api.run import Run
 from diffcore.api.session import run_training
+from diffcore.api.showing import show_messages
 from diffcore.denoising.conditions import Condition
 from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation, Task
@@ -29,6 +31,7 @@ Part = str | Mapping[str, Any]
 """A part by its name, or its options with or without a name: `"digits"`, `{"name": "folder", "root": PATH}`."""
 
 
+@in_float32
 def train(
     modality: str,
     *,
@@ -54,6 +57,8 @@ def train(
     default < preset < `config` < arguments. The arguments are those of `diffcore train`; the names of `train` and
     `sample` are the fields of `diffcore.runs.settings.TrainSettings` and `SampleSettings`.
 
+    Messages and progress appear on standard error, unless the program configures logging.
+
     Args:
         modality: The kind of data; `diffcore plugins` lists what is installed.
         preset: A named starting point; by default the one that is called like the data set, else `"default"`.
@@ -75,6 +80,7 @@ def train(
     Raises:
         UserError: For names and values that do not exist or do not fit, in one line.
     """
+    show_messages()
     file: Mapping[str, Any] = read_toml(Path(config)) if isinstance(config, str | os.PathLike) else dict(config or {})
     origin = str(config) if isinstance(config, str | os.PathLike) else "the arguments"
     given: dict[str, Any] = {"seed": seed, "device": device, "parameterisation": parameterisation}
@@ -96,6 +102,7 @@ def _table(parts: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, 
     return dict(parts) if isinstance(parts, Mapping) else {name: {} for name in parts}
 
 
+@in_float32
 def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[Run, Outcome]:
     """Train a new run with these settings in the folder `out`, or in the next free one."""
     device_for(settings.device)

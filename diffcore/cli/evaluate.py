@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from pydantic import Field
@@ -12,6 +12,9 @@ from diffcore.cli.screen import say
 from diffcore.cli.selectors import read, take_places
 from diffcore.plugins import registry as plugins
 from diffcore.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from diffcore.plugins.output import Metric
 
 
 class Options(DrawOptions):
@@ -31,15 +34,18 @@ def main(arguments: Sequence[str]) -> int:
     from diffcore.system.distributed import leads
 
     wanted = {part.pop("name"): part for part in chosen.parts("metric")}
-    found = run_of(options, registry, data_at).evaluate(
-        options.n, seed=options.seed, metrics=wanted, **sampling_of(chosen)
+
+    def show(found: Sequence["Metric"]) -> None:
+        if options.as_json:
+            print(json.dumps({metric.name: metric.value for metric in found}, indent=2))
+        else:
+            for metric in found:
+                print(f"{metric.name}: {metric.value:.4g}  ({metric.meaning})")
+
+    run_of(options, registry, data_at).evaluate(
+        options.n, seed=options.seed, metrics=wanted, show=show, **sampling_of(chosen)
     )
     if not leads():
         return 0
-    if options.as_json:
-        print(json.dumps({metric.name: metric.value for metric in found}, indent=2))
-    else:
-        for metric in found:
-            print(f"{metric.name}: {metric.value:.4g}  ({metric.meaning})")
     say(f"report: {RunFolder(options.run).report}")
     return 0

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NoReturn, TypeVar
 
 import tyro
@@ -14,14 +15,27 @@ from pydantic import ValidationError
 
 from diffcore.errors import UserError
 from diffcore.plugins.registry import Registry
-from diffcore.runs.composing import ADDITIONS, CHOICES, NETWORKS, choices, compose, read_toml
+from diffcore.runs.composing import ADDITIONS, CHOICES, NETWORKS, choices, compose, options_elsewhere, read_toml
 from diffcore.runs.settings import RunSettings, explain
+from diffcore.runs.suggestions import closest, options_of
 
 Model = TypeVar("Model")
 
 
-def parse(model: type[Model], arguments: Sequence[str], prog: str, description: str, default: Any = None) -> Model:
-    """The options that `arguments` give, laid on `default`. Raises `UserError` in one line."""
+def parse(
+    model: type[Model],
+    arguments: Sequence[str],
+    prog: str,
+    description: str,
+    default: Any = None,
+    selectors: Sequence[str] = (),
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
+) -> Model:
+    """The options that `arguments` give, laid on `default`. Raises `UserError` in one line.
+
+    `selectors` are further flags of the command, which are suggested too, and `elsewhere` are options that exist for
+    other choices, with what has to be chosen: `{"data.root": "--data folder"}`.
+    """
     keywords = {} if default is None else {"default": default}
 
     def read() -> Model:
@@ -35,6 +49,9 @@ def parse(model: type[Model], arguments: Sequence[str], prog: str, description: 
         with _wide(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(captured):
             return read()
     except SystemExit as refusal:
+        known = [*options_of(model), *selectors, *elsewhere]  # type: ignore[arg-type]
+        if unknown := _unknown(captured.getvalue(), arguments):
+            raise UserError(f"{_not_an_option(unknown, known, elsewhere)}; see {prog} --help") from None
         raise UserError(_one_line(captured.getvalue(), prog, refusal)) from None
 
 
@@ -72,9 +89,29 @@ def _one_line(panel: str, prog: str, refusal: BaseException) -> str:
         return f"{rest[0].split()[0]} is missing; see {prog} --help"
     if found := _PYDANTIC.match(first):
         return _invalid_value(found["where"], refusal)
-    meant = [line.split()[0] for line in rest if line.startswith("--")]
-    hint = f"; perhaps you meant {meant[0]}" if meant and "nrecognized" in first else ""
-    return f"{first[0].lower()}{first[1:].rstrip('.')}{hint}; see {prog} --help"
+    return f"{first[0].lower()}{first[1:].rstrip('.')}; see {prog} --help"
+
+
+def _unknown(panel: str, arguments: Sequence[str]) -> str | None:
+    """The first flag of the arguments that tyro does not know, or None if it refuses them for another reason."""
+    if "nrecognized" not in panel:
+        return None
+    flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
+    words = {word.strip(":,.`'\"") for word in panel.replace("=", " ").split()}
+    return next((flag for flag in flags if flag in words), None)
+
+
+def _not_an_option(flag: str, known: Sequence[str], elsewhere: Mapping[str, str]) -> str:
+    """What is wrong with an unknown flag: it needs another choice, or another flag was perhaps meant."""
+    meant = closest(flag.removeprefix("--"), known)
+    if meant is None:
+        return f"{flag} is not an option"
+    name = "--" + meant.replace("_", "-")
+    if meant not in elsewhere:
+        return f"{flag} is not an option; perhaps you meant {name}"
+    if flag.replace("_", "-") == name:
+        return f"{flag} belongs to {elsewhere[meant]}"
+    return f"{flag} is not an option; perhaps you meant {name}, which belongs to {elsewhere[meant]}"
 
 
 def _invalid_value(where: str, refusal: BaseException | None) -> str:
@@ -118,7 +155,14 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
     added = {kind: getattr(chosen, kind) for kind in ADDITIONS}
     settings = compose(registry, str(modality), chosen.preset, file, named, origin, chosen.task, added)
     settings = _one_limit(settings, rest)
-    return parse(type(settings), rest, prog, _usage(registry, prog, str(modality), settings.task), settings), chosen
+    usage = _usage(registry, prog, str(modality), settings.task)
+    offered = choices(registry.modality(str(modality)), registry, settings.task)
+    elsewhere = options_elsewhere(offered, {kind: getattr(settings, kind).name for kind in offered})
+    return parse(type(settings), rest, prog, usage, settings, SELECTORS, elsewhere), chosen
+
+
+SELECTORS = ("modality", "preset", "task", "out", "config", *CHOICES, *ADDITIONS)
+"""The flags of `diffcore train` and `diffcore config` that decide which other flags there are."""
 
 
 def _one_limit(settings: RunSettings, flags: Sequence[str]) -> RunSettings:

@@ -19,6 +19,7 @@ class Longer(Settings):
 
     steps: int | None = Field(None, ge=1, description="Train until this step.")
     minutes: float | None = Field(None, gt=0, description="Train until so many minutes of training in all.")
+    evaluate: int | None = Field(None, ge=0, description="Number of samples for the metrics at the end; 0: none.")
     on_divergence: OnDivergence | None = Field(
         None, description="step-back: go on from the last checkpoint with a lower learning rate."
     )

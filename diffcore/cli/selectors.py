@@ -10,7 +10,7 @@ from diffcore.cli.flags import parse
 from diffcore.errors import UserError
 from diffcore.plugins.records import Component, Settings
 from diffcore.plugins.registry import Registry, choose
-from diffcore.runs.composing import several
+from diffcore.runs.composing import options_elsewhere, several
 
 ONE = {"solver": "solvers", "schedule": "schedules"}
 """Flags that choose one part, with the kind of the registry that they choose from."""
@@ -56,15 +56,19 @@ def read(
         rest, names = take_all(rest, flag)
         added[flag] = tuple(dict.fromkeys(names))
     for flag in one:
-        about += f" --{flag} NAME is one of {', '.join(getattr(registry, ONE[flag]))}."
+        about += f"\n--{flag} {{{','.join(getattr(registry, ONE[flag]))}}}"
+        about += "" if flag in parts else f"\n    its options: {prog} RUN --{flag} NAME --help"
     for flag in many:
-        if offered := getattr(registry, MANY[flag]):
-            about += f" --{flag} NAME, any number of times, is one of {', '.join(offered)}."
+        if names := getattr(registry, MANY[flag]):
+            about += f"\n--{flag} {{{','.join(names)}}}  (any number of them)"
     fields: dict[str, Any] = {flag: (part.options, part.options()) for flag, part in parts.items()}
     for flag, chosen in added.items():
         if chosen:
             fields[flag] = several(flag, [choose(registry.offered(MANY[flag]), name, flag) for name in chosen])
-    options = parse(create_model(model.__name__, __base__=model, **fields), rest, prog, about)
+    offered = {flag: registry.offered(ONE[flag]) for flag in one}
+    elsewhere = options_elsewhere(offered, {flag: part.name for flag, part in parts.items()})
+    chosen_model = create_model(model.__name__, __base__=model, **fields)
+    options = parse(chosen_model, rest, prog, about, None, (*one, *many), elsewhere)
     return Chosen(options, parts, added)
 
 

@@ -30,8 +30,11 @@ def ended(run: RunFolder, outcome: "Outcome") -> int:
     if outcome.interrupted:
         say(f"stopped at step {outcome.progress.step}; go on with: diffcore resume {quoted(run.path)}")
         return INTERRUPTED
+    if outcome.missing:
+        missing = " and ".join(outcome.missing)
+        say(f"the model is trained, but {missing} could not be made; to try again: diffcore resume {quoted(run.path)}")
     if outcome.model.is_classifier:
         say(f"let it guide a model of the same data: diffcore sample RUN --classifier {quoted(run.path)}")
     else:
         say(f"more samples: diffcore sample {quoted(run.path)}")
-    return 0
+    return 1 if outcome.missing else 0

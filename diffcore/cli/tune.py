@@ -1,7 +1,7 @@
 """`diffcore tune RUN --steps N`: fit N levels and a method to a run's own flow."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from pydantic import Field
@@ -12,6 +12,9 @@ from diffcore.cli.selectors import read, take
 from diffcore.errors import UserError, quoted
 from diffcore.plugins import registry as plugins
 from diffcore.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from diffcore.runs.tuning import Tuning
 
 
 class Options(DrawOptions):
@@ -36,18 +39,22 @@ def main(arguments: Sequence[str]) -> int:
     chosen = read(Options, arguments, registry, "diffcore tune", about, one=(), many=())
     options = chosen.options
     drawing = {name: value for name, value in sampling_of(chosen).items() if name not in ("steps", "guides", *CHOSEN)}
+
+    def show(found: "Tuning") -> None:
+        say(f"error on new noise: {found.error:.2e} fitted, {found.default_error:.2e} as the run draws")
+
     found = run_of(options, registry).tune(
         options.steps,
         trajectories=options.trajectories,
         iterations=options.iterations,
         seed=options.seed,
+        show=show,
         **drawing,  # type: ignore[arg-type]
     )
     run, steps = RunFolder(options.run), options.steps
-    errors = f"error on new noise: {found.error:.2e} fitted, {found.default_error:.2e} as the run draws"
     if found.fitted is None:
-        say(f"{errors}; nothing is kept, and diffcore sample {quoted(run.path)} --steps {steps} draws as before")
+        say(f"nothing is kept, and diffcore sample {quoted(run.path)} --steps {steps} draws as before")
     else:
-        say(f"{errors}; kept in {run.fitted_grids}")
+        say(f"kept in {run.fitted_grids}")
         say(f"diffcore sample {quoted(run.path)} --steps {steps} now uses it, with the same checkpoint and guidance")
     return 0

@@ -15,7 +15,9 @@ from torch.nn import functional
 
 from diffcore.evaluation.effort import steps_to_train
 from diffcore.evaluation.trained_once import trained_once
+from diffcore.states.global_random import seeded
 from diffcore.states.noise import generator_for
+from diffcore.system.progress import counter
 
 _STEPS, _BATCH = 1500, 128
 _LEARNED = 1e-6
@@ -66,8 +68,7 @@ def trained_classifier(
     for tensor in (inputs, labels):
         digest.update(tensor.contiguous().numpy().tobytes())
     path = cache / f"{name}-{digest.hexdigest()[:24]}.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         classifier = Classifier(body(), features, classes)
         trained_once(classifier, path, lambda: _fit(classifier, inputs, labels, augment, steps))
     return classifier.eval()
@@ -78,14 +79,16 @@ def _fit(classifier: Classifier, inputs: Tensor, labels: Tensor, augment: Augmen
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     generator = generator_for("classifier")
     classifier.train()
-    for _ in range(steps):
-        chosen = torch.randint(len(inputs), (_BATCH,), generator=generator)
-        batch = inputs[chosen]
-        if augment is not None:
-            batch = augment(batch, generator)
-        loss = functional.cross_entropy(classifier(batch), labels[chosen])
-        if loss > _LEARNED:  # below, gradients are subnormal numbers, which are slow on CPUs
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
+    with counter("preparing the evaluation", steps) as after_step:
+        for _ in range(steps):
+            chosen = torch.randint(len(inputs), (_BATCH,), generator=generator)
+            batch = inputs[chosen]
+            if augment is not None:
+                batch = augment(batch, generator)
+            loss = functional.cross_entropy(classifier(batch), labels[chosen])
+            if loss > _LEARNED:  # below, gradients are subnormal numbers, which are slow on CPUs
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            schedule.step()
+            after_step(1)

@@ -4,8 +4,9 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
+from html import escape
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,11 +16,12 @@ import torch
 from diffcore.denoising.conditions import Conditions, captions_of
 from diffcore.errors import UserError, first_line, quoted
 from diffcore.evaluation.property_metrics import property_metrics
-from diffcore.evaluation.report import curve, data_section, facts_table, metrics_table, page, preformatted
+from diffcore.evaluation.report import curve, data_section, facts_table, folded, metrics_table, page, preformatted
 from diffcore.plugins.building import part_of, require_metrics
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.process.gaussian import perturb
+from diffcore.runs.checkpoints import weights_digest
 from diffcore.runs.data_record import read_record
 from diffcore.runs.folder import RunFolder, provenance, read_log
 from diffcore.runs.generation import (
@@ -45,6 +47,10 @@ MetricFunction = Callable[[Any, Conditions], list[Metric]]
 """A function of samples and their requested conditions that returns metrics."""
 
 
+Complain = Callable[[str], None]
+"""A function that is told what could not be computed."""
+
+
 def evaluate(
     model: Model,
     config: SamplingConfig,
@@ -53,12 +59,14 @@ def evaluate(
     seed: int,
     cache: Path,
     extra_metrics: Mapping[str, MetricFunction] = MappingProxyType({}),
+    failed: list[str] | None = None,
 ) -> list[Metric]:
     """The metrics of `n` samples, the speed of sampling, and the error of samples with scalar targets.
 
     The conditions of the samples cover the possible values in equal parts. `extra_metrics`, by name, are computed in
-    addition to those of the modality. An evaluator or a metric that fails is logged as a warning and left out. With
-    several processes, the leader evaluates the samples of all processes, and the others get no metrics of them.
+    addition to those of the modality. An evaluator or a metric that fails is logged as a warning and left
+    out; the text of the warning is added to the list `failed`. With several processes, the leader evaluates the samples
+    of all processes, and the others get no metrics of them.
 
     Raises `UserError` if there are no metrics for the modality.
     """
@@ -66,7 +74,13 @@ def evaluate(
     if made is None and not extra_metrics:
         raise UserError(f"the plugin for {model.modality.name} has no metrics; name some with `metrics`")
     logger.info("preparing the evaluation")
-    evaluator = None if made is None else by_leader(lambda: _evaluator(model, data, cache))
+
+    def complain(text: str) -> None:
+        logger.warning(text)
+        if failed is not None:
+            failed.append(text)
+
+    evaluator = None if made is None else by_leader(lambda: _evaluator(model, data, cache, complain))
     conditions = example_conditions(model, n, config)
     plain = unguided_without_conditions(model, config, conditions)
     with counter("sampling", n) as after_batch:
@@ -78,11 +92,11 @@ def evaluate(
         assert drawn is not None
         samples = model.codec.decode(drawn.state, drawn.mask)
         return [
-            *(_measured(f"of {model.modality.name}", evaluator, samples, conditions) if evaluator else ()),
+            *(_measured(f"of {model.modality.name}", evaluator, samples, conditions, complain) if evaluator else ()),
             *(
                 metric
                 for name, measure in extra_metrics.items()
-                for metric in _measured(name, measure, samples, conditions)
+                for metric in _measured(name, measure, samples, conditions, complain)
             ),
         ]
 
@@ -92,7 +106,7 @@ def evaluate(
             *(by_leader(measured) or ()),
             Metric("samples", n, f"drawn with {plain.describe()}, seed {seed}"),
             Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
-            *(_of_targets(model, config, evaluator, data, n, seed) if made else ()),
+            *(_of_targets(model, config, evaluator, data, n, seed, complain) if made else ()),
         ]
     )
 
@@ -114,36 +128,38 @@ def with_distinct_names(metrics: Sequence[Metric]) -> list[Metric]:
     return found
 
 
-def _measured(name: str, metric: MetricFunction, samples: Any, conditions: Conditions) -> list[Metric]:
+def _measured(
+    name: str, metric: MetricFunction, samples: Any, conditions: Conditions, complain: Complain
+) -> list[Metric]:
     try:
         found = metric(samples, conditions)
         require_metrics(found, name)
         return found
     except Exception as error:  # code of other packages can raise any exception
-        logger.warning(f"the metric {name} failed: {_told(error)}")
+        complain(f"the metric {name} failed: {_told(error)}")
         return []
 
 
-def _evaluator(model: Model, data: Data, cache: Path) -> Any:
+def _evaluator(model: Model, data: Data, cache: Path, complain: Complain) -> Any:
     """The evaluator of the modality; None, with a warning, if its code fails. Raises `UserError` where it does."""
     try:
         return part_of(model.modality, "evaluator", model.codec, data, cache)
     except UserError:
         raise
     except Exception as error:  # code of other packages can raise any exception
-        logger.warning(f"the evaluator of {model.modality.name} could not be prepared: {_told(error)}")
+        complain(f"the evaluator of {model.modality.name} could not be prepared: {_told(error)}")
         return None
 
 
 def _of_targets(
-    model: Model, config: SamplingConfig, evaluator: Any, data: Data, n: int, seed: int
+    model: Model, config: SamplingConfig, evaluator: Any, data: Data, n: int, seed: int, complain: Complain
 ) -> Sequence[Metric]:
     try:
         return property_metrics(model, config, evaluator, data, n, seed)
     except UserError:
         raise
     except Exception as error:  # code of other packages can raise any exception
-        logger.warning(f"the values that samples reached could not be measured: {_told(error)}")
+        complain(f"the values that samples reached could not be measured: {_told(error)}")
         return []
 
 
@@ -212,17 +228,63 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
     return metrics
 
 
-def write_metrics(run: RunFolder, metrics: Sequence[Metric]) -> None:
-    """Write the metrics to metrics.json of the run. Values that are not finite become null."""
+MOST_EVALUATIONS = 50
+"""evaluations.json keeps at most so many evaluations, the last ones."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of one evaluation and its recipe: number of samples, seed, checkpoint, solver, levels, guidance."""
+
+    recipe: Mapping[str, Any]
+    metrics: Sequence[Metric]
+
+
+def recipe_of(checkpoint: Path, config: SamplingConfig | None, n: int, seed: int) -> dict[str, Any]:
+    """The recipe of an evaluation, as values of JSON. A classifier has no `config`."""
+    values = {"n": n, "seed": seed, "checkpoint": checkpoint.name, "weights": weights_digest(checkpoint)}
+    return values | (config.recipe() if config is not None else {})
+
+
+def write_metrics(run: RunFolder, metrics: Sequence[Metric], recipe: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Write the metrics to metrics.json of the run, and add them to evaluations.json.
+
+    They replace the metrics of an earlier evaluation with the same recipe, and no others. Values that are not finite
+    become null.
+    """
+    try:
+        kept = [found for found in read_evaluations(run) if found.recipe != recipe]
+    except UserError as error:
+        logger.warning(f"{error}; it is written anew")
+        kept = []
+    kept = [*kept, Evaluation(dict(recipe), metrics)][-MOST_EVALUATIONS:]
+    write_json(run.evaluations, [{"recipe": dict(e.recipe), "metrics": _rows(e.metrics)} for e in kept])
+    write_json(run.metrics, _rows(metrics))
+
+
+def read_evaluations(run: RunFolder) -> list[Evaluation]:
+    """All evaluations that were kept, the last one at the end. Raises `UserError` if the file is damaged."""
+    if not run.evaluations.exists():
+        metrics = read_metrics(run)
+        return [Evaluation({}, metrics)] if metrics else []
+    content = read_json(run.evaluations)
+    rows: list[Any] = content if isinstance(content, list) else [None]
+    if not all(isinstance(row, dict) and isinstance(row.get("recipe"), dict) for row in rows):
+        raise UserError(f"{run.evaluations} does not contain evaluations")
+    return [Evaluation(row["recipe"], _metrics(row.get("metrics"), run.evaluations, run)) for row in rows]
+
+
+def _rows(metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     rows = [vars(metric) for metric in metrics]
-    write_json(run.metrics, [row | {"value": row["value"] if math.isfinite(row["value"]) else None} for row in rows])
+    return [row | {"value": row["value"] if math.isfinite(row["value"]) else None} for row in rows]
 
 
 def read_metrics(run: RunFolder) -> list[Metric]:
     """The metrics of the last evaluation; empty if there was none. Raises `UserError` if the file is damaged."""
-    if not run.metrics.exists():
-        return []
-    content = read_json(run.metrics)
+    return _metrics(read_json(run.metrics), run.metrics, run) if run.metrics.exists() else []
+
+
+def _metrics(content: Any, path: Path, run: RunFolder) -> list[Metric]:
     rows: list[Any] = content if isinstance(content, list) else [None]
     if not all(
         isinstance(row, dict)
@@ -232,18 +294,27 @@ def read_metrics(run: RunFolder) -> list[Metric]:
         and (row["value"] is None or is_number(row["value"]))
         for row in rows
     ):
-        raise UserError(
-            f"{run.metrics} does not contain metrics; write it again with diffcore evaluate {quoted(run.path)}"
-        )
+        raise UserError(f"{path} does not contain metrics; write it again with diffcore evaluate {quoted(run.path)}")
     return [Metric(row["name"], math.nan if row["value"] is None else row["value"], row["meaning"]) for row in rows]
 
 
-def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int, settings_toml: str) -> None:
-    """Write report.html: metrics, samples, trajectories from noise to data, the loss, and the configuration."""
-    try:
-        pictures = [] if model.is_classifier else _pictures(model, config, seed)
-    except UserError as error:  # the rest of the report is still written
-        pictures = [("Samples", preformatted(str(error)))]
+def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int, settings_toml: str) -> list[str]:
+    """Write report.html: metrics, samples, trajectories from noise to data, the loss, and the configuration.
+
+    A part that cannot be made, such as pictures by a writer that raises an exception, is replaced by the reason, which
+    is logged as a warning. Returns these reasons.
+    """
+    failed: list[str] = []
+
+    def attempted(title: str, make: Callable[[], list[tuple[str, str]]]) -> list[tuple[str, str]]:
+        try:
+            return make()
+        except Exception as error:  # code of other packages can raise any exception; the rest is still written
+            failed.append(f"the report has no {title.lower()}: {_told(error)}")
+            logger.warning(failed[-1])
+            return [(title, preformatted(_told(error)))]
+
+    pictures = [] if model.is_classifier else attempted("Samples", lambda: _pictures(model, config, seed))
     loss_label = "negative log-likelihood, nats" if model.is_classifier else "loss per degree of freedom"
     log = read_log(run)
     about: dict[str, object] = {**provenance(run)}
@@ -256,7 +327,7 @@ def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int
         }
     losses = [(row["step"], row["loss"]) for row in log]
     sections = [
-        ("Metrics", metrics_table(read_metrics(run))),
+        *attempted("Metrics", lambda: _metrics_sections(run)),
         *pictures,
         ("Loss", curve(losses, "steps", loss_label)),
         *([("Data", data_section(record))] if (record := read_record(run)) is not None else []),
@@ -266,6 +337,32 @@ def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int
     write_atomically(
         run.report, page(f"{model.modality.name}: {run.path.name}", sections).encode(errors="backslashreplace")
     )
+    return failed
+
+
+def _metrics_sections(run: RunFolder) -> list[tuple[str, str]]:
+    """A section for each evaluation, the last one first."""
+    found = read_evaluations(run)[::-1]
+    if not found:
+        return [("Metrics", metrics_table([]))]
+    sections = [("Metrics", _recipe_line(found[0]) + metrics_table(found[0].metrics))]
+    if found[1:]:
+        tables = "".join(_recipe_line(each) + metrics_table(each.metrics) for each in found[1:])
+        sections.append(("Earlier metrics", folded(f"{len(found) - 1} other evaluations", tables)))
+    return sections
+
+
+def _recipe_line(evaluation: Evaluation) -> str:
+    """The recipe of an evaluation as HTML."""
+    shown = {name: value for name, value in evaluation.recipe.items() if name not in ("log_snrs", "weights")}
+    if "log_snrs" in evaluation.recipe:
+        shown["grid"] = "fitted"
+    words = ", ".join(f"{name} {_shown(value)}" for name, value in shown.items())
+    return f"<p>{escape(words)}</p>" if words else ""
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(_shown, value)) if isinstance(value, list) else str(value)[:40]
 
 
 def _pictures(model: Model, config: SamplingConfig, seed: int) -> list[tuple[str, str]]:

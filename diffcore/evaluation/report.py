@@ -64,17 +64,17 @@ def data_section(record: Mapping[str, Any]) -> str:
             for name, (training, held_out) in classes.items()
         )
         head = f"<tr><th>{escape(condition)}</th><th>training</th><th>held out</th></tr>"
-        parts.append(_folded(f"{len(classes)} classes", f"<table>{head}{rows}</table>"))
+        parts.append(folded(f"{len(classes)} classes", f"<table>{head}{rows}</table>"))
     for key, title in KINDS.items():
         for reason, entry in record[key].items():
             names = [str(name) for name in entry["names"][:MOST_NAMES]]
             line = f"{title}: {reason}: {entry['count']}"
             more = f"\n… and {entry['count'] - len(names)} more" if names and entry["count"] > len(names) else ""
-            parts.append(_folded(line, preformatted("\n".join(names) + more)) if names else f"<p>{escape(line)}</p>")
+            parts.append(folded(line, preformatted("\n".join(names) + more)) if names else f"<p>{escape(line)}</p>")
     return "\n".join([*parts, *(f"<p>{escape(note)}</p>" for note in record["notes"])])
 
 
-def _folded(title: str, fragment: str) -> str:
+def folded(title: str, fragment: str) -> str:
     """An HTML fragment that a click on its title shows."""
     return f"<details><summary>{escape(title)}</summary>\n{fragment}\n</details>"
 
@@ -93,9 +93,11 @@ def curve(points: Sequence[tuple[float, float]], x_label: str, y_label: str) -> 
     low, high = min(ys), max(ys)
     span_x, span_y = (max(xs) - min(xs)) or 1, (high - low) or 1
 
+    first = min(xs)
+
     def place(x: float, y: float) -> str:
         return (
-            f"{left + (x - min(xs)) / span_x * (width - left - 10):.1f},"
+            f"{left + (x - first) / span_x * (width - left - 10):.1f},"
             f"{10 + (high - y) / span_y * (height - bottom - 20):.1f}"
         )
 

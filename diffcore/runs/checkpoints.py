@@ -142,6 +142,13 @@ def checkpoints(run: RunFolder) -> list[Path]:
     return sorted(found, key=step_of)
 
 
+def _without_manifest(run: RunFolder) -> list[Path]:
+    """The folders with the name of a checkpoint that cannot be checked."""
+    if run.checkpoints.is_symlink() or not run.checkpoints.is_dir():
+        return []
+    return [p for p in sorted(run.checkpoints.iterdir()) if _NAME.fullmatch(p.name) and not (p / _MANIFEST).exists()]
+
+
 def discard_after(run: RunFolder, step: int) -> None:
     """Delete the checkpoints of later steps, because training will run these steps again."""
     for path in checkpoints(run):
@@ -178,6 +185,8 @@ def newest_undamaged(run: RunFolder, read: Callable[[Path], Read], name: str | N
     damaged: there is a newer one then. Raises `UserError` if all are damaged, and `DamagedCheckpointError` if the one
     of that `name` is.
     """
+    for path in _without_manifest(run):
+        logger.warning(f"{path} is refused: it has no {_MANIFEST}, with which its files are checked")
     refused: dict[str, str] = {}
     while True:
         left = [path for path in checkpoints(run) if path.name not in refused]

@@ -144,7 +144,27 @@ def compose(
         table = values.pop(kind, {}) or {}
         if table := {name: {} for name in added.get(kind, ())} | dict(table):
             values[kind], several_of[kind] = table, tuple(table)
-    return validate(model_for(modality, names, registry, task, several_of), values, origin)
+    offered = choices(modality, registry, task)
+    chosen_names = {kind: names.get(kind, parts[0].name) for kind, parts in offered.items()}
+    elsewhere = options_elsewhere(offered, chosen_names)
+    return validate(model_for(modality, names, registry, task, several_of), values, origin, elsewhere)
+
+
+def options_elsewhere(offered: Mapping[str, Sequence[Component]], chosen: Mapping[str, str]) -> dict[str, str]:
+    """The options of parts that are not chosen, `data.root`, with what has to be chosen for each, "`data` folder"."""
+    own = {
+        f"{kind}.{field}"
+        for kind, parts in offered.items()
+        for part in parts
+        if part.name == chosen.get(kind)
+        for field in part.options.model_fields
+    }
+    found: dict[str, list[str]] = {}
+    for kind, parts in offered.items():
+        for part in parts:
+            for field in part.options.model_fields:
+                found.setdefault(f"{kind}.{field}", []).append(f"`{kind}` {part.name}")
+    return {name: " or ".join(parts[:4]) for name, parts in found.items() if name not in own}
 
 
 def _check_shape(file: Mapping[str, Any], origin: str) -> None:

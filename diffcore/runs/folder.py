@@ -7,6 +7,8 @@ samples/           pictures of samples, by step
 checkpoints/       weights, their moving average, and the state of training, by step
 fitted_grids.json  time grids and solver options found by diffcore tune, by number of steps
 metrics.json       the metrics of the last evaluation
+evaluations.json   the metrics of all evaluations, each with its recipe
+end.json           what has been made after training: the last picture, the metrics and the report
 report.html        a report of the run on one page
 """
 
@@ -28,6 +30,7 @@ from diffcore.runs.composing import ADDITIONS, additions, compose
 from diffcore.runs.settings import RunSettings, validate
 from diffcore.system.files import (
     append_lines,
+    delete_abandoned,
     is_number,
     open_regular,
     parse_json,
@@ -71,6 +74,14 @@ class RunFolder:
         return self.path / "metrics.json"
 
     @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations.json"
+
+    @property
+    def end(self) -> Path:
+        return self.path / "end.json"
+
+    @property
     def fitted_grids(self) -> Path:
         return self.path / "fitted_grids.json"
 
@@ -81,7 +92,16 @@ class RunFolder:
     @property
     def files(self) -> tuple[Path, ...]:
         """All files of the run that are directly in its folder."""
-        return (self.config, self.data, self.train_log, self.fitted_grids, self.metrics, self.report)
+        return (
+            self.config,
+            self.data,
+            self.train_log,
+            self.fitted_grids,
+            self.metrics,
+            self.evaluations,
+            self.end,
+            self.report,
+        )
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -128,14 +148,14 @@ def _leftover(path: Path) -> bool:
 
 def clean(run: RunFolder) -> None:
     """Delete the incomplete files of killed processes. The caller must hold the lock of the run."""
-    for folder in (run.path, run.checkpoints):
+    for folder in (run.path, run.checkpoints, run.samples):
         for path in folder.glob(".*") if folder.is_dir() else ():
             if not path.name.endswith((".part", ".gone")):
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                path.unlink(missing_ok=True)
+                delete_abandoned(path)
 
 
 def check_folder(run: RunFolder) -> None:
@@ -260,13 +280,16 @@ def append_log(run: RunFolder, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 def read_log(run: RunFolder) -> list[dict[str, float]]:
-    """The numbers of each line of train_log.jsonl, up to the first damaged line, as a crash can cut off the last one.
+    """The numbers of each line of train_log.jsonl. Damaged lines are left out, and their number is logged as a warning.
 
     Lines that record a step back have no `loss` and are left out.
     """
     rows: list[dict[str, float]] = []
-    last, every = None, 1
+    last, every, damaged = None, 1, 0
     for count, (row, _) in enumerate(_lines(run)):
+        if row is None:
+            damaged += 1
+            continue
         if "loss" not in row:
             continue
         last = row
@@ -274,6 +297,8 @@ def read_log(run: RunFolder) -> list[dict[str, float]]:
             rows.append(row)
         if len(rows) == 2 * MOST_ROWS:
             rows, every = rows[::2], 2 * every
+    if damaged:
+        logger.warning(f"{run.train_log} has damaged lines, which are left out: {damaged}")
     return [*rows, last] if last is not None and rows[-1] is not last else rows
 
 
@@ -283,11 +308,14 @@ def trim_log(run: RunFolder, step: int, steps_back: int = 0) -> None:
     The file is truncated in place, which needs no space on the disk. If it has other hard links, as in a copy made of
     hard links, it is replaced by a new file instead, so that the others do not change.
     """
-    end = 0
+    end = position = 0
     for row, size in _lines(run):
-        if row["step"] > step or row.get("steps_back", 0) > steps_back:
+        position += size
+        if row is None:
+            continue
+        if row["step"] > step or row.get("steps_back", 0) > steps_back or row.get("partial"):
             break
-        end += size
+        end = position
     try:
         descriptor = open_regular(run.train_log, os.O_RDWR)
     except FileNotFoundError:
@@ -309,16 +337,15 @@ def sync_log(run: RunFolder) -> None:
             os.close(descriptor)
 
 
-def _lines(run: RunFolder) -> Iterator[tuple[dict[str, float], int]]:
-    """The numbers and the size in bytes of each line of train_log.jsonl, up to the first damaged line."""
+def _lines(run: RunFolder) -> Iterator[tuple[dict[str, float] | None, int]]:
+    """The numbers and the size in bytes of each whole line of train_log.jsonl; None in place of damaged numbers."""
     if not os.path.lexists(run.train_log):
         return
     for line in read_lines(run.train_log):
         try:
             row = parse_json(line)
         except (ValueError, RecursionError):
-            return
+            row = None
         row = {key: value for key, value in row.items() if is_number(value)} if isinstance(row, dict) else {}
-        if "step" not in row or not {"loss", "steps_back"} & row.keys():
-            return
-        yield row, len(line) + 1
+        whole = "step" in row and bool({"loss", "steps_back"} & row.keys())
+        yield row if whole else None, len(line) + 1

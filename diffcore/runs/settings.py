@@ -1,6 +1,7 @@
 """The settings of a run, and the error messages for invalid values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import tyro
@@ -9,6 +10,7 @@ from pydantic import Field, ValidationError, field_validator
 from diffcore.errors import UserError
 from diffcore.names import Device, Grid, OnDivergence, Parallel, Parameterisation, Precision, Task, Weighting
 from diffcore.plugins.records import Settings
+from diffcore.runs.suggestions import closest, options_of
 
 
 class TrainSettings(Settings):
@@ -133,21 +135,41 @@ class RunSettings(Settings):
     sample: SampleSettings = SampleSettings()
 
 
-def validate(model: type[Settings], values: Mapping[str, Any], origin: str) -> Any:
-    """An instance of `model` with `values`. Raises `UserError` that names the wrong keys and their file, `origin`."""
+def validate(
+    model: type[Settings],
+    values: Mapping[str, Any],
+    origin: str,
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
+    """An instance of `model` with `values`. Raises `UserError` that names the wrong keys and their file, `origin`.
+
+    `elsewhere` are keys that exist for other choices, with what has to be chosen.
+    """
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{origin}: {explain(error)}") from None
+        raise UserError(f"{origin}: {explain(error, known=[*options_of(model)], elsewhere=elsewhere)}") from None
 
 
-def explain(error: ValidationError, prefix: str = "") -> str:
-    """The errors of pydantic in one line: each key, preceded by `prefix`, with the expected and the actual value."""
+def explain(
+    error: ValidationError,
+    prefix: str = "",
+    known: Sequence[str] = (),
+    elsewhere: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """The errors of pydantic in one line: each key, preceded by `prefix`, with the expected and the actual value.
+
+    For a key that does not exist, the most similar one among the `known` keys is suggested.
+    """
     lines = []
     for detail in error.errors():
         key = (prefix + ".".join(str(part) for part in detail["loc"])).rstrip(".") or "these values"
         if detail["type"] == "extra_forbidden":
-            lines.append(f"{key} is not an option here")
+            name = key.removeprefix(prefix)
+            meant = closest(name, known)
+            hint = f", it belongs to {elsewhere[name]}" if name in elsewhere else ""
+            hint = hint or (f"; perhaps you meant {meant}" if meant else "")
+            lines.append(f"{key} is not an option here{hint}")
         elif detail["type"] == "missing":
             lines.append(f"{key} is missing")
         else:

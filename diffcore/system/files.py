@@ -10,12 +10,18 @@ import errno
 import json
 import math
 import os
+import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from diffcore.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 MOST_JSON = 16 * 2**20
 """Bytes of a JSON or TOML file, at most."""
@@ -39,21 +45,72 @@ def write_atomically(path: Path, content: bytes) -> None:
     An `OSError` names the file, also where the system's own does not (a full disk). A link at `path` is replaced, not
     followed.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.unlink(missing_ok=True)
-        with part.open("xb") as file:
+        with _new_part(path) as file:
+            part = Path(file.name)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+            part.replace(path)  # while it is open, and so locked
         sync_folder(path.parent)
     except OSError as error:
         error.filename = str(path)
         raise
-    finally:
-        with contextlib.suppress(OSError):
+
+
+@contextlib.contextmanager
+def _new_part(path: Path) -> Iterator[IO[bytes]]:
+    """A new file beside `path`, under a name that no other process and no other container uses.
+
+    It is locked until the context ends, so that `delete_abandoned` does not take it for that of a killed process, and
+    deleted at the end unless it was renamed.
+    """
+    while True:
+        part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(6)}.part")
+        try:
+            with part.open("xb") as file:
+                _try_to_lock(file.fileno())
+                if not os.fstat(file.fileno()).st_nlink:  # deleted before it was locked
+                    continue
+                yield file
+                return
+        finally:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def delete_abandoned(part: Path) -> None:
+    """Delete an incomplete file of `write_atomically` unless a living process is writing it."""
+    with contextlib.suppress(OSError, UserError), os.fdopen(open_regular(part), "rb") as file:
+        if _try_to_lock(file.fileno()):
             part.unlink(missing_ok=True)
+
+
+def _try_to_lock(descriptor: int) -> bool:
+    """Lock a file for as long as it is open; False if another process has locked it.
+
+    True also where files cannot be locked.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
+def require_writable(folder: Path) -> None:
+    """Raise `OSError` that names the folder if no file can be written in it, so that it is known before long work."""
+    part = folder / f".{secrets.token_hex(6)}.part"
+    try:
+        part.write_bytes(b"x")
+        part.unlink()
+    except OSError as error:
+        error.filename = str(folder)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -38,6 +38,8 @@ class Outcome:
     """Whether training was asked to stop before its end."""
     model: Model
     """The model with averaged weights."""
+    missing: tuple[str, ...] = ()
+    """What could not be made after training: "picture", "metrics" or "report"."""
 
 
 def train(
@@ -48,7 +50,9 @@ def train(
     callbacks: Callbacks,
     checkpoint: Path | None = None,
 ) -> Outcome:
-    """Train `model` on `data` until `train.steps` or `train.minutes` is reached, or Ctrl-C or SIGTERM asks to stop.
+    """Train `model` on `data` until `train.steps` or `train.minutes` is reached, or a signal asks to stop.
+
+    These signals are SIGINT (Ctrl-C), SIGTERM and SIGHUP.
 
     With `checkpoint`, training continues from there. It always ends with a checkpoint, and all weights in checkpoints
     are finite. If the loss diverges (see `diffcore.training.divergence`) and `train.on_divergence` is `step-back`,
@@ -74,6 +78,8 @@ def train(
             while True:
                 try:
                     if _is_over(loop, stop_requested()):
+                        if share_done(options, loop.progress) >= 1:
+                            log.write_last_line(loop)
                         if loop.saved_step != loop.progress.step:
                             save(loop)
                         break

@@ -121,7 +121,7 @@ def test_a_network_that_trains_goes_on_training():
     [
         ({}, "give either `shape` or `space`"),
         ({"shape": (2,), "space": dc.spaces.Euclidean((2,))}, "give either `shape` or `space`"),
-        ({"shape": (2,), "solver": "dimm"}, "unknown solver 'dimm'; there are: adams"),
+        ({"shape": (2,), "solver": "dimm"}, r"unknown solver 'dimm' \(did you mean 'ddim'\?\); there are: adams"),
         ({"shape": (2,), "schedule": {"name": "cosine", "shift": 99}}, r"the schedule cosine: shift: .*\(it is 99\)"),
         ({"shape": (2,), "conditions": {"side": "left"}}, "the denoiser has no condition 'side'"),
         ({"shape": (2,), "steps": 0}, "at least 1 step"),

@@ -193,7 +193,7 @@ def test_the_task_decides_which_network_is_chosen(tmp_path):
     [
         (["--task", "guess"], "unknown task 'guess'; there are: denoise, classify"),
         (["--classifier", "mlp"], "`classifier` belongs to `task` classify, and the task of this run is denoise"),
-        (["--task", "classify", "--denoiser.width", "3"], "unrecognized options: --denoiser.width"),
+        (["--task", "classify", "--denoiser.width", "3"], "--denoiser.width is not an option"),
         (["--task", "classify", "--classifier", "cnn"], "unknown classifier 'cnn'; there are: mlp"),
     ],
 )
@@ -231,6 +231,7 @@ def test_a_predictor_run_ends_with_figures_beside_chance_and_draws_nothing(toy, 
     run = toy / "teller"
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {
         "config.json", "data.json", "train_log.jsonl", "checkpoints", "metrics.json", "report.html",
+        "evaluations.json", "end.json",
     }  # fmt: skip
     metrics = {row["name"]: row for row in json.loads((run / "metrics.json").read_text())}
     assert set(metrics) == {f"ring_{name}_at_{log_snr:g}" for name in ("nll", "accuracy") for log_snr in LOG_SNRS}

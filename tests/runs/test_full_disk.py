@@ -122,8 +122,9 @@ def test_pictures_figures_and_reports_are_worth_less_than_weights(tmp_path, whol
     monkeypatch.setattr("diffcore.api.session.write_report", full)
     run = RunFolder(tmp_path / "run")
     flags = [*TRAIN, "--train.sample-every", "15", "--train.evaluate", "4"]
-    assert cli.main(["train", "--out", str(run.path), *flags]) == 0
+    assert cli.main(["train", "--out", str(run.path), *flags]) == 1
     said = capsys.readouterr().err
+    assert f"picture and metrics and report could not be made; to try again: diffcore resume {run.path}" in said
     for line in ("no picture at step 15:", "no picture at step 40:", "no metrics:", "no report:"):
         assert line in said
     assert_same(run, whole)

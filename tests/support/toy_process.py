@@ -77,6 +77,8 @@ def arrange(moments):
             reach("rename")
         if not inside and Path(target).suffix == ".safetensors":
             reach("kept")
+        if self.name.endswith(".part"):
+            reach(f"write {Path(target).name}")
         done = replace(self, target)
         if inside:
             reach("file-after-rename")

@@ -163,8 +163,8 @@ def _from_torchvision(dataset: Callable[..., Any], options: LargeSetOptions, cla
                 "or set `data.root` to a folder that contains it"
             ) from None
         raise UserError(
-            f"{name} is not in {options.root}, or its files are damaged{_packed(Path(options.root), name)}; set `data.root` to the "
-            "folder that contains it, or download it with `data.download`"
+            f"{name} is not in {options.root}, or its files are damaged{_packed(Path(options.root), name)}; "
+            "set `data.root` to the folder that contains it, or download it with `data.download`"
         ) from None
     except OSError as error:
         if options.download:

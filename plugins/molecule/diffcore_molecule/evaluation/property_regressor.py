@@ -18,7 +18,9 @@ from torch.nn import functional
 from diffcore.errors import UserError
 from diffcore.evaluation.effort import steps_to_train
 from diffcore.evaluation.trained_once import trained_once
+from diffcore.states.global_random import seeded
 from diffcore.states.noise import generator_for
+from diffcore.system.progress import counter
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.data.collection import collect
 from diffcore_molecule.data.examples import padded
@@ -132,8 +134,7 @@ def trained_regressor(held_out: TensorDict, names: Sequence[str], cache: Path) -
     targets = examples["properties"]
     mean, std = targets.mean(0), targets.std(0).clamp(min=1e-12)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         network = RegressorNetwork(len(names)).to(device)
         path = cache / f"molecule-property-regressor-{_digest(known)}.safetensors"
         trained_once(network, path, lambda: _fit(network, examples, (targets - mean) / std, device))
@@ -156,13 +157,15 @@ def _fit(network: nn.Module, examples: TensorDict, targets: Tensor, device: torc
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _RATE, total_steps=steps)
     generator = generator_for("oracle")
     network.train()
-    for _ in range(steps):
-        chosen = torch.randint(len(examples), (_BATCH,), generator=generator)
-        output = network(_trimmed(examples[chosen]).to(device))
-        loss = functional.l1_loss(output, targets[chosen].to(device))
-        if loss > _MIN_LOSS:
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-        schedule.step()
+    with counter("preparing the evaluation", steps) as after_step:
+        for _ in range(steps):
+            chosen = torch.randint(len(examples), (_BATCH,), generator=generator)
+            output = network(_trimmed(examples[chosen]).to(device))
+            loss = functional.l1_loss(output, targets[chosen].to(device))
+            if loss > _MIN_LOSS:
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+                optimizer.step()
+            schedule.step()
+            after_step(1)

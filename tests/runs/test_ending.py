@@ -1,0 +1,204 @@
+"""The end of a run, its last picture, metrics and report, is completed by `resume`, and nothing that fails takes it."""
+
+import errno
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import diffcore as dc
+from diffcore import cli
+from diffcore.evaluation.evaluate import read_evaluations, read_metrics
+from diffcore.plugins.registry import Provided
+from diffcore.runs.checkpoints import checkpoints
+from diffcore.runs.folder import RunFolder, clean, read_log
+from diffcore.system.files import _new_part, write_atomically
+from diffcore.training.signals import stop_requests
+from tests.support.refusals import refused
+from tests.support.toy import TOY, ToyWriter, put_in_place, toy_registry
+from tests.support.toy_process import end, start
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+TRAIN = (
+    "--modality", "toy", "--train.steps", "6", "--train.log-every", "3", "--train.checkpoint-every", "6",
+    "--train.sample-every", "1000", "--train.evaluate", "8", "--sample.steps", "2",
+)  # fmt: skip
+
+
+def trained(path, *flags):
+    assert cli.main(["train", "--out", str(path), *TRAIN, *flags]) == 0
+    return RunFolder(path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, toy):
+    return trained(tmp_path_factory.mktemp("whole") / "run")
+
+
+def resume(run, *flags):
+    return cli.main(["resume", str(run.path), *flags])
+
+
+def contents(run):
+    metrics = [metric for metric in read_metrics(run) if metric.name != "samples_per_second"]
+    return metrics, {path.name: path.read_bytes() for path in run.samples.iterdir()}
+
+
+MOMENTS = (
+    "together-half:1", "together:1", "write metrics.json:1", "write evaluations.json:1", "write report.html:1",
+    "write end.json:1", "write end.json:2", "write end.json:3",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_that_was_killed_at_its_end_is_completed(tmp_path, whole, moment, capsys):
+    run = RunFolder(tmp_path / "run")
+    assert end(start("train", "--out", run.path, *TRAIN, die=moment)) == -signal.SIGKILL
+    assert resume(run) == 0
+    assert contents(run) == contents(whole)
+    assert "<polyline" in run.report.read_text()
+    assert len(read_evaluations(run)) == 1
+    assert f"{run.path} is trained already, 6 steps" in refused(capsys, "resume", run.path)
+    assert [path.name for path in run.samples.iterdir()] == ["step-00000006.csv"]  # no incomplete files
+
+
+def test_ctrl_c_at_the_end_says_what_completes_it(tmp_path, whole):
+    run, said = RunFolder(tmp_path / "run"), tmp_path / "said"
+    process = start("train", "--out", run.path, *TRAIN, send=("write metrics.json:1", signal.SIGINT), said=said)
+    assert end(process) == 130
+    assert f"training is complete; diffcore resume {run.path} makes what is missing at its end" in said.read_text()
+    assert resume(run) == 0
+    assert contents(run) == contents(whole)
+
+
+def broken(*arguments, **keywords):
+    raise RuntimeError("the code of a plugin failed")
+
+
+@pytest.mark.parametrize("part", ["together", "html", "judge", "judge_made"])
+def test_code_of_a_plugin_that_raises_takes_only_its_own_part(tmp_path, whole, part, monkeypatch, capsys):
+    run, missing = RunFolder(tmp_path / "run"), {"together": "picture", "html": "report"}.get(part, "metrics")
+    with monkeypatch.context() as patch:
+        if part in ("together", "html"):
+            patch.setattr(ToyWriter, part, broken)
+        else:
+            made = broken if part == "judge_made" else lambda *context: broken
+            registry = toy_registry()
+            registry.modalities["toy"] = Provided(replace(TOY, evaluator=made), "diffcore-toy", "1.0")
+            put_in_place(patch, registry)
+        assert cli.main(["train", "--out", str(run.path), *TRAIN]) == 1
+    said = capsys.readouterr().err
+    assert f"the model is trained, but {missing} could not be made; to try again: diffcore resume {run.path}" in said
+    assert "the code of a plugin failed" in said
+    assert run.report.is_file()
+    assert {metric.name for metric in read_metrics(run)} >= {"samples", "samples_per_second"}
+    assert resume(run) == 0
+    assert contents(run) == contents(whole)
+
+
+def test_evaluations_are_kept_with_their_recipes(tmp_path, capsys):
+    run = trained(tmp_path / "run")
+    assert cli.main(["evaluate", str(run.path), "--n", "4", "--solver", "ddim", "--steps", "3", "--seed", "2"]) == 0
+    first, second = read_evaluations(run)
+    assert (first.recipe["n"], first.recipe["solver"], first.recipe["steps"], first.recipe["seed"]) == (
+        8,
+        "adams",
+        2,
+        0,
+    )
+    assert (second.recipe["n"], second.recipe["solver"][:4], second.recipe["seed"]) == (4, "ddim", 2)
+    assert first.recipe["checkpoint"] == second.recipe["checkpoint"] == "step-00000006"
+    assert read_metrics(run) == list(second.metrics)
+    page = run.report.read_text()
+    assert "n 8, seed 0, checkpoint step-00000006, solver adams, steps 2, grid tapered, guidance 1.0" in page
+    assert "n 4, seed 2, checkpoint step-00000006, solver ddim" in page
+    before = [evaluation.recipe for evaluation in read_evaluations(run)]
+    assert cli.main(["evaluate", str(run.path), "--n", "8"]) == 0  # the recipe of the first
+    assert [evaluation.recipe for evaluation in read_evaluations(run)] == before[::-1]
+    assert resume(run, "--train.evaluate", "10") == 0
+    assert read_evaluations(run)[-1].recipe["n"] == 10
+    assert "trained already" in refused(capsys, "resume", run.path)
+
+
+def test_a_run_that_cannot_be_written_is_known_before_the_work_and_results_are_shown(tmp_path, monkeypatch, capsys):
+    run = trained(tmp_path / "run")
+    before = run.metrics.read_bytes()
+
+    def read_only(folder):
+        raise OSError(errno.EROFS, "Read-only file system", str(folder))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("diffcore.api.run.require_writable", read_only)
+        capsys.readouterr()
+        assert cli.main(["evaluate", str(run.path), "--n", "4"]) == 0
+        said = capsys.readouterr()
+        assert "radius_error: " in said.out
+        assert f"{run.path} cannot be written to (Read-only file system): the metrics are shown, and not" in said.err
+        patch.setattr("diffcore.runs.tuning.tune", broken)
+        assert f"{run.path}: Read-only file system" in refused(capsys, "tune", run.path, "--steps", "3")
+    assert run.metrics.read_bytes() == before
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device", "metrics.json")
+
+    monkeypatch.setattr("diffcore.evaluation.evaluate.write_json", full)
+    capsys.readouterr()
+    assert cli.main(["evaluate", str(run.path), "--n", "4"]) == 2
+    assert "radius_error: " in capsys.readouterr().out
+    monkeypatch.setattr("diffcore.runs.fitted_grid.write_json", full)
+    flags = ("--steps", "3", "--trajectories", "4", "--iterations", "1")
+    cli.main(["tune", str(run.path), *flags])
+    assert "error on new noise: " in capsys.readouterr().err
+
+
+def test_a_closed_terminal_saves_a_checkpoint_and_nohup_stays(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    assert end(start("train", "--out", run.path, *TRAIN, send=("step:4", signal.SIGHUP))) == 130
+    assert [path.name for path in checkpoints(run)] == ["step-00000004"]
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requests() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not stop()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_run_shorter_than_a_line_of_the_log_writes_one_and_goes_on_as_an_unbroken_one(tmp_path):
+    short = trained(tmp_path / "short", "--train.log-every", "10", "--train.evaluate", "0")
+    (row,) = read_log(short)
+    assert (row["step"], row["partial"]) == (6, 1)
+    assert resume(short, "--train.steps", "20") == 0
+    unbroken = trained(tmp_path / "long", "--train.log-every", "10", "--train.evaluate", "0", "--train.steps", "20")
+    assert [(row["step"], row["loss"]) for row in read_log(short)] == [
+        (row["step"], row["loss"]) for row in read_log(unbroken)
+    ]
+
+
+def test_a_bad_byte_in_the_log_costs_one_line_and_is_said(tmp_path, caplog):
+    run = RunFolder(tmp_path)
+    lines = [json.dumps({"step": step, "loss": 1.0}).encode() + b"\n" for step in (1, 2, 3)]
+    run.train_log.write_bytes(lines[0] + b"\xff" + lines[1] + lines[2] + b'{"step": 4, "lo')
+    assert [row["step"] for row in read_log(run)] == [1, 3]
+    assert "train_log.jsonl has damaged lines, which are left out: 1" in caplog.text
+
+
+def test_parts_that_another_process_is_writing_are_not_deleted(tmp_path):
+    run = RunFolder(tmp_path)
+    (tmp_path / ".metrics.json.4.part").write_text("{")
+    with _new_part(run.metrics) as file:
+        clean(run)
+        assert [path.name for path in tmp_path.iterdir()] == [Path(file.name).name]
+        write_atomically(run.metrics, b"another of the same process number")
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_checkpoint_without_a_manifest_is_said_to_be_refused(tmp_path, caplog):
+    run = trained(tmp_path / "run", "--train.evaluate", "0")
+    (run.checkpoints / "step-00000009").mkdir()
+    assert dc.load(run.path).loaded.checkpoint.name == "step-00000006"
+    assert "step-00000009 is refused: it has no manifest.json" in caplog.text
