@@ -44,6 +44,9 @@ Divergence = Literal["exact", "hutchinson"]
 CheckStatus = Literal["passed", "failed", "expected", "unexpected", "skipped"]
 """The result of one check of a plugin."""
 
+CheckedKind = Literal["modality", "dataset", "denoiser", "solver", "schedule", "guidance", "metric", "logger"]
+"""The kinds of parts that `diffcore check-plugin` checks."""
+
 PluginKind = Literal["modality", "solver", "schedule", "guidance", "metric", "dataset", "logger"]
 """The kinds of plugin packages that `diffcore new-plugin` writes."""
 

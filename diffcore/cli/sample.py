@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
         options.out,
         options.n,
         replace=options.replace,
-        conditions=_asked(options),
+        conditions=asked_for(options, [condition.name for condition in run.model.codec.conditions]),
         seed=options.seed,
         size=options.size,
         constraint=_constraint(run, options),
@@ -104,15 +104,19 @@ def _constraint(run: "Run", options: Any) -> Any:
     return None
 
 
-def _asked(options: Options) -> dict[str, Any]:
-    """What the flags ask for, by name of condition: a value for all samples, or a list of one for each."""
+def asked_for(options: Options, known: Sequence[str] = ()) -> dict[str, Any]:
+    """What the flags ask for, by name of condition: a value for all samples, or a list of one for each.
+
+    The names of `known` conditions may contain `=` themselves.
+    """
     label = tuple(f"label={value}" for value in options.label[:1])
     asked: dict[str, Any] = {}
     forms = {"condition": "key=value", "target": "key=2.5, or key=40..60", "label": "NAME or #INDEX"}
     for flag, pairs in (("condition", options.condition), ("target", options.target), ("label", label)):
         for pair in pairs:
-            key, equals, value = pair.partition("=")
-            if not equals:
+            key = max((name for name in known if pair.startswith(f"{name}=")), key=len, default=pair.partition("=")[0])
+            value = pair[len(key) + 1 :]
+            if "=" not in pair:
                 raise UserError(f"--{flag} {pair!r}: write it as {forms[flag]}")
             if key in asked:
                 raise UserError(f"--{flag} {value if flag == 'label' else pair}: {key} is given twice")

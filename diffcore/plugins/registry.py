@@ -4,9 +4,12 @@ One broken plugin never stops another: whatever goes wrong while an entry point 
 records is looked at, becomes a `Failure` with the distribution's name and the reason.
 """
 
+import inspect
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -15,7 +18,7 @@ import pluggy
 
 from diffcore.errors import UserError, did_you_mean, first_line
 from diffcore.plugins import builtin, hookspecs
-from diffcore.plugins.records import API_VERSION, Command, Component, Modality, missing
+from diffcore.plugins.records import API_VERSION, Command, Component, Modality, Settings, missing
 
 CHOICE = "DIFFCORE_PLUGINS"
 """The environment variable that names the plugins to load, by their entry points: `a,b`; empty: none; unset: all."""
@@ -143,10 +146,14 @@ def _reason(error: BaseException) -> str:
 
 
 def load(entry_points: Iterable[metadata.EntryPoint]) -> Registry:
-    """Load each entry point by itself and collect the records of those that are sound."""
+    """Load each entry point by itself and collect the records of those that are sound.
+
+    They are loaded in the order of the names of their distributions, so that which of two parts of one name is used
+    does not depend on the order of Python's search path. The other is a `Failure` that names the first.
+    """
     registry = Registry()
     _add_plugin(registry, builtin, "diffcore", metadata_version("diffcore"), "diffcore")
-    for entry_point in entry_points:
+    for entry_point in sorted(entry_points, key=lambda point: (_distribution(point)[0], point.name)):
         distribution, version = _distribution(entry_point)
         try:
             _add_plugin(registry, entry_point.load(), entry_point.name, version, distribution)
@@ -173,20 +180,25 @@ class UnusablePluginError(Exception):
 def _add_plugin(registry: Registry, plugin: Any, name: str, version: str, distribution: str) -> None:
     """Check one plugin in a manager of its own, so that what is wrong with it stays with it; then take its records."""
     made_for = getattr(plugin, "API_VERSION", None)
-    if made_for != API_VERSION:
+    if str(made_for) == str(API_VERSION) and made_for != API_VERSION:
+        kind = type(made_for).__name__
+        raise UnusablePluginError(f"API_VERSION is {made_for!r}, a {kind}: write API_VERSION = {API_VERSION}, a number")
+    if made_for != API_VERSION or isinstance(made_for, bool):
         said = "does not say for which version of the plugin API it was made" if made_for is None else (
-            f"was made for version {made_for} of the plugin API"
+            f"was made for version {made_for!r} of the plugin API"
         )  # fmt: skip
         raise UnusablePluginError(f"{said}; this diffcore has API_VERSION = {API_VERSION}")
     hash(plugin)  # pluggy keeps plugins in sets
     manager = _manager()
+    if unmarked := _unmarked(plugin):
+        raise UnusablePluginError(f"{', '.join(unmarked)} is not marked with @hookimpl, so it offers nothing")
     manager.register(plugin, name)
     manager.check_pending()
     offered = {kind: _records(manager, kind) for kind in RECORDS}  # all of them before any is taken
     for kind, records in offered.items():
         taken = getattr(registry, kind)
         for record in records:
-            reason = _unusable(record, RECORDS[kind], taken)
+            reason = _unusable(record, RECORDS[kind], taken, distribution)
             if reason:
                 registry.failures.append(Failure(f"{name}: {getattr(record, 'name', record)}", distribution, reason))
             else:
@@ -194,22 +206,77 @@ def _add_plugin(registry: Registry, plugin: Any, name: str, version: str, distri
     registry.plugins.register(plugin, f"{distribution}: {name}")
 
 
+def _unmarked(plugin: Any) -> list[str]:
+    """The functions of a plugin's module that are called as hooks are, but lack the mark by which hooks are found."""
+    hooks = {name for name in vars(hookspecs) if name.startswith(f"{hookspecs.PROJECT}_")}
+    mark = f"{hookspecs.PROJECT}_impl"
+    return [
+        name
+        for name, value in getattr(plugin, "__dict__", {}).items()
+        if name.startswith(f"{hookspecs.PROJECT}_")
+        and inspect.isroutine(value)
+        and not hasattr(value, mark)
+        and get_close_matches(name, hooks, 1, 0.85)
+    ]
+
+
 def _records(manager: pluggy.PluginManager, kind: str) -> list[Any]:
     return [record for records in getattr(manager.hook, f"diffcore_{kind}")() for record in records]
 
 
-def _unusable(record: Any, expected: type[Any], taken: dict[str, Provided]) -> str | None:
+def _unusable(record: Any, expected: type[Any], taken: dict[str, Provided], distribution: str) -> str | None:
     if not isinstance(record, expected):
         return f"expected a {expected.__name__} record, got {type(record).__name__}"
+    if reason := _unusable_name(record.name):
+        return reason
     if record.name in taken:
-        return f"the name {record.name!r} is taken by {taken[record.name].distribution}"
+        owner = taken[record.name].distribution
+        if owner == distribution:
+            return f"the name {record.name!r} is offered twice by {owner}"
+        first = "" if owner == "diffcore" else ", which comes first in the order of names of distributions"
+        return f"the name {record.name!r} is taken by {owner}{first}; {CHOICE} chooses which plugins are loaded"
     if isinstance(record, Component):
-        return None  # missing modules are reported when it is chosen
+        return _unusable_component(record)  # missing modules are reported when it is chosen
     if lacking := missing(record):
         return f"needs modules that are not installed: {', '.join(lacking)}"
     if isinstance(record, Modality) and not (record.datasets and record.denoisers and "default" in record.presets):
         return "a modality needs a data set, a denoiser and a preset called 'default'"
-    return None
+    return _unusable_parts(record) if isinstance(record, Modality) else None
+
+
+_NAME = re.compile(r"[\w.+]([\w.+-]*[\w.+])?")
+
+
+def _unusable_name(name: Any) -> str | None:
+    """Why nothing can be called so on the command line; None if it can."""
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return None
+    return f"the name {name!r} must be of letters, digits, dots, dashes and underscores, without spaces"
+
+
+def _unusable_component(component: Component) -> str | None:
+    if not callable(component.build):
+        return f"`build` of {component.name!r} is a {type(component.build).__name__}, not a function"
+    if not (isinstance(component.options, type) and issubclass(component.options, Settings)):
+        return f"`options` of {component.name!r} is not a subclass of diffcore.plugins.records.Settings"
+    unknown = [name for name in component.small if name not in component.options.model_fields]
+    return f"`small` of {component.name!r} has {unknown[0]!r}, which is no option" if unknown else None
+
+
+def _unusable_parts(modality: Modality) -> str | None:
+    """What is wrong with the parts of a modality; None if nothing is."""
+    for kind in ("datasets", "denoisers", "classifiers"):
+        names: set[str] = set()
+        for part in getattr(modality, kind):
+            if not isinstance(part, Component):
+                return f"expected Component records in {kind}, got {type(part).__name__}"
+            if reason := _unusable_name(part.name) or _unusable_component(part):
+                return f"{kind}: {reason}"
+            if part.name in names:
+                return f"{kind}: the name {part.name!r} is offered twice"
+            names.add(part.name)
+    wrong = [name for name in modality.presets if _unusable_name(name)]
+    return f"presets: {_unusable_name(wrong[0])}" if wrong else None
 
 
 def _refuse_shadows(registry: Registry) -> None:

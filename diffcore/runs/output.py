@@ -1,10 +1,10 @@
 """Writes samples to files while they are drawn, so that an interruption loses at most one batch.
 
-A folder of samples contains one file per sample, an overview of the first ones, and `recipe.json`, which says from what
-the samples were drawn. A call with the same recipe draws the files that are missing; another recipe is refused. While
-samples are drawn, the hidden folder `.drawing` holds the states that the overview needs and the files that are not
-complete. If all samples go to one file, the states of all samples are kept in such a folder beside it, until the file
-is written.
+A folder of samples contains one file per sample, an overview of the first ones in a folder of its own, and
+`recipe.json`, which says from what the samples were drawn. A call with the same recipe draws the files that are
+missing; another recipe is refused. While samples are drawn, the hidden folder `.drawing` holds the states that the
+overview needs and the files that are not complete. If all samples go to one file, the states of all samples are kept
+in such a folder beside it, until the file is written.
 
 Files are written under another name and renamed, so a file with the name of a sample is complete. An empty file, which
 a power failure may leave, counts as missing.
@@ -35,6 +35,7 @@ from diffcore.runs.samples import (
     MOST_SHOWN,
     beside,
     is_single_file,
+    overview_of,
     require_few,
     unused,
     write_each,
@@ -219,14 +220,14 @@ def _record(place: Place) -> dict[str, Any]:
     return record
 
 
-_FILE = re.compile(r"\d{4,}[-.]|grid\.")
-"""How the names of files of samples, and of overviews, begin."""
+_FILE = re.compile(r"\d{4,}[-.]")
+"""How the names of files of samples begin."""
 
 
 def _clear(place: Place) -> None:
     """Delete samples of another recipe, and nothing else."""
-    for path in () if place.single else place.out.iterdir():
-        if _FILE.match(path.name) and path.is_file():
+    for path in () if place.single else [*place.out.iterdir(), *place.out.glob("overview/grid.*")]:
+        if (_FILE.match(path.name) or path.name.startswith("grid.")) and path.is_file():
             path.unlink()
     for path in _kept(place).values():
         path.unlink()
@@ -266,7 +267,7 @@ def _is_there(folder: Path, item: tuple[str, frozenset[str]]) -> bool:
 
 def _overview(place: Place, writer: Any) -> Path:
     """The file in a folder of samples that shows the first of them."""
-    return place.out / f"grid{writer.endings[0]}"
+    return overview_of(place.out, writer)
 
 
 def _is_complete(place: Place, drawing: Drawing, writer: Any) -> bool:
@@ -370,6 +371,7 @@ def _finish(place: Place, drawing: Drawing, writer: Any, kept: int, overview: Pa
                 samples = drawing.model.codec.decode(encoded.state, encoded.mask)
                 write_overview(writer, samples, part, drawing.captions(range(count)))
             summary = _summary(drawing, writer, files)
+            overview.parent.mkdir(exist_ok=True)
             part.replace(overview)
         if not place.single:
             write_json(place.recipe, {"recipe": drawing.recipe, "complete": drawing.n})

@@ -87,7 +87,8 @@ class Samples:
         folder.mkdir(parents=True, exist_ok=True)
         if not single:
             write_each(writer, self.decoded, folder, names, self.captions, folder)
-        overview = path if single else path / f"grid{writer.endings[0]}"
+        overview = path if single else overview_of(path, writer)
+        overview.parent.mkdir(exist_ok=True)
         with beside(folder) as parts:
             part = parts / overview.name
             if single and part.suffix.lower() in getattr(writer, "streams", ()):
@@ -150,6 +151,11 @@ def write_each(writer: Any, samples: Any, folder: Path, names: Sequence[str], ca
         own = {Path(path).name for path in made}
         for path in sorted(part.iterdir(), key=lambda path: path.name in own):
             path.replace(folder / path.name)
+
+
+def overview_of(folder: Path, writer: Any) -> Path:
+    """The file that shows the first samples of a folder. It lies apart, so that the files in the folder are samples."""
+    return folder / "overview" / f"grid{writer.endings[0]}"
 
 
 def write_overview(writer: Any, samples: Any, path: Path, captions: Captions) -> None:

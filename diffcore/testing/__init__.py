@@ -2,12 +2,12 @@
 
 from typing import Any
 
-__all__ = ["ModalityTests"]
+__all__ = ["ModalityTests", "PartTests"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ModalityTests":  # imported when it is used, as it imports much more than the oracles need
-        from diffcore.testing.suite import ModalityTests
+    if name in __all__:  # imported when it is used, as it imports much more than the oracles need
+        from diffcore.testing import suite
 
-        return ModalityTests
+        return getattr(suite, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

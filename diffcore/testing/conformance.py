@@ -17,6 +17,7 @@ from diffcore.plugins.records import Modality
 from diffcore.plugins.registry import Provided, Registry, choose, installed
 from diffcore.runs.composing import choices
 from diffcore.testing.checks import CHECKS, Check, Measurement, NotApplicableError
+from diffcore.testing.parts import CONTRACTS, PartUnderTest
 from diffcore.testing.plugin import PluginUnderTest
 
 ALL = CHECKS
@@ -93,6 +94,12 @@ def run_checks(plugin: PluginUnderTest) -> Iterator[CheckResult]:
     """Run all checks, and yield the result of each when it is there."""
     for check in CHECKS:
         yield run_check(check, plugin)
+
+
+def run_contract(part: PartUnderTest) -> Iterator[CheckResult]:
+    """Run the checks of a solver, schedule, guidance, metric or logger, and yield the result of each."""
+    for check in CONTRACTS[part.kind]:
+        yield run_check(check, part, CONTRACTS[part.kind])
 
 
 def run_check(check: Check, plugin: Any, checks: Sequence[Check] = ALL) -> CheckResult:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from diffcore.plugins.records import Modality
+from diffcore.plugins.registry import installed
 from diffcore.testing.checks import CHECKS, Check
 from diffcore.testing.conformance import plugin_under_test, run_check
+from diffcore.testing.parts import CONTRACTS, PartUnderTest, part_under_test
 from diffcore.testing.plugin import PluginUnderTest
 
 
@@ -48,6 +50,46 @@ class ModalityTests:
                 modality = request.getfixturevalue("modality")
             cls._plugin = plugin_under_test(modality, cls.denoiser)
         return cls._plugin
+
+
+class PartTests:
+    """A pytest class with one test for each check of a solver, schedule, guidance, metric or logger:
+
+        class TestMine(PartTests):
+            kind = "solver"
+            name = "mine"
+
+    `kind` is "solver", "schedule", "guidance", "metric" or "logger", and `name` is that of the installed part. `serves`
+    names the kind of data with which guidance or a metric is tried; without it, the first that is installed.
+    """
+
+    kind: ClassVar[str]
+    name: ClassVar[str]
+    serves: ClassVar[str | None] = None
+    _part: ClassVar[PartUnderTest | None] = None
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        cls._part = None
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        """Called by pytest: one test for each check of the kind."""
+        if "check" in metafunc.fixturenames:
+            checks = CONTRACTS[metafunc.cls.kind]
+            metafunc.parametrize("check", checks, ids=[check.name for check in checks])
+
+    def test_contract(self, check: Check) -> None:
+        """The part keeps the check."""
+        import pytest  # plugins may import this module without pytest
+
+        cls = type(self)
+        if cls._part is None:
+            cls._part = part_under_test(cls.kind, cls.name, installed(), cls.serves)
+        result = run_check(check, cls._part, CONTRACTS[cls.kind])
+        if result.status == "skipped":
+            pytest.skip(result.reason)
+        if result.is_error:
+            pytest.fail(f"{check.name}: {check.summary}\n{result}", pytrace=False)
 
 
 def _is_expected_to_fail(test: Any) -> bool:

@@ -82,8 +82,8 @@ def test_each_sample_can_be_asked_for_something_else(run):
 def test_a_folder_gets_a_file_for_each_sample(run, tmp_path):
     overview = run.sample(3, conditions={"ring": "inner"}, steps=2).save(tmp_path / "inner")
     names = sorted(path.name for path in (tmp_path / "inner").iterdir())
-    assert names == ["0000-inner.csv", "0001-inner.csv", "0002-inner.csv", "grid.csv"]
-    assert overview == tmp_path / "inner" / "grid.csv"
+    assert names == ["0000-inner.csv", "0001-inner.csv", "0002-inner.csv", "overview"]
+    assert overview == tmp_path / "inner" / "overview" / "grid.csv"
     with pytest.raises(dc.UserError, match=r"toy writes \.csv, or several files to a folder"):
         run.sample(1, steps=2).save(tmp_path / "inner.docx")
 

@@ -38,7 +38,7 @@ def run(tmp_path_factory):
 def test_a_run_samples_sounds_of_the_requested_class(run, tmp_path):
     assert main(["sample", str(run), "--n", "3", "--label", "kick", "--out", str(tmp_path / "kicks")]) == 0
     files = sorted(path.name for path in (tmp_path / "kicks").iterdir())
-    assert files == ["0000-kick.wav", "0001-kick.wav", "0002-kick.wav", "grid.png", "recipe.json"]
+    assert files == ["0000-kick.wav", "0001-kick.wav", "0002-kick.wav", "overview", "recipe.json"]
     waveform, rate = soundfile.read(tmp_path / "kicks" / "0000-kick.wav")
     assert (rate, len(waveform)) == (16_000, 128 * 63)
     assert 0 < numpy.abs(waveform).max() <= 1

@@ -57,17 +57,17 @@ def test_the_report_needs_no_network(run):
     assert page.count("data:image/png;base64,") == 2
 
 
-def test_samples_are_files_of_the_data_s_size_with_a_grid_beside(run, tmp_path):
+def test_samples_are_files_of_the_data_s_size_with_a_grid_apart(run, tmp_path):
     out = tmp_path / "out"
     assert main(["sample", str(run), "--n", "4", "--label", "3", "--steps", "3", "--out", str(out)]) == 0
-    names = [*(f"000{i}-3.png" for i in range(4)), "grid.png", "recipe.json"]
+    names = [*(f"000{i}-3.png" for i in range(4)), "overview", "recipe.json"]
     assert sorted(path.name for path in out.iterdir()) == names
     assert Image.open(out / "0000-3.png").size == (8, 8)
     assert (
         main(["sample", str(run), "--n", "4", "--condition", "label=3", "--steps", "3", "--out", str(tmp_path / "b")])
         == 0
     )
-    for name in ("0002-3.png", "grid.png"):
+    for name in ("0002-3.png", "overview/grid.png"):
         assert (out / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
     assert main(["sample", str(run), "--n", "2", "--steps", "3", "--out", str(tmp_path / "one.png")]) == 0
     assert (tmp_path / "one.png").is_file()

@@ -330,6 +330,12 @@ def test_other_orders_are_matched_and_failures_are_named(tmp_path):
     assert stored.identities[row] == identity(Chem.MolFromSmiles("CC(O)C#N"))
 
 
+def test_positions_of_qm9_are_judged_like_those_of_other_files():
+    near = METHANE.replace("1.0117308433\t1.4637511618\t0.0002765748", "0.0021504160\t0.1060313176\t0.0019761204")
+    ((_, _, read),) = qm9.entries([(1, near)])
+    assert read == "atoms 2 and 3 are 0.11 Angstrom apart"
+
+
 def test_damaged_records_never_end_in_a_traceback():
     draw = random.Random(0)
     outcomes = []

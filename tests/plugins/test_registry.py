@@ -81,6 +81,15 @@ def raising():
     return module(diffcore_modalities=diffcore_modalities)
 
 
+def unmarked(name):
+    """A module whose hook lacks @hookimpl."""
+    return module(**{name: lambda: (GOOD,)})
+
+
+def with_part(**changed):
+    return offering(replace(GOOD, datasets=(replace(GOOD.datasets[0], **changed),)))
+
+
 @pytest.mark.parametrize(
     ("plugin", "reason"),
     [
@@ -94,6 +103,19 @@ def raising():
         (offering(replace(GOOD, datasets=())), "needs a data set"),
         (offering("a string"), "expected a Modality record, got str"),
         (SimpleNamespace(API_VERSION=API_VERSION), "unhashable type"),
+        (of_version(str(API_VERSION)), f"API_VERSION is '{API_VERSION}', a str: write API_VERSION = {API_VERSION}"),
+        (unmarked("diffcore_modalities"), "diffcore_modalities is not marked with @hookimpl, so it offers nothing"),
+        (unmarked("diffcore_modality"), "diffcore_modality is not marked with @hookimpl"),
+        (offering(replace(GOOD, name="two words")), "the name 'two words' must be of letters"),
+        (offering(replace(GOOD, name="--flag")), "the name '--flag' must be of letters"),
+        (offering(replace(GOOD, name="")), "the name '' must be of letters"),
+        (with_part(name="my data"), "datasets: the name 'my data' must be of letters"),
+        (with_part(options=dict), "datasets: `options` of 'digits' is not a subclass of"),
+        (with_part(build=None), "datasets: `build` of 'digits' is a NoneType, not a function"),
+        (with_part(small={"n": 3}), "datasets: `small` of 'digits' has 'n', which is no option"),
+        (offering(replace(GOOD, datasets=GOOD.datasets * 2)), "datasets: the name 'digits' is offered twice"),
+        (offering(replace(GOOD, denoisers=("sum",))), "expected Component records in denoisers, got str"),
+        (offering(replace(GOOD, presets={**GOOD.presets, "a b": Preset("")})), "presets: the name 'a b' must be"),
     ],
     ids=[
         "import error",
@@ -106,6 +128,19 @@ def raising():
         "no data",
         "no record",
         "no module",
+        "version as a string",
+        "forgotten mark",
+        "forgotten mark of a misspelt hook",
+        "name with a space",
+        "name like a flag",
+        "no name",
+        "part with a space",
+        "options of another type",
+        "no builder",
+        "small options that do not exist",
+        "part twice",
+        "no component",
+        "preset with a space",
     ],
 )
 def test_a_broken_plugin_is_listed_with_its_reason_and_stops_nobody(plugin, reason):
@@ -123,6 +158,23 @@ def test_a_taken_name_names_who_has_it():
     (failure,) = registry.failures
     assert failure.distribution == "dist-second"
     assert "taken by dist-first" in failure.reason
+
+
+def test_which_of_two_parts_of_a_name_is_used_does_not_depend_on_the_search_path():
+    plugins = [Plugin("first", offering(GOOD)), Plugin("second", offering(replace(GOOD, summary="others")))]
+    for order in (plugins, plugins[::-1]):
+        registry = load(order)
+        assert registry.modalities["numbers"].distribution == "dist-first"
+        (failure,) = registry.failures
+        assert failure.reason == (
+            "the name 'numbers' is taken by dist-first, which comes first in the order of names of distributions; "
+            "DIFFCORE_PLUGINS chooses which plugins are loaded"
+        )
+
+
+def test_a_name_that_a_plugin_offers_twice_is_said_so():
+    (failure,) = load([Plugin("first", offering(GOOD, GOOD))]).failures
+    assert failure.reason == "the name 'numbers' is offered twice by dist-first"
 
 
 def test_an_unknown_modality_says_what_there_is_what_failed_and_what_could_be():

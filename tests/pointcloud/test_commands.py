@@ -32,7 +32,7 @@ def points_of(path):
 def test_a_run_draws_shapes_of_the_requested_class(run, tmp_path):
     assert main(["sample", str(run), "--n", "2", "--label", "chair", "--out", str(tmp_path / "chairs")]) == 0
     files = sorted(path.name for path in (tmp_path / "chairs").iterdir())
-    assert files == ["0000-chair.ply", "0001-chair.ply", "grid.png", "recipe.json"]
+    assert files == ["0000-chair.ply", "0001-chair.ply", "overview", "recipe.json"]
     assert points_of(tmp_path / "chairs" / "0000-chair.ply").shape == (64, 3)
 
 

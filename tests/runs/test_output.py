@@ -50,7 +50,7 @@ def drawn(run, out, *flags):
 
 
 def content(out):
-    return {path.name: path.read_bytes() for path in out.iterdir()}
+    return {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
 def files_of(out):
@@ -208,7 +208,7 @@ def test_overview_and_summary_are_bounded_and_say_so(run, tmp_path, monkeypatch,
     assert "18 samples: " in said
     assert "the first 5 together in " in said
     assert "of the first 7: 7 of toys" in said
-    assert len((tmp_path / "out" / "grid.csv").read_text().splitlines()) == 5
+    assert len((tmp_path / "out" / "overview" / "grid.csv").read_text().splitlines()) == 5
 
 
 def test_a_picture_of_too_many_samples_is_refused_before_the_work_and_a_stream_is_not(

@@ -24,6 +24,10 @@ _COLUMNS = 16
 """The number of columns is a multiple of this, so that a network can split it into patches and halve it."""
 
 
+_FAINT = math.log(10) * 3 / 20
+"""Griffin-Lim takes bands within 3 dB of the floor as silent, or the errors of a model would be a hiss in pauses."""
+
+
 class Representation(Protocol):
     """A conversion of waveforms to spectrograms that the codec can use."""
 
@@ -159,7 +163,7 @@ def griffin_lim(facts: MelFacts, rate: int, iterations: int = 32) -> Vocoder:
     # InverseMelScale of torchaudio solves the same least-norm problem for each sound again, which takes 100 ms.
     # Where bands are narrower than the distance of two frequencies, some repeat others, and are not inverted.
     inverse_filters = torch.linalg.pinv(_mel_filters(facts, rate).double().T, rtol=1e-3)
-    silence, loudest = math.log(facts.floor) + 1e-4, math.log(10 * facts.fft)
+    silence, loudest = math.log(facts.floor) + _FAINT, math.log(10 * facts.fft)
 
     def vocode(log_mel: Tensor) -> Tensor:
         mel = log_mel.clamp(max=loudest).exp().where(log_mel > silence, 0)

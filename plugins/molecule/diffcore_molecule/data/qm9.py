@@ -20,6 +20,8 @@ from diffcore.errors import UserError
 from diffcore.system.bounded import bounded
 from diffcore.system.progress import counter
 from diffcore_molecule.chemistry.dft import DFT
+from diffcore_molecule.chemistry.elements import covalent_radii
+from diffcore_molecule.chemistry.geometry import geometry_fault
 from diffcore_molecule.chemistry.molecules import ORDERS, Molecule, charges_of
 from diffcore_molecule.chemistry.reading import molecule_of_smiles
 from diffcore_molecule.data.collection import Entry, entry
@@ -113,7 +115,7 @@ def entries(portion: list[tuple[int, str]]) -> list[tuple[int, Record | None, En
         record = None
         try:
             record = parse(text)
-            found.append((record.index, record, entry(record.index, molecule(record))))
+            found.append((record.index, record, _entry(record, molecule(record))))
         except ValueError as error:
             found.append((number if record is None else record.index, record, str(error)))
     return found
@@ -121,7 +123,14 @@ def entries(portion: list[tuple[int, str]]) -> list[tuple[int, Record | None, En
 
 def rematched_entry(record: Record) -> Entry:
     """The entry of a record whose atoms are not in the order of its SMILES."""
-    return entry(record.index, rematched(record))
+    return _entry(record, rematched(record))
+
+
+def _entry(record: Record, placed: Molecule) -> Entry:
+    """The entry of a molecule at the positions of its record; raises `ValueError` if no molecule has such positions."""
+    if fault := geometry_fault(placed):
+        raise ValueError(fault)
+    return entry(record.index, placed)
 
 
 def molecule(record: Record) -> Molecule:
@@ -176,13 +185,9 @@ def _labelled(number: int, hydrogens: int) -> Chem.Atom:
     return atom
 
 
-def _radii(numbers: numpy.ndarray) -> numpy.ndarray:
-    return numpy.array([_TABLE.GetRcovalent(int(number)) for number in numbers])
-
-
 def _near(record: Record, heavy: numpy.ndarray) -> numpy.ndarray:
     """Which pairs of the atoms `heavy` are near enough for a bond, bool `[h, h]`."""
-    positions, radii = record.positions[heavy], _radii(record.numbers[heavy])
+    positions, radii = record.positions[heavy], covalent_radii(record.numbers[heavy])
     distances = numpy.linalg.norm(positions[:, None] - positions[None], axis=-1)
     return (distances < TOLERANCE * (radii[:, None] + radii[None])) & ~numpy.eye(len(heavy), dtype=bool)
 

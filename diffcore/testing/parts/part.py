@@ -1,0 +1,76 @@
+"""The part under test: a record of the registry, and what it is built with."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from diffcore.errors import UserError
+from diffcore.plugins.building import build
+from diffcore.plugins.contract import Contract
+from diffcore.plugins.records import Component, Settings
+from diffcore.plugins.registry import Registry, choose
+from diffcore.testing.checks.check import Measurement
+from diffcore.testing.checks.common import source_location
+from diffcore.testing.plugin import PluginUnderTest
+
+KINDS = {"solver": "solvers", "schedule": "schedules", "guidance": "guidance", "metric": "metrics", "logger": "loggers"}
+"""The kinds of parts that have a contract, and their names in the registry."""
+
+_BUILT_AS = {"guidance": "guide"}
+
+
+@dataclass(frozen=True)
+class PartUnderTest:
+    """A part of the registry, with its `small` options, and a kind of data to use it with where it needs one.
+
+    `kind` is a key of `KINDS`. `registry` provides the kinds of data, of which `serves` names one; without it, the
+    first that the part is for is taken.
+    """
+
+    kind: str
+    component: Component
+    registry: Registry
+    serves: str | None = None
+    results: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @cached_property
+    def options(self) -> Settings:
+        """The options of the part: the defaults, and `Component.small`."""
+        return self.component.options(**self.component.small)
+
+    @cached_property
+    def modality(self) -> PluginUnderTest:
+        """The kind of data that the part is used with. Raises `UserError` if none is installed."""
+        for name, provided in self.registry.modalities.items():
+            if self.component.serves(name) and self.serves in (None, name):
+                return PluginUnderTest(self.registry, provided.record)
+        wanted = self.serves or ", ".join(sorted(self.component.modalities or ())) or "any kind of data"
+        raise UserError(f"the {self.kind} {self.component.name!r} is tried with {wanted}, which is not installed")
+
+    @property
+    def contract(self) -> Contract:
+        """An empty contract: parts declare nothing."""
+        return Contract()
+
+    def build(self, *context: Any) -> Any:
+        """Another part from the same options."""
+        return build(_BUILT_AS.get(self.kind, self.kind), self.component, self.options, *context)
+
+    @property
+    def where(self) -> str:
+        """Where its builder is."""
+        return source_location(self.component.build)
+
+
+def part_under_test(kind: str, name: str, registry: Registry, serves: str | None = None) -> PartUnderTest:
+    """The part of that kind and name. Raises `UserError` if there is none, or no kind of data that it is for."""
+    part = PartUnderTest(kind, choose(registry.offered(KINDS[kind]), name, kind), registry, serves)
+    if kind in ("guidance", "metric"):
+        _ = part.modality
+    return part
+
+
+def built(part: PartUnderTest, *context: Any) -> Measurement:
+    """Whether a part can be built from its options; the gate raises if it is not a part of its kind."""
+    made = part.build(*context)
+    return Measurement(True, f"a {type(made).__name__} with the options {part.options!r}", "a part", part.where)
