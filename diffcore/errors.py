@@ -48,6 +48,12 @@ def first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error).strip() else type(error).__name__
 
 
+def shortened(text: str, most: int = 4000) -> str:
+    """`text` without its middle, if it has more than `most` characters, as when a name of a megabyte is in it."""
+    half = (most - 5) // 2
+    return text if len(text) <= most else f"{text[:half]} ... {text[-half:]}"
+
+
 def printable(text: str) -> str:
     """`text` with control characters, to which a terminal would react, replaced by escape sequences; tabs stay."""
     return "".join(c if c.isprintable() or c in "\t" else c.encode("unicode_escape").decode() for c in text)

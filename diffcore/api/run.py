@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
+from diffcore.api.float32 import in_float32
 from diffcore.api.showing import show_messages
 from diffcore.denoising.conditions import ClassCondition, Conditions, parse_conditions
 from diffcore.errors import UserError, quoted
@@ -110,6 +111,7 @@ class Run:
             logger.warning(f"{self.path} was trained on other data than are there now: {words}")
         return data
 
+    @in_float32
     def sample(
         self,
         n: int = 16,
@@ -144,6 +146,7 @@ class Run:
         with counter("sampling", n) as after_batch:
             return drawing.draw_all(after_batch)
 
+    @in_float32
     def sample_to(
         self,
         out: str | os.PathLike[str] | None = None,
@@ -183,6 +186,7 @@ class Run:
                 drawing, place, replace, lambda done, count: report(done / count, f"{done} of {count}")
             )
 
+    @in_float32
     def drawing(
         self,
         n: int,
@@ -233,6 +237,7 @@ class Run:
         drawing.mask(range(1))
         return drawing
 
+    @in_float32
     def inpaint(
         self,
         source: Source,
@@ -266,6 +271,7 @@ class Run:
             n, label=label, conditions=conditions, seed=seed, size=size, constraint=constraint, **options
         )
 
+    @in_float32
     def upscale(
         self,
         source: Source,
@@ -286,6 +292,7 @@ class Run:
         constraint = upscaling_of(self.model, source, factor, method, noise_std)
         return self.sample(n, label=label, conditions=conditions, seed=seed, constraint=constraint, **options)
 
+    @in_float32
     def evaluate(
         self,
         n: int = 500,
@@ -330,6 +337,7 @@ class Run:
             write_report(folder, model, config, seed, as_toml(self.settings))
         return found
 
+    @in_float32
     def tune(
         self,
         steps: int,
@@ -371,6 +379,7 @@ class Run:
         write_fitted_grid(folder, steps, found.fitted)
         return found
 
+    @in_float32
     def log_likelihood(
         self,
         source: Samples | State | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -448,6 +457,7 @@ class Run:
             return False
         return True
 
+    @in_float32
     def _load(self, path: Path, checkpoint: str | None) -> LoadedRun:
         return load_run(path, self.registry, self.device, checkpoint)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from diffcore.api.float32 import in_float32
 from diffcore.api.run import Run
 from diffcore.api.session import run_training
 from diffcore.api.showing import show_messages
@@ -30,6 +31,7 @@ Part = str | Mapping[str, Any]
 """A part by its name, or its options with or without a name: `"digits"`, `{"name": "folder", "root": PATH}`."""
 
 
+@in_float32
 def train(
     modality: str,
     *,
@@ -100,6 +102,7 @@ def _table(parts: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, 
     return dict(parts) if isinstance(parts, Mapping) else {name: {} for name in parts}
 
 
+@in_float32
 def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[Run, Outcome]:
     """Train a new run with these settings in the folder `out`, or in the next free one."""
     device_for(settings.device)

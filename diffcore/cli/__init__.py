@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from diffcore.cli.surroundings import reason_of
-from diffcore.errors import UserError, as_flags, printable
+from diffcore.errors import UserError, as_flags, printable, shortened
 from diffcore.plugins import registry
 from diffcore.plugins.registry import CHOICE, metadata_version
 from diffcore.system.messages import Messages, discard_unwritable
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse(reason: str) -> None:
-    print(printable(f"diffcore: {reason}"), file=Messages(), flush=True)
+    print(printable(shortened(f"diffcore: {reason}")), file=Messages(), flush=True)
 
 
 class _Line(logging.Handler):
@@ -67,7 +67,7 @@ class _Line(logging.Handler):
         return re.match(r"diffcore(\W|_|$)", record.name) is not None
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(printable(as_flags(record.getMessage())), file=Messages(), flush=True)
+        print(printable(shortened(as_flags(record.getMessage()))), file=Messages(), flush=True)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from diffcore.evaluation.effort import steps_to_train
 from diffcore.evaluation.trained_once import trained_once
+from diffcore.states.global_random import seeded
 from diffcore.states.noise import generator_for
 from diffcore.system.progress import counter
 
@@ -67,8 +68,7 @@ def trained_classifier(
     for tensor in (inputs, labels):
         digest.update(tensor.contiguous().numpy().tobytes())
     path = cache / f"{name}-{digest.hexdigest()[:24]}.safetensors"
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         classifier = Classifier(body(), features, classes)
         trained_once(classifier, path, lambda: _fit(classifier, inputs, labels, augment, steps))
     return classifier.eval()

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.plugins.output import Metric
+from diffcore.states.global_random import seeded
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
@@ -59,8 +60,7 @@ def inception_score(logits: Tensor) -> float:
 
 def principal_axes(vectors: Tensor, most: int) -> Tensor:
     """The first principal axes of `vectors` `[n, d]`, at most `most`, as columns `[d, k]`. It is deterministic."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         return torch.pca_lowrank(vectors, q=min(most, *vectors.shape), niter=4)[2]
 
 

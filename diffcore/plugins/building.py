@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy
-import torch
 from torch import nn
 
 from diffcore.errors import UserError
@@ -18,6 +17,7 @@ from diffcore.plugins.contract import Contract
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.records import Component, Modality, Settings
+from diffcore.states.global_random import seeded
 
 Complaint = Callable[[Any], str | None]
 """What is wrong with a part, in words that follow "it is" or "it has"; None if nothing is."""
@@ -82,10 +82,9 @@ def seeded_globally(seed: int = 0) -> Iterator[None]:
     of a data set's own are the better way.
     """
     states = random.getstate(), numpy.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    with seeded(seed):
         random.seed(seed)
         numpy.random.seed(seed % 2**32)
-        torch.default_generator.manual_seed(seed)
         try:
             yield
         finally:

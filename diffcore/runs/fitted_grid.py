@@ -16,7 +16,7 @@ from diffcore.runs.folder import RunFolder
 from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.runs.settings import validate
 from diffcore.sampling.solvers import Step, adams
-from diffcore.system.files import read_json, write_json
+from diffcore.system.files import read_summed_json, write_summed_json
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def read_fitted_grids(run: RunFolder) -> dict[int, FittedGrid]:
     """The fitted grids of a run by number of steps. Raises `UserError` if the file is damaged."""
     if not run.fitted_grids.exists():
         return {}
-    content = read_json(run.fitted_grids)
+    content = read_summed_json(run.fitted_grids)
     advice = f"delete {quoted(run.fitted_grids)} and run diffcore tune {quoted(run.path)} again"
     if not isinstance(content, dict):
         raise UserError(f"{run.fitted_grids} does not contain fitted grids; {advice}")
@@ -147,4 +147,6 @@ def write_fitted_grid(run: RunFolder, steps: int, fitted: FittedGrid | None) -> 
     known.pop(steps, None)
     if fitted is not None:
         known[steps] = fitted
-    write_json(run.fitted_grids, {str(steps): json.loads(entry.model_dump_json()) for steps, entry in known.items()})
+    write_summed_json(
+        run.fitted_grids, {str(steps): json.loads(entry.model_dump_json()) for steps, entry in known.items()}
+    )

@@ -36,8 +36,9 @@ from diffcore.system.files import (
     parse_json,
     read_json,
     read_lines,
+    read_summed_json,
     write_atomically,
-    write_json,
+    write_summed_json,
 )
 
 logger = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ def describe(run: RunFolder, settings: RunSettings, facts: Mapping[str, Any], re
     import torch
 
     used = parts_of(settings, registry)
-    write_json(
+    write_summed_json(
         run.config,
         {
             "diffcore": metadata_version("diffcore"),
@@ -228,7 +229,7 @@ def open_run(path: Path, registry: Registry) -> tuple[RunFolder, Description]:
     check_folder(run)
     if not run.config.is_file():
         raise UserError(f"{path} is not a run folder: it has no config.json")
-    content = read_json(run.config)
+    content = read_summed_json(run.config)
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise UserError(f"{run.config} does not describe a run")
     settings = content["settings"]

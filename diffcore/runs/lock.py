@@ -5,6 +5,8 @@ system (flock), which is released whenever its process ends, also by a crash. Re
 """
 
 import contextlib
+import errno
+import logging
 import os
 import platform
 from collections.abc import Iterator
@@ -16,6 +18,11 @@ from diffcore.errors import UserError
 from diffcore.runs.folder import RunFolder, clean
 from diffcore.system.distributed import by_leader
 from diffcore.system.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""What file systems without locks answer, such as some network drives."""
 
 
 @contextlib.contextmanager
@@ -42,6 +49,10 @@ def _locked(run: RunFolder) -> Iterator[None]:
         raise UserError(
             f"{run.path} is already being trained{_by(run)}; wait until it ends, or stop it there with Ctrl-C"
         ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logger.warning(f"the file system of {run.path} has no locks: make sure that no other process trains this run")
     try:
         clean(run)
         started = datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,6 +1,5 @@
 """Build the parts of a run from its settings, and load the weights of its network."""
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from diffcore.process.schedules import Schedule
 from diffcore.runs.checkpoints import EMA, read_tensors
 from diffcore.runs.composing import choices
 from diffcore.runs.settings import RunSettings
+from diffcore.states.global_random import seeded
 from diffcore.states.noise import seed_of
 from diffcore.states.state import fields
 from diffcore.system.limits import SLACK, at_most, room
@@ -83,10 +83,6 @@ MOST_OF_A_SAMPLE = 2**28
 """Maximum number of values in the state of one sample: 1 GiB."""
 
 
-_BUILDING = threading.Lock()
-"""Initial weights use the global random state of the process, so only one model is built at a time."""
-
-
 def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: int | None = None) -> Model:
     """A model with initial weights that depend on the seed only.
 
@@ -106,8 +102,7 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     device = device_for(settings.device)
     most = room() if weights is None else min(2 * weights + SLACK, room())
     network: Denoiser | NoisyClassifier
-    with _BUILDING, at_most(most, "the configuration"), torch.random.fork_rng():
-        torch.manual_seed(seed_of(settings.seed, "weights"))
+    with at_most(most, "the configuration"), seeded(seed_of(settings.seed, "weights")):
         if settings.task == "classify":
             if not codec.conditions:
                 raise UserError("these data have no conditions, so there is nothing to predict")

@@ -7,12 +7,14 @@ its reader.
 
 import contextlib
 import errno
+import hashlib
 import json
+import logging
 import math
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -22,6 +24,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
 
 MOST_JSON = 16 * 2**20
 """Bytes of a JSON or TOML file, at most."""
@@ -134,6 +138,36 @@ def read_back(path: Path) -> bytes:
 def write_json(path: Path, value: Any) -> None:
     """`value` as readable JSON, atomically."""
     write_atomically(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+_SUM = "sha256"
+
+
+def write_summed_json(path: Path, table: Mapping[str, Any]) -> None:
+    """Write `table` as JSON with a SHA-256 of its other values under the key `sha256`."""
+    write_json(path, {**table, _SUM: _sum_of(table)})
+
+
+def read_summed_json(path: Path) -> Any:
+    """The value of a JSON file without its SHA-256. Raises `UserError` like `read_json`.
+
+    If the values are not those that the digest was computed of, this is logged as a warning: somebody has edited the
+    file, or it is damaged. A file without a digest is accepted.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict) or _SUM not in value:
+        return value
+    stored = value.pop(_SUM)
+    if stored != _sum_of(value):
+        logger.warning(
+            f"{path} is not as it was written: it was edited, or it is damaged; if you edited it, remove the line "
+            f'"{_SUM}" from it'
+        )
+    return value
+
+
+def _sum_of(table: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from diffcore.plugins.data import Data
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
+from diffcore.states.global_random import seeded
 from diffcore.states.state import fields
 from diffcore.system.distributed import mean
 from diffcore.tasks.batch import Batch, draw_batch
@@ -33,9 +34,13 @@ class Objective(nn.Module):
 
         With `by_field`, return floats by name instead: the parts of that loss, as `Task.losses_by_field` defines them.
 
-        The global random generators are seeded with `batch.dropout_seed` first.
+        The global random generators are seeded with `batch.dropout_seed` first. That of the CPU gets its state back.
         """
-        seed_generators(self.model.device, batch.dropout_seed)
+        with seeded(batch.dropout_seed):
+            seed_generators(self.model.device, batch.dropout_seed)
+            return self._loss(batch, by_field)
+
+    def _loss(self, batch: Batch, by_field: bool) -> Tensor | dict[str, float]:
         if by_field:
             losses = self.task.losses_by_field(self.model, batch, self.settings)
             return {name: batch.weight * loss for name, loss in losses.items()}

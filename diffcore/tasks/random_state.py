@@ -1,10 +1,12 @@
 """The global random generators, which layers such as dropout draw from.
 
-Everything else draws from generators of its own (`diffcore.states.noise`). All threads share the global generators, so
-two threads that train at the same time are not exact if their networks have such layers.
+Everything else draws from generators of its own (`diffcore.states.noise`). Threads that train on CPUs take turns in
+their use of the global generator; those that train on one GPU at the same time are not exact if their networks have
+such layers.
 """
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -20,6 +22,17 @@ def seed_generators(device: torch.device, seed: int) -> None:
         torch.cuda.default_generators[index].manual_seed(seed)
 
 
-def keep_random_state(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context that restores the global random state of the CPU and of `device` when it ends."""
-    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+@contextmanager
+def keep_random_state(device: torch.device) -> Iterator[None]:
+    """Return a context that restores the global random state of `device` when it ends, if it is a GPU.
+
+    That of the CPU is restored after each use (`diffcore.states.global_random.seeded`), because threads share it.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    state = torch.cuda.get_rng_state(device)
+    try:
+        yield
+    finally:
+        torch.cuda.set_rng_state(state, device)

@@ -114,7 +114,7 @@ def test_results_that_cannot_be_written(monkeypatch, capsys):
 
 
 def raising(error):
-    def fail(arguments):
+    def fail(*arguments):
         raise error
 
     return fail
@@ -158,3 +158,18 @@ def test_paths_in_commands_are_quoted_for_the_shell(tmp_path, capsys):
     assert shlex.split(line.removeprefix("more samples: ")) == ["diffcore", "sample", str(run)]
     assert cli.main(["train", "--modality", "toy", "--out", str(run), *SHORT]) == 2
     assert f"diffcore resume {shlex.quote(str(run))}" in capsys.readouterr().err
+
+
+def test_names_of_a_megabyte_are_not_echoed_in_full(capsys):
+    assert cli.main(["x" * 2**20]) == 2
+    line = the_line(capsys.readouterr().err)
+    assert line.startswith("diffcore: unknown command 'xxx")
+    assert len(line) <= 4000
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, number):
+    monkeypatch.setattr("filelock.FileLock.acquire", raising(OSError(number, os.strerror(number))))
+    assert cli.main(["train", "--modality", "toy", "--out", str(tmp_path / "run"), *SHORT]) == 0
+    assert "has no locks: make sure that no other process trains this run" in capsys.readouterr().err

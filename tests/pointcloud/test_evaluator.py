@@ -209,9 +209,13 @@ def test_the_classifier_is_cached(evaluator, data, cache, monkeypatch):
     torch.testing.assert_close(again._features, evaluator._features)
 
 
-def test_without_classes_and_held_out_shapes_halves_are_compared(tmp_path):
-    plain = FACTS.model_copy(update={"classes": ()})
-    evaluator = build_evaluator(Codec(plain), Data(plain, examples(120, 0)), tmp_path)
+@pytest.mark.parametrize("classes", [(), ("shape",)], ids=["no class", "one class"])
+def test_without_classes_and_held_out_shapes_halves_are_compared(tmp_path, classes):
+    """A single class says as little as none: every sample would agree with it."""
+    plain = FACTS.model_copy(update={"classes": classes})
+    unlabelled = examples(120, 0)
+    unlabelled["label"] = torch.zeros_like(unlabelled["label"])
+    evaluator = build_evaluator(Codec(plain), Data(plain, unlabelled), tmp_path)
     metrics = evaluator(samples_of(examples(120, 2)), {})
     found = values(metrics)
     assert not any("class" in name or "frechet" in name for name in found)

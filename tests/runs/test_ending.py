@@ -149,7 +149,7 @@ def test_a_run_that_cannot_be_written_is_known_before_the_work_and_results_are_s
     capsys.readouterr()
     assert cli.main(["evaluate", str(run.path), "--n", "4"]) == 2
     assert "radius_error: " in capsys.readouterr().out
-    monkeypatch.setattr("diffcore.runs.fitted_grid.write_json", full)
+    monkeypatch.setattr("diffcore.runs.fitted_grid.write_summed_json", full)
     flags = ("--steps", "3", "--trajectories", "4", "--iterations", "1")
     cli.main(["tune", str(run.path), *flags])
     assert "error on new noise: " in capsys.readouterr().err
@@ -202,3 +202,12 @@ def test_a_checkpoint_without_a_manifest_is_said_to_be_refused(tmp_path, caplog)
     (run.checkpoints / "step-00000009").mkdir()
     assert dc.load(run.path).loaded.checkpoint.name == "step-00000006"
     assert "step-00000009 is refused: it has no manifest.json" in caplog.text
+
+
+def test_a_changed_configuration_is_noticed(tmp_path, caplog):
+    run = trained(tmp_path / "run", "--train.evaluate", "0")
+    dc.load(run.path)
+    assert "is not as it was written" not in caplog.text
+    run.config.write_bytes(run.config.read_bytes().replace(b'"scale": 1.0', b'"scale": 1.5', 1))
+    dc.load(run.path)
+    assert f"{run.config} is not as it was written: it was edited, or it is damaged" in caplog.text

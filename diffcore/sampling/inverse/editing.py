@@ -61,8 +61,10 @@ class Constraint:
 
 def require_known_exist(constraint: Constraint, mask: Mask, indices: Sequence[int]) -> None:
     """Raise `UserError` if the mask `[B, N]` of the samples `indices` lacks an element of which an entry is known."""
+    if mask is None:  # all elements exist, or the states are not sets
+        return
     elements = constraint.known_elements(indices)
-    if mask is not None and elements is not None and bool((elements & ~mask.to(elements.device)).any()):
+    if elements is not None and bool((elements & ~mask.to(elements.device)).any()):
         raise UserError("the mask of the samples lacks elements that are known: give masks in which all of them exist")
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from diffcore.errors import UserError
 from diffcore.evaluation.effort import steps_to_train
 from diffcore.evaluation.trained_once import trained_once
+from diffcore.states.global_random import seeded
 from diffcore.states.noise import generator_for
 from diffcore.system.progress import counter
 from diffcore_molecule.chemistry.molecules import Molecule
@@ -133,8 +134,7 @@ def trained_regressor(held_out: TensorDict, names: Sequence[str], cache: Path) -
     targets = examples["properties"]
     mean, std = targets.mean(0), targets.std(0).clamp(min=1e-12)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with seeded(0):
         network = RegressorNetwork(len(names)).to(device)
         path = cache / f"molecule-property-regressor-{_digest(known)}.safetensors"
         trained_once(network, path, lambda: _fit(network, examples, (targets - mean) / std, device))
