@@ -297,7 +297,7 @@ def diffcore_commands() -> Iterable[Command]:
         _command("resume", "go on training a run: diffcore resume RUN"),
         _command("plugins", "what is installed, and what cannot be used and why"),
         _command("new-plugin", "a package to write a plugin from: diffcore new-plugin NAME"),
-        _command("check-plugin", "whether a kind of data keeps the rules: diffcore check-plugin NAME"),
+        _command("check-plugin", "whether a plugin keeps the rules: diffcore check-plugin NAME"),
         _command("config", "what would run, as TOML: diffcore config RUN, or --modality NAME"),
     )
 
