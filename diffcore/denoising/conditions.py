@@ -147,6 +147,24 @@ class ScalarCondition:
     quantiles: tuple[float, ...] = field(compare=False)
     unit: str = ""
 
+    @classmethod
+    def measured(cls, name: str, values: Tensor, unit: str = "", levels: int = 101) -> "ScalarCondition":
+        """The condition whose mean, standard deviation and quantiles are those of `values` `[n]`.
+
+        nan stands for examples without a value, which do not count. `levels` is the number of quantiles. Raises
+        `UserError` if no value is given, or if one is infinite.
+        """
+        known = values.detach().flatten().cpu().double()
+        known = known[~known.isnan()]
+        if not len(known) or not bool(known.isfinite().all()):
+            what = "is infinite in some examples" if len(known) else "has no value in any example"
+            raise UserError(f"the condition {name!r} {what}; nan means that an example has none")
+        places = torch.linspace(0, len(known) - 1, levels, dtype=torch.float64)
+        ordered = known.sort().values
+        low, high = ordered[places.floor().long()], ordered[places.ceil().long()]
+        quantiles = low + (places - places.floor()) * (high - low)
+        return cls(name, known.mean().item(), known.std(correction=0).item(), tuple(quantiles.tolist()), unit)
+
     @property
     def outputs(self) -> int:
         return 2

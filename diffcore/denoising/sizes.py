@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -25,6 +26,30 @@ class Sizes:
     largest: int
     counts: Mapping[int, int]
     about: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+
+    @classmethod
+    def measured(
+        cls, sizes: Tensor, largest: int | None = None, scalars: Mapping[str, Tensor] = MappingProxyType({})
+    ) -> "Sizes":
+        """The sizes of examples: `counts` of `sizes` `[n]`, and `about` of the `scalars`, values `[n]` by name.
+
+        `largest` is the number of elements of the space, by default the largest of the sizes. nan stands for examples
+        without a value. A size with fewer than two values gets the mean and standard deviation of all examples.
+        """
+        found, counts = sizes.cpu().unique(return_counts=True)
+
+        def rows(values: Tensor) -> tuple[tuple[float, float], ...]:
+            values = values.cpu().double()
+            known = ~values.isnan()
+            own = [values[known & (sizes.cpu() == size)] for size in found]
+            enough = [part if len(part) > 1 else values[known] for part in own]
+            return tuple((part.mean().item(), part.std(correction=0).item()) for part in enough)
+
+        return cls(
+            int(found.max()) if largest is None else largest,
+            dict(zip(found.tolist(), counts.tolist(), strict=True)),
+            {name: rows(values) for name, values in scalars.items()},
+        )
 
     def log_probabilities(self, conditions: Conditions, batch: int) -> Tensor:
         """log p(size | conditions) up to a constant, `[batch, sizes]`, in the order of `counts`.

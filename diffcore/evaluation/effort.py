@@ -14,8 +14,8 @@ def steps_to_train(steps: int) -> int:
 
 
 def examined(count: int) -> int:
-    """`count`, or at most 2 inside of `few_steps`: how many samples a metric examines that takes long for each."""
-    return count if _MOST.get() is None else min(count, 2)
+    """`count`, or at most 1 inside of `few_steps`: how many samples a metric examines that takes long for each."""
+    return count if _MOST.get() is None else min(count, 1)
 
 
 @contextmanager

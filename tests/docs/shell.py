@@ -99,7 +99,8 @@ class Shell:
                 return
         if command == "evaluate" and modality_of(Path(arguments[0])) not in EVALUATED:
             return
-        if command in ("sample", "evaluate") and "--size" in arguments:
+        sized = command in ("sample", "evaluate") and "--size" in arguments
+        if sized and modality_of(Path(arguments[0])) == "pointcloud":
             arguments = [*arguments, "--size", "96"]
         self._call([command, *arguments, *FEWER.get(command, ())])
 

@@ -580,7 +580,7 @@ FAULTS = {
     "one value is measured for all": Fault(
         "evaluator_measures",
         evaluated(list_of_one, lambda samples: {"span": torch.ones(1)}),
-        "span has the shape [1] for 6 samples",
+        "span has the shape [1] for 40 samples",
         NONE,
     ),
     "the reader raises": Fault("reader_reads", read_by(lambda codec, beads: {}["colour"]), "KeyError: 'colour'", NONE),

@@ -21,8 +21,8 @@ from diffcore.testing.checks.common import ROUNDING, combined, name_list, source
 from diffcore.testing.checks.sampling import draw_samples
 from diffcore.testing.plugin import NoisyBatch, PluginUnderTest, randomised
 
-_EXAMINED = 6
-"""Real examples that evaluators and readers are given: some metrics take seconds for each sample."""
+_EXAMINED = 40
+"""Real examples, and samples, that evaluators are given: some compare those of each class, and need several."""
 
 
 def evaluator_measures(plugin: PluginUnderTest) -> Measurement:
@@ -59,8 +59,8 @@ def examined(plugin: PluginUnderTest) -> Iterator[tuple[str, Any, Conditions]]:
     examples = plugin.data.examples if plugin.data.held_out is None else plugin.data.held_out
     encoded = plugin.codec.encode(examples[:_EXAMINED])
     yield "real examples", plugin.codec.decode(encoded.state, encoded.mask), encoded.conditions
-    conditions = {condition.name: condition.examples(4) for condition in plugin.codec.conditions}
-    yield "samples of an untrained network", draw_samples(plugin, 0, 4).decoded, conditions
+    conditions = {condition.name: condition.examples(_EXAMINED) for condition in plugin.codec.conditions}
+    yield "samples of an untrained network", draw_samples(plugin, 0, _EXAMINED).decoded, conditions
 
 
 def metrics_measurement(found: Any, what: str, where: str) -> Measurement:

@@ -38,6 +38,7 @@ def plausible(mol: Chem.Mol) -> bool:
 
 def plausible_fraction(mols: Sequence[Chem.Mol], seconds: float = 20.0) -> float:
     """The fraction of plausible molecules, NaN for no molecules. A check that takes more than `seconds` has failed."""
-    workers, mols = min(4, os.cpu_count() or 1), mols[: examined(len(mols))]
+    mols = mols[: examined(len(mols))]
+    workers = min(4, os.cpu_count() or 1, max(len(mols), 1))
     passed = [result is True for result in timeout_map(plausible, mols, seconds, workers)]
     return sum(passed) / len(passed) if passed else float("nan")
