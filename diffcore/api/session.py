@@ -73,7 +73,7 @@ def run_training(
         outcome = _train(run, settings, model, data, config, checkpoint, events)
         if outcome.interrupted:
             return outcome
-        return _finish(run, settings, outcome, data, config, extra_metrics, events)
+        return _finish(run, settings, outcome, data, config, extra_metrics, events, pictured=True)
     finally:
         events.close()
 
@@ -201,13 +201,17 @@ def _finish(
     config: SamplingConfig,
     extra_metrics: Mapping[str, MetricFunction],
     events: Events,
+    pictured: bool = False,
 ) -> Outcome:
-    """The last picture, the metrics and the report, where they are missing. The outcome names what cannot be made."""
+    """The last picture, the metrics and the report, where they are missing. The outcome names what cannot be made.
+
+    With `pictured`, the last picture was already tried.
+    """
     count, model, step = settings.train.evaluate, outcome.model, outcome.progress.step
     done = from_leader(lambda: made_parts(run, find_checkpoint(run), count))
     made = set(done)
     try:
-        if "picture" not in done and _picture(run, settings, model, step, config, events):
+        if "picture" not in done and not pictured and _picture(run, settings, model, step, config, events):
             made.add("picture")
             _note(run, settings, made)
         if "metrics" not in done and _evaluated(run, settings, outcome, data, config, extra_metrics, events):

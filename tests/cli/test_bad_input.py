@@ -269,7 +269,7 @@ def test_commands_say_where_a_network_gives_no_numbers(runs, tmp_path, refused, 
     # Training is worth more than its pictures.
     out = tmp_path / "new"
     train = ["train", "--modality", "toy", "--out", str(out), "--train.steps", "4", "--train.sample-every", "2"]
-    assert cli.main(train) == 0
+    assert cli.main(train) == 1
     said = capsys.readouterr().err
     assert "no picture at step 2: sampling became non-finite" in said
     assert "no metrics: sampling became non-finite" in said
