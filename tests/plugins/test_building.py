@@ -125,7 +125,7 @@ def test_an_evaluator_that_raises_costs_its_own_figures_alone(monkeypatch, tmp_p
         registry.modalities["toy"] = Provided(replace(TOY, evaluator=evaluator), "diffcore-toy", "1")
         put_in_place(monkeypatch, registry)
         run = tmp_path / str(number)
-        assert main(["train", "--modality", "toy", "--train.steps", "2", "--out", str(run)]) == 0
+        assert main(["train", "--modality", "toy", "--train.steps", "2", "--out", str(run)]) == 1  # figures are missing
         said = capsys.readouterr().err
         assert "KeyError: 'colour'" in said
         assert "samples_per_second" in (run / "metrics.json").read_text()
