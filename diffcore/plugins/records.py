@@ -7,12 +7,13 @@ used.
 
 import importlib
 import importlib.util
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 API_VERSION = 2
 """The version of the hooks and of these records.
@@ -46,6 +47,16 @@ def places(options: type[Settings]) -> list[str]:
         for name, field in options.model_fields.items()
         if any(getattr(part, "func", None) is _absolute for part in field.metadata)
     ]
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := next((name for name, count in Counter(names).items() if count > 1), None):
+        raise ValueError(f"the name {twice!r} occurs twice")
+    return names
+
+
+ClassNames = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...], AfterValidator(_distinct)]
+"""Names of classes, as the facts of data have them: all different, each of 1 to 1000 characters."""
 
 
 class NoOptions(Settings):

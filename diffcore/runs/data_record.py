@@ -3,15 +3,18 @@
 import hashlib
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import ConfigDict, Field
 
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.errors import UserError
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.ledger import Reasons, named, short
+from diffcore.plugins.records import Settings
 from diffcore.runs.folder import RunFolder
+from diffcore.runs.settings import validate
 from diffcore.system.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -21,6 +24,37 @@ MOST_NAMED = 4 * 2**20
 
 KINDS = {"changed": "changed", "noted": "note", "passed_over": "passed over"}
 """The entries of a record that name files by reason, each with its title."""
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class _Entry(Settings):
+    """How many files a reason applies to, and the names of some or all of them."""
+
+    count: _Count
+    names: tuple[str, ...]
+
+
+class _Record(Settings):
+    """The form of data.json; keys that other versions add are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    data: str
+    what: str
+    place: str
+    found: _Count
+    training: _Count
+    held_out: _Count
+    layout: str
+    classes: dict[str, dict[str, tuple[_Count, _Count]]]
+    about: dict[str, str]
+    changed: dict[str, _Entry]
+    noted: dict[str, _Entry]
+    passed_over: dict[str, _Entry]
+    notes: tuple[str, ...]
+    digest: str | None = None
+
 
 _DIGESTED = 64
 
@@ -118,9 +152,9 @@ def read_record(run: RunFolder) -> dict[str, Any] | None:
         return None
     try:
         record = read_json(run.data)
-        summary(record)
-    except (UserError, AttributeError, KeyError, TypeError, ValueError):
-        logger.warning(f"{run.data} is damaged and is not used")
+        validate(_Record, record, str(run.data))
+    except UserError as error:
+        logger.warning(f"{run.data} is damaged and is not used: {error}")
         return None
     return dict(record)
 

@@ -27,7 +27,7 @@ def made_parts(run: RunFolder, checkpoint: Path, evaluate: int) -> frozenset[str
     if not isinstance(content, dict) or content.get("weights") != weights_digest(checkpoint):
         return frozenset()
     made = content.get("made")
-    found = frozenset(made if isinstance(made, list) else ()) & set(PARTS)
+    found = frozenset(part for part in PARTS if isinstance(made, list) and part in made)
     return found if content.get("evaluate") == evaluate else found & {"picture"}
 
 

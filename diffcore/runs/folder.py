@@ -241,7 +241,10 @@ def open_run(path: Path, registry: Registry) -> tuple[RunFolder, Description]:
         )
     settings = {**settings, **{kind: _installed(settings.get(kind), kind, name, registry) for kind in ADDITIONS}}
     composed = compose(registry, name, file=settings, origin=str(run.config))
-    facts = validate(registry.modality(name).facts, content.get("facts", {}), f"{run.config}: facts")
+    try:
+        facts = validate(registry.modality(name).facts, content.get("facts", {}), f"{run.config}: facts")
+    except UserError as error:
+        raise UserError(f"{error}; they describe the training data: restore the file from a copy") from None
     return run, Description(composed, facts)
 
 

@@ -66,6 +66,18 @@ def test_a_damaged_record_is_not_used(tmp_path, content):
     assert read_record(RunFolder(tmp_path)) is None
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("layout", True), ("about", None), ("about", {"size": 3}), ("classes", {"label": {"cat": [1]}}), ("notes", [1]),
+     ("training", -1), ("changed", {"cropped": {"count": "x", "names": []}})],
+)  # fmt: skip
+def test_a_record_of_another_form_is_not_used(record, tmp_path, caplog, key, value):
+    run = RunFolder(tmp_path)
+    write_record(run, {**record, key: value})
+    assert read_record(run) is None
+    assert f"data.json is damaged and is not used: {run.data}: {key}" in caplog.text
+
+
 def test_the_report_shows_all_names(record):
     html = data_section(record)
     assert all(f"{number:02d}.txt" in html for number in range(15))

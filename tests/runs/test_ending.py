@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from diffcore import cli
 from diffcore.evaluation.evaluate import read_evaluations, read_metrics
 from diffcore.plugins.registry import Provided
 from diffcore.runs.checkpoints import checkpoints
+from diffcore.runs.ending import made_parts
 from diffcore.runs.folder import RunFolder, clean, read_log
 from diffcore.system.files import _new_part, write_atomically
 from diffcore.training.signals import stop_requests
@@ -77,6 +79,15 @@ def test_ctrl_c_at_the_end_says_what_completes_it(tmp_path, whole):
 
 def broken(*arguments, **keywords):
     raise RuntimeError("the code of a plugin failed")
+
+
+@pytest.mark.parametrize("made", [None, 1, "picture", [[1]], [{}, "picture"]])
+def test_a_damaged_list_of_what_was_made_is_no_error(whole, tmp_path, made):
+    run = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
+    checkpoint = checkpoints(run)[-1]
+    content = json.loads(run.end.read_text())
+    run.end.write_text(json.dumps({**content, "made": made}))
+    assert made_parts(run, checkpoint, 8) == ({"picture"} if made == [{}, "picture"] else set())
 
 
 @pytest.mark.parametrize("part", ["together", "html", "judge", "judge_made"])

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from diffcore.names import ClassLevel
-from diffcore.plugins.records import Place, Settings
+from diffcore.plugins.records import ClassNames, Place, Settings
 
 _WINDOW = 0.032
 """Length in seconds of the window of a mel spectrogram, if none is given."""
@@ -14,6 +14,9 @@ _WINDOW = 0.032
 
 MOST_VALUES = 2**27
 """The largest number of values in the spectrogram of one sound: 512 MiB as float32."""
+
+LEAST_EXPONENT = 0.01
+"""The smallest exponent of a complex spectrogram: a magnitude c is restored as c^(1 / exponent)."""
 
 _MOST_FILTER_VALUES = 2**23
 """The largest number of values in a table of mel filters."""
@@ -27,9 +30,15 @@ class ComplexFacts(Settings):
     """Length of a window in samples, for fft / 2 + 1 frequencies."""
     hop: int = Field(ge=1, le=2**16)
     """Samples from one window to the next."""
-    exponent: float = Field(gt=0, le=1)
-    scale: float = Field(gt=0)
+    exponent: float = Field(ge=LEAST_EXPONENT, le=1)
+    scale: float = Field(ge=1e-10, le=1e10)
     """Fitted to the data, so that states have unit variance."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ComplexFacts":
+        if self.hop > self.fft // 2 + 1:
+            raise ValueError(f"a hop of {self.hop} samples leaves gaps between windows of {self.fft}")
+        return self
 
 
 class MelFacts(Settings):
@@ -43,15 +52,19 @@ class MelFacts(Settings):
     """Lowest frequency, in Hz."""
     high: float = Field(gt=0)
     """Highest frequency, in Hz."""
-    floor: float = Field(gt=0)
+    floor: float = Field(ge=1e-12, le=1e6)
     """Smallest mel magnitude; smaller ones are replaced by it. A full-scale sine has a magnitude of fft / 4."""
-    mean: float
-    std: float = Field(gt=0)
-    vocoder: str
+    mean: float = Field(ge=-1000, le=1000)
+    std: float = Field(ge=1e-6, le=1000)
+    vocoder: str = Field(max_length=1000)
     """What converts a spectrogram to a waveform: `griffin-lim`, or the name of an installed vocoder."""
 
     @model_validator(mode="after")
-    def _bounded(self) -> "MelFacts":
+    def _consistent(self) -> "MelFacts":
+        if not self.low < self.high:
+            raise ValueError(f"low must be less than high; they are {self.low:g} and {self.high:g} Hz")
+        if self.hop > self.fft // 2:
+            raise ValueError(f"a hop of {self.hop} samples is more than half of a window of {self.fft}")
         if self.mels * (self.fft // 2 + 1) > _MOST_FILTER_VALUES:
             raise ValueError(f"{self.mels} mel bands with windows of {self.fft} samples need too much memory")
         return self
@@ -65,13 +78,15 @@ class SoundFacts(Settings):
     samples: int = Field(ge=1, le=2**26)
     """Length of each sound, in samples."""
     channels: Literal[1, 2] = 1
-    classes: tuple[str, ...] = ()
+    classes: ClassNames = ()
     codec: ComplexFacts | MelFacts = Field(discriminator="kind")
     polarity: bool = False
     """Whether training inverts the sign of waveforms at random."""
 
     @model_validator(mode="after")
-    def _bounded(self) -> "SoundFacts":
+    def _consistent(self) -> "SoundFacts":
+        if isinstance(self.codec, MelFacts) and self.codec.high > self.rate / 2:
+            raise ValueError(f"codec.high {self.codec.high:g} Hz is more than half of the rate {self.rate} Hz")
         values = spectrogram_values(self.samples, self.channels, self.codec.fft, self.codec.hop)
         if values > MOST_VALUES:
             raise ValueError(f"the spectrogram of a sound would have {values:,} values; at most {MOST_VALUES:,}")
@@ -106,7 +121,9 @@ class SoundOptions(Settings):
         description="Samples from one column of a spectrogram to the next; a quarter of the window (mel), or 128 "
         "(complex), if not given.",
     )
-    exponent: float = Field(0.3, gt=0, le=1, description="complex only: magnitudes are raised to this power.")
+    exponent: float = Field(
+        0.3, ge=LEAST_EXPONENT, le=1, description="complex only: magnitudes are raised to this power."
+    )
     window: int | None = Field(
         None,
         ge=16,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from diffcore.names import ClassLevel
-from diffcore.plugins.records import Place, Settings
+from diffcore.plugins.records import ClassNames, Place, Settings
 
 _Level = Annotated[int, Field(ge=0, le=255)]
 
@@ -16,7 +16,7 @@ class ImageFacts(Settings):
     channels: int = Field(ge=1, le=4)
     height: int = Field(ge=1, le=4096)
     width: int = Field(ge=1, le=4096)
-    classes: tuple[str, ...] = ()
+    classes: ClassNames = ()
     mean: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     """Mean of each channel, for pixel values in [0, 1]."""
     std: tuple[Annotated[float, Field(ge=1e-6, le=1)], ...]

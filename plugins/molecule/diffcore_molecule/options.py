@@ -1,8 +1,11 @@
 """Options of the plugin's parts, and the facts that describe a set of molecules."""
 
-from typing import Literal
+import math
+from collections import Counter
+from itertools import pairwise
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffcore.plugins.records import Place, Settings
 from diffcore_molecule.chemistry.dft import DFT
@@ -11,19 +14,30 @@ Salts = Literal["drop", "largest"]
 """What is done with molecules of several unconnected pieces, such as salts."""
 
 
+_Value = Annotated[float, Field(ge=-1e30, le=1e30)]
+_Spread = Annotated[float, Field(ge=0, le=1e30)]
+_Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
 class PropertyFacts(Settings):
     """The distribution of a property over the training molecules."""
 
-    name: str
-    unit: str = ""
-    mean: float
-    std: float = Field(ge=0)
-    quantiles: tuple[float, ...] = Field(min_length=2)
+    name: str = Field(min_length=1, max_length=1000)
+    unit: str = Field("", max_length=1000)
+    mean: _Value
+    std: _Spread
+    quantiles: tuple[_Value, ...] = Field(min_length=2, max_length=100_000)
     """Evenly spaced quantiles, from the smallest value to the largest."""
-    by_size: tuple[tuple[float, float], ...]
+    by_size: tuple[tuple[_Value, _Spread], ...]
     """Mean and standard deviation for each number of atoms, in the order of `MoleculeFacts.sizes`."""
     from_qm9: bool | None = None
     """Whether the values are those of the QM9 file; None in runs of older versions, which do not say it."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "PropertyFacts":
+        if any(first > second for first, second in pairwise(self.quantiles)):
+            raise ValueError("quantiles must not decrease")
+        return self
 
     @property
     def is_dft(self) -> bool:
@@ -36,26 +50,51 @@ class MoleculeFacts(Settings):
 
     hydrogens: bool
     """Whether hydrogens are explicit atoms."""
-    elements: tuple[int, ...] = Field(min_length=1)
+    elements: tuple[Annotated[int, Field(ge=1, le=118)], ...] = Field(min_length=1)
     """Atomic numbers that occur, in increasing order."""
-    element_fractions: tuple[float, ...]
+    element_fractions: tuple[_Fraction, ...]
     """Fraction of the atoms that have each element."""
-    charges: tuple[int, ...] = Field(min_length=1)
+    charges: tuple[Annotated[int, Field(ge=-128, le=127)], ...] = Field(min_length=1)
     """Formal charges that occur, in increasing order."""
-    charge_fractions: tuple[float, ...]
+    charge_fractions: tuple[_Fraction, ...]
     """Fraction of the atoms that have each charge."""
-    bond_fractions: tuple[float, float, float, float]
+    bond_fractions: tuple[_Fraction, _Fraction, _Fraction, _Fraction]
     """Fraction of the pairs of atoms that have no bond, a single, a double and a triple bond."""
-    position_std: float = Field(gt=0)
+    position_std: float = Field(ge=1e-6, le=1e6)
     """Standard deviation of the coordinates about the centre of their molecule, in Angstrom."""
     max_atoms: int = Field(ge=1, le=512)
     """Number of atoms N of a state."""
-    sizes: tuple[int, ...] = Field(min_length=1)
+    sizes: tuple[Annotated[int, Field(ge=1, le=512)], ...] = Field(min_length=1)
     """Numbers of atoms of a molecule that occur, in increasing order."""
-    size_counts: tuple[int, ...]
+    size_counts: tuple[Annotated[int, Field(ge=1, le=2**53)], ...]
     """Number of molecules of each size."""
     properties: tuple[PropertyFacts, ...] = ()
     """The properties that samples can be conditioned on."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "MoleculeFacts":
+        for name in ("elements", "charges", "sizes"):
+            if any(first >= second for first, second in pairwise(getattr(self, name))):
+                raise ValueError(f"{name} must increase")
+        tables = {
+            "element_fractions": (self.element_fractions, "elements", self.elements),
+            "charge_fractions": (self.charge_fractions, "charges", self.charges),
+            "size_counts": (self.size_counts, "sizes", self.sizes),
+            **{f"by_size of {p.name!r}": (p.by_size, "sizes", self.sizes) for p in self.properties},
+        }
+        for name, (values, of, owners) in tables.items():
+            if len(values) != len(owners):
+                raise ValueError(f"{name} has {len(values)} entries for {len(owners)} {of}")
+        for name in ("element_fractions", "charge_fractions", "bond_fractions"):
+            total = math.fsum(getattr(self, name))
+            # Molecules of one atom have no pairs, and so no fractions of them.
+            if abs(total - 1) > 1e-3 and not (name == "bond_fractions" and total == 0):
+                raise ValueError(f"{name} must have the sum 1; it is {total:g}")
+        if self.sizes[-1] > self.max_atoms:
+            raise ValueError(f"sizes has {self.sizes[-1]} atoms, but max_atoms is {self.max_atoms}")
+        if twice := [name for name, count in Counter(p.name for p in self.properties).items() if count > 1]:
+            raise ValueError(f"two properties have the name {twice[0]!r}")
+        return self
 
 
 class DataOptions(Settings):

@@ -1,11 +1,11 @@
 """Options of the plugin's parts, and the facts that describe a set of point clouds."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from diffcore.names import ClassLevel
-from diffcore.plugins.records import Place, Settings
+from diffcore.plugins.records import ClassNames, Place, Settings
 
 ShapeClass = Literal["aeroplane", "chair", "lamp", "solid", "table"]
 """The classes of the data set `shapes`."""
@@ -15,25 +15,29 @@ MOST_POINTS = 65_536
 """The largest number of points of the clouds that a model is trained on."""
 
 
+_Coordinate = Annotated[float, Field(ge=-1e31, le=1e31)]
+_Colour = Annotated[float, Field(ge=0, le=1)]
+
+
 class CloudFacts(Settings):
     """Statistics of the training clouds and how they are augmented, which the codec needs to encode and decode."""
 
     points: int = Field(ge=1, le=MOST_POINTS)
     """Number of points of a cloud."""
-    classes: tuple[str, ...] = ()
+    classes: ClassNames = ()
     """The names of the classes; empty if there are none."""
-    centre: tuple[float, float, float]
+    centre: tuple[_Coordinate, _Coordinate, _Coordinate]
     """Mean position over all points of all training clouds, in the data's unit."""
-    scale: float = Field(gt=0)
+    scale: float = Field(ge=1e-31, le=1e31)
     """Standard deviation of the coordinates about `centre`, in the data's unit. It is one number for all axes, so that
     shapes keep their proportions."""
     normals: bool = False
     """Whether clouds have normals."""
     colours: bool = False
     """Whether clouds have colours."""
-    colour_mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    colour_mean: tuple[_Colour, _Colour, _Colour] = (0.5, 0.5, 0.5)
     """Mean of red, green and blue, each from 0 to 1."""
-    colour_std: float = Field(0.25, gt=0)
+    colour_std: float = Field(0.25, ge=1e-6, le=1)
     """Standard deviation of red, green and blue about their means: one number for all three."""
     up: Literal["y", "z"] = "y"
     """The axis that points up."""

@@ -184,7 +184,7 @@ def _stft(waveform: Tensor, fft: int, hop: int) -> Tensor:
 def _mel_filters(facts: MelFacts, rate: int) -> Tensor:
     """Mel filters `[fft / 2 + 1, mels]`; raises `UserError` if one is so narrow that it contains no frequency."""
     filters = melscale_fbanks(facts.fft // 2 + 1, facts.low, facts.high, facts.mels, rate)
-    if empty := int((filters.sum(0) == 0).sum()):
+    if empty := int((~(filters.sum(0) > 0)).sum()):  # also those that are not finite, at the very lowest frequencies
         raise UserError(
             f"{empty} of {facts.mels} mel bands contain no frequency of a window of {facts.fft} samples; "
             "decrease `data.bands` or increase `data.window`"
