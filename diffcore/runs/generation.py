@@ -9,7 +9,7 @@ from diffcore.denoising.conditions import Conditions, any_given
 from diffcore.denoising.denoiser import Denoise
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
-from diffcore.runs.model import Model
+from diffcore.runs.model import Model, numbers_of_a_sample
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.guidance import autoguidance, classifier_free, energy, interval, rescale
 from diffcore.sampling.inverse.editing import Constraint, require_known_exist
@@ -115,6 +115,15 @@ def resized(model: Model, size: str) -> Model:
     return replace(model, codec=resize(int(size)))
 
 
+MOST_AT_ONCE = 2**23
+"""Maximum number of values in the states of a batch of more than one sample. A network takes many times the memory."""
+
+
+def batch_size_of(model: Model, config: SamplingConfig) -> int:
+    """The number of samples that are drawn at once: `config.batch_size`, or fewer where samples are large."""
+    return min(config.batch_size, max(1, MOST_AT_ONCE // max(1, numbers_of_a_sample(model.codec))))
+
+
 def generate(
     model: Model,
     config: SamplingConfig,
@@ -130,8 +139,8 @@ def generate(
     """Draw `n` samples. Sample i depends only on `seed`, i and its conditions.
 
     * `conditions`: one value per sample, `[n, ...]`.
-    * `after_batch`: called after each batch with the number of its samples.
-    * `watch`: called after each evaluation of the denoiser.
+    * `after_batch`: called after each batch with the number of its samples; `batch_size_of` limits batches.
+    * `watch`: called after each evaluation of the denoiser; batches are then not limited.
     * `constraint`: decorates the denoiser and the step of each batch, as `diffcore.sampling.inverse.editing` does.
     * `mask`: the elements of each sample that exist, `[n, N]`; without it, it is drawn with `draw_mask`. Raises
       `UserError` if elements that the `constraint` gives do not exist.
@@ -143,7 +152,8 @@ def generate(
     draw = batches_of(model, config, seed, watch, constraint)
     drawn = []
     rows = range(n) if rows is None else rows
-    for indices in in_batches(rows, config.batch_size):
+    size = batch_size_of(model, config) if watch is None else config.batch_size
+    for indices in in_batches(rows, size):
         at = list(indices)
         drawn.append(draw(indices, taken(conditions, indices), None if mask is None else mask[at]).state)
         after_batch(len(indices))

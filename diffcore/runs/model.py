@@ -83,6 +83,12 @@ MOST_OF_A_SAMPLE = 2**28
 """Maximum number of values in the state of one sample: 1 GiB."""
 
 
+def numbers_of_a_sample(codec: Codec) -> int:
+    """The number of values in the state of one sample."""
+    with torch.device("meta"):
+        return sum(field.numel() for field in fields(codec.space.empty(1)).values())
+
+
 def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: int | None = None) -> Model:
     """A model with initial weights that depend on the seed only.
 
@@ -95,8 +101,7 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     require_defined(settings.parameterisation, schedule)
     modality = registry.modality(settings.modality)
     codec = part_of(modality, "codec", facts)
-    with torch.device("meta"):
-        size = sum(field.numel() for field in fields(codec.space.empty(1)).values())
+    size = numbers_of_a_sample(codec)
     if size > MOST_OF_A_SAMPLE:
         raise UserError(f"a sample would have {size:,} numbers; at most {MOST_OF_A_SAMPLE:,} are supported")
     device = device_for(settings.device)

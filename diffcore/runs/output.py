@@ -30,6 +30,7 @@ from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.output import Captions
 from diffcore.runs.drawing import Drawing
+from diffcore.runs.generation import batch_size_of
 from diffcore.runs.model import Model
 from diffcore.runs.samples import (
     MOST_SHOWN,
@@ -127,7 +128,7 @@ def write_samples(
         rows, earlier = from_leader(lambda: _missing(place, drawing, kept))
         done = 0
         try:
-            for indices in _runs(rows, drawing.config.batch_size * world()):
+            for indices in _runs(rows, batch_size_of(drawing.model, drawing.config) * world()):
                 encoded = drawing.draw(indices)
                 if encoded is not None:
                     _write_batch(place, drawing, writer, indices, encoded, kept)

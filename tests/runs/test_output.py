@@ -13,8 +13,10 @@ import diffcore as dc
 from diffcore import cli
 from diffcore.denoising.denoiser import Denoiser
 from diffcore.process.schedules import Cosine
+from diffcore.runs import generation
 from diffcore.runs.drawing import Drawing
-from diffcore.runs.model import Model
+from diffcore.runs.generation import example_conditions
+from diffcore.runs.model import Model, numbers_of_a_sample
 from diffcore.runs.output import write_samples
 from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.sampling.solvers import ddim
@@ -55,6 +57,24 @@ def content(out):
 
 def files_of(out):
     return sorted(path.name for path in out.glob("[0-9]*.csv"))
+
+
+def test_large_samples_are_drawn_in_smaller_batches(run, whole, tmp_path, monkeypatch):
+    """A toy sample has three numbers; with a limit of three and a half samples, three are drawn at once."""
+    trained = dc.load(run)
+    size = numbers_of_a_sample(trained.model.codec)
+    assert size == 3
+    monkeypatch.setattr(generation, "MOST_AT_ONCE", 3 * size + size // 2)
+    assert generation.batch_size_of(trained.model, SamplingConfig(batch_size=4)) == 3
+    assert generation.batch_size_of(trained.model, SamplingConfig(batch_size=2)) == 2
+    assert drawn(run, tmp_path / "out") == whole
+    monkeypatch.setattr(generation, "MOST_AT_ONCE", 1)
+    assert generation.batch_size_of(trained.model, SamplingConfig(batch_size=4)) == 1
+    batches = []
+    generation.generate(
+        trained.model, SamplingConfig(steps=1), example_conditions(trained.model, 3), 3, 0, batches.append
+    )
+    assert batches == [1, 1, 1]
 
 
 MOMENTS = {"each-half:1": 0, "each:1": 0, "each-half:3": 8, "each:5": 16, "together-half:1": 18, "together:1": 18}

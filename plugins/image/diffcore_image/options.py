@@ -10,12 +10,16 @@ from diffcore.plugins.records import ClassNames, Place, Settings
 _Level = Annotated[int, Field(ge=0, le=255)]
 
 
+MOST_PIXELS = 2048
+"""The largest height and width of the images that a model is trained on."""
+
+
 class ImageFacts(Settings):
     """What the codec needs to know of the images that a model was trained on. It is saved with each run."""
 
     channels: int = Field(ge=1, le=4)
-    height: int = Field(ge=1, le=4096)
-    width: int = Field(ge=1, le=4096)
+    height: int = Field(ge=1, le=MOST_PIXELS)
+    width: int = Field(ge=1, le=MOST_PIXELS)
     classes: ClassNames = ()
     mean: tuple[Annotated[float, Field(ge=0, le=1)], ...]
     """Mean of each channel, for pixel values in [0, 1]."""
@@ -66,7 +70,7 @@ class FolderOptions(Settings):
     size: int = Field(
         32,
         ge=1,
-        le=2048,
+        le=MOST_PIXELS,
         description="Height and width in pixels; images are scaled to it by their shorter side, then cropped.",
     )
     colour: Literal["auto", "rgb", "grey"] = Field(
