@@ -14,7 +14,6 @@ from diffcore.plugins import registry as plugins
 from diffcore.plugins.records import Settings
 from diffcore.plugins.scaffold import FEATURES, check_name, filled, read_features, template_of, write_package
 
-
 _WITH = "; ".join(f"{word}: {meaning}" for word, meaning in FEATURES.items())
 
 

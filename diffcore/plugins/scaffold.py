@@ -75,11 +75,11 @@ def template_of(kind: PluginKind, features: Collection[str] = ()) -> Template:
 
 def read_features(text: str) -> frozenset[str]:
     """The features in a list such as `mask,scalar`. Raises `UserError` for a word that is none of the `FEATURES`."""
-    words = [word.strip() for word in text.split(",")]
-    for word in words:
+    words = [word for part in text.split(",") if (word := part.strip())]
+    for word in words or [text]:
         if word not in FEATURES:
             raise UserError(
-                f"`with` {text!r}: {word!r} does not exist{did_you_mean(word, FEATURES)}; "
+                f"`with` does not know {word!r}{did_you_mean(word, FEATURES)}; "
                 f"write some of {', '.join(FEATURES)}, separated by commas"
             )
     return frozenset(words)
@@ -161,10 +161,10 @@ def kept(text: str, features: Collection[str]) -> str:
     lines, blocks = [], [True]
     for line in text.splitlines():
         mark = _MARK.search(line)
-        rest = line[: mark.start()] if mark else line
-        if mark is None or rest:
-            if all(blocks) and (mark is None or _holds(mark[1], features)):
-                lines.append(rest)
+        if mark is None:
+            lines += [line] * all(blocks)
+        elif mark.start() > 0:
+            lines += [line[: mark.start()]] * (all(blocks) and _holds(mark[1], features))
         elif mark[1] == "end":
             blocks.pop()
         else:
