@@ -66,7 +66,7 @@ def main(samples: int = 200) -> Numbers:
     strong, low_high, told = classifier_free(DATA, (LABEL,), 4.0), log_snr_interval(0.3, 2.0), []
     limited = interval(strong, DATA, *low_high)
     asked, levels = {"label": torch.zeros(samples, dtype=torch.int64)}, levels_of(SCHEDULE, tapered(SCHEDULE, 30))
-    state = sample(DATA, PLANE, adams(), levels[:10], indices=range(samples), conditions=asked)
+    state = sample(DATA, PLANE, adams(), levels[:10], indices=range(samples), conditions=asked, keep_noise=True)
     for sigma in (0.1, 1.0, 4.0):
         level = Level(1 / math.hypot(1, sigma), sigma / math.hypot(1, sigma))
         difference = limited(state, level, asked).x0 - DATA(state, level, asked).x0

@@ -77,13 +77,13 @@ def test_the_help_of_sample_names_the_flags_that_choose_parts(capsys):
 @pytest.mark.usefixtures("toy")
 def test_labels_that_are_given_several_times_are_drawn_in_turn(tmp_path, trained, capsys):
     from diffcore.api.run import Run
-    from diffcore.cli.sample import Options, _asked
+    from diffcore.cli.sample import Options, asked_for
 
     options = Options(run=tmp_path, label=("a", "b"), n=5)
-    assert _asked(options) == {"label": ["a", "b", "a", "b", "a"]}
-    assert _asked(Options(run=tmp_path, label=("a",))) == {"label": "a"}
+    assert asked_for(options) == {"label": ["a", "b", "a", "b", "a"]}
+    assert asked_for(Options(run=tmp_path, label=("a",))) == {"label": "a"}
     with pytest.raises(UserError, match="label is given twice"):
-        _asked(Options(run=tmp_path, label=("a", "b"), condition=("label=c",)))
+        asked_for(Options(run=tmp_path, label=("a", "b"), condition=("label=c",)))
     run = trained(tmp_path / "run", "--modality", "toy")
     drawn = Run(run).sample(3, conditions={"ring": ["inner", "outer", "inner"]}, steps=1)
     assert drawn.conditions["ring"].tolist() == [0, 1, 0]

@@ -16,8 +16,9 @@ NUMBER, LABEL = ScalarCondition("weight", 1.0, 2.0, (0.0, 3.0)), ClassCondition(
 
 
 @pytest.fixture
-def elsewhere():
-    """Tensors are fake, and there is a GPU."""
+def elsewhere(monkeypatch):
+    """Tensors are fake, and there is a GPU. Fake tensors cannot be pinned."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
     categories._placed.cache_clear()
     with FakeTensorMode():
         yield torch.device("cuda", 0)
