@@ -53,8 +53,9 @@ def shared_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(shared_folder):
-    """The cache of evaluators is in a folder of the session, which all workers share."""
+    """The cache of evaluators and the key that signs runs are in folders of the session, which all workers share."""
     os.environ["DIFFCORE_CACHE"] = str(shared_folder / "cache")
+    os.environ["XDG_CONFIG_HOME"] = str(shared_folder / "config")
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from diffcore.runs.checkpoints import (
     verify,
 )
 from diffcore.runs.composing import ENDS
+from diffcore.runs.consent import require_consent
 from diffcore.runs.data_record import difference, read_record, record_of, same_content
 from diffcore.runs.ending import PARTS, made_parts
 from diffcore.runs.folder import RunFolder, describe, open_run
@@ -40,13 +41,18 @@ def go_on(
     device: Device | None = None,
     checkpoint: str | None = None,
     data_at: Mapping[str, Any] = MappingProxyType({}),
+    trust: bool = False,
 ) -> Outcome:
     """Go on training the run in the folder `path` from a checkpoint.
 
     `changed` are fields of its settings' `train`, and `data_at` are new places of its data. The run keeps both.
-    Raises `UserError` if the data are not those that the run was trained on.
+    Raises `UserError` if the data are not those that the run was trained on, and, without `trust`, if another user made
+    the run and its configuration acts outside of its folder. From then on it is a run of this user.
     """
     run, description = open_run(path, registry)
+    own = from_leader(lambda: description.own)
+    if not (own or trust):
+        require_consent(path, description.settings, data_at)
     with locked(run):
         settings = with_data_at(on_device(description.settings, device), data_at)
         if changed:
@@ -70,7 +76,7 @@ def go_on(
             raise UserError(f"{run.path} was trained on other data than {name} holds now")
         model = build_model(settings, data.facts, registry, weights)
         _require_same_data(run, record_of(settings.data.name, data, model.codec))  # type: ignore[attr-defined]
-        if (changed or data_at) and leads():
+        if (changed or data_at or not own) and leads():
             describe(run, settings, data.facts.model_dump(mode="json"), registry)
         if trained:
             logger.info(f"{run.path} is trained already, {progress.step} steps: making what is missing at its end")

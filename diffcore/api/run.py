@@ -22,6 +22,7 @@ from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Registry
 from diffcore.runs.composing import additions, as_toml
+from diffcore.runs.consent import require_consent
 from diffcore.runs.data_record import difference as examples_differ
 from diffcore.runs.data_record import read_record, record_of
 from diffcore.runs.drawing import Drawing
@@ -75,7 +76,8 @@ class Run:
 
     `checkpoint` is the name of one of its checkpoints, the newest by default; `device` the one that it was trained on
     by default. The model is loaded when it is first needed, with averaged weights. `data_at` are the places of its data
-    if they have moved, by option of the data set: `{"root": PATH}`.
+    if they have moved, by option of the data set: `{"root": PATH}`. With `trust`, a run of another user may read and
+    download the data that its configuration names, and `resume` starts its loggers.
     """
 
     path: Path
@@ -83,6 +85,7 @@ class Run:
     device: Device | None = None
     registry: Registry = field(default_factory=lambda: plugins.installed(), repr=False, compare=False)
     data_at: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    trust: bool = field(default=False, compare=False)
 
     @cached_property
     def loaded(self) -> LoadedRun:
@@ -101,7 +104,13 @@ class Run:
 
     @cached_property
     def data(self) -> Data:
-        """The data that the run was trained on, read again. Raises `UserError` where they are others now."""
+        """The data that the run was trained on, read again.
+
+        Raises `UserError` where they are others now, and, without `trust`, if another user made the run and its
+        configuration names places or a download.
+        """
+        if not (from_leader(lambda: self.loaded.own) or self.trust):
+            require_consent(self.path, self.settings, self.data_at, "evaluate", loggers=False)
         data = in_turn(lambda: data_of(self.path, with_data_at(self.settings, self.data_at), self.registry))
         if difference := describe_difference(self.model.modality.codec(data.facts).space, self.model.codec.space):
             raise UserError(f"{self.path} was trained on other data than are there now: {difference}")
@@ -441,7 +450,7 @@ class Run:
             raise UserError(
                 f"`train.{sorted(unknown)[0]}` cannot change while a run goes on; {', '.join(sorted(RESUMABLE))} can"
             )
-        go_on(self.path, self.registry, changed, self.device, self.checkpoint, self.data_at)
+        go_on(self.path, self.registry, changed, self.device, self.checkpoint, self.data_at, self.trust)
         return Run(self.path, None, self.device, self.registry)
 
     def config(self, options: SamplingOptions) -> tuple[Model, SamplingConfig]:
@@ -503,14 +512,17 @@ def load(
     checkpoint: str | None = None,
     device: Device | None = None,
     data: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> Run:
     """The run in the folder `path`, from its newest checkpoint or the one of that name.
 
     If its data have moved, `data` names their place, `{"root": PATH}`; only metrics and further training read them.
+    With `trust`, these may do what the configuration of another user's run says: read and download data, and start
+    loggers.
 
     Raises `UserError` where there is no such run or checkpoint, or where it is damaged.
     """
-    run = Run(Path(path), checkpoint, device, data_at=dict(data or {}))
+    run = Run(Path(path), checkpoint, device, data_at=dict(data or {}), trust=trust)
     _ = run.loaded
     return run
 

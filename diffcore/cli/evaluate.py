@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from pydantic import Field
 
-from diffcore.cli.options import DrawOptions, run_of, sampling_of
+from diffcore.cli.options import DrawOptions, run_of, sampling_of, trust_field
 from diffcore.cli.screen import say
 from diffcore.cli.selectors import read, take_places
 from diffcore.plugins import registry as plugins
@@ -23,6 +23,7 @@ class Options(DrawOptions):
     n: int = Field(500, ge=2, description="How many samples, or held-out examples for a classifier.")
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the metrics as JSON."""
+    trust: bool = trust_field("read or download data")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -50,6 +50,11 @@ _Own: type[FromRun] = create_model(
 """The fields of the settings `sample`, each of which a flag can change."""
 
 
+def trust_field(what: str) -> Any:
+    """The flag with which a run of another user may do what its configuration says."""
+    return Field(False, description=f"Let a run that another user made {what}, as its configuration says.")
+
+
 class DrawOptions(_Own):  # type: ignore[valid-type, misc]
     """How to draw. What is not given is as the run's configuration has it."""
 
@@ -64,7 +69,8 @@ def run_of(options: Any, registry: Registry, data_at: Mapping[str, str] = Mappin
     """The run that the options name; `data_at` is where its data are if they have moved."""
     from diffcore.api.run import Run
 
-    return Run(options.run, options.checkpoint, options.device, registry, data_at)
+    trust = getattr(options, "trust", False)
+    return Run(options.run, options.checkpoint, options.device, registry, data_at, trust)
 
 
 def sampling_of(chosen: Chosen) -> "SamplingOptions":

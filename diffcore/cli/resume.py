@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from diffcore.cli.flags import parse
-from diffcore.cli.options import FromRun
+from diffcore.cli.options import FromRun, trust_field
 from diffcore.cli.selectors import take_places
 from diffcore.cli.train import ended
 from diffcore.names import OnDivergence
@@ -29,6 +29,7 @@ class Options(FromRun):
     """The options of `diffcore resume`."""
 
     train: Longer = Longer()
+    trust: bool = trust_field("read or download data and start loggers")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,5 +42,5 @@ def main(arguments: Sequence[str]) -> int:
     changed = {name: value for name, value in vars(options.train).items() if value is not None}
     from diffcore.api.resuming import go_on
 
-    outcome = go_on(options.run, registry, changed, options.device, options.checkpoint, data_at)
+    outcome = go_on(options.run, registry, changed, options.device, options.checkpoint, data_at, options.trust)
     return ended(RunFolder(options.run), outcome)

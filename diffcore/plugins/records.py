@@ -37,7 +37,10 @@ def _absolute(path: Any) -> Any:
 
 
 Place = Annotated[str | None, BeforeValidator(_absolute)]
-"""An option that names a file or a folder; it is kept as an absolute path, so a run finds its data from everywhere."""
+"""An option that names a file or a folder; it is kept as an absolute path, so a run finds its data from everywhere.
+
+A run of another user needs consent to read it; so do data sets whose option `download` is true.
+"""
 
 
 def places(options: type[Settings]) -> list[str]:

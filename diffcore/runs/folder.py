@@ -27,6 +27,7 @@ from diffcore.errors import UserError, quoted
 from diffcore.plugins.records import Settings, missing
 from diffcore.plugins.registry import Registry, metadata_version
 from diffcore.runs.composing import ADDITIONS, additions, compose
+from diffcore.runs.consent import is_own, signature_of
 from diffcore.runs.settings import RunSettings, validate
 from diffcore.system.files import (
     append_lines,
@@ -112,10 +113,14 @@ class RunFolder:
 
 @dataclass(frozen=True)
 class Description:
-    """The settings of a run and the facts of its data, from config.json."""
+    """The settings of a run and the facts of its data, from config.json.
+
+    `own` says whether this user has written them, as `diffcore.runs.consent` describes.
+    """
 
     settings: RunSettings
     facts: Settings
+    own: bool
 
 
 def new_folder(out: Path | None, modality: str, preset: str) -> Path:
@@ -175,27 +180,25 @@ def check_folder(run: RunFolder) -> None:
 
 
 def describe(run: RunFolder, settings: RunSettings, facts: Mapping[str, Any], registry: Registry) -> None:
-    """Write config.json."""
+    """Write config.json, and sign it as a run of this user."""
     import torch
 
     used = parts_of(settings, registry)
-    write_summed_json(
-        run.config,
-        {
-            "diffcore": metadata_version("diffcore"),
-            "plugins": {part["distribution"]: part["version"] for part in used},
-            "parts": used,
-            "machine": {
-                "python": platform.python_version(),
-                "torch": str(torch.__version__),
-                "platform": platform.platform(),
-                "threads": torch.get_num_threads(),
-                "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            },
-            "settings": settings.model_dump(mode="json"),
-            "facts": dict(facts),
+    content = {
+        "diffcore": metadata_version("diffcore"),
+        "plugins": {part["distribution"]: part["version"] for part in used},
+        "parts": used,
+        "machine": {
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
-    )
+        "settings": settings.model_dump(mode="json"),
+        "facts": dict(facts),
+    }
+    write_summed_json(run.config, {**content, "signature": signature_of(content)})
 
 
 def parts_of(settings: RunSettings, registry: Registry) -> list[dict[str, str]]:
@@ -232,6 +235,7 @@ def open_run(path: Path, registry: Registry) -> tuple[RunFolder, Description]:
     content = read_summed_json(run.config)
     if not isinstance(content, dict) or not isinstance(content.get("settings"), dict):
         raise UserError(f"{run.config} does not describe a run")
+    own = is_own(content, content.pop("signature", None))
     settings = content["settings"]
     name = str(settings.get("modality"))
     if name not in registry.modalities:
@@ -245,7 +249,7 @@ def open_run(path: Path, registry: Registry) -> tuple[RunFolder, Description]:
         facts = validate(registry.modality(name).facts, content.get("facts", {}), f"{run.config}: facts")
     except UserError as error:
         raise UserError(f"{error}; they describe the training data: restore the file from a copy") from None
-    return run, Description(composed, facts)
+    return run, Description(composed, facts, own)
 
 
 def _installed(table: Any, kind: str, modality: str, registry: Registry) -> Any:

@@ -13,11 +13,15 @@ from diffcore.runs.settings import RunSettings
 
 
 class LoadedRun(NamedTuple):
-    """The settings of a run, its model with averaged weights in evaluation mode, and the checkpoint of the weights."""
+    """The settings of a run, its model with averaged weights in evaluation mode, and the checkpoint of the weights.
+
+    `own` says whether this user has made the run, as `diffcore.runs.consent` describes.
+    """
 
     settings: RunSettings
     model: Model
     checkpoint: Path
+    own: bool
 
 
 def load_run(path: Path, registry: Registry, device: Device | None = None, checkpoint: str | None = None) -> LoadedRun:
@@ -36,7 +40,7 @@ def load_run(path: Path, registry: Registry, device: Device | None = None, check
 
     source, model = newest_undamaged(run, load, checkpoint)
     model.network.eval().requires_grad_(False)
-    return LoadedRun(settings, model, source)
+    return LoadedRun(settings, model, source, description.own)
 
 
 def on_device(settings: RunSettings, device: Device | None) -> RunSettings:

@@ -178,7 +178,7 @@ def configured(
     if unknown := options.keys() - SamplingOptions.__annotations__.keys():
         known = ", ".join(SamplingOptions.__annotations__)
         raise TypeError(f"{sorted(unknown)[0]!r} is not an option of sampling; there are: {known}")
-    settings, model, _ = loaded
+    settings, model = loaded.settings, loaded.model
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None and value != ()}
     for weight, helper in (("classifier_weight", "classifier"), ("autoguidance", "weak")):
         if weight in given and helper not in given:

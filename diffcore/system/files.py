@@ -145,7 +145,7 @@ _SUM = "sha256"
 
 def write_summed_json(path: Path, table: Mapping[str, Any]) -> None:
     """Write `table` as JSON with a SHA-256 of its other values under the key `sha256`."""
-    write_json(path, {**table, _SUM: _sum_of(table)})
+    write_json(path, {**table, _SUM: digest_of(table)})
 
 
 def read_summed_json(path: Path) -> Any:
@@ -158,7 +158,7 @@ def read_summed_json(path: Path) -> Any:
     if not isinstance(value, dict) or _SUM not in value:
         return value
     stored = value.pop(_SUM)
-    if stored != _sum_of(value):
+    if stored != digest_of(value):
         logger.warning(
             f"{path} is not as it was written: it was edited, or it is damaged; if you edited it, remove the line "
             f'"{_SUM}" from it'
@@ -166,7 +166,8 @@ def read_summed_json(path: Path) -> Any:
     return value
 
 
-def _sum_of(table: Mapping[str, Any]) -> str:
+def digest_of(table: Mapping[str, Any]) -> str:
+    """The SHA-256 of a table as JSON with sorted keys, in hexadecimal digits."""
     return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 

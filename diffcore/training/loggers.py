@@ -1,5 +1,7 @@
 """Loggers of other projects, which show a run's numbers and pictures. train_log.jsonl is written in any case."""
 
+import os
+import re
 import secrets
 import struct
 from collections.abc import Mapping, Sequence
@@ -7,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from diffcore.errors import UserError
 from diffcore.plugins.builtin import TrackedOptions
 from diffcore.plugins.output import Logger, Metric
 from diffcore.plugins.records import NoOptions
+from diffcore.system.files import read_regular, write_atomically
 
 _PICTURE = ".png"
 """The file extension of pictures of samples that loggers can show. Of other files, TensorBoard shows the path."""
@@ -60,7 +64,7 @@ class TensorBoard:
 
 def tensorboard(options: NoOptions, folder: Path, settings: Mapping[str, Any]) -> Logger:
     """Return a logger of event files in the run's folder `tensorboard`; show them with `tensorboard --logdir RUN`."""
-    return TensorBoard(folder / "tensorboard")
+    return TensorBoard(_own(folder / "tensorboard"))
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ def wandb(options: TrackedOptions, folder: Path, settings: Mapping[str, Any]) ->
     handle = library.init(
         project=options.project,
         name=_name(folder),
-        id=_identity(folder / "wandb"),
+        id=_identity(_own(folder / "wandb")),
         resume="allow",
         dir=str(folder),
         config=dict(settings),
@@ -103,7 +107,7 @@ def trackio(options: TrackedOptions, folder: Path, settings: Mapping[str, Any]) 
     """Return a logger to Trackio. A resumed run continues there; `trackio show` shows it."""
     import trackio as library
 
-    name = f"{_name(folder)}-{_identity(folder / 'trackio')}"
+    name = f"{_name(folder)}-{_identity(_own(folder / 'trackio'))}"
     handle = library.init(project=options.project, name=name, resume="allow", config=dict(settings))
     return Tracked(library, handle)
 
@@ -116,7 +120,17 @@ def _name(folder: Path) -> str:
 def _identity(folder: Path) -> str:
     """Return a random identifier of the run, which is drawn once and kept in the file `identity` of `folder`."""
     path = folder / "identity"
-    if not path.exists():
+    if not os.path.lexists(path):
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(secrets.token_hex(4))
-    return path.read_text().strip()
+        write_atomically(path, secrets.token_hex(4).encode())
+    identity = read_regular(path, most=100).decode(errors="replace").strip()
+    if not re.fullmatch(r"[0-9a-f]{8}", identity):
+        raise UserError(f"{path} is not the identifier of a run; delete it to start a new record")
+    return identity
+
+
+def _own(folder: Path) -> Path:
+    """Return a folder of a run. Raises `UserError` if it is a link, which could lead out of the run."""
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link, but all files of a run must be in its folder; delete the link")
+    return folder

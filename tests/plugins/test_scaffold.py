@@ -2,8 +2,11 @@
 
 import csv
 import glob
+import importlib
+import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -11,14 +14,26 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+import torch
 
 from diffcore import cli
+from diffcore.denoising.conditions import ScalarCondition
+from diffcore.plugins.building import part_of
 from diffcore.plugins.records import API_VERSION
-from diffcore.plugins.scaffold import KINDS, template_of
+from diffcore.plugins.scaffold import FEATURES, KINDS, kept, template_of
+from diffcore.states.spaces import Product
+from diffcore.testing.checks import CHECKS
+from diffcore.testing.conformance import plugin_under_test, run_check
 from tests.support.refusals import refused
 
 ROOT = Path(__file__).parents[2]
 LONG = "a-name-of-just-thirty-letters0"
+SUBSETS = [subset for size in (1, 2, 3) for subset in itertools.combinations(FEATURES, size)]
+
+
+def folder_of(subset):
+    """The folder of the package with these features, which is also its name without `my-`."""
+    return "sets" if len(subset) == len(FEATURES) else "-".join(("part", *subset))
 
 
 def discoverable(package):
@@ -33,13 +48,20 @@ def discoverable(package):
     return package
 
 
+def module_of(package):
+    """The name of the Python package in that folder."""
+    return f"diffcore_my_{package.name.replace('-', '_')}"
+
+
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
-    """A package of each kind, made by the command line."""
+    """A package of each kind, and one of each subset of the features, made by the command line."""
     folder = tmp_path_factory.mktemp("packages")
-    for kind in KINDS:
-        assert cli.main(["new-plugin", f"my-{kind}", "--kind", kind, "--out", str(folder / kind)]) == 0
-    return [discoverable(folder / kind) for kind in KINDS]
+    chosen = {kind: ["--kind", kind] for kind in KINDS}
+    chosen |= {folder_of(subset): ["--with", ",".join(subset)] for subset in SUBSETS}
+    for name, options in chosen.items():
+        assert cli.main(["new-plugin", f"my-{name}", *options, "--out", str(folder / name)]) == 0
+    return [discoverable(folder / name) for name in chosen]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +113,7 @@ def used(packages, run, tmp_path_factory):
     guide = ["--guide", "my-guidance", "--guide.my-guidance.limit", "0.1"]
     sample = ["sample", folder / "run", "--n", "3", "--out", folder / "samples.csv", *solver, *guide]
 
-    tests = ["-q", "-p", "no:cacheprovider", *[package / "tests" for package in packages]]
+    tests = ["-q", "-p", "no:cacheprovider", "-k", "not TestMyPart", *[package / "tests" for package in packages]]
     (folder / "using.py").write_text(USING)
     return folder, run(folder / "using.py", json.dumps([train, sample, tests], default=str))
 
@@ -105,9 +127,10 @@ def test_their_own_tests_pass(used):
 def test_they_are_clean(tmp_path):
     """Also with the longest possible name, which gives the longest lines."""
     rules = "E,F,W,I,UP,B,C4,SIM,RUF,PT,PTH,N"
-    for kind in KINDS:
-        folder = tmp_path / kind
-        assert cli.main(["new-plugin", LONG, "--kind", kind, "--out", str(folder)]) == 0
+    chosen = [["--kind", kind] for kind in KINDS] + [["--with", ",".join(subset)] for subset in SUBSETS]
+    for options in chosen:
+        folder = tmp_path / options[1]
+        assert cli.main(["new-plugin", LONG, *options, "--out", str(folder)]) == 0
         for check in (["check", "-q", "--select", rules, "."], ["format", "--check", "-q", "."]):
             done = subprocess.run(["ruff", *check], cwd=folder, text=True, capture_output=True, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
@@ -115,11 +138,57 @@ def test_they_are_clean(tmp_path):
 
 def test_their_types_hold(packages, run):
     """By mypy --strict. Its analysis of torch, which takes longest, is kept in a folder of the cache."""
-    names = [name for package in packages for name in ("-p", f"diffcore_my_{package.name}")]
+    names = [name for package in packages for name in ("-p", module_of(package))]
     paths = os.pathsep.join(map(str, [ROOT, *packages]))
     cache = ROOT / ".mypy_cache" / "generated"
     options = ["--strict", "--config-file", os.devnull, "--follow-imports", "silent", "--cache-dir", cache]
     run("-m", "mypy", *options, *names, MYPYPATH=paths)
+
+
+@pytest.mark.parametrize("subset", SUBSETS, ids=",".join)
+def test_each_subset_of_features_has_its_parts_and_works(subset, packages, tmp_path, monkeypatch):
+    """In `used`, all three together pass all checks of plugins; here those that take longer are left out."""
+    (package,) = [package for package in packages if package.name == folder_of(subset)]
+    monkeypatch.syspath_prepend(str(package))
+    plugin = plugin_under_test(importlib.import_module(f"{module_of(package)}.plugin").MODALITY)
+    encoded, codec = plugin.codec.encode(plugin.data.examples), plugin.codec
+
+    masks = encoded.mask is not None
+    assert masks == (codec.sizes is not None) == ("mask" in subset)
+    if masks:
+        assert codec.sizes.counts == {n: int((encoded.mask.sum(1) == n).sum()) for n in range(3, 9)}
+    assert isinstance(codec.space, Product) == ("fields" in subset)
+    assert list(getattr(plugin.model.denoiser.backbone, "views", {})) == ["kind"] * ("fields" in subset)
+
+    evaluator = part_of(plugin.modality, "evaluator", codec, plugin.data, tmp_path)
+    assert [type(condition) for condition in codec.conditions] == [ScalarCondition] * ("scalar" in subset)
+    assert hasattr(evaluator, "measure") == ("scalar" in subset)
+    if codec.conditions:
+        measured = evaluator.measure(codec.decode(encoded.state, encoded.mask))
+        torch.testing.assert_close(measured, encoded.conditions)
+
+    longer = {"imports_light", "data_repeat", "checkpoint_round_trip", "exact_resume"}
+    results = [run_check(check, plugin) for check in CHECKS if check.name not in longer]
+    assert [str(result) for result in results if result.is_error] == []
+    skipped = {result.name for result in results if result.status == "skipped"}
+    others = {"encoding_invariances", "reader_reads", "classifier_predicts"}
+    assert skipped == others | (set() if masks else {"padding_changes_nothing"})
+
+
+def test_marks_choose_lines():
+    text = (
+        "a\n#[mask]\nb\n  #[not scalar]\n  c\n  #[end]\nd #[scalar and mask]\n#[end]\ne  #[mask or fields]\nf # [g]\n"
+    )
+    assert kept(text, ()) == "a\nf # [g]\n"
+    assert kept(text, ["mask"]) == "a\nb\n  c\ne\nf # [g]\n"
+    assert kept(text, ["mask", "scalar"]) == "a\nb\nd\ne\nf # [g]\n"
+    assert kept(text, ["fields", "scalar"]) == "a\ne\nf # [g]\n"
+
+
+def test_no_marks_are_left(packages):
+    for package in packages:
+        for path in package.rglob("*"):
+            assert path.is_dir() or not re.search(r"#\[|__[A-Z]+__", path.read_text()), path
 
 
 def test_the_command_line_uses_them_all(used):
@@ -183,6 +252,11 @@ def test_the_command_prints_how_to_begin(tmp_path, capsys, monkeypatch):
         (["few", "--kind", "dataset", "--for", "smells"], "unknown modality 'smells'"),
         (["few", "--kind", "solver", "--for", "image"], "--for belongs to --kind dataset"),
         (["few", "--kind", "thing"], "invalid choice"),
+        (["few", "--with", "scaler,mask"], "--with does not know 'scaler' (did you mean 'scalar'?)"),
+        (["few", "--with", "mask,colour"], "'colour'; write some of mask, scalar, fields, separated by commas"),
+        (["few", "--with", ","], "write some of mask, scalar, fields"),
+        (["few", "--with", "mask", "--kind", "solver"], "--with belongs to --kind modality"),
+        (["image", "--with", "mask"], "taken by diffcore-image"),
         ([], "is missing"),
     ],
 )
@@ -228,6 +302,7 @@ def test_templates_are_part_of_the_distribution():
     files = {path for path in (folder / "plugins" / "templates").rglob("*") if path.is_file()}
     assert len(files) > 40
     assert files <= packed
-    assert {path.name for path in (folder / "plugins" / "templates").iterdir()} == {*KINDS, "common"}
+    assert {path.name for path in (folder / "plugins" / "templates").iterdir()} == {*KINDS, "common", "sets"}
     for kind in KINDS:
         assert template_of(kind).next
+    assert len(template_of("modality", FEATURES).next) == len(template_of("modality", ["fields"]).next) + 2

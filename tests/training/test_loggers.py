@@ -1,10 +1,13 @@
 """Loggers of other projects, with those projects themselves where they are installed."""
 
 import struct
+import sys
 import zlib
+from types import SimpleNamespace
 
 import pytest
 
+from diffcore.errors import UserError
 from diffcore.plugins.builtin import TrackedOptions
 from diffcore.plugins.output import Metric
 from diffcore.plugins.records import NoOptions
@@ -72,3 +75,42 @@ def test_trackio_keeps_one_run_when_training_goes_on(tmp_path, monkeypatch):
     second = trackio(TrackedOptions(project="here"), tmp_path, {})
     assert second.handle.name == first.handle.name
     second.close()
+
+
+SECRET = "a private key"
+
+
+def library(monkeypatch, name):
+    """A stand-in for Weights & Biases or Trackio, which keeps what it is sent."""
+    sent = []
+    monkeypatch.setitem(sys.modules, name, SimpleNamespace(init=lambda **values: sent.append(values)))
+    return sent
+
+
+@pytest.mark.parametrize(("name", "start"), [("wandb", wandb), ("trackio", trackio)])
+@pytest.mark.parametrize("linked", ["the folder", "the file", "the content"])
+def test_no_file_is_sent_as_an_identity(name, start, linked, tmp_path, monkeypatch):
+    sent = library(monkeypatch, name)
+    private, run = tmp_path / "private", tmp_path / "run"
+    private.mkdir()
+    (private / "identity").write_text(SECRET)
+    run.mkdir()
+    if linked == "the folder":
+        (run / name).symlink_to(private)
+    else:
+        (run / name).mkdir()
+        if linked == "the file":
+            (run / name / "identity").symlink_to(private / "identity")
+        else:
+            (run / name / "identity").write_text(SECRET)
+    with pytest.raises(UserError, match=rf"{name}.* is a link|is not the identifier of a run"):
+        start(TrackedOptions(project="here"), run, {})
+    assert sent == []
+
+
+def test_tensorboard_does_not_write_through_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "tensorboard").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="tensorboard is a link"):
+        tensorboard(NoOptions(), tmp_path, {})
+    assert list((tmp_path / "elsewhere").iterdir()) == []

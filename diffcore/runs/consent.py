@@ -1,0 +1,119 @@
+"""What the configuration of a run would do outside its folder, and whether its user has agreed to that.
+
+A run reads the data that its configuration names, may download data, and may start loggers that send its numbers to
+other places. Somebody who trains a run has chosen that. Somebody who gets a run from another person has not, so
+`resume` and `evaluate` then ask for `trust`.
+
+A run is known by a signature in config.json: an HMAC-SHA256 [1] of its other content with a secret key of the user. It
+does not depend on the place of the folder, so a run that is moved stays the user's own, and any change of config.json
+makes it a stranger's. The key is made when the first run is written. Where it cannot be kept, a run is its user's own
+only in the process that made it.
+
+[1] RFC 2104, HMAC: Keyed-Hashing for Message Authentication.
+"""
+
+import contextlib
+import hmac
+import os
+import secrets
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from diffcore.errors import UserError, quoted, shortened
+from diffcore.plugins.records import places
+from diffcore.runs.composing import additions
+from diffcore.runs.settings import RunSettings
+from diffcore.system.cache import cache_folder
+from diffcore.system.files import digest_of, read_regular
+
+_BYTES = 32
+"""Length of a key."""
+
+
+def signature_of(content: Mapping[str, Any]) -> str:
+    """The signature of the content of config.json, in hexadecimal digits. The key is made if there is none."""
+    stored = next(_stored_keys(), None) or _new_key()
+    return _signed(content, stored or _key_of_this_process())
+
+
+def is_own(content: Mapping[str, Any], signature: Any) -> bool:
+    """Whether this user has signed exactly this content of a config.json."""
+    return isinstance(signature, str) and any(
+        hmac.compare_digest(_signed(content, key).encode(), signature.encode(errors="replace"))
+        for key in (*_stored_keys(), _key_of_this_process())
+    )
+
+
+def require_consent(
+    path: Path, settings: RunSettings, given: Collection[str] = (), command: str = "resume", loggers: bool = True
+) -> None:
+    """Raise `UserError` if the configuration of the run in `path`, which is not the user's own, acts outside of it.
+
+    The message says what the configuration would do in the `command`. `given` are the options of the data set that the
+    user has given; `loggers` says whether the loggers would be started.
+    """
+    data: Any = settings.data  # type: ignore[attr-defined]
+    read = {name: place for name, place in _places(data).items() if name not in given}
+    others = [place for part in additions(settings, "metric").values() for place in _places(part).values()]
+    more = [f"read {shortened(place, 200)}" for place in others]
+    more += ["download data"] if getattr(data, "download", False) else []
+    more += [f"start the logger {name}" for name in additions(settings, "logger") if loggers]
+    acts = [*(f"read {shortened(place, 200)}" for place in read.values()), *more]
+    if acts:
+        instead = "" if more else "".join(f", or name data of your own with `data.{name}`" for name in read)
+        raise UserError(
+            f"{path} was made by another user, or its config.json was changed, and it would {' and '.join(acts)}; if "
+            f"you want that, {command} it with `trust`{instead}; diffcore config {quoted(path)} shows its configuration"
+        )
+
+
+def _places(options: Any) -> dict[str, str]:
+    """The files and folders that the options name, by option."""
+    named = {name: getattr(options, name) for name in places(type(options))}
+    return {name: place for name, place in named.items() if place is not None}
+
+
+def _signed(content: Mapping[str, Any], key: bytes) -> str:
+    return hmac.new(key, f"diffcore run {digest_of(content)}".encode(), "sha256").hexdigest()
+
+
+@cache
+def _key_of_this_process() -> bytes:
+    return secrets.token_bytes(_BYTES)
+
+
+def _files() -> list[Path]:
+    """Where the key may be: in the user's folder of configurations or, if that cannot be written, in the cache."""
+    folder = os.environ.get("XDG_CONFIG_HOME")
+    with contextlib.suppress(RuntimeError):  # no home folder
+        folder = folder or str(Path.home() / ".config")
+    return [*([Path(folder) / "diffcore" / "key"] if folder else []), cache_folder() / "key"]
+
+
+def _stored_keys() -> Iterator[bytes]:
+    """The keys of this user. A file of another user is none, as in a cache that several users share."""
+    for path in _files():
+        with contextlib.suppress(OSError, UserError):
+            mine = not hasattr(os, "geteuid") or path.stat().st_uid == os.geteuid()
+            if mine and len(key := read_regular(path, _BYTES)) == _BYTES:
+                yield key
+
+
+def _new_key() -> bytes | None:
+    """Make a key, which only this user can read, or return the one that another process has just made."""
+    for path in _files():
+        part = path.with_name(f".key.{secrets.token_hex(6)}.part")
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(secrets.token_bytes(_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):
+                os.link(part, path)  # unlike renaming, it never replaces the key of another process
+            part.unlink()
+            if key := next(_stored_keys(), None):
+                return key
+    return None
