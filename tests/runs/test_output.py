@@ -65,14 +65,14 @@ def test_large_samples_are_drawn_in_smaller_batches(run, whole, tmp_path, monkey
     size = numbers_of_a_sample(trained.model.codec)
     assert size == 3
     monkeypatch.setattr(generation, "MOST_AT_ONCE", 3 * size + size // 2)
-    assert generation.batch_size_of(trained.model, SamplingConfig(batch_size=4)) == 3
-    assert generation.batch_size_of(trained.model, SamplingConfig(batch_size=2)) == 2
+    assert generation.batch_size_of(trained.model, SamplingConfig(ddim(), batch_size=4)) == 3
+    assert generation.batch_size_of(trained.model, SamplingConfig(ddim(), batch_size=2)) == 2
     assert drawn(run, tmp_path / "out") == whole
     monkeypatch.setattr(generation, "MOST_AT_ONCE", 1)
-    assert generation.batch_size_of(trained.model, SamplingConfig(batch_size=4)) == 1
+    assert generation.batch_size_of(trained.model, SamplingConfig(ddim(), batch_size=4)) == 1
     batches = []
     generation.generate(
-        trained.model, SamplingConfig(steps=1), example_conditions(trained.model, 3), 3, 0, batches.append
+        trained.model, SamplingConfig(ddim(), steps=1), example_conditions(trained.model, 3), 3, 0, batches.append
     )
     assert batches == [1, 1, 1]
 
