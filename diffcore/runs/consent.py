@@ -46,12 +46,10 @@ def is_own(content: Mapping[str, Any], signature: Any) -> bool:
     )
 
 
-def require_consent(
-    path: Path, settings: RunSettings, given: Collection[str] = (), command: str = "resume", loggers: bool = True
-) -> None:
+def require_consent(path: Path, settings: RunSettings, given: Collection[str] = (), loggers: bool = True) -> None:
     """Raise `UserError` if the configuration of the run in `path`, which is not the user's own, acts outside of it.
 
-    The message says what the configuration would do in the `command`. `given` are the options of the data set that the
+    The message says what the configuration would do. `given` are the options of the data set that the
     user has given; `loggers` says whether the loggers would be started.
     """
     data: Any = settings.data  # type: ignore[attr-defined]
@@ -64,8 +62,9 @@ def require_consent(
     if acts:
         instead = "" if more else "".join(f", or name data of your own with `data.{name}`" for name in read)
         raise UserError(
-            f"{path} was made by another user, or its config.json was changed, and it would {' and '.join(acts)}; if "
-            f"you want that, {command} it with `trust`{instead}; diffcore config {quoted(path)} shows its configuration"
+            f"{path} was made by another user or an earlier version, or its config.json was changed, and it would "
+            f"{' and '.join(acts)}; to allow that, add `trust`{instead}; diffcore config {quoted(path)} shows its "
+            "configuration"
         )
 
 
