@@ -1,5 +1,6 @@
 """A trained run in Python: samples, metrics, fitted grids, likelihoods, and constraints on samples."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -110,7 +111,7 @@ class Run:
         configuration names places or a download.
         """
         if not (from_leader(lambda: self.loaded.own) or self.trust):
-            require_consent(self.path, self.settings, self.data_at, "evaluate", loggers=False)
+            require_consent(self.path, self.settings, self.data_at, loggers=False)
         data = in_turn(lambda: data_of(self.path, with_data_at(self.settings, self.data_at), self.registry))
         if difference := describe_difference(self.model.modality.codec(data.facts).space, self.model.codec.space):
             raise UserError(f"{self.path} was trained on other data than are there now: {difference}")
@@ -190,10 +191,15 @@ class Run:
         place = from_leader(
             lambda: Path(out) if out is not None else default_place(RunFolder(self.path).samples, drawing)
         )
-        with bar("sampling") as report:
-            return write_samples(
-                drawing, place, replace, lambda done, count: report(done / count, f"{done} of {count}")
-            )
+        try:
+            with bar("sampling") as report:
+                return write_samples(
+                    drawing, place, replace, lambda done, count: report(done / count, f"{done} of {count}")
+                )
+        finally:
+            if out is None and leads():
+                with contextlib.suppress(OSError):  # it is not empty, unless no sample was drawn
+                    place.rmdir()
 
     @in_float32
     def drawing(

@@ -34,8 +34,7 @@ _BYTES = 32
 
 def signature_of(content: Mapping[str, Any]) -> str:
     """The signature of the content of config.json, in hexadecimal digits. The key is made if there is none."""
-    stored = next(_stored_keys(), None) or _new_key()
-    return _signed(content, stored or _key_of_this_process())
+    return _signed(content, next(_stored_keys(), None) or _new_key() or _key_of_this_process())
 
 
 def is_own(content: Mapping[str, Any], signature: Any) -> bool:
@@ -46,13 +45,10 @@ def is_own(content: Mapping[str, Any], signature: Any) -> bool:
     )
 
 
-def require_consent(
-    path: Path, settings: RunSettings, given: Collection[str] = (), command: str = "resume", loggers: bool = True
-) -> None:
+def require_consent(path: Path, settings: RunSettings, given: Collection[str] = (), loggers: bool = True) -> None:
     """Raise `UserError` if the configuration of the run in `path`, which is not the user's own, acts outside of it.
 
-    The message says what the configuration would do in the `command`. `given` are the options of the data set that the
-    user has given; `loggers` says whether the loggers would be started.
+    `given` are the options of the data set that the user has given; `loggers` says whether loggers would be started.
     """
     data: Any = settings.data  # type: ignore[attr-defined]
     read = {name: place for name, place in _places(data).items() if name not in given}
@@ -63,9 +59,12 @@ def require_consent(
     acts = [*(f"read {shortened(place, 200)}" for place in read.values()), *more]
     if acts:
         instead = "" if more else "".join(f", or name data of your own with `data.{name}`" for name in read)
+        whose = "was made by another user or an earlier version, or its config.json was changed"
+        if next(_stored_keys(), None) is None:
+            whose = f"cannot be told from a run of another user, as there is no key of yours in {_files()[0]}"
         raise UserError(
-            f"{path} was made by another user, or its config.json was changed, and it would {' and '.join(acts)}; if "
-            f"you want that, {command} it with `trust`{instead}; diffcore config {quoted(path)} shows its configuration"
+            f"{path} {whose}, and it would {' and '.join(acts)}; to allow that, add `trust`{instead}; "
+            f"diffcore config {quoted(path)} shows its configuration"
         )
 
 

@@ -11,6 +11,7 @@ import os
 import platform
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 
 from filelock import FileLock, Timeout
 
@@ -37,22 +38,38 @@ def locked(run: RunFolder) -> Iterator[None]:
         yield
 
 
+def acquire(path: Path, otherwise: str) -> FileLock:
+    """The lock of the file `path`, held. Raises `filelock.Timeout` if another process holds it.
+
+    If the file system has no locks, `otherwise` is logged as a warning. The mere existence of a lock file means
+    nothing: it stays after the lock is released, and is copied with its folder.
+    """
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        logger.warning(otherwise)
+    return lock
+
+
 @contextlib.contextmanager
 def _locked(run: RunFolder) -> Iterator[None]:
     path, holder = run.path / ".run.lock", run.path / ".run.holder"
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
         raise UserError(f"{path} is not a file; delete it")
-    lock = FileLock(path, timeout=0)
+    no_locks = f"the file system of {run.path} has no locks: make sure that no other process trains this run"
     try:
-        lock.acquire()
+        lock = acquire(path, no_locks)
     except Timeout:
+        shared = path.stat().st_nlink > 1
+        hint = f", or, if this run is a copy made of hard links, delete {path}" if shared else ""
         raise UserError(
-            f"{run.path} is already being trained{_by(run)}; wait until it ends, or stop it there with Ctrl-C"
+            f"{run.path} is already being trained{_by(run)}; wait until it ends, or stop it there with Ctrl-C{hint}"
         ) from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        logger.warning(f"the file system of {run.path} has no locks: make sure that no other process trains this run")
     try:
         clean(run)
         started = datetime.now().astimezone().isoformat(timespec="seconds")

@@ -21,7 +21,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
@@ -31,6 +31,7 @@ from diffcore.plugins.data import Encoded
 from diffcore.plugins.output import Captions
 from diffcore.runs.drawing import Drawing
 from diffcore.runs.generation import batch_size_of
+from diffcore.runs.lock import acquire
 from diffcore.runs.model import Model
 from diffcore.runs.samples import (
     MOST_SHOWN,
@@ -91,11 +92,15 @@ class Place:
 
 
 def default_place(folder: Path, drawing: Drawing) -> Path:
-    """The folder for these samples in `folder`: one that has samples of the same recipe, or the first unused one."""
+    """The folder for these samples in `folder`: one that has samples of the same recipe, or the first unused one.
+
+    An unused one is created, so that a call at the same time with another recipe gets another one.
+    """
     name = f"seed-{drawing.seed}"
     for number in count(1):
         path = folder / (name if number == 1 else f"{name}-{number}")
-        if not os.path.lexists(path):
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(parents=True)
             return path
         place = Place(path, single=False)
         if place.recipe.is_file() and not _differences(place, drawing.recipe):
@@ -155,18 +160,18 @@ def _most_kept(model: Model) -> int:
 def _opened(place: Place, drawing: Drawing, replace: bool) -> Iterator[None]:
     """Claim the place for samples of this recipe; what was made is removed again if nothing is drawn."""
     folder = place.parts.parent
-    if place.single and os.path.lexists(place.out) and not replace:
-        raise UserError(f"{place.out} exists already: choose another `out`, such as {unused(place.out)}, or `replace`")
+    _check_file(place, replace)
     new = [path for path in (place.parts, *place.parts.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     _check_content(place, drawing.recipe, replace)
     place.parts.mkdir(exist_ok=True)
-    lock = FileLock(place.parts / "lock", timeout=0)
+    no_locks = f"the file system of {place.out} has no locks: make sure that no other command draws samples to it"
     try:
-        lock.acquire()
+        lock = acquire(place.parts / "lock", no_locks)
     except Timeout:
         raise UserError(f"another command is drawing samples to {place.out}: choose another `out`") from None
     try:
+        _check_again(place, drawing.recipe, replace)
         if replace and place.recipe.is_file() and _differences(place, drawing.recipe):
             _clear(place)
         for path in place.parts.iterdir():
@@ -185,6 +190,23 @@ def _opened(place: Place, drawing: Drawing, replace: bool) -> Iterator[None]:
         raise
     finally:
         lock.release()
+
+
+def _check_file(place: Place, replace: bool) -> None:
+    """Raise `UserError` if the single file of the place exists and may not be replaced."""
+    if place.single and os.path.lexists(place.out) and not replace:
+        raise UserError(f"{place.out} exists already: choose another `out`, such as {unused(place.out)}, or `replace`")
+
+
+def _check_again(place: Place, recipe: Mapping[str, Any], replace: bool) -> None:
+    """Check the place when it is locked, as another command may have written there since it was checked."""
+    try:
+        _check_file(place, replace)
+        _check_content(place, recipe, replace)
+    except UserError:
+        if not _kept(place):
+            shutil.rmtree(place.parts, ignore_errors=True)
+        raise
 
 
 def _check_content(place: Place, recipe: Mapping[str, Any], replace: bool) -> None:

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,9 @@ import pytest
 from diffcore import cli
 from diffcore.cli.surroundings import ADVICE, reason_of
 from diffcore.plugins.records import Place
-from tests.support.refusals import the_line
+from diffcore.runs.folder import RunFolder
+from diffcore.runs.lock import locked
+from tests.support.refusals import refused, the_line
 
 SHORT = ("--train.steps", "4", "--train.log-every", "2", "--train.evaluate", "8", "--sample.steps", "2")
 
@@ -170,6 +173,28 @@ def test_names_of_a_megabyte_are_not_echoed_in_full(capsys):
 @pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, number):
-    monkeypatch.setattr("filelock.FileLock.acquire", raising(OSError(number, os.strerror(number))))
-    assert cli.main(["train", "--modality", "toy", "--out", str(tmp_path / "run"), *SHORT]) == 0
+    run, original, copy = tmp_path / "run", tmp_path / "original", tmp_path / "copy"
+    assert cli.main(["train", "--modality", "toy", "--out", str(original), *SHORT]) == 0
+    monkeypatch.setattr("fcntl.flock", raising(OSError(number, os.strerror(number))))
+    assert cli.main(["train", "--modality", "toy", "--out", str(run), *SHORT]) == 0
     assert "has no locks: make sure that no other process trains this run" in capsys.readouterr().err
+    shutil.copytree(original, copy)  # with its lock file, as a copy to such a file system
+    assert (copy / ".run.lock").is_file()
+    assert cli.main(["resume", str(copy), "--train.steps", "6"]) == 0
+    assert "has no locks: make sure that no other process trains this run" in capsys.readouterr().err
+    assert cli.main(["sample", str(copy), "--n", "1", "--steps", "1"]) == 0
+    assert "has no locks: make sure that no other command draws samples to it" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_copy_of_a_run_whose_lock_is_held(tmp_path, capsys):
+    run, copy, linked = tmp_path / "run", tmp_path / "copy", tmp_path / "linked"
+    assert cli.main(["train", "--modality", "toy", "--out", str(run), *SHORT]) == 0
+    with locked(RunFolder(run)):
+        shutil.copytree(run, copy)
+        shutil.copytree(run, linked, copy_function=os.link)
+        assert cli.main(["resume", str(copy), "--train.steps", "6"]) == 0
+        said = refused(capsys, "resume", linked, "--train.steps", "6")
+    assert said.endswith(f"or, if this run is a copy made of hard links, delete {linked / '.run.lock'}")
+    (linked / ".run.lock").unlink()
+    assert cli.main(["resume", str(linked), "--train.steps", "6"]) == 0

@@ -81,6 +81,7 @@ def stranger(own, monkeypatch):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(own.parent / "other user"))
     monkeypatch.setenv("DIFFCORE_CACHE", str(own.parent / "other cache"))
     monkeypatch.setattr(consent, "_key_of_this_process", lambda: b"another process")
+    consent.signature_of({})  # makes the key
     STARTED.clear()
     return own
 
@@ -115,9 +116,9 @@ def test_data_of_a_stranger_s_run_need_consent(case, stranger, capsys):
     configure(stranger, **settings)
     for command in (["resume", stranger, "--train.steps", "3"], ["evaluate", stranger, "--n", "4"]):
         said = refused(capsys, *command)
-        assert f"{stranger} was made by another user, or its config.json was changed, and it would {words}" in said
-        assert f"{command[0]} it with --trust" in said
-    with pytest.raises(dc.UserError, match="with `trust`"):
+        assert said.startswith(f"diffcore: {stranger} was made by another user or an earlier version, or its config")
+        assert f" was changed, and it would {words}to allow that, add --trust" in said
+    with pytest.raises(dc.UserError, match="add `trust`"):
         _ = dc.load(stranger).data
     assert len(dc.load(stranger, trust=True).data.examples) == 200
     before = RunFolder(stranger).config.read_bytes()
@@ -132,13 +133,22 @@ def test_loggers_of_a_stranger_s_run_need_consent(stranger, capsys):
     configure(stranger, data={"root": None})
     assert cli.main(["evaluate", str(stranger), "--n", "4"]) == 0  # starts no logger
     said = refused(capsys, "resume", stranger, "--train.steps", "3")
-    assert "it would start the logger sends; if you want that, resume it with --trust; diffcore config" in said
+    assert "it would start the logger sends; to allow that, add --trust; diffcore config" in said
     with pytest.raises(dc.UserError, match="start the logger sends"):
         dc.load(stranger).resume({"steps": 3})
     assert STARTED == []
     again = dc.load(stranger, trust=True).resume({"steps": 3})
     assert STARTED == ["run"]
     again.resume({"steps": 4})
+
+
+def test_without_a_key_the_message_says_so(stranger, capsys):
+    key = stranger.parent / "other user" / "diffcore" / "key"
+    key.unlink()
+    said = refused(capsys, "evaluate", stranger, "--n", "4")
+    assert f"cannot be told from a run of another user, as there is no key of yours in {key}, and it would " in said
+    assert cli.main(["evaluate", str(stranger), "--n", "4", "--trust"]) == 0
+    assert not key.exists()  # reading a run makes no key
 
 
 def test_samples_of_a_stranger_s_run_need_no_consent(stranger):
@@ -164,15 +174,17 @@ def test_a_run_that_acts_in_its_folder_only_never_asks(stranger):
     assert cli.main(["resume", str(stranger), "--train.steps", "3"]) == 0
 
 
-@pytest.mark.parametrize("signature", [None, 3, "", "ü" * 64, "0" * 64])
-def test_a_signature_is_of_the_content(own, registry, signature):
+def test_a_signature_does_not_hold_after_a_change(own, registry):
     run = RunFolder(own)
+    before = run.config.read_text()
     assert open_run(own, registry)[1].own
     configure(own, train={"learning_rate": 0.5})
     assert not open_run(own, registry)[1].own
-    content = {**json.loads(run.config.read_text()), "signature": signature}
-    run.config.write_text(json.dumps(content))
-    assert not open_run(own, registry)[1].own
+    for signature in (None, 3, "", "ü" * 64, "0" * 64):
+        run.config.write_text(json.dumps({**json.loads(before), "signature": signature}))
+        assert not open_run(own, registry)[1].own
+    run.config.write_text(before)
+    assert open_run(own, registry)[1].own
 
 
 def test_the_key_is_secret_made_once_and_not_taken_from_others(tmp_path, monkeypatch):

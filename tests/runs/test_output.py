@@ -3,6 +3,7 @@
 import json
 import signal
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,55 @@ def test_a_second_call_for_the_same_place_is_refused_while_the_first_draws(run, 
     monkeypatch.setattr(ToyWriter, "each", nested)
     drawn(run, out)
     assert f"another command is drawing samples to {out}" in said[0]
+
+
+def meanwhile(monkeypatch, target, *command):
+    """Let another call run right after the first call of a function of diffcore."""
+    module, name = target.rsplit(".", 1)
+    function, calls = getattr(import_module(module), name), []
+
+    def interrupted(*arguments):
+        found = function(*arguments)
+        calls.append(command)
+        if len(calls) == 1:
+            assert cli.main([*map(str, command)]) == 0
+        return found
+
+    monkeypatch.setattr(target, interrupted)
+
+
+def test_two_calls_at_the_same_time_get_different_folders(run, capsys, monkeypatch):
+    flags = ("--n", "2", "--steps", "1", "--seed", "11")
+    meanwhile(monkeypatch, "diffcore.api.run.default_place", "sample", run, *flags, "--condition", "ring=outer")
+    assert cli.main(["sample", str(run), *flags, "--condition", "ring=inner"]) == 0
+    places = {"seed-11": "inner", "seed-11-2": "outer"}
+    assert {path.name for path in (run / "samples").glob("seed-11*")} == places.keys()
+    for name, ring in places.items():
+        assert files_of(run / "samples" / name) == [f"0000-{ring}.csv", f"0001-{ring}.csv"]
+
+
+@pytest.mark.parametrize("name", ["out", "out.csv"])
+def test_samples_that_another_call_has_written_meanwhile_are_kept(run, tmp_path, capsys, monkeypatch, name):
+    out = tmp_path / name
+    command = ("sample", run, "--out", out, "--n", "2", "--steps", "1", "--condition")
+    meanwhile(monkeypatch, "diffcore.runs.output._check_content", *command, "ring=outer")
+    said = refused(capsys, *command, "ring=inner")
+    assert f"{out} exists already" in said if name == "out.csv" else f"{out}: it contains other samples" in said
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    written = content(out) if out.is_dir() else out.read_bytes()
+    again = tmp_path / f"again{out.suffix}"
+    assert cli.main(["sample", str(run), "--out", str(again), *map(str, command[4:]), "ring=outer"]) == 0
+    assert (content(again) if again.is_dir() else again.read_bytes()) == written
+
+
+def test_a_refused_call_leaves_no_default_folder(run, capsys, monkeypatch):
+    def fails(*arguments):
+        raise dc.UserError("no")
+
+    before = {path.name for path in (run / "samples").iterdir()}
+    monkeypatch.setattr(Drawing, "draw", fails)
+    refused(capsys, "sample", run, "--n", "2", "--seed", "12")
+    assert {path.name for path in (run / "samples").iterdir()} == before
 
 
 def test_a_refused_call_leaves_no_folder(run, tmp_path, capsys):
