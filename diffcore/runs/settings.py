@@ -151,6 +151,10 @@ def validate(
         raise UserError(f"{origin}: {explain(error, known=[*options_of(model)], elsewhere=elsewhere)}") from None
 
 
+MOST_EXPLAINED = 10
+"""`explain` describes at most this number of errors."""
+
+
 def explain(
     error: ValidationError,
     prefix: str = "",
@@ -159,10 +163,12 @@ def explain(
 ) -> str:
     """The errors of pydantic in one line: each key, preceded by `prefix`, with the expected and the actual value.
 
+    The first `MOST_EXPLAINED` errors are described, and the others are counted.
+
     For a key that does not exist, the most similar one among the `known` keys is suggested.
     """
     lines = []
-    for detail in error.errors():
+    for detail in error.errors(include_url=False)[:MOST_EXPLAINED]:
         key = (prefix + ".".join(str(part) for part in detail["loc"])).rstrip(".") or "these values"
         if detail["type"] == "extra_forbidden":
             name = key.removeprefix(prefix)
@@ -178,6 +184,8 @@ def explain(
             # For an error of a whole table, the message already names the wrong values.
             whole = isinstance(detail["input"], Mapping | Settings) and detail["type"] == "value_error"
             lines.append(f"{key}: {message}" + ("" if whole else f" (it is {_shortened(detail['input'])})"))
+    if more := error.error_count() - len(lines):
+        lines.append(f"and {more:,} more")
     return "; ".join(lines)
 
 

@@ -157,6 +157,15 @@ def test_facts_that_contradict_each_other_are_named(kind, place, value, said):
     assert said in str(error.value)
 
 
+def test_only_the_first_of_many_errors_are_described():
+    modality, facts = WHOLE["molecule"]
+    with pytest.raises(UserError) as error:
+        read(modality, {**facts, "size_counts": [0] * 10_000})
+    assert "size_counts.9: input should be greater" in str(error.value)
+    assert str(error.value).endswith("(it is 0); and 9,990 more")
+    assert len(str(error.value)) < 1000
+
+
 def test_molecules_of_one_atom_have_no_fractions_of_bonds():
     modality, facts = WHOLE["molecule"]
     use(modality, read(modality, {**facts, "bond_fractions": [0, 0, 0, 0]}))
