@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from diffcore.denoising.denoiser import Denoiser, require_defined
 from diffcore.denoising.noisy_classifier import NoisyClassifier
@@ -17,7 +18,7 @@ from diffcore.plugins.registry import Registry, choose
 from diffcore.process.schedules import Schedule
 from diffcore.runs.checkpoints import EMA, read_tensors
 from diffcore.runs.composing import choices
-from diffcore.runs.settings import RunSettings
+from diffcore.runs.settings import RunSettings, explain
 from diffcore.states.global_random import seeded
 from diffcore.states.noise import seed_of
 from diffcore.states.state import fields
@@ -65,8 +66,12 @@ def device_for(name: str) -> torch.device:
 
 
 def build_data(settings: RunSettings, registry: Registry) -> Data:
-    """Load the data set of the settings."""
-    return _build(settings, "data", registry)
+    """Load the data set of the settings. Raises `UserError` if the facts of the data are not valid."""
+    try:
+        return _build(settings, "data", registry)
+    except ValidationError as error:
+        name = settings.data.name  # type: ignore[attr-defined]
+        raise UserError(f"the data set {name!r} has values that cannot be used: {explain(error)}") from error
 
 
 def data_of(path: Path, settings: RunSettings, registry: Registry) -> Data:

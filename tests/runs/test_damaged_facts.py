@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,9 @@ import torch
 from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
 from diffcore.plugins.records import Modality
+from diffcore.plugins.registry import installed
+from diffcore.runs import model
+from diffcore.runs.composing import compose
 from diffcore.runs.settings import validate
 from diffcore.states.spaces import Mask
 from diffcore.states.state import fields
@@ -155,6 +159,20 @@ def test_facts_that_contradict_each_other_are_named(kind, place, value, said):
     with pytest.raises(UserError) as error:
         use(modality, read(modality, changed(facts, place, value)))
     assert said in str(error.value)
+
+
+def test_data_whose_facts_are_not_valid_are_refused(monkeypatch):
+    """Statistics of a user's data can be as wrong as a file: here, a property of 1e31."""
+    modality, facts = WHOLE["molecule"]
+    wrong = {**facts, "properties": [{**LOGP, "mean": 1e31}]}
+    dataset = replace(modality.datasets[0], build=lambda options: modality.facts(**wrong))
+    registry = installed()
+    monkeypatch.setattr(model, "choices", lambda *arguments: {"data": (dataset,)})
+    settings = compose(registry, "molecule")
+    with pytest.raises(
+        UserError, match=r"the data set 'embedded' has values .* properties\.0\.mean: input should be less"
+    ):
+        model.build_data(settings, registry)
 
 
 def test_only_the_first_of_many_errors_are_described():
