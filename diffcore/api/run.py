@@ -315,6 +315,7 @@ class Run:
         seed: int = 0,
         metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
         show: Callable[[list[Metric]], None] = lambda metrics: None,
+        failed: list[str] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> list[Metric]:
         """Metrics of `n` samples, or of a classifier on `n` held-out examples; kept in metrics.json and the report.
@@ -323,7 +324,8 @@ class Run:
         replaced. `show` is called with the metrics before they are written. If the run cannot be written to, this is
         logged before the work, and the metrics are not kept.
 
-        `metrics` are more than those of the settings, by name or by name with their options. Where several processes
+        `metrics` are more than those of the settings, by name or by name with their options. An evaluator or a metric
+        that fails is logged and left out, and the warning is added to the list `failed`. Where several processes
         evaluate together, the first has the metrics and the others have none.
         """
         show_messages()
@@ -343,7 +345,7 @@ class Run:
             )
             wanted = additions(self.settings, "metric") | self._metrics(metrics)
             built = build_additions(self.registry, "metrics", model.modality.name, wanted, model.codec, data)
-            found = evaluate(model, config, data, n, seed, cache_folder(), built)
+            found = evaluate(model, config, data, n, seed, cache_folder(), built, failed)
         if leads():
             show(found)
         if leads() and kept:

@@ -43,10 +43,10 @@ def main(arguments: Sequence[str]) -> int:
             for metric in found:
                 print(f"{metric.name}: {metric.value:.4g}  ({metric.meaning})")
 
+    failed: list[str] = []
     run_of(options, registry, data_at).evaluate(
-        options.n, seed=options.seed, metrics=wanted, show=show, **sampling_of(chosen)
+        options.n, seed=options.seed, metrics=wanted, show=show, failed=failed, **sampling_of(chosen)
     )
-    if not leads():
-        return 0
-    say(f"report: {RunFolder(options.run).report}")
-    return 0
+    if leads():
+        say(f"report: {RunFolder(options.run).report}")
+    return 1 if failed else 0

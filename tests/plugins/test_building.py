@@ -130,6 +130,7 @@ def test_an_evaluator_that_raises_costs_its_own_figures_alone(monkeypatch, tmp_p
         assert "KeyError: 'colour'" in said
         assert "samples_per_second" in (run / "metrics.json").read_text()
         assert (run / "report.html").exists()
+        assert main(["evaluate", str(run), "--n", "4"]) == 1
 
 
 def test_data_that_draw_from_global_generators_are_the_same_in_every_run():
