@@ -124,7 +124,7 @@ def _with_data(base: dict[str, Any], data: dict[str, Any], **train: Any) -> dict
 
 PRESETS = {
     "default": Preset(
-        "U-Net on mel spectrograms of synthesised drums of half a second, on a laptop: 4,300 steps, 7 minutes",
+        "U-Net on mel spectrograms of synthesised drums of half a second, on a laptop: 4,300 steps, 4 minutes",
         _with_data(_SMALL, {"name": "drums"}),
     ),
     "complex": Preset(
@@ -135,7 +135,7 @@ PRESETS = {
         "noisy classifier of synthesised drums for guidance, on a laptop: 1,500 steps, not timed", _CLASSIFIER
     ),
     "folder": Preset(
-        "U-Net on your own sounds of half a second, on a laptop: 4,300 steps, about 7 minutes",
+        "U-Net on your own sounds of half a second, on a laptop: 4,300 steps, about 4 minutes",
         {**_with_data(_SMALL, {"name": "folder"}), **_GUIDED},
     ),
     "sc09": Preset(
