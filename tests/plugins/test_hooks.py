@@ -295,7 +295,7 @@ def test_a_metric_that_fails_costs_its_own_figures_alone(run, registry, capsys):
         return metrics
 
     registry.metrics["bad"] = Provided(Component("bad", "fails", failing), "dist", "1")
-    assert main(["evaluate", str(run), "--n", "20", "--metric", "bad", "--metric", "far", "--json"]) == 0
+    assert main(["evaluate", str(run), "--n", "20", "--metric", "bad", "--metric", "far", "--json"]) == 1
     out, err = capsys.readouterr()
     assert "the metric bad failed: RuntimeError: no measure" in err
     assert {"radius_error", "far"} <= json.loads(out).keys()
