@@ -55,12 +55,8 @@ def run_training(
     Unless training is interrupted, metrics and the report follow; where these cannot be made, the reason is logged and
     the model stays.
     """
-    described = settings.model_dump(mode="json")
-    name, metrics, loggers = settings.modality, additions(settings, "metric"), additions(settings, "logger")
-    extra_metrics = build_additions(registry, "metrics", name, metrics, model.codec, data)
-    events = Events(run.path, None, {})
+    extra_metrics, events = _metrics_and_events(run, settings, model, data, registry)
     if leads():
-        events = Events(run.path, registry.plugins, start_loggers(registry, name, loggers, run.path, described))
         record = record_of(settings.data.name, data, model.codec)  # type: ignore[attr-defined]
         write_record(run, record)
         for line in [*summary(record), *_where_names_are(record, run)]:
@@ -69,13 +65,26 @@ def run_training(
     where = f"on {model.device}" + (f" in {world()} processes, {settings.train.parallel}" if world() > 1 else "")
     logger.info(f"{run.path}: {len(data.examples)} examples, {size / 1e6:.2f} M parameters, {where}")
     try:
-        events.started(described, read_progress(checkpoint).step if checkpoint else 0)
+        events.started(settings.model_dump(mode="json"), read_progress(checkpoint).step if checkpoint else 0)
         outcome = _train(run, settings, model, data, config, checkpoint, events)
         if outcome.interrupted:
             return outcome
         return _finish(run, settings, outcome, data, config, extra_metrics, events, pictured=True)
     finally:
         events.close()
+
+
+def _metrics_and_events(
+    run: RunFolder, settings: RunSettings, model: Model, data: Data, registry: Registry
+) -> tuple[Mapping[str, MetricFunction], Events]:
+    """The metrics of the settings, by name, and the events of the run; in the leader, the loggers listen to them."""
+    name, metrics = settings.modality, additions(settings, "metric")
+    extra_metrics = build_additions(registry, "metrics", name, metrics, model.codec, data)
+    if not leads():
+        return extra_metrics, Events(run.path, None, {})
+    described, loggers = settings.model_dump(mode="json"), additions(settings, "logger")
+    started = start_loggers(registry, name, loggers, run.path, described)
+    return extra_metrics, Events(run.path, registry.plugins, started)
 
 
 def _where_names_are(record: Mapping[str, Any], run: RunFolder) -> list[str]:
@@ -180,12 +189,7 @@ def finish_later(
     checkpoint: Path,
 ) -> Outcome:
     """Make what is missing at the end of a run that is trained. `model` has the averaged weights of `checkpoint`."""
-    described = settings.model_dump(mode="json")
-    name, metrics, loggers = settings.modality, additions(settings, "metric"), additions(settings, "logger")
-    extra_metrics = build_additions(registry, "metrics", name, metrics, model.codec, data)
-    events = Events(run.path, None, {})
-    if leads():
-        events = Events(run.path, registry.plugins, start_loggers(registry, name, loggers, run.path, described))
+    extra_metrics, events = _metrics_and_events(run, settings, model, data, registry)
     outcome = Outcome(read_progress(checkpoint), False, model)
     try:
         return _finish(run, settings, outcome, data, config, extra_metrics, events)

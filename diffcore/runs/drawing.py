@@ -64,7 +64,7 @@ class Drawing:
         if self.size is not None:
             values["size"] = self.size
         if self.constraint is not None:
-            values["constraint"] = getattr(self.constraint, "recipe", "a constraint of the caller")
+            values["constraint"] = self.constraint.recipe or "a constraint of the caller"
         return values
 
     @cached_property

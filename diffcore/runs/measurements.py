@@ -1,7 +1,6 @@
 """Constraints on the samples of a run that come from files or states: inpainting and upscaling."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,6 @@ from diffcore.states.state import State, fields, map_fields
 
 Source = str | Path | State
 """A file of the run's kind of data, or encoded samples: one, `[1, ...]`, or one for each sample that is drawn."""
-
-
-@dataclass(frozen=True, eq=False)
-class Described(Constraint):
-    """A constraint, and everything that decides what it does, as values of JSON."""
-
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-
-
-def _described(constraint: Constraint, recipe: Mapping[str, Any]) -> Described:
-    return Described(constraint.decorate, constraint.known, recipe)
 
 
 def _options(method: InverseMethod, noise_std: float, resamplings: int | None = None) -> dict[str, Any]:
@@ -74,7 +62,7 @@ def inpainting_of(
         "known": [tensors_digest(fields(values)), tensors_digest(fields(known))],
         **_options(method, noise_std, resamplings),
     }
-    return _described(inpainting(values, known, model.codec.space, method, noise_std, resamplings), recipe)
+    return replace(inpainting(values, known, model.codec.space, method, noise_std, resamplings), recipe=recipe)
 
 
 def upscaling_of(
@@ -104,7 +92,7 @@ def upscaling_of(
         "factor": factor,
         **_options(method, noise_std),
     }
-    return _described(upscaling(coarse, factor, model.codec.space, method, noise_std, bounds), recipe)
+    return replace(upscaling(coarse, factor, model.codec.space, method, noise_std, bounds), recipe=recipe)
 
 
 def _reader(model: Model, task: str) -> Any:

@@ -8,7 +8,7 @@ Both can be combined with every solver, guidance and space.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from diffcore.states.state import State, combine, dot, fields, map_fields, named
 Decorate = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Constraint:
     """What samples have to agree with.
 
@@ -35,10 +35,12 @@ class Constraint:
       returns both. Calling the constraint calls it.
     * `known`: a state of booleans, `[1, ...]` for all samples alike or `[N, ...]`, True for the entries that are given
       exactly; None if none are.
+    * `recipe`: everything that decides what the constraint does, as values of JSON; None if that is not described.
     """
 
     decorate: Decorate
     known: State | None = None
+    recipe: Mapping[str, Any] | None = None
 
     def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
         """The denoiser and the step for the samples `indices`."""
