@@ -17,7 +17,7 @@ from diffcore.plugins import registry as plugins
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Schedule
 from diffcore.runs.sampling_config import Choice, build_choice
-from diffcore.sampling.inverse.editing import Constraint, require_known_exist
+from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import in_batches, levels_of
 from diffcore.sampling.loop import sample as draw
 from diffcore.sampling.solvers import Step
@@ -128,10 +128,10 @@ def sample(
         drawn = []
         for indices in in_batches(range(n), batch_size):
             rows = list(indices)
+            exists = None if mask is None else mask[rows]
             denoiser, method = denoise, step
             if constraint is not None:
-                require_known_exist(constraint, None if mask is None else mask[rows], indices)
-                denoiser, method = constraint(denoise, step, indices)
+                denoiser, method = constraint(denoise, step, indices, exists)
             states = draw(
                 denoiser,
                 space,
@@ -140,7 +140,7 @@ def sample(
                 indices=indices,
                 seed=seed,
                 conditions={name: value[rows].to(device) for name, value in values.items()} or None,
-                mask=None if mask is None else mask[rows].to(device),
+                mask=None if exists is None else exists.to(device),
                 device=device,
             )
             drawn.append(states)

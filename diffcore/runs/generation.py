@@ -12,7 +12,7 @@ from diffcore.plugins.data import Encoded
 from diffcore.runs.model import Model, numbers_of_a_sample
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.guidance import autoguidance, classifier_free, energy, interval, rescale
-from diffcore.sampling.inverse.editing import Constraint, require_known_exist
+from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import Evaluation, in_batches, levels_of, sample
 from diffcore.sampling.timesteps import grid
 from diffcore.states.spaces import Mask
@@ -190,8 +190,7 @@ def batches_of(
     def draw(indices: Sequence[int], conditions: Conditions, mask: Mask) -> Encoded:
         steered, step = denoise, config.step
         if constraint is not None:
-            require_known_exist(constraint, mask, indices)
-            steered, step = constraint(denoise, config.step, indices)
+            steered, step = constraint(denoise, config.step, indices, mask)
         states = sample(
             steered,
             model.codec.space,

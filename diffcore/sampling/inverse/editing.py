@@ -42,8 +42,16 @@ class Constraint:
     known: State | None = None
     recipe: Mapping[str, Any] | None = None
 
-    def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
-        """The denoiser and the step for the samples `indices`."""
+    def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask = None) -> tuple[Denoise, Step]:
+        """The denoiser and the step for the samples `indices`.
+
+        Raises `UserError` if their mask `[B, N]` lacks an element of which an entry is known.
+        """
+        elements = None if mask is None else self.known_elements(indices)  # without a mask, states need not be sets
+        if mask is not None and elements is not None and bool((elements & ~mask.to(elements.device)).any()):
+            raise UserError(
+                "the mask of the samples lacks elements that are known: give masks in which all of them exist"
+            )
         return self.decorate(denoise, step, indices)
 
     def known_elements(self, indices: Sequence[int]) -> Tensor | None:
@@ -59,15 +67,6 @@ class Constraint:
         if elements is None:
             return None
         return (elements * torch.arange(1, elements.shape[1] + 1, device=elements.device)).amax(1).cpu()
-
-
-def require_known_exist(constraint: Constraint, mask: Mask, indices: Sequence[int]) -> None:
-    """Raise `UserError` if the mask `[B, N]` of the samples `indices` lacks an element of which an entry is known."""
-    if mask is None:  # all elements exist, or the states are not sets
-        return
-    elements = constraint.known_elements(indices)
-    if elements is not None and bool((elements & ~mask.to(elements.device)).any()):
-        raise UserError("the mask of the samples lacks elements that are known: give masks in which all of them exist")
 
 
 class Correct(Protocol):
