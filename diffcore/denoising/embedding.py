@@ -1,12 +1,14 @@
 """Embeddings of the log-SNR and of the conditions, in one vector for each sample."""
 
 import math
+from collections.abc import Mapping
 from urllib.parse import quote
 
 import torch
 from torch import Tensor, nn
 
 from diffcore.denoising.conditions import ClassCondition, Condition, Conditions, ScalarCondition
+from diffcore.errors import UserError
 
 LOG_SNR_LIMIT = 20.0
 """Log-SNRs are clamped to [-20, 20] before they are embedded; beyond, the state is all signal or all noise."""
@@ -82,14 +84,29 @@ def module_key(name: str) -> str:
 class Conditioning(nn.Module):
     """c = SiLU(MLP(features(lambda)) + sum over conditions of their embeddings), `[B, width]`.
 
-    Raises `ValueError` if two conditions have the same name.
+    * `level_fields`: the fields of the state if they may have levels of their own. Each has an MLP then, and these are
+      added. One log-SNR `[B]` counts for all of them.
+
+    Raises `ValueError` if two conditions have the same name, and, when it is called, `UserError` for log-SNRs by field
+    without `level_fields`.
     """
 
-    def __init__(self, conditions: tuple[Condition, ...], width: int, features: int = 64) -> None:
+    def __init__(
+        self,
+        conditions: tuple[Condition, ...],
+        width: int,
+        features: int = 64,
+        level_fields: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
-        self.noise = nn.Sequential(
-            LogSnrFeatures(features), nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.level_fields = level_fields
+
+        def noise() -> nn.Module:
+            return nn.Sequential(
+                LogSnrFeatures(features), nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width)
+            )
+
+        self.noise = nn.ModuleDict({module_key(n): noise() for n in level_fields}) if level_fields else noise()
         self.names = tuple(condition.name for condition in conditions)
         if repeated := {name for name in self.names if self.names.count(name) > 1}:
             raise ValueError(f"two conditions have the name {sorted(repeated)[0]!r}; conditions need different names")
@@ -97,8 +114,21 @@ class Conditioning(nn.Module):
             {module_key(condition.name): embedding_of(condition, width) for condition in conditions}
         )
 
-    def forward(self, log_snr: Tensor, conditions: Conditions) -> Tensor:
-        embedded = self.noise(log_snr)
+    def forward(self, log_snr: Tensor | Mapping[str, Tensor], conditions: Conditions) -> Tensor:
+        embedded = self._levels(log_snr)
         for name, table in zip(self.names, self.embeddings.values(), strict=True):
             embedded = embedded + table(conditions[name])
         return nn.functional.silu(embedded)
+
+    def _levels(self, log_snr: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """The embedding of the log-SNR, or the sum of those of all fields."""
+        if isinstance(self.noise, nn.ModuleDict):
+            own = [log_snr[name] if isinstance(log_snr, Mapping) else log_snr for name in self.level_fields]
+            embeddings = [noise(value) for noise, value in zip(self.noise.values(), own, strict=True)]
+            return torch.stack(embeddings).sum(0)
+        if isinstance(log_snr, Mapping):
+            raise UserError(
+                "this network is told one noise level, so its fields cannot have levels of their own: train it with "
+                "levels by field (`levels.independent` or `levels.shifts`)"
+            )
+        return self.noise(log_snr)
