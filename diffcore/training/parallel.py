@@ -1,11 +1,12 @@
 """Training one network in several processes: copies whose gradients are averaged (DDP), or shards (FSDP2)."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -14,8 +15,14 @@ from diffcore.names import Parallel
 from diffcore.system.distributed import leads, world
 
 
-def require_shards(batch_size: int, parallel: Parallel, compiled: bool) -> None:
-    """Raise `UserError` if the processes cannot share the training."""
+def require_shards(batch_size: int, parallel: Parallel, compiled: bool, parts: int = 1) -> None:
+    """Raise `UserError` if the processes cannot share the training, or a share has fewer examples than `parts`."""
+    if parts > 1 and batch_size < world() * parts:
+        several = f" for each of {world()} processes" if world() > 1 else ""
+        raise UserError(
+            f"a batch of {batch_size} has no {parts} parts{several}: lower `train.accumulate`, or raise "
+            "`train.batch_size`"
+        )
     if batch_size < world():
         raise UserError(f"a batch of {batch_size} cannot be shared by {world()} processes: raise `train.batch_size`")
     if world() > 1 and parallel == "fsdp" and compiled:
@@ -41,6 +48,18 @@ def distribute(objective: nn.Module, backbone: nn.Module, parallel: Parallel, de
         fully_shard(block, mesh=mesh)
     fully_shard(objective, mesh=mesh)
     return objective
+
+
+@contextmanager
+def averaging(objective: nn.Module, active: bool) -> Iterator[None]:
+    """A context for a backward pass of a module of `distribute`: unless `active`, gradients stay in their process."""
+    if isinstance(objective, FSDPModule):
+        objective.set_requires_gradient_sync(active)
+    if isinstance(objective, DistributedDataParallel) and not active:
+        with objective.no_sync():
+            yield
+    else:
+        yield
 
 
 def blocks(backbone: nn.Module) -> list[nn.Module]:
