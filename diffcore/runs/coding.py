@@ -6,20 +6,22 @@ model, without gradients, and with a limited number of samples at a time.
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from tensordict import TensorDict
 from torch import Tensor, nn
 
 from diffcore.plugins.data import Codec, Data, Encoded
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.model import Model, codec_digest
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State, concatenate
+from diffcore.states.state import State, concatenate, named
 from diffcore.system.cache import cache_folder, read_entry, tell_damage, write_entry
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 AT_ONCE = 64
 """The number of samples that a codec with weights encodes or decodes at once."""
@@ -43,7 +45,7 @@ def decode(model: Model, state: State, mask: Mask = None) -> Any:
 
 
 @torch.no_grad()
-def encode(model: Model, examples: TensorDict) -> Encoded:
+def encode(model: Model, examples: "TensorDict") -> Encoded:
     """Encode examples of the data set, without augmentation. The result is on the CPU."""
     codec = model.codec
     if not isinstance(codec, nn.Module):
@@ -60,7 +62,7 @@ def encode(model: Model, examples: TensorDict) -> Encoded:
     )
 
 
-def prepared_data(model: Model, data: Data) -> TensorDict:
+def prepared_data(model: Model, data: Data) -> "TensorDict":
     """The training examples as `codec.encode` takes them: unchanged unless the codec has `prepare`.
 
     What it made of them is kept in the cache, by a digest of the examples, the facts and the weights of the codec.
@@ -80,9 +82,8 @@ def prepared_data(model: Model, data: Data) -> TensorDict:
     content = read_entry(path)
     if content is not None:
         try:
-            kept = load(content)
-            return TensorDict(kept, batch_size=[len(examples)])  # type: ignore[arg-type]
-        except (SafetensorError, RuntimeError) as error:  # of another length
+            return named(load(content))
+        except SafetensorError as error:
             tell_damage(path, str(error))
     made = _prepared(codec, examples, model.device)
     write_entry(path, save({name: value.contiguous() for name, value in made.items()}))
@@ -90,7 +91,7 @@ def prepared_data(model: Model, data: Data) -> TensorDict:
 
 
 @torch.no_grad()
-def _prepared(codec: Codec, examples: TensorDict, device: torch.device) -> TensorDict:
+def _prepared(codec: Codec, examples: "TensorDict", device: torch.device) -> "TensorDict":
     """Examples as `codec.encode` takes them, on the CPU, or unchanged if the codec has no `prepare`."""
     if not hasattr(codec, "prepare"):
         return examples
@@ -106,8 +107,8 @@ def _slices(n: int) -> Iterator[slice]:
 def _joined(parts: list[Any]) -> Any:
     """Samples of consecutive batches in one, on the CPU."""
     first = parts[0]
-    if isinstance(first, Tensor | TensorDict):
-        return torch.cat([part.cpu() for part in parts])  # type: ignore[type-var]
     if isinstance(first, list):
         return [sample for part in parts for sample in part]
+    if isinstance(first, Tensor) or hasattr(first, "batch_size"):
+        return torch.cat([part.cpu() for part in parts])
     raise TypeError(f"a codec with weights must decode to a tensor, a TensorDict or a list, not {type(first).__name__}")

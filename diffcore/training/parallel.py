@@ -29,8 +29,12 @@ def require_shards(batch_size: int, parallel: Parallel, compiled: bool, parts: i
         raise UserError("`train.compile` works with `train.parallel` ddp, not with fsdp: leave one of them out")
 
 
-def distribute(objective: nn.Module, backbone: nn.Module, parallel: Parallel, device: torch.device) -> nn.Module:
+def distribute(
+    objective: nn.Module, backbone: nn.Module, parallel: Parallel, device: torch.device, parts: int = 1
+) -> nn.Module:
     """Wrap `objective`, which contains `backbone` and returns a loss, so that gradients are the mean over processes.
+
+    `parts` is the number of backward passes of a step; the context `averaging` says which of them averages.
 
     With `ddp` each process keeps all weights. With `fsdp` each keeps a shard of each weight, its gradient and its
     moments, and the weights of a block are gathered when the block is used; parameters are then `DTensor`s.
@@ -38,8 +42,13 @@ def distribute(objective: nn.Module, backbone: nn.Module, parallel: Parallel, de
     if world() == 1:
         return objective
     if parallel == "ddp":
+        # A static graph allows parameters without a gradient, but no backward pass without averaging.
         return DistributedDataParallel(
-            objective, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
+            objective,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            static_graph=parts == 1,
+            find_unused_parameters=parts > 1,
         )
     for parameter in objective.parameters():  # shards are rows of contiguous tensors: no channels-last weights
         parameter.data = parameter.data.contiguous()

@@ -41,7 +41,9 @@ class TrainState:
         self._averaged = replace(model, network=copy.deepcopy(network).requires_grad_(False))
         compute_in(network, options.precision, options.compile)
         compute_in(self._averaged.network, settings.sample.precision, settings.sample.compile)
-        self._objective = distribute(Objective(model, settings), network.backbone, options.parallel, model.device)
+        self._objective = distribute(
+            Objective(model, settings), network.backbone, options.parallel, model.device, options.accumulate
+        )
         self._parameters = dict(network.named_parameters())
         # Kept until there is a checkpoint to go back to.
         self._initial_weights: Tensors | None = {name: value.clone() for name, value in network.state_dict().items()}

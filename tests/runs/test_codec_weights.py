@@ -1,4 +1,4 @@
-"""A codec that is a module: its weights travel with the run, and it works in parts, on the device, without gradients."""
+"""A codec that is a module: its weights travel with the run; it works in parts, on the device, without gradients."""
 
 import json
 

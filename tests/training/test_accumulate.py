@@ -61,5 +61,5 @@ def test_each_part_has_other_dropped_units():
 
 def test_more_parts_than_examples_are_refused():
     model, settings, data = parts_of("toy", toy_registry(), accumulate=34)
-    with pytest.raises(UserError, match="a batch of 33 has no 34 parts: lower `train.accumulate`, or raise"):
+    with pytest.raises(UserError, match=r"a batch of 33 has no 34 parts: lower `train\.accumulate`, or raise"):
         TrainState(model, settings, data)
