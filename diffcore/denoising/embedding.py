@@ -65,6 +65,7 @@ class Conditioning(nn.Module):
         self.embeddings = nn.ModuleDict(
             {module_key(condition.name): condition.embedding(width) for condition in conditions}
         )
+        self.width = width
         self.inputs = together([condition.inputs for condition in conditions])
         if self.inputs.tokens:
             self.first_token = nn.Parameter(torch.randn(self.inputs.tokens))
