@@ -40,6 +40,8 @@ class Outcome:
     """The model with averaged weights."""
     missing: tuple[str, ...] = ()
     """What could not be made after training: "picture", "metrics" or "report"."""
+    stop_requested: bool = False
+    """Whether training was asked to stop, be it when it was complete."""
 
 
 def train(
@@ -93,9 +95,10 @@ def train(
                             callbacks.sample(loop.train_state.averaged(), step)
                 except DivergedError as diverged:
                     step_back(loop, diverged)
+            _, stopped = agreed(loop.progress.seconds, stop_requested())
         averaged = loop.train_state.averaged()
     averaged.network.eval()
-    return Outcome(loop.progress, share_done(options, loop.progress) < 1, averaged)
+    return Outcome(loop.progress, share_done(options, loop.progress) < 1, averaged, stop_requested=stopped)
 
 
 def _is_over(loop: LoopState, stop: bool) -> bool:
