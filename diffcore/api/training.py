@@ -15,7 +15,9 @@ from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation, Task
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
+from diffcore.runs.codec_weights import keep_codec
 from diffcore.runs.composing import compose, read_toml
+from diffcore.runs.consent import acts_of_file
 from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.generation import example_conditions, require_conditions, unguided_without_conditions
 from diffcore.runs.lock import locked
@@ -95,8 +97,16 @@ def train(
     arguments = {name: value for name, value in given.items() if value}
     registry = plugins.installed()
     settings = compose(registry, modality, preset, file, chosen, origin, task, over=arguments)
+    if isinstance(config, str | os.PathLike):
+        tell_acts(origin, file, settings)
     run, _ = start(settings, None if out is None else Path(out), registry)
     return Run(run.path.absolute())  # the program may change its working directory
+
+
+def tell_acts(origin: str, file: Mapping[str, Any], settings: RunSettings) -> None:
+    """Log what the configuration file `origin` lets a new run do outside of its folder, if anything."""
+    if acts := acts_of_file(file, settings):
+        logger.info(f"as {origin} says, this run will {' and '.join(acts)}")
 
 
 def _table(parts: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -121,7 +131,7 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     def describe_new() -> None:
         if folder.config.exists():  # another process was quicker
             raise UserError(f"{folder.path} exists already: choose another `out`")
-        describe(folder, settings, data.facts.model_dump(mode="json"), registry)
+        describe(folder, settings, data.facts.model_dump(mode="json"), registry, keep_codec(folder, model))
 
     with locked(folder):
         by_leader(describe_new)
