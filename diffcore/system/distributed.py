@@ -71,22 +71,15 @@ def joined() -> Iterator[None]:
             # interpreter. Without the barrier the interpreter may already be shutting down, and the process aborts.
             dist.barrier()
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and not leads():
-            raise SystemExit(1) from None  # the leader received it, too, and reports it
         if isinstance(error, KeyboardInterrupt):
+            if not leads():
+                raise SystemExit(1) from None  # the leader received it, too, and reports it
+            _is_first_to_fail(store)
             raise
-        if isinstance(error, _TerminatedError):
-            if not _is_first_to_fail(store):
+        if reason := _of_another(error, count):
+            if not _is_first_to_fail(store, otherwise=True):
                 raise SystemExit(1) from None
-            raise UserError(
-                f"torchrun ends this process, because another of the {count} processes ended, which it reports below, "
-                "or because it was asked to stop. Continue training from the last checkpoint with diffcore resume"
-            ) from None
-        if _is_lost_connection(error):
-            raise UserError(
-                f"another of the {count} processes ended or lost its connection; torchrun reports below which one. "
-                "Continue training from the last checkpoint with diffcore resume"
-            ) from None
+            raise UserError(f"{reason}. Continue training from the last checkpoint with diffcore resume") from None
         if not _is_first_to_fail(store):
             time.sleep(GRACE)  # torchrun ends all when one does: the first shall have spoken by then
             raise SystemExit(1) from None
@@ -119,17 +112,25 @@ def _told_of_termination() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _is_lost_connection(error: BaseException) -> bool:
-    """Whether a collective failed because another process is gone."""
+def _of_another(error: BaseException, count: int) -> str | None:
+    """What happened to another one of the `count` processes, if that is why this one ends."""
+    if isinstance(error, _TerminatedError):
+        return (
+            f"torchrun ends this process, because another of the {count} processes ended, which it reports below, or "
+            "because it was asked to stop"
+        )
     signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "ncclRemoteError")
-    return isinstance(error, dist.DistError | RuntimeError) and any(sign in str(error) for sign in signs)
+    if isinstance(error, dist.DistError | RuntimeError) and any(sign in str(error) for sign in signs):
+        return f"another of the {count} processes ended or lost its connection; torchrun reports below which one"
+    return None
 
 
-def _is_first_to_fail(store: Any) -> bool:
+def _is_first_to_fail(store: Any, otherwise: bool = False) -> bool:
+    """Whether no other process has called this; `otherwise` if that is not known."""
     try:
         return store.add("diffcore failed", 1) == 1
     except (RuntimeError, ValueError):  # the process that held the store is gone
-        return False
+        return otherwise
 
 
 def rank_slice(n: int) -> range:

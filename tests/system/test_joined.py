@@ -41,7 +41,7 @@ def test_a_process_that_torchrun_ends_says_why_and_how_to_go_on():
 
 
 def test_of_several_that_torchrun_ends_one_speaks(monkeypatch):
-    monkeypatch.setattr(distributed, "_is_first_to_fail", lambda store: False)
+    monkeypatch.setattr(distributed, "_is_first_to_fail", lambda store, otherwise: False)
     with pytest.raises(SystemExit), joined():
         signal.raise_signal(signal.SIGTERM)
 
