@@ -20,7 +20,7 @@ from diffcore.process.gaussian import perturb
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.states.level import Level
-from diffcore.states.noise import generator_for, seed_of
+from diffcore.states.noise import Draws, generator_for, seed_of
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, map_fields
@@ -99,8 +99,10 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     options = settings.train
     cpu = generator_for(settings.seed, "step", step)
     chosen = batch_indices(len(data.examples), options.batch_size, step, settings.seed)
+    numbers = range(step * options.batch_size, (step + 1) * options.batch_size)
+    draws = Draws.of(seed_of(settings.seed, "augment"), numbers, model.device)
     with torch.no_grad():
-        encoded = model.codec.encode(_rows(data.examples, chosen, model.device), cpu)
+        encoded = model.codec.encode(_rows(data.examples, chosen, model.device), draws)
     x0, mask = encoded.state, encoded.mask
     batch = x0.shape[0]
     t = (torch.rand((), generator=cpu, dtype=torch.float64) + torch.arange(batch, dtype=torch.float64) / batch) % 1
