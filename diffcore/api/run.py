@@ -77,8 +77,8 @@ class Run:
 
     `checkpoint` is the name of one of its checkpoints, the newest by default; `device` the one that it was trained on
     by default. The model is loaded when it is first needed, with averaged weights. `data_at` are the places of its data
-    if they have moved, by option of the data set: `{"root": PATH}`. With `trust`, a run of another user may read and
-    download the data that its configuration names, and `resume` starts its loggers.
+    if they have moved, by option of the data set: `{"root": PATH}`. With `trust`, a run of another user may read the
+    files and download the data that its configuration names, and `resume` starts its loggers.
     """
 
     path: Path
@@ -476,7 +476,7 @@ class Run:
 
     @in_float32
     def _load(self, path: Path, checkpoint: str | None) -> LoadedRun:
-        return load_run(path, self.registry, self.device, checkpoint)
+        return load_run(path, self.registry, self.device, checkpoint, self.trust)
 
     def _conditions(
         self, model: Model, config: SamplingConfig, asked: Asked, n: int, seed: int, examples: bool

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffcore.denoising.ranges import read_range
 from diffcore.errors import UserError, did_you_mean
-from diffcore.states.noise import uniform
+from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
 
 Conditions = dict[str, Tensor]
@@ -197,7 +197,8 @@ class ScalarCondition:
             last = max(self.quantiles[-1], first)
         if last < first:
             raise UserError(f"{self.name}={text}: the range ends before it begins")
-        return self._within(first, last, uniform(indices, seed, "asked", self.name)).float()
+        u = Draws.of(seed, indices).uniform(("asked", self.name), dtype=torch.float64)
+        return self._within(first, last, u).float()
 
     def _within(self, low: float, high: float, u: Tensor) -> Tensor:
         """The u-quantile of the training distribution restricted to [low, high], `[B]`."""

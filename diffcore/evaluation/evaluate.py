@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from diffcore.denoising.conditions import Conditions, captions_of
-from diffcore.errors import UserError, first_line, quoted
+from diffcore.errors import UserError, quoted, told
 from diffcore.evaluation.property_metrics import property_metrics
 from diffcore.evaluation.report import curve, data_section, facts_table, folded, metrics_table, page, preformatted
 from diffcore.plugins.building import part_of, require_metrics
@@ -137,7 +137,7 @@ def _measured(
         require_metrics(found, name)
         return found
     except Exception as error:  # code of other packages can raise any exception
-        complain(f"the metric {name} failed: {_told(error)}")
+        complain(f"the metric {name} failed: {told(error)}")
         return []
 
 
@@ -148,7 +148,7 @@ def _evaluator(model: Model, data: Data, cache: Path, complain: Complain) -> Any
     except UserError:
         raise
     except Exception as error:  # code of other packages can raise any exception
-        complain(f"the evaluator of {model.modality.name} could not be prepared: {_told(error)}")
+        complain(f"the evaluator of {model.modality.name} could not be prepared: {told(error)}")
         return None
 
 
@@ -160,13 +160,8 @@ def _of_targets(
     except UserError:
         raise
     except Exception as error:  # code of other packages can raise any exception
-        complain(f"the values that samples reached could not be measured: {_told(error)}")
+        complain(f"the values that samples reached could not be measured: {told(error)}")
         return []
-
-
-def _told(error: Exception) -> str:
-    """An exception in one line: the reason of a `UserError`, and with the type for others."""
-    return first_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 LOG_SNRS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
@@ -311,9 +306,9 @@ def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int
         try:
             return make()
         except Exception as error:  # code of other packages can raise any exception; the rest is still written
-            failed.append(f"the report has no {title.lower()}: {_told(error)}")
+            failed.append(f"the report has no {title.lower()}: {told(error)}")
             logger.warning(failed[-1])
-            return [(title, preformatted(_told(error)))]
+            return [(title, preformatted(told(error)))]
 
     pictures = [] if model.is_classifier else attempted("Samples", lambda: _pictures(model, config, seed))
     loss_label = "negative log-likelihood, nats" if model.is_classifier else "loss per degree of freedom"

@@ -29,17 +29,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
-def _absolute(path: Any) -> Any:
+def absolute(path: Any) -> Any:
+    """`path` as an absolute path, where `~` is the home folder; what is neither a text nor a path stays as it is."""
     try:
         return str(Path(path).expanduser().absolute()) if isinstance(path, str | Path) else path
     except RuntimeError:
         raise ValueError("~ is not known here, because this user has no home folder") from None
 
 
-Place = Annotated[str | None, BeforeValidator(_absolute)]
+Place = Annotated[str | None, BeforeValidator(absolute)]
 """An option that names a file or a folder; it is kept as an absolute path, so a run finds its data from everywhere.
 
-A run of another user needs consent to read it; so do data sets whose option `download` is true.
+A run of another user needs consent to read it. Other options that look like paths need it too, and so do data sets
+whose option `download` is true.
 """
 
 
@@ -48,7 +50,7 @@ def places(options: type[Settings]) -> list[str]:
     return [
         name
         for name, field in options.model_fields.items()
-        if any(getattr(part, "func", None) is _absolute for part in field.metadata)
+        if any(getattr(part, "func", None) is absolute for part in field.metadata)
     ]
 
 
