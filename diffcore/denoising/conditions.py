@@ -16,7 +16,6 @@ from torch import Tensor
 from diffcore.denoising.ranges import read_range
 from diffcore.errors import UserError, did_you_mean
 from diffcore.states.noise import Draws
-from diffcore.states.placement import to_device
 
 Conditions = dict[str, Tensor]
 """The values of a batch, `[B]` by the name of the condition."""
@@ -317,9 +316,7 @@ def any_given(conditions: Sequence[Condition], values: Conditions) -> bool:
     return any(bool(c.given(values[c.name]).any()) for c in conditions if c.name in values)
 
 
-def drop(
-    conditions: Sequence[Condition], values: Conditions, probability: float, generator: torch.Generator
-) -> Conditions:
+def drop(conditions: Sequence[Condition], values: Conditions, probability: float, draws: Draws) -> Conditions:
     """Replace each condition of each sample by its null value with `probability`, independently.
 
     Ho & Salimans 2022, section 3.2: so that one network learns the conditional and the unconditional model.
@@ -327,7 +324,7 @@ def drop(
     dropped = {}
     for condition in conditions:
         value = values[condition.name]
-        chosen = to_device(torch.rand(len(value), generator=generator) < probability, value.device)
+        chosen = draws.uniform(("dropped", condition.name)) < probability
         dropped[condition.name] = torch.where(chosen, condition.null(len(value), value.device), value)
     return dropped
 

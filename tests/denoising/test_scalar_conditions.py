@@ -17,6 +17,7 @@ from diffcore.denoising.conditions import (
 )
 from diffcore.denoising.embedding import Conditioning
 from diffcore.errors import UserError
+from diffcore.states.noise import Draws
 
 # Quantiles of an exponential distribution, cut at its 0.999 quantile.
 SHARES = torch.linspace(0, 0.999, 201, dtype=torch.float64)
@@ -92,7 +93,7 @@ def test_null_is_nan_and_is_not_given():
     values = nulls([NUMBER, ClassCondition("label", ("a", "b"))], 2)
     assert values["weight"].isnan().all()
     assert not any_given([NUMBER], values)
-    dropped = drop([NUMBER], {"weight": torch.ones(4000)}, 0.3, torch.Generator().manual_seed(0))["weight"]
+    dropped = drop([NUMBER], {"weight": torch.ones(4000)}, 0.3, Draws.of(0, range(4000)))["weight"]
     assert dropped.isnan().double().mean().item() == pytest.approx(0.3, abs=0.03)
     assert NUMBER.caption(values["weight"][0]) == "any"
     assert NUMBER.caption(torch.tensor(2.5)) == "2.5"
