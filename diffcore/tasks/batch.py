@@ -108,6 +108,9 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     offset = uniform(settings.seed, "time", torch.tensor([step]), dtype=torch.float64)
     t = (offset + torch.tensor(mine, dtype=torch.float64) / batch) % 1
 
+    conditions = model.codec.conditions
+    u = draws.uniform("dropped", len(conditions))
+
     def log_snr(time: Tensor) -> Tensor:
         return to_device(model.schedule.log_snr(time), model.device)
 
@@ -117,7 +120,7 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
         level=model.schedule.level(log_snr(t)),
         earlier_log_snr=log_snr((t - 1 / VARIANCE_STEPS).clamp(min=0)),
         conditions=encoded.conditions,
-        kept_conditions=drop(model.codec.conditions, encoded.conditions, options.condition_dropout, draws),
+        kept_conditions=drop(conditions, encoded.conditions, options.condition_dropout, u),
         mask=encoded.mask,
         dropout_seed=seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
         weight=len(mine) * world() / batch,

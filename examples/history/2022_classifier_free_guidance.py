@@ -18,7 +18,6 @@ from diffcore.sampling.guidance import classifier_free
 from diffcore.sampling.loop import levels_of, sample
 from diffcore.sampling.solvers import dpmpp_2m
 from diffcore.sampling.timesteps import uniform_in_log_snr
-from diffcore.states.noise import Draws
 
 DATA, SCHEDULE = ring(), Cosine(-8, 8)
 
@@ -29,7 +28,7 @@ def main(steps: int = 1500, samples: int = 1500) -> Numbers:
     generator = torch.Generator().manual_seed(3)
 
     def loss(batch: Batch) -> torch.Tensor:
-        conditions = drop((LABEL,), batch.conditions, 0.2, Draws.fresh(len(batch.x), generator))
+        conditions = drop((LABEL,), batch.conditions, 0.2, torch.rand(len(batch.x), 1, generator=generator))
         return weighted_loss(network(batch.x, batch.level, conditions), batch.x0, batch.noise, PLANE)
 
     fit(network, DATA, SCHEDULE, loss, steps)

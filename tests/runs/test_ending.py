@@ -68,6 +68,16 @@ def test_a_run_that_was_killed_at_its_end_is_completed(tmp_path, whole, moment, 
     assert [path.name for path in run.samples.iterdir()] == ["step-00000006.csv"]  # no incomplete files
 
 
+def test_a_picture_on_the_way_that_was_not_made_is_made_by_resume(tmp_path):
+    flags = (*TRAIN, "--train.checkpoint-every", "3", "--train.sample-every", "3", "--train.evaluate", "0")
+    run, unbroken = RunFolder(tmp_path / "run"), trained(tmp_path / "whole", *flags)
+    assert end(start("train", "--out", run.path, *flags, die="together-half:1")) == -signal.SIGKILL
+    assert [path.name for path in checkpoints(run)] == ["step-00000003"]
+    assert resume(run) == 0
+    assert contents(run) == contents(unbroken)
+    assert len(contents(run)[1]) == 2
+
+
 def test_ctrl_c_at_the_end_says_what_completes_it(tmp_path, whole):
     run, said = RunFolder(tmp_path / "run"), tmp_path / "said"
     process = start("train", "--out", run.path, *TRAIN, send=("write metrics.json:1", signal.SIGINT), said=said)
