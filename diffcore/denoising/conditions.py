@@ -19,6 +19,7 @@ from diffcore.denoising.ranges import read_range
 from diffcore.denoising.scalar_embedding import ScalarEmbedding
 from diffcore.errors import UserError, did_you_mean
 from diffcore.states.noise import Draws
+from diffcore.states.placement import to_device
 
 Conditions = dict[str, Tensor]
 """The values of a batch, `[B, ...]` by the name of the condition."""
