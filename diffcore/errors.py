@@ -18,6 +18,9 @@ class UserError(Exception):
     """
 
 
+RAISED_BY_PLUGINS = (Exception, SystemExit, GeneratorExit)
+"""What code of other packages can raise that must not end work of ours: all but Ctrl-C."""
+
 _ARGUMENT = re.compile(r"`([a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*)`")
 _FLAGS = {"conditions": "condition", "guides": "guide", "metrics": "metric"}
 """Flags that are repeated for each of several values, by the name of the argument that takes all of them."""
@@ -44,8 +47,12 @@ def quoted(path: str | os.PathLike[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of the message of an exception, or the name of its type if the message is empty."""
-    return str(error).splitlines()[0] if str(error).strip() else type(error).__name__
+    """The first line of the message of an exception, or the name of its type if it has no message."""
+    try:
+        message = str(error)
+    except Exception:  # an exception of another package may be unable to describe itself
+        message = ""
+    return message.splitlines()[0] if message.strip() else type(error).__name__
 
 
 def shortened(text: str, most: int = 4000) -> str:
