@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
-from diffcore.api.float32 import in_float32
+from diffcore.api.modes import in_own_modes
 from diffcore.api.showing import show_messages
 from diffcore.denoising.conditions import ClassCondition, Conditions, parse_conditions
+from diffcore.denoising.given import require_values
 from diffcore.errors import UserError, quoted
 from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins import registry as plugins
@@ -77,8 +78,8 @@ class Run:
 
     `checkpoint` is the name of one of its checkpoints, the newest by default; `device` the one that it was trained on
     by default. The model is loaded when it is first needed, with averaged weights. `data_at` are the places of its data
-    if they have moved, by option of the data set: `{"root": PATH}`. With `trust`, a run of another user may read and
-    download the data that its configuration names, and `resume` starts its loggers.
+    if they have moved, by option of the data set: `{"root": PATH}`. With `trust`, a run of another user may read the
+    files and download the data that its configuration names, and `resume` starts its loggers.
     """
 
     path: Path
@@ -104,6 +105,7 @@ class Run:
         return self.loaded.model
 
     @cached_property
+    @in_own_modes
     def data(self) -> Data:
         """The data that the run was trained on, read again.
 
@@ -121,7 +123,7 @@ class Run:
             logger.warning(f"{self.path} was trained on other data than are there now: {words}")
         return data
 
-    @in_float32
+    @in_own_modes
     def sample(
         self,
         n: int = 16,
@@ -156,7 +158,7 @@ class Run:
         with counter("sampling", n) as after_batch:
             return drawing.draw_all(after_batch)
 
-    @in_float32
+    @in_own_modes
     def sample_to(
         self,
         out: str | os.PathLike[str] | None = None,
@@ -201,7 +203,7 @@ class Run:
                 with contextlib.suppress(OSError):  # it is not empty, unless no sample was drawn
                     place.rmdir()
 
-    @in_float32
+    @in_own_modes
     def drawing(
         self,
         n: int,
@@ -252,7 +254,7 @@ class Run:
         drawing.mask(range(1))
         return drawing
 
-    @in_float32
+    @in_own_modes
     def inpaint(
         self,
         source: Source,
@@ -286,7 +288,7 @@ class Run:
             n, label=label, conditions=conditions, seed=seed, size=size, constraint=constraint, **options
         )
 
-    @in_float32
+    @in_own_modes
     def upscale(
         self,
         source: Source,
@@ -307,7 +309,7 @@ class Run:
         constraint = upscaling_of(self.model, source, factor, method, noise_std)
         return self.sample(n, label=label, conditions=conditions, seed=seed, constraint=constraint, **options)
 
-    @in_float32
+    @in_own_modes
     def evaluate(
         self,
         n: int = 500,
@@ -354,7 +356,7 @@ class Run:
             write_report(folder, model, config, seed, as_toml(self.settings))
         return found
 
-    @in_float32
+    @in_own_modes
     def tune(
         self,
         steps: int,
@@ -396,7 +398,7 @@ class Run:
         write_fitted_grid(folder, steps, found.fitted)
         return found
 
-    @in_float32
+    @in_own_modes
     def log_likelihood(
         self,
         source: Samples | State | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -474,9 +476,9 @@ class Run:
             return False
         return True
 
-    @in_float32
+    @in_own_modes
     def _load(self, path: Path, checkpoint: str | None) -> LoadedRun:
-        return load_run(path, self.registry, self.device, checkpoint)
+        return load_run(path, self.registry, self.device, checkpoint, self.trust)
 
     def _conditions(
         self, model: Model, config: SamplingConfig, asked: Asked, n: int, seed: int, examples: bool
@@ -530,7 +532,7 @@ def load(
 
     Raises `UserError` where there is no such run or checkpoint, or where it is damaged.
     """
-    run = Run(Path(path), checkpoint, device, data_at=dict(data or {}), trust=trust)
+    run = Run(Path(path).absolute(), checkpoint, device, data_at=dict(data or {}), trust=trust)
     _ = run.loaded
     return run
 
@@ -545,10 +547,18 @@ def _asked(label: str | None, conditions: Asked | None) -> dict[str, Any]:
 
 
 def _values(asked: Asked, known: Sequence[Any], n: int, seed: int) -> Conditions:
-    """The values `[n]` of all known conditions; null where nothing is asked."""
+    """The values `[n, ...]` of all known conditions; null where nothing is asked.
+
+    Where one value is not a number, such as a picture, a tensor holds the values themselves: one for all, or n.
+    """
     whole: dict[str, str] = {}
     each: dict[str, Sequence[Any]] = {}
+    tensors: dict[str, Tensor] = {}
+    shapes = {condition.name: condition.shape for condition in known}
     for name, value in asked.items():
+        if isinstance(value, Tensor) and (shape := shapes.get(name, ())):
+            tensors[name] = value.expand(n, *shape) if value.shape == shape else value
+            continue
         if isinstance(value, Tensor):
             is_class = name in {condition.name for condition in known if isinstance(condition, ClassCondition)}
             value = [f"#{index}" for index in value.tolist()] if is_class else value.tolist()
@@ -563,7 +573,8 @@ def _values(asked: Asked, known: Sequence[Any], n: int, seed: int) -> Conditions
         if condition.name in each:
             rows = [condition.parse(_text(v), [i], seed) for i, v in enumerate(each[condition.name])]
             values[condition.name] = torch.cat(rows)
-    return values
+    require_values(known, tensors, n)
+    return values | tensors
 
 
 def _text(value: Any) -> str:

@@ -1,13 +1,14 @@
 """A run from its first step to its report: training, pictures on the way, metrics and the report at the end."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from diffcore.denoising.conditions import captions_of
-from diffcore.errors import UserError, first_line, quoted
+from diffcore.errors import RAISED_BY_PLUGINS, UserError, quoted, told
 from diffcore.evaluation.evaluate import (
     MetricFunction,
     evaluate,
@@ -20,6 +21,7 @@ from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import find_checkpoint, read_progress
+from diffcore.runs.coding import decode
 from diffcore.runs.composing import additions, as_toml
 from diffcore.runs.data_record import KINDS, record_of, summary, write_record
 from diffcore.runs.ending import PARTS, made_parts, note_parts
@@ -118,16 +120,35 @@ def _train(
             text = f"step {line.step}, loss {line.loss:.4f}, {line.examples_per_second:.0f} examples/s"
             report(line.done, text, line.seconds_left)
 
-        callbacks = Callbacks(log, picture, events.logged, events.saved)
+        def pictured(step: int) -> bool:
+            return from_leader(lambda: model.is_classifier or any(run.samples.glob(f"step-{step:08d}.*")))
+
+        callbacks = Callbacks(log, picture, events.logged, events.saved, pictured)
         try:
             outcome = train(run, settings, model, data, callbacks, checkpoint)
         except BaseException as error:
             events.ended(last, error)
             raise
-        if not outcome.interrupted and _picture(run, settings, outcome.model, outcome.progress.step, config, events):
-            _note(run, settings, {"picture"})
-    events.ended(outcome.progress.step)
+        try:
+            with _complete(run):
+                if outcome.stop_requested and not outcome.interrupted:
+                    raise KeyboardInterrupt
+                step = outcome.progress.step
+                if not outcome.interrupted and _picture(run, settings, outcome.model, step, config, events):
+                    _note(run, settings, {"picture"})
+        finally:
+            events.ended(outcome.progress.step)
     return outcome
+
+
+@contextmanager
+def _complete(run: RunFolder) -> Iterator[None]:
+    """If it is interrupted (Ctrl-C), log that training is complete, and how to make what is missing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.info(f"training is complete; diffcore resume {quoted(run.path)} makes what is missing at its end")
+        raise
 
 
 def _picture(
@@ -143,29 +164,25 @@ def _picture(
         if drawn is None:
             return True
     except _failures() as error:
-        logger.warning(f"no picture at step {step}: {_told(error)}")
+        logger.warning(f"no picture at step {step}: {told(error)}")
         return False
     try:
         writer = part_of(model.modality, "writer", model.codec)
         path = run.samples / f"step-{step:08d}{writer.endings[0]}"
         captions = captions_of(model.codec.conditions, conditions, PICTURED)
         with beside(run.samples) as parts:
-            writer.together(model.codec.decode(drawn.state, drawn.mask), parts / path.name, 10, captions)
+            writer.together(decode(model, drawn.state, drawn.mask), parts / path.name, 10, captions)
             (parts / path.name).replace(path)  # a link there is replaced, not followed
-    except Exception as error:  # code of other packages can raise any exception
-        logger.warning(f"no picture at step {step}: {_told(error)}")
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
+        logger.warning(f"no picture at step {step}: {told(error)}")
         return False
     events.sampled(step, path)
     return True
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def _failures() -> tuple[type[BaseException], ...]:
     """The exceptions that do not end a run. If several processes take part, the others must see unknown ones."""
-    return (Exception,) if world() == 1 else (UserError, OSError)
-
-
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {first_line(error)}"
+    return RAISED_BY_PLUGINS if world() == 1 else (UserError, OSError)
 
 
 def _note(run: RunFolder, settings: RunSettings, made: Iterable[str]) -> None:
@@ -176,7 +193,7 @@ def _note(run: RunFolder, settings: RunSettings, made: Iterable[str]) -> None:
             before = made_parts(run, checkpoint, settings.train.evaluate)
             note_parts(run, checkpoint, settings.train.evaluate, before | set(made))
         except OSError as error:
-            logger.warning(f"{run.end}: {error}")
+            logger.warning(f"what has been made at the end is not noted: {told(error)}")
 
 
 def finish_later(
@@ -214,7 +231,7 @@ def _finish(
     count, model, step = settings.train.evaluate, outcome.model, outcome.progress.step
     done = from_leader(lambda: made_parts(run, find_checkpoint(run), count))
     made = set(done)
-    try:
+    with _complete(run):
         if "picture" not in done and not pictured and _picture(run, settings, model, step, config, events):
             made.add("picture")
             _note(run, settings, made)
@@ -224,9 +241,6 @@ def _finish(
         if "report" not in done and _reported(run, settings, model, config):
             made.add("report")
             _note(run, settings, made)
-    except KeyboardInterrupt:
-        logger.info(f"training is complete; diffcore resume {quoted(run.path)} makes what is missing at its end")
-        raise
     return replace(outcome, missing=tuple(part for part in PARTS if part not in made))
 
 
@@ -257,7 +271,7 @@ def _evaluated(
             write_metrics(run, metrics, recipe_of(find_checkpoint(run), used, count, settings.seed))
             events.metrics(outcome.progress.step, metrics)
     except _failures() as error:  # the model and its samples are worth more than their metrics
-        logger.warning(f"no metrics: {_told(error)}")
+        logger.warning(f"no metrics: {told(error)}")
         return False
     return not failed
 
@@ -270,6 +284,6 @@ def _reported(run: RunFolder, settings: RunSettings, model: Model, config: Sampl
         failed = write_report(run, model, config, settings.seed, as_toml(settings))
         logger.info(f"report: {run.report}")
         return not failed
-    except Exception as error:  # code of other packages can raise any exception
-        logger.warning(f"no report: {_told(error)}; the model is kept, and evaluating {quoted(run.path)} writes one")
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
+        logger.warning(f"no report: {told(error)}; the model is kept, and evaluating {quoted(run.path)} writes one")
         return False

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffcore.api.float32 import in_float32
+from diffcore.api.modes import in_own_modes
 from diffcore.api.run import Run
 from diffcore.api.session import run_training
 from diffcore.api.showing import show_messages
@@ -15,7 +15,9 @@ from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation, Task
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
+from diffcore.runs.codec_weights import keep_codec
 from diffcore.runs.composing import compose, read_toml
+from diffcore.runs.consent import acts_of_file
 from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.generation import example_conditions, require_conditions, unguided_without_conditions
 from diffcore.runs.lock import locked
@@ -31,7 +33,7 @@ Part = str | Mapping[str, Any]
 """A part by its name, or its options with or without a name: `"digits"`, `{"name": "folder", "root": PATH}`."""
 
 
-@in_float32
+@in_own_modes
 def train(
     modality: str,
     *,
@@ -95,14 +97,23 @@ def train(
     arguments = {name: value for name, value in given.items() if value}
     registry = plugins.installed()
     settings = compose(registry, modality, preset, file, chosen, origin, task, over=arguments)
-    return start(settings, None if out is None else Path(out), registry)[0]
+    if isinstance(config, str | os.PathLike):
+        tell_acts(origin, file, settings)
+    run, _ = start(settings, None if out is None else Path(out), registry)
+    return Run(run.path.absolute())  # the program may change its working directory
+
+
+def tell_acts(origin: str, file: Mapping[str, Any], settings: RunSettings) -> None:
+    """Log what the configuration file `origin` lets a new run do outside of its folder, if anything."""
+    if acts := acts_of_file(file, settings):
+        logger.info(f"as {origin} says, this run will {' and '.join(acts)}")
 
 
 def _table(parts: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return dict(parts) if isinstance(parts, Mapping) else {name: {} for name in parts}
 
 
-@in_float32
+@in_own_modes
 def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[Run, Outcome]:
     """Train a new run with these settings in the folder `out`, or in the next free one."""
     device_for(settings.device)
@@ -120,7 +131,7 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     def describe_new() -> None:
         if folder.config.exists():  # another process was quicker
             raise UserError(f"{folder.path} exists already: choose another `out`")
-        describe(folder, settings, data.facts.model_dump(mode="json"), registry)
+        describe(folder, settings, data.facts.model_dump(mode="json"), registry, keep_codec(folder, model))
 
     with locked(folder):
         by_leader(describe_new)

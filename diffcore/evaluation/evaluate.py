@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from diffcore.denoising.conditions import Conditions, captions_of
-from diffcore.errors import UserError, first_line, quoted
+from diffcore.errors import RAISED_BY_PLUGINS, UserError, quoted, told
 from diffcore.evaluation.property_metrics import property_metrics
 from diffcore.evaluation.report import curve, data_section, facts_table, folded, metrics_table, page, preformatted
 from diffcore.plugins.building import part_of, require_metrics
@@ -22,6 +22,7 @@ from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.process.gaussian import perturb
 from diffcore.runs.checkpoints import weights_digest
+from diffcore.runs.coding import decode, encode
 from diffcore.runs.data_record import read_record
 from diffcore.runs.folder import RunFolder, provenance, read_log
 from diffcore.runs.generation import (
@@ -90,7 +91,7 @@ def evaluate(
 
     def measured() -> list[Metric]:
         assert drawn is not None
-        samples = model.codec.decode(drawn.state, drawn.mask)
+        samples = decode(model, drawn.state, drawn.mask)
         return [
             *(_measured(f"of {model.modality.name}", evaluator, samples, conditions, complain) if evaluator else ()),
             *(
@@ -135,8 +136,8 @@ def _measured(
         found = metric(samples, conditions)
         require_metrics(found, name)
         return found
-    except Exception as error:  # code of other packages can raise any exception
-        complain(f"the metric {name} failed: {_told(error)}")
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
+        complain(f"the metric {name} failed: {told(error)}")
         return []
 
 
@@ -146,8 +147,8 @@ def _evaluator(model: Model, data: Data, cache: Path, complain: Complain) -> Any
         return part_of(model.modality, "evaluator", model.codec, data, cache)
     except UserError:
         raise
-    except Exception as error:  # code of other packages can raise any exception
-        complain(f"the evaluator of {model.modality.name} could not be prepared: {_told(error)}")
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
+        complain(f"the evaluator of {model.modality.name} could not be prepared: {told(error)}")
         return None
 
 
@@ -158,14 +159,9 @@ def _of_targets(
         return property_metrics(model, config, evaluator, data, n, seed)
     except UserError:
         raise
-    except Exception as error:  # code of other packages can raise any exception
-        complain(f"the values that samples reached could not be measured: {_told(error)}")
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
+        complain(f"the values that samples reached could not be measured: {told(error)}")
         return []
-
-
-def _told(error: Exception) -> str:
-    """An exception in one line: the reason of a `UserError`, and with the type for others."""
-    return first_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 LOG_SNRS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
@@ -187,22 +183,24 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
     examples = held_out[torch.randperm(len(held_out), generator=order)[:n]]
     source = f"{len(examples)} {'training' if data.held_out is None else 'held-out'} examples"
     batches = list(in_batches(rank_slice(len(examples)), batch_size))
-    encoded = [codec.encode(examples[list(rows)]) for rows in batches]
-    values = codec.encode(examples).conditions
-    seen = codec.encode(data.examples[torch.randperm(len(data.examples), generator=order)[: 10 * n]]).conditions
+    parts = [encode(model, examples[list(rows)]) for rows in batches]
+    values = encode(model, examples).conditions
+    seen = encode(model, data.examples[torch.randperm(len(data.examples), generator=order)[: 10 * n]]).conditions
 
     def mean_metrics(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
         found: dict[str, float] = {}
-        for condition in codec.conditions:
-            output, value = outputs[condition.name], values[condition.name]
+        for condition in classifier.conditions:
+            output, value, head = outputs[condition.name], values[condition.name], classifier.heads[condition.name]
             known = condition.given(value)
             if not known.any():
                 continue
-            each = {"nll": -condition.log_likelihood(output, value)[known], **condition.measures(output, value)}
+            each = {"nll": -head.log_likelihood(output, value)[known], **head.measures(output, value)}
             found |= {f"{condition.name}_{name}": row.double().mean().item() for name, row in each.items()}
         return found
 
-    constants = {c.name: c.best_constant(seen[c.name]).expand(len(examples), -1) for c in codec.conditions}
+    constants = {
+        name: head.best_constant(seen[name]).expand(len(examples), -1) for name, head in classifier.heads.items()
+    }
     chance = mean_metrics(constants)
     metrics = []
     noisiest, cleanest = model.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
@@ -210,7 +208,7 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
 
     def outputs_at(level: Levels) -> list[dict[str, torch.Tensor]]:
         outputs = []
-        for rows, batch in zip(batches, encoded, strict=True):
+        for rows, batch in zip(batches, parts, strict=True):
             normal = SampleNoise(seed, rows).normal(batch.state)
             x = perturb(batch.state, codec.space.noise(normal, batch.mask), level)
             mask = None if batch.mask is None else batch.mask.to(model.device)
@@ -221,7 +219,7 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
         batches_of_outputs = [output for own in gathered(partial(outputs_at, level)) for output in own]
         if not leads():
             continue
-        outputs = {c.name: torch.cat([output[c.name] for output in batches_of_outputs]) for c in codec.conditions}
+        outputs = {name: torch.cat([output[name] for output in batches_of_outputs]) for name in classifier.heads}
         for name, value in mean_metrics(outputs).items():
             meaning = f"at log-SNR {log_snr:g}, of {source}; by chance {chance[name]:.4g}"
             metrics.append(Metric(f"{name}_at_{log_snr:g}", value, meaning))
@@ -249,8 +247,8 @@ def recipe_of(checkpoint: Path, config: SamplingConfig | None, n: int, seed: int
 def write_metrics(run: RunFolder, metrics: Sequence[Metric], recipe: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Write the metrics to metrics.json of the run, and add them to evaluations.json.
 
-    They replace the metrics of an earlier evaluation with the same recipe, and no others. Values that are not finite
-    become null.
+    They replace the metrics of an earlier evaluation with the same recipe, and no others. Values that are not finite,
+    or larger than 1e300, become null.
     """
     try:
         kept = [found for found in read_evaluations(run) if found.recipe != recipe]
@@ -276,7 +274,7 @@ def read_evaluations(run: RunFolder) -> list[Evaluation]:
 
 def _rows(metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     rows = [vars(metric) for metric in metrics]
-    return [row | {"value": row["value"] if math.isfinite(row["value"]) else None} for row in rows]
+    return [row | {"value": row["value"] if is_number(row["value"]) else None} for row in rows]
 
 
 def read_metrics(run: RunFolder) -> list[Metric]:
@@ -309,10 +307,10 @@ def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int
     def attempted(title: str, make: Callable[[], list[tuple[str, str]]]) -> list[tuple[str, str]]:
         try:
             return make()
-        except Exception as error:  # code of other packages can raise any exception; the rest is still written
-            failed.append(f"the report has no {title.lower()}: {_told(error)}")
+        except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception; the rest is still written
+            failed.append(f"the report has no {title.lower()}: {told(error)}")
             logger.warning(failed[-1])
-            return [(title, preformatted(_told(error)))]
+            return [(title, preformatted(told(error)))]
 
     pictures = [] if model.is_classifier else attempted("Samples", lambda: _pictures(model, config, seed))
     loss_label = "negative log-likelihood, nats" if model.is_classifier else "loss per degree of freedom"
@@ -371,17 +369,17 @@ def _pictures(model: Model, config: SamplingConfig, seed: int) -> list[tuple[str
     conditions = example_conditions(model, 50, config)
     config = unguided_without_conditions(model, config, conditions)
     drawn = generate(model, config, conditions, 50, seed)
-    samples = model.codec.decode(drawn.state, drawn.mask)
+    samples = decode(model, drawn.state, drawn.mask)
     moments, rows = 9, 5
     few = {name: value[:rows] for name, value in conditions.items()}
     steps = trajectories(model, config, few, rows, moments, seed)
-    states = model.codec.decode(steps.state, steps.mask)
-    return [
-        ("Samples", writer.html(samples, 10, captions_of(known, conditions, 50))),
-        (
-            "From noise to data",
-            writer.html(
-                states, moments + 1, captions_of(known, steps.conditions, steps.state.shape[0]), trajectories=True
-            ),
+    states = decode(model, steps.state, steps.mask)
+    htmls = {
+        "Samples": writer.html(samples, 10, captions_of(known, conditions, 50)),
+        "From noise to data": writer.html(
+            states, moments + 1, captions_of(known, steps.conditions, steps.state.shape[0]), trajectories=True
         ),
-    ]
+    }
+    if wrong := [type(html).__name__ for html in htmls.values() if not isinstance(html, str)]:
+        raise UserError(f"`html` of the writer of {model.modality.name} must return a str, not {wrong[0]}")
+    return list(htmls.items())

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions
 from diffcore.denoising.sizes import Sizes
 from diffcore.plugins.ledger import Ledger
 from diffcore.plugins.records import Settings
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State
 
@@ -43,7 +43,12 @@ class Encoded:
 
 
 class Codec(Protocol):
-    """Examples to states and back."""
+    """Examples to states and back.
+
+    A codec may be an `nn.Module`. Its weights are not trained: they are what the codec has when a run begins, and the
+    run keeps a copy. It then works on the device of the model and without gradients, and `decode` returns a tensor, a
+    TensorDict or a list, because samples are decoded in parts.
+    """
 
     @property
     def space(self) -> Space:
@@ -57,8 +62,19 @@ class Codec(Protocol):
     def sizes(self) -> Sizes | None:
         """How many elements of a state exist, where that varies; None where all always do."""
 
-    def encode(self, examples: "TensorDict", generator: torch.Generator | None = None) -> Encoded:
-        """Encode a batch; with a generator, apply the random augmentations that the data ask for."""
+    def prepare(self, examples: "TensorDict") -> "TensorDict":
+        """Compute once what `encode` would otherwise compute in every step; `encode` then gets the result.
+
+        It receives examples of the data set, on the device of the model, in parts; what it returns has a row for each
+        of them and is kept in the cache. A codec without `prepare` encodes the examples themselves.
+        """
+
+    def encode(self, examples: "TensorDict", draws: Draws | None = None) -> Encoded:
+        """Encode a batch, on the device where it is.
+
+        With `draws`, apply the random augmentations that the data ask for. They give each example random numbers of its
+        own, so that its augmentation does not depend on the rest of the batch: `draws.uniform("flip") < 0.5`.
+        """
 
     def decode(self, state: State, mask: Mask = None) -> "Tensor | TensorDict | list":
         """States to samples in the modality's own form, which its writer and evaluator take."""

@@ -1,22 +1,26 @@
 """Build the parts of a run from its settings, and load the weights of its network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 
+from diffcore.denoising.conditions import Condition
 from diffcore.denoising.denoiser import Denoiser, require_defined
-from diffcore.denoising.noisy_classifier import NoisyClassifier
+from diffcore.denoising.given import require_accepted
+from diffcore.denoising.inputs import together
+from diffcore.denoising.noisy_classifier import NoisyClassifier, heads_of
 from diffcore.errors import UserError
 from diffcore.plugins.building import build, part_of
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.records import Modality, Settings, places
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.schedules import Schedule
-from diffcore.runs.checkpoints import EMA, read_tensors
+from diffcore.runs.checkpoints import EMA, read_tensors, tensors_digest
 from diffcore.runs.composing import choices
 from diffcore.runs.settings import RunSettings, explain
 from diffcore.states.global_random import seeded
@@ -84,6 +88,12 @@ def data_of(path: Path, settings: RunSettings, registry: Registry) -> Data:
         raise UserError(f"{path} needs the data that it was trained on: {error}{advice}") from None
 
 
+def codec_digest(codec: Codec) -> str | None:
+    """A SHA-256 of the weights of a codec, or None if it has none."""
+    weights = codec.state_dict() if isinstance(codec, nn.Module) else {}
+    return tensors_digest(weights) if weights else None
+
+
 MOST_OF_A_SAMPLE = 2**28
 """Maximum number of values in the state of one sample: 1 GiB."""
 
@@ -105,23 +115,47 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     schedule = _build(settings, "schedule", registry)
     require_defined(settings.parameterisation, schedule)
     modality = registry.modality(settings.modality)
-    codec = part_of(modality, "codec", facts)
+    device = device_for(settings.device)
+    with at_most(room(), "the configuration"), seeded(seed_of(settings.seed, "codec")):
+        codec = part_of(modality, "codec", facts)
+    if isinstance(codec, nn.Module):
+        codec.to(device).eval().requires_grad_(False)
     size = numbers_of_a_sample(codec)
     if size > MOST_OF_A_SAMPLE:
         raise UserError(f"a sample would have {size:,} numbers; at most {MOST_OF_A_SAMPLE:,} are supported")
-    device = device_for(settings.device)
     most = room() if weights is None else min(2 * weights + SLACK, room())
     network: Denoiser | NoisyClassifier
     with at_most(most, "the configuration"), seeded(seed_of(settings.seed, "weights")):
         if settings.task == "classify":
-            if not codec.conditions:
-                raise UserError("these data have no conditions, so there is nothing to predict")
-            outputs = sum(condition.outputs for condition in codec.conditions)
-            network = NoisyClassifier(_build(settings, "classifier", registry, codec.space, outputs), codec.conditions)
+            predicted = _predictable(codec.conditions)
+            outputs = sum(head.outputs for head in heads_of(predicted).values())
+            network = NoisyClassifier(_build(settings, "classifier", registry, codec.space, outputs), predicted)
         else:
-            backbone = _build(settings, "denoiser", registry, codec.space)
+            backbone = _backbone(settings, registry, codec)
             network = Denoiser(backbone, codec.conditions, settings.parameterisation)
     return Model(modality, codec, network.to(device), schedule, device)
+
+
+def _predictable(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
+    """The conditions that a noisy classifier can predict. Raises `UserError` if there are none."""
+    if not conditions:
+        raise UserError("these data have no conditions, so there is nothing to predict")
+    predictable = tuple(condition for condition in conditions if condition.head is not None)
+    if not predictable:
+        names = ", ".join(condition.name for condition in conditions)
+        raise UserError(f"a classifier can predict none of the conditions of these data: {names}")
+    return predictable
+
+
+def _backbone(settings: RunSettings, registry: Registry, codec: Codec) -> Any:
+    """The network of the denoiser. Raises `UserError` if it does not accept what the conditions of the data yield."""
+    offered = choices(registry.modality(settings.modality), registry, settings.task)["denoiser"]
+    chosen = choose(offered, settings.denoiser.name, "denoiser")  # type: ignore[attr-defined]
+    inputs = together([condition.inputs for condition in codec.conditions])
+    able = [part.name for part in offered if {*inputs.names} <= {*part.accepts}]
+    advice = f"; use `denoiser` {' or '.join(able)}" if able else f"; no network of {settings.modality} does"
+    require_accepted(codec.conditions, chosen.accepts, f"the denoiser {chosen.name!r}", advice)
+    return _build(settings, "denoiser", registry, codec.space, *((inputs,) if chosen.accepts else ()))
 
 
 def build_additions(

@@ -128,7 +128,7 @@ def _evaluate(denoise: Denoise, space: Space, conditions: Conditions | None, mas
             return Prediction(x, level, run(x, level), "x0")
         # Learned levels are scalars with gradients; networks receive one level for each sample.
         levels = level.map(lambda scale: scale.expand(x.shape[0]) if isinstance(scale, Tensor) else scale)
-        return Prediction(x, level, checkpoint(run, x, levels, use_reentrant=False), "x0")
+        return Prediction(x, level, checkpoint(run, x, levels, use_reentrant=False, preserve_rng_state=False), "x0")
 
     return evaluate
 

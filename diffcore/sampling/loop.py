@@ -221,7 +221,8 @@ def _explain(draw: Callable[..., State], levels: Sequence[Levels]) -> NoReturn:
             count = int((~field.isfinite()).flatten(1).any(1).sum())
             raise UserError(
                 f"sampling became non-finite in step {done + 1} of {len(levels) - 1}, at log-SNR "
-                f"{_shown(level.log_snr)}: {what}{f', in the field {name!r},' if name else ''} is nan or infinite in {count} of {len(field)} "
+                f"{_shown(level.log_snr)}: {what}{f', in the field {name!r},' if name else ''} is nan or "
+                f"infinite in {count} of {len(field)} "
                 f"samples; {advice}"
             )
 

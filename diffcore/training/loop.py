@@ -10,10 +10,11 @@ from pathlib import Path
 
 from diffcore.plugins.data import Data
 from diffcore.runs.checkpoints import Progress, discard_after
+from diffcore.runs.coding import prepared_data
 from diffcore.runs.folder import RunFolder, trim_log
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
-from diffcore.system.distributed import agreed, leads
+from diffcore.system.distributed import agreed, in_turn, leads
 from diffcore.tasks.random_state import keep_random_state
 from diffcore.training import log
 from diffcore.training.callbacks import Callbacks, LogLine
@@ -40,6 +41,8 @@ class Outcome:
     """The model with averaged weights."""
     missing: tuple[str, ...] = ()
     """What could not be made after training: "picture", "metrics" or "report"."""
+    stop_requested: bool = False
+    """Whether training was asked to stop, be it when it was complete."""
 
 
 def train(
@@ -66,14 +69,17 @@ def train(
     """
     options = settings.train
     require_end(options)
+    ready = replace(data, examples=in_turn(lambda: prepared_data(model, data)))
     with keep_random_state(model.device):
-        loop = LoopState(run, options, callbacks, TrainState(model, settings, data))
+        loop = LoopState(run, options, callbacks, TrainState(model, settings, ready))
         if checkpoint is not None:
             resume(loop, checkpoint)
         if leads():  # later lines and checkpoints are of steps that are repeated now
             trim_log(run, loop.progress.step, loop.progress.steps_back)
             discard_after(run, loop.progress.step)
         model.network.train()
+        if checkpoint is not None and not callbacks.sampled(loop.progress.step):
+            _sample(loop)
         with stop_requests() as stop_requested:
             while True:
                 try:
@@ -88,14 +94,13 @@ def train(
                         log.write_line(loop)
                     if step % options.checkpoint_every == 0:
                         save(loop)
-                    if step % options.sample_every == 0:
-                        with loop.clock.stopped():
-                            callbacks.sample(loop.train_state.averaged(), step)
+                    _sample(loop)
                 except DivergedError as diverged:
                     step_back(loop, diverged)
+            _, stopped = agreed(loop.progress.seconds, stop_requested())
         averaged = loop.train_state.averaged()
     averaged.network.eval()
-    return Outcome(loop.progress, share_done(options, loop.progress) < 1, averaged)
+    return Outcome(loop.progress, share_done(options, loop.progress) < 1, averaged, stop_requested=stopped)
 
 
 def _is_over(loop: LoopState, stop: bool) -> bool:
@@ -103,6 +108,13 @@ def _is_over(loop: LoopState, stop: bool) -> bool:
     seconds, stop = agreed(loop.progress.seconds, stop)
     loop.progress = replace(loop.progress, seconds=seconds)
     return stop or share_done(loop.options, loop.progress) >= 1
+
+
+def _sample(loop: LoopState) -> None:
+    """Call `callbacks.sample` if that is due at the current step."""
+    if loop.progress.step % loop.options.sample_every == 0:
+        with loop.clock.stopped():
+            loop.callbacks.sample(loop.train_state.averaged(), loop.progress.step)
 
 
 def _do_step(loop: LoopState) -> int:

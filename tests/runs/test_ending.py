@@ -2,21 +2,25 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
+import torch
 
 import diffcore as dc
 from diffcore import cli
-from diffcore.evaluation.evaluate import read_evaluations, read_metrics
+from diffcore.evaluation.evaluate import _measured, read_evaluations, read_metrics, write_metrics
+from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Provided
 from diffcore.runs.checkpoints import checkpoints
 from diffcore.runs.ending import made_parts
-from diffcore.runs.folder import RunFolder, clean, read_log
+from diffcore.runs.folder import RunFolder, clean, new_folder, read_log, trim_log
 from diffcore.system.files import _new_part, write_atomically
 from diffcore.training.signals import stop_requests
 from tests.support.refusals import refused
@@ -68,9 +72,20 @@ def test_a_run_that_was_killed_at_its_end_is_completed(tmp_path, whole, moment, 
     assert [path.name for path in run.samples.iterdir()] == ["step-00000006.csv"]  # no incomplete files
 
 
-def test_ctrl_c_at_the_end_says_what_completes_it(tmp_path, whole):
+def test_a_picture_on_the_way_that_was_not_made_is_made_by_resume(tmp_path):
+    flags = (*TRAIN, "--train.checkpoint-every", "3", "--train.sample-every", "3", "--train.evaluate", "0")
+    run, unbroken = RunFolder(tmp_path / "run"), trained(tmp_path / "whole", *flags)
+    assert end(start("train", "--out", run.path, *flags, die="together-half:1")) == -signal.SIGKILL
+    assert [path.name for path in checkpoints(run)] == ["step-00000003"]
+    assert resume(run) == 0
+    assert contents(run) == contents(unbroken)
+    assert len(contents(run)[1]) == 2
+
+
+@pytest.mark.parametrize("moment", ["step:6", "renamed:1", "together-half:1", "write metrics.json:1"])
+def test_ctrl_c_at_the_end_says_what_completes_it(tmp_path, whole, moment):
     run, said = RunFolder(tmp_path / "run"), tmp_path / "said"
-    process = start("train", "--out", run.path, *TRAIN, send=("write metrics.json:1", signal.SIGINT), said=said)
+    process = start("train", "--out", run.path, *TRAIN, send=(moment, signal.SIGINT), said=said)
     assert end(process) == 130
     assert f"training is complete; diffcore resume {run.path} makes what is missing at its end" in said.read_text()
     assert resume(run) == 0
@@ -109,6 +124,58 @@ def test_code_of_a_plugin_that_raises_takes_only_its_own_part(tmp_path, whole, p
     assert {metric.name for metric in read_metrics(run)} >= {"samples", "samples_per_second"}
     assert resume(run) == 0
     assert contents(run) == contents(whole)
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError("an exception that cannot describe itself")
+
+
+def fails(*context):
+    raise MuteError
+
+
+def leaves(*context):
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize("raises", [fails, leaves])
+@pytest.mark.parametrize("part", ["together", "html", "judge"])
+def test_what_is_no_usual_exception_takes_only_its_own_part(tmp_path, part, raises, monkeypatch):
+    if part == "judge":
+        registry = toy_registry()
+        registry.modalities["toy"] = Provided(replace(TOY, evaluator=lambda *context: raises), "diffcore-toy", "1.0")
+        put_in_place(monkeypatch, registry)
+    else:
+        monkeypatch.setattr(ToyWriter, part, raises)
+    run = RunFolder(tmp_path / "run")
+    assert cli.main(["train", "--out", str(run.path), *TRAIN]) == 1
+    assert run.report.is_file()
+    assert {metric.name for metric in read_metrics(run)} >= {"samples", "samples_per_second"}
+
+
+WRONG = {
+    "True": True, "float32": numpy.float32(1), "tensor": torch.tensor(1.0), "too large": 10**400, "text": "1",
+    "None": None, "complex": 1j,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "metric", [*(Metric("m", value, "") for value in WRONG.values()), Metric(None, 1.0, ""), Metric("m", 1.0, None)]
+)
+def test_a_metric_that_is_no_number_with_a_name_takes_no_others(metric):
+    said = []
+    assert _measured("wrong", lambda *context: [Metric("right", 1.0, ""), metric], None, {}, said.append) == []
+    assert len(said) == 1
+    assert "the metric wrong" in said[0]
+
+
+def test_values_that_json_cannot_hold_are_written_as_null(tmp_path, whole):
+    run = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
+    write_metrics(run, [Metric(f"m{k}", value, "") for k, value in enumerate((1e308, math.inf, math.nan, 2.0))])
+    values = [metric.value for metric in read_metrics(run)]
+    assert values[3] == 2
+    assert all(map(math.isnan, values[:3]))
 
 
 def test_evaluations_are_kept_with_their_recipes(tmp_path, capsys):
@@ -156,6 +223,14 @@ def test_a_run_that_cannot_be_written_is_known_before_the_work_and_results_are_s
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device", "metrics.json")
 
+    def refuse(path):
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    kept = run.evaluations.read_bytes()
+    with monkeypatch.context() as patch:  # what cannot be read now is not lost
+        patch.setattr("diffcore.evaluation.evaluate.read_json", refuse)
+        assert "Too many open files" in refused(capsys, "evaluate", run.path, "--n", "4")
+    assert run.evaluations.read_bytes() == kept
     monkeypatch.setattr("diffcore.evaluation.evaluate.write_json", full)
     capsys.readouterr()
     assert cli.main(["evaluate", str(run.path), "--n", "4"]) == 2
@@ -198,6 +273,29 @@ def test_a_bad_byte_in_the_log_costs_one_line_and_is_said(tmp_path, caplog):
     assert "train_log.jsonl has damaged lines, which are left out: 1" in caplog.text
 
 
+BAD = {
+    "long": b" " * 200_000,
+    "zeros": bytes(150_000),
+    "a larger step": b'{"step": 95, "loss": 1.0}',
+    "text": b'{"step": "2", "loss": 1.0}',
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_other_damage_of_the_log_costs_no_line_after_it(tmp_path, caplog, kind):
+    run = RunFolder(tmp_path)
+    lines = [json.dumps({"step": step, "loss": 1.0}).encode() + b"\n" for step in (1, 3, 4, 9)]
+    run.train_log.write_bytes(lines[0] + BAD[kind] + b"\n" + b"".join(lines[1:]))
+    assert [row["step"] for row in read_log(run)] == [1, 3, 4, 9]
+    assert "train_log.jsonl has damaged lines, which are left out: 1" in caplog.text
+    trim_log(run, 4)  # as a run that is resumed does
+    assert run.train_log.read_bytes().endswith(lines[1] + lines[2])
+    assert [row["step"] for row in read_log(run)] == [1, 3, 4]
+    run.train_log.write_bytes(lines[0] + BAD[kind] + b"\n")
+    trim_log(run, 4)
+    assert run.train_log.read_bytes() == lines[0]
+
+
 def test_parts_that_another_process_is_writing_are_not_deleted(tmp_path):
     run = RunFolder(tmp_path)
     (tmp_path / ".metrics.json.4.part").write_text("{")
@@ -206,6 +304,17 @@ def test_parts_that_another_process_is_writing_are_not_deleted(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [Path(file.name).name]
         write_atomically(run.metrics, b"another of the same process number")
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_killed_start_leaves_its_folder_free(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    for name in (".run.lock", ".run.holder", ".config.json.1.part", run.codec.name):
+        (run.path / name).touch()
+    assert new_folder(run.path, "toy", "default") == run.path
+    run.config.touch()
+    with pytest.raises(dc.UserError, match="exists already"):
+        new_folder(run.path, "toy", "default")
 
 
 def test_a_checkpoint_without_a_manifest_is_said_to_be_refused(tmp_path, caplog):
