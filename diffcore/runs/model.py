@@ -19,7 +19,7 @@ from diffcore.plugins.building import build, part_of
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.records import Modality, Settings, places
 from diffcore.plugins.registry import Registry, choose
-from diffcore.process.schedules import Schedule
+from diffcore.process.schedules import ByField, Schedule
 from diffcore.runs.checkpoints import EMA, read_tensors, tensors_digest
 from diffcore.runs.composing import choices
 from diffcore.runs.settings import RunSettings, explain
@@ -123,17 +123,39 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     size = numbers_of_a_sample(codec)
     if size > MOST_OF_A_SAMPLE:
         raise UserError(f"a sample would have {size:,} numbers; at most {MOST_OF_A_SAMPLE:,} are supported")
+    names = tuple(fields(codec.space.empty(1)))
+    level_fields = names if settings.levels.by_field else ()
+    schedule = _with_levels(schedule, settings, names)
     most = room() if weights is None else min(2 * weights + SLACK, room())
     network: Denoiser | NoisyClassifier
     with at_most(most, "the configuration"), seeded(seed_of(settings.seed, "weights")):
         if settings.task == "classify":
             predicted = _predictable(codec.conditions)
             outputs = sum(head.outputs for head in heads_of(predicted).values())
-            network = NoisyClassifier(_build(settings, "classifier", registry, codec.space, outputs), predicted)
+            backbone = _build(settings, "classifier", registry, codec.space, outputs)
+            network = NoisyClassifier(backbone, predicted, level_fields=level_fields)
         else:
             backbone = _backbone(settings, registry, codec)
-            network = Denoiser(backbone, codec.conditions, settings.parameterisation)
+            network = Denoiser(backbone, codec.conditions, settings.parameterisation, level_fields=level_fields)
     return Model(modality, codec, network.to(device), schedule, device)
+
+
+def _with_levels(schedule: Schedule, settings: RunSettings, names: Sequence[str]) -> Schedule:
+    """The schedule of a state with the fields `names`: with levels by field if the settings have any.
+
+    Raises `UserError` for settings that do not fit the fields.
+    """
+    levels = settings.levels
+    if unknown := sorted(levels.shifts.keys() - {*names}):
+        there = ", ".join(names) if any(names) else "none, as a sample is one tensor"
+        raise UserError(f"`levels.shifts` has {unknown[0]!r}, which is not a field of these data; there are: {there}")
+    if levels.given and not levels.independent:
+        raise UserError("`levels.given` needs a fraction `levels.independent` of the examples")
+    if levels.independent and len(names) < 2:
+        raise UserError("`levels.independent` needs data of several fields; here a sample has one")
+    if not levels.by_field:
+        return schedule
+    return ByField(schedule, {name: levels.shifts.get(name, 0.0) for name in names})
 
 
 def _predictable(conditions: Sequence[Condition]) -> tuple[Condition, ...]:

@@ -16,7 +16,7 @@ from diffcore.names import Grid, Precision
 from diffcore.plugins.building import build, require_part
 from diffcore.plugins.records import Component
 from diffcore.plugins.registry import Registry, choose
-from diffcore.process.schedules import Schedule
+from diffcore.process.schedules import ByField, Schedule
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.loading import LoadedRun, Loader
 from diffcore.runs.model import Model, codec_digest
@@ -188,7 +188,8 @@ def configured(
     if "schedule" in given:
         schedule = build_choice(given["schedule"], registry.offered("schedules"), "schedule")
         require_defined(settings.parameterisation, schedule)
-        model = replace(model, schedule=schedule)
+        own = model.schedule
+        model = replace(model, schedule=replace(own, base=schedule) if isinstance(own, ByField) else schedule)
     classifier = _classifier(given.get("classifier"), model, load)
     weak = _weak(given.get("weak"), path, model, load)
     for network in (model.network, classifier, weak):

@@ -17,6 +17,7 @@ from diffcore.denoising.conditions import Conditions, drop
 from diffcore.denoising.losses import VARIANCE_STEPS
 from diffcore.plugins.data import Data
 from diffcore.process.gaussian import perturb
+from diffcore.process.variances import LogSnr
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.states.level import Levels
@@ -25,6 +26,7 @@ from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, map_fields
 from diffcore.system.distributed import rank_slice, world
+from diffcore.tasks.levels import level_at, log_snrs_of, map_log_snr
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,9 @@ class Batch:
     x0: State
     noise: State
     level: Levels
-    """The noise level of each example, `[B]`."""
-    earlier_log_snr: Tensor
-    """The log-SNR at time t - 1 / T, `[B]`, where t is the time of `level` and T is `VARIANCE_STEPS`.
+    """The noise level of each example, `[B]`, or those of its fields."""
+    earlier_log_snr: LogSnr
+    """The log-SNR at time t - 1 / T, `[B]` or by field, where t is the time of `level` and T is `VARIANCE_STEPS`.
 
     A network that predicts variances learns that of the denoising step from t to t - 1 / T.
     """
@@ -62,7 +64,7 @@ class Batch:
             x0=map_fields(change, self.x0),
             noise=map_fields(change, self.noise),
             level=self.level.map(change),
-            earlier_log_snr=change(self.earlier_log_snr),
+            earlier_log_snr=map_log_snr(change, self.earlier_log_snr),
             conditions={name: change(value) for name, value in self.conditions.items()},
             kept_conditions={name: change(value) for name, value in self.kept_conditions.items()},
             mask=None if self.mask is None else change(self.mask),
@@ -110,15 +112,15 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
 
     conditions = model.codec.conditions
     u = draws.uniform("dropped", len(conditions))
-
-    def log_snr(time: Tensor) -> Tensor:
-        return to_device(model.schedule.log_snr(time), model.device)
+    own = Draws.of(draws.seed, numbers)  # on the CPU, where the times are
+    log_snrs = log_snrs_of(model.schedule, settings.levels, t, 1 / VARIANCE_STEPS, own)
+    log_snr, earlier = (map_log_snr(lambda value: to_device(value, model.device), each) for each in log_snrs)
 
     return Batch(
         x0=encoded.state,
         noise=model.codec.space.noise(draws.normal("noise", encoded.state), encoded.mask),
-        level=model.schedule.level(log_snr(t)),
-        earlier_log_snr=log_snr((t - 1 / VARIANCE_STEPS).clamp(min=0)),
+        level=level_at(model.schedule, log_snr),
+        earlier_log_snr=earlier,
         conditions=encoded.conditions,
         kept_conditions=drop(conditions, encoded.conditions, options.condition_dropout, u),
         mask=encoded.mask,
