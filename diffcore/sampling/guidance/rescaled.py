@@ -17,13 +17,16 @@ def rescale(guided: Denoise, conditional: Denoise, space: Space, phi: float) -> 
 
     s_g and output_g are those of `guided`, s that of `conditional`, the prediction with conditions and without
     guidance. Lin et al. 2024, section 3.4, eq. 15-16, applied to the network's own output, as they do. The standard
-    deviation is taken for each sample and each field, over the coordinates that exist (`deviation`). Evaluating
-    `conditional` costs one more pass of the network.
+    deviation is taken for each sample and each field, over the coordinates that exist (`deviation`). Classifier-free
+    guidance, autoguidance and energies of a `Denoiser` have computed s already and carry it along
+    (`Prediction.unguided`); only for other guidance is `conditional` evaluated, which costs one more pass.
     """
 
     def rescaled(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         prediction = guided(x, level, conditions, mask)
-        unguided: State = getattr(conditional(x, level, conditions, mask), prediction.view)
+        plain = prediction.unguided
+        plain = conditional(x, level, conditions, mask) if plain is None else plain
+        unguided: State = getattr(plain, prediction.view)
         targets, parts = fields(unguided), dict(space.parts) if isinstance(space, Product) else {"": space}
         ratios = [
             _ratio(deviation(parts[name], targets[name], mask), deviation(parts[name], output, mask))
