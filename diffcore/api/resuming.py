@@ -19,6 +19,7 @@ from diffcore.runs.checkpoints import (
     read_progress,
     verify,
 )
+from diffcore.runs.codec_weights import load_codec
 from diffcore.runs.composing import ENDS
 from diffcore.runs.consent import require_consent
 from diffcore.runs.data_record import difference, read_record, record_of, same_content
@@ -75,9 +76,10 @@ def go_on(
             name = settings.data.name  # type: ignore[attr-defined]
             raise UserError(f"{run.path} was trained on other data than {name} holds now")
         model = build_model(settings, data.facts, registry, weights)
+        load_codec(run, model, description.codec)
         _require_same_data(run, record_of(settings.data.name, data, model.codec))  # type: ignore[attr-defined]
         if (changed or data_at or not own) and leads():
-            describe(run, settings, data.facts.model_dump(mode="json"), registry)
+            describe(run, settings, data.facts.model_dump(mode="json"), registry, description.codec)
         if trained:
             logger.info(f"{run.path} is trained already, {progress.step} steps: making what is missing at its end")
             load_weights(model, trained)

@@ -20,6 +20,7 @@ from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import find_checkpoint, read_progress
+from diffcore.runs.coding import decode
 from diffcore.runs.composing import additions, as_toml
 from diffcore.runs.data_record import KINDS, record_of, summary, write_record
 from diffcore.runs.ending import PARTS, made_parts, note_parts
@@ -150,7 +151,7 @@ def _picture(
         path = run.samples / f"step-{step:08d}{writer.endings[0]}"
         captions = captions_of(model.codec.conditions, conditions, PICTURED)
         with beside(run.samples) as parts:
-            writer.together(model.codec.decode(drawn.state, drawn.mask), parts / path.name, 10, captions)
+            writer.together(decode(model, drawn.state, drawn.mask), parts / path.name, 10, captions)
             (parts / path.name).replace(path)  # a link there is replaced, not followed
     except Exception as error:  # code of other packages can raise any exception
         logger.warning(f"no picture at step {step}: {_told(error)}")

@@ -15,6 +15,7 @@ from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation, Task
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
+from diffcore.runs.codec_weights import keep_codec
 from diffcore.runs.composing import compose, read_toml
 from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.generation import example_conditions, require_conditions, unguided_without_conditions
@@ -120,7 +121,7 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     def describe_new() -> None:
         if folder.config.exists():  # another process was quicker
             raise UserError(f"{folder.path} exists already: choose another `out`")
-        describe(folder, settings, data.facts.model_dump(mode="json"), registry)
+        describe(folder, settings, data.facts.model_dump(mode="json"), registry, keep_codec(folder, model))
 
     with locked(folder):
         by_leader(describe_new)

@@ -22,6 +22,7 @@ from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.process.gaussian import perturb
 from diffcore.runs.checkpoints import weights_digest
+from diffcore.runs.coding import decode, encode
 from diffcore.runs.data_record import read_record
 from diffcore.runs.folder import RunFolder, provenance, read_log
 from diffcore.runs.generation import (
@@ -90,7 +91,7 @@ def evaluate(
 
     def measured() -> list[Metric]:
         assert drawn is not None
-        samples = model.codec.decode(drawn.state, drawn.mask)
+        samples = decode(model, drawn.state, drawn.mask)
         return [
             *(_measured(f"of {model.modality.name}", evaluator, samples, conditions, complain) if evaluator else ()),
             *(
@@ -187,9 +188,9 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
     examples = held_out[torch.randperm(len(held_out), generator=order)[:n]]
     source = f"{len(examples)} {'training' if data.held_out is None else 'held-out'} examples"
     batches = list(in_batches(rank_slice(len(examples)), batch_size))
-    encoded = [codec.encode(examples[list(rows)]) for rows in batches]
-    values = codec.encode(examples).conditions
-    seen = codec.encode(data.examples[torch.randperm(len(data.examples), generator=order)[: 10 * n]]).conditions
+    parts = [encode(model, examples[list(rows)]) for rows in batches]
+    values = encode(model, examples).conditions
+    seen = encode(model, data.examples[torch.randperm(len(data.examples), generator=order)[: 10 * n]]).conditions
 
     def mean_metrics(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
         found: dict[str, float] = {}
@@ -210,7 +211,7 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
 
     def outputs_at(level: Level) -> list[dict[str, torch.Tensor]]:
         outputs = []
-        for rows, batch in zip(batches, encoded, strict=True):
+        for rows, batch in zip(batches, parts, strict=True):
             normal = SampleNoise(seed, rows).normal(batch.state)
             x = perturb(batch.state, codec.space.noise(normal, batch.mask), level)
             mask = None if batch.mask is None else batch.mask.to(model.device)
@@ -371,11 +372,11 @@ def _pictures(model: Model, config: SamplingConfig, seed: int) -> list[tuple[str
     conditions = example_conditions(model, 50, config)
     config = unguided_without_conditions(model, config, conditions)
     drawn = generate(model, config, conditions, 50, seed)
-    samples = model.codec.decode(drawn.state, drawn.mask)
+    samples = decode(model, drawn.state, drawn.mask)
     moments, rows = 9, 5
     few = {name: value[:rows] for name, value in conditions.items()}
     steps = trajectories(model, config, few, rows, moments, seed)
-    states = model.codec.decode(steps.state, steps.mask)
+    states = decode(model, steps.state, steps.mask)
     return [
         ("Samples", writer.html(samples, 10, captions_of(known, conditions, 50))),
         (

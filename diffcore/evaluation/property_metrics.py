@@ -9,6 +9,7 @@ from torch import Tensor
 from diffcore.denoising.conditions import ScalarCondition, nulls
 from diffcore.plugins.data import Data, Encoded
 from diffcore.plugins.output import Evaluator, Metric
+from diffcore.runs.coding import decode, encode
 from diffcore.runs.generation import generate_together, unguided
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
@@ -38,7 +39,7 @@ def property_metrics(
         return []
 
     def measured(drawn: Encoded | None) -> dict[str, Tensor]:
-        return {} if measure is None or drawn is None else measure(model.codec.decode(drawn.state, drawn.mask))
+        return {} if measure is None or drawn is None else measure(decode(model, drawn.state, drawn.mask))
 
     known = known_conditions(model, config)
     tried = [(c, _ways(model, config, c)) for c in known if isinstance(c, ScalarCondition)]
@@ -85,14 +86,14 @@ def _targets(
     """The values of at most `count` examples that have one, and their sizes; of held-out examples if there are any."""
     examples = data.examples if data.held_out is None else data.held_out
     order = torch.randperm(len(examples), generator=generator_for(seed, "targets", condition.name))
-    encoded = model.codec.encode(examples[order[: 2 * count]])
-    if condition.name not in encoded.conditions:  # of a classifier only: targets are the quantiles of its data
+    found = encode(model, examples[order[: 2 * count]])
+    if condition.name not in found.conditions:  # of a classifier only: targets are the quantiles of its data
         u = (torch.arange(count) + 0.5) / count
         values = torch.tensor(condition.quantiles)
         return values[(u * (len(values) - 1)).round().long()], None
-    values = encoded.conditions[condition.name]
+    values = found.conditions[condition.name]
     rows = condition.given(values).nonzero()[:count, 0]
-    return values[rows], None if encoded.mask is None else encoded.mask.sum(1)[rows]
+    return values[rows], None if found.mask is None else found.mask.sum(1)[rows]
 
 
 def _bounds(model: Model, condition: ScalarCondition, targets: Tensor, sizes: Tensor | None) -> list[Metric]:

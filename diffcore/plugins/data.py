@@ -43,7 +43,12 @@ class Encoded:
 
 
 class Codec(Protocol):
-    """Examples to states and back."""
+    """Examples to states and back.
+
+    A codec may be an `nn.Module`. Its weights are not trained: they are what the codec has when a run begins, and the
+    run keeps a copy. It then works on the device of the model and without gradients, and `decode` returns a tensor, a
+    TensorDict or a list, because samples are decoded in parts.
+    """
 
     @property
     def space(self) -> Space:
@@ -56,6 +61,13 @@ class Codec(Protocol):
     @property
     def sizes(self) -> Sizes | None:
         """How many elements of a state exist, where that varies; None where all always do."""
+
+    def prepare(self, examples: "TensorDict") -> "TensorDict":
+        """Compute once what `encode` would otherwise compute in every step; `encode` then gets the result.
+
+        It receives examples of the data set, on the device of the model, in parts; what it returns has a row for each
+        of them and is kept in the cache. A codec without `prepare` encodes the examples themselves.
+        """
 
     def encode(self, examples: "TensorDict", generator: torch.Generator | None = None) -> Encoded:
         """Encode a batch; with a generator, apply the random augmentations that the data ask for."""

@@ -245,7 +245,7 @@ def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
     try:
         check_header(content, len(content))
         return load(content)
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise DamagedCheckpointError(f"{path} contains no readable tensors ({error}){_advice(checkpoint)}") from None
 
 
@@ -269,7 +269,7 @@ def _expected(checkpoint: Path, name: str) -> str:
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """A SHA-256 of the names, the shapes, the types and the values of tensors."""
     digest = hashlib.sha256()
-    for name, tensor in tensors.items():
+    for name, tensor in sorted(tensors.items()):  # a file may have another order
         digest.update(f"{name} {[*tensor.shape]} {tensor.dtype} ".encode(errors="surrogateescape"))
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -307,13 +307,13 @@ def count_numbers(checkpoint: Path, name: str) -> int:
             return check_header(head + file.read(min(int.from_bytes(head, "little"), MOST_HEADER)), size)
     except OSError as error:
         raise DamagedCheckpointError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise DamagedCheckpointError(f"{path} contains no readable tensors ({error}){_advice(checkpoint)}") from None
     except UserError as error:
         raise DamagedCheckpointError(f"{error}{_advice(checkpoint)}") from None
 
 
-_MALFORMED = (SafetensorError, ValueError, KeyError, TypeError, RecursionError, RuntimeError, OverflowError)
+MALFORMED = (SafetensorError, ValueError, KeyError, TypeError, RecursionError, RuntimeError, OverflowError)
 """The exceptions that reading raises for a malformed header."""
 
 

@@ -11,7 +11,7 @@ from diffcore.plugins.data import Encoded
 from diffcore.plugins.output import Captions
 from diffcore.runs.checkpoints import weights_digest
 from diffcore.runs.generation import DrawBatch, batches_of, draw_mask, generate_together, taken
-from diffcore.runs.model import Model
+from diffcore.runs.model import Model, codec_digest
 from diffcore.runs.samples import Samples, file_names
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.inverse.editing import Constraint
@@ -57,6 +57,7 @@ class Drawing:
             "modality": self.model.modality.name,
             "checkpoint": self.checkpoint.name,
             "weights": weights_digest(self.checkpoint),
+            **({} if (codec := codec_digest(self.model.codec)) is None else {"codec": codec}),
             "seed": self.seed,
             "conditions": {name: _plain(value) for name, value in sorted(self.asked.items())},
             **self.config.recipe(),

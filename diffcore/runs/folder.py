@@ -5,6 +5,7 @@ data.json          the files that were found, the examples of each class, what w
 train_log.jsonl    loss and other numbers of training, one line every `train.log_every` steps
 samples/           pictures of samples, by step
 checkpoints/       weights, their moving average, and the state of training, by step
+codec.safetensors  weights of the codec, if it has any
 fitted_grids.json  time grids and solver options found by diffcore tune, by number of steps
 metrics.json       the metrics of the last evaluation
 evaluations.json   the metrics of all evaluations, each with its recipe
@@ -72,6 +73,10 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def codec(self) -> Path:
+        return self.path / "codec.safetensors"
+
+    @property
     def metrics(self) -> Path:
         return self.path / "metrics.json"
 
@@ -98,6 +103,7 @@ class RunFolder:
             self.config,
             self.data,
             self.train_log,
+            self.codec,
             self.fitted_grids,
             self.metrics,
             self.evaluations,
@@ -115,12 +121,14 @@ class RunFolder:
 class Description:
     """The settings of a run and the facts of its data, from config.json.
 
-    `own` says whether this user has written them, as `diffcore.runs.consent` describes.
+    `own` says whether this user has written them, as `diffcore.runs.consent` describes. `codec` is the digest of the
+    weights of the codec (`diffcore.runs.codec_weights`), or None if it has none.
     """
 
     settings: RunSettings
     facts: Settings
     own: bool
+    codec: str | None = None
 
 
 def new_folder(out: Path | None, modality: str, preset: str) -> Path:
@@ -179,8 +187,10 @@ def check_folder(run: RunFolder) -> None:
             raise UserError(f"{path} is not a file")
 
 
-def describe(run: RunFolder, settings: RunSettings, facts: Mapping[str, Any], registry: Registry) -> None:
-    """Write config.json, and sign it as a run of this user."""
+def describe(
+    run: RunFolder, settings: RunSettings, facts: Mapping[str, Any], registry: Registry, codec: str | None = None
+) -> None:
+    """Write config.json, and sign it as a run of this user. `codec` is the digest of the weights of the codec."""
     import torch
 
     used = parts_of(settings, registry)
@@ -197,6 +207,7 @@ def describe(run: RunFolder, settings: RunSettings, facts: Mapping[str, Any], re
         },
         "settings": settings.model_dump(mode="json"),
         "facts": dict(facts),
+        **({} if codec is None else {"codec": codec}),
     }
     write_summed_json(run.config, {**content, "signature": signature_of(content)})
 
@@ -249,7 +260,8 @@ def open_run(path: Path, registry: Registry) -> tuple[RunFolder, Description]:
         facts = validate(registry.modality(name).facts, content.get("facts", {}), f"{run.config}: facts")
     except UserError as error:
         raise UserError(f"{error}; they describe the training data: restore the file from a copy") from None
-    return run, Description(composed, facts, own)
+    codec = content.get("codec")
+    return run, Description(composed, facts, own, None if codec is None else str(codec))
 
 
 def _installed(table: Any, kind: str, modality: str, registry: Registry) -> Any:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from diffcore.names import Device
 from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import EMA, count_numbers, newest_undamaged
+from diffcore.runs.codec_weights import load_codec
 from diffcore.runs.folder import open_run
 from diffcore.runs.model import Model, build_model, load_weights
 from diffcore.runs.settings import RunSettings
@@ -35,6 +36,7 @@ def load_run(path: Path, registry: Registry, device: Device | None = None, check
     def load(path: Path) -> Model:
         # The header is read first, which limits the size of the network that is built to that of its weights.
         model = build_model(settings, description.facts, registry, count_numbers(path, EMA))
+        load_codec(run, model, description.codec)
         load_weights(model, path)
         return model
 

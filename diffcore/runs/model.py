@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from diffcore.denoising.denoiser import Denoiser, require_defined
 from diffcore.denoising.noisy_classifier import NoisyClassifier
@@ -16,7 +17,7 @@ from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.records import Modality, Settings, places
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.schedules import Schedule
-from diffcore.runs.checkpoints import EMA, read_tensors
+from diffcore.runs.checkpoints import EMA, read_tensors, tensors_digest
 from diffcore.runs.composing import choices
 from diffcore.runs.settings import RunSettings, explain
 from diffcore.states.global_random import seeded
@@ -84,6 +85,12 @@ def data_of(path: Path, settings: RunSettings, registry: Registry) -> Data:
         raise UserError(f"{path} needs the data that it was trained on: {error}{advice}") from None
 
 
+def codec_digest(codec: Codec) -> str | None:
+    """A SHA-256 of the weights of a codec, or None if it has none."""
+    weights = codec.state_dict() if isinstance(codec, nn.Module) else {}
+    return tensors_digest(weights) if weights else None
+
+
 MOST_OF_A_SAMPLE = 2**28
 """Maximum number of values in the state of one sample: 1 GiB."""
 
@@ -105,11 +112,14 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     schedule = _build(settings, "schedule", registry)
     require_defined(settings.parameterisation, schedule)
     modality = registry.modality(settings.modality)
-    codec = part_of(modality, "codec", facts)
+    device = device_for(settings.device)
+    with at_most(room(), "the configuration"), seeded(seed_of(settings.seed, "codec")):
+        codec = part_of(modality, "codec", facts)
+    if isinstance(codec, nn.Module):
+        codec.to(device).eval().requires_grad_(False)
     size = numbers_of_a_sample(codec)
     if size > MOST_OF_A_SAMPLE:
         raise UserError(f"a sample would have {size:,} numbers; at most {MOST_OF_A_SAMPLE:,} are supported")
-    device = device_for(settings.device)
     most = room() if weights is None else min(2 * weights + SLACK, room())
     network: Denoiser | NoisyClassifier
     with at_most(most, "the configuration"), seeded(seed_of(settings.seed, "weights")):

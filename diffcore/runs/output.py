@@ -29,6 +29,7 @@ from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.output import Captions
+from diffcore.runs.coding import decode
 from diffcore.runs.drawing import Drawing
 from diffcore.runs.generation import batch_size_of
 from diffcore.runs.lock import acquire
@@ -327,7 +328,7 @@ def _write_batch(place: Place, drawing: Drawing, writer: Any, rows: range, encod
     """Keep the states that are needed at the end, and write the file of each sample that has none."""
     model, count = drawing.model, max(0, min(rows.stop, kept) - rows.start)
     if not place.single:
-        samples = model.codec.decode(encoded.state, encoded.mask)
+        samples = decode(model, encoded.state, encoded.mask)
         write_each(writer, samples, place.out, drawing.names(rows), drawing.captions(rows), place.parts)
     if count:
         tensors = {f"state {name}": field[:count].contiguous() for name, field in fields(encoded.state).items()}
@@ -375,7 +376,7 @@ class _KeptBatches:
     def __iter__(self) -> Iterator[tuple[Any, Captions]]:
         for rows, path in self.files.items():
             encoded = _read_kept(self.drawing, path, len(rows))
-            yield self.drawing.model.codec.decode(encoded.state, encoded.mask), self.drawing.captions(rows)
+            yield decode(self.drawing.model, encoded.state, encoded.mask), self.drawing.captions(rows)
 
 
 def _finish(place: Place, drawing: Drawing, writer: Any, kept: int, overview: Path) -> list[str]:
@@ -391,7 +392,7 @@ def _finish(place: Place, drawing: Drawing, writer: Any, kept: int, overview: Pa
             else:
                 count = kept if place.single else min(kept, MOST_SHOWN)
                 encoded = _joined(drawing, _first(files, count))
-                samples = drawing.model.codec.decode(encoded.state, encoded.mask)
+                samples = decode(drawing.model, encoded.state, encoded.mask)
                 write_overview(writer, samples, part, drawing.captions(range(count)))
             summary = _summary(drawing, writer, files)
             overview.parent.mkdir(exist_ok=True)
@@ -421,5 +422,5 @@ def _summary(drawing: Drawing, writer: Any, files: Mapping[range, Path]) -> list
         return []
     encoded = _joined(drawing, files)
     count = sum(map(len, files))
-    lines = measure(drawing.model.codec.decode(encoded.state, encoded.mask), drawing.captions(range(count)))
+    lines = measure(decode(drawing.model, encoded.state, encoded.mask), drawing.captions(range(count)))
     return [f"of the first {count}: {line}" if count < drawing.n else line for line in lines]

@@ -17,6 +17,7 @@ from diffcore.denoising.conditions import ClassCondition, Condition, Conditions,
 from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
 from diffcore.plugins.output import Captions
+from diffcore.runs.coding import decode
 from diffcore.runs.model import Model
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
@@ -58,7 +59,7 @@ class Samples:
     @cached_property
     def decoded(self) -> Any:
         """The samples in the form of their kind of data."""
-        return self.model.codec.decode(self.state, self.mask)
+        return decode(self.model, self.state, self.mask)
 
     @cached_property
     def captions(self) -> Captions:

@@ -19,7 +19,7 @@ from diffcore.plugins.registry import Registry, choose
 from diffcore.process.schedules import Schedule
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.loading import LoadedRun, Loader
-from diffcore.runs.model import Model
+from diffcore.runs.model import Model, codec_digest
 from diffcore.runs.settings import SampleSettings, validate
 from diffcore.sampling.solvers import Step
 from diffcore.states.spaces import describe_difference
@@ -306,6 +306,8 @@ def check_helper(model: Model, helper: Model, what: str) -> None:
         raise UserError(f"{what} is a model of {helper.modality.name}, but this is a model of {model.modality.name}")
     if difference := describe_difference(helper.codec.space, model.codec.space):
         raise UserError(f"{what} was trained on data of a different form than this model: {difference}")
+    if codec_digest(helper.codec) != codec_digest(model.codec):
+        raise UserError(f"{what} was trained with other weights of the codec than this model: their states differ")
     own = {condition.name: condition for condition in model.codec.conditions}
     for condition in helper.codec.conditions:
         if own.get(condition.name, condition) != condition:

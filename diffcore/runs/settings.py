@@ -22,6 +22,12 @@ class TrainSettings(Settings):
     steps: int | None = Field(None, ge=1, description="Number of training steps.")
     minutes: float | None = Field(None, gt=0, description="Stop after this many minutes of training.")
     batch_size: int = Field(128, ge=1, le=2**20, description="Examples per step, over all processes together.")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        le=2**20,
+        description="Parts of a batch that pass through the network one after another, to save memory.",
+    )
     learning_rate: float = Field(2e-3, gt=0, description="Learning rate of Adam after the warm-up.")
     warmup_steps: int = Field(100, ge=0, description="Steps over which the learning rate rises from zero.")
     decay_after: int = Field(

@@ -7,6 +7,7 @@ Everything random in step k is drawn from generators seeded with (seed, k), and 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 
 import torch
 from tensordict import TensorDict
@@ -67,6 +68,24 @@ class Batch:
             mask=None if self.mask is None else change(self.mask),
         )
 
+    def split(self, parts: int) -> "list[Batch]":
+        """The batch in `parts` consecutive parts of sizes that differ by at most one.
+
+        The sum of their losses, each with its `weight`, is the loss of the batch.
+        """
+        if parts == 1:
+            return [self]
+        size = self.x0.shape[0]
+        bounds = [size * part // parts for part in range(parts + 1)]
+        return [
+            replace(
+                self.map(lambda tensor, rows=slice(start, end): tensor[rows]),  # type: ignore[misc]
+                dropout_seed=seed_of("part", self.dropout_seed, start) if start else self.dropout_seed,
+                weight=self.weight * (end - start) / size,
+            )
+            for start, end in pairwise(bounds)
+        ]
+
 
 def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Batch:
     """Return the batch of step `step`, counted from 0.
@@ -80,7 +99,8 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     options = settings.train
     cpu = generator_for(settings.seed, "step", step)
     chosen = batch_indices(len(data.examples), options.batch_size, step, settings.seed)
-    encoded = model.codec.encode(_rows(data.examples, chosen, model.device), cpu)
+    with torch.no_grad():
+        encoded = model.codec.encode(_rows(data.examples, chosen, model.device), cpu)
     x0, mask = encoded.state, encoded.mask
     batch = x0.shape[0]
     t = (torch.rand((), generator=cpu, dtype=torch.float64) + torch.arange(batch, dtype=torch.float64) / batch) % 1

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from diffcore.plugins.data import Data
 from diffcore.runs.checkpoints import Progress, discard_after
+from diffcore.runs.coding import prepared_data
 from diffcore.runs.folder import RunFolder, trim_log
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
-from diffcore.system.distributed import agreed, leads
+from diffcore.system.distributed import agreed, in_turn, leads
 from diffcore.tasks.random_state import keep_random_state
 from diffcore.training import log
 from diffcore.training.callbacks import Callbacks, LogLine
@@ -66,8 +67,9 @@ def train(
     """
     options = settings.train
     require_end(options)
+    ready = replace(data, examples=in_turn(lambda: prepared_data(model, data)))
     with keep_random_state(model.device):
-        loop = LoopState(run, options, callbacks, TrainState(model, settings, data))
+        loop = LoopState(run, options, callbacks, TrainState(model, settings, ready))
         if checkpoint is not None:
             resume(loop, checkpoint)
         if leads():  # later lines and checkpoints are of steps that are repeated now

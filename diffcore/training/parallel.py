@@ -1,11 +1,12 @@
 """Training one network in several processes: copies whose gradients are averaged (DDP), or shards (FSDP2)."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -14,16 +15,26 @@ from diffcore.names import Parallel
 from diffcore.system.distributed import leads, world
 
 
-def require_shards(batch_size: int, parallel: Parallel, compiled: bool) -> None:
-    """Raise `UserError` if the processes cannot share the training."""
+def require_shards(batch_size: int, parallel: Parallel, compiled: bool, parts: int = 1) -> None:
+    """Raise `UserError` if the processes cannot share the training, or a share has fewer examples than `parts`."""
+    if parts > 1 and batch_size < world() * parts:
+        several = f" for each of {world()} processes" if world() > 1 else ""
+        raise UserError(
+            f"a batch of {batch_size} has no {parts} parts{several}: lower `train.accumulate`, or raise "
+            "`train.batch_size`"
+        )
     if batch_size < world():
         raise UserError(f"a batch of {batch_size} cannot be shared by {world()} processes: raise `train.batch_size`")
     if world() > 1 and parallel == "fsdp" and compiled:
         raise UserError("`train.compile` works with `train.parallel` ddp, not with fsdp: leave one of them out")
 
 
-def distribute(objective: nn.Module, backbone: nn.Module, parallel: Parallel, device: torch.device) -> nn.Module:
+def distribute(
+    objective: nn.Module, backbone: nn.Module, parallel: Parallel, device: torch.device, parts: int = 1
+) -> nn.Module:
     """Wrap `objective`, which contains `backbone` and returns a loss, so that gradients are the mean over processes.
+
+    `parts` is the number of backward passes of a step; the context `averaging` says which of them averages.
 
     With `ddp` each process keeps all weights. With `fsdp` each keeps a shard of each weight, its gradient and its
     moments, and the weights of a block are gathered when the block is used; parameters are then `DTensor`s.
@@ -31,8 +42,13 @@ def distribute(objective: nn.Module, backbone: nn.Module, parallel: Parallel, de
     if world() == 1:
         return objective
     if parallel == "ddp":
+        # A static graph allows parameters without a gradient, but no backward pass without averaging.
         return DistributedDataParallel(
-            objective, broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True
+            objective,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            static_graph=parts == 1,
+            find_unused_parameters=parts > 1,
         )
     for parameter in objective.parameters():  # shards are rows of contiguous tensors: no channels-last weights
         parameter.data = parameter.data.contiguous()
@@ -41,6 +57,18 @@ def distribute(objective: nn.Module, backbone: nn.Module, parallel: Parallel, de
         fully_shard(block, mesh=mesh)
     fully_shard(objective, mesh=mesh)
     return objective
+
+
+@contextmanager
+def averaging(objective: nn.Module, active: bool) -> Iterator[None]:
+    """A context for a backward pass of a module of `distribute`: unless `active`, gradients stay in their process."""
+    if isinstance(objective, FSDPModule):
+        objective.set_requires_gradient_sync(active)
+    if isinstance(objective, DistributedDataParallel) and not active:
+        with objective.no_sync():
+            yield
+    else:
+        yield
 
 
 def blocks(backbone: nn.Module) -> list[nn.Module]:

@@ -19,7 +19,7 @@ from diffcore.tasks.batch import Batch, draw_batch, resident
 from diffcore.tasks.objective import Objective, losses_by_field
 from diffcore.training import averages
 from diffcore.training.cuda_graph import CudaGraph
-from diffcore.training.parallel import collected, distribute, local, require_shards, shard, whole
+from diffcore.training.parallel import averaging, collected, distribute, local, require_shards, shard, whole
 
 Tensors = dict[str, Tensor]
 
@@ -35,13 +35,15 @@ class TrainState:
 
     def __init__(self, model: Model, settings: RunSettings, data: Data) -> None:
         options = settings.train
-        require_shards(options.batch_size, options.parallel, options.compile)
+        require_shards(options.batch_size, options.parallel, options.compile, options.accumulate)
         self.model, self._settings, self._data = model, settings, resident(data, model.device)
         network = model.network
         self._averaged = replace(model, network=copy.deepcopy(network).requires_grad_(False))
         compute_in(network, options.precision, options.compile)
         compute_in(self._averaged.network, settings.sample.precision, settings.sample.compile)
-        self._objective = distribute(Objective(model, settings), network.backbone, options.parallel, model.device)
+        self._objective = distribute(
+            Objective(model, settings), network.backbone, options.parallel, model.device, options.accumulate
+        )
         self._parameters = dict(network.named_parameters())
         # Kept until there is a checkpoint to go back to.
         self._initial_weights: Tensors | None = {name: value.clone() for name, value in network.state_dict().items()}
@@ -85,14 +87,24 @@ class TrainState:
 
     def _descend(self, batch: Batch, examine: Callable[[float], None] | None = None) -> Tensor:
         """Change the weights by one step of the optimiser on `batch`; return the loss before it."""
-        loss = self._objective(batch)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = self._differentiate(batch)
         if examine is not None:
-            examine(mean(loss.detach()).item())
+            examine(mean(loss).item())
         nn.utils.clip_grad_norm_(self._parameters.values(), self._settings.train.gradient_clip, foreach=True)
         self._optimizer.step()
-        return loss.detach()
+        return loss
+
+    def _differentiate(self, batch: Batch) -> Tensor:
+        """Add the gradient of the loss on `batch`, part by part; return the loss."""
+        parts = batch.split(self._settings.train.accumulate)
+        losses = []
+        for number, part in enumerate(parts, 1):
+            with averaging(self._objective, number == len(parts)):
+                loss = self._objective(part)
+                loss.backward()
+            losses.append(loss.detach())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     def non_finite_gradient(self) -> str | None:
         """Return the name of the first parameter whose gradient is not finite, the same in all processes, or None."""

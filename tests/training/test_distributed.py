@@ -40,6 +40,7 @@ DIVERGING += ["--train.checkpoint-every", "2", "--train.on-divergence", "step-ba
 """Steps that soon are far too large, though not before there is a checkpoint."""
 
 TOGETHER = [("toy", "ddp"), ("unet", "ddp"), ("unet", "fsdp"), ("dit", "fsdp"), ("beads", "fsdp"), ("teller", "ddp")]
+IN_PARTS = dict.fromkeys([("toy", "ddp"), ("dit", "fsdp")], ("--train.accumulate", "3"))
 RESUMED = [("toy", "ddp"), ("dit", "ddp"), ("unet", "fsdp")]
 """What two processes do, and how."""
 
@@ -74,7 +75,10 @@ def folder(tmp_path_factory):
         longer = ["--train.steps", str(STEPS)]
         fsdp = ["--train.parallel", "fsdp"]
         sample = ["sample", str(path / "one" / "toy"), "--n"]
-        jobs = [(training(name, path / "two" / f"{name}-{way}", "--train.parallel", way), 0) for name, way in TOGETHER]
+        jobs = [
+            (training(name, path / "two" / f"{name}-{way}", "--train.parallel", way, *IN_PARTS.get((name, way), ())), 0)
+            for name, way in TOGETHER
+        ]
         jobs += [
             (training("dit", path / f"diverged-{way}", *DIVERGING, "--train.parallel", way), 0)
             for way in ("ddp", "fsdp")

@@ -1,0 +1,114 @@
+"""Encode and decode with the codec of a model, which may be a module with weights.
+
+A codec of formulas takes all samples at once, on the CPU. A codec that is an `nn.Module` works on the device of the
+model, without gradients, and with a limited number of samples at a time.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from diffcore.plugins.data import Codec, Data, Encoded
+from diffcore.runs.checkpoints import tensors_digest
+from diffcore.runs.model import Model, codec_digest
+from diffcore.states.spaces import Mask
+from diffcore.states.state import State, concatenate, named
+from diffcore.system.cache import cache_folder, read_entry, tell_damage, write_entry
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
+
+AT_ONCE = 64
+"""The number of samples that a codec with weights encodes or decodes at once."""
+
+
+@torch.no_grad()
+def decode(model: Model, state: State, mask: Mask = None) -> Any:
+    """Decode states `[B, ...]` to samples in the modality's own form, on the CPU.
+
+    Raises `TypeError` if a codec with weights decodes to anything else than a tensor, a TensorDict or a list: the parts
+    of a batch cannot be joined then.
+    """
+    codec = model.codec
+    if not isinstance(codec, nn.Module):
+        return codec.decode(state, mask)
+    parts = []
+    for rows in _slices(state.shape[0]):
+        present = None if mask is None else mask[rows].to(model.device)
+        parts.append(codec.decode(state[rows].to(model.device), present))
+    return _joined(parts)
+
+
+@torch.no_grad()
+def encode(model: Model, examples: "TensorDict") -> Encoded:
+    """Encode examples of the data set, without augmentation. The result is on the CPU."""
+    codec = model.codec
+    if not isinstance(codec, nn.Module):
+        return codec.encode(_prepared(codec, examples, torch.device("cpu")))
+    parts = []
+    for rows in _slices(len(examples)):
+        ready = _prepared(codec, examples[rows], model.device)
+        parts.append(codec.encode(ready.to(model.device)))
+    masks = [part.mask.cpu() for part in parts if part.mask is not None]
+    return Encoded(
+        concatenate([part.state.cpu() for part in parts]),
+        {name: torch.cat([part.conditions[name].cpu() for part in parts]) for name in parts[0].conditions},
+        torch.cat(masks) if masks else None,
+    )
+
+
+def prepared_data(model: Model, data: Data) -> "TensorDict":
+    """The training examples as `codec.encode` takes them: unchanged unless the codec has `prepare`.
+
+    What it made of them is kept in the cache, by a digest of the examples, the facts and the weights of the codec.
+    """
+    codec, examples = model.codec, data.examples
+    if not hasattr(codec, "prepare"):
+        return examples
+    identity = " ".join(
+        [
+            f"{type(codec).__module__}.{type(codec).__qualname__}",
+            data.facts.model_dump_json(),
+            codec_digest(codec) or "no weights",
+            tensors_digest(dict(sorted(examples.items()))),
+        ]
+    )
+    path = cache_folder() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.safetensors"
+    content = read_entry(path)
+    if content is not None:
+        try:
+            return named(load(content))
+        except SafetensorError as error:
+            tell_damage(path, str(error))
+    made = _prepared(codec, examples, model.device)
+    write_entry(path, save({name: value.contiguous() for name, value in made.items()}))
+    return made
+
+
+@torch.no_grad()
+def _prepared(codec: Codec, examples: "TensorDict", device: torch.device) -> "TensorDict":
+    """Examples as `codec.encode` takes them, on the CPU, or unchanged if the codec has no `prepare`."""
+    if not hasattr(codec, "prepare"):
+        return examples
+    parts = [codec.prepare(examples[rows].to(device)).cpu() for rows in _slices(len(examples))]
+    return _joined(parts)
+
+
+def _slices(n: int) -> Iterator[slice]:
+    """Consecutive parts of n samples, one of them empty if n is 0."""
+    return (slice(start, start + AT_ONCE) for start in range(0, max(n, 1), AT_ONCE))
+
+
+def _joined(parts: list[Any]) -> Any:
+    """Samples of consecutive batches in one, on the CPU."""
+    first = parts[0]
+    if isinstance(first, list):
+        return [sample for part in parts for sample in part]
+    if isinstance(first, Tensor) or hasattr(first, "batch_size"):
+        return torch.cat([part.cpu() for part in parts])
+    raise TypeError(f"a codec with weights must decode to a tensor, a TensorDict or a list, not {type(first).__name__}")
