@@ -1,15 +1,18 @@
 """Guidance as records: what a builder of guidance may use and return, and how a list of guidances is applied."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
-from diffcore.denoising.conditions import Condition
-from diffcore.denoising.denoiser import Denoise
+from diffcore.denoising.conditions import Condition, Conditions
+from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.plugins.data import Codec
 from diffcore.plugins.records import Modality
+from diffcore.states.level import Level
+from diffcore.states.spaces import Mask
+from diffcore.states.state import State
 
 Decorator = Callable[[Denoise], Denoise]
 """The simplest guidance: a function that takes a denoiser and returns a denoiser."""
@@ -51,16 +54,18 @@ class Guidance:
     * `towards`: the conditions that it guides to, of which one must be given in some sample; None if it needs none.
       Conditions that the model does not have can be requested too.
     * `is_base`: whether the model with this guidance alone counts as `plain` for the guidances after it.
-    * `name`, `options`, `networks`: how the list names it, with which options, and the networks of other runs that it
-      has loaded, by the option that named them. They are filled in when the list is made.
+    * `tensors`: what was read from the files that options name, by the value of the option. A recipe of samples
+      contains their digest in place of that value, since files can be moved and changed. Networks that `load` returned
+      are added when the list is made.
+    * `name`, `options`: how the list names it; filled in when the list is made.
     """
 
     decorate: Callable[[Denoise, Denoise], Denoise]
     towards: tuple[Condition, ...] | None = None
     is_base: bool = False
+    tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     name: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
-    networks: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @property
     def words(self) -> str:
@@ -92,12 +97,12 @@ def guided_by(guides: Sequence[Guidance], denoise: Denoise) -> Denoise:
 
 def with_effect(guides: Sequence[Guidance]) -> tuple[Guidance, ...]:
     """The guidances that change anything: neither a weight of 1, nor an interval of no guidance."""
-
-    def probe(*arguments: Any) -> Any:
-        raise AssertionError("guidance calls the denoiser only when it is called itself")
-
-    changes = _applied(guides, probe)[1]
+    changes = _applied(guides, _never_called)[1]
     return tuple(guide for guide, changed in zip(guides, changes, strict=True) if changed)
+
+
+def _never_called(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+    raise AssertionError("guidance calls the denoiser only when it is called itself")
 
 
 def without_conditions(guides: Sequence[Guidance]) -> tuple[Guidance, ...]:
@@ -115,8 +120,3 @@ def _applied(guides: Sequence[Guidance], plain: Denoise) -> tuple[Denoise, list[
             plain = decorated if denoise is plain else guide.decorate(plain, plain)
         denoise = decorated
     return denoise, changes
-
-
-def named(guide: Guidance, name: str, options: Mapping[str, Any], networks: Mapping[str, nn.Module]) -> Guidance:
-    """The guidance as an entry of a list."""
-    return replace(guide, name=name, options=dict(options), networks=dict(networks))

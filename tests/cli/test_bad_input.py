@@ -139,7 +139,9 @@ def test_guidance_with_nothing_to_go_by(runs, tmp_path, refused):
         assert "guidance 3 compares samples with and without conditions" in said
         assert "leave --guidance at 1" in said
     out = tmp_path / "new"
-    assert "guidance 2 compares" in refused("train", "--modality", "bare", "--out", out, "--sample.guidance", "2")
+    assert "(weight 2) needs conditions" in refused(
+        "train", "--modality", "bare", "--out", out, "--sample.guidance", "2"
+    )
     assert not out.exists()
 
 

@@ -37,8 +37,8 @@ def evaluate_jointly(
 
     D_base is the prediction with the conditions `base`, and D_i that of pass i; samples that are not among the rows of
     pass i have no i-th term. As all views of a prediction are affine in its output, it is the outputs that are mixed.
-    The variances are mixed with weights 1 / n, so the result is their mean over the n passes. The unguided prediction is
-    that of a single pass, and that of D_base for samples that are not among its rows; with more passes there is none.
+    The variances are mixed with weights 1 / n, so the result is their mean over the n passes. If there is one pass, the
+    unguided prediction is that of the pass, and D_base for samples that are not among its rows; else there is none.
     """
     if not passes:
         return denoise(x, level, base, mask)

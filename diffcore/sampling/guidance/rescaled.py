@@ -47,10 +47,13 @@ def deviation(space: Space, state: Tensor, mask: Mask = None) -> Tensor:
     """The standard deviation of each sample over the coordinates of its space, `[B]`.
 
     sqrt(|x - m 1|^2 / n), where m = `<x, 1> / <1, 1>` in the inner product of the space and n is the number of degrees
-    of freedom.
+    of freedom. It is exactly zero where it is not larger than its rounding error, as for a single coordinate.
     """
     ones = torch.ones_like(state)
-    inner = (space.squared_norm(state + ones, mask) - space.squared_norm(state - ones, mask)) / 4
-    mean = inner / space.squared_norm(ones, mask).clamp(min=1)
+    above, below = space.squared_norm(state + ones, mask), space.squared_norm(state - ones, mask)
+    count = space.squared_norm(ones, mask).clamp(min=1)
+    mean = (above - below) / (4 * count)
     squared = space.squared_norm(state - per_sample(mean, state) * ones, mask)
+    rounding = (4 * torch.finfo(state.dtype).eps * (above + below)).square() / count
+    squared = torch.where(squared > rounding, squared, 0.0)
     return (squared / space.degrees_of_freedom(state, mask).clamp(min=1)).sqrt()
