@@ -44,8 +44,27 @@ def quoted(path: str | os.PathLike[str]) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of the message of an exception, or the name of its type if the message is empty."""
-    return str(error).splitlines()[0] if str(error).strip() else type(error).__name__
+    """The first line of the message of an exception, or the name of its type if there is no message."""
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # the message is made by the code of the exception, which may be of another package
+        lines = []
+    return lines[0] if lines else type(error).__name__
+
+
+def told(error: BaseException) -> str:
+    """An exception in one line: what the system refuses with its place, a `UserError` as it is, others with their type.
+
+    An `OSError` becomes `PLACE: reason`, as in `runs/1/report.html: No space left on device`.
+    """
+    if isinstance(error, OSError):
+        places = ", ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
+        reason = error.strerror or first_line(error)
+        return f"{places}: {reason}" if places else reason
+    if isinstance(error, MemoryError):
+        return "this machine has too little memory"
+    line, kind = first_line(error), type(error).__name__
+    return line if isinstance(error, UserError) or line == kind else f"{kind}: {line}"
 
 
 def shortened(text: str, most: int = 4000) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcore.denoising.conditions import captions_of
-from diffcore.errors import UserError, first_line, quoted
+from diffcore.errors import UserError, quoted, told
 from diffcore.evaluation.evaluate import (
     MetricFunction,
     evaluate,
@@ -119,7 +119,10 @@ def _train(
             text = f"step {line.step}, loss {line.loss:.4f}, {line.examples_per_second:.0f} examples/s"
             report(line.done, text, line.seconds_left)
 
-        callbacks = Callbacks(log, picture, events.logged, events.saved)
+        def pictured(step: int) -> bool:
+            return from_leader(lambda: model.is_classifier or any(run.samples.glob(f"step-{step:08d}.*")))
+
+        callbacks = Callbacks(log, picture, events.logged, events.saved, pictured)
         try:
             outcome = train(run, settings, model, data, callbacks, checkpoint)
         except BaseException as error:
@@ -144,7 +147,7 @@ def _picture(
         if drawn is None:
             return True
     except _failures() as error:
-        logger.warning(f"no picture at step {step}: {_told(error)}")
+        logger.warning(f"no picture at step {step}: {told(error)}")
         return False
     try:
         writer = part_of(model.modality, "writer", model.codec)
@@ -154,7 +157,7 @@ def _picture(
             writer.together(decode(model, drawn.state, drawn.mask), parts / path.name, 10, captions)
             (parts / path.name).replace(path)  # a link there is replaced, not followed
     except Exception as error:  # code of other packages can raise any exception
-        logger.warning(f"no picture at step {step}: {_told(error)}")
+        logger.warning(f"no picture at step {step}: {told(error)}")
         return False
     events.sampled(step, path)
     return True
@@ -165,10 +168,6 @@ def _failures() -> tuple[type[Exception], ...]:
     return (Exception,) if world() == 1 else (UserError, OSError)
 
 
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, UserError | OSError) else f"{type(error).__name__}: {first_line(error)}"
-
-
 def _note(run: RunFolder, settings: RunSettings, made: Iterable[str]) -> None:
     """Note what has been made at the end of the run."""
     if leads():
@@ -177,7 +176,7 @@ def _note(run: RunFolder, settings: RunSettings, made: Iterable[str]) -> None:
             before = made_parts(run, checkpoint, settings.train.evaluate)
             note_parts(run, checkpoint, settings.train.evaluate, before | set(made))
         except OSError as error:
-            logger.warning(f"{run.end}: {error}")
+            logger.warning(f"what has been made at the end is not noted: {told(error)}")
 
 
 def finish_later(
@@ -258,7 +257,7 @@ def _evaluated(
             write_metrics(run, metrics, recipe_of(find_checkpoint(run), used, count, settings.seed))
             events.metrics(outcome.progress.step, metrics)
     except _failures() as error:  # the model and its samples are worth more than their metrics
-        logger.warning(f"no metrics: {_told(error)}")
+        logger.warning(f"no metrics: {told(error)}")
         return False
     return not failed
 
@@ -272,5 +271,5 @@ def _reported(run: RunFolder, settings: RunSettings, model: Model, config: Sampl
         logger.info(f"report: {run.report}")
         return not failed
     except Exception as error:  # code of other packages can raise any exception
-        logger.warning(f"no report: {_told(error)}; the model is kept, and evaluating {quoted(run.path)} writes one")
+        logger.warning(f"no report: {told(error)}; the model is kept, and evaluating {quoted(run.path)} writes one")
         return False

@@ -17,6 +17,7 @@ from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
 from diffcore.runs.codec_weights import keep_codec
 from diffcore.runs.composing import compose, read_toml
+from diffcore.runs.consent import acts_of_file
 from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.generation import example_conditions, require_conditions, unguided_without_conditions
 from diffcore.runs.lock import locked
@@ -96,7 +97,15 @@ def train(
     arguments = {name: value for name, value in given.items() if value}
     registry = plugins.installed()
     settings = compose(registry, modality, preset, file, chosen, origin, task, over=arguments)
+    if isinstance(config, str | os.PathLike):
+        tell_acts(origin, file, settings)
     return start(settings, None if out is None else Path(out), registry)[0]
+
+
+def tell_acts(origin: str, file: Mapping[str, Any], settings: RunSettings) -> None:
+    """Log what the configuration file `origin` lets a new run do outside of its folder, if anything."""
+    if acts := acts_of_file(file, settings):
+        logger.info(f"as {origin} says, this run will {' and '.join(acts)}")
 
 
 def _table(parts: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ class Options(DrawOptions):
     n: int = Field(500, ge=2, description="How many samples, or held-out examples for a classifier.")
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the metrics as JSON."""
-    trust: bool = trust_field("read or download data")
+    trust: bool = trust_field("read files and download data")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -135,7 +135,10 @@ class _Selectors(argparse.ArgumentParser):
 
 
 def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tuple[RunSettings, argparse.Namespace]:
-    """Settings of a new run: default < preset < file < flag; and the flags that are not part of them (`out`)."""
+    """Settings of a new run: default < preset < file < flag; and what is no part of them.
+
+    That are the flags `out` and `config`, and the content of the configuration file, `file`.
+    """
     selectors = _Selectors(prog=prog, add_help=False, allow_abbrev=False)
     for name in ("modality", "preset", "task", "out", "config", *CHOICES):
         selectors.add_argument(f"--{name}")
@@ -143,6 +146,7 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
         selectors.add_argument(f"--{name}", action="append", default=[])
     chosen, rest = selectors.parse_known_args(list(arguments))
     file: Mapping[str, Any] = read_toml(Path(chosen.config)) if chosen.config else {}
+    chosen.file = file
     origin = chosen.config or "the preset"
     modality = chosen.modality or file.get("modality")
     if modality is None:

@@ -29,7 +29,7 @@ class Options(FromRun):
     """The options of `diffcore resume`."""
 
     train: Longer = Longer()
-    trust: bool = trust_field("read or download data and start loggers")
+    trust: bool = trust_field("read files, download data and start loggers")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import tyro
 from pydantic import Field
 
-from diffcore.cli.options import DrawOptions, run_of, sampling_of
+from diffcore.cli.options import DrawOptions, run_of, sampling_of, trust_field
 from diffcore.cli.screen import say
 from diffcore.cli.selectors import read
 from diffcore.errors import UserError
@@ -39,6 +39,7 @@ class Options(DrawOptions):
     out: Path | None = Field(
         None, description="A folder, or one file whose ending the modality writes. The same call again goes on there."
     )
+    trust: bool = trust_field("read files")
     replace: bool = Field(False, description="Replace the samples of another recipe that --out contains.")
     inpaint: Path | None = Field(
         None, description="Fill in a part of this file: where --mask is white, or what is missing in the file."

@@ -2,7 +2,7 @@
 
 import errno
 
-from diffcore.errors import first_line
+from diffcore.errors import told
 
 _WHOLE = "Earlier checkpoints are complete, and diffcore resume RUN continues from the newest."
 
@@ -42,14 +42,9 @@ _WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory"
 def reason_of(error: Exception) -> str | None:
     """What was refused, and what to do; None if `error` is neither an `OSError` nor a lack of memory."""
     if isinstance(error, OSError):
-        number = error.errno or 0
-        where = ", ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
-        reason = error.strerror or first_line(error)
-        return f"{where}: {reason}. {ADVICE.get(number, '')}".rstrip() if where else (
-            f"{reason}. {ADVICE.get(number, '')}".rstrip()
-        )  # fmt: skip
+        return f"{told(error)}. {ADVICE.get(error.errno or 0, '')}".rstrip()
     if isinstance(error, MemoryError):
-        return f"this machine has too little memory{_MEMORY}"
+        return f"{told(error)}{_MEMORY}"
     if isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _WORDS):
         device = "GPU" if "cuda" in str(error).lower() else "machine"
         return f"this {device} has too little memory{_MEMORY}"

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     settings, chosen = run_settings(arguments, registry, "diffcore train")
-    from diffcore.api.training import start
+    from diffcore.api.training import start, tell_acts
 
+    tell_acts(chosen.config, chosen.file, settings)
     run, outcome = start(settings, Path(chosen.out) if chosen.out else None, registry)
     return ended(RunFolder(run.path), outcome)
 

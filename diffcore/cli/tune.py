@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from pydantic import Field
 
-from diffcore.cli.options import DrawOptions, run_of, sampling_of
+from diffcore.cli.options import DrawOptions, run_of, sampling_of, trust_field
 from diffcore.cli.screen import say
 from diffcore.cli.selectors import read, take
 from diffcore.errors import UserError, quoted
@@ -23,6 +23,7 @@ class Options(DrawOptions):
     steps: int = Field(ge=1, description="How many steps, each an evaluation of the network.")
     trajectories: int = Field(64, ge=2, description="Trajectories of the model to learn from.")
     iterations: int = Field(150, ge=1, description="Steps of learning.")
+    trust: bool = trust_field("read files")
     grid: Annotated[None, tyro.conf.Suppress] = None
 
 

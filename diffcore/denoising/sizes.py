@@ -10,7 +10,7 @@ from torch import Tensor
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.ranges import read_range
 from diffcore.errors import UserError
-from diffcore.states.noise import uniform
+from diffcore.states.noise import Draws
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Sizes:
                 raise UserError(f"{int(least.max())} elements are known, and samples have at most {int(sizes.max())}")
             logits = logits.where(allowed, -torch.inf)
         cumulative = logits.softmax(1).cumsum(1)
-        u = uniform(indices, seed, "size")
+        u = Draws.of(seed, indices).uniform("size", dtype=torch.float64)
         position = (cumulative < u[:, None]).sum(1).clamp(max=len(self.counts) - 1)
         return sizes[position]
 

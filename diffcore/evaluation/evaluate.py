@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from diffcore.denoising.conditions import Conditions, captions_of
-from diffcore.errors import UserError, first_line, quoted
+from diffcore.errors import UserError, quoted, told
 from diffcore.evaluation.property_metrics import property_metrics
 from diffcore.evaluation.report import curve, data_section, facts_table, folded, metrics_table, page, preformatted
 from diffcore.plugins.building import part_of, require_metrics
@@ -138,7 +138,7 @@ def _measured(
         require_metrics(found, name)
         return found
     except Exception as error:  # code of other packages can raise any exception
-        complain(f"the metric {name} failed: {_told(error)}")
+        complain(f"the metric {name} failed: {told(error)}")
         return []
 
 
@@ -149,7 +149,7 @@ def _evaluator(model: Model, data: Data, cache: Path, complain: Complain) -> Any
     except UserError:
         raise
     except Exception as error:  # code of other packages can raise any exception
-        complain(f"the evaluator of {model.modality.name} could not be prepared: {_told(error)}")
+        complain(f"the evaluator of {model.modality.name} could not be prepared: {told(error)}")
         return None
 
 
@@ -161,13 +161,8 @@ def _of_targets(
     except UserError:
         raise
     except Exception as error:  # code of other packages can raise any exception
-        complain(f"the values that samples reached could not be measured: {_told(error)}")
+        complain(f"the values that samples reached could not be measured: {told(error)}")
         return []
-
-
-def _told(error: Exception) -> str:
-    """An exception in one line: the reason of a `UserError`, and with the type for others."""
-    return first_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {first_line(error)}"
 
 
 LOG_SNRS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
@@ -195,16 +190,18 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
 
     def mean_metrics(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
         found: dict[str, float] = {}
-        for condition in codec.conditions:
-            output, value = outputs[condition.name], values[condition.name]
+        for condition in classifier.conditions:
+            output, value, head = outputs[condition.name], values[condition.name], classifier.heads[condition.name]
             known = condition.given(value)
             if not known.any():
                 continue
-            each = {"nll": -condition.log_likelihood(output, value)[known], **condition.measures(output, value)}
+            each = {"nll": -head.log_likelihood(output, value)[known], **head.measures(output, value)}
             found |= {f"{condition.name}_{name}": row.double().mean().item() for name, row in each.items()}
         return found
 
-    constants = {c.name: c.best_constant(seen[c.name]).expand(len(examples), -1) for c in codec.conditions}
+    constants = {
+        name: head.best_constant(seen[name]).expand(len(examples), -1) for name, head in classifier.heads.items()
+    }
     chance = mean_metrics(constants)
     metrics = []
     noisiest, cleanest = model.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
@@ -223,7 +220,7 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
         batches_of_outputs = [output for own in gathered(partial(outputs_at, level)) for output in own]
         if not leads():
             continue
-        outputs = {c.name: torch.cat([output[c.name] for output in batches_of_outputs]) for c in codec.conditions}
+        outputs = {name: torch.cat([output[name] for output in batches_of_outputs]) for name in classifier.heads}
         for name, value in mean_metrics(outputs).items():
             meaning = f"at log-SNR {log_snr:g}, of {source}; by chance {chance[name]:.4g}"
             metrics.append(Metric(f"{name}_at_{log_snr:g}", value, meaning))
@@ -312,9 +309,9 @@ def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int
         try:
             return make()
         except Exception as error:  # code of other packages can raise any exception; the rest is still written
-            failed.append(f"the report has no {title.lower()}: {_told(error)}")
+            failed.append(f"the report has no {title.lower()}: {told(error)}")
             logger.warning(failed[-1])
-            return [(title, preformatted(_told(error)))]
+            return [(title, preformatted(told(error)))]
 
     pictures = [] if model.is_classifier else attempted("Samples", lambda: _pictures(model, config, seed))
     loss_label = "negative log-likelihood, nats" if model.is_classifier else "loss per degree of freedom"

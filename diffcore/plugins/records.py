@@ -29,17 +29,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
-def _absolute(path: Any) -> Any:
+def absolute(path: Any) -> Any:
+    """`path` as an absolute path, where `~` is the home folder; what is neither a text nor a path stays as it is."""
     try:
         return str(Path(path).expanduser().absolute()) if isinstance(path, str | Path) else path
     except RuntimeError:
         raise ValueError("~ is not known here, because this user has no home folder") from None
 
 
-Place = Annotated[str | None, BeforeValidator(_absolute)]
+Place = Annotated[str | None, BeforeValidator(absolute)]
 """An option that names a file or a folder; it is kept as an absolute path, so a run finds its data from everywhere.
 
-A run of another user needs consent to read it; so do data sets whose option `download` is true.
+A run of another user needs consent to read it. Other options that look like paths need it too, and so do data sets
+whose option `download` is true.
 """
 
 
@@ -48,7 +50,7 @@ def places(options: type[Settings]) -> list[str]:
     return [
         name
         for name, field in options.model_fields.items()
-        if any(getattr(part, "func", None) is _absolute for part in field.metadata)
+        if any(getattr(part, "func", None) is absolute for part in field.metadata)
     ]
 
 
@@ -77,7 +79,7 @@ class Component:
     | schedule | `(options)` | `diffcore.process.schedules.Schedule` |
     | solver | `(options)` | `diffcore.sampling.solvers.Step` |
     | data set | `(options)` | `diffcore.plugins.data.Data` |
-    | denoiser | `(options, space)` | the backbone, an `nn.Module` |
+    | denoiser | `(options, space)`, or `(options, space, inputs)` if it `accepts` any | the backbone, an `nn.Module` |
     | classifier | `(options, space, outputs)` | a backbone that gives `[B, outputs]`, an `nn.Module` |
     | guidance | `(options, context)` | a function from a `diffcore.denoising.denoiser.Denoise` to another one |
     | metric | `(options, codec, data)` | a function of samples and conditions to `diffcore.plugins.output.Metric`s |
@@ -89,6 +91,10 @@ class Component:
     `modalities` names the kinds of data that a part is for, all where it is None. `symmetries` are what a denoiser
     promises to respect, by names that its modality's `Contract` give a meaning to. `small` are options with which the
     part is quick, for the checks of `diffcore check-plugin`.
+
+    `accepts` are the inputs that a denoiser can take besides the state, the conditioning vector and the mask, such as
+    `("tokens", "like_state")`. Its builder then also receives `diffcore.denoising.inputs.Inputs`: how many channels of
+    each the conditions of the data yield.
     """
 
     name: str
@@ -98,6 +104,7 @@ class Component:
     requires: tuple[str, ...] = ()
     modalities: frozenset[str] | None = None
     symmetries: tuple[str, ...] = ()
+    accepts: tuple[str, ...] = ()
     small: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def serves(self, modality: str) -> bool:

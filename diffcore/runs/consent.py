@@ -2,7 +2,8 @@
 
 A run reads the data that its configuration names, may download data, and may start loggers that send its numbers to
 other places. Somebody who trains a run has chosen that. Somebody who gets a run from another person has not, so
-`resume` and `evaluate` then ask for `trust`.
+`resume` and `evaluate` then ask for `trust`, and so do all commands if the network itself would be built from files
+outside of the run. A configuration file for a new run is named by the user; what it does outside of the run is logged.
 
 A run is known by a signature in config.json: an HMAC-SHA256 [1] of its other content with a secret key of the user. It
 does not depend on the place of the folder, so a run that is moved stays the user's own, and any change of config.json
@@ -16,14 +17,16 @@ import contextlib
 import hmac
 import os
 import secrets
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from diffcore.errors import UserError, quoted, shortened
-from diffcore.plugins.records import places
-from diffcore.runs.composing import additions
+from diffcore.plugins.records import absolute, places
+from diffcore.runs.composing import ADDITIONS, CHOICES, additions
 from diffcore.runs.settings import RunSettings
 from diffcore.system.cache import cache_folder
 from diffcore.system.files import digest_of, read_regular
@@ -45,20 +48,25 @@ def is_own(content: Mapping[str, Any], signature: Any) -> bool:
     )
 
 
-def require_consent(path: Path, settings: RunSettings, given: Collection[str] = (), loggers: bool = True) -> None:
+def require_consent(
+    path: Path, settings: RunSettings, given: Collection[str] = (), loggers: bool = True, data: bool = True
+) -> None:
     """Raise `UserError` if the configuration of the run in `path`, which is not the user's own, acts outside of it.
 
     `given` are the options of the data set that the user has given; `loggers` says whether loggers would be started.
+    Without `data`, only the network and the schedule are used: then the error is raised if these name a place.
     """
-    data: Any = settings.data  # type: ignore[attr-defined]
-    read = {name: place for name, place in _places(data).items() if name not in given}
-    others = [place for part in additions(settings, "metric").values() for place in _places(part).values()]
-    more = [f"read {shortened(place, 200)}" for place in others]
-    more += ["download data"] if getattr(data, "download", False) else []
+    if not data and not any(_places(part) for part in _of_model(settings)):
+        return
+    dataset: Any = settings.data  # type: ignore[attr-defined]
+    read = [(name, place) for name, place in _places(dataset) if name not in given]
+    others = [*_of_model(settings), *additions(settings, "metric").values()]
+    more = _reading(place for part in others for _, place in _places(part))
+    more += ["download data"] if getattr(dataset, "download", False) else []
     more += [f"start the logger {name}" for name in additions(settings, "logger") if loggers]
-    acts = [*(f"read {shortened(place, 200)}" for place in read.values()), *more]
-    if acts:
-        instead = "" if more else "".join(f", or name data of your own with `data.{name}`" for name in read)
+    if acts := [*_reading(place for _, place in read), *more]:
+        movable = not more and {name for name, _ in read} <= set(places(type(dataset)))
+        instead = "".join(f", or name data of your own with `data.{name}`" for name, _ in read) if movable else ""
         whose = "was made by another user or an earlier version, or its config.json was changed"
         if next(_stored_keys(), None) is None:
             whose = f"cannot be told from a run of another user, as there is no key of yours in {_files()[0]}"
@@ -68,10 +76,68 @@ def require_consent(path: Path, settings: RunSettings, given: Collection[str] = 
         )
 
 
-def _places(options: Any) -> dict[str, str]:
-    """The files and folders that the options name, by option."""
-    named = {name: getattr(options, name) for name in places(type(options))}
-    return {name: place for name, place in named.items() if place is not None}
+def acts_of_file(file: Mapping[str, Any], settings: RunSettings) -> list[str]:
+    """What the values of a configuration file let a new run do outside of its folder, in words.
+
+    A value counts if it is in the `settings`, so one that an argument replaces does not.
+    """
+    tables = {kind: file.get(kind) for kind in (*CHOICES, *ADDITIONS)}
+    used = {text for kind in tables for _, text in _texts(getattr(settings, kind, None))}
+    acts = _reading(text for table in tables.values() for _, text in _places(table) if _is_among(text, used))
+    acts += ["download data"] if _downloads(tables["data"]) and _downloads(settings.data) else []  # type: ignore[attr-defined]
+    loggers = tables["logger"] or {}
+    return acts + [f"start the logger {name}" for name in additions(settings, "logger") if name in loggers]
+
+
+def _is_among(text: str, used: Collection[str]) -> bool:
+    with contextlib.suppress(ValueError):  # no home folder
+        return text in used or absolute(text) in used
+    return False
+
+
+def _downloads(data: Any) -> bool:
+    return bool(data.get("download") if isinstance(data, Mapping) else getattr(data, "download", False))
+
+
+def _reading(found: Iterable[str]) -> list[str]:
+    return [f"read {shortened(place, 200)}" for place in dict.fromkeys(found)]
+
+
+def _of_model(settings: RunSettings) -> list[Any]:
+    """The options of the network and of the schedule."""
+    return [part for kind in CHOICES if kind != "data" and (part := getattr(settings, kind, None)) is not None]
+
+
+def _places(options: Any) -> list[tuple[str, str]]:
+    """The files, folders and addresses that the options name, each with the name of its option.
+
+    Besides each `Place`, these are all texts that look like one, as a plugin may declare its options otherwise.
+    """
+    return [(name, text) for name, text in _texts(options) if _is_place(text)]
+
+
+def _is_place(text: str) -> bool:
+    return "/" in text or os.sep in text or text.startswith("~") or os.path.lexists(text)
+
+
+def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """The texts and paths among the values of options, each with the name of its option.
+
+    Values that a part has by default are left out, as the author of the configuration did not choose them.
+    """
+    if isinstance(value, str | os.PathLike):
+        yield name, os.fsdecode(value)
+    elif isinstance(value, BaseModel):
+        for field, info in type(value).model_fields.items():
+            chosen = getattr(value, field)
+            if chosen != info.get_default(call_default_factory=True):
+                yield from _texts(chosen, f"{name}.{field}".removeprefix("."))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(item, f"{name}.{key}".removeprefix("."))
+    elif isinstance(value, Collection):
+        for item in value:
+            yield from _texts(item, name)
 
 
 def _signed(content: Mapping[str, Any], key: bytes) -> str:

@@ -8,9 +8,11 @@ from diffcore.names import Device
 from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import EMA, count_numbers, newest_undamaged
 from diffcore.runs.codec_weights import load_codec
+from diffcore.runs.consent import require_consent
 from diffcore.runs.folder import open_run
 from diffcore.runs.model import Model, build_model, load_weights
 from diffcore.runs.settings import RunSettings
+from diffcore.system.distributed import from_leader
 
 
 class LoadedRun(NamedTuple):
@@ -25,12 +27,21 @@ class LoadedRun(NamedTuple):
     own: bool
 
 
-def load_run(path: Path, registry: Registry, device: Device | None = None, checkpoint: str | None = None) -> LoadedRun:
+def load_run(
+    path: Path,
+    registry: Registry,
+    device: Device | None = None,
+    checkpoint: str | None = None,
+    trust: bool = False,
+) -> LoadedRun:
     """Load the run in the folder `path` from the checkpoint of that name, or from the newest undamaged one.
 
-    Raises `UserError` if there is no such run or checkpoint, and if all checkpoints are damaged.
+    Raises `UserError` if there is no such run or checkpoint, if all checkpoints are damaged, and, without `trust`, if
+    another user made the run and its network or its schedule would read files outside of it.
     """
     run, description = open_run(path, registry)
+    if not (from_leader(lambda: description.own) or trust):
+        require_consent(path, description.settings, loggers=False, data=False)
     settings = on_device(description.settings, device)
 
     def load(path: Path) -> Model:

@@ -12,6 +12,7 @@ import pytest
 
 from diffcore import cli
 from diffcore.cli.surroundings import ADVICE, reason_of
+from diffcore.errors import UserError, told
 from diffcore.plugins.records import Place
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.lock import locked
@@ -145,6 +146,30 @@ MEMORY = {
 @pytest.mark.parametrize(("where", "error"), [(w, e) for w, errors in MEMORY.items() for e in errors])
 def test_too_little_memory_is_one_line(where, error):
     assert f"this {where} has too little memory; use smaller batches" in reason_of(error)
+
+
+class SilentError(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+TOLD = {
+    "a/b: No space left on device": OSError(errno.ENOSPC, "No space left on device", "a/b"),
+    "a, b: Invalid cross-device link": OSError(errno.EXDEV, "Invalid cross-device link", "a", None, "b"),
+    "Input/output error": OSError(errno.EIO, "Input/output error"),
+    "cannot identify the file": OSError("cannot identify the file\nor folder"),
+    "this machine has too little memory": MemoryError(),
+    "wrong": UserError("wrong"),
+    "KeyError: 'name'": KeyError("name"),
+    "ValueError: second line": ValueError("\n\nsecond line\nthird"),
+    "ValueError": ValueError(),
+    "SilentError": SilentError(),
+}
+
+
+@pytest.mark.parametrize("words", TOLD)
+def test_exceptions_that_are_passed_over_are_told_in_one_form(words):
+    assert told(TOLD[words]) == words
 
 
 def test_mistakes_of_programmers_keep_their_traceback(monkeypatch):

@@ -16,7 +16,7 @@ from diffcore.runs import consent
 from diffcore.runs.folder import RunFolder, open_run
 from diffcore.system.files import digest_of, write_summed_json
 from tests.support.refusals import refused
-from tests.support.toy import ToyData, points, put_in_place, toy_registry
+from tests.support.toy import ToyBackbone, ToyData, ToyNet, points, put_in_place, toy_registry
 
 TRAIN = ("--modality", "toy", "--train.steps", "2", "--train.evaluate", "0", "--sample.steps", "2")
 STARTED = []
@@ -27,8 +27,25 @@ class Options(ToyData):
     download: bool = False
 
 
+class Inner(Settings):
+    names: tuple[str, ...] = ()
+
+
+class Plain(ToyData):
+    """Options of a plugin that does not declare its places."""
+
+    file: str = "its/own"
+    unit: str = "m"
+    more: Path | None = None
+    inner: Inner = Inner()
+
+
 class Where(Settings):
     table: Place = None
+
+
+class Weights(ToyNet):
+    weights: str = ""
 
 
 class Silent:
@@ -53,11 +70,13 @@ def registry():
         registry = toy_registry()
         parts = {
             "datasets": Component("placed", "rings", points, Options),
+            "denoisers": Component("pretrained", "mlp", lambda o, space: ToyBackbone(o.width, o.dropout), Weights),
             "metrics": Component("tabled", "nothing", lambda o, codec, data: lambda samples, conditions: [], Where),
             "loggers": Component("sends", "to a service", sends),
         }
         for kind, part in parts.items():
             getattr(registry, kind)[part.name] = Provided(part, "diffcore-toy", "1.0")
+        registry.datasets["plain"] = Provided(Component("plain", "rings", points, Plain), "diffcore-toy", "1.0")
         put_in_place(patch, registry)
         yield registry
 
@@ -127,6 +146,63 @@ def test_data_of_a_stranger_s_run_need_consent(case, stranger, capsys):
     refused(capsys, "resume", stranger, "--train.steps", "3")
     assert cli.main(["resume", str(stranger), "--train.steps", "3", "--trust"]) == 0
     assert cli.main(["evaluate", str(stranger), "--n", "4"]) == 0  # it is this user's own from now on
+
+
+PLAIN = {
+    "path": ({"file": "/etc/passwd"}, "read /etc/passwd"),
+    "relative": ({"file": "../x"}, "read ../x"),
+    "home": ({"file": "~other"}, "read ~other"),
+    "address": ({"file": "https://some.where"}, "read https://some.where"),
+    "in this folder": ({"file": "here.csv"}, "read here.csv"),
+    "Path": ({"more": "/a"}, "read /a"),
+    "nested": ({"inner": {"names": ["a", "/b", "/c"]}}, "read /b and read /c"),
+    "default": ({"file": "its/own", "unit": "kg"}, None),
+}
+
+
+@pytest.mark.parametrize("case", PLAIN)
+def test_places_that_a_plugin_does_not_declare_need_consent(case, stranger, capsys, monkeypatch):
+    options, words = PLAIN[case]
+    monkeypatch.chdir(stranger.parent)
+    Path("here.csv").touch()
+    content = json.loads(RunFolder(stranger).config.read_text())
+    content["settings"] = {**content["settings"], "data": {"name": "plain", **options}, "logger": {}}
+    del content["sha256"]
+    write_summed_json(RunFolder(stranger).config, content)
+    if words is None:
+        assert cli.main(["evaluate", str(stranger), "--n", "4"]) == 0
+        return
+    said = refused(capsys, "evaluate", stranger, "--n", "4")
+    assert f"and it would {words}; to allow that, add --trust; diffcore config" in said
+    assert cli.main(["evaluate", str(stranger), "--n", "4", "--trust"]) == 0
+
+
+def test_a_network_that_names_files_needs_consent_for_every_use(stranger, capsys):
+    configure(stranger, denoiser={"name": "pretrained", "weights": "/else/where"}, data={"root": "/data"}, logger=None)
+    out = stranger.parent / "out"
+    for command in (["sample", stranger, "--n", "2", "--out", out], ["tune", stranger, "--steps", "2"]):
+        said = refused(capsys, *command)
+        assert "it would read /data and read /else/where; to allow that, add --trust; diffcore config" in said
+    with pytest.raises(dc.UserError, match="read /else/where"):
+        dc.load(stranger)
+    assert not out.exists()
+    assert cli.main(["sample", str(stranger), "--n", "2", "--out", str(out), "--trust"]) == 0
+    assert cli.main(["tune", str(stranger), "--steps", "2", "--trajectories", "4", "--iterations", "1", "--trust"]) == 0
+
+
+def test_training_says_what_a_configuration_file_lets_it_do(registry, tmp_path, capsys):
+    file = tmp_path / "c.toml"
+    words = 'modality = "toy"\n[data]\nname = "placed"\nroot = "/there"\ndownload = true\n[logger.sends]\n'
+    file.write_text(words)
+    train = ["train", "--config", str(file), *TRAIN[2:]]
+    assert cli.main([*train, "--out", str(tmp_path / "a")]) == 0
+    acts = "read /there and download data and start the logger sends"
+    assert f"as {file} says, this run will {acts}\n" in capsys.readouterr().err
+    assert cli.main([*train, "--data.root", "/mine", "--data.no-download", "--out", str(tmp_path / "b")]) == 0
+    assert f"as {file} says, this run will start the logger sends\n" in capsys.readouterr().err
+    file.write_text('modality = "toy"\n')
+    assert cli.main([*train, "--data", "placed", "--data.root", "/mine", "--out", str(tmp_path / "c")]) == 0
+    assert f"as {file} says" not in capsys.readouterr().err
 
 
 def test_loggers_of_a_stranger_s_run_need_consent(stranger, capsys):
