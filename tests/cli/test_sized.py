@@ -390,7 +390,7 @@ def test_as_asked_takes_guidance_only_where_there_is_something_to_go_by(model):
     assert unguided_without_conditions(model, config, example_conditions(model, 4)) == unguided(config)
     given = {"span": torch.ones(4), "weight": torch.full((4,), math.nan)}
     assert unguided_without_conditions(model, config, given) is config
-    bare = replace(model, codec=SimpleNamespace(conditions=()))
+    bare = replace(model, codec=SimpleNamespace(space=model.codec.space, conditions=()))
     config = sampling_config(compose(REGISTRY, "beads", file={"sample": {"guidance": 3.0}}).sample, REGISTRY, bare)
     with pytest.raises(UserError, match="was trained without any"):
         require_conditions(bare, unguided_without_conditions(bare, config, {}), {})
