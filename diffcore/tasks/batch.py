@@ -1,7 +1,7 @@
 """The batch of a training step: examples, noise and noise levels.
 
-Everything random in step k is drawn from generators seeded with (seed, k), and the order of the data from
-(seed, epoch), so any step can be repeated exactly.
+Everything random is a function of the seed, the step and the place of an example in its batch, and the order of the
+data one of (seed, epoch), so any step can be repeated exactly.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ from diffcore.plugins.data import Data
 from diffcore.process.gaussian import perturb
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
-from diffcore.states.level import Level
-from diffcore.states.noise import generator_for, seed_of
+from diffcore.states.level import Levels
+from diffcore.states.noise import Draws, generator_for, seed_of, uniform
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, map_fields
@@ -33,7 +33,7 @@ class Batch:
 
     x0: State
     noise: State
-    level: Level
+    level: Levels
     """The noise level of each example, `[B]`."""
     earlier_log_snr: Tensor
     """The log-SNR at time t - 1 / T, `[B]`, where t is the time of `level` and T is `VARIANCE_STEPS`.
@@ -61,7 +61,7 @@ class Batch:
             self,
             x0=map_fields(change, self.x0),
             noise=map_fields(change, self.noise),
-            level=Level(*map(change, self.level)),
+            level=self.level.map(change),
             earlier_log_snr=change(self.earlier_log_snr),
             conditions={name: change(value) for name, value in self.conditions.items()},
             kept_conditions={name: change(value) for name, value in self.kept_conditions.items()},
@@ -90,40 +90,38 @@ class Batch:
 def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Batch:
     """Return the batch of step `step`, counted from 0.
 
-    Random numbers are drawn for the examples of all processes, and each process then takes its share. A step is
-    therefore the same for any number of processes.
+    Each process reads, encodes and noises its own share of the examples only. The random numbers of an example depend
+    on its place in the whole batch, so a step is the same for any number of processes.
 
     The times of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the loss
     (Kingma et al. 2021, appendix I.1).
     """
-    options = settings.train
-    cpu = generator_for(settings.seed, "step", step)
-    chosen = batch_indices(len(data.examples), options.batch_size, step, settings.seed)
-    with torch.no_grad():
-        encoded = model.codec.encode(_rows(data.examples, chosen, model.device), cpu)
-    x0, mask = encoded.state, encoded.mask
-    batch = x0.shape[0]
-    t = (torch.rand((), generator=cpu, dtype=torch.float64) + torch.arange(batch, dtype=torch.float64) / batch) % 1
-    kept = drop(model.codec.conditions, encoded.conditions, options.condition_dropout, cpu)
+    options, batch = settings.train, settings.train.batch_size
+    mine = rank_slice(batch)
+    numbers = range(step * batch + mine.start, step * batch + mine.stop)
+    draws = Draws.of(seed_of(settings.seed, "training"), numbers, model.device)
+    augmentation = replace(draws, seed=seed_of(settings.seed, "augmentation"))
 
-    # Noise is the one large draw, so it is drawn on the device that uses it.
-    own = torch.Generator(model.device).manual_seed(seed_of(settings.seed, "noise", step))
-    normal = map_fields(lambda f: torch.randn(f.shape, generator=own, device=f.device, dtype=f.dtype), x0)
+    chosen = batch_indices(len(data.examples), batch, step, settings.seed)[mine.start : mine.stop]
+    with torch.no_grad():
+        encoded = model.codec.encode(_rows(data.examples, chosen, model.device), augmentation)
+    offset = uniform(settings.seed, "time", torch.tensor([step]), dtype=torch.float64)
+    t = (offset + torch.tensor(mine, dtype=torch.float64) / batch) % 1
+
+    conditions = model.codec.conditions
+    u = draws.uniform("dropped", len(conditions))
 
     def log_snr(time: Tensor) -> Tensor:
         return to_device(model.schedule.log_snr(time), model.device)
 
-    mine = rank_slice(batch)
-    rows = slice(mine.start, mine.stop)
-    mask = None if mask is None else mask[rows]
     return Batch(
-        x0=x0[rows],
-        noise=model.codec.space.noise(normal[rows], mask),
-        level=model.schedule.level(log_snr(t[rows])),
-        earlier_log_snr=log_snr((t[rows] - 1 / VARIANCE_STEPS).clamp(min=0)),
-        conditions={name: value[rows] for name, value in encoded.conditions.items()},
-        kept_conditions={name: value[rows] for name, value in kept.items()},
-        mask=mask,
+        x0=encoded.state,
+        noise=model.codec.space.noise(draws.normal("noise", encoded.state), encoded.mask),
+        level=model.schedule.level(log_snr(t)),
+        earlier_log_snr=log_snr((t - 1 / VARIANCE_STEPS).clamp(min=0)),
+        conditions=encoded.conditions,
+        kept_conditions=drop(conditions, encoded.conditions, options.condition_dropout, u),
+        mask=encoded.mask,
         dropout_seed=seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
         weight=len(mine) * world() / batch,
     )
