@@ -10,7 +10,7 @@ from diffcore.denoising.conditions import Condition, Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.plugins.data import Codec
 from diffcore.plugins.records import Modality
-from diffcore.states.level import Level
+from diffcore.states.level import Levels
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 
@@ -101,7 +101,7 @@ def with_effect(guides: Sequence[Guidance]) -> tuple[Guidance, ...]:
     return tuple(guide for guide, changed in zip(guides, changes, strict=True) if changed)
 
 
-def _never_called(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+def _never_called(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
     raise AssertionError("guidance calls the denoiser only when it is called itself")
 
 

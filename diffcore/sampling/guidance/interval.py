@@ -8,28 +8,39 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
-from diffcore.states.level import Level
+from diffcore.states.level import FieldLevels, Level, Levels, is_clean
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State, map_fields
+from diffcore.states.state import State, fields, named
 
 
 def interval(guided: Denoise, plain: Denoise, low: float, high: float) -> Denoise:
     """`guided` if `low` <= log-SNR <= `high`, `plain` otherwise; at each level only one of them is evaluated.
 
     Kynkäänniemi et al. 2024: guidance at high noise reduces the diversity of samples, and at low noise has no effect.
-    If the samples have levels of their own, on both sides of an end, both are evaluated, and each sample gets its own.
+    Where fields or samples have levels of their own, each gets the prediction that belongs to its own level, and both
+    are evaluated if some are inside the interval and others outside; a clean field is neither.
     """
 
-    def chosen(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
-        inside = torch.as_tensor((low <= level.log_snr) & (level.log_snr <= high))
-        if bool(inside.all()) or not bool(inside.any()):
-            return (guided if bool(inside.any()) else plain)(x, level, conditions, mask)
-        inner, outer = guided(x, level, conditions, mask), plain(x, level, conditions, mask)
+    def inside(level: Level) -> Tensor:
+        log_snr = torch.as_tensor(level.log_snr)
+        return (low <= log_snr) & (log_snr <= high)
 
-        def own(inner_field: Tensor, outer_field: Tensor) -> Tensor:
-            return torch.where(inside.view(-1, *[1] * (inner_field.ndim - 1)), inner_field, outer_field)
+    def chosen(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+        levels = level.of if isinstance(level, FieldLevels) else dict.fromkeys(fields(x), level)
+        noisy = {name: inside(own) for name, own in levels.items() if not is_clean(own)}
+        guide = [bool(flag.any()) for flag in noisy.values()]
+        if not any(guide) or all(bool(flag.all()) for flag in noisy.values()):
+            return (guided if any(guide) else plain)(x, level, conditions, mask)
+        outer, inner = plain(x, level, conditions, mask), guided(x, level, conditions, mask)
 
-        return replace(inner, output=map_fields(own, inner.output, getattr(outer, inner.view)))
+        def own(name: str, outside: Tensor) -> Tensor:
+            flag = noisy.get(name, torch.tensor(False)).to(outside.device)
+            return torch.where(
+                flag.view(-1, *[1] * (outside.ndim - 1)), fields(getattr(inner, outer.view))[name], outside
+            )
+
+        output = {name: own(name, field) for name, field in fields(outer.output).items()}
+        return replace(outer, output=output[""] if isinstance(x, Tensor) else named(output))
 
     return chosen
 
