@@ -35,7 +35,7 @@ from diffcore.runs.generation import (
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.loop import in_batches, levels_of
-from diffcore.states.level import Level
+from diffcore.states.level import Levels
 from diffcore.states.noise import SampleNoise, generator_for
 from diffcore.system.distributed import by_leader, gathered, leads, rank_slice, world
 from diffcore.system.files import is_number, read_json, write_atomically, write_json
@@ -206,7 +206,7 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
     noisiest, cleanest = model.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     log_snrs = [value for value in LOG_SNRS if noisiest <= value <= cleanest]
 
-    def outputs_at(level: Level) -> list[dict[str, torch.Tensor]]:
+    def outputs_at(level: Levels) -> list[dict[str, torch.Tensor]]:
         outputs = []
         for rows, batch in zip(batches, parts, strict=True):
             normal = SampleNoise(seed, rows).normal(batch.state)
