@@ -232,7 +232,7 @@ class Run:
             config = replace(config, step=ddpm(), solver="ddpm", may_be_fitted=False)
         asked = _asked(label, conditions)
         values = self._conditions(model, config, asked, n, seed, examples=constraint is None)
-        if options.get("guidance") is None and options.get("classifier") is None:
+        if all(options.get(name) is None for name in ("guidance", "classifier", "guides")):
             # The guidance of the run's settings is not an error where no condition is given.
             config = unguided_without_conditions(model, config, values)
         require_conditions(model, config, values)
@@ -340,11 +340,7 @@ class Run:
             found = evaluate_classifier(model, data, n, seed, config.batch_size)
         else:
             shown = unguided_without_conditions(model, config, example_conditions(model, 1, config))
-            config = replace(
-                with_fitted_grid(shown, folder, self.loaded.checkpoint.name),
-                guidance=config.guidance,
-                classifier=config.classifier,
-            )
+            config = replace(with_fitted_grid(shown, folder, self.loaded.checkpoint.name), guides=config.guides)
             wanted = additions(self.settings, "metric") | self._metrics(metrics)
             built = build_additions(self.registry, "metrics", model.modality.name, wanted, model.codec, data)
             found = evaluate(model, config, data, n, seed, cache_folder(), built, failed)
@@ -381,6 +377,8 @@ class Run:
         model, config = self.config(SamplingOptions(steps=steps, **options))  # type: ignore[typeddict-item]
         if model.is_classifier:
             raise UserError(f"{self.path} is a classifier, which draws no samples")
+        if not config.may_be_fitted:
+            raise UserError("a fitted grid is found again by the names of its `guides`: tune with names, not functions")
         folder = RunFolder(self.path)
         read_fitted_grids(folder)  # a damaged file is known before the work
         require_writable(self.path)

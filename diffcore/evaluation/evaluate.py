@@ -32,6 +32,7 @@ from diffcore.runs.generation import (
     trajectories,
     unguided_without_conditions,
 )
+from diffcore.runs.guides import recipe_words
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.loop import in_batches, levels_of
@@ -355,6 +356,8 @@ def _recipe_line(evaluation: Evaluation) -> str:
     shown = {name: value for name, value in evaluation.recipe.items() if name not in ("log_snrs", "weights")}
     if "log_snrs" in evaluation.recipe:
         shown["grid"] = "fitted"
+    if isinstance(guides := shown.get("guidance"), list):
+        shown["guidance"] = recipe_words(guides)
     words = ", ".join(f"{name} {_shown(value)}" for name, value in shown.items())
     return f"<p>{escape(words)}</p>" if words else ""
 
