@@ -11,9 +11,6 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
 """The type of the numbers inside of a network."""
 
-Task = Literal["denoise", "classify"]
-"""What a run trains."""
-
 Parallel = Literal["ddp", "fsdp"]
 """How several processes share the weights of a network."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import ValidationError
@@ -11,10 +11,10 @@ from torch import nn
 
 from diffcore.denoising.denoiser import Denoiser, require_defined
 from diffcore.denoising.noisy_classifier import NoisyClassifier
-from diffcore.errors import UserError
+from diffcore.errors import UserError, quoted
 from diffcore.plugins.building import build, part_of
 from diffcore.plugins.data import Codec, Data
-from diffcore.plugins.records import Modality, Settings, places
+from diffcore.plugins.records import Modality, Settings, Task, places
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.schedules import Schedule
 from diffcore.runs.checkpoints import EMA, read_tensors, tensors_digest
@@ -28,34 +28,45 @@ from diffcore.system.limits import SLACK, at_most, room
 
 @dataclass(frozen=True)
 class Model:
-    """A network on its device, the noise schedule that it is trained with, and the codec of its data."""
+    """A module on its device, the task that trains it, the noise schedule, and the codec of its data."""
 
     modality: Modality
     codec: Codec
-    network: Denoiser | NoisyClassifier
+    network: nn.Module
     schedule: Schedule
     device: torch.device
-
-    @property
-    def is_classifier(self) -> bool:
-        """Whether the network is a classifier."""
-        return isinstance(self.network, NoisyClassifier)
+    task: Task
 
     @property
     def denoiser(self) -> Denoiser:
-        """The network that draws samples. Raises `UserError` if the run trained a classifier."""
-        if isinstance(self.network, Denoiser):
-            return self.network
-        raise UserError(
-            "this run trained a classifier, which cannot draw samples; use it to guide a model of the same data"
-        )
+        """The network that draws samples. Raises `UserError` if the task is not one that trains a denoiser."""
+        require_draws(self)
+        return cast(Denoiser, self.network)
 
     @property
     def classifier(self) -> NoisyClassifier:
-        """The network that predicts conditions. Raises `UserError` if the run trained a denoiser."""
-        if isinstance(self.network, NoisyClassifier):
-            return self.network
-        raise UserError("this run trained a denoiser, not a classifier; train a classifier with `task` classify")
+        """The network that predicts conditions. Raises `UserError` if the task does not train a classifier."""
+        require_help(self, "classifier", "this run")
+        return cast(NoisyClassifier, self.network)
+
+
+def require_draws(model: Model, run: Path | None = None) -> None:
+    """Raise `UserError` if the task of the model is not one that draws samples; `run` is the folder of the model."""
+    if not model.task.draws:
+        place = "this run" if run is None else str(run)
+        advice = told_advice(model.task, "RUN" if run is None else quoted(run))
+        raise UserError(f"{place} has the task {model.task.name}, which draws no samples{advice and f'; {advice}'}")
+
+
+def told_advice(task: Task, run: str) -> str:
+    """What can be done with the run in the folder `run`, which draws no samples; empty if there is no such advice."""
+    return task.advice.replace("{run}", run)
+
+
+def require_help(model: Model, option: str, what: str) -> None:
+    """Raise `UserError` if a run of the model's task, called `what`, cannot be given for that option of sampling."""
+    if option not in model.task.helps:
+        raise UserError(f"{what} has the task {model.task.name}, and its network cannot be used as `{option}`")
 
 
 def device_for(name: str) -> torch.device:
@@ -121,17 +132,19 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     if size > MOST_OF_A_SAMPLE:
         raise UserError(f"a sample would have {size:,} numbers; at most {MOST_OF_A_SAMPLE:,} are supported")
     most = room() if weights is None else min(2 * weights + SLACK, room())
-    network: Denoiser | NoisyClassifier
+    task = registry.task(settings.task.name)  # type: ignore[attr-defined]
+
+    def backbone(*context: Any) -> nn.Module:
+        network: nn.Module = _build(settings, task.network, registry, *context)
+        return network
+
     with at_most(most, "the configuration"), seeded(seed_of(settings.seed, "weights")):
-        if settings.task == "classify":
-            if not codec.conditions:
-                raise UserError("these data have no conditions, so there is nothing to predict")
-            outputs = sum(condition.outputs for condition in codec.conditions)
-            network = NoisyClassifier(_build(settings, "classifier", registry, codec.space, outputs), codec.conditions)
-        else:
-            backbone = _build(settings, "denoiser", registry, codec.space)
-            network = Denoiser(backbone, codec.conditions, settings.parameterisation)
-    return Model(modality, codec, network.to(device), schedule, device)
+        options = settings.task.model_dump(exclude={"name"})  # type: ignore[attr-defined]
+        network = build("task", task, task.options(**options), codec, settings, backbone)
+    model = Model(modality, codec, network.to(device), schedule, device, task)
+    if weights is None and task.initialise is not None:
+        task.initialise(model, settings)
+    return model
 
 
 def build_additions(
@@ -169,5 +182,6 @@ def require_fit(network: Mapping[str, torch.Size], tensors: Mapping[str, torch.T
 def _build(settings: RunSettings, kind: str, registry: Registry, *context: Any) -> Any:
     """The part of that kind, built by its component from the options in the settings."""
     named = getattr(settings, kind)
-    component = choose(choices(registry.modality(settings.modality), registry, settings.task)[kind], named.name, kind)
+    task = settings.task.name  # type: ignore[attr-defined]
+    component = choose(choices(registry.modality(settings.modality), registry, task)[kind], named.name, kind)
     return build(kind, component, component.options(**named.model_dump(exclude={"name"})), *context)

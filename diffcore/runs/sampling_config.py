@@ -19,7 +19,7 @@ from diffcore.plugins.registry import Registry, choose
 from diffcore.process.schedules import Schedule
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.loading import LoadedRun, Loader
-from diffcore.runs.model import Model, codec_digest
+from diffcore.runs.model import Model, codec_digest, require_help
 from diffcore.runs.settings import SampleSettings, validate
 from diffcore.sampling.solvers import Step
 from diffcore.states.spaces import describe_difference
@@ -268,8 +268,7 @@ def _classifier(source: Any, model: Model, load: Loader) -> NoisyClassifier | No
         return None
     helper = load(Path(source), None).model
     what = f"`classifier` {source}"
-    if not helper.is_classifier:
-        raise UserError(f"{what} is a denoiser, not a classifier; train a classifier with `task` classify")
+    require_help(helper, "classifier", what)
     check_helper(model, helper, what)
     return helper.classifier
 
@@ -280,8 +279,7 @@ def _weak(source: Any, path: Path, model: Model, load: Loader) -> Denoiser | Non
     folder, checkpoint = (Path(source), None) if Path(source).is_dir() else (path, str(source))
     helper = load(folder, checkpoint).model
     what = f"`weak` {source}"
-    if helper.is_classifier:
-        raise UserError(f"{what} is a classifier; autoguidance needs a weaker denoiser of the same data")
+    require_help(helper, "weak", what)
     check_helper(model, helper, what)
     lacking = {condition.name for condition in helper.codec.conditions} - {c.name for c in model.codec.conditions}
     if lacking:

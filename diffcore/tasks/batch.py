@@ -1,4 +1,4 @@
-"""The batch of a training step: examples, noise and noise levels.
+"""The batch of a training step: examples and, for tasks that need them, noise and noise levels.
 
 Everything random in step k is drawn from generators seeded with (seed, k), and the order of the data from
 (seed, epoch), so any step can be repeated exactly.
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any, Self
 
 import torch
 from tensordict import TensorDict
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions, drop
 from diffcore.denoising.losses import VARIANCE_STEPS
-from diffcore.plugins.data import Data
+from diffcore.plugins.data import Data, Encoded
 from diffcore.process.gaussian import perturb
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
@@ -28,18 +29,10 @@ from diffcore.system.distributed import rank_slice, world
 
 
 @dataclass(frozen=True)
-class Batch:
-    """This process's share of the examples of a step, `[B]` of them, with their noise."""
+class Examples:
+    """This process's share of the examples of a step, `[B]` of them."""
 
     x0: State
-    noise: State
-    level: Level
-    """The noise level of each example, `[B]`."""
-    earlier_log_snr: Tensor
-    """The log-SNR at time t - 1 / T, `[B]`, where t is the time of `level` and T is `VARIANCE_STEPS`.
-
-    A network that predicts variances learns that of the denoising step from t to t - 1 / T.
-    """
     conditions: Conditions
     """All conditions of the examples."""
     kept_conditions: Conditions
@@ -50,25 +43,17 @@ class Batch:
     weight: float
     """Factor of the mean loss of this batch: with it, the mean over processes is the mean over all examples."""
 
-    @property
-    def noisy(self) -> State:
-        """The noisy states x_t = alpha x0 + sigma noise."""
-        return perturb(self.x0, self.noise, self.level)
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The batch with `change` applied to each of its tensors, always in the same order."""
         return replace(
             self,
             x0=map_fields(change, self.x0),
-            noise=map_fields(change, self.noise),
-            level=Level(*map(change, self.level)),
-            earlier_log_snr=change(self.earlier_log_snr),
             conditions={name: change(value) for name, value in self.conditions.items()},
             kept_conditions={name: change(value) for name, value in self.kept_conditions.items()},
             mask=None if self.mask is None else change(self.mask),
         )
 
-    def split(self, parts: int) -> "list[Batch]":
+    def split(self, parts: int) -> list[Self]:
         """The batch in `parts` consecutive parts of sizes that differ by at most one.
 
         The sum of their losses, each with its `weight`, is the loss of the batch.
@@ -87,6 +72,41 @@ class Batch:
         ]
 
 
+@dataclass(frozen=True)
+class Batch(Examples):
+    """This process's share of the examples of a step, with their noise."""
+
+    noise: State
+    level: Level
+    """The noise level of each example, `[B]`."""
+    earlier_log_snr: Tensor
+    """The log-SNR at time t - 1 / T, `[B]`, where t is the time of `level` and T is `VARIANCE_STEPS`.
+
+    A network that predicts variances learns that of the denoising step from t to t - 1 / T.
+    """
+
+    @property
+    def noisy(self) -> State:
+        """The noisy states x_t = alpha x0 + sigma noise."""
+        return perturb(self.x0, self.noise, self.level)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The batch with `change` applied to each of its tensors, always in the same order."""
+        return replace(
+            super().map(change),
+            noise=map_fields(change, self.noise),
+            level=Level(*map(change, self.level)),
+            earlier_log_snr=change(self.earlier_log_snr),
+        )
+
+
+def draw_examples(model: Model, settings: RunSettings, data: Data, step: int) -> Examples:
+    """Return the examples of step `step`, counted from 0, without noise: the batch of tasks that need none."""
+    cpu = generator_for(settings.seed, "step", step)
+    encoded = _encoded(model, settings, data, step, cpu)
+    return Examples(**_share(model, settings, step, encoded, cpu))
+
+
 def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Batch:
     """Return the batch of step `step`, counted from 0.
 
@@ -96,15 +116,11 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     The times of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the loss
     (Kingma et al. 2021, appendix I.1).
     """
-    options = settings.train
     cpu = generator_for(settings.seed, "step", step)
-    chosen = batch_indices(len(data.examples), options.batch_size, step, settings.seed)
-    with torch.no_grad():
-        encoded = model.codec.encode(_rows(data.examples, chosen, model.device), cpu)
-    x0, mask = encoded.state, encoded.mask
-    batch = x0.shape[0]
+    encoded = _encoded(model, settings, data, step, cpu)
+    x0, batch = encoded.state, encoded.state.shape[0]
     t = (torch.rand((), generator=cpu, dtype=torch.float64) + torch.arange(batch, dtype=torch.float64) / batch) % 1
-    kept = drop(model.codec.conditions, encoded.conditions, options.condition_dropout, cpu)
+    examples = _share(model, settings, step, encoded, cpu)
 
     # Noise is the one large draw, so it is drawn on the device that uses it.
     own = torch.Generator(model.device).manual_seed(seed_of(settings.seed, "noise", step))
@@ -115,18 +131,37 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
 
     mine = rank_slice(batch)
     rows = slice(mine.start, mine.stop)
-    mask = None if mask is None else mask[rows]
     return Batch(
-        x0=x0[rows],
-        noise=model.codec.space.noise(normal[rows], mask),
+        **examples,
+        noise=model.codec.space.noise(normal[rows], examples["mask"]),
         level=model.schedule.level(log_snr(t[rows])),
         earlier_log_snr=log_snr((t[rows] - 1 / VARIANCE_STEPS).clamp(min=0)),
-        conditions={name: value[rows] for name, value in encoded.conditions.items()},
-        kept_conditions={name: value[rows] for name, value in kept.items()},
-        mask=mask,
-        dropout_seed=seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
-        weight=len(mine) * world() / batch,
     )
+
+
+@torch.no_grad()
+def _encoded(model: Model, settings: RunSettings, data: Data, step: int, generator: torch.Generator) -> Encoded:
+    """The encoded examples of a step, of all processes."""
+    chosen = batch_indices(len(data.examples), settings.train.batch_size, step, settings.seed)
+    return model.codec.encode(_rows(data.examples, chosen, model.device), generator)
+
+
+def _share(
+    model: Model, settings: RunSettings, step: int, encoded: Encoded, generator: torch.Generator
+) -> dict[str, Any]:
+    """The values of `Examples` for the rows of this process."""
+    kept = drop(model.codec.conditions, encoded.conditions, settings.train.condition_dropout, generator)
+    batch = encoded.state.shape[0]
+    mine = rank_slice(batch)
+    rows = slice(mine.start, mine.stop)
+    return {
+        "x0": encoded.state[rows],
+        "conditions": {name: value[rows] for name, value in encoded.conditions.items()},
+        "kept_conditions": {name: value[rows] for name, value in kept.items()},
+        "mask": None if encoded.mask is None else encoded.mask[rows],
+        "dropout_seed": seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
+        "weight": len(mine) * world() / batch,
+    }
 
 
 def _rows(examples: TensorDict, chosen: Tensor, device: torch.device) -> TensorDict:

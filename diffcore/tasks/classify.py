@@ -1,10 +1,26 @@
 """The task `classify`: the network predicts the conditions from a noisy state."""
 
-from torch import Tensor
+from collections.abc import Callable
 
+from torch import Tensor, nn
+
+from diffcore.denoising.noisy_classifier import NoisyClassifier
+from diffcore.errors import UserError
+from diffcore.plugins.data import Codec
+from diffcore.plugins.records import Settings
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.tasks.batch import Batch
+
+
+def network(
+    options: Settings, codec: Codec, settings: RunSettings, backbone: Callable[..., nn.Module]
+) -> NoisyClassifier:
+    """Return a classifier of all conditions of the codec. Raises `UserError` if it has none."""
+    if not codec.conditions:
+        raise UserError("these data have no conditions, so there is nothing to predict")
+    outputs = sum(condition.outputs for condition in codec.conditions)
+    return NoisyClassifier(backbone(codec.space, outputs), codec.conditions)
 
 
 def loss(model: Model, batch: Batch, settings: RunSettings) -> Tensor:

@@ -1,12 +1,21 @@
 """The task `denoise`: the network predicts the clean state from a noisy one."""
 
-from torch import Tensor
+from collections.abc import Callable
 
-from diffcore.denoising.denoiser import Prediction
+from torch import Tensor, nn
+
+from diffcore.denoising.denoiser import Denoiser, Prediction
 from diffcore.denoising.losses import field_losses, hybrid_loss, weighted_loss
+from diffcore.plugins.data import Codec
+from diffcore.plugins.records import Settings
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.tasks.batch import Batch
+
+
+def network(options: Settings, codec: Codec, settings: RunSettings, backbone: Callable[..., nn.Module]) -> Denoiser:
+    """Return a denoiser for states of the codec, which receives its conditions."""
+    return Denoiser(backbone(codec.space), codec.conditions, settings.parameterisation)
 
 
 def loss(model: Model, batch: Batch, settings: RunSettings) -> Tensor:

@@ -86,8 +86,8 @@ class PluginUnderTest:
     def settings(self) -> RunSettings:
         """The preset `default` with the `small` options of the data set and of the denoiser, on the CPU."""
         requested = {"denoiser": self.requested_denoiser, "data": self.requested_dataset}
-        chosen = {kind: name for kind, name in requested.items() if name is not None}
-        preset = compose(self.registry, self.modality.name, "default", chosen=chosen, task="denoise")
+        chosen = {kind: name for kind, name in requested.items() if name is not None} | {"task": "denoise"}
+        preset = compose(self.registry, self.modality.name, "default", chosen=chosen)
         small: dict[str, Any] = {"device": "cpu", "train": _TRAIN}
         for kind in ("data", "denoiser"):
             component = self._component(kind, preset)
@@ -104,7 +104,7 @@ class PluginUnderTest:
             "data": {"name": self.dataset.name, **self.dataset.small},
             "classifier": {"name": own.name, **own.small},
         }
-        return compose(self.registry, self.modality.name, "default", small, origin="the small options", task="classify")
+        return compose(self.registry, self.modality.name, "default", small, {"task": "classify"}, "the small options")
 
     def _component(self, kind: str, settings: RunSettings) -> Component:
         return choose(choices(self.modality, self.registry)[kind], getattr(settings, kind).name, kind)

@@ -13,7 +13,7 @@ from diffcore.cli.flags import run_settings
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.errors import UserError
-from diffcore.evaluation.evaluate import LOG_SNRS
+from diffcore.evaluation.noisy_classifier import LOG_SNRS
 from diffcore.nn.encoder import Encoder
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Cosine
