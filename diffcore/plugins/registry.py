@@ -280,7 +280,8 @@ def _unusable_task(task: Component) -> str | None:
         return None
     for name in _TASK_FUNCTIONS:
         function = getattr(task, name)
-        if function is not None and not callable(function):
+        optional = Task.__dataclass_fields__[name].default is None
+        if not callable(function) and not (function is None and optional):
             return f"`{name}` of {task.name!r} is a {type(function).__name__}, not a function"
     if not _KIND.fullmatch(task.network) or task.network in TABLES:
         return f"`network` of {task.name!r} is {task.network!r}, which cannot be the name of a kind of network"
@@ -294,7 +295,7 @@ HELPS = ("classifier", "weak")
 
 TABLES = frozenset(
     {"task", "data", "schedule", "metric", "logger", "train", "sample", "modality", "preset", "seed", "device"}
-    | {"parameterisation", "out", "config", "name"}
+    | {"parameterisation", "out", "config", "name", "solver", "dataset", "command"}
 )
 """What the settings of a run and the flags have beside the network, which no kind of network can be called."""
 
