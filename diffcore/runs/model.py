@@ -1,6 +1,6 @@
 """Build the parts of a run from its settings, and load the weights of its network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -63,10 +63,15 @@ def told_advice(task: Task, run: str) -> str:
     return task.advice.replace("{run}", run)
 
 
-def require_help(model: Model, option: str, what: str) -> None:
-    """Raise `UserError` if a run of the model's task, called `what`, cannot be given for that option of sampling."""
+def require_help(model: Model, option: str, what: str, tasks: Sequence[Any] = ()) -> None:
+    """Raise `UserError` if a run of the model's task, called `what`, cannot be given for that option of sampling.
+
+    The message names those of `tasks`, all that there are, whose runs can.
+    """
     if option not in model.task.helps:
-        raise UserError(f"{what} has the task {model.task.name}, and its network cannot be used as `{option}`")
+        others = " or ".join(task.name for task in tasks if option in task.helps)
+        hint = f"; that of a run with `task` {others} can" if others else ""
+        raise UserError(f"{what} has the task {model.task.name}, whose network cannot be used as `{option}`{hint}")
 
 
 def device_for(name: str) -> torch.device:

@@ -189,8 +189,8 @@ def configured(
         schedule = build_choice(given["schedule"], registry.offered("schedules"), "schedule")
         require_defined(settings.parameterisation, schedule)
         model = replace(model, schedule=schedule)
-    classifier = _classifier(given.get("classifier"), model, load)
-    weak = _weak(given.get("weak"), path, model, load)
+    classifier = _classifier(given.get("classifier"), model, load, registry)
+    weak = _weak(given.get("weak"), path, model, load, registry)
     for network in (model.network, classifier, weak):
         if network is not None:
             compute_in(network, sampling.precision, sampling.compile)
@@ -263,23 +263,23 @@ def _absolute(source: Any) -> str | None:
     return str(Path(source).absolute()) if Path(source).is_dir() else str(source)
 
 
-def _classifier(source: Any, model: Model, load: Loader) -> NoisyClassifier | None:
+def _classifier(source: Any, model: Model, load: Loader, registry: Registry) -> NoisyClassifier | None:
     if source is None:
         return None
     helper = load(Path(source), None).model
     what = f"`classifier` {source}"
-    require_help(helper, "classifier", what)
+    require_help(helper, "classifier", what, registry.offered("tasks"))
     check_helper(model, helper, what)
     return helper.classifier
 
 
-def _weak(source: Any, path: Path, model: Model, load: Loader) -> Denoiser | None:
+def _weak(source: Any, path: Path, model: Model, load: Loader, registry: Registry) -> Denoiser | None:
     if source is None:
         return None
     folder, checkpoint = (Path(source), None) if Path(source).is_dir() else (path, str(source))
     helper = load(folder, checkpoint).model
     what = f"`weak` {source}"
-    require_help(helper, "weak", what)
+    require_help(helper, "weak", what, registry.offered("tasks"))
     check_helper(model, helper, what)
     lacking = {condition.name for condition in helper.codec.conditions} - {c.name for c in model.codec.conditions}
     if lacking:
