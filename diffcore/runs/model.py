@@ -14,7 +14,7 @@ from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.errors import UserError, quoted
 from diffcore.plugins.building import build, part_of
 from diffcore.plugins.data import Codec, Data
-from diffcore.plugins.records import Modality, Settings, Task, places
+from diffcore.plugins.records import Component, Modality, Settings, Task, places
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.schedules import Schedule
 from diffcore.runs.checkpoints import EMA, read_tensors, tensors_digest
@@ -138,18 +138,39 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
         raise UserError(f"a sample would have {size:,} numbers; at most {MOST_OF_A_SAMPLE:,} are supported")
     most = room() if weights is None else min(2 * weights + SLACK, room())
     task = registry.task(settings.task.name)  # type: ignore[attr-defined]
-
-    def backbone(*context: Any) -> nn.Module:
-        network: nn.Module = _build(settings, task.network, registry, *context)
-        return network
-
     with at_most(most, "the configuration"), seeded(seed_of(settings.seed, "weights")):
         options = settings.task.model_dump(exclude={"name"})  # type: ignore[attr-defined]
+        backbone = Backbone(task.network, settings, registry)
         network = build("task", task, task.options(**options), codec, settings, backbone)
     model = Model(modality, codec, network.to(device), schedule, device, task)
     if weights is None and task.initialise is not None:
         task.initialise(model, settings)
     return model
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The network that a run has chosen, which `backbone(*context)` builds, for `Task.build`."""
+
+    kind: str
+    settings: RunSettings
+    registry: Registry
+
+    @property
+    def offered(self) -> tuple[Component, ...]:
+        """All networks that the run could have chosen."""
+        task = self.settings.task.name  # type: ignore[attr-defined]
+        return choices(self.registry.modality(self.settings.modality), self.registry, task)[self.kind]
+
+    @property
+    def chosen(self) -> Component:
+        """The record of the network."""
+        return choose(self.offered, getattr(self.settings, self.kind).name, self.kind)
+
+    def __call__(self, *context: Any) -> nn.Module:
+        """Build the network from its options and the context that its kind takes."""
+        network: nn.Module = _build(self.settings, self.kind, self.registry, *context)
+        return network
 
 
 def build_additions(

@@ -1,7 +1,7 @@
 """The batch of a training step: examples and, for tasks that need them, noise and noise levels.
 
-Everything random in step k is drawn from generators seeded with (seed, k), and the order of the data from
-(seed, epoch), so any step can be repeated exactly.
+Everything random is a function of the seed, the step and the place of an example in its batch, and the order of the
+data one of (seed, epoch), so any step can be repeated exactly.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions, drop
 from diffcore.denoising.losses import VARIANCE_STEPS
-from diffcore.plugins.data import Data, Encoded
+from diffcore.plugins.data import Data
 from diffcore.process.gaussian import perturb
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.states.level import Level
-from diffcore.states.noise import generator_for, seed_of
+from diffcore.states.noise import Draws, generator_for, seed_of, uniform
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, map_fields
@@ -101,64 +101,61 @@ class Batch(Examples):
 
 
 def draw_examples(model: Model, settings: RunSettings, data: Data, step: int) -> Examples:
-    """Return the examples of step `step`, counted from 0, without noise: the batch of tasks that need none."""
-    cpu = generator_for(settings.seed, "step", step)
-    encoded = _encoded(model, settings, data, step, cpu)
-    return Examples(**_share(model, settings, step, encoded, cpu))
+    """Return the examples of step `step`, counted from 0, without noise: the batch of tasks that need none.
+
+    Each process reads and encodes its own share of the examples only.
+    """
+    return Examples(**_share(model, settings, data, step, _draws(model, settings, step)))
 
 
 def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Batch:
     """Return the batch of step `step`, counted from 0.
 
-    Random numbers are drawn for the examples of all processes, and each process then takes its share. A step is
-    therefore the same for any number of processes.
+    Each process reads, encodes and noises its own share of the examples only. The random numbers of an example depend
+    on its place in the whole batch, so a step is the same for any number of processes.
 
     The times of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the loss
     (Kingma et al. 2021, appendix I.1).
     """
-    cpu = generator_for(settings.seed, "step", step)
-    encoded = _encoded(model, settings, data, step, cpu)
-    x0, batch = encoded.state, encoded.state.shape[0]
-    t = (torch.rand((), generator=cpu, dtype=torch.float64) + torch.arange(batch, dtype=torch.float64) / batch) % 1
-    examples = _share(model, settings, step, encoded, cpu)
-
-    # Noise is the one large draw, so it is drawn on the device that uses it.
-    own = torch.Generator(model.device).manual_seed(seed_of(settings.seed, "noise", step))
-    normal = map_fields(lambda f: torch.randn(f.shape, generator=own, device=f.device, dtype=f.dtype), x0)
+    draws = _draws(model, settings, step)
+    examples = _share(model, settings, data, step, draws)
+    offset = uniform(settings.seed, "time", torch.tensor([step]), dtype=torch.float64)
+    batch = settings.train.batch_size
+    t = (offset + torch.tensor(rank_slice(batch), dtype=torch.float64) / batch) % 1
 
     def log_snr(time: Tensor) -> Tensor:
         return to_device(model.schedule.log_snr(time), model.device)
 
-    mine = rank_slice(batch)
-    rows = slice(mine.start, mine.stop)
     return Batch(
         **examples,
-        noise=model.codec.space.noise(normal[rows], examples["mask"]),
-        level=model.schedule.level(log_snr(t[rows])),
-        earlier_log_snr=log_snr((t[rows] - 1 / VARIANCE_STEPS).clamp(min=0)),
+        noise=model.codec.space.noise(draws.normal("noise", examples["x0"]), examples["mask"]),
+        level=model.schedule.level(log_snr(t)),
+        earlier_log_snr=log_snr((t - 1 / VARIANCE_STEPS).clamp(min=0)),
     )
 
 
-@torch.no_grad()
-def _encoded(model: Model, settings: RunSettings, data: Data, step: int, generator: torch.Generator) -> Encoded:
-    """The encoded examples of a step, of all processes."""
-    chosen = batch_indices(len(data.examples), settings.train.batch_size, step, settings.seed)
-    return model.codec.encode(_rows(data.examples, chosen, model.device), generator)
-
-
-def _share(
-    model: Model, settings: RunSettings, step: int, encoded: Encoded, generator: torch.Generator
-) -> dict[str, Any]:
-    """The values of `Examples` for the rows of this process."""
-    kept = drop(model.codec.conditions, encoded.conditions, settings.train.condition_dropout, generator)
-    batch = encoded.state.shape[0]
+def _draws(model: Model, settings: RunSettings, step: int) -> Draws:
+    """The random numbers of this process's examples of a step."""
+    batch = settings.train.batch_size
     mine = rank_slice(batch)
-    rows = slice(mine.start, mine.stop)
+    numbers = range(step * batch + mine.start, step * batch + mine.stop)
+    return Draws.of(seed_of(settings.seed, "training"), numbers, model.device)
+
+
+def _share(model: Model, settings: RunSettings, data: Data, step: int, draws: Draws) -> dict[str, Any]:
+    """The fields of `Examples`, for the examples of this process."""
+    batch, conditions = settings.train.batch_size, model.codec.conditions
+    mine = rank_slice(batch)
+    chosen = batch_indices(len(data.examples), batch, step, settings.seed)[mine.start : mine.stop]
+    augmentation = replace(draws, seed=seed_of(settings.seed, "augmentation"))
+    with torch.no_grad():
+        encoded = model.codec.encode(_rows(data.examples, chosen, model.device), augmentation)
+    u = draws.uniform("dropped", len(conditions))
     return {
-        "x0": encoded.state[rows],
-        "conditions": {name: value[rows] for name, value in encoded.conditions.items()},
-        "kept_conditions": {name: value[rows] for name, value in kept.items()},
-        "mask": None if encoded.mask is None else encoded.mask[rows],
+        "x0": encoded.state,
+        "conditions": encoded.conditions,
+        "kept_conditions": drop(conditions, encoded.conditions, settings.train.condition_dropout, u),
+        "mask": encoded.mask,
         "dropout_seed": seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
         "weight": len(mine) * world() / batch,
     }

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from diffcore.denoising.conditions import Conditions
+from diffcore.denoising.conditions import Conditions, with_nulls
 from diffcore.denoising.denoiser import Denoiser
 from diffcore.plugins.building import part_of
 from diffcore.plugins.contract import Contract
@@ -17,11 +17,12 @@ from diffcore.plugins.data import Codec, Data, Encoded
 from diffcore.plugins.records import Component, Modality, Settings
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.gaussian import perturb
+from diffcore.runs.coding import decode, encode
 from diffcore.runs.composing import choices, compose
 from diffcore.runs.model import Model, build_data, build_model
 from diffcore.runs.settings import RunSettings
 from diffcore.states.level import Level
-from diffcore.states.noise import generator_for
+from diffcore.states.noise import Draws, generator_for
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, map_fields
 
@@ -172,7 +173,15 @@ class PluginUnderTest:
 
     def encoded(self, count: int) -> Encoded:
         """At most `count` training examples, encoded without augmentation."""
-        return self.codec.encode(self.examples(count))
+        return self.encode(self.examples(count))
+
+    def encode(self, examples: TensorDict, draws: Draws | None = None) -> Encoded:
+        """Encode examples of the data set; with `draws`, with the random augmentations of training."""
+        return encode(self.model, examples, draws)
+
+    def decode(self, state: State, mask: Mask = None) -> Any:
+        """Decode states."""
+        return decode(self.model, state, mask)
 
     def noisy_batch(self, count: int = BATCH_SIZE) -> NoisyBatch:
         """Encoded examples with noise, from a low to a high level; every third example has no conditions."""
@@ -184,7 +193,7 @@ class PluginUnderTest:
         conditions = dict(encoded.conditions)
         dropped = torch.arange(batch) % 3 == 2
         for condition in self.codec.conditions:
-            conditions[condition.name] = torch.where(dropped, condition.null(batch), conditions[condition.name])
+            conditions[condition.name] = with_nulls(condition, conditions[condition.name], dropped)
         return NoisyBatch(perturb(x0, noise, level), level, conditions, mask, x0, noise)  # type: ignore[arg-type]
 
     @cached_property

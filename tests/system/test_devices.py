@@ -33,15 +33,15 @@ def test_sizes_are_told_of_conditions_on_a_device(elsewhere):
 
 def test_conditions_stay_where_they_are(elsewhere):
     values = {"weight": torch.ones(3, device=elsewhere), "label": torch.zeros(3, dtype=torch.int64, device=elsewhere)}
-    kept = drop((NUMBER, LABEL), values, 0.5, torch.Generator())
+    kept = drop((NUMBER, LABEL), values, 0.5, torch.rand(3, 2))
     assert {value.device for value in kept.values()} == {elsewhere}
     assert {value.device for value in nulls((NUMBER, LABEL), 3, elsewhere).values()} == {elsewhere}
     output = torch.zeros(3, 2, device=elsewhere)
     for condition in (NUMBER, LABEL):
-        assert condition.log_likelihood(output, values[condition.name]).device == elsewhere
+        assert condition.head.log_likelihood(output, values[condition.name]).device == elsewhere
     with elsewhere:
         told = Conditioning((NUMBER, LABEL), 8)
-    assert told(torch.zeros(3, device=elsewhere), kept).device == elsewhere
+    assert told(torch.zeros(3, device=elsewhere), kept).vector.device == elsewhere
 
 
 def test_categories_follow_the_state(elsewhere):

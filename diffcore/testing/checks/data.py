@@ -45,7 +45,7 @@ def data_sound(plugin: PluginUnderTest) -> Measurement:
     """
     examples, rows = _looked_at(plugin)
     encode = source_location(plugin.codec.encode)
-    encoded = plugin.codec.encode(examples)
+    encoded = plugin.encode(examples)
     if not isinstance(encoded, Encoded):
         kind = "None" if encoded is None else f"a {type(encoded).__name__}"
         return Measurement(False, f"`encode` returns {kind}", "a diffcore.plugins.data.Encoded", encode)
@@ -111,7 +111,7 @@ def _condition_values(plugin: PluginUnderTest, encoded: Encoded, rows: Tensor) -
     for condition in plugin.codec.conditions:
         if condition.name in encoded.conditions:
             value = encoded.conditions[condition.name]
-            if not isinstance(value, Tensor) or tuple(value.shape) != (len(rows),):
+            if not isinstance(value, Tensor) or tuple(value.shape) != (len(rows), *condition.shape):
                 shape = [*value.shape] if isinstance(value, Tensor) else type(value).__name__
                 yield f"the condition {condition.name} has the shape {shape} for {len(rows)} examples"
             elif complaint := _condition_value(condition, value, rows):
