@@ -1,12 +1,13 @@
 """A run from its first step to its report: training, pictures on the way, metrics and the report at the end."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diffcore.errors import UserError, quoted, told
+from diffcore.errors import RAISED_BY_PLUGINS, UserError, quoted, told
 from diffcore.evaluation.evaluate import evaluate, recipe_of, write_metrics, write_report
 from diffcore.evaluation.request import PICTURED, EvaluationRequest, MetricFunction, NothingToEvaluateError
 from diffcore.plugins.building import part_of
@@ -115,12 +116,26 @@ def _train(
         except BaseException as error:
             events.ended(last, error)
             raise
-        if not outcome.interrupted and _picture(
-            run, settings, outcome.model, data, outcome.progress.step, config, events
-        ):
-            _note(run, settings, {"picture"})
-    events.ended(outcome.progress.step)
+        try:
+            with _complete(run):
+                if outcome.stop_requested and not outcome.interrupted:
+                    raise KeyboardInterrupt
+                step = outcome.progress.step
+                if not outcome.interrupted and _picture(run, settings, outcome.model, data, step, config, events):
+                    _note(run, settings, {"picture"})
+        finally:
+            events.ended(outcome.progress.step)
     return outcome
+
+
+@contextmanager
+def _complete(run: RunFolder) -> Iterator[None]:
+    """If it is interrupted (Ctrl-C), log that training is complete, and how to make what is missing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.info(f"training is complete; diffcore resume {quoted(run.path)} makes what is missing at its end")
+        raise
 
 
 def _picture(
@@ -149,16 +164,16 @@ def _picture(
         with beside(run.samples) as parts:
             writer.together(shown.samples, parts / path.name, shown.columns, shown.captions)
             (parts / path.name).replace(path)  # a link there is replaced, not followed
-    except Exception as error:  # code of other packages can raise any exception
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
         logger.warning(f"no picture at step {step}: {told(error)}")
         return False
     events.sampled(step, path)
     return True
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def _failures() -> tuple[type[BaseException], ...]:
     """The exceptions that do not end a run. If several processes take part, the others must see unknown ones."""
-    return (Exception,) if world() == 1 else (UserError, OSError)
+    return RAISED_BY_PLUGINS if world() == 1 else (UserError, OSError)
 
 
 def _note(run: RunFolder, settings: RunSettings, made: Iterable[str]) -> None:
@@ -207,7 +222,7 @@ def _finish(
     count, model, step = settings.train.evaluate, outcome.model, outcome.progress.step
     done = from_leader(lambda: made_parts(run, find_checkpoint(run), count))
     made = set(done)
-    try:
+    with _complete(run):
         if "picture" not in done and not pictured and _picture(run, settings, model, data, step, config, events):
             made.add("picture")
             _note(run, settings, made)
@@ -217,9 +232,6 @@ def _finish(
         if "report" not in done and _reported(run, settings, model, data, config):
             made.add("report")
             _note(run, settings, made)
-    except KeyboardInterrupt:
-        logger.info(f"training is complete; diffcore resume {quoted(run.path)} makes what is missing at its end")
-        raise
     return replace(outcome, missing=tuple(part for part in PARTS if part not in made))
 
 
@@ -268,6 +280,6 @@ def _reported(run: RunFolder, settings: RunSettings, model: Model, data: Data, c
         failed = write_report(run, model, data, request)
         logger.info(f"report: {run.report}")
         return not failed
-    except Exception as error:  # code of other packages can raise any exception
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
         logger.warning(f"no report: {told(error)}; the model is kept, and evaluating {quoted(run.path)} writes one")
         return False

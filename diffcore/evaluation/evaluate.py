@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from diffcore.errors import UserError, quoted, told
+from diffcore.errors import RAISED_BY_PLUGINS, UserError, quoted, told
 from diffcore.evaluation.report import curve, data_section, facts_table, folded, metrics_table, page, preformatted
 from diffcore.evaluation.request import EvaluationRequest
 from diffcore.plugins.building import part_of, require_metrics
@@ -80,8 +80,8 @@ def recipe_of(checkpoint: Path, config: SamplingConfig | None, n: int, seed: int
 def write_metrics(run: RunFolder, metrics: Sequence[Metric], recipe: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Write the metrics to metrics.json of the run, and add them to evaluations.json.
 
-    They replace the metrics of an earlier evaluation with the same recipe, and no others. Values that are not finite
-    become null.
+    They replace the metrics of an earlier evaluation with the same recipe, and no others. Values that are not finite,
+    or larger than 1e300, become null.
     """
     try:
         kept = [found for found in read_evaluations(run) if found.recipe != recipe]
@@ -107,7 +107,7 @@ def read_evaluations(run: RunFolder) -> list[Evaluation]:
 
 def _rows(metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     rows = [vars(metric) for metric in metrics]
-    return [row | {"value": row["value"] if math.isfinite(row["value"]) else None} for row in rows]
+    return [row | {"value": row["value"] if is_number(row["value"]) else None} for row in rows]
 
 
 def read_metrics(run: RunFolder) -> list[Metric]:
@@ -140,7 +140,7 @@ def write_report(run: RunFolder, model: Model, data: Data, request: EvaluationRe
     def attempted(title: str, make: Callable[[], list[tuple[str, str]]]) -> list[tuple[str, str]]:
         try:
             return make()
-        except Exception as error:  # code of other packages can raise any exception; the rest is still written
+        except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception; the rest is still written
             failed.append(f"the report has no {title.lower()}: {told(error)}")
             logger.warning(failed[-1])
             return [(title, preformatted(told(error)))]
@@ -150,10 +150,13 @@ def write_report(run: RunFolder, model: Model, data: Data, request: EvaluationRe
     def pictures() -> list[tuple[str, str]]:
         assert task.pictures is not None
         writer = part_of(model.modality, "writer", model.codec)
-        return [
+        htmls = [
             (each.title, writer.html(each.samples, each.columns, each.captions, **_trajectories(each)))
             for each in task.pictures(model, data, request)
         ]
+        if wrong := [type(html).__name__ for _, html in htmls if not isinstance(html, str)]:
+            raise UserError(f"`html` of the writer of {model.modality.name} must return a str, not {wrong[0]}")
+        return htmls
 
     def sections() -> list[tuple[str, str]]:
         assert task.report is not None

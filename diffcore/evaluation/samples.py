@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcore.denoising.conditions import Conditions, captions_of
-from diffcore.errors import UserError, told
+from diffcore.errors import RAISED_BY_PLUGINS, UserError, told
 from diffcore.evaluation.property_metrics import property_metrics
 from diffcore.evaluation.request import EvaluationRequest, MetricFunction, NothingToEvaluateError
 from diffcore.plugins.building import part_of, require_metrics
@@ -87,7 +87,7 @@ def _measured(
         found = metric(samples, conditions)
         require_metrics(found, name)
         return found
-    except Exception as error:  # code of other packages can raise any exception
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
         complain(f"the metric {name} failed: {told(error)}")
         return []
 
@@ -98,7 +98,7 @@ def _evaluator(model: Model, data: Data, cache: Path, complain: Complain) -> Any
         return part_of(model.modality, "evaluator", model.codec, data, cache)
     except UserError:
         raise
-    except Exception as error:  # code of other packages can raise any exception
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
         complain(f"the evaluator of {model.modality.name} could not be prepared: {told(error)}")
         return None
 
@@ -110,7 +110,7 @@ def _of_targets(
         return property_metrics(model, config, evaluator, data, n, seed)
     except UserError:
         raise
-    except Exception as error:  # code of other packages can raise any exception
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
         complain(f"the values that samples reached could not be measured: {told(error)}")
         return []
 

@@ -2,17 +2,21 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
+import torch
 
 import diffcore as dc
 from diffcore import cli
-from diffcore.evaluation.evaluate import read_evaluations, read_metrics
+from diffcore.evaluation.evaluate import _measured, read_evaluations, read_metrics, write_metrics
+from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Provided
 from diffcore.runs.checkpoints import checkpoints
 from diffcore.runs.ending import made_parts
@@ -78,9 +82,10 @@ def test_a_picture_on_the_way_that_was_not_made_is_made_by_resume(tmp_path):
     assert len(contents(run)[1]) == 2
 
 
-def test_ctrl_c_at_the_end_says_what_completes_it(tmp_path, whole):
+@pytest.mark.parametrize("moment", ["step:6", "renamed:1", "together-half:1", "write metrics.json:1"])
+def test_ctrl_c_at_the_end_says_what_completes_it(tmp_path, whole, moment):
     run, said = RunFolder(tmp_path / "run"), tmp_path / "said"
-    process = start("train", "--out", run.path, *TRAIN, send=("write metrics.json:1", signal.SIGINT), said=said)
+    process = start("train", "--out", run.path, *TRAIN, send=(moment, signal.SIGINT), said=said)
     assert end(process) == 130
     assert f"training is complete; diffcore resume {run.path} makes what is missing at its end" in said.read_text()
     assert resume(run) == 0
@@ -119,6 +124,58 @@ def test_code_of_a_plugin_that_raises_takes_only_its_own_part(tmp_path, whole, p
     assert {metric.name for metric in read_metrics(run)} >= {"samples", "samples_per_second"}
     assert resume(run) == 0
     assert contents(run) == contents(whole)
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError("an exception that cannot describe itself")
+
+
+def fails(*context):
+    raise MuteError
+
+
+def leaves(*context):
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize("raises", [fails, leaves])
+@pytest.mark.parametrize("part", ["together", "html", "judge"])
+def test_what_is_no_usual_exception_takes_only_its_own_part(tmp_path, part, raises, monkeypatch):
+    if part == "judge":
+        registry = toy_registry()
+        registry.modalities["toy"] = Provided(replace(TOY, evaluator=lambda *context: raises), "diffcore-toy", "1.0")
+        put_in_place(monkeypatch, registry)
+    else:
+        monkeypatch.setattr(ToyWriter, part, raises)
+    run = RunFolder(tmp_path / "run")
+    assert cli.main(["train", "--out", str(run.path), *TRAIN]) == 1
+    assert run.report.is_file()
+    assert {metric.name for metric in read_metrics(run)} >= {"samples", "samples_per_second"}
+
+
+WRONG = {
+    "True": True, "float32": numpy.float32(1), "tensor": torch.tensor(1.0), "too large": 10**400, "text": "1",
+    "None": None, "complex": 1j,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "metric", [*(Metric("m", value, "") for value in WRONG.values()), Metric(None, 1.0, ""), Metric("m", 1.0, None)]
+)
+def test_a_metric_that_is_no_number_with_a_name_takes_no_others(metric):
+    said = []
+    assert _measured("wrong", lambda *context: [Metric("right", 1.0, ""), metric], None, {}, said.append) == []
+    assert len(said) == 1
+    assert "the metric wrong" in said[0]
+
+
+def test_values_that_json_cannot_hold_are_written_as_null(tmp_path, whole):
+    run = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
+    write_metrics(run, [Metric(f"m{k}", value, "") for k, value in enumerate((1e308, math.inf, math.nan, 2.0))])
+    values = [metric.value for metric in read_metrics(run)]
+    assert values[3] == 2
+    assert all(map(math.isnan, values[:3]))
 
 
 def test_evaluations_are_kept_with_their_recipes(tmp_path, capsys):
