@@ -41,7 +41,7 @@ Divergence = Literal["exact", "hutchinson"]
 CheckStatus = Literal["passed", "failed", "expected", "unexpected", "skipped"]
 """The result of one check of a plugin."""
 
-CheckedKind = Literal["modality", "dataset", "denoiser", "solver", "schedule", "guidance", "metric", "logger"]
+CheckedKind = Literal["modality", "dataset", "denoiser", "solver", "schedule", "guidance", "metric", "logger", "task"]
 """The kinds of parts that `diffcore check-plugin` checks."""
 
 PluginKind = Literal["modality", "solver", "schedule", "guidance", "metric", "dataset", "logger"]

@@ -18,6 +18,8 @@ from diffcore.plugins.records import Component, Task
 from diffcore.plugins.registry import Provided, load
 from diffcore.runs.folder import RunFolder
 from diffcore.tasks.batch import draw_batch, draw_examples
+from diffcore.testing.conformance import run_contract
+from diffcore.testing.parts import part_under_test
 from tests.plugins.test_registry import Plugin, module
 from tests.support import autoencoder, refusals
 from tests.support.toy import TOY, put_in_place
@@ -200,6 +202,48 @@ def test_it_is_listed(capsys):
     assert "--task {denoise,classify,autoencode}" in shown
     assert "--autoencoder {linear}" in shown
     assert "--task.penalty" in shown
+
+
+def test_it_keeps_the_contract_of_tasks(capsys):
+    assert cli.main(["check-plugin", "autoencode"]) == 0
+    said = capsys.readouterr().out
+    assert "a Linear with 17 weights, for toy" in said
+    assert "the report shows Originals above reconstructions, Latent" in said
+    assert "6 passed" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "check", "said"),
+    [
+        ({"loss": lambda model, batch, settings: batch.x0["place"].sum()}, "loss_trains", "the loss is the shape []"),
+        ({"loss": lambda model, batch, settings: None}, "loss_trains", "the loss is a NoneType"),
+        (
+            {"loss": lambda model, batch, settings: model.network(batch.x0)[1].sum(1) * math.nan},
+            "loss_trains",
+            "losses nan",
+        ),
+        (
+            {"loss": lambda model, batch, settings: model.network(batch.x0)[1].sum(1).detach().requires_grad_()},
+            "loss_trains",
+            "a gradient in 0 of 4 tensors of weights",
+        ),
+        ({"losses_by_field": lambda model, batch, settings: {}}, "loss_has_parts", "the parts {}"),
+        (
+            {"evaluate": lambda model, data, request: None},
+            "evaluates",
+            "must return a list of Metric, but returned None",
+        ),
+        ({"pictures": lambda model, data, request: ["a"]}, "shows", "`pictures` yields a str"),
+        ({"report": lambda model, data, request: ["a"]}, "shows", "no pair of a title and HTML"),
+        ({"build": lambda *context: None}, "builds", "but returned None; was `return` forgotten?"),
+    ],
+)
+def test_faults_of_tasks_are_found(registry, change, check, said):
+    task = replace(registry.task("autoencode"), name="faulty", **change)
+    known = replace(registry, tasks={**registry.tasks, "faulty": Provided(task, "dist", "1")})
+    results = {result.name: result for result in run_contract(part_under_test("task", "faulty", known))}
+    assert results[check].status == "failed"
+    assert said in results[check].measured
 
 
 def test_a_batch_without_noise_has_the_examples_of_one_with_noise(folder):
