@@ -11,7 +11,7 @@ from diffcore.process.gaussian import perturb
 from diffcore.runs.coding import encode
 from diffcore.runs.model import Model
 from diffcore.sampling.loop import in_batches, levels_of
-from diffcore.states.level import Level
+from diffcore.states.level import Levels
 from diffcore.states.noise import SampleNoise, generator_for
 from diffcore.system.distributed import gathered, leads, rank_slice
 
@@ -58,7 +58,7 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
     noisiest, cleanest = model.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     log_snrs = [value for value in LOG_SNRS if noisiest <= value <= cleanest]
 
-    def outputs_at(level: Level) -> list[dict[str, torch.Tensor]]:
+    def outputs_at(level: Levels) -> list[dict[str, torch.Tensor]]:
         outputs = []
         for rows, batch in zip(batches, parts, strict=True):
             normal = SampleNoise(seed, rows).normal(batch.state)

@@ -22,7 +22,7 @@ from diffcore.plugins.registry import Provided
 from diffcore.runs.checkpoints import checkpoints
 from diffcore.runs.ending import made_parts
 from diffcore.runs.folder import RunFolder, clean, new_folder, read_log, trim_log
-from diffcore.system.files import _new_part, write_atomically
+from diffcore.system.files import _new_part, require_writable, write_atomically
 from diffcore.training.signals import stop_requests
 from tests.support.refusals import refused
 from tests.support.toy import TOY, ToyWriter, put_in_place, toy_registry
@@ -305,6 +305,17 @@ def test_parts_that_another_process_is_writing_are_not_deleted(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [Path(file.name).name]
         write_atomically(run.metrics, b"another of the same process number")
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_folder_that_another_process_cleans_can_be_written(tmp_path, monkeypatch):
+    write = Path.write_bytes
+
+    def cleaned(path, content):
+        write(path, content)
+        clean(RunFolder(tmp_path))
+
+    monkeypatch.setattr(Path, "write_bytes", cleaned)
+    require_writable(tmp_path)
 
 
 def test_a_killed_start_leaves_its_folder_free(tmp_path):
