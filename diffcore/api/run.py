@@ -227,7 +227,7 @@ class Run:
             config = replace(config, step=ddpm(), solver="ddpm", may_be_fitted=False)
         asked = _asked(label, conditions)
         values = self._conditions(model, config, asked, n, seed, examples=constraint is None)
-        if options.get("guidance") is None and options.get("classifier") is None:
+        if all(options.get(name) is None for name in ("guidance", "classifier", "guides")):
             # The guidance of the run's settings is not an error where no condition is given.
             config = unguided_without_conditions(model, config, values)
         require_conditions(model, config, values)
@@ -338,11 +338,7 @@ class Run:
         kept = from_leader(lambda: self._can_be_written("the metrics are shown, and not kept"))
         if model.task.draws:
             shown = unguided_without_conditions(model, config, example_conditions(model, 1, config))
-            config = replace(
-                with_fitted_grid(shown, folder, self.loaded.checkpoint.name),
-                guidance=config.guidance,
-                classifier=config.classifier,
-            )
+            config = replace(with_fitted_grid(shown, folder, self.loaded.checkpoint.name), guides=config.guides)
         wanted = additions(self.settings, "metric") | self._metrics(metrics)
         built = build_additions(self.registry, "metrics", model.modality.name, wanted, model.codec, data)
 
@@ -385,6 +381,8 @@ class Run:
             raise TypeError(f"tune() takes no {sorted(others)[0]!r}: solver, grid and schedule are what it fits")
         model, config = self.config(SamplingOptions(steps=steps, **options))  # type: ignore[typeddict-item]
         require_draws(model, self.path)
+        if not config.may_be_fitted:
+            raise UserError("a fitted grid is found again by the names of its `guides`: tune with names, not functions")
         folder = RunFolder(self.path)
         read_fitted_grids(folder)  # a damaged file is known before the work
         require_writable(self.path)

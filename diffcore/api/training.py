@@ -125,11 +125,11 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     """Train a new run with these settings in the folder `out`, or in the next free one."""
     device_for(settings.device)
     require_end(settings.train)
-    sampling_config(settings.sample, registry)  # mistakes in it are known before the data are read
+    registry.solver(settings.sample.solver)  # a mistake in its name is known before the data are read
     data = in_turn(lambda: build_data(settings, registry))
     model = build_model(settings, data.facts, registry)
     settings = without_guidance_of_preset(settings, model.codec.conditions, registry)
-    config = sampling_config(settings.sample, registry)
+    config = sampling_config(settings.sample, registry, model)
     if model.task.draws:
         shown = example_conditions(model, 1)
         require_conditions(model, unguided_without_conditions(model, config, shown), shown)

@@ -19,6 +19,7 @@ from diffcore.runs.checkpoints import weights_digest
 from diffcore.runs.composing import as_toml
 from diffcore.runs.data_record import read_record
 from diffcore.runs.folder import RunFolder, provenance, read_log
+from diffcore.runs.guides import recipe_words
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.system.files import is_number, read_json, write_atomically, write_json
@@ -209,6 +210,8 @@ def _recipe_line(evaluation: Evaluation) -> str:
     shown = {name: value for name, value in evaluation.recipe.items() if name not in ("log_snrs", "weights")}
     if "log_snrs" in evaluation.recipe:
         shown["grid"] = "fitted"
+    if isinstance(guides := shown.get("guidance"), list):
+        shown["guidance"] = recipe_words(guides)
     words = ", ".join(f"{name} {_shown(value)}" for name, value in shown.items())
     return f"<p>{escape(words)}</p>" if words else ""
 

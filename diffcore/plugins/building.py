@@ -7,6 +7,7 @@ Without this, None in place of a solver would mean the default solver.
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -15,6 +16,7 @@ from torch import nn
 from diffcore.errors import UserError
 from diffcore.plugins.contract import Contract
 from diffcore.plugins.data import Data
+from diffcore.plugins.guidance import Guidance
 from diffcore.plugins.output import Metric
 from diffcore.plugins.records import Component, Modality, Settings
 from diffcore.states.global_random import seeded
@@ -40,7 +42,9 @@ def build(kind: str, component: Component, options: Settings, *context: Any) -> 
         part = component.build(options, *context)
     require_part(kind, part, what, built=True)
     if kind == "guide":
-        return _checked_calls(part, what, "a denoiser", lambda found: None if callable(found) else _kind(found))
+        function = part.decorate if isinstance(part, Guidance) else part
+        checked = _checked_calls(function, what, "a denoiser", lambda found: None if callable(found) else _kind(found))
+        return replace(part, decorate=checked) if isinstance(part, Guidance) else checked
     if kind == "metric":
         return _checked_calls(part, what, "a list of diffcore.plugins.output.Metric", _not_metrics)
     return part
@@ -115,6 +119,10 @@ def _with(*names: str, call: bool = False) -> Complaint:
 
 def _not_a_function(part: Any) -> str | None:
     return None if callable(part) and not isinstance(part, type) else _kind(part)
+
+
+def _not_a_guide(part: Any) -> str | None:
+    return None if isinstance(part, Guidance) else _not_a_function(part)
 
 
 def _not_a_network(part: Any) -> str | None:
@@ -201,7 +209,7 @@ PARTS: Mapping[str, tuple[str, Complaint]] = {
     "classifier": ("a torch.nn.Module with the whole number `width`", _not_a_network),
     "schedule": ("a schedule with log_snr, time and level", _with("log_snr", "time", "level")),
     "solver": ("a function step(evaluate, x, move)", _not_a_function),
-    "guide": ("a function that takes a denoiser and returns one", _not_a_function),
+    "guide": ("a function that takes a denoiser and returns one", _not_a_guide),
     "metric": ("a function of samples and conditions", _not_a_function),
     "task": A_MODULE,
     "logger": ("a logger with row, picture, metrics and close", _with("row", "picture", "metrics", "close")),

@@ -95,10 +95,13 @@ class Component:
     | data set | `(options)` | `diffcore.plugins.data.Data` |
     | denoiser | `(options, space)`, or `(options, space, inputs)` if it `accepts` any | the backbone, an `nn.Module` |
     | classifier | `(options, space, outputs)` | a backbone that gives `[B, outputs]`, an `nn.Module` |
-    | guidance | `(options, codec)` | a decorator: takes a `diffcore.denoising.denoiser.Denoise`, returns one |
+    | guidance | `(options, context)` | a function from a `diffcore.denoising.denoiser.Denoise` to another one |
     | metric | `(options, codec, data)` | a function of samples and conditions to `diffcore.plugins.output.Metric`s |
     | logger | `(options, folder, settings)` | `diffcore.plugins.output.Logger` of the run in `folder` |
     | task | `(options, codec, settings, backbone)` | the module that is trained; see `Task` |
+
+    The context of guidance is a `diffcore.plugins.guidance.GuidanceContext`; its builder can also return a
+    `diffcore.plugins.guidance.Guidance`, which says more, such as the conditions that it needs.
 
     `modalities` names the kinds of data that a part is for, all where it is None. `symmetries` are what a denoiser
     promises to respect, by names that its modality's `Contract` give a meaning to. `small` are options with which the

@@ -156,7 +156,7 @@ def test_a_report_shows_samples_also_where_guidance_has_nothing_to_go_by(runs):
     """Numbers are not asked for by themselves, so pictures are drawn without the run's guidance."""
     page = (runs / "beads" / "report.html").read_text()
     assert "50 sets of beads" in page
-    assert "guidance 2 compares" not in page
+    assert "needs conditions" not in page
     assert list((runs / "beads" / "samples").glob("step-*.txt"))
 
 
@@ -259,7 +259,7 @@ def test_files_are_told_what_was_asked(runs, tmp_path, monkeypatch):
         (("--target", "span"), "--target 'span': write it as key=2.5, or key=40..60"),
         (("--target", "age=3"), "unknown condition 'age'; this model takes: span, weight"),
         (("--target", "span=1", "--condition", "span=2"), "--target span=1: span is given twice"),
-        (("--guidance", "2"), "guidance 2 compares samples with and without conditions, and none is given"),
+        (("--guidance", "2"), "the guidance classifier-free (weight 2) needs conditions, and none is given"),
     ],
 )
 def test_mistakes_get_a_line_and_leave_no_folder(runs, tmp_path, refused, flags, said):
@@ -317,8 +317,8 @@ def test_evaluate_asks_guidance_for_targets_alone(runs, capsys):
         metrics.pop("samples_per_second")
     assert found[0] == pytest.approx(found[1], abs=1e-3)
     meanings = {row["name"]: row["meaning"] for row in json.loads((runs / "beads" / "metrics.json").read_text())}
-    assert "guidance 1" in meanings["samples"]
-    assert meanings["span_mae_guided"].endswith("guidance 2")
+    assert "without guidance" in meanings["samples"]
+    assert meanings["span_mae_guided"].endswith("classifier-free (weight 2)")
 
 
 def test_tuning_follows_masked_flows(runs, drawn, capsys, monkeypatch):
@@ -373,7 +373,7 @@ def test_a_condition_that_no_example_has_is_left_out_of_a_predictor_s_figures(ru
 
 
 def test_a_predictor_s_condition_is_the_same_whatever_data_it_was_met_in(model):
-    from diffcore.runs.sampling_config import check_helper
+    from diffcore.runs.guides import check_helper
 
     own = model.codec.conditions
     other = tuple(replace(c, mean=c.mean + 1, std=2 * c.std, quantiles=(0.0, 1.0)) for c in own)
@@ -388,11 +388,12 @@ def test_a_predictor_s_condition_is_the_same_whatever_data_it_was_met_in(model):
 
 
 def test_as_asked_takes_guidance_only_where_there_is_something_to_go_by(model):
-    config = sampling_config(compose(REGISTRY, "beads", file={"sample": {"guidance": 3.0}}).sample, REGISTRY)
+    config = sampling_config(compose(REGISTRY, "beads", file={"sample": {"guidance": 3.0}}).sample, REGISTRY, model)
     assert unguided_without_conditions(model, config, example_conditions(model, 4)) == unguided(config)
     given = {"span": torch.ones(4), "weight": torch.full((4,), math.nan)}
     assert unguided_without_conditions(model, config, given) is config
-    bare = replace(model, codec=SimpleNamespace(conditions=()))
+    bare = replace(model, codec=SimpleNamespace(space=model.codec.space, conditions=()))
+    config = sampling_config(compose(REGISTRY, "beads", file={"sample": {"guidance": 3.0}}).sample, REGISTRY, bare)
     with pytest.raises(UserError, match="was trained without any"):
         require_conditions(bare, unguided_without_conditions(bare, config, {}), {})
 
@@ -404,7 +405,7 @@ def test_masks_are_drawn_once_for_all(model):
         one = {name: value[i : i + 1] for name, value in conditions.items()}
         assert torch.equal(draw_mask(model, [i], one, seed=3)[0], whole[i])
     config = sampling_config(
-        compose(REGISTRY, "beads", file={"sample": {"steps": 4, "batch_size": 7}}).sample, REGISTRY
+        compose(REGISTRY, "beads", file={"sample": {"steps": 4, "batch_size": 7}}).sample, REGISTRY, model
     )
     found = generate(model, config, conditions, 30, seed=3)
     assert torch.equal(found.mask, whole)
@@ -461,7 +462,7 @@ def test_likelihood_and_bound_are_those_of_states_without_padding(model):
 def test_a_single_sample_of_a_single_bead(model):
     settings = compose(REGISTRY, "beads", file={"sample": {"steps": 3}})
     fresh = build_model(settings, DATA.facts, REGISTRY)
-    config = sampling_config(settings.sample, REGISTRY)
+    config = sampling_config(settings.sample, REGISTRY, fresh)
     nothing = nulls(fresh.codec.conditions, 1)
     found = generate(fresh, config, nothing, 1, mask=draw_mask(fresh, [0], nothing, size="1"))
     assert found.mask.sum() == 1

@@ -331,10 +331,10 @@ def test_mistakes_of_guidance_get_a_line(toy, tmp_path, capsys):
     )
     drawer, teller = toy / "drawer", toy / "teller"
     assert (
-        f"--classifier {drawer} has the task denoise, whose network cannot be used as --classifier; "
+        f"the run {drawer} has the task denoise, whose network cannot be used as --classifier; "
         "that of a run with --task classify can"
     ) in refused(capsys, *sample, "--classifier", drawer)
-    assert f"--weak {teller} has the task classify" in refused(capsys, *sample, "--weak", teller)
+    assert f"the run {teller} has the task classify" in refused(capsys, *sample, "--weak", teller)
     assert "has no checkpoint 'step-7'" in refused(capsys, *sample, "--weak", "step-7")
     assert "no run folder" in refused(capsys, *sample, "--classifier", tmp_path / "nowhere")
     assert not (tmp_path / "none").exists()
@@ -346,13 +346,13 @@ def test_guidance_without_anything_to_go_by_is_refused():
 
     told = compose(REGISTRY, "toy", file={"sample": {"guidance": 3.0, "steps": 2}})
     model = build_model(told, build_data(told, REGISTRY).facts, REGISTRY)
-    config = sampling_config(told.sample, REGISTRY)
-    with pytest.raises(UserError, match=r"guidance 3 compares .* none is given: give `conditions`"):
+    config = sampling_config(told.sample, REGISTRY, model)
+    needs = r"the guidance classifier-free \(weight 3\) needs conditions, and"
+    with pytest.raises(UserError, match=f"{needs} none is given: give `conditions`"):
         generate(model, config, nulls(model.codec.conditions, 2), 2)
     model.codec.conditions = ()
-    with pytest.raises(
-        UserError, match=r"guidance 3 compares .* this model was trained without any: leave `guidance` at 1"
-    ):
+    config = sampling_config(told.sample, REGISTRY, model)
+    with pytest.raises(UserError, match=f"{needs} this model was trained without any: leave `guidance` at 1"):
         generate(model, config, {}, 2)
 
 
@@ -360,7 +360,7 @@ def test_networks_of_other_data_cannot_guide():
     from dataclasses import replace
     from types import SimpleNamespace
 
-    from diffcore.runs.sampling_config import check_helper
+    from diffcore.runs.guides import check_helper
 
     told = compose(REGISTRY, "toy")
     model = build_model(told, build_data(told, REGISTRY).facts, REGISTRY)
@@ -395,6 +395,7 @@ def test_a_model_without_conditions_is_guided_to_what_the_predictor_knows():
 
     from diffcore.denoising.denoiser import Denoiser
     from diffcore.runs.generation import guided
+    from diffcore.runs.guides import build_guides
     from diffcore.runs.sampling_config import known_conditions
     from tests.support.toy import ToyBackbone
 
@@ -406,9 +407,10 @@ def test_a_model_without_conditions_is_guided_to_what_the_predictor_knows():
     plain = Denoiser(ToyBackbone(16, 0.0), ())
     codec = SimpleNamespace(space=teller.codec.space, conditions=())
     model = replace(teller, network=plain, codec=codec, task=DENOISE)
-    config = sampling_config(
-        told.sample.model_copy(update={"classifier_weight": 2.0}), REGISTRY, None, teller.classifier
+    guides = build_guides(
+        [{"name": "classifier", "run": "teller", "weight": 2.0}], REGISTRY, model, lambda source, use: teller.network
     )
+    config = sampling_config(told.sample, REGISTRY, model, guides)
     assert known_conditions(model, config) == teller.codec.conditions
     x = codec.space.empty(3) + 0.5
     level, given = Level(0.7, 0.5), {"ring": torch.tensor([0, 1, 2])}

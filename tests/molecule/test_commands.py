@@ -381,7 +381,7 @@ def test_targets_and_sizes_that_a_model_has_not(run, tmp_path, capsys):
         (("--target", "logp"), "--target 'logp': write it as key=2.5, or key=40..60"),
         (("--target", "logp=high"), "logp=high: write a number such as 2.5, or a range such as 40..60"),
         (("--target",), "'--target'"),
-        (("--guidance", 2), "guidance 2 compares samples with and without conditions, and none is given"),
+        (("--guidance", 2), "the guidance classifier-free (weight 2) needs conditions, and none is given"),
         (("--inpaint", tmp_path / "a.sdf"), "--inpaint: the plugin for molecule cannot read files"),
     ):
         assert said in refused(capsys, *command, *flags)

@@ -75,8 +75,8 @@ def test_every_preset_takes_every_layout_of_a_folder(modality, data, layout, lai
         with torch.device("meta"):
             models._build(settings, "denoiser", registry, codec.space)
         settings = without_guidance_of_preset(settings, codec.conditions, registry)
-        model = SimpleNamespace(codec=codec)
-        config, shown = sampling_config(settings.sample, registry), example_conditions(model, 1)
+        model = SimpleNamespace(codec=codec, modality=registry.modality(modality))
+        config, shown = sampling_config(settings.sample, registry, model), example_conditions(model, 1)
         require_conditions(model, unguided_without_conditions(model, config, shown), shown)
 
 

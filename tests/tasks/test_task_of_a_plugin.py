@@ -152,7 +152,7 @@ def test_it_cannot_guide(folder, trained, tmp_path, capsys):
     denoiser = trained(tmp_path / "denoiser", "--modality", "toy", "--train.evaluate", "0")
     for flag in ("--classifier", "--weak"):
         said = refusals.refused(capsys, "sample", denoiser, flag, folder)
-        assert f"{flag} {folder} has the task autoencode, whose network cannot be used as {flag}; that of a" in said
+        assert f"the run {folder} has the task autoencode, whose network cannot be used as {flag}; that of a" in said
 
 
 def test_what_it_cannot_compute_in_is_refused(tmp_path, capsys):

@@ -121,8 +121,8 @@ def _untrained(model: Model) -> Model:
 
 
 def _request(part: PartUnderTest, cache: Path) -> EvaluationRequest:
-    settings = part.modality.settings
-    return EvaluationRequest(settings, sampling_config(settings.sample, part.registry), _SHOWN, cache=cache)
+    settings, model = part.modality.settings, part.modality.model
+    return EvaluationRequest(settings, sampling_config(settings.sample, part.registry, model), _SHOWN, cache=cache)
 
 
 CHECKS = (
