@@ -221,6 +221,8 @@ class Run:
         if size is not None and model.codec.sizes is None:
             if constraint is not None:
                 raise UserError("`size` cannot be changed where samples have to agree with a file")
+            if kept := next((guide.words for guide in config.guides if guide.least_size), None):
+                raise UserError(f"`size` cannot be changed where samples keep elements: {kept}")
             model = resized(model, str(size))
         if constraint is not None and options.get("solver") is None:
             # Fresh noise in each step corrects what the constraint does to the path.
