@@ -146,7 +146,7 @@ def configured(
         model = replace(model, schedule=_like(model.schedule, schedule))
     compute_in(model.network, sampling.precision, sampling.compile)
     guides = short_guides(sampling, given.get("classifier"), given.get("weak"), given.get("guides", ()))
-    built = build_guides(guides, registry, model, network_loader(path, model, sampling, load))
+    built = build_guides(guides, registry, model, network_loader(path, model, sampling, load, registry))
     config = sampling_config(sampling, registry, model, built)
     if "solver" in given:
         step = build_choice(given["solver"], registry.offered("solvers"), "solver")

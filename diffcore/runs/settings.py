@@ -8,7 +8,7 @@ import tyro
 from pydantic import Field, ValidationError, field_validator
 
 from diffcore.errors import UserError
-from diffcore.names import Device, Grid, OnDivergence, Parallel, Parameterisation, Precision, Task, Weighting
+from diffcore.names import Device, Grid, OnDivergence, Parallel, Parameterisation, Precision, Weighting
 from diffcore.plugins.records import Settings
 from diffcore.runs.suggestions import closest, options_of
 
@@ -153,12 +153,12 @@ class SampleSettings(Settings):
 class RunSettings(Settings):
     """Everything that determines what a run does.
 
-    `diffcore.runs.composing.model_for` adds the options of the chosen parts: `data`, a network, and `schedule`.
+    `diffcore.runs.composing.model_for` adds the options of the chosen parts: `task`, `data`, a network, and
+    `schedule`.
     """
 
     modality: Annotated[str, tyro.conf.Suppress]
     preset: Annotated[str, tyro.conf.Suppress] = "default"
-    task: Annotated[Task, tyro.conf.Suppress] = "denoise"
     seed: int = Field(0, ge=0, description="Random seed of the initial weights, the order of the data, and the noise.")
     device: Device = Field("auto", description="auto uses a GPU if there is one.")
     parameterisation: Parameterisation = Field("v", description="Quantity that the output of the network represents.")

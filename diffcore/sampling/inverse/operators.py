@@ -52,13 +52,19 @@ class KeepElements:
     * Symmetric pairs: the pairs of two known elements.
     * Zero-centred: the positions of the known elements relative to their own centre. Their position in the whole set
       stays free, because the centre of the whole depends on the unknown elements.
+
+    `of` names the fields that are known, if not all of them are.
     """
 
     known: Tensor
     space: Space
+    of: tuple[str, ...] | None = None
 
     def __call__(self, x0: State) -> State:
-        return self.space.project(x0, self.known.to(first_field(x0).device).expand(x0.shape[0], -1))
+        kept = self.space.project(x0, self.known.to(first_field(x0).device).expand(x0.shape[0], -1))
+        if self.of is None or isinstance(kept, Tensor):
+            return kept
+        return named({name: fields(kept)[name] for name in self.of})
 
 
 @dataclass(frozen=True)
