@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from diffcore.names import Clock
 from diffcore.plugins.hookspecs import hookimpl
-from diffcore.plugins.records import API_VERSION, Command, Component, NoOptions, Place, Settings, lazy
+from diffcore.plugins.records import API_VERSION, Command, Component, NoOptions, Place, Settings, Task, lazy
 
 __all__ = [
     "API_VERSION",
@@ -18,6 +18,7 @@ __all__ = [
     "diffcore_loggers",
     "diffcore_schedules",
     "diffcore_solvers",
+    "diffcore_tasks",
 ]
 
 Positive = Annotated[float, Field(gt=0)]
@@ -331,6 +332,38 @@ def diffcore_solvers() -> Iterable[Component]:
         _solver("ddpm", "ancestral sampling from the posterior", "ddpm", AncestralOptions),
         _solver("langevin", "annealed Langevin dynamics", "langevin", LangevinOptions),
         _solver("pc", "ancestral steps with Langevin corrections", "pc", CorrectorOptions),
+    )
+
+
+@hookimpl
+def diffcore_tasks() -> Iterable[Task]:
+    """The first is the default."""
+    task, evaluation = lazy("diffcore.tasks"), lazy("diffcore.evaluation")
+    return (
+        Task(
+            "denoise",
+            "a denoiser, which draws samples",
+            task("denoise:network"),
+            loss=task("denoise:loss"),
+            losses_by_field=task("denoise:losses_by_field"),
+            evaluate=evaluation("samples:evaluate"),
+            pictures=evaluation("samples:pictures"),
+            loss_label="loss per degree of freedom",
+            draws=True,
+            helps=("weak",),
+        ),
+        Task(
+            "classify",
+            "a classifier of noisy states, which guides a denoiser of the same data",
+            task("classify:network"),
+            network="classifier",
+            loss=task("classify:loss"),
+            losses_by_field=task("classify:losses_by_field"),
+            evaluate=evaluation("noisy_classifier:evaluate"),
+            loss_label="negative log-likelihood, nats",
+            helps=("classifier",),
+            advice="let it guide a model of the same data as `classifier` {run}",
+        ),
     )
 
 

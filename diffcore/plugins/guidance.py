@@ -21,11 +21,12 @@ Decorator = Callable[[Denoise], Denoise]
 class LoadNetwork(Protocol):
     """Loads the network of another run, which must fit the model that is guided: same kind of data, same space.
 
-    `source` is the folder of a run, or the name of a checkpoint of the guided run itself; `task` is what it was trained
-    for, "denoise" or "classify". Raises `UserError` if there is no such run, or if its network cannot guide this model.
+    `source` is the folder of a run, or the name of a checkpoint of the guided run itself; `use` is what its network is
+    used as, "weak" or "classifier", as `diffcore.plugins.records.Task.helps` has them. Raises `UserError` if there is
+    no such run, or if its network cannot guide this model.
     """
 
-    def __call__(self, source: str, task: str) -> nn.Module: ...
+    def __call__(self, source: str, use: str) -> nn.Module: ...
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def composed(options: Any, context: GuidanceContext) -> Guidance:
 
 def auto(options: Any, context: GuidanceContext) -> Guidance:
     """Autoguidance with a weaker denoiser of the same conditions."""
-    weak = cast(Denoiser, context.load(options.weak, "denoise"))
+    weak = cast(Denoiser, context.load(options.weak, "weak"))
     own = {condition.name for condition in context.codec.conditions}
     if lacking := sorted({condition.name for condition in weak.conditions} - own):
         raise UserError(f"`weak` {options.weak} needs conditions that this model does not have: {', '.join(lacking)}")
@@ -48,7 +48,7 @@ def auto(options: Any, context: GuidanceContext) -> Guidance:
 
 def classifier(options: Any, context: GuidanceContext) -> Guidance:
     """The gradient of a noisy classifier, towards all conditions that it predicts."""
-    network, space = cast(NoisyClassifier, context.load(options.run, "classify")), context.codec.space
+    network, space = cast(NoisyClassifier, context.load(options.run, "classifier")), context.codec.space
     return Guidance(
         lambda denoise, plain: guidance.energy(denoise, space, network.log_likelihood, options.weight),
         network.conditions,

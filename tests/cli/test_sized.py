@@ -15,7 +15,8 @@ from diffcore import cli
 from diffcore.api.run import Run
 from diffcore.denoising.conditions import captions_of, nulls
 from diffcore.errors import UserError
-from diffcore.evaluation.evaluate import LOG_SNRS, evaluate_classifier
+from diffcore.evaluation.noisy_classifier import LOG_SNRS, evaluate
+from diffcore.evaluation.request import EvaluationRequest
 from diffcore.likelihood.bound import variational_bound
 from diffcore.likelihood.flow import log_likelihood
 from diffcore.plugins.registry import Provided
@@ -408,13 +409,14 @@ def test_a_condition_that_no_example_has_is_left_out_of_a_predictor_s_figures(ru
     without = replace(DATA, held_out=DATA.held_out.clone())
     without.held_out["span"] = torch.full((200,), math.nan)
     without.examples["span"][:] = DATA.examples["span"]
-    names = {metric.name.partition("_")[0] for metric in evaluate_classifier(teller, without, 20, 0)}
+    request = EvaluationRequest(None, SimpleNamespace(batch_size=250), 20)
+    names = {metric.name.partition("_")[0] for metric in evaluate(teller, without, request)}
     assert names == {"weight"}
     # Nor are there numbers that are none where the training examples lack it too.
     lacking = replace(without, examples=without.examples.clone())
     lacking.examples["span"] = torch.full((600,), math.nan)
     lacking = replace(lacking, held_out=DATA.held_out)
-    assert all(math.isfinite(metric.value) for metric in evaluate_classifier(teller, lacking, 20, 0))
+    assert all(math.isfinite(metric.value) for metric in evaluate(teller, lacking, request))
 
 
 def test_a_predictor_s_condition_is_the_same_whatever_data_it_was_met_in(model):

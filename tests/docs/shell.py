@@ -117,7 +117,7 @@ class Shell:
         if getattr(settings.data, "root", None) == str(Path("PATH").absolute()) and not Path("PATH").is_dir():
             return None
         network = SMALLER.get(settings.modality, ())
-        if settings.task == "classify":
+        if settings.task.name == "classify":
             network = tuple(flag.replace("denoiser", "classifier") for flag in network)
         evaluated = "20" if settings.modality in EVALUATED else "0"
         embedded = not hasattr(settings.data, "root")
