@@ -59,8 +59,9 @@ class PartTests:
             kind = "solver"
             name = "mine"
 
-    `kind` is "solver", "schedule", "guidance", "metric", "logger" or "task", and `name` is that of the installed part. `serves`
-    names the kind of data with which guidance or a metric is tried; without it, the first that is installed.
+    `kind` is "solver", "schedule", "guidance", "metric", "logger" or "task", and `name` is that of the installed part.
+    `serves` names the kind of data with which guidance, a metric or a task is tried; without it, the first that is
+    installed.
     """
 
     kind: ClassVar[str]
