@@ -36,7 +36,7 @@ from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.loop import in_batches, levels_of
 from diffcore.states.level import Level
-from diffcore.states.noise import SampleNoise, generator_for
+from diffcore.states.noise import Draws, generator_for
 from diffcore.system.distributed import by_leader, gathered, leads, rank_slice, world
 from diffcore.system.files import is_number, read_json, write_atomically, write_json
 from diffcore.system.progress import counter
@@ -207,7 +207,7 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
     def outputs_at(level: Level) -> list[dict[str, torch.Tensor]]:
         outputs = []
         for rows, batch in zip(batches, parts, strict=True):
-            normal = SampleNoise(seed, rows).normal(batch.state)
+            normal = Draws.of(seed, rows).normal("classifier", batch.state)
             x = perturb(batch.state, codec.space.noise(normal, batch.mask), level)
             mask = None if batch.mask is None else batch.mask.to(model.device)
             outputs.append({name: output.cpu() for name, output in classifier(x.to(model.device), level, mask).items()})

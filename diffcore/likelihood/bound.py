@@ -14,9 +14,9 @@ from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.process.gaussian import perturb
 from diffcore.process.variances import step_divergence
 from diffcore.states.level import Level
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, combine, fields, map_fields
+from diffcore.states.state import State, combine, fields, first_field, map_fields
 
 
 @dataclass(frozen=True)
@@ -82,22 +82,23 @@ def variational_bound(
     noisy = [level for level in levels if level.sigma > 0]
     if not noisy:
         raise ValueError("the variational bound needs at least one level with noise")
-    noise = SampleNoise(seed, range(x0.shape[0]) if indices is None else indices)
+    draws = Draws.of(seed, range(x0.shape[0]) if indices is None else indices, first_field(x0).device)
     x0 = space.project(x0, mask)
 
-    def predict(level: Level) -> Prediction:
-        x = perturb(x0, space.noise(noise.normal(x0), mask), level)
+    def predict(number: int) -> Prediction:
+        level = noisy[number]
+        x = perturb(x0, space.noise(draws.normal(("bound", number), x0), mask), level)
         prediction = denoise(x, level, conditions, mask)
         return replace(prediction, output=space.project(prediction.output, mask))
 
     squared = space.squared_norm(x0, mask).double()
     terms = [math.exp(noisy[0].log_snr) * squared / 2]
-    for now, cleaner in pairwise(noisy):
-        prediction = predict(now)
+    for number, (now, cleaner) in enumerate(pairwise(noisy)):
+        prediction = predict(number)
         error, learned = combine((1.0, prediction.x0), (-1.0, x0)), prediction.variance
         fraction = variance if learned is None else space.factors(learned, mask)
         terms.append(step_divergence(error, now.log_snr, cleaner.log_snr, fraction, space, mask).double())
-    estimate, std = predict(noisy[-1]).x0, noisy[-1].sigma / noisy[-1].total
+    estimate, std = predict(len(noisy) - 1).x0, noisy[-1].sigma / noisy[-1].total
     if bins is None:
         error = space.squared_norm(combine((1.0, estimate), (-1.0, x0)), mask).double()
         freedoms = space.degrees_of_freedom(x0, mask).double()
@@ -126,6 +127,6 @@ def log_bin_probability(x: Tensor, mean: Tensor, std: float, bins: Bins) -> Tens
 
 def _require_free(space: Space) -> None:
     """Raise `ValueError` if entries of the space depend on each other, so that it is not a product of bins."""
-    point = space.noise(SampleNoise(0, [0]).normal(space.empty(1)))
+    point = space.noise(Draws.of(0, [0]).normal("point", space.empty(1)))
     if any((field != 0).any() for field in fields(combine((1.0, space.factors(point)), (-1.0, point))).values()):
         raise ValueError(f"bins need a space whose entries do not depend on each other, not {space}")

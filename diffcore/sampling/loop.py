@@ -1,5 +1,6 @@
 """The sampling loop, which all solvers, guidances and kinds of data share."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,7 +18,7 @@ from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.sampling.timesteps import check_descending
 from diffcore.states.form import form_difference, shapes_of
 from diffcore.states.level import CLEAN, Level
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, fields
 
@@ -50,10 +51,10 @@ def levels_of(schedule: Schedule, log_snrs: Tensor) -> list[Level]:
     return [Level(alpha, sigma) for alpha, sigma in zip(alphas.tolist(), sigmas.tolist(), strict=True)] + [CLEAN]
 
 
-def prior(space: Space, noise: SampleNoise, batch: int, level: Level, device: torch.device | str, mask: Mask) -> State:
-    """The start of trajectories, `[batch, ...]`: noise of the space times sigma of the first level."""
-    normal = noise.normal(space.empty(batch).to(device))
-    return level.sigma * space.noise(normal, mask)
+def prior(space: Space, draws: Draws, level: Level, mask: Mask = None) -> State:
+    """The start of the trajectories of `draws`, `[B, ...]`: noise of the space times sigma of the first level."""
+    like = space.empty(len(draws.samples)).to(draws.samples.device)
+    return level.sigma * space.noise(draws.normal("prior", like), mask)
 
 
 def integrate(
@@ -123,8 +124,10 @@ def sample(
             f"`mask` is {str(mask.dtype).removeprefix('torch.')} {[*mask.shape]}; give booleans [{len(indices)}, N]"
         )
 
+    draws = Draws.of(seed, indices, device)
+
     def draw(watch: Callable[[Evaluation], None] | None, reached: Callable[[int, State], None] | None = None) -> State:
-        noise = SampleNoise(seed, indices)
+        number = itertools.count()
 
         def evaluate(x: State, level: Level) -> Prediction:
             prediction = denoise(x, level, conditions, mask)
@@ -141,10 +144,10 @@ def sample(
                 watch(Evaluation(x, prediction))
             return prediction
 
-        x = prior(space, noise, len(indices), levels[0], device, mask) if start is None else start
+        x = prior(space, draws, levels[0], mask) if start is None else start
 
         def fresh() -> State:
-            return space.noise(noise.normal(x), mask)
+            return space.noise(draws.normal(("fresh", next(number)), x), mask)
 
         return integrate(step, evaluate, x, levels, fresh, reached)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from diffcore.states.placement import to_device
 from diffcore.states.random_bits import WORD, Words, philox
-from diffcore.states.state import State, fields, first_field, map_fields, named
+from diffcore.states.state import State, fields, first_field, named
 
 Stream = int | str | tuple[int | str, ...]
 """What random numbers are for."""
@@ -168,21 +168,3 @@ def _draw(
             write(philox((block[across], lower[down], upper[down], field[across]), key), numbers[down, across])
     pieces = numbers.flatten(1).split([number * per_counter for number in blocks.values()], 1)
     return {name: piece[:, :count].contiguous() for (name, count), piece in zip(counts.items(), pieces, strict=True)}
-
-
-class SampleNoise:
-    """To be replaced by `Draws`."""
-
-    def __init__(self, seed: int, indices: Sequence[int]) -> None:
-        self._generators = [generator_for(seed, "sample", index) for index in indices]
-
-    def normal(self, like: State) -> State:
-        """The next standard normal numbers of each sample, of the shape, type and device of `like` `[B, ...]`."""
-
-        def draw(field: torch.Tensor) -> torch.Tensor:
-            rows = [
-                torch.randn(field.shape[1:], generator=generator, dtype=torch.float32) for generator in self._generators
-            ]
-            return torch.stack(rows).to(field.device, field.dtype)
-
-        return map_fields(draw, like)

@@ -27,7 +27,7 @@ from diffcore.sampling.loop import levels_of, prior, sample
 from diffcore.sampling.solvers import adams, ddim, ddpm, dpmpp_2m, heun
 from diffcore.sampling.timesteps import grid, uniform_in_log_snr
 from diffcore.states.level import Level
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 from diffcore.states.state import combine, concatenate, fields, map_fields
 from diffcore.testing.oracles import Mixture, gaussian, gaussian_flow, largest_difference
@@ -349,7 +349,7 @@ def test_between_two_gaussians_of_one_variance_it_is_a_gaussian_further_on(sched
     x = draw(4, 3)
     torch.testing.assert_close(guided(x, LEVEL, given).x0, gaussian(target, std)(x, LEVEL).x0)
     levels = levels_of(schedule, uniform_in_log_snr(schedule, 800))[:-1]
-    start = prior(space, SampleNoise(0, range(4)), 4, levels[0], "cpu", None)
+    start = prior(space, Draws.of(0, range(4)), levels[0])
     found = sample(guided, space, dpmpp_2m(), levels, indices=range(4), conditions=given, keep_noise=True)
     torch.testing.assert_close(found, gaussian_flow(start, levels[0], levels[-1], target, std), atol=2e-4, rtol=0)
 
