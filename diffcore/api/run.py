@@ -15,6 +15,7 @@ from torch import Tensor
 from diffcore.api.float32 import in_float32
 from diffcore.api.showing import show_messages
 from diffcore.denoising.conditions import ClassCondition, Conditions, parse_conditions
+from diffcore.denoising.given import require_values
 from diffcore.errors import UserError, quoted
 from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins import registry as plugins
@@ -545,10 +546,18 @@ def _asked(label: str | None, conditions: Asked | None) -> dict[str, Any]:
 
 
 def _values(asked: Asked, known: Sequence[Any], n: int, seed: int) -> Conditions:
-    """The values `[n]` of all known conditions; null where nothing is asked."""
+    """The values `[n, ...]` of all known conditions; null where nothing is asked.
+
+    Where one value is not a number, such as a picture, a tensor holds the values themselves: one for all, or n.
+    """
     whole: dict[str, str] = {}
     each: dict[str, Sequence[Any]] = {}
+    tensors: dict[str, Tensor] = {}
+    shapes = {condition.name: condition.shape for condition in known}
     for name, value in asked.items():
+        if isinstance(value, Tensor) and (shape := shapes.get(name, ())):
+            tensors[name] = value.expand(n, *shape) if value.shape == shape else value
+            continue
         if isinstance(value, Tensor):
             is_class = name in {condition.name for condition in known if isinstance(condition, ClassCondition)}
             value = [f"#{index}" for index in value.tolist()] if is_class else value.tolist()
@@ -563,7 +572,8 @@ def _values(asked: Asked, known: Sequence[Any], n: int, seed: int) -> Conditions
         if condition.name in each:
             rows = [condition.parse(_text(v), [i], seed) for i, v in enumerate(each[condition.name])]
             values[condition.name] = torch.cat(rows)
-    return values
+    require_values(known, tensors, n)
+    return values | tensors
 
 
 def _text(value: Any) -> str:

@@ -119,7 +119,10 @@ def _train(
             text = f"step {line.step}, loss {line.loss:.4f}, {line.examples_per_second:.0f} examples/s"
             report(line.done, text, line.seconds_left)
 
-        callbacks = Callbacks(log, picture, events.logged, events.saved)
+        def pictured(step: int) -> bool:
+            return from_leader(lambda: model.is_classifier or any(run.samples.glob(f"step-{step:08d}.*")))
+
+        callbacks = Callbacks(log, picture, events.logged, events.saved, pictured)
         try:
             outcome = train(run, settings, model, data, callbacks, checkpoint)
         except BaseException as error:

@@ -50,7 +50,7 @@ def denoising_loss(
         denoiser: The denoiser that learns.
         x: The data, `[B, ...]`, of the standard deviation that the denoiser was made with.
         schedule: The noise schedule: how much of the time is spent at which noise level.
-        conditions: What is known of the data, values `[B]` by name; each is dropped with `condition_dropout`.
+        conditions: What is known of the data, values `[B, ...]` by name; each is dropped with `condition_dropout`.
         mask: `[B, N]`, True for the elements that exist.
         space: The space of the data; all tensors of their shape by default.
         weighting: w(lambda), see `diffcore.denoising.losses.WEIGHTINGS`.
@@ -60,7 +60,7 @@ def denoising_loss(
     schedule, space = _schedule(schedule), _space(x) if space is None else space
     require_name(weighting, Weighting, "weighting")
     batch, like = x.shape[0], first_field(x)
-    require_shapes([condition.name for condition in denoiser.conditions] if conditions else (), conditions or {}, batch)
+    require_shapes(denoiser.conditioning.shapes if conditions else {}, conditions or {}, batch)
     require_values(denoiser.conditions, conditions or {}, batch)
     u = torch.rand((), generator=generator, dtype=torch.float64)
     t = (u + torch.arange(batch, dtype=torch.float64) / batch) % 1
@@ -102,7 +102,7 @@ def sample(
         solver: The method, by name, by name and options, or itself (`diffcore.solvers`).
         schedule: The noise schedule whose levels are passed; not necessarily that of training.
         grid: How the steps are spaced.
-        conditions: What the samples shall be: a value for all or `[n]` values, by name.
+        conditions: What the samples shall be: a value for all or `[n, ...]` values, by name.
         mask: `[n, N]`, True for the elements that exist.
         constraint: What samples have to agree with (`diffcore.inpainting`, `diffcore.upscaling`).
         seed: Decides the noise.
@@ -200,7 +200,7 @@ def _device(denoise: Denoise) -> torch.device:
 
 
 def _conditions(denoise: Denoise, asked: Mapping[str, Any], n: int) -> Conditions:
-    """`[n]` values of each condition; those of a denoiser that are not asked for are null."""
+    """`[n, ...]` values of each condition; those of a denoiser that are not asked for are null."""
     known: tuple[Condition, ...] = getattr(denoise, "conditions", ())
     values = {condition.name: condition.null(n) for condition in known}
     by_name = {condition.name: condition for condition in known}
@@ -213,7 +213,8 @@ def _conditions(denoise: Denoise, asked: Mapping[str, Any], n: int) -> Condition
             values[name] = by_name[name].parse(value, range(n), 0)
         else:
             tensor = torch.as_tensor(value)
-            values[name] = tensor.expand(n) if tensor.ndim == 0 else tensor
+            shape = by_name[name].shape if name in by_name else ()
+            values[name] = tensor.expand(n, *shape) if tensor.shape == shape else tensor
     if by_name:
         require_values(known, values, n)
     else:  # a function may take any

@@ -1,87 +1,136 @@
 """Conditions: the properties that a sample should have. Each has a name, a type and a null value of its own.
 
-The values of a batch are a dictionary of tensors `[B]`, by the name of the condition. The null value means "not given":
-it replaces values that are dropped in training, and guidance compares with it.
+The values of a batch are a dictionary of tensors `[B, ...]`, by the name of the condition. The null value means "not
+given": it replaces values that are dropped in training, and guidance compares with it.
 """
 
 import math
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from diffcore.denoising.heads import ClassHead, Head, ScalarHead
+from diffcore.denoising.inputs import NO_INPUTS, Inputs
 from diffcore.denoising.ranges import read_range
+from diffcore.denoising.scalar_embedding import ScalarEmbedding
 from diffcore.errors import UserError, did_you_mean
 from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
 
 Conditions = dict[str, Tensor]
-"""The values of a batch, `[B]` by the name of the condition."""
+"""The values of a batch, `[B, ...]` by the name of the condition."""
 
 
-class Condition(Protocol):
-    """A kind of condition. Its values are tensors `[B]`."""
+class Condition(ABC):
+    """A kind of condition: its values, and how a network receives them. Plugins may write their own.
+
+    The values of a batch are a tensor `[B, ...]`, such as class indices `[B]`, the words of texts `[B, L]` or pictures
+    `[B, C, H, W]`. Subclasses are frozen dataclasses: two models have the same condition if they compare equal. A
+    subclass has to define `name`, `null`, `given` and `embedding`; and `parse`, if values can be written as text.
+    """
+
+    name: str
+    """The name of the condition."""
 
     @property
-    def name(self) -> str:
-        """The name of the condition."""
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one value: `()` for numbers and classes."""
+        return tuple(self.null(1).shape[1:])
 
     @property
-    def outputs(self) -> int:
-        """The number of outputs that a noisy classifier has for this condition."""
+    def inputs(self) -> Inputs:
+        """What `embedding` yields besides a vector. Networks with such inputs take it, others are refused."""
+        return NO_INPUTS
 
+    @property
+    def head(self) -> Head | None:
+        """What the outputs of a noisy classifier mean; None if a classifier cannot predict this condition."""
+        return None
+
+    @abstractmethod
     def null(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
-        """Null values, `[batch]`."""
+        """Null values, `[batch, ...]`: "not given"."""
 
+    @abstractmethod
     def given(self, value: Tensor) -> Tensor:
         """Which values are not null, bool `[B]`."""
 
-    def parse(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
-        """The values `[B]` that a user asks for, for the samples `indices` of `seed`.
+    @abstractmethod
+    def embedding(self, width: int) -> nn.Module:
+        """A new module that embeds values `[B, ...]`, including null values.
 
-        Raises `UserError` if `text` is not a valid value.
+        It returns a vector `[B, width]`, which is added to the conditioning vector of a network, or an `Embedded` with
+        tokens or channels, as `inputs` announces.
         """
+
+    def parse(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
+        """The values `[B, ...]` that a user asks for, for the samples `indices` of `seed`.
+
+        Raises `UserError` if `text` is not a valid value, or if values cannot be written as text.
+        """
+        raise UserError(f"values of the condition {self.name!r} cannot be written as text: give a tensor in Python")
+
+    def require(self, value: Tensor) -> None:
+        """Raise `UserError` if one of the values `[B, ...]` does not exist, or if they have the wrong type.
+
+        Their shape is checked elsewhere.
+        """
+        if (value.is_floating_point() and not self.null(1).is_floating_point()) or value.dtype.is_complex:
+            raise UserError(f"the condition {self.name!r} has numbers of the type {value.dtype}; give whole numbers")
 
     def warning(self, value: Tensor) -> str | None:
         """A warning about requested values that samples may not reach, or None."""
+        return None
 
     def examples(self, batch: int) -> Tensor:
-        """Typical values for pictures of samples, `[batch]`."""
+        """Typical values for pictures of samples, `[batch, ...]`; null values where there are none."""
+        return self.null(batch)
 
     def caption(self, value: Tensor) -> str:
-        """One value as text."""
-
-    def log_likelihood(self, output: Tensor, value: Tensor) -> Tensor:
-        """log p(value) under a classifier's `output` `[B, outputs]`, in nats, `[B]`; 0 where the value is null."""
-
-    def best_constant(self, values: Tensor) -> Tensor:
-        """The constant output `[outputs]` with the highest likelihood of `values`; arbitrary if none is given."""
-
-    def measures(self, output: Tensor, value: Tensor) -> dict[str, Tensor]:
-        """Further metrics of a classifier, such as its accuracy, each `[n]` for the n values that are given."""
+        """One value, of the shape `[...]`, as text; it is not called for null values."""
+        return "given"
 
 
 @dataclass(frozen=True)
-class ClassCondition:
+class ClassCondition(Condition):
     """One of K classes, int64 `[B]`; the null value is K.
 
     * `name`: the name of the condition.
     * `classes`: the names of the K classes.
 
-    The outputs of a noisy classifier are K logits.
+    The embedding is a table of vectors of unit variance, with one for the null value. The outputs of a noisy classifier
+    are K logits.
     """
 
     name: str
     classes: tuple[str, ...]
+
+    @property
+    def head(self) -> ClassHead:
+        return ClassHead(len(self.classes))
 
     def null(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
         return torch.full((batch,), len(self.classes), dtype=torch.int64, device=device)
 
     def given(self, value: Tensor) -> Tensor:
         return value < len(self.classes)
+
+    def embedding(self, width: int) -> nn.Module:
+        return nn.Embedding(len(self.classes) + 1, width)
+
+    def require(self, value: Tensor) -> None:
+        super().require(value)
+        count = len(self.classes)
+        outside = value[(value < 0) | (value > count)]
+        if len(outside):
+            raise UserError(
+                f"the condition {self.name!r} has the value {int(outside[0])}; its classes are 0 to {count - 1}, and "
+                f"{count} means that none is given"
+            )
 
     def parse(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
         """One class for all samples, by its name, `3`, or by its index from 0, `#3`.
@@ -99,9 +148,6 @@ class ClassCondition:
             )
         return torch.full((len(indices),), found)
 
-    def warning(self, value: Tensor) -> str | None:
-        return None
-
     def examples(self, batch: int) -> Tensor:
         """The classes, one after another."""
         return torch.arange(batch) % len(self.classes)
@@ -109,27 +155,9 @@ class ClassCondition:
     def caption(self, value: Tensor) -> str:
         return self.classes[int(value)] if int(value) < len(self.classes) else "any"
 
-    @property
-    def outputs(self) -> int:
-        return len(self.classes)
-
-    def log_likelihood(self, output: Tensor, value: Tensor) -> Tensor:
-        given = self.given(value)
-        chosen = output.log_softmax(1).gather(1, value.where(given, 0)[:, None])[:, 0]
-        return chosen.where(given, 0.0)
-
-    def best_constant(self, values: Tensor) -> Tensor:
-        """The logarithms of the frequencies of the classes."""
-        counts = torch.bincount(values[self.given(values)], minlength=len(self.classes)).double()
-        return (counts / counts.sum().clamp(min=1)).clamp(min=1e-12).log().float()
-
-    def measures(self, output: Tensor, value: Tensor) -> dict[str, Tensor]:
-        given = self.given(value)
-        return {"accuracy": (output.argmax(1) == value)[given].double()}
-
 
 @dataclass(frozen=True)
-class ScalarCondition:
+class ScalarCondition(Condition):
     """A number, float `[B]`; the null value is nan.
 
     * `name`: the name of the condition.
@@ -137,8 +165,8 @@ class ScalarCondition:
     * `quantiles`: quantiles of the training examples at evenly spaced levels, from the smallest value to the largest.
     * `unit`: the unit of the values, for messages.
 
-    The outputs of a noisy classifier are the mean of z = (value - mean) / std and the logarithm of its standard
-    deviation. Conditions with the same name and unit compare equal, for any data.
+    The embedding is `ScalarEmbedding`. The outputs of a noisy classifier are the mean of z = (value - mean) / std and
+    the logarithm of its standard deviation. Conditions with the same name and unit compare equal, for any data.
     """
 
     name: str
@@ -166,8 +194,8 @@ class ScalarCondition:
         return cls(name, known.mean().item(), known.std(correction=0).item(), tuple(quantiles.tolist()), unit)
 
     @property
-    def outputs(self) -> int:
-        return 2
+    def head(self) -> ScalarHead:
+        return ScalarHead(self.mean, self._scale)
 
     def null(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
         return torch.full((batch,), math.nan, device=device)
@@ -175,9 +203,8 @@ class ScalarCondition:
     def given(self, value: Tensor) -> Tensor:
         return ~value.isnan()
 
-    def standardised(self, value: Tensor) -> Tensor:
-        """z = (value - mean) / std."""
-        return (value - self.mean) / self._scale
+    def embedding(self, width: int) -> nn.Module:
+        return ScalarEmbedding(self.mean, self._scale, width)
 
     def parse(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
         """One value for all samples, `2.5`, or a range, `40..60`, `40..` or `..60`, in which each sample gets its own.
@@ -230,35 +257,10 @@ class ScalarCondition:
     def caption(self, value: Tensor) -> str:
         return "any" if bool(value.isnan()) else f"{value.item():.4g}"
 
-    def log_likelihood(self, output: Tensor, value: Tensor) -> Tensor:
-        """log N(z; m, s^2) - log std: the log-density of the value in its own unit."""
-        given = self.given(value)
-        mean, log_std = output.unbind(1)
-        log_std = log_std.clamp(*_LOG_STD)
-        z = (self.standardised(value.where(given, self.mean)) - mean) / log_std.exp()
-        density = -0.5 * z.square() - log_std - 0.5 * math.log(2 * math.pi) - math.log(self._scale)
-        return density.where(given, 0.0)
-
-    def best_constant(self, values: Tensor) -> Tensor:
-        """The mean and the logarithm of the standard deviation of z."""
-        z = self.standardised(values[self.given(values)].double())
-        if not len(z):
-            return torch.zeros(2)
-        return torch.stack([z.mean(), z.std(correction=0).clamp(min=1e-6).log()]).float()
-
-    def measures(self, output: Tensor, value: Tensor) -> dict[str, Tensor]:
-        """`mae`: the absolute error of the predicted mean, in the value's own unit."""
-        given = self.given(value)
-        return {"mae": (output[:, 0] * self._scale + self.mean - value)[given].abs().double()}
-
     @property
     def _scale(self) -> float:
         """`std`, or 1 if all training examples have the same value."""
         return self.std if self.std > 0 else 1.0
-
-
-_LOG_STD = (-4.0, 3.0)
-"""Predicted standard deviations are clamped to e^-4 to e^3 times `std`, so that no value becomes impossible."""
 
 
 def _number(word: str) -> float:
@@ -328,8 +330,14 @@ def drop(
     for condition in conditions:
         value = values[condition.name]
         chosen = to_device(torch.rand(len(value), generator=generator) < probability, value.device)
-        dropped[condition.name] = torch.where(chosen, condition.null(len(value), value.device), value)
+        dropped[condition.name] = with_nulls(condition, value, chosen)
     return dropped
+
+
+def with_nulls(condition: Condition, value: Tensor, rows: Tensor) -> Tensor:
+    """The values `[B, ...]` with null values in the `rows`, bool `[B]`."""
+    rows = rows.reshape(-1, *[1] * (value.ndim - 1))
+    return torch.where(rows, condition.null(len(value), value.device), value)
 
 
 def parse_conditions(

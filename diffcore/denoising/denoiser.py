@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Condition, Conditions, nulls
 from diffcore.denoising.embedding import Conditioning
-from diffcore.denoising.given import require_shapes
+from diffcore.denoising.given import require_accepted, require_shapes
+from diffcore.denoising.inputs import INPUTS
 from diffcore.denoising.precision import computed
 from diffcore.errors import UserError
 from diffcore.names import Parameterisation, Precision, require_name
@@ -139,7 +140,9 @@ class Denoise(Protocol):
 class Backbone(Protocol):
     """A network: takes a state of unit variance, a conditioning vector `[B, width]` and a mask, returns a like state.
 
-    `width` is the length of the conditioning vector that the network wants.
+    `width` is the length of the conditioning vector that the network wants. A network that also takes `tokens`, or
+    channels `like_state`, names them in an attribute `accepts`, such as `("tokens",)`, and receives them as keyword
+    arguments (`diffcore.denoising.inputs.Embedded`).
     """
 
     width: int
@@ -165,8 +168,9 @@ class Denoiser(nn.Module):
     to `Categories`: the output for such a field is logits, from which x0 follows by Bayes' rule
     (`Categories.expectation`), and the backbone receives the field as `entrywise_expectations`.
 
-    Raises `UserError` for a parameterisation that does not exist and, when it is called, for conditions that are
-    missing or not `[B]`, and for an output that has not the form of the state.
+    Raises `UserError` for a parameterisation that does not exist, for a condition that yields an input that the
+    backbone does not accept and, when it is called, for conditions that are missing or of another shape, and for an
+    output that has not the form of the state.
     """
 
     def __init__(
@@ -181,6 +185,7 @@ class Denoiser(nn.Module):
         require_name(parameterisation, Parameterisation, "parameterisation")
         self.backbone = backbone
         width = cast(Backbone, backbone).width if width is None else width
+        require_accepted(conditions, getattr(backbone, "accepts", ()), f"the network {type(backbone).__name__}")
         self.conditioning = Conditioning(conditions, width)
         self.conditions = conditions
         self.parameterisation = parameterisation
@@ -193,14 +198,15 @@ class Denoiser(nn.Module):
         batch, device = x.shape[0], first_field(x).device
         if conditions is None:
             conditions = nulls(self.conditions, batch, device)
-        require_shapes(self.conditioning.names, conditions, batch)
+        require_shapes(self.conditioning.shapes, conditions, batch)
         # x = (alpha d) (x0 / d) + sigma eps: the network works with data of unit variance.
         inner = Level(level.alpha * self.data_std, level.sigma)
         scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)
         inputs = entrywise_expectations(self.views, scaled, unit)
-        conditioning = self.conditioning(log_snr_of(inner, batch, device), conditions)
+        conditioning, *others = self.conditioning(log_snr_of(inner, batch, device), conditions)
         context = (conditioning,) if mask is None else (conditioning, mask)
-        output = computed(self.backbone, self.precision, inputs, *context)
+        named_inputs = {name: value for name, value in zip(INPUTS, others, strict=True) if value is not None}
+        output = computed(self.backbone, self.precision, inputs, *context, **named_inputs)
         output, variance = output if isinstance(output, tuple) else (output, None)
         self._require_form(output, variance, x)
         output = self._in_one_view(scaled, unit, output)

@@ -1,4 +1,4 @@
-"""Embeddings of the log-SNR and of the conditions, in one vector for each sample."""
+"""Embeddings of the log-SNR and of the conditions: a vector for each sample, and tokens and channels where given."""
 
 import math
 from urllib.parse import quote
@@ -6,7 +6,8 @@ from urllib.parse import quote
 import torch
 from torch import Tensor, nn
 
-from diffcore.denoising.conditions import ClassCondition, Condition, Conditions, ScalarCondition
+from diffcore.denoising.conditions import Condition, Conditions
+from diffcore.denoising.inputs import Embedded, Tokens, join, require_embedded, together
 
 LOG_SNR_LIMIT = 20.0
 """Log-SNRs are clamped to [-20, 20] before they are embedded; beyond, the state is all signal or all noise."""
@@ -29,41 +30,6 @@ class LogSnrFeatures(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-class ScalarEmbedding(nn.Module):
-    """The embedding of a scalar condition, `[B]` to `[B, width]`: an MLP of z, sin(f z) and cos(f z).
-
-    z is the standardised value, clamped to [-5, 5]; the frequencies f are spaced geometrically from 0.5 to 8. The null
-    value has a learned vector.
-    """
-
-    def __init__(self, condition: ScalarCondition, width: int, features: int = 16) -> None:
-        super().__init__()
-        self.condition = condition
-        self.frequencies: Tensor
-        self.register_buffer("frequencies", torch.logspace(-1, 3, features // 2, base=2.0), persistent=False)
-        self.mlp = nn.Sequential(nn.Linear(features + 1, width), nn.SiLU(), nn.Linear(width, width))
-        self.null = nn.Parameter(torch.randn(width))
-
-    def forward(self, value: Tensor) -> Tensor:
-        given = self.condition.given(value)
-        z = self.condition.standardised(value).where(given, 0.0).clamp(-5, 5)[:, None].to(self.null.dtype)
-        angles = z * self.frequencies
-        return self.mlp(torch.cat([z, angles.sin(), angles.cos()], 1)).where(given[:, None], self.null)
-
-
-def embedding_of(condition: Condition, width: int) -> nn.Module:
-    """The module that embeds a condition's values `[B]`, including null values, as `[B, width]`.
-
-    For a class it is a table of vectors of unit variance, with one for the null value. Raises `TypeError` for other
-    kinds of conditions than `ClassCondition` and `ScalarCondition`.
-    """
-    if isinstance(condition, ClassCondition):
-        return nn.Embedding(len(condition.classes) + 1, width)
-    if isinstance(condition, ScalarCondition):
-        return ScalarEmbedding(condition, width)
-    raise TypeError(f"no embedding for conditions of the type {type(condition).__name__}")
-
-
 _RESERVED = frozenset(dir(nn.ModuleDict()))
 """Names that a module in an `nn.ModuleDict` cannot have, because the dictionary has attributes of these names."""
 
@@ -80,7 +46,10 @@ def module_key(name: str) -> str:
 
 
 class Conditioning(nn.Module):
-    """c = SiLU(MLP(features(lambda)) + sum over conditions of their embeddings), `[B, width]`.
+    """c = SiLU(MLP(features(lambda)) + sum over conditions of their vectors), `[B, width]`, with tokens and channels.
+
+    The tokens of all conditions follow each other, after a learned one that always exists: so a query always has
+    something to attend to, also where nothing is given.
 
     Raises `ValueError` if two conditions have the same name.
     """
@@ -94,11 +63,25 @@ class Conditioning(nn.Module):
         if repeated := {name for name in self.names if self.names.count(name) > 1}:
             raise ValueError(f"two conditions have the name {sorted(repeated)[0]!r}; conditions need different names")
         self.embeddings = nn.ModuleDict(
-            {module_key(condition.name): embedding_of(condition, width) for condition in conditions}
+            {module_key(condition.name): condition.embedding(width) for condition in conditions}
         )
+        self.inputs = together([condition.inputs for condition in conditions])
+        if self.inputs.tokens:
+            self.first_token = nn.Parameter(torch.randn(self.inputs.tokens))
+        self.shapes = {condition.name: condition.shape for condition in conditions}
+        self._announced = [condition.inputs for condition in conditions]
 
-    def forward(self, log_snr: Tensor, conditions: Conditions) -> Tensor:
-        embedded = self.noise(log_snr)
-        for name, table in zip(self.names, self.embeddings.values(), strict=True):
-            embedded = embedded + table(conditions[name])
-        return nn.functional.silu(embedded)
+    def forward(self, log_snr: Tensor, conditions: Conditions) -> Embedded:
+        """The vector `[B, width]`, the tokens and the channels like the state, of the log-SNR `[B]` and the values."""
+        vector, others = self.noise(log_snr), []
+        batch, width = vector.shape
+        for name, embed, inputs in zip(self.names, self.embeddings.values(), self._announced, strict=True):
+            embedded = require_embedded(name, embed(conditions[name]), inputs, batch, width)
+            if embedded.vector is not None:
+                vector = vector + embedded.vector
+            others.append(embedded)
+        if self.inputs.tokens:
+            first = self.first_token.expand(batch, 1, -1)
+            exists = torch.ones(batch, 1, dtype=torch.bool, device=first.device)
+            others = [Embedded(tokens=Tokens(first, exists)), *others]
+        return Embedded(nn.functional.silu(vector), *join(others, self.inputs.tokens, vector.dtype))

@@ -1,6 +1,6 @@
 """Noisy classifiers: networks that predict conditions from a noisy state, for classifier guidance."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from diffcore.denoising.conditions import Condition, Conditions
 from diffcore.denoising.denoiser import log_snr_of
 from diffcore.denoising.embedding import Conditioning
+from diffcore.denoising.heads import Head
 from diffcore.denoising.precision import computed
 from diffcore.errors import UserError
 from diffcore.names import Precision
@@ -30,18 +31,28 @@ class ClassifierBackbone(Protocol):
     def __call__(self, x: State, conditioning: Tensor, mask: Mask = None) -> Tensor: ...
 
 
+def heads_of(conditions: Sequence[Condition]) -> dict[str, Head]:
+    """The heads of the conditions by name. Raises `UserError` if a condition has none."""
+    heads = {condition.name: condition.head for condition in conditions}
+    if lacking := [name for name, head in heads.items() if head is None]:
+        raise UserError(f"a classifier cannot predict the condition {lacking[0]!r}, which has no `head`")
+    return cast(dict[str, Head], heads)
+
+
 class NoisyClassifier(nn.Module):
     """p(c | x_t): a network (backbone) that predicts the conditions c from the noisy state and the log-SNR.
 
     The backbone's output `[B, outputs]` is the concatenation of the outputs for each condition, in the order of
-    `conditions`. Each condition defines how many outputs it has and what they mean (`Condition.outputs`,
-    `Condition.log_likelihood`). The backbone receives the state at unit variance and an embedding of the log-SNR, as
-    that of a `Denoiser` does, so a trained classifier works with any schedule, solver and time grid.
+    `conditions`. The head of a condition defines how many outputs it has and what they mean (`Condition.head`). The
+    backbone receives the state at unit variance and an embedding of the log-SNR, as that of a `Denoiser` does, so a
+    trained classifier works with any schedule, solver and time grid.
 
     * `backbone`: a module with the signature of `ClassifierBackbone`; it may have `views`, of which only `Categories`
       count here.
     * `conditions`: the conditions that it predicts.
     * `data_std`: the standard deviation of the data.
+
+    Raises `UserError` for a condition without a head.
     """
 
     def __init__(self, backbone: nn.Module, conditions: tuple[Condition, ...], data_std: float = 1.0) -> None:
@@ -49,6 +60,7 @@ class NoisyClassifier(nn.Module):
         self.backbone = backbone
         self.conditioning = Conditioning((), cast(ClassifierBackbone, backbone).width)
         self.conditions = conditions
+        self.heads = heads_of(conditions)
         self.data_std = data_std
         self.views: Mapping[str, Any] = getattr(backbone, "views", {})
         self.precision: Precision = "float32"
@@ -57,17 +69,16 @@ class NoisyClassifier(nn.Module):
         """The outputs for each condition, `[B, outputs]` by name, for `x` at `level` (floats, or tensors `[B]`)."""
         batch, device = x.shape[0], first_field(x).device
         inner = Level(level.alpha * self.data_std, level.sigma)
-        conditioning = self.conditioning(log_snr_of(inner, batch, device), {})
+        conditioning, *_ = self.conditioning(log_snr_of(inner, batch, device), {})
         scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)
         output = computed(
             self.backbone, self.precision, entrywise_expectations(self.views, scaled, unit), conditioning, mask
         )
-        total = sum(condition.outputs for condition in self.conditions)
-        if difference := form_difference(output, {"": (batch, total)}):
+        sizes = {name: head.outputs for name, head in self.heads.items()}
+        if difference := form_difference(output, {"": (batch, sum(sizes.values()))}):
             network = type(self.backbone).__name__
             raise UserError(f"the output of the network {network} does not fit the conditions: {difference}")
-        pieces = output.split([condition.outputs for condition in self.conditions], dim=1)
-        return {condition.name: piece for condition, piece in zip(self.conditions, pieces, strict=True)}
+        return dict(zip(sizes, output.split([*sizes.values()], dim=1), strict=True))
 
     def log_likelihood(self, x: State, level: Level, conditions: Conditions | None, mask: Mask = None) -> Tensor:
         """log p(c | x_t), `[B]` nats, summed over the conditions that are given.
@@ -77,8 +88,8 @@ class NoisyClassifier(nn.Module):
         """
         outputs = self(x, level, mask)
         terms = [
-            condition.log_likelihood(outputs[condition.name], conditions[condition.name])
-            for condition in self.conditions
-            if conditions and condition.name in conditions
+            head.log_likelihood(outputs[name], conditions[name])
+            for name, head in self.heads.items()
+            if conditions and name in conditions
         ]
         return torch.stack(terms).sum(0) if terms else first_field(x).new_zeros(x.shape[0])

@@ -32,17 +32,17 @@ def compute_in(network: Network, precision: Precision, compiled: bool = False) -
     return network
 
 
-def computed(backbone: nn.Module, precision: Precision, x: State, *context: Any) -> Any:
-    """backbone(x, *context), computed in `precision` and returned in the type of `x`.
+def computed(backbone: nn.Module, precision: Precision, x: State, *context: Any, **inputs: Any) -> Any:
+    """backbone(x, *context, **inputs), computed in `precision` and returned in the type of `x`.
 
     The result is a state, a tensor or a pair of them. Raises `UserError` if the backbone cannot be compiled.
     """
     try:
         if precision == "float32":
-            return backbone(x, *context)
+            return backbone(x, *context, **inputs)
         kind, dtype = first_field(x).device.type, first_field(x).dtype
         with torch.autocast(kind, torch.bfloat16):
-            output = backbone(x, *context)
+            output = backbone(x, *context, **inputs)
     except Exception as error:
         if not _is_from_compiler(error):
             raise

@@ -189,16 +189,18 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
 
     def mean_metrics(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
         found: dict[str, float] = {}
-        for condition in codec.conditions:
-            output, value = outputs[condition.name], values[condition.name]
+        for condition in classifier.conditions:
+            output, value, head = outputs[condition.name], values[condition.name], classifier.heads[condition.name]
             known = condition.given(value)
             if not known.any():
                 continue
-            each = {"nll": -condition.log_likelihood(output, value)[known], **condition.measures(output, value)}
+            each = {"nll": -head.log_likelihood(output, value)[known], **head.measures(output, value)}
             found |= {f"{condition.name}_{name}": row.double().mean().item() for name, row in each.items()}
         return found
 
-    constants = {c.name: c.best_constant(seen[c.name]).expand(len(examples), -1) for c in codec.conditions}
+    constants = {
+        name: head.best_constant(seen[name]).expand(len(examples), -1) for name, head in classifier.heads.items()
+    }
     chance = mean_metrics(constants)
     metrics = []
     noisiest, cleanest = model.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
@@ -217,7 +219,7 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
         batches_of_outputs = [output for own in gathered(partial(outputs_at, level)) for output in own]
         if not leads():
             continue
-        outputs = {c.name: torch.cat([output[c.name] for output in batches_of_outputs]) for c in codec.conditions}
+        outputs = {name: torch.cat([output[name] for output in batches_of_outputs]) for name in classifier.heads}
         for name, value in mean_metrics(outputs).items():
             meaning = f"at log-SNR {log_snr:g}, of {source}; by chance {chance[name]:.4g}"
             metrics.append(Metric(f"{name}_at_{log_snr:g}", value, meaning))

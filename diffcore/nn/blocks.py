@@ -9,6 +9,11 @@ from torch.nn import functional
 Module = TypeVar("Module", nn.Linear, nn.Conv2d)
 
 
+def accepted(**channels: int) -> tuple[str, ...]:
+    """The attribute `accepts` of a network: the names of the inputs that it was made with channels for."""
+    return tuple(name for name, count in channels.items() if count)
+
+
 def zeroed(module: Module) -> Module:
     """`module` with its weights and bias set to zero, so that a residual branch that ends in it starts as zero."""
     nn.init.zeros_(module.weight)

@@ -1,5 +1,8 @@
 """Builders of the networks on grids `[B, C, height, width]` from their options and a space, for plugins to offer."""
 
+from dataclasses import asdict
+
+from diffcore.denoising.inputs import NO_INPUTS, Inputs
 from diffcore.errors import UserError
 from diffcore.nn.dit import DiT
 from diffcore.nn.encoder import Encoder
@@ -8,20 +11,20 @@ from diffcore.nn.unet import UNet
 from diffcore.states.spaces import Euclidean
 
 
-def unet(options: UNetOptions, space: Euclidean) -> UNet:
+def unet(options: UNetOptions, space: Euclidean, inputs: Inputs = NO_INPUTS) -> UNet:
     """A `UNet`; raises `UserError` if the grid cannot be divided into patches and halved at each level."""
     channels, height, width = space.shape
     _check_sides(height, width, options.patch * 2 ** (len(options.multipliers) - 1), "`denoiser.multipliers`")
-    return UNet(channels, **options.model_dump())
+    return UNet(channels, **options.model_dump(), **asdict(inputs))
 
 
-def dit(options: DiTOptions, space: Euclidean) -> DiT:
+def dit(options: DiTOptions, space: Euclidean, inputs: Inputs = NO_INPUTS) -> DiT:
     """A `DiT`; raises `UserError` if the grid cannot be divided into patches, or if heads do not divide the width."""
     channels, height, width = space.shape
     _check_sides(height, width, options.patch, "`denoiser.patch`")
     if options.width % options.heads:
         raise UserError(f"`denoiser.heads` {options.heads} does not divide `denoiser.width` {options.width}")
-    return DiT(channels, (height, width), **options.model_dump())
+    return DiT(channels, (height, width), **options.model_dump(), **asdict(inputs))
 
 
 def encoder(options: EncoderOptions, space: Euclidean, outputs: int) -> Encoder:

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffcore.nn.blocks import fold, unfold, with_variance, zeroed
+from diffcore.denoising.inputs import Tokens
+from diffcore.nn.attention import TokenLayers
+from diffcore.nn.blocks import accepted, fold, unfold, with_variance, zeroed
 from diffcore.states.spaces import Mask
 
 
@@ -60,6 +62,10 @@ class DiT(nn.Module):
 
     `size` is (height, width); both must be multiples of `patch`. With `learned_variance` it returns a pair, the output
     and the variance fractions.
+
+    With `tokens` channels of tokens, the patches attend to the tokens after each block. `like_state` is the number of
+    channels beside those of the state; a linear layer adds their patches to the embedding. Both begin as zero, so the
+    network is at first the one without them.
     """
 
     def __init__(
@@ -72,26 +78,43 @@ class DiT(nn.Module):
         heads: int = 6,
         mlp_ratio: float = 4.0,
         learned_variance: bool = False,
+        tokens: int = 0,
+        like_state: int = 0,
     ) -> None:
         super().__init__()
         self.width = width
+        self.accepts = accepted(tokens=tokens, like_state=like_state)
         self.learned_variance = learned_variance
         self.patch = patch
-        tokens = (size[0] // patch) * (size[1] // patch)
+        patches = (size[0] // patch) * (size[1] // patch)
         self.embed = nn.Linear(channels * patch**2, width)
-        self.positions = nn.Parameter(0.02 * torch.randn(tokens, width))
+        self.positions = nn.Parameter(0.02 * torch.randn(patches, width))
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, width, mlp_ratio) for _ in range(depth))
         self.modulation = zeroed(nn.Linear(width, 2 * width))
         outputs = 2 * channels if learned_variance else channels
         self.output = zeroed(nn.Linear(width, outputs * patch**2))
+        self.beside = zeroed(nn.Linear(like_state * patch**2, width, bias=False)) if like_state else None
+        self.attend = TokenLayers(tokens, [width] * depth, heads)
 
-    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor | tuple[Tensor, Tensor]:
-        """`x` `[B, C, H, W]` and `conditioning` `[B, width]` to the shape of `x`. `mask` is ignored."""
+    def forward(
+        self,
+        x: Tensor,
+        conditioning: Tensor,
+        mask: Mask = None,
+        tokens: Tokens | None = None,
+        like_state: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """`x` `[B, C, H, W]` and `conditioning` `[B, width]` to the shape of `x`. `mask` is ignored.
+
+        `tokens` and `like_state` `[B, channels, H, W]` have the channels that the network was made with.
+        """
         folded = fold(x, self.patch)
-        tokens = self.embed(folded.flatten(2).transpose(1, 2)) + self.positions
-        for block in self.blocks:
-            tokens = block(tokens, conditioning)
+        h = self.embed(folded.flatten(2).transpose(1, 2)) + self.positions
+        if self.beside is not None and like_state is not None:
+            h = h + self.beside(fold(like_state, self.patch).flatten(2).transpose(1, 2))
+        for number, block in enumerate(self.blocks):
+            h = self.attend(number, block(h, conditioning), tokens)
         shift, scale = self.modulation(conditioning)[:, None].chunk(2, dim=-1)
-        patches = self.output(modulated(tokens, shift, scale)).transpose(1, 2)
+        patches = self.output(modulated(h, shift, scale)).transpose(1, 2)
         output = unfold(patches.reshape(len(x), -1, *folded.shape[2:]), self.patch)
         return with_variance(output) if self.learned_variance else output

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffcore.nn.blocks import zeroed
+from diffcore.denoising.inputs import Tokens
+from diffcore.nn.attention import CrossAttention, TokenLayers
+from diffcore.nn.blocks import accepted, zeroed
 from diffcore.nn.dit import TransformerBlock, modulated
 from diffcore.states.spaces import Mask
 
@@ -26,6 +28,18 @@ class OctaveFeatures(nn.Module):
         return self.linear(torch.cat([x, *waves], dim=-1))
 
 
+class BesideState(nn.Module):
+    """h + W c, where c `[B, N, channels]` lies beside the elements; W is initialised to zero."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.linear = zeroed(nn.Linear(channels, width, bias=False)) if channels else None
+
+    def forward(self, h: Tensor, like_state: Tensor | None) -> Tensor:
+        """`h` `[B, N, width]` to the same shape; unchanged if there is nothing beside the state."""
+        return h if self.linear is None or like_state is None else h + self.linear(like_state)
+
+
 class SetTransformer(nn.Module):
     """A transformer whose tokens are the elements, without position embeddings, so that it is equivariant.
 
@@ -41,18 +55,30 @@ class SetTransformer(nn.Module):
         heads: int = 4,
         octaves: int = 4,
         mlp_ratio: float = 4.0,
+        tokens: int = 0,
+        like_state: int = 0,
     ) -> None:
         super().__init__()
         self.width = width
+        self.accepts = accepted(tokens=tokens, like_state=like_state)
         self.embed = OctaveFeatures(channels, width, octaves)
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, width, mlp_ratio) for _ in range(depth))
         self.output = ModulatedOutput(width, channels, width)
+        self.beside = BesideState(like_state, width)
+        self.attend = TokenLayers(tokens, [width] * depth, heads)
 
-    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        conditioning: Tensor,
+        mask: Mask = None,
+        tokens: Tokens | None = None,
+        like_state: Tensor | None = None,
+    ) -> Tensor:
         """`x` `[B, N, channels]` and `conditioning` `[B, width]` to the shape of `x`; absent elements are arbitrary."""
-        h = self.embed(x)
-        for block in self.blocks:
-            h = block(h, conditioning, mask)
+        h = self.beside(self.embed(x), like_state)
+        for number, block in enumerate(self.blocks):
+            h = self.attend(number, block(h, conditioning, mask), tokens)
         return self.output(h, conditioning)
 
 
@@ -77,21 +103,36 @@ class LatentSet(nn.Module):
         heads: int = 2,
         octaves: int = 4,
         mlp_ratio: float = 2.0,
+        tokens: int = 0,
+        like_state: int = 0,
     ) -> None:
         super().__init__()
         self.width = latent_width
+        self.accepts = accepted(tokens=tokens, like_state=like_state)
         self.embed = OctaveFeatures(channels, width, octaves)
         self.latents = nn.Parameter(torch.randn(latents, latent_width))
         self.rounds = nn.ModuleList(
             LatentRound(width, latent_width, latent_width, depth, heads, mlp_ratio) for _ in range(rounds)
         )
         self.output = ModulatedOutput(width, channels, latent_width)
+        self.beside = BesideState(like_state, width)
+        self.attend = TokenLayers(tokens, [latent_width] * rounds, heads)
 
-    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor:
-        """`x` `[B, N, channels]` and `conditioning` `[B, width]` to the shape of `x`; absent elements are arbitrary."""
-        h, z = self.embed(x), self.latents.expand(len(x), -1, -1)
-        for exchange in self.rounds:
-            h, z = exchange(h, z, conditioning, mask)
+    def forward(
+        self,
+        x: Tensor,
+        conditioning: Tensor,
+        mask: Mask = None,
+        tokens: Tokens | None = None,
+        like_state: Tensor | None = None,
+    ) -> Tensor:
+        """`x` `[B, N, channels]` and `conditioning` `[B, width]` to the shape of `x`; absent elements are arbitrary.
+
+        In each round the latents attend to the `tokens` before they attend to the elements.
+        """
+        h, z = self.beside(self.embed(x), like_state), self.latents.expand(len(x), -1, -1)
+        for number, exchange in enumerate(self.rounds):
+            h, z = exchange(h, self.attend(number, z, tokens), conditioning, mask)
         return self.output(h, conditioning)
 
 
@@ -126,30 +167,6 @@ class LatentRound(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(conditioning)[:, None].chunk(6, dim=-1)
         h = h + gate1 * self.write(modulated(h, shift1, scale1), normed(z))
         return h + gate2 * self.mlp(modulated(h, shift2, scale2)), z
-
-
-class CrossAttention(nn.Module):
-    """Multi-head attention of tokens `[B, N, width]` to the tokens of a context `[B, M, context]`.
-
-    Queries, keys and values have `inner` channels; the cost is (N width + M context + N M) inner.
-    """
-
-    def __init__(self, width: int, context: int, inner: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.queries = nn.Linear(width, inner)
-        self.keys_and_values = nn.Linear(context, 2 * inner)
-        self.output = nn.Linear(inner, width)
-
-    def forward(self, x: Tensor, context: Tensor, mask: Mask = None) -> Tensor:
-        """`x` `[B, N, width]` to the same shape. Context tokens whose `mask` `[B, M]` is False are not attended to."""
-        batch, tokens, _ = x.shape
-        q = self.queries(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
-        k, v = self.keys_and_values(context).view(batch, context.shape[1], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=None if mask is None else mask[:, None, None, :]
-        )
-        return self.output(mixed.transpose(1, 2).reshape(batch, tokens, -1))
 
 
 class ModulatedOutput(nn.Module):

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffcore.nn.blocks import ChannelNorm, fold, unfold, with_variance, zeroed
+from diffcore.denoising.inputs import Tokens
+from diffcore.nn.attention import TokenLayers, heads_of
+from diffcore.nn.blocks import ChannelNorm, accepted, fold, unfold, with_variance, zeroed
 from diffcore.states.spaces import Mask
 
 
@@ -41,7 +43,7 @@ class GridAttention(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.heads = max(heads for heads in range(1, max(channels // 32, 1) + 1) if channels % heads == 0)
+        self.heads = heads_of(channels)
         self.norm = ChannelNorm(channels)
         self.inputs = nn.Conv2d(channels, 3 * channels, 1)
         self.output = zeroed(nn.Conv2d(channels, channels, 1))
@@ -53,12 +55,22 @@ class GridAttention(nn.Module):
         return x + self.output(mixed.transpose(2, 3).reshape(x.shape))
 
 
+COARSE = 4
+"""Levels of a U-Net attend to tokens if a pixel stands for at least so many entries of the grid along each side."""
+
+
 class UNet(nn.Module):
     """A U-Net: residual blocks down to a coarse grid and up again, with a skip connection at each level.
 
     First the patches of the grid are folded into channels, because convolutions on a grid of half the side cost a
     quarter. Each further level halves the grid. With `learned_variance` it returns a pair, the output and the variance
     fractions.
+
+    With `tokens` channels of tokens, the pixels of coarse levels attend to the tokens, on the way down, in the middle
+    and on the way up; the coarsest level does so in any case, the others if a pixel stands for at least `COARSE` x
+    `COARSE` entries of the grid. `like_state` is the number of channels beside those of the state; they are folded in
+    the same way, and a convolution adds them to the first layer. Both begin as zero, so the network is at first the one
+    without them.
     """
 
     def __init__(
@@ -71,9 +83,12 @@ class UNet(nn.Module):
         attention: bool = False,
         dropout: float = 0.0,
         learned_variance: bool = False,
+        tokens: int = 0,
+        like_state: int = 0,
     ) -> None:
         super().__init__()
         self.width = 2 * width
+        self.accepts = accepted(tokens=tokens, like_state=like_state)
         self.learned_variance = learned_variance
         self.patch = patch
         sizes = [width * multiplier for multiplier in multipliers]
@@ -95,21 +110,43 @@ class UNet(nn.Module):
         self.norm = ChannelNorm(sizes[0])
         outputs = 2 * channels if learned_variance else channels
         self.output = zeroed(nn.Conv2d(sizes[0], outputs * patch**2, 3, padding=1))
+        folded = like_state * patch**2
+        self.beside = zeroed(nn.Conv2d(folded, sizes[0], 3, padding=1, bias=False)) if like_state else None
+        coarse = [number for number in range(len(sizes)) if patch * 2**number >= COARSE]
+        self.first_coarse = min([*coarse, len(sizes) - 1])
+        self.attend_down = TokenLayers(tokens, [*sizes[self.first_coarse :], sizes[-1]])
+        self.attend_up = TokenLayers(tokens, sizes[self.first_coarse : -1])
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor | tuple[Tensor, Tensor]:
-        """`x` `[B, C, H, W]` and `conditioning` `[B, width]` to the shape of `x`. `mask` is ignored."""
+    def forward(
+        self,
+        x: Tensor,
+        conditioning: Tensor,
+        mask: Mask = None,
+        tokens: Tokens | None = None,
+        like_state: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """`x` `[B, C, H, W]` and `conditioning` `[B, width]` to the shape of `x`. `mask` is ignored.
+
+        `tokens` and `like_state` `[B, channels, H, W]` have the channels that the network was made with.
+        """
         h = self.input(fold(x, self.patch).contiguous(memory_format=torch.channels_last))
+        if self.beside is not None and like_state is not None:
+            h = h + self.beside(fold(like_state, self.patch).contiguous(memory_format=torch.channels_last))
         skips = []
         for number, blocks in enumerate(self.down):
             if number:
                 skips.append(h)
                 h = self.coarser[number - 1](h)
             h = through(blocks, h, conditioning)
-        h = self.attention(through(self.middle, h, conditioning))
-        for finer, blocks in zip(reversed(self.finer), reversed(self.up), strict=True):
-            h = functional.interpolate(finer(h), scale_factor=2.0)
-            h = through(blocks, torch.cat([h, skips.pop()], dim=1), conditioning)
+            if number >= self.first_coarse:
+                h = self.attend_down(number - self.first_coarse, h, tokens)
+        h = self.attend_down(-1, self.attention(through(self.middle, h, conditioning)), tokens)
+        for number in reversed(range(len(self.up))):
+            h = functional.interpolate(self.finer[number](h), scale_factor=2.0)
+            h = through(self.up[number], torch.cat([h, skips.pop()], dim=1), conditioning)
+            if number >= self.first_coarse:
+                h = self.attend_up(number - self.first_coarse, h, tokens)
         output = unfold(self.output(functional.silu(self.norm(h))), self.patch)
         return with_variance(output) if self.learned_variance else output
 

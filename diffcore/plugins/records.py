@@ -79,7 +79,7 @@ class Component:
     | schedule | `(options)` | `diffcore.process.schedules.Schedule` |
     | solver | `(options)` | `diffcore.sampling.solvers.Step` |
     | data set | `(options)` | `diffcore.plugins.data.Data` |
-    | denoiser | `(options, space)` | the backbone, an `nn.Module` |
+    | denoiser | `(options, space)`, or `(options, space, inputs)` if it `accepts` any | the backbone, an `nn.Module` |
     | classifier | `(options, space, outputs)` | a backbone that gives `[B, outputs]`, an `nn.Module` |
     | guidance | `(options, codec)` | a decorator: takes a `diffcore.denoising.denoiser.Denoise`, returns one |
     | metric | `(options, codec, data)` | a function of samples and conditions to `diffcore.plugins.output.Metric`s |
@@ -88,6 +88,10 @@ class Component:
     `modalities` names the kinds of data that a part is for, all where it is None. `symmetries` are what a denoiser
     promises to respect, by names that its modality's `Contract` give a meaning to. `small` are options with which the
     part is quick, for the checks of `diffcore check-plugin`.
+
+    `accepts` are the inputs that a denoiser can take besides the state, the conditioning vector and the mask, such as
+    `("tokens", "like_state")`. Its builder then also receives `diffcore.denoising.inputs.Inputs`: how many channels of
+    each the conditions of the data yield.
     """
 
     name: str
@@ -97,6 +101,7 @@ class Component:
     requires: tuple[str, ...] = ()
     modalities: frozenset[str] | None = None
     symmetries: tuple[str, ...] = ()
+    accepts: tuple[str, ...] = ()
     small: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def serves(self, modality: str) -> bool:

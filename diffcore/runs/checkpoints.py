@@ -227,8 +227,11 @@ def _is_count(value: Any) -> bool:
 
 
 def _manifest(checkpoint: Path) -> dict[str, Any]:
+    path = checkpoint / _MANIFEST
     try:
-        manifest = read_json(checkpoint / _MANIFEST)
+        manifest = read_json(path)
+    except OSError as error:
+        raise _unreadable(checkpoint, path, error) from None
     except UserError as error:
         raise DamagedCheckpointError(str(error)) from None
     if not isinstance(manifest, dict):
@@ -260,7 +263,7 @@ def _expected(checkpoint: Path, name: str) -> str:
     try:
         status = path.lstat()
     except OSError as error:
-        raise DamagedCheckpointError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
+        raise _unreadable(checkpoint, path, error) from None
     if stat.S_ISREG(status.st_mode) and status.st_size != size:
         raise DamagedCheckpointError(f"{path} is damaged: {status.st_size} bytes, expected {size}{_advice(checkpoint)}")
     return digest
@@ -285,7 +288,7 @@ def _read(checkpoint: Path, name: str) -> bytes:
     try:
         content = read_regular(path, memory() // 2)
     except OSError as error:
-        raise DamagedCheckpointError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
+        raise _unreadable(checkpoint, path, error) from None
     except UserError as error:
         raise DamagedCheckpointError(f"{error}{_advice(checkpoint)}") from None
     if hashlib.sha256(content).hexdigest() != digest:
@@ -306,7 +309,7 @@ def count_numbers(checkpoint: Path, name: str) -> int:
             head = file.read(8)
             return check_header(head + file.read(min(int.from_bytes(head, "little"), MOST_HEADER)), size)
     except OSError as error:
-        raise DamagedCheckpointError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}") from None
+        raise _unreadable(checkpoint, path, error) from None
     except MALFORMED as error:
         raise DamagedCheckpointError(f"{path} contains no readable tensors ({error}){_advice(checkpoint)}") from None
     except UserError as error:
@@ -346,6 +349,25 @@ def check_header(head: bytes, size: int) -> int:
     if position != size - 8 - length:
         raise ValueError(f"its tensors take {position:,} bytes of {size - 8 - length:,}")
     return total
+
+
+_LOST = frozenset(
+    getattr(errno, name)
+    for name in ("ENOENT", "ENOTDIR", "EISDIR", "EIO", "ENXIO", "ESTALE", "EBADMSG", "EUCLEAN", "ENODATA")
+    if hasattr(errno, name)
+)
+"""What the system answers if a file is gone or its medium is damaged, and no later attempt will help."""
+
+
+def _unreadable(checkpoint: Path, path: Path, error: OSError) -> Exception:
+    """What to raise for an error of the system: a damaged checkpoint only if the file is lost.
+
+    With another error, such as too many open files or no permission, the checkpoint may be intact. It is not passed
+    over, as training would then repeat its steps, and samples would be those of older weights.
+    """
+    if error.errno in _LOST:
+        return DamagedCheckpointError(f"{path} cannot be read ({error.strerror}){_advice(checkpoint)}")
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def _advice(checkpoint: Path) -> str:

@@ -156,8 +156,9 @@ def new_folder(out: Path | None, modality: str, preset: str) -> Path:
 
 
 def _leftover(path: Path) -> bool:
-    """Whether a killed process left the file: a lock, or an incomplete file."""
-    return path.name.startswith(".") and path.name.endswith((".part", ".lock", ".holder"))
+    """Whether a killed process left the file before config.json: weights of a codec, a lock, or an incomplete file."""
+    hidden = path.name.startswith(".") and path.name.endswith((".part", ".lock", ".holder"))
+    return hidden or path == RunFolder(path.parent).codec
 
 
 def clean(run: RunFolder) -> None:
@@ -306,15 +307,13 @@ def read_log(run: RunFolder) -> list[dict[str, float]]:
     """
     rows: list[dict[str, float]] = []
     last, every, damaged = None, 1, 0
-    for count, (row, _) in enumerate(_lines(run)):
-        if row is None:
-            damaged += 1
+    for count, line in enumerate(_lines(run)):
+        damaged += line.damaged
+        if line.row is None or "loss" not in line.row:
             continue
-        if "loss" not in row:
-            continue
-        last = row
+        last = line.row
         if count % every == 0:
-            rows.append(row)
+            rows.append(last)
         if len(rows) == 2 * MOST_ROWS:
             rows, every = rows[::2], 2 * every
     if damaged:
@@ -328,14 +327,12 @@ def trim_log(run: RunFolder, step: int, steps_back: int = 0) -> None:
     The file is truncated in place, which needs no space on the disk. If it has other hard links, as in a copy made of
     hard links, it is replaced by a new file instead, so that the others do not change.
     """
-    end = position = 0
-    for row, size in _lines(run):
-        position += size
-        if row is None:
-            continue
-        if row["step"] > step or row.get("steps_back", 0) > steps_back or row.get("partial"):
+    end = 0
+    for line in _lines(run):
+        row = line.row
+        if row is None or row["step"] > step or row.get("steps_back", 0) > steps_back or row.get("partial"):
             break
-        end = position
+        end += line.size
     try:
         descriptor = open_regular(run.train_log, os.O_RDWR)
     except FileNotFoundError:
@@ -357,15 +354,48 @@ def sync_log(run: RunFolder) -> None:
             os.close(descriptor)
 
 
-def _lines(run: RunFolder) -> Iterator[tuple[dict[str, float] | None, int]]:
-    """The numbers and the size in bytes of each whole line of train_log.jsonl; None in place of damaged numbers."""
+@dataclass(frozen=True)
+class _Line:
+    """A line of train_log.jsonl: its numbers, the number of damaged lines before it, and the bytes of all of these.
+
+    There are no numbers (None) for damaged lines at the end.
+    """
+
+    row: dict[str, float] | None
+    damaged: int
+    size: int
+
+
+def _lines(run: RunFolder) -> Iterator[_Line]:
+    """The whole lines of train_log.jsonl.
+
+    Steps never fall, so a line with a larger step than the next one is damaged, as one that holds no numbers is.
+    """
     if not os.path.lexists(run.train_log):
         return
-    for line in read_lines(run.train_log):
-        try:
-            row = parse_json(line)
-        except (ValueError, RecursionError):
-            row = None
-        row = {key: value for key, value in row.items() if is_number(value)} if isinstance(row, dict) else {}
-        whole = "step" in row and bool({"loss", "steps_back"} & row.keys())
-        yield row if whole else None, len(line) + 1
+    held: _Line | None = None
+    damaged = size = 0
+    for line, length in read_lines(run.train_log):
+        row, size = None if line is None else _numbers(line), size + length
+        if row is None:
+            damaged += 1
+            continue
+        if held is not None and held.row is not None and held.row["step"] > row["step"]:
+            damaged, size = damaged + held.damaged + 1, size + held.size
+        elif held is not None:
+            yield held
+        held, damaged, size = _Line(row, damaged, size), 0, 0
+    if held is not None:
+        yield held
+    if damaged:
+        yield _Line(None, damaged, size)
+
+
+def _numbers(line: bytes) -> dict[str, float] | None:
+    """The numbers of a line of train_log.jsonl; None if it is not one."""
+    try:
+        row = parse_json(line)
+    except (ValueError, RecursionError):
+        return None
+    row = {key: value for key, value in row.items() if is_number(value)} if isinstance(row, dict) else {}
+    return row if "step" in row and {"loss", "steps_back"} & row.keys() else None

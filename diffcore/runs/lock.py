@@ -88,5 +88,5 @@ def _by(run: RunFolder) -> str:
         return (
             f" by process {int(holder['pid'])} on {str(holder['host'])[:80]!r}, since {str(holder['started'])[:25]!r}"
         )
-    except (UserError, KeyError, TypeError, ValueError, OverflowError):
+    except (UserError, OSError, KeyError, TypeError, ValueError, OverflowError):
         return ""

@@ -1,6 +1,6 @@
 """Build the parts of a run from its settings, and load the weights of its network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,11 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from diffcore.denoising.conditions import Condition
 from diffcore.denoising.denoiser import Denoiser, require_defined
-from diffcore.denoising.noisy_classifier import NoisyClassifier
+from diffcore.denoising.given import require_accepted
+from diffcore.denoising.inputs import together
+from diffcore.denoising.noisy_classifier import NoisyClassifier, heads_of
 from diffcore.errors import UserError
 from diffcore.plugins.building import build, part_of
 from diffcore.plugins.data import Codec, Data
@@ -124,14 +127,35 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     network: Denoiser | NoisyClassifier
     with at_most(most, "the configuration"), seeded(seed_of(settings.seed, "weights")):
         if settings.task == "classify":
-            if not codec.conditions:
-                raise UserError("these data have no conditions, so there is nothing to predict")
-            outputs = sum(condition.outputs for condition in codec.conditions)
-            network = NoisyClassifier(_build(settings, "classifier", registry, codec.space, outputs), codec.conditions)
+            predicted = _predictable(codec.conditions)
+            outputs = sum(head.outputs for head in heads_of(predicted).values())
+            network = NoisyClassifier(_build(settings, "classifier", registry, codec.space, outputs), predicted)
         else:
-            backbone = _build(settings, "denoiser", registry, codec.space)
+            backbone = _backbone(settings, registry, codec)
             network = Denoiser(backbone, codec.conditions, settings.parameterisation)
     return Model(modality, codec, network.to(device), schedule, device)
+
+
+def _predictable(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
+    """The conditions that a noisy classifier can predict. Raises `UserError` if there are none."""
+    if not conditions:
+        raise UserError("these data have no conditions, so there is nothing to predict")
+    predictable = tuple(condition for condition in conditions if condition.head is not None)
+    if not predictable:
+        names = ", ".join(condition.name for condition in conditions)
+        raise UserError(f"a classifier can predict none of the conditions of these data: {names}")
+    return predictable
+
+
+def _backbone(settings: RunSettings, registry: Registry, codec: Codec) -> Any:
+    """The network of the denoiser. Raises `UserError` if it does not accept what the conditions of the data yield."""
+    offered = choices(registry.modality(settings.modality), registry, settings.task)["denoiser"]
+    chosen = choose(offered, settings.denoiser.name, "denoiser")  # type: ignore[attr-defined]
+    inputs = together([condition.inputs for condition in codec.conditions])
+    able = [part.name for part in offered if {*inputs.names} <= {*part.accepts}]
+    advice = f"; use `denoiser` {' or '.join(able)}" if able else f"; no network of {settings.modality} does"
+    require_accepted(codec.conditions, chosen.accepts, f"the denoiser {chosen.name!r}", advice)
+    return _build(settings, "denoiser", registry, codec.space, *((inputs,) if chosen.accepts else ()))
 
 
 def build_additions(

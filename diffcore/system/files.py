@@ -210,20 +210,31 @@ def append_lines(path: Path, lines: Iterable[str]) -> None:
         raise
 
 
-def read_lines(path: Path) -> Iterator[bytes]:
-    """The whole lines of a regular file, one by one, up to the first that is cut off or too long."""
+def read_lines(path: Path) -> Iterator[tuple[bytes | None, int]]:
+    """The whole lines of a regular file with their sizes in bytes, one by one; None in place of one that is too long.
+
+    A last line without an end is left out.
+    """
     with os.fdopen(open_regular(path), "rb") as file:
-        while (line := file.readline(LONGEST_LINE)).endswith(b"\n"):
-            yield line[:-1]
+        size = 0
+        while part := file.readline(LONGEST_LINE):
+            size += len(part)
+            if part.endswith(b"\n"):
+                yield part[:-1] if size == len(part) else None, size
+                size = 0
 
 
 def read_json(path: Path) -> Any:
-    """The value of a JSON file. Raises `UserError`, also where it is too large or too deep or holds NaN or infinity."""
+    """The value of a JSON file.
+
+    Raises `UserError` if it is missing, not a regular file, too large or too deep, or holds NaN or infinity, and
+    `OSError` if the system refuses to read it, as for want of permission: then it need not be damaged.
+    """
     try:
         return parse_json(read_regular(path, MOST_JSON))
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
 
 

@@ -17,8 +17,6 @@ def losses_by_field(model: Model, batch: Batch, settings: RunSettings) -> dict[s
     classifier = model.classifier
     outputs = classifier(batch.noisy, batch.level, batch.mask)
     return {
-        condition.name: -condition.log_likelihood(outputs[condition.name], batch.conditions[condition.name])
-        .mean()
-        .item()
-        for condition in classifier.conditions
+        name: -head.log_likelihood(outputs[name], batch.conditions[name]).mean().item()
+        for name, head in classifier.heads.items()
     }

@@ -9,7 +9,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from diffcore.denoising.conditions import Conditions
+from diffcore.denoising.conditions import Conditions, with_nulls
 from diffcore.denoising.denoiser import Denoiser
 from diffcore.plugins.building import part_of
 from diffcore.plugins.contract import Contract
@@ -184,7 +184,7 @@ class PluginUnderTest:
         conditions = dict(encoded.conditions)
         dropped = torch.arange(batch) % 3 == 2
         for condition in self.codec.conditions:
-            conditions[condition.name] = torch.where(dropped, condition.null(batch), conditions[condition.name])
+            conditions[condition.name] = with_nulls(condition, conditions[condition.name], dropped)
         return NoisyBatch(perturb(x0, noise, level), level, conditions, mask, x0, noise)  # type: ignore[arg-type]
 
     @cached_property

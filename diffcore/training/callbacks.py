@@ -31,7 +31,7 @@ class LogLine:
 class Callbacks:
     """Functions that the training loop calls.
 
-    If several processes train, `sample` is called in all of them, and the others in the leader alone.
+    If several processes train, `sample` and `sampled` are called in all of them, and the others in the leader alone.
     """
 
     log: Callable[[LogLine], None] = lambda line: None
@@ -42,3 +42,5 @@ class Callbacks:
     """Called with each line of train_log.jsonl after it was written."""
     saved: Callable[[int, Path], None] = lambda step, path: None
     """Called after each checkpoint with its step and folder."""
+    sampled: Callable[[int], bool] = lambda step: True
+    """Whether `sample` was completed for a step. Asked when training continues from the checkpoint of such a step."""

@@ -76,6 +76,8 @@ def train(
             trim_log(run, loop.progress.step, loop.progress.steps_back)
             discard_after(run, loop.progress.step)
         model.network.train()
+        if checkpoint is not None and not callbacks.sampled(loop.progress.step):
+            _sample(loop)
         with stop_requests() as stop_requested:
             while True:
                 try:
@@ -90,9 +92,7 @@ def train(
                         log.write_line(loop)
                     if step % options.checkpoint_every == 0:
                         save(loop)
-                    if step % options.sample_every == 0:
-                        with loop.clock.stopped():
-                            callbacks.sample(loop.train_state.averaged(), step)
+                    _sample(loop)
                 except DivergedError as diverged:
                     step_back(loop, diverged)
         averaged = loop.train_state.averaged()
@@ -105,6 +105,13 @@ def _is_over(loop: LoopState, stop: bool) -> bool:
     seconds, stop = agreed(loop.progress.seconds, stop)
     loop.progress = replace(loop.progress, seconds=seconds)
     return stop or share_done(loop.options, loop.progress) >= 1
+
+
+def _sample(loop: LoopState) -> None:
+    """Call `callbacks.sample` if that is due at the current step."""
+    if loop.progress.step % loop.options.sample_every == 0:
+        with loop.clock.stopped():
+            loop.callbacks.sample(loop.train_state.averaged(), loop.progress.step)
 
 
 def _do_step(loop: LoopState) -> int:

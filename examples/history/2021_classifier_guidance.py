@@ -36,7 +36,7 @@ def bayes(x: Tensor, level: Level, conditions: Conditions | None, mask: Tensor |
 
 def main(steps: int = 1500, samples: int = 1500) -> Numbers:
     found: Numbers = {}
-    classifier = NoisyClassifier(MLP(outputs=WHICH.outputs), (WHICH,))
+    classifier = NoisyClassifier(MLP(outputs=WHICH.head.outputs), (WHICH,))
     fit(classifier, LABELLED, SCHEDULE, lambda b: -classifier.log_likelihood(b.x, b.level, b.conditions), steps)
     fresh = noisy(LABELLED, SCHEDULE, 50_000, torch.Generator().manual_seed(1))
     said, exact = (of(fresh.x, fresh.level, fresh.conditions) for of in (classifier.log_likelihood, bayes))

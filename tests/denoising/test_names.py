@@ -62,12 +62,12 @@ def test_each_condition_has_an_embedding_of_its_own_whatever_its_name():
     conditioning = Conditioning(conditions, 8)
     nothing = {c.name: c.null(1) for c in conditions}
     log_snr = torch.zeros(1)
-    base = conditioning(log_snr, nothing)
-    seen = [conditioning(log_snr, {**nothing, name: torch.zeros(1, dtype=torch.int64)}) for name in WEIRD]
+    base = conditioning(log_snr, nothing).vector
+    seen = [conditioning(log_snr, {**nothing, name: torch.zeros(1, dtype=torch.int64)}).vector for name in WEIRD]
     assert len({tuple(row.flatten().tolist()) for row in [base, *seen]}) == len(WEIRD) + 1
     again = Conditioning(conditions, 8)
     again.load_state_dict(load(save(conditioning.state_dict())))
-    assert torch.equal(again(log_snr, nothing), base)
+    assert torch.equal(again(log_snr, nothing).vector, base)
 
 
 def test_a_denoiser_takes_conditions_of_any_name():

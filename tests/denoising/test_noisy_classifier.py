@@ -49,7 +49,7 @@ class Net(nn.Module):
 
 def classifier(size=2, conditions=(SHAPE, COLOUR)):
     torch.manual_seed(0)
-    return NoisyClassifier(Net(size, sum(condition.outputs for condition in conditions)), conditions)
+    return NoisyClassifier(Net(size, sum(condition.head.outputs for condition in conditions)), conditions)
 
 
 # Conditions
@@ -57,24 +57,24 @@ def classifier(size=2, conditions=(SHAPE, COLOUR)):
 
 def test_the_likelihood_of_a_class_is_its_softmax_and_null_says_nothing():
     output = torch.tensor([[0.0, math.log(3), 0.0], [1.0, 2.0, 3.0]])
-    found = COLOUR.log_likelihood(output, torch.tensor([1, 3]))
+    found = COLOUR.head.log_likelihood(output, torch.tensor([1, 3]))
     assert found.tolist() == pytest.approx([math.log(3 / 5), 0.0])
     assert COLOUR.given(torch.tensor([0, 2, 3])).tolist() == [True, True, False]
 
 
 def test_the_best_constant_is_the_shares_and_no_other_constant_is_better():
     values = torch.tensor([0, 0, 0, 1, 3])  # one of them is null, one class does not occur
-    constant = COLOUR.best_constant(values)
+    constant = COLOUR.head.best_constant(values)
     assert constant.softmax(0).tolist() == pytest.approx([0.75, 0.25, 0.0], abs=1e-6)
 
     def likelihood(output):
-        return COLOUR.log_likelihood(output.expand(5, -1), values).sum().item()
+        return COLOUR.head.log_likelihood(output.expand(5, -1), values).sum().item()
 
     for seed in range(20):
         noise = 0.1 * torch.randn(3, generator=torch.Generator().manual_seed(seed))
         assert likelihood(constant + noise) < likelihood(constant)
     output = torch.tensor([[2.0, 0, 0], [0, 1, 0], [0, 1, 0]])
-    assert COLOUR.measures(output, torch.tensor([0, 2, 3]))["accuracy"].tolist() == [1, 0]
+    assert COLOUR.head.measures(output, torch.tensor([0, 2, 3]))["accuracy"].tolist() == [1, 0]
 
 
 # The classifier
@@ -87,10 +87,10 @@ def test_outputs_are_split_among_conditions_and_likelihoods_add():
     assert {name: output.shape for name, output in said.items()} == {"shape": (4, 2), "colour": (4, 3)}
     shape, colour = torch.tensor([0, 1, 2, 1]), torch.tensor([2, 3, 0, 1])
     both = told.log_likelihood(x, level, {"shape": shape, "colour": colour})
-    expected = SHAPE.log_likelihood(said["shape"], shape) + COLOUR.log_likelihood(said["colour"], colour)
+    expected = SHAPE.head.log_likelihood(said["shape"], shape) + COLOUR.head.log_likelihood(said["colour"], colour)
     torch.testing.assert_close(both, expected)
     torch.testing.assert_close(
-        told.log_likelihood(x, level, {"colour": colour}), COLOUR.log_likelihood(said["colour"], colour)
+        told.log_likelihood(x, level, {"colour": colour}), COLOUR.head.log_likelihood(said["colour"], colour)
     )
     assert told.log_likelihood(x, level, None).tolist() == [0] * 4
 

@@ -110,33 +110,33 @@ def test_log_likelihood_is_the_normal_density_in_the_values_unit():
     value = torch.tensor([0.3, 4.0, math.nan], dtype=torch.float64)
     output = torch.tensor([[0.1, -0.5], [1.2, 0.4], [0.0, 0.0]], dtype=torch.float64)
     expected = torch.distributions.Normal(1.0 + 2.0 * output[:, 0], 2.0 * output[:, 1].exp())
-    found = NUMBER.log_likelihood(output, value)
+    found = NUMBER.head.log_likelihood(output, value)
     torch.testing.assert_close(found[:2], expected.log_prob(value.nan_to_num())[:2])
     assert found[2] == 0
 
 
 def test_a_null_value_has_no_gradient_that_is_not_a_number():
     output = torch.zeros(2, 2, requires_grad=True)
-    NUMBER.log_likelihood(output, torch.tensor([math.nan, 1.0])).sum().backward()
+    NUMBER.head.log_likelihood(output, torch.tensor([math.nan, 1.0])).sum().backward()
     assert output.grad.isfinite().all()
 
 
 def test_the_best_constant_maximises_the_likelihood():
     values = torch.cat([torch.randn(500, generator=torch.Generator().manual_seed(0)) * 3 + 2, torch.tensor([math.nan])])
-    best = NUMBER.best_constant(values)
-    likelihood = NUMBER.log_likelihood(best.expand(501, -1), values).sum()
+    best = NUMBER.head.best_constant(values)
+    likelihood = NUMBER.head.log_likelihood(best.expand(501, -1), values).sum()
     for step in ([0.05, 0], [-0.05, 0], [0, 0.05], [0, -0.05]):
-        other = NUMBER.log_likelihood((best + torch.tensor(step)).expand(501, -1), values).sum()
+        other = NUMBER.head.log_likelihood((best + torch.tensor(step)).expand(501, -1), values).sum()
         assert other < likelihood
-    measured = NUMBER.measures(best.expand(501, -1), values)["mae"]
+    measured = NUMBER.head.measures(best.expand(501, -1), values)["mae"]
     known = values[:-1].double()
     torch.testing.assert_close(measured.mean(), (known - known.mean()).abs().mean(), rtol=1e-5, atol=0)
 
 
 def test_what_no_example_has_is_told_by_numbers_all_the_same():
     classes = ClassCondition("label", ("a", "b"))
-    assert NUMBER.best_constant(torch.full((3,), math.nan)).isfinite().all()
-    assert classes.best_constant(torch.full((3,), 2)).softmax(0).tolist() == pytest.approx([0.5, 0.5])
+    assert NUMBER.head.best_constant(torch.full((3,), math.nan)).isfinite().all()
+    assert classes.head.best_constant(torch.full((3,), 2)).softmax(0).tolist() == pytest.approx([0.5, 0.5])
 
 
 def test_conditions_of_one_name_and_unit_are_the_same():
@@ -151,13 +151,13 @@ def test_networks_are_told_numbers_and_null_apart():
     told = Conditioning((NUMBER,), 32)
     log_snr = torch.zeros(4)
     with torch.no_grad():
-        c = told(log_snr, {"weight": torch.tensor([0.0, 0.0, 1.0, math.nan])})
+        c = told(log_snr, {"weight": torch.tensor([0.0, 0.0, 1.0, math.nan])}).vector
     assert c.isfinite().all()
     torch.testing.assert_close(c[0], c[1])
     assert (c[0] - c[2]).abs().max() > 0.01
     assert (c[0] - c[3]).abs().max() > 0.01
     # null has gradients of its own, and none through the number
-    told(log_snr[:1], {"weight": torch.tensor([math.nan])}).sum().backward()
+    told(log_snr[:1], {"weight": torch.tensor([math.nan])}).vector.sum().backward()
     embedding = told.embeddings["weight"]
     assert embedding.null.grad.abs().sum() > 0
     assert all(p.grad is None or p.grad.isfinite().all() for p in told.parameters())

@@ -1,6 +1,8 @@
 """A damaged checkpoint is passed over for the newest sound one, and said; and which checkpoints are kept."""
 
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -52,6 +54,24 @@ def test_resume_goes_back_to_the_newest_sound_checkpoint(copy, whole, capsys, fi
     first, second = (read_tensors(find_checkpoint(RunFolder(path)), MODEL) for path in (copy, whole))
     assert all(torch.equal(first[key], second[key]) for key in first)
     assert [row["loss"] for row in read_log(RunFolder(copy))] == [row["loss"] for row in read_log(RunFolder(whole))]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.ENOMEM])
+@pytest.mark.parametrize("file", ["ema.safetensors", "model.safetensors", "manifest.json"])
+def test_a_checkpoint_that_cannot_be_read_now_is_not_passed_over(copy, capsys, monkeypatch, file, number):
+    """Else training would repeat its steps, and samples would be those of older weights."""
+    plain = os.open
+
+    def refusing(path, *arguments, **keywords):
+        if str(path).endswith(f"step-00000040/{file}"):
+            raise OSError(number, os.strerror(number), str(path))
+        return plain(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", refusing)
+    for command in (["resume", copy, "--train.steps", "41"], ["sample", copy, "--n", "1", "--out", copy / "out"]):
+        if file != ("ema.safetensors" if command[0] == "resume" else "model.safetensors"):
+            assert f"step-00000040/{file}: {os.strerror(number)}." in refused(capsys, *command)
+    assert len(checkpoints(RunFolder(copy))) == 2
 
 
 @pytest.mark.parametrize("command", ["sample", "evaluate", "tune"])

@@ -16,7 +16,7 @@ from diffcore.evaluation.evaluate import read_evaluations, read_metrics
 from diffcore.plugins.registry import Provided
 from diffcore.runs.checkpoints import checkpoints
 from diffcore.runs.ending import made_parts
-from diffcore.runs.folder import RunFolder, clean, read_log
+from diffcore.runs.folder import RunFolder, clean, new_folder, read_log, trim_log
 from diffcore.system.files import _new_part, write_atomically
 from diffcore.training.signals import stop_requests
 from tests.support.refusals import refused
@@ -66,6 +66,16 @@ def test_a_run_that_was_killed_at_its_end_is_completed(tmp_path, whole, moment, 
     assert len(read_evaluations(run)) == 1
     assert f"{run.path} is trained already, 6 steps" in refused(capsys, "resume", run.path)
     assert [path.name for path in run.samples.iterdir()] == ["step-00000006.csv"]  # no incomplete files
+
+
+def test_a_picture_on_the_way_that_was_not_made_is_made_by_resume(tmp_path):
+    flags = (*TRAIN, "--train.checkpoint-every", "3", "--train.sample-every", "3", "--train.evaluate", "0")
+    run, unbroken = RunFolder(tmp_path / "run"), trained(tmp_path / "whole", *flags)
+    assert end(start("train", "--out", run.path, *flags, die="together-half:1")) == -signal.SIGKILL
+    assert [path.name for path in checkpoints(run)] == ["step-00000003"]
+    assert resume(run) == 0
+    assert contents(run) == contents(unbroken)
+    assert len(contents(run)[1]) == 2
 
 
 def test_ctrl_c_at_the_end_says_what_completes_it(tmp_path, whole):
@@ -156,6 +166,14 @@ def test_a_run_that_cannot_be_written_is_known_before_the_work_and_results_are_s
     def full(*arguments):
         raise OSError(errno.ENOSPC, "No space left on device", "metrics.json")
 
+    def refuse(path):
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    kept = run.evaluations.read_bytes()
+    with monkeypatch.context() as patch:  # what cannot be read now is not lost
+        patch.setattr("diffcore.evaluation.evaluate.read_json", refuse)
+        assert "Too many open files" in refused(capsys, "evaluate", run.path, "--n", "4")
+    assert run.evaluations.read_bytes() == kept
     monkeypatch.setattr("diffcore.evaluation.evaluate.write_json", full)
     capsys.readouterr()
     assert cli.main(["evaluate", str(run.path), "--n", "4"]) == 2
@@ -198,6 +216,29 @@ def test_a_bad_byte_in_the_log_costs_one_line_and_is_said(tmp_path, caplog):
     assert "train_log.jsonl has damaged lines, which are left out: 1" in caplog.text
 
 
+BAD = {
+    "long": b" " * 200_000,
+    "zeros": bytes(150_000),
+    "a larger step": b'{"step": 95, "loss": 1.0}',
+    "text": b'{"step": "2", "loss": 1.0}',
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_other_damage_of_the_log_costs_no_line_after_it(tmp_path, caplog, kind):
+    run = RunFolder(tmp_path)
+    lines = [json.dumps({"step": step, "loss": 1.0}).encode() + b"\n" for step in (1, 3, 4, 9)]
+    run.train_log.write_bytes(lines[0] + BAD[kind] + b"\n" + b"".join(lines[1:]))
+    assert [row["step"] for row in read_log(run)] == [1, 3, 4, 9]
+    assert "train_log.jsonl has damaged lines, which are left out: 1" in caplog.text
+    trim_log(run, 4)  # as a run that is resumed does
+    assert run.train_log.read_bytes().endswith(lines[1] + lines[2])
+    assert [row["step"] for row in read_log(run)] == [1, 3, 4]
+    run.train_log.write_bytes(lines[0] + BAD[kind] + b"\n")
+    trim_log(run, 4)
+    assert run.train_log.read_bytes() == lines[0]
+
+
 def test_parts_that_another_process_is_writing_are_not_deleted(tmp_path):
     run = RunFolder(tmp_path)
     (tmp_path / ".metrics.json.4.part").write_text("{")
@@ -206,6 +247,17 @@ def test_parts_that_another_process_is_writing_are_not_deleted(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [Path(file.name).name]
         write_atomically(run.metrics, b"another of the same process number")
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_killed_start_leaves_its_folder_free(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    for name in (".run.lock", ".run.holder", ".config.json.1.part", run.codec.name):
+        (run.path / name).touch()
+    assert new_folder(run.path, "toy", "default") == run.path
+    run.config.touch()
+    with pytest.raises(dc.UserError, match="exists already"):
+        new_folder(run.path, "toy", "default")
 
 
 def test_a_checkpoint_without_a_manifest_is_said_to_be_refused(tmp_path, caplog):

@@ -38,10 +38,10 @@ def test_conditions_stay_where_they_are(elsewhere):
     assert {value.device for value in nulls((NUMBER, LABEL), 3, elsewhere).values()} == {elsewhere}
     output = torch.zeros(3, 2, device=elsewhere)
     for condition in (NUMBER, LABEL):
-        assert condition.log_likelihood(output, values[condition.name]).device == elsewhere
+        assert condition.head.log_likelihood(output, values[condition.name]).device == elsewhere
     with elsewhere:
         told = Conditioning((NUMBER, LABEL), 8)
-    assert told(torch.zeros(3, device=elsewhere), kept).device == elsewhere
+    assert told(torch.zeros(3, device=elsewhere), kept).vector.device == elsewhere
 
 
 def test_categories_follow_the_state(elsewhere):

@@ -111,7 +111,7 @@ def _condition_values(plugin: PluginUnderTest, encoded: Encoded, rows: Tensor) -
     for condition in plugin.codec.conditions:
         if condition.name in encoded.conditions:
             value = encoded.conditions[condition.name]
-            if not isinstance(value, Tensor) or tuple(value.shape) != (len(rows),):
+            if not isinstance(value, Tensor) or tuple(value.shape) != (len(rows), *condition.shape):
                 shape = [*value.shape] if isinstance(value, Tensor) else type(value).__name__
                 yield f"the condition {condition.name} has the shape {shape} for {len(rows)} examples"
             elif complaint := _condition_value(condition, value, rows):

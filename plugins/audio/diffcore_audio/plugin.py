@@ -48,6 +48,7 @@ AUDIO = Modality(
             "U-Net on patches",
             _nn("builders:unet"),
             UNetOptions,
+            accepts=("tokens", "like_state"),
             small={"width": 16, "multipliers": (1, 2), "patch": 4},
         ),
         Component(
@@ -55,6 +56,7 @@ AUDIO = Modality(
             "diffusion transformer on patches",
             _nn("builders:dit"),
             DiTOptions,
+            accepts=("tokens", "like_state"),
             small={"width": 32, "depth": 2, "heads": 2, "patch": 4},
         ),
     ),

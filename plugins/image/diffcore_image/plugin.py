@@ -46,12 +46,20 @@ IMAGE = Modality(
         ),
     ),
     denoisers=(
-        Component("unet", "U-Net on patches", _nn("builders:unet"), UNetOptions, small={"width": 16, "patch": 2}),
+        Component(
+            "unet",
+            "U-Net on patches",
+            _nn("builders:unet"),
+            UNetOptions,
+            accepts=("tokens", "like_state"),
+            small={"width": 16, "patch": 2},
+        ),
         Component(
             "dit",
             "diffusion transformer on patches",
             _nn("builders:dit"),
             DiTOptions,
+            accepts=("tokens", "like_state"),
             small={"width": 32, "depth": 2, "heads": 2, "patch": 2},
         ),
     ),

@@ -45,6 +45,7 @@ MOLECULE = Modality(
             _lazy("networks.builders:equivariant"),
             EquivariantOptions,
             symmetries=("permutation", "rotation", "reflection"),
+            accepts=("tokens",),
             small={"width": 16, "pair_width": 16, "depth": 2, "heads": 4, "inner": 4},
         ),
         Component(
@@ -53,6 +54,7 @@ MOLECULE = Modality(
             _lazy("networks.builders:transformer"),
             TransformerOptions,
             symmetries=("permutation",),
+            accepts=("tokens",),
             small={"width": 32, "pair_width": 16, "depth": 2, "heads": 4, "inner": 4},
         ),
     ),

@@ -4,6 +4,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
+from diffcore.denoising.inputs import NO_INPUTS, Inputs, Tokens
 from diffcore.errors import UserError
 from diffcore.nn.sets import LatentSet, SetTransformer
 from diffcore.states.spaces import Mask, Space
@@ -29,19 +30,20 @@ class PointDenoiser(nn.Module):
     def __init__(self, network: LatentSet | SetTransformer, trained: int) -> None:
         super().__init__()
         self.width = network.width
+        self.accepts = network.accepts
         self.network = network
         self.trained = trained
 
-    def forward(self, x: State, conditioning: Tensor, mask: Mask = None) -> State:
+    def forward(self, x: State, conditioning: Tensor, mask: Mask = None, tokens: Tokens | None = None) -> State:
         """The output for `x` with fields `[B, N, k]` and `conditioning` `[B, width]`; it has the shape of `x`."""
         parts = fields(x)
-        output = self._output(torch.cat(list(parts.values()), -1), conditioning, mask)
+        output = self._output(torch.cat(list(parts.values()), -1), conditioning, mask, tokens)
         if isinstance(x, Tensor):
             return output
         split = output.split([part.shape[-1] for part in parts.values()], -1)
         return TensorDict(dict(zip(parts, split, strict=True)), batch_size=x.batch_size)
 
-    def _output(self, points: Tensor, conditioning: Tensor, mask: Mask) -> Tensor:
+    def _output(self, points: Tensor, conditioning: Tensor, mask: Mask, tokens: Tokens | None) -> Tensor:
         """The output `[B, N, channels]` for `points` of that shape, in parts of the batch if it is large."""
         batch, number, _ = points.shape
         if number > self.trained:
@@ -49,21 +51,23 @@ class PointDenoiser(nn.Module):
             mask = read.expand(batch, -1) if mask is None else mask & read
         most = batch if torch.is_grad_enabled() else max(1, MOST_POINTS // number)
         masks = [None] * batch if mask is None else mask.split(most)
-        parts = zip(points.split(most), conditioning.split(most), masks, strict=False)
+        words = [None] * batch if tokens is None else map(Tokens, *(part.split(most) for part in tokens))
+        parts = zip(points.split(most), conditioning.split(most), masks, words, strict=False)
         return torch.cat([self.network(*part) for part in parts])
 
 
-def latent(options: LatentOptions, space: Space) -> PointDenoiser:
+def latent(options: LatentOptions, space: Space, inputs: Inputs = NO_INPUTS) -> PointDenoiser:
     """The denoiser with latent tokens; raises `UserError` if the number of heads does not divide both widths."""
     _check_heads(options.heads, "width", options.width)
     _check_heads(options.heads, "latent_width", options.latent_width)
-    return PointDenoiser(LatentSet(_channels(space), **options.model_dump()), _points(space))
+    return PointDenoiser(LatentSet(_channels(space), **options.model_dump(), tokens=inputs.tokens), _points(space))
 
 
-def transformer(options: TransformerOptions, space: Space) -> PointDenoiser:
+def transformer(options: TransformerOptions, space: Space, inputs: Inputs = NO_INPUTS) -> PointDenoiser:
     """The denoiser with attention among all points; raises `UserError` if the heads do not divide the width."""
     _check_heads(options.heads, "width", options.width)
-    return PointDenoiser(SetTransformer(_channels(space), **options.model_dump()), _points(space))
+    network = SetTransformer(_channels(space), **options.model_dump(), tokens=inputs.tokens)
+    return PointDenoiser(network, _points(space))
 
 
 def _channels(space: Space) -> int:

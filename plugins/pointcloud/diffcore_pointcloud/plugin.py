@@ -39,6 +39,7 @@ POINTCLOUD = Modality(
             _lazy("networks:latent"),
             LatentOptions,
             symmetries=("permutation",),
+            accepts=("tokens",),
             small={"width": 32, "latents": 8, "latent_width": 32},
         ),
         Component(
@@ -47,6 +48,7 @@ POINTCLOUD = Modality(
             _lazy("networks:transformer"),
             TransformerOptions,
             symmetries=("permutation",),
+            accepts=("tokens",),
             small={"width": 32, "depth": 2},
         ),
     ),

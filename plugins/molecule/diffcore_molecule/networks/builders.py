@@ -1,5 +1,6 @@
 """Builders of the plugin's networks, whose sizes depend on the elements and charges that occur."""
 
+from diffcore.denoising.inputs import NO_INPUTS, Inputs
 from diffcore.errors import UserError
 from diffcore.states.spaces import Product
 from diffcore_molecule.networks.equivariant import EquivariantDenoiser, InvariantPredictor
@@ -7,16 +8,16 @@ from diffcore_molecule.networks.transformer import TransformerDenoiser
 from diffcore_molecule.options import EquivariantOptions, TransformerOptions
 
 
-def equivariant(options: EquivariantOptions, space: Product) -> EquivariantDenoiser:
+def equivariant(options: EquivariantOptions, space: Product, inputs: Inputs = NO_INPUTS) -> EquivariantDenoiser:
     """The equivariant denoiser; raises `UserError` if the number of heads does not divide the width."""
     _check_heads(options.heads, options.width, "denoiser")
-    return EquivariantDenoiser(space, options)
+    return EquivariantDenoiser(space, options, inputs.tokens)
 
 
-def transformer(options: TransformerOptions, space: Product) -> TransformerDenoiser:
+def transformer(options: TransformerOptions, space: Product, inputs: Inputs = NO_INPUTS) -> TransformerDenoiser:
     """The transformer; raises `UserError` if the number of heads does not divide the width."""
     _check_heads(options.heads, options.width, "denoiser")
-    return TransformerDenoiser(space, options)
+    return TransformerDenoiser(space, options, inputs.tokens)
 
 
 def invariant_predictor(options: EquivariantOptions, space: Product, outputs: int) -> InvariantPredictor:

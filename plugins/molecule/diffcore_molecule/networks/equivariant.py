@@ -5,7 +5,7 @@ Atoms have scalars `s` `[B, N, C]` and vectors `v` `[B, N, K - 1, C]`: the conca
 of atoms i < j have scalars `e` `[B, M, P]`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import torch
@@ -14,12 +14,17 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffcore.nn.blocks import zeroed
+from diffcore.denoising.inputs import Tokens
+from diffcore.nn.attention import TokenLayers
+from diffcore.nn.blocks import accepted, zeroed
 from diffcore.nn.dit import modulated
 from diffcore.states.spaces import Mask, Product
 from diffcore_molecule.fields import channels_of, logit_layer, views_of
 from diffcore_molecule.networks.pair_features import Geometry, PairFeatures
 from diffcore_molecule.options import EquivariantOptions
+
+Attend = Callable[[int, Tensor], Tensor]
+"""What changes the scalars of the atoms after the layer of a number."""
 
 ATOMS_SCALE = 10.0
 """The divisor of sums over atoms: about the number of atoms of a small molecule."""
@@ -181,8 +186,10 @@ class Trunk(nn.Module):
         self.vectors = nn.Parameter(torch.randn(options.degree, options.width))
         self.layers = nn.ModuleList(Layer(self.harmonics, conditioning, options) for _ in range(options.depth))
 
-    def forward(self, x: TensorDict, conditioning: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor, Tensor]:
-        """The features `s`, `v` and `e` of a state of unit variance."""
+    def forward(
+        self, x: TensorDict, conditioning: Tensor, geometry: Geometry, attend: Attend = lambda number, s: s
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The features `s`, `v` and `e` of a state of unit variance. `attend` is applied to `s` after each layer."""
         pairs, positions = geometry.pairs, x["positions"]
         maps = self.harmonics(geometry.directions) * pairs.dense(geometry.pair_mask)[..., None, None]
         own = torch.cat([x["atoms"], x["charges"], positions.square().sum(-1, keepdim=True) / 3], -1)
@@ -195,16 +202,21 @@ class Trunk(nn.Module):
             2,
         )
         e = self.pairs.of(x["bonds"], geometry) + pairs.sum_of_both(self.pair_ends(own))
-        for layer in self.layers:
+        for number, layer in enumerate(self.layers):
             s, v, e = layer(s, v, e, maps, geometry, conditioning)
+            s = attend(number, s)
         return s, v, e
 
 
 class EquivariantDenoiser(nn.Module):
-    """Message passing that is equivariant under E(3) in the field `positions`, and invariant in the other fields."""
+    """Message passing that is equivariant under E(3) in the field `positions`, and invariant in the other fields.
 
-    def __init__(self, space: Product, options: EquivariantOptions) -> None:
+    With `tokens` channels of tokens, the scalars of the atoms attend to the tokens after each layer.
+    """
+
+    def __init__(self, space: Product, options: EquivariantOptions, tokens: int = 0) -> None:
         super().__init__()
+        self.accepts = accepted(tokens=tokens)
         width, pair_width = options.width, options.pair_width
         self.width = 2 * width
         self.views = views_of(space)
@@ -215,15 +227,18 @@ class EquivariantDenoiser(nn.Module):
         self.bonds = logit_layer(pair_width, space, "bonds")
         self.vectors = zeroed(nn.Linear(width, 1, bias=False))
         self.pull = zeroed(nn.Linear(pair_width, 1))
+        self.attend = TokenLayers(tokens, [width] * options.depth, options.heads)
 
-    def forward(self, x: TensorDict, conditioning: Tensor, mask: Mask = None) -> TensorDict:
+    def forward(
+        self, x: TensorDict, conditioning: Tensor, mask: Mask = None, tokens: Tokens | None = None
+    ) -> TensorDict:
         """v of `positions` `[B, N, 3]` and logits of `atoms`, `charges` `[B, N, K]` and `bonds` `[B, N, N, K]`.
 
         v of an atom is a linear map of its vectors, plus the sum of the directions of the other atoms, each weighted by
         a scalar of the pair.
         """
         geometry = Geometry.of(x["positions"], mask)
-        s, v, e = self.trunk(x, conditioning, geometry)
+        s, v, e = self.trunk(x, conditioning, geometry, lambda number, s: self.attend(number, s, tokens))
         widths = [s.shape[-1]] * 2 + [e.shape[-1]] * 2
         shift, scale, pair_shift, pair_scale = self.modulation(conditioning)[:, None].split(widths, -1)
         atoms = modulated(s, shift, scale)

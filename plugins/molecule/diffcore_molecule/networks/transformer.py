@@ -4,7 +4,9 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from diffcore.nn.blocks import zeroed
+from diffcore.denoising.inputs import Tokens
+from diffcore.nn.attention import TokenLayers
+from diffcore.nn.blocks import accepted, zeroed
 from diffcore.nn.dit import TransformerBlock, modulated
 from diffcore.states.spaces import Mask, Product
 from diffcore_molecule.fields import channels_of, logit_layer, views_of
@@ -41,11 +43,13 @@ class Block(nn.Module):
 class TransformerDenoiser(nn.Module):
     """A transformer whose atom tokens contain the coordinates, and whose pair features contain the distances.
 
-    Its output depends on the orientation of the molecule, so it needs the random rotations of training.
+    Its output depends on the orientation of the molecule, so it needs the random rotations of training. With `tokens`
+    channels of tokens, the atoms attend to the tokens after each block.
     """
 
-    def __init__(self, space: Product, options: TransformerOptions) -> None:
+    def __init__(self, space: Product, options: TransformerOptions, tokens: int = 0) -> None:
         super().__init__()
+        self.accepts = accepted(tokens=tokens)
         atom_channels, _ = channels_of(space)
         self.width = options.width
         self.views = views_of(space)
@@ -58,14 +62,18 @@ class TransformerDenoiser(nn.Module):
         self.atoms = logit_layer(width, space, "atoms")
         self.charges = logit_layer(width, space, "charges")
         self.bonds = logit_layer(pair_width, space, "bonds")
+        self.attend = TokenLayers(tokens, [width] * options.depth, options.heads)
 
-    def forward(self, x: TensorDict, conditioning: Tensor, mask: Mask = None) -> TensorDict:
+    def forward(
+        self, x: TensorDict, conditioning: Tensor, mask: Mask = None, tokens: Tokens | None = None
+    ) -> TensorDict:
         """v of `positions` `[B, N, 3]` and logits of `atoms`, `charges` `[B, N, K]` and `bonds` `[B, N, N, K]`."""
         geometry = Geometry.of(x["positions"], mask)
         h = self.tokens(torch.cat([x["positions"], x["atoms"], x["charges"]], -1))
         e = self.pairs.of(x["bonds"], geometry)
-        for block in self.blocks:
+        for number, block in enumerate(self.blocks):
             h, e = block(h, e, geometry, conditioning, mask)
+            h = self.attend(number, h, tokens)
         widths = [h.shape[-1]] * 2 + [e.shape[-1]] * 2
         shift, scale, pair_shift, pair_scale = self.modulation(conditioning)[:, None].split(widths, -1)
         atoms = modulated(h, shift, scale)
