@@ -68,7 +68,8 @@ def denoising_loss(
     normal = map_fields(lambda f: torch.randn(f.shape, generator=generator, dtype=f.dtype).to(f.device), x)
     noise = space.noise(normal, mask)
     if conditions is not None:
-        conditions = drop(denoiser.conditions, conditions, condition_dropout, generator or torch.default_generator)
+        chances = torch.rand(batch, len(denoiser.conditions), generator=generator)
+        conditions = drop(denoiser.conditions, conditions, condition_dropout, chances)
     prediction = denoiser(perturb(x, noise, level), level, conditions, mask)
     return weighted_loss(prediction, x, noise, space, weighting, mask).mean()
 

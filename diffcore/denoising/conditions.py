@@ -319,18 +319,16 @@ def any_given(conditions: Sequence[Condition], values: Conditions) -> bool:
     return any(bool(c.given(values[c.name]).any()) for c in conditions if c.name in values)
 
 
-def drop(
-    conditions: Sequence[Condition], values: Conditions, probability: float, generator: torch.Generator
-) -> Conditions:
+def drop(conditions: Sequence[Condition], values: Conditions, probability: float, u: Tensor) -> Conditions:
     """Replace each condition of each sample by its null value with `probability`, independently.
 
-    Ho & Salimans 2022, section 3.2: so that one network learns the conditional and the unconditional model.
+    Ho & Salimans 2022, section 3.2: so that one network learns the conditional and the unconditional model. `u`
+    `[B, len(conditions)]` are uniform numbers in [0, 1): a condition is dropped where its number is below `probability`.
     """
     dropped = {}
-    for condition in conditions:
+    for condition, column in zip(conditions, u.unbind(1), strict=True):
         value = values[condition.name]
-        chosen = to_device(torch.rand(len(value), generator=generator) < probability, value.device)
-        dropped[condition.name] = with_nulls(condition, value, chosen)
+        dropped[condition.name] = with_nulls(condition, value, to_device(column, value.device) < probability)
     return dropped
 
 

@@ -1,7 +1,7 @@
 """The batch of a training step: examples, noise and noise levels.
 
-Everything random in step k is drawn from generators seeded with (seed, k), and the order of the data from
-(seed, epoch), so any step can be repeated exactly.
+Everything random in step k is a function of (seed, k), and the order of the data of (seed, epoch), so any step can be
+repeated exactly.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,14 @@ from diffcore.process.gaussian import perturb
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.states.level import Level
-from diffcore.states.noise import generator_for, seed_of
+from diffcore.states.noise import Draws, generator_for, seed_of
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, map_fields
 from diffcore.system.distributed import rank_slice, world
+
+_MOST = 2**32
+"""Examples of step k have the numbers from k 2^32 on among the samples of a seed, so no two have the same."""
 
 
 @dataclass(frozen=True)
@@ -88,41 +91,37 @@ class Batch:
 
 
 def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Batch:
-    """Return the batch of step `step`, counted from 0.
+    """Return this process's share of the batch of step `step`, counted from 0.
 
-    Random numbers are drawn for the examples of all processes, and each process then takes its share. A step is
-    therefore the same for any number of processes.
+    The random numbers of an example depend on the seed, the step and its position in the whole batch alone. A step is
+    therefore the same for any number of processes, of which each draws those of its own share.
 
     The times of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the loss
     (Kingma et al. 2021, appendix I.1).
     """
-    options = settings.train
-    cpu = generator_for(settings.seed, "step", step)
-    chosen = batch_indices(len(data.examples), options.batch_size, step, settings.seed)
-    with torch.no_grad():
-        encoded = model.codec.encode(_rows(data.examples, chosen, model.device), cpu)
-    x0, mask = encoded.state, encoded.mask
-    batch = x0.shape[0]
-    t = (torch.rand((), generator=cpu, dtype=torch.float64) + torch.arange(batch, dtype=torch.float64) / batch) % 1
-    kept = drop(model.codec.conditions, encoded.conditions, options.condition_dropout, cpu)
-
-    # Noise is the one large draw, so it is drawn on the device that uses it.
-    own = torch.Generator(model.device).manual_seed(seed_of(settings.seed, "noise", step))
-    normal = map_fields(lambda f: torch.randn(f.shape, generator=own, device=f.device, dtype=f.dtype), x0)
-
-    def log_snr(time: Tensor) -> Tensor:
-        return to_device(model.schedule.log_snr(time), model.device)
-
+    options, codec, device = settings.train, model.codec, model.device
+    batch = options.batch_size
     mine = rank_slice(batch)
     rows = slice(mine.start, mine.stop)
-    mask = None if mask is None else mask[rows]
+    chosen = batch_indices(len(data.examples), batch, step, settings.seed)
+    draws = Draws.of(settings.seed, range(step * _MOST + mine.start, step * _MOST + mine.stop), device)
+    with torch.no_grad():
+        encoded = codec.encode(_rows(data.examples, chosen, device), generator_for(settings.seed, "step", step))
+    x0, mask = encoded.state[rows], None if encoded.mask is None else encoded.mask[rows]
+    conditions = {name: value[rows] for name, value in encoded.conditions.items()}
+    u = draws.uniform("dropped", len(codec.conditions))
+    t = (seed_of(settings.seed, "time", step) / 2**63 + torch.tensor(mine, dtype=torch.float64) / batch) % 1
+
+    def log_snr(time: Tensor) -> Tensor:
+        return to_device(model.schedule.log_snr(time), device)
+
     return Batch(
-        x0=x0[rows],
-        noise=model.codec.space.noise(normal[rows], mask),
-        level=model.schedule.level(log_snr(t[rows])),
-        earlier_log_snr=log_snr((t[rows] - 1 / VARIANCE_STEPS).clamp(min=0)),
-        conditions={name: value[rows] for name, value in encoded.conditions.items()},
-        kept_conditions={name: value[rows] for name, value in kept.items()},
+        x0=x0,
+        noise=codec.space.noise(draws.normal("noise", x0), mask),
+        level=model.schedule.level(log_snr(t)),
+        earlier_log_snr=log_snr((t - 1 / VARIANCE_STEPS).clamp(min=0)),
+        conditions=conditions,
+        kept_conditions=drop(codec.conditions, conditions, options.condition_dropout, u),
         mask=mask,
         dropout_seed=seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
         weight=len(mine) * world() / batch,

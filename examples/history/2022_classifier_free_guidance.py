@@ -28,7 +28,7 @@ def main(steps: int = 1500, samples: int = 1500) -> Numbers:
     generator = torch.Generator().manual_seed(3)
 
     def loss(batch: Batch) -> torch.Tensor:
-        conditions = drop((LABEL,), batch.conditions, 0.2, generator)
+        conditions = drop((LABEL,), batch.conditions, 0.2, torch.rand(len(batch.x), 1, generator=generator))
         return weighted_loss(network(batch.x, batch.level, conditions), batch.x0, batch.noise, PLANE)
 
     fit(network, DATA, SCHEDULE, loss, steps)

@@ -33,7 +33,7 @@ def test_sizes_are_told_of_conditions_on_a_device(elsewhere):
 
 def test_conditions_stay_where_they_are(elsewhere):
     values = {"weight": torch.ones(3, device=elsewhere), "label": torch.zeros(3, dtype=torch.int64, device=elsewhere)}
-    kept = drop((NUMBER, LABEL), values, 0.5, torch.Generator())
+    kept = drop((NUMBER, LABEL), values, 0.5, torch.rand(3, 2))
     assert {value.device for value in kept.values()} == {elsewhere}
     assert {value.device for value in nulls((NUMBER, LABEL), 3, elsewhere).values()} == {elsewhere}
     output = torch.zeros(3, 2, device=elsewhere)
