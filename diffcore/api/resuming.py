@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from diffcore.api.float32 import in_float32
+from diffcore.api.modes import in_own_modes
 from diffcore.api.session import finish_later, logger, run_training
 from diffcore.errors import UserError
 from diffcore.names import Device
@@ -34,7 +34,7 @@ from diffcore.system.distributed import from_leader, in_turn, leads
 from diffcore.training.loop import Outcome, share_done
 
 
-@in_float32
+@in_own_modes
 def go_on(
     path: Path,
     registry: Registry,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import torch
 from torch import Tensor
 
-from diffcore.api.float32 import in_float32
+from diffcore.api.modes import in_own_modes
 from diffcore.api.showing import show_messages
 from diffcore.denoising.conditions import ClassCondition, Conditions, parse_conditions
 from diffcore.denoising.given import require_values
@@ -105,6 +105,7 @@ class Run:
         return self.loaded.model
 
     @cached_property
+    @in_own_modes
     def data(self) -> Data:
         """The data that the run was trained on, read again.
 
@@ -122,7 +123,7 @@ class Run:
             logger.warning(f"{self.path} was trained on other data than are there now: {words}")
         return data
 
-    @in_float32
+    @in_own_modes
     def sample(
         self,
         n: int = 16,
@@ -157,7 +158,7 @@ class Run:
         with counter("sampling", n) as after_batch:
             return drawing.draw_all(after_batch)
 
-    @in_float32
+    @in_own_modes
     def sample_to(
         self,
         out: str | os.PathLike[str] | None = None,
@@ -202,7 +203,7 @@ class Run:
                 with contextlib.suppress(OSError):  # it is not empty, unless no sample was drawn
                     place.rmdir()
 
-    @in_float32
+    @in_own_modes
     def drawing(
         self,
         n: int,
@@ -253,7 +254,7 @@ class Run:
         drawing.mask(range(1))
         return drawing
 
-    @in_float32
+    @in_own_modes
     def inpaint(
         self,
         source: Source,
@@ -287,7 +288,7 @@ class Run:
             n, label=label, conditions=conditions, seed=seed, size=size, constraint=constraint, **options
         )
 
-    @in_float32
+    @in_own_modes
     def upscale(
         self,
         source: Source,
@@ -308,7 +309,7 @@ class Run:
         constraint = upscaling_of(self.model, source, factor, method, noise_std)
         return self.sample(n, label=label, conditions=conditions, seed=seed, constraint=constraint, **options)
 
-    @in_float32
+    @in_own_modes
     def evaluate(
         self,
         n: int = 500,
@@ -355,7 +356,7 @@ class Run:
             write_report(folder, model, config, seed, as_toml(self.settings))
         return found
 
-    @in_float32
+    @in_own_modes
     def tune(
         self,
         steps: int,
@@ -397,7 +398,7 @@ class Run:
         write_fitted_grid(folder, steps, found.fitted)
         return found
 
-    @in_float32
+    @in_own_modes
     def log_likelihood(
         self,
         source: Samples | State | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -475,7 +476,7 @@ class Run:
             return False
         return True
 
-    @in_float32
+    @in_own_modes
     def _load(self, path: Path, checkpoint: str | None) -> LoadedRun:
         return load_run(path, self.registry, self.device, checkpoint, self.trust)
 
@@ -531,7 +532,7 @@ def load(
 
     Raises `UserError` where there is no such run or checkpoint, or where it is damaged.
     """
-    run = Run(Path(path), checkpoint, device, data_at=dict(data or {}), trust=trust)
+    run = Run(Path(path).absolute(), checkpoint, device, data_at=dict(data or {}), trust=trust)
     _ = run.loaded
     return run
 

@@ -1,7 +1,8 @@
 """A run from its first step to its report: training, pictures on the way, metrics and the report at the end."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -128,10 +129,26 @@ def _train(
         except BaseException as error:
             events.ended(last, error)
             raise
-        if not outcome.interrupted and _picture(run, settings, outcome.model, outcome.progress.step, config, events):
-            _note(run, settings, {"picture"})
-    events.ended(outcome.progress.step)
+        try:
+            with _complete(run):
+                if outcome.stop_requested and not outcome.interrupted:
+                    raise KeyboardInterrupt
+                step = outcome.progress.step
+                if not outcome.interrupted and _picture(run, settings, outcome.model, step, config, events):
+                    _note(run, settings, {"picture"})
+        finally:
+            events.ended(outcome.progress.step)
     return outcome
+
+
+@contextmanager
+def _complete(run: RunFolder) -> Iterator[None]:
+    """If it is interrupted (Ctrl-C), log that training is complete, and how to make what is missing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        logger.info(f"training is complete; diffcore resume {quoted(run.path)} makes what is missing at its end")
+        raise
 
 
 def _picture(
@@ -214,7 +231,7 @@ def _finish(
     count, model, step = settings.train.evaluate, outcome.model, outcome.progress.step
     done = from_leader(lambda: made_parts(run, find_checkpoint(run), count))
     made = set(done)
-    try:
+    with _complete(run):
         if "picture" not in done and not pictured and _picture(run, settings, model, step, config, events):
             made.add("picture")
             _note(run, settings, made)
@@ -224,9 +241,6 @@ def _finish(
         if "report" not in done and _reported(run, settings, model, config):
             made.add("report")
             _note(run, settings, made)
-    except KeyboardInterrupt:
-        logger.info(f"training is complete; diffcore resume {quoted(run.path)} makes what is missing at its end")
-        raise
     return replace(outcome, missing=tuple(part for part in PARTS if part not in made))
 
 

@@ -22,8 +22,9 @@ from diffcore.sampling.loop import in_batches, levels_of
 from diffcore.sampling.loop import sample as draw
 from diffcore.sampling.solvers import Step
 from diffcore.sampling.timesteps import grid as time_grid
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean, Mask, Product, Space
-from diffcore.states.state import State, concatenate, fields, first_field, map_fields
+from diffcore.states.state import State, concatenate, fields, first_field
 
 Scheduled = Choice | Schedule
 """A noise schedule by name, by name and options, or itself."""
@@ -65,11 +66,12 @@ def denoising_loss(
     u = torch.rand((), generator=generator, dtype=torch.float64)
     t = (u + torch.arange(batch, dtype=torch.float64) / batch) % 1
     level = schedule.level(schedule.log_snr(t).to(like.device))
-    normal = map_fields(lambda f: torch.randn(f.shape, generator=generator, dtype=f.dtype).to(f.device), x)
-    noise = space.noise(normal, mask)
+    draws = Draws.fresh(batch, generator, like.device)
+    noise = space.noise(draws.normal("noise", x), mask)
     if conditions is not None:
-        chances = torch.rand(batch, len(denoiser.conditions), generator=generator)
-        conditions = drop(denoiser.conditions, conditions, condition_dropout, chances)
+        conditions = drop(
+            denoiser.conditions, conditions, condition_dropout, draws.uniform("dropped", len(denoiser.conditions))
+        )
     prediction = denoiser(perturb(x, noise, level), level, conditions, mask)
     return weighted_loss(prediction, x, noise, space, weighting, mask).mean()
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from diffcore.api.float32 import in_float32
+from diffcore.api.modes import in_own_modes
 from diffcore.api.run import Run
 from diffcore.api.session import run_training
 from diffcore.api.showing import show_messages
@@ -33,7 +33,7 @@ Part = str | Mapping[str, Any]
 """A part by its name, or its options with or without a name: `"digits"`, `{"name": "folder", "root": PATH}`."""
 
 
-@in_float32
+@in_own_modes
 def train(
     modality: str,
     *,
@@ -99,7 +99,8 @@ def train(
     settings = compose(registry, modality, preset, file, chosen, origin, task, over=arguments)
     if isinstance(config, str | os.PathLike):
         tell_acts(origin, file, settings)
-    return start(settings, None if out is None else Path(out), registry)[0]
+    run, _ = start(settings, None if out is None else Path(out), registry)
+    return Run(run.path.absolute())  # the program may change its working directory
 
 
 def tell_acts(origin: str, file: Mapping[str, Any], settings: RunSettings) -> None:
@@ -112,7 +113,7 @@ def _table(parts: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, 
     return dict(parts) if isinstance(parts, Mapping) else {name: {} for name in parts}
 
 
-@in_float32
+@in_own_modes
 def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[Run, Outcome]:
     """Train a new run with these settings in the folder `out`, or in the next free one."""
     device_for(settings.device)

@@ -323,7 +323,8 @@ def drop(conditions: Sequence[Condition], values: Conditions, probability: float
     """Replace each condition of each sample by its null value with `probability`, independently.
 
     Ho & Salimans 2022, section 3.2: so that one network learns the conditional and the unconditional model. `u`
-    `[B, len(conditions)]` are uniform numbers in [0, 1): a condition is dropped where its number is below `probability`.
+    `[B, len(conditions)]` are uniform numbers in [0, 1): a condition is dropped where its number is below
+    `probability`.
     """
     dropped = {}
     for condition, column in zip(conditions, u.unbind(1), strict=True):

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions
 from diffcore.denoising.sizes import Sizes
 from diffcore.plugins.ledger import Ledger
 from diffcore.plugins.records import Settings
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State
 
@@ -69,8 +69,12 @@ class Codec(Protocol):
         of them and is kept in the cache. A codec without `prepare` encodes the examples themselves.
         """
 
-    def encode(self, examples: "TensorDict", generator: torch.Generator | None = None) -> Encoded:
-        """Encode a batch; with a generator, apply the random augmentations that the data ask for."""
+    def encode(self, examples: "TensorDict", draws: Draws | None = None) -> Encoded:
+        """Encode a batch, on the device where it is.
+
+        With `draws`, apply the random augmentations that the data ask for. They give each example random numbers of its
+        own, so that its augmentation does not depend on the rest of the batch: `draws.uniform("flip") < 0.5`.
+        """
 
     def decode(self, state: State, mask: Mask = None) -> "Tensor | TensorDict | list":
         """States to samples in the modality's own form, which its writer and evaluator take."""

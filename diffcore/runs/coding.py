@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from diffcore.plugins.data import Codec, Data, Encoded
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.model import Model, codec_digest
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, concatenate, named
 from diffcore.system.cache import cache_folder, read_entry, tell_damage, write_entry
@@ -45,15 +46,16 @@ def decode(model: Model, state: State, mask: Mask = None) -> Any:
 
 
 @torch.no_grad()
-def encode(model: Model, examples: "TensorDict") -> Encoded:
-    """Encode examples of the data set, without augmentation. The result is on the CPU."""
+def encode(model: Model, examples: "TensorDict", draws: Draws | None = None) -> Encoded:
+    """Encode examples of the data set; with `draws`, with random augmentations. The result is on the CPU."""
     codec = model.codec
     if not isinstance(codec, nn.Module):
-        return codec.encode(_prepared(codec, examples, torch.device("cpu")))
+        return codec.encode(_prepared(codec, examples, torch.device("cpu")), draws)
     parts = []
     for rows in _slices(len(examples)):
         ready = _prepared(codec, examples[rows], model.device)
-        parts.append(codec.encode(ready.to(model.device)))
+        own = None if draws is None else Draws(draws.seed, draws.samples[rows].to(model.device))
+        parts.append(codec.encode(ready.to(model.device), own))
     masks = [part.mask.cpu() for part in parts if part.mask is not None]
     return Encoded(
         concatenate([part.state.cpu() for part in parts]),

@@ -128,7 +128,7 @@ def _evaluate(denoise: Denoise, space: Space, conditions: Conditions | None, mas
             return Prediction(x, level, run(x, level), "x0")
         # Learned levels are scalars with gradients; networks receive one level for each sample.
         levels = Level(*(value.expand(x.shape[0]) if isinstance(value, Tensor) else value for value in level))
-        return Prediction(x, level, checkpoint(run, x, levels, use_reentrant=False), "x0")
+        return Prediction(x, level, checkpoint(run, x, levels, use_reentrant=False, preserve_rng_state=False), "x0")
 
     return evaluate
 

@@ -115,6 +115,11 @@ class Draws:
             return cls(seed, torch.arange(indices.start, indices.stop, indices.step, device=device))
         return cls(seed, to_device(torch.tensor(indices, dtype=torch.int64), torch.device(device)))
 
+    @classmethod
+    def fresh(cls, batch: int, generator: torch.Generator | None = None, device: torch.device | str = "cpu") -> "Draws":
+        """The random numbers of `batch` samples of a seed that a generator of PyTorch draws, the global one if None."""
+        return cls.of(int(torch.randint(2**62, (), generator=generator)), range(batch), device)
+
     def normal(self, stream: Stream, like: State) -> State:
         """Standard normal numbers of the shape, type and device of `like` `[B, ...]`, see `normal`."""
         return normal(self.seed, stream, self.samples, like)

@@ -6,10 +6,12 @@ cost or an effect.
 """
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -52,7 +54,8 @@ def joined() -> Iterator[None]:
 
     Tensors on GPUs travel by NCCL, each process having the GPU of its local rank; those on CPUs by gloo. Of failures,
     the first is raised; processes that fail after it, be it for want of the one that failed, end without a word. A
-    process that ends without an exception, such as one that is killed, is reported by a `UserError` of the others.
+    process that ends without an exception, such as one that is killed, is reported by a `UserError` of another one,
+    also if torchrun ends that one by SIGTERM. An interrupt (Ctrl-C) is raised in the leader; the others end.
     """
     gpu = torch.cuda.is_available()
     if gpu:
@@ -62,35 +65,72 @@ def joined() -> Iterator[None]:
         "cpu:gloo,cuda:nccl" if gpu else "gloo", store=store, rank=number, world_size=count, timeout=PATIENCE
     )
     try:
-        with heartbeats(store.clone(), number, count):
+        with heartbeats(store.clone(), number, count), _told_of_termination():
             yield
+            # A thread of gloo frees the tensors of the last collective after it has ended, for which it needs the
+            # interpreter. Without the barrier the interpreter may already be shutting down, and the process aborts.
+            dist.barrier()
     except BaseException as error:
-        if _is_lost_connection(error):
-            raise UserError(
-                f"another of the {count} processes ended or lost its connection; torchrun reports below which one. "
-                "Continue from the last checkpoint with diffcore resume"
-            ) from None
+        if isinstance(error, KeyboardInterrupt):
+            if not leads():
+                raise SystemExit(1) from None  # the leader received it, too, and reports it
+            _is_first_to_fail(store)
+            raise
+        if reason := _of_another(error, count):
+            if not _is_first_to_fail(store, otherwise=True):
+                raise SystemExit(1) from None
+            raise UserError(f"{reason}. Continue training from the last checkpoint with diffcore resume") from None
         if not _is_first_to_fail(store):
             time.sleep(GRACE)  # torchrun ends all when one does: the first shall have spoken by then
             raise SystemExit(1) from None
         raise
-    # A thread of gloo frees the tensors of the last collective after it has ended, for which it needs the interpreter.
-    # Without the barrier the interpreter may already be shutting down, and the process aborts.
-    dist.barrier()
     dist.destroy_process_group()
 
 
-def _is_lost_connection(error: BaseException) -> bool:
-    """Whether a collective failed because another process is gone."""
+class _TerminatedError(BaseException):
+    """This process received SIGTERM. It is no `Exception`, as it must not be taken for a failure of a plugin."""
+
+
+@contextmanager
+def _told_of_termination() -> Iterator[None]:
+    """Raise `_TerminatedError` for a SIGTERM, by which torchrun ends the other processes when one has ended.
+
+    During training, `diffcore.training.signals` replaces this handler.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise _TerminatedError
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _of_another(error: BaseException, count: int) -> str | None:
+    """What happened to another one of the `count` processes, if that is why this one ends."""
+    if isinstance(error, _TerminatedError):
+        return (
+            f"torchrun ends this process, because another of the {count} processes ended, which it reports below, or "
+            "because it was asked to stop"
+        )
     signs = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "NCCL", "ncclRemoteError")
-    return isinstance(error, dist.DistError | RuntimeError) and any(sign in str(error) for sign in signs)
+    if isinstance(error, dist.DistError | RuntimeError) and any(sign in str(error) for sign in signs):
+        return f"another of the {count} processes ended or lost its connection; torchrun reports below which one"
+    return None
 
 
-def _is_first_to_fail(store: Any) -> bool:
+def _is_first_to_fail(store: Any, otherwise: bool = False) -> bool:
+    """Whether no other process has called this; `otherwise` if that is not known."""
     try:
         return store.add("diffcore failed", 1) == 1
     except (RuntimeError, ValueError):  # the process that held the store is gone
-        return False
+        return otherwise
 
 
 def rank_slice(n: int) -> range:

@@ -21,6 +21,7 @@ SILENCE = 60.0
 """Seconds without a heartbeat after which a process is reported."""
 
 logger = logging.getLogger(__name__)
+logger.setLevel(logging.WARNING)  # also in processes that show no other messages, as the first one may be silent
 
 
 class Watch:

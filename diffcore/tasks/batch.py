@@ -1,7 +1,7 @@
 """The batch of a training step: examples, noise and noise levels.
 
-Everything random in step k is a function of (seed, k), and the order of the data of (seed, epoch), so any step can be
-repeated exactly.
+Everything random is a function of the seed, the step and the place of an example in its batch, and the order of the
+data one of (seed, epoch), so any step can be repeated exactly.
 """
 
 from collections.abc import Callable
@@ -20,14 +20,11 @@ from diffcore.process.gaussian import perturb
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.states.level import Level
-from diffcore.states.noise import Draws, generator_for, seed_of
+from diffcore.states.noise import Draws, generator_for, seed_of, uniform
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, map_fields
 from diffcore.system.distributed import rank_slice, world
-
-_MOST = 2**32
-"""Examples of step k have the numbers from k 2^32 on among the samples of a seed, so no two have the same."""
 
 
 @dataclass(frozen=True)
@@ -91,38 +88,40 @@ class Batch:
 
 
 def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Batch:
-    """Return this process's share of the batch of step `step`, counted from 0.
+    """Return the batch of step `step`, counted from 0.
 
-    The random numbers of an example depend on the seed, the step and its position in the whole batch alone. A step is
-    therefore the same for any number of processes, of which each draws those of its own share.
+    Each process reads, encodes and noises its own share of the examples only. The random numbers of an example depend
+    on its place in the whole batch, so a step is the same for any number of processes.
 
     The times of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the loss
     (Kingma et al. 2021, appendix I.1).
     """
-    options, codec, device = settings.train, model.codec, model.device
-    batch = options.batch_size
+    options, batch = settings.train, settings.train.batch_size
     mine = rank_slice(batch)
-    rows = slice(mine.start, mine.stop)
-    chosen = batch_indices(len(data.examples), batch, step, settings.seed)
-    draws = Draws.of(settings.seed, range(step * _MOST + mine.start, step * _MOST + mine.stop), device)
+    numbers = range(step * batch + mine.start, step * batch + mine.stop)
+    draws = Draws.of(seed_of(settings.seed, "training"), numbers, model.device)
+    augmentation = replace(draws, seed=seed_of(settings.seed, "augmentation"))
+
+    chosen = batch_indices(len(data.examples), batch, step, settings.seed)[mine.start : mine.stop]
     with torch.no_grad():
-        encoded = codec.encode(_rows(data.examples, chosen, device), generator_for(settings.seed, "step", step))
-    x0, mask = encoded.state[rows], None if encoded.mask is None else encoded.mask[rows]
-    conditions = {name: value[rows] for name, value in encoded.conditions.items()}
-    u = draws.uniform("dropped", len(codec.conditions))
-    t = (seed_of(settings.seed, "time", step) / 2**63 + torch.tensor(mine, dtype=torch.float64) / batch) % 1
+        encoded = model.codec.encode(_rows(data.examples, chosen, model.device), augmentation)
+    offset = uniform(settings.seed, "time", torch.tensor([step]), dtype=torch.float64)
+    t = (offset + torch.tensor(mine, dtype=torch.float64) / batch) % 1
+
+    conditions = model.codec.conditions
+    u = draws.uniform("dropped", len(conditions))
 
     def log_snr(time: Tensor) -> Tensor:
-        return to_device(model.schedule.log_snr(time), device)
+        return to_device(model.schedule.log_snr(time), model.device)
 
     return Batch(
-        x0=x0,
-        noise=codec.space.noise(draws.normal("noise", x0), mask),
+        x0=encoded.state,
+        noise=model.codec.space.noise(draws.normal("noise", encoded.state), encoded.mask),
         level=model.schedule.level(log_snr(t)),
         earlier_log_snr=log_snr((t - 1 / VARIANCE_STEPS).clamp(min=0)),
-        conditions=conditions,
-        kept_conditions=drop(codec.conditions, conditions, options.condition_dropout, u),
-        mask=mask,
+        conditions=encoded.conditions,
+        kept_conditions=drop(conditions, encoded.conditions, options.condition_dropout, u),
+        mask=encoded.mask,
         dropout_seed=seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
         weight=len(mine) * world() / batch,
     )

@@ -17,11 +17,12 @@ from diffcore.plugins.data import Codec, Data, Encoded
 from diffcore.plugins.records import Component, Modality, Settings
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.gaussian import perturb
+from diffcore.runs.coding import decode, encode
 from diffcore.runs.composing import choices, compose
 from diffcore.runs.model import Model, build_data, build_model
 from diffcore.runs.settings import RunSettings
 from diffcore.states.level import Level
-from diffcore.states.noise import generator_for
+from diffcore.states.noise import Draws, generator_for
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, map_fields
 
@@ -172,7 +173,15 @@ class PluginUnderTest:
 
     def encoded(self, count: int) -> Encoded:
         """At most `count` training examples, encoded without augmentation."""
-        return self.codec.encode(self.examples(count))
+        return self.encode(self.examples(count))
+
+    def encode(self, examples: TensorDict, draws: Draws | None = None) -> Encoded:
+        """Encode examples of the data set; with `draws`, with the random augmentations of training."""
+        return encode(self.model, examples, draws)
+
+    def decode(self, state: State, mask: Mask = None) -> Any:
+        """Decode states."""
+        return decode(self.model, state, mask)
 
     def noisy_batch(self, count: int = BATCH_SIZE) -> NoisyBatch:
         """Encoded examples with noise, from a low to a high level; every third example has no conditions."""

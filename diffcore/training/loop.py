@@ -41,6 +41,8 @@ class Outcome:
     """The model with averaged weights."""
     missing: tuple[str, ...] = ()
     """What could not be made after training: "picture", "metrics" or "report"."""
+    stop_requested: bool = False
+    """Whether training was asked to stop, be it when it was complete."""
 
 
 def train(
@@ -95,9 +97,10 @@ def train(
                     _sample(loop)
                 except DivergedError as diverged:
                     step_back(loop, diverged)
+            _, stopped = agreed(loop.progress.seconds, stop_requested())
         averaged = loop.train_state.averaged()
     averaged.network.eval()
-    return Outcome(loop.progress, share_done(options, loop.progress) < 1, averaged)
+    return Outcome(loop.progress, share_done(options, loop.progress) < 1, averaged, stop_requested=stopped)
 
 
 def _is_over(loop: LoopState, stop: bool) -> bool:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 import diffcore as dc
+from diffcore.states.noise import Draws
 from diffcore_pointcloud.evaluation.metrics import pairwise
 
 
@@ -31,7 +32,7 @@ def encoded(run: dc.Run, examples, n: int) -> tuple[Tensor, Tensor]:
     classes = len(run.model.codec.facts.classes)
     rows = [(examples["label"] == index).nonzero()[: n // classes, 0] for index in range(classes)]
     chosen = examples[torch.cat(rows)]
-    state = run.model.codec.encode(chosen, torch.Generator().manual_seed(0)).state
+    state = run.model.codec.encode(chosen, Draws.of(0, range(len(chosen)))).state
     return state if isinstance(state, Tensor) else state["positions"], chosen["label"]
 
 

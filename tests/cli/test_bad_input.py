@@ -38,8 +38,8 @@ class Unconditioned(ToyCodec):
 
     conditions = ()
 
-    def encode(self, examples, generator=None):
-        return replace(super().encode(examples, generator), conditions={})
+    def encode(self, examples, draws=None):
+        return replace(super().encode(examples, draws), conditions={})
 
 
 @pytest.fixture(scope="module")

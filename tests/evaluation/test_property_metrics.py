@@ -57,7 +57,7 @@ class Codec:
     sizes: Sizes | None = SIZES
     space = Euclidean((3,))
 
-    def encode(self, examples, generator=None):
+    def encode(self, examples, draws=None):
         mask = None if self.sizes is None else self.sizes.mask(examples["size"])
         values = {c.name: examples[c.name] for c in self.conditions}
         return Encoded(torch.zeros(len(examples), 3), values, mask)

@@ -5,6 +5,7 @@ import torch
 from e3nn import o3
 from tensordict import TensorDict
 
+from diffcore.states.noise import Draws
 from diffcore_molecule.codec import MoleculeCodec, random_rotations
 from diffcore_molecule.networks import builders as networks
 from diffcore_molecule.networks import equivariant
@@ -75,7 +76,7 @@ def output_of(network, x, mask):
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_rotations_and_reflections(network, mirrored):
     network, (x, mask) = randomised(network), batch()
-    rotation = random_rotations(1, torch.Generator().manual_seed(3))[0].double() * (-1 if mirrored else 1)
+    rotation = random_rotations(Draws.of(3, [0]))[0].double() * (-1 if mirrored else 1)
     rotated = x.clone()
     rotated["positions"] = x["positions"] @ rotation
     before, after = output_of(network, x, mask), output_of(network, rotated, mask)
@@ -157,7 +158,7 @@ def test_maps_are_e3nns_tensor_products(degree):
 
 
 def test_rotations_are_rotations_and_uniform():
-    rotations = random_rotations(20000, torch.Generator().manual_seed(0)).double()
+    rotations = random_rotations(Draws.of(0, range(20000))).double()
     torch.testing.assert_close(
         rotations @ rotations.transpose(1, 2),
         torch.eye(3, dtype=torch.float64).expand(20000, -1, -1),

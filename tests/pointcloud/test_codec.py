@@ -2,6 +2,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean, Product
 from diffcore_pointcloud.codec import CloudCodec
 from diffcore_pointcloud.data.datasets import moments, shapes
@@ -71,9 +72,9 @@ def test_training_draws_random_points_of_the_pool_with_equal_probability():
     pool = torch.arange(200.0)[None, :, None].expand(300, 200, 3)
     codec = CloudCodec(facts(points=50))
     assert torch.equal(codec.encode(example(pool)).state, pool[:, :50])
-    drawn = codec.encode(example(pool), seeded()).state
-    assert torch.equal(drawn, codec.encode(example(pool), seeded()).state)
-    assert not torch.equal(drawn, codec.encode(example(pool), seeded(1)).state)
+    drawn = codec.encode(example(pool), Draws.of(0, range(300))).state
+    assert torch.equal(drawn, codec.encode(example(pool), Draws.of(0, range(300))).state)
+    assert not torch.equal(drawn, codec.encode(example(pool), Draws.of(1, range(300))).state)
     rows = drawn[..., 0].long()
     assert all(len(row.unique()) == 50 for row in rows)
     # Each of 200 points is drawn with probability 1/4: 75 +- 7.5 times in 300 clouds.
@@ -84,7 +85,7 @@ def test_training_draws_random_points_of_the_pool_with_equal_probability():
 def test_repeated_points_at_the_end_of_a_pool_are_not_drawn():
     pool = torch.arange(20.0)[None, :, None].repeat(2, 1, 3)
     codec = CloudCodec(facts(points=8))
-    drawn = codec.encode(example(pool, count=torch.tensor([8, 12])), seeded()).state[..., 0]
+    drawn = codec.encode(example(pool, count=torch.tensor([8, 12])), Draws.of(0, range(2))).state[..., 0]
     assert sorted(drawn[0].tolist()) == list(range(8))
     assert drawn[1].max() < 12
 
@@ -95,8 +96,8 @@ def test_rotations_preserve_heights_and_distances_and_rotate_normals(up, axis):
     normals = torch.nn.functional.normalize(positions, dim=2)
     codec = CloudCodec(facts(rotate=True, up=up, normals=True))
     still = codec.encode(example(positions, normals=normals)).state
-    state = codec.encode(example(positions, normals=normals), seeded()).state
-    order = codec._draw(example(positions), seeded())[..., None].expand(-1, -1, 3)
+    state = codec.encode(example(positions, normals=normals), Draws.of(0, range(500))).state
+    order = codec._draw(example(positions), Draws.of(0, range(500)))[..., None].expand(-1, -1, 3)
     expected, original = state["positions"], still["positions"].gather(1, order)
     torch.testing.assert_close(expected[..., axis], original[..., axis])
     torch.testing.assert_close(torch.cdist(expected, expected), torch.cdist(original, original), atol=2e-3, rtol=0)
@@ -113,8 +114,8 @@ def test_half_of_the_clouds_are_mirrored():
     positions = torch.randn(1, 64, 3, generator=seeded()).expand(400, -1, -1)
     codec = CloudCodec(facts(mirror=True))
     assert torch.equal(codec.encode(example(positions)).state, positions)
-    state = codec.encode(example(positions), seeded()).state
-    order = codec._draw(example(positions), seeded())[..., None].expand(-1, -1, 3)
+    state = codec.encode(example(positions), Draws.of(0, range(400))).state
+    order = codec._draw(example(positions), Draws.of(0, range(400)))[..., None].expand(-1, -1, 3)
     original = positions.gather(1, order)
     same = (state == original).all(2).all(1)
     flipped = (state == original * torch.tensor([-1.0, 1.0, 1.0])).all(2).all(1)

@@ -27,9 +27,9 @@ class Codec:
         self.conditions = (ClassCondition("label", facts.classes),) if facts.classes else ()
         self.sizes = None
 
-    def encode(self, examples, generator=None):
+    def encode(self, examples, draws=None):
         pool = examples["positions"]
-        rows = torch.arange(pool.shape[1]) if generator is None else torch.randperm(pool.shape[1], generator=generator)
+        rows = torch.arange(pool.shape[1]) if draws is None else draws.uniform("rows", pool.shape[1])[0].argsort()
         positions = pool[:, rows[: self.facts.points]].float()
         return Encoded((positions - torch.tensor(self.facts.centre)) / self.facts.scale, {"label": examples["label"]})
 

@@ -1,6 +1,7 @@
 """A codec that is a module: its weights travel with the run; it works in parts, on the device, without gradients."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,9 @@ from diffcore.runs.coding import AT_ONCE, decode, encode, prepared_data
 from diffcore.runs.composing import compose
 from diffcore.runs.model import build_data, build_model
 from diffcore.states.noise import generator_for
+from diffcore.system import distributed
+from diffcore.tasks import batch as batches
+from diffcore.tasks.batch import draw_batch
 from tests.support.learned_codec import CALLS, turned_registry
 from tests.support.toy import put_in_place
 
@@ -141,3 +145,19 @@ def test_a_classifier_of_another_first_stage_does_not_guide(tmp_path):
     run.sample(2, conditions={"ring": "inner"}, classifier=tmp_path / "same")
     with pytest.raises(UserError, match="was trained with other weights of the codec than this model"):
         run.sample(2, conditions={"ring": "inner"}, classifier=tmp_path / "other")
+
+
+def test_each_of_two_processes_encodes_its_half_of_the_batch(monkeypatch):
+    settings = compose(REGISTRY, "turned", file={"train": {"batch_size": 32}})
+    model, data = built()
+    ready = replace(data, examples=prepared_data(model, data))
+    whole = draw_batch(model, settings, ready, 4)
+    CALLS.clear()
+    for module in (distributed, batches):
+        monkeypatch.setattr(module, "world", lambda: 2)
+    shares = []
+    for rank in range(2):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        shares.append(draw_batch(model, settings, ready, 4))
+    assert [count for call, count, _ in CALLS if call == "encode"] == [16, 16]
+    assert torch.equal(torch.cat([share.noisy for share in shares]), whole.noisy)

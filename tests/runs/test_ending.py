@@ -78,9 +78,10 @@ def test_a_picture_on_the_way_that_was_not_made_is_made_by_resume(tmp_path):
     assert len(contents(run)[1]) == 2
 
 
-def test_ctrl_c_at_the_end_says_what_completes_it(tmp_path, whole):
+@pytest.mark.parametrize("moment", ["step:6", "renamed:1", "together-half:1", "write metrics.json:1"])
+def test_ctrl_c_at_the_end_says_what_completes_it(tmp_path, whole, moment):
     run, said = RunFolder(tmp_path / "run"), tmp_path / "said"
-    process = start("train", "--out", run.path, *TRAIN, send=("write metrics.json:1", signal.SIGINT), said=said)
+    process = start("train", "--out", run.path, *TRAIN, send=(moment, signal.SIGINT), said=said)
     assert end(process) == 130
     assert f"training is complete; diffcore resume {run.path} makes what is missing at its end" in said.read_text()
     assert resume(run) == 0

@@ -250,8 +250,8 @@ def encoding(change):
     """A codec whose `encode` returns `change` of what it should."""
 
     class Changed(toy.BeadCodec):
-        def encode(self, examples, generator=None):
-            return change(super().encode(examples, generator))
+        def encode(self, examples, draws=None):
+            return change(super().encode(examples, draws))
 
     return Changed
 
@@ -283,8 +283,8 @@ class Unsized(toy.BeadCodec):
 
 
 class Unmasked(toy.BeadCodec):
-    def encode(self, examples, generator=None):
-        return replace(super().encode(examples, generator), mask=None)
+    def encode(self, examples, draws=None):
+        return replace(super().encode(examples, draws), mask=None)
 
 
 def sized(counts, largest=toy.LARGEST, about=None):

@@ -50,10 +50,10 @@ class BarCodec:
     def __init__(self, facts):
         pass
 
-    def encode(self, examples, generator=None):
+    def encode(self, examples, draws=None):
         grids = examples["grid"]
-        if generator is not None:  # an augmentation
-            mirrored = torch.rand(len(grids), generator=generator) < 0.5
+        if draws is not None:  # an augmentation
+            mirrored = draws.uniform("mirror") < 0.5
             grids = torch.where(mirrored[:, None, None, None], grids.flip(3), grids)
         return Encoded(grids, {"ring": examples["label"]})
 

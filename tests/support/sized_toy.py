@@ -136,7 +136,7 @@ class BeadCodec:
         counts = dict(zip(facts.sizes, facts.counts, strict=True))
         self.sizes = Sizes(LARGEST, counts, {scalar.name: scalar.by_size for scalar in facts.scalars})
 
-    def encode(self, examples, generator=None):
+    def encode(self, examples, draws=None):
         mask = examples["kinds"] >= 0
         fields = {
             "place": examples["places"] / self.facts.place_std,

@@ -50,7 +50,7 @@ class ToyCodec:
     def __init__(self, facts):
         self.scale = facts.scale
 
-    def encode(self, examples, generator=None):
+    def encode(self, examples, draws=None):
         place = examples["place"] / self.scale
         state = TensorDict({"place": place, "radius": place.norm(dim=1, keepdim=True) - 1.5}, batch_size=[len(place)])
         return Encoded(state, {"ring": examples["label"]})

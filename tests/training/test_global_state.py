@@ -1,12 +1,16 @@
 """Training leaves the global state of its caller as it was, and does not depend on it."""
 
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 
 import diffcore as dc
+from diffcore.api.modes import float32
 from diffcore.errors import UserError
 from diffcore.runs.checkpoints import find_checkpoint
 from diffcore.runs.composing import compose
@@ -19,6 +23,7 @@ from tests.training.test_loop import assert_same_checkpoint, start
 
 DIVERGING = {"learning_rate": 1e30, "warmup_steps": 0, "gradient_clip": 1e30}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -198,3 +203,98 @@ def test_runs_are_float32_whatever_the_default_dtype_is(tmp_path):
     run.evaluate(4)
     run.resume({"steps": 6})
     assert torch.get_default_dtype() == torch.float64
+
+
+@pytest.mark.usefixtures("float64")
+def test_threads_share_float32_and_the_last_one_restores_the_default_dtype():
+    first_in, second_in, first_out = threading.Event(), threading.Event(), threading.Event()
+
+    def first():
+        with float32():
+            first_in.set()
+            assert second_in.wait(5)
+        first_out.set()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert first_in.wait(5)
+    with float32():
+        second_in.set()
+        assert first_out.wait(5)
+        assert torch.get_default_dtype() == torch.float32
+    thread.join()
+    assert torch.get_default_dtype() == torch.float64
+
+
+def test_a_default_dtype_that_is_set_in_the_meantime_stays():
+    with float32():
+        torch.set_default_dtype(torch.bfloat16)
+    assert torch.get_default_dtype() == torch.bfloat16
+    torch.set_default_dtype(torch.float32)
+
+
+def everything(path):
+    """The weights and samples of a run that uses all methods."""
+    run = dc.train("toy", out=path, train={"steps": 4, "evaluate": 4}, sample={"steps": 2}, denoiser={"dropout": 0.2})
+    samples = run.sample(2)
+    run.evaluate(4)
+    run.log_likelihood(samples)
+    run.tune(2, trajectories=2, iterations=2)
+    weights = run.resume({"steps": 6}).model.network.state_dict()
+    return [*samples.state.values(), *weights.values()]
+
+
+@pytest.mark.usefixtures("toy")
+def test_runs_do_not_depend_on_the_modes_of_their_caller(tmp_path):
+    plain = everything(tmp_path / "plain")
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
+        found = everything(tmp_path / "run")
+        assert torch.get_default_device().type == "meta"
+    for value, expected in zip(found, plain, strict=True):
+        assert torch.equal(value, expected)
+    with torch.no_grad():
+        dc.train("toy", out=tmp_path / "another", train={"steps": 1, "evaluate": 0})
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_run_is_found_from_another_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    run = dc.train("toy", out="run", train={"steps": 2, "evaluate": 0})
+    loaded = dc.load("run")
+    monkeypatch.chdir(tmp_path / "other")
+    for each in (run, loaded):
+        each.evaluate(4)
+    run.resume({"steps": 3})
+    assert not list((tmp_path / "other").iterdir())
+
+
+@pytest.mark.usefixtures("toy")
+def test_fitting_a_grid_does_not_touch_the_global_generator(tmp_path, monkeypatch):
+    """PyTorch's gradient checkpoints would restore a state that another thread had set for a moment."""
+    run = dc.train("toy", out=tmp_path / "run", train={"steps": 2, "evaluate": 0})
+    assert run.model
+    for name in ("torch.get_rng_state", "torch.set_rng_state"):
+        monkeypatch.setattr(name, fail)
+    run.tune(2, trajectories=2, iterations=2)
+
+
+STATE = """
+import random, numpy, os, signal, sys, warnings, torch
+before = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), os.getcwd()
+import diffcore as dc
+from diffcore.plugins import registry
+from tests.support.toy import toy_registry
+registry.installed = toy_registry
+dc.train("toy", out=sys.argv[1], train={"steps": 2, "evaluate": 4}, sample={"steps": 1}).sample(1)
+after = random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist(), os.getcwd()
+assert "rich.style" in sys.modules
+print([a == b for a, b in zip(before, after)])
+"""
+
+
+def test_the_first_training_of_a_process_draws_no_random_numbers_of_its_caller(tmp_path):
+    """Modules that are imported on the way may draw some: rich does."""
+    command = [sys.executable, "-c", STATE, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == str([True] * 4)

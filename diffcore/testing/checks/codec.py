@@ -22,8 +22,8 @@ def decode_restores(plugin: PluginUnderTest) -> Measurement:
             source_location(plugin.codec.decode),
         )
     examples = plugin.examples(64)
-    encoded = plugin.codec.encode(examples)
-    differences = contract.restored(examples, plugin.codec.decode(encoded.state, encoded.mask))
+    encoded = plugin.encode(examples)
+    differences = contract.restored(examples, plugin.decode(encoded.state, encoded.mask))
     largest, count = differences.double().max().item(), len(examples)
     one_each = differences.shape == (count,)
     return Measurement(
@@ -69,11 +69,11 @@ def encoding_invariances(plugin: PluginUnderTest) -> Measurement:
     if not contract.moved:
         raise NotApplicableError("the contract has no transforms in `moved`")
     examples = plugin.examples(32)
-    state = plugin.codec.encode(examples).state
+    state = plugin.encode(examples).state
     measurements = []
     for name, act in contract.moved.items():
         transform = act(examples, None, generator_for(0, "moved", name))
-        transformed = plugin.codec.encode(transform.state(examples)).state  # type: ignore[arg-type]
+        transformed = plugin.encode(transform.state(examples)).state  # type: ignore[arg-type]
         difference = relative_difference(transformed, state)
         measurements.append(
             Measurement(

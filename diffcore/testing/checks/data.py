@@ -45,7 +45,7 @@ def data_sound(plugin: PluginUnderTest) -> Measurement:
     """
     examples, rows = _looked_at(plugin)
     encode = source_location(plugin.codec.encode)
-    encoded = plugin.codec.encode(examples)
+    encoded = plugin.encode(examples)
     if not isinstance(encoded, Encoded):
         kind = "None" if encoded is None else f"a {type(encoded).__name__}"
         return Measurement(False, f"`encode` returns {kind}", "a diffcore.plugins.data.Encoded", encode)

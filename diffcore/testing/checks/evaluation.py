@@ -57,8 +57,8 @@ def evaluator_measures(plugin: PluginUnderTest) -> Measurement:
 def examined(plugin: PluginUnderTest) -> Iterator[tuple[str, Any, Conditions]]:
     """Decoded examples with their own conditions, and samples of an untrained network; each with a name."""
     examples = plugin.data.examples if plugin.data.held_out is None else plugin.data.held_out
-    encoded = plugin.codec.encode(examples[:_EXAMINED])
-    yield "real examples", plugin.codec.decode(encoded.state, encoded.mask), encoded.conditions
+    encoded = plugin.encode(examples[:_EXAMINED])
+    yield "real examples", plugin.decode(encoded.state, encoded.mask), encoded.conditions
     conditions = {condition.name: condition.examples(_EXAMINED) for condition in plugin.codec.conditions}
     yield "samples of an untrained network", draw_samples(plugin, 0, _EXAMINED).decoded, conditions
 
@@ -116,7 +116,7 @@ def reader_reads(plugin: PluginUnderTest) -> Measurement:
     if not methods:
         raise NotApplicableError("the reader has neither `read` nor `read_part`")
     encoded = plugin.encoded(2)
-    samples = plugin.codec.decode(encoded.state, encoded.mask)
+    samples = plugin.decode(encoded.state, encoded.mask)
     measurements = []
     with tempfile.TemporaryDirectory() as folder:
         writer = part_of(plugin.modality, "writer", plugin.codec)

@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.plugins.data import Encoded
-from diffcore.states.placement import to_device
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean, Mask
 from diffcore.states.state import State
 from diffcore_audio.options import SoundFacts
@@ -36,15 +35,15 @@ class SoundCodec:
         self.conditions = (ClassCondition("label", facts.classes),) if facts.classes else ()
         self.sizes = None
 
-    def encode(self, examples: "TensorDict", generator: torch.Generator | None = None) -> Encoded:
+    def encode(self, examples: "TensorDict", draws: Draws | None = None) -> Encoded:
         """Encode `waveform`, int16 `[B, C, L]`, and `label`, int64 `[B]`.
 
-        With a generator and `facts.polarity`, the sign of each waveform is random.
+        With `draws` and `facts.polarity`, the sign of each waveform is random.
         """
         waveform = examples["waveform"].float() / FULL_SCALE
-        if generator is not None and self.facts.polarity:
-            sign = 1 - 2 * (torch.rand(len(waveform), generator=generator) < 0.5).float()
-            waveform = waveform * to_device(sign, waveform.device)[:, None, None]
+        if draws is not None and self.facts.polarity:
+            sign = 1 - 2 * (draws.uniform("polarity") < 0.5).float()
+            waveform = waveform * sign[:, None, None]
         conditions = {"label": examples["label"]} if self.facts.classes else {}
         return Encoded(self.representation.state(waveform), conditions)
 

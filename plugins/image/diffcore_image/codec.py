@@ -7,6 +7,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.plugins.data import Encoded
+from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask
 from diffcore.states.state import State
@@ -32,16 +33,16 @@ class ImageCodec:
         """The states of black and of white pixels, `[1, C, 1, 1]`."""
         return -self._mean[None] / self._std, (1 - self._mean[None]) / self._std
 
-    def encode(self, examples: "TensorDict", generator: torch.Generator | None = None) -> Encoded:
+    def encode(self, examples: "TensorDict", draws: Draws | None = None) -> Encoded:
         """Encode `pixels`, uint8 `[B, C, H, W]`, and `label`, int64 `[B]`.
 
-        With a generator and `facts.flip`, each image is mirrored with probability 1/2.
+        With `draws` and `facts.flip`, each image is mirrored with probability 1/2.
         """
         pixels = examples["pixels"].float() / 255
         state = (pixels - to_device(self._mean, pixels.device)) / to_device(self._std, pixels.device)
-        if generator is not None and self.facts.flip:
-            mirrored = torch.rand(len(state), generator=generator) < 0.5
-            state = torch.where(to_device(mirrored, state.device)[:, None, None, None], state.flip(3), state)
+        if draws is not None and self.facts.flip:
+            mirrored = draws.uniform("flip") < 0.5
+            state = torch.where(mirrored[:, None, None, None], state.flip(3), state)
         conditions = {"label": examples["label"]} if self.facts.classes else {}
         return Encoded(state, conditions)
 

@@ -5,6 +5,7 @@ recognise a file without being able to read it. Whatever a damaged or hostile fi
 """
 
 import struct
+import threading
 import warnings
 import zlib
 from dataclasses import dataclass
@@ -69,6 +70,10 @@ class Stored:
     """Whether there are more frames or pages."""
 
 
+_WARNINGS = threading.Lock()
+"""Held by the thread that changes the filters of warnings, which all threads share, so that it restores its own."""
+
+
 def read(path: Path) -> Stored:
     """Read the first picture of a file.
 
@@ -78,7 +83,7 @@ def read(path: Path) -> Stored:
     """
     if not path.is_file():
         raise UnusableError("not a file" if path.exists() else "there is no such file")
-    with warnings.catch_warnings():
+    with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return _read(path)

@@ -10,6 +10,7 @@ from diffcore.denoising.conditions import ScalarCondition
 from diffcore.denoising.sizes import Sizes
 from diffcore.plugins.data import Encoded
 from diffcore.states.categories import Categories, one_hot
+from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask, Product, ZeroCentred
 from diffcore.states.state import State
@@ -56,14 +57,14 @@ class MoleculeCodec:
         variance = (fractions * charges**2).sum() - (fractions * charges).sum() ** 2
         return {"charges": _CHARGE_SCALE * variance.item() ** 0.5, "bonds": _BOND_STD}
 
-    def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
-        """Encode examples with the fields of `diffcore_molecule.data.datasets`; a `generator` rotates them randomly."""
+    def encode(self, examples: TensorDict, draws: Draws | None = None) -> Encoded:
+        """Encode examples with the fields of `diffcore_molecule.data.datasets`; `draws` rotate them randomly."""
         n, device = self.facts.max_atoms, examples["numbers"].device
         numbers = examples["numbers"].long()
         mask = numbers > 0
         positions = examples["positions"] / self.facts.position_std
-        if generator is not None:
-            positions = positions @ to_device(random_rotations(len(positions), generator), device)
+        if draws is not None:
+            positions = positions @ random_rotations(draws)
         state = TensorDict(
             {
                 "positions": positions,
@@ -114,9 +115,10 @@ _CHARGE_SCALE = 0.2
 """The distance between the charges 0 and 1 in the state: about that between a single and a double bond."""
 
 
-def random_rotations(n: int, generator: torch.Generator) -> Tensor:
-    """`[n, 3, 3]` rotation matrices, uniform over SO(3), from random unit quaternions (Shoemake 1992)."""
-    w, x, y, z = torch.nn.functional.normalize(torch.randn(n, 4, generator=generator), dim=1).unbind(1)
+def random_rotations(draws: Draws) -> Tensor:
+    """Rotation matrices `[B, 3, 3]`, uniform over SO(3), from random unit quaternions (Shoemake 1992)."""
+    like = torch.empty(len(draws.samples), 4, device=draws.samples.device)
+    w, x, y, z = torch.nn.functional.normalize(draws.normal("rotation", like), dim=1).unbind(1)
     rows = (
         (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
         (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),

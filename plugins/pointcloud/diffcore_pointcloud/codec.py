@@ -10,6 +10,7 @@ from torch import Tensor
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
+from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask, Product
 from diffcore.states.state import State
@@ -69,26 +70,26 @@ class CloudCodec:
         )
         return CloudCodec(self.facts.model_copy(update={"points": size}))
 
-    def encode(self, examples: TensorDict, generator: torch.Generator | None = None) -> Encoded:
-        """Encode P points of each pool: the first ones, or random ones if there is a `generator`.
+    def encode(self, examples: TensorDict, draws: Draws | None = None) -> Encoded:
+        """Encode P points of each pool: the first ones, or random ones if there are `draws`.
 
-        A generator also rotates and mirrors the clouds at random, if the facts say so.
+        Then the clouds are also rotated and mirrored at random, if the facts say so.
         """
         batch, points = len(examples), self.facts.points
-        if generator is None:
+        if draws is None:
             pool = {name: examples[name][:, :points] for name in self.fields}
         else:
-            chosen = self._draw(examples, generator)[..., None].expand(-1, -1, 3)
+            chosen = self._draw(examples, draws)[..., None].expand(-1, -1, 3)
             pool = {name: examples[name].gather(1, chosen) for name in self.fields}
         encoded = {}
         for name, values in pool.items():
             mean, std = self._mean_and_std(name, values)
             encoded[name] = ((values.double() - mean) / std).float()
-        if generator is not None:
-            matrices = self._rotations(batch, generator)
+        if draws is not None:
+            matrices = self._rotations(draws)
             for name in ("positions", "normals"):
                 if matrices is not None and name in encoded:
-                    encoded[name] = encoded[name] @ to_device(matrices, encoded[name].device)
+                    encoded[name] = encoded[name] @ matrices
         conditions = {"label": examples["label"]} if self.facts.classes else {}
         if len(encoded) == 1:
             return Encoded(encoded["positions"], conditions)
@@ -115,26 +116,26 @@ class CloudCodec:
         mean, std = self._affine[name]
         return to_device(torch.tensor(mean, dtype=torch.float64), like.device), std
 
-    def _draw(self, examples: TensorDict, generator: torch.Generator) -> Tensor:
+    def _draw(self, examples: TensorDict, draws: Draws) -> Tensor:
         """Indices `[B, P]` of P different points of each pool; every choice has the same probability."""
         pool = examples["positions"].shape[1]
-        device = examples["positions"].device
-        keys = to_device(torch.rand(len(examples), pool, generator=generator), device)
+        keys = draws.uniform("points", pool)
         if "count" in examples.keys():
-            keys = keys.masked_fill(torch.arange(pool, device=device) >= examples["count"][:, None], -1.0)
+            keys = keys.masked_fill(torch.arange(pool, device=keys.device) >= examples["count"][:, None], -1.0)
         return keys.topk(self.facts.points, dim=1).indices
 
-    def _rotations(self, batch: int, generator: torch.Generator) -> Tensor | None:
+    def _rotations(self, draws: Draws) -> Tensor | None:
         """Matrices `[B, 3, 3]` for row vectors: random reflections and rotations about the upright axis, or None."""
         if not (self.facts.rotate or self.facts.mirror):
             return None
-        matrices = torch.eye(3).repeat(batch, 1, 1)
+        batch, device = len(draws.samples), draws.samples.device
+        matrices = torch.eye(3, device=device).repeat(batch, 1, 1)
         if self.facts.mirror:
-            matrices[torch.rand(batch, generator=generator) < 0.5, 0, 0] = -1
+            matrices[:, 0, 0] = 1 - 2 * (draws.uniform("mirror") < 0.5).float()
         if self.facts.rotate:
-            angle = 2 * math.pi * torch.rand(batch, generator=generator)
+            angle = 2 * math.pi * draws.uniform("rotate")
             first, second = (2, 0) if self.facts.up == "y" else (0, 1)
-            rotations = torch.eye(3).repeat(batch, 1, 1)
+            rotations = torch.eye(3, device=device).repeat(batch, 1, 1)
             rotations[:, first, first] = rotations[:, second, second] = angle.cos()
             rotations[:, first, second], rotations[:, second, first] = angle.sin(), -angle.sin()
             matrices = matrices @ rotations

@@ -18,7 +18,7 @@ from diffcore.evaluation.judge import accuracy_above_chance, tells_noise
 from diffcore.evaluation.metrics import agreement_metrics, evenly, frechet_distance
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.output import Metric
-from diffcore.states.noise import generator_for
+from diffcore.states.noise import Draws, generator_for, seed_of
 from diffcore_pointcloud.evaluation import metrics as set_metrics
 from diffcore_pointcloud.options import CloudFacts
 
@@ -250,10 +250,10 @@ def _random_rows(n: int, most: int) -> Tensor:
 
 def _clouds(codec: Codec, examples: TensorDict, purpose: str) -> Tensor:
     """Encoded positions `[n, P, 3]`, randomly drawn and augmented as in training, with a fixed seed."""
-    generator = generator_for("clouds", purpose)
     clouds = []
-    for part in examples.split(500):
-        state = codec.encode(part, generator).state
+    for start in range(0, len(examples), 500):
+        part = examples[start : start + 500]
+        state = codec.encode(part, Draws.of(seed_of("clouds", purpose), range(start, start + len(part)))).state
         clouds.append((state if isinstance(state, Tensor) else state["positions"]).float())
     return torch.cat(clouds)
 
