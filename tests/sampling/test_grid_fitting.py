@@ -110,9 +110,9 @@ def test_tuned_levels_follow_it_in_fields_with_masks():
 
 
 def test_learning_is_more_than_choosing_among_the_starts():
-    seen, held_out = flows(plane(), PLANE, Cosine())
+    seen, held_out = flows(plane(), PLANE, Cosine(), count=32)
     starts = starting_grids(Cosine(), 4)
-    found = fit_grid(seen, held_out, starts, iterations=24)
+    found = fit_grid(seen, held_out, starts, iterations=60)
     chosen = min(held_out.score(m.step(), g) for m in METHODS for g in starts)
     assert held_out.score(found.method.step(), found.log_snrs) < chosen - math.log(1.3)
 
