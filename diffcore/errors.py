@@ -18,6 +18,9 @@ class UserError(Exception):
     """
 
 
+RAISED_BY_PLUGINS = (Exception, SystemExit, GeneratorExit)
+"""What code of other packages can raise that must not end work of ours: all but Ctrl-C."""
+
 _ARGUMENT = re.compile(r"`([a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*)`")
 _FLAGS = {"conditions": "condition", "guides": "guide", "metrics": "metric"}
 """Flags that are repeated for each of several values, by the name of the argument that takes all of them."""

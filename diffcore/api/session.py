@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcore.denoising.conditions import captions_of
-from diffcore.errors import UserError, quoted, told
+from diffcore.errors import RAISED_BY_PLUGINS, UserError, quoted, told
 from diffcore.evaluation.evaluate import (
     MetricFunction,
     evaluate,
@@ -173,16 +173,16 @@ def _picture(
         with beside(run.samples) as parts:
             writer.together(decode(model, drawn.state, drawn.mask), parts / path.name, 10, captions)
             (parts / path.name).replace(path)  # a link there is replaced, not followed
-    except Exception as error:  # code of other packages can raise any exception
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
         logger.warning(f"no picture at step {step}: {told(error)}")
         return False
     events.sampled(step, path)
     return True
 
 
-def _failures() -> tuple[type[Exception], ...]:
+def _failures() -> tuple[type[BaseException], ...]:
     """The exceptions that do not end a run. If several processes take part, the others must see unknown ones."""
-    return (Exception,) if world() == 1 else (UserError, OSError)
+    return RAISED_BY_PLUGINS if world() == 1 else (UserError, OSError)
 
 
 def _note(run: RunFolder, settings: RunSettings, made: Iterable[str]) -> None:
@@ -284,6 +284,6 @@ def _reported(run: RunFolder, settings: RunSettings, model: Model, config: Sampl
         failed = write_report(run, model, config, settings.seed, as_toml(settings))
         logger.info(f"report: {run.report}")
         return not failed
-    except Exception as error:  # code of other packages can raise any exception
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
         logger.warning(f"no report: {told(error)}; the model is kept, and evaluating {quoted(run.path)} writes one")
         return False

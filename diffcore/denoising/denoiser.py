@@ -19,16 +19,16 @@ from diffcore.names import Parameterisation, Precision, require_name
 from diffcore.process.schedules import Schedule
 from diffcore.states.categories import Categories, entrywise_expectations
 from diffcore.states.form import form_difference, shapes_of
-from diffcore.states.level import Level
+from diffcore.states.level import FieldLevels, Level, Levels, by_field, is_clean, level_of
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State, combine, fields, first_field, named
+from diffcore.states.state import State, combine, fields, first_field, map_fields, named
 
 
 @dataclass(frozen=True)
 class Prediction:
     """The prediction of a denoiser for x = alpha x0 + sigma eps, which can be read as x0, eps, v or score.
 
-    * `x`, `level`: the noisy state `[B, ...]` and its level.
+    * `x`, `level`: the noisy state `[B, ...]` and its level, or the levels of its fields.
     * `output`: the predicted state, `[B, ...]`.
     * `view`: whether `output` is x0, eps or v. The other views are computed from `output` and x when they are read,
       each by a sum that is as precise as the output allows.
@@ -36,11 +36,12 @@ class Prediction:
       0 is the variance of the posterior, 1 that of the forward step (Nichol & Dhariwal 2021, eq. 15). None if the
       network does not learn it.
 
-    All views are affine in the output, so predictions for the same x can be mixed by mixing their outputs.
+    All views are affine in the output, so predictions for the same x can be mixed by mixing their outputs. At sigma = 0
+    (a float), x is known and says nothing about the noise: x0 is x / alpha, and eps and v are zero.
     """
 
     x: State
-    level: Level
+    level: Levels
     output: State
     view: Parameterisation = "x0"
     variance: State | None = None
@@ -51,7 +52,11 @@ class Prediction:
 
         Here and below, t^2 = alpha^2 + sigma^2.
         """
+        if isinstance(self.level, FieldLevels):
+            return self._by_field("x0")
         alpha, sigma = self.level
+        if is_clean(self.level):
+            return combine((1 / alpha, self.x))
         if self.view == "x0":
             return self.output
         if self.view == "eps":
@@ -62,6 +67,10 @@ class Prediction:
     @cached_property
     def eps(self) -> State:
         """E[eps | x]. From x0: (x - alpha x0) / sigma. From v: (sigma x + t alpha v) / t^2."""
+        if isinstance(self.level, FieldLevels):
+            return self._by_field("eps")
+        if is_clean(self.level):
+            return map_fields(torch.zeros_like, self.x)
         alpha, sigma = self.level
         if self.view == "eps":
             return self.output
@@ -76,6 +85,10 @@ class Prediction:
 
         From x0: (alpha x - t^2 x0) / (sigma t). From eps: (t^2 eps - sigma x) / (alpha t).
         """
+        if isinstance(self.level, FieldLevels):
+            return self._by_field("v")
+        if is_clean(self.level):
+            return map_fields(torch.zeros_like, self.x)
         alpha, sigma = self.level
         if self.view == "v":
             return self.output
@@ -86,21 +99,31 @@ class Prediction:
 
     @property
     def score(self) -> State:
-        """grad log p(x) = -eps / sigma. Song et al. 2021, section 3; Vincent 2011."""
-        return combine((-1 / self.level.sigma, self.eps))
+        """grad log p(x) = -eps / sigma, and zero for clean fields. Song et al. 2021, section 3; Vincent 2011."""
+        return combine((by_field(lambda level: 0.0 if is_clean(level) else -1 / level.sigma, self.level), self.eps))
+
+    def of_field(self, name: str) -> "Prediction":
+        """The prediction for one field of the state, at its level."""
+        x, output, variance = fields(self.x)[name], fields(self.output)[name], self.variance
+        return Prediction(
+            x, level_of(self.level, name), output, self.view, None if variance is None else fields(variance)[name]
+        )
+
+    def _by_field(self, view: Parameterisation) -> State:
+        return named({name: getattr(self.of_field(name), view) for name in fields(self.x)})
 
 
-def from_x0(x0: State, x: State, level: Level) -> Prediction:
+def from_x0(x0: State, x: State, level: Levels) -> Prediction:
     """The prediction with the given x0. Its eps is undefined at sigma = 0."""
     return Prediction(x, level, x0, "x0")
 
 
-def from_eps(eps: State, x: State, level: Level) -> Prediction:
+def from_eps(eps: State, x: State, level: Levels) -> Prediction:
     """The prediction with the given eps. Its x0 is undefined at alpha = 0."""
     return Prediction(x, level, eps, "eps")
 
 
-def from_v(v: State, x: State, level: Level) -> Prediction:
+def from_v(v: State, x: State, level: Levels) -> Prediction:
     """The prediction with the given v. Its x0 and eps are sums of bounded terms, precise at both ends.
 
     For unit-variance data this is EDM's preconditioning with sigma_data = 1 (Karras et al. 2022, table 1), whose
@@ -109,10 +132,11 @@ def from_v(v: State, x: State, level: Level) -> Prediction:
     return Prediction(x, level, v, "v")
 
 
-def velocity(x0: State, eps: State, level: Level) -> State:
+def velocity(x0: State, eps: State, level: Levels) -> State:
     """v = (alpha eps - sigma x0) / sqrt(alpha^2 + sigma^2), computed from the data x0 and the noise eps."""
-    total = level.total
-    return combine((level.alpha / total, eps), (-level.sigma / total, x0))
+    of_eps = by_field(lambda each: each.alpha / each.total, level)
+    of_x0 = by_field(lambda each: -each.sigma / each.total, level)
+    return combine((of_eps, eps), (of_x0, x0))
 
 
 def require_defined(parameterisation: Parameterisation, schedule: Schedule) -> None:
@@ -128,12 +152,12 @@ def require_defined(parameterisation: Parameterisation, schedule: Schedule) -> N
 class Denoise(Protocol):
     """A denoiser as guidance and sampling use it: a function, so that guidance can decorate it.
 
-    It takes x `[B, ...]`, its level, the conditions (None: no conditions) and the mask `[B, N]`, True where an element
-    exists (None: all do).
+    It takes x `[B, ...]`, its level or the levels of its fields, the conditions (None: no conditions) and the mask
+    `[B, N]`, True where an element exists (None: all do).
     """
 
     def __call__(
-        self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None
+        self, x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None
     ) -> Prediction: ...
 
 
@@ -163,14 +187,16 @@ class Denoiser(nn.Module):
     * `conditions`: the conditions that the model takes.
     * `parameterisation`: what the backbone's output is.
     * `data_std`: d.
+    * `level_fields`: the names of all fields of the state if they may have levels of their own. The embeddings of their
+      log-SNRs are then added (`Conditioning`). Without them, the network is told one log-SNR.
 
     A backbone may have an attribute `views`, which maps the names of some fields to a parameterisation of their own, or
     to `Categories`: the output for such a field is logits, from which x0 follows by Bayes' rule
     (`Categories.expectation`), and the backbone receives the field as `entrywise_expectations`.
 
     Raises `UserError` for a parameterisation that does not exist, for a condition that yields an input that the
-    backbone does not accept and, when it is called, for conditions that are missing or of another shape, and for an
-    output that has not the form of the state.
+    backbone does not accept and, when it is called, for conditions that are missing or of another shape, for levels by
+    field without `level_fields`, and for an output that has not the form of the state.
     """
 
     def __init__(
@@ -180,28 +206,29 @@ class Denoiser(nn.Module):
         parameterisation: Parameterisation = "v",
         data_std: float = 1.0,
         width: int | None = None,
+        level_fields: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         require_name(parameterisation, Parameterisation, "parameterisation")
         self.backbone = backbone
         width = cast(Backbone, backbone).width if width is None else width
         require_accepted(conditions, getattr(backbone, "accepts", ()), f"the network {type(backbone).__name__}")
-        self.conditioning = Conditioning(conditions, width)
+        self.conditioning = Conditioning(conditions, width, level_fields=level_fields)
         self.conditions = conditions
         self.parameterisation = parameterisation
         self.data_std = data_std
         self.views: Mapping[str, Parameterisation | Categories] = getattr(backbone, "views", {})
         self.precision: Precision = "float32"
 
-    def forward(self, x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+    def forward(self, x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         """The prediction for `x` `[B, ...]` at `level` (floats, or tensors `[B]`); see `Denoise` for the arguments."""
         batch, device = x.shape[0], first_field(x).device
         if conditions is None:
             conditions = nulls(self.conditions, batch, device)
         require_shapes(self.conditioning.shapes, conditions, batch)
         # x = (alpha d) (x0 / d) + sigma eps: the network works with data of unit variance.
-        inner = Level(level.alpha * self.data_std, level.sigma)
-        scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)
+        inner = with_data_std(level, self.data_std)
+        scaled, unit = at_unit_variance(x, inner)
         inputs = entrywise_expectations(self.views, scaled, unit)
         conditioning, *others = self.conditioning(log_snr_of(inner, batch, device), conditions)
         context = (conditioning,) if mask is None else (conditioning, mask)
@@ -233,7 +260,7 @@ class Denoiser(nn.Module):
                 network = type(self.backbone).__name__
                 raise UserError(f"the {what} of the network {network} has not the form of the state: {difference}")
 
-    def _in_one_view(self, scaled: State, level: Level, output: State) -> State:
+    def _in_one_view(self, scaled: State, level: Levels, output: State) -> State:
         """`output` with all fields converted from their own views to the parameterisation of the denoiser.
 
         `scaled` is the noisy state at unit variance, and `level` its level.
@@ -242,15 +269,34 @@ class Denoiser(nn.Module):
             return output
         outputs = fields(output)
         for name, view in self.views.items():
-            x, value = fields(scaled)[name], outputs[name]
+            x, value, own = fields(scaled)[name], outputs[name], level_of(level, name)
             if isinstance(view, Categories):
-                value, view = view.expectation(x, level, value), "x0"
-            outputs[name] = getattr(Prediction(x, level, value, view), self.parameterisation)
+                value, view = x if is_clean(own) else view.expectation(x, own, value), "x0"
+            outputs[name] = getattr(Prediction(x, own, value, view), self.parameterisation)
         return named(outputs)
 
 
-def log_snr_of(level: Level, batch: int, device: torch.device) -> Tensor:
-    """The log-SNR of a level as networks receive it, float32 `[batch]`."""
+def with_data_std(level: Levels, std: float) -> Levels:
+    """The levels of x = (alpha d) (x0 / d) + sigma eps, where d = `std` is the data's standard deviation."""
+    if isinstance(level, FieldLevels):
+        return FieldLevels(by_field(lambda each: with_data_std(each, std), level))
+    return Level(level.alpha * std, level.sigma)
+
+
+def at_unit_variance(x: State, level: Levels) -> tuple[State, Levels]:
+    """`x` and its levels, divided by sqrt(alpha^2 + sigma^2)."""
+    unit = by_field(lambda each: Level(each.alpha / each.total, each.sigma / each.total), level)
+    scaled = combine((by_field(lambda each: 1 / each.total, level), x))
+    return scaled, FieldLevels(unit) if isinstance(level, FieldLevels) else unit
+
+
+def log_snr_of(level: Levels, batch: int, device: torch.device) -> Tensor | dict[str, Tensor]:
+    """The log-SNR of a level as networks receive it, float32 `[batch]`; for levels by field, by the name of the field.
+
+    A log-SNR that is a float is put into a tensor on the device.
+    """
+    if isinstance(level, FieldLevels):
+        return by_field(lambda each: log_snr_of(each, batch, device), level)
     log_snr = level.log_snr
     if not isinstance(log_snr, Tensor):  # `full` does not wait for the device, unlike copying a scalar to it
         log_snr = torch.full((batch,), log_snr, device=device)

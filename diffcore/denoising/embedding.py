@@ -1,6 +1,7 @@
 """Embeddings of the log-SNR and of the conditions: a vector for each sample, and tokens and channels where given."""
 
 import math
+from collections.abc import Mapping
 from urllib.parse import quote
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Condition, Conditions
 from diffcore.denoising.inputs import Embedded, Tokens, join, require_embedded, together
+from diffcore.errors import UserError
 
 LOG_SNR_LIMIT = 20.0
 """Log-SNRs are clamped to [-20, 20] before they are embedded; beyond, the state is all signal or all noise."""
@@ -51,29 +53,48 @@ class Conditioning(nn.Module):
     The tokens of all conditions follow each other, after a learned one that always exists: so a query always has
     something to attend to, also where nothing is given.
 
-    Raises `ValueError` if two conditions have the same name.
+    * `level_fields`: the fields of the state if they may have levels of their own. Each has an MLP then, and these are
+      added. One log-SNR `[B]` counts for all of them.
+
+    Raises `ValueError` if two conditions have the same name, and, when it is called, `UserError` for log-SNRs by field
+    without `level_fields`.
     """
 
-    def __init__(self, conditions: tuple[Condition, ...], width: int, features: int = 64) -> None:
+    def __init__(
+        self,
+        conditions: tuple[Condition, ...],
+        width: int,
+        features: int = 64,
+        level_fields: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
-        self.noise = nn.Sequential(
-            LogSnrFeatures(features), nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.level_fields = level_fields
+
+        def noise() -> nn.Module:
+            return nn.Sequential(
+                LogSnrFeatures(features), nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width)
+            )
+
+        self.noise = nn.ModuleDict({module_key(n): noise() for n in level_fields}) if level_fields else noise()
         self.names = tuple(condition.name for condition in conditions)
         if repeated := {name for name in self.names if self.names.count(name) > 1}:
             raise ValueError(f"two conditions have the name {sorted(repeated)[0]!r}; conditions need different names")
         self.embeddings = nn.ModuleDict(
             {module_key(condition.name): condition.embedding(width) for condition in conditions}
         )
+        self.width = width
         self.inputs = together([condition.inputs for condition in conditions])
         if self.inputs.tokens:
             self.first_token = nn.Parameter(torch.randn(self.inputs.tokens))
         self.shapes = {condition.name: condition.shape for condition in conditions}
         self._announced = [condition.inputs for condition in conditions]
 
-    def forward(self, log_snr: Tensor, conditions: Conditions) -> Embedded:
-        """The vector `[B, width]`, the tokens and the channels like the state, of the log-SNR `[B]` and the values."""
-        vector, others = self.noise(log_snr), []
+    def forward(self, log_snr: Tensor | Mapping[str, Tensor], conditions: Conditions) -> Embedded:
+        """The vector `[B, width]`, the tokens and the channels like the state, of the log-SNR `[B]` and the values.
+
+        The log-SNR may be by field.
+        """
+        vector, others = self._levels(log_snr), []
         batch, width = vector.shape
         for name, embed, inputs in zip(self.names, self.embeddings.values(), self._announced, strict=True):
             embedded = require_embedded(name, embed(conditions[name]), inputs, batch, width)
@@ -85,3 +106,16 @@ class Conditioning(nn.Module):
             exists = torch.ones(batch, 1, dtype=torch.bool, device=first.device)
             others = [Embedded(tokens=Tokens(first, exists)), *others]
         return Embedded(nn.functional.silu(vector), *join(others, self.inputs.tokens, vector.dtype))
+
+    def _levels(self, log_snr: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """The embedding of the log-SNR, or the sum of those of all fields."""
+        if isinstance(self.noise, nn.ModuleDict):
+            own = [log_snr[name] if isinstance(log_snr, Mapping) else log_snr for name in self.level_fields]
+            embeddings = [noise(value) for noise, value in zip(self.noise.values(), own, strict=True)]
+            return torch.stack(embeddings).sum(0)
+        if isinstance(log_snr, Mapping):
+            raise UserError(
+                "this network is told one noise level, so its fields cannot have levels of their own: train it with "
+                "levels by field (`levels.independent` or `levels.shifts`)"
+            )
+        return self.noise(log_snr)  # type: ignore[no-any-return]

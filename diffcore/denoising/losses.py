@@ -11,9 +11,10 @@ from torch import Tensor
 
 from diffcore.denoising.denoiser import Prediction, velocity
 from diffcore.names import Weighting, require_name
-from diffcore.process.variances import step_divergence
-from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, fields, map_fields, named, per_sample
+from diffcore.process.variances import LogSnr, step_divergence
+from diffcore.states.level import GIVEN_LOG_SNR, FieldLevels, Levels, by_field
+from diffcore.states.spaces import Mask, Space, space_of
+from diffcore.states.state import State, combine, fields, map_fields, named
 
 WEIGHTINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "eps": torch.exp,
@@ -41,13 +42,29 @@ def weighted_loss(
 
     It is computed from the error of v, which is of order one at both ends: with a variance-preserving level,
     |x0_hat - x0|^2 = sigma^2 |v_hat - v|^2, so the factor is w(lambda) sigmoid(-lambda).
+
+    With levels by field, the numerator is the sum over the fields, each with the weight of its own level; a field is
+    given, and has the weight 0, where its log-SNR is `GIVEN_LOG_SNR` or more.
     """
     require_name(weighting, WEIGHTINGS, "weighting")
     error = prediction.v - velocity(x0, noise, prediction.level)
+    freedoms = space.degrees_of_freedom(x0, mask).clamp(min=1)
+    return _weighted_square(error, prediction.level, space, weighting, mask) / freedoms
+
+
+def _weighted_square(error: State, level: Levels, space: Space, weighting: Weighting, mask: Mask) -> Tensor:
+    """w(lambda) sigmoid(-lambda) |error|^2, `[B]`, where `error` is that of v; the sum over fields with own levels."""
+    if isinstance(level, FieldLevels):
+        squares = []
+        for name, value in fields(error).items():
+            given = torch.as_tensor(level.of[name].log_snr, device=value.device) >= GIVEN_LOG_SNR
+            square = _weighted_square(value, level.of[name], space_of(space, name), weighting, mask)
+            squares.append(torch.where(given, 0.0, square))
+        return torch.stack(squares).sum(0)
     squared = space.squared_norm(error, mask)
-    log_snr = torch.as_tensor(prediction.level.log_snr, dtype=torch.float64, device=squared.device)
+    log_snr = torch.as_tensor(level.log_snr, dtype=torch.float64, device=squared.device)
     weight = WEIGHTINGS[weighting](log_snr) * torch.sigmoid(-log_snr)
-    return weight.to(squared.dtype) * squared / space.degrees_of_freedom(x0, mask).clamp(min=1)
+    return weight.to(squared.dtype) * squared
 
 
 VARIANCE_STEPS = 1000
@@ -58,7 +75,7 @@ VARIANCE_WEIGHT = 0.001
 
 
 def variance_loss(
-    prediction: Prediction, x0: State, noise: State, space: Space, clean: Tensor, mask: Mask = None
+    prediction: Prediction, x0: State, noise: State, space: Space, clean: LogSnr, mask: Mask = None
 ) -> Tensor:
     """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) in nats per degree of freedom, `[B]`, of the step to log-SNR `clean` `[B]`.
 
@@ -67,7 +84,7 @@ def variance_loss(
     """
     assert prediction.variance is not None
     error = map_fields(lambda a, b: (a - b).detach(), prediction.v, velocity(x0, noise, prediction.level))
-    error = map_fields(lambda e: per_sample(-prediction.level.sigma / prediction.level.total, e) * e, error)
+    error = combine((by_field(lambda level: -level.sigma / level.total, prediction.level), error))
     fraction = space.factors(prediction.variance, mask)
     divergence = step_divergence(error, prediction.level.log_snr, clean, fraction, space, mask)
     return divergence / space.degrees_of_freedom(x0, mask).clamp(min=1)
@@ -78,14 +95,15 @@ def hybrid_loss(
     x0: State,
     noise: State,
     space: Space,
-    clean: Tensor,
+    clean: LogSnr,
     weighting: Weighting = "eps",
     mask: Mask = None,
 ) -> Tensor:
     """L_simple + 0.001 T KL, `[B]`: the loss of a network that learns variances. Nichol & Dhariwal 2021, eq. 16.
 
-    `clean` `[B]` is the log-SNR at t - 1 / T, so that T KL at a random t is an estimate of the whole variational bound
-    without its two end terms, which do not depend on the variance. KL is in nats per degree of freedom.
+    `clean` `[B]` is the log-SNR at t - 1 / T (by field where levels are), so that T KL at a random t is an estimate of
+    the whole variational bound without its two end terms, which do not depend on the variance. KL is in nats per degree
+    of freedom.
     """
     simple = weighted_loss(prediction, x0, noise, space, weighting, mask)
     return simple + VARIANCE_WEIGHT * VARIANCE_STEPS * variance_loss(prediction, x0, noise, space, clean, mask)
@@ -96,13 +114,10 @@ def field_losses(
 ) -> dict[str, float]:
     """The contribution of each field to the mean of `weighted_loss`, by name; their sum is that mean."""
     error = prediction.v - velocity(x0, noise, prediction.level)
-    log_snr = torch.as_tensor(prediction.level.log_snr, dtype=torch.float64)
-    weight = WEIGHTINGS[weighting](log_snr) * torch.sigmoid(-log_snr)
     freedoms = space.degrees_of_freedom(x0, mask).clamp(min=1)
     losses = {}
     for name in fields(error):
         only = {other: value if other == name else torch.zeros_like(value) for other, value in fields(error).items()}
         state = only[""] if isinstance(error, Tensor) else named(only)
-        squared = space.squared_norm(state, mask)
-        losses[name] = (weight.to(squared) * squared / freedoms).mean().item()
+        losses[name] = (_weighted_square(state, prediction.level, space, weighting, mask) / freedoms).mean().item()
     return losses

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Condition, Conditions
-from diffcore.denoising.denoiser import log_snr_of
+from diffcore.denoising.denoiser import at_unit_variance, log_snr_of, with_data_std
 from diffcore.denoising.embedding import Conditioning
 from diffcore.denoising.heads import Head
 from diffcore.denoising.precision import computed
@@ -15,9 +15,9 @@ from diffcore.errors import UserError
 from diffcore.names import Precision
 from diffcore.states.categories import entrywise_expectations
 from diffcore.states.form import form_difference
-from diffcore.states.level import Level
+from diffcore.states.level import Levels
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State, combine, first_field
+from diffcore.states.state import State, first_field
 
 
 class ClassifierBackbone(Protocol):
@@ -51,26 +51,33 @@ class NoisyClassifier(nn.Module):
       count here.
     * `conditions`: the conditions that it predicts.
     * `data_std`: the standard deviation of the data.
+    * `level_fields`: the names of all fields of the state if they may have levels of their own, as in a `Denoiser`.
 
     Raises `UserError` for a condition without a head.
     """
 
-    def __init__(self, backbone: nn.Module, conditions: tuple[Condition, ...], data_std: float = 1.0) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        conditions: tuple[Condition, ...],
+        data_std: float = 1.0,
+        level_fields: tuple[str, ...] = (),
+    ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.conditioning = Conditioning((), cast(ClassifierBackbone, backbone).width)
+        self.conditioning = Conditioning((), cast(ClassifierBackbone, backbone).width, level_fields=level_fields)
         self.conditions = conditions
         self.heads = heads_of(conditions)
         self.data_std = data_std
         self.views: Mapping[str, Any] = getattr(backbone, "views", {})
         self.precision: Precision = "float32"
 
-    def forward(self, x: State, level: Level, mask: Mask = None) -> dict[str, Tensor]:
+    def forward(self, x: State, level: Levels, mask: Mask = None) -> dict[str, Tensor]:
         """The outputs for each condition, `[B, outputs]` by name, for `x` at `level` (floats, or tensors `[B]`)."""
         batch, device = x.shape[0], first_field(x).device
-        inner = Level(level.alpha * self.data_std, level.sigma)
+        inner = with_data_std(level, self.data_std)
         conditioning, *_ = self.conditioning(log_snr_of(inner, batch, device), {})
-        scaled, unit = combine((1 / inner.total, x)), Level(inner.alpha / inner.total, inner.sigma / inner.total)
+        scaled, unit = at_unit_variance(x, inner)
         output = computed(
             self.backbone, self.precision, entrywise_expectations(self.views, scaled, unit), conditioning, mask
         )
@@ -80,7 +87,7 @@ class NoisyClassifier(nn.Module):
             raise UserError(f"the output of the network {network} does not fit the conditions: {difference}")
         return dict(zip(sizes, output.split([*sizes.values()], dim=1), strict=True))
 
-    def log_likelihood(self, x: State, level: Level, conditions: Conditions | None, mask: Mask = None) -> Tensor:
+    def log_likelihood(self, x: State, level: Levels, conditions: Conditions | None, mask: Mask = None) -> Tensor:
         """log p(c | x_t), `[B]` nats, summed over the conditions that are given.
 
         It is the log-weight with which `energy` gives classifier guidance (Dhariwal & Nichol 2021). The training loss

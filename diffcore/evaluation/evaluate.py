@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from diffcore.denoising.conditions import Conditions, captions_of
-from diffcore.errors import UserError, quoted, told
+from diffcore.errors import RAISED_BY_PLUGINS, UserError, quoted, told
 from diffcore.evaluation.property_metrics import property_metrics
 from diffcore.evaluation.report import curve, data_section, facts_table, folded, metrics_table, page, preformatted
 from diffcore.plugins.building import part_of, require_metrics
@@ -35,7 +35,7 @@ from diffcore.runs.generation import (
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.loop import in_batches, levels_of
-from diffcore.states.level import Level
+from diffcore.states.level import Levels
 from diffcore.states.noise import Draws, generator_for
 from diffcore.system.distributed import by_leader, gathered, leads, rank_slice, world
 from diffcore.system.files import is_number, read_json, write_atomically, write_json
@@ -136,7 +136,7 @@ def _measured(
         found = metric(samples, conditions)
         require_metrics(found, name)
         return found
-    except Exception as error:  # code of other packages can raise any exception
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
         complain(f"the metric {name} failed: {told(error)}")
         return []
 
@@ -147,7 +147,7 @@ def _evaluator(model: Model, data: Data, cache: Path, complain: Complain) -> Any
         return part_of(model.modality, "evaluator", model.codec, data, cache)
     except UserError:
         raise
-    except Exception as error:  # code of other packages can raise any exception
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
         complain(f"the evaluator of {model.modality.name} could not be prepared: {told(error)}")
         return None
 
@@ -159,7 +159,7 @@ def _of_targets(
         return property_metrics(model, config, evaluator, data, n, seed)
     except UserError:
         raise
-    except Exception as error:  # code of other packages can raise any exception
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
         complain(f"the values that samples reached could not be measured: {told(error)}")
         return []
 
@@ -206,7 +206,7 @@ def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size:
     noisiest, cleanest = model.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     log_snrs = [value for value in LOG_SNRS if noisiest <= value <= cleanest]
 
-    def outputs_at(level: Level) -> list[dict[str, torch.Tensor]]:
+    def outputs_at(level: Levels) -> list[dict[str, torch.Tensor]]:
         outputs = []
         for rows, batch in zip(batches, parts, strict=True):
             normal = Draws.of(seed, rows).normal("classifier", batch.state)
@@ -247,8 +247,8 @@ def recipe_of(checkpoint: Path, config: SamplingConfig | None, n: int, seed: int
 def write_metrics(run: RunFolder, metrics: Sequence[Metric], recipe: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Write the metrics to metrics.json of the run, and add them to evaluations.json.
 
-    They replace the metrics of an earlier evaluation with the same recipe, and no others. Values that are not finite
-    become null.
+    They replace the metrics of an earlier evaluation with the same recipe, and no others. Values that are not finite,
+    or larger than 1e300, become null.
     """
     try:
         kept = [found for found in read_evaluations(run) if found.recipe != recipe]
@@ -274,7 +274,7 @@ def read_evaluations(run: RunFolder) -> list[Evaluation]:
 
 def _rows(metrics: Sequence[Metric]) -> list[dict[str, Any]]:
     rows = [vars(metric) for metric in metrics]
-    return [row | {"value": row["value"] if math.isfinite(row["value"]) else None} for row in rows]
+    return [row | {"value": row["value"] if is_number(row["value"]) else None} for row in rows]
 
 
 def read_metrics(run: RunFolder) -> list[Metric]:
@@ -307,7 +307,7 @@ def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int
     def attempted(title: str, make: Callable[[], list[tuple[str, str]]]) -> list[tuple[str, str]]:
         try:
             return make()
-        except Exception as error:  # code of other packages can raise any exception; the rest is still written
+        except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception; the rest is still written
             failed.append(f"the report has no {title.lower()}: {told(error)}")
             logger.warning(failed[-1])
             return [(title, preformatted(told(error)))]
@@ -374,12 +374,12 @@ def _pictures(model: Model, config: SamplingConfig, seed: int) -> list[tuple[str
     few = {name: value[:rows] for name, value in conditions.items()}
     steps = trajectories(model, config, few, rows, moments, seed)
     states = decode(model, steps.state, steps.mask)
-    return [
-        ("Samples", writer.html(samples, 10, captions_of(known, conditions, 50))),
-        (
-            "From noise to data",
-            writer.html(
-                states, moments + 1, captions_of(known, steps.conditions, steps.state.shape[0]), trajectories=True
-            ),
+    htmls = {
+        "Samples": writer.html(samples, 10, captions_of(known, conditions, 50)),
+        "From noise to data": writer.html(
+            states, moments + 1, captions_of(known, steps.conditions, steps.state.shape[0]), trajectories=True
         ),
-    ]
+    }
+    if wrong := [type(html).__name__ for html in htmls.values() if not isinstance(html, str)]:
+        raise UserError(f"`html` of the writer of {model.modality.name} must return a str, not {wrong[0]}")
+    return list(htmls.items())

@@ -1,8 +1,9 @@
 """The variational bound on -log p(x0) for the chain of ancestral sampling, term by term."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -13,9 +14,9 @@ from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.process.gaussian import perturb
 from diffcore.process.variances import step_divergence
-from diffcore.states.level import Level
+from diffcore.states.level import FieldLevels, Level, Levels, is_clean
 from diffcore.states.noise import Draws
-from diffcore.states.spaces import Mask, Space
+from diffcore.states.spaces import Mask, Space, space_of
 from diffcore.states.state import State, combine, fields, first_field, map_fields
 
 
@@ -52,7 +53,7 @@ def variational_bound(
     denoise: Denoise,
     x0: State,
     space: Space,
-    levels: Sequence[Level],
+    levels: Sequence[Levels],
     *,
     conditions: Conditions | None = None,
     mask: Mask = None,
@@ -69,7 +70,8 @@ def variational_bound(
 
     Sohl-Dickstein et al. 2015, eq. 9-14; Ho et al. 2020, eq. 5.
 
-    * `levels`: with or without the clean end. The steps between them are those of `ddpm(variance)`.
+    * `levels`: with or without the clean end, of the whole state or by field. Fields that are clean in all levels are
+      given: the bound is then that of the others given them. The steps between them are those of `ddpm(variance)`.
     * `variance`: the fraction between the bounds of the variance. If the prediction has a learned variance, that is
       used instead. The last step draws p(x_0 | x_1) = N(x0_hat, s^2) with the upper bound
       s^2 = sigma^2 / (alpha^2 + sigma^2) in any case, because its lower bound is zero.
@@ -79,7 +81,7 @@ def variational_bound(
 
     Raises `ValueError` if no level has noise, or if `bins` are given and entries of the space depend on each other.
     """
-    noisy = [level for level in levels if level.sigma > 0]
+    noisy = [level for level in levels if not is_clean(level)]
     if not noisy:
         raise ValueError("the variational bound needs at least one level with noise")
     draws = Draws.of(seed, range(x0.shape[0]) if indices is None else indices, first_field(x0).device)
@@ -91,23 +93,48 @@ def variational_bound(
         prediction = denoise(x, level, conditions, mask)
         return replace(prediction, output=space.project(prediction.output, mask))
 
-    squared = space.squared_norm(x0, mask).double()
-    terms = [math.exp(noisy[0].log_snr) * squared / 2]
+    terms = [_summed(_end_divergence, noisy[0], space, mask, x0)]
     for number, (now, cleaner) in enumerate(pairwise(noisy)):
         prediction = predict(number)
         error, learned = combine((1.0, prediction.x0), (-1.0, x0)), prediction.variance
         fraction = variance if learned is None else space.factors(learned, mask)
         terms.append(step_divergence(error, now.log_snr, cleaner.log_snr, fraction, space, mask).double())
-    estimate, std = predict(len(noisy) - 1).x0, noisy[-1].sigma / noisy[-1].total
-    if bins is None:
-        error = space.squared_norm(combine((1.0, estimate), (-1.0, x0)), mask).double()
-        freedoms = space.degrees_of_freedom(x0, mask).double()
-        terms.append(error / (2 * std**2) + freedoms / 2 * math.log(2 * math.pi * std**2))
-    else:
+    if bins is not None:
         _require_free(space)
-        log_probabilities = map_fields(lambda x, mean: log_bin_probability(x, mean, std, bins), x0, estimate)
-        terms.append(-space.total(log_probabilities, mask).double())
+    last = _last_density if bins is None else partial(_last_probability, bins)
+    terms.append(_summed(last, noisy[-1], space, mask, x0, predict(len(noisy) - 1).x0))
     return Bound(torch.stack(terms))
+
+
+def _summed(term: Callable[..., Tensor], level: Levels, space: Space, mask: Mask, *states: State) -> Tensor:
+    """term(level, space, mask, *states) of the whole state, or its sum over the noisy fields, with their own levels."""
+    if not isinstance(level, FieldLevels):
+        return term(level, space, mask, *states)
+    each = [fields(state) for state in states]
+    noisy = [name for name in each[0] if not is_clean(level.of[name])]
+    return torch.stack(
+        [term(level.of[name], space_of(space, name), mask, *(state[name] for state in each)) for name in noisy]
+    ).sum(0)
+
+
+def _end_divergence(level: Level, space: Space, mask: Mask, x0: State) -> Tensor:
+    """L_T."""
+    return math.exp(level.log_snr) * space.squared_norm(x0, mask).double() / 2
+
+
+def _last_density(level: Level, space: Space, mask: Mask, x0: State, estimate: State) -> Tensor:
+    """L_0 as a density."""
+    std = level.sigma / level.total
+    error = space.squared_norm(combine((1.0, estimate), (-1.0, x0)), mask).double()
+    freedoms = space.degrees_of_freedom(x0, mask).double()
+    return error / (2 * std**2) + freedoms / 2 * math.log(2 * math.pi * std**2)
+
+
+def _last_probability(bins: Bins, level: Level, space: Space, mask: Mask, x0: State, estimate: State) -> Tensor:
+    """L_0 as the probability of the bins."""
+    std = level.sigma / level.total
+    log_probabilities = map_fields(lambda x, mean: log_bin_probability(x, mean, std, bins), x0, estimate)
+    return -space.total(log_probabilities, mask).double()
 
 
 def log_bin_probability(x: Tensor, mean: Tensor, std: float, bins: Bins) -> Tensor:

@@ -18,6 +18,7 @@ from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.records import Component, Modality, Settings
 from diffcore.states.global_random import seeded
+from diffcore.system.files import is_number
 
 Complaint = Callable[[Any], str | None]
 """What is wrong with a part, in words that follow "it is" or "it has"; None if nothing is."""
@@ -143,7 +144,18 @@ def _not_metrics(part: Any) -> str | None:
     if not isinstance(part, list | tuple):
         return _kind(part)
     wrong = next((each for each in part if not isinstance(each, Metric)), None)
-    return None if wrong is None and None not in part else f"a list with {_kind(wrong)} in it"
+    if wrong is not None or None in part:
+        return f"a list with {_kind(wrong)} in it"
+    return next((complaint for each in part if (complaint := _not_a_metric(each))), None)
+
+
+def _not_a_metric(metric: Metric) -> str | None:
+    if not isinstance(metric.name, str) or not isinstance(metric.meaning, str):
+        return f"a metric with the name {metric.name!r:.50} and the meaning {metric.meaning!r:.50}, not texts"
+    value = metric.value
+    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and is_number(value)):
+        return None
+    return f"a metric {metric.name!r:.50} whose value is {_kind(value)}, not a float"
 
 
 def _not_a_writer(part: Any) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pluggy
 
-from diffcore.errors import UserError, did_you_mean, first_line
+from diffcore.errors import RAISED_BY_PLUGINS, UserError, did_you_mean, first_line
 from diffcore.plugins import builtin, hookspecs
 from diffcore.plugins.records import API_VERSION, Command, Component, Modality, Settings, missing
 
@@ -159,7 +159,7 @@ def load(entry_points: Iterable[metadata.EntryPoint]) -> Registry:
             _add_plugin(registry, entry_point.load(), entry_point.name, version, distribution)
         except UnusablePluginError as error:
             registry.failures.append(Failure(entry_point.name, distribution, str(error)))
-        except (Exception, SystemExit) as error:  # importing a plugin may raise anything
+        except RAISED_BY_PLUGINS as error:  # importing a plugin may raise anything
             registry.failures.append(Failure(entry_point.name, distribution, _reason(error)))
     _refuse_shadows(registry)
     return registry

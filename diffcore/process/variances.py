@@ -9,12 +9,19 @@ q^2 is the variance of the posterior, u^2 that of the forward step on the unit-v
 depends on the log-SNRs alone, not on the scaling of the schedule.
 """
 
+import math
+from collections.abc import Mapping
+from typing import TypeAlias
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, first_field, map_fields, per_sample
+from diffcore.states.spaces import Mask, Space, space_of
+from diffcore.states.state import State, fields, first_field, map_fields, per_sample
+
+LogSnr: TypeAlias = Tensor | float | Mapping[str, Tensor | float]
+"""A log-SNR, a float or `[B]`, or those of the fields of a state."""
 
 
 def log_ratio(noisy: Tensor, clean: Tensor) -> Tensor:
@@ -23,7 +30,7 @@ def log_ratio(noisy: Tensor, clean: Tensor) -> Tensor:
 
 
 def step_divergence(
-    error: State, noisy: Tensor | float, clean: Tensor | float, fraction: State | float, space: Space, mask: Mask = None
+    error: State, noisy: LogSnr, clean: LogSnr, fraction: State | float, space: Space, mask: Mask = None
 ) -> Tensor:
     """KL(q(x_s | x_t, x_0) || p(x_s | x_t)) of the step from the log-SNR `noisy` to `clean`, `[B]` nats.
 
@@ -32,12 +39,21 @@ def step_divergence(
 
         KL = e^(-f R) (SNR_s - SNR_t) |error|^2 / 2 + sum (e^(-f R) - 1 + f R) / 2,
 
-    where the sum is over the degrees of freedom. At f = 0 it is the term of Kingma et al. 2021, eq. 13.
+    where the sum is over the degrees of freedom. At f = 0 it is the term of Kingma et al. 2021, eq. 13. With log-SNRs
+    by field, it is the sum over the fields; those of infinite log-SNR are given, and have no part.
     """
+    if isinstance(noisy, Mapping) or isinstance(clean, Mapping):
+        terms = []
+        for name, value in fields(error).items():
+            start, end = (each[name] if isinstance(each, Mapping) else each for each in (noisy, clean))
+            part = fraction if isinstance(fraction, float | int) else fields(fraction)[name]
+            if isinstance(start, Tensor) or start != math.inf:
+                terms.append(step_divergence(value, start, end, part, space_of(space, name), mask))
+        return torch.stack(terms).sum(0)
     like = first_field(error)
-    noisy, clean = (torch.as_tensor(end, dtype=torch.float64, device=like.device) for end in (noisy, clean))
-    ratio = log_ratio(noisy, clean).expand(len(like))
-    gained = (-clean.exp() * torch.expm1(noisy - clean)).to(like.dtype)
+    first, last = (torch.as_tensor(each, dtype=torch.float64, device=like.device) for each in (noisy, clean))
+    ratio = log_ratio(first, last).expand(len(like))
+    gained = (-last.exp() * torch.expm1(first - last)).to(like.dtype)
     if isinstance(fraction, float | int):
         excess = map_fields(lambda e: per_sample(fraction * ratio, e) * torch.ones_like(e), error)
     else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from diffcore.denoising.conditions import Conditions, any_given
-from diffcore.denoising.denoiser import Denoise
+from diffcore.denoising.denoiser import Denoise, at_unit_variance
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
 from diffcore.runs.model import Model, numbers_of_a_sample
@@ -251,7 +251,7 @@ class Trace:
     states: list[State] = field(default_factory=list)
 
     def __call__(self, evaluation: Evaluation) -> None:
-        self.states.append(1 / evaluation.prediction.level.total * evaluation.x)
+        self.states.append(at_unit_variance(evaluation.x, evaluation.prediction.level)[0])
 
 
 def trajectories(

@@ -26,7 +26,7 @@ from diffcore.process.schedules import Schedule
 from diffcore.sampling.loop import integrate, levels_of, prior
 from diffcore.sampling.solvers import Evaluate, Step, adams
 from diffcore.sampling.timesteps import FAR, tapered, uniform_in_log_snr
-from diffcore.states.level import CLEAN, Level
+from diffcore.states.level import CLEAN, Levels, unstacked
 from diffcore.states.noise import Draws, seed_of
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, fields
@@ -99,7 +99,7 @@ class Flow:
     def errors(self, step: Step, log_snrs: Tensor) -> Tensor:
         """|x - x_accurate| / sqrt(degrees of freedom) of each trajectory, `[B]`, for the solver and the levels."""
         if log_snrs.requires_grad:
-            levels = [Level(*pair) for pair in zip(*self.schedule.level(log_snrs), strict=True)] + [CLEAN]
+            levels = [*unstacked(self.schedule.level(log_snrs)), CLEAN]
         else:
             levels = levels_of(self.schedule, log_snrs)
         evaluate = _evaluate(self.denoise, self.space, self.conditions, self.mask)
@@ -120,14 +120,14 @@ class Flow:
 def _evaluate(denoise: Denoise, space: Space, conditions: Conditions | None, mask: Mask) -> Evaluate:
     """The denoiser, projected onto the space. With gradients it is checkpointed: backward passes run it again."""
 
-    def run(x: State, level: Level) -> State:
+    def run(x: State, level: Levels) -> State:
         return space.project(denoise(x, level, conditions, mask).x0, mask)
 
-    def evaluate(x: State, level: Level) -> Prediction:
+    def evaluate(x: State, level: Levels) -> Prediction:
         if not torch.is_grad_enabled():
             return Prediction(x, level, run(x, level), "x0")
         # Learned levels are scalars with gradients; networks receive one level for each sample.
-        levels = Level(*(value.expand(x.shape[0]) if isinstance(value, Tensor) else value for value in level))
+        levels = level.map(lambda scale: scale.expand(x.shape[0]) if isinstance(scale, Tensor) else scale)
         return Prediction(x, level, checkpoint(run, x, levels, use_reentrant=False, preserve_rng_state=False), "x0")
 
     return evaluate

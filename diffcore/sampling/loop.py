@@ -1,7 +1,7 @@
 """The sampling loop, which all solvers, guidances and kinds of data share."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NoReturn
@@ -14,13 +14,14 @@ from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.denoising.given import require_one_each
 from diffcore.errors import UserError
 from diffcore.process.schedules import Schedule
+from diffcore.sampling.solvers.by_field import take
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.sampling.timesteps import check_descending
 from diffcore.states.form import form_difference, shapes_of
-from diffcore.states.level import CLEAN, Level
+from diffcore.states.level import CLEAN, FieldLevels, Levels, is_clean, level_of, unstacked
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, fields
+from diffcore.states.state import State, combine, fields, named
 
 
 @dataclass(frozen=True)
@@ -35,33 +36,34 @@ class Evaluation:
     prediction: Prediction
 
 
-def levels_of(schedule: Schedule, log_snrs: Tensor) -> list[Level]:
+def levels_of(schedule: Schedule, log_snrs: Tensor) -> list[Levels]:
     """The schedule's levels at `log_snrs` `[n]`, as floats, followed by the clean end: n + 1 levels.
 
     The first log-SNR may be -infinity, where alpha is 0. Raises `UserError` if the log-SNRs do not increase, or if the
     schedule has no finite level at one of them.
     """
     check_descending(log_snrs)
-    alphas, sigmas = schedule.level(log_snrs.double())
-    if not sigmas.isfinite().all():
+    levels = schedule.level(log_snrs.double())
+    sigmas = levels.sigma.values() if isinstance(levels, FieldLevels) else [levels.sigma]
+    if not all(sigma.isfinite().all() for sigma in sigmas):
         raise UserError(
             f"{type(schedule).__name__} has no finite noise level at the log-SNR {log_snrs[0].item():g}, with which "
             "the time grid begins: use another grid or schedule"
         )
-    return [Level(alpha, sigma) for alpha, sigma in zip(alphas.tolist(), sigmas.tolist(), strict=True)] + [CLEAN]
+    return [level.map(Tensor.item) for level in unstacked(levels)] + [CLEAN]
 
 
-def prior(space: Space, draws: Draws, level: Level, mask: Mask = None) -> State:
+def prior(space: Space, draws: Draws, level: Levels, mask: Mask = None) -> State:
     """The start of the trajectories of `draws`, `[B, ...]`: noise of the space times sigma of the first level."""
     like = space.empty(len(draws.samples)).to(draws.samples.device)
-    return level.sigma * space.noise(draws.normal("prior", like), mask)
+    return combine((level.sigma, space.noise(draws.normal("prior", like), mask)))
 
 
 def integrate(
     step: Step,
     evaluate: Evaluate,
     x: State,
-    levels: Sequence[Level],
+    levels: Sequence[Levels],
     fresh: Callable[[], State],
     reached: Callable[[int, State], None] | None = None,
 ) -> State:
@@ -72,7 +74,7 @@ def integrate(
     """
     history: list[Any] = []
     for index, (now, following) in enumerate(pairwise(levels)):
-        moved = step(evaluate, x, Move(now, following, fresh, history, index))
+        moved = take(step, evaluate, x, Move(now, following, fresh, history, index))
         if difference := form_difference(moved, shapes_of(x)):
             raise UserError(
                 f"step {index + 1} of the solver has not returned a state like the one it got: {difference}"
@@ -88,13 +90,14 @@ def sample(
     denoise: Denoise,
     space: Space,
     step: Step,
-    levels: Sequence[Level],
+    levels: Sequence[Levels],
     *,
     indices: Sequence[int],
     seed: int = 0,
     conditions: Conditions | None = None,
     mask: Mask = None,
     start: State | None = None,
+    given: Mapping[str, Tensor] | None = None,
     device: torch.device | str = "cpu",
     watch: Callable[[Evaluation], None] | None = None,
     keep_noise: bool = False,
@@ -108,13 +111,15 @@ def sample(
     * `conditions`: one value for each sample; None for no conditions.
     * `mask`: `[B, N]`, True where an element exists; None if all do.
     * `start`: a batch of states at the first level; None to draw it from the prior.
+    * `given`: the values `[B, ...]` of fields of the state that are known, by name. They are at the clean level from
+      the beginning, so the other fields are drawn given them. The noise of the others does not depend on them.
     * `watch`: called with every evaluation of the denoiser.
     * `keep_noise`: allow levels that do not end at sigma = 0; the result is then a noisy state at the last of them.
 
-    Raises `UserError` if the levels do not end with the clean end, if conditions or mask do not fit the batch, if the
-    denoiser or the solver returns anything of another form than the state, and if a sample is not finite. Finiteness is
-    checked in the result only, so that no step waits for the device; if it fails, the samples are drawn again to find
-    the step at which they became non-finite.
+    Raises `UserError` if the levels do not end with the clean end, if conditions, mask or given fields do not fit the
+    batch, if the denoiser or the solver returns anything of another form than the state, and if a sample is not finite.
+    Finiteness is checked in the result only, so that no step waits for the device; if it fails, the samples are drawn
+    again to find the step at which they became non-finite.
     """
     _require_ends(levels, keep_noise)
     for name, value in (conditions or {}).items():
@@ -124,12 +129,16 @@ def sample(
             f"`mask` is {str(mask.dtype).removeprefix('torch.')} {[*mask.shape]}; give booleans [{len(indices)}, N]"
         )
 
+    known = {name: value.to(device) for name, value in (given or {}).items()}
+    if known:
+        require_given(known, space, len(indices))
+        levels = [with_given(level, known, space) for level in levels]
     draws = Draws.of(seed, indices, device)
 
     def draw(watch: Callable[[Evaluation], None] | None, reached: Callable[[int, State], None] | None = None) -> State:
         number = itertools.count()
 
-        def evaluate(x: State, level: Level) -> Prediction:
+        def evaluate(x: State, level: Levels) -> Prediction:
             prediction = denoise(x, level, conditions, mask)
             if not isinstance(prediction, Prediction):
                 kind = "None" if prediction is None else f"a {type(prediction).__name__}"
@@ -145,6 +154,8 @@ def sample(
             return prediction
 
         x = prior(space, draws, levels[0], mask) if start is None else start
+        if known:
+            x = named({**fields(x), **known})
 
         def fresh() -> State:
             return space.noise(draws.normal(("fresh", next(number)), x), mask)
@@ -157,14 +168,34 @@ def sample(
     return x
 
 
-def _require_ends(levels: Sequence[Level], keep_noise: bool) -> None:
+def with_given(level: Levels, given: Collection[str], space: Space) -> Levels:
+    """The levels by field in which the fields `given` are clean, and the others have `level`."""
+    names = fields(space.empty(1))
+    return FieldLevels({name: CLEAN if name in given else level_of(level, name) for name in names})
+
+
+def require_given(given: Mapping[str, Tensor], space: Space, batch: int) -> None:
+    """Raise `UserError` unless `given` are values of some, but not all, fields of a batch of states of the space."""
+    shapes = shapes_of(space.empty(1))
+    if "" in shapes:
+        raise UserError("`given` names fields of a state, and these states are one tensor without fields")
+    if unknown := given.keys() - shapes.keys():
+        raise UserError(f"`given` has {sorted(unknown)[0]!r}, which is not a field; there are: {', '.join(shapes)}")
+    if given.keys() == shapes.keys():
+        raise UserError("all fields are given, so there is nothing to draw: leave one out of `given`")
+    for name, value in given.items():
+        if tuple(value.shape) != (expected := (batch, *shapes[name][1:])):
+            raise UserError(f"the given field {name!r} has the shape {[*value.shape]} instead of {[*expected]}")
+
+
+def _require_ends(levels: Sequence[Levels], keep_noise: bool) -> None:
     """Raise `UserError` unless there are at least two levels, of which the last is the clean end or noise is kept."""
     if len(levels) < 2:
         raise UserError(f"sampling needs at least two levels, from noise to data, not {len(levels)}; see `levels_of`")
-    if levels[-1].sigma != 0 and not keep_noise:
+    if not is_clean(levels[-1]) and not keep_noise:
         raise UserError(
             f"the levels of sampling must end without noise, but the last of {len(levels)} has sigma "
-            f"{levels[-1].sigma:g}: append CLEAN, as `levels_of` does, or allow a noisy result with `keep_noise`"
+            f"{_shown(levels[-1].sigma)}: append CLEAN, as `levels_of` does, or allow a noisy result with `keep_noise`"
         )
 
 
@@ -176,16 +207,24 @@ def _non_finite(state: State) -> dict[str, Tensor]:
     return {name: field for name, field in fields(state).items() if not finite[name]}
 
 
-def _explain(draw: Callable[..., State], levels: Sequence[Level]) -> NoReturn:
+def _shown(number: Any) -> str:
+    """A number, or the numbers of all fields, with four digits."""
+    if isinstance(number, Mapping):
+        return ", ".join(f"{value:.4g} ({name})" for name, value in number.items())
+    return f"{number:.4g}"
+
+
+def _explain(draw: Callable[..., State], levels: Sequence[Levels]) -> NoReturn:
     """Draw again, and raise a `UserError` that names the step and the field that became non-finite first."""
     done = 0
 
-    def require(state: State, level: Level, what: str, advice: str) -> None:
+    def require(state: State, level: Levels, what: str, advice: str) -> None:
         for name, field in _non_finite(state).items():
             count = int((~field.isfinite()).flatten(1).any(1).sum())
             raise UserError(
-                f"sampling became non-finite in step {done + 1} of {len(levels) - 1}, at log-SNR {level.log_snr:.4g}: "
-                f"{what}{f', in the field {name!r},' if name else ''} is nan or infinite in {count} of {len(field)} "
+                f"sampling became non-finite in step {done + 1} of {len(levels) - 1}, at log-SNR "
+                f"{_shown(level.log_snr)}: {what}{f', in the field {name!r},' if name else ''} is nan or "
+                f"infinite in {count} of {len(field)} "
                 f"samples; {advice}"
             )
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcore.states.level import Level
+from diffcore.states.level import Level, Levels, is_clean, level_of
 from diffcore.states.state import State, fields, named, per_sample
 
 
@@ -78,14 +78,15 @@ def one_hot(frequencies: tuple[float, ...], std: float = 1.0) -> Categories:
     return Categories(codes, frequencies)
 
 
-def entrywise_expectations(views: Mapping[str, Any], x: State, level: Level) -> State:
+def entrywise_expectations(views: Mapping[str, Any], x: State, level: Levels) -> State:
     """The state in which each field that is `Categories` in `views` is E[x0 | x] of each entry given that entry alone.
 
-    The noise of the entries is independent, so a network that receives this instead of x loses no information.
+    The noise of the entries is independent, so a network that receives this instead of x loses no information. A field
+    without noise stays as it is.
     """
     expectations = {
-        name: view.expectation(value, level)
+        name: view.expectation(value, own)
         for name, value in fields(x).items()
-        if isinstance(view := views.get(name), Categories)
+        if isinstance(view := views.get(name), Categories) and not is_clean(own := level_of(level, name))
     }
     return named({**fields(x), **expectations}) if expectations else x

@@ -257,6 +257,18 @@ class Product:
         return torch.stack([function(part, values[name]) for name, part in self.parts.items()]).sum(0)
 
 
+def space_of(space: Space, name: str) -> Space:
+    """The space of the field `name` of a product of spaces, or `space` itself for the field `""` of a plain tensor.
+
+    Raises `TypeError` for fields of a space that is not a `Product`.
+    """
+    if isinstance(space, Product):
+        return space.parts[name]
+    if name:
+        raise TypeError(f"the field {name!r} needs a space of its own: make the space a Product, not {space}")
+    return space
+
+
 def describe_difference(space: Space, other: Space) -> str:
     """How `space` differs from `other`, field by field, in words; empty if they are equal."""
     if space == other:

@@ -5,7 +5,7 @@ uses the arithmetic that both have (`a * x + b * y`); the few operations in whic
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 State: TypeAlias = Union[Tensor, "TensorDict"]
 """A batch of states, `[B, ...]`."""
+
+Weight: TypeAlias = Tensor | float | Mapping[str, Tensor | float]
+"""A factor of a state: a float, a tensor `[B]`, or one of these for each field, by its name."""
 
 
 def named(tensors: Mapping[str, Tensor]) -> "TensorDict":
@@ -62,23 +65,38 @@ def map_fields(function: Callable[..., Tensor], *states: State) -> State:
     return named(mapped)
 
 
-def combine(*terms: tuple[Tensor | float, State]) -> State:
-    """The sum of weight * state over `terms`; weights are floats or tensors `[B]`.
+def combine(*terms: tuple[Weight, State]) -> State:
+    """The sum of weight * state over `terms`; weights are floats or tensors `[B]`, or mappings from fields to these.
 
-    With float weights, each term takes one pass over memory, and only one new tensor is allocated.
+    With float weights, each term takes one pass over memory, and only one new tensor is allocated. A field whose weight
+    in a mapping is the float 0 has no part in the sum, also where its value is not finite.
     """
+    states = [state for _, state in terms]
+    weights: list[Any] = [weight for weight, _ in terms]
+    if any(isinstance(weight, Mapping) for weight in weights):
+        return _combined_by_field(weights, states)
 
     def total(*tensors: Tensor) -> Tensor:
-        (weight, _), *rest = terms
-        result = per_sample(weight, tensors[0]) * tensors[0]
-        for (weight, _), tensor in zip(rest, tensors[1:], strict=True):
+        result = per_sample(weights[0], tensors[0]) * tensors[0]
+        for weight, tensor in zip(weights[1:], tensors[1:], strict=True):
             if isinstance(weight, Tensor):
                 result = result + per_sample(weight, tensor) * tensor
             else:
                 result = result.add_(tensor, alpha=weight)
         return result
 
-    return map_fields(total, *(state for _, state in terms))
+    return map_fields(total, *states)
+
+
+def _combined_by_field(weights: list[Any], states: list[State]) -> State:
+    """`combine` where a weight is a mapping: the sum of each field by itself."""
+    each = [fields(state) for state in states]
+    sums = {}
+    for name, value in each[0].items():
+        own = [weight[name] if isinstance(weight, Mapping) else weight for weight in weights]
+        terms = [(w, state[name]) for w, state in zip(own, each, strict=True) if isinstance(w, Tensor) or w != 0]
+        sums[name] = combine(*terms) if terms else torch.zeros_like(value)
+    return named(sums)
 
 
 def dot(first: State, second: State) -> Tensor:

@@ -42,8 +42,13 @@ def read_entry(path: Path) -> bytes | None:
     """
     try:
         with os.fdopen(open_regular(path), "rb") as file:
-            stored = file.read()
+            header = file.read(_HEADER)
+            # A file that does not begin like an entry is not read further: it may have any size.
+            content = file.read() if header.startswith(_MAGIC) else b""
     except (FileNotFoundError, NotADirectoryError):
+        return None
+    except MemoryError:
+        tell_damage(path, "it is larger than the memory")
         return None
     except UserError:
         tell_damage(path, "it is not a regular file")
@@ -51,11 +56,10 @@ def read_entry(path: Path) -> bytes | None:
     except OSError as error:
         tell_damage(path, str(error))
         return None
-    content = memoryview(stored)[_HEADER:]
-    if stored[:_HEADER] != _header(path, content):
+    if header != _header(path, content):
         tell_damage(path, "its digest is wrong, or another version of diffcore wrote it")
         return None
-    return bytes(content)
+    return content
 
 
 def write_entry(path: Path, content: bytes) -> bool:
@@ -75,7 +79,7 @@ def write_entry(path: Path, content: bytes) -> bool:
         return False
 
 
-def _header(path: Path, content: bytes | memoryview) -> bytes:
+def _header(path: Path, content: bytes) -> bytes:
     digest = hashlib.sha256(path.name.encode(errors="surrogateescape") + b"\0")
     digest.update(content)
     return _MAGIC + digest.hexdigest().encode() + b"\n"

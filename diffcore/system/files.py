@@ -111,7 +111,7 @@ def require_writable(folder: Path) -> None:
     part = folder / f".{secrets.token_hex(6)}.part"
     try:
         part.write_bytes(b"x")
-        part.unlink()
+        part.unlink(missing_ok=True)  # `delete_abandoned` of another process may have been quicker
     except OSError as error:
         error.filename = str(folder)
         raise

@@ -19,7 +19,7 @@ from diffcore.plugins.data import Data
 from diffcore.process.gaussian import perturb
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
-from diffcore.states.level import Level
+from diffcore.states.level import Levels
 from diffcore.states.noise import Draws, generator_for, seed_of, uniform
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask
@@ -33,7 +33,7 @@ class Batch:
 
     x0: State
     noise: State
-    level: Level
+    level: Levels
     """The noise level of each example, `[B]`."""
     earlier_log_snr: Tensor
     """The log-SNR at time t - 1 / T, `[B]`, where t is the time of `level` and T is `VARIANCE_STEPS`.
@@ -61,7 +61,7 @@ class Batch:
             self,
             x0=map_fields(change, self.x0),
             noise=map_fields(change, self.noise),
-            level=Level(*map(change, self.level)),
+            level=self.level.map(change),
             earlier_log_snr=change(self.earlier_log_snr),
             conditions={name: change(value) for name, value in self.conditions.items()},
             kept_conditions={name: change(value) for name, value in self.kept_conditions.items()},

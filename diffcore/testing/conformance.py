@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 import diffcore
-from diffcore.errors import UserError, first_line
+from diffcore.errors import RAISED_BY_PLUGINS, UserError, first_line
 from diffcore.names import CheckStatus
 from diffcore.plugins.records import Modality
 from diffcore.plugins.registry import Provided, Registry, choose, installed
@@ -126,7 +126,7 @@ def _run(check: Check, plugin: Any, checks: Sequence[Check]) -> CheckResult:
             status = "passed" if found.passed else "failed"
         except NotApplicableError as not_applicable:
             return CheckResult(check.name, check.summary, "skipped", reason=str(not_applicable))
-        except (Exception, SystemExit) as error:  # a plugin may raise anything
+        except RAISED_BY_PLUGINS as error:  # a plugin may raise anything
             message = first_line(error)
             measured = message if isinstance(error, UserError) else f"{type(error).__name__}: {message}"
             found, status = Measurement(False, measured, check.summary, _origin(error)), "failed"
@@ -152,7 +152,7 @@ def _declared(plugin: Any) -> Mapping[str, str]:
     try:
         declared: Mapping[str, str] = plugin.contract.expected_failures
         return declared
-    except (Exception, SystemExit):  # the check `builds` reports it
+    except RAISED_BY_PLUGINS:  # the check `builds` reports it
         return {}
 
 

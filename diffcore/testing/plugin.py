@@ -21,7 +21,7 @@ from diffcore.runs.coding import decode, encode
 from diffcore.runs.composing import choices, compose
 from diffcore.runs.model import Model, build_data, build_model
 from diffcore.runs.settings import RunSettings
-from diffcore.states.level import Level
+from diffcore.states.level import Levels
 from diffcore.states.noise import Draws, generator_for
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, map_fields
@@ -49,7 +49,7 @@ class NoisyBatch:
     """
 
     x: State
-    level: Level
+    level: Levels
     conditions: Conditions
     mask: Mask
     x0: State
@@ -59,7 +59,7 @@ class NoisyBatch:
         """The samples with these indices."""
         return NoisyBatch(
             self.x[indices],
-            Level(self.level.alpha[indices], self.level.sigma[indices]),  # type: ignore[index]
+            self.level.map(lambda scale: scale[indices]),
             {name: value[indices] for name, value in self.conditions.items()},
             None if self.mask is None else self.mask[indices],
             self.x0[indices],

@@ -10,7 +10,7 @@ from typing import Any
 
 from pluggy import PluginManager
 
-from diffcore.errors import first_line
+from diffcore.errors import RAISED_BY_PLUGINS, first_line
 from diffcore.plugins.output import Logger, Metric
 from diffcore.plugins.records import Settings
 from diffcore.plugins.registry import Registry
@@ -27,7 +27,7 @@ def start_loggers(
     for name, options in chosen.items():
         try:
             loggers |= build_additions(registry, "loggers", modality, {name: options}, run, settings)
-        except Exception as error:  # a plugin may raise anything
+        except RAISED_BY_PLUGINS as error:  # a plugin may raise anything
             log.warning(f"the logger {name} failed to start and is left out: {first_line(error)}")
     return loggers
 
@@ -82,7 +82,7 @@ class Events:
             call = self._manager.subset_hook_caller(name, plugins - {plugin})
             try:
                 call(run=self._run, **values)
-            except Exception as error:  # a plugin may raise anything
+            except RAISED_BY_PLUGINS as error:  # a plugin may raise anything
                 failed = self._manager.get_name(plugin)
                 log.warning(f"the plugin {failed} failed and receives no more events: {first_line(error)}")
                 self._manager.unregister(plugin)
@@ -91,6 +91,6 @@ class Events:
         for name, logger in list(self._loggers.items()):
             try:
                 send(logger)
-            except Exception as error:  # a plugin may raise anything
+            except RAISED_BY_PLUGINS as error:  # a plugin may raise anything
                 log.warning(f"the logger {name} failed and receives no more events: {first_line(error)}")
                 del self._loggers[name]

@@ -1,4 +1,5 @@
 import math
+import os
 import shutil
 import wave
 
@@ -406,6 +407,36 @@ def test_messages_of_missing_speech_commands_say_how_to_get_them(tmp_path, monke
     monkeypatch.setattr("torchaudio.datasets.speechcommands.download_url_to_file", offline)
     with pytest.raises(UserError, match=r"could not be downloaded into .*; check the connection"):
         datasets.sc09(SpeechOptions(root=str(tmp_path / "new"), download=True))
+
+
+def test_links_in_speech_commands_bring_no_held_out_sounds_back(tmp_path):
+    place = write_speech_commands(tmp_path)
+    (place / "yet").symlink_to("yes")
+    (place / "aye").symlink_to("yes")
+    (place / "yes" / "l").symlink_to("..")
+    (place / "one" / "f_nohash_0.wav").symlink_to("d_nohash_0.wav")
+    data = datasets.speech_commands(SpeechOptions(root=str(tmp_path)))
+    assert data.facts.classes == tuple(sorted(WORDS))
+    assert (len(data.examples), len(data.held_out)) == (33, 11)
+    (names,) = [names for reason, names in data.ledger.passed_over.items() if "links" in reason]
+    assert len(names) == 11  # five of aye, five of yet, one of one
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (bytes(range(256)), "is not in .*decode"),
+        (b"yes/name.wav\nyes/a_nohash_x.wav\n", "name.wav .missing."),
+        (b"\n\nyes\n", "without training sounds"),
+        (None, "testing_list.txt is a folder, a pipe or a device"),
+    ],
+)
+def test_lists_of_speech_commands_that_cannot_be_read(tmp_path, content, said):
+    path = write_speech_commands(tmp_path) / "testing_list.txt"
+    path.unlink()
+    os.mkfifo(path) if content is None else path.write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        datasets.speech_commands(SpeechOptions(root=str(tmp_path)))
 
 
 def test_damaged_speech_commands_are_refused_in_a_line(tmp_path):

@@ -121,6 +121,16 @@ def test_what_is_read_is_bounded(tmp_path, monkeypatch):
     assert max(sizes) == 16_384
 
 
+@pytest.mark.parametrize(("name", "subtype"), [("SDS", "PCM_16"), ("VOC", "PCM_16"), ("XI", "DPCM_16")])
+def test_formats_without_an_ending_are_refused_whatever_their_name(tmp_path, capfd, name, subtype):
+    path = tmp_path / "a.wav"
+    soundfile.write(path, numpy.sin(numpy.arange(3000) / 9) / 2, 16000, format=name, subtype=subtype)
+    path.write_bytes(path.read_bytes()[:2000] + bytes(1000))
+    with pytest.raises(UnusableError, match=f"a sound in the format {name}, which is not read"):
+        read(path)
+    assert capfd.readouterr().out == ""
+
+
 def test_pipes_and_folders_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     (tmp_path / "folder.wav").mkdir()

@@ -237,6 +237,32 @@ def test_messages_of_missing_data_sets_say_how_to_get_them(tmp_path, monkeypatch
         datasets.cifar10(LargeSetOptions(root=str(tmp_path), download=True))
 
 
+def test_pickles_of_earlier_versions_of_torchvision_are_not_read(tmp_path):
+    write_mnist(tmp_path / "MNIST" / "raw")
+    (tmp_path / "MNIST" / "processed").mkdir()
+    for name in ("training.pt", "test.pt"):
+        (tmp_path / "MNIST" / "processed" / name).write_bytes(b"no pickle")
+    assert len(datasets.mnist(MnistOptions(root=str(tmp_path))).examples) == 60
+
+
+@pytest.mark.parametrize("part", ["train", "t10k"])
+@pytest.mark.parametrize(
+    ("kind", "header", "value", "said"),
+    [
+        ("images-idx3", (2051, 2, 60, 60), 7, "images of 60x60 pixels instead of 28x28"),
+        ("images-idx3", (2051, 2, 8, 28), 7, "images of 28x8 pixels instead of 28x28"),
+        ("labels-idx1", (2049, 60), 200, "labels from 200 to 200 of 10 classes"),
+    ],
+)
+def test_files_of_another_set_in_the_format_of_mnist_are_refused(tmp_path, part, kind, header, value, said):
+    raw = tmp_path / "MNIST" / "raw"
+    write_mnist(raw)
+    numbers = numpy.full(header[1:], value, numpy.uint8).tobytes()
+    (raw / f"{part}-{kind}-ubyte").write_bytes(struct.pack(f">{len(header)}I", *header) + numbers)
+    with pytest.raises(UserError, match=said):
+        datasets.mnist(MnistOptions(root=str(tmp_path)))
+
+
 def test_damaged_official_files_are_refused_in_a_line(tmp_path):
     raw = tmp_path / "MNIST" / "raw"
     write_mnist(raw)

@@ -5,6 +5,7 @@ import torch
 from e3nn import o3
 from tensordict import TensorDict
 
+from diffcore.denoising.inputs import Inputs, Tokens
 from diffcore.states.noise import Draws
 from diffcore_molecule.codec import MoleculeCodec, random_rotations
 from diffcore_molecule.networks import builders as networks
@@ -47,8 +48,34 @@ def batch(sizes=(6, 4, 3), seed=0):
     return SPACE.noise(normal, mask), mask
 
 
+class Reading(torch.nn.Module):
+    """A network that is given the same tokens for each call."""
+
+    def __init__(self, network, channels=5):
+        super().__init__()
+        self.network, self.width = network, network.width
+        self.register_buffer("values", torch.randn(1, 4, channels, generator=torch.Generator().manual_seed(4)))
+
+    def forward(self, x, conditioning, mask=None):
+        tokens = Tokens(self.values.expand(len(x), -1, -1), torch.tensor([[True, False, True, True]]).expand(len(x), 4))
+        return self.network(x, conditioning, mask, tokens=tokens)
+
+
+def reading():
+    """The denoisers with tokens."""
+    return [
+        pytest.param(
+            Reading(networks.equivariant(EquivariantOptions(**SMALL), SPACE, Inputs(tokens=5))), id="equivariant, told"
+        ),
+        pytest.param(
+            Reading(networks.transformer(TransformerOptions(**SMALL), SPACE, Inputs(tokens=5))), id="transformer, told"
+        ),
+    ]
+
+
 def denoisers():
     return [
+        *reading(),
         pytest.param(networks.equivariant(EquivariantOptions(**SMALL), SPACE), id="equivariant"),
         pytest.param(networks.equivariant(EquivariantOptions(**SMALL, degree=2), SPACE), id="equivariant of degree 2"),
         pytest.param(networks.transformer(TransformerOptions(**SMALL), SPACE), id="transformer"),
@@ -72,7 +99,7 @@ def output_of(network, x, mask):
     }
 
 
-@pytest.mark.parametrize("network", [d for d in denoisers() if d.id != "transformer"])
+@pytest.mark.parametrize("network", [d for d in denoisers() if "transformer" not in d.id])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_rotations_and_reflections(network, mirrored):
     network, (x, mask) = randomised(network), batch()
@@ -97,6 +124,19 @@ def test_the_order_of_atoms_does_not_matter(network):
         expected = value if name == "" else value[:, order]
         expected = expected[:, :, order] if name == "bonds" else expected
         torch.testing.assert_close(after[name], expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("network", reading())
+def test_atoms_attend_to_tokens_that_exist(network):
+    network, (x, mask) = randomised(network), batch()
+    before = output_of(network, x, mask)
+    network.values[:, 1] += 1  # does not exist
+    masked = output_of(network, x, mask)
+    network.values[:, 2] += 1
+    after = output_of(network, x, mask)
+    for name, value in before.items():
+        torch.testing.assert_close(masked[name], value, rtol=0, atol=1e-12)
+        assert (after[name] - value).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("network", denoisers())

@@ -18,9 +18,10 @@ from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.data.meshes import MESH_ENDINGS, shapes_in
 from diffcore_pointcloud.data.reader import CloudReader
 from diffcore_pointcloud.data.sources import read_all
-from diffcore_pointcloud.formats import content
+from diffcore_pointcloud.formats import content, gltf, obj
 from diffcore_pointcloud.options import CloudFacts, FileOptions, ShapesOptions
 from tests.pointcloud.test_formats import glb, quantised
+from tests.support.measured import count_calls
 
 CODEC = CloudCodec(CloudFacts(points=32, centre=(0, 0, 0), scale=1, colours=True))
 BOX = trimesh.creation.box((1, 2, 3))
@@ -233,8 +234,68 @@ def test_instances_of_a_mesh_are_counted_before_they_are_made(tmp_path, monkeypa
     tree["nodes"], tree["scenes"] = [{"mesh": 0}], [{"nodes": [0]}]
     tree["accessors"][0] = {"componentType": 5126, "count": 2**40, "type": "VEC3"}
     (tmp_path / "a.glb").write_bytes(glb(tree, binary))
-    with pytest.raises(UserError, match="values; at most"):
+    with pytest.raises(UserError, match="more than 1,000 points and corners"):
         CloudReader(CODEC).read(tmp_path / "a.glb")
+
+
+def zeros(tree, count):
+    """The number of an accessor of `count` rows that the file does not store, which are zero."""
+    tree["accessors"].append({"componentType": 5126, "count": count, "type": "VEC3"})
+    return len(tree["accessors"]) - 1
+
+
+def instances(tree):
+    attributes = {"TRANSLATION": zeros(tree, 70_000)}
+    tree["nodes"][0]["extensions"] = {"EXT_mesh_gpu_instancing": {"attributes": attributes}}
+
+
+def points(tree):
+    tree["meshes"][0]["primitives"] = [{"mode": 0, "attributes": {"POSITION": zeros(tree, 3_000_000)}}]
+
+
+def strip(tree):
+    tree["meshes"][0]["primitives"] = [{"mode": 5, "attributes": {"POSITION": zeros(tree, 1_000_000)}}]
+
+
+def normals(tree):
+    tree["meshes"][0]["primitives"][0]["attributes"]["NORMAL"] = zeros(tree, 3_000_000)
+
+
+def empty(tree):
+    tree["meshes"][0]["primitives"] = [{"attributes": {}}] * 300
+    tree["nodes"] = [{"mesh": 0}] * 300
+    tree["scenes"] = [{"nodes": list(range(300))}]
+
+
+@pytest.mark.parametrize("kind", [instances, points, strip, normals, empty])
+def test_a_glb_file_has_no_more_points_and_parts_than_suit_its_size(kind):
+    tree, binary = quantised()
+    kind(tree)
+    data = glb(tree, binary)
+
+    def refused():
+        with pytest.raises(UnusableError, match=r"more than 2,097,152 points|rows of values; at most 2,097,152 are"):
+            gltf.read(data)
+
+    assert count_calls(refused) < 700_000  # 30,000,000 with all instances
+    assert len(gltf.read(glb(*quantised()))) == 1
+
+
+def test_materials_with_pictures_are_read_in_one_pass():
+    picture = io.BytesIO()
+    Image.new("RGB", (2, 2), "red").save(picture, "PNG")
+
+    def read(number):
+        faces = "".join(f"usemtl m{k}\nf 1/1 2/2 3/3\n" for k in range(number))
+        files = {
+            "m.mtl": "".join(f"newmtl m{k}\nmap_Kd p.png\n" for k in range(number)).encode(),
+            "p.png": picture.getvalue(),
+        }
+        text = f"mtllib m.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\n{faces}"
+        assert len(obj.read(text.encode(), files.get)) == number
+
+    few, many = (count_calls(lambda n=n: read(n)) for n in (50, 400))
+    assert many < 10 * few
 
 
 def test_facts_of_a_run_cannot_state_more_points_than_data_may_have():

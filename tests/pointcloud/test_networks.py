@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from diffcore.denoising.denoiser import Denoiser
+from diffcore.denoising.inputs import Inputs, Tokens
 from diffcore.errors import UserError
 from diffcore.states.level import Level
 from diffcore.states.spaces import Euclidean, Product
@@ -46,6 +47,23 @@ def test_fields_are_concatenated_to_one_vector_per_point(build):
     joined = network.network(torch.cat(list(x.values()), -1), conditioning)
     for number, part in enumerate(output.values()):
         assert torch.equal(part, joined[..., 3 * number : 3 * number + 3])
+
+
+@pytest.mark.parametrize("build", [networks.latent, networks.transformer])
+def test_points_attend_to_tokens_in_each_part_of_a_batch(build, monkeypatch):
+    options = LatentOptions(width=8, latents=3, latent_width=12, heads=2)
+    options = options if build is networks.latent else TransformerOptions(width=8, depth=2)
+    network, x = randomised(build(options, RICH, Inputs(tokens=5))), states(RICH, 9)
+    conditioning = torch.randn(2, network.width, dtype=torch.float64)
+    tokens = Tokens(torch.randn(2, 4, 5).double(), torch.tensor([[True, True, False, False], [True] * 4]))
+    with torch.no_grad():
+        whole = network(x, conditioning, tokens=tokens)
+        monkeypatch.setattr(networks, "MOST_POINTS", 10)
+        parts = network(x, conditioning, tokens=tokens)
+        other = network(x, conditioning, tokens=Tokens(tokens.values + tokens.mask[..., None], tokens.mask))
+    for name, field in whole.items():
+        torch.testing.assert_close(parts[name], field, rtol=0, atol=1e-12)
+        assert ((other[name] - field).abs().amax((1, 2)) > 1e-4).all()
 
 
 SPACES = pytest.mark.parametrize("space", [PLAIN, RICH], ids=["positions", "normals and colours"])

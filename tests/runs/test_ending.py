@@ -2,22 +2,26 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import pytest
+import torch
 
 import diffcore as dc
 from diffcore import cli
-from diffcore.evaluation.evaluate import read_evaluations, read_metrics
+from diffcore.evaluation.evaluate import _measured, read_evaluations, read_metrics, write_metrics
+from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Provided
 from diffcore.runs.checkpoints import checkpoints
 from diffcore.runs.ending import made_parts
 from diffcore.runs.folder import RunFolder, clean, new_folder, read_log, trim_log
-from diffcore.system.files import _new_part, write_atomically
+from diffcore.system.files import _new_part, require_writable, write_atomically
 from diffcore.training.signals import stop_requests
 from tests.support.refusals import refused
 from tests.support.toy import TOY, ToyWriter, put_in_place, toy_registry
@@ -120,6 +124,58 @@ def test_code_of_a_plugin_that_raises_takes_only_its_own_part(tmp_path, whole, p
     assert {metric.name for metric in read_metrics(run)} >= {"samples", "samples_per_second"}
     assert resume(run) == 0
     assert contents(run) == contents(whole)
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError("an exception that cannot describe itself")
+
+
+def fails(*context):
+    raise MuteError
+
+
+def leaves(*context):
+    raise SystemExit(0)
+
+
+@pytest.mark.parametrize("raises", [fails, leaves])
+@pytest.mark.parametrize("part", ["together", "html", "judge"])
+def test_what_is_no_usual_exception_takes_only_its_own_part(tmp_path, part, raises, monkeypatch):
+    if part == "judge":
+        registry = toy_registry()
+        registry.modalities["toy"] = Provided(replace(TOY, evaluator=lambda *context: raises), "diffcore-toy", "1.0")
+        put_in_place(monkeypatch, registry)
+    else:
+        monkeypatch.setattr(ToyWriter, part, raises)
+    run = RunFolder(tmp_path / "run")
+    assert cli.main(["train", "--out", str(run.path), *TRAIN]) == 1
+    assert run.report.is_file()
+    assert {metric.name for metric in read_metrics(run)} >= {"samples", "samples_per_second"}
+
+
+WRONG = {
+    "True": True, "float32": numpy.float32(1), "tensor": torch.tensor(1.0), "too large": 10**400, "text": "1",
+    "None": None, "complex": 1j,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "metric", [*(Metric("m", value, "") for value in WRONG.values()), Metric(None, 1.0, ""), Metric("m", 1.0, None)]
+)
+def test_a_metric_that_is_no_number_with_a_name_takes_no_others(metric):
+    said = []
+    assert _measured("wrong", lambda *context: [Metric("right", 1.0, ""), metric], None, {}, said.append) == []
+    assert len(said) == 1
+    assert "the metric wrong" in said[0]
+
+
+def test_values_that_json_cannot_hold_are_written_as_null(tmp_path, whole):
+    run = RunFolder(shutil.copytree(whole.path, tmp_path / "run"))
+    write_metrics(run, [Metric(f"m{k}", value, "") for k, value in enumerate((1e308, math.inf, math.nan, 2.0))])
+    values = [metric.value for metric in read_metrics(run)]
+    assert values[3] == 2
+    assert all(map(math.isnan, values[:3]))
 
 
 def test_evaluations_are_kept_with_their_recipes(tmp_path, capsys):
@@ -248,6 +304,17 @@ def test_parts_that_another_process_is_writing_are_not_deleted(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == [Path(file.name).name]
         write_atomically(run.metrics, b"another of the same process number")
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_folder_that_another_process_cleans_can_be_written(tmp_path, monkeypatch):
+    write = Path.write_bytes
+
+    def cleaned(path, content):
+        write(path, content)
+        clean(RunFolder(tmp_path))
+
+    monkeypatch.setattr(Path, "write_bytes", cleaned)
+    require_writable(tmp_path)
 
 
 def test_a_killed_start_leaves_its_folder_free(tmp_path):

@@ -65,6 +65,16 @@ def test_what_is_not_a_regular_file_is_never_read(tmp_path, kind, caplog):
         assert read_entry(path) == b"new"
 
 
+@pytest.mark.parametrize("beginning", [b"", b"diffcore cache 1\n"])
+def test_an_entry_that_no_memory_holds_is_damaged(tmp_path, beginning, caplog):
+    """A hole in a file takes no place on the disk."""
+    path = tmp_path / "entry"
+    path.write_bytes(beginning)
+    os.truncate(path, 2**43)
+    assert read_entry(path) is None
+    assert str(path) in caplog.text
+
+
 def test_a_missing_entry_is_no_damage_and_a_cache_that_cannot_be_written_is_no_error(tmp_path, caplog):
     assert read_entry(tmp_path / "none") is None
     (tmp_path / "file").write_text("in the way")

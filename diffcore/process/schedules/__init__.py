@@ -6,6 +6,7 @@ the log-SNR, log(alpha^2 / sigma^2).
 """
 
 from diffcore.process.schedules.betas import Betas, ddpm, iddpm_cosine
+from diffcore.process.schedules.by_field import ByField
 from diffcore.process.schedules.cosine import Cosine
 from diffcore.process.schedules.distributions import Laplace, LogNormal
 from diffcore.process.schedules.exploding import Exploding
@@ -17,6 +18,7 @@ from diffcore.process.schedules.zero_terminal import ZeroTerminal
 
 __all__ = [
     "Betas",
+    "ByField",
     "Cosine",
     "Exploding",
     "Laplace",

@@ -5,7 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from diffcore.states.level import Level
+from diffcore.states.level import Level, Levels
 
 
 class Schedule(Protocol):
@@ -17,8 +17,8 @@ class Schedule(Protocol):
     def time(self, log_snr: Tensor) -> Tensor:
         """t(lambda), the inverse of `log_snr`."""
 
-    def level(self, log_snr: Tensor) -> Level:
-        """The scales alpha and sigma at a log-SNR."""
+    def level(self, log_snr: Tensor) -> Levels:
+        """The scales alpha and sigma at a log-SNR, for the whole state or by field."""
 
 
 def variance_preserving(log_snr: Tensor) -> Level:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from diffcore.process.schedules.schedule import Schedule, VariancePreserving
+from diffcore.states.level import Level
 
 
 @dataclass(frozen=True)
@@ -20,16 +21,22 @@ class ZeroTerminal(VariancePreserving):
     base: Schedule
 
     def __post_init__(self) -> None:
-        last = self.base.level(self.base.log_snr(torch.ones(1, dtype=torch.float64)))
+        last = self._level(self.base.log_snr(torch.ones(1, dtype=torch.float64)))
         if abs(last.total.item() - 1) > 1e-9:
             raise ValueError(f"zero terminal SNR needs a variance-preserving schedule, not {self.base}")
         if last.alpha.item() == 0:
             raise ValueError(f"{self.base} ends at zero SNR already")
 
+    def _level(self, log_snr: Tensor) -> Level[Tensor]:
+        level = self.base.level(log_snr)
+        if isinstance(level, Level):
+            return level
+        raise ValueError(f"zero terminal SNR needs one level for all fields, not {self.base}")
+
     def _ends(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """1 - a(0), a(1) and c of the base."""
         ends = self.base.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64, device=like.device))
-        first, last = self.base.level(ends).alpha
+        first, last = self._level(ends).alpha
         return _complement(ends[0]), last, first / (first - last)
 
     def log_snr(self, t: Tensor) -> Tensor:

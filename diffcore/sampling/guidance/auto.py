@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
-from diffcore.states.level import Level
+from diffcore.states.level import Levels
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, extrapolate
 
@@ -16,7 +16,7 @@ def autoguidance(denoise: Denoise, weak: Denoise, weight: float) -> Denoise:
     the same data and conditions. w = 1 returns `denoise` itself. The variance is that of `denoise`.
     """
 
-    def guided(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+    def guided(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         strong = denoise(x, level, conditions, mask)
         start: State = getattr(weak(x, level, conditions, mask), strong.view)
         return replace(strong, output=extrapolate(start, strong.output, weight))

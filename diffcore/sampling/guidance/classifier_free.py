@@ -7,7 +7,7 @@ import torch
 from diffcore.denoising.conditions import Condition, Conditions, nulls
 from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.sampling.guidance.joint_batch import JointPass, cache_last, evaluate_jointly
-from diffcore.states.level import Level
+from diffcore.states.level import Levels
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 
@@ -61,7 +61,7 @@ def _mixed(
                 passes.append(JointPass(only, weight, None if len(rows) == len(given) else rows))
         return absent, passes
 
-    def guided(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+    def guided(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         if not conditions:
             return denoise(x, level, conditions, mask)
         absent, passes = passes_for(conditions)

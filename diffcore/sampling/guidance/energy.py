@@ -12,15 +12,15 @@ from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.errors import UserError
 from diffcore.names import GradientOf, Parameterisation, require_name
 from diffcore.states.form import form_difference
-from diffcore.states.level import Level
+from diffcore.states.level import FieldLevels, Level, Levels, by_field
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, combine, dot, fields, map_fields
+from diffcore.states.state import State, Weight, combine, dot, fields, map_fields
 
 
 class LogWeight(Protocol):
     """log h, the logarithm of the factor on the density of each sample, `[B]` nats; differentiable in `x`."""
 
-    def __call__(self, x: State, level: Level, conditions: Conditions | None, mask: Mask) -> Tensor: ...
+    def __call__(self, x: State, level: Levels, conditions: Conditions | None, mask: Mask) -> Tensor: ...
 
 
 def energy(denoise: Denoise, space: Space, log_weight: LogWeight, weight: float = 1.0, of: GradientOf = "x") -> Denoise:
@@ -48,7 +48,7 @@ def energy(denoise: Denoise, space: Space, log_weight: LogWeight, weight: float 
     """
     require_name(of, GradientOf, "of")
 
-    def guided(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+    def guided(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         def log_h(state: State) -> Tensor:
             return log_weight(state, level, conditions, mask)
 
@@ -64,13 +64,18 @@ def energy(denoise: Denoise, space: Space, log_weight: LogWeight, weight: float 
 
             gradient = space.gradient(_derivative(of_estimate, x, level), mask)
             prediction = inner[0] if _tracked(x) else _detached(inner[0], x)
-            change = combine((_slope("x0", level, weight), gradient))
+            change = combine((_slopes("x0", level, weight), gradient))
             damping = _damping(lambda s: weight * log_h(s), space.project(prediction.x0, mask), change, level)
             gradient = combine((damping, gradient))
-        slope = _slope(prediction.view, level, weight)
+        slope = _slopes(prediction.view, level, weight)
         return replace(prediction, output=combine((1.0, prediction.output), (slope, gradient)))
 
     return guided if weight else denoise
+
+
+def _slopes(view: Parameterisation, level: Levels, weight: float) -> Weight:
+    """`_slope` of the level, by field where levels are."""
+    return by_field(lambda each: _slope(view, each, weight), level)
 
 
 def _slope(view: Parameterisation, level: Level, weight: float) -> float | Tensor:
@@ -84,7 +89,7 @@ def _slope(view: Parameterisation, level: Level, weight: float) -> float | Tenso
     return weight * factor / alpha if alpha > 0 else 0.0
 
 
-def _damping(log_factor: Callable[[State], Tensor], x0: State, change: State, level: Level) -> Tensor:
+def _damping(log_factor: Callable[[State], Tensor], x0: State, change: State, level: Levels) -> Tensor:
     """The factor s of `energy` for each sample, `[B]`, constant for autograd; `log_factor` is w log h."""
     x0, change = map_fields(torch.detach, x0), map_fields(torch.detach, change)
     entries = sum(field[0].numel() for field in fields(x0).values())
@@ -97,7 +102,7 @@ def _damping(log_factor: Callable[[State], Tensor], x0: State, change: State, le
     return torch.where(rise > 0, rise / (rise - bend.clamp(max=0)), 0.0).nan_to_num(0.0)
 
 
-def _derivative(function: Callable[[State], Tensor], x: State, level: Level) -> State:
+def _derivative(function: Callable[[State], Tensor], x: State, level: Levels) -> State:
     """The derivative of `function` `[B]` with respect to each entry of `x`; zero for fields that it does not depend on.
 
     Gradients are enabled here, also if the caller has disabled them. If the caller differentiates through x, the
@@ -120,12 +125,13 @@ def _derivative(function: Callable[[State], Tensor], x: State, level: Level) -> 
     return map_fields(lambda f: torch.zeros_like(f) if (derivative := next(each)) is None else derivative, x)
 
 
-def _require_constant(values: Tensor, level: Level) -> None:
+def _require_constant(values: Tensor, level: Levels) -> None:
     """Raise `UserError` for a log-weight that does not depend on the state, unless it is zero or alpha is.
 
     Such a log-weight was detached from the state, by `torch.no_grad`, `detach` or `item`, and would not guide at all.
     """
-    if bool(torch.as_tensor(level.alpha > 0).any()) and bool((values != 0).any()):
+    alphas = level.alpha.values() if isinstance(level, FieldLevels) else [level.alpha]
+    if any(bool(torch.as_tensor(alpha > 0).any()) for alpha in alphas) and bool((values != 0).any()):
         raise UserError(
             "the log-weight has no gradient with respect to the state: compute it from the state with operations of "
             "torch, without `torch.no_grad`, `detach` or `item`"

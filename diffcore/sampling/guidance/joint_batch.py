@@ -9,7 +9,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
-from diffcore.states.level import Level
+from diffcore.states.level import Levels
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, concatenate, map_fields
 
@@ -31,7 +31,7 @@ class JointPass:
 
 
 def evaluate_jointly(
-    denoise: Denoise, x: State, level: Level, base: Conditions, passes: Sequence[JointPass], mask: Mask
+    denoise: Denoise, x: State, level: Levels, base: Conditions, passes: Sequence[JointPass], mask: Mask
 ) -> Prediction:
     """D_base + sum_i w_i (D_i - D_base), with all evaluations in one batch; a single pass of weight 1 is run alone.
 
@@ -47,7 +47,7 @@ def evaluate_jointly(
     conditions = [base, *(each.conditions for each in passes)]
     joint = denoise(
         concatenate([_at(x, chosen) for chosen in rows]),
-        Level(*(_joined(scale, rows) for scale in level)),
+        level.map(lambda scale: _joined(scale, rows)),
         {
             name: torch.cat([_at(part[name], chosen) for part, chosen in zip(conditions, rows, strict=True)])
             for name in base

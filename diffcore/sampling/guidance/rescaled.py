@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
-from diffcore.states.level import Level
+from diffcore.states.level import Levels
 from diffcore.states.spaces import Mask, Product, Space
 from diffcore.states.state import State, fields, map_fields, per_sample
 
@@ -21,7 +21,7 @@ def rescale(guided: Denoise, conditional: Denoise, space: Space, phi: float) -> 
     `conditional` costs one more pass of the network.
     """
 
-    def rescaled(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+    def rescaled(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         prediction = guided(x, level, conditions, mask)
         unguided: State = getattr(conditional(x, level, conditions, mask), prediction.view)
         targets, parts = fields(unguided), dict(space.parts) if isinstance(space, Product) else {"": space}

@@ -19,8 +19,9 @@ from diffcore.errors import UserError
 from diffcore.names import InverseMethod, require_name
 from diffcore.process.gaussian import perturb, transition
 from diffcore.sampling.inverse.operators import Bounds, Coarse, Keep, Operator, check_measurement, keep
+from diffcore.sampling.solvers.by_field import take, whole
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
-from diffcore.states.level import Level
+from diffcore.states.level import Level, Levels, by_field, is_clean
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, dot, fields, map_fields, named
 
@@ -112,7 +113,7 @@ def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
 
 
 def _noise_ratio(level: Level) -> float | Tensor:
-    """sigma^2 / alpha, and 0 at alpha = 0."""
+    """sigma^2 / alpha of one level, and 0 at alpha = 0."""
     alpha, sigma = level
     if isinstance(alpha, Tensor):
         return torch.where(alpha > 0, sigma**2 / alpha, 0.0)
@@ -159,14 +160,14 @@ def measured(
     check_measurement(operator, measurement, space)
     correct = mmps() if correct is None else correct
 
-    def given(x: State, level: Level, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+    def given(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         with torch.enable_grad():
             along = map_fields(lambda value: torch.zeros_like(value).requires_grad_(), x)
             prediction = denoise(combine((1.0, x), (1.0, space.noise(along, mask))), level, conditions, mask)
             x0 = space.project(prediction.x0, mask)
             explained = operator(x0)
         leaves, explanations = list(fields(along).values()), fields(explained)
-        ratio = _noise_ratio(level)
+        ratio = by_field(_noise_ratio, level)
 
         def lift(u: State) -> State:
             values = fields(u)
@@ -208,13 +209,14 @@ def repaint(step: Step, operator: Operator, values: State, resamplings: int = 10
         clean = _matched(values, x)
         for repetition in range(resamplings):
             if repetition:
-                jump = transition(move.next, move.now)
-                x = combine((jump.scale, x), (jump.std, move.noise()))
-            x = step(evaluate, x, replace(move, history=[]))
+                scale = by_field(lambda *ends: transition(*ends).scale, move.next, move.now)
+                std = by_field(lambda *ends: transition(*ends).std, move.next, move.now)
+                x = combine((scale, x), (std, move.noise()))
+            x = take(step, evaluate, x, replace(move, history=[]))
             x = _exchange(x, operator(x), operator(perturb(clean, move.noise(), move.next)))
         return x
 
-    return repainting
+    return whole(repainting)
 
 
 def pasted(step: Step, operator: Operator, values: State) -> Step:
@@ -224,10 +226,10 @@ def pasted(step: Step, operator: Operator, values: State) -> Step:
     """
 
     def pasting(evaluate: Evaluate, x: State, move: Move) -> State:
-        x = step(evaluate, x, move)
-        return x if move.next.sigma > 0 else _exchange(x, operator(x), operator(_matched(values, x)))
+        x = take(step, evaluate, x, move)
+        return x if not is_clean(move.next) else _exchange(x, operator(x), operator(_matched(values, x)))
 
-    return pasting
+    return whole(pasting)
 
 
 def settled(step: Step, operator: Coarse, coarse: State, bounds: Bounds | None = None) -> Step:
@@ -237,10 +239,10 @@ def settled(step: Step, operator: Coarse, coarse: State, bounds: Bounds | None =
     """
 
     def settling(evaluate: Evaluate, x: State, move: Move) -> State:
-        x = step(evaluate, x, move)
-        return x if move.next.sigma > 0 else operator.matched(x, _matched(coarse, operator(x)), bounds)
+        x = take(step, evaluate, x, move)
+        return x if not is_clean(move.next) else operator.matched(x, _matched(coarse, operator(x)), bounds)
 
-    return settling
+    return whole(settling)
 
 
 def _of(state: State, indices: Sequence[int]) -> State:

@@ -7,6 +7,7 @@ Where parameters of a network are zero at first, most checks of networks replace
 from diffcore.testing.checks.build import builds, imports_light
 from diffcore.testing.checks.check import Check, Measurement, NotApplicableError
 from diffcore.testing.checks.codec import decode_restores, encoded_statistics, encoding_invariances
+from diffcore.testing.checks.conditions import conditions_sound, token_padding
 from diffcore.testing.checks.data import data_repeat, data_sound, held_out_differs
 from diffcore.testing.checks.denoiser import (
     batch_changes_nothing,
@@ -45,6 +46,7 @@ CHECKS = (
         "data_repeat", "the data set is the same when it is built again, also by another process", data_repeat, _BUILT
     ),
     Check("held_out_differs", "held-out examples are not training examples", held_out_differs, _BUILT),
+    Check("conditions_sound", "conditions have null values, and embeddings of each value", conditions_sound, _DATA),
     Check("facts_match", "sizes, scalar conditions and categories agree with the data", facts_match, _DATA),
     Check("decode_restores", "decode(encode(x)) is x within the tolerance of the contract", decode_restores, _DATA),
     Check("encoded_statistics", "encoded data have zero mean and unit variance", encoded_statistics, _DATA),
@@ -68,6 +70,7 @@ CHECKS = (
         _NETWORK,
     ),
     Check("padding_changes_nothing", "absent elements have no effect", padding_changes_nothing, _NETWORK),
+    Check("token_padding", "tokens that do not exist have no effect", token_padding, _NETWORK),
     Check("symmetries", "each declared symmetry holds under random transforms", symmetries, _NETWORK),
     Check("seeds_decide", "a seed determines weights, encoding and samples", seeds_decide, _SAMPLES),
     Check("samples_decode", "samples are finite, and are decoded and written to files", samples_decode, _SAMPLES),

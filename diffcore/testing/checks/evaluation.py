@@ -175,6 +175,8 @@ def classifier_predicts(plugin: PluginUnderTest) -> Measurement:
         raise NotApplicableError("the modality has no classifiers")
     if not plugin.codec.conditions:
         raise NotApplicableError("the codec has no conditions to predict")
+    if not any(condition.head for condition in plugin.codec.conditions):
+        raise NotApplicableError("no condition has a head")
     settings = plugin.classifier_settings
     classifier = randomised(build_model(settings, plugin.data.facts, plugin.registry).classifier)
     where = source_location(type(classifier.backbone))

@@ -115,15 +115,18 @@ def _placed(dataset: type, root: str | None) -> type:
     torchvision only looks in `root/MNIST/raw`. Users also name the folder MNIST, the folder raw, or one in which only
     raw lies. A folder that is named after another set of the same format is not taken.
     """
+    name = dataset.__name__
+    # torchvision would read the pickles of its earlier versions, in a folder processed, instead of the files.
+    placed = type(name, (dataset,), {"_check_legacy_exist": lambda self: False})
     if root is None:
-        return dataset
-    name, place = dataset.__name__, Path(root)
+        return placed
+    place = Path(root)
     others = {"mnist", "fashionmnist", "kmnist", "qmnist"} - {name.lower()}
     for folder in _places(place, name):
         parents = {part.lower().replace("-", "").replace("_", "") for part in folder.parts[-2:]}
         if (folder / _TRAINING_IMAGES).is_file() and not parents & others:
-            return type(name, (dataset,), {"raw_folder": str(folder)})
-    return dataset
+            return type(name, (placed,), {"raw_folder": str(folder)})
+    return placed
 
 
 def _places(root: Path, name: str) -> tuple[Path, ...]:
@@ -155,7 +158,7 @@ def _from_torchvision(dataset: Callable[..., Any], options: LargeSetOptions, cla
         raise UserError(f"{name} needs `data.root`, the folder that contains it; `data.download` downloads it there")
     try:
         parts = [dataset(options.root, train=train, download=options.download) for train in (True, False)]
-        train, test = (examples(_padded(_pixels(part.data), size), torch.as_tensor(part.targets)) for part in parts)
+        train, test = (_checked(_pixels(part.data), torch.as_tensor(part.targets), classes, size) for part in parts)
     except RuntimeError as error:
         if options.download:
             raise UserError(
@@ -182,6 +185,20 @@ def _from_torchvision(dataset: Callable[..., Any], options: LargeSetOptions, cla
             "with `data.download`"
         ) from None
     return data(train, test, classes, options.flip)
+
+
+_SIDES = {1: 28, 3: 32}
+"""The height and width of the images of these sets in pixels, by the number of their channels."""
+
+
+def _checked(pixels: Tensor, labels: Tensor, classes: Sequence[str], size: int) -> TensorDict:
+    """Images with a border and their labels. Raises `ValueError` if they cannot be those of the data set."""
+    side = _SIDES[pixels.shape[1]]
+    if pixels.shape[2:] != (side, side):
+        raise ValueError(f"images of {pixels.shape[3]}x{pixels.shape[2]} pixels instead of {side}x{side}")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+        raise ValueError(f"labels from {int(labels.min())} to {int(labels.max())} of {len(classes)} classes")
+    return examples(_padded(pixels, size), labels)
 
 
 def _packed(root: Path, name: str) -> str:

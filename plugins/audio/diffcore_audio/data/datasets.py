@@ -4,9 +4,8 @@ All have int16 `waveform` `[N, C, L]`, with full scale at 32768, and int64 `labe
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -16,6 +15,7 @@ from diffcore.errors import UserError, first_line
 from diffcore.plugins import folders
 from diffcore.plugins.data import Data
 from diffcore.plugins.ledger import Account, named
+from diffcore.system.walk import TWICE
 from diffcore_audio.data.files import CONVERTIBLE, SOUND_ENDINGS
 from diffcore_audio.data.fitting import Format
 from diffcore_audio.data.loading import load
@@ -26,6 +26,9 @@ from diffcore_audio.signals.waves import FULL_SCALE
 
 _FIT_EXAMPLES = 1000
 """Examples that a codec is fitted to at most. The scale is then within 1 % of the one of all 2,700 drums."""
+
+_PARTS = ("training", "testing", "validation")
+"""The parts of Speech Commands, each with its list of files."""
 
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -112,11 +115,15 @@ def _speech(options: SpeechOptions, words: Sequence[str] | None) -> Data:
         raise UserError(
             "Speech Commands needs `data.root`, the folder that contains it; `data.download` downloads it there"
         )
+    for name in ("testing_list.txt", "validation_list.txt"):
+        path = Path(root) / "SpeechCommands" / "speech_commands_v0.02" / name
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is a folder, a pipe or a device, not a file: restore it from Speech Commands")
     try:
         if options.download:
             Path(root).mkdir(parents=True, exist_ok=True)
-        sets = [SPEECHCOMMANDS(root, download=options.download, subset=part) for part in ("training", "testing")]
-    except (RuntimeError, OSError, EOFError) as error:
+        sets = [SPEECHCOMMANDS(root, download=options.download, subset=part) for part in _PARTS]
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
         reason = first_line(error)
         if options.download:
             raise UserError(
@@ -127,7 +134,8 @@ def _speech(options: SpeechOptions, words: Sequence[str] | None) -> Data:
             f"Speech Commands is not in {root} ({reason}); set `data.root` to the folder that contains "
             "SpeechCommands/speech_commands_v0.02, or download it with `data.download`"
         ) from None
-    paths_of_sets = [[_path(each, number) for number in range(len(each))] for each in sets]
+    # torchaudio would need torchcodec to read the sounds, so they are read by soundfile.
+    *paths_of_sets, validation = [[Path(path) for path in each._walker] for each in sets]
     train_words, test_words = ({path.parent.name for path in paths} for paths in paths_of_sets)
     classes = list(words) if words else sorted(train_words)
     if missing := [name for name in classes if name not in train_words]:
@@ -146,14 +154,33 @@ def _speech(options: SpeechOptions, words: Sequence[str] | None) -> Data:
         for paths in paths_of_sets
     ]
     account = Account("sounds", root, sum(map(len, listings)))
+    listings[0] = _without_links(listings[0], [*paths_of_sets[1], *validation], account)
     train, test = _read(listings, Format(options.rate, length(options), 1), options, account)
     kept, train, held_out = folders.without_empty(classes, train, test if len(test) >= 2 else None, account)
     return data(train, held_out, kept, options, folders.uneven(kept, train, held_out), account)
 
 
-def _path(speech: Any, number: int) -> Path:
-    """The path of a sound. torchaudio would need torchcodec to read it, so it is read by soundfile."""
-    return Path(speech._archive) / speech.get_metadata(number)[0]
+def _without_links(train: folders.Files, held_out: Collection[Path], account: Account) -> folders.Files:
+    """The training files without links to files that are held out or in the list anyway; the account gets these."""
+    seen = {_identity(path) for path in held_out} - {None}
+    kept = set()
+    for path, _ in sorted(train, key=lambda item: item[0].is_symlink() or item[0].parent.is_symlink()):
+        identity = _identity(path)
+        if identity in seen:
+            account.pass_over(path, TWICE)
+        else:
+            kept.add(path)
+            seen |= {identity} - {None}
+    return tuple((path, label) for path, label in train if path in kept)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The device and the inode of a file; None if it cannot be found, which its reader will say."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # a value error for a name with a null byte
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _read(

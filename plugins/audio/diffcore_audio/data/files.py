@@ -20,6 +20,12 @@ SOUND_ENDINGS = frozenset(
 )
 """Files with these endings are read as sounds."""
 
+_FORMATS = frozenset(("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF"))
+"""The formats of these files, by their names in libsndfile, which goes by the content and not by the ending.
+
+Its decoders of other formats are not used: that of SDS, for example, prints on the standard output.
+"""
+
 CONVERTIBLE = dict.fromkeys(
     (".m4a", ".mp4", ".aac", ".wma", ".amr", ".ape", ".wv", ".mpc", ".ac3", ".webm", ".mka", ".dsf", ".dff"),
     "convert them to WAV or FLAC, for example with ffmpeg",
@@ -76,6 +82,8 @@ def read(path: Path) -> Sound:
         if not stat.S_ISREG(path.stat().st_mode):
             raise UnusableError("not a regular file")
         with soundfile.SoundFile(os.fsencode(path)) as file:
+            if file.format not in _FORMATS:
+                raise UnusableError(f"a sound in the format {file.format}, which is not read")
             if file.samplerate not in _RATES:
                 raise UnusableError(f"a sampling rate of {file.samplerate} Hz")
             sound = Sound(_samples(file), file.samplerate, file.frames * file.channels > MOST_VALUES)

@@ -8,7 +8,7 @@ import numpy
 from numpy.typing import NDArray
 
 from diffcore.plugins.folders import UnusableError
-from diffcore_pointcloud.formats.content import MOST_DECODED, MOST_FACES, Pictures
+from diffcore_pointcloud.formats.content import MOST_FACES, Pictures
 from diffcore_pointcloud.formats.shape import NO_FACES, Floats, Integers, Shape, Texture, require_vertices
 
 SUPPORTED = frozenset(("KHR_mesh_quantization", "EXT_mesh_gpu_instancing", "KHR_texture_transform", "EXT_texture_webp"))
@@ -18,6 +18,14 @@ _GEOMETRY = ("KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_mesho
 _TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 _DEEPEST = 256
+_LEAST, _PER_BYTE = 2**21, 4
+"""Points and corners that every file may have, and how many a larger file may have for each of its bytes.
+
+Values that a file does not store are zero, and the same values can be used many times, so a small file could otherwise
+take all memory.
+"""
+_PART = 32
+"""What a primitive counts at least, at each of its places: it takes time even if it is empty."""
 OURS = "diffcore clouds"
 """The name of the scene in files of `diffcore_pointcloud.output.files.write_glb`: each node is a cloud of its own."""
 
@@ -69,7 +77,8 @@ class _File:
         self.binary = chunks.get(b"BIN\0", b"")
         self.colours = colours
         self.pictures = Pictures()
-        self.left = MOST_FACES
+        self.most = min(MOST_FACES, max(_LEAST, _PER_BYTE * len(data)))
+        self.left = self.most
         needed = [name for name in self.json.get("extensionsRequired", ()) if name in _GEOMETRY]
         if needed:
             raise UnusableError(f"geometry compressed by {', '.join(needed)}, which is not supported")
@@ -109,8 +118,10 @@ class _File:
         extension = node.get("extensions", {}).get("EXT_mesh_gpu_instancing")
         if extension is None:
             return [numpy.eye(4)]
-        given = {name: self._accessor(index) for name, index in extension["attributes"].items()}
+        given = extension["attributes"]
         known = {key: given[key.upper()] for key in ("translation", "rotation", "scale") if key.upper() in given}
+        self._spend(_PART * max((self._length(index) for index in known.values()), default=0))
+        known = {key: self._accessor(index) for key, index in known.items()}
         number = min((len(values) for values in known.values()), default=0)
         return [_matrix({name: values[k] for name, values in known.items()}) for k in range(number)]
 
@@ -120,17 +131,31 @@ class _File:
                 raise UnusableError("compressed geometry (Draco or meshopt), which is not supported")
             attributes = primitive.get("attributes", {})
             if "POSITION" not in attributes:
+                self._spend(_PART)
                 continue
+            length = self._length(attributes["POSITION"])
+            corners = self._length(primitive["indices"]) if "indices" in primitive else length
+            if primitive.get("mode", 4) in (5, 6):  # each corner of a strip or of a fan makes a triangle
+                corners *= 3
+            self._spend(instances * max(corners, length, _PART))
             positions = self._accessor(attributes["POSITION"])
             if "indices" in primitive:
                 indices = self._accessor(primitive["indices"])[:, 0].astype(numpy.int64)
             else:
                 indices = numpy.arange(len(positions))
             require_vertices(indices, len(positions))
-            self.left -= instances * max(len(indices), len(positions))
-            if self.left < 0:
-                raise UnusableError(f"more than {MOST_FACES:,} points and corners, with all instances")
             yield from self._primitive(primitive, positions, indices)
+
+    def _length(self, accessor: int) -> int:
+        """The number of rows that an accessor announces, which is not negative."""
+        return max(int(self.json["accessors"][accessor]["count"]), 0)
+
+    def _spend(self, corners: int) -> None:
+        """Count points and corners before they are made. Raises `UnusableError` beyond what the file may have."""
+        self.left -= corners
+        if self.left < 0:
+            size = "" if self.most == MOST_FACES else ", which is too many for a file of its size"
+            raise UnusableError(f"more than {self.most:,} points and corners, with all instances{size}")
 
     def _primitive(self, primitive: Mapping[str, Any], positions: Floats, indices: Integers) -> Iterator[Shape]:
         attributes, mode = primitive["attributes"], primitive.get("mode", 4)
@@ -201,8 +226,8 @@ class _File:
             _WIDTHS[accessor["type"]],
             accessor["count"],
         )
-        if not 0 <= number * width * 8 <= MOST_DECODED:
-            raise UnusableError(f"{number:,} values; at most {MOST_DECODED // 8:,} are read")
+        if not 0 <= number <= self.most:
+            raise UnusableError(f"{number:,} rows of values; at most {self.most:,} are read")
         if "bufferView" in accessor:
             view = self.json["bufferViews"][accessor["bufferView"]]
             stride = view.get("byteStride", kind.itemsize * width)

@@ -130,15 +130,15 @@ def _painted(
     number = {name: k for k, name in enumerate(names)}
     of_triangle = numpy.array([number[name] for name in lines.materials])[polygon]
     pictures, parts, left, missing = Pictures(), [], numpy.ones(len(polygon), bool), 0
+    places = _places(shape, lines, lengths, polygon) if any(each.picture is not None for each in used) else None
     for k, material in enumerate(used):
         if material.picture is None:
             missing += material.wants_picture
             continue
         own = of_triangle == k
         pixels = pictures.pixels(material.picture) if own.any() else None
-        places = None if pixels is None else _places(shape, lines, lengths, own)
         if pixels is not None and places is not None:
-            texture = Texture(pixels, places, numpy.ones(3))
+            texture = Texture(pixels, places[own], numpy.ones(3))
             parts.append(Shape(shape.positions, faces=shape.faces[own], texture=texture))
             left &= ~own
         missing += own.any() and pixels is None
@@ -150,7 +150,7 @@ def _painted(
     return [replace(part, note=note) for part in parts]
 
 
-def _places(shape: Shape, lines: _Lines, lengths: Integers, own: numpy.ndarray) -> Floats | None:
+def _places(shape: Shape, lines: _Lines, lengths: Integers, polygon: Integers) -> Floats | None:
     """The places in the texture of the corners of triangles, `[F, 3, 2]`; None if there are none."""
     indices = _indices(lines, 1)
     rows = numpy.array([row[:2] for row in lines.places if len(row) >= 2], dtype=numpy.float64).reshape(-1, 2)
@@ -161,7 +161,6 @@ def _places(shape: Shape, lines: _Lines, lengths: Integers, own: numpy.ndarray) 
     owner = numpy.repeat(numpy.arange(len(lengths)), lengths)
     key = owner * len(shape.positions) + corners
     order = numpy.argsort(key, kind="stable")
-    _, polygon = triangulated(shape.positions, lengths, corners)
-    wanted = polygon[own, None] * len(shape.positions) + shape.faces[own]
+    wanted = polygon[:, None] * len(shape.positions) + shape.faces
     found = order[numpy.searchsorted(key, wanted, sorter=order)]
     return rows[indices[found]] * [1, -1] + [0, 1]
