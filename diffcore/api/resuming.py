@@ -70,13 +70,13 @@ def go_on(
                 f"{run.path} is trained already, {progress.step} steps in {progress.seconds / 60:.1f} minutes; "
                 "go further with `train.steps` N or `train.minutes` M"
             )
-        config = sampling_config(settings.sample, registry)
         data = in_turn(lambda: data_of(run.path, settings, registry))
         if data.facts != description.facts:
             name = settings.data.name  # type: ignore[attr-defined]
             raise UserError(f"{run.path} was trained on other data than {name} holds now")
         model = build_model(settings, data.facts, registry, weights)
         load_codec(run, model, description.codec)
+        config = sampling_config(settings.sample, registry, model)
         _require_same_data(run, record_of(settings.data.name, data, model.codec))  # type: ignore[attr-defined]
         if (changed or data_at or not own) and leads():
             describe(run, settings, data.facts.model_dump(mode="json"), registry, description.codec)

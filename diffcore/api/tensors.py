@@ -16,7 +16,7 @@ from diffcore.names import Divergence, Grid, Weighting, require_name
 from diffcore.plugins import registry as plugins
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Schedule
-from diffcore.runs.sampling_config import Choice, build_choice
+from diffcore.runs.choices import Choice, build_choice
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import in_batches, levels_of
 from diffcore.sampling.loop import sample as draw

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     about = "Metrics of a run's samples, or of a classifier. --data.root PLACE: where its data are, if they have moved."
     arguments, data_at = take_places(arguments)
-    chosen = read(Options, arguments, registry, "diffcore evaluate", about, many=("guide", "metric"))
+    chosen = read(Options, arguments, registry, "diffcore evaluate", about, many=("metric",))
     options = chosen.options
     from diffcore.system.distributed import leads
 

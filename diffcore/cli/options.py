@@ -82,6 +82,6 @@ def sampling_of(chosen: Chosen) -> "SamplingOptions":
     given |= {
         "solver": chosen.part("solver"),
         "schedule": chosen.part("schedule"),
-        "guides": tuple(chosen.parts("guide")),
+        "guides": chosen.guides or None,
     }
     return SamplingOptions(**given)  # type: ignore[typeddict-item]

@@ -37,9 +37,9 @@ def main(arguments: Sequence[str]) -> int:
         if take(arguments, flag)[1] is not None:
             raise UserError(f"diffcore tune chooses {what} itself: leave out --{flag}")
     about = "Fit the levels and the method of N steps to a run's own flow; diffcore sample --steps N then uses them."
-    chosen = read(Options, arguments, registry, "diffcore tune", about, one=(), many=())
+    chosen = read(Options, arguments, registry, "diffcore tune", about, one=())
     options = chosen.options
-    drawing = {name: value for name, value in sampling_of(chosen).items() if name not in ("steps", "guides", *CHOSEN)}
+    drawing = {name: value for name, value in sampling_of(chosen).items() if name not in ("steps", *CHOSEN)}
 
     def show(found: "Tuning") -> None:
         say(f"error on new noise: {found.error:.2e} fitted, {found.default_error:.2e} as the run draws")

@@ -35,6 +35,8 @@ class Prediction:
     * `variance`: the predicted log-variance of an ancestral step, as a fraction between its bounds, of the shape of x:
       0 is the variance of the posterior, 1 that of the forward step (Nichol & Dhariwal 2021, eq. 15). None if the
       network does not learn it.
+    * `unguided`: the prediction of the same network for the same conditions without guidance, which guidance carries
+      along so that `rescale` need not compute it again; None where it is not known.
 
     All views are affine in the output, so predictions for the same x can be mixed by mixing their outputs. At sigma = 0
     (a float), x is known and says nothing about the noise: x0 is x / alpha, and eps and v are zero.
@@ -45,6 +47,7 @@ class Prediction:
     output: State
     view: Parameterisation = "x0"
     variance: State | None = None
+    unguided: "Prediction | None" = None
 
     @cached_property
     def x0(self) -> State:
@@ -239,8 +242,10 @@ class Denoiser(nn.Module):
         output = self._in_one_view(scaled, unit, output)
         prediction = Prediction(x, inner, output, self.parameterisation, variance)
         if self.data_std == 1:
-            return replace(prediction, level=level)
-        return Prediction(x, level, combine((self.data_std, prediction.x0)), "x0", variance)
+            prediction = replace(prediction, level=level)
+        else:
+            prediction = Prediction(x, level, combine((self.data_std, prediction.x0)), "x0", variance)
+        return replace(prediction, unguided=prediction)
 
     def _require_form(self, output: Any, variance: Any, x: State) -> None:
         """Raise `UserError` unless the backbone's output, and its variance if there is one, have the form of the state.

@@ -8,17 +8,19 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import ScalarCondition, nulls
 from diffcore.plugins.data import Data, Encoded
+from diffcore.plugins.guidance import Guidance, with_effect
 from diffcore.plugins.output import Evaluator, Metric
 from diffcore.runs.coding import decode, encode
 from diffcore.runs.generation import generate_together, unguided
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
+from diffcore.sampling.guidance import classifier_free
 from diffcore.states.noise import generator_for
 from diffcore.system.distributed import by_leader, from_leader
 from diffcore.system.progress import counter
 
 GUIDANCE = 2.0
-"""The weight of guidance that is compared with 1 if the config has no guidance."""
+"""The weight of classifier-free guidance that is tried if no guidance of the config uses a condition."""
 _SAMPLES_PER_TARGET = 8
 """One target is evaluated for this number of samples of the evaluation."""
 
@@ -67,17 +69,26 @@ def _ways(model: Model, config: SamplingConfig, condition: ScalarCondition) -> l
 
     They are the model without guidance, if it has the condition, and with the guidance of `config` that uses it.
     """
-    own = condition in model.codec.conditions
-    classifier = (
-        config.classifier if config.classifier is not None and condition in config.classifier.conditions else None
+    plain = unguided(config)
+    used = [guide for guide in config.guides if guide.towards is None or condition in guide.towards]
+    guided = replace(config, guides=with_effect(used))
+    if guided == plain:  # nothing in the config guides to it
+        guided = replace(config, guides=with_effect([_default_guidance(model), *used]))
+    words = " and ".join(guide.words for guide in guided.guides if guide.towards is not None)
+    ways = [(words, "guided", guided)]
+    if condition in model.codec.conditions:
+        ways.insert(0, ("conditions, without guidance", "conditional", plain))
+    return ways
+
+
+def _default_guidance(model: Model) -> Guidance:
+    own = model.codec.conditions
+    return Guidance(
+        lambda denoise, plain: classifier_free(denoise, own, GUIDANCE),
+        own,
+        name="classifier-free",
+        options={"weight": GUIDANCE},
     )
-    guidance = config.guidance if own else 1.0
-    if guidance == 1 and classifier is None:
-        guidance = GUIDANCE
-    words = [f"guidance {guidance:g}"] if guidance != 1 else []
-    words += [f"a classifier's gradient, weight {config.classifier_weight:g}"] if classifier is not None else []
-    guided = (", ".join(words), "guided", replace(config, guidance=guidance, classifier=classifier))
-    return [("conditions, guidance 1", "conditional", unguided(config)), guided] if own else [guided]
 
 
 def _targets(

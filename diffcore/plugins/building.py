@@ -7,6 +7,7 @@ Without this, None in place of a solver would mean the default solver.
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy
@@ -15,6 +16,7 @@ from torch import nn
 from diffcore.errors import UserError
 from diffcore.plugins.contract import Contract
 from diffcore.plugins.data import Data
+from diffcore.plugins.guidance import Guidance
 from diffcore.plugins.output import Metric
 from diffcore.plugins.records import Component, Modality, Settings
 from diffcore.states.global_random import seeded
@@ -27,7 +29,8 @@ Complaint = Callable[[Any], str | None]
 def build(kind: str, component: Component, options: Settings, *context: Any) -> Any:
     """The part that `component.build(options, *context)` makes, checked.
 
-    `kind` is a key of `PARTS`: "data", "denoiser", "classifier", "schedule", "solver", "guide", "metric" or "logger".
+    `kind` is a key of `PARTS`: "data", "denoiser", "classifier", "schedule", "solver", "guide", "metric", "logger",
+    "task", or another kind of network, which is then any module.
     The functions that metrics and guidance consist of are checked again whenever they are called. A data set is built
     with seeded global random generators (`seeded_globally`). Raises `UserError` if it is not such a part.
     """
@@ -39,7 +42,9 @@ def build(kind: str, component: Component, options: Settings, *context: Any) -> 
         part = component.build(options, *context)
     require_part(kind, part, what, built=True)
     if kind == "guide":
-        return _checked_calls(part, what, "a denoiser", lambda found: None if callable(found) else _kind(found))
+        function = part.decorate if isinstance(part, Guidance) else part
+        checked = _checked_calls(function, what, "a denoiser", lambda found: None if callable(found) else _kind(found))
+        return replace(part, decorate=checked) if isinstance(part, Guidance) else checked
     if kind == "metric":
         return _checked_calls(part, what, "a list of diffcore.plugins.output.Metric", _not_metrics)
     return part
@@ -62,7 +67,7 @@ def require_part(kind: str, part: Any, what: str, built: bool = False) -> None:
 
     `what` names it in the message, and `built` is whether a builder made it or a caller passed it.
     """
-    wanted, complain = PARTS[kind]
+    wanted, complain = PARTS.get(kind, A_MODULE)
     if complaint := complain(part):
         told = f"its builder must return {wanted}, but returned" if built else f"it must be {wanted}, but it is"
         forgot = "; was `return` forgotten?" if built and part is None else ""
@@ -114,6 +119,10 @@ def _with(*names: str, call: bool = False) -> Complaint:
 
 def _not_a_function(part: Any) -> str | None:
     return None if callable(part) and not isinstance(part, type) else _kind(part)
+
+
+def _not_a_guide(part: Any) -> str | None:
+    return None if isinstance(part, Guidance) else _not_a_function(part)
 
 
 def _not_a_network(part: Any) -> str | None:
@@ -188,14 +197,21 @@ def _checked_calls(function: Callable[..., Any], what: str, wanted: str, complai
     return call
 
 
+A_MODULE: tuple[str, Complaint] = (
+    "a torch.nn.Module",
+    lambda part: None if isinstance(part, nn.Module) else _kind(part),
+)
+"""What the builders of tasks return, and those of networks that are no denoisers or classifiers."""
+
 PARTS: Mapping[str, tuple[str, Complaint]] = {
     "data": ("a diffcore.plugins.data.Data", _not_data),
     "denoiser": ("a torch.nn.Module with the whole number `width`", _not_a_network),
     "classifier": ("a torch.nn.Module with the whole number `width`", _not_a_network),
     "schedule": ("a schedule with log_snr, time and level", _with("log_snr", "time", "level")),
     "solver": ("a function step(evaluate, x, move)", _not_a_function),
-    "guide": ("a function that takes a denoiser and returns one", _not_a_function),
+    "guide": ("a function that takes a denoiser and returns one", _not_a_guide),
     "metric": ("a function of samples and conditions", _not_a_function),
+    "task": A_MODULE,
     "logger": ("a logger with row, picture, metrics and close", _with("row", "picture", "metrics", "close")),
     "codec": (
         "a codec with space, conditions, sizes, encode and decode",

@@ -3,15 +3,23 @@
 import math
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from diffcore.names import Clock
 from diffcore.plugins.hookspecs import hookimpl
-from diffcore.plugins.records import API_VERSION, Command, Component, NoOptions, Settings, lazy
+from diffcore.plugins.records import API_VERSION, Command, Component, NoOptions, Place, Settings, Task, lazy
 
-__all__ = ["API_VERSION", "diffcore_commands", "diffcore_loggers", "diffcore_schedules", "diffcore_solvers"]
+__all__ = [
+    "API_VERSION",
+    "diffcore_commands",
+    "diffcore_guidance",
+    "diffcore_loggers",
+    "diffcore_schedules",
+    "diffcore_solvers",
+    "diffcore_tasks",
+]
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -208,6 +216,58 @@ class CorrectorOptions(Settings):
     snr: float = Field(0.16, gt=0, le=0.7, description="Ratio of a corrector step's noise to its drift.")
 
 
+class ClassifierFreeOptions(Settings):
+    """Options of the guidance `classifier-free`."""
+
+    weight: float = Field(2.0, description="1: the conditional model; 0: without conditions; larger: follow them more.")
+
+
+class ComposedOptions(Settings):
+    """Options of the guidance `composed`."""
+
+    weights: dict[str, float] = Field(min_length=1, description="The weight of each condition: NAME=WEIGHT.")
+
+
+class AutoOptions(Settings):
+    """Options of the guidance `auto`."""
+
+    weak: str = Field(description="A checkpoint of this run, or the folder of a run that was trained less.")
+    weight: float = Field(2.0, description="1: this model alone; larger: further away from the weaker one.")
+
+
+class ClassifierOptions(Settings):
+    """Options of the guidance `classifier`."""
+
+    run: str = Field(description="The folder of a run with the task classify.")
+    weight: float = Field(1.0, description="Weight of its gradient.")
+
+
+class IntervalOptions(Settings):
+    """Options of the guidance `interval`."""
+
+    low: float = Field(-100.0, description="Smallest log-SNR, -2 ln(sigma / alpha), at which there is guidance.")
+    high: float = Field(100.0, description="Largest log-SNR at which there is guidance.")
+
+    @model_validator(mode="after")
+    def _ends(self) -> "IntervalOptions":
+        _rises(self.low, self.high, "low and high")
+        return self
+
+
+class RescaleOptions(Settings):
+    """Options of the guidance `rescale`."""
+
+    factor: float = Field(0.7, ge=0, le=1, description="0: not at all; 1: to the deviation of the plain prediction.")
+
+
+class KeepElementsOptions(Settings):
+    """Options of the guidance `keep-elements`."""
+
+    file: Place = Field(description="A file with a part of a sample, as --inpaint reads it.")
+    method: Literal["mmps", "dps"] = Field("mmps", description="How samples are made to agree with it.")
+    noise_std: float = Field(0.0, ge=0, description="How far it may be off, in standard deviations of the data.")
+
+
 class TrackedOptions(Settings):
     """Options of the loggers `wandb` and `trackio`."""
 
@@ -272,6 +332,52 @@ def diffcore_solvers() -> Iterable[Component]:
         _solver("ddpm", "ancestral sampling from the posterior", "ddpm", AncestralOptions),
         _solver("langevin", "annealed Langevin dynamics", "langevin", LangevinOptions),
         _solver("pc", "ancestral steps with Langevin corrections", "pc", CorrectorOptions),
+    )
+
+
+@hookimpl
+def diffcore_tasks() -> Iterable[Task]:
+    """The first is the default."""
+    task, evaluation = lazy("diffcore.tasks"), lazy("diffcore.evaluation")
+    return (
+        Task(
+            "denoise",
+            "a denoiser, which draws samples",
+            task("denoise:network"),
+            loss=task("denoise:loss"),
+            losses_by_field=task("denoise:losses_by_field"),
+            evaluate=evaluation("samples:evaluate"),
+            pictures=evaluation("samples:pictures"),
+            loss_label="loss per degree of freedom",
+            draws=True,
+            helps=("weak",),
+        ),
+        Task(
+            "classify",
+            "a classifier of noisy states, which guides a denoiser of the same data",
+            task("classify:network"),
+            network="classifier",
+            loss=task("classify:loss"),
+            losses_by_field=task("classify:losses_by_field"),
+            evaluate=evaluation("noisy_classifier:evaluate"),
+            loss_label="negative log-likelihood, nats",
+            helps=("classifier",),
+            advice="let it guide a model of the same data as `classifier` {run}",
+        ),
+    )
+
+
+@hookimpl
+def diffcore_guidance() -> Iterable[Component]:
+    of = lazy("diffcore.plugins")
+    return (
+        Component("classifier-free", "away from no conditions", of("guides:classifier_free"), ClassifierFreeOptions),
+        Component("composed", "conditions with a weight each", of("guides:composed"), ComposedOptions),
+        Component("auto", "away from a weaker model", of("guides:auto"), AutoOptions),
+        Component("classifier", "the gradient of a noisy classifier", of("guides:classifier"), ClassifierOptions),
+        Component("interval", "what is before only at some noise levels", of("guides:interval"), IntervalOptions),
+        Component("keep-elements", "elements of a set that are known", of("guides:keep_elements"), KeepElementsOptions),
+        Component("rescale", "what is before with the plain deviation", of("guides:rescale"), RescaleOptions),
     )
 
 

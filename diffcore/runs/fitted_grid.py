@@ -13,6 +13,7 @@ from diffcore.errors import UserError, quoted
 from diffcore.names import Clock
 from diffcore.plugins.records import Settings
 from diffcore.runs.folder import RunFolder
+from diffcore.runs.guides import recipe_words
 from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.runs.settings import validate
 from diffcore.sampling.solvers import Step, adams
@@ -32,8 +33,8 @@ class FittedGrid(Settings):
     * `error`: geometric mean of |x - x_accurate| / sqrt(degrees of freedom) over trajectories that were not used for
       fitting.
     * `default_error`: the same for the solver and the grid of the run's settings; None if it is not finite.
-    * `checkpoint`, and the options of guidance: define the flow that the grid was fitted to, along the schedule of the
-      run. `mismatch` compares them with those of another flow.
+    * `checkpoint`, `guides`: the checkpoint, and the recipes of the list of guidance, of the flow that the grid was
+      fitted to, along the schedule of the run. `mismatch` compares them with those of another flow.
     * `seed`: the seed of the fit.
     """
 
@@ -47,13 +48,7 @@ class FittedGrid(Settings):
     error: float
     default_error: float | None
     checkpoint: str
-    guidance: float
-    guidance_interval: tuple[float, float] | None = None
-    guidance_rescale: float = 0.0
-    classifier: str | None = None
-    classifier_weight: float = 1.0
-    weak: str | None = None
-    autoguidance: float = 2.0
+    guides: tuple[dict[str, Any], ...] = ()
     seed: int
 
     @field_validator("log_snrs")
@@ -75,30 +70,13 @@ class FittedGrid(Settings):
         """How the flow of `config` and `checkpoint` differs from the flow that was fitted; None if it does not."""
         if checkpoint != self.checkpoint:
             return f"the checkpoint is {checkpoint}, not {self.checkpoint}"
-        wanted = guidance_of(config)
-        fitted = {name: getattr(self, name) for name in wanted}
-        differing = [f"{name} is {wanted[name]}, not {fitted[name]}" for name in wanted if wanted[name] != fitted[name]]
-        return "; ".join(differing) or None
+        if (wanted := config.guidance_recipe()) != [*self.guides]:
+            return f"the guidance is {recipe_words(wanted)}, not {recipe_words(self.guides)}"
+        return None
 
     def step(self) -> Step:
         """The solver with the fitted options."""
         return adams(self.order, self.corrector, self.clock, shifts=self.shifts)
-
-
-def guidance_of(config: SamplingConfig) -> dict[str, Any]:
-    """The guidance of a config, as fields of `FittedGrid`. Options that have no effect get their default values."""
-    values: dict[str, Any] = {"guidance": config.guidance}
-    if config.is_guided:
-        values |= {"guidance_interval": config.guidance_interval, "guidance_rescale": config.guidance_rescale}
-    if config.classifier is not None:
-        values |= {"classifier": config.classifier_source, "classifier_weight": config.classifier_weight}
-    if config.weak is not None:
-        values |= {"weak": config.weak_source, "autoguidance": config.autoguidance}
-    defaults = {name: FittedGrid.model_fields[name].default for name in _GUIDANCE}
-    return {**defaults, **values}
-
-
-_GUIDANCE = ("guidance_interval", "guidance_rescale", "classifier", "classifier_weight", "weak", "autoguidance")
 
 
 def with_fitted_grid(config: SamplingConfig, run: RunFolder, checkpoint: str) -> SamplingConfig:

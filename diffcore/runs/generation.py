@@ -9,9 +9,9 @@ from diffcore.denoising.conditions import Conditions, any_given
 from diffcore.denoising.denoiser import Denoise, at_unit_variance
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
+from diffcore.plugins.guidance import Guidance, guided_by, without_conditions
 from diffcore.runs.model import Model, numbers_of_a_sample
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
-from diffcore.sampling.guidance import autoguidance, classifier_free, energy, interval, rescale
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import Evaluation, in_batches, levels_of, sample
 from diffcore.sampling.timesteps import grid
@@ -28,47 +28,28 @@ def example_conditions(model: Model, n: int, config: SamplingConfig | None = Non
 
 def require_conditions(model: Model, config: SamplingConfig, conditions: Conditions) -> None:
     """Raise `UserError` if guidance needs conditions and the model has none, or none is given."""
-    if config.guidance != 1:
-        if not model.codec.conditions:
+    for guide in config.guides:
+        if guide.towards is None or any_given(guide.towards, conditions):
+            continue
+        without = "leave `guidance` at 1" if guide.name == "classifier-free" else "leave it out"
+        if guide.towards:
             raise UserError(
-                f"guidance {config.guidance:g} compares samples with and without conditions, and this model was "
-                "trained without any: leave `guidance` at 1, or guide with another run, `classifier` or `weak`"
+                f"the guidance {guide.words} needs conditions, and none is given: give `conditions`, or {without}"
             )
-        if not any_given(model.codec.conditions, conditions):
-            raise UserError(
-                f"guidance {config.guidance:g} compares samples with and without conditions, and none is given: "
-                "give `conditions`, or leave `guidance` at 1"
-            )
-    if config.classifier is not None and not any_given(known_conditions(model, config), conditions):
-        raise UserError("a classifier guides samples towards conditions, and none is given: give `conditions`")
+        raise UserError(
+            f"the guidance {guide.words} needs conditions, and this model was trained without any: {without}, or "
+            "guide with another run, `classifier` or `weak`"
+        )
 
 
 def guided(model: Model, config: SamplingConfig) -> Denoise:
-    """The model's denoiser with all guidance of the config.
-
-    Applied in this order: autoguidance with a weaker model, classifier-free guidance, the gradient of a classifier, the
-    guides of other kinds, and rescaling. Outside of the guidance interval, the model is used without any of these; with
-    `guidance` 0, it is used there without conditions.
-    """
-    known = model.codec.conditions
-    plain: Denoise = model.denoiser if config.guidance else classifier_free(model.denoiser, known, 0.0)
-    denoise: Denoise = model.denoiser
-    if config.weak is not None:
-        denoise = autoguidance(denoise, config.weak, config.autoguidance)
-    denoise = classifier_free(denoise, known, config.guidance)
-    if config.classifier is not None:
-        denoise = energy(denoise, model.codec.space, config.classifier.log_likelihood, config.classifier_weight)
-    for guide in config.guides:
-        denoise = guide(denoise)
-    if denoise is model.denoiser:
-        return denoise
-    denoise = rescale(denoise, plain, model.codec.space, config.guidance_rescale)
-    return denoise if config.guidance_interval is None else interval(denoise, plain, *config.guidance_interval)
+    """The model's denoiser with all guidance of the config."""
+    return guided_by(config.guides, model.denoiser)
 
 
 def unguided(config: SamplingConfig) -> SamplingConfig:
-    """The config without classifier-free and classifier guidance, which need conditions."""
-    return replace(config, guidance=1.0, classifier=None)
+    """The config without guidance that needs conditions."""
+    return replace(config, guides=without_conditions(config.guides))
 
 
 def unguided_without_conditions(model: Model, config: SamplingConfig, conditions: Conditions) -> SamplingConfig:
@@ -87,16 +68,19 @@ def draw_mask(
     seed: int = 0,
     size: str | None = None,
     constraint: Constraint | None = None,
+    guides: Sequence[Guidance] = (),
 ) -> Mask:
     """The mask `[B, N]` of the elements that exist, for the samples `indices` of `seed`; None if all always exist.
 
     Sizes are drawn from the sizes of examples with such conditions, or as `size` specifies (`9`, `7..9`), so that all
-    elements that a `constraint` gives exist. Raises `UserError` if they cannot.
+    elements that a `constraint` or `guides` give exist. Raises `UserError` if they cannot.
     """
     sizes = model.codec.sizes
     if sizes is None:
         return None
     least = None if constraint is None else constraint.least_sizes(indices)
+    if most := max((guide.least_size for guide in guides), default=0):
+        least = torch.full((len(indices),), most) if least is None else least.clamp(min=most)
     if size is None:
         return sizes.mask(sizes.draw(indices, seed, conditions, least))
     return sizes.mask(sizes.parse(size, indices, seed, conditions, least))
@@ -148,7 +132,7 @@ def generate(
     """
     require_conditions(model, config, conditions)
     if mask is None:
-        mask = draw_mask(model, range(n), conditions, seed, constraint=constraint)
+        mask = draw_mask(model, range(n), conditions, seed, constraint=constraint, guides=config.guides)
     draw = batches_of(model, config, seed, watch, constraint)
     drawn = []
     rows = range(n) if rows is None else rows

@@ -32,6 +32,7 @@ from diffcore.plugins.output import Captions
 from diffcore.runs.coding import decode
 from diffcore.runs.drawing import Drawing
 from diffcore.runs.generation import batch_size_of
+from diffcore.runs.guides import recipe_words
 from diffcore.runs.lock import acquire
 from diffcore.runs.model import Model
 from diffcore.runs.samples import (
@@ -227,7 +228,12 @@ def _differences(place: Place, recipe: Mapping[str, Any]) -> str:
     names = [name for name in {**stored, **recipe} if stored.get(name) != recipe.get(name)]
     if names == ["checkpoint"]:  # the same weights under another name
         return ""
-    return "; ".join(f"{name} is {_short(recipe.get(name))}, there {_short(stored.get(name))}" for name in names[:3])
+
+    def shown(values: Mapping[str, Any], name: str) -> str:
+        guides = name == "guidance" and isinstance(values.get(name), list)
+        return recipe_words(values[name]) if guides else _short(values.get(name))
+
+    return "; ".join(f"{name} is {shown(recipe, name)}, there {shown(stored, name)}" for name in names[:3])
 
 
 def _short(value: Any) -> str:

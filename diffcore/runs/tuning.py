@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from diffcore.errors import UserError
-from diffcore.runs.fitted_grid import FittedGrid, guidance_of
+from diffcore.runs.fitted_grid import FittedGrid
 from diffcore.runs.generation import (
     draw_mask,
     example_conditions,
@@ -58,7 +58,7 @@ def tune(
     if unguided_without_conditions(model, config, example_conditions(model, 1, config)) != config:
         raise UserError(
             "guidance needs values of the conditions, and tuning has none for conditions that are numbers; tune with "
-            "`guidance` 1 and without `classifier`"
+            "`guidance` 1 and without `classifier` or other such guides"
         )
     denoise = guided(model, config)
 
@@ -66,7 +66,7 @@ def tune(
         conditions = example_conditions(model, count, config)
         require_conditions(model, config, conditions)
         indices = range(first, first + count)
-        mask = draw_mask(model, indices, conditions, seed)
+        mask = draw_mask(model, indices, conditions, seed, guides=config.guides)
         return flow_of(
             denoise,
             model.codec.space,
@@ -100,6 +100,6 @@ def tune(
         default_error=math.exp(default) if default < math.inf else None,
         checkpoint=checkpoint,
         seed=seed,
-        **guidance_of(config),
+        guides=tuple(config.guidance_recipe()),
     )
     return Tuning(fitted, math.exp(error), math.exp(default))

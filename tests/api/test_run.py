@@ -93,7 +93,7 @@ def test_metrics_are_returned_and_kept(run):
     assert [metric.name for metric in metrics[:2]] == ["radius_error", "samples"]
     kept = json.loads((run.path / "metrics.json").read_text())
     assert [(row["name"], row["value"]) for row in kept] == [(metric.name, metric.value) for metric in metrics]
-    assert metrics[1].meaning == "drawn with 5 steps of adams on the grid tapered, guidance 1, seed 0"
+    assert metrics[1].meaning == "drawn with 5 steps of adams on the grid tapered, without guidance, seed 0"
     assert (run.path / "report.html").is_file()
 
 

@@ -364,7 +364,7 @@ def _sampling(job: Job, model: Any, settings: Any, registry: Any, precision: str
 
     n = 250 if job.device == "cuda" else 4
     compute_in(model.network, precision)
-    config = sampling_config(settings.sample, registry)
+    config = sampling_config(settings.sample, registry, model)
     conditions = example_conditions(model, n, config)
     config = unguided_without_conditions(model, config, conditions)
     seconds = _timed(lambda: generate(model, config, conditions, n), job.device, 1, rounds=1)

@@ -136,10 +136,11 @@ def test_a_grid_that_does_not_fall(runs, refused):
 def test_guidance_with_nothing_to_go_by(runs, tmp_path, refused):
     for command in (("sample", runs / "bare"), ("tune", runs / "bare", "--steps", 2)):
         said = refused(*command, "--guidance", "3")
-        assert "guidance 3 compares samples with and without conditions" in said
+        assert "the guidance classifier-free (weight 3) needs conditions" in said
         assert "leave --guidance at 1" in said
     out = tmp_path / "new"
-    assert "guidance 2 compares" in refused("train", "--modality", "bare", "--out", out, "--sample.guidance", "2")
+    said = refused("train", "--modality", "bare", "--out", out, "--sample.guidance", "2")
+    assert "the guidance classifier-free (weight 2) needs conditions" in said
     assert not out.exists()
 
 

@@ -117,7 +117,7 @@ class Shell:
         if getattr(settings.data, "root", None) == str(Path("PATH").absolute()) and not Path("PATH").is_dir():
             return None
         network = SMALLER.get(settings.modality, ())
-        if settings.task == "classify":
+        if settings.task.name == "classify":
             network = tuple(flag.replace("denoiser", "classifier") for flag in network)
         evaluated = "20" if settings.modality in EVALUATED else "0"
         embedded = not hasattr(settings.data, "root")
@@ -192,7 +192,7 @@ def accepted(script: Path, flags: list[str]) -> None:
             runpy.run_path(str(script), run_name="__main__")
 
 
-DRAWING = {"sample": (sample_command, ("guide",)), "evaluate": (evaluate_command, ("guide", "metric"))}
+DRAWING = {"sample": (sample_command, ()), "evaluate": (evaluate_command, ("metric",))}
 """Commands that draw samples, and the flags that each takes any number of times."""
 
 
@@ -202,7 +202,7 @@ def read(command: str, arguments: list[str]) -> None:
     if command == "train":
         run_settings(arguments, registry, "diffcore train")
     elif command == "tune":
-        read_flags(tune_command.Options, arguments, registry, "diffcore tune", "", one=(), many=())
+        read_flags(tune_command.Options, arguments, registry, "diffcore tune", "", one=())
     elif command in ("sample", "evaluate"):
         module, flags = DRAWING[command]
         read_flags(module.Options, arguments, registry, f"diffcore {command}", "", many=flags)

@@ -14,7 +14,9 @@ from diffcore.denoising.conditions import ClassCondition, ScalarCondition
 from diffcore.denoising.denoiser import Denoiser, from_x0
 from diffcore.denoising.sizes import Sizes
 from diffcore.evaluation.property_metrics import _SAMPLES_PER_TARGET, GUIDANCE, property_metrics
+from diffcore.plugins import guides
 from diffcore.plugins.data import Data, Encoded
+from diffcore.plugins.guidance import GuidanceContext, with_effect
 from diffcore.plugins.records import NoOptions
 from diffcore.process.schedules import Cosine
 from diffcore.runs.model import Model
@@ -23,6 +25,7 @@ from diffcore.sampling.solvers import adams
 from diffcore.states.spaces import Euclidean
 from diffcore.states.state import per_sample
 from diffcore.testing.oracles import gaussian
+from tests.support.toy import DENOISE
 
 QUANTILES = tuple(torch.linspace(-1, 3, 9).tolist())
 HEIGHT = ScalarCondition("height", 1.0, 0.5, QUANTILES, "m")
@@ -87,7 +90,7 @@ def examples(n, seed, lacking=0):
 def model(codec, network=None):
     network = Told(codec.conditions) if network is None else network
     modality = SimpleNamespace(name="heights")
-    return Model(modality, codec, network, Cosine(), torch.device("cpu"))
+    return Model(modality, codec, network, Cosine(), torch.device("cpu"), DENOISE)
 
 
 HELD_OUT = examples(40, 1, lacking=10)
@@ -104,16 +107,30 @@ def meanings_of(metrics):
     return {metric.name: metric.meaning for metric in metrics}
 
 
+def listed(kind, options, codec, network=None):
+    """A guidance of the core, as a list makes it."""
+    context = GuidanceContext(None, codec, codec.conditions, lambda source, task: network)
+    build = getattr(guides, kind.replace("-", "_"))
+    return replace(build(SimpleNamespace(**options), context), name=kind, options=options)
+
+
+def free(weight):
+    return with_effect([listed("classifier-free", {"weight": weight}, Codec())])
+
+
 @pytest.mark.parametrize(("weight", "tried"), [(1.0, GUIDANCE), (3.0, 3.0)])
 def test_errors_are_those_of_the_samples(weight, tried):
     """Guided samples are w (c + missed(c)), as what is asked for nothing is zero."""
-    metrics = property_metrics(model(Codec()), replace(RECIPE, guidance=weight), Evaluator(), DATA, 400, 0)
+    metrics = property_metrics(model(Codec()), replace(RECIPE, guides=free(weight)), Evaluator(), DATA, 400, 0)
     found, meant = values_of(metrics), meanings_of(metrics)
     assert found["height_mae_conditional"] == pytest.approx(missed(GIVEN).abs().mean().item(), abs=1e-4)
     guided = (tried * (GIVEN + missed(GIVEN)) - GIVEN).abs().mean().item()
     assert found["height_mae_guided"] == pytest.approx(guided, abs=1e-3)
-    assert meant["height_mae_guided"] == f"mean |requested - obtained| (m) of 30 samples; guidance {tried:g}"
-    assert meant["height_mae_conditional"].endswith("(m) of 30 samples; conditions, guidance 1")
+    assert (
+        meant["height_mae_guided"]
+        == f"mean |requested - obtained| (m) of 30 samples; classifier-free (weight {tried:g})"
+    )
+    assert meant["height_mae_conditional"].endswith("(m) of 30 samples; conditions, without guidance")
     assert found["height_measured_conditional"] == found["height_measured_guided"] == 1
 
 
@@ -221,7 +238,11 @@ def test_a_predictor_alone_meets_targets_as_the_posterior_does(guidance, others)
     The model does not know the condition, so guidance by the model's own conditions has no part in it.
     """
     drawing = model(First(others, None), Normal(others))
-    config = SamplingConfig(adams(), steps=20, classifier=teller(), classifier_weight=1.0, guidance=guidance)
+    both = [
+        listed("classifier-free", {"weight": guidance}, drawing.codec),
+        listed("classifier", {"run": "teller", "weight": 1.0}, drawing.codec, teller()),
+    ]
+    config = SamplingConfig(adams(), steps=20, guides=with_effect(both))
     data = Data(NoOptions(), TensorDict({"depth": torch.zeros(9)}, batch_size=[9]))
     metrics = property_metrics(drawing, config, Evaluator(), data, 2000 * _SAMPLES_PER_TARGET, 0)
     found, meant = values_of(metrics), meanings_of(metrics)
@@ -233,7 +254,7 @@ def test_a_predictor_alone_meets_targets_as_the_posterior_does(guidance, others)
     folded = spread * math.sqrt(2 / math.pi) * torch.exp(-(bias**2) / (2 * spread**2))
     folded = folded + bias * (1 - 2 * normal.cdf(-bias / spread))
     assert found["height_mae_guided"] == pytest.approx((shares * folded).sum().item(), abs=0.02)
-    assert meant["height_mae_guided"].endswith("of 2000 samples; a classifier's gradient, weight 1")
+    assert meant["height_mae_guided"].endswith("of 2000 samples; classifier (run teller, weight 1)")
     assert "height_mae_conditional" not in found  # the model itself cannot be asked for it
     assert "height_mae_size_only" not in found
     values = [value for value, share in zip(QUANTILES, shares.tolist(), strict=True) for _ in range(round(16 * share))]
@@ -244,5 +265,6 @@ def test_a_predictor_alone_meets_targets_as_the_posterior_does(guidance, others)
 def test_a_predictor_that_knows_nothing_of_a_number_is_no_guide_to_it():
     """It is left out, and the weight of guidance is tried instead."""
     other = SimpleNamespace(conditions=(ClassCondition("kind", ("a", "b")),), log_likelihood=None)
-    metrics = property_metrics(model(Codec()), replace(RECIPE, classifier=other), Evaluator(), DATA, 400, 0)
-    assert meanings_of(metrics)["height_mae_guided"].endswith("samples; guidance 2")
+    config = replace(RECIPE, guides=(listed("classifier", {"run": "other", "weight": 1.0}, Codec(), other),))
+    metrics = property_metrics(model(Codec()), config, Evaluator(), DATA, 400, 0)
+    assert meanings_of(metrics)["height_mae_guided"].endswith("samples; classifier-free (weight 2)")

@@ -8,10 +8,11 @@ from diffcore_image import stored
 
 def test_the_filters_of_warnings_are_restored(tmp_path, monkeypatch):
     (tmp_path / "picture.png").touch()
-    second_reads, first_ends = threading.Event(), threading.Event()
+    first_reads, second_reads, first_ends = threading.Event(), threading.Event(), threading.Event()
 
     def slowly(path):
         if threading.current_thread().name == "first":
+            first_reads.set()
             second_reads.wait(0.2)
         else:
             second_reads.set()
@@ -25,8 +26,7 @@ def test_the_filters_of_warnings_are_restored(tmp_path, monkeypatch):
     before = list(warnings.filters)
     threads = [threading.Thread(target=read, name=name) for name in ("first", "second")]
     threads[0].start()
-    while not (stored._WARNINGS.locked() or not threads[0].is_alive()):
-        pass
+    assert first_reads.wait(5)
     threads[1].start()
     for thread in threads:
         thread.join()

@@ -110,7 +110,7 @@ def used(packages, run, tmp_path_factory):
     train = ["train", "--modality", "my-modality", "--out", folder / "run", *flags, *chosen, *small]
 
     solver = ["--solver", "my-solver", "--solver.node", "0.6", "--steps", "5", "--condition", "damping=heavy"]
-    guide = ["--guide", "my-guidance", "--guide.my-guidance.limit", "0.1"]
+    guide = ["--guide", "my-guidance", "--guide.limit", "0.1"]
     sample = ["sample", folder / "run", "--n", "3", "--out", folder / "samples.csv", *solver, *guide]
 
     tests = ["-q", "-p", "no:cacheprovider", "-k", "not TestMyPart", *[package / "tests" for package in packages]]

@@ -15,7 +15,8 @@ import torch
 
 import diffcore as dc
 from diffcore import cli
-from diffcore.evaluation.evaluate import _measured, read_evaluations, read_metrics, write_metrics
+from diffcore.evaluation.evaluate import read_evaluations, read_metrics, write_metrics
+from diffcore.evaluation.samples import _measured
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Provided
 from diffcore.runs.checkpoints import checkpoints
@@ -192,7 +193,7 @@ def test_evaluations_are_kept_with_their_recipes(tmp_path, capsys):
     assert first.recipe["checkpoint"] == second.recipe["checkpoint"] == "step-00000006"
     assert read_metrics(run) == list(second.metrics)
     page = run.report.read_text()
-    assert "n 8, seed 0, checkpoint step-00000006, solver adams, steps 2, grid tapered, guidance 1.0" in page
+    assert "n 8, seed 0, checkpoint step-00000006, solver adams, steps 2, grid tapered, guidance none" in page
     assert "n 4, seed 2, checkpoint step-00000006, solver ddim" in page
     before = [evaluation.recipe for evaluation in read_evaluations(run)]
     assert cli.main(["evaluate", str(run.path), "--n", "8"]) == 0  # the recipe of the first

@@ -225,7 +225,7 @@ def test_a_solver_that_draws_noise_follows_no_trajectory():
 
 def tuned(log_snrs, **changes):
     values = {
-        "order": 3, "corrector": 4, "clock": "alpha", "error": 0.1, "default_error": 0.3, "guidance": 1.0,
+        "order": 3, "corrector": 4, "clock": "alpha", "error": 0.1, "default_error": 0.3,
         "checkpoint": "step-00000040", "seed": 0,
     }  # fmt: skip
     return FittedGrid(log_snrs=log_snrs, **{**values, **changes})
@@ -338,7 +338,7 @@ def test_a_run_is_tuned_and_sampled_as_tuned(toy, tmp_path, capsys, evaluations)
     (steps,) = known = read_fitted_grids(RunFolder(toy))
     assert steps == 4
     assert known[4].error < known[4].default_error
-    assert (known[4].guidance, known[4].checkpoint) == (1.0, "step-00000300")
+    assert (known[4].guides, known[4].checkpoint) == ((), "step-00000300")
     evaluations()
 
     def drawn(*flags):
@@ -359,9 +359,9 @@ def test_a_run_is_tuned_and_sampled_as_tuned(toy, tmp_path, capsys, evaluations)
         assert other != fitted
     assert drawn("--steps", 5)[:2] == (5, False)
     said = command(capsys, "evaluate", toy, "--n", 4, "--steps", 4, "--json")
-    assert "drawing with 4 steps of adams on a fitted grid, guidance 1, fitted to step-00000300" in said
+    assert "drawing with 4 steps of adams on a fitted grid, without guidance, fitted to step-00000300" in said
     meaning = json.loads((toy / "metrics.json").read_text())[1]["meaning"]
-    assert meaning == "drawn with 4 steps of adams on a fitted grid, guidance 1, seed 0"
+    assert meaning == "drawn with 4 steps of adams on a fitted grid, without guidance, seed 0"
     # The same number of steps again replaces, another one is kept beside.
     command(capsys, "tune", toy, "--steps", 3, *QUICK)
     command(capsys, "tune", toy, "--steps", 4, *QUICK, "--seed", 1)
@@ -379,7 +379,7 @@ def test_a_grid_serves_the_flow_that_it_was_fitted_to_alone(toy, capsys):
     draw[-2:] = ["--condition", "ring=inner"]
     assert "on a fitted grid" in command(capsys, *draw)
     said = command(capsys, *draw, "--guidance", 2)
-    assert "the fitted grid of 7 steps is not used: guidance is 2.0, not 1.0" in said
+    assert "the fitted grid of 7 steps is not used: the guidance is classifier-free (weight 2), not none" in said
     assert "on the grid tapered" in said
     said = command(capsys, *draw, "--guidance", 1, "--guidance-interval", -3, 3)  # without effect at weight 1
     assert "on a fitted grid" in said

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from tensordict import TensorDict
+from torch import nn
 
 from diffcore.denoising.conditions import ClassCondition
-from diffcore.denoising.denoiser import Prediction, from_eps, from_v, from_x0
+from diffcore.denoising.denoiser import Denoiser, Prediction, from_eps, from_v, from_x0
 from diffcore.process.schedules import Cosine, Exploding
 from diffcore.sampling.guidance import (
     autoguidance,
@@ -513,8 +514,12 @@ def test_an_interval_guides_inside_and_is_plain_outside():
     low, high = log_snr_interval(0.28, 2.9)
     assert [low, high] == pytest.approx([Level(1.0, 2.9).log_snr, Level(1.0, 0.28).log_snr])
     assert log_snr_interval(0.0, math.inf) == (-math.inf, math.inf)
-    with pytest.raises(TypeError, match="one level for the whole batch"):
-        guided(draw(2, 2), Level(torch.ones(2), torch.ones(2)), given)
+    inside, outside = Level(0.7, 0.5), Level(0.01, 1.0)
+    both = Level(*(torch.tensor(pair) for pair in zip(inside, outside, strict=True)))
+    x, given = draw(2, 2), {"label": torch.zeros(2, dtype=torch.long)}
+    found = guided(x, both, given).x0
+    torch.testing.assert_close(found[0], classifier_free(oracle, (LABEL,), 2.0)(x, inside, given).x0[0])
+    torch.testing.assert_close(found[1], oracle(x, outside, given).x0[1])
 
 
 def test_rescaling_is_its_formula():
@@ -526,6 +531,63 @@ def test_rescaling_is_its_formula():
     torch.testing.assert_close(found.v, phi * output * ratio[:, None, None] + (1 - phi) * output)
     assert (found.variance == 0.25).all()
     assert rescale(guided, conditional, space, 0.0) is guided
+
+
+class Affine(nn.Module):
+    """A backbone whose output depends on everything that it is given."""
+
+    width = 8
+
+    def __init__(self, sizes):
+        super().__init__()
+        self.net, self.sizes = nn.Linear(8 + 15, 15), sizes
+
+    def forward(self, x, conditioning):
+        self.sizes.append(x.shape[0])
+        return self.net(torch.cat([x.flatten(1), conditioning], 1)).view_as(x)
+
+
+def test_rescaling_takes_the_unguided_prediction_from_the_joint_pass():
+    """6 rows for 4 samples, of which 2 have a label; under guidance of other kinds too, and not if a guide drops it."""
+    sizes = []
+    denoiser = Denoiser(Affine(sizes), (LABEL,)).double().requires_grad_(False)
+    for value in denoiser.parameters():
+        nn.init.normal_(value, std=0.3)
+    space, x, given = Euclidean((3, 5)), draw(4, 3, 5), {"label": torch.tensor([0, 2, 1, 2])}
+    free = classifier_free(denoiser, (LABEL,), 3.0)
+    weak = gaussian(0.1, 0.6)
+
+    def pushed(x, level, conditions, mask):
+        return (0.1 * x).flatten(1).sum(1)
+
+    def known(denoise):
+        """Without what was carried along."""
+        return lambda *at, **named: replace(denoise(*at, **named), unguided=None)
+
+    for guided, cost in (
+        (free, [6]),
+        (autoguidance(free, weak, 2.0), [6]),
+        (energy(free, space, pushed, 0.5), [6]),
+        (energy(free, space, pushed, 0.5, of="x0"), [6]),
+        (classifier_free(autoguidance(denoiser, weak, 2.0), (LABEL,), 3.0), [6]),
+        (composed(denoiser, (LABEL,), {"label": 3.0}), [6]),
+        (composed(denoiser, (LABEL, SHAPE), {"label": 3.0}), [6, 4]),
+        (known(free), [6, 4]),
+    ):
+        asked = {**given, "shape": torch.zeros(4, dtype=torch.long)}
+        expected = rescale(known(guided), denoiser, space, 0.7)(x, LEVEL, asked)
+        sizes.clear()
+        found = rescale(guided, denoiser, space, 0.7)(x, LEVEL, asked)
+        assert sizes == cost
+        torch.testing.assert_close(found.output, expected.output)
+        assert not found.output.requires_grad
+
+
+def test_a_single_number_has_no_deviation_and_is_not_rescaled():
+    x = draw(50, 1, seed=2).float()
+    assert (deviation(Euclidean((1,)), x) == 0).all()
+    guided = rescale(gaussian(0.2, 0.9), gaussian(0.5, 0.3), Euclidean((1,)), 1.0)
+    torch.testing.assert_close(guided(x, LEVEL).x0, gaussian(0.2, 0.9)(x, LEVEL).x0)
 
 
 def test_rescaling_counts_what_exists_field_by_field():

@@ -1,6 +1,7 @@
 """Classifier-free guidance: predictions with and without conditions, mixed."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -43,6 +44,7 @@ def _mixed(
     denoise: Denoise, model_conditions: Sequence[Condition], groups: Sequence[tuple[Sequence[str], float]]
 ) -> Denoise:
     """D_u + sum over `groups` of weight (D_group - D_u), where D_group has only the conditions that the group names."""
+    whole = len(groups) == 1 and {*groups[0][0]} == {condition.name for condition in model_conditions}
 
     @cache_last
     def passes_for(values: Conditions) -> tuple[Conditions, list[JointPass]]:
@@ -65,6 +67,7 @@ def _mixed(
         if not conditions:
             return denoise(x, level, conditions, mask)
         absent, passes = passes_for(conditions)
-        return evaluate_jointly(denoise, x, level, absent, passes, mask)
+        prediction = evaluate_jointly(denoise, x, level, absent, passes, mask)
+        return prediction if whole else replace(prediction, unguided=None)
 
     return guided

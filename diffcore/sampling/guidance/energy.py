@@ -145,10 +145,11 @@ def _tracked(x: State) -> bool:
 
 def _detached(prediction: Prediction, x: State) -> Prediction:
     """The prediction at `x`, detached from the graph of autograd."""
-    variance = prediction.variance
+    variance, unguided = prediction.variance, prediction.unguided
     return replace(
         prediction,
         x=x,
         output=map_fields(torch.detach, prediction.output),
         variance=None if variance is None else map_fields(torch.detach, variance),
+        unguided=None if unguided is None or unguided is prediction else _detached(unguided, x),
     )

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
@@ -16,28 +17,30 @@ def interval(guided: Denoise, plain: Denoise, low: float, high: float) -> Denois
     """`guided` if `low` <= log-SNR <= `high`, `plain` otherwise; at each level only one of them is evaluated.
 
     Kynkäänniemi et al. 2024: guidance at high noise reduces the diversity of samples, and at low noise has no effect.
-    Where fields have levels of their own, each field gets the prediction that belongs to its own level, and both are
-    evaluated if some fields are inside the interval and others outside; a clean field is neither.
-
-    Raises `TypeError` if the level holds tensors: as in sampling, it must be one level for the whole batch, of floats.
+    Where fields or samples have levels of their own, each gets the prediction that belongs to its own level, and both
+    are evaluated if some are inside the interval and others outside; a clean field is neither.
     """
 
-    def inside(level: Level) -> bool:
-        if isinstance(level.log_snr, Tensor):
-            raise TypeError("guidance in an interval takes one level for the whole batch, of floats")
-        return bool(low <= level.log_snr <= high)
+    def inside(level: Level) -> Tensor:
+        log_snr = torch.as_tensor(level.log_snr)
+        return (low <= log_snr) & (log_snr <= high)
 
     def chosen(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
-        levels = level.of if isinstance(level, FieldLevels) else {"": level}
+        levels = level.of if isinstance(level, FieldLevels) else dict.fromkeys(fields(x), level)
         noisy = {name: inside(own) for name, own in levels.items() if not is_clean(own)}
-        if all(noisy.values()) or not any(noisy.values()):
-            return (guided if any(noisy.values()) else plain)(x, level, conditions, mask)
-        outer = plain(x, level, conditions, mask)
-        inner = guided(x, level, conditions, mask)
-        own = fields(getattr(inner, outer.view))
-        return replace(
-            outer, output=named({name: own[name] if noisy.get(name) else f for name, f in fields(outer.output).items()})
-        )
+        guide = [bool(flag.any()) for flag in noisy.values()]
+        if not any(guide) or all(bool(flag.all()) for flag in noisy.values()):
+            return (guided if any(guide) else plain)(x, level, conditions, mask)
+        outer, inner = plain(x, level, conditions, mask), guided(x, level, conditions, mask)
+
+        def own(name: str, outside: Tensor) -> Tensor:
+            flag = noisy.get(name, torch.tensor(False)).to(outside.device)
+            return torch.where(
+                flag.view(-1, *[1] * (outside.ndim - 1)), fields(getattr(inner, outer.view))[name], outside
+            )
+
+        output = {name: own(name, field) for name, field in fields(outer.output).items()}
+        return replace(outer, output=output[""] if isinstance(x, Tensor) else named(output))
 
     return chosen
 

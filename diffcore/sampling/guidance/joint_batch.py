@@ -37,7 +37,8 @@ def evaluate_jointly(
 
     D_base is the prediction with the conditions `base`, and D_i that of pass i; samples that are not among the rows of
     pass i have no i-th term. As all views of a prediction are affine in its output, it is the outputs that are mixed.
-    The variances are mixed with weights 1 / n, so the result is their mean over the n passes.
+    The variances are mixed with weights 1 / n, so the result is their mean over the n passes. If there is one pass, the
+    unguided prediction is that of the pass, and D_base for samples that are not among its rows; else there is none.
     """
     if not passes:
         return denoise(x, level, base, mask)
@@ -71,7 +72,10 @@ def evaluate_jointly(
 
     output = mixed(joint.output, [each.weight for each in passes])
     variance = None if joint.variance is None else mixed(joint.variance, [1 / len(passes)] * len(passes))
-    return Prediction(x, level, output, joint.view, variance)
+    unguided = None
+    if joint.unguided is not None and len(passes) == 1:
+        unguided = Prediction(x, level, mixed(joint.unguided.output, [1.0]), joint.unguided.view)
+    return Prediction(x, level, output, joint.view, variance, unguided)
 
 
 def _at(batch: State, rows: Tensor | None) -> State:

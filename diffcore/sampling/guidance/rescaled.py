@@ -17,13 +17,16 @@ def rescale(guided: Denoise, conditional: Denoise, space: Space, phi: float) -> 
 
     s_g and output_g are those of `guided`, s that of `conditional`, the prediction with conditions and without
     guidance. Lin et al. 2024, section 3.4, eq. 15-16, applied to the network's own output, as they do. The standard
-    deviation is taken for each sample and each field, over the coordinates that exist (`deviation`). Evaluating
-    `conditional` costs one more pass of the network.
+    deviation is taken for each sample and each field, over the coordinates that exist (`deviation`). Classifier-free
+    guidance, autoguidance and energies of a `Denoiser` have computed s already and carry it along
+    (`Prediction.unguided`); only for other guidance is `conditional` evaluated, which costs one more pass.
     """
 
     def rescaled(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         prediction = guided(x, level, conditions, mask)
-        unguided: State = getattr(conditional(x, level, conditions, mask), prediction.view)
+        plain = prediction.unguided
+        plain = conditional(x, level, conditions, mask) if plain is None else plain
+        unguided: State = getattr(plain, prediction.view)
         targets, parts = fields(unguided), dict(space.parts) if isinstance(space, Product) else {"": space}
         ratios = [
             _ratio(deviation(parts[name], targets[name], mask), deviation(parts[name], output, mask))
@@ -44,10 +47,13 @@ def deviation(space: Space, state: Tensor, mask: Mask = None) -> Tensor:
     """The standard deviation of each sample over the coordinates of its space, `[B]`.
 
     sqrt(|x - m 1|^2 / n), where m = `<x, 1> / <1, 1>` in the inner product of the space and n is the number of degrees
-    of freedom.
+    of freedom. It is exactly zero where it is not larger than its rounding error, as for a single coordinate.
     """
     ones = torch.ones_like(state)
-    inner = (space.squared_norm(state + ones, mask) - space.squared_norm(state - ones, mask)) / 4
-    mean = inner / space.squared_norm(ones, mask).clamp(min=1)
+    above, below = space.squared_norm(state + ones, mask), space.squared_norm(state - ones, mask)
+    count = space.squared_norm(ones, mask).clamp(min=1)
+    mean = (above - below) / (4 * count)
     squared = space.squared_norm(state - per_sample(mean, state) * ones, mask)
+    rounding = (4 * torch.finfo(state.dtype).eps * (above + below)).square() / count
+    squared = torch.where(squared > rounding, squared, 0.0)
     return (squared / space.degrees_of_freedom(state, mask).clamp(min=1)).sqrt()

@@ -77,9 +77,10 @@ class DrawnSamples:
 def draw_samples(plugin: PluginUnderTest, seed: int, n: int = 4) -> DrawnSamples:
     """Draw `n` samples in 4 steps from the initial weights, without guidance."""
     settings = plugin.settings.sample.model_copy(update={"steps": 4, "guidance": 1.0})
-    config = sampling_config(settings, plugin.registry)
+    model = plugin.new_model()
+    config = sampling_config(settings, plugin.registry, model)
     conditions = {c.name: c.examples(n) for c in plugin.codec.conditions}
-    drawn = generate(plugin.new_model(), config, conditions or nulls((), n), n, seed)
+    drawn = generate(model, config, conditions or nulls((), n), n, seed)
     return DrawnSamples(drawn.state, plugin.decode(drawn.state, drawn.mask))
 
 

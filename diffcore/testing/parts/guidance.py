@@ -1,11 +1,11 @@
 """The contract of guidance: a decorator of denoisers whose result is a denoiser again."""
 
-from collections.abc import Callable
-
 import torch
 
 from diffcore.denoising.conditions import Conditions, nulls
 from diffcore.denoising.denoiser import Denoise, Prediction
+from diffcore.plugins.guidance import GuidanceContext, as_guidance, guided_by
+from diffcore.runs.guides import no_networks
 from diffcore.states.form import form_difference, shapes_of
 from diffcore.states.level import Level
 from diffcore.states.state import State
@@ -16,15 +16,19 @@ from diffcore.testing.plugin import NoisyBatch
 
 
 def builds(part: PartUnderTest) -> Measurement:
-    """The builder takes the options and a codec, and returns a decorator that returns a function."""
-    measured = built(part, part.modality.codec)
+    """The builder takes the options and a context, and returns a decorator that returns a function."""
+    measured = built(part, _context(part))
     _decorated(part)
     return measured
 
 
 def _decorated(part: PartUnderTest) -> Denoise:
-    decorate: Callable[[Denoise], Denoise] = part.build(part.modality.codec)
-    return decorate(part.modality.randomised_denoiser)
+    return guided_by([as_guidance(part.build(_context(part)))], part.modality.randomised_denoiser)
+
+
+def _context(part: PartUnderTest) -> GuidanceContext:
+    plugin = part.modality
+    return GuidanceContext(plugin.modality, plugin.codec, tuple(plugin.codec.conditions), no_networks)
 
 
 @torch.no_grad()

@@ -1,0 +1,166 @@
+"""The list of guidance with which samples are drawn, made from the settings of a run and the options of a caller."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from diffcore.denoising.precision import compute_in
+from diffcore.errors import UserError
+from diffcore.plugins.building import build, require_part
+from diffcore.plugins.guidance import (
+    Decorator,
+    Guidance,
+    GuidanceContext,
+    LoadNetwork,
+    as_guidance,
+    with_effect,
+    words_of,
+)
+from diffcore.plugins.registry import Registry
+from diffcore.runs.checkpoints import tensors_digest
+from diffcore.runs.choices import Choice, chosen, function_name
+from diffcore.runs.loading import Loader
+from diffcore.runs.model import Model, codec_digest, require_help
+from diffcore.runs.settings import SampleSettings
+from diffcore.states.spaces import describe_difference
+
+Guide = Choice | Decorator | Guidance
+"""A guidance as a caller gives it: its name, its name and options, or the guidance itself."""
+
+SHORT = {
+    "weak": "auto",
+    "guidance": "classifier-free",
+    "classifier": "classifier",
+    "guidance_rescale": "rescale",
+    "guidance_interval": "interval",
+}
+"""The options that are short for a guidance, with its name."""
+
+
+def short_guides(
+    sampling: SampleSettings,
+    classifier: Any = None,
+    weak: Any = None,
+    guides: Sequence[Guide] = (),
+) -> list[Guide]:
+    """The list that the short options stand for, with `guides` at their place in it.
+
+    First autoguidance with `weak`, then classifier-free guidance and the gradient of a `classifier`, then `guides`, and
+    at last rescaling and the interval, which apply to all before.
+    """
+    found: list[Guide] = []
+    if weak is not None:
+        found.append({"name": "auto", "weak": place_of(weak), "weight": sampling.autoguidance})
+    found.append({"name": "classifier-free", "weight": sampling.guidance})
+    if classifier is not None:
+        found.append({"name": "classifier", "run": place_of(classifier), "weight": sampling.classifier_weight})
+    found += guides
+    found.append({"name": "rescale", "factor": sampling.guidance_rescale})
+    if sampling.guidance_interval is not None:
+        low, high = sampling.guidance_interval
+        found.append({"name": "interval", "low": low, "high": high})
+    return found
+
+
+def place_of(source: Any) -> str:
+    """The absolute path of a run folder, or the unchanged name of a checkpoint."""
+    return str(Path(source).absolute()) if Path(source).is_dir() else str(source)
+
+
+def no_networks(source: str, use: str) -> nn.Module:
+    """In place of a loader where guidance by other runs is not possible. Raises `UserError`."""
+    raise UserError(f"the network of {source} cannot guide here")
+
+
+def build_guides(
+    guides: Sequence[Guide], registry: Registry, model: Model, load: LoadNetwork = no_networks
+) -> tuple[Guidance, ...]:
+    """The guidances of a list, the innermost first; those that have no effect are left out."""
+    offered = registry.offered("guidance", model.modality.name)
+    conditions = model.codec.conditions
+    built: list[Guidance] = []
+    for guide in guides:
+        tensors: dict[str, Mapping[str, Tensor]] = {}
+
+        def loaded(source: str, use: str, tensors: dict[str, Mapping[str, Tensor]] = tensors) -> nn.Module:
+            network = load(source, use)
+            tensors[source] = network.state_dict()
+            return network
+
+        if isinstance(guide, str | Mapping):
+            component, options = chosen(guide, offered, "guide")
+            context = GuidanceContext(model.modality, model.codec, conditions, loaded)
+            part = as_guidance(build("guide", component, options, context))
+            values = options.model_dump(mode="json")
+            part = replace(part, name=component.name, options=values, tensors={**part.tensors, **tensors})
+        else:
+            require_part("guide", guide, "`guides`")
+            part = as_guidance(guide)
+            part = part if part.name else replace(part, name=function_name(guide))
+        conditions = with_new(conditions, part)
+        built.append(part)
+    return with_effect(built)
+
+
+def with_new(conditions: Sequence[Any], guide: Guidance) -> tuple[Any, ...]:
+    """The conditions, and those of a guidance whose names are not among them."""
+    names = {condition.name for condition in conditions}
+    return (*conditions, *(condition for condition in guide.towards or () if condition.name not in names))
+
+
+def recipe_of(guide: Guidance) -> dict[str, Any]:
+    """Everything that decides what a guidance does, as values of JSON; files and networks by a digest."""
+    digests = {place: tensors_digest(tensors) for place, tensors in guide.tensors.items()}
+    options = {
+        name: digests.get(value, value) if isinstance(value, str) else value for name, value in guide.options.items()
+    }
+    return {"name": guide.name, **options}
+
+
+def recipe_words(recipes: Sequence[Mapping[str, Any]]) -> str:
+    """Recipes of guidances in words, with the first characters of digests."""
+    shown = [{name: value[:12] if _is_digest(value) else value for name, value in each.items()} for each in recipes]
+    return " and ".join(words_of(str(each.pop("name", "")), each) for each in shown) or "none"
+
+
+def _is_digest(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64
+
+
+def network_loader(path: Path, model: Model, sampling: SampleSettings, load: Loader, registry: Registry) -> LoadNetwork:
+    """Loads networks that guide the `model` of the run in the folder `path`, with the precision of `sampling`."""
+
+    def network(source: str, use: str) -> nn.Module:
+        place = Path(source)
+        own = use in model.task.helps and not place.is_dir() and len(place.parts) == 1
+        helper = load(path if own else place, source if own else None).model
+        what = f"the run {source}" if not own else f"the checkpoint {source}"
+        require_help(helper, use, what, registry.offered("tasks"))
+        check_helper(model, helper, what)
+        compute_in(helper.network, sampling.precision, sampling.compile)
+        return helper.network
+
+    return network
+
+
+def check_helper(model: Model, helper: Model, what: str) -> None:
+    """Raise `UserError` if a network of another run, called `what` in the message, cannot guide this model.
+
+    Both must have the same kind of data, the same shape of states, and the same definition of shared conditions.
+    """
+    if helper.modality.name != model.modality.name:
+        raise UserError(f"{what} is a model of {helper.modality.name}, but this is a model of {model.modality.name}")
+    if difference := describe_difference(helper.codec.space, model.codec.space):
+        raise UserError(f"{what} was trained on data of a different form than this model: {difference}")
+    if codec_digest(helper.codec) != codec_digest(model.codec):
+        raise UserError(f"{what} was trained with other weights of the codec than this model: their states differ")
+    own = {condition.name: condition for condition in model.codec.conditions}
+    for condition in helper.codec.conditions:
+        if own.get(condition.name, condition) != condition:
+            raise UserError(
+                f"{what} and this model define the condition {condition.name!r} differently: they were trained "
+                "on different values"
+            )
