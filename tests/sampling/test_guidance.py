@@ -384,6 +384,18 @@ def test_only_samples_that_are_asked_for_something_have_a_second_pass():
     assert largest_difference(found.variance, map_fields(lambda f: torch.full_like(f, 0.25), x)) == 0
 
 
+def test_guidance_against_a_condition_is_its_formula():
+    """All samples move away from it, also one without conditions, for which the plain prediction is the other end."""
+    oracle, mask = labelled(), masks(4)
+    counting, sizes = counted(viewed(oracle, "v"))
+    x, given = point(FIELDS, 4, 7, mask), {"label": torch.tensor([0, 2, 1, 0])}
+    found = classifier_free(counting, (LABEL,), 3.0, {"label": torch.tensor([1])})(x, LEVEL, given, mask)
+    against = oracle(x, LEVEL, {"label": torch.full((4,), 1)}, mask).v
+    expected = combine((-2.0, against), (3.0, oracle(x, LEVEL, given, mask).v))
+    assert largest_difference(found.v, expected) < 1e-13
+    assert sizes == [8]
+
+
 def test_conditions_that_the_model_does_not_know_pass_through():
     """A classifier may be asked for what the model was never told."""
     seen = []

@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 
+import diffcore as dc
 from diffcore.denoising.denoiser import Prediction
 from diffcore.errors import UserError
 from diffcore.process.gaussian import perturb, posterior, transition
 from diffcore.process.schedules import ByField, Cosine
 from diffcore.sampling import solvers
+from diffcore.sampling.inverse.editing import given_fields
 from diffcore.sampling.loop import integrate, levels_of, sample, with_given
 from diffcore.sampling.timesteps import tapered, uniform_in_log_snr
 from diffcore.states.level import CLEAN, FieldLevels, Level
@@ -199,3 +201,18 @@ def test_combine_takes_weights_by_field_and_leaves_out_those_of_zero():
     result = combine(({"a": 2.0, "b": torch.tensor([1.0, 3.0])}, ones), ({"a": 0.0, "b": 1.0}, infinite), (1.0, ones))
     assert (result["a"] == 3).all()
     assert result["b"].tolist() == [[3, 3], [5, 5]]
+
+
+@pytest.mark.parametrize("values", [torch.tensor([[0.3, -0.2]]), torch.tensor([[0.3, -0.2], [0.0, 1.0], [2.0, 0.1]])])
+def test_given_fields_as_a_constraint_are_those_of_the_samples(values):
+    constraint = given_fields({"b": values}, SPACE)
+    drawn = dc.sample(JOINT, 3, space=SPACE, steps=4, constraint=constraint, batch_size=2)
+    assert torch.equal(drawn["b"], values.expand(3, 2))
+    levels = levels_of(Cosine(), tapered(Cosine(), 4))
+    alone = sample(JOINT, SPACE, solvers.adams(), levels, indices=[1], given={"b": drawn["b"][1:2]})
+    torch.testing.assert_close(alone["a"], drawn["a"][1:2])
+
+
+def test_given_fields_that_are_not_finite_are_refused():
+    with pytest.raises(UserError, match="the given field 'b' holds values that are not finite"):
+        given_fields({"b": torch.tensor([[math.nan, 0.0]])}, SPACE)

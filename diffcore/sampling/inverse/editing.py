@@ -7,7 +7,7 @@ Both can be combined with every solver, guidance and space.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +19,7 @@ from diffcore.errors import UserError
 from diffcore.names import InverseMethod, require_name
 from diffcore.process.gaussian import perturb, transition
 from diffcore.sampling.inverse.operators import Bounds, Coarse, Operator, check_measurement, keep, of_samples
+from diffcore.sampling.loop import require_given
 from diffcore.sampling.solvers.by_field import take, whole
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level, Levels, by_field, is_clean
@@ -37,11 +38,14 @@ class Constraint:
     * `known`: a state of booleans, `[1, ...]` for all samples alike or `[N, ...]`, True for the entries that are given
       exactly; None if none are.
     * `recipe`: everything that decides what the constraint does, as values of JSON; None if that is not described.
+    * `given`: the values of whole fields that are known, by name, each `[1, ...]` for all samples alike or `[N, ...]`.
+      These fields have no noise from the beginning (`diffcore.sampling.loop.sample`).
     """
 
     decorate: Decorate
     known: State | None = None
     recipe: Mapping[str, Any] | None = None
+    given: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask = None) -> tuple[Denoise, Step]:
         """The denoiser and the step for the samples `indices`.
@@ -54,6 +58,13 @@ class Constraint:
                 "the mask of the samples lacks elements that are known: give masks in which all of them exist"
             )
         return self.decorate(denoise, step, indices)
+
+    def given_values(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The values of the given fields for the samples `indices`, `[B, ...]` by name."""
+        return {
+            name: of_samples(value, indices).expand(len(indices), *value.shape[1:])
+            for name, value in self.given.items()
+        }
 
     def known_elements(self, indices: Sequence[int]) -> Tensor | None:
         """The elements of sets of which an entry is known, `[B, N]`: the positions along the first axis of a sample."""
@@ -301,6 +312,25 @@ def inpainting(
         return steered, step if noise_std else pasted(step, own, given)
 
     return Constraint(constrain, map_fields(lambda flag: flag.bool(), known))
+
+
+def given_fields(values: Mapping[str, Tensor], space: Space, recipe: Mapping[str, Any] | None = None) -> Constraint:
+    """Draw the other fields of samples, given the `values` of some fields, by a model of levels by field.
+
+    The model must have been trained with `levels.independent` and `levels.given`, so that it knows states of which some
+    fields have no noise. Unlike `inpainting`, this is not an approximation: the model has learned p(others | given).
+
+    * `values`: a tensor for each given field, `[1, ...]` for all samples alike, or `[N, ...]` with one for each index
+      that is drawn.
+    * `recipe`: describes the values as JSON (`Constraint.recipe`).
+
+    Raises `UserError` if the values do not fit the fields of the space, are not finite, or if all fields are given.
+    """
+    for name, value in values.items():
+        if not value.isfinite().all():
+            raise UserError(f"the given field {name!r} holds values that are not finite")
+    require_given({name: value[:1] for name, value in values.items()}, space, 1)
+    return Constraint(lambda denoise, step, indices: (denoise, step), None, recipe, dict(values))
 
 
 def upscaling(
