@@ -44,7 +44,7 @@ CheckStatus = Literal["passed", "failed", "expected", "unexpected", "skipped"]
 CheckedKind = Literal["modality", "dataset", "denoiser", "solver", "schedule", "guidance", "metric", "logger", "task"]
 """The kinds of parts that `diffcore check-plugin` checks."""
 
-PluginKind = Literal["modality", "solver", "schedule", "guidance", "metric", "dataset", "logger"]
+PluginKind = Literal["modality", "task", "solver", "schedule", "guidance", "metric", "dataset", "logger"]
 """The kinds of plugin packages that `diffcore new-plugin` writes."""
 
 ClassLevel = Literal["auto", "first", "last", "none"]

@@ -12,7 +12,7 @@ from diffcore.plugins.building import part_of
 from diffcore.plugins.guidance import Guidance, GuidanceContext
 from diffcore.sampling import guidance
 from diffcore.sampling.inverse.editing import METHODS, measured
-from diffcore.sampling.inverse.operators import KeepElements
+from diffcore.sampling.inverse.operators import keep_elements as keep_elements_of
 from diffcore.states.state import fields
 
 
@@ -81,12 +81,10 @@ def keep_elements(options: Any, context: GuidanceContext) -> Guidance:
         name = context.modality.name
         raise UserError(f"the guide keep-elements: the plugin for {name} cannot read a file with a part of a sample")
     values, known = reader.read_part(Path(options.file))
-    flags = {name: flag.flatten(2).any(2) if flag.ndim > 2 else flag for name, flag in fields(known).items()}
-    elements = torch.stack([*flags.values()]).any(0)
-    operator = KeepElements(elements, context.codec.space, tuple(name for name, flag in flags.items() if flag.any()))
+    operator = keep_elements_of(known, context.codec.space)
     given, method = operator(values), METHODS[options.method](options.noise_std)
     return Guidance(
         lambda denoise, plain: measured(denoise, operator, given, context.codec.space, method),
-        least_size=int((elements[0] * torch.arange(1, elements.shape[1] + 1)).max()),
-        tensors={options.file: {**fields(given), "known elements": elements}},
+        least_size=int((operator.known[0] * torch.arange(1, operator.known.shape[1] + 1)).max()),
+        tensors={options.file: {**fields(given), "known elements": operator.known}},
     )

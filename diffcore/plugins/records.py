@@ -132,7 +132,12 @@ class Component:
         return self.modalities is None or modality in self.modalities
 
 
-_NOISY_BATCH = lazy("diffcore.tasks")("batch:draw_batch")
+NOISY_BATCH = lazy("diffcore.tasks")("batch:draw_batch")
+"""The default of `Task.draw`: batches of examples with noise and its levels, `diffcore.tasks.batch.Batch`."""
+
+CLEAN_BATCH = lazy("diffcore.tasks")("batch:draw_examples")
+"""For `Task.draw` of tasks without noise: batches of examples, `diffcore.tasks.batch.Examples`."""
+
 _HELD_OUT_LOSS = lazy("diffcore.evaluation")("held_out:evaluate")
 
 
@@ -152,8 +157,7 @@ class Task(Component):
       `precision`, as a `Denoiser` has, it can compute in bfloat16 and be compiled.
     * `loss(model, batch, settings)`: the loss of each example of the batch, `[B]`, differentiable.
     * `losses_by_field(model, batch, settings)`: the mean of the loss in parts, by name, to report which diverged.
-    * `draw(model, settings, data, step)`: the batch of a step, a `diffcore.tasks.batch.Examples`; by default with
-      noise, a `diffcore.tasks.batch.Batch`. `diffcore.tasks.batch.draw_examples` is for tasks without noise.
+    * `draw(model, settings, data, step)`: the batch of a step: `NOISY_BATCH`, `CLEAN_BATCH`, or a function.
     * `initialise(model, settings)`: change the initial weights of a new run, which `build` has drawn.
     * `evaluate(model, data, request)`: a list of `diffcore.plugins.output.Metric`; by default the loss of held-out
       examples.
@@ -170,7 +174,7 @@ class Task(Component):
     network: str = "denoiser"
     networks: tuple[Component, ...] = ()
     losses_by_field: Callable[..., Any] | None = None
-    draw: Callable[..., Any] = _NOISY_BATCH
+    draw: Callable[..., Any] = NOISY_BATCH
     initialise: Callable[..., None] | None = None
     evaluate: Callable[..., Any] = _HELD_OUT_LOSS
     pictures: Callable[..., Any] | None = None

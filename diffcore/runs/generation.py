@@ -182,6 +182,7 @@ def batches_of(
             levels,
             indices=indices,
             seed=seed,
+            given=None if constraint is None else constraint.given_values(indices),
             conditions={name: value.to(model.device) for name, value in conditions.items()},
             mask=None if mask is None else mask.to(model.device),
             device=model.device,

@@ -18,7 +18,7 @@ from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.records import WORDS, Component, Modality, Settings, Task, places
 from diffcore.plugins.registry import Registry, choose
 from diffcore.plugins.text import with_text
-from diffcore.process.schedules import Schedule
+from diffcore.process.schedules import ByField, Schedule
 from diffcore.runs.checkpoints import EMA, read_tensors, tensors_digest
 from diffcore.runs.composing import choices
 from diffcore.runs.settings import RunSettings, explain
@@ -150,6 +150,7 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     size = numbers_of_a_sample(codec)
     if size > MOST_OF_A_SAMPLE:
         raise UserError(f"a sample would have {size:,} numbers; at most {MOST_OF_A_SAMPLE:,} are supported")
+    schedule = _with_levels(schedule, settings, codec)
     most = room() if weights is None else min(2 * weights + SLACK, room())
     task = registry.task(settings.task.name)  # type: ignore[attr-defined]
     with at_most(most, "the configuration"), seeded(seed_of(settings.seed, "weights")):
@@ -160,6 +161,29 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     if weights is None and task.initialise is not None:
         task.initialise(model, settings)
     return model
+
+
+def level_fields(codec: Codec, settings: RunSettings) -> tuple[str, ...]:
+    """The names of the fields whose noise levels a network is told; none if all fields have one level."""
+    return tuple(fields(codec.space.empty(1))) if settings.levels.by_field else ()
+
+
+def _with_levels(schedule: Schedule, settings: RunSettings, codec: Codec) -> Schedule:
+    """The schedule of the states of the codec: with levels by field if the settings have any.
+
+    Raises `UserError` for settings that do not fit the fields.
+    """
+    levels, names = settings.levels, [*fields(codec.space.empty(1))]
+    if unknown := sorted(levels.shifts.keys() - {*names}):
+        there = ", ".join(names) if any(names) else "none, as a sample is one tensor"
+        raise UserError(f"`levels.shifts` has {unknown[0]!r}, which is not a field of these data; there are: {there}")
+    if levels.given and not levels.independent:
+        raise UserError("`levels.given` needs a fraction `levels.independent` of the examples")
+    if levels.independent and len(names) < 2:
+        raise UserError("`levels.independent` needs data of several fields; here a sample has one")
+    if not levels.by_field:
+        return schedule
+    return ByField(schedule, {name: levels.shifts.get(name, 0.0) for name in names})
 
 
 @dataclass(frozen=True)

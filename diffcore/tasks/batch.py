@@ -18,6 +18,7 @@ from diffcore.denoising.conditions import Conditions, drop
 from diffcore.denoising.losses import VARIANCE_STEPS
 from diffcore.plugins.data import Data
 from diffcore.process.gaussian import perturb
+from diffcore.process.variances import LogSnr
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.states.level import Levels
@@ -26,6 +27,7 @@ from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, map_fields
 from diffcore.system.distributed import rank_slice, world
+from diffcore.tasks.levels import level_at, log_snrs_of, map_log_snr
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,9 @@ class Batch(Examples):
 
     noise: State
     level: Levels
-    """The noise level of each example, `[B]`."""
-    earlier_log_snr: Tensor
-    """The log-SNR at time t - 1 / T, `[B]`, where t is the time of `level` and T is `VARIANCE_STEPS`.
+    """The noise level of each example, `[B]`, or those of its fields."""
+    earlier_log_snr: LogSnr
+    """The log-SNR at time t - 1 / T, `[B]` or by field, where t is the time of `level` and T is `VARIANCE_STEPS`.
 
     A network that predicts variances learns that of the denoising step from t to t - 1 / T.
     """
@@ -96,7 +98,7 @@ class Batch(Examples):
             super().map(change),
             noise=map_fields(change, self.noise),
             level=self.level.map(change),
-            earlier_log_snr=change(self.earlier_log_snr),
+            earlier_log_snr=map_log_snr(change, self.earlier_log_snr),
         )
 
 
@@ -105,7 +107,7 @@ def draw_examples(model: Model, settings: RunSettings, data: Data, step: int) ->
 
     Each process reads and encodes its own share of the examples only.
     """
-    return Examples(**_share(model, settings, data, step, _draws(model, settings, step)))
+    return Examples(**_share(model, settings, data, step, _draws(settings, step, model.device)))
 
 
 def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Batch:
@@ -117,29 +119,29 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     The times of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the loss
     (Kingma et al. 2021, appendix I.1).
     """
-    draws = _draws(model, settings, step)
+    draws = _draws(settings, step, model.device)
     examples = _share(model, settings, data, step, draws)
     offset = uniform(settings.seed, "time", torch.tensor([step]), dtype=torch.float64)
     batch = settings.train.batch_size
-    t = (offset + torch.tensor(rank_slice(batch), dtype=torch.float64) / batch) % 1
-
-    def log_snr(time: Tensor) -> Tensor:
-        return to_device(model.schedule.log_snr(time), model.device)
-
+    mine = rank_slice(batch)
+    t = (offset + torch.tensor(mine, dtype=torch.float64) / batch) % 1
+    own = _draws(settings, step, "cpu")  # where the times are
+    log_snrs = log_snrs_of(model.schedule, settings.levels, t, 1 / VARIANCE_STEPS, own)
+    log_snr, earlier = (map_log_snr(lambda value: to_device(value, model.device), each) for each in log_snrs)
     return Batch(
         **examples,
         noise=model.codec.space.noise(draws.normal("noise", examples["x0"]), examples["mask"]),
-        level=model.schedule.level(log_snr(t)),
-        earlier_log_snr=log_snr((t - 1 / VARIANCE_STEPS).clamp(min=0)),
+        level=level_at(model.schedule, log_snr),
+        earlier_log_snr=earlier,
     )
 
 
-def _draws(model: Model, settings: RunSettings, step: int) -> Draws:
-    """The random numbers of this process's examples of a step."""
+def _draws(settings: RunSettings, step: int, device: torch.device | str) -> Draws:
+    """The random numbers of this process's examples of a step, on the device."""
     batch = settings.train.batch_size
     mine = rank_slice(batch)
     numbers = range(step * batch + mine.start, step * batch + mine.stop)
-    return Draws.of(seed_of(settings.seed, "training"), numbers, model.device)
+    return Draws.of(seed_of(settings.seed, "training"), numbers, device)
 
 
 def _share(model: Model, settings: RunSettings, data: Data, step: int, draws: Draws) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from diffcore.denoising.noisy_classifier import NoisyClassifier, heads_of
 from diffcore.errors import UserError
 from diffcore.plugins.data import Codec
 from diffcore.plugins.records import Settings
-from diffcore.runs.model import Backbone, Model
+from diffcore.runs.model import Backbone, Model, level_fields
 from diffcore.runs.settings import RunSettings
 from diffcore.tasks.batch import Batch
 
@@ -18,7 +18,7 @@ def network(options: Settings, codec: Codec, settings: RunSettings, backbone: Ba
     """Return a classifier of all conditions of the codec that can be predicted. Raises `UserError` if there is none."""
     predicted = _predictable(codec.conditions)
     outputs = sum(head.outputs for head in heads_of(predicted).values())
-    return NoisyClassifier(backbone(codec.space, outputs), predicted)
+    return NoisyClassifier(backbone(codec.space, outputs), predicted, level_fields=level_fields(codec, settings))
 
 
 def _predictable(conditions: Sequence[Condition]) -> tuple[Condition, ...]:

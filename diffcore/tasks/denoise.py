@@ -8,7 +8,7 @@ from diffcore.denoising.inputs import together
 from diffcore.denoising.losses import field_losses, hybrid_loss, weighted_loss
 from diffcore.plugins.data import Codec
 from diffcore.plugins.records import Settings
-from diffcore.runs.model import Backbone, Model
+from diffcore.runs.model import Backbone, Model, level_fields
 from diffcore.runs.settings import RunSettings
 from diffcore.tasks.batch import Batch
 
@@ -23,7 +23,7 @@ def network(options: Settings, codec: Codec, settings: RunSettings, backbone: Ba
     advice = f"; use `denoiser` {' or '.join(able)}" if able else f"; no network of {settings.modality} does"
     require_accepted(codec.conditions, accepted, f"the denoiser {backbone.chosen.name!r}", advice)
     made = backbone(codec.space, *((inputs,) if accepted else ()))
-    return Denoiser(made, codec.conditions, settings.parameterisation)
+    return Denoiser(made, codec.conditions, settings.parameterisation, level_fields=level_fields(codec, settings))
 
 
 def loss(model: Model, batch: Batch, settings: RunSettings) -> Tensor:

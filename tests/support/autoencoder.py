@@ -10,7 +10,7 @@ from diffcore.evaluation.held_out import decode, encoded_examples, source_of
 from diffcore.evaluation.held_out import evaluate as held_out_loss
 from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.output import Metric, Picture
-from diffcore.plugins.records import API_VERSION, Component, Settings, Task, lazy
+from diffcore.plugins.records import API_VERSION, CLEAN_BATCH, Component, Settings, Task, lazy
 from diffcore.states.state import fields, first_field, map_fields
 
 __all__ = ["API_VERSION", "diffcore_tasks"]
@@ -96,7 +96,7 @@ def diffcore_tasks():
             networks=(Component("linear", "two matrices", part("autoencoder:build_linear"), LinearOptions),),
             loss=part("autoencoder:loss"),
             losses_by_field=part("autoencoder:losses_by_field"),
-            draw=lazy("diffcore.tasks")("batch:draw_examples"),
+            draw=CLEAN_BATCH,
             evaluate=part("autoencoder:evaluate"),
             pictures=part("autoencoder:pictures"),
             report=part("autoencoder:report"),
