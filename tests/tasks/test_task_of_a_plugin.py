@@ -308,7 +308,7 @@ def test_initial_weights_are_set_for_new_runs_only(student):
     gone = student.settings.model_copy(update={"task": student.settings.task.model_copy(update={"teacher": "nowhere"})})
     model = build_model(gone, student.data.facts, student.registry, weights=10_000)
     assert model.task.draws
-    with pytest.raises(UserError, match="no run folder .*nowhere"):
+    with pytest.raises(UserError, match=r"no run folder .*nowhere"):
         build_model(gone, student.data.facts, student.registry)
 
 
