@@ -67,7 +67,8 @@ Asked = Mapping[str, Any]
 """Values of conditions by name: `2.5`, a range `(40, 60)` or `"40..60"`, or a list of one for each sample.
 
 A class is its name, `"cat"`, or its index from 0 after `#`, `"#3"`. The number `3` is the class called "3", never an
-index. In a tensor, as in `Samples.conditions`, whole numbers are indices of classes.
+index. In a tensor, as in `Samples.conditions`, whole numbers are indices of classes. Where a value is no
+number, such as a picture, a tensor is one value for all samples, or one for each.
 """
 
 

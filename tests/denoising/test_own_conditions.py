@@ -260,7 +260,7 @@ def test_a_run_names_the_networks_that_can():
 
 def test_a_condition_without_a_head_is_not_classified():
     registry = told_registry()
-    settings = compose(registry, "told", task="classify", file={"train": {"steps": 1}})
+    settings = compose(registry, "told", "teller")
     model = build_model(settings, ToldFacts(told=("words", "label")), registry)
     assert [condition.name for condition in model.classifier.conditions] == ["label"]
     with pytest.raises(UserError, match="a classifier can predict none of the conditions of these data: words, coarse"):
@@ -346,6 +346,15 @@ def test_the_command_line_takes_the_sentence(run, tmp_path, capsys):
     assert [float(v) for v in text.split(",")] == pytest.approx(drawn[2].flatten().tolist(), abs=1e-4)
     line = refused(capsys, "sample", run.path, "--out", tmp_path / "no", "--condition", "words=up")
     assert line == "diffcore: words: the model does not know 'up'; it knows north, east, south, west"
+
+
+def test_a_recipe_has_a_digest_of_values_with_axes(run):
+    def recipe(ids):
+        return run.drawing(2, None, {"words": torch.tensor(ids)}, 0, None, None, {}).recipe["conditions"]["words"]
+
+    first = recipe([[1, 0, 0], [2, 4, 0]])
+    assert first["shape"] == [2, 3]
+    assert recipe([[1, 0, 0], [2, 4, 0]]) == first != recipe([[1, 0, 0], [2, 3, 0]])
 
 
 def test_a_low_resolution_picture_decides_the_mean():

@@ -194,7 +194,7 @@ class ToldCodec:
         known = (Sentence("words", WORDS), Coarse("coarse", 2, 4), ClassCondition("label", ("one", "two")))
         self.conditions = tuple(condition for condition in known if condition.name in facts.told)
 
-    def encode(self, examples, generator=None):
+    def encode(self, examples, draws=None):
         state = (examples["picture"] - CENTRE) / SCALE
         return Encoded(state, {condition.name: examples[condition.name] for condition in self.conditions})
 
@@ -249,6 +249,7 @@ TOLD = Modality(
                 "sample": {"steps": 8},
             },
         ),
+        "teller": Preset("a noisy classifier", {"task": "classify", "train": {"steps": 2}}),
         "plain": Preset("a network that cannot be told", {"denoiser": {"name": "plain"}}),
     },
     facts=ToldFacts,
