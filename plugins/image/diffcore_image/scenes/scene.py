@@ -1,4 +1,4 @@
-"""What a scene is: one or two objects, each with a colour, a shape and a size, and the relation of the first to the second.
+"""What a scene is: one or two objects, each with a colour, a shape and a size, and the relation of the two.
 
 A batch of scenes is a frozen record of int64 tensors. `UNKNOWN` stands for what a sentence does not say, and for what
 cannot be read off a picture.

@@ -17,8 +17,10 @@ def compare(asked: Scenes, found: Scenes) -> dict[str, Tensor]:
     """
     orders = [_right(asked, found), _right(asked, found.swapped())]
     better = _number_right(orders[1]) > _number_right(orders[0])
-    right = {name: torch.where(better if each.ndim == 1 else better[:, None], other, each)
-             for (name, each), other in zip(orders[0].items(), orders[1].values(), strict=True)}
+    right = {
+        name: torch.where(better if each.ndim == 1 else better[:, None], other, each)
+        for (name, each), other in zip(orders[0].items(), orders[1].values(), strict=True)
+    }
     single = {name: _every(value) if value.ndim == 2 else value for name, value in right.items()}
     return single | {"all": _every(torch.stack([*single.values()], 1))}
 

@@ -6,7 +6,7 @@ sentences of both orders, because what is left of a circle has the circle on its
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Generator
@@ -45,9 +45,9 @@ def write(scenes: Scenes, generator: Generator, complete: bool = False) -> list[
     """
     scenes = _either_order(scenes, generator)
     drawn = torch.rand(len(scenes), 11, generator=generator).tolist()
-    columns = (scenes.count, scenes.colour, scenes.shape, scenes.size, scenes.relation)
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    return [_sentence(*row, iter(u), complete) for row, u in zip(rows, drawn, strict=True)]
+    objects = torch.stack([scenes.colour, scenes.shape, scenes.size], 2).tolist()
+    rows = zip(scenes.count.tolist(), objects, scenes.relation.tolist(), drawn, strict=True)
+    return [_sentence(each[:count], relation, iter(u), complete) for count, each, relation, u in rows]
 
 
 def _either_order(scenes: Scenes, generator: Generator) -> Scenes:
@@ -58,19 +58,18 @@ def _either_order(scenes: Scenes, generator: Generator) -> Scenes:
     return mixed[order.argsort()]
 
 
-def _sentence(count, colour, shape, size, relation, u, complete) -> str:  # type: ignore[no-untyped-def]
-    objects = [_object(colour[i], shape[i], size[i], u, complete) for i in range(count)]
+def _sentence(objects: Sequence[Sequence[int]], relation: int, u: Iterator[float], complete: bool) -> str:
+    """The sentence of one scene; its choices take the numbers `u` in [0, 1)."""
+    texts = [_object(colour, shape, size, u, complete) for colour, shape, size in objects]
     opening = _chosen(_OPENINGS, next(u))
-    if count == 1:
-        body = objects[0]
-    else:
-        told = complete or next(u) >= _WITHOUT_RELATION
-        wordings = _PAIRS[RELATIONS[relation]] if told else _PAIRS_WITHOUT_RELATION
-        body = _chosen(wordings, next(u)).format(a=objects[0], b=objects[1])
-    return f"{opening} {body}".strip()
+    if len(texts) == 1:
+        return f"{opening} {texts[0]}".strip()
+    told = next(u) >= _WITHOUT_RELATION or complete
+    wordings = _PAIRS[RELATIONS[relation]] if told else _PAIRS_WITHOUT_RELATION
+    return f"{opening} {_chosen(wordings, next(u)).format(a=texts[0], b=texts[1])}".strip()
 
 
-def _object(colour: int, shape: int, size: int, u, complete: bool) -> str:  # type: ignore[no-untyped-def]
+def _object(colour: int, shape: int, size: int, u: Iterator[float], complete: bool) -> str:
     words = {
         "colour": [*COLOURS][colour],
         "shape": _chosen(_SHAPE_WORDS[SHAPES[shape]], next(u)),
@@ -112,7 +111,7 @@ _OBJECT_PATTERNS = [
 ]
 _PAIR_PATTERNS = [
     (relation, re.compile(wording.format(a="an? (?P<a>.+?)", b="an? (?P<b>.+?)")))
-    for relation, wordings in {**_PAIRS, None: _PAIRS_WITHOUT_RELATION}.items()
+    for relation, wordings in (*_PAIRS.items(), (None, _PAIRS_WITHOUT_RELATION))
     for wording in wordings
 ]
 _OPENING = re.compile(f"(?:{'|'.join(filter(None, _OPENINGS))}) (?=an? )")
@@ -129,9 +128,9 @@ def _read(sentence: str) -> Scenes:
         return _scene([found], UNKNOWN)
     for relation, pattern in _PAIR_PATTERNS:
         if match := pattern.fullmatch(text):
-            objects = [_read_object(match[name]) for name in ("a", "b")]
-            if all(objects):
-                return _scene(objects, UNKNOWN if relation is None else RELATIONS.index(relation))
+            first, second = (_read_object(match[name]) for name in ("a", "b"))
+            if first and second:
+                return _scene([first, second], UNKNOWN if relation is None else RELATIONS.index(relation))
     return _scene([], UNKNOWN)
 
 

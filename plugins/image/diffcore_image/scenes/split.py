@@ -60,7 +60,9 @@ def held_out(seed: int = SEED) -> HeldOut:
     """
     generator = generator_for(seed, "held out")
     pairs = torch.zeros(len(COLOURS), len(SHAPES), dtype=torch.bool)
-    pairs[torch.randperm(len(COLOURS), generator=generator)[:PAIRS], torch.randperm(len(SHAPES), generator=generator)] = True
+    pairs[
+        torch.randperm(len(COLOURS), generator=generator)[:PAIRS], torch.randperm(len(SHAPES), generator=generator)
+    ] = True
     arrangements = torch.zeros(len(RELATIONS), len(SHAPES), len(SHAPES), dtype=torch.bool)
     for relation in (RELATIONS.index("left"), RELATIONS.index("above")):
         order = torch.randperm(len(SHAPES), generator=generator)
