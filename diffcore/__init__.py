@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from diffcore.runs.samples import Samples as Samples
     from diffcore.sampling import guidance as guidance
     from diffcore.sampling import solvers as solvers
+    from diffcore.sampling.inverse.editing import given_fields as given_fields
     from diffcore.sampling.inverse.editing import inpainting as inpainting
     from diffcore.sampling.inverse.editing import upscaling as upscaling
     from diffcore.states import spaces as spaces
@@ -46,6 +47,7 @@ _WHERE = {
     "ScalarCondition": "denoising.conditions",
     "UserError": "errors",
     "denoising_loss": "api.tensors",
+    "given_fields": "sampling.inverse.editing",
     "guidance": "sampling",
     "inpainting": "sampling.inverse.editing",
     "load": "api.run",

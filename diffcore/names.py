@@ -11,9 +11,6 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["float32", "bfloat16"]
 """The type of the numbers inside of a network."""
 
-Task = Literal["denoise", "classify"]
-"""What a run trains."""
-
 Parallel = Literal["ddp", "fsdp"]
 """How several processes share the weights of a network."""
 
@@ -44,10 +41,10 @@ Divergence = Literal["exact", "hutchinson"]
 CheckStatus = Literal["passed", "failed", "expected", "unexpected", "skipped"]
 """The result of one check of a plugin."""
 
-CheckedKind = Literal["modality", "dataset", "denoiser", "solver", "schedule", "guidance", "metric", "logger"]
+CheckedKind = Literal["modality", "dataset", "denoiser", "solver", "schedule", "guidance", "metric", "logger", "task"]
 """The kinds of parts that `diffcore check-plugin` checks."""
 
-PluginKind = Literal["modality", "solver", "schedule", "guidance", "metric", "dataset", "logger"]
+PluginKind = Literal["modality", "task", "solver", "schedule", "guidance", "metric", "dataset", "logger"]
 """The kinds of plugin packages that `diffcore new-plugin` writes."""
 
 ClassLevel = Literal["auto", "first", "last", "none"]

@@ -16,14 +16,14 @@ from diffcore.api.modes import in_own_modes
 from diffcore.api.showing import show_messages
 from diffcore.denoising.conditions import ClassCondition, Conditions, parse_conditions
 from diffcore.denoising.given import require_values
-from diffcore.errors import UserError, quoted
+from diffcore.errors import UserError
 from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Registry
-from diffcore.runs.composing import additions, as_toml
+from diffcore.runs.composing import additions
 from diffcore.runs.consent import require_consent
 from diffcore.runs.data_record import difference as examples_differ
 from diffcore.runs.data_record import read_record, record_of
@@ -38,7 +38,7 @@ from diffcore.runs.generation import (
 )
 from diffcore.runs.loading import LoadedRun, load_run
 from diffcore.runs.measurements import Source, inpainting_of, upscaling_of
-from diffcore.runs.model import Model, build_additions, data_of
+from diffcore.runs.model import Model, build_additions, data_of, require_draws
 from diffcore.runs.moved import with_data_at
 from diffcore.runs.output import Written, default_place, write_samples
 from diffcore.runs.samples import Samples
@@ -54,7 +54,6 @@ from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.solvers import ddpm
 from diffcore.states.spaces import describe_difference
 from diffcore.states.state import State, concatenate
-from diffcore.system.cache import cache_folder
 from diffcore.system.distributed import from_leader, in_turn, leads
 from diffcore.system.files import require_writable
 from diffcore.system.progress import bar, counter
@@ -218,14 +217,12 @@ class Run:
         if n < 1:
             raise UserError(f"`n` {n}: draw at least 1 sample")
         model, config = self.config(options)
-        if model.is_classifier:
-            raise UserError(
-                f"{self.path} is a classifier, which draws no samples; it guides a model of the same data as "
-                f"`classifier` {quoted(self.path)}"
-            )
+        require_draws(model, self.path)
         if size is not None and model.codec.sizes is None:
             if constraint is not None:
                 raise UserError("`size` cannot be changed where samples have to agree with a file")
+            if kept := next((guide.words for guide in config.guides if guide.least_size), None):
+                raise UserError(f"`size` cannot be changed where samples keep elements: {kept}")
             model = resized(model, str(size))
         if constraint is not None and options.get("solver") is None:
             # Fresh noise in each step corrects what the constraint does to the path.
@@ -283,6 +280,7 @@ class Run:
             label, conditions, seed, size, **options: As for `sample`. Where sizes vary, they are drawn so that all
                 known elements exist.
         """
+        require_draws(self.model, self.path)
         constraint = inpainting_of(self.model, source, mask, method, noise_std, resamplings)
         return self.sample(
             n, label=label, conditions=conditions, seed=seed, size=size, constraint=constraint, **options
@@ -306,6 +304,7 @@ class Run:
 
         `method` is `"mmps"` (the default) or `"dps"`; the other arguments are those of `inpaint` and `sample`.
         """
+        require_draws(self.model, self.path)
         constraint = upscaling_of(self.model, source, factor, method, noise_std)
         return self.sample(n, label=label, conditions=conditions, seed=seed, constraint=constraint, **options)
 
@@ -320,7 +319,9 @@ class Run:
         failed: list[str] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> list[Metric]:
-        """Metrics of `n` samples, or of a classifier on `n` held-out examples; kept in metrics.json and the report.
+        """Metrics of `n` samples, or of `n` held-out examples if the task draws no samples.
+
+        They are kept in metrics.json and the report.
 
         evaluations.json keeps the metrics of all evaluations, each with its recipe; those of an equal recipe are
         replaced. `show` is called with the metrics before they are written. If the run cannot be written to, this is
@@ -331,25 +332,31 @@ class Run:
         evaluate together, the first has the metrics and the others have none.
         """
         show_messages()
-        from diffcore.evaluation.evaluate import evaluate, evaluate_classifier, recipe_of, write_metrics, write_report
+        from diffcore.evaluation.evaluate import evaluate, recipe_of, write_metrics, write_report
+        from diffcore.evaluation.request import PICTURED, EvaluationRequest
 
         model, config = self.config(options)
         data, folder = self.data, RunFolder(self.path)
         kept = from_leader(lambda: self._can_be_written("the metrics are shown, and not kept"))
-        if model.is_classifier:
-            found = evaluate_classifier(model, data, n, seed, config.batch_size)
-        else:
+        if model.task.draws:
             shown = unguided_without_conditions(model, config, example_conditions(model, 1, config))
             config = replace(with_fitted_grid(shown, folder, self.loaded.checkpoint.name), guides=config.guides)
-            wanted = additions(self.settings, "metric") | self._metrics(metrics)
-            built = build_additions(self.registry, "metrics", model.modality.name, wanted, model.codec, data)
-            found = evaluate(model, config, data, n, seed, cache_folder(), built, failed)
+        wanted = additions(self.settings, "metric") | self._metrics(metrics)
+        built = build_additions(self.registry, "metrics", model.modality.name, wanted, model.codec, data)
+
+        def complain(text: str) -> None:
+            logger.warning(text)
+            if failed is not None:
+                failed.append(text)
+
+        request = EvaluationRequest(self.settings, config, n, seed, extra_metrics=built, complain=complain)
+        found = evaluate(model, data, request)
         if leads():
             show(found)
         if leads() and kept:
-            used = None if model.is_classifier else config
+            used = config if model.task.draws else None
             write_metrics(folder, found, recipe_of(self.loaded.checkpoint, used, n, seed))
-            write_report(folder, model, config, seed, as_toml(self.settings))
+            write_report(folder, model, data, replace(request, n=PICTURED, together=False))
         return found
 
     @in_own_modes
@@ -375,8 +382,7 @@ class Run:
         if others := options.keys() - GuidanceOptions.__annotations__.keys():
             raise TypeError(f"tune() takes no {sorted(others)[0]!r}: solver, grid and schedule are what it fits")
         model, config = self.config(SamplingOptions(steps=steps, **options))  # type: ignore[typeddict-item]
-        if model.is_classifier:
-            raise UserError(f"{self.path} is a classifier, which draws no samples")
+        require_draws(model, self.path)
         if not config.may_be_fitted:
             raise UserError("a fitted grid is found again by the names of its `guides`: tune with names, not functions")
         folder = RunFolder(self.path)
@@ -417,6 +423,7 @@ class Run:
         from diffcore.likelihood.flow import log_likelihood
 
         model, mask = self.model, None
+        require_draws(model, self.path)
         if isinstance(source, Samples):
             state, mask = source.state, source.mask
         elif isinstance(source, str | os.PathLike):

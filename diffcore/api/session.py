@@ -7,40 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diffcore.denoising.conditions import captions_of
 from diffcore.errors import RAISED_BY_PLUGINS, UserError, quoted, told
-from diffcore.evaluation.evaluate import (
-    MetricFunction,
-    evaluate,
-    evaluate_classifier,
-    recipe_of,
-    write_metrics,
-    write_report,
-)
+from diffcore.evaluation.evaluate import evaluate, recipe_of, write_metrics, write_report
+from diffcore.evaluation.request import PICTURED, EvaluationRequest, MetricFunction, NothingToEvaluateError
 from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import find_checkpoint, read_progress
-from diffcore.runs.coding import decode
-from diffcore.runs.composing import additions, as_toml
+from diffcore.runs.composing import additions
 from diffcore.runs.data_record import KINDS, record_of, summary, write_record
 from diffcore.runs.ending import PARTS, made_parts, note_parts
 from diffcore.runs.folder import RunFolder
-from diffcore.runs.generation import example_conditions, generate_together, unguided_without_conditions
 from diffcore.runs.model import Model, build_additions
 from diffcore.runs.samples import beside
 from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.runs.settings import RunSettings
-from diffcore.system.cache import cache_folder
 from diffcore.system.distributed import from_leader, leads, world
 from diffcore.system.progress import bar
 from diffcore.training.events import Events, start_loggers
 from diffcore.training.loop import Callbacks, LogLine, Outcome, train
 
 logger = logging.getLogger(__name__)
-
-PICTURED = 50
-"""Samples of a picture on the way."""
 
 
 def run_training(
@@ -106,11 +93,11 @@ def _train(
 ) -> Outcome:
     """Train with a bar and pictures on the way, and tell the listeners how it ended."""
     last = 0
-    if not model.is_classifier:
+    if model.task.pictures is not None:
         run.samples.mkdir(exist_ok=True)
 
     def picture(averaged: Model, step: int) -> None:
-        _picture(run, settings, averaged, step, config, events)
+        _picture(run, settings, averaged, data, step, config, events)
 
     with bar("training") as report:
 
@@ -121,7 +108,7 @@ def _train(
             report(line.done, text, line.seconds_left)
 
         def pictured(step: int) -> bool:
-            return from_leader(lambda: model.is_classifier or any(run.samples.glob(f"step-{step:08d}.*")))
+            return from_leader(lambda: model.task.pictures is None or any(run.samples.glob(f"step-{step:08d}.*")))
 
         callbacks = Callbacks(log, picture, events.logged, events.saved, pictured)
         try:
@@ -134,7 +121,7 @@ def _train(
                 if outcome.stop_requested and not outcome.interrupted:
                     raise KeyboardInterrupt
                 step = outcome.progress.step
-                if not outcome.interrupted and _picture(run, settings, outcome.model, step, config, events):
+                if not outcome.interrupted and _picture(run, settings, outcome.model, data, step, config, events):
                     _note(run, settings, {"picture"})
         finally:
             events.ended(outcome.progress.step)
@@ -152,26 +139,30 @@ def _complete(run: RunFolder) -> Iterator[None]:
 
 
 def _picture(
-    run: RunFolder, settings: RunSettings, model: Model, step: int, config: SamplingConfig, events: Events
+    run: RunFolder,
+    settings: RunSettings,
+    model: Model,
+    data: Data,
+    step: int,
+    config: SamplingConfig,
+    events: Events,
 ) -> bool:
-    """Draw and write a picture of samples. If that fails, log the reason and return False: training goes on without."""
-    if model.is_classifier:
+    """Write the first picture of the task. If that fails, log the reason and return False: training goes on without."""
+    if model.task.pictures is None:
         return True
+    request = EvaluationRequest(settings, config, PICTURED, settings.seed)
     try:
-        conditions = example_conditions(model, PICTURED)
-        asked_for = unguided_without_conditions(model, config, conditions)
-        drawn = generate_together(model, asked_for, conditions, PICTURED, settings.seed)
-        if drawn is None:
-            return True
+        shown = next(iter(model.task.pictures(model, data, request)), None)
     except _failures() as error:
         logger.warning(f"no picture at step {step}: {told(error)}")
         return False
+    if shown is None or not leads():
+        return True
     try:
         writer = part_of(model.modality, "writer", model.codec)
         path = run.samples / f"step-{step:08d}{writer.endings[0]}"
-        captions = captions_of(model.codec.conditions, conditions, PICTURED)
         with beside(run.samples) as parts:
-            writer.together(decode(model, drawn.state, drawn.mask), parts / path.name, 10, captions)
+            writer.together(shown.samples, parts / path.name, shown.columns, shown.captions)
             (parts / path.name).replace(path)  # a link there is replaced, not followed
     except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
         logger.warning(f"no picture at step {step}: {told(error)}")
@@ -232,13 +223,13 @@ def _finish(
     done = from_leader(lambda: made_parts(run, find_checkpoint(run), count))
     made = set(done)
     with _complete(run):
-        if "picture" not in done and not pictured and _picture(run, settings, model, step, config, events):
+        if "picture" not in done and not pictured and _picture(run, settings, model, data, step, config, events):
             made.add("picture")
             _note(run, settings, made)
         if "metrics" not in done and _evaluated(run, settings, outcome, data, config, extra_metrics, events):
             made.add("metrics")
             _note(run, settings, made)
-        if "report" not in done and _reported(run, settings, model, config):
+        if "report" not in done and _reported(run, settings, model, data, config):
             made.add("report")
             _note(run, settings, made)
     return replace(outcome, missing=tuple(part for part in PARTS if part not in made))
@@ -255,33 +246,38 @@ def _evaluated(
 ) -> bool:
     """Compute and write the metrics; return whether nothing failed."""
     count, model = settings.train.evaluate, outcome.model
-    if not count or not (model.is_classifier or extra_metrics or model.modality.evaluator is not None):
+    if not count:
         return True
     failed: list[str] = []
+
+    def complain(text: str) -> None:
+        logger.warning(text)
+        failed.append(text)
+
+    request = EvaluationRequest(settings, config, count, settings.seed, extra_metrics=extra_metrics, complain=complain)
     try:
-        metrics = (
-            evaluate_classifier(model, data, count, settings.seed, config.batch_size)
-            if model.is_classifier
-            else evaluate(model, config, data, count, settings.seed, cache_folder(), extra_metrics, failed)
-        )
+        metrics = evaluate(model, data, request)
         for metric in metrics:
             logger.info(f"{metric.name}: {metric.value:.4g}  ({metric.meaning})")
         if leads():
-            used = None if model.is_classifier else config
+            used = config if model.task.draws else None
             write_metrics(run, metrics, recipe_of(find_checkpoint(run), used, count, settings.seed))
             events.metrics(outcome.progress.step, metrics)
+    except NothingToEvaluateError:
+        return True
     except _failures() as error:  # the model and its samples are worth more than their metrics
         logger.warning(f"no metrics: {told(error)}")
         return False
     return not failed
 
 
-def _reported(run: RunFolder, settings: RunSettings, model: Model, config: SamplingConfig) -> bool:
+def _reported(run: RunFolder, settings: RunSettings, model: Model, data: Data, config: SamplingConfig) -> bool:
     """Write the report; return whether nothing failed."""
     if not leads():
         return True
     try:
-        failed = write_report(run, model, config, settings.seed, as_toml(settings))
+        request = EvaluationRequest(settings, config, PICTURED, settings.seed, together=False)
+        failed = write_report(run, model, data, request)
         logger.info(f"report: {run.report}")
         return not failed
     except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception

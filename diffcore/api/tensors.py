@@ -15,8 +15,9 @@ from diffcore.likelihood import flow
 from diffcore.names import Divergence, Grid, Weighting, require_name
 from diffcore.plugins import registry as plugins
 from diffcore.process.gaussian import perturb
-from diffcore.process.schedules import Schedule
+from diffcore.process.schedules import ByField, Schedule
 from diffcore.runs.choices import Choice, build_choice
+from diffcore.runs.settings import LevelSettings, validate
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import in_batches, levels_of
 from diffcore.sampling.loop import sample as draw
@@ -25,6 +26,7 @@ from diffcore.sampling.timesteps import grid as time_grid
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean, Mask, Product, Space
 from diffcore.states.state import State, concatenate, fields, first_field
+from diffcore.tasks.levels import level_at, log_snrs_of, map_log_snr
 
 Scheduled = Choice | Schedule
 """A noise schedule by name, by name and options, or itself."""
@@ -40,6 +42,8 @@ def denoising_loss(
     space: Space | None = None,
     weighting: Weighting = "v",
     condition_dropout: float = 0.1,
+    independent: float = 0.0,
+    given: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """The denoising loss of a batch of data, a scalar to differentiate.
@@ -56,6 +60,9 @@ def denoising_loss(
         space: The space of the data; all tensors of their shape by default.
         weighting: w(lambda), see `diffcore.denoising.losses.WEIGHTINGS`.
         condition_dropout: How often each condition is replaced by its null value.
+        independent: For states of several fields, the fraction of the examples in which each field has a noise level
+            of its own. The denoiser needs `level_fields`.
+        given: The probability that a field of these examples has no noise, so that the others are learned given it.
         generator: Draws times, noise and dropped conditions; torch's global one by default.
     """
     schedule, space = _schedule(schedule), _space(x) if space is None else space
@@ -65,8 +72,12 @@ def denoising_loss(
     require_values(denoiser.conditions, conditions or {}, batch)
     u = torch.rand((), generator=generator, dtype=torch.float64)
     t = (u + torch.arange(batch, dtype=torch.float64) / batch) % 1
-    level = schedule.level(schedule.log_snr(t).to(like.device))
     draws = Draws.fresh(batch, generator, like.device)
+    if independent and not isinstance(schedule, ByField):
+        schedule = ByField(schedule, dict.fromkeys(fields(x), 0.0))
+    own = validate(LevelSettings, {"independent": independent, "given": given}, "the arguments")
+    log_snr = log_snrs_of(schedule, own, t, 0.0, Draws.of(draws.seed, range(batch)))[0]
+    level = level_at(schedule, map_log_snr(lambda value: value.to(like.device), log_snr))
     noise = space.noise(draws.normal("noise", x), mask)
     if conditions is not None:
         conditions = drop(
@@ -107,7 +118,8 @@ def sample(
         grid: How the steps are spaced.
         conditions: What the samples shall be: a value for all or `[n, ...]` values, by name.
         mask: `[n, N]`, True for the elements that exist.
-        constraint: What samples have to agree with (`diffcore.inpainting`, `diffcore.upscaling`).
+        constraint: What samples have to agree with (`diffcore.inpainting`, `diffcore.upscaling`,
+            `diffcore.given_fields`).
         seed: Decides the noise.
         batch_size: Samples that go through the network at once.
         device: Where to compute; that of the denoiser's weights by default.
@@ -142,6 +154,7 @@ def sample(
                 levels,
                 indices=indices,
                 seed=seed,
+                given=None if constraint is None else constraint.given_values(indices),
                 conditions={name: value[rows].to(device) for name, value in values.items()} or None,
                 mask=None if exists is None else exists.to(device),
                 device=device,

@@ -12,11 +12,11 @@ from diffcore.api.session import run_training
 from diffcore.api.showing import show_messages
 from diffcore.denoising.conditions import Condition
 from diffcore.errors import UserError
-from diffcore.names import Device, Parameterisation, Task
+from diffcore.names import Device, Parameterisation
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
 from diffcore.runs.codec_weights import keep_codec
-from diffcore.runs.composing import compose, read_toml
+from diffcore.runs.composing import compose, kinds_of_choices, read_toml
 from diffcore.runs.consent import acts_of_file
 from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.generation import example_conditions, require_conditions, unguided_without_conditions
@@ -40,7 +40,7 @@ def train(
     preset: str | None = None,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     out: str | os.PathLike[str] | None = None,
-    task: Task | None = None,
+    task: Part | None = None,
     seed: int | None = None,
     device: Device | None = None,
     parameterisation: Parameterisation | None = None,
@@ -52,6 +52,7 @@ def train(
     sample: Mapping[str, Any] | None = None,
     metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
     loggers: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+    **networks: Part,
 ) -> Run:
     """Train a model of a kind of data, and return the finished run.
 
@@ -66,7 +67,8 @@ def train(
         preset: A named starting point; by default the one that is called like the data set, else `"default"`.
         config: A TOML file, or a mapping of the same form, between the preset and the arguments.
         out: The run folder; by default the next free `runs/<modality>/<preset>-<n>`.
-        task: `"denoise"`, or `"classify"` for a noisy classifier that guides other runs.
+        task: What is trained, by name, or its options: `"denoise"`, `"classify"` for a noisy classifier that guides
+            other runs, or a task of a plugin.
         seed: Decides initial weights, the order of the data and the noise.
         device: `"cpu"`, `"cuda"`, or `"auto"`, which takes a GPU where there is one.
         parameterisation: What the network's output means.
@@ -78,8 +80,10 @@ def train(
         sample: How samples are drawn unless asked otherwise: `{"steps": 20}`.
         metrics: More metrics at the end, by name, or by name with their options.
         loggers: Where numbers and pictures go beside the run folder, likewise.
+        **networks: The network of a task of a plugin, likewise, by its kind.
 
     Raises:
+        TypeError: For a name that is neither an argument nor a kind of network.
         UserError: For names and values that do not exist or do not fit, in one line.
     """
     show_messages()
@@ -88,15 +92,18 @@ def train(
     given: dict[str, Any] = {"seed": seed, "device": device, "parameterisation": parameterisation}
     given |= {"train": train, "sample": sample, "metric": _table(metrics), "logger": _table(loggers)}
     chosen = {}
-    for kind, part in {"data": data, "denoiser": denoiser, "classifier": classifier, "schedule": schedule}.items():
+    registry = plugins.installed()
+    if unknown := networks.keys() - {*kinds_of_choices(registry)}:
+        raise TypeError(f"train() takes no {sorted(unknown)[0]!r}, and no task trains a network of this kind")
+    parts = {"task": task, "data": data, "denoiser": denoiser, "classifier": classifier, "schedule": schedule}
+    for kind, part in {**parts, **networks}.items():
         if part is not None:
             options = {"name": part} if isinstance(part, str) else dict(part)
             given[kind] = options
             if "name" in options:
                 chosen[kind] = str(options["name"])
     arguments = {name: value for name, value in given.items() if value}
-    registry = plugins.installed()
-    settings = compose(registry, modality, preset, file, chosen, origin, task, over=arguments)
+    settings = compose(registry, modality, preset, file, chosen, origin, over=arguments)
     if isinstance(config, str | os.PathLike):
         tell_acts(origin, file, settings)
     run, _ = start(settings, None if out is None else Path(out), registry)
@@ -123,7 +130,7 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     model = build_model(settings, data.facts, registry)
     settings = without_guidance_of_preset(settings, model.codec.conditions, registry)
     config = sampling_config(settings.sample, registry, model)
-    if not model.is_classifier:
+    if model.task.draws:
         shown = example_conditions(model, 1)
         require_conditions(model, unguided_without_conditions(model, config, shown), shown)
     folder = RunFolder(from_leader(lambda: new_folder(out, settings.modality, settings.preset)))

@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PARTS = {"solver": "solvers", "schedule": "schedules", "guidance": "guidance", "metric": "metrics", "logger": "loggers"}
+PARTS = {
+    "solver": "solvers",
+    "schedule": "schedules",
+    "guidance": "guidance",
+    "metric": "metrics",
+    "logger": "loggers",
+    "task": "tasks",
+}
 """The kinds of parts that have a contract of their own, and their names in the registry."""
 
 

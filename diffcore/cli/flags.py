@@ -15,7 +15,16 @@ from pydantic import ValidationError
 
 from diffcore.errors import UserError
 from diffcore.plugins.registry import Registry
-from diffcore.runs.composing import ADDITIONS, CHOICES, NETWORKS, choices, compose, options_elsewhere, read_toml
+from diffcore.runs.composing import (
+    ADDITIONS,
+    choices,
+    chosen_parts,
+    compose,
+    kinds_of_choices,
+    options_elsewhere,
+    read_toml,
+    tasks_for,
+)
 from diffcore.runs.settings import RunSettings, explain
 from diffcore.runs.suggestions import closest, options_of
 
@@ -140,7 +149,8 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
     That are the flags `out` and `config`, and the content of the configuration file, `file`.
     """
     selectors = _Selectors(prog=prog, add_help=False, allow_abbrev=False)
-    for name in ("modality", "preset", "task", "out", "config", *CHOICES):
+    kinds = kinds_of_choices(registry)
+    for name in ("modality", "preset", "out", "config", *kinds):
         selectors.add_argument(f"--{name}")
     for name in ADDITIONS:
         selectors.add_argument(f"--{name}", action="append", default=[])
@@ -155,18 +165,15 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
             raise SystemExit(0)
         names = ", ".join(registry.modalities) or "none is installed"
         raise UserError(f"--modality is missing; installed: {names}")
-    named = {kind: name for kind in CHOICES if (name := getattr(chosen, kind)) is not None}
+    named = {kind: name for kind in kinds if (name := getattr(chosen, kind)) is not None}
     added = {kind: getattr(chosen, kind) for kind in ADDITIONS}
-    settings = compose(registry, str(modality), chosen.preset, file, named, origin, chosen.task, added)
+    settings = compose(registry, str(modality), chosen.preset, file, named, origin, added)
     settings = _one_limit(settings, rest)
-    usage = _usage(registry, prog, str(modality), settings.task)
-    offered = choices(registry.modality(str(modality)), registry, settings.task)
-    elsewhere = options_elsewhere(offered, {kind: getattr(settings, kind).name for kind in offered})
-    return parse(type(settings), rest, prog, usage, settings, SELECTORS, elsewhere), chosen
-
-
-SELECTORS = ("modality", "preset", "task", "out", "config", *CHOICES, *ADDITIONS)
-"""The flags of `diffcore train` and `diffcore config` that decide which other flags there are."""
+    parts = {kind: str(part.name) for kind, part in chosen_parts(settings).items()}
+    usage = _usage(registry, prog, str(modality), parts["task"])
+    elsewhere = options_elsewhere(choices(registry.modality(str(modality)), registry, parts["task"]), parts)
+    known = ("modality", "preset", "out", "config", *kinds, *ADDITIONS)
+    return parse(type(settings), rest, prog, usage, settings, known, elsewhere), chosen
 
 
 def _one_limit(settings: RunSettings, flags: Sequence[str]) -> RunSettings:
@@ -178,22 +185,19 @@ def _one_limit(settings: RunSettings, flags: Sequence[str]) -> RunSettings:
     return settings.model_copy(update={"train": settings.train.model_copy(update={other: None})})
 
 
-def _usage(registry: Registry, prog: str, modality: str | None, task: str = "denoise") -> str:
+def _usage(registry: Registry, prog: str, modality: str | None, task: str | None = None) -> str:
     """The selectors in words, for --help."""
     lines = [f"{prog} --modality NAME [--preset P] [--config FILE.toml] [--out DIR] [options]", ""]
     lines.append(f"--modality {{{','.join(registry.modalities)}}}")
     if modality is not None:
         record = registry.modality(modality)
         lines += [f"--preset {{{','.join(record.presets)}}}"]
-        lines += [f"--task {{{','.join(NETWORKS)}}}"] if record.classifiers else []
+        offered = {**choices(record, registry, task), "task": tasks_for(record, registry)}
+        lines += [f"--{kind} {{{','.join(part.name for part in parts)}}}" for kind, parts in offered.items()]
         lines += [
-            f"--{kind} {{{','.join(component.name for component in offered)}}}"
-            for kind, offered in choices(record, registry, task).items()
-        ]
-        lines += [
-            f"--{kind} {{{','.join(component.name for component in offered)}}}  (any number of them)"
+            f"--{kind} {{{','.join(part.name for part in parts)}}}  (any number of them)"
             for kind, kinds in ADDITIONS.items()
-            if (offered := registry.offered(kinds, modality))
+            if (parts := registry.offered(kinds, modality))
         ]
     else:
         lines.append("Name a modality to see its options: " + prog + " --modality NAME --help")

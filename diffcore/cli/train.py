@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from diffcore.cli.flags import run_settings
 from diffcore.cli.screen import say
-from diffcore.errors import quoted
+from diffcore.errors import as_flags, quoted
 from diffcore.plugins import registry as plugins
 from diffcore.runs.folder import RunFolder
 
@@ -34,8 +34,9 @@ def ended(run: RunFolder, outcome: "Outcome") -> int:
     if outcome.missing:
         missing = " and ".join(outcome.missing)
         say(f"the model is trained, but {missing} could not be made; to try again: diffcore resume {quoted(run.path)}")
-    if outcome.model.is_classifier:
-        say(f"let it guide a model of the same data: diffcore sample RUN --classifier {quoted(run.path)}")
-    else:
+    task = outcome.model.task
+    if task.draws:
         say(f"more samples: diffcore sample {quoted(run.path)}")
+    elif task.advice:
+        say(as_flags(task.advice.replace("{run}", quoted(run.path))))
     return 1 if outcome.missing else 0

@@ -1,6 +1,6 @@
 """How networks compute: the type of their numbers, and compilation by torch.compile."""
 
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,13 @@ from diffcore.errors import UserError, first_line
 from diffcore.names import Precision
 from diffcore.states.state import State, first_field, map_fields
 
-
-class WithBackbone(Protocol):
-    """A denoiser or a noisy classifier."""
-
-    backbone: nn.Module
-    precision: Precision
+Network = TypeVar("Network", bound=nn.Module)
 
 
-Network = TypeVar("Network", bound=WithBackbone)
+def backbone_of(network: nn.Module) -> nn.Module:
+    """The backbone of a denoiser, a classifier or another module that has one; otherwise the module itself."""
+    backbone = getattr(network, "backbone", network)
+    return backbone if isinstance(backbone, nn.Module) else network
 
 
 def compute_in(network: Network, precision: Precision, compiled: bool = False) -> Network:
@@ -25,10 +23,16 @@ def compute_in(network: Network, precision: Precision, compiled: bool = False) -
 
     The weights, the embeddings of the log-SNR and of the conditions, and everything outside the backbone stay float32.
     If `compiled`, the backbone is compiled at its first call, which changes neither the weights nor their names.
+    Raises `UserError` for a module without `backbone` and `precision`, which computes in float32 and is not compiled.
     """
-    network.precision = precision
+    if not (hasattr(network, "backbone") and hasattr(network, "precision")):
+        if precision != "float32" or compiled:
+            asked = f"`precision` {precision}" if precision != "float32" else "`compile`"
+            raise UserError(f"{asked} does not work with the network {type(network).__name__}: leave it out")
+        return network
+    network.precision = precision  # type: ignore[assignment]
     if compiled:
-        network.backbone.compile()
+        backbone_of(network).compile()
     return network
 
 

@@ -2,115 +2,45 @@
 
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
-
-from diffcore.denoising.conditions import Conditions, captions_of
 from diffcore.errors import RAISED_BY_PLUGINS, UserError, quoted, told
-from diffcore.evaluation.property_metrics import property_metrics
 from diffcore.evaluation.report import curve, data_section, facts_table, folded, metrics_table, page, preformatted
+from diffcore.evaluation.request import EvaluationRequest
 from diffcore.plugins.building import part_of, require_metrics
 from diffcore.plugins.data import Data
-from diffcore.plugins.output import Metric
-from diffcore.process.gaussian import perturb
+from diffcore.plugins.output import Metric, Picture
 from diffcore.runs.checkpoints import weights_digest
-from diffcore.runs.coding import decode, encode
+from diffcore.runs.composing import as_toml
 from diffcore.runs.data_record import read_record
 from diffcore.runs.folder import RunFolder, provenance, read_log
-from diffcore.runs.generation import (
-    example_conditions,
-    generate,
-    generate_together,
-    trajectories,
-    unguided_without_conditions,
-)
 from diffcore.runs.guides import recipe_words
 from diffcore.runs.model import Model
-from diffcore.runs.sampling_config import SamplingConfig, known_conditions
-from diffcore.sampling.loop import in_batches, levels_of
-from diffcore.states.level import Levels
-from diffcore.states.noise import SampleNoise, generator_for
-from diffcore.system.distributed import by_leader, gathered, leads, rank_slice, world
+from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.system.files import is_number, read_json, write_atomically, write_json
-from diffcore.system.progress import counter
 
 logger = logging.getLogger(__name__)
 
 
-MetricFunction = Callable[[Any, Conditions], list[Metric]]
-"""A function of samples and their requested conditions that returns metrics."""
+def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metric]:
+    """The metrics that the task of the model has, with distinct names.
 
-
-Complain = Callable[[str], None]
-"""A function that is told what could not be computed."""
-
-
-def evaluate(
-    model: Model,
-    config: SamplingConfig,
-    data: Data,
-    n: int,
-    seed: int,
-    cache: Path,
-    extra_metrics: Mapping[str, MetricFunction] = MappingProxyType({}),
-    failed: list[str] | None = None,
-) -> list[Metric]:
-    """The metrics of `n` samples, the speed of sampling, and the error of samples with scalar targets.
-
-    The conditions of the samples cover the possible values in equal parts. `extra_metrics`, by name, are computed in
-    addition to those of the modality. An evaluator or a metric that fails is logged as a warning and left
-    out; the text of the warning is added to the list `failed`. With several processes, the leader evaluates the samples
-    of all processes, and the others get no metrics of them.
-
-    Raises `UserError` if there are no metrics for the modality.
+    With several processes, all call this at once; the leader gets all metrics, and the others maybe none. Raises
+    `NothingToEvaluateError` if there is nothing to compute, and `UserError` if the task returns anything but metrics.
     """
-    made = model.modality.evaluator
-    if made is None and not extra_metrics:
-        raise UserError(f"the plugin for {model.modality.name} has no metrics; name some with `metrics`")
-    logger.info("preparing the evaluation")
-
-    def complain(text: str) -> None:
-        logger.warning(text)
-        if failed is not None:
-            failed.append(text)
-
-    evaluator = None if made is None else by_leader(lambda: _evaluator(model, data, cache, complain))
-    conditions = example_conditions(model, n, config)
-    plain = unguided_without_conditions(model, config, conditions)
-    with counter("sampling", n) as after_batch:
-        started = time.perf_counter()
-        drawn = generate_together(model, plain, conditions, n, seed, after_batch)
-        seconds = time.perf_counter() - started
-
-    def measured() -> list[Metric]:
-        assert drawn is not None
-        samples = decode(model, drawn.state, drawn.mask)
-        return [
-            *(_measured(f"of {model.modality.name}", evaluator, samples, conditions, complain) if evaluator else ()),
-            *(
-                metric
-                for name, measure in extra_metrics.items()
-                for metric in _measured(name, measure, samples, conditions, complain)
-            ),
-        ]
-
-    several = f", {world()} processes" if world() > 1 else ""
-    return with_distinct_names(
-        [
-            *(by_leader(measured) or ()),
-            Metric("samples", n, f"drawn with {plain.describe()}, seed {seed}"),
-            Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
-            *(_of_targets(model, config, evaluator, data, n, seed, complain) if made else ()),
-        ]
-    )
+    task = model.task
+    if request.extra_metrics and not task.draws:
+        left_out = ", ".join(request.extra_metrics)
+        logger.warning(f"the task {task.name} draws no samples, so the metrics of samples are left out: {left_out}")
+        request = replace(request, extra_metrics={})
+    metrics = task.evaluate(model, data, request)
+    require_metrics(metrics, f"of the task {task.name}")
+    return with_distinct_names(metrics)
 
 
 def with_distinct_names(metrics: Sequence[Metric]) -> list[Metric]:
@@ -130,103 +60,6 @@ def with_distinct_names(metrics: Sequence[Metric]) -> list[Metric]:
     return found
 
 
-def _measured(
-    name: str, metric: MetricFunction, samples: Any, conditions: Conditions, complain: Complain
-) -> list[Metric]:
-    try:
-        found = metric(samples, conditions)
-        require_metrics(found, name)
-        return found
-    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
-        complain(f"the metric {name} failed: {told(error)}")
-        return []
-
-
-def _evaluator(model: Model, data: Data, cache: Path, complain: Complain) -> Any:
-    """The evaluator of the modality; None, with a warning, if its code fails. Raises `UserError` where it does."""
-    try:
-        return part_of(model.modality, "evaluator", model.codec, data, cache)
-    except UserError:
-        raise
-    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
-        complain(f"the evaluator of {model.modality.name} could not be prepared: {told(error)}")
-        return None
-
-
-def _of_targets(
-    model: Model, config: SamplingConfig, evaluator: Any, data: Data, n: int, seed: int, complain: Complain
-) -> Sequence[Metric]:
-    try:
-        return property_metrics(model, config, evaluator, data, n, seed)
-    except UserError:
-        raise
-    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
-        complain(f"the values that samples reached could not be measured: {told(error)}")
-        return []
-
-
-LOG_SNRS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
-"""The log-SNRs at which a classifier is evaluated, from almost pure noise to almost clean data."""
-
-
-@torch.no_grad()
-def evaluate_classifier(model: Model, data: Data, n: int, seed: int, batch_size: int = 250) -> list[Metric]:
-    """The accuracy of a classifier for the conditions of at most `n` held-out examples, at the `LOG_SNRS` of noise.
-
-    For each condition: the negative log-likelihood in nats, the metrics of the condition, and the values of both by
-    chance, that is, for the best constant prediction. They do not depend on the size of the batches. A condition that
-    none of the examples has is left out. With several processes, each predicts for a part of the examples; the leader
-    evaluates all predictions, and the others get no metrics.
-    """
-    classifier, codec = model.classifier.eval(), model.codec
-    held_out = data.examples if data.held_out is None else data.held_out
-    order = generator_for(seed, "examined")
-    examples = held_out[torch.randperm(len(held_out), generator=order)[:n]]
-    source = f"{len(examples)} {'training' if data.held_out is None else 'held-out'} examples"
-    batches = list(in_batches(rank_slice(len(examples)), batch_size))
-    parts = [encode(model, examples[list(rows)]) for rows in batches]
-    values = encode(model, examples).conditions
-    seen = encode(model, data.examples[torch.randperm(len(data.examples), generator=order)[: 10 * n]]).conditions
-
-    def mean_metrics(outputs: dict[str, torch.Tensor]) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for condition in classifier.conditions:
-            output, value, head = outputs[condition.name], values[condition.name], classifier.heads[condition.name]
-            known = condition.given(value)
-            if not known.any():
-                continue
-            each = {"nll": -head.log_likelihood(output, value)[known], **head.measures(output, value)}
-            found |= {f"{condition.name}_{name}": row.double().mean().item() for name, row in each.items()}
-        return found
-
-    constants = {
-        name: head.best_constant(seen[name]).expand(len(examples), -1) for name, head in classifier.heads.items()
-    }
-    chance = mean_metrics(constants)
-    metrics = []
-    noisiest, cleanest = model.schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
-    log_snrs = [value for value in LOG_SNRS if noisiest <= value <= cleanest]
-
-    def outputs_at(level: Levels) -> list[dict[str, torch.Tensor]]:
-        outputs = []
-        for rows, batch in zip(batches, parts, strict=True):
-            normal = SampleNoise(seed, rows).normal(batch.state)
-            x = perturb(batch.state, codec.space.noise(normal, batch.mask), level)
-            mask = None if batch.mask is None else batch.mask.to(model.device)
-            outputs.append({name: output.cpu() for name, output in classifier(x.to(model.device), level, mask).items()})
-        return outputs
-
-    for level, log_snr in zip(levels_of(model.schedule, torch.tensor(log_snrs)), log_snrs, strict=False):
-        batches_of_outputs = [output for own in gathered(partial(outputs_at, level)) for output in own]
-        if not leads():
-            continue
-        outputs = {name: torch.cat([output[name] for output in batches_of_outputs]) for name in classifier.heads}
-        for name, value in mean_metrics(outputs).items():
-            meaning = f"at log-SNR {log_snr:g}, of {source}; by chance {chance[name]:.4g}"
-            metrics.append(Metric(f"{name}_at_{log_snr:g}", value, meaning))
-    return metrics
-
-
 MOST_EVALUATIONS = 50
 """evaluations.json keeps at most so many evaluations, the last ones."""
 
@@ -240,7 +73,7 @@ class Evaluation:
 
 
 def recipe_of(checkpoint: Path, config: SamplingConfig | None, n: int, seed: int) -> dict[str, Any]:
-    """The recipe of an evaluation, as values of JSON. A classifier has no `config`."""
+    """The recipe of an evaluation, as values of JSON. A task that draws no samples has no `config`."""
     values = {"n": n, "seed": seed, "checkpoint": checkpoint.name, "weights": weights_digest(checkpoint)}
     return values | (config.recipe() if config is not None else {})
 
@@ -297,8 +130,8 @@ def _metrics(content: Any, path: Path, run: RunFolder) -> list[Metric]:
     return [Metric(row["name"], math.nan if row["value"] is None else row["value"], row["meaning"]) for row in rows]
 
 
-def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int, settings_toml: str) -> list[str]:
-    """Write report.html: metrics, samples, trajectories from noise to data, the loss, and the configuration.
+def write_report(run: RunFolder, model: Model, data: Data, request: EvaluationRequest) -> list[str]:
+    """Write report.html: metrics, the pictures and sections of the task, the loss, and the configuration.
 
     A part that cannot be made, such as pictures by a writer that raises an exception, is replaced by the reason, which
     is logged as a warning. Returns these reasons.
@@ -313,8 +146,23 @@ def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int
             logger.warning(failed[-1])
             return [(title, preformatted(told(error)))]
 
-    pictures = [] if model.is_classifier else attempted("Samples", lambda: _pictures(model, config, seed))
-    loss_label = "negative log-likelihood, nats" if model.is_classifier else "loss per degree of freedom"
+    task = model.task
+
+    def pictures() -> list[tuple[str, str]]:
+        assert task.pictures is not None
+        writer = part_of(model.modality, "writer", model.codec)
+        htmls = [
+            (each.title, writer.html(each.samples, each.columns, each.captions, **_trajectories(each)))
+            for each in task.pictures(model, data, request)
+        ]
+        if wrong := [type(html).__name__ for _, html in htmls if not isinstance(html, str)]:
+            raise UserError(f"`html` of the writer of {model.modality.name} must return a str, not {wrong[0]}")
+        return htmls
+
+    def sections() -> list[tuple[str, str]]:
+        assert task.report is not None
+        return list(task.report(model, data, request))
+
     log = read_log(run)
     about: dict[str, object] = {**provenance(run)}
     if log:
@@ -325,18 +173,24 @@ def write_report(run: RunFolder, model: Model, config: SamplingConfig, seed: int
             "examples a second": last.get("examples_per_second", "unknown"),
         }
     losses = [(row["step"], row["loss"]) for row in log]
-    sections = [
+    shown = [
         *attempted("Metrics", lambda: _metrics_sections(run)),
-        *pictures,
-        ("Loss", curve(losses, "steps", loss_label)),
+        *(attempted("Pictures", pictures) if task.pictures is not None else ()),
+        *(attempted(f"Sections of the task {task.name}", sections) if task.report is not None else ()),
+        ("Loss", curve(losses, "steps", task.loss_label)),
         *([("Data", data_section(record))] if (record := read_record(run)) is not None else []),
         ("Run", facts_table(about)),
-        ("Configuration", preformatted(settings_toml)),
+        ("Configuration", preformatted(as_toml(request.settings))),
     ]
     write_atomically(
-        run.report, page(f"{model.modality.name}: {run.path.name}", sections).encode(errors="backslashreplace")
+        run.report, page(f"{model.modality.name}: {run.path.name}", shown).encode(errors="backslashreplace")
     )
     return failed
+
+
+def _trajectories(picture: Picture) -> dict[str, bool]:
+    """The argument that tells a writer that rows are trajectories; a writer need not have it otherwise."""
+    return {"trajectories": True} if picture.trajectories else {}
 
 
 def _metrics_sections(run: RunFolder) -> list[tuple[str, str]]:
@@ -364,25 +218,3 @@ def _recipe_line(evaluation: Evaluation) -> str:
 
 def _shown(value: Any) -> str:
     return ", ".join(map(_shown, value)) if isinstance(value, list) else str(value)[:40]
-
-
-def _pictures(model: Model, config: SamplingConfig, seed: int) -> list[tuple[str, str]]:
-    """Sections of the report with samples, and with a few trajectories from noise to data."""
-    writer, known = part_of(model.modality, "writer", model.codec), known_conditions(model, config)
-    conditions = example_conditions(model, 50, config)
-    config = unguided_without_conditions(model, config, conditions)
-    drawn = generate(model, config, conditions, 50, seed)
-    samples = decode(model, drawn.state, drawn.mask)
-    moments, rows = 9, 5
-    few = {name: value[:rows] for name, value in conditions.items()}
-    steps = trajectories(model, config, few, rows, moments, seed)
-    states = decode(model, steps.state, steps.mask)
-    htmls = {
-        "Samples": writer.html(samples, 10, captions_of(known, conditions, 50)),
-        "From noise to data": writer.html(
-            states, moments + 1, captions_of(known, steps.conditions, steps.state.shape[0]), trajectories=True
-        ),
-    }
-    if wrong := [type(html).__name__ for html in htmls.values() if not isinstance(html, str)]:
-        raise UserError(f"`html` of the writer of {model.modality.name} must return a str, not {wrong[0]}")
-    return list(htmls.items())

@@ -1,21 +1,23 @@
 """The log-likelihood log p(x0) of a denoiser, by its probability-flow ODE."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise
+from diffcore.errors import UserError
 from diffcore.likelihood import runge_kutta
 from diffcore.likelihood.runge_kutta import Parts
 from diffcore.names import Divergence, require_name
-from diffcore.process.schedules import Schedule, variance_preserving
-from diffcore.states.level import Level
+from diffcore.process.schedules import ByField, Schedule, variance_preserving
+from diffcore.states.level import CLEAN, FieldLevels, Level, Levels, by_field
 from diffcore.states.noise import SampleNoise
-from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, combine, concatenate, fields, first_field, map_fields
+from diffcore.states.spaces import Mask, Space, space_of
+from diffcore.states.state import State, Weight, combine, concatenate, fields, first_field, map_fields
 
 _BEND = 0.03
 """The angle phi at which the clock asinh(phi / 0.03) changes from logarithmic to linear."""
@@ -40,6 +42,7 @@ def log_likelihood(
     seed: int = 0,
     indices: Sequence[int] | None = None,
     log_snrs: tuple[float, float] | None = None,
+    given: Collection[str] = (),
 ) -> Tensor:
     """log p(x0) of each sample, `[B]` float64 nats: a density per unit of volume of the space.
 
@@ -56,6 +59,10 @@ def log_likelihood(
       prediction there. This neglects alpha^2 times the difference of the data's variance from 1.
     * x_start contains noise of standard deviation s = sigma / alpha in units of x0. By the heat equation, removing it
       changes log p(x0) by -(s^2 / 2) (div score + |score|^2), up to the square of s^2 / the data's variance.
+
+    With a schedule by field (`ByField`), each field f has an angle of its own, tan phi_f = e^(-c_f / 2) tan phi with
+    the shift c_f, so that dx_f/dphi = v_f dphi_f/dphi. Fields whose names are in `given` stay clean: the result is the
+    density of the others given them.
 
     `divergence` is the method for div v:
 
@@ -76,23 +83,33 @@ def log_likelihood(
         low, high = schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     else:
         low, high = log_snrs
-    first, last = _float_level(high), _float_level(low)
-    start, end = (math.asinh(math.atan2(level.sigma, level.alpha) / _BEND) for level in (first, last))
+    path = _path(schedule, x0, given)
+    first, last = path.end(high), path.end(low)
+    start, end = (math.asinh(math.atan(math.exp(-log_snr / 2)) / _BEND) for log_snr in (high, low))
     if divergence == "exact":
-        directions, weight = basis(space, x0, mask), 1.0
+        directions, weight = basis(space, x0, mask, given), 1.0
     else:
         noise = SampleNoise(seed, range(x0.shape[0]) if indices is None else indices)
         directions, weight = _probes(space, x0, mask, noise, probes), 1 / probes
-    freedoms = space.degrees_of_freedom(x0, mask).double()
 
-    def velocity(x: State, level: Level) -> tuple[State, Tensor]:
-        v, trace = velocity_and_divergence(denoise, x, level, space, directions, conditions, mask)
+    def freedoms_of(function: Callable[[Level], float], level: Levels) -> Tensor:
+        """function(level) times the degrees of freedom, in total."""
+        if not isinstance(level, FieldLevels):
+            return function(level) * space.degrees_of_freedom(x0, mask).double()
+        parts = [(space_of(space, name), name) for name in level.of if name not in given]
+        each = [function(level.of[n]) * s.degrees_of_freedom(fields(x0)[n], mask).double() for s, n in parts]
+        return torch.stack(each).sum(0)
+
+    def velocity(x: State, level: Levels, factor: Weight) -> tuple[State, Tensor]:
+        """factor v, and its divergence."""
+        v, trace = velocity_and_divergence(denoise, x, level, space, directions, conditions, mask, factor)
         return v, weight * trace
+
+    freedoms = freedoms_of(lambda level: 1.0, first)
 
     def slope(time: Tensor, parts: Parts) -> Parts:
         phi, rate = _BEND * time.sinh(), _BEND * time.cosh()
-        v, trace = velocity(parts[0], Level(phi.cos(), phi.sin()))
-        return combine((rate, v)), rate * trace
+        return velocity(parts[0], path.level(phi), path.rate(phi, rate))
 
     def norm(error: Parts, after: Parts) -> Tensor:
         count = freedoms.clamp(min=1)
@@ -101,52 +118,117 @@ def log_likelihood(
         return torch.maximum(x_error / (atol + rtol * x), volume_error / (atol + rtol * volume))
 
     x = combine((first.alpha, space.project(x0, mask)))
-    parts: Parts = (x, freedoms * math.log(first.alpha) + _without_noise(x, *velocity(x, first), first, space, mask))
+    weighted, trace = velocity(x, first, by_field(lambda level: level.alpha * level.sigma, first))
+    scaled_divergence = freedoms_of(lambda level: level.alpha**2, first) - trace - freedoms
+    volume = freedoms_of(lambda level: math.log(level.alpha), first)
+    parts: Parts = (x, volume + _without_noise(x, weighted, scaled_divergence, first, space, mask))
     if steps is None:
         x, volume = runge_kutta.adaptive(slope, parts, start, end, norm)
     else:
         x, volume = runge_kutta.fixed(slope, parts, start, end, steps)
     with torch.no_grad():
         mean = space.project(denoise(x, last, conditions, mask).x0, mask)
-    squared = space.squared_norm(combine((1.0, x), (-last.alpha, mean)), mask).double()
-    variance = last.total**2
-    return volume - squared / (2 * variance) - freedoms / 2 * math.log(2 * math.pi * variance)
+    # On the circle, alpha^2 + sigma^2 = 1. A given field is its own mean.
+    squared = space.squared_norm(combine((1.0, x), (by_field(lambda level: -level.alpha, last), mean)), mask).double()
+    return volume - squared / 2 - freedoms / 2 * math.log(2 * math.pi)
+
+
+@dataclass(frozen=True)
+class _Path:
+    """The levels along the flow, by the angle phi of the common level: tan phi_f = k_f tan phi for each field.
+
+    `factors` are k_f, 0 for a given field; None if there is one level for all fields.
+    """
+
+    factors: Mapping[str, float] | None
+
+    def end(self, log_snr: float) -> Levels:
+        """The level of floats where the common log-SNR is `log_snr`."""
+        if self.factors is None:
+            return _float_level(log_snr)
+        return FieldLevels(
+            {name: _float_level(log_snr - 2 * math.log(k)) if k else CLEAN for name, k in self.factors.items()}
+        )
+
+    def level(self, phi: Tensor) -> Levels:
+        """The level at the angle `[B]`."""
+        cos, sin = phi.cos(), phi.sin()
+        if self.factors is None:
+            return Level(cos, sin)
+        total = {name: torch.hypot(cos, k * sin) for name, k in self.factors.items()}
+        return FieldLevels(
+            {name: Level(cos / total[name], k * sin / total[name]) if k else CLEAN for name, k in self.factors.items()}
+        )
+
+    def rate(self, phi: Tensor, rate: Tensor) -> Weight:
+        """`rate` dphi_f/dphi = rate k_f / (cos^2 phi + k_f^2 sin^2 phi), `[B]` for each field."""
+        if self.factors is None:
+            return rate
+        squares = phi.cos() ** 2, phi.sin() ** 2
+        return {n: rate * k / (squares[0] + k**2 * squares[1]) if k else 0.0 for n, k in self.factors.items()}
+
+
+def _path(schedule: Schedule, x0: State, given: Collection[str]) -> _Path:
+    """The path of a schedule. Raises `UserError` if `given` has names that are no fields, or all fields."""
+    names = fields(x0).keys()
+    if unknown := sorted(set(given) - names):
+        raise UserError(f"`given` has {unknown[0]!r}, which is not a field; there are: {', '.join(names)}")
+    if set(given) == names:
+        raise UserError("all fields are given, so there is no density to compute: leave one out of `given`")
+    shifts = schedule.shifts if isinstance(schedule, ByField) else {}
+    if not given and not any(shifts.values()):
+        return _Path(None)
+    return _Path({name: 0.0 if name in given else math.exp(-shifts.get(name, 0.0) / 2) for name in names})
 
 
 def velocity_and_divergence(
     denoise: Denoise,
     x: State,
-    level: Level,
+    level: Levels,
     space: Space,
     directions: "Directions",
     conditions: Conditions | None = None,
     mask: Mask = None,
+    factor: Weight = 1.0,
 ) -> tuple[State, Tensor]:
-    """v at `x`, and the sum of `<z, J z>` over the `directions` z, `[B]` float64: with `basis`, the divergence."""
+    """w v at `x`, with the factor w, and the sum of `<z, w J z>` over the `directions` z, `[B]` float64.
+
+    With `basis`, this is the divergence of w v.
+    """
     leaf = map_fields(lambda f: f.detach().requires_grad_(), x)
     with torch.enable_grad():
         v = space.project(denoise(leaf, level, conditions, mask).v, mask)
+        if isinstance(factor, Mapping):
+            v = combine((factor, v))  # the fields differ, so their parts of the divergence must be multiplied
         v = combine((1.0, v), (0.0, leaf))  # a v that does not depend on x then has a zero gradient instead of none
         trace = torch.zeros(x.shape[0], dtype=torch.float64, device=first_field(x).device)
         for direction, dual in directions():
             products = torch.autograd.grad(_flat(v), _flat(leaf), dual, is_grads_batched=True, retain_graph=True)
             for product, field in zip(products, direction, strict=True):
                 trace = trace + (product * field).flatten(2).sum((0, 2))
-    return map_fields(Tensor.detach, v), trace
+    v = map_fields(Tensor.detach, v)
+    return (v, trace) if isinstance(factor, Mapping) else (combine((factor, v)), factor * trace)
 
 
-def _without_noise(x: State, v: State, divergence: Tensor, level: Level, space: Space, mask: Mask) -> Tensor:
+def _without_noise(
+    x: State, weighted: State, scaled_divergence: Tensor, level: Levels, space: Space, mask: Mask
+) -> Tensor:
     """The change of log p at y = x / alpha when the noise of the level is removed, `[B]`, to first order in s^2.
 
     It is -(s^2 / 2) (div score + |score|^2), with s^2 score = x0_hat - y and x0_hat = alpha x - sigma v, so that
-    div x0_hat = alpha (alpha D - sigma div v) on the circle.
+    div x0_hat = alpha (alpha D - sigma div v) on the circle; with levels by field, the sum over the fields.
+
+    * `weighted`: alpha sigma v.
+    * `scaled_divergence`: s^2 div score = alpha^2 D - div (alpha sigma v) - D.
     """
-    alpha, sigma = level
-    x0 = combine((alpha, x), (-sigma, v))
-    scaled_score = combine((1.0, x0), (-1 / alpha, x))  # s^2 score
-    freedoms = space.degrees_of_freedom(x, mask).double()
-    scaled_divergence = alpha * (alpha * freedoms - sigma * divergence) - freedoms
-    return -(scaled_divergence + space.squared_norm(scaled_score, mask).double() * (alpha / sigma) ** 2) / 2
+
+    def of_x(level: Level) -> float:
+        return float((level.alpha - 1 / level.alpha) * level.alpha / level.sigma) if level.sigma else 0.0
+
+    # s score = (alpha / sigma) (alpha x - sigma v - x / alpha)
+    of_v = by_field(lambda each: -1 / each.sigma if each.sigma else 0.0, level)
+    scaled_score = combine((by_field(of_x, level), x), (of_v, weighted))
+    return -(scaled_divergence + space.squared_norm(scaled_score, mask).double()) / 2
 
 
 def bits_per_dimension(log_likelihood: Tensor, degrees_of_freedom: Tensor, log_volume: Tensor | float = 0.0) -> Tensor:
@@ -191,8 +273,8 @@ def _paired(space: Space, normal: State, mask: Mask, count: int) -> tuple[_Flat,
     return grouped(_flat(leaf)), grouped(dual)
 
 
-def basis(space: Space, like: State, mask: Mask) -> Directions:
-    """The directions N n of all unit vectors n, except those that are zero in every sample."""
+def basis(space: Space, like: State, mask: Mask, given: Collection[str] = ()) -> Directions:
+    """The directions N n of all unit vectors n, without those of `given` fields and those that are zero everywhere."""
     batch, sizes = like.shape[0], [field[0].numel() for field in _flat(like)]
     first = first_field(like)
 
@@ -209,7 +291,8 @@ def basis(space: Space, like: State, mask: Mask) -> Directions:
     kept = []
     for numbers in torch.arange(sum(sizes), device=first.device).split(_AT_ONCE):
         directions, _ = pairs(numbers)
-        kept.append(numbers[torch.stack([field.flatten(1).any(1) for field in directions]).any(0)])
+        free = [part for name, part in zip(fields(like), directions, strict=True) if name not in given]
+        kept.append(numbers[torch.stack([field.flatten(1).any(1) for field in free]).any(0)])
     groups = torch.cat(kept).split(_AT_ONCE)
     return lambda: (pairs(numbers) for numbers in groups if len(numbers))
 

@@ -29,7 +29,8 @@ Complaint = Callable[[Any], str | None]
 def build(kind: str, component: Component, options: Settings, *context: Any) -> Any:
     """The part that `component.build(options, *context)` makes, checked.
 
-    `kind` is a key of `PARTS`: "data", "denoiser", "classifier", "schedule", "solver", "guide", "metric" or "logger".
+    `kind` is a key of `PARTS`: "data", "denoiser", "classifier", "schedule", "solver", "guide", "metric", "logger",
+    "task", or another kind of network, which is then any module.
     The functions that metrics and guidance consist of are checked again whenever they are called. A data set is built
     with seeded global random generators (`seeded_globally`). Raises `UserError` if it is not such a part.
     """
@@ -66,7 +67,7 @@ def require_part(kind: str, part: Any, what: str, built: bool = False) -> None:
 
     `what` names it in the message, and `built` is whether a builder made it or a caller passed it.
     """
-    wanted, complain = PARTS[kind]
+    wanted, complain = PARTS.get(kind, A_MODULE)
     if complaint := complain(part):
         told = f"its builder must return {wanted}, but returned" if built else f"it must be {wanted}, but it is"
         forgot = "; was `return` forgotten?" if built and part is None else ""
@@ -196,6 +197,12 @@ def _checked_calls(function: Callable[..., Any], what: str, wanted: str, complai
     return call
 
 
+A_MODULE: tuple[str, Complaint] = (
+    "a torch.nn.Module",
+    lambda part: None if isinstance(part, nn.Module) else _kind(part),
+)
+"""What the builders of tasks return, and those of networks that are no denoisers or classifiers."""
+
 PARTS: Mapping[str, tuple[str, Complaint]] = {
     "data": ("a diffcore.plugins.data.Data", _not_data),
     "denoiser": ("a torch.nn.Module with the whole number `width`", _not_a_network),
@@ -204,6 +211,7 @@ PARTS: Mapping[str, tuple[str, Complaint]] = {
     "solver": ("a function step(evaluate, x, move)", _not_a_function),
     "guide": ("a function that takes a denoiser and returns one", _not_a_guide),
     "metric": ("a function of samples and conditions", _not_a_function),
+    "task": A_MODULE,
     "logger": ("a logger with row, picture, metrics and close", _with("row", "picture", "metrics", "close")),
     "codec": (
         "a codec with space, conditions, sizes, encode and decode",

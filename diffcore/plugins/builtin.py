@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from diffcore.names import Clock
 from diffcore.plugins.hookspecs import hookimpl
-from diffcore.plugins.records import API_VERSION, Command, Component, NoOptions, Settings, lazy
+from diffcore.plugins.records import API_VERSION, Command, Component, NoOptions, Place, Settings, Task, lazy
 
 __all__ = [
     "API_VERSION",
@@ -18,6 +18,7 @@ __all__ = [
     "diffcore_loggers",
     "diffcore_schedules",
     "diffcore_solvers",
+    "diffcore_tasks",
 ]
 
 Positive = Annotated[float, Field(gt=0)]
@@ -259,6 +260,14 @@ class RescaleOptions(Settings):
     factor: float = Field(0.7, ge=0, le=1, description="0: not at all; 1: to the deviation of the plain prediction.")
 
 
+class KeepElementsOptions(Settings):
+    """Options of the guidance `keep-elements`."""
+
+    file: Place = Field(description="A file with a part of a sample, as --inpaint reads it.")
+    method: Literal["mmps", "dps"] = Field("mmps", description="How samples are made to agree with it.")
+    noise_std: float = Field(0.0, ge=0, description="How far it may be off, in standard deviations of the data.")
+
+
 class TrackedOptions(Settings):
     """Options of the loggers `wandb` and `trackio`."""
 
@@ -327,6 +336,38 @@ def diffcore_solvers() -> Iterable[Component]:
 
 
 @hookimpl
+def diffcore_tasks() -> Iterable[Task]:
+    """The first is the default."""
+    task, evaluation = lazy("diffcore.tasks"), lazy("diffcore.evaluation")
+    return (
+        Task(
+            "denoise",
+            "a denoiser, which draws samples",
+            task("denoise:network"),
+            loss=task("denoise:loss"),
+            losses_by_field=task("denoise:losses_by_field"),
+            evaluate=evaluation("samples:evaluate"),
+            pictures=evaluation("samples:pictures"),
+            loss_label="loss per degree of freedom",
+            draws=True,
+            helps=("weak",),
+        ),
+        Task(
+            "classify",
+            "a classifier of noisy states, which guides a denoiser of the same data",
+            task("classify:network"),
+            network="classifier",
+            loss=task("classify:loss"),
+            losses_by_field=task("classify:losses_by_field"),
+            evaluate=evaluation("noisy_classifier:evaluate"),
+            loss_label="negative log-likelihood, nats",
+            helps=("classifier",),
+            advice="let it guide a model of the same data as `classifier` {run}",
+        ),
+    )
+
+
+@hookimpl
 def diffcore_guidance() -> Iterable[Component]:
     of = lazy("diffcore.plugins")
     return (
@@ -335,6 +376,7 @@ def diffcore_guidance() -> Iterable[Component]:
         Component("auto", "away from a weaker model", of("guides:auto"), AutoOptions),
         Component("classifier", "the gradient of a noisy classifier", of("guides:classifier"), ClassifierOptions),
         Component("interval", "what is before only at some noise levels", of("guides:interval"), IntervalOptions),
+        Component("keep-elements", "elements of a set that are known", of("guides:keep_elements"), KeepElementsOptions),
         Component("rescale", "what is before with the plain deviation", of("guides:rescale"), RescaleOptions),
     )
 

@@ -21,11 +21,12 @@ Decorator = Callable[[Denoise], Denoise]
 class LoadNetwork(Protocol):
     """Loads the network of another run, which must fit the model that is guided: same kind of data, same space.
 
-    `source` is the folder of a run, or the name of a checkpoint of the guided run itself; `task` is what it was trained
-    for, "denoise" or "classify". Raises `UserError` if there is no such run, or if its network cannot guide this model.
+    `source` is the folder of a run, or the name of a checkpoint of the guided run itself; `use` is what its network is
+    used as, "weak" or "classifier", as `diffcore.plugins.records.Task.helps` has them. Raises `UserError` if there is
+    no such run, or if its network cannot guide this model.
     """
 
-    def __call__(self, source: str, task: str) -> nn.Module: ...
+    def __call__(self, source: str, use: str) -> nn.Module: ...
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Guidance:
     * `towards`: the conditions that it guides to, of which one must be given in some sample; None if it needs none.
       Conditions that the model does not have can be requested too.
     * `is_base`: whether the model with this guidance alone counts as `plain` for the guidances after it.
+    * `least_size`: the number of elements that samples must at least have, where samples are sets.
     * `tensors`: what was read from the files that options name, by the value of the option. A recipe of samples
       contains their digest in place of that value, since files can be moved and changed. Networks that `load` returned
       are added when the list is made.
@@ -63,6 +65,7 @@ class Guidance:
     decorate: Callable[[Denoise, Denoise], Denoise]
     towards: tuple[Condition, ...] | None = None
     is_base: bool = False
+    least_size: int = 0
     tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     name: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)

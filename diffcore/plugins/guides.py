@@ -1,12 +1,19 @@
 """The core's own guidances, built from their options."""
 
+from pathlib import Path
 from typing import Any, cast
+
+import torch
 
 from diffcore.denoising.denoiser import Denoise, Denoiser
 from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.errors import UserError
+from diffcore.plugins.building import part_of
 from diffcore.plugins.guidance import Guidance, GuidanceContext
 from diffcore.sampling import guidance
+from diffcore.sampling.inverse.editing import METHODS, measured
+from diffcore.sampling.inverse.operators import keep_elements as keep_elements_of
+from diffcore.states.state import fields
 
 
 def classifier_free(options: Any, context: GuidanceContext) -> Guidance:
@@ -32,7 +39,7 @@ def composed(options: Any, context: GuidanceContext) -> Guidance:
 
 def auto(options: Any, context: GuidanceContext) -> Guidance:
     """Autoguidance with a weaker denoiser of the same conditions."""
-    weak = cast(Denoiser, context.load(options.weak, "denoise"))
+    weak = cast(Denoiser, context.load(options.weak, "weak"))
     own = {condition.name for condition in context.codec.conditions}
     if lacking := sorted({condition.name for condition in weak.conditions} - own):
         raise UserError(f"`weak` {options.weak} needs conditions that this model does not have: {', '.join(lacking)}")
@@ -41,7 +48,7 @@ def auto(options: Any, context: GuidanceContext) -> Guidance:
 
 def classifier(options: Any, context: GuidanceContext) -> Guidance:
     """The gradient of a noisy classifier, towards all conditions that it predicts."""
-    network, space = cast(NoisyClassifier, context.load(options.run, "classify")), context.codec.space
+    network, space = cast(NoisyClassifier, context.load(options.run, "classifier")), context.codec.space
     return Guidance(
         lambda denoise, plain: guidance.energy(denoise, space, network.log_likelihood, options.weight),
         network.conditions,
@@ -61,3 +68,23 @@ def rescale(options: Any, context: GuidanceContext) -> Guidance:
 
 def _if_guided(denoise: Denoise, plain: Denoise, change: Any, *arguments: Any) -> Denoise:
     return denoise if denoise is plain else change(denoise, plain, *arguments)
+
+
+def keep_elements(options: Any, context: GuidanceContext) -> Guidance:
+    """Elements of sets that a file gives, drawn by posterior sampling.
+
+    A field of which the file says nothing stays free. What is kept of the others is what `KeepElements` describes.
+    """
+    made = context.modality.reader
+    reader = None if made is None else part_of(context.modality, "reader", context.codec)
+    if reader is None or not hasattr(reader, "read_part"):
+        name = context.modality.name
+        raise UserError(f"the guide keep-elements: the plugin for {name} cannot read a file with a part of a sample")
+    values, known = reader.read_part(Path(options.file))
+    operator = keep_elements_of(known, context.codec.space)
+    given, method = operator(values), METHODS[options.method](options.noise_std)
+    return Guidance(
+        lambda denoise, plain: measured(denoise, operator, given, context.codec.space, method),
+        least_size=int((operator.known[0] * torch.arange(1, operator.known.shape[1] + 1)).max()),
+        tensors={options.file: {**fields(given), "known elements": operator.known}},
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pluggy
 
-from diffcore.plugins.records import Command, Component, Modality
+from diffcore.plugins.records import Command, Component, Modality, Task
 
 PROJECT = "diffcore"
 ENTRY_POINT_GROUP = "diffcore.plugins"
@@ -37,6 +37,11 @@ def diffcore_denoisers() -> Iterable[Component]:  # type: ignore[empty-body]
 @hookspec
 def diffcore_classifiers() -> Iterable[Component]:  # type: ignore[empty-body]
     """More networks for `--task classify`, `--classifier NAME`."""
+
+
+@hookspec
+def diffcore_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
+    """More tasks: what a run trains, `diffcore train --task NAME`."""
 
 
 @hookspec

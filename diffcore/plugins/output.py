@@ -83,6 +83,21 @@ class Metric:
     meaning: str
 
 
+@dataclass(frozen=True)
+class Picture:
+    """Samples to show, in the form that `Codec.decode` returns, with a title.
+
+    The writer of the modality shows them in rows of `columns`, and with `captions` if there are any. With
+    `trajectories`, each row shows one sample while it is generated, as in `Writer.html`.
+    """
+
+    title: str
+    samples: Any
+    columns: int = 10
+    captions: Captions = ()
+    trajectories: bool = False
+
+
 class Evaluator(Protocol):
     """Samples to metrics."""
 

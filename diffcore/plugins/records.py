@@ -68,6 +68,20 @@ class NoOptions(Settings):
     """Options of a part that has none."""
 
 
+def lazy(package: str) -> Callable[[str], Callable[..., Any]]:
+    """Builders by name: `lazy("package")("module:name")` is that function; its module is imported when it is called."""
+
+    def builder(target: str) -> Callable[..., Any]:
+        module, _, name = f"{package}.{target}".rpartition(":")
+
+        def call(*arguments: Any) -> Any:
+            return getattr(importlib.import_module(module), name)(*arguments)
+
+        return call
+
+    return builder
+
+
 @dataclass(frozen=True)
 class Component:
     """A named part with options.
@@ -84,6 +98,7 @@ class Component:
     | guidance | `(options, context)` | a function from a `diffcore.denoising.denoiser.Denoise` to another one |
     | metric | `(options, codec, data)` | a function of samples and conditions to `diffcore.plugins.output.Metric`s |
     | logger | `(options, folder, settings)` | `diffcore.plugins.output.Logger` of the run in `folder` |
+    | task | `(options, codec, settings, backbone)` | the module that is trained; see `Task` |
 
     The context of guidance is a `diffcore.plugins.guidance.GuidanceContext`; its builder can also return a
     `diffcore.plugins.guidance.Guidance`, which says more, such as the conditions that it needs.
@@ -110,6 +125,59 @@ class Component:
     def serves(self, modality: str) -> bool:
         """Whether this part is for that kind of data."""
         return self.modalities is None or modality in self.modalities
+
+
+NOISY_BATCH = lazy("diffcore.tasks")("batch:draw_batch")
+"""The default of `Task.draw`: batches of examples with noise and its levels, `diffcore.tasks.batch.Batch`."""
+
+CLEAN_BATCH = lazy("diffcore.tasks")("batch:draw_examples")
+"""For `Task.draw` of tasks without noise: batches of examples, `diffcore.tasks.batch.Examples`."""
+
+_HELD_OUT_LOSS = lazy("diffcore.evaluation")("held_out:evaluate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Component):
+    """What a run trains: a module, its loss, and what is shown and measured of it.
+
+    The options of a task are those of `--task.OPTION`. Functions are best given by `lazy`. In all of them, `model` is a
+    `diffcore.runs.model.Model`, whose `network` is the module, `data` a `diffcore.plugins.data.Data`, `settings` are
+    those of the run, with the task's options in `settings.task`, and `request` is a
+    `diffcore.evaluation.request.EvaluationRequest`.
+
+    * `network`: the kind of network that the run chooses, by which the flag is called: `"denoiser"` and `"classifier"`
+      are offered by modalities and hooks, any other kind by `Modality.networks` and by `networks` of the task itself.
+    * `build(options, codec, settings, backbone)`: the module, where `backbone(*context)` builds the chosen network from
+      its options and the context that networks of this kind take. Where the module has `backbone`, a module, and
+      `precision`, as a `Denoiser` has, it can compute in bfloat16 and be compiled.
+    * `loss(model, batch, settings)`: the loss of each example of the batch, `[B]`, differentiable.
+    * `losses_by_field(model, batch, settings)`: the mean of the loss in parts, by name, to report which diverged.
+    * `draw(model, settings, data, step)`: the batch of a step: `NOISY_BATCH`, `CLEAN_BATCH`, or a function.
+    * `initialise(model, settings)`: change the initial weights of a new run, which `build` has drawn.
+    * `evaluate(model, data, request)`: a list of `diffcore.plugins.output.Metric`; by default the loss of held-out
+      examples.
+    * `pictures(model, data, request)`: yields `diffcore.plugins.output.Picture`s. All are in the report; the first is
+      also written during training, every `train.sample_every` steps.
+    * `report(model, data, request)`: further sections of the report, pairs of a title and HTML.
+    * `loss_label`: what the loss is, for the axis of its curve.
+    * `draws`: whether the module is a `diffcore.denoising.denoiser.Denoiser` that draws samples.
+    * `helps`: the options of sampling that take a run of this task: `"classifier"` and `"weak"`.
+    * `advice`: what can be done with a run that draws no samples, with `{run}` for its folder.
+    """
+
+    loss: Callable[..., Any]
+    network: str = "denoiser"
+    networks: tuple[Component, ...] = ()
+    losses_by_field: Callable[..., Any] | None = None
+    draw: Callable[..., Any] = NOISY_BATCH
+    initialise: Callable[..., None] | None = None
+    evaluate: Callable[..., Any] = _HELD_OUT_LOSS
+    pictures: Callable[..., Any] | None = None
+    report: Callable[..., Any] | None = None
+    loss_label: str = "loss"
+    draws: bool = False
+    helps: tuple[str, ...] = ()
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,8 +209,8 @@ class Modality:
     `diffcore.plugins.output.Evaluator`: samples to metrics, or None where the data allows none. `reader(codec)` makes a
     `diffcore.plugins.output.Reader`: files to states, for editing; None where files cannot be read.
 
-    `classifiers` are networks for `task = "classify"`, the first the default: they learn to predict the conditions of
-    noisy states, for guidance.
+    `classifiers` are networks for the task `classify`, the first the default: they learn to predict the conditions of
+    noisy states, for guidance. `networks` has those of other kinds that tasks train, by `Task.network`.
 
     `contract(codec)` makes a `diffcore.plugins.contract.Contract`: what `diffcore check-plugin` may hold the plugin to
     beyond what every plugin is held to.
@@ -158,23 +226,14 @@ class Modality:
     writer: Callable[[Any], Any]
     evaluator: Callable[..., Any] | None = None
     classifiers: tuple[Component, ...] = ()
+    networks: Mapping[str, tuple[Component, ...]] = field(default_factory=dict)
     reader: Callable[[Any], Any] | None = None
     contract: Callable[[Any], Any] | None = None
     requires: tuple[str, ...] = ()
 
-
-def lazy(package: str) -> Callable[[str], Callable[..., Any]]:
-    """Builders by name: `lazy("package")("module:name")` is that function; its module is imported when it is called."""
-
-    def builder(target: str) -> Callable[..., Any]:
-        module, _, name = f"{package}.{target}".rpartition(":")
-
-        def call(*arguments: Any) -> Any:
-            return getattr(importlib.import_module(module), name)(*arguments)
-
-        return call
-
-    return builder
+    def networks_of(self, kind: str) -> tuple[Component, ...]:
+        """The networks of that kind, `"denoiser"` or another `Task.network`, the default first."""
+        return {"denoiser": self.denoisers, "classifier": self.classifiers, **self.networks}.get(kind, ())
 
 
 def missing(record: Component | Modality | Command) -> list[str]:

@@ -18,7 +18,7 @@ import pluggy
 
 from diffcore.errors import RAISED_BY_PLUGINS, UserError, did_you_mean, first_line
 from diffcore.plugins import builtin, hookspecs
-from diffcore.plugins.records import API_VERSION, Command, Component, Modality, Settings, missing
+from diffcore.plugins.records import API_VERSION, Command, Component, Modality, Settings, Task, missing
 
 CHOICE = "DIFFCORE_PLUGINS"
 """The environment variable that names the plugins to load, by their entry points: `a,b`; empty: none; unset: all."""
@@ -28,6 +28,7 @@ RECORDS: dict[str, type[Modality | Component | Command]] = {
     "datasets": Component,
     "denoisers": Component,
     "classifiers": Component,
+    "tasks": Task,
     "schedules": Component,
     "solvers": Component,
     "guidance": Component,
@@ -70,6 +71,7 @@ class Registry:
     datasets: dict[str, Provided] = field(default_factory=dict)
     denoisers: dict[str, Provided] = field(default_factory=dict)
     classifiers: dict[str, Provided] = field(default_factory=dict)
+    tasks: dict[str, Provided] = field(default_factory=dict)
     schedules: dict[str, Provided] = field(default_factory=dict)
     solvers: dict[str, Provided] = field(default_factory=dict)
     guidance: dict[str, Provided] = field(default_factory=dict)
@@ -100,6 +102,12 @@ class Registry:
     def solver(self, name: str) -> Component:
         """The solver `name`, or a `UserError` with the names that exist."""
         return choose(self.offered("solvers"), name, "solver")
+
+    def task(self, name: str) -> Task:
+        """The task `name`, or a `UserError` with the names that exist."""
+        task = choose(self.offered("tasks"), name, "task")
+        assert isinstance(task, Task)  # `RECORDS` says so
+        return task
 
     def offered(self, kind: str, modality: str | None = None) -> tuple[Component, ...]:
         """The components of that kind, in the words of `RECORDS`; those for the kind of data `modality` where given."""
@@ -236,7 +244,7 @@ def _unusable(record: Any, expected: type[Any], taken: dict[str, Provided], dist
         first = "" if owner == "diffcore" else ", which comes first in the order of names of distributions"
         return f"the name {record.name!r} is taken by {owner}{first}; {CHOICE} chooses which plugins are loaded"
     if isinstance(record, Component):
-        return _unusable_component(record)  # missing modules are reported when it is chosen
+        return _unusable_component(record) or _unusable_task(record)  # missing modules are reported when it is chosen
     if lacking := missing(record):
         return f"needs modules that are not installed: {', '.join(lacking)}"
     if isinstance(record, Modality) and not (record.datasets and record.denoisers and "default" in record.presets):
@@ -263,18 +271,57 @@ def _unusable_component(component: Component) -> str | None:
     return f"`small` of {component.name!r} has {unknown[0]!r}, which is no option" if unknown else None
 
 
+_TASK_FUNCTIONS = ("loss", "losses_by_field", "draw", "initialise", "evaluate", "pictures", "report")
+
+
+def _unusable_task(task: Component) -> str | None:
+    """What is wrong with a record if it is a task; None if nothing is."""
+    if not isinstance(task, Task):
+        return None
+    for name in _TASK_FUNCTIONS:
+        function = getattr(task, name)
+        optional = Task.__dataclass_fields__[name].default is None
+        if not callable(function) and not (function is None and optional):
+            return f"`{name}` of {task.name!r} is a {type(function).__name__}, not a function"
+    if not _KIND.fullmatch(task.network) or task.network in TABLES:
+        return f"`network` of {task.name!r} is {task.network!r}, which cannot be the name of a kind of network"
+    if unknown := set(task.helps) - {*HELPS}:
+        return f"`helps` of {task.name!r} has {sorted(unknown)[0]!r}; there are: {', '.join(HELPS)}"
+    return _unusable_networks(task.network, task.networks)
+
+
+HELPS = ("classifier", "weak")
+"""The options of sampling that take the run of another task; see `Task.helps`."""
+
+TABLES = frozenset(
+    {"task", "data", "schedule", "metric", "logger", "train", "sample", "modality", "preset", "seed", "device"}
+    | {"parameterisation", "out", "config", "name", "solver", "dataset", "command"}
+)
+"""What the settings of a run and the flags have beside the network, which no kind of network can be called."""
+
+_KIND = re.compile(r"[a-z][a-z0-9_]*")
+
+
+def _unusable_networks(kind: str, networks: Iterable[Any]) -> str | None:
+    """What is wrong with the networks, or other parts, of a `kind`; None if nothing is."""
+    names: set[str] = set()
+    for part in networks:
+        if not isinstance(part, Component):
+            return f"expected Component records in {kind}, got {type(part).__name__}"
+        if reason := _unusable_name(part.name) or _unusable_component(part):
+            return f"{kind}: {reason}"
+        if part.name in names:
+            return f"{kind}: the name {part.name!r} is offered twice"
+        names.add(part.name)
+    return None
+
+
 def _unusable_parts(modality: Modality) -> str | None:
     """What is wrong with the parts of a modality; None if nothing is."""
-    for kind in ("datasets", "denoisers", "classifiers"):
-        names: set[str] = set()
-        for part in getattr(modality, kind):
-            if not isinstance(part, Component):
-                return f"expected Component records in {kind}, got {type(part).__name__}"
-            if reason := _unusable_name(part.name) or _unusable_component(part):
-                return f"{kind}: {reason}"
-            if part.name in names:
-                return f"{kind}: the name {part.name!r} is offered twice"
-            names.add(part.name)
+    own = {"datasets": modality.datasets, "denoisers": modality.denoisers, "classifiers": modality.classifiers}
+    for kind, parts in {**own, **modality.networks}.items():
+        if reason := _unusable_networks(kind, parts):
+            return reason
     wrong = [name for name in modality.presets if _unusable_name(name)]
     return f"presets: {_unusable_name(wrong[0])}" if wrong else None
 

@@ -50,10 +50,10 @@ def encode(model: Model, examples: "TensorDict", draws: Draws | None = None) -> 
     """Encode examples of the data set; with `draws`, with random augmentations. The result is on the CPU."""
     codec = model.codec
     if not isinstance(codec, nn.Module):
-        return codec.encode(_prepared(codec, examples, torch.device("cpu")), draws)
+        return codec.encode(prepared(codec, examples, torch.device("cpu")), draws)
     parts = []
     for rows in _slices(len(examples)):
-        ready = _prepared(codec, examples[rows], model.device)
+        ready = prepared(codec, examples[rows], model.device)
         own = None if draws is None else Draws(draws.seed, draws.samples[rows].to(model.device))
         parts.append(codec.encode(ready.to(model.device), own))
     masks = [part.mask.cpu() for part in parts if part.mask is not None]
@@ -87,13 +87,13 @@ def prepared_data(model: Model, data: Data) -> "TensorDict":
             return named(load(content))
         except SafetensorError as error:
             tell_damage(path, str(error))
-    made = _prepared(codec, examples, model.device)
+    made = prepared(codec, examples, model.device)
     write_entry(path, save({name: value.contiguous() for name, value in made.items()}))
     return made
 
 
 @torch.no_grad()
-def _prepared(codec: Codec, examples: "TensorDict", device: torch.device) -> "TensorDict":
+def prepared(codec: Codec, examples: "TensorDict", device: torch.device) -> "TensorDict":
     """Examples as `codec.encode` takes them, on the CPU, or unchanged if the codec has no `prepare`."""
     if not hasattr(codec, "prepare"):
         return examples

@@ -14,19 +14,33 @@ import tyro
 from pydantic import create_model
 
 from diffcore.errors import UserError
-from diffcore.plugins.records import Component, Modality, Settings
-from diffcore.plugins.registry import Registry, choose
+from diffcore.plugins.records import Component, Modality, Settings, Task
+from diffcore.plugins.registry import RECORDS, Registry, choose
 from diffcore.runs.settings import RunSettings, validate
 from diffcore.system.files import MOST_JSON, read_regular, require_shallow
-
-CHOICES = ("data", "denoiser", "classifier", "schedule")
-"""The parts of a run that are chosen by name. Each has its own options."""
 
 ADDITIONS: Mapping[str, str] = {"metric": "metrics", "logger": "loggers"}
 """The parts of which a run can have any number, and their kinds in the registry: `[metric.NAME]`, `--metric NAME`."""
 
-NETWORKS: Mapping[str, str] = {"denoise": "denoiser", "classify": "classifier"}
-"""The network that each task trains. A run has no other network."""
+
+def kinds_of_choices(registry: Registry) -> tuple[str, ...]:
+    """The parts of a run that are chosen by name, each with its own options: a run has one of the kinds of network."""
+    networks = dict.fromkeys(task.network for task in tasks_for(None, registry))
+    return ("task", "data", *networks, "schedule")
+
+
+def tasks_for(modality: Modality | None, registry: Registry) -> tuple[Task, ...]:
+    """The tasks that a modality has networks for, or all tasks. The first is the default."""
+    tasks: tuple[Any, ...] = registry.offered("tasks", None if modality is None else modality.name)
+    return tuple(task for task in tasks if modality is None or networks_for(modality, registry, task))
+
+
+def networks_for(modality: Modality, registry: Registry, task: Task) -> tuple[Component, ...]:
+    """The networks that a run of this task can choose: those of the modality, of other plugins, and of the task."""
+    kind = f"{task.network}s"
+    offered = registry.offered(kind, modality.name) if kind in RECORDS else ()
+    own = tuple(network for network in task.networks if network.serves(modality.name))
+    return (*modality.networks_of(task.network), *offered, *own)
 
 
 @cache
@@ -41,34 +55,40 @@ def _named(component: Component) -> type[Settings]:
     )
 
 
-def choices(modality: Modality, registry: Registry, task: str = "denoise") -> dict[str, tuple[Component, ...]]:
-    """The components that are available for each of the `CHOICES` of the task, the default first."""
-    network = NETWORKS[task]
-    networks: tuple[Component, ...] = getattr(modality, f"{network}s")
-    networks += registry.offered(f"{network}s", modality.name)
-    if not networks:
-        raise UserError(f"the plugin for {modality.name} has no {network}")
+def choices(modality: Modality, registry: Registry, task: str | None = None) -> dict[str, tuple[Component, ...]]:
+    """The components that are available for each choice of a run of the task, by default the first one.
+
+    The first component of each is the default. Raises `UserError` if there is no such task, or no network for it.
+    """
+    tasks = registry.offered("tasks", modality.name)
+    chosen = registry.task(tasks[0].name if task is None else task)
+    if not (networks := networks_for(modality, registry, chosen)):
+        raise UserError(f"the plugin for {modality.name} has no {chosen.network}")
     return {
+        "task": (chosen, *(each for each in tasks if each is not chosen)),
         "data": modality.datasets + registry.offered("datasets", modality.name),
-        network: networks,
+        chosen.network: networks,
         "schedule": registry.offered("schedules", modality.name),
     }
+
+
+WORDS: Mapping[str, str] = {"data": "data set"}
+"""What a kind of choice is called in messages, where that is not its name."""
 
 
 def model_for(
     modality: Modality,
     chosen: Mapping[str, str],
     registry: Registry,
-    task: str = "denoise",
     added: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> type[RunSettings]:
-    """The subclass of `RunSettings` for a run of this task with the `chosen` and `added` components.
+    """The subclass of `RunSettings` for a run with the `chosen` and `added` components.
 
     It has the options of these components only.
     """
     fields: dict[str, Any] = {}
-    for kind, offered in choices(modality, registry, task).items():
-        component = choose(offered, chosen.get(kind, offered[0].name), "data set" if kind == "data" else kind)
+    for kind, offered in choices(modality, registry, chosen.get("task")).items():
+        component = choose(offered, chosen.get(kind, offered[0].name), WORDS.get(kind, kind))
         options = _named(component)
         fields[kind] = (options, options())
     for kind, names in added.items():
@@ -77,6 +97,12 @@ def model_for(
                 kind, [choose(registry.offered(ADDITIONS[kind], modality.name), n, kind) for n in names]
             )
     return create_model("Run", __base__=RunSettings, **fields)
+
+
+def chosen_parts(settings: RunSettings) -> dict[str, Any]:
+    """The options of the chosen parts of a run, with their names, by kind."""
+    own = {*RunSettings.model_fields, *ADDITIONS}
+    return {kind: getattr(settings, kind) for kind in type(settings).model_fields if kind not in own}
 
 
 def several(kind: str, components: Sequence[Component]) -> tuple[type[Settings], Settings]:
@@ -99,55 +125,62 @@ def compose(
     file: Mapping[str, Any] | None = None,
     chosen: Mapping[str, str] | None = None,
     origin: str = "the configuration",
-    task: str | None = None,
     added: Mapping[str, Sequence[str]] = MappingProxyType({}),
     over: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunSettings:
     """The settings from the defaults, the preset, `file` and `over`, where later layers take precedence.
 
-    `task`, and the names of components in `chosen` and `added`, come from flags and take precedence over all layers.
-    Without `preset`, the preset with the name of the chosen data set is used if there is one, otherwise `default`.
-    `origin` is the source of the values in error messages.
+    The names of components in `chosen` and `added` come from flags and take precedence over all layers. A layer may
+    have the name of the task in place of a table, `task = "classify"`. Without `preset`, the preset with the name of
+    the chosen data set is used if there is one, otherwise `default`. `origin` is the source of the values in error
+    messages.
 
     Raises `UserError` for names, keys and values that do not exist or do not fit.
     """
     modality = registry.modality(modality_name)
-    file = dict(file or {})
-    _check_shape(file, origin)
-    _check_shape(over, origin)
-    wanted = (chosen or {}).get("data") or _name_in([file], "data")
+    chosen = dict(chosen or {})
+    kinds = kinds_of_choices(registry)
+    file, over = _with_task_table(file or {}), _with_task_table(over)
+    _check_shape(file, origin, kinds)
+    _check_shape(over, origin, kinds)
+    wanted = chosen.get("data") or _name_in([file], "data")
     named = wanted if wanted in modality.presets else None
     preset = str(preset or file.get("preset") or named or "default")
     if preset not in modality.presets:
         raise UserError(f"unknown preset {preset!r} for {modality.name}; there are: {', '.join(modality.presets)}")
-    recipe = dict(modality.presets[preset].values)
-    task = str(task or file.get("task") or recipe.get("task") or "denoise")
-    if task not in NETWORKS:
-        raise UserError(f"unknown task {task!r}; there are: {', '.join(NETWORKS)}")
-    for kind in chosen or {}:
-        if kind in NETWORKS.values() and kind != NETWORKS[task]:
-            wanted_task = next(name for name, network in NETWORKS.items() if network == kind)
-            raise UserError(f"`{kind}` belongs to `task` {wanted_task}, and the task of this run is {task}")
-    if task != recipe.pop("task", "denoise"):  # options of the network of another task
-        recipe = {key: value for key, value in recipe.items() if key not in NETWORKS.values()}
+    recipe = _with_task_table(modality.presets[preset].values)
     layers: list[Mapping[str, Any]] = [recipe, file, over]
-    from_layers = {kind: _name_in(layers, kind) for kind in CHOICES}
-    names = {kind: name for kind, name in from_layers.items() if name is not None} | dict(chosen or {})
+    names = {kind: name for kind in kinds if (name := chosen.get(kind) or _name_in(layers, kind)) is not None}
+    offered = choices(modality, registry, names.get("task"))
+    task = names.setdefault("task", offered["task"][0].name)
+    for kind in chosen:
+        if kind not in offered:
+            owners = " or ".join(each.name for each in tasks_for(None, registry) if each.network == kind)
+            raise UserError(f"`{kind}` belongs to `task` {owners}, and the task of this run is {task}")
+    # A preset may have the options of the network of another task.
+    layers[0] = {key: value for key, value in recipe.items() if key not in kinds or key in offered}
+    names = {kind: name for kind in names if (name := chosen.get(kind) or _name_in(layers, kind)) is not None}
+    names |= {"task": task}
     values: dict[str, Any] = {}
     for layer in layers:
-        values = merge(values, _only_for(layer, names, choices(modality, registry, task)))
+        values = merge(values, _only_for(layer, names, offered))
     for kind, name in names.items():
         values[kind] = {**values.get(kind, {}), "name": name}
-    values |= {"modality": modality.name, "preset": preset, "task": task}
+    values |= {"modality": modality.name, "preset": preset}
     several_of = {}
     for kind in ADDITIONS:
         table = values.pop(kind, {}) or {}
         if table := {name: {} for name in added.get(kind, ())} | dict(table):
             values[kind], several_of[kind] = table, tuple(table)
-    offered = choices(modality, registry, task)
     chosen_names = {kind: names.get(kind, parts[0].name) for kind, parts in offered.items()}
     elsewhere = options_elsewhere(offered, chosen_names)
-    return validate(model_for(modality, names, registry, task, several_of), values, origin, elsewhere)
+    return validate(model_for(modality, names, registry, several_of), values, origin, elsewhere)
+
+
+def _with_task_table(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer whose task is a table with its name and options, as the other choices are."""
+    task = layer.get("task")
+    return {**layer, "task": {"name": task}} if isinstance(task, str) else dict(layer)
 
 
 def options_elsewhere(offered: Mapping[str, Sequence[Component]], chosen: Mapping[str, str]) -> dict[str, str]:
@@ -167,11 +200,11 @@ def options_elsewhere(offered: Mapping[str, Sequence[Component]], chosen: Mappin
     return {name: " or ".join(parts[:4]) for name, parts in found.items() if name not in own}
 
 
-def _check_shape(file: Mapping[str, Any], origin: str) -> None:
+def _check_shape(file: Mapping[str, Any], origin: str, kinds: Sequence[str]) -> None:
     """Raise `UserError` for values that cannot be merged with a preset. Pydantic checks the rest."""
     if not isinstance(file.get("preset", ""), str):
         raise UserError(f"{origin}: preset: input should be a name (it is {file['preset']!r})")
-    for kind in (*CHOICES, *ADDITIONS, "train", "sample"):
+    for kind in (*kinds, *ADDITIONS, "train", "sample"):
         if not isinstance(file.get(kind, {}), Mapping):
             raise UserError(f"{origin}: {kind}: input should be a table, as in [{kind}] (it is {file[kind]!r})")
 

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 
 from diffcore.errors import UserError, quoted, shortened
 from diffcore.plugins.records import absolute, places
-from diffcore.runs.composing import ADDITIONS, CHOICES, additions
+from diffcore.runs.composing import ADDITIONS, additions, chosen_parts
 from diffcore.runs.settings import RunSettings
 from diffcore.system.cache import cache_folder
 from diffcore.system.files import digest_of, read_regular
@@ -81,7 +81,7 @@ def acts_of_file(file: Mapping[str, Any], settings: RunSettings) -> list[str]:
 
     A value counts if it is in the `settings`, so one that an argument replaces does not.
     """
-    tables = {kind: file.get(kind) for kind in (*CHOICES, *ADDITIONS)}
+    tables = {kind: file.get(kind) for kind in (*chosen_parts(settings), *ADDITIONS)}
     used = {text for kind in tables for _, text in _texts(getattr(settings, kind, None))}
     acts = _reading(text for table in tables.values() for _, text in _places(table) if _is_among(text, used))
     acts += ["download data"] if _downloads(tables["data"]) and _downloads(settings.data) else []  # type: ignore[attr-defined]
@@ -104,8 +104,8 @@ def _reading(found: Iterable[str]) -> list[str]:
 
 
 def _of_model(settings: RunSettings) -> list[Any]:
-    """The options of the network and of the schedule."""
-    return [part for kind in CHOICES if kind != "data" and (part := getattr(settings, kind, None)) is not None]
+    """The options of the task, the network and the schedule."""
+    return [part for kind, part in chosen_parts(settings).items() if kind != "data"]
 
 
 def _places(options: Any) -> list[tuple[str, str]]:

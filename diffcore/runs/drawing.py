@@ -74,7 +74,8 @@ class Drawing:
 
     def mask(self, rows: Sequence[int]) -> Mask:
         """The elements of the samples `rows` that exist; None if all always do."""
-        return draw_mask(self.model, rows, taken(self.conditions, rows), self.seed, self.size, self.constraint)
+        conditions = taken(self.conditions, rows)
+        return draw_mask(self.model, rows, conditions, self.seed, self.size, self.constraint, self.config.guides)
 
     def draw(self, rows: Sequence[int]) -> Encoded | None:
         """Draw the samples `rows`, each process its part of them. The leader gets all, the others None."""

@@ -26,8 +26,8 @@ from typing import Any
 
 from diffcore.errors import UserError, quoted
 from diffcore.plugins.records import Settings, missing
-from diffcore.plugins.registry import Registry, metadata_version
-from diffcore.runs.composing import ADDITIONS, additions, compose
+from diffcore.plugins.registry import RECORDS, Registry, metadata_version
+from diffcore.runs.composing import ADDITIONS, additions, chosen_parts, compose
 from diffcore.runs.consent import is_own, signature_of
 from diffcore.runs.settings import RunSettings, validate
 from diffcore.system.files import (
@@ -215,21 +215,25 @@ def describe(
 
 def parts_of(settings: RunSettings, registry: Registry) -> list[dict[str, str]]:
     """The parts that a run uses, each with its kind, its name, and the distribution and version that provide it."""
-    modality = registry.modalities[settings.modality]
+    modality, chosen = registry.modalities[settings.modality], chosen_parts(settings)
+    provider = registry.tasks[chosen["task"].name]
+    task, network = provider.record, f"{provider.record.network}s"
+    offered = {network: dict.fromkeys([part.name for part in task.networks], provider)}
+    offered |= {kind: getattr(registry, kind) for kind in RECORDS}
+    for kind, parts in {
+        "datasets": modality.record.datasets,
+        network: modality.record.networks_of(task.network),
+    }.items():
+        offered[kind] = {**offered[kind], **dict.fromkeys([part.name for part in parts], modality)}
     named = {
-        "datasets": [settings.data.name],  # type: ignore[attr-defined]
-        "denoisers": [part.name for part in [getattr(settings, "denoiser", None)] if part],
-        "classifiers": [part.name for part in [getattr(settings, "classifier", None)] if part],
-        "schedules": [settings.schedule.name],  # type: ignore[attr-defined]
+        **{"datasets" if kind == "data" else f"{kind}s": [part.name] for kind, part in chosen.items()},
         "solvers": [settings.sample.solver],
         **{kind: list(additions(settings, table)) for table, kind in ADDITIONS.items()},
     }
     found = [("modalities", settings.modality, modality)]
     for kind, names in named.items():
-        own = {part.name for part in getattr(modality.record, kind, ())}
-        offered = getattr(registry, kind)
         # A part that neither the modality nor a hook provides, such as a missing logger, was not used.
-        found += [(kind, n, modality if n in own else offered[n]) for n in names if n in own or n in offered]
+        found += [(kind, name, offered[kind][name]) for name in names if name in offered[kind]]
     return [
         {"kind": kind, "name": name, "distribution": provided.distribution, "version": provided.version}
         for kind, name, provided in found

@@ -9,7 +9,7 @@ from diffcore.denoising.conditions import Conditions, any_given
 from diffcore.denoising.denoiser import Denoise, at_unit_variance
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
-from diffcore.plugins.guidance import guided_by, without_conditions
+from diffcore.plugins.guidance import Guidance, guided_by, without_conditions
 from diffcore.runs.model import Model, numbers_of_a_sample
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.inverse.editing import Constraint
@@ -68,16 +68,19 @@ def draw_mask(
     seed: int = 0,
     size: str | None = None,
     constraint: Constraint | None = None,
+    guides: Sequence[Guidance] = (),
 ) -> Mask:
     """The mask `[B, N]` of the elements that exist, for the samples `indices` of `seed`; None if all always exist.
 
     Sizes are drawn from the sizes of examples with such conditions, or as `size` specifies (`9`, `7..9`), so that all
-    elements that a `constraint` gives exist. Raises `UserError` if they cannot.
+    elements that a `constraint` or `guides` give exist. Raises `UserError` if they cannot.
     """
     sizes = model.codec.sizes
     if sizes is None:
         return None
     least = None if constraint is None else constraint.least_sizes(indices)
+    if most := max((guide.least_size for guide in guides), default=0):
+        least = torch.full((len(indices),), most) if least is None else least.clamp(min=most)
     if size is None:
         return sizes.mask(sizes.draw(indices, seed, conditions, least))
     return sizes.mask(sizes.parse(size, indices, seed, conditions, least))
@@ -129,7 +132,7 @@ def generate(
     """
     require_conditions(model, config, conditions)
     if mask is None:
-        mask = draw_mask(model, range(n), conditions, seed, constraint=constraint)
+        mask = draw_mask(model, range(n), conditions, seed, constraint=constraint, guides=config.guides)
     draw = batches_of(model, config, seed, watch, constraint)
     drawn = []
     rows = range(n) if rows is None else rows
@@ -179,6 +182,7 @@ def batches_of(
             levels,
             indices=indices,
             seed=seed,
+            given=None if constraint is None else constraint.given_values(indices),
             conditions={name: value.to(model.device) for name, value in conditions.items()},
             mask=None if mask is None else mask.to(model.device),
             device=model.device,

@@ -23,7 +23,7 @@ from diffcore.plugins.registry import Registry
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.choices import Choice, chosen, function_name
 from diffcore.runs.loading import Loader
-from diffcore.runs.model import Model, codec_digest
+from diffcore.runs.model import Model, codec_digest, require_help
 from diffcore.runs.settings import SampleSettings
 from diffcore.states.spaces import describe_difference
 
@@ -70,7 +70,7 @@ def place_of(source: Any) -> str:
     return str(Path(source).absolute()) if Path(source).is_dir() else str(source)
 
 
-def no_networks(source: str, task: str) -> nn.Module:
+def no_networks(source: str, use: str) -> nn.Module:
     """In place of a loader where guidance by other runs is not possible. Raises `UserError`."""
     raise UserError(f"the network of {source} cannot guide here")
 
@@ -85,8 +85,8 @@ def build_guides(
     for guide in guides:
         tensors: dict[str, Mapping[str, Tensor]] = {}
 
-        def loaded(source: str, task: str, tensors: dict[str, Mapping[str, Tensor]] = tensors) -> nn.Module:
-            network = load(source, task)
+        def loaded(source: str, use: str, tensors: dict[str, Mapping[str, Tensor]] = tensors) -> nn.Module:
+            network = load(source, use)
             tensors[source] = network.state_dict()
             return network
 
@@ -130,27 +130,20 @@ def _is_digest(value: Any) -> bool:
     return isinstance(value, str) and len(value) == 64
 
 
-def network_loader(path: Path, model: Model, sampling: SampleSettings, load: Loader) -> LoadNetwork:
+def network_loader(path: Path, model: Model, sampling: SampleSettings, load: Loader, registry: Registry) -> LoadNetwork:
     """Loads networks that guide the `model` of the run in the folder `path`, with the precision of `sampling`."""
 
-    def network(source: str, task: str) -> nn.Module:
+    def network(source: str, use: str) -> nn.Module:
         place = Path(source)
-        own = task == "denoise" and not place.is_dir() and len(place.parts) == 1
+        own = use in model.task.helps and not place.is_dir() and len(place.parts) == 1
         helper = load(path if own else place, source if own else None).model
         what = f"the run {source}" if not own else f"the checkpoint {source}"
-        _require_task(helper, task, what)
+        require_help(helper, use, what, registry.offered("tasks"))
         check_helper(model, helper, what)
         compute_in(helper.network, sampling.precision, sampling.compile)
         return helper.network
 
     return network
-
-
-def _require_task(helper: Model, task: str, what: str) -> None:
-    if task == "classify" and not helper.is_classifier:
-        raise UserError(f"{what} is a denoiser, not a classifier; train a classifier with `task` classify")
-    if task == "denoise" and helper.is_classifier:
-        raise UserError(f"{what} is a classifier; autoguidance needs a weaker denoiser of the same data")
 
 
 def check_helper(model: Model, helper: Model, what: str) -> None:

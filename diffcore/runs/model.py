@@ -3,23 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import ValidationError
 from torch import nn
 
-from diffcore.denoising.conditions import Condition
 from diffcore.denoising.denoiser import Denoiser, require_defined
-from diffcore.denoising.given import require_accepted
-from diffcore.denoising.inputs import together
-from diffcore.denoising.noisy_classifier import NoisyClassifier, heads_of
-from diffcore.errors import UserError
+from diffcore.denoising.noisy_classifier import NoisyClassifier
+from diffcore.errors import UserError, quoted
 from diffcore.plugins.building import build, part_of
 from diffcore.plugins.data import Codec, Data
-from diffcore.plugins.records import Modality, Settings, places
+from diffcore.plugins.records import Component, Modality, Settings, Task, places
 from diffcore.plugins.registry import Registry, choose
-from diffcore.process.schedules import Schedule
+from diffcore.process.schedules import ByField, Schedule
 from diffcore.runs.checkpoints import EMA, read_tensors, tensors_digest
 from diffcore.runs.composing import choices
 from diffcore.runs.settings import RunSettings, explain
@@ -31,34 +28,50 @@ from diffcore.system.limits import SLACK, at_most, room
 
 @dataclass(frozen=True)
 class Model:
-    """A network on its device, the noise schedule that it is trained with, and the codec of its data."""
+    """A module on its device, the task that trains it, the noise schedule, and the codec of its data."""
 
     modality: Modality
     codec: Codec
-    network: Denoiser | NoisyClassifier
+    network: nn.Module
     schedule: Schedule
     device: torch.device
-
-    @property
-    def is_classifier(self) -> bool:
-        """Whether the network is a classifier."""
-        return isinstance(self.network, NoisyClassifier)
+    task: Task
 
     @property
     def denoiser(self) -> Denoiser:
-        """The network that draws samples. Raises `UserError` if the run trained a classifier."""
-        if isinstance(self.network, Denoiser):
-            return self.network
-        raise UserError(
-            "this run trained a classifier, which cannot draw samples; use it to guide a model of the same data"
-        )
+        """The network that draws samples. Raises `UserError` if the task is not one that trains a denoiser."""
+        require_draws(self)
+        return cast(Denoiser, self.network)
 
     @property
     def classifier(self) -> NoisyClassifier:
-        """The network that predicts conditions. Raises `UserError` if the run trained a denoiser."""
-        if isinstance(self.network, NoisyClassifier):
-            return self.network
-        raise UserError("this run trained a denoiser, not a classifier; train a classifier with `task` classify")
+        """The network that predicts conditions. Raises `UserError` if the task does not train a classifier."""
+        require_help(self, "classifier", "this run")
+        return cast(NoisyClassifier, self.network)
+
+
+def require_draws(model: Model, run: Path | None = None) -> None:
+    """Raise `UserError` if the task of the model is not one that draws samples; `run` is the folder of the model."""
+    if not model.task.draws:
+        place = "this run" if run is None else str(run)
+        advice = told_advice(model.task, "RUN" if run is None else quoted(run))
+        raise UserError(f"{place} has the task {model.task.name}, which draws no samples{advice and f'; {advice}'}")
+
+
+def told_advice(task: Task, run: str) -> str:
+    """What can be done with the run in the folder `run`, which draws no samples; empty if there is no such advice."""
+    return task.advice.replace("{run}", run)
+
+
+def require_help(model: Model, option: str, what: str, tasks: Sequence[Any] = ()) -> None:
+    """Raise `UserError` if a run of the model's task, called `what`, cannot be given for that option of sampling.
+
+    The message names those of `tasks`, all that there are, whose runs can.
+    """
+    if option not in model.task.helps:
+        others = " or ".join(task.name for task in tasks if option in task.helps)
+        hint = f"; that of a run with `task` {others} can" if others else ""
+        raise UserError(f"{what} has the task {model.task.name}, whose network cannot be used as `{option}`{hint}")
 
 
 def device_for(name: str) -> torch.device:
@@ -123,39 +136,65 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     size = numbers_of_a_sample(codec)
     if size > MOST_OF_A_SAMPLE:
         raise UserError(f"a sample would have {size:,} numbers; at most {MOST_OF_A_SAMPLE:,} are supported")
+    schedule = _with_levels(schedule, settings, codec)
     most = room() if weights is None else min(2 * weights + SLACK, room())
-    network: Denoiser | NoisyClassifier
+    task = registry.task(settings.task.name)  # type: ignore[attr-defined]
     with at_most(most, "the configuration"), seeded(seed_of(settings.seed, "weights")):
-        if settings.task == "classify":
-            predicted = _predictable(codec.conditions)
-            outputs = sum(head.outputs for head in heads_of(predicted).values())
-            network = NoisyClassifier(_build(settings, "classifier", registry, codec.space, outputs), predicted)
-        else:
-            backbone = _backbone(settings, registry, codec)
-            network = Denoiser(backbone, codec.conditions, settings.parameterisation)
-    return Model(modality, codec, network.to(device), schedule, device)
+        options = settings.task.model_dump(exclude={"name"})  # type: ignore[attr-defined]
+        backbone = Backbone(task.network, settings, registry)
+        network = build("task", task, task.options(**options), codec, settings, backbone)
+    model = Model(modality, codec, network.to(device), schedule, device, task)
+    if weights is None and task.initialise is not None:
+        task.initialise(model, settings)
+    return model
 
 
-def _predictable(conditions: Sequence[Condition]) -> tuple[Condition, ...]:
-    """The conditions that a noisy classifier can predict. Raises `UserError` if there are none."""
-    if not conditions:
-        raise UserError("these data have no conditions, so there is nothing to predict")
-    predictable = tuple(condition for condition in conditions if condition.head is not None)
-    if not predictable:
-        names = ", ".join(condition.name for condition in conditions)
-        raise UserError(f"a classifier can predict none of the conditions of these data: {names}")
-    return predictable
+def level_fields(codec: Codec, settings: RunSettings) -> tuple[str, ...]:
+    """The names of the fields whose noise levels a network is told; none if all fields have one level."""
+    return tuple(fields(codec.space.empty(1))) if settings.levels.by_field else ()
 
 
-def _backbone(settings: RunSettings, registry: Registry, codec: Codec) -> Any:
-    """The network of the denoiser. Raises `UserError` if it does not accept what the conditions of the data yield."""
-    offered = choices(registry.modality(settings.modality), registry, settings.task)["denoiser"]
-    chosen = choose(offered, settings.denoiser.name, "denoiser")  # type: ignore[attr-defined]
-    inputs = together([condition.inputs for condition in codec.conditions])
-    able = [part.name for part in offered if {*inputs.names} <= {*part.accepts}]
-    advice = f"; use `denoiser` {' or '.join(able)}" if able else f"; no network of {settings.modality} does"
-    require_accepted(codec.conditions, chosen.accepts, f"the denoiser {chosen.name!r}", advice)
-    return _build(settings, "denoiser", registry, codec.space, *((inputs,) if chosen.accepts else ()))
+def _with_levels(schedule: Schedule, settings: RunSettings, codec: Codec) -> Schedule:
+    """The schedule of the states of the codec: with levels by field if the settings have any.
+
+    Raises `UserError` for settings that do not fit the fields.
+    """
+    levels, names = settings.levels, [*fields(codec.space.empty(1))]
+    if unknown := sorted(levels.shifts.keys() - {*names}):
+        there = ", ".join(names) if any(names) else "none, as a sample is one tensor"
+        raise UserError(f"`levels.shifts` has {unknown[0]!r}, which is not a field of these data; there are: {there}")
+    if levels.given and not levels.independent:
+        raise UserError("`levels.given` needs a fraction `levels.independent` of the examples")
+    if levels.independent and len(names) < 2:
+        raise UserError("`levels.independent` needs data of several fields; here a sample has one")
+    if not levels.by_field:
+        return schedule
+    return ByField(schedule, {name: levels.shifts.get(name, 0.0) for name in names})
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The network that a run has chosen, which `backbone(*context)` builds, for `Task.build`."""
+
+    kind: str
+    settings: RunSettings
+    registry: Registry
+
+    @property
+    def offered(self) -> tuple[Component, ...]:
+        """All networks that the run could have chosen."""
+        task = self.settings.task.name  # type: ignore[attr-defined]
+        return choices(self.registry.modality(self.settings.modality), self.registry, task)[self.kind]
+
+    @property
+    def chosen(self) -> Component:
+        """The record of the network."""
+        return choose(self.offered, getattr(self.settings, self.kind).name, self.kind)
+
+    def __call__(self, *context: Any) -> nn.Module:
+        """Build the network from its options and the context that its kind takes."""
+        network: nn.Module = _build(self.settings, self.kind, self.registry, *context)
+        return network
 
 
 def build_additions(
@@ -193,5 +232,6 @@ def require_fit(network: Mapping[str, torch.Size], tensors: Mapping[str, torch.T
 def _build(settings: RunSettings, kind: str, registry: Registry, *context: Any) -> Any:
     """The part of that kind, built by its component from the options in the settings."""
     named = getattr(settings, kind)
-    component = choose(choices(registry.modality(settings.modality), registry, settings.task)[kind], named.name, kind)
+    task = settings.task.name  # type: ignore[attr-defined]
+    component = choose(choices(registry.modality(settings.modality), registry, task)[kind], named.name, kind)
     return build(kind, component, component.options(**named.model_dump(exclude={"name"})), *context)

@@ -14,7 +14,7 @@ from diffcore.names import Grid, Precision
 from diffcore.plugins.building import build
 from diffcore.plugins.guidance import Guidance
 from diffcore.plugins.registry import Registry
-from diffcore.process.schedules import Schedule
+from diffcore.process.schedules import ByField, Schedule
 from diffcore.runs.choices import Choice, build_choice, name_of
 from diffcore.runs.guides import SHORT, Guide, build_guides, network_loader, recipe_of, short_guides, with_new
 from diffcore.runs.loading import LoadedRun, Loader
@@ -143,10 +143,10 @@ def configured(
     if "schedule" in given:
         schedule = build_choice(given["schedule"], registry.offered("schedules"), "schedule")
         require_defined(settings.parameterisation, schedule)
-        model = replace(model, schedule=schedule)
+        model = replace(model, schedule=_like(model.schedule, schedule))
     compute_in(model.network, sampling.precision, sampling.compile)
     guides = short_guides(sampling, given.get("classifier"), given.get("weak"), given.get("guides", ()))
-    built = build_guides(guides, registry, model, network_loader(path, model, sampling, load))
+    built = build_guides(guides, registry, model, network_loader(path, model, sampling, load, registry))
     config = sampling_config(sampling, registry, model, built)
     if "solver" in given:
         step = build_choice(given["solver"], registry.offered("solvers"), "solver")
@@ -183,6 +183,11 @@ def _without_guidance(sampling: SampleSettings, given: Mapping[str, Any]) -> dic
         words = ", ".join(f"{name} {getattr(sampling, name)}" for name in unused)
         logger.info(f"the guidance of the run's settings ({words}) is not used, because `guides` is given")
     return {name: fields[name].default for name in names}
+
+
+def _like(own: Schedule, other: Schedule) -> Schedule:
+    """The schedule `other`, with the shifts of `own` if that has levels by field."""
+    return replace(own, base=other) if isinstance(own, ByField) else other
 
 
 def _schedule_name(choice: Any) -> str | None:

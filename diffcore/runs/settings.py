@@ -8,7 +8,7 @@ import tyro
 from pydantic import Field, ValidationError, field_validator
 
 from diffcore.errors import UserError
-from diffcore.names import Device, Grid, OnDivergence, Parallel, Parameterisation, Precision, Task, Weighting
+from diffcore.names import Device, Grid, OnDivergence, Parallel, Parameterisation, Precision, Weighting
 from diffcore.plugins.records import Settings
 from diffcore.runs.suggestions import closest, options_of
 
@@ -89,6 +89,31 @@ class TrainSettings(Settings):
         return value
 
 
+class LevelSettings(Settings):
+    """Noise levels of the fields of a state, where they are not all the same.
+
+    A network that is trained with any of these is told the noise level of each field.
+    """
+
+    shifts: dict[str, Annotated[float, Field(ge=-30, le=0)]] = Field(
+        {}, description="Shifts of the log-SNR of fields, as `FIELD -6`: below 0, a field is decided later."
+    )
+    independent: float = Field(
+        0.0, ge=0, le=1, description="Fraction of the examples in which each field has a noise level of its own."
+    )
+    given: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Probability that a field of these has no noise, so that others are learned given it.",
+    )
+
+    @property
+    def by_field(self) -> bool:
+        """Whether fields have levels of their own."""
+        return any(self.shifts.values()) or self.independent > 0
+
+
 class SampleSettings(Settings):
     """How samples are drawn by default: the solver, its time grid, guidance, and how the network computes."""
 
@@ -128,15 +153,16 @@ class SampleSettings(Settings):
 class RunSettings(Settings):
     """Everything that determines what a run does.
 
-    `diffcore.runs.composing.model_for` adds the options of the chosen parts: `data`, a network, and `schedule`.
+    `diffcore.runs.composing.model_for` adds the options of the chosen parts: `task`, `data`, a network, and
+    `schedule`.
     """
 
     modality: Annotated[str, tyro.conf.Suppress]
     preset: Annotated[str, tyro.conf.Suppress] = "default"
-    task: Annotated[Task, tyro.conf.Suppress] = "denoise"
     seed: int = Field(0, ge=0, description="Random seed of the initial weights, the order of the data, and the noise.")
     device: Device = Field("auto", description="auto uses a GPU if there is one.")
     parameterisation: Parameterisation = Field("v", description="Quantity that the output of the network represents.")
+    levels: LevelSettings = LevelSettings()
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
 

@@ -66,7 +66,7 @@ def tune(
         conditions = example_conditions(model, count, config)
         require_conditions(model, config, conditions)
         indices = range(first, first + count)
-        mask = draw_mask(model, indices, conditions, seed)
+        mask = draw_mask(model, indices, conditions, seed, guides=config.guides)
         return flow_of(
             denoise,
             model.codec.space,

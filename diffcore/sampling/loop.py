@@ -17,7 +17,7 @@ from diffcore.sampling.solvers.by_field import take
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.sampling.timesteps import check_descending
 from diffcore.states.form import form_difference, shapes_of
-from diffcore.states.level import CLEAN, FieldLevels, Levels, is_clean, level_of, unstacked
+from diffcore.states.level import CLEAN, FieldLevels, Levels, is_clean, level_of, shared, unstacked
 from diffcore.states.noise import SampleNoise
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, fields, named
@@ -49,7 +49,7 @@ def levels_of(schedule: Schedule, log_snrs: Tensor) -> list[Levels]:
             f"{type(schedule).__name__} has no finite noise level at the log-SNR {log_snrs[0].item():g}, with which "
             "the time grid begins: use another grid or schedule"
         )
-    return [level.map(Tensor.item) for level in unstacked(levels)] + [CLEAN]
+    return [shared(level.map(Tensor.item)) for level in unstacked(levels)] + [CLEAN]
 
 
 def prior(space: Space, noise: SampleNoise, batch: int, level: Levels, device: torch.device | str, mask: Mask) -> State:

@@ -1,4 +1,4 @@
-"""The batch of a training step: examples, noise and noise levels.
+"""The batch of a training step: examples and, for tasks that need them, noise and noise levels.
 
 Everything random is a function of the seed, the step and the place of an example in its batch, and the order of the
 data one of (seed, epoch), so any step can be repeated exactly.
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
+from typing import Any, Self
 
 import torch
 from tensordict import TensorDict
@@ -17,6 +18,7 @@ from diffcore.denoising.conditions import Conditions, drop
 from diffcore.denoising.losses import VARIANCE_STEPS
 from diffcore.plugins.data import Data
 from diffcore.process.gaussian import perturb
+from diffcore.process.variances import LogSnr
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.states.level import Levels
@@ -25,21 +27,14 @@ from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, map_fields
 from diffcore.system.distributed import rank_slice, world
+from diffcore.tasks.levels import level_at, log_snrs_of, map_log_snr
 
 
 @dataclass(frozen=True)
-class Batch:
-    """This process's share of the examples of a step, `[B]` of them, with their noise."""
+class Examples:
+    """This process's share of the examples of a step, `[B]` of them."""
 
     x0: State
-    noise: State
-    level: Levels
-    """The noise level of each example, `[B]`."""
-    earlier_log_snr: Tensor
-    """The log-SNR at time t - 1 / T, `[B]`, where t is the time of `level` and T is `VARIANCE_STEPS`.
-
-    A network that predicts variances learns that of the denoising step from t to t - 1 / T.
-    """
     conditions: Conditions
     """All conditions of the examples."""
     kept_conditions: Conditions
@@ -50,25 +45,17 @@ class Batch:
     weight: float
     """Factor of the mean loss of this batch: with it, the mean over processes is the mean over all examples."""
 
-    @property
-    def noisy(self) -> State:
-        """The noisy states x_t = alpha x0 + sigma noise."""
-        return perturb(self.x0, self.noise, self.level)
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The batch with `change` applied to each of its tensors, always in the same order."""
         return replace(
             self,
             x0=map_fields(change, self.x0),
-            noise=map_fields(change, self.noise),
-            level=self.level.map(change),
-            earlier_log_snr=change(self.earlier_log_snr),
             conditions={name: change(value) for name, value in self.conditions.items()},
             kept_conditions={name: change(value) for name, value in self.kept_conditions.items()},
             mask=None if self.mask is None else change(self.mask),
         )
 
-    def split(self, parts: int) -> "list[Batch]":
+    def split(self, parts: int) -> list[Self]:
         """The batch in `parts` consecutive parts of sizes that differ by at most one.
 
         The sum of their losses, each with its `weight`, is the loss of the batch.
@@ -87,6 +74,42 @@ class Batch:
         ]
 
 
+@dataclass(frozen=True)
+class Batch(Examples):
+    """This process's share of the examples of a step, with their noise."""
+
+    noise: State
+    level: Levels
+    """The noise level of each example, `[B]`, or those of its fields."""
+    earlier_log_snr: LogSnr
+    """The log-SNR at time t - 1 / T, `[B]` or by field, where t is the time of `level` and T is `VARIANCE_STEPS`.
+
+    A network that predicts variances learns that of the denoising step from t to t - 1 / T.
+    """
+
+    @property
+    def noisy(self) -> State:
+        """The noisy states x_t = alpha x0 + sigma noise."""
+        return perturb(self.x0, self.noise, self.level)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The batch with `change` applied to each of its tensors, always in the same order."""
+        return replace(
+            super().map(change),
+            noise=map_fields(change, self.noise),
+            level=self.level.map(change),
+            earlier_log_snr=map_log_snr(change, self.earlier_log_snr),
+        )
+
+
+def draw_examples(model: Model, settings: RunSettings, data: Data, step: int) -> Examples:
+    """Return the examples of step `step`, counted from 0, without noise: the batch of tasks that need none.
+
+    Each process reads and encodes its own share of the examples only.
+    """
+    return Examples(**_share(model, settings, data, step, _draws(settings, step, model.device)))
+
+
 def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Batch:
     """Return the batch of step `step`, counted from 0.
 
@@ -96,35 +119,48 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     The times of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the loss
     (Kingma et al. 2021, appendix I.1).
     """
-    options, batch = settings.train, settings.train.batch_size
+    draws = _draws(settings, step, model.device)
+    examples = _share(model, settings, data, step, draws)
+    offset = uniform(settings.seed, "time", torch.tensor([step]), dtype=torch.float64)
+    batch = settings.train.batch_size
+    mine = rank_slice(batch)
+    t = (offset + torch.tensor(mine, dtype=torch.float64) / batch) % 1
+    own = _draws(settings, step, "cpu")  # where the times are
+    log_snrs = log_snrs_of(model.schedule, settings.levels, t, 1 / VARIANCE_STEPS, own)
+    log_snr, earlier = (map_log_snr(lambda value: to_device(value, model.device), each) for each in log_snrs)
+    return Batch(
+        **examples,
+        noise=model.codec.space.noise(draws.normal("noise", examples["x0"]), examples["mask"]),
+        level=level_at(model.schedule, log_snr),
+        earlier_log_snr=earlier,
+    )
+
+
+def _draws(settings: RunSettings, step: int, device: torch.device | str) -> Draws:
+    """The random numbers of this process's examples of a step, on the device."""
+    batch = settings.train.batch_size
     mine = rank_slice(batch)
     numbers = range(step * batch + mine.start, step * batch + mine.stop)
-    draws = Draws.of(seed_of(settings.seed, "training"), numbers, model.device)
-    augmentation = replace(draws, seed=seed_of(settings.seed, "augmentation"))
+    return Draws.of(seed_of(settings.seed, "training"), numbers, device)
 
+
+def _share(model: Model, settings: RunSettings, data: Data, step: int, draws: Draws) -> dict[str, Any]:
+    """The fields of `Examples`, for the examples of this process."""
+    batch, conditions = settings.train.batch_size, model.codec.conditions
+    mine = rank_slice(batch)
     chosen = batch_indices(len(data.examples), batch, step, settings.seed)[mine.start : mine.stop]
+    augmentation = replace(draws, seed=seed_of(settings.seed, "augmentation"))
     with torch.no_grad():
         encoded = model.codec.encode(_rows(data.examples, chosen, model.device), augmentation)
-    offset = uniform(settings.seed, "time", torch.tensor([step]), dtype=torch.float64)
-    t = (offset + torch.tensor(mine, dtype=torch.float64) / batch) % 1
-
-    conditions = model.codec.conditions
     u = draws.uniform("dropped", len(conditions))
-
-    def log_snr(time: Tensor) -> Tensor:
-        return to_device(model.schedule.log_snr(time), model.device)
-
-    return Batch(
-        x0=encoded.state,
-        noise=model.codec.space.noise(draws.normal("noise", encoded.state), encoded.mask),
-        level=model.schedule.level(log_snr(t)),
-        earlier_log_snr=log_snr((t - 1 / VARIANCE_STEPS).clamp(min=0)),
-        conditions=encoded.conditions,
-        kept_conditions=drop(conditions, encoded.conditions, options.condition_dropout, u),
-        mask=encoded.mask,
-        dropout_seed=seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
-        weight=len(mine) * world() / batch,
-    )
+    return {
+        "x0": encoded.state,
+        "conditions": encoded.conditions,
+        "kept_conditions": drop(conditions, encoded.conditions, settings.train.condition_dropout, u),
+        "mask": encoded.mask,
+        "dropout_seed": seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
+        "weight": len(mine) * world() / batch,
+    }
 
 
 def _rows(examples: TensorDict, chosen: Tensor, device: torch.device) -> TensorDict:

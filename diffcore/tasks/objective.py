@@ -5,15 +5,16 @@ import math
 import torch
 from torch import Tensor, nn
 
+from diffcore.errors import UserError
 from diffcore.plugins.data import Data
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
+from diffcore.states.form import form_difference
 from diffcore.states.global_random import seeded
 from diffcore.states.state import fields
 from diffcore.system.distributed import mean
-from diffcore.tasks.batch import Batch, draw_batch
+from diffcore.tasks.batch import Examples
 from diffcore.tasks.random_state import keep_random_state, seed_generators
-from diffcore.tasks.task import TASKS
 
 
 class Objective(nn.Module):
@@ -27,9 +28,9 @@ class Objective(nn.Module):
         super().__init__()
         self.network = model.network
         self.model, self.settings = model, settings
-        self.task = TASKS[settings.task]
+        self.task = model.task
 
-    def forward(self, batch: Batch, by_field: bool = False) -> Tensor | dict[str, float]:
+    def forward(self, batch: Examples, by_field: bool = False) -> Tensor | dict[str, float]:
         """Return the mean loss of the batch times `batch.weight`, a scalar to differentiate.
 
         With `by_field`, return floats by name instead: the parts of that loss, as `Task.losses_by_field` defines them.
@@ -40,21 +41,25 @@ class Objective(nn.Module):
             seed_generators(self.model.device, batch.dropout_seed)
             return self._loss(batch, by_field)
 
-    def _loss(self, batch: Batch, by_field: bool) -> Tensor | dict[str, float]:
-        if by_field:
-            losses = self.task.losses_by_field(self.model, batch, self.settings)
+    def _loss(self, batch: Examples, by_field: bool) -> Tensor | dict[str, float]:
+        if by_field and self.task.losses_by_field is not None:
+            losses: dict[str, float] = self.task.losses_by_field(self.model, batch, self.settings)
             return {name: batch.weight * loss for name, loss in losses.items()}
-        return batch.weight * self.task.loss(self.model, batch, self.settings).mean()
+        each: Tensor = self.task.loss(self.model, batch, self.settings)
+        if difference := form_difference(each, {"": (batch.x0.shape[0],)}):
+            raise UserError(f"the loss of the task {self.task.name} is not one number for each example: {difference}")
+        loss = batch.weight * each.mean()
+        return {"loss": loss.item()} if by_field else loss
 
 
 def step_loss(model: Model, settings: RunSettings, data: Data, step: int) -> Tensor:
     """Return the mean loss of the batch of step `step`, a scalar to differentiate."""
     with keep_random_state(model.device):
-        return Objective(model, settings)(draw_batch(model, settings, data, step))
+        return Objective(model, settings)(model.task.draw(model, settings, data, step))
 
 
 @torch.no_grad()
-def losses_by_field(objective: nn.Module, batch: Batch) -> dict[str, float]:
+def losses_by_field(objective: nn.Module, batch: Examples) -> dict[str, float]:
     """Return the loss of a batch in parts, by name, the same in all processes (see `Task.losses_by_field`).
 
     If the data themselves are not finite, only the fields that are not finite are returned, each with NaN, under the

@@ -97,7 +97,7 @@ def run_checks(plugin: PluginUnderTest) -> Iterator[CheckResult]:
 
 
 def run_contract(part: PartUnderTest) -> Iterator[CheckResult]:
-    """Run the checks of a solver, schedule, guidance, metric or logger, and yield the result of each."""
+    """Run the checks of a solver, schedule, guidance, metric, logger or task, and yield the result of each."""
     for check in CONTRACTS[part.kind]:
         yield run_check(check, part, CONTRACTS[part.kind])
 

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Conditions, with_nulls
 from diffcore.denoising.denoiser import Denoiser
+from diffcore.denoising.precision import backbone_of
 from diffcore.plugins.building import part_of
 from diffcore.plugins.contract import Contract
 from diffcore.plugins.data import Codec, Data, Encoded
-from diffcore.plugins.records import Component, Modality, Settings
+from diffcore.plugins.records import Component, Modality, Settings, Task
 from diffcore.plugins.registry import Registry, choose
 from diffcore.process.gaussian import perturb
-from diffcore.runs.coding import decode, encode
+from diffcore.runs.coding import decode, encode, prepared
 from diffcore.runs.composing import choices, compose
 from diffcore.runs.model import Model, build_data, build_model
 from diffcore.runs.settings import RunSettings
@@ -28,6 +29,9 @@ from diffcore.states.state import State, map_fields
 
 BATCH_SIZE = 8
 """How many examples the checks pass through the network at once."""
+
+DENOISER = "denoiser"
+"""The kind of network of which a user can name the one to check."""
 
 _TRAIN = {
     "steps": 4,
@@ -73,42 +77,45 @@ class PluginUnderTest:
 
     The parts are built when they are first used, from the preset `default` with each part's `small` options, on the
     CPU. `registry` provides the parts, and `requested_denoiser` names one of the modality's denoisers; if it is None,
-    the checks use the denoiser of the preset.
+    the checks use the denoiser of the preset. `requested_task` names the task; if it is None, that is the default one.
     """
 
     registry: Registry
     modality: Modality
     requested_denoiser: str | None = None
     requested_dataset: str | None = None
+    requested_task: str | None = None
     results: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     """The results of the checks that have run, by name of the check."""
 
     @cached_property
+    def task(self) -> Task:
+        """The record of the task: the requested one, or the first of the core."""
+        return self.registry.task(self.requested_task or self.registry.offered("tasks")[0].name)
+
+    @cached_property
     def settings(self) -> RunSettings:
-        """The preset `default` with the `small` options of the data set and of the denoiser, on the CPU."""
-        requested = {"denoiser": self.requested_denoiser, "data": self.requested_dataset}
+        """The preset `default` with the task, and the `small` options of all chosen parts, on the CPU."""
+        requested = {
+            "task": self.task.name,
+            "data": self.requested_dataset,
+            self.task.network: self.requested_denoiser if self.task.network == DENOISER else None,
+        }
         chosen = {kind: name for kind, name in requested.items() if name is not None}
-        preset = compose(self.registry, self.modality.name, "default", chosen=chosen, task="denoise")
+        preset = compose(self.registry, self.modality.name, "default", chosen=chosen)
         small: dict[str, Any] = {"device": "cpu", "train": _TRAIN}
-        for kind in ("data", "denoiser"):
+        for kind in ("task", "data", self.task.network):
             component = self._component(kind, preset)
             small[kind] = {"name": component.name, **component.small}
         return compose(self.registry, self.modality.name, "default", small, chosen, origin="the small options")
 
-    @cached_property
-    def classifier_settings(self) -> RunSettings:
-        """The preset `default` with the task `classify`, and the `small` options of data and classifier."""
-        own = self.modality.classifiers[0]
-        small = {
-            "device": "cpu",
-            "train": _TRAIN,
-            "data": {"name": self.dataset.name, **self.dataset.small},
-            "classifier": {"name": own.name, **own.small},
-        }
-        return compose(self.registry, self.modality.name, "default", small, origin="the small options", task="classify")
+    def with_task(self, name: str) -> "PluginUnderTest":
+        """The same kind of data, with another task."""
+        return replace(self, requested_task=name, results={})
 
     def _component(self, kind: str, settings: RunSettings) -> Component:
-        return choose(choices(self.modality, self.registry)[kind], getattr(settings, kind).name, kind)
+        offered = choices(self.modality, self.registry, self.task.name)[kind]
+        return choose(offered, getattr(settings, kind).name, kind)
 
     @cached_property
     def dataset(self) -> Component:
@@ -118,7 +125,7 @@ class PluginUnderTest:
     @cached_property
     def denoiser(self) -> Component:
         """The record of the denoiser."""
-        return self._component("denoiser", self.settings)
+        return self._component(DENOISER, self.settings)
 
     @property
     def denoiser_name(self) -> str:
@@ -135,6 +142,11 @@ class PluginUnderTest:
     def data(self) -> Data:
         """The data set."""
         return build_data(self.settings, self.registry)
+
+    @cached_property
+    def prepared(self) -> Data:
+        """The data set with the examples as `Codec.encode` takes them in training."""
+        return replace(self.data, examples=prepared(self.codec, self.data.examples, self.model.device))
 
     @cached_property
     def model(self) -> Model:
@@ -158,7 +170,7 @@ class PluginUnderTest:
     @property
     def backbone(self) -> type[nn.Module]:
         """The class of the plugin's network."""
-        return type(self.model.denoiser.backbone)
+        return type(backbone_of(self.model.network))
 
     @cached_property
     def contract(self) -> Contract:

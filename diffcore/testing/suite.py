@@ -53,14 +53,15 @@ class ModalityTests:
 
 
 class PartTests:
-    """A pytest class with one test for each check of a solver, schedule, guidance, metric or logger:
+    """A pytest class with one test for each check of a solver, schedule, guidance, metric, logger or task:
 
         class TestMine(PartTests):
             kind = "solver"
             name = "mine"
 
-    `kind` is "solver", "schedule", "guidance", "metric" or "logger", and `name` is that of the installed part. `serves`
-    names the kind of data with which guidance or a metric is tried; without it, the first that is installed.
+    `kind` is "solver", "schedule", "guidance", "metric", "logger" or "task", and `name` is that of the installed part.
+    `serves` names the kind of data with which guidance, a metric or a task is tried; without it, the first that is
+    installed.
     """
 
     kind: ClassVar[str]

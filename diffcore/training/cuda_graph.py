@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffcore.errors import first_line
-from diffcore.tasks.batch import Batch
+from diffcore.tasks.batch import Examples
 from diffcore.tasks.random_state import seed_generators
 
 WARM_UP = 3
@@ -28,14 +28,14 @@ class CudaGraph:
     cannot be recorded, a warning says why and it is called as it is.
     """
 
-    def __init__(self, work: Callable[[Batch], Tensor], device: torch.device) -> None:
+    def __init__(self, work: Callable[[Examples], Tensor], device: torch.device) -> None:
         self._work, self._device = work, device
         self._graph: torch.cuda.CUDAGraph | None = None
         self._inputs: list[Tensor] = []
         self._output: Tensor | None = None
         self._steps = 0
 
-    def __call__(self, batch: Batch) -> Tensor:
+    def __call__(self, batch: Examples) -> Tensor:
         """Do the work for `batch`, and return its result."""
         if self._steps < WARM_UP:
             self._steps += 1
@@ -51,7 +51,7 @@ class CudaGraph:
         assert self._output is not None
         return self._output.clone()
 
-    def _aside(self, batch: Batch) -> Tensor:
+    def _aside(self, batch: Examples) -> Tensor:
         """Work in a stream of its own, as recording will."""
         stream, current = torch.cuda.Stream(self._device), torch.cuda.current_stream(self._device)
         stream.wait_stream(current)
@@ -60,7 +60,7 @@ class CudaGraph:
         current.wait_stream(stream)
         return result
 
-    def _record(self, batch: Batch) -> None:
+    def _record(self, batch: Examples) -> None:
         own = batch.map(torch.clone)
         graph = torch.cuda.CUDAGraph()
         try:
@@ -75,7 +75,7 @@ class CudaGraph:
         self._graph, self._inputs = graph, _tensors(own)
 
 
-def _tensors(batch: Batch) -> list[Tensor]:
+def _tensors(batch: Examples) -> list[Tensor]:
     found: list[Tensor] = []
 
     def keep(tensor: Tensor) -> Tensor:

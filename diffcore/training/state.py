@@ -8,14 +8,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diffcore.denoising.precision import compute_in
+from diffcore.denoising.precision import backbone_of, compute_in
 from diffcore.errors import UserError
 from diffcore.plugins.data import Data
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, read_tensors
 from diffcore.runs.model import Model, require_fit
 from diffcore.runs.settings import RunSettings
 from diffcore.system.distributed import lowest, mean, world
-from diffcore.tasks.batch import Batch, draw_batch, resident
+from diffcore.tasks.batch import Examples, resident
 from diffcore.tasks.objective import Objective, losses_by_field
 from diffcore.training import averages
 from diffcore.training.cuda_graph import CudaGraph
@@ -42,7 +42,7 @@ class TrainState:
         compute_in(network, options.precision, options.compile)
         compute_in(self._averaged.network, settings.sample.precision, settings.sample.compile)
         self._objective = distribute(
-            Objective(model, settings), network.backbone, options.parallel, model.device, options.accumulate
+            Objective(model, settings), backbone_of(network), options.parallel, model.device, options.accumulate
         )
         self._parameters = dict(network.named_parameters())
         # Kept until there is a checkpoint to go back to.
@@ -72,7 +72,7 @@ class TrainState:
         `examine` is called between the backward pass and the update, with the loss of all processes.
         """
         self._set_rate(rate)
-        batch = draw_batch(self.model, self._settings, self._data, step)
+        batch = self.model.task.draw(self.model, self._settings, self._data, step)
         loss = self._descend(batch, examine) if self._graph is None or examine is not None else self._graph(batch)
         decay = averages.power_decay(step + 1, self._settings.train.ema_width)
         averages.update(self._own_average, self._own_weights, decay)
@@ -85,7 +85,7 @@ class TrainState:
         else:
             group["lr"] = rate
 
-    def _descend(self, batch: Batch, examine: Callable[[float], None] | None = None) -> Tensor:
+    def _descend(self, batch: Examples, examine: Callable[[float], None] | None = None) -> Tensor:
         """Change the weights by one step of the optimiser on `batch`; return the loss before it."""
         self._optimizer.zero_grad(set_to_none=True)
         loss = self._differentiate(batch)
@@ -95,7 +95,7 @@ class TrainState:
         self._optimizer.step()
         return loss
 
-    def _differentiate(self, batch: Batch) -> Tensor:
+    def _differentiate(self, batch: Examples) -> Tensor:
         """Add the gradient of the loss on `batch`, part by part; return the loss."""
         parts = batch.split(self._settings.train.accumulate)
         losses = []
@@ -116,7 +116,8 @@ class TrainState:
 
     def losses_by_field(self, step: int) -> dict[str, float]:
         """Return the loss of step `step` in parts, by name, the same in all processes (see `Task.losses_by_field`)."""
-        return losses_by_field(self._objective, draw_batch(self.model, self._settings, self._data, step))
+        batch = self.model.task.draw(self.model, self._settings, self._data, step)
+        return losses_by_field(self._objective, batch)
 
     def averaged(self) -> Model:
         """Return the model with averaged weights, not sharded."""

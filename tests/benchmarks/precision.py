@@ -21,7 +21,8 @@ from diffcore.errors import UserError
 from diffcore.plugins.registry import Registry, installed
 from diffcore.runs.composing import compose
 from diffcore.runs.model import build_data, build_model
-from diffcore.tasks.objective import Objective, draw_batch
+from diffcore.tasks.batch import draw_batch
+from diffcore.tasks.objective import Objective
 
 WAYS = {
     "float32": ("float32", False),

@@ -12,9 +12,11 @@ import torch
 from tensordict import TensorDict
 
 from diffcore import cli
+from diffcore.api.run import Run
 from diffcore.denoising.conditions import captions_of, nulls
 from diffcore.errors import UserError
-from diffcore.evaluation.evaluate import LOG_SNRS, evaluate_classifier
+from diffcore.evaluation.noisy_classifier import LOG_SNRS, evaluate
+from diffcore.evaluation.request import EvaluationRequest
 from diffcore.likelihood.bound import variational_bound
 from diffcore.likelihood.flow import log_likelihood
 from diffcore.plugins.registry import Provided
@@ -35,9 +37,11 @@ from diffcore.runs.generation import (
 from diffcore.runs.loading import load_run
 from diffcore.runs.model import build_model
 from diffcore.runs.sampling_config import SamplingConfig, sampling_config
-from diffcore.sampling.inverse.editing import inpainting
+from diffcore.sampling import loop
+from diffcore.sampling.guidance import classifier_free
+from diffcore.sampling.inverse.editing import inpainting, measured, mmps
 from diffcore.sampling.loop import levels_of
-from diffcore.sampling.solvers import ddim
+from diffcore.sampling.solvers import adams, ddim
 from diffcore.sampling.timesteps import grid
 from diffcore.states.noise import SampleNoise
 from diffcore.states.spaces import Product, ZeroCentred
@@ -291,6 +295,50 @@ def test_editing_draws_sizes_in_which_all_that_is_known_exists(runs, tmp_path):
     assert all(sample.kinds[:3].tolist() == [2, 1, 2] for sample in samples)
 
 
+def test_elements_are_kept_by_guidance(runs, tmp_path, refused):
+    """Among other guidance, from Python and by flags: the samples are those of posterior sampling by hand."""
+    file, out = tmp_path / "a", tmp_path / "out.txt"
+    file.write_text("2\n1\n2\n")
+    run = Run(runs / "read", registry=REGISTRY)
+    guides = [
+        {"name": "classifier-free", "weight": 2.0},
+        {"name": "keep-elements", "file": str(file), "noise_std": 0.1},
+    ]
+    asked = {"conditions": {"weight": 9.0}, "steps": 5, "seed": 2}
+    found = run.sample(40, guides=guides, **asked)
+    assert {*found.mask.sum(1).tolist()} == {3, 5, 6}  # of sizes 1, 2, 3, 5 and 6
+    codec, kinds = run.model.codec, torch.tensor([2, 1, 2])
+    values = map_fields(torch.zeros_like, codec.space.empty(1))
+    values["kind"][0, :3] = codec.kinds.encode(kinds)
+
+    def first(x0):
+        return TensorDict({"kind": x0["kind"] * (torch.arange(LARGEST) < 3)[:, None]}, batch_size=x0.batch_size)
+
+    free = classifier_free(run.model.denoiser, codec.conditions, 2.0)
+    denoise = measured(free, first, first(values), codec.space, mmps(0.1))
+    levels = levels_of(run.model.schedule, grid("tapered", run.model.schedule, 5))
+    by_hand = loop.sample(
+        denoise, codec.space, adams(), levels, indices=range(40), seed=2, conditions=found.conditions, mask=found.mask
+    )
+    assert largest_difference(found.state, by_hand) < 1e-4
+    assert largest_difference(found.state, run.sample(40, guides=guides[:1], **asked).state) > 0.1
+    flags = ["--guide", "classifier-free", "--guide.weight", "2"]
+    keep = ["--guide", "keep-elements", "--guide.file", file, "--guide.noise-std", "0.1"]
+    command = ["sample", runs / "read", "--n", 40, "--target", "weight=9", "--steps", 5, "--seed", 2, "--out", out]
+    assert cli.main([str(word) for word in (*command, *flags, *keep)]) == 0
+    for one, other in zip(read_beads(out.read_text()), codec.decode(found.state, found.mask), strict=True):
+        assert torch.equal(one.kinds, other.kinds)
+    (kept,) = run.config({"guides": guides[1:]})[1].recipe()["guidance"]
+    file.write_text("2\n1\n1\n")
+    (other,) = run.config({"guides": guides[1:]})[1].recipe()["guidance"]
+    assert len(kept["file"]) == 64
+    assert kept["file"] != other["file"]
+    said = refused("sample", runs / "read", "--size", "2", *keep)
+    assert "--size 2: 3 elements are known; ask for at least as many" in said
+    said = refused("sample", runs / "beads", *keep)
+    assert "the plugin for beads cannot read a file with a part of a sample" in said
+
+
 def test_a_mask_without_a_known_element_is_refused(runs):
     model = load_run(runs / "read", REGISTRY, None, None)[1]
     values, known = model.codec.space.empty(1), torch.zeros(1, LARGEST, 3, dtype=torch.bool)
@@ -361,13 +409,14 @@ def test_a_condition_that_no_example_has_is_left_out_of_a_predictor_s_figures(ru
     without = replace(DATA, held_out=DATA.held_out.clone())
     without.held_out["span"] = torch.full((200,), math.nan)
     without.examples["span"][:] = DATA.examples["span"]
-    names = {metric.name.partition("_")[0] for metric in evaluate_classifier(teller, without, 20, 0)}
+    request = EvaluationRequest(None, SimpleNamespace(batch_size=250), 20)
+    names = {metric.name.partition("_")[0] for metric in evaluate(teller, without, request)}
     assert names == {"weight"}
     # Nor are there numbers that are none where the training examples lack it too.
     lacking = replace(without, examples=without.examples.clone())
     lacking.examples["span"] = torch.full((600,), math.nan)
     lacking = replace(lacking, held_out=DATA.held_out)
-    assert all(math.isfinite(metric.value) for metric in evaluate_classifier(teller, lacking, 20, 0))
+    assert all(math.isfinite(metric.value) for metric in evaluate(teller, lacking, request))
 
 
 def test_a_predictor_s_condition_is_the_same_whatever_data_it_was_met_in(model):

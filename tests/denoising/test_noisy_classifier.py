@@ -13,7 +13,7 @@ from diffcore.cli.flags import run_settings
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.errors import UserError
-from diffcore.evaluation.evaluate import LOG_SNRS
+from diffcore.evaluation.noisy_classifier import LOG_SNRS
 from diffcore.nn.encoder import Encoder
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Cosine
@@ -26,7 +26,7 @@ from diffcore.sampling.guidance import energy
 from diffcore.states.level import Level
 from diffcore.states.spaces import Euclidean
 from diffcore.testing.oracles import Mixture
-from tests.support.toy import put_in_place, toy_registry
+from tests.support.toy import DENOISE, put_in_place, toy_registry
 
 REGISTRY = toy_registry()
 SHAPE, COLOUR = ClassCondition("shape", ("round", "square")), ClassCondition("colour", ("red", "blue", "green"))
@@ -177,15 +177,15 @@ def settings(*flags):
 
 def test_the_task_decides_which_network_is_chosen(tmp_path):
     plain, told = settings(), settings("--preset", "teller", "--classifier.width", "20")
-    assert (plain.task, plain.denoiser.name, hasattr(plain, "classifier")) == ("denoise", "mlp", False)
-    assert (told.task, told.classifier.width, hasattr(told, "denoiser")) == ("classify", 20, False)
+    assert (plain.task.name, plain.denoiser.name, hasattr(plain, "classifier")) == ("denoise", "mlp", False)
+    assert (told.task.name, told.classifier.width, hasattr(told, "denoiser")) == ("classify", 20, False)
     file = tmp_path / "run.toml"
     file.write_text(as_toml(told))
     assert settings("--config", str(file)).model_dump() == told.model_dump()
     assert settings("--task", "classify", "--preset", "timed").data.n == 50
     # A preset's network for another task is left out; a user's is a mistake.
     back = settings("--preset", "teller", "--task", "denoise")
-    assert (back.task, back.denoiser.width) == ("denoise", 16)
+    assert (back.task.name, back.denoiser.width) == ("denoise", 16)
 
 
 @pytest.mark.parametrize(
@@ -246,8 +246,10 @@ def test_a_predictor_run_ends_with_figures_beside_chance_and_draws_nothing(toy, 
         assert part in page
     assert "From noise to data" not in page
     said = refused(capsys, "sample", run)
-    assert "is a classifier, which draws no samples" in said
-    assert "--classifier" in said
+    assert (
+        f"has the task classify, which draws no samples; let it guide a model of the same data as --classifier {run}"
+        in said
+    )
     assert not (run / "samples").exists()
 
 
@@ -328,8 +330,11 @@ def test_mistakes_of_guidance_get_a_line(toy, tmp_path, capsys):
         capsys, *sample, "--guidance-rescale", "2"
     )
     drawer, teller = toy / "drawer", toy / "teller"
-    assert f"the run {drawer} is a denoiser, not a classifier" in refused(capsys, *sample, "--classifier", drawer)
-    assert f"the run {teller} is a classifier" in refused(capsys, *sample, "--weak", teller)
+    assert (
+        f"the run {drawer} has the task denoise, whose network cannot be used as --classifier; "
+        "that of a run with --task classify can"
+    ) in refused(capsys, *sample, "--classifier", drawer)
+    assert f"the run {teller} has the task classify" in refused(capsys, *sample, "--weak", teller)
     assert "has no checkpoint 'step-7'" in refused(capsys, *sample, "--weak", "step-7")
     assert "no run folder" in refused(capsys, *sample, "--classifier", tmp_path / "nowhere")
     assert not (tmp_path / "none").exists()
@@ -401,9 +406,9 @@ def test_a_model_without_conditions_is_guided_to_what_the_predictor_knows():
         nn.init.normal_(parameter, std=0.3)
     plain = Denoiser(ToyBackbone(16, 0.0), ())
     codec = SimpleNamespace(space=teller.codec.space, conditions=())
-    model = replace(teller, network=plain, codec=codec)
+    model = replace(teller, network=plain, codec=codec, task=DENOISE)
     guides = build_guides(
-        [{"name": "classifier", "run": "teller", "weight": 2.0}], REGISTRY, model, lambda source, task: teller.network
+        [{"name": "classifier", "run": "teller", "weight": 2.0}], REGISTRY, model, lambda source, use: teller.network
     )
     config = sampling_config(told.sample, REGISTRY, model, guides)
     assert known_conditions(model, config) == teller.codec.conditions

@@ -15,6 +15,7 @@ from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.sampling.solvers.ddim import ddim
 from diffcore.states.spaces import Euclidean
+from tests.support.toy import DENOISE
 
 SIZES = Sizes(10, {3: 10, 5: 30, 9: 60}, {"weight": ((1.0, 0.5), (2.0, 0.5), (4.0, 1.0))})
 
@@ -135,7 +136,7 @@ class Dots:
 def dots(codec):
     torch.manual_seed(0)
     network = Denoiser(DotNet(), ())
-    return Model(SimpleNamespace(name="dots"), codec, network, Cosine(), torch.device("cpu"))
+    return Model(SimpleNamespace(name="dots"), codec, network, Cosine(), torch.device("cpu"), DENOISE)
 
 
 class DotNet(torch.nn.Module):

@@ -28,6 +28,8 @@ def put_in_place(words: Sequence[str], train: Callable[[str, str], None]) -> Non
             _picture(path, 4 if word == "SMALL.png" else 8)
         elif path.suffix == ".ply" and flag == "--inpaint":
             _cloud(path)
+        elif path.suffix == ".sdf" and flag == "--inpaint":
+            _part_of_a_molecule(path)
 
 
 def _kind(words: Sequence[str]) -> str:
@@ -68,6 +70,15 @@ def _cloud(path: Path) -> None:
 
     points = numpy.random.default_rng(0).uniform(-0.4, 0.4, (20, 3))
     trimesh.PointCloud(points).export(path)
+
+
+def _part_of_a_molecule(path: Path) -> None:
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    ring = Chem.MolFromSmiles("C1CC1")
+    AllChem.EmbedMolecule(ring, randomSeed=1)
+    Chem.MolToMolFile(ring, str(path))
 
 
 MAKERS: dict[tuple[str, str], Callable[[Path, int], None]] = {

@@ -117,8 +117,9 @@ class Shell:
         if getattr(settings.data, "root", None) == str(Path("PATH").absolute()) and not Path("PATH").is_dir():
             return None
         network = SMALLER.get(settings.modality, ())
-        if settings.task == "classify":
-            network = tuple(flag.replace("denoiser", "classifier") for flag in network)
+        if not hasattr(settings, "denoiser"):
+            same = hasattr(settings, "classifier")
+            network = tuple(flag.replace("denoiser", "classifier") for flag in network if same)
         evaluated = "20" if settings.modality in EVALUATED else "0"
         embedded = not hasattr(settings.data, "root")
         fewer = EMBEDDED.get(settings.modality, ()) if embedded else ()

@@ -25,6 +25,7 @@ from diffcore.sampling.solvers import adams
 from diffcore.states.spaces import Euclidean
 from diffcore.states.state import per_sample
 from diffcore.testing.oracles import gaussian
+from tests.support.toy import DENOISE
 
 QUANTILES = tuple(torch.linspace(-1, 3, 9).tolist())
 HEIGHT = ScalarCondition("height", 1.0, 0.5, QUANTILES, "m")
@@ -89,7 +90,7 @@ def examples(n, seed, lacking=0):
 def model(codec, network=None):
     network = Told(codec.conditions) if network is None else network
     modality = SimpleNamespace(name="heights")
-    return Model(modality, codec, network, Cosine(), torch.device("cpu"))
+    return Model(modality, codec, network, Cosine(), torch.device("cpu"), DENOISE)
 
 
 HELD_OUT = examples(40, 1, lacking=10)

@@ -15,11 +15,18 @@ from PIL import Image
 from rdkit import Chem
 from rdkit.Chem import AllChem, Crippen, rdMolDescriptors
 from scipy import stats
+from scipy.spatial.distance import cdist
 
+import diffcore as dc
 from diffcore.api import training
 from diffcore.cli import main
 from diffcore.denoising.sizes import Sizes
+from diffcore.plugins.building import part_of
+from diffcore.runs.measurements import inpainting_of
+from diffcore.sampling.inverse.operators import KeepElements, keep
+from diffcore.states.state import fields
 from diffcore_molecule.chemistry import properties
+from diffcore_molecule.chemistry.molecules import from_rdkit
 from diffcore_molecule.evaluation import plausibility
 from tests.support import refusals
 
@@ -382,13 +389,81 @@ def test_targets_and_sizes_that_a_model_has_not(run, tmp_path, capsys):
         (("--target", "logp=high"), "logp=high: write a number such as 2.5, or a range such as 40..60"),
         (("--target",), "'--target'"),
         (("--guidance", 2), "the guidance classifier-free (weight 2) needs conditions, and none is given"),
-        (("--inpaint", tmp_path / "a.sdf"), "--inpaint: the plugin for molecule cannot read files"),
+        (("--inpaint", tmp_path / "a.sdf"), "a.sdf cannot be read: "),
     ):
         assert said in refused(capsys, *command, *flags)
     assert not (tmp_path / "new").exists()
     assert "--size 12: the training examples have other sizes: " in refused(capsys, *command, "--size", 12)
     said = refused(capsys, "sample", run, "--out", tmp_path / "all.xyz")
     assert "all.xyz: molecule writes .png, .sdf, .smi, or several files to a folder" in said
+
+
+@pytest.fixture
+def part(tmp_path):
+    """The ring and the oxygen of a molecule, without hydrogens: C1CC1O."""
+    mol = Chem.MolFromSmiles("OC1CC1")
+    assert AllChem.EmbedMolecule(mol, randomSeed=1) == 0
+    Chem.MolToMolFile(mol, str(tmp_path / "part.mol"))
+    return tmp_path / "part.mol"
+
+
+@pytest.mark.parametrize("how", ["inpaint", "guide"])
+def test_samples_are_drawn_around_a_part(run, part, how):
+    """`--inpaint` puts in the atoms, their bonds and their distances exactly; guidance steers towards them."""
+    run = dc.load(run)
+    values, known = part_of(run.model.modality, "reader", run.model.codec).read_part(part)
+    operator = keep(known, run.model.codec.space)
+    assert isinstance(operator, KeepElements)
+    plain = run.sample(6, steps=4, solver="ddpm", conditions={"logp": 1.0}, guides=[])
+    if how == "inpaint":
+        found = run.sample(6, steps=4, conditions={"logp": 1.0}, guides=[], constraint=inpainting_of(run.model, part))
+    else:
+        guides = [{"name": "keep-elements", "file": str(part)}]
+        found = run.sample(6, steps=4, solver="ddpm", conditions={"logp": 1.0}, guides=guides)
+    assert found.mask[:, :4].all()
+    wanted = operator(values)
+
+    def off(samples):
+        return max(
+            (value - fields(wanted)[name]).abs().max().item() for name, value in fields(operator(samples.state)).items()
+        )
+
+    if how == "guide":
+        assert off(found) < 0.5 * off(plain)
+        return
+    assert off(found) < 1e-4
+    original = part_molecule(part)
+    for molecule in found.decoded:
+        assert molecule.numbers[:4].tolist() == original.numbers.tolist() == [8, 6, 6, 6]
+        assert (molecule.bonds[:4, :4] == original.bonds).all()
+        distances, expected = (cdist(m.positions[:4], m.positions[:4]) for m in (molecule, original))
+        assert abs(distances - expected).max() < 1e-2
+
+
+def part_molecule(path):
+    return from_rdkit(Chem.MolFromMolFile(str(path)))
+
+
+def test_a_part_by_flags_and_what_cannot_be_one(run, part, tmp_path, capsys):
+    for flags in (["--inpaint", part], ["--guide", "keep-elements", "--guide.file", part]):
+        out = tmp_path / f"{flags[0][2:]}.sdf"
+        sample(run, "--n", 3, "--target", "logp=1", *flags, "--out", out)
+        assert len(Chem.SDMolSupplier(str(out), sanitize=False, removeHs=False)) == 3
+    text, drawing = part.read_text(), Chem.MolFromSmiles("OC1CC1")
+    AllChem.Compute2DCoords(drawing)
+    flat = Chem.MolToMolBlock(drawing)
+    for content, said in (
+        (text.replace(" O ", " S "), "has S; molecules of this model have C, N, O, F"),
+        (flat, "no 3D coordinates"),
+        ("", "has 0 molecules; give a file with one"),
+        (f"{text}$$$$\n{text}", "has 2 molecules; give a file with one"),
+        ("nonsense\n" * 5, "cannot be used: not a molfile"),
+    ):
+        (tmp_path / "other.sdf").write_text(content)
+        assert said in refused(capsys, "sample", run, "--inpaint", tmp_path / "other.sdf")
+    assert "must end in .sdf" in refused(capsys, "sample", run, "--inpaint", tmp_path / "other.xyz")
+    large = write_sdf(tmp_path / "large.sdf", ["CCCCCCCCCCCC"])
+    assert "has 12 atoms; molecules of this model have at most" in refused(capsys, "sample", run, "--inpaint", large)
 
 
 def test_networks_of_other_elements_cannot_guide(own, regressor, tmp_path, capsys):
@@ -398,7 +473,7 @@ def test_networks_of_other_elements_cannot_guide(own, regressor, tmp_path, capsy
     weak = train(tmp_path / "weak", *flags)
     for flag, helper in (("--classifier", teller), ("--weak", weak)):
         said = refused(capsys, "sample", own, flag, helper, "--target", "logp=1")
-        assert f"{flag} {helper} was trained on data of a different form than this model: atoms" in said
+        assert f"the run {helper} was trained on data of a different form than this model: atoms" in said
         assert "(C, N, S), not 4 x 3 (C, N, O)" in said
     sample(own, "--classifier", regressor, "--target", "logp=1", "--n", 1, "--out", tmp_path / "out")
 

@@ -70,12 +70,12 @@ def test_every_preset_takes_every_layout_of_a_folder(modality, data, layout, lai
             read[options] = models.build_data(settings, registry)
         codec = registry.modality(modality).codec(read[options].facts)
         assert [condition.classes for condition in codec.conditions] == ([] if layout == "heap" else [("cat", "dog")])
-        if settings.task == "classify":  # needs classes, and draws no samples
+        if settings.task.name == "classify":  # needs classes, and draws no samples
             continue
         with torch.device("meta"):
             models._build(settings, "denoiser", registry, codec.space)
         settings = without_guidance_of_preset(settings, codec.conditions, registry)
-        model = SimpleNamespace(codec=codec, is_classifier=False, modality=registry.modality(modality))
+        model = SimpleNamespace(codec=codec, modality=registry.modality(modality))
         config, shown = sampling_config(settings.sample, registry, model), example_conditions(model, 1)
         require_conditions(model, unguided_without_conditions(model, config, shown), shown)
 

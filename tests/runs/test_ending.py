@@ -15,7 +15,8 @@ import torch
 
 import diffcore as dc
 from diffcore import cli
-from diffcore.evaluation.evaluate import _measured, read_evaluations, read_metrics, write_metrics
+from diffcore.evaluation.evaluate import read_evaluations, read_metrics, write_metrics
+from diffcore.evaluation.samples import _measured
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Provided
 from diffcore.runs.checkpoints import checkpoints

@@ -34,7 +34,7 @@ class Pull(Settings):
 
 def pull(options, context: GuidanceContext):
     """A stranger's guidance that uses what the core's may use: the space, another run, the plain denoiser."""
-    other = context.load(options.run, "denoise")
+    other = context.load(options.run, "weak")
     assert [condition.name for condition in context.conditions] == ["ring"]
 
     def decorate(denoise, plain):
@@ -354,7 +354,7 @@ MISTAKES = {
     ("--guide", "composed", "--guide.weights", "hue=2"): "this model has no condition 'hue'; there are: ring",
     ("--guide", "interval", "--guide.low", "3", "--guide.high", "2"): "low and high: the first, 3, must be smaller",
     ("--guide", "rescale", "--guide.factor", "2"): "less than or equal to 1",
-    ("--guide", "auto", "--guide.weak", "TELLER"): "is a classifier; autoguidance needs a weaker denoiser",
+    ("--guide", "auto", "--guide.weak", "TELLER"): "has the task classify, whose network cannot be used as --weak",
     ("--guide", "classifier", "--guide.run", "step-00000015"): "no run folder",
     ("--guide.low", "3"): "--guide.low needs --guide NAME before it",
     ("--guide", "rescale", "--guide", "interval", "--guide.lo", "3"): "perhaps you meant --guide.low",

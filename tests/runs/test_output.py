@@ -24,7 +24,7 @@ from diffcore.sampling.solvers import ddim
 from diffcore.states.spaces import Euclidean
 from tests.support.measured import usage_of
 from tests.support.refusals import refused
-from tests.support.toy import TOY, ToyWriter
+from tests.support.toy import DENOISE, TOY, ToyWriter
 from tests.support.toy_process import end, start
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -345,7 +345,7 @@ def test_memory_is_bounded_by_the_batch(run, tmp_path, monkeypatch):
     checkpoint = next((run / "checkpoints").iterdir())
     modality = replace(TOY, writer=NullWriter)
     network = Denoiser(Zero(), (), "v")
-    model = Model(modality, PixelCodec(), network, Cosine(), torch.device("cpu"))
+    model = Model(modality, PixelCodec(), network, Cosine(), torch.device("cpu"), DENOISE)
     drawing = Drawing(model, checkpoint, SamplingConfig(ddim(), steps=1, batch_size=10), {}, 500)
     used = usage_of(lambda: write_samples(drawing, tmp_path / "out").n)
     assert used.returned == 500

@@ -44,6 +44,7 @@ def test_each_part_is_recorded_with_its_distribution_and_version(tmp_path, monke
     core = registry.schedules["cosine"]
     assert parts == {
         ("modalities", "toy"): ("diffcore-toy", "1.0"),
+        ("tasks", "denoise"): (core.distribution, core.version),
         ("datasets", "rings"): ("diffcore-toy", "1.0"),
         ("denoisers", "own-mlp"): ("dist-networks", "2.0"),
         ("schedules", "cosine"): (core.distribution, core.version),
@@ -60,4 +61,4 @@ def test_a_classifier_is_one_of_the_parts(tmp_path, monkeypatch, task):
     flags = ["--task", task, "--train.steps", "2", "--train.evaluate", "0"]
     assert cli.main(["train", "--modality", "toy", "--out", str(tmp_path / "run"), *flags]) == 0
     kinds = [part["kind"] for part in json.loads((tmp_path / "run" / "config.json").read_text())["parts"]]
-    assert kinds == ["modalities", "datasets", "classifiers", "schedules", "solvers"]
+    assert kinds == ["modalities", "tasks", "datasets", "classifiers", "schedules", "solvers"]

@@ -313,6 +313,29 @@ def test_kept_elements_of_masked_sets_come_out_and_the_sample_stays_in_its_space
     assert (x["kind"][:, 3] - clean["kind"][:, 3]).abs().min() > 1e-3
 
 
+@pytest.mark.parametrize("method", ["mmps", "repaint"])
+def test_inpainting_keeps_whole_elements_where_entries_depend_on_each_other(method):
+    """Places relative to each other, pairs of two of them, kinds; each sample its own, and a field may stay free."""
+    space = Product({"place": ZeroCentred((5, 2)), "pairs": SymmetricPairs((5, 5, 1)), "kind": Euclidean((5, 3))})
+    clean = space.noise(map_fields(lambda f: draw(*f.shape), space.empty(2)))
+    elements = torch.tensor([[True, True, False, True, False], [True, True, True, False, False]])
+    pairs = elements[:, :, None] & elements[:, None, :]
+    known = {"place": elements[..., None].expand(2, 5, 2), "pairs": pairs[..., None]}
+    state = TensorDict({**known, "kind": torch.zeros(2, 5, 3, dtype=torch.bool)}, batch_size=[2])
+    operator = keep(state, space)
+    assert isinstance(operator, KeepElements)
+    assert operator.of == ("place", "pairs")
+    constraint = inpainting(clean, state, space, method, resamplings=2)
+    assert constraint.least_sizes([0, 1]).tolist() == [4, 3]
+    for indices in ([0, 1], [1]):
+        denoise, step = constraint(gaussian(0.0, 0.8), dpmpp_2m(), indices)
+        x = sample(denoise, space, step, levels(12), indices=indices)
+        own = operator.rows(indices)
+        assert largest_difference(own(x), own(clean[indices])) < 1e-9
+        assert largest_difference(x, space.project(x)) < 1e-9
+        assert (x["kind"] - clean["kind"][indices]).abs().min() > 1e-4
+
+
 def test_upscaling_gives_samples_with_those_means():
     axes = torch.linalg.qr(draw(16, 16)).Q
     prior = Correlated(draw(1, 4, 4), axes @ torch.diag(torch.linspace(0.1, 2, 16)) @ axes.T)
@@ -378,8 +401,11 @@ def test_mistakes_get_a_line():
     one = map_fields(
         lambda f: torch.zeros_like(f, dtype=torch.bool).index_fill_(1, torch.tensor(0), 1), centred.empty(1)
     )
+    part = one.apply(lambda f: f.clone())
+    part["kind"][:] = False
+    part["kind"][0, 0, 0] = True
     with pytest.raises(ValueError, match="KeepElements"):
-        keep(one, centred)
+        keep(part, centred)
     assert isinstance(keep(one.select("kind"), centred), Keep)
     with pytest.raises(ValueError, match="KeepElements"):
         keep(torch.ones(1, 3, 3).triu(1)[..., None] > 0, SymmetricPairs((3, 3, 1)))

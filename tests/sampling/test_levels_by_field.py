@@ -5,31 +5,21 @@ import math
 import pytest
 import torch
 
+import diffcore as dc
 from diffcore.denoising.denoiser import Prediction
 from diffcore.errors import UserError
 from diffcore.process.gaussian import perturb, posterior, transition
 from diffcore.process.schedules import ByField, Cosine
 from diffcore.sampling import solvers
+from diffcore.sampling.inverse.editing import given_fields
 from diffcore.sampling.loop import integrate, levels_of, sample, with_given
 from diffcore.sampling.timesteps import tapered, uniform_in_log_snr
 from diffcore.states.level import CLEAN, FieldLevels, Level
-from diffcore.states.spaces import Euclidean, Product
+from diffcore.states.spaces import Product
 from diffcore.states.state import combine, fields, named
 from diffcore.testing.oracles import JointMixture
+from tests.support.joint import COUNT, JOINT, SHIFTED, SPACE, check_distribution, flat, normal
 
-SPACE = Product({"a": Euclidean((1,)), "b": Euclidean((2,))})
-_ROOTS = torch.tensor(
-    [
-        [[0.5, 0.0, 0.0], [0.3, 0.4, 0.0], [-0.2, 0.1, 0.3]],
-        [[0.4, 0.0, 0.0], [-0.3, 0.5, 0.0], [0.1, -0.2, 0.4]],
-    ],
-    dtype=torch.float64,
-)
-JOINT = JointMixture(
-    named({"a": torch.tensor([[-1.5], [1.0]]).double(), "b": torch.tensor([[-1.0, 0.5], [1.2, -0.4]]).double()}),
-    _ROOTS @ _ROOTS.mT,
-    torch.tensor([0.35, 0.65], dtype=torch.float64),
-)
 SOLVERS = {
     "adams": (solvers.adams(), 30),
     "adams in eps": (solvers.adams(view="eps", clock="log-snr"), 60),
@@ -46,12 +36,6 @@ SOLVERS = {
     "langevin": (solvers.langevin(5, 0.1), 40),
 }
 BIAS = {"langevin": 0.2}
-COUNT = 1000
-SHIFTED = ByField(Cosine(), {"a": 0.0, "b": -3.0})
-
-
-def normal(generator, count=COUNT):
-    return named({"a": torch.randn(count, 1, generator=generator), "b": torch.randn(count, 2, generator=generator)})
 
 
 def drawn(solver, given=None, schedule=SHIFTED):
@@ -62,28 +46,6 @@ def drawn(solver, given=None, schedule=SHIFTED):
     if given:
         levels, x = [with_given(level, given, SPACE) for level in levels], named({**fields(x), **given})
     return integrate(step, JOINT, x, levels, lambda: normal(generator))
-
-
-def flat(state):
-    return torch.cat([state[name].double().flatten(1) for name in state.keys()], 1)
-
-
-def check_distribution(samples, exact, bias=0.02):
-    """Mean, covariance and the weight of each mode, within 4 standard errors and the `bias` of the solver."""
-    mean, covariance = exact.moments()
-    std, error = covariance.diagonal().sqrt(), 4 / COUNT**0.5 + bias
-    assert ((samples.mean(0) - mean).abs() < error * std).all()
-    scale = torch.outer(std, std)
-    assert ((samples.T.cov() - covariance).abs() < 2.5 * error * scale).all()
-    means = torch.cat([value.flatten(1) for value in fields(exact.means).values()], 1)
-    direction = means[1] - means[0]
-    right = ((samples - means.mean(0)) @ direction > 0).double().mean()
-    normal = torch.distributions.Normal(0.0, 1.0)
-    expected = 0.0
-    for weight, own, each in zip(exact.weights, means, exact.covariances, strict=True):
-        height = (own - means.mean(0)) @ direction / (direction @ each @ direction).sqrt()
-        expected += (weight * normal.cdf(height)).item()
-    assert abs(right.item() - expected) < 4 * 0.5 / COUNT**0.5 + bias / 2
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -239,3 +201,18 @@ def test_combine_takes_weights_by_field_and_leaves_out_those_of_zero():
     result = combine(({"a": 2.0, "b": torch.tensor([1.0, 3.0])}, ones), ({"a": 0.0, "b": 1.0}, infinite), (1.0, ones))
     assert (result["a"] == 3).all()
     assert result["b"].tolist() == [[3, 3], [5, 5]]
+
+
+@pytest.mark.parametrize("values", [torch.tensor([[0.3, -0.2]]), torch.tensor([[0.3, -0.2], [0.0, 1.0], [2.0, 0.1]])])
+def test_given_fields_as_a_constraint_are_those_of_the_samples(values):
+    constraint = given_fields({"b": values}, SPACE)
+    drawn = dc.sample(JOINT, 3, space=SPACE, steps=4, constraint=constraint, batch_size=2)
+    assert torch.equal(drawn["b"], values.expand(3, 2))
+    levels = levels_of(Cosine(), tapered(Cosine(), 4))
+    alone = sample(JOINT, SPACE, solvers.adams(), levels, indices=[1], given={"b": drawn["b"][1:2]})
+    torch.testing.assert_close(alone["a"], drawn["a"][1:2])
+
+
+def test_given_fields_that_are_not_finite_are_refused():
+    with pytest.raises(UserError, match="the given field 'b' holds values that are not finite"):
+        given_fields({"b": torch.tensor([[math.nan, 0.0]])}, SPACE)

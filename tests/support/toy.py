@@ -151,3 +151,6 @@ def toy_registry():
 def put_in_place(patch, registry):
     """Let every command of the command line see `registry` alone."""
     patch.setattr("diffcore.plugins.registry.installed", lambda: registry)
+
+
+DENOISE = toy_registry().task("denoise")

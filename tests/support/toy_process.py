@@ -13,7 +13,7 @@ from pathlib import Path
 from diffcore import cli
 from diffcore.runs import folder as runs
 from diffcore.system import files
-from diffcore.training import state as learner
+from diffcore.tasks import batch as batches
 from tests.support.toy import ToyWriter
 
 
@@ -66,7 +66,7 @@ def end(process):
 def arrange(moments):
     """Put the points into what writes and deletes."""
     reach = moments.reach
-    replace, remove, fsync, append, step = Path.replace, shutil.rmtree, os.fsync, files.append_lines, learner.draw_batch
+    replace, remove, fsync, append, step = Path.replace, shutil.rmtree, os.fsync, files.append_lines, batches.draw_batch
 
     def told_replace(self, target):
         step_folder = self.name.startswith(".step-") and self.name.endswith(".part")
@@ -133,4 +133,4 @@ def arrange(moments):
 
     ToyWriter.each, ToyWriter.together = told_each, told_together
     Path.replace, shutil.rmtree, os.fsync = told_replace, told_remove, told_fsync
-    runs.append_lines, learner.draw_batch = told_append, told_step
+    runs.append_lines, batches.draw_batch = told_append, told_step

@@ -1,22 +1,20 @@
 """The losses of the tasks beside losses computed by hand, and the random state of the caller."""
 
+import ast
 import math
 from dataclasses import FrozenInstanceError
 from pathlib import Path
-from typing import get_args
 
 import pytest
 import torch
 
 import diffcore
-from diffcore import names
-from diffcore.runs.composing import NETWORKS, compose
+from diffcore.runs.composing import compose
 from diffcore.runs.model import build_data, build_model
 from diffcore.states.noise import seed_of
 from diffcore.tasks.batch import draw_batch
 from diffcore.tasks.objective import Objective, losses_by_field, step_loss
 from diffcore.tasks.random_state import keep_random_state, seed_generators
-from diffcore.tasks.task import TASKS
 from tests.support.toy import toy_registry
 
 REGISTRY = toy_registry()
@@ -24,23 +22,57 @@ REGISTRY = toy_registry()
 
 def toy(task, dropout=0.0):
     network = {"denoiser": {"dropout": dropout}} if task == "denoise" else {}
-    settings = compose(REGISTRY, "toy", task=task, file={"train": {"batch_size": 64}, **network})
+    settings = compose(REGISTRY, "toy", chosen={"task": task}, file={"train": {"batch_size": 64}, **network})
     data = build_data(settings, REGISTRY)
     return build_model(settings, data.facts, REGISTRY), settings, data
 
 
 def test_there_is_a_record_for_each_name():
-    assert set(TASKS) == set(get_args(names.Task)) == set(NETWORKS)
-    assert all(task.name == name for name, task in TASKS.items())
+    tasks = REGISTRY.offered("tasks")
+    assert [(task.name, task.network) for task in tasks] == [("denoise", "denoiser"), ("classify", "classifier")]
     with pytest.raises(FrozenInstanceError):
-        TASKS["denoise"].name = "other"
+        tasks[0].name = "other"
 
 
-@pytest.mark.parametrize("package", ["tasks", "training"])
-def test_what_a_task_does_is_in_its_record(package):
-    for path in (Path(diffcore.__file__).parent / package).glob("*.py"):
-        assert "task ==" not in path.read_text()
-        assert "is_classifier" not in path.read_text()
+NAMES = {"denoise", "classify"}
+
+
+def questions(text):
+    """The places in a source text that ask which task there is, or whether a network is a classifier."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Compare):
+            compared = [each for side in (node.left, *node.comparators) for each in ast.walk(side)]
+            if any(isinstance(each, ast.Constant) and each.value in NAMES for each in compared):
+                yield node.lineno
+        elif isinstance(node, ast.MatchValue):
+            if isinstance(node.value, ast.Constant) and node.value.value in NAMES:
+                yield node.lineno
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "isinstance":
+            if "NoisyClassifier" in ast.unparse(node.args[1]):
+                yield node.lineno
+        elif getattr(node, "id", getattr(node, "attr", "")) == "is_classifier":
+            yield node.lineno
+
+
+def test_nothing_asks_for_the_name_of_a_task():
+    """What differs between tasks is in their records."""
+    root = Path(diffcore.__file__).parent
+    found = [f"{path}:{line}" for path in root.rglob("*.py") for line in questions(path.read_text())]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "if settings.task == 'classify': pass",
+        "if settings.task.name in ('denoise', 'distil'): pass",
+        "a = b if model.is_classifier else c",
+        "isinstance(network, NoisyClassifier)",
+        "match task:\n    case 'classify': pass",
+    ],
+)
+def test_a_question_for_the_name_of_a_task_is_found(text):
+    assert len(list(questions(text))) == 1
 
 
 def test_the_denoising_loss_is_the_mean_squared_error_of_the_noise():
@@ -48,7 +80,7 @@ def test_the_denoising_loss_is_the_mean_squared_error_of_the_noise():
     model, settings, data = toy("denoise")
     batch = draw_batch(model, settings, data, 3)
     with torch.no_grad():
-        loss = TASKS["denoise"].loss(model, batch, settings)
+        loss = model.task.loss(model, batch, settings)
         prediction = model.denoiser(batch.noisy, batch.level, batch.kept_conditions)
     squares = sum(((prediction.eps[name] - batch.noise[name]) ** 2).sum(1) for name in ("place", "radius"))
     assert loss.shape == (64,)
@@ -60,7 +92,7 @@ def test_the_classifying_loss_is_the_cross_entropy_of_all_conditions():
     model, settings, data = toy("classify")
     batch = draw_batch(model, settings, data, 3)
     with torch.no_grad():
-        loss = TASKS["classify"].loss(model, batch, settings)
+        loss = model.task.loss(model, batch, settings)
         logits = model.classifier(batch.noisy, batch.level)["ring"]
     entropy = torch.nn.functional.cross_entropy(logits, batch.conditions["ring"], reduction="none")
     torch.testing.assert_close(loss, entropy)
@@ -71,7 +103,7 @@ def test_the_classifying_loss_is_the_cross_entropy_of_all_conditions():
 def test_the_losses_by_field_sum_to_the_loss(task, parts):
     model, settings, data = toy(task)
     batch = draw_batch(model, settings, data, 3)
-    found = TASKS[task].losses_by_field(model, batch, settings)
+    found = model.task.losses_by_field(model, batch, settings)
     assert found.keys() == parts
     assert sum(found.values()) == pytest.approx(step_loss(model, settings, data, 3).item(), rel=1e-5)
     assert min(found.values()) > 0.05 * sum(found.values())

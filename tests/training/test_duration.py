@@ -12,7 +12,7 @@ from diffcore.runs.composing import compose
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.model import build_data, build_model
 from diffcore.runs.settings import TrainSettings
-from diffcore.training import state
+from diffcore.tasks import batch
 from diffcore.training.clock import Clock
 from diffcore.training.duration import require_end, seconds_left, share_done
 from diffcore.training.loop import Callbacks, train
@@ -79,7 +79,7 @@ def test_the_time_left_of_a_resumed_run_is_by_its_own_steps(tmp_path, time, monk
     values = {"steps": 40, "log_every": 5, "checkpoint_every": 10, "sample_every": 10}
     settings = compose(REGISTRY, "toy", file={"train": values})
     data, run = build_data(settings, REGISTRY), RunFolder(tmp_path)
-    draw_batch = state.draw_batch
+    draw_batch = batch.draw_batch
 
     def session(seconds_per_step, stop_at=None, checkpoint=None):
         lines = []
@@ -96,7 +96,7 @@ def test_the_time_left_of_a_resumed_run_is_by_its_own_steps(tmp_path, time, monk
         def pause(*arguments):
             time.sleep(1000)
 
-        monkeypatch.setattr(state, "draw_batch", draw)
+        monkeypatch.setattr(batch, "draw_batch", draw)
         callbacks = Callbacks(log, pause, pause, pause)
         train(run, settings, build_model(settings, data.facts, REGISTRY), data, callbacks, checkpoint)
         return lines

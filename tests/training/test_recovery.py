@@ -44,8 +44,7 @@ def at_step(monkeypatch):
             act(step, batch)
             return batch
 
-        for module in ("tasks.objective", "training.state"):
-            monkeypatch.setattr(f"diffcore.{module}.draw_batch", draw)
+        monkeypatch.setattr("diffcore.tasks.batch.draw_batch", draw)
 
     return arrange
 

@@ -37,10 +37,8 @@ class ByField:
         return self.base.time(log_snr)
 
     def level(self, log_snr: Tensor) -> FieldLevels:
-        return self.level_at(dict.fromkeys(self.shifts, log_snr))
+        return self.level_at({name: log_snr + shift for name, shift in self.shifts.items()})
 
     def level_at(self, log_snrs: Mapping[str, Tensor]) -> FieldLevels:
-        """The levels where the log-SNR of the common schedule differs between fields: `log_snrs` has one for each."""
-        return FieldLevels(
-            {name: self.base.level(log_snrs[name] + shift) for name, shift in self.shifts.items()}  # type: ignore[misc]
-        )
+        """The levels at the log-SNRs of the fields, which are scaled as by the common schedule."""
+        return FieldLevels({name: self.base.level(value) for name, value in log_snrs.items()})  # type: ignore[misc]

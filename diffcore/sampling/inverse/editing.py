@@ -7,7 +7,7 @@ Both can be combined with every solver, guidance and space.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -18,7 +18,8 @@ from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod, require_name
 from diffcore.process.gaussian import perturb, transition
-from diffcore.sampling.inverse.operators import Bounds, Coarse, Keep, Operator, check_measurement, keep
+from diffcore.sampling.inverse.operators import Bounds, Coarse, Operator, check_measurement, keep, of_samples
+from diffcore.sampling.loop import require_given
 from diffcore.sampling.solvers.by_field import take, whole
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level, Levels, by_field, is_clean
@@ -37,11 +38,14 @@ class Constraint:
     * `known`: a state of booleans, `[1, ...]` for all samples alike or `[N, ...]`, True for the entries that are given
       exactly; None if none are.
     * `recipe`: everything that decides what the constraint does, as values of JSON; None if that is not described.
+    * `given`: the values of whole fields that are known, by name, each `[1, ...]` for all samples alike or `[N, ...]`.
+      These fields have no noise from the beginning (`diffcore.sampling.loop.sample`).
     """
 
     decorate: Decorate
     known: State | None = None
     recipe: Mapping[str, Any] | None = None
+    given: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask = None) -> tuple[Denoise, Step]:
         """The denoiser and the step for the samples `indices`.
@@ -55,12 +59,19 @@ class Constraint:
             )
         return self.decorate(denoise, step, indices)
 
+    def given_values(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The values of the given fields for the samples `indices`, `[B, ...]` by name."""
+        return {
+            name: of_samples(value, indices).expand(len(indices), *value.shape[1:])
+            for name, value in self.given.items()
+        }
+
     def known_elements(self, indices: Sequence[int]) -> Tensor | None:
         """The elements of sets of which an entry is known, `[B, N]`: the positions along the first axis of a sample."""
         if self.known is None:
             return None
         flags = [field.flatten(2).any(2) if field.ndim > 2 else field for field in fields(self.known).values()]
-        return _of(torch.stack(flags).any(0), indices).expand(len(indices), -1)
+        return of_samples(torch.stack(flags).any(0), indices).expand(len(indices), -1)
 
     def least_sizes(self, indices: Sequence[int]) -> Tensor | None:
         """How many elements each sample must have for all known ones to exist, int64 `[B]`; None without any."""
@@ -245,11 +256,6 @@ def settled(step: Step, operator: Coarse, coarse: State, bounds: Bounds | None =
     return whole(settling)
 
 
-def _of(state: State, indices: Sequence[int]) -> State:
-    """The samples `indices` of `state`, or its only sample if it has one for all."""
-    return state if state.shape[0] == 1 else state[list(indices)]
-
-
 def _matched(state: State, like: State) -> State:
     """`state` `[B, ...]` or `[1, ...]` with the batch size, type and device of `like`."""
     return map_fields(lambda value, target: value.to(target).expand(target.shape), state, like)
@@ -286,7 +292,8 @@ def inpainting(
 
     * `values`: a state of the space, `[1, ...]` for all samples alike, or `[N, ...]` with one for each index that is
       drawn. Its unknown entries are ignored, but must be finite.
-    * `known`: a state of booleans, likewise.
+    * `known`: a state of booleans, likewise. Where entries of the space depend on each other, whole elements can be
+      known (`diffcore.sampling.inverse.operators.keep`).
     * `noise_std`: for "mmps" and "dps", the standard deviation of the noise in `values`. At 0 the known values are put
       in at the end, so that samples have them exactly.
     * `resamplings`: for "repaint", how often each step is done.
@@ -294,17 +301,36 @@ def inpainting(
     Raises `UserError` if `values` or `known` do not fit the space, or if all or none is known.
     """
     require_name(method, InverseMethod, "method")
-    flags = keep(known, space).known
+    operator = keep(known, space)
     check_measurement(lambda x0: x0, values, space)
 
     def constrain(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
-        operator, given = Keep(_of(flags, indices)), _of(values, indices)
+        own, given = operator.rows(indices), of_samples(values, indices)
         if method == "repaint":
-            return denoise, repaint(step, operator, given, resamplings)
-        steered = measured(denoise, operator, operator(given), space, METHODS[method](noise_std))
-        return steered, step if noise_std else pasted(step, operator, given)
+            return denoise, repaint(step, own, given, resamplings)
+        steered = measured(denoise, own, own(given), space, METHODS[method](noise_std))
+        return steered, step if noise_std else pasted(step, own, given)
 
-    return Constraint(constrain, flags)
+    return Constraint(constrain, map_fields(lambda flag: flag.bool(), known))
+
+
+def given_fields(values: Mapping[str, Tensor], space: Space, recipe: Mapping[str, Any] | None = None) -> Constraint:
+    """Draw the other fields of samples, given the `values` of some fields, by a model of levels by field.
+
+    The model must have been trained with `levels.independent` and `levels.given`, so that it knows states of which some
+    fields have no noise. Unlike `inpainting`, this is not an approximation: the model has learned p(others | given).
+
+    * `values`: a tensor for each given field, `[1, ...]` for all samples alike, or `[N, ...]` with one for each index
+      that is drawn.
+    * `recipe`: describes the values as JSON (`Constraint.recipe`).
+
+    Raises `UserError` if the values do not fit the fields of the space, are not finite, or if all fields are given.
+    """
+    for name, value in values.items():
+        if not value.isfinite().all():
+            raise UserError(f"the given field {name!r} holds values that are not finite")
+    require_given({name: value[:1] for name, value in values.items()}, space, 1)
+    return Constraint(lambda denoise, step, indices: (denoise, step), None, recipe, dict(values))
 
 
 def upscaling(
@@ -331,7 +357,7 @@ def upscaling(
     check_measurement(operator, coarse, space)
 
     def constrain(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
-        given = _of(coarse, indices)
+        given = of_samples(coarse, indices)
         steered = measured(denoise, operator, given, space, METHODS[method](noise_std))
         return steered, step if noise_std else settled(step, operator, given, bounds)
 

@@ -4,8 +4,8 @@ An operator takes a state `[B, ...]` and returns a state `[B, ...]` of any shape
 its adjoint is needed, autograd computes it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,12 @@ Operator = Callable[[State], State]
 
 Bounds = tuple[State, State]
 """The smallest and the largest value of each entry, two states `[1, ...]`."""
+
+
+def of_samples(state: State, indices: Sequence[int]) -> State:
+    """The samples `indices` of `state`, or its only sample if it has one for all."""
+    return state if state.shape[0] == 1 else state[list(indices)]
+
 
 _BISECTIONS = 50
 """More halvings of an interval do not change a number in float32, nor by more than 1e-13 in float64."""
@@ -40,6 +46,10 @@ class Keep:
     def __call__(self, x0: State) -> State:
         return map_fields(lambda kept, value: value * kept.to(value.device), self.known, x0)
 
+    def rows(self, indices: Sequence[int]) -> "Keep":
+        """The operator for the samples with these indices."""
+        return Keep(of_samples(self.known, indices))
+
 
 @dataclass(frozen=True, eq=False)
 class KeepElements:
@@ -52,13 +62,23 @@ class KeepElements:
     * Symmetric pairs: the pairs of two known elements.
     * Zero-centred: the positions of the known elements relative to their own centre. Their position in the whole set
       stays free, because the centre of the whole depends on the unknown elements.
+
+    `of` names the fields that are known, if not all of them are.
     """
 
     known: Tensor
     space: Space
+    of: tuple[str, ...] | None = None
 
     def __call__(self, x0: State) -> State:
-        return self.space.project(x0, self.known.to(first_field(x0).device).expand(x0.shape[0], -1))
+        kept = self.space.project(x0, self.known.to(first_field(x0).device).expand(x0.shape[0], -1))
+        if self.of is None or isinstance(kept, Tensor):
+            return kept
+        return named({name: fields(kept)[name] for name in self.of})
+
+    def rows(self, indices: Sequence[int]) -> "KeepElements":
+        """The operator for the samples with these indices."""
+        return replace(self, known=of_samples(self.known, indices))
 
 
 @dataclass(frozen=True)
@@ -112,12 +132,13 @@ class Coarse:
         return value.reshape(batch, channels, *blocks).mean(tuple(range(3, 3 + 2 * len(sides), 2)))
 
 
-def keep(known: State, space: Space) -> Keep:
+def keep(known: State, space: Space) -> "Keep | KeepElements":
     """`Keep(known)`, after checking that `known` fits the space.
 
-    Raises `UserError` if `known` has fields that the space lacks, has another shape, or is True everywhere or
-    nowhere, and `ValueError` if the entries of the space depend on each other, so that they cannot be kept one by
-    one.
+    If the entries of the space depend on each other, so that they cannot be kept one by one, whole elements can be
+    kept: the result is then `KeepElements`. Raises `UserError` if `known` has fields that the space lacks, has another
+    shape, or is True everywhere or nowhere, and `ValueError` for entries that depend on others and that are not those
+    of whole elements.
     """
     _check_shapes("the argument known", known, space.empty(1), partial=True)
     flags = [value.bool() for value in fields(known).values()]
@@ -133,15 +154,31 @@ def keep(known: State, space: Space) -> Keep:
         )
     operator = Keep(map_fields(lambda value: value.bool(), known))
     point = space.noise(SampleNoise(0, range(known.shape[0])).normal(space.empty(known.shape[0])))
+    if _is_within(operator, point, space):
+        return operator
+    whole = keep_elements(known, space)
+    kept = fields(whole(point))
+    if all(bool(((kept[name] == 0) | flag).all()) for name, flag in fields(operator.known).items() if name in kept):
+        return whole
+    raise ValueError(
+        "the known entries cannot be kept one by one, because the space makes them depend on others; "
+        "keep whole elements with KeepElements"
+    )
+
+
+def _is_within(operator: Keep, point: State, space: Space) -> bool:
+    """Whether the entries of a point of the space that are kept, with zeros elsewhere, are a point of the space."""
     kept = operator(point)
     point = kept if isinstance(point, Tensor) else named(fields(point) | fields(kept))
     difference = combine((1.0, space.project(point)), (-1.0, point))
-    if any(value.abs().max() > 1e-4 for value in fields(difference).values()):
-        raise ValueError(
-            "the known entries cannot be kept one by one, because the space makes them depend on others; "
-            "keep whole elements with KeepElements"
-        )
-    return operator
+    return all(bool(value.abs().max() <= 1e-4) for value in fields(difference).values())
+
+
+def keep_elements(known: State, space: Space) -> KeepElements:
+    """Keep the elements of which an entry is known; fields of which no entry is known stay free."""
+    flags = {name: flag.flatten(2).any(2) if flag.ndim > 2 else flag for name, flag in fields(known).items()}
+    elements = torch.stack([*flags.values()]).any(0)
+    return KeepElements(elements, space, tuple(name for name, flag in flags.items() if bool(flag.any())))
 
 
 def check_measurement(operator: Operator, measurement: State, space: Space) -> None:

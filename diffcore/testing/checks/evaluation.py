@@ -13,7 +13,6 @@ from diffcore.denoising.conditions import Conditions, ScalarCondition
 from diffcore.evaluation.effort import few_steps
 from diffcore.plugins.building import part_of, require_metrics
 from diffcore.plugins.output import Metric
-from diffcore.runs.model import build_model
 from diffcore.states.form import form_difference, shapes_of
 from diffcore.states.state import fields, first_field, map_fields
 from diffcore.testing.checks.check import Measurement, NotApplicableError
@@ -177,8 +176,7 @@ def classifier_predicts(plugin: PluginUnderTest) -> Measurement:
         raise NotApplicableError("the codec has no conditions to predict")
     if not any(condition.head for condition in plugin.codec.conditions):
         raise NotApplicableError("no condition has a head")
-    settings = plugin.classifier_settings
-    classifier = randomised(build_model(settings, plugin.data.facts, plugin.registry).classifier)
+    classifier = randomised(plugin.with_task("classify").model.classifier)
     where = source_location(type(classifier.backbone))
     batch = plugin.noisy_batch()
     every = {**batch.conditions, **plugin.encoded(len(first_field(batch.x))).conditions}

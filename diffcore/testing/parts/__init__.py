@@ -1,4 +1,4 @@
-"""The contracts of solvers, schedules, guidance, metrics and loggers: what `diffcore check-plugin NAME` checks of them.
+"""The contracts of parts: what `diffcore check-plugin NAME` checks of a solver, a task and so on.
 
 Each module has the checks of one kind; `CONTRACTS` has them all. They use the same records as those of kinds of data.
 """
@@ -6,7 +6,7 @@ Each module has the checks of one kind; `CONTRACTS` has them all. They use the s
 from collections.abc import Mapping
 
 from diffcore.testing.checks.check import Check
-from diffcore.testing.parts import guidance, logger, metric, schedule, solver
+from diffcore.testing.parts import guidance, logger, metric, schedule, solver, task
 from diffcore.testing.parts.part import PartUnderTest, part_under_test
 
 __all__ = ["CONTRACTS", "PartUnderTest", "part_under_test"]
@@ -17,5 +17,6 @@ CONTRACTS: Mapping[str, tuple[Check, ...]] = {
     "guidance": guidance.CHECKS,
     "metric": metric.CHECKS,
     "logger": logger.CHECKS,
+    "task": task.CHECKS,
 }
 """The checks of each kind of part, by the name of the kind; the first, which all others need, builds the part."""

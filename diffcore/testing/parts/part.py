@@ -7,13 +7,21 @@ from typing import Any
 from diffcore.errors import UserError
 from diffcore.plugins.building import build
 from diffcore.plugins.contract import Contract
-from diffcore.plugins.records import Component, Settings
+from diffcore.plugins.records import Component, Modality, Settings, Task
 from diffcore.plugins.registry import Registry, choose
+from diffcore.runs.composing import networks_for
 from diffcore.testing.checks.check import Measurement
 from diffcore.testing.checks.common import source_location
 from diffcore.testing.plugin import PluginUnderTest
 
-KINDS = {"solver": "solvers", "schedule": "schedules", "guidance": "guidance", "metric": "metrics", "logger": "loggers"}
+KINDS = {
+    "solver": "solvers",
+    "schedule": "schedules",
+    "guidance": "guidance",
+    "metric": "metrics",
+    "logger": "loggers",
+    "task": "tasks",
+}
 """The kinds of parts that have a contract, and their names in the registry."""
 
 _BUILT_AS = {"guidance": "guide"}
@@ -42,10 +50,16 @@ class PartUnderTest:
     def modality(self) -> PluginUnderTest:
         """The kind of data that the part is used with. Raises `UserError` if none is installed."""
         for name, provided in self.registry.modalities.items():
-            if self.component.serves(name) and self.serves in (None, name):
-                return PluginUnderTest(self.registry, provided.record)
+            if self.serves in (None, name) and self._suits(provided.record):
+                task = self.component.name if self.kind == "task" else None
+                return PluginUnderTest(self.registry, provided.record, requested_task=task)
         wanted = self.serves or ", ".join(sorted(self.component.modalities or ())) or "any kind of data"
         raise UserError(f"the {self.kind} {self.component.name!r} is tried with {wanted}, which is not installed")
+
+    def _suits(self, modality: Modality) -> bool:
+        """Whether the part is for a kind of data, and, if it is a task, whether there is a network for it."""
+        has_network = not isinstance(self.component, Task) or networks_for(modality, self.registry, self.component)
+        return self.component.serves(modality.name) and bool(has_network)
 
     @property
     def contract(self) -> Contract:
@@ -65,7 +79,7 @@ class PartUnderTest:
 def part_under_test(kind: str, name: str, registry: Registry, serves: str | None = None) -> PartUnderTest:
     """The part of that kind and name. Raises `UserError` if there is none, or no kind of data that it is for."""
     part = PartUnderTest(kind, choose(registry.offered(KINDS[kind]), name, kind), registry, serves)
-    if kind in ("guidance", "metric"):
+    if kind in ("guidance", "metric", "task"):
         _ = part.modality
     return part
 

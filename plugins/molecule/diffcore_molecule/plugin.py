@@ -71,6 +71,7 @@ MOLECULE = Modality(
     codec=_lazy("codec:MoleculeCodec"),
     writer=_lazy("output.writer:MoleculeWriter"),
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
+    reader=_lazy("data.reader:MoleculeReader"),
     contract=_lazy("contract:contract"),
     requires=("torch", "rdkit", "e3nn"),
 )

@@ -1,0 +1,142 @@
+"""The metrics and the pictures of samples, for tasks whose network draws samples."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from diffcore.denoising.conditions import Conditions, captions_of
+from diffcore.errors import RAISED_BY_PLUGINS, UserError, told
+from diffcore.evaluation.property_metrics import property_metrics
+from diffcore.evaluation.request import EvaluationRequest, MetricFunction, NothingToEvaluateError
+from diffcore.plugins.building import part_of, require_metrics
+from diffcore.plugins.data import Data
+from diffcore.plugins.output import Metric, Picture
+from diffcore.runs.coding import decode
+from diffcore.runs.generation import (
+    example_conditions,
+    generate,
+    generate_together,
+    trajectories,
+    unguided_without_conditions,
+)
+from diffcore.runs.model import Model
+from diffcore.runs.sampling_config import SamplingConfig, known_conditions
+from diffcore.system.distributed import by_leader, world
+from diffcore.system.progress import counter
+
+logger = logging.getLogger(__name__)
+
+Complain = Callable[[str], None]
+"""A function that is told what could not be computed."""
+
+
+def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metric]:
+    """The metrics of `request.n` samples, the speed of sampling, and the error of samples with scalar targets.
+
+    The conditions of the samples cover the possible values in equal parts. `request.extra_metrics` are computed in
+    addition to those of the modality. An evaluator or a metric that fails is left out, and `request.complain` is told.
+    With several processes, the leader evaluates the samples of all processes, and the others get no metrics of them.
+
+    Raises `NothingToEvaluateError` if there are no metrics for the modality.
+    """
+    config, n, seed, extra_metrics = request.config, request.n, request.seed, request.extra_metrics
+    made = model.modality.evaluator
+    if made is None and not extra_metrics:
+        raise NothingToEvaluateError(f"the plugin for {model.modality.name} has no metrics; name some with `metrics`")
+    logger.info("preparing the evaluation")
+
+    evaluator = None if made is None else by_leader(lambda: _evaluator(model, data, request.cache, request.complain))
+    conditions = example_conditions(model, n, config)
+    plain = unguided_without_conditions(model, config, conditions)
+    with counter("sampling", n) as after_batch:
+        started = time.perf_counter()
+        drawn = generate_together(model, plain, conditions, n, seed, after_batch)
+        seconds = time.perf_counter() - started
+
+    def measured() -> list[Metric]:
+        assert drawn is not None
+        samples = decode(model, drawn.state, drawn.mask)
+        return [
+            *(
+                _measured(f"of {model.modality.name}", evaluator, samples, conditions, request.complain)
+                if evaluator
+                else ()
+            ),
+            *(
+                metric
+                for name, measure in extra_metrics.items()
+                for metric in _measured(name, measure, samples, conditions, request.complain)
+            ),
+        ]
+
+    several = f", {world()} processes" if world() > 1 else ""
+    return [
+        *(by_leader(measured) or ()),
+        Metric("samples", n, f"drawn with {plain.describe()}, seed {seed}"),
+        Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
+        *(_of_targets(model, config, evaluator, data, n, seed, request.complain) if made else ()),
+    ]
+
+
+def _measured(
+    name: str, metric: MetricFunction, samples: Any, conditions: Conditions, complain: Complain
+) -> list[Metric]:
+    try:
+        found = metric(samples, conditions)
+        require_metrics(found, name)
+        return found
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
+        complain(f"the metric {name} failed: {told(error)}")
+        return []
+
+
+def _evaluator(model: Model, data: Data, cache: Path, complain: Complain) -> Any:
+    """The evaluator of the modality; None, with a warning, if its code fails. Raises `UserError` where it does."""
+    try:
+        return part_of(model.modality, "evaluator", model.codec, data, cache)
+    except UserError:
+        raise
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
+        complain(f"the evaluator of {model.modality.name} could not be prepared: {told(error)}")
+        return None
+
+
+def _of_targets(
+    model: Model, config: SamplingConfig, evaluator: Any, data: Data, n: int, seed: int, complain: Complain
+) -> Sequence[Metric]:
+    try:
+        return property_metrics(model, config, evaluator, data, n, seed)
+    except UserError:
+        raise
+    except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
+        complain(f"the values that samples reached could not be measured: {told(error)}")
+        return []
+
+
+def pictures(model: Model, data: Data, request: EvaluationRequest) -> Iterator[Picture]:
+    """Pictures of samples, and of a few trajectories from noise to data.
+
+    If all processes draw together, only the leader gets pictures, and only that of samples.
+    """
+    config, seed = request.config, request.seed
+    known, conditions = known_conditions(model, config), example_conditions(model, request.n, config)
+    config = unguided_without_conditions(model, config, conditions)
+    draw = generate_together if request.together else generate
+    drawn = draw(model, config, conditions, request.n, seed)
+    if drawn is None:
+        return
+    yield Picture("Samples", decode(model, drawn.state, drawn.mask), captions=captions_of(known, conditions, request.n))
+    if request.together:
+        return
+    moments, rows = 9, 5
+    few = {name: value[:rows] for name, value in conditions.items()}
+    steps = trajectories(model, config, few, rows, moments, seed)
+    yield Picture(
+        "From noise to data",
+        decode(model, steps.state, steps.mask),
+        moments + 1,
+        captions_of(known, steps.conditions, steps.state.shape[0]),
+        trajectories=True,
+    )

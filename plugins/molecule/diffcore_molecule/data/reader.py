@@ -1,0 +1,93 @@
+"""Reads a part of a molecule from a file: atoms that samples shall contain, and the bonds between them."""
+
+from pathlib import Path
+
+import numpy
+import torch
+from rdkit import Chem
+from tensordict import TensorDict
+
+from diffcore.errors import UserError
+from diffcore.states.state import State, fields, named
+from diffcore_molecule.chemistry.molecules import Molecule, from_rdkit
+from diffcore_molecule.chemistry.reading import molecule_of_mol2, molecule_of_molfile
+from diffcore_molecule.codec import MoleculeCodec
+from diffcore_molecule.data.files import SDF_ENDINGS
+from diffcore_molecule.data.record_texts import mol2_records, sdf_records
+from diffcore_molecule.data.text import lines_of, opened
+
+
+class MoleculeReader:
+    """Reads files as states of a codec: one record of an SDF or MOL2 file, or a molfile, with 3D coordinates.
+
+    Hydrogens are read if the model has them as atoms, and only those that the file has: a part of a molecule is not
+    completed to a molecule.
+    """
+
+    def __init__(self, codec: MoleculeCodec) -> None:
+        self.codec = codec
+
+    def read_part(self, path: Path) -> tuple[State, State]:
+        """A state `[1, ...]` whose first atoms are those of the file and the others zero, and which entries are known.
+
+        Raises `UserError` if the file cannot be read, or if the model has no such molecules.
+        """
+        part, facts = self._molecule(path), self.codec.facts
+        self._require_possible(path, part)
+        n, most = len(part), facts.max_atoms
+        rest = most - n
+        arrays = {
+            "numbers": numpy.pad(part.numbers, (0, rest)),
+            "charges": numpy.pad(part.charges, (0, rest)),
+            "bonds": numpy.pad(part.bonds, (0, rest)),
+            "positions": numpy.pad(part.positions, ((0, rest), (0, 0))),
+            "properties": numpy.full(len(self.codec.conditions), numpy.nan, numpy.float32),
+        }
+        examples = TensorDict({name: torch.from_numpy(array)[None] for name, array in arrays.items()}, batch_size=[1])
+        encoded = self.codec.encode(examples)
+        return encoded.state, _known(encoded.state, n)
+
+    def _molecule(self, path: Path) -> Molecule:
+        if not path.name.lower().endswith(SDF_ENDINGS):
+            listed = ", ".join(ending for ending in SDF_ENDINGS if not ending.endswith(".gz"))
+            raise UserError(f"{path}: a file with a part of a molecule must end in {listed}, also with .gz")
+        mol2 = path.name.lower().removesuffix(".gz").endswith(".mol2")
+        with opened(path) as (text, _):
+            records = [record for _, record in (mol2_records if mol2 else sdf_records)(lines_of(text))]
+        if len(records) != 1:
+            raise UserError(f"{path} has {len(records)} molecules; give a file with one")
+        try:
+            if records[0] is None:
+                raise ValueError("a record that is too long")
+            molecule = (molecule_of_mol2 if mol2 else molecule_of_molfile)(records[0])
+            if not molecule.GetNumConformers() or not molecule.GetConformer().Is3D():
+                raise ValueError("no 3D coordinates")
+            return from_rdkit(molecule, self.codec.facts.hydrogens)
+        except ValueError as error:
+            raise UserError(f"{path} cannot be used: {error}") from None
+
+    def _require_possible(self, path: Path, part: Molecule) -> None:
+        """Raise `UserError` for elements and charges that the model does not have, and for too many atoms."""
+        facts = self.codec.facts
+        if len(part) > facts.max_atoms:
+            raise UserError(f"{path} has {len(part)} atoms; molecules of this model have at most {facts.max_atoms}")
+        table = Chem.GetPeriodicTable()
+        for number in part.numbers.tolist():
+            if number not in facts.elements:
+                known = ", ".join(map(table.GetElementSymbol, facts.elements))
+                raise UserError(f"{path} has {table.GetElementSymbol(number)}; molecules of this model have {known}")
+        for charge in part.charges.tolist():
+            if charge not in facts.charges:
+                known = ", ".join(f"{value:+d}" for value in facts.charges)
+                raise UserError(f"{path} has an atom of charge {charge:+d}; atoms of this model have {known}")
+
+
+def _known(state: State, n: int) -> State:
+    """True for the entries of the first `n` atoms, and of the pairs of them."""
+    known = {name: torch.zeros_like(field, dtype=torch.bool) for name, field in fields(state).items()}
+    for name, flag in known.items():
+        if name == "bonds":
+            flag[:, :n, :n] = True
+        else:
+            flag[:, :n] = True
+    return named(known)
