@@ -55,7 +55,7 @@ class GridAttention(nn.Module):
         return x + self.output(mixed.transpose(2, 3).reshape(x.shape))
 
 
-COARSE = 4
+COARSE = 2
 """Levels of a U-Net attend to tokens if a pixel stands for at least so many entries of the grid along each side."""
 
 
@@ -66,11 +66,10 @@ class UNet(nn.Module):
     quarter. Each further level halves the grid. With `learned_variance` it returns a pair, the output and the variance
     fractions.
 
-    With `tokens` channels of tokens, the pixels of coarse levels attend to the tokens, on the way down, in the middle
-    and on the way up; the coarsest level does so in any case, the others if a pixel stands for at least `COARSE` x
-    `COARSE` entries of the grid. `like_state` is the number of channels beside those of the state; they are folded in
-    the same way, and a convolution adds them to the first layer. Both begin as zero, so the network is at first the one
-    without them.
+    With `tokens` channels of tokens, the pixels of coarse levels attend to the tokens, on the way down and up again.
+    The coarsest level is coarse in any case, the others if a pixel stands for at least `COARSE` x `COARSE` entries of
+    the grid. `like_state` is the number of channels beside those of the state; they are folded in the same way, and a
+    convolution adds them to the first layer. Both begin as zero, so the network is at first the one without them.
     """
 
     def __init__(
@@ -114,7 +113,7 @@ class UNet(nn.Module):
         self.beside = zeroed(nn.Conv2d(folded, sizes[0], 3, padding=1, bias=False)) if like_state else None
         coarse = [number for number in range(len(sizes)) if patch * 2**number >= COARSE]
         self.first_coarse = min([*coarse, len(sizes) - 1])
-        self.attend_down = TokenLayers(tokens, [*sizes[self.first_coarse :], sizes[-1]])
+        self.attend_down = TokenLayers(tokens, sizes[self.first_coarse :])
         self.attend_up = TokenLayers(tokens, sizes[self.first_coarse : -1])
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -141,7 +140,7 @@ class UNet(nn.Module):
             h = through(blocks, h, conditioning)
             if number >= self.first_coarse:
                 h = self.attend_down(number - self.first_coarse, h, tokens)
-        h = self.attend_down(-1, self.attention(through(self.middle, h, conditioning)), tokens)
+        h = self.attention(through(self.middle, h, conditioning))
         for number in reversed(range(len(self.up))):
             h = functional.interpolate(self.finer[number](h), scale_factor=2.0)
             h = through(self.up[number], torch.cat([h, skips.pop()], dim=1), conditioning)

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 
 from diffcore.errors import UserError
 from diffcore.names import ClassLevel
+from diffcore.plugins.captions import Captions, is_of_captions, read_captions
 from diffcore.plugins.layouts import Folders, Layout, few, guess
 from diffcore.plugins.ledger import Account, Reasons, named, short, shown
 from diffcore.system.walk import Listing, walk
@@ -38,8 +39,17 @@ class Tree:
     """A sentence about the classes."""
     passed_over: Reasons = field(default_factory=dict)
     """The files that are not used, by reason."""
+    captions: tuple[Path, ...] = ()
+    """The files that hold captions of these files."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """The folders that cannot be opened, each with the message of the system."""
+
+    def texts(self, account: Account) -> Captions:
+        """The captions of these files, in the forms of `diffcore.plugins.captions`.
+
+        The account gets what is missing and what is wrong. Raises `UserError` for tables that are not valid.
+        """
+        return read_captions(self.captions, [path for path, _ in (*self.train, *(self.test or ()))], account)
 
     def account(self) -> Account:
         """An account for the loader of these files; it begins with what the search passed over."""
@@ -111,7 +121,10 @@ def tree(
         return tuple((root / path, index.get(name, 0)) for path, name in files if not name or name in index)
 
     read = {*wanted}
-    unread = [path for path in listing.files if path not in read and path not in reasons]
+    stems = {str(Path(path).with_suffix("")) for path in wanted}
+    others = [path for path in listing.files if path not in read and path not in reasons]
+    captions = [path for path in others if is_of_captions(path, stems, endings)]
+    unread = [path for path in others if path not in {*captions}]
     passed_over = {
         **listing.passed_over,
         "outside of the class folders" if layout.level is not None else "outside of the other files": outside,
@@ -129,6 +142,7 @@ def tree(
         str(root),
         layout.reason,
         {why: tuple(map(shown, paths)) for why, paths in passed_over.items() if paths},
+        tuple(root / path for path in captions),
         {shown(path): reason for path, reason in listing.unreadable.items()},
     )
 

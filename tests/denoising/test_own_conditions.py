@@ -260,7 +260,7 @@ def test_a_run_names_the_networks_that_can():
 
 def test_a_condition_without_a_head_is_not_classified():
     registry = told_registry()
-    settings = compose(registry, "told", task="classify", file={"train": {"steps": 1}})
+    settings = compose(registry, "told", "teller")
     model = build_model(settings, ToldFacts(told=("words", "label")), registry)
     assert [condition.name for condition in model.classifier.conditions] == ["label"]
     with pytest.raises(UserError, match="a classifier can predict none of the conditions of these data: words, coarse"):

@@ -249,6 +249,7 @@ TOLD = Modality(
                 "sample": {"steps": 8},
             },
         ),
+        "teller": Preset("a noisy classifier", {"task": "classify", "train": {"steps": 2}}),
         "plain": Preset("a network that cannot be told", {"denoiser": {"name": "plain"}}),
     },
     facts=ToldFacts,
