@@ -1,9 +1,11 @@
+import json
 import math
 
 import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from diffcore.cli import main
 from diffcore.states.noise import generator_for
 from diffcore_image.options import ScenesOptions
 from diffcore_image.scenes.dataset import scenes
@@ -28,7 +30,7 @@ def real():
 
 @pytest.fixture(scope="module")
 def made():
-    return scenes(ScenesOptions(pictures=400))
+    return scenes(ScenesOptions(pictures=400, held_out=400))
 
 
 def sentences_of(data, part):
@@ -104,7 +106,10 @@ def test_examples_for_evaluation_are_in_turn_of_four_kinds(made):
 
 
 def test_the_same_seed_gives_the_same_pictures_and_sentences(made):
-    again, other = scenes(ScenesOptions(pictures=400)), scenes(ScenesOptions(pictures=400, seed=1))
+    again, other = (
+        scenes(ScenesOptions(pictures=400, held_out=400)),
+        scenes(ScenesOptions(pictures=400, held_out=400, seed=1)),
+    )
     assert torch.equal(again.examples["pixels"], made.examples["pixels"])
     assert again.texts == made.texts
     assert not torch.equal(other.examples["pixels"], made.examples["pixels"])
@@ -310,7 +315,7 @@ def test_comparison_takes_the_better_order(asked, found, wrong):
 
 
 def test_metrics_of_real_pictures_and_the_control(made):
-    held = made.held_out[:400]
+    held = made.held_out
     sentences = [text for (text,) in sentences_of(made, held)]
     found = {metric.name: metric for metric in scene_metrics(held["pixels"], sentences)}
     for group in ("seen_one_object", "held_out_one_object", "seen_two_objects", "held_out_two_objects"):
@@ -334,3 +339,47 @@ def test_scenes_are_a_batch_of_rows(real):
     assert len(some) == 2
     twice = known.swapped().swapped()
     assert all(torch.equal(getattr(twice, name), getattr(known, name)) for name in vars(known))
+
+
+# With the text condition
+
+
+@pytest.fixture(scope="module")
+def run(trained, tmp_path_factory):
+    small = ["--denoiser.width", "8", "--train.steps", "2", "--train.batch-size", "4", "--sample.steps", "1"]
+    folder = tmp_path_factory.mktemp("runs") / "scenes"
+    return trained(
+        folder,
+        "--modality",
+        "image",
+        "--data",
+        "scenes",
+        "--data.held-out",
+        "40",
+        "--data.pictures",
+        "100",
+        *small,
+        "--train.evaluate",
+        "12",
+    )
+
+
+def test_a_run_is_evaluated_with_the_sentences_of_held_out_pictures(run):
+    found = {metric["name"]: metric["meaning"] for metric in json.loads((run / "metrics.json").read_text())}
+    for group in ("seen_one_object", "held_out_one_object", "seen_two_objects", "held_out_two_objects"):
+        for name in ("count", "colour", "shape", "size", "all"):
+            assert found[f"{group}_{name}"].startswith("% of 3 samples; ")
+        assert (f"{group}_relation" in found) is ("two" in group)
+
+
+def test_the_preset_and_the_guidance_are_those_of_scenes(run):
+    settings = json.loads((run / "config.json").read_text())["settings"]
+    assert settings["denoiser"]["attention"] is True
+    assert settings["sample"]["guidance"] == 3
+
+
+def test_a_sentence_gives_a_picture(run, tmp_path, capsys):
+    arguments = ["sample", str(run), "--n", "2", "--out", str(tmp_path / "out")]
+    assert main([*arguments, "--prompt", "a small red box left of a big blue disc"]) == 0
+    assert main([*arguments, "--prompt", "a small scarlet box"]) == 2
+    assert "scarlet" in capsys.readouterr().err

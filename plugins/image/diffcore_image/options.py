@@ -69,6 +69,9 @@ class ScenesOptions(Settings):
     """Options of the data set `scenes`."""
 
     pictures: int = Field(20_000, ge=100, le=1_000_000, multiple_of=2, description="Number of training pictures.")
+    held_out: int = Field(
+        2000, ge=4, le=1_000_000, multiple_of=4, description="Number of pictures for evaluation, in four equal groups."
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the pictures and sentences, not of what is held out.")
 
 

@@ -41,7 +41,7 @@ IMAGE = Modality(
         Component("cifar10", "60,000 photographs of 32x32 pixels", _lazy("datasets:cifar10"), LargeSetOptions),
         Component(
             "scenes",
-            "rendered pictures of 32x32 pixels with sentences: one or two objects, in colours, shapes, sizes, relations",
+            "rendered pictures of 32x32 pixels with sentences: one or two coloured shapes",
             _lazy("scenes.dataset:scenes"),
             ScenesOptions,
         ),

@@ -16,9 +16,6 @@ from diffcore_image.scenes.scene import COLOURS, RELATIONS, SHAPES, SIDE, SIZES,
 from diffcore_image.scenes.sentences import write
 from diffcore_image.scenes.split import held_out
 
-HELD_OUT = 2000
-"""Pictures for evaluation."""
-
 WORDINGS = 2
 """Sentences of each training picture, of which training draws one at random."""
 
@@ -33,7 +30,9 @@ def scenes(options: ScenesOptions) -> Data:
     generator = generator_for(options.seed, "scenes")
     training = _groups(options.pictures // 2, generator, of_held_out=False)
     unseen = [
-        group for of_held_out in (False, True) for group in _groups(HELD_OUT // 4, generator, of_held_out=of_held_out)
+        group
+        for of_held_out in (False, True)
+        for group in _groups(options.held_out // 4, generator, of_held_out=of_held_out)
     ]
     parts: list[TensorDict] = []
     captions: list[tuple[str, ...]] = []
