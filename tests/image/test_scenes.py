@@ -221,6 +221,31 @@ def test_reading_of_sentences(sentence, meaning):
         assert read([sentence]).size[0, 1] == -1
 
 
+@pytest.mark.parametrize(
+    ("wording", "relation"),
+    [
+        ("{a} left of {b}", "left"),
+        ("{a} to the left of {b}", "left"),
+        ("{a} on the left and {b} on the right", "left"),
+        ("{a} right of {b}", "right"),
+        ("{a} to the right of {b}", "right"),
+        ("{b} with {a} to its right", "right"),
+        ("{a} above {b}", "above"),
+        ("{a} over {b}", "above"),
+        ("{a} at the top and {b} at the bottom", "above"),
+        ("{b} with {a} above it", "above"),
+        ("{a} below {b}", "below"),
+        ("{a} under {b}", "below"),
+        ("{a} beneath {b}", "below"),
+        ("{b} with {a} below it", "below"),
+        ("{a} and {b}", None),
+    ],
+)
+def test_reading_of_relations(wording, relation):
+    found = row(read([wording.format(a="a big red circle", b="a tiny blue cross")]))
+    assert found == (2, [("big", "red", "circle"), ("small", "blue", "cross")], relation)
+
+
 # The judge
 
 
