@@ -12,7 +12,7 @@ from diffcore.runs.coding import encode
 from diffcore.runs.model import Model
 from diffcore.sampling.loop import in_batches, levels_of
 from diffcore.states.level import Levels
-from diffcore.states.noise import SampleNoise, generator_for
+from diffcore.states.noise import Draws, generator_for
 from diffcore.system.distributed import gathered, leads, rank_slice
 
 LOG_SNRS = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
@@ -61,7 +61,7 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
     def outputs_at(level: Levels) -> list[dict[str, torch.Tensor]]:
         outputs = []
         for rows, batch in zip(batches, parts, strict=True):
-            normal = SampleNoise(seed, rows).normal(batch.state)
+            normal = Draws.of(seed, rows).normal("classifier", batch.state)
             x = perturb(batch.state, codec.space.noise(normal, batch.mask), level)
             mask = None if batch.mask is None else batch.mask.to(model.device)
             outputs.append({name: output.cpu() for name, output in classifier(x.to(model.device), level, mask).items()})

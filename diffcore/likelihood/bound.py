@@ -15,9 +15,9 @@ from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.process.gaussian import perturb
 from diffcore.process.variances import step_divergence
 from diffcore.states.level import FieldLevels, Level, Levels, is_clean
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space, space_of
-from diffcore.states.state import State, combine, fields, map_fields
+from diffcore.states.state import State, combine, fields, first_field, map_fields
 
 
 @dataclass(frozen=True)
@@ -84,24 +84,25 @@ def variational_bound(
     noisy = [level for level in levels if not is_clean(level)]
     if not noisy:
         raise ValueError("the variational bound needs at least one level with noise")
-    noise = SampleNoise(seed, range(x0.shape[0]) if indices is None else indices)
+    draws = Draws.of(seed, range(x0.shape[0]) if indices is None else indices, first_field(x0).device)
     x0 = space.project(x0, mask)
 
-    def predict(level: Levels) -> Prediction:
-        x = perturb(x0, space.noise(noise.normal(x0), mask), level)
+    def predict(number: int) -> Prediction:
+        level = noisy[number]
+        x = perturb(x0, space.noise(draws.normal(("bound", number), x0), mask), level)
         prediction = denoise(x, level, conditions, mask)
         return replace(prediction, output=space.project(prediction.output, mask))
 
     terms = [_summed(_end_divergence, noisy[0], space, mask, x0)]
-    for now, cleaner in pairwise(noisy):
-        prediction = predict(now)
+    for number, (now, cleaner) in enumerate(pairwise(noisy)):
+        prediction = predict(number)
         error, learned = combine((1.0, prediction.x0), (-1.0, x0)), prediction.variance
         fraction = variance if learned is None else space.factors(learned, mask)
         terms.append(step_divergence(error, now.log_snr, cleaner.log_snr, fraction, space, mask).double())
     if bins is not None:
         _require_free(space)
     last = _last_density if bins is None else partial(_last_probability, bins)
-    terms.append(_summed(last, noisy[-1], space, mask, x0, predict(noisy[-1]).x0))
+    terms.append(_summed(last, noisy[-1], space, mask, x0, predict(len(noisy) - 1).x0))
     return Bound(torch.stack(terms))
 
 
@@ -153,6 +154,6 @@ def log_bin_probability(x: Tensor, mean: Tensor, std: float, bins: Bins) -> Tens
 
 def _require_free(space: Space) -> None:
     """Raise `ValueError` if entries of the space depend on each other, so that it is not a product of bins."""
-    point = space.noise(SampleNoise(0, [0]).normal(space.empty(1)))
+    point = space.noise(Draws.of(0, [0]).normal("point", space.empty(1)))
     if any((field != 0).any() for field in fields(combine((1.0, space.factors(point)), (-1.0, point))).values()):
         raise ValueError(f"bins need a space whose entries do not depend on each other, not {space}")

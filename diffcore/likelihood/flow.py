@@ -15,7 +15,7 @@ from diffcore.likelihood.runge_kutta import Parts
 from diffcore.names import Divergence, require_name
 from diffcore.process.schedules import ByField, Schedule, variance_preserving
 from diffcore.states.level import CLEAN, FieldLevels, Level, Levels, by_field
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space, space_of
 from diffcore.states.state import State, Weight, combine, concatenate, fields, first_field, map_fields
 
@@ -89,8 +89,8 @@ def log_likelihood(
     if divergence == "exact":
         directions, weight = basis(space, x0, mask, given), 1.0
     else:
-        noise = SampleNoise(seed, range(x0.shape[0]) if indices is None else indices)
-        directions, weight = _probes(space, x0, mask, noise, probes), 1 / probes
+        draws = Draws.of(seed, range(x0.shape[0]) if indices is None else indices, first_field(x0).device)
+        directions, weight = _probes(space, x0, mask, draws, probes), 1 / probes
 
     def freedoms_of(function: Callable[[Level], float], level: Levels) -> Tensor:
         """function(level) times the degrees of freedom, in total."""
@@ -297,9 +297,10 @@ def basis(space: Space, like: State, mask: Mask, given: Collection[str] = ()) ->
     return lambda: (pairs(numbers) for numbers in groups if len(numbers))
 
 
-def _probes(space: Space, like: State, mask: Mask, noise: SampleNoise, count: int) -> Directions:
+def _probes(space: Space, like: State, mask: Mask, draws: Draws, count: int) -> Directions:
     """The directions N n of `count` vectors n of random signs for each sample, the same along the whole flow."""
-    signs = [map_fields(lambda f: torch.where(f < 0, -1.0, 1.0).to(f), noise.normal(like)) for _ in range(count)]
+    normals = [draws.normal(("probe", number), like) for number in range(count)]
+    signs = [map_fields(lambda f: torch.where(f < 0, -1.0, 1.0).to(f), normal) for normal in normals]
     groups = [signs[start : start + _AT_ONCE] for start in range(0, count, _AT_ONCE)]
     pairs = [_paired(space, concatenate(group), mask, len(group)) for group in groups]
     return lambda: iter(pairs)

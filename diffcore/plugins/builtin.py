@@ -221,6 +221,9 @@ class ClassifierFreeOptions(Settings):
     """Options of the guidance `classifier-free`."""
 
     weight: float = Field(2.0, description="1: the conditional model; 0: without conditions; larger: follow them more.")
+    against: dict[str, str] = Field(
+        {}, description="Conditions that guidance compares with, in place of none: NAME=VALUE."
+    )
 
 
 class ComposedOptions(Settings):
@@ -395,13 +398,28 @@ def diffcore_tasks() -> Iterable[Task]:
 def diffcore_guidance() -> Iterable[Component]:
     of = lazy("diffcore.plugins")
     return (
-        Component("classifier-free", "away from no conditions", of("guides:classifier_free"), ClassifierFreeOptions),
-        Component("composed", "conditions with a weight each", of("guides:composed"), ComposedOptions),
-        Component("auto", "away from a weaker model", of("guides:auto"), AutoOptions),
+        Component(
+            "classifier-free",
+            "enlarges the difference that conditions make",
+            of("guides:classifier_free"),
+            ClassifierFreeOptions,
+        ),
+        Component(
+            "composed",
+            "each condition with a weight of its own",
+            of("guides:composed"),
+            ComposedOptions,
+        ),
+        Component("auto", "enlarges the difference to a weaker model", of("guides:auto"), AutoOptions),
         Component("classifier", "the gradient of a noisy classifier", of("guides:classifier"), ClassifierOptions),
-        Component("interval", "what is before only at some noise levels", of("guides:interval"), IntervalOptions),
-        Component("keep-elements", "elements of a set that are known", of("guides:keep_elements"), KeepElementsOptions),
-        Component("rescale", "what is before with the plain deviation", of("guides:rescale"), RescaleOptions),
+        Component("interval", "those before it only in an interval of noise", of("guides:interval"), IntervalOptions),
+        Component(
+            "keep-elements",
+            "keeps elements of a set",
+            of("guides:keep_elements"),
+            KeepElementsOptions,
+        ),
+        Component("rescale", "those before it, not overexposed", of("guides:rescale"), RescaleOptions),
     )
 
 

@@ -39,10 +39,10 @@ class Tree:
     """A sentence about the classes."""
     passed_over: Reasons = field(default_factory=dict)
     """The files that are not used, by reason."""
-    captions: tuple[Path, ...] = ()
-    """The files that hold captions of these files."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """The folders that cannot be opened, each with the message of the system."""
+    captions: tuple[Path, ...] = ()
+    """The files that hold captions of these files."""
 
     def texts(self, account: Account) -> Captions:
         """The captions of these files, in the forms of `diffcore.plugins.captions`.
@@ -74,6 +74,7 @@ def tree(
     level: ClassLevel = "auto",
     hints: Mapping[str, str] | None = None,
     unfit: Callable[[Path], str] = lambda path: "",
+    captioned: bool = False,
 ) -> Tree:
     """Find the files with one of `endings` (lower case, with the dot) under `folder`, sorted by name.
 
@@ -83,6 +84,7 @@ def tree(
     few files that lie outside of the classes are passed over. Links are followed, and each file is found once. `name`
     is the name of the data set and `what` describes its files, for messages; `hints` says by ending what to do with
     files that are not read. `unfit` returns the reason to pass over a file in spite of its ending, or an empty text.
+    With `captioned`, files that hold captions are found too (`diffcore.plugins.captions`); `Tree.texts` reads them.
 
     Raises `UserError` if the folder or such files are missing, if a chosen class does not exist, if a class has only
     held-out files, or if many files lie outside train, test and val where these exist.
@@ -123,7 +125,7 @@ def tree(
     read = {*wanted}
     stems = {str(Path(path).with_suffix("")) for path in wanted}
     others = [path for path in listing.files if path not in read and path not in reasons]
-    captions = [path for path in others if is_of_captions(path, stems, endings)]
+    captions = [path for path in others if captioned and is_of_captions(path, stems, endings)]
     unread = [path for path in others if path not in {*captions}]
     passed_over = {
         **listing.passed_over,
@@ -142,8 +144,8 @@ def tree(
         str(root),
         layout.reason,
         {why: tuple(map(shown, paths)) for why, paths in passed_over.items() if paths},
-        tuple(root / path for path in captions),
         {shown(path): reason for path, reason in listing.unreadable.items()},
+        tuple(root / path for path in captions),
     )
 
 

@@ -78,7 +78,7 @@ class Guidance:
 
 def words_of(name: str, options: Mapping[str, Any]) -> str:
     """The name of a part, with its options in brackets."""
-    written = ", ".join(f"{option} {_written(value)}" for option, value in options.items() if value is not None)
+    written = ", ".join(f"{option} {_written(value)}" for option, value in options.items() if value not in (None, {}))
     return name + (f" ({written})" if written else "")
 
 

@@ -1,10 +1,12 @@
 """The core's own guidances, built from their options."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
+from diffcore.denoising.conditions import Condition
 from diffcore.denoising.denoiser import Denoise, Denoiser
 from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.errors import UserError
@@ -18,23 +20,32 @@ from diffcore.states.state import fields
 
 def classifier_free(options: Any, context: GuidanceContext) -> Guidance:
     """Classifier-free guidance with all conditions of the model. With weight 0, the plain model has no conditions."""
-    own = context.codec.conditions
-    return Guidance(
-        lambda denoise, plain: guidance.classifier_free(denoise, own, options.weight), own, options.weight == 0
-    )
+    own = {condition.name: condition for condition in context.codec.conditions}
+    _require_known("classifier-free", own, options.against)
+    against = {name: own[name].parse(text, range(1), 0) for name, text in options.against.items()}
+
+    def decorate(denoise: Denoise, plain: Denoise) -> Denoise:
+        return guidance.classifier_free(denoise, [*own.values()], options.weight, against)
+
+    return Guidance(decorate, tuple(own.values()), options.weight == 0 and not against)
 
 
 def composed(options: Any, context: GuidanceContext) -> Guidance:
     """Conditions with a weight each."""
     own = {condition.name: condition for condition in context.codec.conditions}
-    for name in options.weights:
-        if name not in own:
-            known = ", ".join(own) or "none"
-            raise UserError(f"the guide composed: this model has no condition {name!r}; there are: {known}")
+    _require_known("composed", own, options.weights)
     return Guidance(
         lambda denoise, plain: guidance.composed(denoise, [*own.values()], options.weights),
         tuple(own[name] for name in options.weights),
     )
+
+
+def _require_known(guide: str, own: Mapping[str, Condition], names: Iterable[str]) -> None:
+    """Raise `UserError` for a name that no condition of the model has."""
+    for name in names:
+        if name not in own:
+            known = ", ".join(own) or "none"
+            raise UserError(f"the guide {guide}: this model has no condition {name!r}; there are: {known}")
 
 
 def auto(options: Any, context: GuidanceContext) -> Guidance:

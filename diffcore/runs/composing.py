@@ -65,7 +65,7 @@ def choices(modality: Modality, registry: Registry, task: str | None = None) -> 
     The first component of each is the default. Raises `UserError` if there is no such task, or no network for it.
     """
     tasks = registry.offered("tasks", modality.name)
-    chosen = registry.task(tasks[0].name if task is None else task)
+    chosen: Any = choose(tasks, tasks[0].name if task is None else task, "task")
     if not (networks := networks_for(modality, registry, chosen)):
         raise UserError(f"the plugin for {modality.name} has no {chosen.network}")
     with_text = "text" in modality.facts.model_fields

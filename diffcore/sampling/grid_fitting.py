@@ -27,7 +27,7 @@ from diffcore.sampling.loop import integrate, levels_of, prior
 from diffcore.sampling.solvers import Evaluate, Step, adams
 from diffcore.sampling.timesteps import FAR, tapered, uniform_in_log_snr
 from diffcore.states.level import CLEAN, Levels, unstacked
-from diffcore.states.noise import SampleNoise, seed_of
+from diffcore.states.noise import Draws, seed_of
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, fields
 
@@ -154,7 +154,7 @@ def flow_of(
     Raises `UserError` if they become non-finite.
     """
     levels = levels_of(schedule, uniform_in_log_snr(schedule, accurate))
-    start = prior(space, SampleNoise(seed_of(seed, "tuning"), indices), len(indices), levels[0], device, mask)
+    start = prior(space, Draws.of(seed_of(seed, "tuning"), indices, device), levels[0], mask)
     with torch.no_grad():
         end = integrate(adams(), _evaluate(denoise, space, conditions, mask), start, levels, _no_noise)
     if not all(field.isfinite().all() for field in fields(end).values()):

@@ -1,5 +1,6 @@
 """The sampling loop, which all solvers, guidances and kinds of data share."""
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -18,7 +19,7 @@ from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.sampling.timesteps import check_descending
 from diffcore.states.form import form_difference, shapes_of
 from diffcore.states.level import CLEAN, FieldLevels, Levels, is_clean, level_of, shared, unstacked
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, fields, named
 
@@ -52,10 +53,10 @@ def levels_of(schedule: Schedule, log_snrs: Tensor) -> list[Levels]:
     return [shared(level.map(Tensor.item)) for level in unstacked(levels)] + [CLEAN]
 
 
-def prior(space: Space, noise: SampleNoise, batch: int, level: Levels, device: torch.device | str, mask: Mask) -> State:
-    """The start of trajectories, `[batch, ...]`: noise of the space times sigma of the first level."""
-    normal = noise.normal(space.empty(batch).to(device))
-    return combine((level.sigma, space.noise(normal, mask)))
+def prior(space: Space, draws: Draws, level: Levels, mask: Mask = None) -> State:
+    """The start of the trajectories of `draws`, `[B, ...]`: noise of the space times sigma of the first level."""
+    like = space.empty(len(draws.samples)).to(draws.samples.device)
+    return combine((level.sigma, space.noise(draws.normal("prior", like), mask)))
 
 
 def integrate(
@@ -132,9 +133,10 @@ def sample(
     if known:
         require_given(known, space, len(indices))
         levels = [with_given(level, known, space) for level in levels]
+    draws = Draws.of(seed, indices, device)
 
     def draw(watch: Callable[[Evaluation], None] | None, reached: Callable[[int, State], None] | None = None) -> State:
-        noise = SampleNoise(seed, indices)
+        number = itertools.count()
 
         def evaluate(x: State, level: Levels) -> Prediction:
             prediction = denoise(x, level, conditions, mask)
@@ -151,12 +153,12 @@ def sample(
                 watch(Evaluation(x, prediction))
             return prediction
 
-        x = prior(space, noise, len(indices), levels[0], device, mask) if start is None else start
+        x = prior(space, draws, levels[0], mask) if start is None else start
         if known:
             x = named({**fields(x), **known})
 
         def fresh() -> State:
-            return space.noise(noise.normal(x), mask)
+            return space.noise(draws.normal(("fresh", next(number)), x), mask)
 
         return integrate(step, evaluate, x, levels, fresh, reached)
 

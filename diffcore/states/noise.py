@@ -14,13 +14,14 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
 
 from diffcore.states.placement import to_device
 from diffcore.states.random_bits import WORD, Words, philox
-from diffcore.states.state import State, fields, first_field, map_fields, named
+from diffcore.states.state import State, fields, first_field, named
 
 Stream = int | str | tuple[int | str, ...]
 """What random numbers are for."""
@@ -72,11 +73,14 @@ def uniform(
     """
 
     def single(words: Words, numbers: Tensor) -> None:
-        numbers.copy_((torch.stack(words, -1) >> 8) * 2.0**-24)
+        for index, word in enumerate(words):
+            numbers[..., index] = word >> 8
+        numbers.mul_(2.0**-24)
 
     def double(words: Words, numbers: Tensor) -> None:
-        upper, lower = torch.stack(words[::2], -1), torch.stack(words[1::2], -1)
-        numbers.copy_(((upper >> 5 << 26) + (lower >> 6)).double() * 2.0**-53)
+        for index in (0, 1):
+            numbers[..., index] = (words[2 * index] >> 5 << 26) + (words[2 * index + 1] >> 6)
+        numbers.mul_(2.0**-53)
 
     key, write = _key(seed, "uniform", stream), double if dtype == torch.float64 else single
     per_counter = 2 if dtype == torch.float64 else 4
@@ -90,8 +94,9 @@ def integers(seed: int, stream: Stream, samples: Tensor, high: int, shape: Seque
     """
 
     def write(words: Words, numbers: Tensor) -> None:
-        upper, lower = torch.stack(words[::2], -1), torch.stack(words[1::2], -1)
-        numbers.copy_((upper * high + (lower * high >> 32)) >> 32)
+        for index in (0, 1):
+            upper, lower = words[2 * index], words[2 * index + 1]
+            numbers[..., index] = (upper * high + (lower * high >> 32)) >> 32
 
     key = _key(seed, "integers", stream)
     return _draw(key, samples, {"": math.prod(shape)}, torch.int64, write, 2)[""].view(len(samples), *shape)
@@ -157,37 +162,26 @@ def _draw(
     are computed together.
     """
     device, batch = samples.device, len(samples)
-    blocks = {name: -(-count // per_counter) for name, count in counts.items()}
-    block = torch.cat([torch.arange(number, device=device) for number in blocks.values()])
-    field = torch.cat([torch.full((number,), _word(name), device=device) for name, number in blocks.items()])
-    lower, upper = (samples & WORD)[:, None], (samples >> 32 & WORD)[:, None]
-    numbers = torch.empty(batch, len(block), per_counter, dtype=dtype, device=device)
+    ends = list(accumulate(-(-count // per_counter) for count in counts.values()))
+    starts, total = [0, *ends[:-1]], ends[-1]
+    block = torch.arange(total, device=device)
+    field = torch.empty_like(block)
+    for name, start, end in zip(counts, starts, ends, strict=True):
+        block[start:end].sub_(start)
+        field[start:end].fill_(_word(name))
+    lower, upper = samples[:, None] & WORD, samples[:, None] >> 32 & WORD
+    numbers = torch.empty(batch, total, per_counter, dtype=dtype, device=device)
     at_once = _AT_ONCE.get(device.type, 2**22)
-    columns = max(1, min(len(block), at_once))
+    columns = max(1, min(total, at_once))
     rows = max(1, at_once // columns)
     for top in range(0, batch, rows):
         down = slice(top, top + rows)
-        for left in range(0, len(block), columns):
+        for left in range(0, total, columns):
             across = slice(left, left + columns)
             # In this order, the first rounds of Philox combine words of samples with each other, and words of blocks.
             write(philox((block[across], lower[down], upper[down], field[across]), key), numbers[down, across])
-    pieces = numbers.flatten(1).split([number * per_counter for number in blocks.values()], 1)
-    return {name: piece[:, :count].contiguous() for (name, count), piece in zip(counts.items(), pieces, strict=True)}
-
-
-class SampleNoise:
-    """To be replaced by `Draws`."""
-
-    def __init__(self, seed: int, indices: Sequence[int]) -> None:
-        self._generators = [generator_for(seed, "sample", index) for index in indices]
-
-    def normal(self, like: State) -> State:
-        """The next standard normal numbers of each sample, of the shape, type and device of `like` `[B, ...]`."""
-
-        def draw(field: torch.Tensor) -> torch.Tensor:
-            rows = [
-                torch.randn(field.shape[1:], generator=generator, dtype=torch.float32) for generator in self._generators
-            ]
-            return torch.stack(rows).to(field.device, field.dtype)
-
-        return map_fields(draw, like)
+    flat = numbers.flatten(1)
+    return {
+        name: flat[:, start * per_counter : start * per_counter + count].contiguous()
+        for (name, count), start in zip(counts.items(), starts, strict=True)
+    }

@@ -7,6 +7,7 @@ at one low level, which starts in the wrong places and stays there, with the ann
     python examples/history/2019_score_matching_langevin.py
 """
 
+import itertools
 from itertools import pairwise
 
 import torch
@@ -16,7 +17,7 @@ from diffcore.process.schedules import Exploding
 from diffcore.sampling.loop import levels_of, sample
 from diffcore.sampling.solvers import Move, langevin
 from diffcore.sampling.timesteps import uniform_in_log_snr
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 from diffcore.testing.oracles import mixture
 
 CENTRES, STD = torch.tensor([[-2.0, 0.0], [2.0, 0.0]]), 0.3
@@ -43,9 +44,9 @@ def main(samples: int = 600) -> Numbers:
         found[f"{name}: spread within it"] = (x[right] - CENTRES[1]).square().mean().sqrt().item(), STD
 
     # One level: uniform starting points, as many steps as the ladder has in all.
-    lowest, noise = levels[-2], SampleNoise(1, range(samples))
+    lowest, draws, number = levels[-2], Draws.of(1, range(samples)), itertools.count()
     x = 8 * torch.rand(samples, 2, generator=torch.Generator().manual_seed(1)) - 4
-    stay = Move(lowest, levels[-1], lambda: noise.normal(x))
+    stay = Move(lowest, levels[-1], lambda: draws.normal(("fresh", next(number)), x))
     told(langevin(corrections=600, size=0.1)(DATA, x, stay), "one level")
     told(sample(DATA, PLANE, langevin(20, 0.1), levels, indices=range(samples)), "annealed")
     return found

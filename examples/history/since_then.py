@@ -22,7 +22,7 @@ from diffcore.sampling.loop import levels_of, prior, sample
 from diffcore.sampling.solvers import adams, ddim
 from diffcore.sampling.timesteps import tapered, uniform_in_time
 from diffcore.states.level import Level
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 
 DATA, SCHEDULE = ring(), Cosine()
 
@@ -52,7 +52,7 @@ def main(samples: int = 200) -> Numbers:
 
     # Rectified flow: dx/dt = eps - x0, for which DDIM is Euler's method.
     lines = levels_of(Rectified(), uniform_in_time(Rectified(), 20))
-    x = prior(PLANE, SampleNoise(0, range(samples)), samples, lines[0], "cpu", None)
+    x = prior(PLANE, Draws.of(0, range(samples)), lines[0])
     for now, then in pairwise(lines):
         to, share = DATA(x, now), (then.alpha - now.alpha, then.sigma - now.sigma)
         x = x + share[0] * to.x0 + share[1] * to.eps

@@ -43,7 +43,6 @@ from diffcore.sampling.inverse.editing import inpainting, measured, mmps
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.solvers import adams, ddim
 from diffcore.sampling.timesteps import grid
-from diffcore.states.noise import SampleNoise
 from diffcore.states.spaces import Product, ZeroCentred
 from diffcore.states.state import map_fields
 from diffcore.testing.oracles import largest_difference
@@ -90,7 +89,8 @@ def runs(tmp_path_factory):
     patch = pytest.MonkeyPatch()
     put_in_place(patch, REGISTRY)
     folder = tmp_path_factory.mktemp("runs")
-    train = ["train", "--modality", "beads"]
+    # After so few steps, models of different seeds differ much.
+    train = ["train", "--modality", "beads", "--seed", "5"]
     assert cli.main([*train, "--out", str(folder / "beads"), *SHORT, "--sample.guidance", "2"]) == 0
     assert cli.main([*train, "--out", str(folder / "teller"), *SHORT, "--task", "classify"]) == 0
     assert cli.main(["train", "--modality", "read", "--out", str(folder / "read"), "--train.steps", "2"]) == 0
@@ -488,21 +488,12 @@ def test_likelihood_and_bound_are_those_of_states_without_padding(model):
     second = log_likelihood(denoise, whole, space, Cosine(), **options)
     torch.testing.assert_close(first, second, rtol=1e-6, atol=1e-6)
     assert first.isfinite().all()
-    # A term of the bound takes a draw of noise: the same numbers for the beads that exist.
+    # A term of the bound takes a draw of noise, whose first numbers do not depend on the shape.
     levels = levels_of(Cosine(), grid("time", Cosine(), 5))
-
-    class Cut(SampleNoise):
-        def normal(self, like):
-            drawn = super().normal(map_fields(lambda f: f.new_zeros(len(f), LARGEST, f.shape[2]), like))
-            return map_fields(lambda f, wanted: f[:, : wanted.shape[1]], drawn, like)
-
-    patch = pytest.MonkeyPatch()
-    patch.setattr("diffcore.likelihood.bound.SampleNoise", Cut)
     found = [
         variational_bound(denoise, x0, s, levels, conditions=conditions, mask=m).terms
         for x0, s, m in ((padded, model.codec.space, encoded.mask), (whole, space, None))
     ]
-    patch.undo()
     torch.testing.assert_close(*found, rtol=1e-6, atol=1e-6)
 
 

@@ -111,7 +111,7 @@ def listed(kind, options, codec, network=None):
     """A guidance of the core, as a list makes it."""
     context = GuidanceContext(None, codec, codec.conditions, lambda source, task: network)
     build = getattr(guides, kind.replace("-", "_"))
-    return replace(build(SimpleNamespace(**options), context), name=kind, options=options)
+    return replace(build(SimpleNamespace(against={}, **options), context), name=kind, options=options)
 
 
 def free(weight):

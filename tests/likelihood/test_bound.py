@@ -15,7 +15,7 @@ from diffcore.process.variances import log_ratio
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.timesteps import uniform_in_log_snr
 from diffcore.states.level import Level
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 from diffcore.states.state import combine, map_fields
 from diffcore.testing.oracles import gaussian
@@ -136,9 +136,9 @@ def test_each_term_is_the_divergence_of_its_gaussians(schedule):
     x, last = seen[-1]
     decoder = Normal((0.3 * x).sin(), last.sigma / last.total)
     torch.testing.assert_close(found.terms[-1], -decoder.log_prob(x0).sum(1))
-    noise = SampleNoise(0, [4, 9])
-    torch.testing.assert_close(seen[0][0], perturb(x0, noise.normal(x0), first))
-    torch.testing.assert_close(seen[1][0], perturb(x0, noise.normal(x0), levels[1]))
+    draws = Draws.of(0, [4, 9])
+    torch.testing.assert_close(seen[0][0], perturb(x0, draws.normal(("bound", 0), x0), first))
+    torch.testing.assert_close(seen[1][0], perturb(x0, draws.normal(("bound", 1), x0), levels[1]))
 
 
 def coordinates(state, count):

@@ -9,16 +9,18 @@ import torch
 import diffcore as dc
 from diffcore import cli
 from diffcore.api.run import Run
-from diffcore.denoising.denoiser import from_v
+from diffcore.denoising.denoiser import from_v, from_x0
 from diffcore.errors import UserError
-from diffcore.plugins.guidance import Guidance, GuidanceContext
+from diffcore.plugins.guidance import Guidance, GuidanceContext, guided_by
 from diffcore.plugins.records import Component, Settings
 from diffcore.plugins.registry import Provided
 from diffcore.runs.fitted_grid import read_fitted_grids
 from diffcore.runs.folder import RunFolder
+from diffcore.runs.guides import build_guides
 from diffcore.sampling.loop import levels_of, sample
 from diffcore.sampling.solvers import adams
 from diffcore.sampling.timesteps import grid
+from diffcore.states.level import Level
 from diffcore.states.state import combine, fields, map_fields, named
 from diffcore.testing.oracles import largest_difference
 from tests.support.refusals import refused
@@ -94,6 +96,13 @@ class ByHand:
 
         return mixed
 
+    def against(self, weight, value):
+        def mixed(x, level, conditions):
+            other = self.plain(x, level, {"ring": torch.full_like(conditions["ring"], value)})
+            return combine((1 - weight, other), (weight, self.plain(x, level, conditions)))
+
+        return mixed
+
     def auto(self, weight, inner=None):
         inner = inner or self.plain
         return lambda *at: combine((weight, inner(*at)), (1 - weight, self.weak(*at)))
@@ -137,12 +146,17 @@ def record(name, **options):
 
 
 FREE, AUTO = record("classifier-free", weight=3.0), record("auto", weak="step-00000015", weight=1.8)
+NONE = record("classifier-free", weight=0.0)
 TELLER = record("classifier", run="TELLER", weight=2.0)
 INTERVAL, RESCALE = record("interval", low=-2.0, high=4.0), record("rescale", factor=0.6)
 
 LISTS = {
     "classifier-free": ([FREE], lambda h: h.free(3.0)),
-    "without conditions": ([record("classifier-free", weight=0.0)], lambda h: h.free(0.0)),
+    "without conditions": ([NONE], lambda h: h.free(0.0)),
+    "against a condition": (
+        [record("classifier-free", weight=3.0, against={"ring": "inner"})],
+        lambda h: h.against(3.0, 0),
+    ),
     "composed": ([record("composed", weights={"ring": 2.5})], lambda h: h.free(2.5)),
     "auto": ([AUTO], lambda h: h.auto(1.8)),
     "classifier": ([TELLER], lambda h: h.classifier(2.0)),
@@ -159,7 +173,7 @@ LISTS = {
         lambda h: h.interval(-200, 1, h.classifier(2.0, h.interval(-2, 4, h.free(3.0)))),
     ),
     "a classifier of the model without conditions": (
-        [record("classifier-free", weight=0.0), TELLER, INTERVAL],
+        [NONE, TELLER, INTERVAL],
         lambda h: h.interval(-2, 4, h.classifier(2.0, h.free(0.0)), h.free(0.0)),
     ),
     "a stranger's": (
@@ -300,7 +314,7 @@ def test_a_recipe_names_the_list_and_the_weights_of_helpers(run, folder, tmp_pat
     assert len(digest) == 64
     assert stored == [
         {"name": "classifier", "weight": 2.0},
-        {"name": "classifier-free", "weight": 3.0},
+        {"name": "classifier-free", "weight": 3.0, "against": {}},
         {"name": "interval", "low": -2.0, "high": 100.0},
     ]
     moved = folder / "elsewhere"
@@ -329,7 +343,7 @@ def test_a_grid_is_fitted_to_a_list_and_used_for_the_same_one(run, folder, capsy
     quick = ["--trajectories", "2", "--iterations", "1"]
     assert cli.main(["tune", str(run.path), "--steps", "2", *quick, *flags_of([FREE, INTERVAL])]) == 0
     (entry,) = read_fitted_grids(RunFolder(run.path)).values()
-    assert list(entry.guides) == [FREE, INTERVAL]
+    assert list(entry.guides) == [{**FREE, "against": {}}, INTERVAL]
     capsys.readouterr()
 
     def said(*flags):
@@ -346,12 +360,87 @@ def test_a_grid_is_fitted_to_a_list_and_used_for_the_same_one(run, folder, capsy
     RunFolder(run.path).fitted_grids.unlink()
 
 
+# Closed forms
+
+
+class Known:
+    """In place of a network: what is known of data N(m, s^2 I) with a mean for each ring, and one for no condition."""
+
+    def __init__(self, std=0.4):
+        self.std, self.means = std, torch.tensor([-0.6, 0.9, 0.2])
+        self.conditions = REGISTRY.modalities["toy"].record.codec.conditions
+
+    def __call__(self, x, level, conditions=None, mask=None):
+        means = self.means[torch.full((x.shape[0],), 2) if conditions is None else conditions["ring"]]
+        return self.gaussian(means[:, None], x, level)
+
+    def gaussian(self, mean, x, level):
+        gain = level.alpha * self.std**2 / (level.alpha**2 * self.std**2 + level.sigma**2)
+        return from_x0(map_fields(lambda f: mean + gain * (f - level.alpha * mean), x), x, level)
+
+    def log_likelihood(self, x, level, conditions, mask=None):
+        """log p(x_t given c) - log p(x_t given nothing): exact up to a constant."""
+        total = level.alpha**2 * self.std**2 + level.sigma**2
+
+        def log_density(mean):
+            squares = (fields(x)[name] - level.alpha * mean[:, None] for name in fields(x))
+            return -sum(each.square().sum(1) for each in squares) / (2 * total)
+
+        return log_density(self.means[conditions["ring"]]) - log_density(self.means[torch.full((x.shape[0],), 2)])
+
+    def state_dict(self):
+        return {"means": self.means}
+
+
+@pytest.mark.parametrize(
+    ("guides", "mean", "plain"),
+    [
+        ([record("classifier-free", weight=2.5)], lambda u, c, w: u + 2.5 * (c - u), None),
+        ([record("composed", weights={"ring": 2.5})], lambda u, c, w: u + 2.5 * (c - u), None),
+        (
+            [record("classifier-free", weight=2.5, against={"ring": "inner"})],
+            lambda u, c, w: -0.6 + 2.5 * (c + 0.6),
+            None,
+        ),
+        ([record("auto", weak="weak", weight=1.5)], lambda u, c, w: w + 1.5 * (c - w), None),
+        (
+            [record("classifier-free", weight=0), record("classifier", run="a", weight=2)],
+            lambda u, c, w: 2 * c - u,
+            None,
+        ),
+        (
+            [record("classifier-free", weight=2.5), record("interval", low=-1, high=1)],
+            lambda u, c, w: u + 2.5 * (c - u),
+            lambda u, c, w: c,
+        ),
+        (
+            [NONE, record("classifier", run="a"), record("interval", low=-1, high=1)],
+            lambda u, c, w: c,
+            lambda u, c, w: u,
+        ),
+    ],
+)
+def test_a_list_on_gaussian_data_is_a_gaussian_with_another_mean(run, guides, mean, plain):
+    """Scores of equal variance differ by a constant, so each guidance only moves the mean, at all noise levels."""
+    oracle = Known()
+    weak = Known()
+    weak.means = torch.tensor([0.1, 0.3, 0.2])
+    built = build_guides(guides, REGISTRY, run.model, lambda source, task: weak if source == "weak" else oracle)
+    x, rings = map_fields(torch.ones_like, run.model.codec.space.empty(2)), torch.tensor([0, 1])
+    for level in (Level(0.7, 0.6), Level(0.05, 1.0)):
+        wanted = mean if plain is None or level.alpha == 0.7 else plain
+        expected = wanted(oracle.means[[2, 2]], oracle.means[rings], weak.means[rings])
+        found = guided_by(built, oracle)(x, level, {"ring": rings}).x0
+        assert largest_difference(found, oracle.gaussian(expected[:, None], x, level).x0) < 1e-5
+
+
 # Mistakes
 
 MISTAKES = {
     ("--guide", "clasifier-free"): "unknown guide 'clasifier-free' (did you mean 'classifier-free'?)",
     ("--guide", "classifier"): "--guide.run is missing",
     ("--guide", "composed", "--guide.weights", "hue=2"): "this model has no condition 'hue'; there are: ring",
+    ("--guide", "classifier-free", "--guide.against", "ring=middle"): "unknown ring 'middle'",
     ("--guide", "interval", "--guide.low", "3", "--guide.high", "2"): "low and high: the first, 3, must be smaller",
     ("--guide", "rescale", "--guide.factor", "2"): "less than or equal to 1",
     ("--guide", "auto", "--guide.weak", "TELLER"): "has the task classify, whose network cannot be used as --weak",

@@ -28,7 +28,7 @@ from diffcore.sampling.loop import levels_of, prior, sample
 from diffcore.sampling.solvers import adams, ddim, ddpm, dpmpp_2m, heun
 from diffcore.sampling.timesteps import grid, uniform_in_log_snr
 from diffcore.states.level import Level
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 from diffcore.states.state import combine, concatenate, fields, map_fields
 from diffcore.testing.oracles import Mixture, gaussian, gaussian_flow, largest_difference
@@ -350,7 +350,7 @@ def test_between_two_gaussians_of_one_variance_it_is_a_gaussian_further_on(sched
     x = draw(4, 3)
     torch.testing.assert_close(guided(x, LEVEL, given).x0, gaussian(target, std)(x, LEVEL).x0)
     levels = levels_of(schedule, uniform_in_log_snr(schedule, 800))[:-1]
-    start = prior(space, SampleNoise(0, range(4)), 4, levels[0], "cpu", None)
+    start = prior(space, Draws.of(0, range(4)), levels[0])
     found = sample(guided, space, dpmpp_2m(), levels, indices=range(4), conditions=given, keep_noise=True)
     torch.testing.assert_close(found, gaussian_flow(start, levels[0], levels[-1], target, std), atol=2e-4, rtol=0)
 
@@ -382,6 +382,18 @@ def test_only_samples_that_are_asked_for_something_have_a_second_pass():
     classifier_free(counting, (LABEL,), 3.0)(x, LEVEL, None, mask)
     assert sizes == [6, 4, 4, 4, 4]
     assert largest_difference(found.variance, map_fields(lambda f: torch.full_like(f, 0.25), x)) == 0
+
+
+def test_guidance_against_a_condition_is_its_formula():
+    """All samples move away from it, also one without conditions, for which the plain prediction is the other end."""
+    oracle, mask = labelled(), masks(4)
+    counting, sizes = counted(viewed(oracle, "v"))
+    x, given = point(FIELDS, 4, 7, mask), {"label": torch.tensor([0, 2, 1, 0])}
+    found = classifier_free(counting, (LABEL,), 3.0, {"label": torch.tensor([1])})(x, LEVEL, given, mask)
+    against = oracle(x, LEVEL, {"label": torch.full((4,), 1)}, mask).v
+    expected = combine((-2.0, against), (3.0, oracle(x, LEVEL, given, mask).v))
+    assert largest_difference(found.v, expected) < 1e-13
+    assert sizes == [8]
 
 
 def test_conditions_that_the_model_does_not_know_pass_through():

@@ -1,5 +1,4 @@
 import torch
-from tensordict import TensorDict
 
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.denoising.denoiser import Denoiser, from_x0
@@ -10,7 +9,6 @@ from diffcore.sampling.loop import levels_of, sample
 from diffcore.sampling.solvers import ddim, ddpm
 from diffcore.sampling.timesteps import karras
 from diffcore.states.level import Level
-from diffcore.states.noise import SampleNoise
 from diffcore.states.spaces import Euclidean
 
 LABEL = ClassCondition("label", ("a", "b", "c"))
@@ -35,25 +33,6 @@ def test_a_sample_is_the_same_in_every_batch():
     many, one = draw(range(12, 44)), draw([17])
     torch.testing.assert_close(many[5], one[0], rtol=1e-4, atol=1e-4)
     assert not torch.allclose(many[5], many[6], atol=0.1)
-
-
-def test_noise_streams_belong_to_samples_and_differ_by_seed():
-    like = torch.empty(3, 1000)
-    first = SampleNoise(3, [5, 6, 7])
-    a, b = first.normal(like), first.normal(like)
-    alone = SampleNoise(3, [6])
-    assert torch.equal(a[1], alone.normal(like[:1])[0])
-    assert torch.equal(b[1], alone.normal(like[:1])[0])
-    assert not torch.equal(a, b)
-    other = SampleNoise(4, [6]).normal(like[:1])[0]
-    for x, y in ((a[0], a[1]), (a[1], b[1]), (a[1], other)):
-        assert abs(torch.corrcoef(torch.stack([x, y]))[0, 1]) < 0.1
-    assert abs(a.mean()) < 0.06
-    assert abs(a.std() - 1) < 0.05
-    fields = TensorDict({"p": torch.empty(2, 3), "q": torch.empty(2)}, batch_size=[2])
-    drawn = SampleNoise(3, [5, 6]).normal(fields)
-    assert drawn["p"].shape == (2, 3)
-    assert drawn["q"].shape == (2,)
 
 
 def by_label(x, level, conditions=None, mask=None):

@@ -20,7 +20,7 @@ from diffcore.runs.model import build_data, build_model
 from diffcore.sampling.loop import levels_of, prior, sample
 from diffcore.sampling.solvers import ddim, ddpm, dpmpp_2m
 from diffcore.sampling.timesteps import GRIDS, grid
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean
 from diffcore.testing.oracles import gaussian, gaussian_flow, mixture
 from diffcore.training.loop import Callbacks, train
@@ -88,7 +88,7 @@ def test_order_of_convergence_from_noise_alone(make, order, name):
 
     def error(n):
         levels = levels_of(SCHEDULE, grid(name, SCHEDULE, n))[:-1]
-        start = prior(DOUBLE, SampleNoise(0, range(4)), 4, levels[0], "cpu", None)
+        start = prior(DOUBLE, Draws.of(0, range(4)), levels[0])
         found = sample(gaussian(0.7, 0.4), DOUBLE, make(), levels, indices=range(4), keep_noise=True)
         return (found - gaussian_flow(start, levels[0], levels[-1], 0.7, 0.4)).abs().max().item()
 

@@ -11,7 +11,7 @@ from diffcore.runs.model import build_data, build_model
 from diffcore.sampling.guidance import classifier_free, energy
 from diffcore.sampling.loop import levels_of, sample
 from diffcore.sampling.timesteps import grid
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 from diffcore.states.state import fields
 from diffcore.tasks.batch import draw_batch
@@ -51,9 +51,9 @@ def on(state, device):
 
 def test_samples_of_a_seed_start_from_the_same_noise_on_every_device():
     like = SPACE.empty(3)
-    here, there = (SampleNoise(7, [0, 17, 3]).normal(on(like, device)) for device in ("cpu", "cuda"))
+    here, there = (Draws.of(7, [0, 17, 3], device).normal("prior", on(like, device)) for device in ("cpu", "cuda"))
     for name, field in fields(here).items():
-        assert torch.equal(field, there[name].cpu())
+        torch.testing.assert_close(field, there[name].cpu(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

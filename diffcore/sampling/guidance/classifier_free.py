@@ -13,17 +13,22 @@ from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 
 
-def classifier_free(denoise: Denoise, conditions: Sequence[Condition], weight: float) -> Denoise:
+def classifier_free(
+    denoise: Denoise, conditions: Sequence[Condition], weight: float, against: Conditions | None = None
+) -> Denoise:
     """Classifier-free guidance: eps = eps_u + w (eps_c - eps_u), and x0 likewise. Ho & Salimans 2022 (w = 1 + their w).
 
     eps_u is the prediction without conditions, eps_c the one with them; `conditions` are all conditions of the model.
     w = 0 ignores the conditions and w = 1 is the conditional model itself; both evaluate the network once. w > 1 makes
     samples follow the conditions more strongly. For other w both predictions are computed in one batch, in which a
     sample without any condition appears once.
+
+    With `against`, values `[1, ...]` by name, eps_u is the prediction with these conditions and no others ("negative
+    prompts"): w > 1 moves samples away from them, also samples without conditions.
     """
     if weight == 1:
         return denoise
-    return _mixed(denoise, conditions, [([condition.name for condition in conditions], weight)])
+    return _mixed(denoise, conditions, [([condition.name for condition in conditions], weight)], against)
 
 
 def composed(denoise: Denoise, conditions: Sequence[Condition], weights: Mapping[str, float]) -> Denoise:
@@ -41,9 +46,15 @@ def composed(denoise: Denoise, conditions: Sequence[Condition], weights: Mapping
 
 
 def _mixed(
-    denoise: Denoise, model_conditions: Sequence[Condition], groups: Sequence[tuple[Sequence[str], float]]
+    denoise: Denoise,
+    model_conditions: Sequence[Condition],
+    groups: Sequence[tuple[Sequence[str], float]],
+    against: Conditions | None = None,
 ) -> Denoise:
-    """D_u + sum over `groups` of weight (D_group - D_u), where D_group has only the conditions that the group names."""
+    """D_u + sum over `groups` of weight (D_group - D_u), where D_group has only the conditions that the group names.
+
+    D_u has no conditions, or those of `against`; then all samples differ from it.
+    """
     whole = len(groups) == 1 and {*groups[0][0]} == {condition.name for condition in model_conditions}
 
     @cache_last
@@ -51,17 +62,22 @@ def _mixed(
         """The conditions of D_u, and a pass for each group that has a condition given in any sample."""
         value = next(iter(values.values()))
         absent = {**values, **nulls(model_conditions, len(value), value.device)}
+        base = {
+            **absent,
+            **{n: v.to(value.device).expand(len(value), *v.shape[1:]) for n, v in (against or {}).items()},
+        }
         passes = []
         for names, weight in groups:
             kept = [condition for condition in model_conditions if condition.name in names and condition.name in values]
             if not kept or weight == 0:
                 continue
             given = torch.stack([condition.given(values[condition.name]) for condition in kept]).any(0)
+            given = torch.ones_like(given) if against else given
             rows = given.nonzero()[:, 0]
             if len(rows):
                 only = {**absent, **{condition.name: values[condition.name] for condition in kept}}
                 passes.append(JointPass(only, weight, None if len(rows) == len(given) else rows))
-        return absent, passes
+        return base, passes
 
     def guided(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         if not conditions:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffcore.errors import UserError
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Space
 from diffcore.states.state import State, combine, fields, first_field, map_fields, named
@@ -153,7 +153,8 @@ def keep(known: State, space: Space) -> "Keep | KeepElements":
             "whole sample)"
         )
     operator = Keep(map_fields(lambda value: value.bool(), known))
-    point = space.noise(SampleNoise(0, range(known.shape[0])).normal(space.empty(known.shape[0])))
+    batch = known.shape[0]
+    point = space.noise(Draws.of(0, range(batch)).normal("point", space.empty(batch)))
     if _is_within(operator, point, space):
         return operator
     whole = keep_elements(known, space)

@@ -12,7 +12,7 @@ from diffcore.sampling.loop import sample as draw
 from diffcore.sampling.solvers import Evaluate, Move, Step
 from diffcore.sampling.timesteps import tapered, uniform_in_log_snr
 from diffcore.states.level import CLEAN, Level
-from diffcore.states.noise import SampleNoise
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean, Product, SymmetricPairs, ZeroCentred
 from diffcore.states.state import State, map_fields
 from diffcore.testing.checks.check import Check, Measurement, NotApplicableError
@@ -85,7 +85,7 @@ def _error(step: Step, steps: int) -> tuple[float, bool]:
     """The error of the flow from log-SNR -8 to 2, and whether the step draws noise of its own."""
     schedule, space = Cosine(-8, 8), Euclidean((64,))
     levels = levels_of(schedule, torch.linspace(-8.0, 2.0, steps + 1, dtype=torch.float64))[:-1]
-    x = prior(space, SampleNoise(0, range(4)), 4, levels[0], "cpu", None)
+    x = prior(space, Draws.of(0, range(4)), levels[0])
     assert isinstance(x, Tensor)
     x, drawn = x.double(), False
 

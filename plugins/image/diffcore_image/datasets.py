@@ -231,7 +231,7 @@ def folder(options: FolderOptions) -> Data:
     these files are passed over, and the ledger names them.
     """
     background = _colour(options.background)
-    files = tree(options.root, ENDINGS, "folder", "images", level=options.class_level)
+    files = tree(options.root, ENDINGS, "folder", "images", level=options.class_level, captioned=True)
     _require_room(len(files.train) + len(files.test or ()), options.size)
     account, sizes = files.account(), set[tuple[int, int]]()
     captions = files.texts(account)
