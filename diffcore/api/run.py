@@ -23,6 +23,7 @@ from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Registry
+from diffcore.plugins.text import NAME, encoder_of
 from diffcore.runs.composing import additions
 from diffcore.runs.consent import require_consent
 from diffcore.runs.data_record import difference as examples_differ
@@ -62,6 +63,9 @@ if TYPE_CHECKING:
     from diffcore.runs.tuning import Tuning
 
 logger = logging.getLogger(__name__)
+
+Prompt = str | Sequence[str]
+"""A text for all samples, or several that the samples have in turn."""
 
 Asked = Mapping[str, Any]
 """Values of conditions by name: `2.5`, a range `(40, 60)` or `"40..60"`, or a list of one for each sample.
@@ -114,7 +118,8 @@ class Run:
         """
         if not (from_leader(lambda: self.loaded.own) or self.trust):
             require_consent(self.path, self.settings, self.data_at, loggers=False)
-        data = in_turn(lambda: data_of(self.path, with_data_at(self.settings, self.data_at), self.registry))
+        settings, encoder = with_data_at(self.settings, self.data_at), encoder_of(self.model.codec.conditions)
+        data = in_turn(lambda: data_of(self.path, settings, self.registry, encoder))
         if difference := describe_difference(self.model.modality.codec(data.facts).space, self.model.codec.space):
             raise UserError(f"{self.path} was trained on other data than are there now: {difference}")
         before = read_record(RunFolder(self.path))
@@ -129,6 +134,7 @@ class Run:
         n: int = 16,
         *,
         label: str | None = None,
+        prompt: Prompt | None = None,
         conditions: Asked | None = None,
         seed: int = 0,
         size: str | int | None = None,
@@ -143,6 +149,7 @@ class Run:
         Args:
             n: How many.
             label: Short for `conditions={"label": ...}`: the name of a class, or `"#3"` for the class with index 3.
+            prompt: Short for `conditions={"prompt": ...}`: a text, or several that the samples have in turn.
             conditions: What the samples shall be, by name of condition; without any, all there is in turn.
             seed: Decides the noise.
             size: How many elements a sample has, `9`, or `"7..9"` where that varies.
@@ -154,7 +161,7 @@ class Run:
             UserError: For conditions, sizes and options that do not exist or do not fit.
         """
         show_messages()
-        drawing = self.drawing(n, label, conditions, seed, size, constraint, options)
+        drawing = self.drawing(n, label, conditions, seed, size, constraint, options, prompt)
         with counter("sampling", n) as after_batch:
             return drawing.draw_all(after_batch)
 
@@ -166,6 +173,7 @@ class Run:
         *,
         replace: bool = False,
         label: str | None = None,
+        prompt: Prompt | None = None,
         conditions: Asked | None = None,
         seed: int = 0,
         size: str | int | None = None,
@@ -182,14 +190,14 @@ class Run:
                 default `samples/seed-SEED` in the folder of the run, or the next such name without other samples.
             n: The number of samples.
             replace: Replace other samples in `out`.
-            label, conditions, seed, size, constraint, **options: As for `sample`; `diffcore.runs.measurements` makes
-                the constraints of `inpaint` and `upscale`.
+            label, prompt, conditions, seed, size, constraint, **options: As for `sample`;
+                `diffcore.runs.measurements` makes the constraints of `inpaint` and `upscale`.
 
         Raises:
             UserError: As for `sample`, and if `out` contains anything but samples of the same recipe.
         """
         show_messages()
-        drawing = self.drawing(n, label, conditions, seed, size, constraint, options)
+        drawing = self.drawing(n, label, conditions, seed, size, constraint, options, prompt)
         place = from_leader(
             lambda: Path(out) if out is not None else default_place(RunFolder(self.path).samples, drawing)
         )
@@ -213,6 +221,7 @@ class Run:
         size: str | int | None,
         constraint: Constraint | None,
         options: SamplingOptions,
+        prompt: Prompt | None = None,
     ) -> Drawing:
         """What `sample` draws with these arguments. Raises `UserError` for what cannot be drawn."""
         if n < 1:
@@ -228,7 +237,7 @@ class Run:
         if constraint is not None and options.get("solver") is None:
             # Fresh noise in each step corrects what the constraint does to the path.
             config = replace(config, step=ddpm(), solver="ddpm", may_be_fitted=False)
-        asked = _asked(label, conditions)
+        asked = _asked(label, conditions, prompt, n)
         values = self._conditions(model, config, asked, n, seed, examples=constraint is None)
         if all(options.get(name) is None for name in ("guidance", "classifier", "guides")):
             # The guidance of the run's settings is not an error where no condition is given.
@@ -263,6 +272,7 @@ class Run:
         noise_std: float = 0.0,
         resamplings: int = 10,
         label: str | None = None,
+        prompt: Prompt | None = None,
         conditions: Asked | None = None,
         seed: int = 0,
         size: str | int | None = None,
@@ -278,13 +288,20 @@ class Run:
             method: `"mmps"` (the default), `"dps"` or `"repaint"`.
             noise_std: For mmps and dps: how far the source may be off, in standard deviations of the data.
             resamplings: For repaint: how often each step is done.
-            label, conditions, seed, size, **options: As for `sample`. Where sizes vary, they are drawn so that all
-                known elements exist.
+            label, prompt, conditions, seed, size, **options: As for `sample`. Where sizes vary, they are drawn so
+                that all known elements exist.
         """
         require_draws(self.model, self.path)
         constraint = inpainting_of(self.model, source, mask, method, noise_std, resamplings)
         return self.sample(
-            n, label=label, conditions=conditions, seed=seed, size=size, constraint=constraint, **options
+            n,
+            label=label,
+            prompt=prompt,
+            conditions=conditions,
+            seed=seed,
+            size=size,
+            constraint=constraint,
+            **options,
         )
 
     @in_own_modes
@@ -297,6 +314,7 @@ class Run:
         method: InverseMethod | None = None,
         noise_std: float = 0.0,
         label: str | None = None,
+        prompt: Prompt | None = None,
         conditions: Asked | None = None,
         seed: int = 0,
         **options: Unpack[SamplingOptions],
@@ -307,7 +325,9 @@ class Run:
         """
         require_draws(self.model, self.path)
         constraint = upscaling_of(self.model, source, factor, method, noise_std)
-        return self.sample(n, label=label, conditions=conditions, seed=seed, constraint=constraint, **options)
+        return self.sample(
+            n, label=label, prompt=prompt, conditions=conditions, seed=seed, constraint=constraint, **options
+        )
 
     @in_own_modes
     def evaluate(
@@ -409,6 +429,7 @@ class Run:
         source: Samples | State | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
         *,
         label: str | None = None,
+        prompt: Prompt | None = None,
         conditions: Asked | None = None,
         divergence: Divergence = "exact",
         probes: int = 1,
@@ -433,7 +454,7 @@ class Run:
             state = self._read(source)
         else:
             state = source
-        asked = _asked(label, conditions)
+        asked = _asked(label, conditions, prompt, len(state))
         own = model.codec.conditions
         if isinstance(source, Samples) and not asked:
             values = {condition.name: source.conditions[condition.name] for condition in own}
@@ -543,13 +564,23 @@ def load(
     return run
 
 
-def _asked(label: str | None, conditions: Asked | None) -> dict[str, Any]:
+def _asked(label: str | None, conditions: Asked | None, prompt: Prompt | None = None, n: int = 1) -> dict[str, Any]:
+    """All that is requested of `n` samples, by name of the condition."""
     asked = dict(conditions or {})
-    if label is not None:
-        if "label" in asked:
-            raise UserError("`label` is given twice: leave it out of `conditions`")
-        asked["label"] = label
+    each = prompt if prompt is None or isinstance(prompt, str) else in_turn_of(prompt, n)
+    for name, value in (("label", label), (NAME, each)):
+        if value is not None:
+            if name in asked:
+                raise UserError(f"`{name}` is given twice: leave it out of `conditions`")
+            asked[name] = value
     return asked
+
+
+def in_turn_of(texts: Sequence[str], n: int) -> list[str]:
+    """`n` of the texts in turn. Raises `UserError` if there are none."""
+    if not texts:
+        raise UserError("`prompt` is an empty list: give a text, or several")
+    return [texts[index % len(texts)] for index in range(n)]
 
 
 def _values(asked: Asked, known: Sequence[Any], n: int, seed: int) -> Conditions:
@@ -577,10 +608,19 @@ def _values(asked: Asked, known: Sequence[Any], n: int, seed: int) -> Conditions
     values = parse_conditions(known, {**whole, **{name: _text(v[0]) for name, v in each.items()}}, range(n), seed)
     for condition in known:
         if condition.name in each:
-            rows = [condition.parse(_text(v), [i], seed) for i, v in enumerate(each[condition.name])]
-            values[condition.name] = torch.cat(rows)
+            values[condition.name] = _parsed(condition, [*map(_text, each[condition.name])], seed)
     require_values(known, tensors, n)
     return values | tensors
+
+
+def _parsed(condition: Any, texts: Sequence[str], seed: int) -> Tensor:
+    """The value of each sample `[n, ...]`. Each distinct text is parsed once, for all samples that have it."""
+    indices: dict[str, list[int]] = {}
+    for index, text in enumerate(texts):
+        indices.setdefault(text, []).append(index)
+    rows = torch.cat([condition.parse(text, which, seed) for text, which in indices.items()])
+    order = torch.tensor([index for which in indices.values() for index in which])
+    return rows[order.argsort()]
 
 
 def _text(value: Any) -> str:

@@ -47,6 +47,7 @@ def train(
     data: Part | None = None,
     denoiser: Part | None = None,
     classifier: Part | None = None,
+    text: Part | None = None,
     schedule: Part | None = None,
     train: Mapping[str, Any] | None = None,
     sample: Mapping[str, Any] | None = None,
@@ -75,6 +76,7 @@ def train(
         data: The data set, by name, or its options: `{"name": "folder", "root": PATH}`.
         denoiser: The network, likewise.
         classifier: The network of the task `"classify"`, likewise.
+        text: The encoder of captions, likewise, for data that have captions.
         schedule: The noise schedule, likewise.
         train: How long and how to train: `{"steps": 4500}`.
         sample: How samples are drawn unless asked otherwise: `{"steps": 20}`.
@@ -95,7 +97,8 @@ def train(
     registry = plugins.installed()
     if unknown := networks.keys() - {*kinds_of_choices(registry)}:
         raise TypeError(f"train() takes no {sorted(unknown)[0]!r}, and no task trains a network of this kind")
-    parts = {"task": task, "data": data, "denoiser": denoiser, "classifier": classifier, "schedule": schedule}
+    parts = {"task": task, "data": data, "denoiser": denoiser, "classifier": classifier}
+    parts |= {"text": text, "schedule": schedule}
     for kind, part in {**parts, **networks}.items():
         if part is not None:
             options = {"name": part} if isinstance(part, str) else dict(part)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Options(DrawOptions):
     """The options of `diffcore evaluate`."""
 
-    n: int = Field(500, ge=2, description="How many samples, or held-out examples for a classifier.")
+    n: int = Field(500, ge=2, description="How many samples, or held-out examples if the task draws none.")
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False
     """Print the metrics as JSON."""
     trust: bool = trust_field("read files and download data")
@@ -28,7 +28,7 @@ class Options(DrawOptions):
 
 def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
-    about = "Metrics of a run's samples, or of a classifier. --data.root PLACE: where its data are, if they have moved."
+    about = "Metrics of a run's samples, or of held-out examples. --data.root PLACE: where its data are, if moved."
     arguments, data_at = take_places(arguments)
     chosen = read(Options, arguments, registry, "diffcore evaluate", about, many=("metric",))
     options = chosen.options

@@ -13,6 +13,7 @@ from diffcore.cli.selectors import read
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins import registry as plugins
+from diffcore.system.files import read_regular
 
 if TYPE_CHECKING:
     from diffcore.api.run import Run
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
 class Options(DrawOptions):
     """The options of `diffcore sample`."""
 
-    n: int = Field(16, ge=1, description="How many samples.")
+    n: int | None = Field(
+        None, ge=1, description="How many samples; by default 16, or with --prompts one for each line."
+    )
+    prompt: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
+        (),
+        description="A text that says what the samples are. If it is given several times, the samples have these texts "
+        "in turn.",
+    )
+    prompts: Path | None = Field(None, description="A file with a prompt in each line, for a sample each.")
     label: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
         (),
         description="Short for --condition label=...: a class by its name, or by its index from 0, #3. If it is given "
@@ -65,11 +74,14 @@ def main(arguments: Sequence[str]) -> int:
     if options.mask is not None and options.inpaint is None:
         raise UserError("--mask belongs to --inpaint FILE, which is missing")
     run = run_of(options, registry)
+    prompts = prompts_of(options)
+    n = options.n or (len(prompts) if options.prompts is not None else 16)
     written = run.sample_to(
         options.out,
-        options.n,
+        n,
         replace=options.replace,
-        conditions=asked_for(options, [condition.name for condition in run.model.codec.conditions]),
+        prompt=_one_or_all(prompts),
+        conditions=asked_for(options, [condition.name for condition in run.model.codec.conditions], n),
         seed=options.seed,
         size=options.size,
         constraint=_constraint(run, options),
@@ -105,7 +117,40 @@ def _constraint(run: "Run", options: Any) -> Any:
     return None
 
 
-def asked_for(options: Options, known: Sequence[str] = ()) -> dict[str, Any]:
+def prompts_of(options: Options) -> list[str]:
+    """The prompts of the flags, or those in the lines of a file; empty if there are none."""
+    if options.prompts is None:
+        return [*options.prompt]
+    if options.prompt:
+        raise UserError("--prompt and --prompts are two ways to say the same; give one")
+    return read_prompts(options.prompts)
+
+
+MOST_PROMPTS = 64 * 2**20
+"""Bytes of a file of prompts, at most."""
+
+
+def read_prompts(path: Path) -> list[str]:
+    """The lines of a file, without empty ones. Raises `UserError` if it is missing, not UTF-8, or has no lines."""
+    try:
+        content = read_regular(path.resolve(), MOST_PROMPTS)
+    except FileNotFoundError:
+        raise UserError(f"--prompts: no file {path}") from None
+    try:
+        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"--prompts {path}, line {line}: this is not UTF-8; save the file as UTF-8") from None
+    if not (found := [line for line in lines if line]):
+        raise UserError(f"--prompts {path}: the file has no prompts; write one in each line")
+    return found
+
+
+def _one_or_all(prompts: Sequence[str]) -> str | list[str] | None:
+    return None if not prompts else prompts[0] if len(prompts) == 1 else [*prompts]
+
+
+def asked_for(options: Options, known: Sequence[str] = (), n: int = 16) -> dict[str, Any]:
     """What the flags ask for, by name of condition: a value for all samples, or a list of one for each.
 
     The names of `known` conditions may contain `=` themselves.
@@ -123,5 +168,5 @@ def asked_for(options: Options, known: Sequence[str] = ()) -> dict[str, Any]:
                 raise UserError(f"--{flag} {value if flag == 'label' else pair}: {key} is given twice")
             asked[key] = value
     if len(options.label) > 1:
-        asked["label"] = [options.label[index % len(options.label)] for index in range(options.n)]
+        asked["label"] = [options.label[index % len(options.label)] for index in range(n)]
     return asked

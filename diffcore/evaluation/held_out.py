@@ -33,8 +33,13 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> Sequence[M
     )
     ready = replace(data, examples=prepared(model.codec, examples, model.device))
     objective = Objective(model, settings).eval()
+
+    def loss_of(step: int) -> torch.Tensor:
+        batch = model.task.draw(model, settings, ready, step)
+        return objective(batch) if batch.x0.shape[0] else torch.zeros(())  # more processes than examples
+
     with torch.no_grad(), keep_random_state(model.device):
-        losses = [objective(model.task.draw(model, settings, ready, step)) for step in range(steps)]
+        losses = [loss_of(step).cpu() for step in range(steps)]
     loss = mean(torch.stack(losses).double().mean()).item()
     return [Metric("held_out_loss", loss, f"{model.task.loss_label}, of {source_of(data, steps * size)}")]
 

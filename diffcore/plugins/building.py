@@ -13,12 +13,13 @@ from typing import Any
 import numpy
 from torch import nn
 
+from diffcore.denoising.text import TextEncoder
 from diffcore.errors import UserError
 from diffcore.plugins.contract import Contract
 from diffcore.plugins.data import Data
 from diffcore.plugins.guidance import Guidance
 from diffcore.plugins.output import Metric
-from diffcore.plugins.records import Component, Modality, Settings
+from diffcore.plugins.records import WORDS, Component, Modality, Settings
 from diffcore.states.global_random import seeded
 from diffcore.system.files import is_number
 
@@ -34,7 +35,7 @@ def build(kind: str, component: Component, options: Settings, *context: Any) -> 
     The functions that metrics and guidance consist of are checked again whenever they are called. A data set is built
     with seeded global random generators (`seeded_globally`). Raises `UserError` if it is not such a part.
     """
-    what = f"the {'data set' if kind == 'data' else kind} {component.name!r}"
+    what = f"the {WORDS.get(kind, kind)} {component.name!r}"
     if kind == "data":
         with seeded_globally():
             part = component.build(options, *context)
@@ -125,6 +126,10 @@ def _not_a_guide(part: Any) -> str | None:
     return None if isinstance(part, Guidance) else _not_a_function(part)
 
 
+def _not_a_text_encoder(part: Any) -> str | None:
+    return None if isinstance(part, TextEncoder) else _kind(part)
+
+
 def _not_a_network(part: Any) -> str | None:
     if not isinstance(part, nn.Module):
         return _kind(part)
@@ -212,6 +217,7 @@ PARTS: Mapping[str, tuple[str, Complaint]] = {
     "guide": ("a function that takes a denoiser and returns one", _not_a_guide),
     "metric": ("a function of samples and conditions", _not_a_function),
     "task": A_MODULE,
+    "text": ("a diffcore.denoising.text.TextEncoder", _not_a_text_encoder),
     "logger": ("a logger with row, picture, metrics and close", _with("row", "picture", "metrics", "close")),
     "codec": (
         "a codec with space, conditions, sizes, encode and decode",

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 
 from diffcore.errors import UserError
 from diffcore.names import ClassLevel
+from diffcore.plugins.captions import Captions, is_of_captions, read_captions
 from diffcore.plugins.layouts import Folders, Layout, few, guess
 from diffcore.plugins.ledger import Account, Reasons, named, short, shown
 from diffcore.system.walk import Listing, walk
@@ -40,6 +41,15 @@ class Tree:
     """The files that are not used, by reason."""
     unreadable: Mapping[str, str] = field(default_factory=dict)
     """The folders that cannot be opened, each with the message of the system."""
+    captions: tuple[Path, ...] = ()
+    """The files that hold captions of these files."""
+
+    def texts(self, account: Account) -> Captions:
+        """The captions of these files, in the forms of `diffcore.plugins.captions`.
+
+        The account gets what is missing and what is wrong. Raises `UserError` for tables that are not valid.
+        """
+        return read_captions(self.captions, [path for path, _ in (*self.train, *(self.test or ()))], account)
 
     def account(self) -> Account:
         """An account for the loader of these files; it begins with what the search passed over."""
@@ -64,6 +74,7 @@ def tree(
     level: ClassLevel = "auto",
     hints: Mapping[str, str] | None = None,
     unfit: Callable[[Path], str] = lambda path: "",
+    captioned: bool = False,
 ) -> Tree:
     """Find the files with one of `endings` (lower case, with the dot) under `folder`, sorted by name.
 
@@ -73,6 +84,7 @@ def tree(
     few files that lie outside of the classes are passed over. Links are followed, and each file is found once. `name`
     is the name of the data set and `what` describes its files, for messages; `hints` says by ending what to do with
     files that are not read. `unfit` returns the reason to pass over a file in spite of its ending, or an empty text.
+    With `captioned`, files that hold captions are found too (`diffcore.plugins.captions`); `Tree.texts` reads them.
 
     Raises `UserError` if the folder or such files are missing, if a chosen class does not exist, if a class has only
     held-out files, or if many files lie outside train, test and val where these exist.
@@ -111,7 +123,10 @@ def tree(
         return tuple((root / path, index.get(name, 0)) for path, name in files if not name or name in index)
 
     read = {*wanted}
-    unread = [path for path in listing.files if path not in read and path not in reasons]
+    stems = {str(Path(path).with_suffix("")) for path in wanted}
+    others = [path for path in listing.files if path not in read and path not in reasons]
+    captions = [path for path in others if captioned and is_of_captions(path, stems, endings)]
+    unread = [path for path in others if path not in {*captions}]
     passed_over = {
         **listing.passed_over,
         "outside of the class folders" if layout.level is not None else "outside of the other files": outside,
@@ -130,6 +145,7 @@ def tree(
         layout.reason,
         {why: tuple(map(shown, paths)) for why, paths in passed_over.items() if paths},
         {shown(path): reason for path, reason in listing.unreadable.items()},
+        tuple(root / path for path in captions),
     )
 
 

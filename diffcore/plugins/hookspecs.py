@@ -60,6 +60,11 @@ def diffcore_guidance() -> Iterable[Component]:  # type: ignore[empty-body]
 
 
 @hookspec
+def diffcore_text_encoders() -> Iterable[Component]:  # type: ignore[empty-body]
+    """What turns the captions of examples into tokens, `diffcore train --text NAME`."""
+
+
+@hookspec
 def diffcore_metrics() -> Iterable[Component]:  # type: ignore[empty-body]
     """More metrics of samples, `diffcore evaluate RUN --metric NAME`."""
 

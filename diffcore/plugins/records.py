@@ -82,6 +82,10 @@ def lazy(package: str) -> Callable[[str], Callable[..., Any]]:
     return builder
 
 
+WORDS: Mapping[str, str] = {"data": "data set", "text": "text encoder"}
+"""What a kind of part is called in messages, where that is not its name."""
+
+
 @dataclass(frozen=True)
 class Component:
     """A named part with options.
@@ -96,6 +100,7 @@ class Component:
     | denoiser | `(options, space)`, or `(options, space, inputs)` if it `accepts` any | the backbone, an `nn.Module` |
     | classifier | `(options, space, outputs)` | a backbone that gives `[B, outputs]`, an `nn.Module` |
     | guidance | `(options, context)` | a function from a `diffcore.denoising.denoiser.Denoise` to another one |
+    | text encoder | `(options, texts, learned)` | `diffcore.denoising.text.TextEncoder` |
     | metric | `(options, codec, data)` | a function of samples and conditions to `diffcore.plugins.output.Metric`s |
     | logger | `(options, folder, settings)` | `diffcore.plugins.output.Logger` of the run in `folder` |
     | task | `(options, codec, settings, backbone)` | the module that is trained; see `Task` |

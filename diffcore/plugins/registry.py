@@ -32,6 +32,7 @@ RECORDS: dict[str, type[Modality | Component | Command]] = {
     "schedules": Component,
     "solvers": Component,
     "guidance": Component,
+    "text_encoders": Component,
     "metrics": Component,
     "loggers": Component,
     "commands": Command,
@@ -75,6 +76,7 @@ class Registry:
     schedules: dict[str, Provided] = field(default_factory=dict)
     solvers: dict[str, Provided] = field(default_factory=dict)
     guidance: dict[str, Provided] = field(default_factory=dict)
+    text_encoders: dict[str, Provided] = field(default_factory=dict)
     metrics: dict[str, Provided] = field(default_factory=dict)
     loggers: dict[str, Provided] = field(default_factory=dict)
     commands: dict[str, Provided] = field(default_factory=dict)

@@ -14,7 +14,7 @@ import tyro
 from pydantic import create_model
 
 from diffcore.errors import UserError
-from diffcore.plugins.records import Component, Modality, Settings, Task
+from diffcore.plugins.records import WORDS, Component, Modality, Settings, Task
 from diffcore.plugins.registry import RECORDS, Registry, choose
 from diffcore.runs.settings import RunSettings, validate
 from diffcore.system.files import MOST_JSON, read_regular, require_shallow
@@ -23,10 +23,14 @@ ADDITIONS: Mapping[str, str] = {"metric": "metrics", "logger": "loggers"}
 """The parts of which a run can have any number, and their kinds in the registry: `[metric.NAME]`, `--metric NAME`."""
 
 
+KINDS: Mapping[str, str] = {"data": "datasets", "text": "text_encoders"}
+"""The kinds of the registry that choices are made from, where they are not called like the choice with an s."""
+
+
 def kinds_of_choices(registry: Registry) -> tuple[str, ...]:
     """The parts of a run that are chosen by name, each with its own options: a run has one of the kinds of network."""
     networks = dict.fromkeys(task.network for task in tasks_for(None, registry))
-    return ("task", "data", *networks, "schedule")
+    return ("task", "data", *networks, "text", "schedule")
 
 
 def tasks_for(modality: Modality | None, registry: Registry) -> tuple[Task, ...]:
@@ -61,19 +65,17 @@ def choices(modality: Modality, registry: Registry, task: str | None = None) -> 
     The first component of each is the default. Raises `UserError` if there is no such task, or no network for it.
     """
     tasks = registry.offered("tasks", modality.name)
-    chosen = registry.task(tasks[0].name if task is None else task)
+    chosen: Any = choose(tasks, tasks[0].name if task is None else task, "task")
     if not (networks := networks_for(modality, registry, chosen)):
         raise UserError(f"the plugin for {modality.name} has no {chosen.network}")
+    with_text = "text" in modality.facts.model_fields
     return {
         "task": (chosen, *(each for each in tasks if each is not chosen)),
         "data": modality.datasets + registry.offered("datasets", modality.name),
         chosen.network: networks,
+        **({"text": registry.offered("text_encoders", modality.name)} if with_text else {}),
         "schedule": registry.offered("schedules", modality.name),
     }
-
-
-WORDS: Mapping[str, str] = {"data": "data set"}
-"""What a kind of choice is called in messages, where that is not its name."""
 
 
 def model_for(

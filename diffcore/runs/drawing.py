@@ -6,10 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from diffcore.denoising.conditions import Condition, Conditions, captions_of
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.output import Captions
-from diffcore.runs.checkpoints import weights_digest
+from diffcore.runs.checkpoints import tensors_digest, weights_digest
 from diffcore.runs.generation import DrawBatch, batches_of, draw_mask, generate_together, taken
 from diffcore.runs.model import Model, codec_digest
 from diffcore.runs.samples import Samples, file_names
@@ -115,7 +117,9 @@ class Drawing:
 
 
 def _plain(value: Any) -> Any:
-    """A requested value as JSON has it."""
+    """A requested value as JSON has it; of tensors with several axes, such as pictures, the shape and a digest."""
+    if isinstance(value, Tensor) and value.ndim > 1:
+        return {"shape": [*value.shape], "sha256": tensors_digest({"": value})}
     if hasattr(value, "tolist"):
         return value.tolist()
     if isinstance(value, list | tuple):

@@ -27,7 +27,7 @@ from typing import Any
 from diffcore.errors import UserError, quoted
 from diffcore.plugins.records import Settings, missing
 from diffcore.plugins.registry import RECORDS, Registry, metadata_version
-from diffcore.runs.composing import ADDITIONS, additions, chosen_parts, compose
+from diffcore.runs.composing import ADDITIONS, KINDS, additions, chosen_parts, compose
 from diffcore.runs.consent import is_own, signature_of
 from diffcore.runs.settings import RunSettings, validate
 from diffcore.system.files import (
@@ -226,7 +226,7 @@ def parts_of(settings: RunSettings, registry: Registry) -> list[dict[str, str]]:
     }.items():
         offered[kind] = {**offered[kind], **dict.fromkeys([part.name for part in parts], modality)}
     named = {
-        **{"datasets" if kind == "data" else f"{kind}s": [part.name] for kind, part in chosen.items()},
+        **{KINDS.get(kind, f"{kind}s"): [part.name] for kind, part in chosen.items()},
         "solvers": [settings.sample.solver],
         **{kind: list(additions(settings, table)) for table, kind in ADDITIONS.items()},
     }

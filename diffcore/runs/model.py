@@ -11,11 +11,13 @@ from torch import nn
 
 from diffcore.denoising.denoiser import Denoiser, require_defined
 from diffcore.denoising.noisy_classifier import NoisyClassifier
+from diffcore.denoising.text import TextEncoder
 from diffcore.errors import UserError, quoted
 from diffcore.plugins.building import build, part_of
 from diffcore.plugins.data import Codec, Data
-from diffcore.plugins.records import Component, Modality, Settings, Task, places
+from diffcore.plugins.records import WORDS, Component, Modality, Settings, Task, places
 from diffcore.plugins.registry import Registry, choose
+from diffcore.plugins.text import with_text
 from diffcore.process.schedules import ByField, Schedule
 from diffcore.runs.checkpoints import EMA, read_tensors, tensors_digest
 from diffcore.runs.composing import choices
@@ -82,19 +84,31 @@ def device_for(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and available else "cpu")
 
 
-def build_data(settings: RunSettings, registry: Registry) -> Data:
-    """Load the data set of the settings. Raises `UserError` if the facts of the data are not valid."""
+def build_data(settings: RunSettings, registry: Registry, encoder: TextEncoder | None = None) -> Data:
+    """Load the data set of the settings, with its texts as ids.
+
+    `encoder` is the text encoder of a run that is trained already; without it, that of the settings learns from the
+    texts. Raises `UserError` if the facts of the data are not valid.
+    """
     try:
-        return _build(settings, "data", registry)
+        data: Data = _build(settings, "data", registry)
+        part = getattr(settings, "text", None)
+        if part is None:
+            return with_text(data, None, None)
+        offered = choices(registry.modality(settings.modality), registry, settings.task.name)["text"]  # type: ignore[attr-defined]
+        component = choose(offered, part.name, WORDS["text"])
+        if not data.texts and component is not offered[0]:
+            raise UserError(f"`text` {part.name}: these data have no captions")
+        return with_text(data, component, component.options(**part.model_dump(exclude={"name"})), encoder)
     except ValidationError as error:
         name = settings.data.name  # type: ignore[attr-defined]
         raise UserError(f"the data set {name!r} has values that cannot be used: {explain(error)}") from error
 
 
-def data_of(path: Path, settings: RunSettings, registry: Registry) -> Data:
-    """Load the data set that the run in the folder `path` was trained on."""
+def data_of(path: Path, settings: RunSettings, registry: Registry, encoder: TextEncoder | None = None) -> Data:
+    """Load the data set that the run in the folder `path` was trained on; `encoder` as for `build_data`."""
     try:
-        return build_data(settings, registry)
+        return build_data(settings, registry, encoder)
     except UserError as error:
         moved = " or ".join(f"`data.{name}`" for name in places(type(settings.data)))  # type: ignore[attr-defined]
         advice = f"; if the data have moved, name their place with {moved}" if moved else ""

@@ -17,7 +17,7 @@ class LogLine:
     seconds: float
     """Seconds of training of the whole run, without the time for checkpoints and pictures."""
     loss: float
-    """The mean loss of the steps since the last line: per degree of freedom, or in nats for a classifier."""
+    """The mean loss of the steps since the last line, in the unit of the task (`Task.loss_label`)."""
     examples_per_second: float
     seconds_left: float
     """Estimated seconds of training until the end (`diffcore.training.duration.seconds_left`).

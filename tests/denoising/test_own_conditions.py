@@ -348,6 +348,15 @@ def test_the_command_line_takes_the_sentence(run, tmp_path, capsys):
     assert line == "diffcore: words: the model does not know 'up'; it knows north, east, south, west"
 
 
+def test_a_recipe_has_a_digest_of_values_with_axes(run):
+    def recipe(ids):
+        return run.drawing(2, None, {"words": torch.tensor(ids)}, 0, None, None, {}).recipe["conditions"]["words"]
+
+    first = recipe([[1, 0, 0], [2, 4, 0]])
+    assert first["shape"] == [2, 3]
+    assert recipe([[1, 0, 0], [2, 4, 0]]) == first != recipe([[1, 0, 0], [2, 3, 0]])
+
+
 def test_a_low_resolution_picture_decides_the_mean():
     torch.manual_seed(0)
     network = UNet(1, width=16, patch=1, multipliers=(1,), like_state=2)

@@ -194,7 +194,7 @@ class ToldCodec:
         known = (Sentence("words", WORDS), Coarse("coarse", 2, 4), ClassCondition("label", ("one", "two")))
         self.conditions = tuple(condition for condition in known if condition.name in facts.told)
 
-    def encode(self, examples, generator=None):
+    def encode(self, examples, draws=None):
         state = (examples["picture"] - CENTRE) / SCALE
         return Encoded(state, {condition.name: examples[condition.name] for condition in self.conditions})
 

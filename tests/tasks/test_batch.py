@@ -6,7 +6,7 @@ from diffcore.runs.composing import compose
 from diffcore.runs.model import build_data, build_model
 from diffcore.system import distributed
 from diffcore.tasks import batch as batches
-from diffcore.tasks.batch import batch_indices, draw_batch
+from diffcore.tasks.batch import batch_indices, draw_batch, draw_examples
 from tests.support.toy import toy_registry
 
 REGISTRY = toy_registry()
@@ -61,15 +61,18 @@ def test_conditions_are_dropped_for_the_denoiser_alone(dropout):
     assert kept.all() if dropout == 0 else not kept.any()
 
 
-def test_processes_take_shares_of_the_same_batch_and_their_weights_count_the_examples(monkeypatch):
-    whole = draw_batch(*toy(batch_size=33), 4)
+@pytest.mark.parametrize("draw", [draw_batch, draw_examples])
+def test_processes_take_shares_of_the_same_batch_and_their_weights_count_the_examples(monkeypatch, draw):
+    whole = draw(*toy(batch_size=33), 4)
     for module in (distributed, batches):
         monkeypatch.setattr(module, "world", lambda: 2)
     shares = []
     for rank in range(2):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-        shares.append(draw_batch(*toy(batch_size=33), 4))
-    assert torch.equal(torch.cat([share.noisy["place"] for share in shares]), whole.noisy["place"])
+        shares.append(draw(*toy(batch_size=33), 4))
+    for state in ("x0", "noise") if draw is draw_batch else ("x0",):
+        parts = [getattr(share, state)["place"] for share in shares]
+        assert torch.equal(torch.cat(parts), getattr(whole, state)["place"])
     assert [share.weight for share in shares] == pytest.approx([2 * 16 / 33, 2 * 17 / 33])
     assert whole.weight == 1
     assert shares[0].dropout_seed != shares[1].dropout_seed

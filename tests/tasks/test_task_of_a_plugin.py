@@ -17,11 +17,12 @@ from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.records import Component, Task
 from diffcore.plugins.registry import Provided, load
 from diffcore.runs.folder import RunFolder
+from diffcore.runs.model import build_model
 from diffcore.tasks.batch import draw_batch, draw_examples
 from diffcore.testing.conformance import run_contract
 from diffcore.testing.parts import part_under_test
 from tests.plugins.test_registry import Plugin, module
-from tests.support import autoencoder, refusals
+from tests.support import autoencoder, imitation, refusals
 from tests.support.toy import TOY, put_in_place
 
 FLAGS = ("--modality", "toy", "--task", "autoencode", "--train.checkpoint_every", "30", "--train.log_every", "15")
@@ -29,7 +30,7 @@ FLAGS = ("--modality", "toy", "--task", "autoencode", "--train.checkpoint_every"
 
 @pytest.fixture(scope="module", autouse=True)
 def registry():
-    found = load([Plugin("autoencoder", autoencoder)])
+    found = load([Plugin("autoencoder", autoencoder), Plugin("imitation", imitation)])
     found.modalities["toy"] = Provided(TOY, "diffcore-toy", "1.0")
     with pytest.MonkeyPatch.context() as patch:
         put_in_place(patch, found)
@@ -199,7 +200,7 @@ def test_it_is_listed(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", *FLAGS, "--help"])
     shown = capsys.readouterr().out
-    assert "--task {denoise,classify,autoencode}" in shown
+    assert "--task {denoise,classify,autoencode,imitate}" in shown
     assert "--autoencoder {linear}" in shown
     assert "--task.penalty" in shown
 
@@ -254,6 +255,61 @@ def test_a_batch_without_noise_has_the_examples_of_one_with_noise(folder):
     halves = plain.split(2)
     assert torch.equal(torch.cat([half.x0["radius"] for half in halves]), plain.x0["radius"])
     assert not hasattr(plain, "noise")
+
+
+# A task that trains a denoiser
+
+
+@pytest.fixture(scope="module")
+def teacher(trained, tmp_path_factory):
+    place = tmp_path_factory.mktemp("teacher") / "run"
+    return dc.load(trained(place, "--modality", "toy", "--train.evaluate", "0", "--denoiser.width", "24"))
+
+
+@pytest.fixture(scope="module")
+def student(teacher, tmp_path_factory):
+    """One step of a learning rate that changes nothing."""
+    return dc.train(
+        "toy",
+        task={"name": "imitate", "teacher": str(teacher.path)},
+        denoiser={"width": 24},
+        train={"steps": 1, "learning_rate": 1e-30, "evaluate": 20},
+        out=tmp_path_factory.mktemp("student") / "run",
+    )
+
+
+def test_its_initial_weights_are_those_that_it_sets(teacher, student):
+    """So the samples are those of the teacher, with guidance by a weaker run as well."""
+    expected, found = (run.sample(20, steps=5, seed=3).decoded for run in (teacher, student))
+    torch.testing.assert_close(found, expected)
+    weak = student.sample(20, steps=5, seed=3, weak=student.path)  # no weaker
+    torch.testing.assert_close(weak.decoded, expected)
+
+
+def test_its_samples_are_measured_and_shown(student):
+    assert {"radius_error", "samples_per_second"} <= {metric.name for metric in read_metrics(RunFolder(student.path))}
+    page = (student.path / "report.html").read_text()
+    assert "From noise to data" in page
+    assert (student.path / "samples" / "step-00000001.csv").exists()
+    assert student.log_likelihood(student.sample(2, steps=3)).isfinite().all()
+
+
+def test_its_loss_is_its_own(student):
+    batch = draw_batch(student.model, student.settings, student.data, 0)
+    with torch.no_grad():
+        found = student.model.task.loss(student.model, batch, student.settings)
+        x0 = student.model.denoiser(batch.noisy, batch.level, batch.kept_conditions).x0
+    expected = sum((x0[name] - batch.x0[name]).square().sum(1) for name in ("place", "radius")) / 3
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_initial_weights_are_set_for_new_runs_only(student):
+    """The teacher may be gone afterwards."""
+    gone = student.settings.model_copy(update={"task": student.settings.task.model_copy(update={"teacher": "nowhere"})})
+    model = build_model(gone, student.data.facts, student.registry, weights=10_000)
+    assert model.task.draws
+    with pytest.raises(UserError, match=r"no run folder .*nowhere"):
+        build_model(gone, student.data.facts, student.registry)
 
 
 GOOD = Task("good", "a good one", print, loss=print)

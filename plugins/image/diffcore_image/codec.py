@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from diffcore.denoising.conditions import ClassCondition
+from diffcore.denoising.conditions import ClassCondition, Condition
 from diffcore.plugins.data import Encoded
+from diffcore.plugins.text import text_conditions, text_values
 from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask
@@ -23,7 +24,9 @@ class ImageCodec:
     def __init__(self, facts: ImageFacts) -> None:
         self.facts = facts
         self.space = Euclidean((facts.channels, facts.height, facts.width))
-        self.conditions = (ClassCondition("label", facts.classes),) if facts.classes else ()
+        self.conditions: tuple[Condition, ...] = text_conditions(facts.text)
+        if facts.classes:
+            self.conditions = (ClassCondition("label", facts.classes), *self.conditions)
         self.sizes = None
         self._mean = torch.tensor(facts.mean)[:, None, None]
         self._std = torch.tensor(facts.std)[:, None, None]
@@ -34,7 +37,7 @@ class ImageCodec:
         return -self._mean[None] / self._std, (1 - self._mean[None]) / self._std
 
     def encode(self, examples: "TensorDict", draws: Draws | None = None) -> Encoded:
-        """Encode `pixels`, uint8 `[B, C, H, W]`, and `label`, int64 `[B]`.
+        """Encode `pixels`, uint8 `[B, C, H, W]`, `label`, int64 `[B]`, and their texts if there are any.
 
         With `draws` and `facts.flip`, each image is mirrored with probability 1/2.
         """
@@ -43,8 +46,8 @@ class ImageCodec:
         if draws is not None and self.facts.flip:
             mirrored = draws.uniform("flip") < 0.5
             state = torch.where(mirrored[:, None, None, None], state.flip(3), state)
-        conditions = {"label": examples["label"]} if self.facts.classes else {}
-        return Encoded(state, conditions)
+        labels = {"label": examples["label"]} if self.facts.classes else {}
+        return Encoded(state, {**labels, **text_values(self.conditions, examples, draws)})
 
     def decode(self, state: State, mask: Mask = None) -> Tensor:
         """Return uint8 pixels `[B, C, H, W]`, rounded and clamped to [0, 255]."""

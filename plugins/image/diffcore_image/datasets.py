@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffcore.errors import UserError, first_line
+from diffcore.plugins.captions import Captions
 from diffcore.plugins.data import Data
 from diffcore.plugins.folders import Files, UnusableError, split, tree, uneven, without_empty
 from diffcore.plugins.ledger import Account, Ledger
@@ -37,10 +38,12 @@ def data(
     notes: Sequence[str] = (),
     background: Colour = (255, 255, 255),
     ledger: Ledger | None = None,
+    texts: Sequence[str] = (),
 ) -> Data:
     """A `Data` whose mean and standard deviation are those of the training images.
 
     `background` is the colour behind transparent pixels of the images that are read for inpainting and upscaling.
+    `texts` are the captions of the images, whose numbers are the column `captions` (see `diffcore.plugins.text`).
     """
     pixels = train["pixels"]
     _, channels, height, width = pixels.shape
@@ -55,7 +58,7 @@ def data(
         flip=flip,
         background=background,
     )
-    return Data(facts, train, held_out, tuple(notes), ledger or Ledger("images", about=_about(pixels)))
+    return Data(facts, train, held_out, tuple(notes), ledger or Ledger("images", about=_about(pixels)), tuple(texts))
 
 
 def _about(pixels: Tensor, sizes: Collection[tuple[int, int]] = ()) -> dict[str, str]:
@@ -228,21 +231,22 @@ def folder(options: FolderOptions) -> Data:
     these files are passed over, and the ledger names them.
     """
     background = _colour(options.background)
-    files = tree(options.root, ENDINGS, "folder", "images", level=options.class_level)
+    files = tree(options.root, ENDINGS, "folder", "images", level=options.class_level, captioned=True)
     _require_room(len(files.train) + len(files.test or ()), options.size)
     account, sizes = files.account(), set[tuple[int, int]]()
-    train, grey = _load(files.train, options, background, account, sizes, None)
+    captions = files.texts(account)
+    train, grey = _load(files.train, options, background, account, captions, sizes, None)
     if train is None:
         raise account.nothing_left()
     held_out = None
     if files.test is not None:
-        held_out, _ = _load(files.test, options, background, account, sizes, grey)
+        held_out, _ = _load(files.test, options, background, account, captions, sizes, grey)
     else:
         train, held_out = split(train, options.held_out)
     classes, train, held_out = without_empty(files.classes, train, held_out, account)
     ledger = account.ledger(options.skip_unreadable, **_about(train["pixels"], sizes))
     notes = [*files.notes, *uneven(classes, train, held_out)]
-    return data(train, held_out, classes, options.flip, notes, background, ledger)
+    return data(train, held_out, classes, options.flip, notes, background, ledger, captions.texts)
 
 
 def _colour(name: str) -> Colour:
@@ -275,6 +279,7 @@ def _load(
     options: FolderOptions,
     background: Colour,
     account: Account,
+    captions: Captions,
     sizes: set[tuple[int, int]],
     grey: bool | None,
 ) -> tuple[TensorDict | None, bool]:
@@ -285,6 +290,7 @@ def _load(
     """
     pixels = torch.empty((len(files), options.size, options.size, 3), dtype=torch.uint8)
     labels: list[int] = []
+    used: list[Path] = []
     for path, label in files:
         try:
             picture = decode(path).on(background)
@@ -301,6 +307,7 @@ def _load(
             account.change(path, f"enlarged to {options.size} pixels")
         pixels[len(labels)] = torch.from_numpy(_square(picture.image.convert("RGB"), options.size))
         labels.append(label)
+        used.append(path)
     if not labels:
         return None, False
     pixels = pixels[: len(labels)].permute(0, 3, 1, 2)
@@ -310,7 +317,7 @@ def _load(
     if grey:
         weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601 luma
         pixels = (pixels.float() * weights).sum(1, keepdim=True).round().to(torch.uint8)
-    return examples(pixels, torch.tensor(labels)), grey
+    return captions.added(examples(pixels, torch.tensor(labels)), used), grey
 
 
 def _square(image: Image.Image, size: int) -> numpy.ndarray:

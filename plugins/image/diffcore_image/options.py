@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from diffcore.names import ClassLevel
 from diffcore.plugins.records import ClassNames, Place, Settings
+from diffcore.plugins.text_facts import TextFacts
 
 _Level = Annotated[int, Field(ge=0, le=255)]
 
@@ -29,6 +30,8 @@ class ImageFacts(Settings):
     """Whether training mirrors images at random."""
     background: tuple[_Level, _Level, _Level] = (255, 255, 255)
     """The colour behind transparent pixels: red, green and blue."""
+    text: TextFacts | None = None
+    """The texts of the images, if they have any."""
 
     @model_validator(mode="after")
     def _one_for_each_channel(self) -> "ImageFacts":

@@ -1,0 +1,135 @@
+"""Text as a condition: a sentence becomes numbers, and an encoder makes tokens of them."""
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from diffcore.denoising.conditions import Condition
+from diffcore.denoising.inputs import Inputs
+from diffcore.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+
+class TextEncoder(ABC):
+    """What turns a text into numbers, and numbers into tokens. Subclasses are frozen dataclasses.
+
+    A text is a row of at most `length` whole numbers, its ids, filled up with 0; 0 alone is the empty text. Two models
+    have the same encoder if they compare equal.
+    """
+
+    length: int
+    """The largest number of ids of a text."""
+    channels: int
+    """The number of channels of the tokens."""
+
+    @abstractmethod
+    def ids(self, text: str) -> list[int]:
+        """The ids of a text, from 1 on, however many there are.
+
+        Raises `UserError` for what the encoder does not know.
+        """
+
+    def known_ids(self, text: str) -> list[int]:
+        """The ids of a text without what the encoder does not know."""
+        return self.ids(text)
+
+    @abstractmethod
+    def text(self, ids: Sequence[int]) -> str:
+        """The text of ids, for names of files and for reports; ids of 0 are ignored."""
+
+    @abstractmethod
+    def embedding(self, width: int) -> nn.Module:
+        """A new module from ids `[B, L]`, where L is at most `length`, to an `Embedded`.
+
+        It has tokens `[B, L', channels]`, and may have a vector `[B, width]`.
+        """
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """A SHA-256 of everything that decides what ids mean: the vocabulary, and weights that are not trained."""
+
+    @property
+    @abstractmethod
+    def learned(self) -> Mapping[str, Any]:
+        """What the builder of this encoder needs besides its options to make it again, as values of JSON."""
+
+
+@dataclass(frozen=True)
+class TextCondition(Condition):
+    """A text, int64 ids `[B, L]` filled up with 0; the null value is the empty text, 0 everywhere.
+
+    * `name`: the name of the condition.
+    * `encoder`: what the ids mean, and how a network receives them: as tokens for cross-attention.
+    * `samples`: texts of the training examples, for pictures of samples.
+    """
+
+    name: str
+    encoder: TextEncoder
+    samples: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(tokens=self.encoder.channels)
+
+    def null(self, batch: int, device: torch.device | str = "cpu") -> Tensor:
+        return torch.zeros(batch, self.encoder.length, dtype=torch.int64, device=device)
+
+    def given(self, value: Tensor) -> Tensor:
+        return (value > 0).any(1)
+
+    def embedding(self, width: int) -> nn.Module:
+        return self.encoder.embedding(width)
+
+    def parse(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
+        """One text for all samples. A text that is too long is cut, and a warning says how much of it is used.
+
+        Raises `UserError` if the text has no words, or words that the encoder does not know.
+        """
+        ids = self.encoder.ids(text)
+        if not ids:
+            raise UserError(
+                f"the {self.name} {_shortened(text)} has no words: write what the samples should be, or leave it out"
+            )
+        if len(ids) > (most := self.encoder.length):
+            logger.warning(
+                f"the {self.name} {_shortened(text)} is too long: its first {most} of {len(ids)} parts are used, "
+                f'which are "{_shortened(self.encoder.text(ids[:most]), 60)}"'
+            )
+        return padded([ids], self.encoder.length).expand(len(indices), -1)
+
+    def require(self, value: Tensor) -> None:
+        super().require(value)
+        if bool((value < 0).any()):
+            raise UserError(
+                f"the condition {self.name!r} has the id {int(value.min())}; ids are 0, for none, or larger"
+            )
+
+    def examples(self, batch: int) -> Tensor:
+        """The texts `samples`, one after another; null values if there are none."""
+        if not self.samples:
+            return self.null(batch)
+        rows = padded([self.encoder.known_ids(text) for text in self.samples], self.encoder.length)
+        return rows[torch.arange(batch) % len(rows)]
+
+    def caption(self, value: Tensor) -> str:
+        return self.encoder.text(value.tolist())
+
+
+def padded(rows: Sequence[Sequence[int]], length: int) -> Tensor:
+    """Ids as int64 `[n, length]`, cut after `length` ids or filled up with 0."""
+    found = torch.zeros(len(rows), length, dtype=torch.int64)
+    for number, ids in enumerate(rows):
+        kept = ids[:length]
+        found[number, : len(kept)] = torch.tensor(kept, dtype=torch.int64)
+    return found
+
+
+def _shortened(text: str, most: int = 40) -> str:
+    return repr(text if len(text) <= most else f"{text[: most - 1]}…")

@@ -1,0 +1,225 @@
+r"""Captions of a user's folder of files, in the forms that people have.
+
+| form | content |
+|---|---|
+| `metadata.jsonl`, `metadata.csv` | `file_name`, relative to the folder of this file, and `text` (Hugging Face) |
+| `captions.tsv` | a line for each caption: the name of the file, a tab, the text |
+| `NAME.txt` beside `NAME.png` | a caption in each line (trainers of LoRA) |
+
+A file may have several captions, also from several of these. Training draws one of them at random.
+"""
+
+import csv
+import io
+import json
+import os
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from diffcore.errors import UserError, printable
+from diffcore.plugins.ledger import Account
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
+
+TABLES = ("metadata.jsonl", "metadata.csv", "captions.tsv")
+"""Names of files with the captions of all files of a folder."""
+
+MOST_CAPTIONS = 16
+"""The largest number of captions of a file that are used."""
+MOST_BYTES = 256 * 2**20
+"""The largest file of captions that is read."""
+LONGEST = 10_000
+"""The largest number of characters of a caption."""
+
+
+@dataclass(frozen=True)
+class Captions:
+    """The captions of the files of a folder; files without any may be left out."""
+
+    by_file: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """All captions, each once: `Data.texts`."""
+        return tuple(dict.fromkeys(text for texts in self.by_file.values() for text in texts))
+
+    def added(self, examples: "TensorDict", files: Sequence[Path]) -> "TensorDict":
+        """Examples that were read of `files`, with the column `captions`; unchanged if there are no captions."""
+        if not self.texts:
+            return examples
+        number = {text: index for index, text in enumerate(self.texts)}
+        column = torch.full((len(files), max(map(len, self.by_file.values()))), -1, dtype=torch.int64)
+        for row, path in zip(column, files, strict=True):
+            numbers = [number[text] for text in self.by_file.get(path, ())]
+            row[: len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
+        examples["captions"] = column
+        return examples
+
+
+def is_of_captions(path: str, stems: Collection[str], endings: Collection[str]) -> bool:
+    """Whether a file without one of the `endings` of the data holds captions.
+
+    `stems` are the paths of the files of the data without their endings.
+    """
+    if Path(path).name in TABLES:
+        return True
+    place = PurePath(path)
+    return place.suffix.lower() == ".txt" and ".txt" not in endings and str(place.with_suffix("")) in stems
+
+
+def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Account) -> Captions:
+    """The captions of `files` in the files `sources`, each caption of a file once.
+
+    The account gets what is missing, empty, repeated, without a file or unreadable. Raises `UserError` for a table that
+    is not valid, or that names none of the files.
+    """
+    found: defaultdict[Path, list[str]] = defaultdict(list)
+    known = {_normal(path): path for path in files}
+    stems: defaultdict[Path, list[Path]] = defaultdict(list)
+    for path in files:
+        stems[path.with_suffix("")].append(path)
+    for source in sources:
+        if source.name in TABLES:
+            _read_table(source, known, found, account)
+        elif texts := _read_lines(source, account):
+            for path in stems[source.with_suffix("")]:
+                found[path] += texts
+    kept = {path: captions for path, texts in found.items() if (captions := _cleaned(path, texts, account))}
+    if kept:
+        for path in files:
+            if path not in kept:
+                account.note(path, "without a caption")
+    return Captions(kept)
+
+
+def _normal(path: Path) -> str:
+    return unicodedata.normalize("NFC", os.path.normpath(path))
+
+
+def _read_table(source: Path, known: Mapping[str, Path], found: defaultdict[Path, list[str]], account: Account) -> None:
+    text = _decoded(source)
+    rows = list({".jsonl": _of_jsonl, ".csv": _of_csv, ".tsv": _of_tsv}[source.suffix](source, text))
+    named = 0
+    for name, captions in rows:
+        path = known.get(_normal(source.parent / name))
+        if path is None:
+            account.pass_over(
+                source.parent / printable(name)[:200], f"named in {source.name}, but not there or not read"
+            )
+            continue
+        named += 1
+        if not any(caption.strip() for caption in captions):
+            account.note(path, f"with an empty caption in {source.name}")
+        found[path] += captions
+    if not named:
+        first = f": its first name is {printable(rows[0][0])[:100]!r}" if rows else ""
+        raise UserError(
+            f"{source} names none of the {account.what} in its folder{first}; names are relative to this folder, "
+            "with the ending of the file"
+        )
+
+
+def _decoded(source: Path) -> str:
+    """The text of a file. Raises `UserError` if it is too large or not UTF-8."""
+    with source.open("rb") as file:
+        content = file.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{source} has more than {MOST_BYTES:,} bytes; captions in larger files are not read")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{source}, line {line}: this is not UTF-8; save the file as UTF-8") from None
+
+
+Row = tuple[str, list[str]]
+"""The name of a file and its captions."""
+
+
+def _of_jsonl(source: Path, content: str) -> Iterator[Row]:
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            raise UserError(f"{source}, line {number}: this is not JSON; write one object in each line") from None
+        name, text = (row.get(key) for key in ("file_name", "text")) if isinstance(row, dict) else (None, None)
+        texts: list[Any] = text if isinstance(text, list) else [text]
+        if not isinstance(name, str) or not all(isinstance(each, str) for each in texts):
+            raise UserError(
+                f'{source}, line {number}: write an object with "file_name" and "text", a text or a list of texts'
+            )
+        yield name, texts
+
+
+def _of_csv(source: Path, text: str) -> Iterator[Row]:
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    if not {"file_name", "text"} <= {*(rows.fieldnames or ())}:
+        there = ", ".join(map(repr, rows.fieldnames or ())) or "none"
+        raise UserError(f"{source}: the columns 'file_name' and 'text' are needed; there are {printable(there)[:200]}")
+    try:
+        for row in rows:
+            if row["text"] is None:
+                raise UserError(f"{source}, line {rows.line_num}: this row has no text")
+            yield row["file_name"], [row["text"]]
+    except csv.Error as error:
+        raise UserError(f"{source}, line {rows.line_num}: {error}") from None
+
+
+def _of_tsv(source: Path, text: str) -> Iterator[Row]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        name, tab, caption = line.partition("\t")
+        if not tab:
+            raise UserError(f"{source}, line {number}: write the name of a file, a tab, and its caption")
+        if number == 1 and (name, caption) in (("file_name", "text"), ("file", "text"), ("file", "caption")):
+            continue
+        yield name, caption.split("\t")
+
+
+def _read_lines(source: Path, account: Account) -> list[str]:
+    """The lines of a file of captions; none if it cannot be read, which the account gets."""
+    try:
+        lines = [line for line in _decoded(source).splitlines() if line.strip()]
+    except UserError as error:
+        account.refuse(source, "captions that cannot be read: " + str(error).rpartition(": ")[2].partition(";")[0])
+        return []
+    except OSError as error:
+        account.refuse(source, f"captions that cannot be read: {error.strerror}")
+        return []
+    if not lines:
+        account.note(source, "empty files of captions")
+    return lines
+
+
+def _cleaned(path: Path, texts: Iterable[str], account: Account) -> tuple[str, ...]:
+    """The captions of a file: on one line each, without control characters, each once, and not too many."""
+    kept: list[str] = []
+    for text in texts:
+        plain = " ".join("".join(" " if _is_control(char) else char for char in text).split())
+        if any(_is_control(char) and char not in "\n\r\t" for char in text):
+            account.change(path, "without control characters that its caption had")
+        if len(plain) > LONGEST:
+            account.change(path, f"with only the first {LONGEST:,} characters of a caption")
+        if plain := plain[:LONGEST].strip():
+            kept.append(plain)
+    counts = Counter(kept)
+    if len(counts) < len(kept):
+        account.note(path, "with the same caption several times, which is used once")
+    if len(counts) > MOST_CAPTIONS:
+        account.note(path, f"with more than {MOST_CAPTIONS} captions, of which the first are used")
+    return tuple(counts)[:MOST_CAPTIONS]
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) in ("Cc", "Cf", "Cs", "Zl", "Zp") and char not in "\u200d"
