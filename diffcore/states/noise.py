@@ -186,5 +186,4 @@ def _split(numbers: Tensor, counts: Mapping[str, int], blocks: Mapping[str, int]
     return {
         name: piece.flatten(1)[:, :count].contiguous()
         for (name, count), piece in zip(counts.items(), pieces, strict=True)
-        for (name, count), piece in zip(counts.items(), pieces, strict=True)
     }
