@@ -53,6 +53,7 @@ from diffcore.runs.sampling_config import (
 from diffcore.runs.settings import RunSettings, validate
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.solvers import ddpm
+from diffcore.states.noise import whole
 from diffcore.states.spaces import describe_difference
 from diffcore.states.state import State, concatenate
 from diffcore.system.distributed import from_leader, in_turn, leads
@@ -226,6 +227,7 @@ class Run:
         """What `sample` draws with these arguments. Raises `UserError` for what cannot be drawn."""
         if n < 1:
             raise UserError(f"`n` {n}: draw at least 1 sample")
+        seed = whole(seed)
         model, config = self.config(options)
         require_draws(model, self.path)
         if size is not None and model.codec.sizes is None:
@@ -356,6 +358,7 @@ class Run:
         from diffcore.evaluation.evaluate import evaluate, recipe_of, write_metrics, write_report
         from diffcore.evaluation.request import PICTURED, EvaluationRequest
 
+        seed = whole(seed)
         model, config = self.config(options)
         data, folder = self.data, RunFolder(self.path)
         kept = from_leader(lambda: self._can_be_written("the metrics are shown, and not kept"))

@@ -12,12 +12,15 @@ tensor with more entries begins with the same numbers, in the order of its memor
 
 import hashlib
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffcore.errors import UserError
 from diffcore.states.placement import to_device
 from diffcore.states.random_bits import WORD, Words, philox
 from diffcore.states.state import State, fields, first_field, named
@@ -34,9 +37,24 @@ threads would have to meet after each of a hundred operations, which takes long 
 
 
 def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed computed from numbers and words, such as (seed, purpose, index): each tuple has its own stream."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    """A 63-bit seed computed from numbers and words, such as (seed, purpose, index): each tuple has its own stream.
+
+    Equal whole numbers give equal seeds, whatever their type. Raises `UserError` for a number that is not whole.
+    """
+    known = tuple(part if isinstance(part, str) else whole(part) for part in parts)
+    digest = hashlib.blake2b(repr(known).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def whole(seed: Any) -> int:
+    """A seed as an `int`: integers of NumPy and scalar tensors of integers are the same seed as the number.
+
+    Raises `UserError` if it is not a whole number.
+    """
+    try:
+        return int(operator.index(seed))
+    except TypeError:
+        raise UserError(f"`seed` {seed!r}: a seed is a whole number") from None
 
 
 def generator_for(*parts: int | str) -> torch.Generator:
@@ -93,8 +111,10 @@ def uniform(
 def integers(seed: int, stream: Stream, samples: Tensor, high: int, shape: Sequence[int] = ()) -> Tensor:
     """Uniform integers from 0 to `high` - 1, int64 `[B, *shape]`, on the device of `samples`; `high` is below 2^31.
 
-    An integer is floor(high w / 2^64), where w has 64 random bits.
+    An integer is floor(high w / 2^64), where w has 64 random bits. Raises `ValueError` for another `high`.
     """
+    if not 0 < high < 2**31:
+        raise ValueError(f"`high` {high}: random integers are drawn below a number from 1 to 2^31 - 1")
     counts = {"": math.prod(shape)}
     blocks = _blocks(counts, 2)
     numbers = torch.empty(len(samples), blocks[""], 2, dtype=torch.int64, device=samples.device)

@@ -1,8 +1,8 @@
 """Several processes that train or draw as one.
 
-`torchrun --nproc-per-node N -m diffcore COMMAND ...` starts N copies of a command, and each joins the others here. The
-first is the leader: it alone writes files and messages. Without torchrun there is one process, and nothing here has a
-cost or an effect.
+`torchrun --nproc-per-node N -m -- diffcore COMMAND ...` starts N copies of a command, and each joins the others here.
+The first is the leader: it alone writes files and messages. Without torchrun there is one process, and nothing here has
+a cost or an effect.
 """
 
 import os

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from torch.distributed.run import get_args_parser as torchrun_options
 
 from diffcore.cli import SHARED, main
 from diffcore.cli import evaluate as evaluate_command
@@ -106,10 +107,12 @@ class Shell:
 
     def _torchrun(self, words: list[str]) -> None:
         """Run in one process what the line runs in several."""
-        assert words[:1] == ["--nproc-per-node"], words
-        assert words[2:4] == ["-m", "diffcore"], words
-        assert words[4] in SHARED, words
-        self._diffcore(words[4:])
+        read = torchrun_options().parse_args(words)  # it takes flags of `diffcore` for its own where none ends its own
+        assert read.module, words
+        module, command, *arguments = (read.training_script, *read.training_script_args)
+        assert module == "diffcore", words
+        assert command in SHARED, words
+        self._diffcore([command, *arguments])
 
     def _shorter(self, arguments: list[str]) -> list[str] | None:
         """The same training with a smaller network and less data; None where no stand-in for its data exists."""

@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from diffcore.errors import UserError
 from diffcore.states.noise import Draws, generator_for, seed_of
 from diffcore.states.state import named
 
@@ -183,3 +185,16 @@ def test_kinds_of_numbers_are_independent():
     off = torch.corrcoef(columns.double()) - torch.eye(4)
     # The two types of uniform numbers share their bits; all others are independent.
     assert off[[0, 0, 1, 1, 2], [2, 3, 2, 3, 3]].abs().max() < 4 / math.sqrt(20_000)
+
+
+def test_the_type_of_a_whole_number_does_not_change_the_seed():
+    assert {seed_of(kind(3), "a") for kind in (int, np.int64, np.uint8, torch.tensor)} == {seed_of(3, "a")}
+    assert seed_of(True) == seed_of(1)
+    with pytest.raises(UserError, match="`seed` 1.5: a seed is a whole number"):
+        Draws.of(1.5, range(2)).normal("a", images(2))
+
+
+@pytest.mark.parametrize("high", [0, -1, 2**31])
+def test_integers_refuse_a_bound_for_which_they_would_be_wrong(high):
+    with pytest.raises(ValueError, match="`high`"):
+        Draws.of(0, range(2)).integers("a", high)
