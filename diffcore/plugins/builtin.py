@@ -232,6 +232,12 @@ class ComposedOptions(Settings):
     weights: dict[str, float] = Field(min_length=1, description="The weight of each condition: NAME=WEIGHT.")
 
 
+class PromptsOptions(Settings):
+    """Options of the guidance `prompts`."""
+
+    weights: dict[str, float] = Field(min_length=1, description="The weight of each prompt: PROMPT=WEIGHT.")
+
+
 class AutoOptions(Settings):
     """Options of the guidance `auto`."""
 
@@ -419,6 +425,7 @@ def diffcore_guidance() -> Iterable[Component]:
             of("guides:keep_elements"),
             KeepElementsOptions,
         ),
+        Component("prompts", "several prompts with a weight each", of("guides:prompts"), PromptsOptions),
         Component("rescale", "those before it, not overexposed", of("guides:rescale"), RescaleOptions),
     )
 
