@@ -86,7 +86,7 @@ def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Accou
     stems: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in files:
         stems[path.with_suffix("")].append(path)
-    for source in sources:
+    for source in sorted(sources, key=lambda path: (path.name not in TABLES, path)):
         if source.name in TABLES:
             _read_table(source, known, found, account)
         elif texts := _read_lines(source, account):
