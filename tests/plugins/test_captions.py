@@ -110,14 +110,13 @@ def test_what_is_wrong_with_captions_is_counted(laid):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("metadata_DOT_jsonl", '{"file_name": "1.dot"}', 'line 1: write an object with "file_name" and "text"'),
+        (
+            "metadata_DOT_jsonl",
+            '{"file_name": "1.dot", "text": "a"}\n{"file_name": "1.dot"}',
+            'line 2: write an object with "file_name" and "text"',
+        ),
         ("metadata_DOT_jsonl", "\n[1, 2", "line 2: this is not JSON"),
         ("metadata_DOT_jsonl", '{"file_name": "1.dot", "text": 3}', "a text or a list of texts"),
-        (
-            "metadata_DOT_csv",
-            "name,caption\n1.dot,a",
-            "the columns 'file_name' and 'text' are needed; there are 'name'",
-        ),
         ("metadata_DOT_csv", "file_name,text\n1.dot\n", "line 2: this row has no text"),
         ("captions_DOT_tsv", "1.dot a cat\n", "line 1: write the name of a file, a tab, and its caption"),
         ("captions_DOT_tsv", "1\ta cat\n", "names none of the dots in its folder: its first name is '1'"),
@@ -127,6 +126,16 @@ def test_what_is_wrong_with_captions_is_counted(laid):
 )
 def test_tables_that_are_not_valid(laid, name, content, message):
     assert message in refused(lambda: laid(["1.dot"], **{name: content}))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("metadata_DOT_csv", "object_id,class\n1,chair\n"), ("metadata_DOT_jsonl", '{"file_name": "1.dot", "label": 3}')],
+)
+def test_other_tables_of_these_names_are_passed_over(laid, name, content):
+    found, ledger = laid(["1.dot"], **{name: content})
+    assert not found
+    assert ledger.passed_over == {"without file_name and text, so without captions": (name.replace("_DOT_", "."),)}
 
 
 def test_text_files_can_be_the_data_themselves(laid):
