@@ -6,14 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from diffcore.denoising.conditions import Conditions, captions_of
+from diffcore.denoising.text import TextCondition
 from diffcore.errors import RAISED_BY_PLUGINS, UserError, told
 from diffcore.evaluation.property_metrics import property_metrics
 from diffcore.evaluation.request import EvaluationRequest, MetricFunction, NothingToEvaluateError
 from diffcore.plugins.building import part_of, require_metrics
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric, Picture
-from diffcore.runs.coding import decode
+from diffcore.runs.coding import decode, encode
 from diffcore.runs.generation import (
     example_conditions,
     generate,
@@ -35,7 +38,8 @@ Complain = Callable[[str], None]
 def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metric]:
     """The metrics of `request.n` samples, the speed of sampling, and the error of samples with scalar targets.
 
-    The conditions of the samples cover the possible values in equal parts. `request.extra_metrics` are computed in
+    The conditions of the samples cover the possible values in equal parts; if the model takes texts, they are those of
+    held-out examples. `request.extra_metrics` are computed in
     addition to those of the modality. An evaluator or a metric that fails is left out, and `request.complain` is told.
     With several processes, the leader evaluates the samples of all processes, and the others get no metrics of them.
 
@@ -48,7 +52,7 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
     logger.info("preparing the evaluation")
 
     evaluator = None if made is None else by_leader(lambda: _evaluator(model, data, request.cache, request.complain))
-    conditions = example_conditions(model, n, config)
+    conditions = _requested(model, data, n, config)
     plain = unguided_without_conditions(model, config, conditions)
     with counter("sampling", n) as after_batch:
         started = time.perf_counter()
@@ -78,6 +82,17 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
         Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
         *(_of_targets(model, config, evaluator, data, n, seed, request.complain) if made else ()),
     ]
+
+
+def _requested(model: Model, data: Data, n: int, config: SamplingConfig) -> Conditions:
+    """The conditions of `n` samples: example values or, for a model with texts, those of held-out examples.
+
+    Held-out examples are taken one after another from the first one on, and again from the first if `n` is larger.
+    """
+    conditions = example_conditions(model, n, config)
+    if data.held_out is None or not any(isinstance(each, TextCondition) for each in model.codec.conditions):
+        return conditions
+    return conditions | encode(model, data.held_out[torch.arange(n) % len(data.held_out)]).conditions
 
 
 def _measured(

@@ -12,9 +12,8 @@ tensor with more entries begins with the same numbers, in the order of its memor
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -27,7 +26,11 @@ Stream = int | str | tuple[int | str, ...]
 """What random numbers are for."""
 
 _AT_ONCE = {"cpu": 2**15, "cuda": 2**22}
-"""How many counters are computed together: on a CPU, their words stay in its cache."""
+"""How many counters are computed together.
+
+On a CPU, their words stay in its cache, and PyTorch computes tensors of up to 2^15 numbers in the calling thread. More
+threads would have to meet after each of a hundred operations, which takes long where other processes use the cores.
+"""
 
 
 def seed_of(*parts: int | str) -> int:
@@ -50,16 +53,19 @@ def normal(seed: int, stream: Stream, samples: Tensor, like: State) -> State:
     Two uniform numbers u and w give two normal ones, sqrt(-2 log u) cos(2 pi w) and sqrt(-2 log u) sin(2 pi w) (Box &
     Muller 1958). They are computed in float32 and lie within 6.8 standard deviations; devices may differ by rounding.
     """
-    first = first_field(like)
+    samples = to_device(samples, first_field(like).device)
     counts = {name: field[0].numel() if len(field) else 0 for name, field in fields(like).items()}
-
-    def write(words: Words, numbers: Tensor) -> None:
-        radius = torch.stack(words[::2]).to(torch.float32).add_(0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
-        angle = torch.stack(words[1::2]).to(torch.float32).mul_(2 * math.pi / 2**32)
-        numbers[..., ::2] = angle.cos().mul_(radius).movedim(0, -1)
-        numbers[..., 1::2] = angle.sin_().mul_(radius).movedim(0, -1)
-
-    drawn = _draw(_key(seed, "normal", stream), to_device(samples, first.device), counts, torch.float32, write)
+    blocks = _blocks(counts, 4)
+    planes = torch.empty(4, len(samples), sum(blocks.values()), device=samples.device, dtype=torch.float32)
+    for where, words in _words(_key(seed, "normal", stream), samples, blocks):
+        for plane, word in zip(planes, (words[0], words[2], words[1], words[3]), strict=True):
+            plane[where] = word
+    radius = planes[:2].add_(0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
+    angle = planes[2:].mul_(2 * math.pi / 2**32)
+    numbers = torch.empty(*planes.shape[1:], 4, device=samples.device, dtype=torch.float32)
+    numbers[..., ::2] = angle.cos().mul_(radius).movedim(0, -1)
+    numbers[..., 1::2] = angle.sin_().mul_(radius).movedim(0, -1)
+    drawn = _split(numbers, counts, blocks)
     shaped = {name: drawn[name].view(field.shape).to(field.dtype) for name, field in fields(like).items()}
     return shaped[""] if isinstance(like, Tensor) else named(shaped)
 
@@ -71,20 +77,17 @@ def uniform(
 
     They are multiples of 2^-24 in float32 and of 2^-53 in float64. The two types have different numbers.
     """
-
-    def single(words: Words, numbers: Tensor) -> None:
-        for index, word in enumerate(words):
-            numbers[..., index] = word >> 8
-        numbers.mul_(2.0**-24)
-
-    def double(words: Words, numbers: Tensor) -> None:
-        for index in (0, 1):
-            numbers[..., index] = (words[2 * index] >> 5 << 26) + (words[2 * index + 1] >> 6)
-        numbers.mul_(2.0**-53)
-
-    key, write = _key(seed, "uniform", stream), double if dtype == torch.float64 else single
-    per_counter = 2 if dtype == torch.float64 else 4
-    return _draw(key, samples, {"": math.prod(shape)}, dtype, write, per_counter)[""].view(len(samples), *shape)
+    counts, double = {"": math.prod(shape)}, dtype == torch.float64
+    blocks = _blocks(counts, 2 if double else 4)
+    numbers = torch.empty(len(samples), blocks[""], 2 if double else 4, dtype=dtype, device=samples.device)
+    for where, words in _words(_key(seed, "uniform", stream), samples, blocks):
+        if double:
+            whole = [(words[index] >> 5 << 26) + (words[index + 1] >> 6) for index in (0, 2)]
+        else:
+            whole = [word >> 8 for word in words]
+        for index, bits in enumerate(whole):
+            numbers[..., index][where] = bits.to(dtype).mul_(2.0**-53 if double else 2.0**-24)
+    return _split(numbers, counts, blocks)[""].view(len(samples), *shape)
 
 
 def integers(seed: int, stream: Stream, samples: Tensor, high: int, shape: Sequence[int] = ()) -> Tensor:
@@ -92,14 +95,14 @@ def integers(seed: int, stream: Stream, samples: Tensor, high: int, shape: Seque
 
     An integer is floor(high w / 2^64), where w has 64 random bits.
     """
-
-    def write(words: Words, numbers: Tensor) -> None:
+    counts = {"": math.prod(shape)}
+    blocks = _blocks(counts, 2)
+    numbers = torch.empty(len(samples), blocks[""], 2, dtype=torch.int64, device=samples.device)
+    for where, words in _words(_key(seed, "integers", stream), samples, blocks):
         for index in (0, 1):
             upper, lower = words[2 * index], words[2 * index + 1]
-            numbers[..., index] = (upper * high + (lower * high >> 32)) >> 32
-
-    key = _key(seed, "integers", stream)
-    return _draw(key, samples, {"": math.prod(shape)}, torch.int64, write, 2)[""].view(len(samples), *shape)
+            numbers[..., index][where] = (upper * high + (lower * high >> 32)) >> 32
+    return _split(numbers, counts, blocks)[""].view(len(samples), *shape)
 
 
 @dataclass(frozen=True)
@@ -148,40 +151,39 @@ def _word(name: str) -> int:
     return seed_of("field", name) & WORD
 
 
-def _draw(
-    key: int,
-    samples: Tensor,
-    counts: Mapping[str, int],
-    dtype: torch.dtype,
-    write: Callable[[Words, Tensor], None],
-    per_counter: int = 4,
-) -> dict[str, Tensor]:
-    """`counts` numbers of each sample, `[B, count]` by name.
+def _blocks(counts: Mapping[str, int], per_block: int) -> dict[str, int]:
+    """How many blocks of `per_block` numbers the fields need, by name; a block is what one counter gives."""
+    return {name: -(-count // per_block) for name, count in counts.items()}
 
-    `write(words, numbers)` computes `numbers` `[B, N, per_counter]` from the words `[B, N]` of N counters. All fields
-    are computed together.
+
+def _words(key: int, samples: Tensor, blocks: Mapping[str, int]) -> Iterator[tuple[tuple[slice, slice], Words]]:
+    """The words of the blocks of all fields of each sample, in pieces: where in `[B, blocks]` one is, and its words.
+
+    The counter of a block consists of its number in its field, the sample and the name of the field.
     """
-    device, batch = samples.device, len(samples)
-    ends = list(accumulate(-(-count // per_counter) for count in counts.values()))
-    starts, total = [0, *ends[:-1]], ends[-1]
+    device, total, start = samples.device, sum(blocks.values()), 0
     block = torch.arange(total, device=device)
     field = torch.empty_like(block)
-    for name, start, end in zip(counts, starts, ends, strict=True):
-        block[start:end].sub_(start)
-        field[start:end].fill_(_word(name))
+    for name, number in blocks.items():
+        block[start : start + number].sub_(start)
+        field[start : start + number].fill_(_word(name))
+        start += number
     lower, upper = samples[:, None] & WORD, samples[:, None] >> 32 & WORD
-    numbers = torch.empty(batch, total, per_counter, dtype=dtype, device=device)
     at_once = _AT_ONCE.get(device.type, 2**22)
     columns = max(1, min(total, at_once))
     rows = max(1, at_once // columns)
-    for top in range(0, batch, rows):
+    for top in range(0, len(samples), rows):
         down = slice(top, top + rows)
         for left in range(0, total, columns):
             across = slice(left, left + columns)
             # In this order, the first rounds of Philox combine words of samples with each other, and words of blocks.
-            write(philox((block[across], lower[down], upper[down], field[across]), key), numbers[down, across])
-    flat = numbers.flatten(1)
+            yield (down, across), philox((block[across], lower[down], upper[down], field[across]), key)
+
+
+def _split(numbers: Tensor, counts: Mapping[str, int], blocks: Mapping[str, int]) -> dict[str, Tensor]:
+    """The first numbers of each field, `[B, count]` by name, of those of all blocks `[B, blocks, per_block]`."""
+    pieces = numbers.split(list(blocks.values()), 1)
     return {
-        name: flat[:, start * per_counter : start * per_counter + count].contiguous()
-        for (name, count), start in zip(counts.items(), starts, strict=True)
+        name: piece.flatten(1)[:, :count].contiguous()
+        for (name, count), piece in zip(counts.items(), pieces, strict=True)
     }

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from diffcore.denoising.denoiser import Denoiser
+from diffcore.denoising.denoiser import Denoiser, velocity
 from diffcore.denoising.losses import WEIGHTINGS, weighted_loss
 from diffcore.errors import UserError
 from diffcore.process.schedules import ByField
@@ -90,6 +90,13 @@ def test_the_loss_weighs_each_field_by_its_own_level_and_given_ones_not_at_all()
         weight = torch.where(log_snr > GIVEN_LOG_SNR, 0.0, WEIGHTINGS["min-snr"](log_snr))
         total = total + weight * (fields(prediction.x0)[name] - field).square().sum(1)
     torch.testing.assert_close(found, (total / 3).float(), rtol=2e-3, atol=2e-4)
+    # With the weighting e^lambda, the error of a given field would count: |eps_hat - eps|^2 = alpha^2 |v_hat - v|^2.
+    simple = weighted_loss(prediction, batch.x0, batch.noise, model.codec.space, "eps")
+    target, total = velocity(batch.x0, batch.noise, batch.level), 0.0
+    for name, level in batch.level.of.items():
+        error = (fields(prediction.v)[name] - fields(target)[name]).square().sum(1)
+        total = total + torch.where(level.log_snr > GIVEN_LOG_SNR, 0.0, level.alpha**2 * error)
+    torch.testing.assert_close(simple, (total / 3).float(), rtol=1e-4, atol=1e-5)
     assert sum(losses_by_field(model, batch, settings).values()) == pytest.approx(
         loss(model, batch, settings).mean().item(), rel=1e-4
     )

@@ -56,6 +56,25 @@ def test_samples_of_a_seed_start_from_the_same_noise_on_every_device():
         torch.testing.assert_close(field, there[name].cpu(), rtol=0, atol=1e-5)
 
 
+def test_noise_needs_nothing_of_the_host_and_a_graph_draws_that_of_the_samples_it_finds():
+    samples, like = torch.arange(3, device="cuda"), on(SPACE.empty(3), "cuda")
+    draws = Draws(7, samples)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        draws.normal("fresh", like)
+        draws.uniform("dropped", 2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        drawn = draws.normal("fresh", like)
+    samples.add_(2**40)
+    graph.replay()
+    expected = Draws.of(7, range(2**40, 2**40 + 3), "cuda").normal("fresh", like)
+    for name, field in fields(drawn).items():
+        assert torch.equal(field, expected[name])
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_solver_draws_the_same_samples_on_both_devices(solver):
     plugin = installed().solver(solver)

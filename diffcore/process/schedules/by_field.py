@@ -14,7 +14,7 @@ class ByField:
     """lambda_f(t) = lambda(t) + c_f for each field f, where lambda is that of `base` and c_f the shift of the field.
 
     A field with a negative shift has more noise than others at each time, so it is decided later in sampling. For a
-    field of standard deviation d it is the same as c_f = 2 log d (see the page on mathematics). A positive shift would
+    field of standard deviation d it is the same as c_f = 2 log d (docs/levels.md). A positive shift would
     leave signal at the noisy end, where sampling begins with noise alone.
 
     * `base`: the common schedule. Its `log_snr` and `time` are those of this one.

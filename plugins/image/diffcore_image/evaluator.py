@@ -10,13 +10,15 @@ from pathlib import Path
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.denoising.conditions import Conditions
+from diffcore.denoising.conditions import Conditions, captions_of
 from diffcore.evaluation.judge import judge_of
 from diffcore.evaluation.metrics import distance_metrics
 from diffcore.nn.features import GridFeatures, flat
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
+from diffcore.plugins.text import NAME as PROMPT
 from diffcore_image.codec import ImageCodec
+from diffcore_image.scenes.metrics import scene_metrics
 
 _REFERENCE_SIZE = 2000
 """Samples are compared with the held-out images if there are at least so many, else with all real images."""
@@ -70,6 +72,20 @@ def _scaled(pixels: Tensor) -> Tensor:
     return pixels.float() / 255 - 0.5
 
 
+class SceneEvaluator(ImageEvaluator):
+    """Also reads off the pictures whether they show what their prompts ask for."""
+
+    def __init__(self, codec: ImageCodec, data: Data, cache: Path) -> None:
+        super().__init__(codec, data, cache)
+        self._conditions = codec.conditions
+
+    def __call__(self, samples: Tensor, conditions: Conditions) -> list[Metric]:
+        """The metrics of the samples, which were generated with `conditions`."""
+        captions = captions_of(self._conditions, conditions, len(samples))
+        prompts = [caption.get(PROMPT, "") for caption in captions]
+        return [*scene_metrics(samples, prompts), *super().__call__(samples, conditions)]
+
+
 def build_evaluator(codec: ImageCodec, data: Data, cache: Path) -> ImageEvaluator:
     """The evaluator of a data set; `cache` is the folder that keeps its classifier."""
-    return ImageEvaluator(codec, data, cache)
+    return (SceneEvaluator if codec.facts.scenes else ImageEvaluator)(codec, data, cache)

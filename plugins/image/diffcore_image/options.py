@@ -33,6 +33,9 @@ class ImageFacts(Settings):
     text: TextFacts | None = None
     """The texts of the images, if they have any."""
 
+    scenes: bool = False
+    """Whether these are pictures of the data set `scenes`, off which a judge reads what they show."""
+
     @model_validator(mode="after")
     def _one_for_each_channel(self) -> "ImageFacts":
         if not len(self.mean) == len(self.std) == self.channels:
@@ -60,6 +63,16 @@ class MnistOptions(LargeSetOptions):
     """Options of the data sets `mnist` and `fashion-mnist`."""
 
     size: int = Field(32, ge=28, le=256, description="Height and width in pixels; 28x28 images get a black border.")
+
+
+class ScenesOptions(Settings):
+    """Options of the data set `scenes`."""
+
+    pictures: int = Field(20_000, ge=100, le=1_000_000, multiple_of=2, description="Number of training pictures.")
+    held_out: int = Field(
+        2000, ge=4, le=1_000_000, multiple_of=4, description="Number of pictures for evaluation, in four equal groups."
+    )
+    seed: int = Field(0, ge=0, lt=2**63, description="Seed of the pictures and sentences, not of what is held out.")
 
 
 class FolderOptions(Settings):

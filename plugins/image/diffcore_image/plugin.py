@@ -11,6 +11,7 @@ from diffcore_image.options import (
     ImageFacts,
     LargeSetOptions,
     MnistOptions,
+    ScenesOptions,
 )
 from diffcore_image.presets import PRESETS
 
@@ -38,6 +39,12 @@ IMAGE = Modality(
             MnistOptions,
         ),
         Component("cifar10", "60,000 photographs of 32x32 pixels", _lazy("datasets:cifar10"), LargeSetOptions),
+        Component(
+            "scenes",
+            "rendered pictures of 32x32 pixels with sentences: one or two coloured shapes",
+            _lazy("scenes.dataset:scenes"),
+            ScenesOptions,
+        ),
         Component(
             "folder",
             "your own images: one folder per class, or one folder of all",

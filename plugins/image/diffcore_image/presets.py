@@ -29,6 +29,20 @@ _SMALL = {
         "evaluate": 1000,
     },
 }
+_SCENES = {
+    "data": {"name": "scenes"},
+    "denoiser": {"name": "unet", "width": 40, "multipliers": (1, 2, 4), "patch": 2, "attention": True},
+    "schedule": {"name": "cosine", "shift": -1.0},
+    "train": {
+        "steps": 2400,
+        "batch_size": 64,
+        "learning_rate": 3e-3,
+        "cuda_graphs": True,
+        "weighting": "x0",
+        "evaluate": 1000,
+    },
+    "sample": {"guidance": 3.0},
+}
 _CLASSIFIER = {
     "task": "classify",
     "data": {"name": "digits"},
@@ -75,6 +89,9 @@ PRESETS = {
     "folder": Preset(
         "U-Net on your own images at 32x32, on a laptop: 4,250 steps, about 10 minutes",
         _with_data(_SMALL, {"name": "folder"}),
+    ),
+    "scenes": Preset(
+        "U-Net on rendered scenes at 32x32 with sentences, on a laptop: 2,400 steps, about 10 minutes", _SCENES
     ),
     "mnist-gpu": Preset(
         "U-Net on MNIST at 32x32, on one GPU: 100,000 steps, not timed", _with_data(_GPU, {"name": "mnist"})

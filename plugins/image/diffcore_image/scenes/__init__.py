@@ -1,0 +1,1 @@
+"""Rendered pictures with sentences: the data set `scenes` and its judge."""

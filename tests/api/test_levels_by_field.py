@@ -1,0 +1,71 @@
+"""A run whose fields have noise levels of their own: trained, drawn, fitted, guided and drawn given a field."""
+
+import pytest
+import torch
+
+import diffcore as dc
+from diffcore import cli
+from diffcore.likelihood.flow import log_likelihood
+from diffcore.process.schedules import ByField
+from diffcore.sampling.grid_fitting import METHODS, fit_grid, flow_of
+from diffcore.sampling.timesteps import tapered
+from tests.support.toy import put_in_place, toy_registry
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("levels") / "run"
+    flags = ["--levels.shifts", "radius", "-2", "--levels.independent", "0.6", "--levels.given", "0.4"]
+    with pytest.MonkeyPatch.context() as patch:
+        put_in_place(patch, toy_registry())
+        train = ["--train.steps", "60", "--train.learning-rate", "1e-2", "--train.evaluate", "0"]
+        assert cli.main(["train", "--modality", "toy", "--out", str(out), *train, *flags]) == 0
+        yield dc.load(out)
+
+
+def test_the_run_remembers_its_levels(run):
+    assert run.settings.levels.shifts == {"radius": -2.0}
+    model = run.loaded.model
+    assert isinstance(model.schedule, ByField)
+    assert dict(model.schedule.shifts) == {"place": 0.0, "radius": -2.0}
+    assert "conditioning.noise.radius.1.weight" in model.network.state_dict()
+
+
+@pytest.mark.parametrize("solver", ["adams", "edm", "ddpm", "pc"])
+def test_samples_are_drawn_with_every_kind_of_solver(run, solver):
+    drawn = run.sample(3, solver=solver, steps=4, guidance=2.0, conditions={"ring": "outer"})
+    assert drawn.state["place"].isfinite().all()
+    alone = run.sample(2, solver=solver, steps=4, guidance=2.0, conditions={"ring": "outer"})
+    torch.testing.assert_close(alone.state["radius"], drawn.state["radius"][:2])
+
+
+def test_another_schedule_keeps_the_shifts(run):
+    ours = run.sample(2, steps=4, schedule={"name": "cosine", "log_snr_max": 8.0}).state
+    model = run.loaded.model
+    schedule = ByField(dc.schedules.Cosine(log_snr_max=8.0), {"place": 0.0, "radius": -2.0})
+    conditions = {"ring": torch.arange(2) % 2}
+    again = dc.sample(model.denoiser, 2, space=model.codec.space, steps=4, schedule=schedule, conditions=conditions)
+    for name in ("place", "radius"):
+        torch.testing.assert_close(ours[name], again[name])
+
+
+def test_a_field_can_be_given(run):
+    values = torch.tensor([[0.5], [-0.5], [0.5]])
+    constraint = dc.given_fields({"radius": values}, run.loaded.model.codec.space)
+    drawn = run.sample(3, steps=4, constraint=constraint)
+    assert torch.equal(drawn.state["radius"], values)
+
+
+def test_a_grid_can_be_fitted_to_the_flow_and_likelihoods_computed(run):
+    model = run.loaded.model
+    space, schedule = model.codec.space, model.schedule
+    flow = flow_of(model.denoiser, space, schedule, indices=range(4), seed=0, accurate=20)
+    start = tapered(schedule, 3)
+    fit = fit_grid(flow, flow, [start], iterations=4, batch=4)
+    assert flow.score(fit.method.step(), fit.log_snrs) < min(flow.score(m.step(), start) for m in METHODS)
+    x0 = space.empty(2) + 0.5
+    pieces = [
+        log_likelihood(model.denoiser, x0, space, schedule, steps=4, given=given)
+        for given in ([], ["radius"], ["place"])
+    ]
+    assert torch.stack(pieces).isfinite().all()
