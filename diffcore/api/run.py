@@ -238,6 +238,11 @@ class Run:
             # Fresh noise in each step corrects what the constraint does to the path.
             config = replace(config, step=ddpm(), solver="ddpm", may_be_fitted=False)
         asked = _asked(label, conditions, prompt, n)
+        for guide in config.guides:
+            if twice := next((name for name in guide.asks if name in asked), None):
+                raise UserError(f"`{twice}` is given, and the guide {guide.name} sets it: give one of them")
+            asked |= guide.asks
+        _require_text(model, asked)
         values = self._conditions(model, config, asked, n, seed, examples=constraint is None)
         if all(options.get(name) is None for name in ("guidance", "classifier", "guides")):
             # The guidance of the run's settings is not an error where no condition is given.
@@ -574,6 +579,14 @@ def _asked(label: str | None, conditions: Asked | None, prompt: Prompt | None = 
                 raise UserError(f"`{name}` is given twice: leave it out of `conditions`")
             asked[name] = value
     return asked
+
+
+def _require_text(model: Model, asked: Asked) -> None:
+    """Raise `UserError` if a prompt is requested of a model that was trained without captions."""
+    known = [condition.name for condition in model.codec.conditions]
+    if NAME in asked and NAME not in known:
+        others = f"; it takes: {', '.join(known)}" if known else ""
+        raise UserError(f"this model was trained without captions, so it takes no `{NAME}`{others}")
 
 
 def in_turn_of(texts: Sequence[str], n: int) -> list[str]:

@@ -232,6 +232,12 @@ class ComposedOptions(Settings):
     weights: dict[str, float] = Field(min_length=1, description="The weight of each condition: NAME=WEIGHT.")
 
 
+class PromptsOptions(Settings):
+    """Options of the guidance `prompts`."""
+
+    weights: dict[str, float] = Field(min_length=1, description="The weight of each prompt: PROMPT=WEIGHT.")
+
+
 class AutoOptions(Settings):
     """Options of the guidance `auto`."""
 
@@ -425,6 +431,7 @@ def diffcore_guidance() -> Iterable[Component]:
             of("builtin_guidance:keep_elements"),
             KeepElementsOptions,
         ),
+        Component("prompts", "several prompts with a weight each", of("builtin_guidance:prompts"), PromptsOptions),
         Component("rescale", "those before it, not overexposed", of("builtin_guidance:rescale"), RescaleOptions),
     )
 

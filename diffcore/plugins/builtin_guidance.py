@@ -9,9 +9,11 @@ import torch
 from diffcore.denoising.conditions import Condition
 from diffcore.denoising.denoiser import Denoise, Denoiser
 from diffcore.denoising.noisy_classifier import NoisyClassifier
+from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
 from diffcore.plugins.guidance import Guidance, GuidanceContext
+from diffcore.plugins.text import NAME
 from diffcore.sampling import guidance
 from diffcore.sampling.inverse.editing import METHODS, measured
 from diffcore.sampling.inverse.operators import keep_elements as keep_elements_of
@@ -37,6 +39,18 @@ def composed(options: Any, context: GuidanceContext) -> Guidance:
     return Guidance(
         lambda denoise, plain: guidance.composed(denoise, [*own.values()], options.weights),
         tuple(own[name] for name in options.weights),
+    )
+
+
+def prompts(options: Any, context: GuidanceContext) -> Guidance:
+    """Texts with a weight each."""
+    own = {condition.name: condition for condition in context.codec.conditions}
+    if not isinstance(condition := own.get(NAME), TextCondition):
+        raise UserError("the guide prompts: this model was trained without captions, so it takes no prompts")
+    values = [condition.parse(text, range(1), 0) for text in options.weights]
+    return Guidance(
+        lambda denoise, plain: guidance.combined(denoise, condition, values, [*options.weights.values()]),
+        asks={NAME: " ".join(options.weights)},
     )
 
 

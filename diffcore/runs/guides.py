@@ -22,6 +22,7 @@ from diffcore.plugins.guidance import (
 )
 from diffcore.plugins.records import Component, Settings
 from diffcore.plugins.registry import Registry
+from diffcore.plugins.text import NAME
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.choices import Choice, chosen, function_name
 from diffcore.runs.loading import Loader
@@ -35,6 +36,7 @@ Guide = Choice | Decorator | Guidance
 SHORT = {
     "weak": "auto",
     "guidance": "classifier-free",
+    "negative_prompt": "classifier-free",
     "classifier": "classifier",
     "guidance_rescale": "rescale",
     "guidance_interval": "interval",
@@ -47,16 +49,18 @@ def short_guides(
     classifier: str | Path | None = None,
     weak: str | Path | None = None,
     guides: Sequence[Guide] = (),
+    negative_prompt: str | None = None,
 ) -> list[Guide]:
     """The list that the short options stand for, with `guides` at their place in it.
 
-    First autoguidance with `weak`, then classifier-free guidance and the gradient of a `classifier`, then `guides`, and
-    at last rescaling and the interval, which apply to all before.
+    First autoguidance with `weak`, then classifier-free guidance, away from `negative_prompt` if there is one, and the
+    gradient of a `classifier`, then `guides`, and at last rescaling and the interval, which apply to all before.
     """
     found: list[Guide] = []
     if weak is not None:
         found.append({"name": "auto", "weak": place_of(weak), "weight": sampling.autoguidance})
-    found.append({"name": "classifier-free", "weight": sampling.guidance})
+    against = {} if negative_prompt is None else {"against": {NAME: negative_prompt}}
+    found.append({"name": "classifier-free", "weight": sampling.guidance, **against})
     if classifier is not None:
         found.append({"name": "classifier", "run": place_of(classifier), "weight": sampling.classifier_weight})
     found += guides

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions, nulls
 from diffcore.denoising.denoiser import Denoise, Prediction
@@ -43,6 +44,32 @@ def composed(denoise: Denoise, conditions: Sequence[Condition], weights: Mapping
     if unknown := weights.keys() - names:
         raise ValueError(f"no condition is called {', '.join(sorted(unknown))}; there are: {', '.join(sorted(names))}")
     return _mixed(denoise, conditions, [([name], weight) for name, weight in weights.items()])
+
+
+def combined(denoise: Denoise, condition: Condition, values: Sequence[Tensor], weights: Sequence[float]) -> Denoise:
+    """Several values of one condition, such as texts: eps = eps_0 + sum_i w_i (eps_i - eps_0). Liu et al. 2022, eq. 11.
+
+    eps_i is the prediction with the value i, `[1, ...]`, in place of that of the samples, and eps_0 that with the null
+    value; the other conditions of the samples hold in all of them. All predictions are computed in one batch.
+    """
+
+    @cache_last
+    def passes_for(given: Conditions) -> tuple[Conditions, list[JointPass]]:
+        first = next(iter(given.values()))
+
+        def asked(value: Tensor) -> Conditions:
+            return {**given, condition.name: value.to(first.device).expand(len(first), *value.shape[1:])}
+
+        passes = [JointPass(asked(value), weight) for value, weight in zip(values, weights, strict=True) if weight]
+        return asked(condition.null(1)), passes
+
+    def guided(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+        if not conditions:
+            return denoise(x, level, conditions, mask)
+        base, passes = passes_for(conditions)
+        return replace(evaluate_jointly(denoise, x, level, base, passes, mask), unguided=None)
+
+    return guided
 
 
 def _mixed(
