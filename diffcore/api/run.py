@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffcore.api.modes import in_own_modes
 from diffcore.api.showing import show_messages
-from diffcore.denoising.conditions import ClassCondition, Conditions, parse_conditions
+from diffcore.denoising.conditions import ClassCondition, Condition, Conditions, parse_conditions
 from diffcore.denoising.given import require_values
 from diffcore.errors import UserError
 from diffcore.names import Device, Divergence, InverseMethod
@@ -596,7 +596,7 @@ def in_turn_of(texts: Sequence[str], n: int) -> list[str]:
     return [texts[index % len(texts)] for index in range(n)]
 
 
-def _values(asked: Asked, known: Sequence[Any], n: int, seed: int) -> Conditions:
+def _values(asked: Asked, known: Sequence[Condition], n: int, seed: int) -> Conditions:
     """The values `[n, ...]` of all known conditions; null where nothing is asked.
 
     Where one value is not a number, such as a picture, a tensor holds the values themselves: one for all, or n.
@@ -626,7 +626,7 @@ def _values(asked: Asked, known: Sequence[Any], n: int, seed: int) -> Conditions
     return values | tensors
 
 
-def _parsed(condition: Any, texts: Sequence[str], seed: int) -> Tensor:
+def _parsed(condition: Condition, texts: Sequence[str], seed: int) -> Tensor:
     """The value of each sample `[n, ...]`. Each distinct text is parsed once, for all samples that have it."""
     indices: dict[str, list[int]] = {}
     for index, text in enumerate(texts):

@@ -39,6 +39,16 @@ RECORDS: dict[str, type[Modality | Component | Command]] = {
 }
 """The kinds of records, each offered by the hook `diffcore_<kind>`, in the order in which they are looked at."""
 
+CONTRACTED = {
+    "solver": "solvers",
+    "schedule": "schedules",
+    "guidance": "guidance",
+    "metric": "metrics",
+    "logger": "loggers",
+    "task": "tasks",
+}
+"""The kinds of parts that `diffcore check-plugin` holds to a contract of their own, and their names in `RECORDS`."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -296,8 +306,9 @@ HELPS = ("classifier", "weak")
 """The options of sampling that take the run of another task; see `Task.helps`."""
 
 TABLES = frozenset(
-    {"task", "data", "schedule", "metric", "logger", "train", "sample", "modality", "preset", "seed", "device"}
-    | {"parameterisation", "out", "config", "name", "solver", "dataset", "command"}
+    {"task", "data", "text", "schedule", "metric", "metrics", "logger", "loggers", "levels", "train", "sample"}
+    | {"modality", "preset", "seed", "device", "parameterisation", "out", "config", "name"}
+    | {"solver", "dataset", "command", "text_encoder"}
 )
 """What the settings of a run and the flags have beside the network, which no kind of network can be called."""
 

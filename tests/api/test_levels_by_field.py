@@ -5,6 +5,7 @@ import torch
 
 import diffcore as dc
 from diffcore import cli
+from diffcore.api import training
 from diffcore.likelihood.flow import log_likelihood
 from diffcore.process.schedules import ByField
 from diffcore.sampling.grid_fitting import METHODS, fit_grid, flow_of
@@ -29,6 +30,21 @@ def test_the_run_remembers_its_levels(run):
     assert isinstance(model.schedule, ByField)
     assert dict(model.schedule.shifts) == {"place": 0.0, "radius": -2.0}
     assert "conditioning.noise.radius.1.weight" in model.network.state_dict()
+
+
+def test_the_arguments_of_train_have_them_too_and_zero_is_a_value(monkeypatch):
+    found = []
+    put_in_place(monkeypatch, toy_registry())
+
+    def start(settings, out, registry):
+        found.append(settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        dc.train("toy", levels={"shifts": {"radius": -2}, "given": 0.0}, seed=0, config={"seed": 5})
+    assert found[0].levels.shifts == {"radius": -2.0}
+    assert found[0].seed == 0
 
 
 @pytest.mark.parametrize("solver", ["adams", "edm", "ddpm", "pc"])
