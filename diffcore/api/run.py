@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -440,6 +440,7 @@ class Run:
         probes: int = 1,
         steps: int | None = None,
         seed: int = 0,
+        given: Collection[str] = (),
     ) -> Tensor:
         """log p(x0) of each sample by the probability flow, `[B]` float64, in nats.
 
@@ -476,6 +477,7 @@ class Run:
             probes=probes,
             steps=steps,
             seed=seed,
+            given=given,
         )
 
     def resume(self, train: Mapping[str, Any] | None = None) -> "Run":

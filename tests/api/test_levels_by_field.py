@@ -85,3 +85,7 @@ def test_a_grid_can_be_fitted_to_the_flow_and_likelihoods_computed(run):
         for given in ([], ["radius"], ["place"])
     ]
     assert torch.stack(pieces).isfinite().all()
+    given = ["radius"]
+    no_conditions = dc.log_likelihood(model.denoiser, x0, schedule=schedule, space=space, steps=4, given=given)
+    for found in (run.log_likelihood(x0, steps=4, given=given), no_conditions):
+        torch.testing.assert_close(found, pieces[1])
