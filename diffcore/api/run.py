@@ -234,8 +234,8 @@ class Run:
             if kept := next((guide.words for guide in config.guides if guide.least_size), None):
                 raise UserError(f"`size` cannot be changed where samples keep elements: {kept}")
             model = resized(model, str(size))
-        if constraint is not None and options.get("solver") is None:
-            # Fresh noise in each step corrects what the constraint does to the path.
+        if constraint is not None and not constraint.given and options.get("solver") is None:
+            # Fresh noise in each step corrects what the constraint does to the path. Given fields do nothing to it.
             config = replace(config, step=ddpm(), solver="ddpm", may_be_fitted=False)
         asked = _asked(label, conditions, prompt, n)
         for guide in config.guides:

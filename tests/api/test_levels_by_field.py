@@ -70,6 +70,8 @@ def test_a_field_can_be_given(run):
     constraint = dc.given_fields({"radius": values}, run.loaded.model.codec.space)
     drawn = run.sample(3, steps=4, constraint=constraint)
     assert torch.equal(drawn.state["radius"], values)
+    own = run.sample(3, steps=4, constraint=constraint, solver=run.settings.sample.solver)
+    assert torch.equal(drawn.state["place"], own.state["place"])
 
 
 def test_a_grid_can_be_fitted_to_the_flow_and_likelihoods_computed(run):
