@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions
-from diffcore.denoising.text import TextCondition, TextEncoder, padded
+from diffcore.denoising.text import TextCondition, TextEncoder, padded, shown
 from diffcore.errors import UserError
 from diffcore.plugins import registry
 from diffcore.plugins.building import build
+from diffcore.plugins.builtin import LearnedWords, WordsOptions
 from diffcore.plugins.data import Data
 from diffcore.plugins.ledger import named
 from diffcore.plugins.records import Component
@@ -173,17 +174,12 @@ def _notes(texts: Sequence[str], rows: Sequence[Sequence[int]], encoder: TextEnc
         "captions without a word that the model knows, which are not used": empty,
         f"captions of which only the first {encoder.length} words are used": cut,
     }
-    return [f"{what}: {len(which)} ({named([*map(_quoted, which)], 3)})" for what, which in found.items() if which]
+    return [f"{what}: {len(which)} ({named([*map(shown, which)], 3)})" for what, which in found.items() if which]
 
 
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:39]}…")
-
-
-def words(options: Any, texts: Sequence[str], learned: Any) -> TextEncoder:
+def words(options: WordsOptions, texts: Sequence[str], learned: Any) -> TextEncoder:
     """The text encoder `words`: with the vocabulary of `texts`, or with what it has `learned` in an earlier run."""
     from diffcore.denoising.words import Words, vocabulary, words_of
-    from diffcore.plugins.builtin import LearnedWords
 
     if learned is None:
         counts = Counter(len(words_of(text)) for text in texts)
