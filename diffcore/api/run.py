@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -234,8 +234,8 @@ class Run:
             if kept := next((guide.words for guide in config.guides if guide.least_size), None):
                 raise UserError(f"`size` cannot be changed where samples keep elements: {kept}")
             model = resized(model, str(size))
-        if constraint is not None and options.get("solver") is None:
-            # Fresh noise in each step corrects what the constraint does to the path.
+        if constraint is not None and not constraint.given and options.get("solver") is None:
+            # Fresh noise in each step corrects what the constraint does to the path. Given fields do nothing to it.
             config = replace(config, step=ddpm(), solver="ddpm", may_be_fitted=False)
         asked = _asked(label, conditions, prompt, n)
         for guide in config.guides:
@@ -440,6 +440,7 @@ class Run:
         probes: int = 1,
         steps: int | None = None,
         seed: int = 0,
+        given: Collection[str] = (),
     ) -> Tensor:
         """log p(x0) of each sample by the probability flow, `[B]` float64, in nats.
 
@@ -476,6 +477,7 @@ class Run:
             probes=probes,
             steps=steps,
             seed=seed,
+            given=given,
         )
 
     def resume(self, train: Mapping[str, Any] | None = None) -> "Run":

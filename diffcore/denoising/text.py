@@ -122,9 +122,9 @@ class TextCondition(Condition):
         return self.encoder.text(value.tolist())
 
 
-def padded(rows: Sequence[Sequence[int]], length: int) -> Tensor:
-    """Ids as int64 `[n, length]`, cut after `length` ids or filled up with 0."""
-    found = torch.zeros(len(rows), length, dtype=torch.int64)
+def padded(rows: Sequence[Sequence[int]], length: int, empty: int = 0) -> Tensor:
+    """Numbers as int64 `[n, length]`, cut after `length` of them or filled up with `empty`."""
+    found = torch.full((len(rows), length), empty, dtype=torch.int64)
     for number, ids in enumerate(rows):
         kept = ids[:length]
         found[number, : len(kept)] = torch.tensor(kept, dtype=torch.int64)

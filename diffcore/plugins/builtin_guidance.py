@@ -59,7 +59,7 @@ def prompts(options: PromptsOptions, context: GuidanceContext) -> Guidance:
         raise UserError("the guide prompts: this model was trained without captions, so it takes no prompts")
     values = [condition.parse(text, range(1), 0) for text in options.weights]
     return Guidance(
-        lambda denoise, plain: guidance.combined(denoise, condition, values, [*options.weights.values()]),
+        lambda denoise, plain: guidance.composed_values(denoise, condition, values, [*options.weights.values()]),
         asks={NAME: " ".join(options.weights)},
     )
 

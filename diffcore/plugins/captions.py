@@ -21,8 +21,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from diffcore.denoising.text import padded
 from diffcore.errors import UserError, printable
 from diffcore.plugins.ledger import Account
 
@@ -56,11 +55,8 @@ class Captions:
         if not self.texts:
             return examples
         number = {text: index for index, text in enumerate(self.texts)}
-        column = torch.full((len(files), max(map(len, self.by_file.values()))), -1, dtype=torch.int64)
-        for row, path in zip(column, files, strict=True):
-            numbers = [number[text] for text in self.by_file.get(path, ())]
-            row[: len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
-        examples["captions"] = column
+        rows = [[number[text] for text in self.by_file.get(path, ())] for path in files]
+        examples["captions"] = padded(rows, max(map(len, self.by_file.values())), -1)
         return examples
 
 

@@ -54,11 +54,7 @@ def indexed(captions: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], Tensor]
     """
     texts: dict[str, int] = {}
     rows = [[texts.setdefault(text, len(texts)) for text in each] for each in captions]
-    most = max(map(len, rows), default=0)
-    numbers = torch.full((len(rows), max(most, 1)), -1, dtype=torch.int64)
-    for row, found in zip(numbers, rows, strict=True):
-        row[: len(found)] = torch.tensor(found, dtype=torch.int64)
-    return tuple(texts), numbers
+    return tuple(texts), padded(rows, max([1, *map(len, rows)]), -1)
 
 
 def text_conditions(facts: TextFacts | None) -> tuple[TextCondition, ...]:

@@ -70,6 +70,8 @@ def test_a_field_can_be_given(run):
     constraint = dc.given_fields({"radius": values}, run.loaded.model.codec.space)
     drawn = run.sample(3, steps=4, constraint=constraint)
     assert torch.equal(drawn.state["radius"], values)
+    own = run.sample(3, steps=4, constraint=constraint, solver=run.settings.sample.solver)
+    assert torch.equal(drawn.state["place"], own.state["place"])
 
 
 def test_a_grid_can_be_fitted_to_the_flow_and_likelihoods_computed(run):
@@ -85,3 +87,7 @@ def test_a_grid_can_be_fitted_to_the_flow_and_likelihoods_computed(run):
         for given in ([], ["radius"], ["place"])
     ]
     assert torch.stack(pieces).isfinite().all()
+    given = ["radius"]
+    no_conditions = dc.log_likelihood(model.denoiser, x0, schedule=schedule, space=space, steps=4, given=given)
+    for found in (run.log_likelihood(x0, steps=4, given=given), no_conditions):
+        torch.testing.assert_close(found, pieces[1])

@@ -14,7 +14,7 @@ from diffcore.denoising.word_network import WordNetwork
 from diffcore.denoising.words import Words, vocabulary, words_of
 from diffcore.errors import UserError
 from diffcore.nn.unet import UNet
-from diffcore.sampling.guidance import classifier_free, combined
+from diffcore.sampling.guidance import classifier_free, composed_values
 from diffcore.states.level import Level
 
 WORDS = Words(("a", "big", "blue", "circle", "left", "on", "red", "square", "the"), length=6, channels=16)
@@ -172,7 +172,7 @@ def test_several_texts_with_weights():
     network, x = denoiser(), torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1)).double()
     texts, weights = [ids("a red circle"), ids("on the left")], [1.5, -0.5]
     own = {"prompt": ids("a big square", "")}
-    found = combined(network, TEXT, texts, weights)(x, LEVEL, own).output
+    found = composed_values(network, TEXT, texts, weights)(x, LEVEL, own).output
     each = [network(x, LEVEL, {"prompt": text.expand(2, -1)}).output for text in texts]
     none = network(x, LEVEL, nulls((TEXT,), 2)).output
     assert torch.allclose(found, none + 1.5 * (each[0] - none) - 0.5 * (each[1] - none), atol=1e-10)

@@ -85,6 +85,13 @@ def test_a_sample_depends_on_its_own_prompt_alone(run):
     assert state[2].allclose(other[2], atol=1e-5)
 
 
+def test_a_class_and_the_text_of_another_example_are_not_asked_for_together(run):
+    own = dc.load(run)
+    assert own.sample(2).captions == [{"label": "dark"}, {"label": "light"}]
+    (alone,) = (c for c in own.model.codec.conditions if c.name == "prompt")
+    assert "a red picture" in {c["prompt"] for c in captions_of((alone,), {"prompt": alone.examples(6)})}
+
+
 def test_guidance_with_texts(run):
     own = dc.load(run)
     plain = own.sample(2, prompt="red", guidance=3.0)

@@ -16,7 +16,7 @@ from diffcore.evaluation.held_out import encoded_examples
 from diffcore.evaluation.request import EvaluationRequest
 from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.records import Component, Task
-from diffcore.plugins.registry import TABLES, Provided, load
+from diffcore.plugins.registry import RESERVED, Provided, load
 from diffcore.runs.composing import ADDITIONS
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.model import build_model
@@ -318,7 +318,7 @@ def test_initial_weights_are_set_for_new_runs_only(student):
 def test_no_network_can_be_called_like_anything_else_in_the_settings_or_among_the_arguments(registry):
     arguments = inspect.signature(dc.train).parameters
     networks = {"denoiser", "classifier", "networks"}
-    assert {*RunSettings.model_fields, *ADDITIONS, *arguments, "text", "schedule"} - networks <= TABLES
+    assert {*RunSettings.model_fields, *ADDITIONS, *arguments, "text", "schedule"} - networks <= RESERVED
 
 
 GOOD = Task("good", "a good one", print, loss=print)

@@ -4,7 +4,7 @@ The result has the signature of `Denoise`, so guidances can be nested, and every
 """
 
 from diffcore.sampling.guidance.auto import autoguidance
-from diffcore.sampling.guidance.classifier_free import classifier_free, combined, composed
+from diffcore.sampling.guidance.classifier_free import classifier_free, composed, composed_values
 from diffcore.sampling.guidance.energy import LogWeight, energy
 from diffcore.sampling.guidance.interval import interval, log_snr_interval
 from diffcore.sampling.guidance.rescaled import rescale
@@ -13,8 +13,8 @@ __all__ = [
     "LogWeight",
     "autoguidance",
     "classifier_free",
-    "combined",
     "composed",
+    "composed_values",
     "energy",
     "interval",
     "log_snr_interval",

@@ -46,7 +46,9 @@ def composed(denoise: Denoise, conditions: Sequence[Condition], weights: Mapping
     return _mixed(denoise, conditions, [([name], weight) for name, weight in weights.items()])
 
 
-def combined(denoise: Denoise, condition: Condition, values: Sequence[Tensor], weights: Sequence[float]) -> Denoise:
+def composed_values(
+    denoise: Denoise, condition: Condition, values: Sequence[Tensor], weights: Sequence[float]
+) -> Denoise:
     """Several values of one condition, such as texts: eps = eps_0 + sum_i w_i (eps_i - eps_0). Liu et al. 2022, eq. 11.
 
     eps_i is the prediction with the value i, `[1, ...]`, in place of that of the samples, and eps_0 that with the null
@@ -58,7 +60,7 @@ def combined(denoise: Denoise, condition: Condition, values: Sequence[Tensor], w
         first = next(iter(given.values()))
 
         def asked(value: Tensor) -> Conditions:
-            return {**given, condition.name: value.to(first.device).expand(len(first), *value.shape[1:])}
+            return {**given, condition.name: _for_all(value, first)}
 
         passes = [JointPass(asked(value), weight) for value, weight in zip(values, weights, strict=True) if weight]
         return asked(condition.null(1)), passes
@@ -70,6 +72,11 @@ def combined(denoise: Denoise, condition: Condition, values: Sequence[Tensor], w
         return replace(evaluate_jointly(denoise, x, level, base, passes, mask), unguided=None)
 
     return guided
+
+
+def _for_all(value: Tensor, like: Tensor) -> Tensor:
+    """The value `[1, ...]` of a condition for each sample of `like` `[B, ...]`."""
+    return value.to(like.device).expand(len(like), *value.shape[1:])
 
 
 def _mixed(
@@ -87,12 +94,9 @@ def _mixed(
     @cache_last
     def passes_for(values: Conditions) -> tuple[Conditions, list[JointPass]]:
         """The conditions of D_u, and a pass for each group that has a condition given in any sample."""
-        value = next(iter(values.values()))
-        absent = {**values, **nulls(model_conditions, len(value), value.device)}
-        base = {
-            **absent,
-            **{n: v.to(value.device).expand(len(value), *v.shape[1:]) for n, v in (against or {}).items()},
-        }
+        first = next(iter(values.values()))
+        absent = {**values, **nulls(model_conditions, len(first), first.device)}
+        base = absent | {name: _for_all(value, first) for name, value in (against or {}).items()}
         passes = []
         for names, weight in groups:
             kept = [condition for condition in model_conditions if condition.name in names and condition.name in values]
