@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffcore.api.modes import in_own_modes
 from diffcore.api.showing import show_messages
-from diffcore.denoising.conditions import ClassCondition, Conditions, parse_conditions
+from diffcore.denoising.conditions import ClassCondition, Condition, Conditions, parse_conditions
 from diffcore.denoising.given import require_values
 from diffcore.errors import UserError
 from diffcore.names import Device, Divergence, InverseMethod
@@ -236,10 +236,15 @@ class Run:
             if kept := next((guide.words for guide in config.guides if guide.least_size), None):
                 raise UserError(f"`size` cannot be changed where samples keep elements: {kept}")
             model = resized(model, str(size))
-        if constraint is not None and options.get("solver") is None:
-            # Fresh noise in each step corrects what the constraint does to the path.
+        if constraint is not None and not constraint.given and options.get("solver") is None:
+            # Fresh noise in each step corrects what the constraint does to the path. Given fields do nothing to it.
             config = replace(config, step=ddpm(), solver="ddpm", may_be_fitted=False)
         asked = _asked(label, conditions, prompt, n)
+        for guide in config.guides:
+            if twice := next((name for name in guide.asks if name in asked), None):
+                raise UserError(f"`{twice}` is given, and the guide {guide.name} sets it: give one of them")
+            asked |= guide.asks
+        _require_text(model, asked)
         values = self._conditions(model, config, asked, n, seed, examples=constraint is None)
         if all(options.get(name) is None for name in ("guidance", "classifier", "guides")):
             # The guidance of the run's settings is not an error where no condition is given.
@@ -438,6 +443,7 @@ class Run:
         probes: int = 1,
         steps: int | None = None,
         seed: int = 0,
+        given: Collection[str] = (),
     ) -> Tensor:
         """log p(x0) of each sample by the probability flow, `[B]` float64, in nats.
 
@@ -474,6 +480,7 @@ class Run:
             probes=probes,
             steps=steps,
             seed=seed,
+            given=given,
         )
 
     def resume(self, train: Mapping[str, Any] | None = None) -> "Run":
@@ -579,6 +586,14 @@ def _asked(label: str | None, conditions: Asked | None, prompt: Prompt | None = 
     return asked
 
 
+def _require_text(model: Model, asked: Asked) -> None:
+    """Raise `UserError` if a prompt is requested of a model that was trained without captions."""
+    known = [condition.name for condition in model.codec.conditions]
+    if NAME in asked and NAME not in known:
+        others = f"; it takes: {', '.join(known)}" if known else ""
+        raise UserError(f"this model was trained without captions, so it takes no `{NAME}`{others}")
+
+
 def in_turn_of(texts: Sequence[str], n: int) -> list[str]:
     """`n` of the texts in turn. Raises `UserError` if there are none."""
     if not texts:
@@ -586,7 +601,7 @@ def in_turn_of(texts: Sequence[str], n: int) -> list[str]:
     return [texts[index % len(texts)] for index in range(n)]
 
 
-def _values(asked: Asked, known: Sequence[Any], n: int, seed: int) -> Conditions:
+def _values(asked: Asked, known: Sequence[Condition], n: int, seed: int) -> Conditions:
     """The values `[n, ...]` of all known conditions; null where nothing is asked.
 
     Where one value is not a number, such as a picture, a tensor holds the values themselves: one for all, or n.
@@ -616,7 +631,7 @@ def _values(asked: Asked, known: Sequence[Any], n: int, seed: int) -> Conditions
     return values | tensors
 
 
-def _parsed(condition: Any, texts: Sequence[str], seed: int) -> Tensor:
+def _parsed(condition: Condition, texts: Sequence[str], seed: int) -> Tensor:
     """The value of each sample `[n, ...]`. Each distinct text is parsed once, for all samples that have it."""
     indices: dict[str, list[int]] = {}
     for index, text in enumerate(texts):

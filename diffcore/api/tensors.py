@@ -1,6 +1,6 @@
 """Diffusion for those who bring a tensor and a network of their own: a loss, samples and log-likelihoods."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -178,6 +178,7 @@ def log_likelihood(
     probes: int = 1,
     steps: int | None = None,
     seed: int = 0,
+    given: Collection[str] = (),
 ) -> Tensor:
     """log p(x0) of each sample by the probability flow, `[B]` float64, in nats per unit of volume of the space.
 
@@ -195,6 +196,7 @@ def log_likelihood(
         probes=probes,
         steps=steps,
         seed=seed,
+        given=given,
     )
 
 

@@ -49,6 +49,7 @@ def train(
     classifier: Part | None = None,
     text: Part | None = None,
     schedule: Part | None = None,
+    levels: Mapping[str, Any] | None = None,
     train: Mapping[str, Any] | None = None,
     sample: Mapping[str, Any] | None = None,
     metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
@@ -58,8 +59,8 @@ def train(
     """Train a model of a kind of data, and return the finished run.
 
     What is not given is as the preset has it, and what the preset does not say is as the options' own defaults are:
-    default < preset < `config` < arguments. The arguments are those of `diffcore train`; the names of `train` and
-    `sample` are the fields of `diffcore.runs.settings.TrainSettings` and `SampleSettings`.
+    default < preset < `config` < arguments. The arguments are those of `diffcore train`; the names of `levels`, `train`
+    and `sample` are the fields of `LevelSettings`, `TrainSettings` and `SampleSettings` in `diffcore.runs.settings`.
 
     Messages and progress appear on standard error, unless the program configures logging.
 
@@ -78,6 +79,7 @@ def train(
         classifier: The network of the task `"classify"`, likewise.
         text: The encoder of captions, likewise, for data that have captions.
         schedule: The noise schedule, likewise.
+        levels: Noise levels by field: `{"shifts": {"bonds": -3}}`.
         train: How long and how to train: `{"steps": 4500}`.
         sample: How samples are drawn unless asked otherwise: `{"steps": 20}`.
         metrics: More metrics at the end, by name, or by name with their options.
@@ -92,7 +94,7 @@ def train(
     file: Mapping[str, Any] = read_toml(Path(config)) if isinstance(config, str | os.PathLike) else dict(config or {})
     origin = str(config) if isinstance(config, str | os.PathLike) else "the arguments"
     given: dict[str, Any] = {"seed": seed, "device": device, "parameterisation": parameterisation}
-    given |= {"train": train, "sample": sample, "metric": _table(metrics), "logger": _table(loggers)}
+    given |= {"levels": levels, "train": train, "sample": sample, "metric": _table(metrics), "logger": _table(loggers)}
     chosen = {}
     registry = plugins.installed()
     if unknown := networks.keys() - {*kinds_of_choices(registry)}:
@@ -105,7 +107,7 @@ def train(
             given[kind] = options
             if "name" in options:
                 chosen[kind] = str(options["name"])
-    arguments = {name: value for name, value in given.items() if value}
+    arguments = {name: value for name, value in given.items() if value not in (None, {})}
     settings = compose(registry, modality, preset, file, chosen, origin, over=arguments)
     if isinstance(config, str | os.PathLike):
         tell_acts(origin, file, settings)

@@ -14,23 +14,13 @@ from diffcore.errors import UserError
 from diffcore.names import CheckedKind
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.records import Settings
-from diffcore.plugins.registry import Registry
+from diffcore.plugins.registry import CONTRACTED, Registry
 
 if TYPE_CHECKING:
     from diffcore.testing.conformance import CheckResult
     from diffcore.testing.plugin import PluginUnderTest
 
 logger = logging.getLogger(__name__)
-
-PARTS = {
-    "solver": "solvers",
-    "schedule": "schedules",
-    "guidance": "guidance",
-    "metric": "metrics",
-    "logger": "loggers",
-    "task": "tasks",
-}
-"""The kinds of parts that have a contract of their own, and their names in the registry."""
 
 
 class Options(Settings):
@@ -77,7 +67,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.denoiser is not None and kind not in ("modality", "dataset"):
         raise UserError(f"`denoiser` belongs to a kind of data or a data set, and {options.name} is a {kind}")
     _warn_of_clashes(options.name, registry)
-    if kind in PARTS:
+    if kind in CONTRACTED:
         running = run_contract(part_under_test(kind, options.name, registry, options.serves))
         about = {kind: options.name}
     else:
@@ -100,7 +90,7 @@ def _kind_of(name: str, registry: Registry) -> str:
     """The kind of the part that is called so. Raises `UserError` if there is none, or if there are several."""
     if name in registry.modalities:
         return "modality"
-    kinds = [kind for kind, offered in PARTS.items() if name in getattr(registry, offered)]
+    kinds = [kind for kind, offered in CONTRACTED.items() if name in getattr(registry, offered)]
     kinds += [
         kind
         for kind, parts in (("dataset", "datasets"), ("denoiser", "denoisers"))

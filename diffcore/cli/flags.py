@@ -146,7 +146,7 @@ class _Selectors(argparse.ArgumentParser):
 def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tuple[RunSettings, argparse.Namespace]:
     """Settings of a new run: default < preset < file < flag; and what is no part of them.
 
-    That are the flags `out` and `config`, and the content of the configuration file, `file`.
+    That is the flags `out` and `config`, and `file`, the content of the configuration file.
     """
     selectors = _Selectors(prog=prog, add_help=False, allow_abbrev=False)
     kinds = kinds_of_choices(registry)

@@ -58,6 +58,9 @@ def trust_field(what: str) -> Any:
 class DrawOptions(_Own):  # type: ignore[valid-type, misc]
     """How to draw. What is not given is as the run's configuration has it."""
 
+    negative_prompt: str | None = Field(
+        None, description="A text that samples are not: --guidance moves them away from it, in place of no text."
+    )
     classifier: Path | None = Field(None, description="A run with --task classify whose gradient guides.")
     weak: str | None = Field(
         None, description="Autoguidance against a checkpoint of this run, or another run's folder."

@@ -150,7 +150,7 @@ def _one_or_all(prompts: Sequence[str]) -> str | list[str] | None:
     return None if not prompts else prompts[0] if len(prompts) == 1 else [*prompts]
 
 
-def asked_for(options: Options, known: Sequence[str] = (), n: int = 16) -> dict[str, Any]:
+def asked_for(options: Options, known: Sequence[str] = (), n: int | None = None) -> dict[str, Any]:
     """What the flags ask for, by name of condition: a value for all samples, or a list of one for each.
 
     The names of `known` conditions may contain `=` themselves.
@@ -168,5 +168,5 @@ def asked_for(options: Options, known: Sequence[str] = (), n: int = 16) -> dict[
                 raise UserError(f"--{flag} {value if flag == 'label' else pair}: {key} is given twice")
             asked[key] = value
     if len(options.label) > 1:
-        asked["label"] = [options.label[index % len(options.label)] for index in range(n)]
+        asked["label"] = [options.label[index % len(options.label)] for index in range(n or options.n or 16)]
     return asked

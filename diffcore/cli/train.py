@@ -27,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
 def ended(run: RunFolder, outcome: "Outcome") -> int:
     """Say how training ended and what can be done next; returns the exit status."""
     from diffcore.cli import INTERRUPTED
+    from diffcore.runs.model import told_advice
 
     if outcome.interrupted:
         say(f"stopped at step {outcome.progress.step}; go on with: diffcore resume {quoted(run.path)}")
@@ -37,6 +38,6 @@ def ended(run: RunFolder, outcome: "Outcome") -> int:
     task = outcome.model.task
     if task.draws:
         say(f"more samples: diffcore sample {quoted(run.path)}")
-    elif task.advice:
-        say(as_flags(task.advice.replace("{run}", quoted(run.path))))
+    elif advice := told_advice(task, quoted(run.path)):
+        say(as_flags(advice))
     return 1 if outcome.missing else 0

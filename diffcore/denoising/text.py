@@ -95,12 +95,12 @@ class TextCondition(Condition):
         ids = self.encoder.ids(text)
         if not ids:
             raise UserError(
-                f"the {self.name} {_shortened(text)} has no words: write what the samples should be, or leave it out"
+                f"the {self.name} {shown(text)} has no words: write what the samples should be, or leave it out"
             )
         if len(ids) > (most := self.encoder.length):
             logger.warning(
-                f"the {self.name} {_shortened(text)} is too long: its first {most} of {len(ids)} parts are used, "
-                f'which are "{_shortened(self.encoder.text(ids[:most]), 60)}"'
+                f"the {self.name} {shown(text)} is too long: its first {most} of {len(ids)} parts are used, "
+                f'which are "{shown(self.encoder.text(ids[:most]), 60)}"'
             )
         return padded([ids], self.encoder.length).expand(len(indices), -1)
 
@@ -122,14 +122,15 @@ class TextCondition(Condition):
         return self.encoder.text(value.tolist())
 
 
-def padded(rows: Sequence[Sequence[int]], length: int) -> Tensor:
-    """Ids as int64 `[n, length]`, cut after `length` ids or filled up with 0."""
-    found = torch.zeros(len(rows), length, dtype=torch.int64)
+def padded(rows: Sequence[Sequence[int]], length: int, empty: int = 0) -> Tensor:
+    """Numbers as int64 `[n, length]`, cut after `length` of them or filled up with `empty`."""
+    found = torch.full((len(rows), length), empty, dtype=torch.int64)
     for number, ids in enumerate(rows):
         kept = ids[:length]
         found[number, : len(kept)] = torch.tensor(kept, dtype=torch.int64)
     return found
 
 
-def _shortened(text: str, most: int = 40) -> str:
+def shown(text: str, most: int = 40) -> str:
+    """A text in quotation marks for a message, at most `most` characters of it."""
     return repr(text if len(text) <= most else f"{text[: most - 1]}…")

@@ -17,7 +17,7 @@ from diffcore.errors import UserError
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text: runs of letters and digits in lower case, and each symbol, such as + or an emoji, alone.
+    """The words of a text: runs of letters and digits in lower case, and each symbol, such as $, + or an emoji, alone.
 
     Punctuation and spaces separate words and are ignored, except for an apostrophe within a word. A character of a
     script that is written without spaces, such as Chinese, is a word. Characters that look alike in Unicode's
@@ -30,7 +30,7 @@ def _split(text: str) -> Iterator[str]:
     word = ""
     for place, char in enumerate(text):
         kind = unicodedata.category(char)
-        alone = kind[0] == "S" or _is_ideograph(char)
+        alone = kind in ("Sc", "So") or char == "+" or _is_ideograph(char)
         inside = kind[0] in "LMN" or char == "_"
         joins = char in "'\u2019" and word and text[place + 1 : place + 2].isalpha()
         if (inside and not alone) or joins:

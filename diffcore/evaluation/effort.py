@@ -22,7 +22,7 @@ def examined(count: int) -> int:
 def few_steps(most: int = 20) -> Iterator[None]:
     """Within this context, networks behind metrics are trained for at most `most` steps, and few samples examined.
 
-    The figures mean nothing then.
+    The metrics mean nothing then.
 
     `diffcore check-plugin` runs evaluators in it, with a cache folder of its own.
     """

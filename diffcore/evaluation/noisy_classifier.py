@@ -4,6 +4,7 @@ from functools import partial
 
 import torch
 
+from diffcore.evaluation.held_out import source_of
 from diffcore.evaluation.request import EvaluationRequest
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
@@ -33,7 +34,7 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
     held_out = data.examples if data.held_out is None else data.held_out
     order = generator_for(seed, "examined")
     examples = held_out[torch.randperm(len(held_out), generator=order)[:n]]
-    source = f"{len(examples)} {'training' if data.held_out is None else 'held-out'} examples"
+    source = source_of(data, len(examples))
     batches = list(in_batches(rank_slice(len(examples)), batch_size))
     parts = [encode(model, examples[list(rows)]) for rows in batches]
     values = encode(model, examples).conditions

@@ -76,7 +76,8 @@ def log_likelihood(
     stays within `atol` + `rtol` |value|. Steps are taken in asinh(phi / 0.03), which is linear in phi at high noise and
     in log-SNR at low noise. For mixtures and correlated Gaussians of standard deviation 0.01 to 2, between log-SNRs of
     -20 and 20, 20 equal steps have an error of 1e-4 nats per degree of freedom; equal steps in phi have 0.2, and in
-    log-SNR 0.03. Raises `UserError` if the tolerance cannot be met.
+    log-SNR 0.03. Raises `UserError` if the tolerance cannot be met, and if `given` has names that are no fields, or all
+    fields.
     """
     require_name(divergence, Divergence, "divergence")
     if log_snrs is None:

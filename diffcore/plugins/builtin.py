@@ -5,11 +5,11 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from diffcore.names import Clock
 from diffcore.plugins.hookspecs import hookimpl
-from diffcore.plugins.records import API_VERSION, Command, Component, NoOptions, Place, Settings, Task, lazy
+from diffcore.plugins.records import API_VERSION, Command, Component, NoOptions, Settings, Task, absolute, lazy
 
 __all__ = [
     "API_VERSION",
@@ -232,6 +232,12 @@ class ComposedOptions(Settings):
     weights: dict[str, float] = Field(min_length=1, description="The weight of each condition: NAME=WEIGHT.")
 
 
+class PromptsOptions(Settings):
+    """Options of the guidance `prompts`."""
+
+    weights: dict[str, float] = Field(min_length=1, description="The weight of each prompt: PROMPT=WEIGHT.")
+
+
 class AutoOptions(Settings):
     """Options of the guidance `auto`."""
 
@@ -267,7 +273,9 @@ class RescaleOptions(Settings):
 class KeepElementsOptions(Settings):
     """Options of the guidance `keep-elements`."""
 
-    file: Place = Field(description="A file with a part of a sample, as --inpaint reads it.")
+    file: Annotated[str, BeforeValidator(absolute)] = Field(
+        description="A file with a part of a sample, as --inpaint reads it."
+    )
     method: Literal["mmps", "dps"] = Field("mmps", description="How samples are made to agree with it.")
     noise_std: float = Field(0.0, ge=0, description="How far it may be off, in standard deviations of the data.")
 
@@ -401,25 +409,30 @@ def diffcore_guidance() -> Iterable[Component]:
         Component(
             "classifier-free",
             "enlarges the difference that conditions make",
-            of("guides:classifier_free"),
+            of("builtin_guidance:classifier_free"),
             ClassifierFreeOptions,
         ),
         Component(
             "composed",
             "each condition with a weight of its own",
-            of("guides:composed"),
+            of("builtin_guidance:composed"),
             ComposedOptions,
         ),
-        Component("auto", "enlarges the difference to a weaker model", of("guides:auto"), AutoOptions),
-        Component("classifier", "the gradient of a noisy classifier", of("guides:classifier"), ClassifierOptions),
-        Component("interval", "those before it only in an interval of noise", of("guides:interval"), IntervalOptions),
+        Component("auto", "enlarges the difference to a weaker model", of("builtin_guidance:auto"), AutoOptions),
+        Component(
+            "classifier", "the gradient of a noisy classifier", of("builtin_guidance:classifier"), ClassifierOptions
+        ),
+        Component(
+            "interval", "those before it only in an interval of noise", of("builtin_guidance:interval"), IntervalOptions
+        ),
         Component(
             "keep-elements",
             "keeps elements of a set",
-            of("guides:keep_elements"),
+            of("builtin_guidance:keep_elements"),
             KeepElementsOptions,
         ),
-        Component("rescale", "those before it, not overexposed", of("guides:rescale"), RescaleOptions),
+        Component("prompts", "several prompts with a weight each", of("builtin_guidance:prompts"), PromptsOptions),
+        Component("rescale", "those before it, not overexposed", of("builtin_guidance:rescale"), RescaleOptions),
     )
 
 

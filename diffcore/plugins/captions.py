@@ -15,14 +15,13 @@ import json
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from diffcore.denoising.text import padded
 from diffcore.errors import UserError, printable
 from diffcore.plugins.ledger import Account
 
@@ -56,23 +55,27 @@ class Captions:
         if not self.texts:
             return examples
         number = {text: index for index, text in enumerate(self.texts)}
-        column = torch.full((len(files), max(map(len, self.by_file.values()))), -1, dtype=torch.int64)
-        for row, path in zip(column, files, strict=True):
-            numbers = [number[text] for text in self.by_file.get(path, ())]
-            row[: len(numbers)] = torch.tensor(numbers, dtype=torch.int64)
-        examples["captions"] = column
+        rows = [[number[text] for text in self.by_file.get(path, ())] for path in files]
+        examples["captions"] = padded(rows, max(map(len, self.by_file.values())), -1)
         return examples
 
 
-def is_of_captions(path: str, stems: Collection[str], endings: Collection[str]) -> bool:
-    """Whether a file without one of the `endings` of the data holds captions.
+NO_CAPTIONS = Captions()
+"""No file has a caption."""
+
+
+def is_table(path: str) -> bool:
+    """Whether a file has the captions of all files of its folder, as its name says."""
+    return PurePath(path).name in TABLES
+
+
+def is_of_captions(path: str, stems: Collection[str]) -> bool:
+    """Whether a file that is not one of the data holds captions.
 
     `stems` are the paths of the files of the data without their endings.
     """
-    if Path(path).name in TABLES:
-        return True
     place = PurePath(path)
-    return place.suffix.lower() == ".txt" and ".txt" not in endings and str(place.with_suffix("")) in stems
+    return is_table(path) or (place.suffix.lower() == ".txt" and str(place.with_suffix("")) in stems)
 
 
 def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Account) -> Captions:
@@ -86,7 +89,7 @@ def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Accou
     stems: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in files:
         stems[path.with_suffix("")].append(path)
-    for source in sources:
+    for source in sorted(sources, key=lambda path: (path.name not in TABLES, path)):
         if source.name in TABLES:
             _read_table(source, known, found, account)
         elif texts := _read_lines(source, account):
@@ -105,8 +108,10 @@ def _normal(path: Path) -> str:
 
 
 def _read_table(source: Path, known: Mapping[str, Path], found: defaultdict[Path, list[str]], account: Account) -> None:
-    text = _decoded(source)
-    rows = list({".jsonl": _of_jsonl, ".csv": _of_csv, ".tsv": _of_tsv}[source.suffix](source, text))
+    rows = {".jsonl": _of_jsonl, ".csv": _of_csv, ".tsv": _of_tsv}[source.suffix](source, _decoded(source))
+    if rows is None:
+        account.pass_over(source, "without file_name and text, so without captions")
+        return
     named = 0
     for name, captions in rows:
         path = known.get(_normal(source.parent / name))
@@ -144,47 +149,54 @@ Row = tuple[str, list[str]]
 """The name of a file and its captions."""
 
 
-def _of_jsonl(source: Path, content: str) -> Iterator[Row]:
-    for number, line in enumerate(content.split("\n"), 1):
-        if not line.strip():
-            continue
+def _of_jsonl(source: Path, content: str) -> list[Row] | None:
+    """The rows of a file with an object in each line; None if the objects are about something else than captions."""
+    rows: list[Row] = []
+    lines = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+    for number, line in lines:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
             raise UserError(f"{source}, line {number}: this is not JSON; write one object in each line") from None
+        if not rows and isinstance(row, dict) and not {"file_name", "text"} <= row.keys():
+            return None
         name, text = (row.get(key) for key in ("file_name", "text")) if isinstance(row, dict) else (None, None)
         texts: list[Any] = text if isinstance(text, list) else [text]
         if not isinstance(name, str) or not all(isinstance(each, str) for each in texts):
             raise UserError(
                 f'{source}, line {number}: write an object with "file_name" and "text", a text or a list of texts'
             )
-        yield name, texts
+        rows.append((name, texts))
+    return rows
 
 
-def _of_csv(source: Path, text: str) -> Iterator[Row]:
-    rows = csv.DictReader(io.StringIO(text, newline=""))
-    if not {"file_name", "text"} <= {*(rows.fieldnames or ())}:
-        there = ", ".join(map(repr, rows.fieldnames or ())) or "none"
-        raise UserError(f"{source}: the columns 'file_name' and 'text' are needed; there are {printable(there)[:200]}")
+def _of_csv(source: Path, content: str) -> list[Row] | None:
+    """The rows of a table; None if it has no columns for captions."""
+    table = csv.DictReader(io.StringIO(content, newline=""))
     try:
-        for row in rows:
+        if not {"file_name", "text"} <= {*(table.fieldnames or ())}:
+            return None
+        rows = []
+        for row in table:
             if row["text"] is None:
-                raise UserError(f"{source}, line {rows.line_num}: this row has no text")
-            yield row["file_name"], [row["text"]]
+                raise UserError(f"{source}, line {table.line_num}: this row has no text")
+            rows.append((row["file_name"], [row["text"]]))
+        return rows
     except csv.Error as error:
-        raise UserError(f"{source}, line {rows.line_num}: {error}") from None
+        raise UserError(f"{source}, line {table.line_num}: {error}") from None
 
 
-def _of_tsv(source: Path, text: str) -> Iterator[Row]:
-    for number, line in enumerate(text.splitlines(), 1):
+def _of_tsv(source: Path, content: str) -> list[Row]:
+    rows = []
+    for number, line in enumerate(content.splitlines(), 1):
         if not line.strip():
             continue
         name, tab, caption = line.partition("\t")
         if not tab:
             raise UserError(f"{source}, line {number}: write the name of a file, a tab, and its caption")
-        if number == 1 and (name, caption) in (("file_name", "text"), ("file", "text"), ("file", "caption")):
-            continue
-        yield name, caption.split("\t")
+        if number > 1 or (name, caption) not in (("file_name", "text"), ("file", "text"), ("file", "caption")):
+            rows.append((name, caption.split("\t")))
+    return rows
 
 
 def _read_lines(source: Path, account: Account) -> list[str]:

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 
 from diffcore.errors import UserError
 from diffcore.names import ClassLevel
-from diffcore.plugins.captions import Captions, is_of_captions, read_captions
+from diffcore.plugins.captions import Captions, is_of_captions, is_table, read_captions
 from diffcore.plugins.layouts import Folders, Layout, few, guess
 from diffcore.plugins.ledger import Account, Reasons, named, short, shown
 from diffcore.system.walk import Listing, walk
@@ -96,6 +96,7 @@ def tree(
         raise UserError(f"no folder {root}: `data.root` must be a folder of {what} or of class folders")
     listing = walk(root)
     alike = [path for path in listing.files if _ending(path) in endings and not _is_readme(path)]
+    alike = [path for path in alike if not (captioned and is_table(path))]
     reasons = {path: reason for path in alike if (reason := unfit(root / path))}
     wanted = [path for path in alike if path not in reasons]
     if not wanted:
@@ -124,9 +125,9 @@ def tree(
 
     read = {*wanted}
     stems = {str(Path(path).with_suffix("")) for path in wanted}
-    others = [path for path in listing.files if path not in read and path not in reasons]
-    captions = [path for path in others if captioned and is_of_captions(path, stems, endings)]
-    unread = [path for path in others if path not in {*captions}]
+    captions = [path for path in listing.files if captioned and path not in read and is_of_captions(path, stems)]
+    reasons = {path: reason for path, reason in reasons.items() if path not in {*captions}}
+    unread = [path for path in listing.files if path not in {*read, *reasons, *captions}]
     passed_over = {
         **listing.passed_over,
         "outside of the class folders" if layout.level is not None else "outside of the other files": outside,

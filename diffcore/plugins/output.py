@@ -102,13 +102,13 @@ class Evaluator(Protocol):
     """Samples to metrics."""
 
     def __call__(self, samples: Any, conditions: Conditions) -> list[Metric]:
-        """Figures of `samples`, which were asked to be `conditions`."""
+        """The metrics of `samples`, which were requested to have the `conditions`."""
 
     def measure(self, samples: Any) -> dict[str, Tensor]:
         """The value that each sample turned out to have, `[n]`, by name of scalar condition; nan where it has none.
 
-        Only those conditions are there whose values can be found out. Judges of data without scalar conditions may
-        leave this function out.
+        It has only conditions whose values can be measured. Evaluators of data without scalar conditions may leave
+        this function out.
         """
 
 

@@ -99,7 +99,7 @@ class Component:
     | data set | `(options)` | `diffcore.plugins.data.Data` |
     | denoiser | `(options, space)`, or `(options, space, inputs)` if it `accepts` any | the backbone, an `nn.Module` |
     | classifier | `(options, space, outputs)` | a backbone that gives `[B, outputs]`, an `nn.Module` |
-    | guidance | `(options, context)` | a function from a `diffcore.denoising.denoiser.Denoise` to another one |
+    | guidance | `(options, context)` | a function from a denoiser to another, or `diffcore.plugins.guidance.Guidance` |
     | text encoder | `(options, texts, learned)` | `diffcore.denoising.text.TextEncoder` |
     | metric | `(options, codec, data)` | a function of samples and conditions to `diffcore.plugins.output.Metric`s |
     | logger | `(options, folder, settings)` | `diffcore.plugins.output.Logger` of the run in `folder` |

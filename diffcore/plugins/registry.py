@@ -39,6 +39,16 @@ RECORDS: dict[str, type[Modality | Component | Command]] = {
 }
 """The kinds of records, each offered by the hook `diffcore_<kind>`, in the order in which they are looked at."""
 
+CONTRACTED = {
+    "solver": "solvers",
+    "schedule": "schedules",
+    "guidance": "guidance",
+    "metric": "metrics",
+    "logger": "loggers",
+    "task": "tasks",
+}
+"""The kinds of parts that `diffcore check-plugin` holds to a contract of their own, and their names in `RECORDS`."""
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -285,7 +295,7 @@ def _unusable_task(task: Component) -> str | None:
         optional = Task.__dataclass_fields__[name].default is None
         if not callable(function) and not (function is None and optional):
             return f"`{name}` of {task.name!r} is a {type(function).__name__}, not a function"
-    if not _KIND.fullmatch(task.network) or task.network in TABLES:
+    if not _KIND.fullmatch(task.network) or task.network in RESERVED:
         return f"`network` of {task.name!r} is {task.network!r}, which cannot be the name of a kind of network"
     if unknown := set(task.helps) - {*HELPS}:
         return f"`helps` of {task.name!r} has {sorted(unknown)[0]!r}; there are: {', '.join(HELPS)}"
@@ -295,9 +305,10 @@ def _unusable_task(task: Component) -> str | None:
 HELPS = ("classifier", "weak")
 """The options of sampling that take the run of another task; see `Task.helps`."""
 
-TABLES = frozenset(
-    {"task", "data", "schedule", "metric", "logger", "train", "sample", "modality", "preset", "seed", "device"}
-    | {"parameterisation", "out", "config", "name", "solver", "dataset", "command"}
+RESERVED = frozenset(
+    {"task", "data", "text", "schedule", "metric", "metrics", "logger", "loggers", "levels", "train", "sample"}
+    | {"modality", "preset", "seed", "device", "parameterisation", "out", "config", "name"}
+    | {"solver", "dataset", "command", "text_encoder"}
 )
 """What the settings of a run and the flags have beside the network, which no kind of network can be called."""
 

@@ -20,13 +20,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions
-from diffcore.denoising.text import TextCondition, TextEncoder, padded
-from diffcore.errors import UserError
+from diffcore.denoising.text import TextCondition, TextEncoder, padded, shown
+from diffcore.errors import UserError, first_line
 from diffcore.plugins import registry
 from diffcore.plugins.building import build
+from diffcore.plugins.builtin import LearnedWords, WordsOptions
 from diffcore.plugins.data import Data
 from diffcore.plugins.ledger import named
 from diffcore.plugins.records import Component
@@ -53,11 +55,7 @@ def indexed(captions: Sequence[Sequence[str]]) -> tuple[tuple[str, ...], Tensor]
     """
     texts: dict[str, int] = {}
     rows = [[texts.setdefault(text, len(texts)) for text in each] for each in captions]
-    most = max(map(len, rows), default=0)
-    numbers = torch.full((len(rows), max(most, 1)), -1, dtype=torch.int64)
-    for row, found in zip(numbers, rows, strict=True):
-        row[: len(found)] = torch.tensor(found, dtype=torch.int64)
-    return tuple(texts), numbers
+    return tuple(texts), padded(rows, max([1, *map(len, rows)]), -1)
 
 
 def text_conditions(facts: TextFacts | None) -> tuple[TextCondition, ...]:
@@ -68,7 +66,12 @@ def text_conditions(facts: TextFacts | None) -> tuple[TextCondition, ...]:
     if facts is None:
         return ()
     component = choose(registry.installed().offered("text_encoders"), facts.encoder, "text encoder")
-    encoder = build("text", component, component.options(**facts.options), (), facts.learned)
+    try:
+        encoder = build("text", component, component.options(**facts.options), (), facts.learned)
+    except (ValidationError, TypeError, KeyError) as error:
+        raise UserError(
+            f"what the run knows of its text encoder {facts.encoder!r} is damaged: {first_line(error)}"
+        ) from None
     if encoder.digest != facts.digest:
         raise UserError(
             f"the text encoder {facts.encoder!r} is not the one that this run was trained with: its digest is "
@@ -173,17 +176,12 @@ def _notes(texts: Sequence[str], rows: Sequence[Sequence[int]], encoder: TextEnc
         "captions without a word that the model knows, which are not used": empty,
         f"captions of which only the first {encoder.length} words are used": cut,
     }
-    return [f"{what}: {len(which)} ({named([*map(_quoted, which)], 3)})" for what, which in found.items() if which]
+    return [f"{what}: {len(which)} ({named([*map(shown, which)], 3)})" for what, which in found.items() if which]
 
 
-def _quoted(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:39]}…")
-
-
-def words(options: Any, texts: Sequence[str], learned: Any) -> TextEncoder:
+def words(options: WordsOptions, texts: Sequence[str], learned: Any) -> TextEncoder:
     """The text encoder `words`: with the vocabulary of `texts`, or with what it has `learned` in an earlier run."""
     from diffcore.denoising.words import Words, vocabulary, words_of
-    from diffcore.plugins.builtin import LearnedWords
 
     if learned is None:
         counts = Counter(len(words_of(text)) for text in texts)

@@ -218,13 +218,13 @@ def parts_of(settings: RunSettings, registry: Registry) -> list[dict[str, str]]:
     modality, chosen = registry.modalities[settings.modality], chosen_parts(settings)
     provider = registry.tasks[chosen["task"].name]
     task, network = provider.record, f"{provider.record.network}s"
-    offered = {network: dict.fromkeys([part.name for part in task.networks], provider)}
-    offered |= {kind: getattr(registry, kind) for kind in RECORDS}
-    for kind, parts in {
-        "datasets": modality.record.datasets,
-        network: modality.record.networks_of(task.network),
-    }.items():
-        offered[kind] = {**offered[kind], **dict.fromkeys([part.name for part in parts], modality)}
+    offered = {kind: dict(getattr(registry, kind)) for kind in RECORDS}
+    for kind, parts, owner in (
+        ("datasets", modality.record.datasets, modality),
+        (network, modality.record.networks_of(task.network), modality),
+        (network, task.networks, provider),
+    ):
+        offered.setdefault(kind, {}).update(dict.fromkeys([part.name for part in parts], owner))
     named = {
         **{KINDS.get(kind, f"{kind}s"): [part.name] for kind, part in chosen.items()},
         "solvers": [settings.sample.solver],

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from diffcore.denoising.conditions import Conditions, any_given
+from diffcore.denoising.conditions import Conditions, any_given, nulls
 from diffcore.denoising.denoiser import Denoise, at_unit_variance
+from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.guidance import Guidance, guided_by, without_conditions
@@ -21,9 +22,15 @@ from diffcore.system.distributed import gathered, leads, rank_slice
 
 
 def example_conditions(model: Model, n: int, config: SamplingConfig | None = None) -> Conditions:
-    """Example values of the conditions of the model, and of the classifier of `config`, for `n` samples."""
+    """Example values of the conditions of the model, and of the classifier of `config`, for `n` samples.
+
+    Where another condition has examples, texts are null: a text of one example does not fit the class of another.
+    """
     known = model.codec.conditions if config is None else known_conditions(model, config)
-    return {condition.name: condition.examples(n) for condition in known}
+    values = {condition.name: condition.examples(n) for condition in known}
+    texts = [condition for condition in known if isinstance(condition, TextCondition)]
+    others = [condition for condition in known if not isinstance(condition, TextCondition)]
+    return {**values, **nulls(texts, n)} if any_given(others, values) else values
 
 
 def require_conditions(model: Model, config: SamplingConfig, conditions: Conditions) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from diffcore.denoising.conditions import Condition
 from diffcore.denoising.precision import compute_in
 from diffcore.errors import UserError
 from diffcore.plugins.building import build, require_part
@@ -19,7 +20,9 @@ from diffcore.plugins.guidance import (
     with_effect,
     words_of,
 )
+from diffcore.plugins.records import Component, Settings
 from diffcore.plugins.registry import Registry
+from diffcore.plugins.text import NAME
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.choices import Choice, chosen, function_name
 from diffcore.runs.loading import Loader
@@ -33,6 +36,7 @@ Guide = Choice | Decorator | Guidance
 SHORT = {
     "weak": "auto",
     "guidance": "classifier-free",
+    "negative_prompt": "classifier-free",
     "classifier": "classifier",
     "guidance_rescale": "rescale",
     "guidance_interval": "interval",
@@ -42,19 +46,21 @@ SHORT = {
 
 def short_guides(
     sampling: SampleSettings,
-    classifier: Any = None,
-    weak: Any = None,
+    classifier: str | Path | None = None,
+    weak: str | Path | None = None,
     guides: Sequence[Guide] = (),
+    negative_prompt: str | None = None,
 ) -> list[Guide]:
     """The list that the short options stand for, with `guides` at their place in it.
 
-    First autoguidance with `weak`, then classifier-free guidance and the gradient of a `classifier`, then `guides`, and
-    at last rescaling and the interval, which apply to all before.
+    First autoguidance with `weak`, then classifier-free guidance, away from `negative_prompt` if there is one, and the
+    gradient of a `classifier`, then `guides`, and at last rescaling and the interval, which apply to all before.
     """
     found: list[Guide] = []
     if weak is not None:
         found.append({"name": "auto", "weak": place_of(weak), "weight": sampling.autoguidance})
-    found.append({"name": "classifier-free", "weight": sampling.guidance})
+    against = {} if negative_prompt is None else {"against": {NAME: negative_prompt}}
+    found.append({"name": "classifier-free", "weight": sampling.guidance, **against})
     if classifier is not None:
         found.append({"name": "classifier", "run": place_of(classifier), "weight": sampling.classifier_weight})
     found += guides
@@ -65,7 +71,7 @@ def short_guides(
     return found
 
 
-def place_of(source: Any) -> str:
+def place_of(source: str | Path) -> str:
     """The absolute path of a run folder, or the unchanged name of a checkpoint."""
     return str(Path(source).absolute()) if Path(source).is_dir() else str(source)
 
@@ -80,22 +86,12 @@ def build_guides(
 ) -> tuple[Guidance, ...]:
     """The guidances of a list, the innermost first; those that have no effect are left out."""
     offered = registry.offered("guidance", model.modality.name)
-    conditions = model.codec.conditions
+    conditions = tuple(model.codec.conditions)
     built: list[Guidance] = []
     for guide in guides:
-        tensors: dict[str, Mapping[str, Tensor]] = {}
-
-        def loaded(source: str, use: str, tensors: dict[str, Mapping[str, Tensor]] = tensors) -> nn.Module:
-            network = load(source, use)
-            tensors[source] = network.state_dict()
-            return network
-
         if isinstance(guide, str | Mapping):
-            component, options = chosen(guide, offered, "guide")
-            context = GuidanceContext(model.modality, model.codec, conditions, loaded)
-            part = as_guidance(build("guide", component, options, context))
-            values = options.model_dump(mode="json")
-            part = replace(part, name=component.name, options=values, tensors={**part.tensors, **tensors})
+            context = GuidanceContext(model.modality, model.codec, conditions, load)
+            part = _named_guide(*chosen(guide, offered, "guide"), context)
         else:
             require_part("guide", guide, "`guides`")
             part = as_guidance(guide)
@@ -105,7 +101,21 @@ def build_guides(
     return with_effect(built)
 
 
-def with_new(conditions: Sequence[Any], guide: Guidance) -> tuple[Any, ...]:
+def _named_guide(component: Component, options: Settings, context: GuidanceContext) -> Guidance:
+    """The guidance of a record with its name and options, and with the tensors of the networks that it loads."""
+    tensors: dict[str, Mapping[str, Tensor]] = {}
+
+    def load(source: str, use: str) -> nn.Module:
+        network = context.load(source, use)
+        tensors[source] = network.state_dict()
+        return network
+
+    part = as_guidance(build("guide", component, options, replace(context, load=load)))
+    values = options.model_dump(mode="json")
+    return replace(part, name=component.name, options=values, tensors={**part.tensors, **tensors})
+
+
+def with_new(conditions: Sequence[Condition], guide: Guidance) -> tuple[Condition, ...]:
     """The conditions, and those of a guidance whose names are not among them."""
     names = {condition.name for condition in conditions}
     return (*conditions, *(condition for condition in guide.towards or () if condition.name not in names))

@@ -155,7 +155,7 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     task = registry.task(settings.task.name)  # type: ignore[attr-defined]
     with at_most(most, "the configuration"), seeded(seed_of(settings.seed, "weights")):
         options = settings.task.model_dump(exclude={"name"})  # type: ignore[attr-defined]
-        backbone = Backbone(task.network, settings, registry)
+        backbone = ChosenNetwork(task.network, settings, registry)
         network = build("task", task, task.options(**options), codec, settings, backbone)
     model = Model(modality, codec, network.to(device), schedule, device, task)
     if weights is None and task.initialise is not None:
@@ -187,7 +187,7 @@ def _with_levels(schedule: Schedule, settings: RunSettings, codec: Codec) -> Sch
 
 
 @dataclass(frozen=True)
-class Backbone:
+class ChosenNetwork:
     """The network that a run has chosen, which `backbone(*context)` builds, for `Task.build`."""
 
     kind: str
@@ -201,7 +201,7 @@ class Backbone:
         return choices(self.registry.modality(self.settings.modality), self.registry, task)[self.kind]
 
     @property
-    def chosen(self) -> Component:
+    def component(self) -> Component:
         """The record of the network."""
         return choose(self.offered, getattr(self.settings, self.kind).name, self.kind)
 

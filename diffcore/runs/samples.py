@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcore.denoising.conditions import ClassCondition, Condition, Conditions, captions_of
+from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
 from diffcore.plugins.output import Captions
@@ -191,12 +192,13 @@ _LONGEST_NAME = 160
 def file_names(rows: Sequence[int], captions: Captions, known: Sequence[Condition] = ()) -> list[str]:
     """File names from the numbers `rows` and the requested conditions of samples: `0007-cat`, `0007-logp=2.5-tpsa=40`.
 
-    Classes are known by their value, numbers only together with the name of the condition. Characters that are not
-    letters, digits or one of `_.+=-` become `_`, and long names are cut. Classes that would look the same are told
+    Classes and texts are known by their value, others only together with the name of the condition. Characters that are
+    not letters, digits or one of `_.+=-` become `_`, and long names are cut. Classes that would look the same are told
     apart by a digest, `living_room~1f0c2a`.
     """
     classes = {each.name: _words(each.classes) for each in known if isinstance(each, ClassCondition)}
-    numbers = {each.name for each in known} - classes.keys()
+    plain = {each.name for each in known if isinstance(each, ClassCondition | TextCondition)}
+    numbers = {each.name for each in known} - plain
 
     def word(name: str, value: str) -> str:
         text = classes.get(name, {}).get(value) or _word(value)

@@ -85,6 +85,7 @@ class GuidanceOptions(TypedDict, total=False):
     guidance_rescale: float | None
     classifier: str | Path | None
     classifier_weight: float | None
+    negative_prompt: str | None
     weak: str | Path | None
     autoguidance: float | None
     guides: Sequence[Guide] | None
@@ -99,9 +100,9 @@ class SamplingOptions(GuidanceOptions, total=False):
     `solver` and `schedule` are a name, a name with options (`{"name": "ddim", "eta": 0.5}`), or the function or object
     itself. `guides` are names, names with options, decorators of a denoiser, or `diffcore.plugins.guidance.Guidance`,
     the innermost first; with `guides`, the guidance of the run's settings is not used. `guidance`, `guidance_interval`,
-    `guidance_rescale`, `classifier` and `weak` are short for a guide each (`diffcore.runs.guides.short_guides`).
-    `classifier` and `weak` are the folders of other runs; `weak` can also be the name of a checkpoint of this run. The
-    others are those of `diffcore.runs.settings.SampleSettings`.
+    `guidance_rescale`, `negative_prompt`, `classifier` and `weak` are short for a guide each
+    (`diffcore.runs.guides.short_guides`). `classifier` and `weak` are the folders of other runs; `weak` can also be the
+    name of a checkpoint of this run. The others are those of `diffcore.runs.settings.SampleSettings`.
     """
 
     solver: Choice | Step | None
@@ -140,12 +141,16 @@ def configured(
         own |= _without_guidance(settings.sample, given)
     changed = {name: given[name] for name in SampleSettings.model_fields.keys() & given.keys() - {"solver"}}
     sampling = validate(SampleSettings, {**own, **changed}, "options of sampling")
+    if "negative_prompt" in given and sampling.guidance == 1:
+        raise UserError("`negative_prompt` needs `guidance`, a weight larger than 1, which moves samples away from it")
     if "schedule" in given:
         schedule = build_choice(given["schedule"], registry.offered("schedules"), "schedule")
         require_defined(settings.parameterisation, schedule)
         model = replace(model, schedule=_like(model.schedule, schedule))
     compute_in(model.network, sampling.precision, sampling.compile)
-    guides = short_guides(sampling, given.get("classifier"), given.get("weak"), given.get("guides", ()))
+    guides = short_guides(
+        sampling, given.get("classifier"), given.get("weak"), given.get("guides", ()), given.get("negative_prompt")
+    )
     built = build_guides(guides, registry, model, network_loader(path, model, sampling, load, registry))
     config = sampling_config(sampling, registry, model, built)
     if "solver" in given:

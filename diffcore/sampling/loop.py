@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from diffcore.sampling.solvers.by_field import take
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.sampling.timesteps import check_descending
 from diffcore.states.form import form_difference, shapes_of
-from diffcore.states.level import CLEAN, FieldLevels, Levels, is_clean, level_of, shared, unstacked
+from diffcore.states.level import CLEAN, FieldLevels, Level, Levels, is_clean, level_of, shared, unstacked
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, fields, named
@@ -74,7 +74,9 @@ def integrate(
     """
     history: list[Any] = []
     for index, (now, following) in enumerate(pairwise(levels)):
-        moved = take(step, evaluate, x, Move(now, following, fresh, history, index))
+        # `take` gives a solver one level; levels by field are seen only by steps that are marked as `whole`.
+        move = Move(cast(Level, now), cast(Level, following), fresh, history, index)
+        moved = take(step, evaluate, x, move)
         if difference := form_difference(moved, shapes_of(x)):
             raise UserError(
                 f"step {index + 1} of the solver has not returned a state like the one it got: {difference}"

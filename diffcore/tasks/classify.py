@@ -9,12 +9,12 @@ from diffcore.denoising.noisy_classifier import NoisyClassifier, heads_of
 from diffcore.errors import UserError
 from diffcore.plugins.data import Codec
 from diffcore.plugins.records import Settings
-from diffcore.runs.model import Backbone, Model, level_fields
+from diffcore.runs.model import ChosenNetwork, Model, level_fields
 from diffcore.runs.settings import RunSettings
 from diffcore.tasks.batch import Batch
 
 
-def network(options: Settings, codec: Codec, settings: RunSettings, backbone: Backbone) -> NoisyClassifier:
+def network(options: Settings, codec: Codec, settings: RunSettings, backbone: ChosenNetwork) -> NoisyClassifier:
     """Return a classifier of all conditions of the codec that can be predicted. Raises `UserError` if there is none."""
     predicted = _predictable(codec.conditions)
     outputs = sum(head.outputs for head in heads_of(predicted).values())

@@ -8,20 +8,20 @@ from diffcore.denoising.inputs import together
 from diffcore.denoising.losses import field_losses, hybrid_loss, weighted_loss
 from diffcore.plugins.data import Codec
 from diffcore.plugins.records import Settings
-from diffcore.runs.model import Backbone, Model, level_fields
+from diffcore.runs.model import ChosenNetwork, Model, level_fields
 from diffcore.runs.settings import RunSettings
 from diffcore.tasks.batch import Batch
 
 
-def network(options: Settings, codec: Codec, settings: RunSettings, backbone: Backbone) -> Denoiser:
+def network(options: Settings, codec: Codec, settings: RunSettings, backbone: ChosenNetwork) -> Denoiser:
     """Return a denoiser for states of the codec, which receives its conditions.
 
     Raises `UserError` if the chosen network does not accept what the conditions of the data yield.
     """
-    accepted, inputs = backbone.chosen.accepts, together([condition.inputs for condition in codec.conditions])
+    accepted, inputs = backbone.component.accepts, together([condition.inputs for condition in codec.conditions])
     able = [part.name for part in backbone.offered if {*inputs.names} <= {*part.accepts}]
     advice = f"; use `denoiser` {' or '.join(able)}" if able else f"; no network of {settings.modality} does"
-    require_accepted(codec.conditions, accepted, f"the denoiser {backbone.chosen.name!r}", advice)
+    require_accepted(codec.conditions, accepted, f"the denoiser {backbone.component.name!r}", advice)
     made = backbone(codec.space, *((inputs,) if accepted else ()))
     return Denoiser(made, codec.conditions, settings.parameterisation, level_fields=level_fields(codec, settings))
 

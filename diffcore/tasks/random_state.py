@@ -1,6 +1,6 @@
 """The global random generators, which layers such as dropout draw from.
 
-Everything else draws from generators of its own (`diffcore.states.noise`). Threads that train on CPUs take turns in
+All other random numbers are functions of a seed (`diffcore.states.noise`). Threads that train on CPUs take turns in
 their use of the global generator; those that train on one GPU at the same time are not exact if their networks have
 such layers.
 """

@@ -5,6 +5,7 @@ import torch
 
 import diffcore as dc
 from diffcore import cli
+from diffcore.api import training
 from diffcore.likelihood.flow import log_likelihood
 from diffcore.process.schedules import ByField
 from diffcore.sampling.grid_fitting import METHODS, fit_grid, flow_of
@@ -31,6 +32,21 @@ def test_the_run_remembers_its_levels(run):
     assert "conditioning.noise.radius.1.weight" in model.network.state_dict()
 
 
+def test_the_arguments_of_train_have_them_too_and_zero_is_a_value(monkeypatch):
+    found = []
+    put_in_place(monkeypatch, toy_registry())
+
+    def start(settings, out, registry):
+        found.append(settings)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        dc.train("toy", levels={"shifts": {"radius": -2}, "given": 0.0}, seed=0, config={"seed": 5})
+    assert found[0].levels.shifts == {"radius": -2.0}
+    assert found[0].seed == 0
+
+
 @pytest.mark.parametrize("solver", ["adams", "edm", "ddpm", "pc"])
 def test_samples_are_drawn_with_every_kind_of_solver(run, solver):
     drawn = run.sample(3, solver=solver, steps=4, guidance=2.0, conditions={"ring": "outer"})
@@ -54,6 +70,8 @@ def test_a_field_can_be_given(run):
     constraint = dc.given_fields({"radius": values}, run.loaded.model.codec.space)
     drawn = run.sample(3, steps=4, constraint=constraint)
     assert torch.equal(drawn.state["radius"], values)
+    own = run.sample(3, steps=4, constraint=constraint, solver=run.settings.sample.solver)
+    assert torch.equal(drawn.state["place"], own.state["place"])
 
 
 def test_a_grid_can_be_fitted_to_the_flow_and_likelihoods_computed(run):
@@ -69,3 +87,7 @@ def test_a_grid_can_be_fitted_to_the_flow_and_likelihoods_computed(run):
         for given in ([], ["radius"], ["place"])
     ]
     assert torch.stack(pieces).isfinite().all()
+    given = ["radius"]
+    no_conditions = dc.log_likelihood(model.denoiser, x0, schedule=schedule, space=space, steps=4, given=given)
+    for found in (run.log_likelihood(x0, steps=4, given=given), no_conditions):
+        torch.testing.assert_close(found, pieces[1])

@@ -11,7 +11,7 @@ from diffcore_image.options import ScenesOptions
 from diffcore_image.scenes.dataset import scenes
 from diffcore_image.scenes.draw import RADII, placed, random_scenes
 from diffcore_image.scenes.judge import judge
-from diffcore_image.scenes.metrics import scene_metrics
+from diffcore_image.scenes.metrics import scene_metrics, scene_summary
 from diffcore_image.scenes.render import render
 from diffcore_image.scenes.scene import BACKGROUND, COLOURS, RELATIONS, SHAPES, SIDE, SIZES, Scenes
 from diffcore_image.scenes.score import compare
@@ -353,6 +353,14 @@ def test_metrics_of_real_pictures_and_the_control(made):
     assert turned["seen_two_objects_all"] < 5
 
 
+def test_a_summary_counts_what_is_right():
+    pictures = torch.stack([picture(DISC), picture(DISC, BOX), picture(DISC), picture(BOX)])
+    asked = ["a big blue circle", "a big blue disc over a small orange square", "hello", "a big box in red"]
+    right = "count 3 of 3, colour 2 of 3, shape 3 of 3, size 2 of 3, relation 0 of 1"
+    assert scene_summary(pictures, asked) == [f"1 of 3 pictures show what was asked for ({right})"]
+    assert scene_summary(pictures[:1], ["hello"]) == []
+
+
 def test_sentences_in_other_words_do_not_count(made):
     assert scene_metrics(made.held_out["pixels"][:2], ["hello", ""]) == []
 
@@ -406,5 +414,6 @@ def test_the_preset_and_the_guidance_are_those_of_scenes(run):
 def test_a_sentence_gives_a_picture(run, tmp_path, capsys):
     arguments = ["sample", str(run), "--n", "2", "--out", str(tmp_path / "out")]
     assert main([*arguments, "--prompt", "a small red box left of a big blue disc"]) == 0
+    assert " of 2 pictures show what was asked for (count " in capsys.readouterr().err
     assert main([*arguments, "--prompt", "a small scarlet box"]) == 2
     assert "scarlet" in capsys.readouterr().err

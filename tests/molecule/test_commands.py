@@ -236,7 +236,7 @@ def test_a_regressor_guides_a_model_without_conditions(unconditional, regressor,
     positions = [[mol.GetConformer().GetPositions() for mol in mols] for mols in (guided, plain)]
     assert numpy.abs(numpy.array(positions[0]) - numpy.array(positions[1])).max() > 0.01
     assert "unknown condition 'logp'; this model takes: none" in refused(capsys, "sample", unconditional, *asked)
-    assert "is a classifier, which draws no samples" in refused(capsys, "sample", regressor)
+    assert "has the task classify, which draws no samples" in refused(capsys, "sample", regressor)
 
 
 @pytest.mark.parametrize("flags", [["--denoiser", "transformer"], ["--data.hydrogens"]])

@@ -20,7 +20,7 @@ from diffcore.plugins.registry import Provided
 from diffcore.process.schedules import Cosine
 from tests.support.toy import TOY, ToyFacts, put_in_place, toy_registry
 
-COMPONENTS = ("data", "denoiser", "classifier", "schedule", "solver", "guide", "metric", "logger", "task")
+COMPONENTS = ("data", "denoiser", "classifier", "schedule", "solver", "guide", "metric", "logger", "task", "text")
 
 
 def made(kind, part):

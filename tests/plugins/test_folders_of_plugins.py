@@ -7,6 +7,7 @@ import pytest
 import soundfile
 from PIL import Image
 
+from diffcore.denoising.conditions import captions_of
 from diffcore.plugins import registry as plugins
 from diffcore.runs.composing import compose
 from diffcore.runs.model import build_data
@@ -85,3 +86,26 @@ def test_names_that_are_not_utf_8_are_read(tmp_path, modality, dataset):
     data, _ = read(modality, dataset, tmp_path)
     assert data.facts.classes == (r"caf\xe9", "tea")
     assert data.ledger.passed_over == {}
+
+
+@pytest.mark.parametrize(("modality", "dataset"), KINDS)
+def test_examples_have_the_captions_of_their_files(modality, dataset, tmp_path):
+    """Also those that are held out: the caption of each example names its class."""
+    write, _ = KINDS[modality, dataset]
+    for number, name in enumerate(("cat", "dog") * 5):
+        path = tmp_path / name / f"{number}"
+        path.parent.mkdir(exist_ok=True)
+        write(path, number)
+        if number < 8:
+            path.with_suffix(".txt").write_text(f"this is a {name}\n{name}, number {number}\n")
+    data, conditions = read(modality, dataset, tmp_path)
+    assert len(data.ledger.noted["without a caption"]) == 2
+    codec = plugins.installed().modality(modality).codec(data.facts)
+    seen = 0
+    for examples in (data.examples, *([] if data.held_out is None else [data.held_out])):
+        values = codec.encode(examples).conditions
+        for caption in captions_of(conditions, values):
+            seen += "prompt" in caption
+            assert caption.get("prompt", "this is a " + caption["label"]) == "this is a " + caption["label"]
+    assert seen == 8
+    assert data.facts.text.learned["length"] == 8

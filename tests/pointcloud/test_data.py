@@ -331,8 +331,9 @@ def test_lists_and_readmes_are_no_clouds(tmp_path):
     assert len(data.examples) + len(data.held_out or ()) == 4
     assert {why: set(names) for why, names in data.ledger.passed_over.items()} == {
         "text that is no table of points, such as a list of files": {
-            "empty.txt", "metadata.csv", "modelnet40_train.txt", "notes.txt", "synsetoffset2category.txt",
+            "empty.txt", "modelnet40_train.txt", "notes.txt", "synsetoffset2category.txt",
         },
+        "without file_name and text, so without captions": {"metadata.csv"},
         "readmes and licences": {"README.txt"},
         "files that end in .las, which are not read (convert them, for example with CloudCompare or Blender)": {
             "scan.las"

@@ -317,7 +317,7 @@ def test_data_that_do_not_fit_into_memory_are_refused_before_they_are_made(monke
 def test_of_large_clouds_only_the_pool_is_kept(tmp_path):
     numpy.save(tmp_path / "a.npy", numpy.random.default_rng(0).normal(size=(5000, 3)))
     options = FileOptions(root=str(tmp_path), points=64, pool=70, colours=False)
-    found, _ = read_all(((tmp_path / "a.npy", 0),), read_cloud, options, Account("clouds"), "train", 70)
+    found, *_ = read_all(((tmp_path / "a.npy", 0),), read_cloud, options, Account("clouds"), "train", 70)
     assert found[0].positions.shape == (70, 3)
     assert found[0].positions.base is None  # not a view of all points
     assert numpy.ptp(found[0].bounds[:, 0]) > numpy.ptp(found[0].positions[:, 0])

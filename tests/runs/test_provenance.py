@@ -8,6 +8,8 @@ import pytest
 from diffcore import cli
 from diffcore.plugins.records import Component, NoOptions
 from diffcore.plugins.registry import Provided
+from diffcore.runs.composing import compose
+from diffcore.runs.folder import parts_of
 from tests.support.toy import TOY, put_in_place, toy_registry
 
 
@@ -53,6 +55,16 @@ def test_each_part_is_recorded_with_its_distribution_and_version(tmp_path, monke
         ("loggers", "own-logger"): ("dist-loggers", "5.0"),
     }
     assert config["plugins"]["dist-solvers"] == "3.1"
+
+
+def test_a_network_of_the_task_itself_is_provided_with_the_task():
+    registry = toy_registry()
+    own = replace(TOY.denoisers[0], name="own-mlp")
+    task = replace(registry.task("denoise"), name="mine", networks=(own,))
+    registry.tasks["mine"] = Provided(task, "dist-tasks", "6.0")
+    settings = compose(registry, "toy", chosen={"task": "mine", "denoiser": "own-mlp"})
+    parts = {(part["kind"], part["name"]): part["distribution"] for part in parts_of(settings, registry)}
+    assert parts["tasks", "mine"] == parts["denoisers", "own-mlp"] == "dist-tasks"
 
 
 @pytest.mark.parametrize("task", ["classify"])

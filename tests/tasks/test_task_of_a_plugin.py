@@ -1,5 +1,6 @@
 """A third task that a plugin brings: it trains, resumes, evaluates and reports, from the shell and from Python."""
 
+import inspect
 import json
 import math
 from dataclasses import replace
@@ -15,9 +16,11 @@ from diffcore.evaluation.held_out import encoded_examples
 from diffcore.evaluation.request import EvaluationRequest
 from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.records import Component, Task
-from diffcore.plugins.registry import Provided, load
+from diffcore.plugins.registry import RESERVED, Provided, load
+from diffcore.runs.composing import ADDITIONS
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.model import build_model
+from diffcore.runs.settings import RunSettings
 from diffcore.tasks.batch import draw_batch, draw_examples
 from diffcore.testing.conformance import run_contract
 from diffcore.testing.parts import part_under_test
@@ -310,6 +313,12 @@ def test_initial_weights_are_set_for_new_runs_only(student):
     assert model.task.draws
     with pytest.raises(UserError, match=r"no run folder .*nowhere"):
         build_model(gone, student.data.facts, student.registry)
+
+
+def test_no_network_can_be_called_like_anything_else_in_the_settings_or_among_the_arguments(registry):
+    arguments = inspect.signature(dc.train).parameters
+    networks = {"denoiser", "classifier", "networks"}
+    assert {*RunSettings.model_fields, *ADDITIONS, *arguments, "text", "schedule"} - networks <= RESERVED
 
 
 GOOD = Task("good", "a good one", print, loss=print)

@@ -4,7 +4,7 @@ The result has the signature of `Denoise`, so guidances can be nested, and every
 """
 
 from diffcore.sampling.guidance.auto import autoguidance
-from diffcore.sampling.guidance.classifier_free import classifier_free, composed
+from diffcore.sampling.guidance.classifier_free import classifier_free, composed, composed_values
 from diffcore.sampling.guidance.energy import LogWeight, energy
 from diffcore.sampling.guidance.interval import interval, log_snr_interval
 from diffcore.sampling.guidance.rescaled import rescale
@@ -14,6 +14,7 @@ __all__ = [
     "autoguidance",
     "classifier_free",
     "composed",
+    "composed_values",
     "energy",
     "interval",
     "log_snr_interval",

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions, nulls
 from diffcore.denoising.denoiser import Denoise, Prediction
@@ -45,6 +46,39 @@ def composed(denoise: Denoise, conditions: Sequence[Condition], weights: Mapping
     return _mixed(denoise, conditions, [([name], weight) for name, weight in weights.items()])
 
 
+def composed_values(
+    denoise: Denoise, condition: Condition, values: Sequence[Tensor], weights: Sequence[float]
+) -> Denoise:
+    """Several values of one condition, such as texts: eps = eps_0 + sum_i w_i (eps_i - eps_0). Liu et al. 2022, eq. 11.
+
+    eps_i is the prediction with the value i, `[1, ...]`, in place of that of the samples, and eps_0 that with the null
+    value; the other conditions of the samples hold in all of them. All predictions are computed in one batch.
+    """
+
+    @cache_last
+    def passes_for(given: Conditions) -> tuple[Conditions, list[JointPass]]:
+        first = next(iter(given.values()))
+
+        def asked(value: Tensor) -> Conditions:
+            return {**given, condition.name: _for_all(value, first)}
+
+        passes = [JointPass(asked(value), weight) for value, weight in zip(values, weights, strict=True) if weight]
+        return asked(condition.null(1)), passes
+
+    def guided(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+        if not conditions:
+            return denoise(x, level, conditions, mask)
+        base, passes = passes_for(conditions)
+        return replace(evaluate_jointly(denoise, x, level, base, passes, mask), unguided=None)
+
+    return guided
+
+
+def _for_all(value: Tensor, like: Tensor) -> Tensor:
+    """The value `[1, ...]` of a condition for each sample of `like` `[B, ...]`."""
+    return value.to(like.device).expand(len(like), *value.shape[1:])
+
+
 def _mixed(
     denoise: Denoise,
     model_conditions: Sequence[Condition],
@@ -60,12 +94,9 @@ def _mixed(
     @cache_last
     def passes_for(values: Conditions) -> tuple[Conditions, list[JointPass]]:
         """The conditions of D_u, and a pass for each group that has a condition given in any sample."""
-        value = next(iter(values.values()))
-        absent = {**values, **nulls(model_conditions, len(value), value.device)}
-        base = {
-            **absent,
-            **{n: v.to(value.device).expand(len(value), *v.shape[1:]) for n, v in (against or {}).items()},
-        }
+        first = next(iter(values.values()))
+        absent = {**values, **nulls(model_conditions, len(first), first.device)}
+        base = absent | {name: _for_all(value, first) for name, value in (against or {}).items()}
         passes = []
         for names, weight in groups:
             kept = [condition for condition in model_conditions if condition.name in names and condition.name in values]

@@ -8,7 +8,7 @@ from torch import Tensor
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.states.level import Levels
-from diffcore.states.spaces import Mask, Product, Space
+from diffcore.states.spaces import Mask, Space, space_of
 from diffcore.states.state import State, fields, map_fields, per_sample
 
 
@@ -27,10 +27,11 @@ def rescale(guided: Denoise, conditional: Denoise, space: Space, phi: float) -> 
         plain = prediction.unguided
         plain = conditional(x, level, conditions, mask) if plain is None else plain
         unguided: State = getattr(plain, prediction.view)
-        targets, parts = fields(unguided), dict(space.parts) if isinstance(space, Product) else {"": space}
+        targets = fields(unguided)
         ratios = [
-            _ratio(deviation(parts[name], targets[name], mask), deviation(parts[name], output, mask))
+            _ratio(deviation(part, targets[name], mask), deviation(part, output, mask))
             for name, output in fields(prediction.output).items()
+            for part in [space_of(space, name)]
         ]
         factors = iter([phi * ratio + 1 - phi for ratio in ratios])
         return replace(prediction, output=map_fields(lambda f: per_sample(next(factors), f) * f, prediction.output))

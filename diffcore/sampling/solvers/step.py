@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from diffcore.denoising.denoiser import Prediction
-from diffcore.states.level import Levels
+from diffcore.states.level import Level, Levels
 from diffcore.states.state import State
 
 Evaluate = Callable[[State, Levels], Prediction]
@@ -17,15 +17,16 @@ class Move:
     """What a solver knows about one step of a trajectory.
 
     * `now`, `next`: the levels at the start and at the end of the step. A solver gets one level of floats: where the
-      fields of the state have levels of their own, it is called for each field (`diffcore.sampling.solvers.by_field`).
+      fields of the state have levels of their own, it is called for each field. Only steps that are marked as `whole`
+      see the levels of all fields (`diffcore.sampling.solvers.by_field`).
     * `noise()`: draws fresh standard noise of the state's space, `[B, ...]`.
     * `history`: a list in which the solver may keep values of earlier steps, oldest first. It belongs to the sampling
       call, so that a solver holds no state of its own.
     * `index`: the number of the step, from 0.
     """
 
-    now: Any
-    next: Any
+    now: Level
+    next: Level
     noise: Callable[[], State]
     history: list[Any] = field(default_factory=list)
     index: int = 0

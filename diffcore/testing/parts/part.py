@@ -8,21 +8,11 @@ from diffcore.errors import UserError
 from diffcore.plugins.building import build
 from diffcore.plugins.contract import Contract
 from diffcore.plugins.records import Component, Modality, Settings, Task
-from diffcore.plugins.registry import Registry, choose
+from diffcore.plugins.registry import CONTRACTED, Registry, choose
 from diffcore.runs.composing import networks_for
 from diffcore.testing.checks.check import Measurement
 from diffcore.testing.checks.common import source_location
 from diffcore.testing.plugin import PluginUnderTest
-
-KINDS = {
-    "solver": "solvers",
-    "schedule": "schedules",
-    "guidance": "guidance",
-    "metric": "metrics",
-    "logger": "loggers",
-    "task": "tasks",
-}
-"""The kinds of parts that have a contract, and their names in the registry."""
 
 _BUILT_AS = {"guidance": "guide"}
 
@@ -31,7 +21,7 @@ _BUILT_AS = {"guidance": "guide"}
 class PartUnderTest:
     """A part of the registry, with its `small` options, and a kind of data to use it with where it needs one.
 
-    `kind` is a key of `KINDS`. `registry` provides the kinds of data, of which `serves` names one; without it, the
+    `kind` is a key of `CONTRACTED`. `registry` provides the kinds of data, of which `serves` names one; without it, the
     first that the part is for is taken.
     """
 
@@ -78,7 +68,7 @@ class PartUnderTest:
 
 def part_under_test(kind: str, name: str, registry: Registry, serves: str | None = None) -> PartUnderTest:
     """The part of that kind and name. Raises `UserError` if there is none, or no kind of data that it is for."""
-    part = PartUnderTest(kind, choose(registry.offered(KINDS[kind]), name, kind), registry, serves)
+    part = PartUnderTest(kind, choose(registry.offered(CONTRACTED[kind]), name, kind), registry, serves)
     if kind in ("guidance", "metric", "task"):
         _ = part.modality
     return part

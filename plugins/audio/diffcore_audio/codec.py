@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from diffcore.denoising.conditions import ClassCondition
+from diffcore.denoising.conditions import ClassCondition, Condition
 from diffcore.plugins.data import Encoded
+from diffcore.plugins.text import text_conditions, text_values
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean, Mask
 from diffcore.states.state import State
@@ -32,11 +33,13 @@ class SoundCodec:
         self.facts = facts
         self.representation = representation(facts)
         self.space = Euclidean(self.representation.shape)
-        self.conditions = (ClassCondition("label", facts.classes),) if facts.classes else ()
+        self.conditions: tuple[Condition, ...] = text_conditions(facts.text)
+        if facts.classes:
+            self.conditions = (ClassCondition("label", facts.classes), *self.conditions)
         self.sizes = None
 
     def encode(self, examples: "TensorDict", draws: Draws | None = None) -> Encoded:
-        """Encode `waveform`, int16 `[B, C, L]`, and `label`, int64 `[B]`.
+        """Encode `waveform`, int16 `[B, C, L]`, `label`, int64 `[B]`, and their texts if there are any.
 
         With `draws` and `facts.polarity`, the sign of each waveform is random.
         """
@@ -44,7 +47,8 @@ class SoundCodec:
         if draws is not None and self.facts.polarity:
             sign = 1 - 2 * (draws.uniform("polarity") < 0.5).float()
             waveform = waveform * sign[:, None, None]
-        conditions = {"label": examples["label"]} if self.facts.classes else {}
+        labels = {"label": examples["label"]} if self.facts.classes else {}
+        conditions = {**labels, **text_values(self.conditions, examples, draws)}
         return Encoded(self.representation.state(waveform), conditions)
 
     def decode(self, state: State, mask: Mask = None) -> Tensor:

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from diffcore.names import ClassLevel
 from diffcore.plugins.records import ClassNames, Place, Settings
+from diffcore.plugins.text_facts import TextFacts
 
 _WINDOW = 0.032
 """Length in seconds of the window of a mel spectrogram, if none is given."""
@@ -82,6 +83,8 @@ class SoundFacts(Settings):
     codec: ComplexFacts | MelFacts = Field(discriminator="kind")
     polarity: bool = False
     """Whether training inverts the sign of waveforms at random."""
+    text: TextFacts | None = None
+    """The texts of the sounds, if they have any."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "SoundFacts":

@@ -7,9 +7,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.denoising.conditions import ClassCondition
+from diffcore.denoising.conditions import ClassCondition, Condition
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
+from diffcore.plugins.text import text_conditions, text_values
 from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask, Product
@@ -44,7 +45,9 @@ class CloudCodec:
         self.fields = ("positions",) + ("normals",) * facts.normals + ("colours",) * facts.colours
         field = Euclidean((facts.points, 3))
         self.space: Euclidean | Product = field if len(self.fields) == 1 else Product(dict.fromkeys(self.fields, field))
-        self.conditions = (ClassCondition("label", facts.classes),) if facts.classes else ()
+        self.conditions: tuple[Condition, ...] = text_conditions(facts.text)
+        if facts.classes:
+            self.conditions = (ClassCondition("label", facts.classes), *self.conditions)
         self.sizes = None
         self._affine = {
             "positions": (facts.centre, facts.scale),
@@ -90,7 +93,8 @@ class CloudCodec:
             for name in ("positions", "normals"):
                 if matrices is not None and name in encoded:
                     encoded[name] = encoded[name] @ matrices
-        conditions = {"label": examples["label"]} if self.facts.classes else {}
+        labels = {"label": examples["label"]} if self.facts.classes else {}
+        conditions = {**labels, **text_values(self.conditions, examples, draws)}
         if len(encoded) == 1:
             return Encoded(encoded["positions"], conditions)
         return Encoded(TensorDict(encoded, batch_size=[batch]), conditions)

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from diffcore.names import ClassLevel
 from diffcore.plugins.records import ClassNames, Place, Settings
+from diffcore.plugins.text_facts import TextFacts
 
 ShapeClass = Literal["aeroplane", "chair", "lamp", "solid", "table"]
 """The classes of the data set `shapes`."""
@@ -45,6 +46,8 @@ class CloudFacts(Settings):
     """Whether training rotates clouds randomly about the upright line through `centre`."""
     mirror: bool = False
     """Whether training mirrors half of the clouds: x becomes -x about `centre`."""
+    text: TextFacts | None = None
+    """The texts of the clouds, if they have any."""
 
 
 class CloudOptions(Settings):

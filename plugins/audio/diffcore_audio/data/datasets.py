@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError, first_line
 from diffcore.plugins import folders
+from diffcore.plugins.captions import NO_CAPTIONS, Captions
 from diffcore.plugins.data import Data
 from diffcore.plugins.ledger import Account, named
 from diffcore.system.walk import TWICE
@@ -45,6 +46,7 @@ def data(
     options: SoundOptions,
     notes: Sequence[str] = (),
     account: Account | None = None,
+    texts: Sequence[str] = (),
 ) -> Data:
     """A `Data` whose codec is fitted to the training sounds, or to 1,000 evenly spaced ones if there are more."""
     waveforms = train["waveform"]
@@ -64,7 +66,9 @@ def data(
     skip = isinstance(options, FileOptions) and options.skip_unreadable
     ledger = (account or Account("sounds")).ledger(skip, **about)
     chosen = torch.linspace(0, len(train) - 1, min(len(train), _FIT_EXAMPLES)).round().long()
-    return Data(fitted(facts, waveforms[chosen].float() / FULL_SCALE), train, held_out, tuple(notes), ledger)
+    return Data(
+        fitted(facts, waveforms[chosen].float() / FULL_SCALE), train, held_out, tuple(notes), ledger, tuple(texts)
+    )
 
 
 def drums(options: DrumsOptions) -> Data:
@@ -81,15 +85,25 @@ def folder(options: FolderOptions) -> Data:
     Raises `UserError` with the names of the files that cannot be used; with `skip_unreadable`, these files are passed
     over, and the ledger names them. Silent files are passed over in any case.
     """
-    tree = folders.tree(options.root, SOUND_ENDINGS, "folder", "sounds", level=options.class_level, hints=CONVERTIBLE)
+    tree = folders.tree(
+        options.root,
+        SOUND_ENDINGS,
+        "folder",
+        "sounds",
+        level=options.class_level,
+        hints=CONVERTIBLE,
+        captioned=True,
+    )
     target = Format(options.rate, length(options), options.channels, options.trim)
     account = tree.account()
-    train, test = _read([tree.train, tree.test or ()], target, options, account)
+    captions = tree.texts(account)
+    train, test = _read([tree.train, tree.test or ()], target, options, account, captions)
     held_out = test if len(test) >= 2 else None
     if tree.test is None:
         train, held_out = folders.split(train, options.held_out)
     classes, train, held_out = folders.without_empty(tree.classes, train, held_out, account)
-    return data(train, held_out, classes, options, [*tree.notes, *folders.uneven(classes, train, held_out)], account)
+    notes = [*tree.notes, *folders.uneven(classes, train, held_out)]
+    return data(train, held_out, classes, options, notes, account, captions.texts)
 
 
 def speech_commands(options: SpeechOptions) -> Data:
@@ -184,13 +198,20 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _read(
-    listings: Sequence[folders.Files], target: Format, options: FileOptions, account: Account
+    listings: Sequence[folders.Files],
+    target: Format,
+    options: FileOptions,
+    account: Account,
+    captions: Captions = NO_CAPTIONS,
 ) -> list[TensorDict]:
     """The examples of each listing; the account gets what was changed or not used.
 
     Raises `UserError` if no training sound can be used.
     """
-    sets = [examples(*load(_limited(files, options.limit, account), target, account)) for files in listings]
+    sets = []
+    for files in listings:
+        waveforms, labels, used = load(_limited(files, options.limit, account), target, account)
+        sets.append(captions.added(examples(waveforms, labels), used))
     if not len(sets[0]):
         raise account.nothing_left()
     return sets

@@ -12,10 +12,14 @@ from diffcore_audio.data.files import read
 from diffcore_audio.data.fitting import Format, SilentError, clipped, fit
 
 
-def load(files: Sequence[tuple[Path, int]], target: Format, account: Account) -> tuple[Tensor, Tensor]:
-    """Waveforms, int16 `[N, C, L]`, and labels `[N]` of the files that can be used; the account gets the others."""
+def load(files: Sequence[tuple[Path, int]], target: Format, account: Account) -> tuple[Tensor, Tensor, list[Path]]:
+    """Waveforms, int16 `[N, C, L]`, labels `[N]` and paths of the files that can be used.
+
+    The account gets the others.
+    """
     waveforms = torch.zeros(len(files), target.channels, target.samples, dtype=torch.int16)
     labels: list[int] = []
+    used: list[Path] = []
     for path, label in files:
         try:
             sound = read(path)
@@ -32,4 +36,5 @@ def load(files: Sequence[tuple[Path, int]], target: Format, account: Account) ->
             account.change(path, change)
         waveforms[len(labels)] = example
         labels.append(label)
-    return waveforms[: len(labels)], torch.tensor(labels, dtype=torch.int64)
+        used.append(path)
+    return waveforms[: len(labels)], torch.tensor(labels, dtype=torch.int64), used

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diffcore.plugins.data import Codec
 from diffcore.plugins.output import Captions
+from diffcore.plugins.text import NAME as PROMPT
+from diffcore_image.codec import ImageCodec
 from diffcore_image.output.sheet import image_of, sheet
+from diffcore_image.scenes.metrics import scene_summary
 
 
 class ImageWriter:
@@ -17,8 +19,9 @@ class ImageWriter:
 
     endings = (".png",)
 
-    def __init__(self, codec: Codec | None = None) -> None:
-        """The codec is not used: samples are pixels already."""
+    def __init__(self, codec: ImageCodec | None = None) -> None:
+        """The codec says whether samples are scenes. It is not needed for files, because samples are pixels already."""
+        self._scenes = codec is not None and codec.facts.scenes
 
     def each(self, samples: Tensor, folder: Path, names: Sequence[str], captions: Captions = ()) -> list[Path]:
         """Write each sample as a PNG file of the size of the data."""
@@ -30,6 +33,11 @@ class ImageWriter:
     def together(self, samples: Tensor, path: Path, columns: int, captions: Captions = ()) -> None:
         """Write one PNG file of all samples, in rows of the same class; small samples are enlarged."""
         sheet(samples, columns, captions).save(path)
+
+    def summary(self, samples: Tensor, captions: Captions = ()) -> list[str]:
+        """How many pictures show what their prompts ask for, if they are scenes; otherwise nothing."""
+        prompts = [caption.get(PROMPT, "") for caption in captions] if self._scenes else []
+        return scene_summary(samples, prompts) if any(prompts) else []
 
     def html(self, samples: Tensor, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
         """The same sheet as an HTML image with embedded data; with `trajectories`, in the given order."""

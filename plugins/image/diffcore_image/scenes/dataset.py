@@ -1,5 +1,7 @@
 """The data set `scenes`: pictures of one or two objects, with sentences that describe them."""
 
+from dataclasses import replace
+
 import torch
 from tensordict import TensorDict
 from torch import Generator
@@ -48,8 +50,7 @@ def scenes(options: ScenesOptions) -> Data:
         for part, own in zip(parts, numbers.split([len(part) for part in parts]), strict=True)
     )
     made = data(train, test, (), ledger=Ledger("pictures", about=_about()), texts=texts)
-    facts = made.facts.model_copy(update={"scenes": True})
-    return Data(facts, made.examples, made.held_out, made.notes, made.ledger, made.texts)
+    return replace(made, facts=made.facts.model_copy(update={"scenes": True}))
 
 
 def _groups(n: int, generator: Generator, of_held_out: bool) -> list[Scenes]:

@@ -35,6 +35,24 @@ def scene_metrics(samples: Tensor, sentences: Sequence[str]) -> list[Metric]:
     return metrics
 
 
+def scene_summary(samples: Tensor, sentences: Sequence[str]) -> list[str]:
+    """A line that says how many samples show what their sentences ask for, and how often each attribute is right.
+
+    Samples without a sentence of the data's own wordings do not count; no line if none has one.
+    """
+    asked = read(sentences)
+    rows = (asked.count > 0).nonzero()[:, 0]
+    if not len(rows):
+        return []
+    right = compare(asked[rows], judge(samples[rows]))
+    parts = [
+        f"{name} {int(value.nansum())} of {int((~value.isnan()).sum())}"
+        for name, value in right.items()
+        if name != "all" and not value.isnan().all()
+    ]
+    return [f"{int(right['all'].sum())} of {len(rows)} pictures show what was asked for ({', '.join(parts)})"]
+
+
 def _of_group(name: str, asked: Scenes, found: Scenes) -> list[Metric]:
     right, swapped = compare(asked, found), compare(asked[torch.arange(len(asked)).roll(1)], found)
     return [

@@ -78,20 +78,23 @@ def _from_files(
     pool = _pool(options)
     listing = listed(options, endings, what, others, other)
     account = listing.account()
-    train, labels = read_all(listing.train, read, options, account, "train", pool)
+    captions = listing.texts(account)
+    train, labels, sources = read_all(listing.train, read, options, account, "train", pool)
     if not train:
         raise account.nothing_left()
     examples, held_out, everything = _stacked(train, labels, options, pool), None, list(train)
+    examples = captions.added(examples, sources)
     if listing.test is not None:
-        tested, test_labels = read_all(listing.test, read, options, account, "test", pool)
+        tested, test_labels, sources = read_all(listing.test, read, options, account, "test", pool)
         everything += tested
-        held_out = _stacked(tested, test_labels, options, pool) if len(tested) > 1 else None
+        if len(tested) > 1:
+            held_out = captions.added(_stacked(tested, test_labels, options, pool), sources)
     classes, examples, held_out = without_empty(listing.classes, examples, held_out, account)
     if listing.test is None:
         examples, held_out = split(examples, options.held_out)
     notes = [*listing.notes, *uneven(classes, examples, held_out), *_warnings(everything, labels, options, what)]
     ledger = account.ledger(options.skip_unreadable, **_about(examples, options))
-    return Data(_facts(examples, classes, options), examples, held_out, tuple(notes), ledger)
+    return Data(_facts(examples, classes, options), examples, held_out, tuple(notes), ledger, captions.texts)
 
 
 def _about(examples: TensorDict, options: CloudOptions) -> dict[str, str]:

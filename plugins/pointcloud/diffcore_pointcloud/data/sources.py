@@ -78,6 +78,7 @@ def listed(options: FileOptions, endings: frozenset[str], what: str, others: fro
         dict.fromkeys(_CONVERT, "convert them, for example with CloudCompare or Blender")
         | dict.fromkeys(others - endings, f"`data` {other} reads them"),
         _not_a_table,
+        captioned=True,
     )
 
 
@@ -113,12 +114,12 @@ def _not_a_table(path: Path) -> str:
 
 def read_all(
     files: Files, read: Read, options: FileOptions, account: Account, part: str, most: int
-) -> tuple[list[Cloud], list[int]]:
-    """The clouds in `files` and their classes, with at most `most` points each, which are random ones.
+) -> tuple[list[Cloud], list[int], list[Path]]:
+    """The clouds in `files`, their classes and their files, with at most `most` points each, which are random ones.
 
     The account gets the files that cannot be used, with the reason.
     """
-    clouds, labels = [], []
+    clouds, labels, sources = [], [], []
     for number, (path, label) in enumerate(files):
         generator = numpy.random.default_rng(generator_for(options.seed, "cloud", part, number).initial_seed())
         try:
@@ -128,6 +129,7 @@ def read_all(
             continue
         clouds += [cloud.first(most) for cloud in found]
         labels += [label] * len(found)
+        sources += [path] * len(found)
         for cloud in found:
             if len(cloud.positions) < options.points:
                 account.change(path, f"fewer than {options.points} points, which are repeated at random")
@@ -135,7 +137,7 @@ def read_all(
             account.change(path, "used without their points that are not finite")
         for note in dict.fromkeys(cloud.note for cloud in found if cloud.note):
             account.note(path, note)
-    return clouds, labels
+    return clouds, labels, sources
 
 
 def lacking(cloud: Cloud, name: str) -> str:

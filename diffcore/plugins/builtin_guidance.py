@@ -9,16 +9,28 @@ import torch
 from diffcore.denoising.conditions import Condition
 from diffcore.denoising.denoiser import Denoise, Denoiser
 from diffcore.denoising.noisy_classifier import NoisyClassifier
+from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
+from diffcore.plugins.builtin import (
+    AutoOptions,
+    ClassifierFreeOptions,
+    ClassifierOptions,
+    ComposedOptions,
+    IntervalOptions,
+    KeepElementsOptions,
+    PromptsOptions,
+    RescaleOptions,
+)
 from diffcore.plugins.guidance import Guidance, GuidanceContext
+from diffcore.plugins.text import NAME
 from diffcore.sampling import guidance
 from diffcore.sampling.inverse.editing import METHODS, measured
 from diffcore.sampling.inverse.operators import keep_elements as keep_elements_of
 from diffcore.states.state import fields
 
 
-def classifier_free(options: Any, context: GuidanceContext) -> Guidance:
+def classifier_free(options: ClassifierFreeOptions, context: GuidanceContext) -> Guidance:
     """Classifier-free guidance with all conditions of the model. With weight 0, the plain model has no conditions."""
     own = {condition.name: condition for condition in context.codec.conditions}
     _require_known("classifier-free", own, options.against)
@@ -30,13 +42,25 @@ def classifier_free(options: Any, context: GuidanceContext) -> Guidance:
     return Guidance(decorate, tuple(own.values()), options.weight == 0 and not against)
 
 
-def composed(options: Any, context: GuidanceContext) -> Guidance:
+def composed(options: ComposedOptions, context: GuidanceContext) -> Guidance:
     """Conditions with a weight each."""
     own = {condition.name: condition for condition in context.codec.conditions}
     _require_known("composed", own, options.weights)
     return Guidance(
         lambda denoise, plain: guidance.composed(denoise, [*own.values()], options.weights),
         tuple(own[name] for name in options.weights),
+    )
+
+
+def prompts(options: PromptsOptions, context: GuidanceContext) -> Guidance:
+    """Texts with a weight each."""
+    own = {condition.name: condition for condition in context.codec.conditions}
+    if not isinstance(condition := own.get(NAME), TextCondition):
+        raise UserError("the guide prompts: this model was trained without captions, so it takes no prompts")
+    values = [condition.parse(text, range(1), 0) for text in options.weights]
+    return Guidance(
+        lambda denoise, plain: guidance.composed_values(denoise, condition, values, [*options.weights.values()]),
+        asks={NAME: " ".join(options.weights)},
     )
 
 
@@ -48,7 +72,7 @@ def _require_known(guide: str, own: Mapping[str, Condition], names: Iterable[str
             raise UserError(f"the guide {guide}: this model has no condition {name!r}; there are: {known}")
 
 
-def auto(options: Any, context: GuidanceContext) -> Guidance:
+def auto(options: AutoOptions, context: GuidanceContext) -> Guidance:
     """Autoguidance with a weaker denoiser of the same conditions."""
     weak = cast(Denoiser, context.load(options.weak, "weak"))
     own = {condition.name for condition in context.codec.conditions}
@@ -57,7 +81,7 @@ def auto(options: Any, context: GuidanceContext) -> Guidance:
     return Guidance(lambda denoise, plain: guidance.autoguidance(denoise, weak, options.weight))
 
 
-def classifier(options: Any, context: GuidanceContext) -> Guidance:
+def classifier(options: ClassifierOptions, context: GuidanceContext) -> Guidance:
     """The gradient of a noisy classifier, towards all conditions that it predicts."""
     network, space = cast(NoisyClassifier, context.load(options.run, "classifier")), context.codec.space
     return Guidance(
@@ -66,12 +90,12 @@ def classifier(options: Any, context: GuidanceContext) -> Guidance:
     )
 
 
-def interval(options: Any, context: GuidanceContext) -> Guidance:
+def interval(options: IntervalOptions, context: GuidanceContext) -> Guidance:
     """The guidances before in the list only between two log-SNRs."""
     return Guidance(lambda denoise, plain: _if_guided(denoise, plain, guidance.interval, options.low, options.high))
 
 
-def rescale(options: Any, context: GuidanceContext) -> Guidance:
+def rescale(options: RescaleOptions, context: GuidanceContext) -> Guidance:
     """The guidances before in the list, rescaled to the standard deviation of the plain prediction."""
     space = context.codec.space
     return Guidance(lambda denoise, plain: _if_guided(denoise, plain, guidance.rescale, space, options.factor))
@@ -81,7 +105,7 @@ def _if_guided(denoise: Denoise, plain: Denoise, change: Any, *arguments: Any) -
     return denoise if denoise is plain else change(denoise, plain, *arguments)
 
 
-def keep_elements(options: Any, context: GuidanceContext) -> Guidance:
+def keep_elements(options: KeepElementsOptions, context: GuidanceContext) -> Guidance:
     """Elements of sets that a file gives, drawn by posterior sampling.
 
     A field of which the file says nothing stays free. What is kept of the others is what `KeepElements` describes.

@@ -1,0 +1,178 @@
+"""Text as a condition: words, their numbers, and the transformer that makes tokens of them."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+import diffcore as dc
+from diffcore.denoising.conditions import captions_of, drop, nulls
+from diffcore.denoising.denoiser import Denoiser
+from diffcore.denoising.text import TextCondition
+from diffcore.denoising.word_network import WordNetwork
+from diffcore.denoising.words import Words, vocabulary, words_of
+from diffcore.errors import UserError
+from diffcore.nn.unet import UNet
+from diffcore.sampling.guidance import classifier_free, composed_values
+from diffcore.states.level import Level
+
+WORDS = Words(("a", "big", "blue", "circle", "left", "on", "red", "square", "the"), length=6, channels=16)
+TEXT = TextCondition("prompt", WORDS, ("a red circle", "the blue square on the left"))
+LEVEL = Level(0.6, 0.8)
+
+
+def refused(call):
+    """The message of the error that `call` raises."""
+    with pytest.raises(UserError) as error:
+        call()
+    return str(error.value)
+
+
+def denoiser():
+    torch.manual_seed(0)
+    network = Denoiser(UNet(1, width=8, patch=1, tokens=WORDS.channels), (TEXT,))
+    for parameter in network.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.3)
+    return network.double().eval()
+
+
+def ids(*texts):
+    return torch.cat([TEXT.parse(text, [0], 0) if text else TEXT.null(1) for text in texts])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("A red circle, left of a BLUE square.", "a red circle left of a blue square"),
+        ("don't  stop\tnow", "don't stop now"),
+        ("the dog\u2019s bone; 'quoted'", "the dog's bone quoted"),
+        ("red-orange 3 x 4", "red orange 3 x 4"),
+        ("cafe\u0301 CAF\u00c9", "caf\u00e9 caf\u00e9"),
+        ("\uff32\uff25\uff24", "red"),
+        ("\u7ea2\u8272 circle", "\u7ea2 \u8272 circle"),
+        ("C+\U0001f600", "c + \U0001f600"),
+        ("...!?  ", ""),
+    ],
+)
+def test_words_of_a_text(text, words):
+    assert " ".join(words_of(text)) == words
+    assert words_of(words) == words.split()
+
+
+def test_the_vocabulary_has_the_most_frequent_words():
+    texts = ["a red cat", "a red dog", "a blue cat"]
+    assert vocabulary(texts, 100) == ("a", "blue", "cat", "dog", "red")
+    assert vocabulary(texts, 3) == ("a", "cat", "red")
+
+
+def test_ids_and_captions():
+    assert ids("the RED circle!").tolist() == [[9, 7, 4, 0, 0, 0]]
+    values = {"prompt": ids("the RED circle!", "", "a big square")}
+    assert TEXT.given(values["prompt"]).tolist() == [True, False, True]
+    assert captions_of((TEXT,), values) == [{"prompt": "the red circle"}, {}, {"prompt": "a big square"}]
+    assert captions_of((TEXT,), {"prompt": TEXT.examples(3)})[2] == {"prompt": "a red circle"}
+    assert drop((TEXT,), values, 1.0, torch.zeros(3, 1))["prompt"].equal(TEXT.null(3))
+
+
+def test_unknown_words_are_named_with_the_nearest():
+    assert "the word 'sqare'; the nearest words are 'square'" in refused(lambda: TEXT.parse("a sqare", [0], 0))
+    told = refused(lambda: TEXT.parse("xyzzy plugh", [0], 0))
+    assert "'xyzzy' (nor 'plugh'); it knows a, big, blue" in told
+
+
+def test_texts_without_words_are_refused():
+    for text in ("", "  ", "?!"):
+        assert f"the prompt {text!r} has no words" in refused(lambda text=text: TEXT.parse(text, [0], 0))
+
+
+def test_long_texts_are_cut_with_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        value = TEXT.parse("a red circle on the left on the left", range(2), 0)
+    assert value.equal(ids("a red circle on the left").expand(2, -1))
+    assert "its first 6 of 9 parts are used" in caplog.text
+    assert "a red circle on the left" in caplog.text
+
+
+def test_encoders_with_other_words_are_different():
+    again = TextCondition("prompt", Words(WORDS.vocabulary, 6, 16), ())
+    assert (again.encoder, hash(again.encoder), again.encoder.digest) == (WORDS, hash(WORDS), WORDS.digest)
+    assert Words(("a", "b"), 6, 16) != Words(("a", "c"), 6, 16)
+    assert Words(("a", "b"), 6, 16).digest != Words(("ab",), 6, 16).digest
+
+
+def reference(network, row):
+    """The transformer on one text without padding, in the modules of PyTorch."""
+    row = row[row > 0]
+    h = torch.cat([network.first[None], network.table.weight[row] + network.positions[: len(row)]])[None]
+    for block in network.blocks:
+        attention = nn.MultiheadAttention(h.shape[-1], block.heads, batch_first=True, dtype=h.dtype)
+        attention.in_proj_weight, attention.in_proj_bias = block.qkv.weight, block.qkv.bias
+        attention.out_proj = block.output
+        normed = block.norms[0](h)
+        h = h + attention(normed, normed, normed, need_weights=False)[0]
+        h = h + block.mlp(block.norms[1](h))
+    h = network.norm(h)[0]
+    return network.vector(h[0]), h[1:]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_network_of_words_is_a_transformer_that_padding_does_not_change(training):
+    torch.manual_seed(0)
+    network = WordNetwork(9, 6, 16, 2, 4, 10).double().train(training)
+    batch = ids("the red circle", "", "a big blue square on the")
+    vector, tokens, _ = network(batch)
+    for row, v, t, mask in zip(batch, vector, tokens.values, tokens.mask, strict=True):
+        expected_vector, expected_tokens = reference(network, row)
+        assert torch.allclose(v, expected_vector, atol=1e-12)
+        assert torch.allclose(t[mask], expected_tokens, atol=1e-12)
+        assert int(mask.sum()) == int((row > 0).sum())
+    longer, _, _ = network(nn.functional.pad(batch, (0, 0)))
+    assert torch.allclose(longer, vector, atol=1e-12)
+
+
+def test_each_distinct_text_is_encoded_once_while_samples_are_drawn(monkeypatch):
+    encoded = []
+    original = WordNetwork._encoded
+    monkeypatch.setattr(WordNetwork, "_encoded", lambda self, ids: encoded.append(len(ids)) or original(self, ids))
+    network = denoiser().float().requires_grad_(False)
+    dc.sample(network, n=6, shape=(1, 4, 4), steps=5, conditions={"prompt": "a red circle"})
+    assert encoded == [1]
+    embed = network.conditioning.embeddings["prompt"]
+    with torch.no_grad():
+        before = embed(ids("a red circle"))
+        embed.first.add_(1.0)
+    assert not embed(ids("a red circle")).vector.allclose(before.vector)
+
+
+def test_words_are_trained_with_the_denoiser():
+    network = denoiser().train()
+    x = torch.randn(3, 1, 4, 4).double()
+    network(x, LEVEL, {"prompt": ids("a red circle", "", "the left")}).x0.sum().backward()
+    embed = network.conditioning.embeddings["prompt"]
+    used = embed.table.weight.grad.abs().sum(1) > 0
+    assert used.nonzero()[:, 0].tolist() == sorted(
+        set(ids("a red circle", "the left")[ids("a red circle", "the left") > 0].tolist())
+    )
+
+
+def test_guidance_away_from_a_text():
+    """D_n + w (D_c - D_n) with predictions that are computed one by one."""
+    network, x = denoiser(), torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1)).double()
+    values, against = {"prompt": ids("a red circle", "")}, {"prompt": ids("the blue square")}
+    guided = classifier_free(network, (TEXT,), 3.0, against)(x, LEVEL, values).output
+    positive = network(x, LEVEL, values).output
+    negative = network(x, LEVEL, {"prompt": against["prompt"].expand(2, -1)}).output
+    assert torch.allclose(guided, negative + 3.0 * (positive - negative), atol=1e-10)
+
+
+def test_several_texts_with_weights():
+    """D_0 + sum of w_i (D_i - D_0), one by one; the values of samples do not count."""
+    network, x = denoiser(), torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1)).double()
+    texts, weights = [ids("a red circle"), ids("on the left")], [1.5, -0.5]
+    own = {"prompt": ids("a big square", "")}
+    found = composed_values(network, TEXT, texts, weights)(x, LEVEL, own).output
+    each = [network(x, LEVEL, {"prompt": text.expand(2, -1)}).output for text in texts]
+    none = network(x, LEVEL, nulls((TEXT,), 2)).output
+    assert torch.allclose(found, none + 1.5 * (each[0] - none) - 0.5 * (each[1] - none), atol=1e-10)
