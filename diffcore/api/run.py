@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffcore.api.modes import in_own_modes
 from diffcore.api.showing import show_messages
-from diffcore.denoising.conditions import ClassCondition, Condition, Conditions, parse_conditions
+from diffcore.denoising.conditions import ClassCondition, Condition, Conditions, parse_conditions, parsed
 from diffcore.denoising.given import require_values
 from diffcore.errors import UserError
 from diffcore.names import Device, Divergence, InverseMethod
@@ -363,7 +363,10 @@ class Run:
         from diffcore.evaluation.evaluate import evaluate, recipe_of, write_metrics, write_report
         from diffcore.evaluation.request import PICTURED, EvaluationRequest
 
+        if n < 1:
+            raise UserError(f"`n` {n}: evaluate at least 1 sample")
         seed = whole(seed)
+        _require_used(self.model, self.path, options)
         model, config = self.config(options)
         data, folder = self.data, RunFolder(self.path)
         kept = from_leader(lambda: self._can_be_written("the metrics are shown, and not kept"))
@@ -601,6 +604,16 @@ def in_turn_of(texts: Sequence[str], n: int) -> list[str]:
     return [texts[index % len(texts)] for index in range(n)]
 
 
+def _require_used(model: Model, path: Path, options: SamplingOptions) -> None:
+    """Raise `UserError` for an option of drawing where the task of the run draws no samples."""
+    computing = {"batch_size", "precision", "compile"}
+    unused = [name for name, value in options.items() if value is not None and name not in computing]
+    if unused and not model.task.draws:
+        raise UserError(
+            f"`{unused[0]}` has no effect: {path} has the task {model.task.name}, which draws no samples; leave it out"
+        )
+
+
 def _values(asked: Asked, known: Sequence[Condition], n: int, seed: int) -> Conditions:
     """The values `[n, ...]` of all known conditions; null where nothing is asked.
 
@@ -636,7 +649,7 @@ def _parsed(condition: Condition, texts: Sequence[str], seed: int) -> Tensor:
     indices: dict[str, list[int]] = {}
     for index, text in enumerate(texts):
         indices.setdefault(text, []).append(index)
-    rows = torch.cat([condition.parse(text, which, seed) for text, which in indices.items()])
+    rows = torch.cat([parsed(condition, text, which, seed) for text, which in indices.items()])
     order = torch.tensor([index for which in indices.values() for index in which])
     return rows[order.argsort()]
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcore.denoising.conditions import Condition, Conditions, drop
+from diffcore.denoising.conditions import Condition, Conditions, drop, parsed
 from diffcore.denoising.denoiser import Denoise, Denoiser
 from diffcore.denoising.given import require_one_each, require_shapes, require_values
 from diffcore.denoising.losses import weighted_loss
@@ -228,7 +228,7 @@ def _conditions(denoise: Denoise, asked: Mapping[str, Any], n: int) -> Condition
                 raise UserError(
                     f"`conditions`: the denoiser has no condition {name!r} that {value!r} could be looked up in"
                 )
-            values[name] = by_name[name].parse(value, range(n), 0)
+            values[name] = parsed(by_name[name], value, range(n))
         else:
             tensor = torch.as_tensor(value)
             shape = by_name[name].shape if name in by_name else ()

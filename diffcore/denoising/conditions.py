@@ -354,5 +354,13 @@ def parse_conditions(
     values = nulls(conditions, len(indices))
     for condition in conditions:
         if condition.name in asked:
-            values[condition.name] = condition.parse(asked[condition.name], indices, seed)
+            values[condition.name] = parsed(condition, asked[condition.name], indices, seed)
     return values
+
+
+def parsed(condition: Condition, text: str, indices: Sequence[int], seed: int = 0) -> Tensor:
+    """The value that `text` means. Raises `UserError` where `parse` raises `ValueError`, or PyTorch `RuntimeError`."""
+    try:
+        return condition.parse(text, indices, seed)
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{condition.name}: {text!r} cannot be read: {error}") from error

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import torch
 
-from diffcore.denoising.conditions import Condition
+from diffcore.denoising.conditions import Condition, parsed
 from diffcore.denoising.denoiser import Denoise, Denoiser
 from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.denoising.text import TextCondition
@@ -34,7 +34,7 @@ def classifier_free(options: ClassifierFreeOptions, context: GuidanceContext) ->
     """Classifier-free guidance with all conditions of the model. With weight 0, the plain model has no conditions."""
     own = {condition.name: condition for condition in context.codec.conditions}
     _require_known("classifier-free", own, options.against)
-    against = {name: own[name].parse(text, range(1), 0) for name, text in options.against.items()}
+    against = {name: parsed(own[name], text, range(1)) for name, text in options.against.items()}
 
     def decorate(denoise: Denoise, plain: Denoise) -> Denoise:
         return guidance.classifier_free(denoise, [*own.values()], options.weight, against)
@@ -57,7 +57,7 @@ def prompts(options: PromptsOptions, context: GuidanceContext) -> Guidance:
     own = {condition.name: condition for condition in context.codec.conditions}
     if not isinstance(condition := own.get(NAME), TextCondition):
         raise UserError("the guide prompts: this model was trained without captions, so it takes no prompts")
-    values = [condition.parse(text, range(1), 0) for text in options.weights]
+    values = [parsed(condition, text, range(1)) for text in options.weights]
     return Guidance(
         lambda denoise, plain: guidance.composed_values(denoise, condition, values, [*options.weights.values()]),
         asks={NAME: " ".join(options.weights)},

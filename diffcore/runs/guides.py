@@ -1,5 +1,6 @@
 """The list of guidance with which samples are drawn, made from the settings of a run and the options of a caller."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +24,15 @@ from diffcore.plugins.guidance import (
 from diffcore.plugins.records import Component, Settings
 from diffcore.plugins.registry import Registry
 from diffcore.plugins.text import NAME
+from diffcore.process.schedules import ByField, Schedule
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.choices import Choice, chosen, function_name
 from diffcore.runs.loading import Loader
 from diffcore.runs.model import Model, codec_digest, require_help
 from diffcore.runs.settings import SampleSettings
 from diffcore.states.spaces import describe_difference
+
+logger = logging.getLogger(__name__)
 
 Guide = Choice | Decorator | Guidance
 """A guidance as a caller gives it: its name, its name and options, or the guidance itself."""
@@ -82,9 +86,16 @@ def no_networks(source: str, use: str) -> nn.Module:
 
 
 def build_guides(
-    guides: Sequence[Guide], registry: Registry, model: Model, load: LoadNetwork = no_networks
+    guides: Sequence[Guide],
+    registry: Registry,
+    model: Model,
+    load: LoadNetwork = no_networks,
+    named: Sequence[Guide] = (),
 ) -> tuple[Guidance, ...]:
-    """The guidances of a list, the innermost first; those that have no effect are left out."""
+    """The guidances of a list, the innermost first; those that have no effect are left out.
+
+    A line is logged for each that is left out and is among those `named` by the caller.
+    """
     offered = registry.offered("guidance", model.modality.name)
     conditions = tuple(model.codec.conditions)
     built: list[Guidance] = []
@@ -98,7 +109,14 @@ def build_guides(
             part = part if part.name else replace(part, name=function_name(guide))
         conditions = with_new(conditions, part)
         built.append(part)
-    return with_effect(built)
+    kept = with_effect(built)
+    for guide, part in zip(guides, built, strict=True):
+        if not any(part is other for other in kept) and any(guide is other for other in named):
+            logger.warning(
+                f"the guide {part.words} changes nothing at its place in the list, as a guide applies to those before "
+                "it; it is left out"
+            )
+    return kept
 
 
 def _named_guide(component: Component, options: Settings, context: GuidanceContext) -> Guidance:
@@ -165,6 +183,11 @@ def check_helper(model: Model, helper: Model, what: str) -> None:
         raise UserError(f"{what} is a model of {helper.modality.name}, but this is a model of {model.modality.name}")
     if difference := describe_difference(helper.codec.space, model.codec.space):
         raise UserError(f"{what} was trained on data of a different form than this model: {difference}")
+    if _several_levels(model.schedule) and not isinstance(helper.schedule, ByField):
+        raise UserError(
+            f"the network of {what} is told one noise level, and the fields of this model have levels of their own: "
+            "train it with `levels.shifts` or `levels.independent`"
+        )
     if codec_digest(helper.codec) != codec_digest(model.codec):
         raise UserError(f"{what} was trained with other weights of the codec than this model: their states differ")
     own = {condition.name: condition for condition in model.codec.conditions}
@@ -174,3 +197,8 @@ def check_helper(model: Model, helper: Model, what: str) -> None:
                 f"{what} and this model define the condition {condition.name!r} differently: they were trained "
                 "on different values"
             )
+
+
+def _several_levels(schedule: Schedule) -> bool:
+    """Whether fields have different levels at the same time."""
+    return isinstance(schedule, ByField) and len(set(schedule.shifts.values())) > 1

@@ -151,7 +151,8 @@ def configured(
     guides = short_guides(
         sampling, given.get("classifier"), given.get("weak"), given.get("guides", ()), given.get("negative_prompt")
     )
-    built = build_guides(guides, registry, model, network_loader(path, model, sampling, load, registry))
+    loader = network_loader(path, model, sampling, load, registry)
+    built = build_guides(guides, registry, model, loader, given.get("guides", ()))
     config = sampling_config(sampling, registry, model, built)
     if "solver" in given:
         step = build_choice(given["solver"], registry.offered("solvers"), "solver")

@@ -1,5 +1,6 @@
 """A run whose fields have noise levels of their own: trained, drawn, fitted, guided and drawn given a field."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from diffcore.likelihood.flow import log_likelihood
 from diffcore.process.schedules import ByField
 from diffcore.sampling.grid_fitting import METHODS, fit_grid, flow_of
 from diffcore.sampling.timesteps import tapered
+from diffcore.states.state import named
 from tests.support.toy import put_in_place, toy_registry
 
 
@@ -91,3 +93,32 @@ def test_a_grid_can_be_fitted_to_the_flow_and_likelihoods_computed(run):
     no_conditions = dc.log_likelihood(model.denoiser, x0, schedule=schedule, space=space, steps=4, given=given)
     for found in (run.log_likelihood(x0, steps=4, given=given), no_conditions):
         torch.testing.assert_close(found, pieces[1])
+
+
+@pytest.mark.parametrize(("option", "task"), [("weak", "denoise"), ("classifier", "classify")])
+def test_a_run_that_is_told_one_level_cannot_guide(run, trained, tmp_path, option, task):
+    """It is named, where its network would only say that it cannot."""
+    other = trained(tmp_path / task, "--modality", "toy", "--task", task, "--train.steps", "2", "--train.evaluate", "0")
+    with pytest.raises(dc.UserError, match=f"the network of the run {other} is told one noise level"):
+        run.sample(1, steps=2, **{option: other})
+
+
+@pytest.mark.parametrize("method", ["mmps", "dps", "repaint"])
+def test_encoded_samples_need_no_reader_of_files(run, method):
+    """The toy reads no files; one coordinate of a field is known, and all of the other."""
+    source = run.sample(1, steps=2).state
+    missing = named({"place": torch.tensor([[True, False]]), "radius": torch.tensor([[False]])})
+    drawn = run.inpaint(source, missing, n=2, steps=3, method=method, conditions={"ring": "outer"}, guidance=2.0).state
+    assert (drawn["place"][:, 1] == source["place"][:, 1]).all()
+    assert (drawn["radius"] == source["radius"]).all()
+
+
+def test_an_integer_of_any_type_is_the_same_seed(run, tmp_path):
+    drawn = run.sample(2, steps=2, seed=3).state
+    for kind in (np.int64, torch.tensor):
+        again = run.sample(2, steps=2, seed=kind(3)).state
+        assert (again["place"] == drawn["place"]).all()
+        written = run.sample_to(tmp_path / "samples", 2, steps=2, seed=kind(3))  # the recipe is that of the other type
+    assert written.earlier == 2
+    with pytest.raises(dc.UserError, match="a seed is a whole number"):
+        run.sample(1, seed="3")

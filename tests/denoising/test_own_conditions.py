@@ -10,7 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import diffcore as dc
 from diffcore import cli
-from diffcore.denoising.conditions import Condition, captions_of, drop, nulls
+from diffcore.denoising.conditions import Condition, captions_of, drop, nulls, parse_conditions
 from diffcore.denoising.denoiser import Denoiser
 from diffcore.denoising.embedding import Conditioning
 from diffcore.denoising.inputs import Embedded, Tokens
@@ -294,6 +294,13 @@ def test_a_condition_without_text_needs_a_tensor(text):
 
     with pytest.raises(UserError, match="values of the condition 'coarse' cannot be written as text: give a tensor"):
         Silent("coarse", 2, 4).parse(text, range(2), 0)
+
+
+@pytest.mark.parametrize("text", ["1 0 0", "a b c d"])
+def test_text_that_a_condition_cannot_read_is_told_of_in_a_line(text):
+    """A condition of a plugin need not catch what `float` and `reshape` raise."""
+    with pytest.raises(UserError, match=f"^coarse: '{text}' cannot be read: "):
+        parse_conditions([Coarse("coarse", 2, 4)], {"coarse": text}, range(2))
 
 
 # Runs

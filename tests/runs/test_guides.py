@@ -471,3 +471,16 @@ def test_mistakes_in_python_get_a_line(run):
             run.sample(1, guides=guides)
     with pytest.raises(UserError, match=r"composed \(weights ring 2\) needs conditions, and none is given"):
         run.sample(1, guides=[record("composed", weights={"ring": 2.0})], constraint=lambda *a: a[:2])
+
+
+def test_a_guide_that_changes_nothing_where_it_stands_is_told_of(run, caplog):
+    free, window = {"name": "classifier-free", "weight": 2.0}, {"name": "interval", "low": -1.0, "high": 1.0}
+    for guides, said in (([free, window], 0), ([window, free], 1), ([window, free, window, "rescale"], 1)):
+        caplog.clear()
+        run.sample(1, guides=guides, steps=2)
+        told = [line for line in caplog.messages if "changes nothing at its place in the list" in line]
+        assert len(told) == said
+        assert all(line.startswith("the guide interval (low -1, high 1)") for line in told)
+    caplog.clear()
+    run.sample(1, guidance=1.0, guidance_interval=(-1.0, 1.0), steps=2)
+    assert "changes nothing" not in caplog.text

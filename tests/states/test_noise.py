@@ -190,7 +190,7 @@ def test_kinds_of_numbers_are_independent():
 def test_the_type_of_a_whole_number_does_not_change_the_seed():
     assert {seed_of(kind(3), "a") for kind in (int, np.int64, np.uint8, torch.tensor)} == {seed_of(3, "a")}
     assert seed_of(True) == seed_of(1)
-    with pytest.raises(UserError, match="`seed` 1.5: a seed is a whole number"):
+    with pytest.raises(UserError, match=r"`seed` 1\.5: a seed is a whole number"):
         Draws.of(1.5, range(2)).normal("a", images(2))
 
 

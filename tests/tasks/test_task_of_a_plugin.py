@@ -152,6 +152,14 @@ def test_functions_that_draw_refuse_it(folder):
         _ = run.model.classifier
 
 
+def test_options_of_drawing_are_refused_where_nothing_is_drawn(folder, capsys):
+    for flags in (("--steps", "3"), ("--solver", "ddim"), ("--guide", "rescale", "--guide.factor", "0.5")):
+        said = refusals.refused(capsys, "evaluate", folder, "--n", "20", *flags)
+        assert f"{flags[0]} has no effect: {folder} has the task autoencode, which draws no samples" in said
+    with pytest.raises(UserError, match="`n` 0: evaluate at least 1 sample"):
+        dc.load(folder).evaluate(0)
+
+
 def test_it_cannot_guide(folder, trained, tmp_path, capsys):
     denoiser = trained(tmp_path / "denoiser", "--modality", "toy", "--train.evaluate", "0")
     for flag in ("--classifier", "--weak"):
