@@ -20,11 +20,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions
 from diffcore.denoising.text import TextCondition, TextEncoder, padded, shown
-from diffcore.errors import UserError
+from diffcore.errors import UserError, first_line
 from diffcore.plugins import registry
 from diffcore.plugins.building import build
 from diffcore.plugins.builtin import LearnedWords, WordsOptions
@@ -65,7 +66,12 @@ def text_conditions(facts: TextFacts | None) -> tuple[TextCondition, ...]:
     if facts is None:
         return ()
     component = choose(registry.installed().offered("text_encoders"), facts.encoder, "text encoder")
-    encoder = build("text", component, component.options(**facts.options), (), facts.learned)
+    try:
+        encoder = build("text", component, component.options(**facts.options), (), facts.learned)
+    except (ValidationError, TypeError, KeyError) as error:
+        raise UserError(
+            f"what the run knows of its text encoder {facts.encoder!r} is damaged: {first_line(error)}"
+        ) from None
     if encoder.digest != facts.digest:
         raise UserError(
             f"the text encoder {facts.encoder!r} is not the one that this run was trained with: its digest is "

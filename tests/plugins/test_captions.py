@@ -1,19 +1,25 @@
 """Captions of a folder of files, and the ids that a codec makes of them."""
 
 import json
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from PIL import Image
 from pydantic import Field
 from tensordict import TensorDict
 
-from diffcore.denoising.text import TextCondition
+import diffcore as dc
+from diffcore.denoising.inputs import Embedded, Tokens
+from diffcore.denoising.text import TextCondition, TextEncoder
 from diffcore.denoising.words import Words
 from diffcore.errors import UserError
+from diffcore.plugins import registry
 from diffcore.plugins.builtin import WordsOptions, diffcore_text_encoders
 from diffcore.plugins.data import Data
 from diffcore.plugins.folders import tree
-from diffcore.plugins.records import Settings
+from diffcore.plugins.records import Component, Settings
+from diffcore.plugins.registry import Provided
 from diffcore.plugins.text import indexed, text_conditions, text_values, with_text
 from diffcore.plugins.text_facts import TextFacts
 from diffcore.states.noise import Draws
@@ -227,3 +233,88 @@ def test_jsonl_of_hugging_face_has_unicode(laid):
     line = json.dumps({"file_name": "1.dot", "text": "caf\u00e9 \u732b"})
     found, _ = laid(["1.dot"], metadata_DOT_jsonl=line)
     assert found == {"1.dot": ("caf\u00e9 \u732b",)}
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        {"options": {"channels": -1}},
+        {"options": {"colour": "red"}},
+        {"learned": {}},
+        {"learned": {"vocabulary": 3, "length": 5}},
+        {"learned": {"vocabulary": ["a"], "length": 10**9}},
+    ],
+)
+def test_a_damaged_record_of_an_encoder_is_refused(harm):
+    facts = with_text(data(CAPTIONS), ENCODER, WordsOptions()).facts.text
+    assert "of its text encoder 'words' is damaged" in refused(lambda: text_conditions(facts.model_copy(update=harm)))
+
+
+# An encoder of a plugin
+
+
+@dataclass(frozen=True)
+class Letters(TextEncoder):
+    """The letters of a text, each with a vector that is not trained."""
+
+    letters: str
+    length: int = 12
+    channels: int = 4
+
+    @property
+    def digest(self):
+        return self.letters
+
+    @property
+    def learned(self):
+        return {"letters": self.letters}
+
+    def ids(self, text):
+        return [self.letters.index(letter) + 1 for letter in text if letter in self.letters]
+
+    def text(self, ids):
+        return "".join(self.letters[number - 1] for number in ids if number)
+
+    def embedding(self, width):
+        return LetterNetwork(len(self.letters) + 1, self.channels)
+
+
+class LetterNetwork(torch.nn.Module):
+    def __init__(self, count, channels):
+        super().__init__()
+        self.register_buffer("table", torch.arange(count * channels).reshape(count, channels) / count)
+
+    def forward(self, ids):
+        return Embedded(tokens=Tokens(self.table[ids], ids > 0))
+
+
+def letters(options, texts, learned):
+    return Letters("".join(sorted({*"".join(texts)} - {" "})) if learned is None else learned["letters"])
+
+
+def test_a_plugin_brings_an_encoder(tmp_path, monkeypatch):
+    """`--text letters` trains, samples, and needs the plugin again."""
+    component = Component("letters", "letters without training", letters)
+    installed = registry.installed()
+    known = {**installed.text_encoders, "letters": Provided(component, "a plugin", "1")}
+    for number, colour in enumerate(("red", "blue", "red", "blue")):
+        Image.new("RGB", (4, 4), colour).save(tmp_path / f"{number}.png")
+        (tmp_path / f"{number}.txt").write_text(colour)
+    with monkeypatch.context() as patch:
+        patch.setattr(registry, "installed", lambda: replace(installed, text_encoders=known))
+        run = dc.train(
+            "image",
+            data={"name": "folder", "root": str(tmp_path), "size": 4},
+            denoiser={"width": 8, "patch": 1},
+            text="letters",
+            train={"steps": 1, "batch_size": 2, "evaluate": 0},
+            sample={"steps": 1},
+            out=tmp_path / "run",
+        )
+        assert dc.load(run.path).sample(2, prompt="ber de").captions == [{"prompt": "berde"}] * 2
+        assert (run.model.codec.facts.text.encoder, run.settings.text.name) == ("letters", "letters")
+        plain = {"name": "digits"}
+        assert "these data have no captions" in refused(
+            lambda: dc.train("image", data=plain, text="letters", train={"steps": 1}, out=tmp_path / "none")
+        )
+    assert "letters" in refused(lambda: dc.load(run.path))
