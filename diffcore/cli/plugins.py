@@ -57,7 +57,7 @@ def as_text(listing: dict[str, Any]) -> str:
     lines = []
     for kind in RECORDS:
         if listing[kind]:
-            lines.append(kind)
+            lines.append(kind.replace("_", " "))
         for row in listing[kind]:
             lacks = f"; needs {', '.join(row['missing'])}" if row["missing"] else ""
             lines.append(f"  {row['name']:12} {row['summary']}  ({row['distribution']} {row['version']}{lacks})")

@@ -3,7 +3,7 @@
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -67,12 +67,12 @@ class TextCondition(Condition):
 
     * `name`: the name of the condition.
     * `encoder`: what the ids mean, and how a network receives them: as tokens for cross-attention.
-    * `samples`: texts of the training examples, for pictures of samples.
+    * `samples`: texts of the training examples, for pictures of samples. Conditions are compared without them.
     """
 
     name: str
     encoder: TextEncoder
-    samples: tuple[str, ...] = ()
+    samples: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def inputs(self) -> Inputs:

@@ -98,6 +98,7 @@ def test_long_texts_are_cut_with_a_warning(caplog):
 def test_encoders_with_other_words_are_different():
     again = TextCondition("prompt", Words(WORDS.vocabulary, 6, 16), ())
     assert (again.encoder, hash(again.encoder), again.encoder.digest) == (WORDS, hash(WORDS), WORDS.digest)
+    assert again == TEXT
     assert Words(("a", "b"), 6, 16) != Words(("a", "c"), 6, 16)
     assert Words(("a", "b"), 6, 16).digest != Words(("ab",), 6, 16).digest
 

@@ -5,7 +5,9 @@ training on two cores of a Xeon with AVX-512; those marked "about" are extrapola
 a GPU were not timed.
 
 In a few minutes of training, a weighting and a schedule that emphasise high noise levels, where the layout of an image
-is decided, give better images than the simple objective: tests/benchmarks/mnist_objectives.py compares them.
+is decided, give better images than the simple objective: tests/benchmarks/mnist_objectives.py compares them. For the
+sharp edges of `scenes`, the weighting v leaves less noise: 110 steps with it, from the same weights, give a smaller
+error of x0 than 110 steps with x0 from log-SNR 0 on, by 4 to 60 %, and one that differs by at most 2 % below.
 """
 
 from typing import Any
@@ -38,7 +40,7 @@ _SCENES = {
         "batch_size": 64,
         "learning_rate": 3e-3,
         "cuda_graphs": True,
-        "weighting": "x0",
+        "weighting": "v",
         "evaluate": 1000,
     },
     "sample": {"guidance": 3.0},
