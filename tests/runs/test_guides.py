@@ -17,6 +17,7 @@ from diffcore.plugins.registry import Provided
 from diffcore.runs.fitted_grid import read_fitted_grids
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.guides import build_guides
+from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import levels_of, sample
 from diffcore.sampling.solvers import adams
 from diffcore.sampling.timesteps import grid
@@ -470,7 +471,7 @@ def test_mistakes_in_python_get_a_line(run):
         with pytest.raises(UserError, match=said):
             run.sample(1, guides=guides)
     with pytest.raises(UserError, match=r"composed \(weights ring 2\) needs conditions, and none is given"):
-        run.sample(1, guides=[record("composed", weights={"ring": 2.0})], constraint=lambda *a: a[:2])
+        run.sample(1, guides=[record("composed", weights={"ring": 2.0})], constraint=Constraint(lambda *a: a[:2]))
 
 
 def test_a_guide_that_changes_nothing_where_it_stands_is_told_of(run, caplog):
