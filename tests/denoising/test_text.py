@@ -171,9 +171,9 @@ def test_guidance_away_from_a_text():
 def test_several_texts_with_weights():
     """D_0 + sum of w_i (D_i - D_0), one by one; the values of samples do not count."""
     network, x = denoiser(), torch.randn(2, 1, 4, 4, generator=torch.Generator().manual_seed(1)).double()
-    texts, weights = [ids("a red circle"), ids("on the left")], [1.5, -0.5]
+    texts, weights = [ids("a red circle"), ids("on the left")], [1.5, -0.25]
     own = {"prompt": ids("a big square", "")}
     found = composed_values(network, TEXT, texts, weights)(x, LEVEL, own).output
     each = [network(x, LEVEL, {"prompt": text.expand(2, -1)}).output for text in texts]
     none = network(x, LEVEL, nulls((TEXT,), 2)).output
-    assert torch.allclose(found, none + 1.5 * (each[0] - none) - 0.5 * (each[1] - none), atol=1e-10)
+    assert torch.allclose(found, none + 1.5 * (each[0] - none) - 0.25 * (each[1] - none), atol=1e-10)
