@@ -413,6 +413,9 @@ class Run:
 
         if others := options.keys() - GuidanceOptions.__annotations__.keys():
             raise TypeError(f"tune() takes no {sorted(others)[0]!r}: solver, grid and schedule are what it fits")
+        for name, value, least in (("trajectories", trajectories, 1), ("iterations", iterations, 0)):
+            if value < least:
+                raise UserError(f"`{name}` {value}: write a whole number, {least} or larger")
         model, config = self.config(SamplingOptions(steps=steps, **options))  # type: ignore[typeddict-item]
         require_draws(model, self.path)
         if not config.may_be_fitted:

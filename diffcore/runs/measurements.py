@@ -40,12 +40,12 @@ def inpainting_of(
     arguments are those of `diffcore.sampling.inverse.editing.inpainting`. Raises `UserError` if the plugin cannot
     read such files.
     """
-    reader = _reader(model, "inpaint") if isinstance(source, str | Path) or isinstance(mask, str | Path) else None
+    reads = isinstance(source, str | Path) or isinstance(mask, str | Path)
+    reader: Any = _reader(model, "inpaint") if reads else None
     known: State
     if mask is None:
         if not isinstance(source, str | Path) or not hasattr(reader, "read_part"):
             raise UserError("`inpaint` needs `mask`, a file that is white where the sample is to be filled in")
-        assert reader is not None
         values, known = reader.read_part(Path(source))
     else:
         if isinstance(mask, str | Path):

@@ -173,9 +173,9 @@ def _require_combinable(given: Mapping[str, Any]) -> None:
     guides = given.get("guides", ())
     if isinstance(guides, str | Mapping) or not isinstance(guides, Sequence):
         raise UserError("`guides` is a list: write [NAME, ...] or [{'name': NAME, ...}, ...]")
-    listed = {
+    listed = [
         guide if isinstance(guide, str) else guide.get("name") for guide in guides if isinstance(guide, str | Mapping)
-    }
+    ]
     for short, name in SHORT.items():
         if short in given and name in listed:
             raise UserError(f"`{short}` is short for the guide {name}, which `guides` has too: give one of them")

@@ -122,3 +122,15 @@ def test_an_integer_of_any_type_is_the_same_seed(run, tmp_path):
     assert written.earlier == 2
     with pytest.raises(dc.UserError, match="a seed is a whole number"):
         run.sample(1, seed="3")
+
+
+def test_given_values_of_too_few_samples_are_refused(run):
+    constraint = dc.given_fields({"radius": torch.zeros(2, 1)}, run.model.codec.space)
+    with pytest.raises(dc.UserError, match="those of 2 samples, and sample 2 is to be drawn"):
+        run.sample(3, steps=2, constraint=constraint)
+
+
+@pytest.mark.parametrize(("name", "value"), [("trajectories", 0), ("iterations", -1)])
+def test_a_fit_to_nothing_is_refused(run, name, value):
+    with pytest.raises(dc.UserError, match=f"`{name}` {value}: write a whole number"):
+        run.tune(3, **{name: value})

@@ -1,6 +1,7 @@
 """Fields with levels of their own: one denoiser of a joint distribution draws it, and each field given the other."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from diffcore.sampling.inverse.editing import given_fields
 from diffcore.sampling.loop import integrate, levels_of, sample, with_given
 from diffcore.sampling.timesteps import tapered, uniform_in_log_snr
 from diffcore.states.level import CLEAN, FieldLevels, Level
-from diffcore.states.spaces import Product
+from diffcore.states.spaces import Euclidean, Product, ZeroCentred
 from diffcore.states.state import combine, fields, named
 from diffcore.testing.oracles import JointMixture
 from tests.support.joint import COUNT, JOINT, SHIFTED, SPACE, check_distribution, flat, normal
@@ -216,3 +217,12 @@ def test_given_fields_as_a_constraint_are_those_of_the_samples(values):
 def test_given_fields_that_are_not_finite_are_refused():
     with pytest.raises(UserError, match="the given field 'b' holds values that are not finite"):
         given_fields({"b": torch.tensor([[math.nan, 0.0]])}, SPACE)
+
+
+def test_given_values_of_elements_that_do_not_exist_are_refused():
+    space = Product({"a": ZeroCentred((3, 2)), "b": Euclidean((3, 1))})
+    constraint = given_fields({"b": torch.tensor([[[1.0], [-1.0], [0.0]]])}, space)
+    for size, wrong in ((1, True), (2, False), (3, False)):
+        mask = (torch.arange(3) < size)[None]
+        with pytest.raises(UserError, match="values of elements that do not exist") if wrong else nullcontext():
+            constraint(JOINT, solvers.adams(), range(1), mask)

@@ -50,13 +50,22 @@ class Constraint:
     def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask = None) -> tuple[Denoise, Step]:
         """The denoiser and the step for the samples `indices`.
 
-        Raises `UserError` if their mask `[B, N]` lacks an element of which an entry is known.
+        Raises `UserError` if their mask `[B, N]` lacks an element of which an entry is known, or of which a given field
+        has a value.
         """
         elements = None if mask is None else self.known_elements(indices)  # without a mask, states need not be sets
         if mask is not None and elements is not None and bool((elements & ~mask.to(elements.device)).any()):
             raise UserError(
                 "the mask of the samples lacks elements that are known: give masks in which all of them exist"
             )
+        for name, value in self.given_values(indices).items():
+            if mask is not None and value.shape[1:2] == mask.shape[1:]:
+                there = value.flatten(2).any(2) if value.ndim > 2 else value.bool()
+                if bool((there & ~mask.to(there.device)).any()):
+                    raise UserError(
+                        f"the given field {name!r} has values of elements that do not exist in the samples: give the "
+                        "`mask` or the `size` of the samples that the values are from"
+                    )
         return self.decorate(denoise, step, indices)
 
     def given_values(self, indices: Sequence[int]) -> dict[str, Tensor]:

@@ -25,7 +25,14 @@ Bounds = tuple[State, State]
 
 def of_samples(state: State, indices: Sequence[int]) -> State:
     """The samples `indices` of `state`, or its only sample if it has one for all."""
-    return state if state.shape[0] == 1 else state[list(indices)]
+    if state.shape[0] == 1:
+        return state
+    if len(indices) and (last := max(indices)) >= state.shape[0]:
+        raise UserError(
+            f"the values that are known are those of {state.shape[0]} samples, and sample {last} is to be drawn: give "
+            "one for all samples, or one for each"
+        )
+    return state[list(indices)]
 
 
 _BISECTIONS = 50
