@@ -82,6 +82,9 @@ def _wide() -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
+_PAIRS = re.compile(r"^Error parsing (?P<where>\S+): Failed to parse key-value pairs")
+"""How tyro refuses the values of an option with names."""
+
 _PYDANTIC = re.compile(r"^Error parsing (?P<where>\S+): \d+ validation errors? for \w+$")
 
 
@@ -98,6 +101,8 @@ def _one_line(panel: str, prog: str, refusal: BaseException) -> str:
         return f"{rest[0].split()[0]} is missing; see {prog} --help"
     if found := _PYDANTIC.match(first):
         return _invalid_value(found["where"], refusal)
+    if found := _PAIRS.match(first):
+        return f"{found['where']} has a name without a value, or a value that is not of its kind; see {prog} --help"
     return f"{first[0].lower()}{first[1:].rstrip('.')}; see {prog} --help"
 
 

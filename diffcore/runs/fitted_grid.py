@@ -112,7 +112,8 @@ def read_fitted_grids(run: RunFolder) -> dict[int, FittedGrid]:
         try:
             fitted = validate(FittedGrid, values, f"{run.fitted_grids}: {steps[:20]}")
         except UserError as error:
-            raise UserError(f"{error}; {advice}") from None
+            first = str(error).partition("; ")[0]  # a file of another version would have one for each key
+            raise UserError(f"{first}; {advice}") from None
         if steps != str(len(fitted.log_snrs)):
             raise UserError(f"{run.fitted_grids}: {len(fitted.log_snrs)} levels for {steps[:20]!r} steps; {advice}")
         found[len(fitted.log_snrs)] = fitted

@@ -441,6 +441,8 @@ MISTAKES = {
     ("--guide", "clasifier-free"): "unknown guide 'clasifier-free' (did you mean 'classifier-free'?)",
     ("--guide", "classifier"): "--guide.run is missing",
     ("--guide", "composed", "--guide.weights", "hue=2"): "this model has no condition 'hue'; there are: ring",
+    ("--guide", "composed", "--guide.weights", "ring=two"): "--guide.weights has a name without a value, or a value",
+    ("--guide", "composed", "--guide.weights", "ring"): "--guide.weights has a name without a value, or a value that",
     ("--guide", "classifier-free", "--guide.against", "ring=middle"): "unknown ring 'middle'",
     ("--guide", "interval", "--guide.low", "3", "--guide.high", "2"): "low and high: the first, 3, must be smaller",
     ("--guide", "rescale", "--guide.factor", "2"): "less than or equal to 1",
@@ -485,3 +487,10 @@ def test_a_guide_that_changes_nothing_where_it_stands_is_told_of(run, caplog):
     caplog.clear()
     run.sample(1, guidance=1.0, guidance_interval=(-1.0, 1.0), steps=2)
     assert "changes nothing" not in caplog.text
+
+
+def test_grids_that_another_version_fitted_are_refused_in_a_short_line(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.fitted_grids.write_text(json.dumps({"3": {"guidance": 2.0, "classifier": None, "weak": None, "steps": 3}}))
+    with pytest.raises(UserError, match=r"json: 3: log_snrs is missing; delete \S+ and run diffcore tune"):
+        read_fitted_grids(folder)
