@@ -103,7 +103,10 @@ class Shell:
         sized = command in ("sample", "evaluate") and "--size" in arguments
         if sized and modality_of(Path(arguments[0])) == "pointcloud":
             arguments = [*arguments, "--size", "96"]
-        self._call([command, *arguments, *FEWER.get(command, ())])
+        fewer = FEWER.get(command, ())
+        if command == "evaluate" and not draws(Path(arguments[0])):
+            fewer = ("--n", "20")
+        self._call([command, *arguments, *fewer])
 
     def _torchrun(self, words: list[str]) -> None:
         """Run in one process what the line runs in several."""
@@ -217,6 +220,13 @@ def modality_of(run: Path) -> str:
     from diffcore.runs.folder import open_run
 
     return open_run(run, installed())[1].settings.modality
+
+
+def draws(run: Path) -> bool:
+    """Whether a run draws samples; if not, options of drawing are refused."""
+    from diffcore.runs.folder import open_run
+
+    return installed().task(open_run(run, installed())[1].settings.task.name).draws
 
 
 def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
