@@ -132,7 +132,7 @@ def test_samples_are_written_in_the_formats_of_chemists(run, tmp_path):
         mols = list(Chem.SDMolSupplier(str(tmp_path / "all.sdf"), sanitize=False))
         assert [mol.GetNumAtoms() for mol in mols] == [size] * 40
         valid = [mol for mol in mols if mol.GetProp("VALID") == "1"]
-        assert (len(valid) > 20) == (size == 1)  # so short a training does not learn bonds
+        assert 0 < len(valid) < 40  # so short a training does not always get bonds right
         lines = [line.split() for line in (tmp_path / "all.smi").read_text().splitlines()]
         assert lines == [[mol.GetProp("SMILES"), mol.GetProp("_Name")] for mol in valid]
     assert numpy.asarray(Image.open(tmp_path / "all.png").convert("L")).std() > 1
