@@ -3,11 +3,9 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from diffcore.system.cache import read_entry, tell_damage, write_entry
+from diffcore.system.cached_tensors import read_tensors_entry, write_tensors_entry
 
 
 def trained_once(network: nn.Module, path: Path, train: Callable[[], None]) -> None:
@@ -16,23 +14,14 @@ def trained_once(network: nn.Module, path: Path, train: Callable[[], None]) -> N
     An entry that is damaged, belongs to another network or contains numbers that are not finite counts as missing.
     Weights that are not finite after `train` are not cached.
     """
-    weights = _weights(path)
+    weights = read_tensors_entry(path)
     if weights is not None and _belong(network, weights):
         network.load_state_dict(weights)
         return
     train()
     state = network.state_dict()
     if _finite(state):
-        write_entry(path, save(state))
-
-
-def _weights(path: Path) -> dict[str, Tensor] | None:
-    content = read_entry(path)
-    try:
-        return None if content is None else load(content)
-    except SafetensorError as error:
-        tell_damage(path, str(error))
-        return None
+        write_tensors_entry(path, state)
 
 
 def _belong(network: nn.Module, weights: Mapping[str, Tensor]) -> bool:

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from diffcore.plugins.data import Codec, Data, Encoded
@@ -19,7 +17,8 @@ from diffcore.runs.model import Model, codec_digest
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, concatenate, named
-from diffcore.system.cache import cache_folder, read_entry, tell_damage, write_entry
+from diffcore.system.cache import cache_folder
+from diffcore.system.cached_tensors import read_tensors_entry, write_tensors_entry
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -77,18 +76,14 @@ def prepared_data(model: Model, data: Data) -> "TensorDict":
             f"{type(codec).__module__}.{type(codec).__qualname__}",
             data.facts.model_dump_json(),
             codec_digest(codec) or "no weights",
-            tensors_digest(dict(sorted(examples.items()))),
+            tensors_digest(dict(examples.items())),
         ]
     )
     path = cache_folder() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.safetensors"
-    content = read_entry(path)
-    if content is not None:
-        try:
-            return named(load(content))
-        except SafetensorError as error:
-            tell_damage(path, str(error))
+    if (kept := read_tensors_entry(path)) is not None:
+        return named(kept)
     made = prepared(codec, examples, model.device)
-    write_entry(path, save({name: value.contiguous() for name, value in made.items()}))
+    write_tensors_entry(path, dict(made.items()))
     return made
 
 
