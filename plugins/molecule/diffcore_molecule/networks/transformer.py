@@ -58,7 +58,7 @@ class TransformerDenoiser(nn.Module):
         self.pairs = PairFeatures(space, pair_width)
         self.blocks = nn.ModuleList(Block(options, self.width) for _ in range(options.depth))
         self.modulation = zeroed(nn.Linear(self.width, 2 * width + 2 * pair_width))
-        self.positions = zeroed(nn.Linear(width, 3))
+        self.positions = zeroed(nn.Linear(width, 3, bias=False))  # the space removes the mean, and so any bias
         self.atoms = logit_layer(width, space, "atoms")
         self.charges = logit_layer(width, space, "charges")
         self.bonds = logit_layer(pair_width, space, "bonds")
