@@ -19,7 +19,7 @@ from diffcore.denoising.given import require_values
 from diffcore.errors import UserError
 from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins import registry as plugins
-from diffcore.plugins.building import part_of
+from diffcore.plugins.building import of_samples
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Registry
@@ -38,7 +38,7 @@ from diffcore.runs.generation import (
     unguided_without_conditions,
 )
 from diffcore.runs.loading import LoadedRun, load_run
-from diffcore.runs.measurements import Source, inpainting_of, upscaling_of
+from diffcore.runs.measurements import Source, inpainting_of, reader_of, upscaling_of
 from diffcore.runs.model import Model, build_additions, data_of, require_draws
 from diffcore.runs.moved import with_data_at
 from diffcore.runs.output import Written, default_place, write_samples
@@ -121,7 +121,8 @@ class Run:
             require_consent(self.path, self.settings, self.data_at, loggers=False)
         settings, encoder = with_data_at(self.settings, self.data_at), encoder_of(self.model.codec.conditions)
         data = in_turn(lambda: data_of(self.path, settings, self.registry, encoder))
-        if difference := describe_difference(self.model.modality.codec(data.facts).space, self.model.codec.space):
+        space = of_samples(self.model.codec).space
+        if difference := describe_difference(self.model.modality.codec(data.facts).space, space):
             raise UserError(f"{self.path} was trained on other data than are there now: {difference}")
         before = read_record(RunFolder(self.path))
         now = record_of(self.settings.data.name, data, self.model.codec)  # type: ignore[attr-defined]
@@ -548,10 +549,7 @@ class Run:
         }  # fmt: skip
 
     def _read(self, paths: Sequence[str | os.PathLike[str]]) -> State:
-        reader = self.model.modality.reader
-        if reader is None:
-            raise UserError(f"the plugin for {self.model.modality.name} cannot read files")
-        read = part_of(self.model.modality, "reader", self.model.codec).read
+        read = reader_of(self.model).read
         return concatenate([read(Path(path)) for path in paths])
 
 

@@ -28,6 +28,7 @@ RECORDS: dict[str, type[Modality | Component | Command]] = {
     "datasets": Component,
     "denoisers": Component,
     "classifiers": Component,
+    "autoencoders": Component,
     "tasks": Task,
     "schedules": Component,
     "solvers": Component,
@@ -82,6 +83,7 @@ class Registry:
     datasets: dict[str, Provided] = field(default_factory=dict)
     denoisers: dict[str, Provided] = field(default_factory=dict)
     classifiers: dict[str, Provided] = field(default_factory=dict)
+    autoencoders: dict[str, Provided] = field(default_factory=dict)
     tasks: dict[str, Provided] = field(default_factory=dict)
     schedules: dict[str, Provided] = field(default_factory=dict)
     solvers: dict[str, Provided] = field(default_factory=dict)
@@ -302,12 +304,12 @@ def _unusable_task(task: Component) -> str | None:
     return _unusable_networks(task.network, task.networks)
 
 
-HELPS = ("classifier", "weak")
-"""The options of sampling that take the run of another task; see `Task.helps`."""
+HELPS = ("classifier", "weak", "latent")
+"""The options that take the run of another task; see `Task.helps`."""
 
 RESERVED = frozenset(
-    {"task", "data", "text", "schedule", "metric", "metrics", "logger", "loggers", "levels", "train", "sample"}
-    | {"modality", "preset", "seed", "device", "parameterisation", "out", "config", "name"}
+    {"task", "data", "text", "schedule", "metric", "metrics", "logger", "loggers", "levels", "latent", "train"}
+    | {"sample", "modality", "preset", "seed", "device", "parameterisation", "out", "config", "name"}
     | {"solver", "dataset", "command", "text_encoder"}
 )
 """What the settings of a run and the flags have beside the network, which no kind of network can be called."""
@@ -341,11 +343,11 @@ def _unusable_parts(modality: Modality) -> str | None:
 
 def _refuse_shadows(registry: Registry) -> None:
     """A part that is offered for a kind of data must not bear the name of one of that kind's own."""
-    for kind in ("datasets", "denoisers", "classifiers"):
+    for kind in ("datasets", "denoisers", "classifiers", "autoencoders"):
         taken = getattr(registry, kind)
         for name, provided in list(taken.items()):
             for modality in registry.modalities.values():
-                own = {component.name for component in getattr(modality.record, kind)}
+                own = {component.name for component in modality.record.parts_of(kind)}
                 if name in own and provided.record.serves(modality.record.name):
                     reason = f"the name {name!r} is taken by {modality.distribution}, for {modality.record.name}"
                     registry.failures.append(Failure(f"{kind}: {name}", provided.distribution, reason))

@@ -47,6 +47,13 @@ def networks_for(modality: Modality, registry: Registry, task: Task) -> tuple[Co
     return (*modality.networks_of(task.network), *offered, *own)
 
 
+def autoencoders_for(modality: Modality, registry: Registry) -> tuple[Component, ...]:
+    """The autoencoders of that kind of data: those that any task which makes latents can train."""
+    tasks = (task for task in tasks_for(modality, registry) if "latent" in task.helps)
+    found = {part.name: part for task in tasks for part in networks_for(modality, registry, task)}
+    return tuple(found.values())
+
+
 @cache
 def _named(component: Component) -> type[Settings]:
     """The options of a component together with its fixed name."""
@@ -133,7 +140,7 @@ def compose(
     """The settings from the defaults, the preset, `file` and `over`, where later layers take precedence.
 
     The names of components in `chosen` and `added` come from flags and take precedence over all layers. A layer may
-    have the name of the task in place of a table, `task = "classify"`. Without `preset`, the preset with the name of
+    have a text in place of some tables (`SHORT`). Without `preset`, the preset with the name of
     the chosen data set is used if there is one, otherwise `default`. `origin` is the source of the values in error
     messages.
 
@@ -142,7 +149,7 @@ def compose(
     modality = registry.modality(modality_name)
     chosen = dict(chosen or {})
     kinds = kinds_of_choices(registry)
-    file, over = _with_task_table(file or {}), _with_task_table(over)
+    file, over = _with_tables(file or {}), _with_tables(over)
     _check_shape(file, origin, kinds)
     _check_shape(over, origin, kinds)
     wanted = chosen.get("data") or _name_in([file], "data")
@@ -150,7 +157,7 @@ def compose(
     preset = str(preset or file.get("preset") or named or "default")
     if preset not in modality.presets:
         raise UserError(f"unknown preset {preset!r} for {modality.name}; there are: {', '.join(modality.presets)}")
-    recipe = _with_task_table(modality.presets[preset].values)
+    recipe = _with_tables(modality.presets[preset].values)
     layers: list[Mapping[str, Any]] = [recipe, file, over]
     names = {kind: name for kind in kinds if (name := chosen.get(kind) or _name_in(layers, kind)) is not None}
     offered = choices(modality, registry, names.get("task"))
@@ -179,10 +186,14 @@ def compose(
     return validate(model_for(modality, names, registry, several_of), values, origin, elsewhere)
 
 
-def _with_task_table(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """A layer whose task is a table with its name and options, as the other choices are."""
-    task = layer.get("task")
-    return {**layer, "task": {"name": task}} if isinstance(task, str) else dict(layer)
+SHORT = {"task": "name", "latent": "run"}
+"""Tables that a layer may give by the text of one option: `task = "classify"`, `latent = "runs/image/encode-1"`."""
+
+
+def _with_tables(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer with tables in place of the texts of `SHORT`."""
+    own = {kind: {option: layer[kind]} for kind, option in SHORT.items() if isinstance(layer.get(kind), str)}
+    return {**layer, **own}
 
 
 def options_elsewhere(offered: Mapping[str, Sequence[Component]], chosen: Mapping[str, str]) -> dict[str, str]:
@@ -206,7 +217,7 @@ def _check_shape(file: Mapping[str, Any], origin: str, kinds: Sequence[str]) -> 
     """Raise `UserError` for values that cannot be merged with a preset. Pydantic checks the rest."""
     if not isinstance(file.get("preset", ""), str):
         raise UserError(f"{origin}: preset: input should be a name (it is {file['preset']!r})")
-    for kind in (*kinds, *ADDITIONS, "train", "sample"):
+    for kind in (*kinds, *ADDITIONS, "latent", "train", "sample"):
         if not isinstance(file.get(kind, {}), Mapping):
             raise UserError(f"{origin}: {kind}: input should be a table, as in [{kind}] (it is {file[kind]!r})")
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 
@@ -11,13 +12,14 @@ from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.guidance import Guidance, guided_by, without_conditions
-from diffcore.runs.model import Model, numbers_of_a_sample
+from diffcore.runs.model import Model, last_log_snr, numbers_of_a_sample
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import Evaluation, in_batches, levels_of, sample
 from diffcore.sampling.timesteps import grid
+from diffcore.states.level import Level
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State, concatenate
+from diffcore.states.state import State, combine, concatenate, fields
 from diffcore.system.distributed import gathered, leads, rank_slice
 
 
@@ -170,18 +172,19 @@ def batches_of(
 
     Sample i is the same in every batch, except for rounding.
     """
-    denoise = guided(model, config)
+    denoise, last = guided(model, config), last_log_snr(model.codec)
     if config.log_snrs is None:
-        log_snrs = grid(config.grid, model.schedule, config.steps)
+        log_snrs = grid(config.grid, model.schedule, config.steps, last)
     else:
         log_snrs = torch.tensor(config.log_snrs, dtype=torch.float64)
-    levels = levels_of(model.schedule, log_snrs)
+    levels = levels_of(model.schedule, log_snrs, last)
     model.denoiser.eval()
 
     def draw(indices: Sequence[int], conditions: Conditions, mask: Mask) -> Encoded:
         steered, step = denoise, config.step
         if constraint is not None:
             steered, step = constraint(denoise, config.step, indices, mask)
+        given = None if constraint is None else constraint.given_values(indices)
         states = sample(
             steered,
             model.codec.space,
@@ -189,12 +192,18 @@ def batches_of(
             levels,
             indices=indices,
             seed=seed,
-            given=None if constraint is None else constraint.given_values(indices),
+            given=given,
             conditions={name: value.to(model.device) for name, value in conditions.items()},
             mask=None if mask is None else mask.to(model.device),
             device=model.device,
             watch=watch,
+            keep_noise=last is not None,
         )
+        if last is not None:  # x = alpha x0 + sigma eps, and the codec takes x0 + (sigma / alpha) eps
+            factor: Any = 1 / cast(Level, levels[-1]).alpha
+            if given:
+                factor = {name: 1.0 if name in given else factor for name in fields(states)}
+            states = combine((factor, states))
         return Encoded(states.cpu(), conditions, mask)
 
     return draw

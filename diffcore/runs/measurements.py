@@ -10,6 +10,7 @@ from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins.building import part_of
 from diffcore.runs.checkpoints import tensors_digest
+from diffcore.runs.latents import LatentCodec, latent_reader
 from diffcore.runs.model import Model
 from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
 from diffcore.states.state import State, fields, map_fields
@@ -41,7 +42,7 @@ def inpainting_of(
     read such files.
     """
     reads = isinstance(source, str | Path) or isinstance(mask, str | Path)
-    reader: Any = _reader(model, "inpaint") if reads else None
+    reader: Any = reader_of(model, "inpaint") if reads else None
     known: State
     if mask is None:
         if not isinstance(source, str | Path) or not hasattr(reader, "read_part"):
@@ -76,8 +77,10 @@ def upscaling_of(
     """
     if method == "repaint":
         raise UserError("`method` repaint cannot upscale; use mmps or dps")
+    if isinstance(model.codec, LatentCodec):
+        raise UserError("`upscale` by block means needs a model of the samples themselves, not of their latents")
     if isinstance(source, str | Path):
-        reader = _reader(model, "upscale")
+        reader = reader_of(model, "upscale")
         if not hasattr(reader, "read_coarse"):
             raise UserError(f"`upscale`: the plugin for {model.modality.name} cannot read smaller files")
         coarse, factor = reader.read_coarse(Path(source))
@@ -96,7 +99,13 @@ def upscaling_of(
     return replace(upscaling(coarse, factor, model.codec.space, method, noise_std, bounds), recipe=recipe)
 
 
-def _reader(model: Model, task: str) -> Any:
+def reader_of(model: Model, task: str = "") -> Any:
+    """The reader of files of the model's kind of data, as states or latents, whichever the model diffuses in.
+
+    Raises `UserError`, which names the option `task`, if there is none.
+    """
     if model.modality.reader is None:
-        raise UserError(f"`{task}`: the plugin for {model.modality.name} cannot read files")
-    return part_of(model.modality, "reader", model.codec)
+        told = task and f"`{task}`: "
+        raise UserError(f"{told}the plugin for {model.modality.name} cannot read files")
+    reader = part_of(model.modality, "reader", model.codec)
+    return latent_reader(reader, model.codec) if isinstance(model.codec, LatentCodec) else reader
