@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import diffcore as dc
-from diffcore import cli
 from diffcore.errors import UserError
 from diffcore.runs.coding import decode, encode, prepared_data
 from diffcore.runs.composing import compose
@@ -183,7 +182,7 @@ def test_a_classifier_in_the_same_latents_guides(second, first, tmp_path):
 
 def test_grids_are_fitted_up_to_the_end_of_sampling(second, tmp_path):
     shutil.copytree(second, tmp_path / "run")
-    found = dc.load(tmp_path / "run").tune(steps=3, trajectories=8, iterations=10)
+    found = dc.load(tmp_path / "run").tune(steps=3, trajectories=4, iterations=4)
     assert found.error <= found.default_error
 
 

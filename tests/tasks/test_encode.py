@@ -61,7 +61,7 @@ def test_principal_components_are_where_the_loss_without_noise_is_smallest():
 
 @pytest.mark.parametrize("log_snr", [5.0, 2.0])
 def test_noise_of_a_log_snr_adds_its_variance_to_the_loss(log_snr):
-    """|D s e|^2 for noise e of variance exp(-log_snr): the mean of s_c^2 exp(-log_snr) over all numbers of the state."""
+    """|D s e|^2 for noise e of variance exp(-log_snr), over the numbers of the state."""
     model, settings, data = built(log_snr=log_snr)
     x = rows(model, data)
     axes = with_principal_components(model, x)
