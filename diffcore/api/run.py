@@ -41,7 +41,8 @@ from diffcore.runs.loading import LoadedRun, load_run
 from diffcore.runs.measurements import Source, inpainting_of, upscaling_of
 from diffcore.runs.model import Model, build_additions, data_of, require_draws
 from diffcore.runs.moved import with_data_at
-from diffcore.runs.output import Written, default_place, write_samples
+from diffcore.runs.output import Written, write_samples
+from diffcore.runs.place import default_place
 from diffcore.runs.samples import Samples
 from diffcore.runs.sampling_config import (
     GuidanceOptions,
