@@ -12,13 +12,12 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.denoising.conditions import Conditions, captions_of
+from diffcore.denoising.conditions import Conditions
 from diffcore.evaluation.judge import judge_of
 from diffcore.evaluation.metrics import distance_metrics, inception_score
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.output import Metric
-from diffcore.plugins.text import NAME as PROMPT
-from diffcore.plugins.text import text_values
+from diffcore.plugins.text import prompts_of, text_values
 from diffcore_audio.data.synthesis import INSTRUMENTS
 from diffcore_audio.described.metrics import Heard, prompt_metrics
 from diffcore_audio.evaluation.fad import fad_metrics
@@ -74,9 +73,9 @@ class SoundEvaluator:
         if logits is not None:
             self._real_inception_score = inception_score(logits)
         self._loudness = torch.cat([rms_db(part) for part in _float_chunks(tested["waveform"])])
-        self._conditions, self._real = codec.conditions, None
+        self._codec, self._real = codec, None
         if facts.described and logits is not None:
-            prompts = self._prompts(text_values(codec.conditions, tested), len(tested))
+            prompts = prompts_of(codec.conditions, text_values(codec.conditions, tested), len(tested))
             self._real = Heard(_floats(tested["waveform"]), logits.argmax(1), prompts)
         self._real_distances = nearest(self._train) if data.held_out is None else nearest(self._tested, self._train)
 
@@ -102,14 +101,12 @@ class SoundEvaluator:
         """Features and logits of the judge; without a classifier, None in place of the logits."""
         return self._judge.features_and_logits(standardised(spectra, SILENCE))
 
-    def _prompts(self, conditions: Conditions, n: int) -> list[str]:
-        return [caption.get(PROMPT, "") for caption in captions_of(self._conditions, conditions, n)]
-
     def _prompt_metrics(self, samples: Tensor, logits: Tensor | None, conditions: Conditions) -> list[Metric]:
         """How often samples are what sentences about synthesised drums ask for."""
         if self._real is None or logits is None:
             return []
-        heard = Heard(samples, logits.argmax(1), self._prompts(conditions, len(samples)))
+        prompts = prompts_of(self._codec.conditions, conditions, len(samples))
+        heard = Heard(samples, logits.argmax(1), prompts)
         return prompt_metrics(heard, self._real, self._real_name, self._rate)
 
     def _class_metrics(self, logits: Tensor | None, conditions: Conditions) -> list[Metric]:
