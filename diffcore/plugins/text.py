@@ -28,7 +28,7 @@ from diffcore.denoising.text import TextCondition, TextEncoder, padded, shown
 from diffcore.errors import UserError, first_line
 from diffcore.plugins import registry
 from diffcore.plugins.building import build
-from diffcore.plugins.builtin import LearnedWords, WordsOptions
+from diffcore.plugins.builtin.text_encoders import LearnedWords, WordsOptions
 from diffcore.plugins.data import Data
 from diffcore.plugins.ledger import named
 from diffcore.plugins.records import Component
