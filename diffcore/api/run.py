@@ -16,32 +16,12 @@ from diffcore.api.opened import OpenedRun
 from diffcore.api.showing import show_messages
 from diffcore.errors import UserError
 from diffcore.names import Device, Divergence, InverseMethod
-<<<<<<< HEAD
-from diffcore.plugins import registry as plugins
-from diffcore.plugins.building import of_samples
-from diffcore.plugins.data import Data
-=======
->>>>>>> main
 from diffcore.plugins.output import Metric
 from diffcore.runs.folder import RunFolder
-<<<<<<< HEAD
-from diffcore.runs.generation import (
-    example_conditions,
-    require_conditions,
-    resized,
-    unguided_without_conditions,
-)
-from diffcore.runs.loading import LoadedRun, load_run
-from diffcore.runs.measurements import Source, inpainting_of, reader_of, upscaling_of
-from diffcore.runs.model import Model, build_additions, data_of, require_draws
-from diffcore.runs.moved import with_data_at
-from diffcore.runs.output import Written, default_place, write_samples
-=======
 from diffcore.runs.measurements import Source, inpainting_of, read_states, upscaling_of
 from diffcore.runs.model import require_draws
 from diffcore.runs.output import Written, write_samples
 from diffcore.runs.place import default_place
->>>>>>> main
 from diffcore.runs.samples import Samples
 from diffcore.runs.sampling_config import GuidanceOptions, SamplingOptions
 from diffcore.sampling.inverse.editing import Constraint
@@ -63,52 +43,6 @@ class Run(OpenedRun):
     files and download the data that its configuration names, and `resume` starts its loggers.
     """
 
-<<<<<<< HEAD
-    path: Path
-    checkpoint: str | None = None
-    device: Device | None = None
-    registry: Registry = field(default_factory=lambda: plugins.installed(), repr=False, compare=False)
-    data_at: Mapping[str, Any] = field(default_factory=dict, compare=False)
-    trust: bool = field(default=False, compare=False)
-
-    @cached_property
-    def loaded(self) -> LoadedRun:
-        """The settings, the model and the checkpoint that its weights come from."""
-        return self._load(self.path, self.checkpoint)
-
-    @property
-    def settings(self) -> RunSettings:
-        """The settings of the run."""
-        return self.loaded.settings
-
-    @property
-    def model(self) -> Model:
-        """The model with averaged weights: codec, network and schedule."""
-        return self.loaded.model
-
-    @cached_property
-    @in_own_modes
-    def data(self) -> Data:
-        """The data that the run was trained on, read again.
-
-        Raises `UserError` where they are others now, and, without `trust`, if another user made the run and its
-        configuration names places or a download.
-        """
-        if not (from_leader(lambda: self.loaded.own) or self.trust):
-            require_consent(self.path, self.settings, self.data_at, loggers=False)
-        settings, encoder = with_data_at(self.settings, self.data_at), encoder_of(self.model.codec.conditions)
-        data = in_turn(lambda: data_of(self.path, settings, self.registry, encoder))
-        space = of_samples(self.model.codec).space
-        if difference := describe_difference(self.model.modality.codec(data.facts).space, space):
-            raise UserError(f"{self.path} was trained on other data than are there now: {difference}")
-        before = read_record(RunFolder(self.path))
-        now = record_of(self.settings.data.name, data, self.model.codec)  # type: ignore[attr-defined]
-        if before is not None and leads() and (words := examples_differ(before, now)):
-            logger.warning(f"{self.path} was trained on other data than are there now: {words}")
-        return data
-
-=======
->>>>>>> main
     @in_own_modes
     def sample(
         self,
@@ -377,54 +311,6 @@ class Run(OpenedRun):
         go_on(self.path, self.registry, changed, self.device, self.checkpoint, self.data_at, self.trust)
         return Run(self.path, None, self.device, self.registry)
 
-<<<<<<< HEAD
-    def config(self, options: SamplingOptions) -> tuple[Model, SamplingConfig]:
-        """The model, and how `sample` draws from it with these options."""
-        return configured(self.path, self.loaded, self.registry, options, self._load)
-
-    def _can_be_written(self, otherwise: str) -> bool:
-        """Whether the folder of the run can be written to; a warning says what happens otherwise."""
-        try:
-            require_writable(self.path)
-        except OSError as error:
-            logger.warning(f"{self.path} cannot be written to ({error.strerror}): {otherwise}")
-            return False
-        return True
-
-    @in_own_modes
-    def _load(self, path: Path, checkpoint: str | None) -> LoadedRun:
-        return load_run(path, self.registry, self.device, checkpoint, self.trust)
-
-    def _conditions(
-        self, model: Model, config: SamplingConfig, asked: Asked, n: int, seed: int, examples: bool
-    ) -> Conditions:
-        """The requested values; if none are given, examples of all values, or null values if `examples` is false."""
-        if examples and not asked:
-            return example_conditions(model, n, config)
-        known = known_conditions(model, config)
-        values = _values(asked, known, n, seed)
-        for condition in known:
-            if warning := condition.warning(values[condition.name]):
-                logger.warning(warning)
-        return values
-
-    def _metrics(self, metrics: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        """The options of the metrics that are named."""
-        named = metrics if isinstance(metrics, Mapping) else {name: {} for name in metrics}
-        offered = self.registry.offered("metrics", self.model.modality.name)
-        chosen = {name: plugins.choose(offered, name, "metric") for name in named}
-        return {
-            name: options if isinstance(options := named[name], part.options)
-            else validate(part.options, options, f"the metric {name}")
-            for name, part in chosen.items()
-        }  # fmt: skip
-
-    def _read(self, paths: Sequence[str | os.PathLike[str]]) -> State:
-        read = reader_of(self.model).read
-        return concatenate([read(Path(path)) for path in paths])
-
-=======
->>>>>>> main
 
 RESUMABLE = frozenset({"steps", "minutes", "on_divergence", "evaluate"})
 """Options of training that can change while a run goes on."""

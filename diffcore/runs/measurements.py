@@ -44,7 +44,7 @@ def inpainting_of(
     read such files.
     """
     reads = isinstance(source, str | Path) or isinstance(mask, str | Path)
-    reader: Any = reader_of(model, "inpaint") if reads else None
+    reader: Any = _reader(model, "inpaint") if reads else None
     known: State
     if mask is None:
         if not isinstance(source, str | Path) or not hasattr(reader, "read_part"):
@@ -82,7 +82,7 @@ def upscaling_of(
     if isinstance(model.codec, LatentCodec):
         raise UserError("`upscale` by block means needs a model of the samples themselves, not of their latents")
     if isinstance(source, str | Path):
-        reader = reader_of(model, "upscale")
+        reader = _reader(model, "upscale")
         if not hasattr(reader, "read_coarse"):
             raise UserError(f"`upscale`: the plugin for {model.modality.name} cannot read smaller files")
         coarse, factor = reader.read_coarse(Path(source))
@@ -101,13 +101,6 @@ def upscaling_of(
     return replace(upscaling(coarse, factor, model.codec.space, method, noise_std, bounds), recipe=recipe)
 
 
-<<<<<<< HEAD
-def reader_of(model: Model, task: str = "") -> Any:
-    """The reader of files of the model's kind of data, as states or latents, whichever the model diffuses in.
-
-    Raises `UserError`, which names the option `task`, if there is none.
-    """
-=======
 def read_states(model: Model, paths: Sequence[str | os.PathLike[str]]) -> State:
     """The encoded contents of files, as one batch. Raises `UserError` if the plugin cannot read files."""
     read = _reader(model, "source").read
@@ -115,9 +108,8 @@ def read_states(model: Model, paths: Sequence[str | os.PathLike[str]]) -> State:
 
 
 def _reader(model: Model, task: str) -> Any:
->>>>>>> main
+    """The reader of files of the model's kind of data, as states or latents, whichever the model diffuses in."""
     if model.modality.reader is None:
-        told = task and f"`{task}`: "
-        raise UserError(f"{told}the plugin for {model.modality.name} cannot read files")
+        raise UserError(f"`{task}`: the plugin for {model.modality.name} cannot read files")
     reader = part_of(model.modality, "reader", model.codec)
     return latent_reader(reader, model.codec) if isinstance(model.codec, LatentCodec) else reader

@@ -11,13 +11,8 @@ from diffcore.denoising.denoiser import Denoise, Denoiser
 from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
-<<<<<<< HEAD:diffcore/plugins/builtin_guidance.py
 from diffcore.plugins.building import of_samples, part_of
-from diffcore.plugins.builtin import (
-=======
-from diffcore.plugins.building import part_of
 from diffcore.plugins.builtin.guidance import (
->>>>>>> main:diffcore/plugins/builtin/guidance_builders.py
     AutoOptions,
     ClassifierFreeOptions,
     ClassifierOptions,
