@@ -164,7 +164,8 @@ def compose(
     task = names.setdefault("task", offered["task"][0].name)
     for kind in chosen:
         if kind not in offered:
-            owners = " or ".join(each.name for each in tasks_for(None, registry) if each.network == kind)
+            own, every = ([t.name for t in tasks_for(m, registry) if t.network == kind] for m in (modality, None))
+            owners = " or ".join(own or every)
             raise UserError(f"`{kind}` belongs to `task` {owners}, and the task of this run is {task}")
     # A preset may have the options of the network of another task.
     layers[0] = {key: value for key, value in recipe.items() if key not in kinds or key in offered}
@@ -187,7 +188,7 @@ def compose(
 
 
 SHORT = {"task": "name", "latent": "run"}
-"""Tables that a layer may give by the text of one option: `task = "classify"`, `latent = "runs/image/encode-1"`."""
+"""Tables that a layer may give by the text of one option: `task = "classify"`, `latent = "FOLDER"`."""
 
 
 def _with_tables(layer: Mapping[str, Any]) -> dict[str, Any]:
