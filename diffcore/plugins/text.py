@@ -118,8 +118,10 @@ def with_text(data: Data, component: Component | None, options: Any, known: Text
         return data
     if component is None or "text" not in type(data.facts).model_fields:
         raise UserError(f"the data have texts, and the facts {type(data.facts).__name__} have no field `text` for them")
-    parts = [data.examples] if data.held_out is None else [data.examples, data.held_out]
-    for part in parts:
+    parts = {
+        name: part for name in ("examples", "held_out", "asked") if (part := getattr(data, name)) is not None
+    }
+    for part in parts.values():
         _require_numbers(part, len(data.texts))
     used = [data.texts[number] for number in data.examples[CAPTIONS].unique().tolist() if number >= 0]
     if not used:
@@ -137,12 +139,10 @@ def with_text(data: Data, component: Component | None, options: Any, known: Text
         digest=encoder.digest,
         samples=samples,
     )
-    examples, *held_out = [_with_ids(part, table) for part in parts]
     return replace(
         data,
         facts=data.facts.model_copy(update={"text": facts}),
-        examples=examples,
-        held_out=held_out[0] if held_out else None,
+        **{name: _with_ids(part, table) for name, part in parts.items()},
         texts=(),
         notes=(*data.notes, *_notes(data.texts, rows, encoder)),
     )

@@ -88,4 +88,4 @@ class SceneEvaluator(ImageEvaluator):
 
 def build_evaluator(codec: ImageCodec, data: Data, cache: Path) -> ImageEvaluator:
     """The evaluator of a data set; `cache` is the folder that keeps its classifier."""
-    return (SceneEvaluator if codec.facts.scenes else ImageEvaluator)(codec, data, cache)
+    return (SceneEvaluator if codec.facts.judge == "scenes" else ImageEvaluator)(codec, data, cache)

@@ -7,6 +7,7 @@ from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_image.options import (
     DigitsOptions,
+    EmojiOptions,
     FolderOptions,
     ImageFacts,
     LargeSetOptions,
@@ -28,6 +29,7 @@ IMAGE = Modality(
             "1,797 handwritten digits of 8x8 pixels, from scikit-learn",
             _lazy("datasets:digits"),
             DigitsOptions,
+    EmojiOptions,
         ),
         Component(
             "mnist", "70,000 handwritten digits of 28x28 pixels, padded to 32x32", _lazy("datasets:mnist"), MnistOptions
@@ -44,6 +46,12 @@ IMAGE = Modality(
             "rendered pictures of 32x32 pixels with sentences: one or two coloured shapes",
             _lazy("scenes.dataset:scenes"),
             ScenesOptions,
+        ),
+        Component(
+            "emoji",
+            "your own pictures of emoji with their names and tags",
+            _lazy("emoji.dataset:emoji"),
+            EmojiOptions,
         ),
         Component(
             "folder",
