@@ -181,9 +181,11 @@ def _described(found: Pictures, held: Tensor) -> tuple[TensorDict, tuple[str, ..
 
 
 def _in_turn(held_out: TensorDict, train: TensorDict) -> TensorDict:
-    """Held-out and training examples, one after another, equally many."""
+    """Held-out and training examples, one after another, equally many; the column `held_out` tells them apart."""
     few = train[torch.arange(len(held_out)) * len(train) // len(held_out)]
-    return TensorDict.stack([held_out, few], 1).flatten(0, 1)
+    asked = TensorDict.stack([held_out, few], 1).flatten(0, 1)
+    asked["held_out"] = torch.arange(len(asked)) % 2 == 0
+    return asked
 
 
 def _counts(found: Pictures, held: Tensor) -> dict[str, str]:
