@@ -3,7 +3,7 @@ r"""Captions of a user's folder of files, in the forms that people have.
 | form | content |
 |---|---|
 | `metadata.jsonl`, `metadata.csv` | `file_name`, relative to the folder of this file, and `text` (Hugging Face); in JSON |
-| | also `tags`, a list of words, for data sets that use them |
+| | also `tags`, a list of words, and `subcategory` or `category`, one more, for data sets that use them |
 | `captions.tsv` | a line for each caption: the name of the file, a tab, the text |
 | `NAME.txt` beside `NAME.png` | a caption in each line (trainers of LoRA) |
 
@@ -14,6 +14,7 @@ import csv
 import io
 import json
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -180,7 +181,8 @@ def _of_jsonl(source: Path, content: str) -> list[Row] | None:
         tags = row.get("tags") or []
         if not isinstance(tags, list) or not all(isinstance(each, str) for each in tags):
             raise UserError(f'{source}, line {number}: "tags" must be a list of texts')
-        rows.append((name, texts, tags))
+        kind = row.get("subcategory") or row.get("category")
+        rows.append((name, texts, [*tags, *([re.sub("[_-]", " ", kind)] if isinstance(kind, str) else [])]))
     return rows
 
 

@@ -118,9 +118,7 @@ def with_text(data: Data, component: Component | None, options: Any, known: Text
         return data
     if component is None or "text" not in type(data.facts).model_fields:
         raise UserError(f"the data have texts, and the facts {type(data.facts).__name__} have no field `text` for them")
-    parts = {
-        name: part for name in ("examples", "held_out", "asked") if (part := getattr(data, name)) is not None
-    }
+    parts = {name: part for name in ("examples", "held_out", "asked") if (part := getattr(data, name)) is not None}
     for part in parts.values():
         _require_numbers(part, len(data.texts))
     used = [data.texts[number] for number in data.examples[CAPTIONS].unique().tolist() if number >= 0]

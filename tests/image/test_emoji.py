@@ -20,9 +20,7 @@ from diffcore_image.options import EmojiOptions
 
 COLOURS = ("red", "green", "blue", "orange", "purple", "grey", "black")
 SHAPES = ("circle", "square", "bar", "pole", "ring")
-CODES = {
-    (colour, shape): 0x1F600 + number for number, (colour, shape) in enumerate(itertools.product(COLOURS, SHAPES))
-}
+CODES = {(colour, shape): 0x1F600 + number for number, (colour, shape) in enumerate(itertools.product(COLOURS, SHAPES))}
 
 
 def drawn(colour, shape, size=32):
@@ -52,7 +50,12 @@ def written(folder, size=32):
 
 def with_metadata(folder):
     rows = [
-        {"file_name": f"{code:x}.png", "text": f"{colour} {shape}", "tags": [shape, f"{colour}ish", "toy"]}
+        {
+            "file_name": f"{code:x}.png",
+            "text": f"{colour} {shape}",
+            "tags": [shape, f"{colour}ish"],
+            "subcategory": "toy",
+        }
         for (colour, shape), code in CODES.items()
     ]
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -119,18 +122,31 @@ def test_names_in_the_tables_of_packages(tmp_path):
         json.dumps(
             [
                 {"unified": "2764-FE0F", "name": "HEAVY BLACK HEART", "short_names": ["heart"], "subcategory": "heart"},
-                {"unified": "1F600", "name": "GRINNING FACE", "short_names": ["big_grin"], "subcategory": "face-smiling"},
+                {
+                    "unified": "1F600",
+                    "name": "GRINNING FACE",
+                    "short_names": ["big_grin"],
+                    "subcategory": "face-smiling",
+                },
                 {"unified": "1F601", "name": None, "short_names": ["nameless"], "subcategory": ""},
             ]
         )
     )
     (base / "en" / "data.json").write_text(
-        json.dumps([{"hexcode": "2764", "label": "red heart", "tags": ["love"]}, {"hexcode": "1F1E6", "label": "A"}])
+        json.dumps(
+            [
+                {"hexcode": "2764", "label": "red heart", "tags": ["love"], "subgroup": 7},
+                {"hexcode": "1F1E6", "label": "A"},
+            ]
+        )
     )
+    (base / "meta").mkdir()
+    (base / "meta" / "groups.json").write_text('{"groups": {"0": "smileys-emotion"}, "subgroups": {"7": "a-heart"}}')
     (base / "versions" / "emoji.json").write_text('{"15.0": {}}')
     tables = [package / "emoji.json", base / "en" / "data.json", base / "versions" / "emoji.json"]
+    tables.append(base / "meta" / "groups.json")
     assert read_names(tables) == {
-        (0x2764,): Named(("red heart",), ("love",)),
+        (0x2764,): Named(("red heart",), ("love", "a heart")),
         (0x1F600,): Named(("grinning face",), ("big grin", "face smiling")),
         (0x1F1E6,): Named(("A",)),
     }
@@ -357,4 +373,4 @@ def test_equal_flags_of_real_emoji_are_one_picture_with_both_names(real_data, tm
     assert len(passed_over["equal to another picture, for which its name is used too"]) == 9
     texts = [own for part in (data.examples, data.held_out) for own in texts_of(data, part)]
     norway = next(own for own in texts if "flag: Norway" in own)
-    assert norway[:3] == ["flag: Bouvet Island, BV", "flag: Bouvet Island", "flag: Norway"]
+    assert norway[:3] == ["flag: Bouvet Island, BV, country flag", "flag: Bouvet Island", "flag: Norway"]

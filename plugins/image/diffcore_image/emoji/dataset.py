@@ -47,7 +47,7 @@ def emoji(options: EmojiOptions) -> Data:
     """Pictures of emoji with their names and tags, from a folder of any depth.
 
     The folders are styles, as they are classes for the data set `folder`; they become labels if there are several.
-    Names come from captions beside the pictures (`diffcore.plugins.captions`, with `tags` in metadata.jsonl), or from
+    Names come from captions beside the pictures (`diffcore.plugins.captions`, with `tags` and `subcategory` in metadata.jsonl), or from
     the tables of packages (`diffcore_image.emoji.names`). Variants of skin tone, files without a name, and pictures
     that are equal to another one of the same style are passed over; the names of equal pictures are all used.
 

@@ -172,7 +172,10 @@ def _changed(x: Tensor, generator: Generator) -> Tensor:
     scale, angle, move = drawn(0.8, 1.15), drawn(-0.2, 0.2), drawn(-0.15, 0.15, 2)
     mirrored = drawn(0, 1).round() * 2 - 1
     cosine, sine = scale * angle.cos(), scale * angle.sin()
-    rows = [torch.stack([mirrored * cosine, -sine, move[:, 0]], 1), torch.stack([mirrored * sine, cosine, move[:, 1]], 1)]
+    rows = [
+        torch.stack([mirrored * cosine, -sine, move[:, 0]], 1),
+        torch.stack([mirrored * sine, cosine, move[:, 1]], 1),
+    ]
     grid = functional.affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
     y = functional.grid_sample(x - 0.5, grid, align_corners=False) + 0.5
     blurred = functional.avg_pool2d(functional.pad(y, (1, 1, 1, 1), mode="replicate"), 3, 1)

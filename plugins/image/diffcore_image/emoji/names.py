@@ -2,7 +2,8 @@
 
 | table | package | used |
 |---|---|---|
-| `en/data.json` | `emojibase-data` (npm) | `hexcode`, `label`, `tags` |
+| `en/data.json` | `emojibase-data` (npm) | `hexcode`, `label`, `tags`, `subgroup` |
+| `meta/groups.json` | the same | the names of the numbers `subgroup` |
 | `emoji.json` | `emoji-datasource-google`, `-twitter` and others (npm) | `unified`, `name`, `short_names`, `subcategory` |
 """
 
@@ -16,8 +17,11 @@ from typing import Any
 from diffcore.denoising.words import words_of
 from diffcore.errors import UserError
 
-TABLES = ("en/data.json", "emoji.json")
-"""The ends of the paths of tables; the first of them that knows an emoji names it."""
+_GROUPS = "meta/groups.json"
+_NAMING = ("en/data.json", "emoji.json")
+"""The first of these tables that knows an emoji names it."""
+TABLES = (*_NAMING, _GROUPS)
+"""The ends of the paths of tables."""
 
 _TEXT_STYLE, _EMOJI_STYLE = 0xFE0E, 0xFE0F
 """Code points that ask for a style. Packages differ in where they write them, so they are ignored."""
@@ -73,44 +77,55 @@ def has_skin_tone(codes: Codes) -> bool:
 
 
 def read_names(tables: Sequence[Path]) -> Mapping[Codes, Named]:
-    """The names and tags in tables of packages, by code points.
+    """The names and tags in tables of packages, by code points. The kind of an emoji is its last tag.
 
     Raises `UserError` for tables that cannot be read.
     """
     found: dict[Codes, Named] = {}
-    for end in TABLES:
-        for table in tables:
-            if f"/{table.as_posix()}".endswith(f"/{end}"):
-                for codes, named in _rows(table):
-                    found.setdefault(codes, named)
+    groups = next((_content(table).get("subgroups", {}) for table in _ending(tables, _GROUPS)), {})
+    for end in _NAMING:
+        for table in _ending(tables, end):
+            for codes, named in _rows(table, groups):
+                found.setdefault(codes, named)
     return found
 
 
-def _rows(table: Path) -> Iterator[tuple[Codes, Named]]:
-    """The rows of a table with a name; none if it is an object, such as `versions/emoji.json` of emojibase-data."""
+def _ending(tables: Sequence[Path], end: str) -> Iterator[Path]:
+    return (table for table in tables if f"/{table.as_posix()}".endswith(f"/{end}"))
+
+
+def _content(table: Path) -> Any:
     try:
-        rows = json.loads(table.read_bytes())
-        if isinstance(rows, dict):
-            return
-        entries = [(row.get("hexcode") or row["unified"], _named(row)) for row in rows]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return json.loads(table.read_bytes())
+    except (ValueError, RecursionError):
+        raise UserError(f"{table} is not JSON; replace it by that of the package, or remove it") from None
+    except OSError as error:
+        raise UserError(f"{table} cannot be read: {error.strerror}") from None
+
+
+def _rows(table: Path, groups: Mapping[str, str]) -> Iterator[tuple[Codes, Named]]:
+    """The rows of a table with a name; none if it is an object, such as `versions/emoji.json` of emojibase-data."""
+    rows = _content(table)
+    if isinstance(rows, dict):
+        return
+    try:
+        entries = [(row.get("hexcode") or row["unified"], _named(row, groups)) for row in rows]
+    except (KeyError, TypeError, AttributeError):
         raise UserError(
             f"{table} is not a table of emoji: a list of objects with `hexcode`, `label` and `tags`, or with `unified`, "
             "`name` and `short_names`; replace it by that of the package, or remove it"
         ) from None
-    except OSError as error:
-        raise UserError(f"{table} cannot be read: {error.strerror}") from None
     for hexcode, named in entries:
         codes = codes_of(str(hexcode))
         if codes is not None and named is not None:
             yield codes, named
 
 
-def _named(row: Mapping[str, Any]) -> Named | None:
+def _named(row: Mapping[str, Any], groups: Mapping[str, str]) -> Named | None:
     """What a row says of an emoji; None without a name."""
     if "label" in row:
-        return Named((str(row["label"]),), tuple(map(str, row.get("tags", ()))))
-    if not row["name"]:
-        return None
-    tags = (*row["short_names"], row.get("subcategory") or "")
-    return Named((row["name"].lower(),), tuple(re.sub("[_-]", " ", tag) for tag in tags if tag))
+        name, tags, kind = row["label"], row.get("tags", ()), groups.get(str(row.get("subgroup")), "")
+    else:
+        name, tags, kind = (row["name"] or "").lower(), row["short_names"], row.get("subcategory")
+    plain = tuple(re.sub("[_-]", " ", str(tag)) for tag in (*tags, kind) if tag)
+    return Named((str(name),), plain) if name else None
