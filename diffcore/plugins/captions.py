@@ -2,12 +2,12 @@ r"""Captions of a user's folder of files, in the forms that people have.
 
 | form | content |
 |---|---|
-| `metadata.jsonl`, `metadata.csv` | `file_name`, relative to the folder of this file, and `text` (Hugging Face); in JSON |
-| | also `tags`, a list of words, and `subcategory` or `category`, one more, for data sets that use them |
+| `metadata.jsonl`, `metadata.csv` | `file_name`, relative to the folder of this file, and `text` (Hugging Face) |
 | `captions.tsv` | a line for each caption: the name of the file, a tab, the text |
 | `NAME.txt` beside `NAME.png` | a caption in each line (trainers of LoRA) |
 
-A file may have several captions, also from several of these. Training draws one of them at random.
+A file may have several captions, also from several of these. Training draws one of them at random. For data sets that
+use them, JSON may also have `tags`, a list of words, and `subcategory` or `category`, which counts as the last tag.
 """
 
 import csv
@@ -192,7 +192,7 @@ def _of_csv(source: Path, content: str) -> list[Row] | None:
     try:
         if not {"file_name", "text"} <= {*(table.fieldnames or ())}:
             return None
-        rows = []
+        rows: list[Row] = []
         for row in table:
             if row["text"] is None:
                 raise UserError(f"{source}, line {table.line_num}: this row has no text")
@@ -203,7 +203,7 @@ def _of_csv(source: Path, content: str) -> list[Row] | None:
 
 
 def _of_tsv(source: Path, content: str) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for number, line in enumerate(content.splitlines(), 1):
         if not line.strip():
             continue

@@ -25,8 +25,8 @@ class Data:
     the run, so samples are decoded without the data. `held_out` are examples that training never sees, or None.
     `ledger` says what the files or records of a user became; `notes` are more lines for the user, such as warnings.
     `asked` are examples whose texts the samples of an evaluation are drawn for, in place of those of `held_out`; they
-    may be training examples too. `texts` are all captions, each once; the column `captions` of the examples has their numbers, see
-    `diffcore.plugins.text`.
+    may be training examples too. `texts` are all captions, each once; the column `captions` of the examples has their
+    numbers, see `diffcore.plugins.text`.
     """
 
     facts: Settings

@@ -29,7 +29,6 @@ IMAGE = Modality(
             "1,797 handwritten digits of 8x8 pixels, from scikit-learn",
             _lazy("datasets:digits"),
             DigitsOptions,
-            EmojiOptions,
         ),
         Component(
             "mnist", "70,000 handwritten digits of 28x28 pixels, padded to 32x32", _lazy("datasets:mnist"), MnistOptions

@@ -47,14 +47,14 @@ def emoji(options: EmojiOptions) -> Data:
     """Pictures of emoji with their names and tags, from a folder of any depth.
 
     The folders are styles, as they are classes for the data set `folder`; they become labels if there are several.
-    Names come from captions beside the pictures (`diffcore.plugins.captions`, with `tags` and `subcategory` in metadata.jsonl), or from
+    Names come from captions beside the pictures (`diffcore.plugins.captions`, with the tags of metadata.jsonl), or from
     the tables of packages (`diffcore_image.emoji.names`). Variants of skin tone, files without a name, and pictures
     that are equal to another one of the same style are passed over; the names of equal pictures are all used.
 
     Held-out examples are those of subjects that training does not have or, with `unseen` pairs, pairs of a subject and
     a style. Samples of an evaluation are drawn for held-out and for training examples in turn.
 
-    Raises `UserError` for files that cannot be read (unless `skip_unreadable`), without names, and with too few of them.
+    Raises `UserError` for files that cannot be read (unless `skip_unreadable`), and without names for enough of them.
     """
     background = colour_of(options.background)
     files = tree(options.root, ENDINGS, "emoji", "pictures", unfit=_unfit, captioned=True, tables=TABLES)
@@ -68,8 +68,8 @@ def emoji(options: EmojiOptions) -> Data:
             account.pass_over(path, "without a name")
     if not named:
         raise UserError(
-            f"none of the {len(everything)} pictures under {files.root} has a name: put a metadata.jsonl with file_name, "
-            "text and tags beside them, or unpack them with emoji.json or emojibase-data/en/data.json in this folder"
+            f"none of the {len(everything)} pictures under {files.root} has a name: put a metadata.jsonl with "
+            "file_name, text and tags beside them, or unpack emoji.json or emojibase-data/en/data.json in this folder"
         )
     sizes: set[tuple[int, int]] = set()
     loaded = load(named, options.size, background, account, sizes)

@@ -66,8 +66,8 @@ def _convolution(channels: int, out: int) -> tuple[nn.Module, ...]:
 class TextTower(nn.Module):
     """Which words texts have, 0 or 1 `[B, V]`, to unit vectors `[B, 128]`: the normalised sum of v_w idf_w.
 
-    v_w is the learned vector of the word w. idf_w, the log of the number of texts divided by that of texts with w, makes
-    rare words count more.
+    v_w is the learned vector of the word w. idf_w, the log of the number of texts divided by that of texts with w,
+    makes rare words count more.
     """
 
     idf: Tensor

@@ -13,7 +13,7 @@ from diffcore_image.emoji.judge import TextJudge, trained_judge
 from diffcore_image.emoji.retrieval import AMONG, found_among, nearest
 
 _COPY = 1 / 3
-"""A picture whose nearest training picture is nearer than this part of the second nearest is a copy (Yoon et al. 2023)."""
+"""The nearest training picture of a copy is nearer than this part of the second nearest (Yoon et al. 2023)."""
 _TOPS = (1, 5)
 
 
@@ -69,10 +69,10 @@ class EmojiMetrics:
         among = min(AMONG, len(part.texts))
         metrics = []
         for k in _TOPS:
-            name = f"{part.name}_top_{k}"
+            name, chance = f"{part.name}_top_{k}", 100 * min(k / among, 1)
             meaning = (
                 f"% of {len(samples)} samples whose text is one of the {k} nearest of {among}; "
-                f"{_percent(found_among(others, right, k)):.3g} for the samples of other texts, chance {100 * min(k / among, 1):.3g}"
+                f"{_percent(found_among(others, right, k)):.3g} for the samples of other texts, chance {chance:.3g}"
             )
             metrics.append(Metric(name, _percent(found_among(similarity, right, k)), meaning))
             told = f"the same for the {len(part.examples)} real pictures"

@@ -4,7 +4,7 @@
 |---|---|---|
 | `en/data.json` | `emojibase-data` (npm) | `hexcode`, `label`, `tags`, `subgroup` |
 | `meta/groups.json` | the same | the names of the numbers `subgroup` |
-| `emoji.json` | `emoji-datasource-google`, `-twitter` and others (npm) | `unified`, `name`, `short_names`, `subcategory` |
+| `emoji.json` | `emoji-datasource-google` and others (npm) | `unified`, `name`, `short_names`, `subcategory` |
 """
 
 import json
@@ -82,7 +82,7 @@ def read_names(tables: Sequence[Path]) -> Mapping[Codes, Named]:
     Raises `UserError` for tables that cannot be read.
     """
     found: dict[Codes, Named] = {}
-    groups = next((_content(table).get("subgroups", {}) for table in _ending(tables, _GROUPS)), {})
+    groups: Mapping[str, str] = next((_content(table).get("subgroups", {}) for table in _ending(tables, _GROUPS)), {})
     for end in _NAMING:
         for table in _ending(tables, end):
             for codes, named in _rows(table, groups):
@@ -112,8 +112,8 @@ def _rows(table: Path, groups: Mapping[str, str]) -> Iterator[tuple[Codes, Named
         entries = [(row.get("hexcode") or row["unified"], _named(row, groups)) for row in rows]
     except (KeyError, TypeError, AttributeError):
         raise UserError(
-            f"{table} is not a table of emoji: a list of objects with `hexcode`, `label` and `tags`, or with `unified`, "
-            "`name` and `short_names`; replace it by that of the package, or remove it"
+            f"{table} is not a table of emoji: a list of objects with `hexcode`, `label` and `tags`, or with "
+            "`unified`, `name` and `short_names`; replace it by that of the package, or remove it"
         ) from None
     for hexcode, named in entries:
         codes = codes_of(str(hexcode))
@@ -123,9 +123,9 @@ def _rows(table: Path, groups: Mapping[str, str]) -> Iterator[tuple[Codes, Named
 
 def _named(row: Mapping[str, Any], groups: Mapping[str, str]) -> Named | None:
     """What a row says of an emoji; None without a name."""
-    if "label" in row:
-        name, tags, kind = row["label"], row.get("tags", ()), groups.get(str(row.get("subgroup")), "")
-    else:
-        name, tags, kind = (row["name"] or "").lower(), row["short_names"], row.get("subcategory")
+    known = "label" in row
+    name = row["label"] if known else (row["name"] or "").lower()
+    tags = row.get("tags", ()) if known else row["short_names"]
+    kind = groups.get(str(row.get("subgroup"))) if known else row.get("subcategory")
     plain = tuple(re.sub("[_-]", " ", str(tag)) for tag in (*tags, kind) if tag)
     return Named((str(name),), plain) if name else None
