@@ -23,7 +23,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from diffcore.denoising.conditions import Condition, Conditions
+from diffcore.denoising.conditions import Condition, Conditions, captions_of
 from diffcore.denoising.text import TextCondition, TextEncoder, padded, shown
 from diffcore.errors import UserError, first_line
 from diffcore.plugins import registry
@@ -101,6 +101,11 @@ def text_values(conditions: Sequence[Condition], examples: "TensorDict", draws: 
     return values
 
 
+def prompts_of(conditions: Sequence[Condition], values: Conditions, n: int) -> list[str]:
+    """The texts of `n` samples that have the `values` of `conditions`; empty where there is none."""
+    return [caption.get(NAME, "") for caption in captions_of(conditions, values, n)]
+
+
 def encoder_of(conditions: Sequence[Condition]) -> TextEncoder | None:
     """The text encoder of the text condition among `conditions`, or None."""
     return next((each.encoder for each in conditions if isinstance(each, TextCondition)), None)
@@ -126,8 +131,8 @@ def with_text(data: Data, component: Component | None, options: Any, known: Text
         return data
     if component is None or "text" not in type(data.facts).model_fields:
         raise UserError(f"the data have texts, and the facts {type(data.facts).__name__} have no field `text` for them")
-    parts = [data.examples] if data.held_out is None else [data.examples, data.held_out]
-    for part in parts:
+    parts = {name: part for name in ("examples", "held_out", "asked") if (part := getattr(data, name)) is not None}
+    for part in parts.values():
         _require_numbers(part, len(data.texts))
     used = [data.texts[number] for number in data.examples[CAPTIONS].unique().tolist() if number >= 0]
     if not used:
@@ -145,12 +150,10 @@ def with_text(data: Data, component: Component | None, options: Any, known: Text
         digest=encoder.digest,
         samples=samples,
     )
-    examples, *held_out = [_with_ids(part, table) for part in parts]
     return replace(
         data,
         facts=data.facts.model_copy(update={"text": facts}),
-        examples=examples,
-        held_out=held_out[0] if held_out else None,
+        **{name: _with_ids(part, table) for name, part in parts.items()},
         texts=(),
         notes=(*data.notes, *_notes(data.texts, rows, encoder)),
     )
