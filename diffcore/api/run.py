@@ -200,7 +200,7 @@ class Run(OpenedRun):
         n: int = 500,
         *,
         seed: int = 0,
-        metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+        metrics: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
         show: Callable[[list[Metric]], None] = lambda metrics: None,
         failed: list[str] | None = None,
         **options: Unpack[SamplingOptions],

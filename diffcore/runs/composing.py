@@ -14,6 +14,7 @@ import tyro
 from pydantic import create_model
 
 from diffcore.errors import UserError
+from diffcore.names import names_in
 from diffcore.plugins.records import WORDS, Component, Modality, Settings, Task
 from diffcore.plugins.registry import RECORDS, Registry, choose
 from diffcore.runs.settings import RunSettings, validate
@@ -118,6 +119,11 @@ def additions(settings: RunSettings, kind: str) -> dict[str, Settings]:
     """The options of the chosen parts of one kind of `ADDITIONS`, by name of the part."""
     table = getattr(settings, kind, None)
     return {} if table is None else {name: getattr(table, name) for name in type(table).model_fields}
+
+
+def with_options(parts: str | Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Parts by name with the options of each, of parts that are given by name or by name with their options."""
+    return dict(parts) if isinstance(parts, Mapping) else {name: {} for name in names_in(parts)}
 
 
 def compose(
