@@ -42,7 +42,7 @@ def log_likelihood(
     seed: int = 0,
     indices: Sequence[int] | None = None,
     log_snrs: tuple[float, float] | None = None,
-    given: Collection[str] = (),
+    given: str | Collection[str] = (),
 ) -> Tensor:
     """log p(x0) of each sample, `[B]` float64 nats: a density per unit of volume of the space.
 
