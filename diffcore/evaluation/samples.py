@@ -87,12 +87,14 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
 def _requested(model: Model, data: Data, n: int, config: SamplingConfig) -> Conditions:
     """The conditions of `n` samples: example values or, for a model with texts, those of held-out examples.
 
-    Held-out examples are taken one after another from the first one on, and again from the first if `n` is larger.
+    Held-out examples, or those that the data set names as `asked`, are taken one after another from the first one on,
+    and again from the first if `n` is larger.
     """
     conditions = example_conditions(model, n, config)
-    if data.held_out is None or not any(isinstance(each, TextCondition) for each in model.codec.conditions):
+    asked = data.held_out if data.asked is None else data.asked
+    if asked is None or not any(isinstance(each, TextCondition) for each in model.codec.conditions):
         return conditions
-    return conditions | encode(model, data.held_out[torch.arange(n) % len(data.held_out)]).conditions
+    return conditions | encode(model, asked[torch.arange(n) % len(asked)]).conditions
 
 
 def _measured(

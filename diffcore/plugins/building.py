@@ -144,9 +144,9 @@ def _not_data(part: Any) -> str | None:
         return _kind(part)
     if not isinstance(part.facts, Settings):
         return f"a Data whose facts are {_kind(part.facts)}"
-    for name in ("examples", "held_out"):
+    for name in ("examples", "held_out", "asked"):
         value = getattr(part, name)
-        if value is None and name == "held_out":
+        if value is None and name != "examples":
             continue
         if not hasattr(value, "batch_size") or len(value.batch_size) != 1:
             batched = f" of batch size {[*value.batch_size]}" if hasattr(value, "batch_size") else ""

@@ -6,13 +6,15 @@ r"""Captions of a user's folder of files, in the forms that people have.
 | `captions.tsv` | a line for each caption: the name of the file, a tab, the text |
 | `NAME.txt` beside `NAME.png` | a caption in each line (trainers of LoRA) |
 
-A file may have several captions, also from several of these. Training draws one of them at random.
+A file may have several captions, also from several of these. Training draws one of them at random. For data sets that
+use them, JSON may also have `tags`, a list of words, and `subcategory` or `category`, which counts as the last tag.
 """
 
 import csv
 import io
 import json
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -41,9 +43,10 @@ LONGEST = 10_000
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of the files of a folder; files without any may be left out."""
+    """The captions and the tags of the files of a folder; files without any may be left out."""
 
     by_file: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
+    tags: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
@@ -85,35 +88,42 @@ def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Accou
     is not valid, or that names none of the files.
     """
     found: defaultdict[Path, list[str]] = defaultdict(list)
+    tags: dict[Path, list[str]] = {}
     known = {_normal(path): path for path in files}
     stems: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in files:
         stems[path.with_suffix("")].append(path)
     for source in sorted(sources, key=lambda path: (path.name not in TABLES, path)):
         if source.name in TABLES:
-            _read_table(source, known, found, account)
+            _read_table(source, known, found, tags, account)
         elif texts := _read_lines(source, account):
             for path in stems[source.with_suffix("")]:
                 found[path] += texts
-    kept = {path: captions for path, texts in found.items() if (captions := _cleaned(path, texts, account))}
+    kept = {path: captions for path, texts in found.items() if (captions := cleaned(path, texts, account))}
     if kept:
         for path in files:
             if path not in kept:
                 account.note(path, "without a caption")
-    return Captions(kept)
+    return Captions(kept, {path: cleaned(path, words, account) for path, words in tags.items()})
 
 
 def _normal(path: Path) -> str:
     return unicodedata.normalize("NFC", os.path.normpath(path))
 
 
-def _read_table(source: Path, known: Mapping[str, Path], found: defaultdict[Path, list[str]], account: Account) -> None:
+def _read_table(
+    source: Path,
+    known: Mapping[str, Path],
+    found: defaultdict[Path, list[str]],
+    tags: dict[Path, list[str]],
+    account: Account,
+) -> None:
     rows = {".jsonl": _of_jsonl, ".csv": _of_csv, ".tsv": _of_tsv}[source.suffix](source, _decoded(source))
     if rows is None:
         account.pass_over(source, "without file_name and text, so without captions")
         return
     named = 0
-    for name, captions in rows:
+    for name, captions, words in rows:
         path = known.get(_normal(source.parent / name))
         if path is None:
             account.pass_over(
@@ -124,6 +134,8 @@ def _read_table(source: Path, known: Mapping[str, Path], found: defaultdict[Path
         if not any(caption.strip() for caption in captions):
             account.note(path, f"with an empty caption in {source.name}")
         found[path] += captions
+        if words:
+            tags[path] = words
     if not named:
         first = f": its first name is {printable(rows[0][0])[:100]!r}" if rows else ""
         raise UserError(
@@ -145,8 +157,8 @@ def _decoded(source: Path) -> str:
         raise UserError(f"{source}, line {line}: this is not UTF-8; save the file as UTF-8") from None
 
 
-Row = tuple[str, list[str]]
-"""The name of a file and its captions."""
+Row = tuple[str, list[str], list[str]]
+"""The name of a file, its captions and its tags."""
 
 
 def _of_jsonl(source: Path, content: str) -> list[Row] | None:
@@ -166,7 +178,11 @@ def _of_jsonl(source: Path, content: str) -> list[Row] | None:
             raise UserError(
                 f'{source}, line {number}: write an object with "file_name" and "text", a text or a list of texts'
             )
-        rows.append((name, texts))
+        tags = row.get("tags") or []
+        if not isinstance(tags, list) or not all(isinstance(each, str) for each in tags):
+            raise UserError(f'{source}, line {number}: "tags" must be a list of texts')
+        kind = row.get("subcategory") or row.get("category")
+        rows.append((name, texts, [*tags, *([re.sub("[_-]", " ", kind)] if isinstance(kind, str) else [])]))
     return rows
 
 
@@ -176,18 +192,18 @@ def _of_csv(source: Path, content: str) -> list[Row] | None:
     try:
         if not {"file_name", "text"} <= {*(table.fieldnames or ())}:
             return None
-        rows = []
+        rows: list[Row] = []
         for row in table:
             if row["text"] is None:
                 raise UserError(f"{source}, line {table.line_num}: this row has no text")
-            rows.append((row["file_name"], [row["text"]]))
+            rows.append((row["file_name"], [row["text"]], []))
         return rows
     except csv.Error as error:
         raise UserError(f"{source}, line {table.line_num}: {error}") from None
 
 
 def _of_tsv(source: Path, content: str) -> list[Row]:
-    rows = []
+    rows: list[Row] = []
     for number, line in enumerate(content.splitlines(), 1):
         if not line.strip():
             continue
@@ -195,7 +211,7 @@ def _of_tsv(source: Path, content: str) -> list[Row]:
         if not tab:
             raise UserError(f"{source}, line {number}: write the name of a file, a tab, and its caption")
         if number > 1 or (name, caption) not in (("file_name", "text"), ("file", "text"), ("file", "caption")):
-            rows.append((name, caption.split("\t")))
+            rows.append((name, caption.split("\t"), []))
     return rows
 
 
@@ -214,7 +230,7 @@ def _read_lines(source: Path, account: Account) -> list[str]:
     return lines
 
 
-def _cleaned(path: Path, texts: Iterable[str], account: Account) -> tuple[str, ...]:
+def cleaned(path: Path, texts: Iterable[str], account: Account) -> tuple[str, ...]:
     """The captions of a file: on one line each, without control characters, each once, and not too many."""
     kept: list[str] = []
     for text in texts:

@@ -24,8 +24,9 @@ class Data:
     `facts` is all that the codec needs to know of the data (sizes, names of classes, means); it is saved with
     the run, so samples are decoded without the data. `held_out` are examples that training never sees, or None.
     `ledger` says what the files or records of a user became; `notes` are more lines for the user, such as warnings.
-    `texts` are all captions, each once; the column `captions` of the examples has their numbers, see
-    `diffcore.plugins.text`.
+    `asked` are examples whose texts the samples of an evaluation are drawn for, in place of those of `held_out`; they
+    may be training examples too. `texts` are all captions, each once; the column `captions` of the examples has their
+    numbers, see `diffcore.plugins.text`.
     """
 
     facts: Settings
@@ -34,6 +35,7 @@ class Data:
     notes: tuple[str, ...] = ()
     ledger: Ledger = field(default_factory=Ledger)
     texts: tuple[str, ...] = ()
+    asked: "TensorDict | None" = None
 
 
 @dataclass(frozen=True)

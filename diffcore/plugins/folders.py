@@ -43,6 +43,8 @@ class Tree:
     """The folders that cannot be opened, each with the message of the system."""
     captions: tuple[Path, ...] = ()
     """The files that hold captions of these files."""
+    tables: tuple[Path, ...] = ()
+    """The files of the names that the search was given as `tables`."""
 
     def texts(self, account: Account) -> Captions:
         """The captions of these files, in the forms of `diffcore.plugins.captions`.
@@ -75,6 +77,7 @@ def tree(
     hints: Mapping[str, str] | None = None,
     unfit: Callable[[Path], str] = lambda path: "",
     captioned: bool = False,
+    tables: Collection[str] = (),
 ) -> Tree:
     """Find the files with one of `endings` (lower case, with the dot) under `folder`, sorted by name.
 
@@ -85,6 +88,7 @@ def tree(
     is the name of the data set and `what` describes its files, for messages; `hints` says by ending what to do with
     files that are not read. `unfit` returns the reason to pass over a file in spite of its ending, or an empty text.
     With `captioned`, files that hold captions are found too (`diffcore.plugins.captions`); `Tree.texts` reads them.
+    `tables` are the ends of the paths of other files about these files, such as `en/data.json`, for `Tree.tables`.
 
     Raises `UserError` if the folder or such files are missing, if a chosen class does not exist, if a class has only
     held-out files, or if many files lie outside train, test and val where these exist.
@@ -127,7 +131,8 @@ def tree(
     stems = {str(Path(path).with_suffix("")) for path in wanted}
     captions = [path for path in listing.files if captioned and path not in read and is_of_captions(path, stems)]
     reasons = {path: reason for path, reason in reasons.items() if path not in {*captions}}
-    unread = [path for path in listing.files if path not in {*read, *reasons, *captions}]
+    about = [path for path in listing.files if any(f"/{path}".endswith(f"/{end}") for end in tables)]
+    unread = [path for path in listing.files if path not in {*read, *reasons, *captions, *about}]
     passed_over = {
         **listing.passed_over,
         "outside of the class folders" if layout.level is not None else "outside of the other files": outside,
@@ -147,6 +152,7 @@ def tree(
         {why: tuple(map(shown, paths)) for why, paths in passed_over.items() if paths},
         {shown(path): reason for path, reason in listing.unreadable.items()},
         tuple(root / path for path in captions),
+        tuple(root / path for path in about),
     )
 
 

@@ -33,8 +33,8 @@ class ImageFacts(Settings):
     text: TextFacts | None = None
     """The texts of the images, if they have any."""
 
-    scenes: bool = False
-    """Whether these are pictures of the data set `scenes`, off which a judge reads what they show."""
+    judge: Literal["scenes", "emoji"] | None = None
+    """The data set whose judge says whether pictures show what their texts ask for, if it has one."""
 
     @model_validator(mode="after")
     def _one_for_each_channel(self) -> "ImageFacts":
@@ -73,6 +73,22 @@ class ScenesOptions(Settings):
         2000, ge=4, le=1_000_000, multiple_of=4, description="Number of pictures for evaluation, in four equal groups."
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the pictures and sentences, not of what is held out.")
+
+
+class EmojiOptions(Settings):
+    """Options of the data set `emoji`."""
+
+    root: Place = Field(
+        None, description="Folder with pictures of emoji and their names, or with one such folder for each style."
+    )
+    size: Literal[32, 64] = Field(32, description="Height and width in pixels.")
+    background: str = Field("white", description="Colour behind transparent pixels: a name, such as black, or #rrggbb.")
+    unseen: Literal["subjects", "pairs"] = Field(
+        "subjects",
+        description="What is held out: subjects, or pairs of a subject and a style, of which training has both.",
+    )
+    held_out: float = Field(0.1, gt=0, le=0.5, description="Fraction of the subjects, or of the pairs, held out.")
+    skip_unreadable: bool = Field(False, description="Leave out files that cannot be read, instead of stopping.")
 
 
 class FolderOptions(Settings):

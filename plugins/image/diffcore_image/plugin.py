@@ -7,6 +7,7 @@ from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_image.options import (
     DigitsOptions,
+    EmojiOptions,
     FolderOptions,
     ImageFacts,
     LargeSetOptions,
@@ -44,6 +45,12 @@ IMAGE = Modality(
             "rendered pictures of 32x32 pixels with sentences: one or two coloured shapes",
             _lazy("scenes.dataset:scenes"),
             ScenesOptions,
+        ),
+        Component(
+            "emoji",
+            "your own pictures of emoji with their names and tags",
+            _lazy("emoji.dataset:emoji"),
+            EmojiOptions,
         ),
         Component(
             "folder",

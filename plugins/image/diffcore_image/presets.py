@@ -45,6 +45,20 @@ _SCENES = {
     },
     "sample": {"guidance": 3.0},
 }
+_EMOJI = {
+    "data": {"name": "emoji"},
+    "denoiser": {"name": "unet", "width": 40, "multipliers": (1, 2, 4), "patch": 2, "attention": True},
+    "schedule": {"name": "cosine", "shift": -1.0},
+    "train": {
+        "steps": 2400,
+        "batch_size": 64,
+        "learning_rate": 3e-3,
+        "cuda_graphs": True,
+        "weighting": "x0",
+        "evaluate": 1000,
+    },
+    "sample": {"guidance": 3.0},
+}
 _CLASSIFIER = {
     "task": "classify",
     "data": {"name": "digits"},
@@ -95,6 +109,7 @@ PRESETS = {
     "scenes": Preset(
         "U-Net on rendered scenes at 32x32 with sentences, on a laptop: 2,400 steps, about 10 minutes", _SCENES
     ),
+    "emoji": Preset("U-Net on your emoji at 32x32, on a laptop: 2,400 steps, about 10 minutes", _EMOJI),
     "mnist-gpu": Preset(
         "U-Net on MNIST at 32x32, on one GPU: 100,000 steps, not timed", _with_data(_GPU, {"name": "mnist"})
     ),
@@ -104,6 +119,10 @@ PRESETS = {
         _with_data(
             {**_GPU, "train": {**_GPU["train"], "cuda_graphs": False}}, {"name": "cifar10", "flip": True}, dropout=0.1
         ),
+    ),
+    "emoji-gpu": Preset(
+        "U-Net on your emoji at 64x64, on one GPU: 100,000 steps, not timed",
+        {**_with_data(_GPU, {"name": "emoji", "size": 64}, patch=2, dropout=0.1), "sample": {"guidance": 3.0}},
     ),
     "folder-gpu": Preset(
         "U-Net on your own images at 64x64, on one GPU: 100,000 steps, not timed",
