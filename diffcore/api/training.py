@@ -16,7 +16,7 @@ from diffcore.names import Device, Parameterisation
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
 from diffcore.runs.codec_weights import keep_codec
-from diffcore.runs.composing import compose, kinds_of_choices, read_toml
+from diffcore.runs.composing import compose, kinds_of_choices, read_toml, with_options
 from diffcore.runs.consent import acts_of_file
 from diffcore.runs.first_stage import load_first_stage, use_first_stage
 from diffcore.runs.folder import RunFolder, describe, new_folder
@@ -54,8 +54,8 @@ def train(
     latent: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     train: Mapping[str, Any] | None = None,
     sample: Mapping[str, Any] | None = None,
-    metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
-    loggers: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+    metrics: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+    loggers: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
     **networks: Part,
 ) -> Run:
     """Train a model of a kind of data, and return the finished run.
@@ -99,7 +99,8 @@ def train(
     file: Mapping[str, Any] = read_toml(Path(config)) if isinstance(config, str | os.PathLike) else dict(config or {})
     origin = str(config) if isinstance(config, str | os.PathLike) else "the arguments"
     given: dict[str, Any] = {"seed": seed, "device": device, "parameterisation": parameterisation}
-    given |= {"levels": levels, "train": train, "sample": sample, "metric": _table(metrics), "logger": _table(loggers)}
+    given |= {"levels": levels, "train": train, "sample": sample}
+    given |= {"metric": with_options(metrics), "logger": with_options(loggers)}
     given["latent"] = {"run": str(latent)} if isinstance(latent, str | os.PathLike) else latent
     chosen = {}
     registry = plugins.installed()
@@ -125,10 +126,6 @@ def tell_acts(origin: str, file: Mapping[str, Any], settings: RunSettings) -> No
     """Log what the configuration file `origin` lets a new run do outside of its folder, if anything."""
     if acts := acts_of_file(file, settings):
         logger.info(f"as {origin} says, this run will {' and '.join(acts)}")
-
-
-def _table(parts: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return dict(parts) if isinstance(parts, Mapping) else {name: {} for name in parts}
 
 
 @in_own_modes

@@ -249,7 +249,7 @@ def _records(manager: pluggy.PluginManager, kind: str) -> list[Any]:
 def _unusable(record: Any, expected: type[Any], taken: dict[str, Provided], distribution: str) -> str | None:
     if not isinstance(record, expected):
         return f"expected a {expected.__name__} record, got {type(record).__name__}"
-    if reason := _unusable_name(record.name):
+    if reason := _unusable_name(record.name) or _letters(record):
         return reason
     if record.name in taken:
         owner = taken[record.name].distribution
@@ -283,6 +283,14 @@ def _unusable_component(component: Component) -> str | None:
         return f"`options` of {component.name!r} is not a subclass of diffcore.plugins.records.Settings"
     unknown = [name for name in component.small if name not in component.options.model_fields]
     return f"`small` of {component.name!r} has {unknown[0]!r}, which is no option" if unknown else None
+
+
+def _letters(record: Any) -> str | None:
+    """A list of names that is one string, which would be read as its letters; None if there is none."""
+    for name in ("requires", "modalities", "symmetries", "accepts", "helps"):
+        if isinstance(value := getattr(record, name, None), str):
+            return f"`{name}` of {record.name!r} is a string: write a tuple of names, ({value!r},)"
+    return None
 
 
 _TASK_FUNCTIONS = ("loss", "losses_by_field", "draw", "initialise", "evaluate", "pictures", "report")
@@ -323,7 +331,7 @@ def _unusable_networks(kind: str, networks: Iterable[Any]) -> str | None:
     for part in networks:
         if not isinstance(part, Component):
             return f"expected Component records in {kind}, got {type(part).__name__}"
-        if reason := _unusable_name(part.name) or _unusable_component(part):
+        if reason := _unusable_name(part.name) or _letters(part) or _unusable_component(part):
             return f"{kind}: {reason}"
         if part.name in names:
             return f"{kind}: the name {part.name!r} is offered twice"

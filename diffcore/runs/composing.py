@@ -14,6 +14,7 @@ import tyro
 from pydantic import create_model
 
 from diffcore.errors import UserError
+from diffcore.names import names_in
 from diffcore.plugins.records import WORDS, Component, Modality, Settings, Task
 from diffcore.plugins.registry import RECORDS, Registry, choose
 from diffcore.runs.settings import RunSettings, validate
@@ -127,6 +128,11 @@ def additions(settings: RunSettings, kind: str) -> dict[str, Settings]:
     return {} if table is None else {name: getattr(table, name) for name in type(table).model_fields}
 
 
+def with_options(parts: str | Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Parts by name with the options of each, of parts that are given by name or by name with their options."""
+    return dict(parts) if isinstance(parts, Mapping) else {name: {} for name in names_in(parts)}
+
+
 def compose(
     registry: Registry,
     modality_name: str,
@@ -143,6 +149,9 @@ def compose(
     have a text in place of some tables (`SHORT`). Without `preset`, the preset with the name of
     the chosen data set is used if there is one, otherwise `default`. `origin` is the source of the values in error
     messages.
+
+    Options in the preset belong to the part that the preset names, or else to the default one. If another part is
+    chosen, they are not used. Options in `file` and `over` without the name of a part belong to the chosen part.
 
     Raises `UserError` for names, keys and values that do not exist or do not fit.
     """
@@ -167,8 +176,12 @@ def compose(
             own, every = ([t.name for t in tasks_for(m, registry) if t.network == kind] for m in (modality, None))
             owners = " or ".join(own or every)
             raise UserError(f"`{kind}` belongs to `task` {owners}, and the task of this run is {task}")
+    defaults = {kind: parts[0].name for kind, parts in offered.items()}
+    defaults["task"] = registry.offered("tasks", modality.name)[0].name
+    if preset == wanted:
+        defaults["data"] = preset
     # A preset may have the options of the network of another task.
-    layers[0] = {key: value for key, value in recipe.items() if key not in kinds or key in offered}
+    layers[0] = _named_parts({k: value for k, value in recipe.items() if k not in kinds or k in offered}, defaults)
     names = {kind: name for kind in names if (name := chosen.get(kind) or _name_in(layers, kind)) is not None}
     names |= {"task": task}
     values: dict[str, Any] = {}
@@ -195,6 +208,14 @@ def _with_tables(layer: Mapping[str, Any]) -> dict[str, Any]:
     """A layer with tables in place of the texts of `SHORT`."""
     own = {kind: {option: layer[kind]} for kind, option in SHORT.items() if isinstance(layer.get(kind), str)}
     return {**layer, **own}
+
+
+def _named_parts(preset: Mapping[str, Any], defaults: Mapping[str, str]) -> dict[str, Any]:
+    """The values of a preset, in which options without the name of a part have the name of the default one."""
+    return {
+        key: {"name": defaults[key], **value} if key in defaults and isinstance(value, Mapping) else value
+        for key, value in preset.items()
+    }
 
 
 def options_elsewhere(offered: Mapping[str, Sequence[Component]], chosen: Mapping[str, str]) -> dict[str, str]:
@@ -234,7 +255,7 @@ def _name_in(layers: list[Mapping[str, Any]], kind: str) -> str | None:
 def _only_for(
     layer: Mapping[str, Any], names: Mapping[str, str], choices: Mapping[str, tuple[Component, ...]]
 ) -> dict[str, Any]:
-    """`layer` without the options of components that a later layer replaces. Options without a name always fit."""
+    """`layer` without the options of components that a later layer replaces. Options without a name are kept."""
     kept = dict(layer)
     for kind, offered in choices.items():
         chosen = names.get(kind, offered[0].name)

@@ -82,11 +82,21 @@ def draw_mask(
     """The mask `[B, N]` of the elements that exist, for the samples `indices` of `seed`; None if all always exist.
 
     Sizes are drawn from the sizes of examples with such conditions, or as `size` specifies (`9`, `7..9`), so that all
-    elements that a `constraint` or `guides` give exist. Raises `UserError` if they cannot.
+    elements that a `constraint` or `guides` give exist. Samples of which whole fields are given have the mask of the
+    given fields. Raises `UserError` if elements that are known cannot exist, or if such a mask is missing.
     """
+    if constraint is not None and (given := constraint.mask_of(indices)) is not None:
+        if size is not None:
+            raise UserError(f"`size` {size}: the given fields are those of samples with a `mask`, which is their size")
+        return given
     sizes = model.codec.sizes
     if sizes is None:
         return None
+    if constraint is not None and constraint.given and size is None:
+        raise UserError(
+            f"the number of elements of {model.modality.name} varies, and the given fields do not say which exist: "
+            "give `given_fields` the `mask` of the samples that the values are from, or give `size`"
+        )
     least = None if constraint is None else constraint.least_sizes(indices)
     if most := max((guide.least_size for guide in guides), default=0):
         least = torch.full((len(indices),), most) if least is None else least.clamp(min=most)

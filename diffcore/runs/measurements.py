@@ -103,8 +103,10 @@ def upscaling_of(
 
 def read_states(model: Model, paths: Sequence[str | os.PathLike[str]]) -> State:
     """The encoded contents of files, as one batch. Raises `UserError` if the plugin cannot read files."""
-    read = _reader(model, "source").read
-    return concatenate([read(Path(path)) for path in paths])
+    reader = _reader(model, "source")
+    if not hasattr(reader, "read"):
+        raise UserError(f"`source`: the plugin for {model.modality.name} cannot read files of whole samples")
+    return concatenate([reader.read(Path(path)) for path in paths])
 
 
 def _reader(model: Model, task: str) -> Any:
