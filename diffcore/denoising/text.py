@@ -47,7 +47,10 @@ class TextEncoder(ABC):
     def embedding(self, width: int) -> nn.Module:
         """A new module from ids `[B, L]`, where L is at most `length`, to an `Embedded`.
 
-        It has tokens `[B, L', channels]`, and may have a vector `[B, width]`.
+        It has tokens `[B, L', channels]`, and may have a vector `[B, width]`. If it has a method `keep_texts(ids)`,
+        this is called before training with the ids `[..., L]` of all texts of the training examples: what is not
+        trained can then be computed once for each of them. Weights that are not trained need not be in its state dict,
+        if `digest` covers them.
         """
 
     @property

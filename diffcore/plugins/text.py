@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Condition, Conditions, captions_of
 from diffcore.denoising.text import TextCondition, TextEncoder, padded, shown
@@ -109,6 +109,14 @@ def prompts_of(conditions: Sequence[Condition], values: Conditions, n: int) -> l
 def encoder_of(conditions: Sequence[Condition]) -> TextEncoder | None:
     """The text encoder of the text condition among `conditions`, or None."""
     return next((each.encoder for each in conditions if isinstance(each, TextCondition)), None)
+
+
+def keep_texts(network: nn.Module, data: Data) -> None:
+    """Call `keep_texts` of text networks that are not trained: they encode each text of the training examples once."""
+    ids = data.examples.get(IDS, None)
+    for module in network.modules() if ids is not None else ():
+        if callable(keep := getattr(module, "keep_texts", None)):
+            keep(ids)
 
 
 def with_text(data: Data, component: Component | None, options: Any, known: TextEncoder | None = None) -> Data:

@@ -26,7 +26,7 @@ from diffcore.plugins.text import indexed, text_conditions, text_values, with_te
 from diffcore.plugins.text_facts import TextFacts
 from diffcore.states.noise import Draws
 
-(ENCODER,) = diffcore_text_encoders()
+ENCODER, *_ = diffcore_text_encoders()
 
 
 def refused(call):
