@@ -74,14 +74,14 @@ def test_tables_of_captions(laid, form):
 
 def test_tags_come_from_json_and_the_kind_is_the_last_one(tmp_path):
     rows = [
-        r'{"file_name": "1.dot", "text": "lobster", "tags": ["sea\u0007food", "claws"], "subcategory": "animal-marine"}',
+        r'{"file_name": "1.dot", "text": "lobster", "tags": ["sea\u0007food", "claws"], "subcategory": "sea-animal"}',
         '{"file_name": "2.dot", "text": "ghost", "category": "faces", "tags": null}',
         '{"file_name": "3.dot", "text": "pin"}',
     ]
     (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
     files = [tmp_path / f"{number}.dot" for number in (1, 2, 3)]
     captions = read_captions([tmp_path / "metadata.jsonl"], files, Account("dots"))
-    assert captions.tags == {files[0]: ("sea food", "claws", "animal marine"), files[1]: ("faces",)}
+    assert captions.tags == {files[0]: ("sea food", "claws", "sea animal"), files[1]: ("faces",)}
     assert captions.texts == ("lobster", "ghost", "pin")
 
 

@@ -51,6 +51,7 @@ class PictureTower(nn.Module):
             nn.Dropout(0.4),
             nn.Linear(2 * c * 16, _FEATURES),
         )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Tensor) -> Tensor:
         """Pixels in [-0.5, 0.5] to vectors."""
@@ -120,7 +121,7 @@ def trained_judge(pixels: Tensor, words: Tensor, subject: Tensor, cache: Path) -
     count = max(1, int(words.max()) + 1)
     bags, x = bags_of(words, count), _scaled(pixels)
     with seeded(0):
-        towers = Towers((len(bags) / bags.sum(0).clamp(min=1)).log()).to(memory_format=torch.channels_last)  # faster
+        towers = Towers((len(bags) / bags.sum(0).clamp(min=1)).log())
         path = entry(cache, _NAME, str(steps), pixels, words, subject)
         trained_once(towers, path, lambda: _fit(towers, x, bags, subject, steps))
     return TextJudge(towers.eval(), count)
