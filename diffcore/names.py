@@ -1,5 +1,6 @@
 """The values of options that are chosen by name, as `Literal` types. This module does not import torch."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
@@ -53,6 +54,11 @@ PluginKind = Literal[
 
 ClassLevel = Literal["auto", "first", "last", "none"]
 """Which folders of a user's data are classes; see `diffcore.plugins.layouts`."""
+
+
+def names_in(names: str | Iterable[str]) -> tuple[str, ...]:
+    """The names in a list of names. A string is one name: `"radius"` is the same as `("radius",)`."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def require_name(value: Any, names: Any, argument: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcore.denoising.conditions import ClassCondition, Condition, Conditions, parse_conditions, parsed
+from diffcore.denoising.conditions import Condition, Conditions, parse_conditions, parsed
 from diffcore.denoising.given import require_values
 from diffcore.errors import UserError
 from diffcore.plugins.text import NAME
@@ -73,20 +73,19 @@ def requested_values(
 def values_of(asked: Asked, known: Sequence[Condition], n: int, seed: int) -> Conditions:
     """The values `[n, ...]` of all known conditions; null where nothing is asked.
 
-    Where one value is not a number, such as a picture, a tensor holds the values themselves: one for all, or n.
+    A tensor holds the values themselves, as in `Samples.conditions`: one for all, or n.
     """
     whole: dict[str, str] = {}
     each: dict[str, Sequence[Any]] = {}
     tensors: dict[str, Tensor] = {}
-    shapes = {condition.name: condition.shape for condition in known}
+    by_name = {condition.name: condition for condition in known}
     for name, value in asked.items():
-        if isinstance(value, Tensor) and (shape := shapes.get(name, ())):
-            tensors[name] = value.expand(n, *shape) if value.shape == shape else value
-            continue
-        if isinstance(value, Tensor):
-            is_class = name in {condition.name for condition in known if isinstance(condition, ClassCondition)}
-            value = [f"#{index}" for index in value.tolist()] if is_class else value.tolist()
-        if isinstance(value, list):
+        if isinstance(value, Tensor) and name in by_name:
+            shape, null = by_name[name].shape, by_name[name].null(1)
+            same = null.is_floating_point() or not value.is_floating_point()  # 1.5 is no class
+            tensor = value.cpu().to(null.dtype) if same else value
+            tensors[name] = tensor.expand(n, *shape) if tensor.shape == shape else tensor
+        elif isinstance(value, list):
             if len(value) != n:
                 raise UserError(f"`conditions`: {name} has {len(value)} values for {n} samples")
             each[name] = value

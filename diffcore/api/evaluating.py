@@ -13,7 +13,7 @@ from diffcore.evaluation.evaluate import recipe_of, write_metrics, write_report
 from diffcore.evaluation.request import PICTURED, EvaluationRequest
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.output import Metric
-from diffcore.runs.composing import additions
+from diffcore.runs.composing import additions, with_options
 from diffcore.runs.fitted_grid import with_fitted_grid
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import example_conditions, unguided_without_conditions
@@ -31,7 +31,7 @@ def evaluate(
     run: OpenedRun,
     n: int,
     seed: int,
-    metrics: Sequence[str] | Mapping[str, Mapping[str, Any]],
+    metrics: str | Sequence[str] | Mapping[str, Mapping[str, Any]],
     show: Callable[[list[Metric]], None],
     failed: list[str] | None,
     options: SamplingOptions,
@@ -86,9 +86,9 @@ def _can_be_written(path: Path, otherwise: str) -> bool:
     return True
 
 
-def _chosen_metrics(run: OpenedRun, metrics: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _chosen_metrics(run: OpenedRun, metrics: str | Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The options of the metrics that are named."""
-    named = metrics if isinstance(metrics, Mapping) else {name: {} for name in metrics}
+    named = with_options(metrics)
     offered = run.registry.offered("metrics", run.model.modality.name)
     chosen = {name: plugins.choose(offered, name, "metric") for name in named}
     return {

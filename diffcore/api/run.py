@@ -25,6 +25,7 @@ from diffcore.runs.place import default_place
 from diffcore.runs.samples import Samples
 from diffcore.runs.sampling_config import GuidanceOptions, SamplingOptions
 from diffcore.sampling.inverse.editing import Constraint
+from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 from diffcore.system.distributed import from_leader, leads
 from diffcore.system.progress import bar, counter
@@ -200,7 +201,7 @@ class Run(OpenedRun):
         n: int = 500,
         *,
         seed: int = 0,
-        metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+        metrics: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
         show: Callable[[list[Metric]], None] = lambda metrics: None,
         failed: list[str] | None = None,
         **options: Unpack[SamplingOptions],
@@ -256,17 +257,21 @@ class Run(OpenedRun):
         probes: int = 1,
         steps: int | None = None,
         seed: int = 0,
-        given: Collection[str] = (),
+        given: str | Collection[str] = (),
+        mask: Mask = None,
     ) -> Tensor:
         """log p(x0) of each sample by the probability flow, `[B]` float64, in nats.
 
         It is the density of the encoded state, per unit of volume of its space. `source` are samples of a run, encoded
         states `[B, ...]`, or files. `conditions` are what the samples are given; without any, the conditions of
-        `Samples`, else none. The other arguments are those of `diffcore.likelihood.flow.log_likelihood`.
+        `Samples`, else none. `mask` `[B, N]` says which elements of encoded states exist; that of `Samples` is known.
+        The other arguments are those of `diffcore.likelihood.flow.log_likelihood`.
+
+        Raises `UserError` for files that cannot be read, and if the number of elements varies and `mask` is missing.
         """
         from diffcore.likelihood.flow import log_likelihood
 
-        model, mask = self.model, None
+        model = self.model
         require_draws(model, self.path)
         if isinstance(source, Samples):
             state, mask = source.state, source.mask
@@ -274,6 +279,8 @@ class Run(OpenedRun):
             state = read_states(model, [source] if isinstance(source, str | os.PathLike) else source)
         else:
             state = source
+        if mask is None and model.codec.sizes is not None:
+            raise UserError("`mask` is missing: the number of elements varies, so give the elements that exist")
         asked = all_asked(label, conditions, prompt, len(state))
         own = model.codec.conditions
         if isinstance(source, Samples) and not asked:

@@ -155,11 +155,12 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
     """
     selectors = _Selectors(prog=prog, add_help=False, allow_abbrev=False)
     kinds = kinds_of_choices(registry)
-    for name in ("modality", "preset", "out", "config", *kinds):
+    for name in ("modality", "preset", "out", "config", "latent", *kinds):
         selectors.add_argument(f"--{name}")
     for name in ADDITIONS:
         selectors.add_argument(f"--{name}", action="append", default=[])
     chosen, rest = selectors.parse_known_args(list(arguments))
+    rest += [] if chosen.latent is None else ["--latent.run", chosen.latent]
     file: Mapping[str, Any] = read_toml(Path(chosen.config)) if chosen.config else {}
     chosen.file = file
     origin = chosen.config or "the preset"
@@ -177,7 +178,7 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
     parts = {kind: str(part.name) for kind, part in chosen_parts(settings).items()}
     usage = _usage(registry, prog, str(modality), parts["task"])
     elsewhere = options_elsewhere(choices(registry.modality(str(modality)), registry, parts["task"]), parts)
-    known = ("modality", "preset", "out", "config", *kinds, *ADDITIONS)
+    known = ("modality", "preset", "out", "config", "latent", *kinds, *ADDITIONS)
     return parse(type(settings), rest, prog, usage, settings, known, elsewhere), chosen
 
 
@@ -192,7 +193,7 @@ def _one_limit(settings: RunSettings, flags: Sequence[str]) -> RunSettings:
 
 def _usage(registry: Registry, prog: str, modality: str | None, task: str | None = None) -> str:
     """The selectors in words, for --help."""
-    lines = [f"{prog} --modality NAME [--preset P] [--config FILE.toml] [--out DIR] [options]", ""]
+    lines = [f"{prog} --modality NAME [--preset P] [--config FILE.toml] [--out DIR] [--latent RUN] [options]", ""]
     lines.append(f"--modality {{{','.join(registry.modalities)}}}")
     if modality is not None:
         record = registry.modality(modality)

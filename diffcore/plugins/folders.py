@@ -10,7 +10,7 @@ import torch
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
-from diffcore.names import ClassLevel
+from diffcore.names import ClassLevel, names_in
 from diffcore.plugins.captions import Captions, is_of_captions, is_table, read_captions
 from diffcore.plugins.layouts import Folders, Layout, few, guess
 from diffcore.plugins.ledger import Account, Reasons, named, short, shown
@@ -68,11 +68,11 @@ _ABOUT = frozenset(("license", "licence", "copying", "citation", "changelog", "a
 
 def tree(
     folder: str | None,
-    endings: Collection[str],
+    endings: str | Collection[str],
     name: str,
     what: str,
     names: Mapping[str, str] | None = None,
-    chosen: Collection[str] = (),
+    chosen: str | Collection[str] = (),
     level: ClassLevel = "auto",
     hints: Mapping[str, str] | None = None,
     unfit: Callable[[Path], str] = lambda path: "",
@@ -95,7 +95,7 @@ def tree(
     """
     if folder is None:
         raise UserError(f"the data set {name!r} needs `data.root`, a folder of {what} or of class folders")
-    root = Path(folder)
+    root, endings, chosen = Path(folder), names_in(endings), names_in(chosen)
     if not root.is_dir():
         raise UserError(f"no folder {root}: `data.root` must be a folder of {what} or of class folders")
     listing = walk(root)

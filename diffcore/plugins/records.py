@@ -99,6 +99,7 @@ class Component:
     | data set | `(options)` | `diffcore.plugins.data.Data` |
     | denoiser | `(options, space)`, or `(options, space, inputs)` if it `accepts` any | the backbone, an `nn.Module` |
     | classifier | `(options, space, outputs)` | a backbone that gives `[B, outputs]`, an `nn.Module` |
+    | autoencoder | `(options, codec)` | `diffcore.plugins.autoencoder.Autoencoder`, an `nn.Module` |
     | guidance | `(options, context)` | a function from a denoiser to another, or `diffcore.plugins.guidance.Guidance` |
     | text encoder | `(options, texts, learned)` | `diffcore.denoising.text.TextEncoder` |
     | metric | `(options, codec, data)` | a function of samples and conditions to `diffcore.plugins.output.Metric`s |
@@ -166,7 +167,9 @@ class Task(Component):
     * `report(model, data, request)`: further sections of the report, pairs of a title and HTML.
     * `loss_label`: what the loss is, for the axis of its curve.
     * `draws`: whether the module is a `diffcore.denoising.denoiser.Denoiser` that draws samples.
-    * `helps`: the options of sampling that take a run of this task: `"classifier"` and `"weak"`.
+    * `helps`: the options that take a run of this task: `"classifier"` and `"weak"` of sampling, and `"latent"` of
+      training. The module then has `autoencoder`, a `diffcore.plugins.autoencoder.Autoencoder`, and `last_log_snr`, the
+      log-SNR of the noise that latents keep, or None.
     * `advice`: what can be done with a run that draws no samples, with `{run}` for its folder.
     """
 
@@ -214,6 +217,10 @@ class Modality:
     `diffcore.plugins.output.Evaluator`: samples to metrics, or None where the data allows none. `reader(codec)` makes a
     `diffcore.plugins.output.Reader`: files to states, for editing; None where files cannot be read.
 
+    `fidelity(codec)` makes a function of samples and of their reconstructions by an autoencoder that returns a list of
+    `diffcore.plugins.output.Metric`: how similar they are, in the usual measure of this kind of data. Its autoencoders
+    are `networks["autoencoder"]`.
+
     `classifiers` are networks for the task `classify`, the first the default: they learn to predict the conditions of
     noisy states, for guidance. `networks` has those of other kinds that tasks train, by `Task.network`.
 
@@ -234,11 +241,16 @@ class Modality:
     networks: Mapping[str, tuple[Component, ...]] = field(default_factory=dict)
     reader: Callable[[Any], Any] | None = None
     contract: Callable[[Any], Any] | None = None
+    fidelity: Callable[[Any], Any] | None = None
     requires: tuple[str, ...] = ()
 
     def networks_of(self, kind: str) -> tuple[Component, ...]:
         """The networks of that kind, `"denoiser"` or another `Task.network`, the default first."""
         return {"denoiser": self.denoisers, "classifier": self.classifiers, **self.networks}.get(kind, ())
+
+    def parts_of(self, kind: str) -> tuple[Component, ...]:
+        """The parts of a kind of the registry that take a modality of their own, such as `"datasets"`."""
+        return self.datasets if kind == "datasets" else self.networks_of(kind.removesuffix("s"))
 
 
 def missing(record: Component | Modality | Command) -> list[str]:

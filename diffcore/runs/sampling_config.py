@@ -14,7 +14,7 @@ from diffcore.names import Grid, Precision
 from diffcore.plugins.building import build
 from diffcore.plugins.guidance import Guidance
 from diffcore.plugins.registry import Registry
-from diffcore.process.schedules import ByField, Schedule
+from diffcore.process.schedules import ByField, Schedule, Until, ending_at
 from diffcore.runs.choices import Choice, build_choice, name_of
 from diffcore.runs.guides import SHORT, Guide, build_guides, network_loader, recipe_of, short_guides, with_new
 from diffcore.runs.loading import LoadedRun, Loader
@@ -192,8 +192,11 @@ def _without_guidance(sampling: SampleSettings, given: Mapping[str, Any]) -> dic
 
 
 def _like(own: Schedule, other: Schedule) -> Schedule:
-    """The schedule `other`, with the shifts of `own` if that has levels by field."""
-    return replace(own, base=other) if isinstance(own, ByField) else other
+    """The schedule `other`, with the shifts of `own` if that has levels by field, until the end of `own`."""
+    last = own.last if isinstance(own, Until) else None
+    if isinstance(own, ByField):
+        return replace(own, base=_like(own.base, other))
+    return ending_at(other, last)
 
 
 def _schedule_name(choice: Any) -> str | None:

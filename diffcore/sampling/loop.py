@@ -14,7 +14,7 @@ from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.denoising.embedded_once import embedded_once
 from diffcore.denoising.given import require_one_each
 from diffcore.errors import UserError
-from diffcore.process.schedules import Schedule
+from diffcore.process.schedules import Schedule, last_level
 from diffcore.sampling.solvers.by_field import take
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.sampling.timesteps import check_descending
@@ -37,11 +37,12 @@ class Evaluation:
     prediction: Prediction
 
 
-def levels_of(schedule: Schedule, log_snrs: Tensor) -> list[Levels]:
+def levels_of(schedule: Schedule, log_snrs: Tensor, last: float | None = None) -> list[Levels]:
     """The schedule's levels at `log_snrs` `[n]`, as floats, followed by the clean end: n + 1 levels.
 
-    The first log-SNR may be -infinity, where alpha is 0. Raises `UserError` if the log-SNRs do not increase, or if the
-    schedule has no finite level at one of them.
+    With `last`, the end is the level of that log-SNR, for samples that keep this noise. The first log-SNR may be
+    -infinity, where alpha is 0. Raises `UserError` if the log-SNRs do not increase, or if the schedule has no finite
+    level at one of them.
     """
     check_descending(log_snrs)
     levels = schedule.level(log_snrs.double())
@@ -51,7 +52,7 @@ def levels_of(schedule: Schedule, log_snrs: Tensor) -> list[Levels]:
             f"{type(schedule).__name__} has no finite noise level at the log-SNR {log_snrs[0].item():g}, with which "
             "the time grid begins: use another grid or schedule"
         )
-    return [shared(level.map(Tensor.item)) for level in unstacked(levels)] + [CLEAN]
+    return [shared(level.map(Tensor.item)) for level in unstacked(levels)] + [last_level(schedule, last) or CLEAN]
 
 
 def prior(space: Space, draws: Draws, level: Levels, mask: Mask = None) -> State:

@@ -267,6 +267,11 @@ def require_shallow(value: Any) -> None:
     raise ValueError(f"it is nested more than {DEEPEST} deep")
 
 
+def is_count(value: Any) -> bool:
+    """Whether a value of a file is a whole number from 0 on that fits into 60 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**60
+
+
 def is_number(value: Any) -> bool:
     """Whether a value out of JSON is a number that can be reckoned with."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST

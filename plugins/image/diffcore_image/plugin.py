@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from diffcore.nn.options import DiTOptions, EncoderOptions, UNetOptions
+from diffcore.nn.options import DiTOptions, EncoderOptions, GridAutoencoderOptions, UNetOptions
 from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_image.options import (
@@ -82,6 +82,18 @@ IMAGE = Modality(
             "encoder", "the first half of a U-Net, averaged over all positions", _nn("builders:encoder"), EncoderOptions
         ),
     ),
+    networks={
+        "autoencoder": (
+            Component(
+                "grid",
+                "convolutions down to a smaller grid and up again",
+                _lazy("autoencoder:autoencoder"),
+                GridAutoencoderOptions,
+                small={"width": 8, "factor": 2},
+            ),
+        )
+    },
+    fidelity=_lazy("autoencoder:fidelity"),
     presets=PRESETS,
     facts=ImageFacts,
     codec=_lazy("codec:ImageCodec"),

@@ -2,13 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffcore.names import ClassLevel
 from diffcore.plugins.records import ClassNames, Place, Settings
 from diffcore.plugins.text_facts import TextFacts
 
-ShapeClass = Literal["aeroplane", "chair", "lamp", "solid", "table"]
+ShapeClass = Literal["aeroplane", "chair", "lamp", "solid", "stool", "table"]
 """The classes of the data set `shapes`."""
 
 
@@ -48,6 +48,10 @@ class CloudFacts(Settings):
     """Whether training mirrors half of the clouds: x becomes -x about `centre`."""
     text: TextFacts | None = None
     """The texts of the clouds, if they have any."""
+    described: ClassNames = ()
+    """The classes of generated shapes that the texts describe, which a judge can compare with clouds.
+
+    They are empty if the texts are others."""
 
 
 class CloudOptions(Settings):
@@ -78,6 +82,17 @@ class ShapesOptions(CloudOptions):
     classes: tuple[ShapeClass, ...] = Field(
         ("aeroplane", "chair", "lamp", "solid", "table"), min_length=1, description="Classes of shapes to generate."
     )
+    captions: bool = Field(
+        False, description="Describe the shapes in sentences, which say what they are, in place of classes."
+    )
+
+    @model_validator(mode="after")
+    def _upright(self) -> "ShapesOptions":
+        if self.captions and self.rotate:
+            raise ValueError(
+                "`data.captions` describes shapes that face forward, so `data.rotate` cannot be used with it"
+            )
+        return self
 
 
 class FileOptions(CloudOptions):

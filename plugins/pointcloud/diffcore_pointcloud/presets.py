@@ -65,6 +65,15 @@ PRESETS = {
         "a denoiser of the same shapes, 2,048 points, on a laptop: 1,000 steps, about 6.5 minutes",
         _of({**_SMALL, "train": {**_SMALL["train"], "steps": 1000}}, name="shapes", points=2048),
     ),
+    "shapes-captions": Preset(
+        "a denoiser of chairs, stools and tables that sentences describe, 512 points, on a laptop: 3,600 steps",
+        _of(
+            {**_SMALL, "sample": {**_SMALL["sample"], "guidance": 2.0}},
+            name="shapes",
+            classes=("chair", "stool", "table"),
+            captions=True,
+        ),
+    ),
     "meshes": Preset(
         "a denoiser of your own folder of meshes, 512 points, on a laptop: 3,600 steps, about 6.5 minutes",
         _of(_SMALL, name="meshes"),
