@@ -40,14 +40,6 @@ def all_asked(label: str | None, conditions: Asked | None, prompt: Prompt | None
     return asked
 
 
-def require_text(model: Model, asked: Asked) -> None:
-    """Raise `UserError` if a prompt is requested of a model that was trained without captions."""
-    known = [condition.name for condition in model.codec.conditions]
-    if NAME in asked and NAME not in known:
-        others = f"; it takes: {', '.join(known)}" if known else ""
-        raise UserError(f"this model was trained without captions, so it takes no `{NAME}`{others}")
-
-
 def in_turn_of(texts: Sequence[str], n: int) -> list[str]:
     """`n` of the texts in turn. Raises `UserError` if there are none."""
     if not texts:

@@ -132,8 +132,8 @@ MOST_PROMPTS = 64 * 2**20
 
 def read_prompts(path: Path) -> list[str]:
     """The lines of a file, without empty ones. Raises `UserError` if it is missing, not UTF-8, or has no lines."""
-    if path.is_dir():
-        raise UserError(f"--prompts {path} is a folder: give a file with a prompt in each line")
+    if path.exists() and not path.is_file():
+        raise UserError(f"--prompts {path} is not a file: give a file with a prompt in each line")
     try:
         content = read_regular(path.resolve(), MOST_PROMPTS)
     except FileNotFoundError:

@@ -10,6 +10,8 @@ from PIL import Image
 import diffcore as dc
 from diffcore.cli import main
 from diffcore.denoising.conditions import captions_of
+from diffcore.denoising.text import TextCondition
+from diffcore.runs.samples import file_names
 from tests.support.refusals import refused
 
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 255, 0)}
@@ -121,7 +123,7 @@ def test_bad_prompts(run, tmp_path, capsys):
     assert "no file" in said("--prompts", tmp_path / "none.txt")
     (tmp_path / "latin.txt").write_bytes(b"red\ncaf\xe9\n")
     assert "line 2: this is not UTF-8" in said("--prompts", tmp_path / "latin.txt")
-    assert "is a folder: give a file with a prompt in each line" in said("--prompts", tmp_path)
+    assert "is not a file: give a file with a prompt in each line" in said("--prompts", tmp_path)
     assert "the prompt 'rde': the model does not know" in said("--prompt", "red", "--prompt", "rde", "--n", 2)
     assert "the prompt '' has no words" in said("--negative-prompt", "", "--guidance", 2)
     assert "the prompt '' has no words" in said("--guide", "prompts", "--guide.weights", "=2")
@@ -141,6 +143,14 @@ def test_a_prompt_that_is_too_long_says_how_much_is_used(run, caplog):
         samples = dc.load(run).sample(2, prompt=" ".join(["red"] * 30))
     assert samples.captions[0] == {"prompt": " ".join(["red"] * 8)}
     assert caplog.text.count("its first 8 of 30 parts are used") == 1
+
+
+def test_captions_are_neither_markup_nor_paths(run):
+    """Also with a text encoder that knows all characters."""
+    assert "<b>" not in (run / "report.html").read_text()
+    text = TextCondition("prompt", dc.load(run).model.codec.conditions[-1].encoder)
+    (name,) = file_names([7], [{"prompt": "<b>../../etc/passwd\x1b[31m\u202e\n$(rm) " + "x" * 999}], [text])
+    assert name == f"0007-_b_.._.._etc_passwd_31m_rm_{'x' * 31}"
 
 
 def test_thousands_of_prompts(run, tmp_path, caplog):
@@ -164,7 +174,7 @@ def test_a_model_without_texts_takes_no_prompt(trained, tmp_path_factory, capsys
     line = refused(capsys, "sample", run, "--prompt", "red")
     assert "this model was trained without captions, so it takes no --prompt; it takes: label" in line
     negative = refused(capsys, "sample", run, "--negative-prompt", "red", "--guidance", "2")
-    assert "no condition" in negative or "no --prompt" in negative or "without captions" in negative
+    assert "trained without captions, so it takes no --negative-prompt; it takes: label" in negative
     (place / "prompts.txt").write_text("red")
     assert "takes no --prompt" in refused(capsys, "sample", run, "--prompts", place / "prompts.txt")
     weights = ("--guide", "prompts", "--guide.weights", "red=1")
