@@ -137,7 +137,7 @@ PRESETS = {
         _with_data(_SMALL, {"name": "drums"}),
     ),
     "drums-captions": Preset(
-        "U-Net on synthesised drums that sentences describe, on a laptop: 3,500 steps",
+        "U-Net on synthesised drums that sentences describe, on a laptop: 3,500 steps, about 10 minutes of one core",
         {**_with_data(_SMALL, {"name": "drums", "captions": True, "sounds": 1000}, steps=3500), **_PROMPTED},
     ),
     "complex": Preset(
