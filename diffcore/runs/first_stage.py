@@ -96,6 +96,8 @@ def use_first_stage(model: Model, stage: LoadedFirstStage, settings: RunSettings
         augmented = _is_augmented(codec.first, examples, encoded.state)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise UserError(f"the codec of the first stage {path} cannot encode these data: {told(error)}") from None
+    if shaped := [condition.name for condition in codec.conditions if "like_state" in condition.inputs.names]:
+        raise UserError(f"the condition {shaped[0]} has the form of the samples, so it cannot be given in latents")
     codec.stage = _with_views(stage.described, settings, codec, augmented)
     _require_trained(codec, encoded, path)
     set_exact_statistics(codec, prepared_data(model, data), path)
@@ -117,13 +119,12 @@ def _is_augmented(codec: Codec, examples: "TensorDict", plain: State) -> bool:
 def _with_views(described: FirstStage, settings: RunSettings, codec: LatentCodec, augmented: bool) -> FirstStage:
     """The description with what is kept of each example, where the data are augmented.
 
-    `latent.views` encodings are kept. Each example is encoded in every step instead if that is 0, or if a condition has
-    the form of the state, which an augmentation changes together with the state.
+    `latent.views` encodings are kept. Each example is encoded in every step instead if that is 0.
     """
     if not augmented:
         return described
     views = settings.latent.views
-    if views and not any("like_state" in condition.inputs.names for condition in codec.conditions):
+    if views:
         return described.model_copy(update={"views": views})
     if hasattr(codec.first, "prepare"):
         raise UserError("these data cannot be encoded in every step, as their codec prepares them: use `latent.views`")
