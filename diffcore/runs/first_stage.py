@@ -96,8 +96,6 @@ def use_first_stage(model: Model, stage: LoadedFirstStage, settings: RunSettings
         augmented = _is_augmented(codec.first, examples, encoded.state)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise UserError(f"the codec of the first stage {path} cannot encode these data: {told(error)}") from None
-    if shaped := [condition.name for condition in codec.conditions if "like_state" in condition.inputs.names]:
-        raise UserError(f"the condition {shaped[0]} has the form of the samples, so it cannot be given in latents")
     codec.stage = _with_views(stage.described, settings, codec, augmented)
     _require_trained(codec, encoded, path)
     set_exact_statistics(codec, prepared_data(model, data), path)

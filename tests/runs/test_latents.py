@@ -282,6 +282,5 @@ def test_conditions_of_the_form_of_the_samples_are_refused(first, monkeypatch, c
     condition = ToyCodec.conditions[0]
     shaped = type("Shaped", (type(condition),), {"inputs": Inputs(like_state=1)})(condition.name, condition.classes)
     monkeypatch.setattr(ToyCodec, "conditions", (shaped,))
-    monkeypatch.setattr("diffcore.tasks.denoise.require_accepted", lambda *arguments: None)
     said = refused(capsys, "--latent", first)
     assert "the condition ring has the form of the samples, so it cannot be given in latents" in said
