@@ -230,8 +230,8 @@ def _read_lines(source: Path, account: Account) -> list[str]:
     return lines
 
 
-def cleaned(path: Path, texts: Iterable[str], account: Account) -> tuple[str, ...]:
-    """The captions of a file: on one line each, without control characters, each once, and not too many."""
+def cleaned(path: Path | str, texts: Iterable[str], account: Account) -> tuple[str, ...]:
+    """The captions of a file or record: on one line each, without control characters, each once, and not too many."""
     kept: list[str] = []
     for text in texts:
         plain = " ".join("".join(" " if _is_control(char) else char for char in text).split())

@@ -47,6 +47,7 @@ CONTRACTED = {
     "metric": "metrics",
     "logger": "loggers",
     "task": "tasks",
+    "text-encoder": "text_encoders",
 }
 """The kinds of parts that `diffcore check-plugin` holds to a contract of their own, and their names in `RECORDS`."""
 

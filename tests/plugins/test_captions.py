@@ -16,8 +16,10 @@ from diffcore.denoising.words import Words
 from diffcore.errors import UserError
 from diffcore.plugins import registry
 from diffcore.plugins.builtin.text_encoders import WordsOptions, diffcore_text_encoders
+from diffcore.plugins.captions import read_captions
 from diffcore.plugins.data import Data
 from diffcore.plugins.folders import tree
+from diffcore.plugins.ledger import Account
 from diffcore.plugins.records import Component, Settings
 from diffcore.plugins.registry import Provided
 from diffcore.plugins.text import indexed, text_conditions, text_values, with_text
@@ -68,6 +70,19 @@ def test_tables_of_captions(laid, form):
     assert found == {"1.dot": ("a red cat",), "2.dot": ("b", "c")}
     assert ledger.noted == {"without a caption": ("3.dot",)}
     assert not ledger.passed_over
+
+
+def test_tags_come_from_json_and_the_kind_is_the_last_one(tmp_path):
+    rows = [
+        r'{"file_name": "1.dot", "text": "lobster", "tags": ["sea\u0007food", "claws"], "subcategory": "sea-animal"}',
+        '{"file_name": "2.dot", "text": "ghost", "category": "faces", "tags": null}',
+        '{"file_name": "3.dot", "text": "pin"}',
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    files = [tmp_path / f"{number}.dot" for number in (1, 2, 3)]
+    captions = read_captions([tmp_path / "metadata.jsonl"], files, Account("dots"))
+    assert captions.tags == {files[0]: ("sea food", "claws", "sea animal"), files[1]: ("faces",)}
+    assert captions.texts == ("lobster", "ghost", "pin")
 
 
 def test_texts_beside_files(laid):
@@ -182,6 +197,12 @@ def test_texts_become_ids_of_the_words_of_the_training_examples():
     (condition,) = text_conditions(made.facts.text)
     assert condition == TextCondition("prompt", Words(("a", "blue", "cat", "dog", "red"), 5), condition.samples)
     assert condition.samples == ("a red cat", "cat", "A blue dog!", "?")
+
+
+def test_the_examples_that_samples_are_asked_for_get_ids_too():
+    whole = data(CAPTIONS, [["a green dog"]])
+    made = with_text(replace(whole, asked=whole.examples[torch.tensor([2, 0])]), ENCODER, WordsOptions(length=5))
+    assert made.asked["text"].equal(made.examples["text"][torch.tensor([2, 0])])
 
 
 def test_one_of_several_captions_is_drawn_for_each_example():

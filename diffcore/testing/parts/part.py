@@ -19,7 +19,7 @@ from diffcore.testing.checks.check import Measurement
 from diffcore.testing.checks.common import source_location
 from diffcore.testing.plugin import PluginUnderTest
 
-_BUILT_AS = {"guidance": "guide"}
+_BUILT_AS = {"guidance": "guide", "text-encoder": "text"}
 
 
 @dataclass(frozen=True)

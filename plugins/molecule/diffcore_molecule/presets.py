@@ -60,6 +60,19 @@ PRESETS = {
         "an equivariant denoiser of 10,000 QM9 molecules, on a laptop: 3,700 steps, 9 minutes",
         _of(_SMALL, name="embedded"),
     ),
+    "captions": Preset(
+        "an equivariant denoiser of 10,000 QM9 molecules that sentences describe, on a laptop: 3,700 steps",
+        _of(
+            {
+                **_SMALL,
+                "train": {**_SMALL["train"], "condition_dropout": 0.1},
+                "sample": {**_SMALL["sample"], "guidance": 2.0},
+            },
+            name="embedded",
+            captions=True,
+            properties=(),
+        ),
+    ),
     "regressor": Preset(
         "a regressor of properties of noisy molecules, for guidance, on a laptop: 3,300 steps, about 4 minutes",
         _REGRESSOR,

@@ -81,7 +81,8 @@ def emoji(options: EmojiOptions) -> Data:
     classes, train, held_out = without_empty(
         files.classes if len(files.classes) > 1 else (), described[~held], described[held], account
     )
-    assert held_out is not None
+    if held_out is None:
+        raise UserError(f"too few pictures under {files.root} are left to hold out of training: use more of each style")
     ledger = account.ledger(options.skip_unreadable, **about(train["pixels"], sizes), **_counts(found, held))
     notes = uneven(classes, train, held_out)
     made = data(train, held_out, classes, notes=notes, background=background, ledger=ledger, texts=texts)
