@@ -41,12 +41,12 @@ def seed_of(*parts: int | str) -> int:
 
     Equal whole numbers give equal seeds, whatever their type. Raises `UserError` for a number that is not whole.
     """
-    known = tuple(part if isinstance(part, str) else whole(part) for part in parts)
+    known = tuple(part if isinstance(part, str) else seed_number(part) for part in parts)
     digest = hashlib.blake2b(repr(known).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
-def whole(seed: Any) -> int:
+def seed_number(seed: Any) -> int:
     """A seed as an `int`: integers of NumPy and scalar tensors of integers are the same seed as the number.
 
     Raises `UserError` if it is not a whole number.
