@@ -6,7 +6,7 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
-from diffcore.evaluation.attributes import attribute_metrics, compared, every, other_rows, with_all
+from diffcore.evaluation.attributes import attribute_metrics, attribute_summary, compared, every, other_rows, with_all
 from diffcore.plugins.output import Metric
 from diffcore.plugins.wordings import read
 from diffcore_molecule.described.judge import judge
@@ -24,6 +24,11 @@ def prompt_metrics(molecules: Sequence[Chem.Mol | None], sentences: Sequence[str
     rows = other_rows(len(sentences))
     control = {name: value[rows] for name, value in asked.items()}
     return attribute_metrics("prompt", right(asked, found), right(control, found))
+
+
+def prompt_summary(molecules: Sequence[Chem.Mol | None], sentences: Sequence[str]) -> list[str]:
+    """A line that says how many molecules are what their sentences ask for; none if no sentence says anything."""
+    return attribute_summary(right(read(sentences, WORDINGS), judge(molecules)), "molecules")
 
 
 def right(asked: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> dict[str, Tensor]:
