@@ -63,7 +63,7 @@ class EmojiMetrics:
 
     def _retrieved(self, part: Part, samples: Tensor, subject: Tensor) -> list[Metric]:
         similarity, right = part.similarity(self._judge, samples, subject)
-        others = similarity[torch.arange(len(samples)).roll(1)]
+        others = similarity[torch.arange(len(samples)).roll(len(samples) // 2)]  # neighbours are alike
         real = part.similarity(self._judge, part.examples["pixels"], part.examples["subject"])
         among = min(AMONG, len(part.texts))
         metrics = []
