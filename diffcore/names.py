@@ -42,10 +42,14 @@ Divergence = Literal["exact", "hutchinson"]
 CheckStatus = Literal["passed", "failed", "expected", "unexpected", "skipped"]
 """The result of one check of a plugin."""
 
-CheckedKind = Literal["modality", "dataset", "denoiser", "solver", "schedule", "guidance", "metric", "logger", "task"]
+CheckedKind = Literal[
+    "modality", "dataset", "denoiser", "solver", "schedule", "guidance", "metric", "logger", "task", "text-encoder"
+]
 """The kinds of parts that `diffcore check-plugin` checks."""
 
-PluginKind = Literal["modality", "task", "solver", "schedule", "guidance", "metric", "dataset", "logger"]
+PluginKind = Literal[
+    "modality", "task", "solver", "schedule", "guidance", "metric", "dataset", "logger", "text-encoder"
+]
 """The kinds of plugin packages that `diffcore new-plugin` writes."""
 
 ClassLevel = Literal["auto", "first", "last", "none"]

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffcore.denoising.text import padded
 from diffcore.denoising.words import words_of
 from diffcore.errors import UserError
-from diffcore.plugins.captions import MOST_CAPTIONS, Captions, cleaned
+from diffcore.plugins.captions import MOST_CAPTIONS, FileCaptions, cleaned
 from diffcore.plugins.data import Data
 from diffcore.plugins.folders import Files, Tree, tree, uneven, without_empty
 from diffcore.plugins.ledger import Account
@@ -103,7 +103,7 @@ def _named_files(files: Tree, account: Account) -> tuple[Files, dict[Path, Named
     return tuple((path, style) for path, style in everything if path in names), names
 
 
-def _named(path: Path, captions: Captions, tables: Mapping[Codes, Named], account: Account) -> Named | None:
+def _named(path: Path, captions: FileCaptions, tables: Mapping[Codes, Named], account: Account) -> Named | None:
     if names := captions.by_file.get(path, ()):
         return Named(names, captions.tags.get(path, ()))
     listed = tables.get(codes_of(path.stem) or ())
