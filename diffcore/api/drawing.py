@@ -15,7 +15,7 @@ from diffcore.runs.model import require_draws
 from diffcore.runs.sampling_config import SamplingOptions
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.solvers import ddpm
-from diffcore.states.noise import whole
+from diffcore.states.noise import seed_number
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def drawing_of(
     """What `diffcore.api.run.Run.sample` draws with these arguments. Raises `UserError` for what cannot be drawn."""
     if n < 1:
         raise UserError(f"`n` {n}: draw at least 1 sample")
-    seed = whole(seed)
+    seed = seed_number(seed)
     model, config = run.config(options)
     require_draws(model, run.path)
     if size is not None and model.codec.sizes is None:

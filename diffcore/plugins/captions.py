@@ -43,7 +43,7 @@ LONGEST = 10_000
 
 
 @dataclass(frozen=True)
-class Captions:
+class FileCaptions:
     """The captions and the tags of the files of a folder; files without any may be left out."""
 
     by_file: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Captions:
         return examples
 
 
-NO_CAPTIONS = Captions()
+NO_CAPTIONS = FileCaptions()
 """No file has a caption."""
 
 
@@ -82,7 +82,7 @@ def is_of_captions(path: str, stems: Collection[str]) -> bool:
     return is_table(path) or (place.suffix.lower() == ".txt" and str(place.with_suffix("")) in stems)
 
 
-def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Account) -> Captions:
+def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Account) -> FileCaptions:
     """The captions of `files` in the files `sources`, each caption of a file once.
 
     The account gets what is missing, empty, repeated, without a file or unreadable. Raises `UserError` for a table that
@@ -105,7 +105,7 @@ def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Accou
         for path in files:
             if path not in kept:
                 account.note(path, "without a caption")
-    return Captions(kept, {path: cleaned(path, words, account) for path, words in tags.items()})
+    return FileCaptions(kept, {path: cleaned(path, words, account) for path, words in tags.items()})
 
 
 def _normal(path: Path) -> str:
