@@ -11,6 +11,7 @@ import torch
 
 import diffcore as dc
 from diffcore import cli
+from diffcore.denoising.inputs import Inputs
 from diffcore.errors import UserError
 from diffcore.plugins.records import Preset
 from diffcore.plugins.registry import Provided
@@ -23,7 +24,7 @@ from diffcore.states.channels import exact_moments
 from diffcore.states.noise import Draws, generator_for
 from tests.support import refusals
 from tests.support.latent_toy import LATENT, latent_registry
-from tests.support.toy import put_in_place
+from tests.support.toy import ToyCodec, put_in_place
 
 REGISTRY = latent_registry()
 QUICK = {"learning_rate": 0.05, "warmup_steps": 5, "ema_width": 0.02, "evaluate": 20}
@@ -221,7 +222,7 @@ def test_an_untrained_first_stage_is_refused(tmp_path, capsys):
 
 def test_a_first_stage_of_states_of_another_form_is_refused(first, monkeypatch, capsys):
     from diffcore.states.spaces import Euclidean, Product
-    from tests.support.toy import ToyCodec, ToyFacts
+    from tests.support.toy import ToyFacts
 
     class Wider(ToyFacts):
         pass
@@ -275,3 +276,11 @@ def test_the_data_set_of_a_first_stage_of_another_user_is_not_taken_over(first, 
     assert data_of_first_stage(str(tmp_path / "foreign")) == {}
     assert "is not a run of yours, so its data set is not taken over" in caplog.text
     assert data_of_first_stage(str(first))["data"]["name"] == "rings"
+
+
+def test_conditions_of_the_form_of_the_samples_are_refused(first, monkeypatch, capsys):
+    condition = ToyCodec.conditions[0]
+    shaped = type("Shaped", (type(condition),), {"inputs": Inputs(like_state=1)})(condition.name, condition.classes)
+    monkeypatch.setattr(ToyCodec, "conditions", (shaped,))
+    said = refused(capsys, "--latent", first)
+    assert "the condition ring has the form of the samples, so it cannot be given in latents" in said
