@@ -20,7 +20,7 @@ from diffcore.runs.generation import example_conditions, unguided_without_condit
 from diffcore.runs.model import Model, build_additions
 from diffcore.runs.sampling_config import SamplingOptions
 from diffcore.runs.settings import validate
-from diffcore.states.noise import whole
+from diffcore.states.noise import seed_number
 from diffcore.system.distributed import from_leader, leads
 from diffcore.system.files import require_writable
 
@@ -39,7 +39,7 @@ def evaluate(
     """Metrics of a run; `diffcore.api.run.Run.evaluate` describes the arguments."""
     if n < 1:
         raise UserError(f"`n` {n}: evaluate at least 1 sample")
-    seed = whole(seed)
+    seed = seed_number(seed)
     _require_used(run.model, run.path, options)
     model, config = run.config(options)
     data, folder = run.data, RunFolder(run.path)

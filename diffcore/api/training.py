@@ -21,6 +21,7 @@ from diffcore.runs.consent import acts_of_file
 from diffcore.runs.first_stage import load_first_stage, use_first_stage
 from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.generation import example_conditions, require_conditions, unguided_without_conditions
+from diffcore.runs.inherited import data_of_first_stage, latent_run
 from diffcore.runs.lock import locked
 from diffcore.runs.model import build_data, build_model, device_for
 from diffcore.runs.sampling_config import sampling_config
@@ -115,7 +116,8 @@ def train(
             if "name" in options:
                 chosen[kind] = str(options["name"])
     arguments = {name: value for name, value in given.items() if value not in (None, {})}
-    settings = compose(registry, modality, preset, file, chosen, origin, over=arguments)
+    under = data_of_first_stage(latent_run(file, arguments))
+    settings = compose(registry, modality, preset, file, chosen, origin, over=arguments, under=under)
     if isinstance(config, str | os.PathLike):
         tell_acts(origin, file, settings)
     run, _ = start(settings, None if out is None else Path(out), registry)

@@ -25,6 +25,7 @@ from diffcore.runs.composing import (
     read_toml,
     tasks_for,
 )
+from diffcore.runs.inherited import data_of_first_stage, latent_run
 from diffcore.runs.settings import RunSettings, explain
 from diffcore.runs.suggestions import closest, options_of
 
@@ -160,7 +161,6 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
     for name in ADDITIONS:
         selectors.add_argument(f"--{name}", action="append", default=[])
     chosen, rest = selectors.parse_known_args(list(arguments))
-    rest += [] if chosen.latent is None else ["--latent.run", chosen.latent]
     file: Mapping[str, Any] = read_toml(Path(chosen.config)) if chosen.config else {}
     chosen.file = file
     origin = chosen.config or "the preset"
@@ -173,7 +173,9 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
         raise UserError(f"--modality is missing; installed: {names}")
     named = {kind: name for kind in kinds if (name := getattr(chosen, kind)) is not None}
     added = {kind: getattr(chosen, kind) for kind in ADDITIONS}
-    settings = compose(registry, str(modality), chosen.preset, file, named, origin, added)
+    latent = {} if chosen.latent is None else {"latent": {"run": chosen.latent}}
+    under = data_of_first_stage(latent_run(file, latent))
+    settings = compose(registry, str(modality), chosen.preset, file, named, origin, added, latent, under)
     settings = _one_limit(settings, rest)
     parts = {kind: str(part.name) for kind, part in chosen_parts(settings).items()}
     usage = _usage(registry, prog, str(modality), parts["task"])

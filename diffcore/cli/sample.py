@@ -13,7 +13,7 @@ from diffcore.cli.selectors import read
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins import registry as plugins
-from diffcore.system.files import read_regular
+from diffcore.system.files import read_regular, utf8_lines
 
 if TYPE_CHECKING:
     from diffcore.api.run import Run
@@ -132,15 +132,13 @@ MOST_PROMPTS = 64 * 2**20
 
 def read_prompts(path: Path) -> list[str]:
     """The lines of a file, without empty ones. Raises `UserError` if it is missing, not UTF-8, or has no lines."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"--prompts {path} is not a file: give a file with a prompt in each line")
     try:
         content = read_regular(path.resolve(), MOST_PROMPTS)
     except FileNotFoundError:
         raise UserError(f"--prompts: no file {path}") from None
-    try:
-        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"--prompts {path}, line {line}: this is not UTF-8; save the file as UTF-8") from None
+    lines = [line.strip() for line in utf8_lines(content, f"--prompts {path}")]
     if not (found := [line for line in lines if line]):
         raise UserError(f"--prompts {path}: the file has no prompts; write one in each line")
     return found

@@ -40,8 +40,8 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
 
     The conditions of the samples cover the possible values in equal parts; if the model takes texts, they are those of
     held-out examples. `request.extra_metrics` are computed in addition to those of the modality. An evaluator or a
-    metric that fails is left out, and `request.complain` is told. With several processes, the leader evaluates the
-    samples of all processes, and the others get no metrics of them.
+    metric that fails is left out, and `request.complain` is called with the reason. With several processes, the leader
+    evaluates the samples of all processes, and the others get no metrics of them.
 
     Raises `NothingToEvaluateError` if there are no metrics for the modality.
     """

@@ -31,10 +31,16 @@ class Autoencoder(Protocol):
         """States `[B, ...]` to latents `[B, ...]`, without random numbers."""
 
     def decode(self, latent: State, mask: Mask = None) -> State:
-        """Latents to states; of fields that are one-hot vectors, the logits are as good, where `losses` takes these."""
+        """Latents to states, or to what `state_of` makes states of."""
+
+    def state_of(self, decoded: State, mask: Mask = None) -> State:
+        """The states that the result of `decode` means, such as points of categories for their logits.
+
+        Optional: without it, the result of `decode` is a state.
+        """
 
     def losses(self, decoded: State, state: State, mask: Mask = None) -> Mapping[str, Tensor]:
-        """The loss of each example by the name of the field, `[B]`, between `decoded` and the true `state`.
+        """The loss of each example by the name of the field, `[B]`, between the result of `decode` and the true state.
 
         Optional: without it, it is the squared error per degree of freedom, `squared_errors`.
         """
@@ -43,7 +49,8 @@ class Autoencoder(Protocol):
         """A random transform of each example, applied to its state and, in the same way, to its latent.
 
         With the option `equivariance` of the task, the decoder learns to decode the one to the other. Optional: only
-        where the data have such transforms, such as turns of a grid. All examples of a batch may have the same.
+        where the data have such transforms, such as turns of a grid, whose names are in the attribute `transforms`. All
+        examples of a batch may have the same.
         """
 
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from diffcore.denoising.text import padded
 from diffcore.errors import UserError, printable
 from diffcore.plugins.ledger import Account
+from diffcore.system.files import utf8_lines
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -42,7 +43,7 @@ LONGEST = 10_000
 
 
 @dataclass(frozen=True)
-class Captions:
+class FileCaptions:
     """The captions and the tags of the files of a folder; files without any may be left out."""
 
     by_file: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
@@ -63,7 +64,7 @@ class Captions:
         return examples
 
 
-NO_CAPTIONS = Captions()
+NO_CAPTIONS = FileCaptions()
 """No file has a caption."""
 
 
@@ -81,7 +82,7 @@ def is_of_captions(path: str, stems: Collection[str]) -> bool:
     return is_table(path) or (place.suffix.lower() == ".txt" and str(place.with_suffix("")) in stems)
 
 
-def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Account) -> Captions:
+def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Account) -> FileCaptions:
     """The captions of `files` in the files `sources`, each caption of a file once.
 
     The account gets what is missing, empty, repeated, without a file or unreadable. Raises `UserError` for a table that
@@ -104,7 +105,7 @@ def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Accou
         for path in files:
             if path not in kept:
                 account.note(path, "without a caption")
-    return Captions(kept, {path: cleaned(path, words, account) for path, words in tags.items()})
+    return FileCaptions(kept, {path: cleaned(path, words, account) for path, words in tags.items()})
 
 
 def _normal(path: Path) -> str:
@@ -118,7 +119,7 @@ def _read_table(
     tags: dict[Path, list[str]],
     account: Account,
 ) -> None:
-    rows = {".jsonl": _of_jsonl, ".csv": _of_csv, ".tsv": _of_tsv}[source.suffix](source, _decoded(source))
+    rows = {".jsonl": _of_jsonl, ".csv": _of_csv, ".tsv": _of_tsv}[source.suffix](source, _lines(source))
     if rows is None:
         account.pass_over(source, "without file_name and text, so without captions")
         return
@@ -144,28 +145,30 @@ def _read_table(
         )
 
 
-def _decoded(source: Path) -> str:
-    """The text of a file. Raises `UserError` if it is too large or not UTF-8."""
+def _content(source: Path) -> bytes:
+    """The content of a file of captions. Raises `UserError` if it is too large."""
     with source.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise UserError(f"{source} has more than {MOST_BYTES:,} bytes; captions in larger files are not read")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{source}, line {line}: this is not UTF-8; save the file as UTF-8") from None
+    return content
+
+
+def _lines(source: Path) -> list[str]:
+    """The lines of a file. Raises `UserError` if it is too large or not UTF-8."""
+    return utf8_lines(_content(source), str(source))
 
 
 Row = tuple[str, list[str], list[str]]
 """The name of a file, its captions and its tags."""
 
 
-def _of_jsonl(source: Path, content: str) -> list[Row] | None:
+def _of_jsonl(source: Path, lines: Sequence[str]) -> list[Row] | None:
     """The rows of a file with an object in each line; None if the objects are about something else than captions."""
     rows: list[Row] = []
-    lines = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
-    for number, line in lines:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
@@ -186,9 +189,9 @@ def _of_jsonl(source: Path, content: str) -> list[Row] | None:
     return rows
 
 
-def _of_csv(source: Path, content: str) -> list[Row] | None:
+def _of_csv(source: Path, lines: Sequence[str]) -> list[Row] | None:
     """The rows of a table; None if it has no columns for captions."""
-    table = csv.DictReader(io.StringIO(content, newline=""))
+    table = csv.DictReader(io.StringIO("\n".join(lines), newline=""))
     try:
         if not {"file_name", "text"} <= {*(table.fieldnames or ())}:
             return None
@@ -202,9 +205,9 @@ def _of_csv(source: Path, content: str) -> list[Row] | None:
         raise UserError(f"{source}, line {table.line_num}: {error}") from None
 
 
-def _of_tsv(source: Path, content: str) -> list[Row]:
+def _of_tsv(source: Path, lines: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
-    for number, line in enumerate(content.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         name, tab, caption = line.partition("\t")
@@ -218,7 +221,7 @@ def _of_tsv(source: Path, content: str) -> list[Row]:
 def _read_lines(source: Path, account: Account) -> list[str]:
     """The lines of a file of captions; none if it cannot be read, which the account gets."""
     try:
-        lines = [line for line in _decoded(source).splitlines() if line.strip()]
+        lines = [line for line in _lines(source) if line.strip()]
     except UserError as error:
         account.refuse(source, "captions that cannot be read: " + str(error).rpartition(": ")[2].partition(";")[0])
         return []

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 
 from diffcore.errors import UserError
 from diffcore.names import ClassLevel, names_in
-from diffcore.plugins.captions import Captions, is_of_captions, is_table, read_captions
+from diffcore.plugins.captions import FileCaptions, is_of_captions, is_table, read_captions
 from diffcore.plugins.layouts import Folders, Layout, few, guess
 from diffcore.plugins.ledger import Account, Reasons, named, short, shown
 from diffcore.system.walk import Listing, walk
@@ -46,7 +46,7 @@ class Tree:
     tables: tuple[Path, ...] = ()
     """The files of the names that the search was given as `tables`."""
 
-    def texts(self, account: Account) -> Captions:
+    def texts(self, account: Account) -> FileCaptions:
         """The captions of these files, in the forms of `diffcore.plugins.captions`.
 
         The account gets what is missing and what is wrong. Raises `UserError` for tables that are not valid.

@@ -111,7 +111,8 @@ class Component:
 
     `modalities` names the kinds of data that a part is for, all where it is None. `symmetries` are what a denoiser
     promises to respect, by names that its modality's `Contract` give a meaning to. `small` are options with which the
-    part is quick, for the checks of `diffcore check-plugin`.
+    part is quick, for the checks of `diffcore check-plugin`. For guidance, a metric or a task it may also be a function
+    of a `Trial` that returns such options, where these depend on the kind of data.
 
     `accepts` are the inputs that a denoiser can take besides the state, the conditioning vector and the mask, such as
     `("tokens", "like_state")`. Its builder then also receives `diffcore.denoising.inputs.Inputs`: how many channels of
@@ -126,11 +127,28 @@ class Component:
     modalities: frozenset[str] | None = None
     symmetries: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
-    small: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    small: "Mapping[str, Any] | Callable[[Trial], Mapping[str, Any]]" = field(default_factory=dict, compare=False)
 
     def serves(self, modality: str) -> bool:
         """Whether this part is for that kind of data."""
         return self.modalities is None or modality in self.modalities
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The kind of data that a part is tried with, for `Component.small`.
+
+    * `modality`, `codec`: its record and its codec.
+    * `samples`: a few examples in the form that the codec's `decode` returns.
+    * `folder`: an empty folder for files that options name.
+
+    `Component.small` raises `UserError` if the part cannot be used with this kind of data.
+    """
+
+    modality: "Modality"
+    codec: Any
+    samples: Any
+    folder: Path
 
 
 NOISY_BATCH = lazy("diffcore.tasks")("batch:draw_batch")

@@ -282,7 +282,8 @@ def _unusable_component(component: Component) -> str | None:
         return f"`build` of {component.name!r} is a {type(component.build).__name__}, not a function"
     if not (isinstance(component.options, type) and issubclass(component.options, Settings)):
         return f"`options` of {component.name!r} is not a subclass of diffcore.plugins.records.Settings"
-    unknown = [name for name in component.small if name not in component.options.model_fields]
+    small = () if callable(component.small) else component.small
+    unknown = [name for name in small if name not in component.options.model_fields]
     return f"`small` of {component.name!r} has {unknown[0]!r}, which is no option" if unknown else None
 
 

@@ -111,6 +111,14 @@ def encoder_of(conditions: Sequence[Condition]) -> TextEncoder | None:
     return next((each.encoder for each in conditions if isinstance(each, TextCondition)), None)
 
 
+def require_text(conditions: Sequence[Condition], argument: str) -> None:
+    """Raise `UserError` if a model with these conditions was trained without captions; `argument` is a text for it."""
+    if not any(isinstance(condition, TextCondition) for condition in conditions):
+        known = ", ".join(condition.name for condition in conditions)
+        others = f"; it takes: {known}" if known else ""
+        raise UserError(f"this model was trained without captions, so it takes no `{argument}`{others}")
+
+
 def keep_texts(network: nn.Module, data: Data) -> None:
     """Call `keep_texts` of text networks that are not trained: they encode each text of the training examples once."""
     ids = data.examples.get(IDS, None)

@@ -142,13 +142,14 @@ def compose(
     origin: str = "the configuration",
     added: Mapping[str, Sequence[str]] = MappingProxyType({}),
     over: Mapping[str, Any] = MappingProxyType({}),
+    under: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunSettings:
-    """The settings from the defaults, the preset, `file` and `over`, where later layers take precedence.
+    """The settings from the defaults, the preset, `under`, `file` and `over`, where later layers take precedence.
 
     The names of components in `chosen` and `added` come from flags and take precedence over all layers. A layer may
-    have a text in place of some tables (`SHORT`). Without `preset`, the preset with the name of
-    the chosen data set is used if there is one, otherwise `default`. `origin` is the source of the values in error
-    messages.
+    have a text in place of some tables (`SHORT`). `under` is what a first stage brings, its data set. Without `preset`,
+    it is `latent` for a run in latents, or else that with the name of the chosen data set, if there are such ones, and
+    otherwise `default`. `origin` is the source of the values in error messages.
 
     Options in the preset belong to the part that the preset names, or else to the default one. If another part is
     chosen, they are not used. Options in `file` and `over` without the name of a part belong to the chosen part.
@@ -161,13 +162,13 @@ def compose(
     file, over = _with_tables(file or {}), _with_tables(over)
     _check_shape(file, origin, kinds)
     _check_shape(over, origin, kinds)
-    wanted = chosen.get("data") or _name_in([file], "data")
-    named = wanted if wanted in modality.presets else None
+    wanted = chosen.get("data") or _name_in([under, file], "data")
+    named = next((name for name in (LATENT if under else None, wanted) if name in modality.presets), None)
     preset = str(preset or file.get("preset") or named or "default")
     if preset not in modality.presets:
         raise UserError(f"unknown preset {preset!r} for {modality.name}; there are: {', '.join(modality.presets)}")
     recipe = _with_tables(modality.presets[preset].values)
-    layers: list[Mapping[str, Any]] = [recipe, file, over]
+    layers: list[Mapping[str, Any]] = [recipe, under, file, over]
     names = {kind: name for kind in kinds if (name := chosen.get(kind) or _name_in(layers, kind)) is not None}
     offered = choices(modality, registry, names.get("task"))
     task = names.setdefault("task", offered["task"][0].name)
@@ -199,6 +200,9 @@ def compose(
     elsewhere = options_elsewhere(offered, chosen_names)
     return validate(model_for(modality, names, registry, several_of), values, origin, elsewhere)
 
+
+LATENT = "latent"
+"""The preset of a kind of data for its latents, where it has one."""
 
 SHORT = {"task": "name", "latent": "run"}
 """Tables that a layer may give by the text of one option: `task = "classify"`, `latent = "FOLDER"`."""

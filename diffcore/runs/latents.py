@@ -126,7 +126,8 @@ class LatentCodec(nn.Module):
         """The states of the codec `first` that the decoder makes of latents."""
         mean, std = self._statistics()
         decoded = self.autoencoder.decode(scaled(state, self._axis, std, mean), mask)  # type: ignore[operator]
-        return self.first.space.project(decoded, mask)
+        state_of = getattr(self.autoencoder, "state_of", None)
+        return self.first.space.project(decoded if state_of is None else state_of(decoded, mask), mask)
 
     def raw(self, prepared: "TensorDict") -> tuple[State, Mask]:
         """All encodings of prepared examples before they are scaled, one after another, and their mask."""

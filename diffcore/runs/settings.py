@@ -117,7 +117,8 @@ class LevelSettings(Settings):
 class LatentSettings(Settings):
     """In what a run diffuses: in states of the data themselves or, with a first stage, in its latents."""
 
-    run: Place = Field(None, description="Folder of a run with the task encode, in whose latents this run diffuses.")
+    run: Annotated[Place, tyro.conf.Suppress] = None
+    """Folder of a run with the task encode, in whose latents this run diffuses."""
     views: int = Field(
         4,
         ge=0,

@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -197,6 +198,20 @@ def read_regular(path: Path, most: int) -> bytes:
         if size > most:
             raise UserError(f"{path} has {size:,} bytes; at most {most:,} are read")
         return file.read(size)  # not `most`, for which Python would reserve memory
+
+
+def utf8_lines(content: bytes, what: str) -> list[str]:
+    """The lines of a text in UTF-8, with or without a byte order mark, whichever system wrote it.
+
+    Only ends of lines separate them, not the other characters at which `str.splitlines` splits. Raises `UserError` that
+    names `what` and the line if it is not UTF-8.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{what}, line {line}: this is not UTF-8; save the file as UTF-8") from None
+    return re.split(r"\r\n|\r|\n", text)
 
 
 def append_lines(path: Path, lines: Iterable[str]) -> None:

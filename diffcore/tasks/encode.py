@@ -66,7 +66,7 @@ def network(options: Settings, codec: Codec, settings: RunSettings, backbone: Ch
     """Return the chosen autoencoder of states of the codec. Raises `UserError` for transforms that it does not have."""
     own: Any = options
     autoencoder = backbone(codec)
-    if own.equivariance and not hasattr(autoencoder, "transform"):
+    if own.equivariance and not getattr(autoencoder, "transforms", ()):
         raise UserError(f"`task.equivariance`: the autoencoder {backbone.component.name} has no transforms")
     last = own.log_snr if own.regularisation == "noise" else None
     return FirstStage(autoencoder, last, own.regularisation == "kl")

@@ -250,6 +250,16 @@ def test_another_vocabulary_than_that_of_the_run_is_refused():
     )
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_files_of_every_system_are_read(laid, end):
+    """With a byte order mark; other characters at which Python splits lines do not end a line."""
+    table = f"\ufeff1.dot\ta red\u2028\x0b cat{end}{end}2.dot\ta\x85dog"
+    found, _ = laid(
+        ["1.dot", "2.dot"], captions_DOT_tsv=table.encode(), **{"2_DOT_txt": f"\ufeffone{end}two{end}".encode()}
+    )
+    assert found == {"1.dot": ("a red cat",), "2.dot": ("a dog", "one", "two")}
+
+
 def test_jsonl_of_hugging_face_has_unicode(laid):
     line = json.dumps({"file_name": "1.dot", "text": "caf\u00e9 \u732b"})
     found, _ = laid(["1.dot"], metadata_DOT_jsonl=line)

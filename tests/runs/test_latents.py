@@ -3,21 +3,28 @@
 import json
 import math
 import shutil
+import tomllib
+from dataclasses import replace
 
 import pytest
 import torch
 
 import diffcore as dc
+from diffcore import cli
+from diffcore.denoising.inputs import Inputs
 from diffcore.errors import UserError
+from diffcore.plugins.records import Preset
+from diffcore.plugins.registry import Provided
 from diffcore.runs.coding import decode, encode, prepared_data
 from diffcore.runs.composing import compose
 from diffcore.runs.first_stage import load_first_stage, use_first_stage
+from diffcore.runs.inherited import data_of_first_stage
 from diffcore.runs.model import build_data, build_model
 from diffcore.states.channels import exact_moments
 from diffcore.states.noise import Draws, generator_for
 from tests.support import refusals
-from tests.support.latent_toy import latent_registry
-from tests.support.toy import put_in_place
+from tests.support.latent_toy import LATENT, latent_registry
+from tests.support.toy import ToyCodec, put_in_place
 
 REGISTRY = latent_registry()
 QUICK = {"learning_rate": 0.05, "warmup_steps": 5, "ema_width": 0.02, "evaluate": 20}
@@ -215,7 +222,7 @@ def test_an_untrained_first_stage_is_refused(tmp_path, capsys):
 
 def test_a_first_stage_of_states_of_another_form_is_refused(first, monkeypatch, capsys):
     from diffcore.states.spaces import Euclidean, Product
-    from tests.support.toy import ToyCodec, ToyFacts
+    from tests.support.toy import ToyFacts
 
     class Wider(ToyFacts):
         pass
@@ -239,3 +246,41 @@ def test_a_first_stage_of_states_of_another_form_is_refused(first, monkeypatch, 
 def test_editing_that_needs_the_samples_themselves_is_refused(second, tmp_path):
     with pytest.raises(UserError, match="`upscale` by block means needs a model of the samples themselves"):
         dc.load(second).upscale(torch.zeros(1, 1), factor=2)
+
+
+def test_the_data_set_and_the_preset_follow_from_the_first_stage(tmp_path, monkeypatch, capsys):
+    first = autoencoder(tmp_path / "first", data={"name": "again", "n": 60})
+    found = dc.train("latent", latent=first, train={"steps": 1, "evaluate": 0}, out=tmp_path / "same")
+    assert (found.settings.data.name, found.settings.data.n) == ("again", 60)
+    other = dc.train("latent", latent=first, data="rings", train={"steps": 1, "evaluate": 0}, out=tmp_path / "other")
+    assert (other.settings.data.name, other.settings.data.n) == ("rings", 200)
+    fewer = dc.train("latent", latent=first, data={"n": 70}, train={"steps": 1, "evaluate": 0}, out=tmp_path / "fewer")
+    assert (fewer.settings.data.name, fewer.settings.data.n) == ("again", 70)
+    presets = {**LATENT.presets, "latent": Preset("in latents", {"denoiser": {"width": 24}})}
+    registry = latent_registry()
+    registry.modalities["latent"] = Provided(replace(LATENT, presets=presets), "diffcore-latent", "1.0")
+    put_in_place(monkeypatch, registry)
+    assert cli.main(["config", "--modality", "latent", "--latent", str(first)]) == 0
+    shown = tomllib.loads(capsys.readouterr().out)
+    assert (shown["preset"], shown["denoiser"]["width"], shown["data"]["n"]) == ("latent", 24, 60)
+    assert cli.main(["config", "--modality", "latent"]) == 0
+    assert tomllib.loads(capsys.readouterr().out)["preset"] == "default"
+
+
+def test_the_data_set_of_a_first_stage_of_another_user_is_not_taken_over(first, tmp_path, caplog):
+    shutil.copytree(first, tmp_path / "foreign")
+    config = json.loads((tmp_path / "foreign" / "config.json").read_text())
+    config["settings"]["data"] = {"name": "again", "n": 5, "scale": 1.0}
+    del config["sha256"]
+    (tmp_path / "foreign" / "config.json").write_text(json.dumps(config))
+    assert data_of_first_stage(str(tmp_path / "foreign")) == {}
+    assert "is not a run of yours, so its data set is not taken over" in caplog.text
+    assert data_of_first_stage(str(first))["data"]["name"] == "rings"
+
+
+def test_conditions_of_the_form_of_the_samples_are_refused(first, monkeypatch, capsys):
+    condition = ToyCodec.conditions[0]
+    shaped = type("Shaped", (type(condition),), {"inputs": Inputs(like_state=1)})(condition.name, condition.classes)
+    monkeypatch.setattr(ToyCodec, "conditions", (shaped,))
+    said = refused(capsys, "--latent", first)
+    assert "the condition ring has the form of the samples, so it cannot be given in latents" in said

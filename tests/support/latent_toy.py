@@ -24,6 +24,7 @@ class Linear(nn.Module):
     """z = E x and x = D z + b, where x are all numbers of a state."""
 
     channel_axis = 1
+    transforms = ("negation",)
 
     def __init__(self, space, latent):
         super().__init__()

@@ -141,6 +141,6 @@ def test_metrics_are_those_of_the_reconstructions():
 def test_transforms_that_a_network_does_not_have_are_refused(monkeypatch):
     from tests.support.latent_toy import Linear
 
-    monkeypatch.delattr(Linear, "transform")
+    monkeypatch.delattr(Linear, "transforms")
     with pytest.raises(UserError, match=r"`task.equivariance`: the autoencoder linear has no transforms"):
         built(equivariance=0.5)

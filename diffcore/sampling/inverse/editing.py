@@ -19,8 +19,8 @@ from diffcore.errors import UserError
 from diffcore.names import InverseMethod, require_name
 from diffcore.process.gaussian import perturb, transition
 from diffcore.sampling.inverse.operators import Bounds, Coarse, Operator, check_measurement, keep, of_samples
-from diffcore.sampling.loop import require_given
-from diffcore.sampling.solvers.by_field import take, whole
+from diffcore.sampling.loop import require_given, require_mask
+from diffcore.sampling.solvers.by_field import of_all_fields, take
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level, Levels, by_field, is_clean
 from diffcore.states.spaces import Mask, Space
@@ -246,7 +246,7 @@ def repaint(step: Step, operator: Operator, values: State, resamplings: int = 10
             x = _exchange(x, operator(x), operator(perturb(clean, move.noise(), move.next)))
         return x
 
-    return whole(repainting)
+    return of_all_fields(repainting)
 
 
 def pasted(step: Step, operator: Operator, values: State) -> Step:
@@ -259,7 +259,7 @@ def pasted(step: Step, operator: Operator, values: State) -> Step:
         x = take(step, evaluate, x, move)
         return x if not is_clean(move.next) else _exchange(x, operator(x), operator(_matched(values, x)))
 
-    return whole(pasting)
+    return of_all_fields(pasting)
 
 
 def settled(step: Step, operator: Coarse, coarse: State, bounds: Bounds | None = None) -> Step:
@@ -272,7 +272,7 @@ def settled(step: Step, operator: Coarse, coarse: State, bounds: Bounds | None =
         x = take(step, evaluate, x, move)
         return x if not is_clean(move.next) else operator.matched(x, _matched(coarse, operator(x)), bounds)
 
-    return whole(settling)
+    return of_all_fields(settling)
 
 
 def _matched(state: State, like: State) -> State:
@@ -350,8 +350,8 @@ def given_fields(
     Raises `UserError` if the values do not fit the fields of the space, are not finite, or if all fields are given, and
     for a mask that is not of booleans.
     """
-    if mask is not None and (mask.dtype != torch.bool or mask.ndim != 2):
-        raise UserError(f"`mask` is {str(mask.dtype).removeprefix('torch.')} {[*mask.shape]}; give booleans [1, N]")
+    if mask is not None:
+        require_mask(mask)
     for name, value in values.items():
         if not value.isfinite().all():
             raise UserError(f"the given field {name!r} holds values that are not finite")

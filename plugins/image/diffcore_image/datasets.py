@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffcore.errors import UserError, first_line
-from diffcore.plugins.captions import Captions
+from diffcore.plugins.captions import FileCaptions
 from diffcore.plugins.data import Data
 from diffcore.plugins.folders import Files, UnusableError, split, tree, uneven, without_empty
 from diffcore.plugins.ledger import Account, Ledger
@@ -317,7 +317,7 @@ def _load(
     options: FolderOptions,
     background: Colour,
     account: Account,
-    captions: Captions,
+    captions: FileCaptions,
     sizes: set[tuple[int, int]],
     grey: bool | None,
 ) -> tuple[TensorDict | None, bool]:

@@ -81,6 +81,24 @@ _GPU = {
 }
 
 
+_LATENT = {
+    "denoiser": {"name": "unet", "width": 64, "multipliers": (1, 2), "patch": 1},
+    "schedule": {"name": "cosine", "shift": -1.0},
+    "train": {
+        "steps": 4000,
+        "batch_size": 64,
+        "learning_rate": 2e-3,
+        "cuda_graphs": True,
+        "weighting": "v",
+        "evaluate": 1000,
+    },
+}
+_ENCODE = {
+    "task": {"name": "encode"},
+    "train": {"steps": 1000, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 50, "evaluate": 500},
+}
+
+
 def _with_data(base: dict[str, Any], data: dict[str, Any], **denoiser: Any) -> dict[str, Any]:
     """The values of `base` with a data set, and with some options of the denoiser replaced."""
     return {"data": data, **base, "denoiser": {**base["denoiser"], **denoiser}}
@@ -110,6 +128,15 @@ PRESETS = {
         "U-Net on rendered scenes at 32x32 with sentences, on a laptop: 2,400 steps, about 10 minutes", _SCENES
     ),
     "emoji": Preset("U-Net on your emoji at 32x32, on a laptop: 2,400 steps, about 10 minutes", _EMOJI),
+    "encode": Preset(
+        "an autoencoder with latents of a quarter of the sides, of your own images at 64x64, on a laptop: 1,000 steps",
+        {**_ENCODE, "data": {"name": "folder", "size": 64}, "autoencoder": {"name": "grid", "factor": 4, "latent": 4}},
+    ),
+    "encode-8": Preset(
+        "an autoencoder with latents of an eighth of the sides, of your own images at 64x64, on a laptop: 1,000 steps",
+        {**_ENCODE, "data": {"name": "folder", "size": 64}, "autoencoder": {"name": "grid", "factor": 8, "latent": 8}},
+    ),
+    "latent": Preset("U-Net in latents of 8 to 16 cells a side, on a laptop: 4,000 steps, not timed", _LATENT),
     "mnist-gpu": Preset(
         "U-Net on MNIST at 32x32, on one GPU: 100,000 steps, not timed", _with_data(_GPU, {"name": "mnist"})
     ),

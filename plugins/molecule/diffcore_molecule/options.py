@@ -188,6 +188,15 @@ class EquivariantOptions(Settings):
     )
 
 
+class AtomsOptions(Settings):
+    """Options of the denoiser `atoms`, of latents."""
+
+    width: int = Field(128, ge=8, description="Size of an atom's token.")
+    depth: int = Field(6, ge=1, description="Number of transformer blocks.")
+    heads: int = Field(8, ge=1, description="Attention heads; must divide the width.")
+    mlp_ratio: float = Field(4.0, gt=0, description="Size of the hidden layer of the MLPs, in units of width.")
+
+
 class TransformerOptions(Settings):
     """Options of the denoiser `transformer`."""
 
@@ -196,3 +205,12 @@ class TransformerOptions(Settings):
     depth: int = Field(6, ge=1, description="Number of transformer blocks.")
     heads: int = Field(8, ge=1, description="Attention heads; must divide the width.")
     inner: int = Field(16, ge=1, description="Products of the tokens of two atoms that their pair receives.")
+
+
+class AutoencoderOptions(TransformerOptions):
+    """Options of the autoencoder `atoms`."""
+
+    latent: int = Field(8, ge=1, le=1024, description="Numbers of the latent of an atom.")
+    width: int = Field(96, ge=8, description="Size of an atom's token.")
+    pair_width: int = Field(32, ge=8, description="Channels of the features of a pair of atoms.")
+    depth: int = Field(3, ge=1, description="Number of transformer blocks of the encoder, and of the decoder.")

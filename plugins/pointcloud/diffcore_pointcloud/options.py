@@ -145,3 +145,25 @@ class TransformerOptions(Settings):
     heads: int = Field(4, ge=1, description="Attention heads; must divide the width.")
     octaves: int = Field(4, ge=0, description="Number of frequencies of the Fourier features of coordinates.")
     mlp_ratio: float = Field(4.0, gt=0, description="Size of the hidden layer of the MLPs, in units of width.")
+
+
+class TokensOptions(Settings):
+    """Options of the denoiser `tokens`, of latents."""
+
+    width: int = Field(128, ge=4, description="Size of a token.")
+    depth: int = Field(4, ge=1, description="Number of transformer blocks.")
+    heads: int = Field(4, ge=1, description="Attention heads; must divide the width.")
+    mlp_ratio: float = Field(4.0, gt=0, description="Size of the hidden layer of the MLPs, in units of width.")
+
+
+class AutoencoderOptions(Settings):
+    """Options of the autoencoder `tokens`."""
+
+    tokens: int = Field(32, ge=1, le=4096, description="Number of tokens of the latent.")
+    latent: int = Field(8, ge=1, le=1024, description="Channels of a token of the latent.")
+    width: int = Field(64, ge=4, description="Size of a point's token.")
+    inner: int = Field(128, ge=4, description="Size of a token inside the network.")
+    rounds: int = Field(1, ge=1, description="Number of times that tokens and points attend to each other.")
+    depth: int = Field(1, ge=0, description="Number of transformer blocks of the tokens in each round.")
+    heads: int = Field(2, ge=1, description="Attention heads; must divide both widths.")
+    octaves: int = Field(4, ge=0, description="Number of frequencies of the Fourier features of coordinates.")

@@ -52,6 +52,17 @@ _GPU: dict[str, Any] = {
 }  # fmt: skip
 
 
+_ENCODE: dict[str, Any] = {
+    "task": {"name": "encode"},
+    "autoencoder": {"name": "tokens"},
+    "train": {"steps": 2000, "batch_size": 16, "learning_rate": 1e-3, "evaluate": 100},
+}
+_LATENT: dict[str, Any] = {
+    "denoiser": {"name": "tokens"},
+    "train": {"steps": 6000, "batch_size": 32, "learning_rate": 1e-3, "weighting": "v", "evaluate": 150},
+}
+
+
 def _of(values: dict[str, Any], **data: Any) -> dict[str, Any]:
     return {"data": data, **values}
 
@@ -79,6 +90,11 @@ PRESETS = {
             captions=True,
         ),
     ),
+    "encode": Preset(
+        "an autoencoder of generated shapes of 512 points, to 32 tokens, on a laptop: 2,000 steps, not timed",
+        _of(_ENCODE, name="shapes"),
+    ),
+    "latent": Preset("a transformer over the tokens of latents, on a laptop: 6,000 steps, not timed", _LATENT),
     "meshes": Preset(
         "a denoiser of your own folder of meshes, 512 points, on a laptop: 3,600 steps, about 6.5 minutes",
         _of(_SMALL, name="meshes"),

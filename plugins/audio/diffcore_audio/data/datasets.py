@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError, first_line
 from diffcore.plugins import folders
-from diffcore.plugins.captions import NO_CAPTIONS, Captions
+from diffcore.plugins.captions import NO_CAPTIONS, FileCaptions
 from diffcore.plugins.data import Data
 from diffcore.plugins.ledger import Account, named
 from diffcore.plugins.text import indexed
@@ -234,7 +234,7 @@ def _read(
     target: Format,
     options: FileOptions,
     account: Account,
-    captions: Captions = NO_CAPTIONS,
+    captions: FileCaptions = NO_CAPTIONS,
 ) -> list[TensorDict]:
     """The examples of each listing; the account gets what was changed or not used.
 

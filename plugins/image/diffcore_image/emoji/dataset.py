@@ -13,9 +13,9 @@ from torch import Tensor
 from diffcore.denoising.text import padded
 from diffcore.denoising.words import words_of
 from diffcore.errors import UserError
-from diffcore.plugins.captions import MOST_CAPTIONS, Captions, cleaned
+from diffcore.plugins.captions import MOST_CAPTIONS, FileCaptions, cleaned
 from diffcore.plugins.data import Data
-from diffcore.plugins.folders import Tree, tree, uneven, without_empty
+from diffcore.plugins.folders import Files, Tree, tree, uneven, without_empty
 from diffcore.plugins.ledger import Account
 from diffcore.plugins.text import indexed
 from diffcore.states.noise import generator_for
@@ -59,18 +59,8 @@ def emoji(options: EmojiOptions) -> Data:
     background = colour_of(options.background)
     files = tree(options.root, ENDINGS, "emoji", "pictures", unfit=_unfit, captioned=True, tables=TABLES)
     account = files.account()
-    everything = (*files.train, *(files.test or ()))
-    require_room(len(everything), options.size)
-    names = _names(files, account)
-    named = tuple((path, style) for path, style in everything if path in names)
-    for path, _ in everything:
-        if path not in names:
-            account.pass_over(path, "without a name")
-    if not named:
-        raise UserError(
-            f"none of the {len(everything)} pictures under {files.root} has a name: put a metadata.jsonl with "
-            "file_name, text and tags beside them, or unpack emoji.json or emojibase-data/en/data.json in this folder"
-        )
+    named, names = _named_files(files, account)
+    require_room(len(named), options.size)
     sizes: set[tuple[int, int]] = set()
     loaded = load(named, options.size, background, account, sizes)
     if not loaded.files:
@@ -97,18 +87,23 @@ def _unfit(path: Path) -> str:
     return "sheets of many emoji" if path.parent.name.startswith("sheets") else ""
 
 
-def _names(files: Tree, account: Account) -> dict[Path, Named]:
-    """What the files are called; files without a name are left out."""
-    captions = files.texts(account)
-    tables = read_names(files.tables)
-    found = {}
-    for path, _ in (*files.train, *(files.test or ())):
-        if named := _named(path, captions, tables, account):
-            found[path] = named
-    return found
+def _named_files(files: Tree, account: Account) -> tuple[Files, dict[Path, Named]]:
+    """The files with a name, and what they are called. The account gets the others; it is a `UserError` if all are."""
+    everything = (*files.train, *(files.test or ()))
+    captions, tables = files.texts(account), read_names(files.tables)
+    names = {path: named for path, _ in everything if (named := _named(path, captions, tables, account))}
+    if not names:
+        raise UserError(
+            f"none of the {len(everything)} pictures under {files.root} has a name: put a metadata.jsonl with "
+            "file_name, text and tags beside them, or unpack emoji.json or emojibase-data/en/data.json in this folder"
+        )
+    for path, _ in everything:
+        if path not in names:
+            account.pass_over(path, "without a name")
+    return tuple((path, style) for path, style in everything if path in names), names
 
 
-def _named(path: Path, captions: Captions, tables: Mapping[Codes, Named], account: Account) -> Named | None:
+def _named(path: Path, captions: FileCaptions, tables: Mapping[Codes, Named], account: Account) -> Named | None:
     if names := captions.by_file.get(path, ()):
         return Named(names, captions.tags.get(path, ()))
     listed = tables.get(codes_of(path.stem) or ())

@@ -35,8 +35,8 @@ class Part:
         return judge.similarity(pixels, self.texts), torch.searchsorted(self.subjects, subject)
 
 
-def part_of(name: str, examples: TensorDict) -> Part:
-    """The real pictures of a part of the data."""
+def _part(name: str, examples: TensorDict) -> Part:
+    """The part of the data that has these examples."""
     subjects, place = examples["subject"].unique(return_inverse=True)
     first = torch.full((len(subjects),), len(examples)).scatter_reduce(0, place, torch.arange(len(place)), "amin")
     return Part(name, examples, examples["words"][first], subjects)
@@ -47,8 +47,7 @@ class EmojiMetrics:
 
     def __init__(self, train: TensorDict, held_out: TensorDict, cache: Path) -> None:
         self._train = train["pixels"]
-        self._parts = (part_of("held_out", held_out), part_of("training", train))
-        self._held_out_subjects = self._parts[0].subjects
+        self._parts = (_part("held_out", held_out), _part("training", train))
         self._judge = trained_judge(train["pixels"], train["words"], train["subject"], cache)
         self._real = nearest(held_out["pixels"], self._train)
 
@@ -64,7 +63,7 @@ class EmojiMetrics:
 
     def _retrieved(self, part: Part, samples: Tensor, subject: Tensor) -> list[Metric]:
         similarity, right = part.similarity(self._judge, samples, subject)
-        others = similarity[torch.arange(len(samples)).roll(1)]
+        others = similarity[torch.arange(len(samples)).roll(len(samples) // 2)]  # neighbours are alike
         real = part.similarity(self._judge, part.examples["pixels"], part.examples["subject"])
         among = min(AMONG, len(part.texts))
         metrics = []
