@@ -35,6 +35,7 @@ LEFT_OUT = ("cli",)
 TITLES = {
     "api": "Public functions",
     "nn": "Networks",
+    "plugins.builtin": "Parts of the core",
     "sampling.inverse": "Inverse problems",
     "process.schedules": "Noise schedules",
     "sampling.guidance": "Guidance",

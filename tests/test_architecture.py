@@ -143,12 +143,12 @@ def test_every_package_is_in_the_order():
 
 
 def test_packages_import_only_what_is_below_them():
-    """Only `diffcore.plugins.builtin` imports the modules of the command line by their names."""
+    """Only `diffcore.plugins.builtin.commands` imports the modules of the command line by their names."""
     within = [each for each in imports() if each.source.startswith("diffcore.") and each.target in modules_of(CORE)]
     assert len(within) > 300
     assert not [f"{each.place}: {each.target}" for each in within if rises(each.source, each.target)]
     by_name = [path for path in modules_of(CORE).values() if re.search(r"[\"']diffcore\.cli\b", path.read_text())]
-    assert [path for path in by_name if not path.is_relative_to(CORE / "cli")] == [CORE / "plugins" / "builtin.py"]
+    assert [path for path in by_name if not path.is_relative_to(CORE / "cli")] == [CORE / "plugins/builtin/commands.py"]
 
 
 def test_plugins_import_only_public_parts():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Condition, Conditions
+from diffcore.denoising.embedded_once import embedded
 from diffcore.denoising.inputs import Embedded, Tokens, join, require_embedded, together
 from diffcore.errors import UserError
 
@@ -97,10 +98,10 @@ class Conditioning(nn.Module):
         vector, others = self._levels(log_snr), []
         batch, width = vector.shape
         for name, embed, inputs in zip(self.names, self.embeddings.values(), self._announced, strict=True):
-            embedded = require_embedded(name, embed(conditions[name]), inputs, batch, width)
-            if embedded.vector is not None:
-                vector = vector + embedded.vector
-            others.append(embedded)
+            found = require_embedded(name, embedded(embed, conditions[name]), inputs, batch, width)
+            if found.vector is not None:
+                vector = vector + found.vector
+            others.append(found)
         if self.inputs.tokens:
             first = self.first_token.expand(batch, 1, -1)
             exists = torch.ones(batch, 1, dtype=torch.bool, device=first.device)

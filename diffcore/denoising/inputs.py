@@ -35,6 +35,15 @@ class Embedded(NamedTuple):
     tokens: Tokens | None = None
     like_state: Tensor | None = None
 
+    def rows(self, places: Tensor) -> "Embedded":
+        """The parts of the samples `places`, int64 `[n]`, which may occur several times."""
+        vector, tokens, like_state = self
+        return Embedded(
+            None if vector is None else vector[places],
+            None if tokens is None else Tokens(tokens.values[places], tokens.mask[places]),
+            None if like_state is None else like_state[places],
+        )
+
 
 INPUTS = ("tokens", "like_state")
 """The names of the inputs of networks that conditions may yield, in the order of `Embedded`."""

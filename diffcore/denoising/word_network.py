@@ -16,8 +16,6 @@ class WordNetwork(nn.Module):
 
     * `length`: the largest L.
     * `heads`: the number of heads of self-attention.
-
-    Where nothing is trained, the result for each distinct text is computed once and kept until other texts are asked.
     """
 
     def __init__(self, count: int, length: int, channels: int, layers: int, heads: int, width: int) -> None:
@@ -28,38 +26,40 @@ class WordNetwork(nn.Module):
         self.blocks = nn.ModuleList(_Block(channels, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(channels)
         self.vector = nn.Linear(channels, width)
-        self._kept: tuple[Tensor, tuple[int, ...], Embedded] | None = None
 
     def forward(self, ids: Tensor) -> Embedded:
-        """Ids `[B, L]` to tokens and a vector."""
-        if self.training or (torch.is_grad_enabled() and self.first.requires_grad):
-            self._kept = None
-            return self._encoded(ids)
-        state = tuple(version for each in self.parameters() for version in (each.data_ptr(), each._version))
-        if self._kept is None or self._kept[1] != state or not torch.equal(self._kept[0], ids):
-            self._kept = (ids, state, self._distinct(ids))
-        return self._kept[2]
-
-    @torch.no_grad()
-    def _distinct(self, ids: Tensor) -> Embedded:
-        """The result for each of the distinct texts, repeated for all texts that are equal to it."""
-        texts, place = ids.unique(dim=0, return_inverse=True)
-        vector, tokens, _ = self._encoded(texts)
-        assert vector is not None
-        assert tokens is not None
-        return Embedded(vector[place], Tokens(tokens.values[place], tokens.mask[place]))
-
-    def _encoded(self, ids: Tensor) -> Embedded:
-        if ids.device.type == "cpu":  # elsewhere this would wait for the device
+        """Ids `[B, L]` to tokens `[B, L', channels]` and a vector; on the CPU, L' is the length of the longest text."""
+        on_cpu = ids.device.type == "cpu"  # elsewhere the length of texts would have to be waited for
+        if on_cpu:
             ids = ids[:, : max(1, int((ids > 0).sum(1).max()) if len(ids) else 1)]
         mask = ids > 0
         words = self.table(ids) + self.positions[: ids.shape[1]]
         h = torch.cat([self.first.expand(len(ids), 1, -1), words], 1)
-        exists = functional.pad(mask, (1, 0), value=True)
+        places = _Places(functional.pad(mask, (1, 0), value=True), packed=on_cpu)
+        rows = places.taken(h)
         for block in self.blocks:
-            h = block(h, exists)
-        h = self.norm(h)
+            rows = block(rows, places)
+        h = places.put(self.norm(rows))
         return Embedded(self.vector(h[:, 0]), Tokens(h[:, 1:], mask))
+
+
+class _Places:
+    """The places `[B, L]` of the words of texts. Layers that act on each word compute those that exist, if `packed`."""
+
+    def __init__(self, exists: Tensor, packed: bool) -> None:
+        self.exists = exists
+        self.index = exists.flatten().nonzero()[:, 0] if packed else None
+
+    def taken(self, h: Tensor) -> Tensor:
+        """`[B, L, channels]` to the rows `[n, channels]` of the words that exist, or of all places."""
+        rows = h.flatten(0, 1)
+        return rows if self.index is None else rows.index_select(0, self.index)
+
+    def put(self, rows: Tensor) -> Tensor:
+        """The inverse of `taken`; where no word exists, it is zero."""
+        if self.index is not None:
+            rows = rows.new_zeros(self.exists.numel(), rows.shape[1]).index_copy(0, self.index, rows)
+        return rows.view(*self.exists.shape, -1)
 
 
 class _Block(nn.Module):
@@ -73,9 +73,10 @@ class _Block(nn.Module):
         self.output = nn.Linear(channels, channels)
         self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
 
-    def forward(self, h: Tensor, exists: Tensor) -> Tensor:
-        batch, length, channels = h.shape
-        q, k, v = self.qkv(self.norms[0](h)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=exists[:, None, None, :])
-        h = h + self.output(mixed.transpose(1, 2).reshape(batch, length, channels))
+    def forward(self, h: Tensor, places: _Places) -> Tensor:
+        """The rows `[n, channels]` of the words at `places` to the same shape."""
+        qkv = places.put(self.qkv(self.norms[0](h)))
+        q, k, v = qkv.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=places.exists[:, None, None, :])
+        h = h + self.output(places.taken(mixed.transpose(1, 2).flatten(2)))
         return h + self.mlp(self.norms[1](h))

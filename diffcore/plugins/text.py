@@ -23,12 +23,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from diffcore.denoising.conditions import Condition, Conditions
+from diffcore.denoising.conditions import Condition, Conditions, captions_of
 from diffcore.denoising.text import TextCondition, TextEncoder, padded, shown
 from diffcore.errors import UserError, first_line
 from diffcore.plugins import registry
 from diffcore.plugins.building import build
-from diffcore.plugins.builtin import LearnedWords, WordsOptions
+from diffcore.plugins.builtin.text_encoders import LearnedWords, WordsOptions
 from diffcore.plugins.data import Data
 from diffcore.plugins.ledger import named
 from diffcore.plugins.records import Component
@@ -99,6 +99,11 @@ def text_values(conditions: Sequence[Condition], examples: "TensorDict", draws: 
                 number = (draws.uniform("caption").to(ids.device) * counts).long().clamp(max=ids.shape[1] - 1)
             values[condition.name] = ids[torch.arange(len(ids), device=ids.device), number].long()
     return values
+
+
+def prompts_of(conditions: Sequence[Condition], values: Conditions, n: int) -> list[str]:
+    """The texts of `n` samples that have the `values` of `conditions`; empty where there is none."""
+    return [caption.get(NAME, "") for caption in captions_of(conditions, values, n)]
 
 
 def encoder_of(conditions: Sequence[Condition]) -> TextEncoder | None:

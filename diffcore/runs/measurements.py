@@ -1,5 +1,7 @@
-"""Constraints on the samples of a run that come from files or states: inpainting and upscaling."""
+"""What files say of samples: encoded states, and the constraints of inpainting and upscaling."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from diffcore.plugins.building import part_of
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.model import Model
 from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
-from diffcore.states.state import State, fields, map_fields
+from diffcore.states.state import State, concatenate, fields, map_fields
 
 Source = str | Path | State
 """A file of the run's kind of data, or encoded samples: one, `[1, ...]`, or one for each sample that is drawn."""
@@ -94,6 +96,12 @@ def upscaling_of(
         **_options(method, noise_std),
     }
     return replace(upscaling(coarse, factor, model.codec.space, method, noise_std, bounds), recipe=recipe)
+
+
+def read_states(model: Model, paths: Sequence[str | os.PathLike[str]]) -> State:
+    """The encoded contents of files, as one batch. Raises `UserError` if the plugin cannot read files."""
+    read = _reader(model, "source").read
+    return concatenate([read(Path(path)) for path in paths])
 
 
 def _reader(model: Model, task: str) -> Any:

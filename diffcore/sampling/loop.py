@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
+from diffcore.denoising.embedded_once import embedded_once
 from diffcore.denoising.given import require_one_each
 from diffcore.errors import UserError
 from diffcore.process.schedules import Schedule
@@ -164,9 +165,10 @@ def sample(
 
         return integrate(step, evaluate, x, levels, fresh, reached)
 
-    x = draw(watch)
-    if _non_finite(x):
-        _explain(draw, levels)
+    with embedded_once():
+        x = draw(watch)
+        if _non_finite(x):
+            _explain(draw, levels)
     return x
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcore.errors import UserError
-from diffcore.plugins.builtin import TrackedOptions
+from diffcore.plugins.builtin.loggers import TrackedOptions
 from diffcore.plugins.output import Logger, Metric
 from diffcore.plugins.records import NoOptions
 from diffcore.system.files import read_regular, write_atomically

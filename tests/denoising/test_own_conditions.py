@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import diffcore as dc
 from diffcore import cli
+from diffcore.api.drawing import drawing_of
 from diffcore.denoising.conditions import Condition, captions_of, drop, nulls, parse_conditions
 from diffcore.denoising.denoiser import Denoiser
 from diffcore.denoising.embedding import Conditioning
@@ -357,7 +358,7 @@ def test_the_command_line_takes_the_sentence(run, tmp_path, capsys):
 
 def test_a_recipe_has_a_digest_of_values_with_axes(run):
     def recipe(ids):
-        return run.drawing(2, None, {"words": torch.tensor(ids)}, 0, None, None, {}).recipe["conditions"]["words"]
+        return drawing_of(run, 2, None, {"words": torch.tensor(ids)}, 0, None, None, {}).recipe["conditions"]["words"]
 
     first = recipe([[1, 0, 0], [2, 4, 0]])
     assert first["shape"] == [2, 3]

@@ -9,6 +9,7 @@ from torch import nn
 import diffcore as dc
 from diffcore.denoising.conditions import captions_of, drop, nulls
 from diffcore.denoising.denoiser import Denoiser
+from diffcore.denoising.embedded_once import embedded, embedded_once
 from diffcore.denoising.text import TextCondition
 from diffcore.denoising.word_network import WordNetwork
 from diffcore.denoising.words import Words, vocabulary, words_of
@@ -133,18 +134,34 @@ def test_the_network_of_words_is_a_transformer_that_padding_does_not_change(trai
     assert torch.allclose(longer, vector, atol=1e-12)
 
 
-def test_each_distinct_text_is_encoded_once_while_samples_are_drawn(monkeypatch):
+@pytest.mark.parametrize("guided", [False, True])
+def test_each_distinct_text_is_encoded_once_while_samples_are_drawn(monkeypatch, guided):
+    """Whatever the number of samples and steps; with guidance, the empty text is another one."""
     encoded = []
-    original = WordNetwork._encoded
-    monkeypatch.setattr(WordNetwork, "_encoded", lambda self, ids: encoded.append(len(ids)) or original(self, ids))
-    network = denoiser().float().requires_grad_(False)
-    dc.sample(network, n=6, shape=(1, 4, 4), steps=5, conditions={"prompt": "a red circle"})
-    assert encoded == [1]
-    embed = network.conditioning.embeddings["prompt"]
+    original = WordNetwork.forward
+    monkeypatch.setattr(WordNetwork, "forward", lambda self, ids: encoded.append(len(ids)) or original(self, ids))
+    network = denoiser().float()
+    draw = classifier_free(network, (TEXT,), 3.0) if guided else network
+    texts = ids("a red circle", "a big square", "a red circle").repeat(2, 1)
+    for batch in (6, 2):
+        dc.sample(draw, n=6, shape=(1, 4, 4), steps=5, conditions={"prompt": texts}, batch_size=batch)
+    assert encoded == [distinct + guided for distinct in (2, 2, 1, 2)]
+
+
+def test_embeddings_are_kept_for_the_drawing_of_a_batch_only():
+    embed, value = WordNetwork(9, 6, 16, 2, 4, 10).eval(), ids("a red circle", "the left", "a red circle")
+    with embedded_once():
+        before = embedded(embed, value)
+        assert embedded(embed, value) is before
+        assert embedded(embed, value.clone()) is not before
+        assert not before.vector.requires_grad
+        assert embedded(embed.train(), value) is not before
     with torch.no_grad():
-        before = embed(ids("a red circle"))
-        embed.first.add_(1.0)
-    assert not embed(ids("a red circle")).vector.allclose(before.vector)
+        embed.eval().first.neg_()
+        after = embedded(embed, value)
+    assert after.vector.allclose(embed(value).vector)
+    assert before.vector[0].equal(before.vector[2])
+    assert not before.vector.allclose(after.vector)
 
 
 def test_words_are_trained_with_the_denoiser():

@@ -14,7 +14,7 @@ from diffcore.denoising.conditions import ClassCondition, ScalarCondition
 from diffcore.denoising.denoiser import Denoiser, from_x0
 from diffcore.denoising.sizes import Sizes
 from diffcore.evaluation.property_metrics import _SAMPLES_PER_TARGET, GUIDANCE, property_metrics
-from diffcore.plugins import builtin_guidance
+from diffcore.plugins.builtin import guidance_builders
 from diffcore.plugins.data import Data, Encoded
 from diffcore.plugins.guidance import GuidanceContext, with_effect
 from diffcore.plugins.records import NoOptions
@@ -110,7 +110,7 @@ def meanings_of(metrics):
 def listed(kind, options, codec, network=None):
     """A guidance of the core, as a list makes it."""
     context = GuidanceContext(None, codec, codec.conditions, lambda source, task: network)
-    build = getattr(builtin_guidance, kind.replace("-", "_"))
+    build = getattr(guidance_builders, kind.replace("-", "_"))
     return replace(build(SimpleNamespace(against={}, **options), context), name=kind, options=options)
 
 

@@ -120,17 +120,28 @@ def test_attention_of_pixels_is_that_of_their_sequence():
     torch.testing.assert_close(attention(x, tokens), sequence.transpose(1, 2).reshape(x.shape))
 
 
-def test_cross_attention_by_its_formula():
+@pytest.mark.parametrize("heads", [1, 2])
+def test_cross_attention_by_its_formula(heads):
+    """Both ways to compute it; the output for a sample without any context is the bias."""
     torch.manual_seed(1)
-    attention = CrossAttention(6, 5, 8, heads=2).double()
-    x, context = torch.randn(2, 3, 6, dtype=torch.float64), torch.randn(2, 4, 5, dtype=torch.float64)
-    mask = torch.tensor([[True, True, True, True], [True, False, True, False]])
+    attention = CrossAttention(6, 5, 8, heads).double()
+    x, context = torch.randn(3, 7, 6, dtype=torch.float64), torch.randn(3, 4, 5, dtype=torch.float64)
+    mask = torch.tensor([[True, True, True, True], [False, True, True, False], [False] * 4])
     q = attention.queries(x)
     k, v = attention.keys_and_values(context).chunk(2, -1)
-    heads = []
-    for part in (slice(0, 4), slice(4, 8)):
-        logits = torch.einsum("bnc,bmc->bnm", q[..., part], k[..., part]) / 2
-        weights = logits.masked_fill(~mask[:, None], float("-inf")).softmax(-1)
-        heads.append(weights @ v[..., part])
-    expected = nn.functional.linear(torch.cat(heads, -1), attention.output.weight, attention.output.bias)
+    mixed = []
+    for qh, kh, vh in zip(q.chunk(heads, -1), k.chunk(heads, -1), v.chunk(heads, -1), strict=True):
+        logits = torch.einsum("bnc,bmc->bnm", qh, kh) / qh.shape[-1] ** 0.5
+        weights = logits.masked_fill(~mask[:, None], float("-inf")).softmax(-1).nan_to_num(0.0)
+        mixed.append(weights @ vh)
+    expected = nn.functional.linear(torch.cat(mixed, -1), attention.output.weight, attention.output.bias)
     torch.testing.assert_close(attention(x, context, mask), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(attention.by_context(x, context, mask), expected, rtol=0, atol=1e-12)
+
+
+def test_attention_is_computed_by_the_context_where_that_is_cheaper():
+    fine, coarse = CrossAttention(32, 64, 32, 1), CrossAttention(128, 64, 128, 4)
+    assert fine.is_short(256, 20)
+    assert not fine.is_short(16, 20)
+    assert not coarse.is_short(256, 64)
+    assert not coarse.is_short(16, 20)

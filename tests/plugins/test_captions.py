@@ -15,7 +15,7 @@ from diffcore.denoising.text import TextCondition, TextEncoder
 from diffcore.denoising.words import Words
 from diffcore.errors import UserError
 from diffcore.plugins import registry
-from diffcore.plugins.builtin import WordsOptions, diffcore_text_encoders
+from diffcore.plugins.builtin.text_encoders import WordsOptions, diffcore_text_encoders
 from diffcore.plugins.data import Data
 from diffcore.plugins.folders import tree
 from diffcore.plugins.records import Component, Settings

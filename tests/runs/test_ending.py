@@ -211,7 +211,8 @@ def test_a_run_that_cannot_be_written_is_known_before_the_work_and_results_are_s
         raise OSError(errno.EROFS, "Read-only file system", str(folder))
 
     with monkeypatch.context() as patch:
-        patch.setattr("diffcore.api.run.require_writable", read_only)
+        patch.setattr("diffcore.api.evaluating.require_writable", read_only)
+        patch.setattr("diffcore.api.fitting.require_writable", read_only)
         capsys.readouterr()
         assert cli.main(["evaluate", str(run.path), "--n", "4"]) == 0
         said = capsys.readouterr()

@@ -241,7 +241,7 @@ def test_two_calls_at_the_same_time_get_different_folders(run, capsys, monkeypat
 def test_samples_that_another_call_has_written_meanwhile_are_kept(run, tmp_path, capsys, monkeypatch, name):
     out = tmp_path / name
     command = ("sample", run, "--out", out, "--n", "2", "--steps", "1", "--condition")
-    meanwhile(monkeypatch, "diffcore.runs.output._check_content", *command, "ring=outer")
+    meanwhile(monkeypatch, "diffcore.runs.place._check_content", *command, "ring=outer")
     said = refused(capsys, *command, "ring=inner")
     assert f"{out} exists already" in said if name == "out.csv" else f"{out}: it contains other samples" in said
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from diffcore.errors import UserError
-from diffcore.plugins.builtin import TrackedOptions
+from diffcore.plugins.builtin.loggers import TrackedOptions
 from diffcore.plugins.output import Metric
 from diffcore.plugins.records import NoOptions
 from diffcore.training.loggers import tensorboard, trackio, wandb

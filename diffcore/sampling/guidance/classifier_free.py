@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions, nulls
 from diffcore.denoising.denoiser import Denoise, Prediction
-from diffcore.sampling.guidance.joint_batch import JointPass, cache_last, evaluate_jointly
+from diffcore.sampling.guidance.joint_batch import JointBatch, JointPass, cache_last, evaluate_jointly
 from diffcore.states.level import Levels
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
@@ -56,20 +56,19 @@ def composed_values(
     """
 
     @cache_last
-    def passes_for(given: Conditions) -> tuple[Conditions, list[JointPass]]:
+    def batch_for(given: Conditions) -> JointBatch:
         first = next(iter(given.values()))
 
         def asked(value: Tensor) -> Conditions:
             return {**given, condition.name: _for_all(value, first)}
 
         passes = [JointPass(asked(value), weight) for value, weight in zip(values, weights, strict=True) if weight]
-        return asked(condition.null(1)), passes
+        return JointBatch(asked(condition.null(1)), passes)
 
     def guided(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         if not conditions:
             return denoise(x, level, conditions, mask)
-        base, passes = passes_for(conditions)
-        return replace(evaluate_jointly(denoise, x, level, base, passes, mask), unguided=None)
+        return replace(evaluate_jointly(denoise, x, level, batch_for(conditions), mask), unguided=None)
 
     return guided
 
@@ -92,7 +91,7 @@ def _mixed(
     whole = len(groups) == 1 and {*groups[0][0]} == {condition.name for condition in model_conditions}
 
     @cache_last
-    def passes_for(values: Conditions) -> tuple[Conditions, list[JointPass]]:
+    def batch_for(values: Conditions) -> JointBatch:
         """The conditions of D_u, and a pass for each group that has a condition given in any sample."""
         first = next(iter(values.values()))
         absent = {**values, **nulls(model_conditions, len(first), first.device)}
@@ -108,13 +107,12 @@ def _mixed(
             if len(rows):
                 only = {**absent, **{condition.name: values[condition.name] for condition in kept}}
                 passes.append(JointPass(only, weight, None if len(rows) == len(given) else rows))
-        return base, passes
+        return JointBatch(base, passes)
 
     def guided(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         if not conditions:
             return denoise(x, level, conditions, mask)
-        absent, passes = passes_for(conditions)
-        prediction = evaluate_jointly(denoise, x, level, absent, passes, mask)
+        prediction = evaluate_jointly(denoise, x, level, batch_for(conditions), mask)
         return prediction if whole else replace(prediction, unguided=None)
 
     return guided

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -30,29 +31,39 @@ class JointPass:
     rows: Tensor | None = None
 
 
-def evaluate_jointly(
-    denoise: Denoise, x: State, level: Levels, base: Conditions, passes: Sequence[JointPass], mask: Mask
-) -> Prediction:
+@dataclass(frozen=True)
+class JointBatch:
+    """What `evaluate_jointly` mixes: D_base with the conditions `base`, and the `passes`."""
+
+    base: Conditions
+    passes: Sequence[JointPass]
+
+    @cached_property
+    def conditions(self) -> Conditions:
+        """The conditions of all evaluations, one after another: the same tensors at every level of a trajectory."""
+        each = [(self.base, None), *((one.conditions, one.rows) for one in self.passes)]
+        return {name: torch.cat([_at(values[name], chosen) for values, chosen in each]) for name in self.base}
+
+
+def evaluate_jointly(denoise: Denoise, x: State, level: Levels, joint: JointBatch, mask: Mask) -> Prediction:
     """D_base + sum_i w_i (D_i - D_base), with all evaluations in one batch; a single pass of weight 1 is run alone.
 
-    D_base is the prediction with the conditions `base`, and D_i that of pass i; samples that are not among the rows of
-    pass i have no i-th term. As all views of a prediction are affine in its output, it is the outputs that are mixed.
-    The variances are mixed with weights 1 / n, so the result is their mean over the n passes. If there is one pass, the
-    unguided prediction is that of the pass, and D_base for samples that are not among its rows; else there is none.
+    D_base is the prediction with the conditions `joint.base`, and D_i that of pass i; samples that are not among the
+    rows of pass i have no i-th term. As all views of a prediction are affine in its output, it is the outputs that are
+    mixed. The variances are mixed with weights 1 / n, so the result is their mean over the n passes. If there is one
+    pass, the unguided prediction is that of the pass, and D_base for samples that are not among its rows; else there is
+    none.
     """
+    passes = joint.passes
     if not passes:
-        return denoise(x, level, base, mask)
+        return denoise(x, level, joint.base, mask)
     if len(passes) == 1 and passes[0].weight == 1:
         return denoise(x, level, passes[0].conditions, mask)
     rows = [None, *(each.rows for each in passes)]
-    conditions = [base, *(each.conditions for each in passes)]
-    joint = denoise(
+    found = denoise(
         concatenate([_at(x, chosen) for chosen in rows]),
         level.map(lambda scale: _joined(scale, rows)),
-        {
-            name: torch.cat([_at(part[name], chosen) for part, chosen in zip(conditions, rows, strict=True)])
-            for name in base
-        },
+        joint.conditions,
         None if mask is None else torch.cat([_at(mask, chosen) for chosen in rows]),
     )
     sizes = [x.shape[0] if chosen is None else len(chosen) for chosen in rows]
@@ -70,12 +81,12 @@ def evaluate_jointly(
 
         return map_fields(mix, states)
 
-    output = mixed(joint.output, [each.weight for each in passes])
-    variance = None if joint.variance is None else mixed(joint.variance, [1 / len(passes)] * len(passes))
+    output = mixed(found.output, [each.weight for each in passes])
+    variance = None if found.variance is None else mixed(found.variance, [1 / len(passes)] * len(passes))
     unguided = None
-    if joint.unguided is not None and len(passes) == 1:
-        unguided = Prediction(x, level, mixed(joint.unguided.output, [1.0]), joint.unguided.view)
-    return Prediction(x, level, output, joint.view, variance, unguided)
+    if found.unguided is not None and len(passes) == 1:
+        unguided = Prediction(x, level, mixed(found.unguided.output, [1.0]), found.unguided.view)
+    return Prediction(x, level, output, found.view, variance, unguided)
 
 
 def _at(batch: State, rows: Tensor | None) -> State:

@@ -19,6 +19,9 @@ MOST_VALUES = 2**27
 LEAST_EXPONENT = 0.01
 """The smallest exponent of a complex spectrogram: a magnitude c is restored as c^(1 / exponent)."""
 
+LEAST_DESCRIBED = 0.3
+"""The shortest sounds that can be described in sentences, in seconds: shorter ones are cut before they have decayed."""
+
 _MOST_FILTER_VALUES = 2**23
 """The largest number of values in a table of mel filters."""
 
@@ -85,6 +88,8 @@ class SoundFacts(Settings):
     """Whether training inverts the sign of waveforms at random."""
     text: TextFacts | None = None
     """The texts of the sounds, if they have any."""
+    described: bool = False
+    """Whether the texts are sentences that describe synthesised drums, which a judge can compare with sounds."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "SoundFacts":
@@ -218,10 +223,22 @@ class DrumsOptions(SoundOptions):
         False, description="Invert the sign of waveforms at random during training, which is inaudible."
     )
     sounds: int = Field(500, ge=2, description="Number of sounds of each of the six instruments.")
+    captions: bool = Field(
+        False, description="Describe the sounds in sentences, which say the instrument, in place of classes."
+    )
     seed: int = Field(0, ge=0, description="Seed of the random parameters of the sounds.")
     held_out: float = Field(
         0.1, gt=0, le=0.5, description="Fraction of the sounds that is held out of training, for evaluation."
     )
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> "DrumsOptions":
+        if self.captions and self.seconds < LEAST_DESCRIBED:
+            raise ValueError(
+                f"`data.captions` needs sounds of at least {LEAST_DESCRIBED:g} s, of which the decay can be heard; "
+                f"`data.seconds` is {self.seconds:g}"
+            )
+        return self
 
 
 class FileOptions(SoundOptions):

@@ -95,6 +95,7 @@ _SMALL = {
 }
 _STOCHASTIC = {"sample": {"solver": "dpmpp-2m-sde", "steps": 40, "guidance": 1.5}}
 _GUIDED = {"sample": {"guidance": 1.5}}
+_PROMPTED = {"sample": {"guidance": 2.0}}
 _CLASSIFIER = {
     "task": "classify",
     "data": {"name": "drums"},
@@ -126,6 +127,10 @@ PRESETS = {
     "default": Preset(
         "U-Net on mel spectrograms of synthesised drums of half a second, on a laptop: 4,300 steps, 4 minutes",
         _with_data(_SMALL, {"name": "drums"}),
+    ),
+    "drums-captions": Preset(
+        "U-Net on synthesised drums that sentences describe, on a laptop: 3,500 steps",
+        {**_with_data(_SMALL, {"name": "drums", "captions": True, "sounds": 1000}, steps=3500), **_PROMPTED},
     ),
     "complex": Preset(
         "U-Net on complex spectrograms of synthesised drums, on a laptop: 2,700 steps, 7 minutes",

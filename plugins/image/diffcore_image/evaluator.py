@@ -10,13 +10,13 @@ from pathlib import Path
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.denoising.conditions import Conditions, captions_of
+from diffcore.denoising.conditions import Conditions
 from diffcore.evaluation.judge import judge_of
 from diffcore.evaluation.metrics import distance_metrics
 from diffcore.nn.features import GridFeatures, flat
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
-from diffcore.plugins.text import NAME as PROMPT
+from diffcore.plugins.text import prompts_of
 from diffcore_image.codec import ImageCodec
 from diffcore_image.scenes.metrics import scene_metrics
 
@@ -81,8 +81,7 @@ class SceneEvaluator(ImageEvaluator):
 
     def __call__(self, samples: Tensor, conditions: Conditions) -> list[Metric]:
         """The metrics of the samples, which were generated with `conditions`."""
-        captions = captions_of(self._conditions, conditions, len(samples))
-        prompts = [caption.get(PROMPT, "") for caption in captions]
+        prompts = prompts_of(self._conditions, conditions, len(samples))
         return [*scene_metrics(samples, prompts), *super().__call__(samples, conditions)]
 
 

@@ -4,7 +4,8 @@ All have int16 `waveform` `[N, C, L]`, with full scale at 32768, and int64 `labe
 """
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,17 +17,23 @@ from diffcore.plugins import folders
 from diffcore.plugins.captions import NO_CAPTIONS, Captions
 from diffcore.plugins.data import Data
 from diffcore.plugins.ledger import Account, named
+from diffcore.plugins.text import indexed
+from diffcore.states.noise import generator_for
 from diffcore.system.walk import TWICE
 from diffcore_audio.data.files import CONVERTIBLE, SOUND_ENDINGS
 from diffcore_audio.data.fitting import Format
 from diffcore_audio.data.loading import load
 from diffcore_audio.data.synthesis import INSTRUMENTS, synthesise
+from diffcore_audio.described.sentences import values_of, write
 from diffcore_audio.options import DrumsOptions, FileOptions, FolderOptions, SoundFacts, SoundOptions, SpeechOptions
 from diffcore_audio.signals.representations import fitted, length, unfitted
 from diffcore_audio.signals.waves import FULL_SCALE
 
 _FIT_EXAMPLES = 1000
 """Examples that a codec is fitted to at most. The scale is then within 1 % of the one of all 2,700 drums."""
+
+WORDINGS_EACH = 2
+"""Sentences of each synthesised training sound, of which training draws one at random."""
 
 _PARTS = ("training", "testing", "validation")
 """The parts of Speech Commands, each with its list of files."""
@@ -72,11 +79,35 @@ def data(
 
 
 def drums(options: DrumsOptions) -> Data:
-    """Kicks, snares, hi-hats, toms, claps and cowbells, synthesised by `diffcore_audio.data.synthesis`."""
+    """Kicks, snares, hi-hats, toms, claps and cowbells, synthesised by `diffcore_audio.data.synthesis`.
+
+    With `captions`, each training sound has two sentences that may leave something out, and each held-out sound one
+    that says everything; they take the place of the classes.
+    """
     sounds = [synthesise(name, options.sounds, length(options), options.rate, options.seed) for name in INSTRUMENTS]
     waveforms = torch.cat([(torch.from_numpy(each.waveform) * FULL_SCALE).round().to(torch.int16) for each in sounds])
     labels = torch.arange(len(INSTRUMENTS)).repeat_interleave(options.sounds)
-    return data(*folders.split(examples(waveforms[:, None], labels), options.held_out), list(INSTRUMENTS), options)
+    everything = examples(waveforms[:, None], labels)
+    if not options.captions:
+        return data(*folders.split(everything, options.held_out), list(INSTRUMENTS), options)
+    values = [values_of(name, each) for name, each in zip(INSTRUMENTS, sounds, strict=True)]
+    texts, numbers = _sentences({name: torch.cat([each[name] for each in values]) for name in values[0]}, options.seed)
+    everything["captions"] = numbers
+    # Instruments take turns, so that the first held-out sounds are of all of them.
+    in_turn = torch.arange(len(labels)).view(len(INSTRUMENTS), -1).T.flatten()
+    train, held_out = folders.split(everything[in_turn], options.held_out)
+    train["captions"] = train["captions"][:, :WORDINGS_EACH].contiguous()
+    if held_out is not None:
+        held_out["captions"] = held_out["captions"][:, WORDINGS_EACH:].contiguous()
+    made = data(train, held_out, (), options, texts=texts)
+    return replace(made, facts=made.facts.model_copy(update={"described": True}))
+
+
+def _sentences(values: Mapping[str, Tensor], seed: int) -> tuple[tuple[str, ...], Tensor]:
+    """The texts of all sounds and their numbers `[N, WORDINGS_EACH + 1]`, of which the last says everything."""
+    generator = generator_for(seed, "sentences")
+    written = [write(values, generator, complete) for complete in (*(False,) * WORDINGS_EACH, True)]
+    return indexed([*zip(*written, strict=True)])
 
 
 def folder(options: FolderOptions) -> Data:

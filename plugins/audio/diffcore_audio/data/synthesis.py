@@ -4,7 +4,8 @@ Each function returns `count` sounds of one instrument together with their rando
 the two. Times are in seconds and frequencies in Hz; a decay is the time in which an amplitude falls to 1 / e.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy
@@ -16,6 +17,27 @@ MEMBRANE = 1.593
 
 
 @dataclass(frozen=True)
+class Range:
+    """The distribution of a parameter: uniform between `low` and `high`, or uniform in its logarithm."""
+
+    low: float
+    high: float
+    logarithmic: bool = False
+
+    def at(self, u: ndarray) -> ndarray:
+        """The values at places u in the range, 0 to 1."""
+        if self.logarithmic:
+            return self.low * (self.high / self.low) ** u
+        return self.low + (self.high - self.low) * u
+
+    def place(self, values: ndarray) -> ndarray:
+        """The places of values in the range, 0 to 1, of which random values are uniform."""
+        if self.logarithmic:
+            return numpy.log(values / self.low) / math.log(self.high / self.low)
+        return (values - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
 class Sounds:
     """Waveforms `[count, L]` and the parameters that they were synthesised with, `[count]` each."""
 
@@ -23,16 +45,52 @@ class Sounds:
     parameters: dict[str, ndarray]
 
 
+RANGES: Mapping[str, Mapping[str, Range]] = {
+    "kick": {
+        "pitch": Range(42, 70),
+        "start": Range(120, 320, True),
+        "sweep": Range(0.008, 0.035, True),
+        "decay": Range(0.06, 0.18, True),
+        "click": Range(0.02, 0.3, True),
+        "brightness": Range(1000, 5000, True),
+    },
+    "snare": {
+        "pitch": Range(150, 260),
+        "decay": Range(0.02, 0.07, True),
+        "wires": Range(0.3, 1.0, True),
+        "wires_decay": Range(0.04, 0.14, True),
+        "brightness": Range(3000, 7500, True),
+    },
+    "hihat": {
+        "edge": Range(3500, 6000),
+        "decay": Range(0.015, 0.25, True),
+        "metal": Range(0.2, 1.0),
+    },
+    "tom": {
+        "pitch": Range(80, 220, True),
+        "bend": Range(1.1, 1.6),
+        "sweep": Range(0.03, 0.08, True),
+        "decay": Range(0.08, 0.2, True),
+        "click": Range(0.02, 0.2, True),
+    },
+    "clap": {
+        "pitch": Range(900, 2000, True),
+        "spacing": Range(0.007, 0.014),
+        "decay": Range(0.04, 0.15, True),
+    },
+    "cowbell": {
+        "pitch": Range(450, 700, True),
+        "interval": Range(1.44, 1.54),
+        "decay": Range(0.06, 0.2, True),
+        "brightness": Range(1500, 4000, True),
+    },
+}
+"""The random parameters of the instruments: frequencies in Hz, decays in seconds, and amplitudes."""
+
+
 def kick(rng: Generator, count: int, time: ndarray) -> Sounds:
     """A damped sine whose frequency falls from `start` to `pitch` with the time constant `sweep`, and a noise click."""
-    parameters = {
-        "pitch": _uniform(rng, count, 42, 70),
-        "start": _log_uniform(rng, count, 120, 320),
-        "sweep": _log_uniform(rng, count, 0.008, 0.035),
-        "decay": _log_uniform(rng, count, 0.06, 0.18),
-        "click": _log_uniform(rng, count, 0.02, 0.3),
-        "brightness": _log_uniform(rng, count, 1000, 5000),
-    }
+    parameters = _drawn(rng, count, RANGES["kick"])
     body = _falling_sine(time, **_select(parameters, "pitch", "start", "sweep")) * _decaying(time, parameters["decay"])
     click = _noise(rng, time, numpy.full(count, 300.0), parameters["brightness"]) * _decaying(time, 0.003)
     return Sounds(body + parameters["click"][:, None] * click, parameters)
@@ -40,13 +98,7 @@ def kick(rng: Generator, count: int, time: ndarray) -> Sounds:
 
 def snare(rng: Generator, count: int, time: ndarray) -> Sounds:
     """The first two modes of a membrane, and the snare wires: noise above 1 kHz that decays more slowly."""
-    parameters = {
-        "pitch": _uniform(rng, count, 150, 260),
-        "decay": _log_uniform(rng, count, 0.02, 0.07),
-        "wires": _log_uniform(rng, count, 0.3, 1.0),
-        "wires_decay": _log_uniform(rng, count, 0.04, 0.14),
-        "brightness": _log_uniform(rng, count, 3000, 7500),
-    }
+    parameters = _drawn(rng, count, RANGES["snare"])
     modes = _sine(time, parameters["pitch"]) * _decaying(time, parameters["decay"])
     modes += 0.6 * _sine(time, MEMBRANE * parameters["pitch"]) * _decaying(time, parameters["decay"] / 2)
     wires = _noise(rng, time, numpy.full(count, 1000.0), parameters["brightness"]) * _decaying(
@@ -57,11 +109,7 @@ def snare(rng: Generator, count: int, time: ndarray) -> Sounds:
 
 def hihat(rng: Generator, count: int, time: ndarray) -> Sounds:
     """Noise above `edge` with eight inharmonic tones; a short decay gives a closed hi-hat, a long one an open one."""
-    parameters = {
-        "edge": _uniform(rng, count, 3500, 6000),
-        "decay": _log_uniform(rng, count, 0.015, 0.25),
-        "metal": _uniform(rng, count, 0.2, 1.0),
-    }
+    parameters = _drawn(rng, count, RANGES["hihat"])
     tones = numpy.zeros((count, len(time[0])))
     for _ in range(8):
         tones += _sine(time, parameters["edge"] + rng.random(count) * (7800 - parameters["edge"]), rng.random(count))
@@ -71,13 +119,7 @@ def hihat(rng: Generator, count: int, time: ndarray) -> Sounds:
 
 def tom(rng: Generator, count: int, time: ndarray) -> Sounds:
     """The first two modes of a membrane, whose pitch falls with its tension after the stroke, and a dull click."""
-    parameters = {
-        "pitch": _log_uniform(rng, count, 80, 220),
-        "bend": _uniform(rng, count, 1.1, 1.6),
-        "sweep": _log_uniform(rng, count, 0.03, 0.08),
-        "decay": _log_uniform(rng, count, 0.08, 0.2),
-        "click": _log_uniform(rng, count, 0.02, 0.2),
-    }
+    parameters = _drawn(rng, count, RANGES["tom"])
     pitch, start = parameters["pitch"], parameters["pitch"] * parameters["bend"]
     body = _falling_sine(time, pitch, start, parameters["sweep"]) * _decaying(time, parameters["decay"])
     second = _falling_sine(time, MEMBRANE * pitch, MEMBRANE * start, parameters["sweep"]) * _decaying(
@@ -89,11 +131,11 @@ def tom(rng: Generator, count: int, time: ndarray) -> Sounds:
 
 def clap(rng: Generator, count: int, time: ndarray) -> Sounds:
     """Noise around `pitch`: three or four short bursts, `spacing` apart, of which the last has a longer decay."""
+    ranges = RANGES["clap"]
     parameters = {
-        "pitch": _log_uniform(rng, count, 900, 2000),
-        "spacing": _uniform(rng, count, 0.007, 0.014),
+        **_drawn(rng, count, {name: ranges[name] for name in ("pitch", "spacing")}),
         "bursts": rng.integers(3, 5, count).astype(float),
-        "decay": _log_uniform(rng, count, 0.04, 0.15),
+        **_drawn(rng, count, {"decay": ranges["decay"]}),
     }
     envelope = numpy.zeros((count, len(time[0])))
     for number in range(4):
@@ -106,12 +148,7 @@ def clap(rng: Generator, count: int, time: ndarray) -> Sounds:
 
 def cowbell(rng: Generator, count: int, time: ndarray) -> Sounds:
     """Two band-passed square waves about a fifth apart, which decay fast at first and then slowly."""
-    parameters = {
-        "pitch": _log_uniform(rng, count, 450, 700),
-        "interval": _uniform(rng, count, 1.44, 1.54),
-        "decay": _log_uniform(rng, count, 0.06, 0.2),
-        "brightness": _log_uniform(rng, count, 1500, 4000),
-    }
+    parameters = _drawn(rng, count, RANGES["cowbell"])
     tones = numpy.zeros((count, len(time[0])))
     for pitch in (parameters["pitch"], parameters["pitch"] * parameters["interval"]):
         for harmonic in (1, 3, 5, 7):
@@ -133,8 +170,8 @@ def synthesise(instrument: str, count: int, samples: int, rate: int, seed: int) 
     16 kHz. Each instrument has a random generator of its own, so its sounds do not depend on the other instruments.
     """
     rng = numpy.random.default_rng([seed, list(INSTRUMENTS).index(instrument)])
-    onset = _uniform(rng, count, 0, 0.01)
-    level = 10 ** (_uniform(rng, count, -14, -1) / 20)
+    onset = Range(0, 0.01).at(rng.random(count))
+    level = 10 ** (Range(-14, -1).at(rng.random(count)) / 20)
     time = numpy.arange(samples) / rate - onset[:, None]
     sounds = INSTRUMENTS[instrument](rng, count, time)
     waveform = sounds.waveform * numpy.clip((samples / rate - numpy.arange(samples) / rate) / 0.01, 0, 1)
@@ -142,14 +179,9 @@ def synthesise(instrument: str, count: int, samples: int, rate: int, seed: int) 
     return Sounds(waveform.astype(numpy.float32), {**sounds.parameters, "onset": onset, "level": level})
 
 
-def _uniform(rng: Generator, count: int, low: float, high: float) -> ndarray:
-    """Random numbers with a uniform distribution between `low` and `high`."""
-    return low + (high - low) * rng.random(count)
-
-
-def _log_uniform(rng: Generator, count: int, low: float, high: float) -> ndarray:
-    """Random numbers with a log-uniform distribution between `low` and `high`."""
-    return low * (high / low) ** rng.random(count)
+def _drawn(rng: Generator, count: int, ranges: Mapping[str, Range]) -> dict[str, ndarray]:
+    """`count` random values of each parameter."""
+    return {name: each.at(rng.random(count)) for name, each in ranges.items()}
 
 
 def _select(parameters: dict[str, ndarray], *names: str) -> dict[str, ndarray]:

@@ -17,6 +17,9 @@ from diffcore.evaluation.judge import judge_of
 from diffcore.evaluation.metrics import distance_metrics, inception_score
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.output import Metric
+from diffcore.plugins.text import prompts_of, text_values
+from diffcore_audio.data.synthesis import INSTRUMENTS
+from diffcore_audio.described.metrics import Heard, prompt_metrics
 from diffcore_audio.evaluation.fad import fad_metrics
 from diffcore_audio.evaluation.features import MelFeatures, augment
 from diffcore_audio.evaluation.neighbours import copy_threshold, nearest
@@ -50,7 +53,7 @@ class SoundEvaluator:
         self._real_name = "training sounds" if data.held_out is None else "held-out sounds"
         self._train, self._tested = self._spectra(train), self._spectra(tested)
         self._labels, self._waves = train["label"], train["waveform"]
-        self._classes = facts.classes
+        self._classes = tuple(INSTRUMENTS) if facts.described else facts.classes
         inputs, known = (standardised(part, SILENCE) for part in (self._train, self._tested))
         self._judge = judge_of(
             partial(MelFeatures, MELS),
@@ -70,6 +73,10 @@ class SoundEvaluator:
         if logits is not None:
             self._real_inception_score = inception_score(logits)
         self._loudness = torch.cat([rms_db(part) for part in _float_chunks(tested["waveform"])])
+        self._codec, self._real = codec, None
+        if facts.described and logits is not None:
+            prompts = prompts_of(codec.conditions, text_values(codec.conditions, tested), len(tested))
+            self._real = Heard(_floats(tested["waveform"]), logits.argmax(1), prompts)
         self._real_distances = nearest(self._train) if data.held_out is None else nearest(self._tested, self._train)
 
     def __call__(self, samples: Tensor, conditions: Conditions) -> list[Metric]:
@@ -78,6 +85,7 @@ class SoundEvaluator:
         spectra = log_mel(samples, self._rate, _FRAMES, SILENCE)
         features, logits = self._features(spectra)
         return [
+            *self._prompt_metrics(samples, logits, conditions),
             *self._class_metrics(logits, conditions),
             *self._distance_metrics(features),
             *self._loudness_metrics(rms_db(samples)),
@@ -92,6 +100,14 @@ class SoundEvaluator:
     def _features(self, spectra: Tensor) -> tuple[Tensor, Tensor | None]:
         """Features and logits of the judge; without a classifier, None in place of the logits."""
         return self._judge.features_and_logits(standardised(spectra, SILENCE))
+
+    def _prompt_metrics(self, samples: Tensor, logits: Tensor | None, conditions: Conditions) -> list[Metric]:
+        """How often samples are what sentences about synthesised drums ask for."""
+        if self._real is None or logits is None:
+            return []
+        prompts = prompts_of(self._codec.conditions, conditions, len(samples))
+        heard = Heard(samples, logits.argmax(1), prompts)
+        return prompt_metrics(heard, self._real, self._real_name, self._rate)
 
     def _class_metrics(self, logits: Tensor | None, conditions: Conditions) -> list[Metric]:
         if logits is None:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from diffcore.evaluation.attributes import attribute_metrics, attribute_summary, other_rows
 from diffcore.plugins.output import Metric
 from diffcore_image.scenes.judge import judge
 from diffcore_image.scenes.scene import Scenes
-from diffcore_image.scenes.score import ATTRIBUTES, compare
+from diffcore_image.scenes.score import compare
 from diffcore_image.scenes.sentences import read
 from diffcore_image.scenes.split import held_out
 
@@ -42,26 +42,9 @@ def scene_summary(samples: Tensor, sentences: Sequence[str]) -> list[str]:
     """
     asked = read(sentences)
     rows = (asked.count > 0).nonzero()[:, 0]
-    if not len(rows):
-        return []
-    right = compare(asked[rows], judge(samples[rows]))
-    parts = [
-        f"{name} {int(value.nansum())} of {int((~value.isnan()).sum())}"
-        for name, value in right.items()
-        if name != "all" and not value.isnan().all()
-    ]
-    return [f"{int(right['all'].sum())} of {len(rows)} pictures show what was asked for ({', '.join(parts)})"]
+    return attribute_summary(compare(asked[rows], judge(samples[rows])), "pictures") if len(rows) else []
 
 
 def _of_group(name: str, asked: Scenes, found: Scenes) -> list[Metric]:
-    right, swapped = compare(asked, found), compare(asked[torch.arange(len(asked)).roll(1)], found)
-    return [
-        Metric(
-            f"{name}_{attribute}",
-            100 * right[attribute].nanmean().item(),
-            f"% of {int((~right[attribute].isnan()).sum())} samples; "
-            f"{100 * swapped[attribute].nanmean().item():.3g} with the prompts of other samples",
-        )
-        for attribute in (*ATTRIBUTES, "all")
-        if not right[attribute].isnan().all()
-    ]
+    right, control = compare(asked, found), compare(asked[other_rows(len(asked))], found)
+    return attribute_metrics(name, right, control)

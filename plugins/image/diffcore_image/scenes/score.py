@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from diffcore.evaluation.attributes import every, with_all
 from diffcore_image.scenes.scene import Scenes
 
 ATTRIBUTES = ("count", "colour", "shape", "size", "relation")
@@ -21,8 +22,7 @@ def compare(asked: Scenes, found: Scenes) -> dict[str, Tensor]:
         name: torch.where(better if each.ndim == 1 else better[:, None], other, each)
         for (name, each), other in zip(orders[0].items(), orders[1].values(), strict=True)
     }
-    single = {name: _every(value) if value.ndim == 2 else value for name, value in right.items()}
-    return single | {"all": _every(torch.stack([*single.values()], 1))}
+    return with_all({name: every(value) if value.ndim == 2 else value for name, value in right.items()})
 
 
 def _right(asked: Scenes, found: Scenes) -> dict[str, Tensor]:
@@ -38,9 +38,3 @@ def _number_right(right: dict[str, Tensor]) -> Tensor:
     """How good an order is: attributes of objects count fully, the relation by half, `[N]`."""
     objects = sum(right[name].nansum(1) for name in ("colour", "shape", "size"))
     return objects + right["relation"].nan_to_num() / 2
-
-
-def _every(right: Tensor) -> Tensor:
-    """Whether all that is asked for in `[N, k]` is right; nan where nothing is, `[N]`."""
-    none = right.isnan().all(1)
-    return right.nan_to_num(1).amin(1).masked_fill(none, torch.nan)

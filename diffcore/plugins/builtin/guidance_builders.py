@@ -12,7 +12,7 @@ from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
-from diffcore.plugins.builtin import (
+from diffcore.plugins.builtin.guidance import (
     AutoOptions,
     ClassifierFreeOptions,
     ClassifierOptions,

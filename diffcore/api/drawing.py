@@ -1,0 +1,75 @@
+"""Making a drawing of what a caller requests of a run."""
+
+import logging
+from dataclasses import replace
+
+from diffcore.api.asked import Asked, Prompt, all_asked, requested_values, require_text
+from diffcore.api.opened import OpenedRun
+from diffcore.errors import UserError
+from diffcore.runs.drawing import Drawing
+from diffcore.runs.fitted_grid import with_fitted_grid
+from diffcore.runs.folder import RunFolder
+from diffcore.runs.generation import require_conditions, resized, unguided_without_conditions
+from diffcore.runs.model import require_draws
+from diffcore.runs.sampling_config import SamplingOptions
+from diffcore.sampling.inverse.editing import Constraint
+from diffcore.sampling.solvers import ddpm
+from diffcore.states.noise import whole
+
+logger = logging.getLogger(__name__)
+
+
+def drawing_of(
+    run: OpenedRun,
+    n: int,
+    label: str | None,
+    conditions: Asked | None,
+    seed: int,
+    size: str | int | None,
+    constraint: Constraint | None,
+    options: SamplingOptions,
+    prompt: Prompt | None = None,
+) -> Drawing:
+    """What `diffcore.api.run.Run.sample` draws with these arguments. Raises `UserError` for what cannot be drawn."""
+    if n < 1:
+        raise UserError(f"`n` {n}: draw at least 1 sample")
+    seed = whole(seed)
+    model, config = run.config(options)
+    require_draws(model, run.path)
+    if size is not None and model.codec.sizes is None:
+        if constraint is not None:
+            raise UserError("`size` cannot be changed where samples have to agree with a file")
+        if kept := next((guide.words for guide in config.guides if guide.least_size), None):
+            raise UserError(f"`size` cannot be changed where samples keep elements: {kept}")
+        model = resized(model, str(size))
+    if constraint is not None and not constraint.given and options.get("solver") is None:
+        # Fresh noise in each step corrects what the constraint does to the path. Given fields do nothing to it.
+        config = replace(config, step=ddpm(), solver="ddpm", may_be_fitted=False)
+    asked = all_asked(label, conditions, prompt, n)
+    for guide in config.guides:
+        if twice := next((name for name in guide.asks if name in asked), None):
+            raise UserError(f"`{twice}` is given, and the guide {guide.name} sets it: give one of them")
+        asked |= guide.asks
+    require_text(model, asked)
+    values = requested_values(model, config, asked, n, seed, examples=constraint is None)
+    if all(options.get(name) is None for name in ("guidance", "classifier", "guides")):
+        # The guidance of the run's settings is not an error where no condition is given.
+        config = unguided_without_conditions(model, config, values)
+    require_conditions(model, config, values)
+    if constraint is None:
+        config = with_fitted_grid(config, RunFolder(run.path), run.loaded.checkpoint.name)
+    else:
+        logger.info(f"drawing with {config.describe()}, so that samples agree with a measurement")
+    drawing = Drawing(
+        model,
+        run.loaded.checkpoint,
+        config,
+        values,
+        n,
+        seed,
+        asked,
+        None if size is None else str(size),
+        constraint,
+    )
+    drawing.mask(range(1))
+    return drawing

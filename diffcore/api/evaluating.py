@@ -1,0 +1,98 @@
+"""The evaluation of a run."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from diffcore.api.opened import OpenedRun
+from diffcore.errors import UserError
+from diffcore.evaluation.evaluate import evaluate as measured
+from diffcore.evaluation.evaluate import recipe_of, write_metrics, write_report
+from diffcore.evaluation.request import PICTURED, EvaluationRequest
+from diffcore.plugins import registry as plugins
+from diffcore.plugins.output import Metric
+from diffcore.runs.composing import additions
+from diffcore.runs.fitted_grid import with_fitted_grid
+from diffcore.runs.folder import RunFolder
+from diffcore.runs.generation import example_conditions, unguided_without_conditions
+from diffcore.runs.model import Model, build_additions
+from diffcore.runs.sampling_config import SamplingOptions
+from diffcore.runs.settings import validate
+from diffcore.states.noise import whole
+from diffcore.system.distributed import from_leader, leads
+from diffcore.system.files import require_writable
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(
+    run: OpenedRun,
+    n: int,
+    seed: int,
+    metrics: Sequence[str] | Mapping[str, Mapping[str, Any]],
+    show: Callable[[list[Metric]], None],
+    failed: list[str] | None,
+    options: SamplingOptions,
+) -> list[Metric]:
+    """Metrics of a run; `diffcore.api.run.Run.evaluate` describes the arguments."""
+    if n < 1:
+        raise UserError(f"`n` {n}: evaluate at least 1 sample")
+    seed = whole(seed)
+    _require_used(run.model, run.path, options)
+    model, config = run.config(options)
+    data, folder = run.data, RunFolder(run.path)
+    kept = from_leader(lambda: _can_be_written(run.path, "the metrics are shown, and not kept"))
+    if model.task.draws:
+        shown = unguided_without_conditions(model, config, example_conditions(model, 1, config))
+        config = replace(with_fitted_grid(shown, folder, run.loaded.checkpoint.name), guides=config.guides)
+    wanted = additions(run.settings, "metric") | _chosen_metrics(run, metrics)
+    built = build_additions(run.registry, "metrics", model.modality.name, wanted, model.codec, data)
+
+    def complain(text: str) -> None:
+        logger.warning(text)
+        if failed is not None:
+            failed.append(text)
+
+    request = EvaluationRequest(run.settings, config, n, seed, extra_metrics=built, complain=complain)
+    found = measured(model, data, request)
+    if leads():
+        show(found)
+    if leads() and kept:
+        used = config if model.task.draws else None
+        write_metrics(folder, found, recipe_of(run.loaded.checkpoint, used, n, seed))
+        write_report(folder, model, data, replace(request, n=PICTURED, together=False))
+    return found
+
+
+def _require_used(model: Model, path: Path, options: SamplingOptions) -> None:
+    """Raise `UserError` for an option of drawing where the task of the run draws no samples."""
+    computing = {"batch_size", "precision", "compile"}
+    unused = [name for name, value in options.items() if value is not None and name not in computing]
+    if unused and not model.task.draws:
+        raise UserError(
+            f"`{unused[0]}` has no effect: {path} has the task {model.task.name}, which draws no samples; leave it out"
+        )
+
+
+def _can_be_written(path: Path, otherwise: str) -> bool:
+    """Whether the folder of a run can be written to; a warning says what happens otherwise."""
+    try:
+        require_writable(path)
+    except OSError as error:
+        logger.warning(f"{path} cannot be written to ({error.strerror}): {otherwise}")
+        return False
+    return True
+
+
+def _chosen_metrics(run: OpenedRun, metrics: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The options of the metrics that are named."""
+    named = metrics if isinstance(metrics, Mapping) else {name: {} for name in metrics}
+    offered = run.registry.offered("metrics", run.model.modality.name)
+    chosen = {name: plugins.choose(offered, name, "metric") for name in named}
+    return {
+        name: options if isinstance(options := named[name], part.options)
+        else validate(part.options, options, f"the metric {name}")
+        for name, part in chosen.items()
+    }  # fmt: skip
