@@ -33,17 +33,26 @@ _SMALL = {
 }
 _SCENES = {
     "data": {"name": "scenes"},
-    "denoiser": {"name": "unet", "width": 40, "multipliers": (1, 2, 4), "patch": 2, "attention": True},
-    "schedule": {"name": "cosine", "shift": -1.0},
+    "denoiser": {
+        "name": "unet",
+        "width": 48,
+        "multipliers": (1, 2),
+        "patch": 4,
+        "blocks": 2,
+        "attention": True,
+    },
+    "parameterisation": "x0",
+    "schedule": {"name": "cosine", "shift": -3.0},
     "train": {
-        "steps": 2400,
+        "steps": 6000,
         "batch_size": 64,
+        "optimizer": "muon",
         "learning_rate": 3e-3,
         "cuda_graphs": True,
-        "weighting": "v",
+        "weighting": "sparse",
         "evaluate": 1000,
     },
-    "sample": {"guidance": 3.0},
+    "sample": {"guidance": 2.0},
 }
 _CLASSIFIER = {
     "task": "classify",
