@@ -1,5 +1,6 @@
 """The values of options that are chosen by name, as `Literal` types. This module does not import torch."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
@@ -44,14 +45,23 @@ Divergence = Literal["exact", "hutchinson"]
 CheckStatus = Literal["passed", "failed", "expected", "unexpected", "skipped"]
 """The result of one check of a plugin."""
 
-CheckedKind = Literal["modality", "dataset", "denoiser", "solver", "schedule", "guidance", "metric", "logger", "task"]
+CheckedKind = Literal[
+    "modality", "dataset", "denoiser", "solver", "schedule", "guidance", "metric", "logger", "task", "text-encoder"
+]
 """The kinds of parts that `diffcore check-plugin` checks."""
 
-PluginKind = Literal["modality", "task", "solver", "schedule", "guidance", "metric", "dataset", "logger"]
+PluginKind = Literal[
+    "modality", "task", "solver", "schedule", "guidance", "metric", "dataset", "logger", "text-encoder"
+]
 """The kinds of plugin packages that `diffcore new-plugin` writes."""
 
 ClassLevel = Literal["auto", "first", "last", "none"]
 """Which folders of a user's data are classes; see `diffcore.plugins.layouts`."""
+
+
+def names_in(names: str | Iterable[str]) -> tuple[str, ...]:
+    """The names in a list of names. A string is one name: `"radius"` is the same as `("radius",)`."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def require_name(value: Any, names: Any, argument: str) -> None:

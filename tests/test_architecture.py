@@ -304,3 +304,17 @@ def test_tests_mirror_the_packages():
     assert holding == folders - {"support", "benchmarks"}
     alone = {path.name for path in tests.glob("*.py")} - {"__init__.py", "conftest.py", "test_architecture.py"}
     assert not [name for name in alone if not (CORE / name.removeprefix("test_")).is_file()]
+
+
+def test_public_classes_and_types_of_a_package_have_different_names():
+    """A page of the reference lists the names of a package, so one name must not mean two things."""
+    places = {}
+    library = {name: path for name, path in modules_of(CORE).items() if package(name) != "cli"}
+    for name, path in library.items():
+        for node in ast.parse(path.read_text()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [node] if isinstance(node, ast.ClassDef) else []
+            for found in (getattr(target, "id", getattr(target, "name", "")) for target in targets):
+                if re.fullmatch(r"[A-Z]\w*[a-z]\w*", found):
+                    places.setdefault((package(name), found), []).append(name)
+    assert len(places) > 200
+    assert not {key: where for key, where in places.items() if len(where) > 1}

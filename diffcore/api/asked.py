@@ -4,10 +4,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from diffcore.denoising.conditions import ClassCondition, Condition, Conditions, parse_conditions, parsed
+from diffcore.denoising.conditions import Condition, Conditions, parse_conditions, parsed_each, require_names
 from diffcore.denoising.given import require_values
 from diffcore.errors import UserError
 from diffcore.plugins.text import NAME
@@ -41,18 +40,12 @@ def all_asked(label: str | None, conditions: Asked | None, prompt: Prompt | None
     return asked
 
 
-def require_text(model: Model, asked: Asked) -> None:
-    """Raise `UserError` if a prompt is requested of a model that was trained without captions."""
-    known = [condition.name for condition in model.codec.conditions]
-    if NAME in asked and NAME not in known:
-        others = f"; it takes: {', '.join(known)}" if known else ""
-        raise UserError(f"this model was trained without captions, so it takes no `{NAME}`{others}")
-
-
 def in_turn_of(texts: Sequence[str], n: int) -> list[str]:
     """`n` of the texts in turn. Raises `UserError` if there are none."""
     if not texts:
         raise UserError("`prompt` is an empty list: give a text, or several")
+    if len(texts) > n:
+        logger.warning(f"{len(texts):,} prompts are given for {n:,} samples: those after the first {n:,} are not used")
     return [texts[index % len(texts)] for index in range(n)]
 
 
@@ -73,41 +66,31 @@ def requested_values(
 def values_of(asked: Asked, known: Sequence[Condition], n: int, seed: int) -> Conditions:
     """The values `[n, ...]` of all known conditions; null where nothing is asked.
 
-    Where one value is not a number, such as a picture, a tensor holds the values themselves: one for all, or n.
+    A tensor holds the values themselves, as in `Samples.conditions`: one for all, or n.
     """
     whole: dict[str, str] = {}
     each: dict[str, Sequence[Any]] = {}
     tensors: dict[str, Tensor] = {}
-    shapes = {condition.name: condition.shape for condition in known}
+    by_name = {condition.name: condition for condition in known}
     for name, value in asked.items():
-        if isinstance(value, Tensor) and (shape := shapes.get(name, ())):
-            tensors[name] = value.expand(n, *shape) if value.shape == shape else value
-            continue
-        if isinstance(value, Tensor):
-            is_class = name in {condition.name for condition in known if isinstance(condition, ClassCondition)}
-            value = [f"#{index}" for index in value.tolist()] if is_class else value.tolist()
-        if isinstance(value, list):
+        if isinstance(value, Tensor) and name in by_name:
+            shape, null = by_name[name].shape, by_name[name].null(1)
+            same = null.is_floating_point() or not value.is_floating_point()  # 1.5 is no class
+            tensor = value.cpu().to(null.dtype) if same else value
+            tensors[name] = tensor.expand(n, *shape) if tensor.shape == shape else tensor
+        elif isinstance(value, list):
             if len(value) != n:
                 raise UserError(f"`conditions`: {name} has {len(value)} values for {n} samples")
             each[name] = value
         else:
             whole[name] = _text(value)
-    values = parse_conditions(known, {**whole, **{name: _text(v[0]) for name, v in each.items()}}, range(n), seed)
+    require_names(known, each)
+    values = parse_conditions(known, whole, range(n), seed)
     for condition in known:
         if condition.name in each:
-            values[condition.name] = _parsed(condition, [*map(_text, each[condition.name])], seed)
+            values[condition.name] = parsed_each(condition, [*map(_text, each[condition.name])], seed)
     require_values(known, tensors, n)
     return values | tensors
-
-
-def _parsed(condition: Condition, texts: Sequence[str], seed: int) -> Tensor:
-    """The value of each sample `[n, ...]`. Each distinct text is parsed once, for all samples that have it."""
-    indices: dict[str, list[int]] = {}
-    for index, text in enumerate(texts):
-        indices.setdefault(text, []).append(index)
-    rows = torch.cat([parsed(condition, text, which, seed) for text, which in indices.items()])
-    order = torch.tensor([index for which in indices.values() for index in which])
-    return rows[order.argsort()]
 
 
 def _text(value: Any) -> str:

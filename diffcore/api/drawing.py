@@ -3,9 +3,10 @@
 import logging
 from dataclasses import replace
 
-from diffcore.api.asked import Asked, Prompt, all_asked, requested_values, require_text
+from diffcore.api.asked import Asked, Prompt, all_asked, requested_values
 from diffcore.api.opened import OpenedRun
 from diffcore.errors import UserError
+from diffcore.plugins.text import NAME, require_text
 from diffcore.runs.drawing import Drawing
 from diffcore.runs.fitted_grid import with_fitted_grid
 from diffcore.runs.folder import RunFolder
@@ -14,7 +15,7 @@ from diffcore.runs.model import require_draws
 from diffcore.runs.sampling_config import SamplingOptions
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.solvers import ddpm
-from diffcore.states.noise import whole
+from diffcore.states.noise import seed_number
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def drawing_of(
     """What `diffcore.api.run.Run.sample` draws with these arguments. Raises `UserError` for what cannot be drawn."""
     if n < 1:
         raise UserError(f"`n` {n}: draw at least 1 sample")
-    seed = whole(seed)
+    seed = seed_number(seed)
     model, config = run.config(options)
     require_draws(model, run.path)
     if size is not None and model.codec.sizes is None:
@@ -50,7 +51,8 @@ def drawing_of(
         if twice := next((name for name in guide.asks if name in asked), None):
             raise UserError(f"`{twice}` is given, and the guide {guide.name} sets it: give one of them")
         asked |= guide.asks
-    require_text(model, asked)
+    if NAME in asked:
+        require_text(model.codec.conditions, NAME)
     values = requested_values(model, config, asked, n, seed, examples=constraint is None)
     if all(options.get(name) is None for name in ("guidance", "classifier", "guides")):
         # The guidance of the run's settings is not an error where no condition is given.

@@ -13,14 +13,14 @@ from diffcore.evaluation.evaluate import recipe_of, write_metrics, write_report
 from diffcore.evaluation.request import PICTURED, EvaluationRequest
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.output import Metric
-from diffcore.runs.composing import additions
+from diffcore.runs.composing import additions, with_options
 from diffcore.runs.fitted_grid import with_fitted_grid
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import example_conditions, unguided_without_conditions
 from diffcore.runs.model import Model, build_additions
 from diffcore.runs.sampling_config import SamplingOptions
 from diffcore.runs.settings import validate
-from diffcore.states.noise import whole
+from diffcore.states.noise import seed_number
 from diffcore.system.distributed import from_leader, leads
 from diffcore.system.files import require_writable
 
@@ -31,7 +31,7 @@ def evaluate(
     run: OpenedRun,
     n: int,
     seed: int,
-    metrics: Sequence[str] | Mapping[str, Mapping[str, Any]],
+    metrics: str | Sequence[str] | Mapping[str, Mapping[str, Any]],
     show: Callable[[list[Metric]], None],
     failed: list[str] | None,
     options: SamplingOptions,
@@ -39,7 +39,7 @@ def evaluate(
     """Metrics of a run; `diffcore.api.run.Run.evaluate` describes the arguments."""
     if n < 1:
         raise UserError(f"`n` {n}: evaluate at least 1 sample")
-    seed = whole(seed)
+    seed = seed_number(seed)
     _require_used(run.model, run.path, options)
     model, config = run.config(options)
     data, folder = run.data, RunFolder(run.path)
@@ -86,9 +86,9 @@ def _can_be_written(path: Path, otherwise: str) -> bool:
     return True
 
 
-def _chosen_metrics(run: OpenedRun, metrics: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _chosen_metrics(run: OpenedRun, metrics: str | Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The options of the metrics that are named."""
-    named = metrics if isinstance(metrics, Mapping) else {name: {} for name in metrics}
+    named = with_options(metrics)
     offered = run.registry.offered("metrics", run.model.modality.name)
     chosen = {name: plugins.choose(offered, name, "metric") for name in named}
     return {

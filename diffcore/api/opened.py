@@ -11,6 +11,7 @@ from diffcore.api.modes import in_own_modes
 from diffcore.errors import UserError
 from diffcore.names import Device
 from diffcore.plugins import registry as plugins
+from diffcore.plugins.building import of_samples
 from diffcore.plugins.data import Data
 from diffcore.plugins.registry import Registry
 from diffcore.plugins.text import encoder_of
@@ -70,7 +71,8 @@ class OpenedRun:
             require_consent(self.path, self.settings, self.data_at, loggers=False)
         settings, encoder = with_data_at(self.settings, self.data_at), encoder_of(self.model.codec.conditions)
         data = in_turn(lambda: data_of(self.path, settings, self.registry, encoder))
-        if difference := describe_difference(self.model.modality.codec(data.facts).space, self.model.codec.space):
+        space = of_samples(self.model.codec).space
+        if difference := describe_difference(self.model.modality.codec(data.facts).space, space):
             raise UserError(f"{self.path} was trained on other data than are there now: {difference}")
         before = read_record(RunFolder(self.path))
         now = record_of(self.settings.data.name, data, self.model.codec)  # type: ignore[attr-defined]

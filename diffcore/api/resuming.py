@@ -74,12 +74,13 @@ def go_on(
         if data.facts != description.facts:
             name = settings.data.name  # type: ignore[attr-defined]
             raise UserError(f"{run.path} was trained on other data than {name} holds now")
-        model = build_model(settings, data.facts, registry, weights)
+        model = build_model(settings, data.facts, registry, weights, description.first_stage)
         load_codec(run, model, description.codec)
         config = sampling_config(settings.sample, registry, model)
         _require_same_data(run, record_of(settings.data.name, data, model.codec))  # type: ignore[attr-defined]
         if (changed or data_at or not own) and leads():
-            describe(run, settings, data.facts.model_dump(mode="json"), registry, description.codec)
+            facts = data.facts.model_dump(mode="json")
+            describe(run, settings, facts, registry, description.codec, description.first_stage)
         if trained:
             logger.info(f"{run.path} is trained already, {progress.step} steps: making what is missing at its end")
             load_weights(model, trained)

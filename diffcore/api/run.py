@@ -25,6 +25,7 @@ from diffcore.runs.place import default_place
 from diffcore.runs.samples import Samples
 from diffcore.runs.sampling_config import GuidanceOptions, SamplingOptions
 from diffcore.sampling.inverse.editing import Constraint
+from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 from diffcore.system.distributed import from_leader, leads
 from diffcore.system.progress import bar, counter
@@ -79,6 +80,21 @@ class Run(OpenedRun):
         drawing = drawing_of(self, n, label, conditions, seed, size, constraint, options, prompt)
         with counter("sampling", n) as after_batch:
             return drawing.draw_all(after_batch)
+
+    def conditions_of(self, samples: Samples) -> dict[str, Any]:
+        """The conditions with which this run enlarges samples of another run, for `sample` and `sample_to`.
+
+        They are the samples themselves, and the conditions that both runs have. Raises `UserError` if this run does not
+        enlarge, or not samples of this form.
+        """
+        coarse = getattr(self.model.codec, "coarse", None)
+        if coarse is None:
+            raise UserError(f"{self.path} does not enlarge samples: the plugin for its kind of data has no such models")
+        if samples.model.modality.name != self.model.modality.name:
+            raise UserError(f"{self.path} enlarges {self.model.modality.name}, not {samples.model.modality.name}")
+        own = {condition.name: condition for condition in self.model.codec.conditions}
+        shared = {c.name: samples.conditions[c.name] for c in samples.known if own.get(c.name) == c}
+        return {**shared, **coarse(samples.decoded)}
 
     @in_own_modes
     def sample_to(
@@ -200,7 +216,7 @@ class Run(OpenedRun):
         n: int = 500,
         *,
         seed: int = 0,
-        metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+        metrics: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
         show: Callable[[list[Metric]], None] = lambda metrics: None,
         failed: list[str] | None = None,
         **options: Unpack[SamplingOptions],
@@ -256,17 +272,21 @@ class Run(OpenedRun):
         probes: int = 1,
         steps: int | None = None,
         seed: int = 0,
-        given: Collection[str] = (),
+        given: str | Collection[str] = (),
+        mask: Mask = None,
     ) -> Tensor:
         """log p(x0) of each sample by the probability flow, `[B]` float64, in nats.
 
         It is the density of the encoded state, per unit of volume of its space. `source` are samples of a run, encoded
         states `[B, ...]`, or files. `conditions` are what the samples are given; without any, the conditions of
-        `Samples`, else none. The other arguments are those of `diffcore.likelihood.flow.log_likelihood`.
+        `Samples`, else none. `mask` `[B, N]` says which elements of encoded states exist; that of `Samples` is known.
+        The other arguments are those of `diffcore.likelihood.flow.log_likelihood`.
+
+        Raises `UserError` for files that cannot be read, and if the number of elements varies and `mask` is missing.
         """
         from diffcore.likelihood.flow import log_likelihood
 
-        model, mask = self.model, None
+        model = self.model
         require_draws(model, self.path)
         if isinstance(source, Samples):
             state, mask = source.state, source.mask
@@ -274,6 +294,8 @@ class Run(OpenedRun):
             state = read_states(model, [source] if isinstance(source, str | os.PathLike) else source)
         else:
             state = source
+        if mask is None and model.codec.sizes is not None:
+            raise UserError("`mask` is missing: the number of elements varies, so give the elements that exist")
         asked = all_asked(label, conditions, prompt, len(state))
         own = model.codec.conditions
         if isinstance(source, Samples) and not asked:

@@ -144,6 +144,8 @@ def sample(
         for indices in in_batches(range(n), batch_size):
             rows = list(indices)
             exists = None if mask is None else mask[rows]
+            if exists is None and constraint is not None:
+                exists = constraint.mask_of(indices)
             denoiser, method = denoise, step
             if constraint is not None:
                 denoiser, method = constraint(denoise, step, indices, exists)
@@ -178,7 +180,7 @@ def log_likelihood(
     probes: int = 1,
     steps: int | None = None,
     seed: int = 0,
-    given: Collection[str] = (),
+    given: str | Collection[str] = (),
 ) -> Tensor:
     """log p(x0) of each sample by the probability flow, `[B]` float64, in nats per unit of volume of the space.
 

@@ -16,10 +16,12 @@ from diffcore.names import Device, Parameterisation
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
 from diffcore.runs.codec_weights import keep_codec
-from diffcore.runs.composing import compose, kinds_of_choices, read_toml
+from diffcore.runs.composing import compose, kinds_of_choices, read_toml, with_options
 from diffcore.runs.consent import acts_of_file
+from diffcore.runs.first_stage import load_first_stage, use_first_stage
 from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.generation import example_conditions, require_conditions, unguided_without_conditions
+from diffcore.runs.inherited import data_of_first_stage, latent_run
 from diffcore.runs.lock import locked
 from diffcore.runs.model import build_data, build_model, device_for
 from diffcore.runs.sampling_config import sampling_config
@@ -50,17 +52,19 @@ def train(
     text: Part | None = None,
     schedule: Part | None = None,
     levels: Mapping[str, Any] | None = None,
+    latent: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     train: Mapping[str, Any] | None = None,
     sample: Mapping[str, Any] | None = None,
-    metrics: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
-    loggers: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+    metrics: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+    loggers: str | Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
     **networks: Part,
 ) -> Run:
     """Train a model of a kind of data, and return the finished run.
 
     What is not given is as the preset has it, and what the preset does not say is as the options' own defaults are:
-    default < preset < `config` < arguments. The arguments are those of `diffcore train`; the names of `levels`, `train`
-    and `sample` are the fields of `LevelSettings`, `TrainSettings` and `SampleSettings` in `diffcore.runs.settings`.
+    default < preset < `config` < arguments. The arguments are those of `diffcore train`. The names of `levels`,
+    `latent`, `train` and `sample` are the fields of `LevelSettings`, `LatentSettings`, `TrainSettings` and
+    `SampleSettings` in `diffcore.runs.settings`.
 
     Messages and progress appear on standard error, unless the program configures logging.
 
@@ -70,7 +74,7 @@ def train(
         config: A TOML file, or a mapping of the same form, between the preset and the arguments.
         out: The run folder; by default the next free `runs/<modality>/<preset>-<n>`.
         task: What is trained, by name, or its options: `"denoise"`, `"classify"` for a noisy classifier that guides
-            other runs, or a task of a plugin.
+            other runs, `"encode"` for an autoencoder, or a task of a plugin.
         seed: Decides initial weights, the order of the data and the noise.
         device: `"cpu"`, `"cuda"`, or `"auto"`, which takes a GPU where there is one.
         parameterisation: What the network's output means.
@@ -80,6 +84,8 @@ def train(
         text: The encoder of captions, likewise, for data that have captions.
         schedule: The noise schedule, likewise.
         levels: Noise levels by field: `{"shifts": {"bonds": -3}}`.
+        latent: The folder of a run with the task `"encode"`, in whose latents to diffuse, or the options of
+            `LatentSettings`: `{"run": PATH, "views": 8}`.
         train: How long and how to train: `{"steps": 4500}`.
         sample: How samples are drawn unless asked otherwise: `{"steps": 20}`.
         metrics: More metrics at the end, by name, or by name with their options.
@@ -94,7 +100,9 @@ def train(
     file: Mapping[str, Any] = read_toml(Path(config)) if isinstance(config, str | os.PathLike) else dict(config or {})
     origin = str(config) if isinstance(config, str | os.PathLike) else "the arguments"
     given: dict[str, Any] = {"seed": seed, "device": device, "parameterisation": parameterisation}
-    given |= {"levels": levels, "train": train, "sample": sample, "metric": _table(metrics), "logger": _table(loggers)}
+    given |= {"levels": levels, "train": train, "sample": sample}
+    given |= {"metric": with_options(metrics), "logger": with_options(loggers)}
+    given["latent"] = {"run": str(latent)} if isinstance(latent, str | os.PathLike) else latent
     chosen = {}
     registry = plugins.installed()
     if unknown := networks.keys() - {*kinds_of_choices(registry)}:
@@ -108,7 +116,8 @@ def train(
             if "name" in options:
                 chosen[kind] = str(options["name"])
     arguments = {name: value for name, value in given.items() if value not in (None, {})}
-    settings = compose(registry, modality, preset, file, chosen, origin, over=arguments)
+    under = data_of_first_stage(latent_run(file, arguments))
+    settings = compose(registry, modality, preset, file, chosen, origin, over=arguments, under=under)
     if isinstance(config, str | os.PathLike):
         tell_acts(origin, file, settings)
     run, _ = start(settings, None if out is None else Path(out), registry)
@@ -121,10 +130,6 @@ def tell_acts(origin: str, file: Mapping[str, Any], settings: RunSettings) -> No
         logger.info(f"as {origin} says, this run will {' and '.join(acts)}")
 
 
-def _table(parts: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    return dict(parts) if isinstance(parts, Mapping) else {name: {} for name in parts}
-
-
 @in_own_modes
 def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[Run, Outcome]:
     """Train a new run with these settings in the folder `out`, or in the next free one."""
@@ -132,7 +137,12 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     require_end(settings.train)
     registry.solver(settings.sample.solver)  # a mistake in its name is known before the data are read
     data = in_turn(lambda: build_data(settings, registry))
-    model = build_model(settings, data.facts, registry)
+    first_stage = in_turn(lambda: load_first_stage(settings, registry))
+    described = None if first_stage is None else first_stage.described
+    model = build_model(settings, data.facts, registry, first_stage=described)
+    if first_stage is not None:
+        in_turn(lambda: use_first_stage(model, first_stage, settings, data))
+        described = model.codec.stage  # type: ignore[attr-defined]
     settings = without_guidance_of_preset(settings, model.codec.conditions, registry)
     config = sampling_config(settings.sample, registry, model)
     if model.task.draws:
@@ -143,7 +153,8 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     def describe_new() -> None:
         if folder.config.exists():  # another process was quicker
             raise UserError(f"{folder.path} exists already: choose another `out`")
-        describe(folder, settings, data.facts.model_dump(mode="json"), registry, keep_codec(folder, model))
+        facts = data.facts.model_dump(mode="json")
+        describe(folder, settings, facts, registry, keep_codec(folder, model), described)
 
     with locked(folder):
         by_leader(describe_new)

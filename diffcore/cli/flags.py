@@ -25,6 +25,7 @@ from diffcore.runs.composing import (
     read_toml,
     tasks_for,
 )
+from diffcore.runs.inherited import data_of_first_stage, latent_run
 from diffcore.runs.settings import RunSettings, explain
 from diffcore.runs.suggestions import closest, options_of
 
@@ -155,7 +156,7 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
     """
     selectors = _Selectors(prog=prog, add_help=False, allow_abbrev=False)
     kinds = kinds_of_choices(registry)
-    for name in ("modality", "preset", "out", "config", *kinds):
+    for name in ("modality", "preset", "out", "config", "latent", *kinds):
         selectors.add_argument(f"--{name}")
     for name in ADDITIONS:
         selectors.add_argument(f"--{name}", action="append", default=[])
@@ -172,12 +173,14 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
         raise UserError(f"--modality is missing; installed: {names}")
     named = {kind: name for kind in kinds if (name := getattr(chosen, kind)) is not None}
     added = {kind: getattr(chosen, kind) for kind in ADDITIONS}
-    settings = compose(registry, str(modality), chosen.preset, file, named, origin, added)
+    latent = {} if chosen.latent is None else {"latent": {"run": chosen.latent}}
+    under = data_of_first_stage(latent_run(file, latent))
+    settings = compose(registry, str(modality), chosen.preset, file, named, origin, added, latent, under)
     settings = _one_limit(settings, rest)
     parts = {kind: str(part.name) for kind, part in chosen_parts(settings).items()}
     usage = _usage(registry, prog, str(modality), parts["task"])
     elsewhere = options_elsewhere(choices(registry.modality(str(modality)), registry, parts["task"]), parts)
-    known = ("modality", "preset", "out", "config", *kinds, *ADDITIONS)
+    known = ("modality", "preset", "out", "config", "latent", *kinds, *ADDITIONS)
     return parse(type(settings), rest, prog, usage, settings, known, elsewhere), chosen
 
 
@@ -192,7 +195,7 @@ def _one_limit(settings: RunSettings, flags: Sequence[str]) -> RunSettings:
 
 def _usage(registry: Registry, prog: str, modality: str | None, task: str | None = None) -> str:
     """The selectors in words, for --help."""
-    lines = [f"{prog} --modality NAME [--preset P] [--config FILE.toml] [--out DIR] [options]", ""]
+    lines = [f"{prog} --modality NAME [--preset P] [--config FILE.toml] [--out DIR] [--latent RUN] [options]", ""]
     lines.append(f"--modality {{{','.join(registry.modalities)}}}")
     if modality is not None:
         record = registry.modality(modality)

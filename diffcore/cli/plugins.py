@@ -43,6 +43,7 @@ def describe(registry: Registry) -> dict[str, Any]:
         row["data"] = [component.name for component in record.datasets]
         row["denoisers"] = [component.name for component in record.denoisers]
         row["classifiers"] = [component.name for component in record.classifiers]
+        row["autoencoders"] = [component.name for component in record.networks_of("autoencoder")]
         row["presets"] = {name: preset.summary for name, preset in record.presets.items()}
     return {
         "modalities": modalities,
@@ -61,7 +62,7 @@ def as_text(listing: dict[str, Any]) -> str:
         for row in listing[kind]:
             lacks = f"; needs {', '.join(row['missing'])}" if row["missing"] else ""
             lines.append(f"  {row['name']:12} {row['summary']}  ({row['distribution']} {row['version']}{lacks})")
-            for part in ("data", "denoisers", "classifiers", "presets"):
+            for part in ("data", "denoisers", "classifiers", "autoencoders", "presets"):
                 if row.get(part):
                     lines.append(f"  {'':12}   {part}: {', '.join(row[part])}")
     if listing["failed"]:

@@ -13,7 +13,7 @@ from diffcore.cli.selectors import read
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins import registry as plugins
-from diffcore.system.files import read_regular
+from diffcore.system.files import read_regular, utf8_lines
 
 if TYPE_CHECKING:
     from diffcore.api.run import Run
@@ -55,6 +55,9 @@ class Options(DrawOptions):
     )
     mask: Path | None = Field(None, description="A file of the same size: white is to be filled in, black is known.")
     upscale: Path | None = Field(None, description="Draw samples whose block means are this smaller file.")
+    then: Path | None = Field(
+        None, description="A run that enlarges the samples: it draws what is written, with its own settings."
+    )
     method: InverseMethod | None = Field(
         None, description="How samples are made to agree: mmps (the default), dps, or, to inpaint, repaint."
     )
@@ -76,17 +79,20 @@ def main(arguments: Sequence[str]) -> int:
     run = run_of(options, registry)
     prompts = prompts_of(options)
     n = options.n or (len(prompts) if options.prompts is not None else 16)
-    written = run.sample_to(
-        options.out,
-        n,
-        replace=options.replace,
-        prompt=_one_or_all(prompts),
-        conditions=asked_for(options, [condition.name for condition in run.model.codec.conditions], n),
-        seed=options.seed,
-        size=options.size,
-        constraint=_constraint(run, options),
+    drawn: dict[str, Any] = {
+        "prompt": _one_or_all(prompts),
+        "conditions": asked_for(options, [condition.name for condition in run.model.codec.conditions], n),
+        "seed": options.seed,
+        "size": options.size,
+        "constraint": _constraint(run, options),
         **sampling_of(chosen),
-    )
+    }
+    if options.then is None:
+        written = run.sample_to(options.out, n, replace=options.replace, **drawn)
+    else:
+        second = type(run)(options.then, None, options.device, registry)
+        given = second.conditions_of(run.sample(n, **drawn))
+        written = second.sample_to(options.out, n, replace=options.replace, conditions=given, seed=options.seed)
     if written is not None:
         _tell(written)
     return 0
@@ -132,15 +138,13 @@ MOST_PROMPTS = 64 * 2**20
 
 def read_prompts(path: Path) -> list[str]:
     """The lines of a file, without empty ones. Raises `UserError` if it is missing, not UTF-8, or has no lines."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"--prompts {path} is not a file: give a file with a prompt in each line")
     try:
         content = read_regular(path.resolve(), MOST_PROMPTS)
     except FileNotFoundError:
         raise UserError(f"--prompts: no file {path}") from None
-    try:
-        lines = [line.strip() for line in content.decode("utf-8-sig").splitlines()]
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"--prompts {path}, line {line}: this is not UTF-8; save the file as UTF-8") from None
+    lines = [line.strip() for line in utf8_lines(content, f"--prompts {path}")]
     if not (found := [line for line in lines if line]):
         raise UserError(f"--prompts {path}: the file has no prompts; write one in each line")
     return found

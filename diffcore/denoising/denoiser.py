@@ -1,7 +1,7 @@
 """Denoisers: a network with a parameterisation, whose predictions can be read as x0, eps, v or score."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, cast
@@ -209,7 +209,7 @@ class Denoiser(nn.Module):
         parameterisation: Parameterisation = "v",
         data_std: float = 1.0,
         width: int | None = None,
-        level_fields: tuple[str, ...] = (),
+        level_fields: str | Sequence[str] = (),
     ) -> None:
         super().__init__()
         require_name(parameterisation, Parameterisation, "parameterisation")

@@ -1,7 +1,7 @@
 """Embeddings of the log-SNR and of the conditions: a vector for each sample, and tokens and channels where given."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import torch
@@ -11,6 +11,7 @@ from diffcore.denoising.conditions import Condition, Conditions
 from diffcore.denoising.embedded_once import embedded
 from diffcore.denoising.inputs import Embedded, Tokens, join, require_embedded, together
 from diffcore.errors import UserError
+from diffcore.names import names_in
 
 LOG_SNR_LIMIT = 20.0
 """Log-SNRs are clamped to [-20, 20] before they are embedded; beyond, the state is all signal or all noise."""
@@ -66,10 +67,10 @@ class Conditioning(nn.Module):
         conditions: tuple[Condition, ...],
         width: int,
         features: int = 64,
-        level_fields: tuple[str, ...] = (),
+        level_fields: str | Sequence[str] = (),
     ) -> None:
         super().__init__()
-        self.level_fields = level_fields
+        level_fields = self.level_fields = names_in(level_fields)
 
         def noise() -> nn.Module:
             return nn.Sequential(

@@ -61,7 +61,7 @@ class NoisyClassifier(nn.Module):
         backbone: nn.Module,
         conditions: tuple[Condition, ...],
         data_std: float = 1.0,
-        level_fields: tuple[str, ...] = (),
+        level_fields: str | Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.backbone = backbone

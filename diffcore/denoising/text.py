@@ -1,6 +1,5 @@
 """Text as a condition: a sentence becomes numbers, and an encoder makes tokens of them."""
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,8 +11,6 @@ from torch import Tensor, nn
 from diffcore.denoising.conditions import Condition
 from diffcore.denoising.inputs import Inputs
 from diffcore.errors import UserError
-
-logger = logging.getLogger(__name__)
 
 
 class TextEncoder(ABC):
@@ -47,7 +44,10 @@ class TextEncoder(ABC):
     def embedding(self, width: int) -> nn.Module:
         """A new module from ids `[B, L]`, where L is at most `length`, to an `Embedded`.
 
-        It has tokens `[B, L', channels]`, and may have a vector `[B, width]`.
+        It has tokens `[B, L', channels]`, and may have a vector `[B, width]`. If it has a method `keep_texts(ids)`,
+        this is called before training with the ids `[..., L]` of all texts of the training examples: what is not
+        trained can then be computed once for each of them. Weights that are not trained need not be in its state dict,
+        if `digest` covers them.
         """
 
     @property
@@ -88,21 +88,31 @@ class TextCondition(Condition):
         return self.encoder.embedding(width)
 
     def parse(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
-        """One text for all samples. A text that is too long is cut, and a warning says how much of it is used.
+        """One text for all samples. A text that is too long is cut; `in_part` says how much of it is used.
 
         Raises `UserError` if the text has no words, or words that the encoder does not know.
         """
-        ids = self.encoder.ids(text)
+        ids = self._ids(text)
         if not ids:
             raise UserError(
                 f"the {self.name} {shown(text)} has no words: write what the samples should be, or leave it out"
             )
-        if len(ids) > (most := self.encoder.length):
-            logger.warning(
-                f"the {self.name} {shown(text)} is too long: its first {most} of {len(ids)} parts are used, "
-                f'which are "{shown(self.encoder.text(ids[:most]), 60)}"'
-            )
         return padded([ids], self.encoder.length).expand(len(indices), -1)
+
+    def _ids(self, text: str) -> list[int]:
+        try:
+            return self.encoder.ids(text)
+        except UserError as error:
+            raise UserError(f"the {self.name} {shown(text)}: {error}") from None
+
+    def in_part(self, text: str) -> str | None:
+        ids, most = self._ids(text), self.encoder.length
+        if len(ids) <= most:
+            return None
+        return (
+            f"the {self.name} {shown(text)} is too long: its first {most:,} of {len(ids):,} parts are used, which are "
+            f"{shown(self.encoder.text(ids[:most]), 60)}"
+        )
 
     def require(self, value: Tensor) -> None:
         super().require(value)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from diffcore.denoising.text import TextEncoder
+from diffcore.denoising.text import TextEncoder, shown
 from diffcore.denoising.word_network import WordNetwork
 from diffcore.errors import UserError
 
@@ -99,7 +99,7 @@ class Words(TextEncoder):
             near = get_close_matches(unknown[0], self.vocabulary, 3, 0.6)
             instead = f"; the nearest words are {_listed(near)}" if near else f"; it knows {self._some()}"
             more = f" (nor {_listed(unknown[1:6])})" if unknown[1:] else ""
-            raise UserError(f"the model does not know the word {unknown[0]!r}{more}{instead}")
+            raise UserError(f"the model does not know the word {shown(unknown[0])}{more}{instead}")
         return [self._index[word] for word in words]
 
     def known_ids(self, text: str) -> list[int]:
@@ -118,4 +118,4 @@ class Words(TextEncoder):
 
 
 def _listed(words: Sequence[str]) -> str:
-    return ", ".join(map(repr, words))
+    return ", ".join(map(shown, words))

@@ -5,7 +5,6 @@ trained on other data. One that is trained on the data themselves separates thei
 to be downloaded.
 """
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffcore.evaluation.effort import steps_to_train
-from diffcore.evaluation.trained_once import trained_once
+from diffcore.evaluation.trained_once import entry, trained_once
 from diffcore.states.global_random import seeded
 from diffcore.states.noise import generator_for
 from diffcore.system.progress import counter
@@ -64,10 +63,7 @@ def trained_classifier(
     `name` whenever `body` or `augment` changes.
     """
     steps = steps_to_train(steps or _STEPS)
-    digest = hashlib.sha256(f"{name} {steps} {inputs.dtype}".encode())
-    for tensor in (inputs, labels):
-        digest.update(tensor.contiguous().numpy().tobytes())
-    path = cache / f"{name}-{digest.hexdigest()[:24]}.safetensors"
+    path = entry(cache, name, f"{steps} {inputs.dtype}", inputs, labels)
     with seeded(0):
         classifier = Classifier(body(), features, classes)
         trained_once(classifier, path, lambda: _fit(classifier, inputs, labels, augment, steps))

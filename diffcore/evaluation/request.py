@@ -28,11 +28,11 @@ class EvaluationRequest:
     * `settings`: the settings of the run.
     * `config`: how samples are drawn; `config.batch_size` examples fit through the network at once.
     * `n`: the number of samples or examples to evaluate, or to show.
-    * `seed`: decides which.
+    * `seed`: decides which samples or examples these are.
     * `together`: whether all processes work on this; otherwise the leader is alone and must not wait for others.
     * `cache`: a folder for what is worth keeping.
     * `extra_metrics`: metrics of samples that the user has named, in addition to those of the modality.
-    * `complain`: called with the text of a warning, of what could not be computed.
+    * `complain`: called with a warning if a metric or a picture cannot be computed.
     """
 
     settings: RunSettings

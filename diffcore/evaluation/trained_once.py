@@ -1,11 +1,23 @@
 """Networks of judges, which are trained once for the same data and then read from the cache."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from diffcore.system.cached_tensors import read_tensors_entry, write_tensors_entry
+
+
+def entry(cache: Path, name: str, about: str, *data: Tensor) -> Path:
+    """The file in the folder `cache` for a network called `name`, which is trained on `data`.
+
+    Its name contains `name` and a SHA-256 of it, of `about`, such as the number of steps, and of the data.
+    """
+    digest = hashlib.sha256(f"{name} {about}".encode())
+    for tensor in data:
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return cache / f"{name}-{digest.hexdigest()[:24]}.safetensors"
 
 
 def trained_once(network: nn.Module, path: Path, train: Callable[[], None]) -> None:

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise
-from diffcore.errors import UserError
 from diffcore.likelihood import runge_kutta
 from diffcore.likelihood.runge_kutta import Parts
-from diffcore.names import Divergence, require_name
+from diffcore.names import Divergence, names_in, require_name
 from diffcore.process.schedules import ByField, Schedule, variance_preserving
+from diffcore.states.form import require_some_fields
 from diffcore.states.level import CLEAN, FieldLevels, Level, Levels, by_field
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space, space_of
@@ -42,7 +42,7 @@ def log_likelihood(
     seed: int = 0,
     indices: Sequence[int] | None = None,
     log_snrs: tuple[float, float] | None = None,
-    given: Collection[str] = (),
+    given: str | Collection[str] = (),
 ) -> Tensor:
     """log p(x0) of each sample, `[B]` float64 nats: a density per unit of volume of the space.
 
@@ -62,7 +62,7 @@ def log_likelihood(
 
     With a schedule by field (`ByField`), each field f has an angle of its own, tan phi_f = e^(-c_f / 2) tan phi with
     the shift c_f, so that dx_f/dphi = v_f dphi_f/dphi. Fields whose names are in `given` stay clean: the result is the
-    density of the others given them.
+    density of the others given them. One name can be given as a string.
 
     `divergence` is the method for div v:
 
@@ -80,6 +80,7 @@ def log_likelihood(
     fields.
     """
     require_name(divergence, Divergence, "divergence")
+    given = names_in(given)
     if log_snrs is None:
         low, high = schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     else:
@@ -172,10 +173,7 @@ class _Path:
 def _path(schedule: Schedule, x0: State, given: Collection[str]) -> _Path:
     """The path of a schedule. Raises `UserError` if `given` has names that are no fields, or all fields."""
     names = fields(x0).keys()
-    if unknown := sorted(set(given) - names):
-        raise UserError(f"`given` has {unknown[0]!r}, which is not a field; there are: {', '.join(names)}")
-    if set(given) == names:
-        raise UserError("all fields are given, so there is no density to compute: leave one out of `given`")
+    require_some_fields(given, names, "no density to compute")
     shifts = schedule.shifts if isinstance(schedule, ByField) else {}
     if not given and not any(shifts.values()):
         return _Path(None)

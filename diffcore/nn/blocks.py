@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-Module = TypeVar("Module", nn.Linear, nn.Conv2d)
+Module = TypeVar("Module", bound=nn.Linear | nn.Conv2d)
 
 
 def accepted(**channels: int) -> tuple[str, ...]:
@@ -25,6 +25,16 @@ def zeroed(module: Module) -> Module:
 def fold(x: Tensor, patch: int) -> Tensor:
     """`[B, C, H, W]` to `[B, C patch^2, H / patch, W / patch]`: each patch becomes the channels of one pixel."""
     return functional.pixel_unshuffle(x, patch) if patch > 1 else x
+
+
+def pixels(x: Tensor, patch: int) -> Tensor:
+    """`fold(x, patch)` in the channels-last memory format, for convolutions."""
+    return fold(x, patch).contiguous(memory_format=torch.channels_last)
+
+
+def patches(x: Tensor, patch: int) -> Tensor:
+    """`[B, C, H, W]` to `[B, H W / patch^2, C patch^2]`: the patches, row by row."""
+    return fold(x, patch).flatten(2).transpose(1, 2)
 
 
 def unfold(x: Tensor, patch: int) -> Tensor:

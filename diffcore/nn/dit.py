@@ -1,12 +1,15 @@
 """The diffusion transformer (DiT) on the patches of a grid."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from diffcore.denoising.inputs import Tokens
 from diffcore.nn.attention import TokenLayers
-from diffcore.nn.blocks import accepted, fold, unfold, with_variance, zeroed
+from diffcore.nn.beside import BesideState
+from diffcore.nn.blocks import accepted, patches, unfold, with_variance, zeroed
 from diffcore.states.spaces import Mask
 
 
@@ -86,14 +89,15 @@ class DiT(nn.Module):
         self.accepts = accepted(tokens=tokens, like_state=like_state)
         self.learned_variance = learned_variance
         self.patch = patch
-        patches = (size[0] // patch) * (size[1] // patch)
+        count = (size[0] // patch) * (size[1] // patch)
         self.embed = nn.Linear(channels * patch**2, width)
-        self.positions = nn.Parameter(0.02 * torch.randn(patches, width))
+        self.positions = nn.Parameter(0.02 * torch.randn(count, width))
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, width, mlp_ratio) for _ in range(depth))
         self.modulation = zeroed(nn.Linear(width, 2 * width))
         outputs = 2 * channels if learned_variance else channels
         self.output = zeroed(nn.Linear(width, outputs * patch**2))
-        self.beside = zeroed(nn.Linear(like_state * patch**2, width, bias=False)) if like_state else None
+        first = partial(nn.Linear, out_features=width, bias=False)
+        self.beside = BesideState(like_state * patch**2, first, partial(patches, patch=patch))
         self.attend = TokenLayers(tokens, [width] * depth, heads)
 
     def forward(
@@ -108,13 +112,11 @@ class DiT(nn.Module):
 
         `tokens` and `like_state` `[B, channels, H, W]` have the channels that the network was made with.
         """
-        folded = fold(x, self.patch)
-        h = self.embed(folded.flatten(2).transpose(1, 2)) + self.positions
-        if self.beside is not None and like_state is not None:
-            h = h + self.beside(fold(like_state, self.patch).flatten(2).transpose(1, 2))
+        h = self.beside(self.embed(patches(x, self.patch)) + self.positions, like_state)
         for number, block in enumerate(self.blocks):
             h = self.attend(number, block(h, conditioning), tokens)
         shift, scale = self.modulation(conditioning)[:, None].chunk(2, dim=-1)
-        patches = self.output(modulated(h, shift, scale)).transpose(1, 2)
-        output = unfold(patches.reshape(len(x), -1, *folded.shape[2:]), self.patch)
+        channels = self.output(modulated(h, shift, scale)).transpose(1, 2)
+        grid = [side // self.patch for side in x.shape[2:]]
+        output = unfold(channels.reshape(len(x), -1, *grid), self.patch)
         return with_variance(output) if self.learned_variance else output

@@ -1,11 +1,14 @@
 """Networks on sets: from `[B, N, channels]` to the same shape, equivariant to permutations, for any N."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from diffcore.denoising.inputs import Tokens
 from diffcore.nn.attention import CrossAttention, TokenLayers
+from diffcore.nn.beside import BesideState
 from diffcore.nn.blocks import accepted, zeroed
 from diffcore.nn.dit import TransformerBlock, modulated
 from diffcore.states.spaces import Mask
@@ -26,18 +29,6 @@ class OctaveFeatures(nn.Module):
         angles = [x * 2.0**octave for octave in range(self.octaves)]
         waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
         return self.linear(torch.cat([x, *waves], dim=-1))
-
-
-class BesideState(nn.Module):
-    """h + W c, where c `[B, N, channels]` lies beside the elements; W is initialised to zero."""
-
-    def __init__(self, channels: int, width: int) -> None:
-        super().__init__()
-        self.linear = zeroed(nn.Linear(channels, width, bias=False)) if channels else None
-
-    def forward(self, h: Tensor, like_state: Tensor | None) -> Tensor:
-        """`h` `[B, N, width]` to the same shape; unchanged if there is nothing beside the state."""
-        return h if self.linear is None or like_state is None else h + self.linear(like_state)
 
 
 class SetTransformer(nn.Module):
@@ -64,7 +55,7 @@ class SetTransformer(nn.Module):
         self.embed = OctaveFeatures(channels, width, octaves)
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, width, mlp_ratio) for _ in range(depth))
         self.output = ModulatedOutput(width, channels, width)
-        self.beside = BesideState(like_state, width)
+        self.beside = BesideState(like_state, partial(nn.Linear, out_features=width, bias=False))
         self.attend = TokenLayers(tokens, [width] * depth, heads)
 
     def forward(
@@ -115,7 +106,7 @@ class LatentSet(nn.Module):
             LatentRound(width, latent_width, latent_width, depth, heads, mlp_ratio) for _ in range(rounds)
         )
         self.output = ModulatedOutput(width, channels, latent_width)
-        self.beside = BesideState(like_state, width)
+        self.beside = BesideState(like_state, partial(nn.Linear, out_features=width, bias=False))
         self.attend = TokenLayers(tokens, [latent_width] * rounds, heads)
 
     def forward(

@@ -1,5 +1,6 @@
 """A U-Net on a grid whose patches are folded into channels."""
 
+from functools import partial
 from itertools import pairwise
 from typing import cast
 
@@ -9,7 +10,8 @@ from torch.nn import functional
 
 from diffcore.denoising.inputs import Tokens
 from diffcore.nn.attention import TokenLayers, heads_of
-from diffcore.nn.blocks import ChannelNorm, accepted, fold, unfold, with_variance, zeroed
+from diffcore.nn.beside import BesideState
+from diffcore.nn.blocks import ChannelNorm, accepted, pixels, unfold, with_variance, zeroed
 from diffcore.states.spaces import Mask
 
 
@@ -109,8 +111,8 @@ class UNet(nn.Module):
         self.norm = ChannelNorm(sizes[0])
         outputs = 2 * channels if learned_variance else channels
         self.output = zeroed(nn.Conv2d(sizes[0], outputs * patch**2, 3, padding=1))
-        folded = like_state * patch**2
-        self.beside = zeroed(nn.Conv2d(folded, sizes[0], 3, padding=1, bias=False)) if like_state else None
+        first = partial(nn.Conv2d, out_channels=sizes[0], kernel_size=3, padding=1, bias=False)
+        self.beside = BesideState(like_state * patch**2, first, partial(pixels, patch=patch))
         coarse = [number for number in range(len(sizes)) if patch * 2**number >= COARSE]
         self.first_coarse = min([*coarse, len(sizes) - 1])
         self.attend_down = TokenLayers(tokens, sizes[self.first_coarse :])
@@ -129,9 +131,7 @@ class UNet(nn.Module):
 
         `tokens` and `like_state` `[B, channels, H, W]` have the channels that the network was made with.
         """
-        h = self.input(fold(x, self.patch).contiguous(memory_format=torch.channels_last))
-        if self.beside is not None and like_state is not None:
-            h = h + self.beside(fold(like_state, self.patch).contiguous(memory_format=torch.channels_last))
+        h = self.beside(self.input(pixels(x, self.patch)), like_state)
         skips = []
         for number, blocks in enumerate(self.down):
             if number:

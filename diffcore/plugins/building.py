@@ -54,13 +54,19 @@ def build(kind: str, component: Component, options: Settings, *context: Any) -> 
 def part_of(modality: Modality, kind: str, *context: Any) -> Any:
     """The part of a modality that its function `kind` makes: "codec", "writer", "evaluator", "reader" or "contract".
 
-    Raises `UserError` if the function returns something else. An evaluator may be None, if the data allow none.
+    Where the context has a codec of latents, the function receives the codec of the samples behind it. Raises
+    `UserError` if the function returns something else. An evaluator may be None, if the data allow none.
     """
-    part = getattr(modality, kind)(*context)
+    part = getattr(modality, kind)(*map(of_samples, context))
     if kind == "evaluator" and part is None:
         return None
     require_part(kind, part, f"the {kind} of the modality {modality.name!r}", built=True)
     return part
+
+
+def of_samples(codec: Any) -> Any:
+    """The codec of the samples if `codec` is one of latents; anything else is returned unchanged."""
+    return getattr(codec, "of_samples", codec)
 
 
 def require_part(kind: str, part: Any, what: str, built: bool = False) -> None:
@@ -144,9 +150,9 @@ def _not_data(part: Any) -> str | None:
         return _kind(part)
     if not isinstance(part.facts, Settings):
         return f"a Data whose facts are {_kind(part.facts)}"
-    for name in ("examples", "held_out"):
+    for name in ("examples", "held_out", "asked"):
         value = getattr(part, name)
-        if value is None and name == "held_out":
+        if value is None and name != "examples":
             continue
         if not hasattr(value, "batch_size") or len(value.batch_size) != 1:
             batched = f" of batch size {[*value.batch_size]}" if hasattr(value, "batch_size") else ""

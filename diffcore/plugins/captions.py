@@ -6,13 +6,15 @@ r"""Captions of a user's folder of files, in the forms that people have.
 | `captions.tsv` | a line for each caption: the name of the file, a tab, the text |
 | `NAME.txt` beside `NAME.png` | a caption in each line (trainers of LoRA) |
 
-A file may have several captions, also from several of these. Training draws one of them at random.
+A file may have several captions, also from several of these. Training draws one of them at random. For data sets that
+use them, JSON may also have `tags`, a list of words, and `subcategory` or `category`, which counts as the last tag.
 """
 
 import csv
 import io
 import json
 import os
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from diffcore.denoising.text import padded
 from diffcore.errors import UserError, printable
 from diffcore.plugins.ledger import Account
+from diffcore.system.files import utf8_lines
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -40,10 +43,11 @@ LONGEST = 10_000
 
 
 @dataclass(frozen=True)
-class Captions:
-    """The captions of the files of a folder; files without any may be left out."""
+class FileCaptions:
+    """The captions and the tags of the files of a folder; files without any may be left out."""
 
     by_file: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
+    tags: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
@@ -60,7 +64,7 @@ class Captions:
         return examples
 
 
-NO_CAPTIONS = Captions()
+NO_CAPTIONS = FileCaptions()
 """No file has a caption."""
 
 
@@ -78,42 +82,49 @@ def is_of_captions(path: str, stems: Collection[str]) -> bool:
     return is_table(path) or (place.suffix.lower() == ".txt" and str(place.with_suffix("")) in stems)
 
 
-def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Account) -> Captions:
+def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Account) -> FileCaptions:
     """The captions of `files` in the files `sources`, each caption of a file once.
 
     The account gets what is missing, empty, repeated, without a file or unreadable. Raises `UserError` for a table that
     is not valid, or that names none of the files.
     """
     found: defaultdict[Path, list[str]] = defaultdict(list)
+    tags: dict[Path, list[str]] = {}
     known = {_normal(path): path for path in files}
     stems: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in files:
         stems[path.with_suffix("")].append(path)
     for source in sorted(sources, key=lambda path: (path.name not in TABLES, path)):
         if source.name in TABLES:
-            _read_table(source, known, found, account)
+            _read_table(source, known, found, tags, account)
         elif texts := _read_lines(source, account):
             for path in stems[source.with_suffix("")]:
                 found[path] += texts
-    kept = {path: captions for path, texts in found.items() if (captions := _cleaned(path, texts, account))}
+    kept = {path: captions for path, texts in found.items() if (captions := cleaned(path, texts, account))}
     if kept:
         for path in files:
             if path not in kept:
                 account.note(path, "without a caption")
-    return Captions(kept)
+    return FileCaptions(kept, {path: cleaned(path, words, account) for path, words in tags.items()})
 
 
 def _normal(path: Path) -> str:
     return unicodedata.normalize("NFC", os.path.normpath(path))
 
 
-def _read_table(source: Path, known: Mapping[str, Path], found: defaultdict[Path, list[str]], account: Account) -> None:
-    rows = {".jsonl": _of_jsonl, ".csv": _of_csv, ".tsv": _of_tsv}[source.suffix](source, _decoded(source))
+def _read_table(
+    source: Path,
+    known: Mapping[str, Path],
+    found: defaultdict[Path, list[str]],
+    tags: dict[Path, list[str]],
+    account: Account,
+) -> None:
+    rows = {".jsonl": _of_jsonl, ".csv": _of_csv, ".tsv": _of_tsv}[source.suffix](source, _lines(source))
     if rows is None:
         account.pass_over(source, "without file_name and text, so without captions")
         return
     named = 0
-    for name, captions in rows:
+    for name, captions, words in rows:
         path = known.get(_normal(source.parent / name))
         if path is None:
             account.pass_over(
@@ -124,6 +135,8 @@ def _read_table(source: Path, known: Mapping[str, Path], found: defaultdict[Path
         if not any(caption.strip() for caption in captions):
             account.note(path, f"with an empty caption in {source.name}")
         found[path] += captions
+        if words:
+            tags[path] = words
     if not named:
         first = f": its first name is {printable(rows[0][0])[:100]!r}" if rows else ""
         raise UserError(
@@ -132,28 +145,30 @@ def _read_table(source: Path, known: Mapping[str, Path], found: defaultdict[Path
         )
 
 
-def _decoded(source: Path) -> str:
-    """The text of a file. Raises `UserError` if it is too large or not UTF-8."""
+def _content(source: Path) -> bytes:
+    """The content of a file of captions. Raises `UserError` if it is too large."""
     with source.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
         raise UserError(f"{source} has more than {MOST_BYTES:,} bytes; captions in larger files are not read")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise UserError(f"{source}, line {line}: this is not UTF-8; save the file as UTF-8") from None
+    return content
 
 
-Row = tuple[str, list[str]]
-"""The name of a file and its captions."""
+def _lines(source: Path) -> list[str]:
+    """The lines of a file. Raises `UserError` if it is too large or not UTF-8."""
+    return utf8_lines(_content(source), str(source))
 
 
-def _of_jsonl(source: Path, content: str) -> list[Row] | None:
+Row = tuple[str, list[str], list[str]]
+"""The name of a file, its captions and its tags."""
+
+
+def _of_jsonl(source: Path, lines: Sequence[str]) -> list[Row] | None:
     """The rows of a file with an object in each line; None if the objects are about something else than captions."""
     rows: list[Row] = []
-    lines = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
-    for number, line in lines:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
@@ -166,43 +181,47 @@ def _of_jsonl(source: Path, content: str) -> list[Row] | None:
             raise UserError(
                 f'{source}, line {number}: write an object with "file_name" and "text", a text or a list of texts'
             )
-        rows.append((name, texts))
+        tags = row.get("tags") or []
+        if not isinstance(tags, list) or not all(isinstance(each, str) for each in tags):
+            raise UserError(f'{source}, line {number}: "tags" must be a list of texts')
+        kind = row.get("subcategory") or row.get("category")
+        rows.append((name, texts, [*tags, *([re.sub("[_-]", " ", kind)] if isinstance(kind, str) else [])]))
     return rows
 
 
-def _of_csv(source: Path, content: str) -> list[Row] | None:
+def _of_csv(source: Path, lines: Sequence[str]) -> list[Row] | None:
     """The rows of a table; None if it has no columns for captions."""
-    table = csv.DictReader(io.StringIO(content, newline=""))
+    table = csv.DictReader(io.StringIO("\n".join(lines), newline=""))
     try:
         if not {"file_name", "text"} <= {*(table.fieldnames or ())}:
             return None
-        rows = []
+        rows: list[Row] = []
         for row in table:
             if row["text"] is None:
                 raise UserError(f"{source}, line {table.line_num}: this row has no text")
-            rows.append((row["file_name"], [row["text"]]))
+            rows.append((row["file_name"], [row["text"]], []))
         return rows
     except csv.Error as error:
         raise UserError(f"{source}, line {table.line_num}: {error}") from None
 
 
-def _of_tsv(source: Path, content: str) -> list[Row]:
-    rows = []
-    for number, line in enumerate(content.splitlines(), 1):
+def _of_tsv(source: Path, lines: Sequence[str]) -> list[Row]:
+    rows: list[Row] = []
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         name, tab, caption = line.partition("\t")
         if not tab:
             raise UserError(f"{source}, line {number}: write the name of a file, a tab, and its caption")
         if number > 1 or (name, caption) not in (("file_name", "text"), ("file", "text"), ("file", "caption")):
-            rows.append((name, caption.split("\t")))
+            rows.append((name, caption.split("\t"), []))
     return rows
 
 
 def _read_lines(source: Path, account: Account) -> list[str]:
     """The lines of a file of captions; none if it cannot be read, which the account gets."""
     try:
-        lines = [line for line in _decoded(source).splitlines() if line.strip()]
+        lines = [line for line in _lines(source) if line.strip()]
     except UserError as error:
         account.refuse(source, "captions that cannot be read: " + str(error).rpartition(": ")[2].partition(";")[0])
         return []
@@ -214,8 +233,8 @@ def _read_lines(source: Path, account: Account) -> list[str]:
     return lines
 
 
-def _cleaned(path: Path, texts: Iterable[str], account: Account) -> tuple[str, ...]:
-    """The captions of a file: on one line each, without control characters, each once, and not too many."""
+def cleaned(path: Path | str, texts: Iterable[str], account: Account) -> tuple[str, ...]:
+    """The captions of a file or record: on one line each, without control characters, each once, and not too many."""
     kept: list[str] = []
     for text in texts:
         plain = " ".join("".join(" " if _is_control(char) else char for char in text).split())

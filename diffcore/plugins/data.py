@@ -24,8 +24,9 @@ class Data:
     `facts` is all that the codec needs to know of the data (sizes, names of classes, means); it is saved with
     the run, so samples are decoded without the data. `held_out` are examples that training never sees, or None.
     `ledger` says what the files or records of a user became; `notes` are more lines for the user, such as warnings.
-    `texts` are all captions, each once; the column `captions` of the examples has their numbers, see
-    `diffcore.plugins.text`.
+    `asked` are examples whose texts the samples of an evaluation are drawn for, in place of those of `held_out`; they
+    may be training examples too. `texts` are all captions, each once; the column `captions` of the examples has their
+    numbers, see `diffcore.plugins.text`.
     """
 
     facts: Settings
@@ -34,6 +35,7 @@ class Data:
     notes: tuple[str, ...] = ()
     ledger: Ledger = field(default_factory=Ledger)
     texts: tuple[str, ...] = ()
+    asked: "TensorDict | None" = None
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,12 @@ class Codec(Protocol):
     def sizes(self) -> Sizes | None:
         """How many elements of a state exist, where that varies; None where all always do."""
 
-    def prepare(self, examples: "TensorDict") -> "TensorDict":
+    def prepare(self, examples: "TensorDict", draws: Draws | None = None) -> "TensorDict":
         """Compute once what `encode` would otherwise compute in every step; `encode` then gets the result.
 
         It receives examples of the data set, on the device of the model, in parts; what it returns has a row for each
-        of them and is kept in the cache. A codec without `prepare` encodes the examples themselves.
+        of them and is kept in the cache. A codec without `prepare` encodes the examples themselves. `draws` are random
+        numbers of each example, the same in every run; they are None where no augmentation will be asked for.
         """
 
     def encode(self, examples: "TensorDict", draws: Draws | None = None) -> Encoded:
@@ -87,6 +90,27 @@ class Codec(Protocol):
         """The smallest and the largest state that are decoded without clipping, `[1, ...]`.
 
         Only where decoding clips, as for pixels; the others leave this property out.
+        """
+
+    @property
+    def last_log_snr(self) -> float | None:
+        """The log-SNR at which sampling ends, if `decode` takes states with this noise on them.
+
+        Sampling then returns x0 + exp(-last_log_snr / 2) eps, and training needs no level with less noise. Only for
+        codecs whose decoder was trained with noise; the others leave this property out.
+        """
+
+    @property
+    def of_samples(self) -> "Codec":
+        """The codec of the samples, which the writer, reader and evaluator of the modality receive.
+
+        Only for codecs that are made of another one, as those of latents are; the others leave this property out.
+        """
+
+    def coarse(self, samples: "Tensor | TensorDict | list") -> Conditions:
+        """The values of the condition that smaller samples are, in the form that the codec of their model decodes to.
+
+        Only for models that enlarge; the others leave this function out. Raises `UserError` for other samples.
         """
 
     def resized(self, size: int) -> "Codec":

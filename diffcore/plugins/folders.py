@@ -10,8 +10,8 @@ import torch
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
-from diffcore.names import ClassLevel
-from diffcore.plugins.captions import Captions, is_of_captions, is_table, read_captions
+from diffcore.names import ClassLevel, names_in
+from diffcore.plugins.captions import FileCaptions, is_of_captions, is_table, read_captions
 from diffcore.plugins.layouts import Folders, Layout, few, guess
 from diffcore.plugins.ledger import Account, Reasons, named, short, shown
 from diffcore.system.walk import Listing, walk
@@ -43,8 +43,10 @@ class Tree:
     """The folders that cannot be opened, each with the message of the system."""
     captions: tuple[Path, ...] = ()
     """The files that hold captions of these files."""
+    tables: tuple[Path, ...] = ()
+    """The files of the names that the search was given as `tables`."""
 
-    def texts(self, account: Account) -> Captions:
+    def texts(self, account: Account) -> FileCaptions:
         """The captions of these files, in the forms of `diffcore.plugins.captions`.
 
         The account gets what is missing and what is wrong. Raises `UserError` for tables that are not valid.
@@ -66,15 +68,16 @@ _ABOUT = frozenset(("license", "licence", "copying", "citation", "changelog", "a
 
 def tree(
     folder: str | None,
-    endings: Collection[str],
+    endings: str | Collection[str],
     name: str,
     what: str,
     names: Mapping[str, str] | None = None,
-    chosen: Collection[str] = (),
+    chosen: str | Collection[str] = (),
     level: ClassLevel = "auto",
     hints: Mapping[str, str] | None = None,
     unfit: Callable[[Path], str] = lambda path: "",
     captioned: bool = False,
+    tables: Collection[str] = (),
 ) -> Tree:
     """Find the files with one of `endings` (lower case, with the dot) under `folder`, sorted by name.
 
@@ -85,13 +88,14 @@ def tree(
     is the name of the data set and `what` describes its files, for messages; `hints` says by ending what to do with
     files that are not read. `unfit` returns the reason to pass over a file in spite of its ending, or an empty text.
     With `captioned`, files that hold captions are found too (`diffcore.plugins.captions`); `Tree.texts` reads them.
+    `tables` are the ends of the paths of other files about these files, such as `en/data.json`, for `Tree.tables`.
 
     Raises `UserError` if the folder or such files are missing, if a chosen class does not exist, if a class has only
     held-out files, or if many files lie outside train, test and val where these exist.
     """
     if folder is None:
         raise UserError(f"the data set {name!r} needs `data.root`, a folder of {what} or of class folders")
-    root = Path(folder)
+    root, endings, chosen = Path(folder), names_in(endings), names_in(chosen)
     if not root.is_dir():
         raise UserError(f"no folder {root}: `data.root` must be a folder of {what} or of class folders")
     listing = walk(root)
@@ -127,7 +131,8 @@ def tree(
     stems = {str(Path(path).with_suffix("")) for path in wanted}
     captions = [path for path in listing.files if captioned and path not in read and is_of_captions(path, stems)]
     reasons = {path: reason for path, reason in reasons.items() if path not in {*captions}}
-    unread = [path for path in listing.files if path not in {*read, *reasons, *captions}]
+    about = [path for path in listing.files if any(f"/{path}".endswith(f"/{end}") for end in tables)]
+    unread = [path for path in listing.files if path not in {*read, *reasons, *captions, *about}]
     passed_over = {
         **listing.passed_over,
         "outside of the class folders" if layout.level is not None else "outside of the other files": outside,
@@ -147,6 +152,7 @@ def tree(
         {why: tuple(map(shown, paths)) for why, paths in passed_over.items() if paths},
         {shown(path): reason for path, reason in listing.unreadable.items()},
         tuple(root / path for path in captions),
+        tuple(root / path for path in about),
     )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Condition, Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
+from diffcore.errors import shortened
 from diffcore.plugins.data import Codec
 from diffcore.plugins.records import Modality
 from diffcore.states.level import Levels
@@ -86,8 +87,8 @@ def words_of(name: str, options: Mapping[str, Any]) -> str:
 
 def _written(value: Any) -> str:
     if isinstance(value, Mapping):
-        return " and ".join(f"{name} {_written(entry)}" for name, entry in value.items())
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return " and ".join(f"{shortened(name, 80)} {_written(entry)}" for name, entry in value.items())
+    return f"{value:g}" if isinstance(value, float) else shortened(str(value), 80)
 
 
 def as_guidance(part: Guidance | Decorator) -> Guidance:

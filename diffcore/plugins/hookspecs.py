@@ -40,6 +40,11 @@ def diffcore_classifiers() -> Iterable[Component]:  # type: ignore[empty-body]
 
 
 @hookspec
+def diffcore_autoencoders() -> Iterable[Component]:  # type: ignore[empty-body]
+    """More networks for `--task encode`, `--autoencoder NAME`."""
+
+
+@hookspec
 def diffcore_tasks() -> Iterable[Task]:  # type: ignore[empty-body]
     """More tasks: what a run trains, `diffcore train --task NAME`."""
 

@@ -99,6 +99,7 @@ class Component:
     | data set | `(options)` | `diffcore.plugins.data.Data` |
     | denoiser | `(options, space)`, or `(options, space, inputs)` if it `accepts` any | the backbone, an `nn.Module` |
     | classifier | `(options, space, outputs)` | a backbone that gives `[B, outputs]`, an `nn.Module` |
+    | autoencoder | `(options, codec)` | `diffcore.plugins.autoencoder.Autoencoder`, an `nn.Module` |
     | guidance | `(options, context)` | a function from a denoiser to another, or `diffcore.plugins.guidance.Guidance` |
     | text encoder | `(options, texts, learned)` | `diffcore.denoising.text.TextEncoder` |
     | metric | `(options, codec, data)` | a function of samples and conditions to `diffcore.plugins.output.Metric`s |
@@ -110,7 +111,8 @@ class Component:
 
     `modalities` names the kinds of data that a part is for, all where it is None. `symmetries` are what a denoiser
     promises to respect, by names that its modality's `Contract` give a meaning to. `small` are options with which the
-    part is quick, for the checks of `diffcore check-plugin`.
+    part is quick, for the checks of `diffcore check-plugin`. For guidance, a metric or a task it may also be a function
+    of a `Trial` that returns such options, where these depend on the kind of data.
 
     `accepts` are the inputs that a denoiser can take besides the state, the conditioning vector and the mask, such as
     `("tokens", "like_state")`. Its builder then also receives `diffcore.denoising.inputs.Inputs`: how many channels of
@@ -125,11 +127,28 @@ class Component:
     modalities: frozenset[str] | None = None
     symmetries: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
-    small: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    small: "Mapping[str, Any] | Callable[[Trial], Mapping[str, Any]]" = field(default_factory=dict, compare=False)
 
     def serves(self, modality: str) -> bool:
         """Whether this part is for that kind of data."""
         return self.modalities is None or modality in self.modalities
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The kind of data that a part is tried with, for `Component.small`.
+
+    * `modality`, `codec`: its record and its codec.
+    * `samples`: a few examples in the form that the codec's `decode` returns.
+    * `folder`: an empty folder for files that options name.
+
+    `Component.small` raises `UserError` if the part cannot be used with this kind of data.
+    """
+
+    modality: "Modality"
+    codec: Any
+    samples: Any
+    folder: Path
 
 
 NOISY_BATCH = lazy("diffcore.tasks")("batch:draw_batch")
@@ -166,7 +185,9 @@ class Task(Component):
     * `report(model, data, request)`: further sections of the report, pairs of a title and HTML.
     * `loss_label`: what the loss is, for the axis of its curve.
     * `draws`: whether the module is a `diffcore.denoising.denoiser.Denoiser` that draws samples.
-    * `helps`: the options of sampling that take a run of this task: `"classifier"` and `"weak"`.
+    * `helps`: the options that take a run of this task: `"classifier"` and `"weak"` of sampling, and `"latent"` of
+      training. The module then has `autoencoder`, a `diffcore.plugins.autoencoder.Autoencoder`, and `last_log_snr`, the
+      log-SNR of the noise that latents keep, or None.
     * `advice`: what can be done with a run that draws no samples, with `{run}` for its folder.
     """
 
@@ -214,6 +235,10 @@ class Modality:
     `diffcore.plugins.output.Evaluator`: samples to metrics, or None where the data allows none. `reader(codec)` makes a
     `diffcore.plugins.output.Reader`: files to states, for editing; None where files cannot be read.
 
+    `fidelity(codec)` makes a function of samples and of their reconstructions by an autoencoder that returns a list of
+    `diffcore.plugins.output.Metric`: how similar they are, in the usual measure of this kind of data. Its autoencoders
+    are `networks["autoencoder"]`.
+
     `classifiers` are networks for the task `classify`, the first the default: they learn to predict the conditions of
     noisy states, for guidance. `networks` has those of other kinds that tasks train, by `Task.network`.
 
@@ -234,11 +259,16 @@ class Modality:
     networks: Mapping[str, tuple[Component, ...]] = field(default_factory=dict)
     reader: Callable[[Any], Any] | None = None
     contract: Callable[[Any], Any] | None = None
+    fidelity: Callable[[Any], Any] | None = None
     requires: tuple[str, ...] = ()
 
     def networks_of(self, kind: str) -> tuple[Component, ...]:
         """The networks of that kind, `"denoiser"` or another `Task.network`, the default first."""
         return {"denoiser": self.denoisers, "classifier": self.classifiers, **self.networks}.get(kind, ())
+
+    def parts_of(self, kind: str) -> tuple[Component, ...]:
+        """The parts of a kind of the registry that take a modality of their own, such as `"datasets"`."""
+        return self.datasets if kind == "datasets" else self.networks_of(kind.removesuffix("s"))
 
 
 def missing(record: Component | Modality | Command) -> list[str]:

@@ -28,6 +28,7 @@ RECORDS: dict[str, type[Modality | Component | Command]] = {
     "datasets": Component,
     "denoisers": Component,
     "classifiers": Component,
+    "autoencoders": Component,
     "tasks": Task,
     "schedules": Component,
     "solvers": Component,
@@ -46,6 +47,7 @@ CONTRACTED = {
     "metric": "metrics",
     "logger": "loggers",
     "task": "tasks",
+    "text-encoder": "text_encoders",
 }
 """The kinds of parts that `diffcore check-plugin` holds to a contract of their own, and their names in `RECORDS`."""
 
@@ -82,6 +84,7 @@ class Registry:
     datasets: dict[str, Provided] = field(default_factory=dict)
     denoisers: dict[str, Provided] = field(default_factory=dict)
     classifiers: dict[str, Provided] = field(default_factory=dict)
+    autoencoders: dict[str, Provided] = field(default_factory=dict)
     tasks: dict[str, Provided] = field(default_factory=dict)
     schedules: dict[str, Provided] = field(default_factory=dict)
     solvers: dict[str, Provided] = field(default_factory=dict)
@@ -247,7 +250,7 @@ def _records(manager: pluggy.PluginManager, kind: str) -> list[Any]:
 def _unusable(record: Any, expected: type[Any], taken: dict[str, Provided], distribution: str) -> str | None:
     if not isinstance(record, expected):
         return f"expected a {expected.__name__} record, got {type(record).__name__}"
-    if reason := _unusable_name(record.name):
+    if reason := _unusable_name(record.name) or _letters(record):
         return reason
     if record.name in taken:
         owner = taken[record.name].distribution
@@ -279,8 +282,17 @@ def _unusable_component(component: Component) -> str | None:
         return f"`build` of {component.name!r} is a {type(component.build).__name__}, not a function"
     if not (isinstance(component.options, type) and issubclass(component.options, Settings)):
         return f"`options` of {component.name!r} is not a subclass of diffcore.plugins.records.Settings"
-    unknown = [name for name in component.small if name not in component.options.model_fields]
+    small = () if callable(component.small) else component.small
+    unknown = [name for name in small if name not in component.options.model_fields]
     return f"`small` of {component.name!r} has {unknown[0]!r}, which is no option" if unknown else None
+
+
+def _letters(record: Any) -> str | None:
+    """A list of names that is one string, which would be read as its letters; None if there is none."""
+    for name in ("requires", "modalities", "symmetries", "accepts", "helps"):
+        if isinstance(value := getattr(record, name, None), str):
+            return f"`{name}` of {record.name!r} is a string: write a tuple of names, ({value!r},)"
+    return None
 
 
 _TASK_FUNCTIONS = ("loss", "losses_by_field", "draw", "initialise", "evaluate", "pictures", "report")
@@ -302,12 +314,12 @@ def _unusable_task(task: Component) -> str | None:
     return _unusable_networks(task.network, task.networks)
 
 
-HELPS = ("classifier", "weak")
-"""The options of sampling that take the run of another task; see `Task.helps`."""
+HELPS = ("classifier", "weak", "latent")
+"""The options that take the run of another task; see `Task.helps`."""
 
 RESERVED = frozenset(
-    {"task", "data", "text", "schedule", "metric", "metrics", "logger", "loggers", "levels", "train", "sample"}
-    | {"modality", "preset", "seed", "device", "parameterisation", "out", "config", "name"}
+    {"task", "data", "text", "schedule", "metric", "metrics", "logger", "loggers", "levels", "latent", "train"}
+    | {"sample", "modality", "preset", "seed", "device", "parameterisation", "out", "config", "name"}
     | {"solver", "dataset", "command", "text_encoder"}
 )
 """What the settings of a run and the flags have beside the network, which no kind of network can be called."""
@@ -321,7 +333,7 @@ def _unusable_networks(kind: str, networks: Iterable[Any]) -> str | None:
     for part in networks:
         if not isinstance(part, Component):
             return f"expected Component records in {kind}, got {type(part).__name__}"
-        if reason := _unusable_name(part.name) or _unusable_component(part):
+        if reason := _unusable_name(part.name) or _letters(part) or _unusable_component(part):
             return f"{kind}: {reason}"
         if part.name in names:
             return f"{kind}: the name {part.name!r} is offered twice"
@@ -341,11 +353,11 @@ def _unusable_parts(modality: Modality) -> str | None:
 
 def _refuse_shadows(registry: Registry) -> None:
     """A part that is offered for a kind of data must not bear the name of one of that kind's own."""
-    for kind in ("datasets", "denoisers", "classifiers"):
+    for kind in ("datasets", "denoisers", "classifiers", "autoencoders"):
         taken = getattr(registry, kind)
         for name, provided in list(taken.items()):
             for modality in registry.modalities.values():
-                own = {component.name for component in getattr(modality.record, kind)}
+                own = {component.name for component in modality.record.parts_of(kind)}
                 if name in own and provided.record.serves(modality.record.name):
                     reason = f"the name {name!r} is taken by {modality.distribution}, for {modality.record.name}"
                     registry.failures.append(Failure(f"{kind}: {name}", provided.distribution, reason))

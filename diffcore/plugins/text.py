@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Condition, Conditions, captions_of
 from diffcore.denoising.text import TextCondition, TextEncoder, padded, shown
@@ -111,6 +111,22 @@ def encoder_of(conditions: Sequence[Condition]) -> TextEncoder | None:
     return next((each.encoder for each in conditions if isinstance(each, TextCondition)), None)
 
 
+def require_text(conditions: Sequence[Condition], argument: str) -> None:
+    """Raise `UserError` if a model with these conditions was trained without captions; `argument` is a text for it."""
+    if not any(isinstance(condition, TextCondition) for condition in conditions):
+        known = ", ".join(condition.name for condition in conditions)
+        others = f"; it takes: {known}" if known else ""
+        raise UserError(f"this model was trained without captions, so it takes no `{argument}`{others}")
+
+
+def keep_texts(network: nn.Module, data: Data) -> None:
+    """Call `keep_texts` of text networks that are not trained: they encode each text of the training examples once."""
+    ids = data.examples.get(IDS, None)
+    for module in network.modules() if ids is not None else ():
+        if callable(keep := getattr(module, "keep_texts", None)):
+            keep(ids)
+
+
 def with_text(data: Data, component: Component | None, options: Any, known: TextEncoder | None = None) -> Data:
     """The data with the ids of their texts, and with the text encoder in their facts; unchanged if they have no texts.
 
@@ -123,8 +139,8 @@ def with_text(data: Data, component: Component | None, options: Any, known: Text
         return data
     if component is None or "text" not in type(data.facts).model_fields:
         raise UserError(f"the data have texts, and the facts {type(data.facts).__name__} have no field `text` for them")
-    parts = [data.examples] if data.held_out is None else [data.examples, data.held_out]
-    for part in parts:
+    parts = {name: part for name in ("examples", "held_out", "asked") if (part := getattr(data, name)) is not None}
+    for part in parts.values():
         _require_numbers(part, len(data.texts))
     used = [data.texts[number] for number in data.examples[CAPTIONS].unique().tolist() if number >= 0]
     if not used:
@@ -142,12 +158,10 @@ def with_text(data: Data, component: Component | None, options: Any, known: Text
         digest=encoder.digest,
         samples=samples,
     )
-    examples, *held_out = [_with_ids(part, table) for part in parts]
     return replace(
         data,
         facts=data.facts.model_copy(update={"text": facts}),
-        examples=examples,
-        held_out=held_out[0] if held_out else None,
+        **{name: _with_ids(part, table) for name, part in parts.items()},
         texts=(),
         notes=(*data.notes, *_notes(data.texts, rows, encoder)),
     )
@@ -179,7 +193,7 @@ def _notes(texts: Sequence[str], rows: Sequence[Sequence[int]], encoder: TextEnc
     cut = [text for text, ids in zip(texts, rows, strict=True) if len(ids) > encoder.length]
     found = {
         "captions without a word that the model knows, which are not used": empty,
-        f"captions of which only the first {encoder.length} words are used": cut,
+        f"captions of which only the first {encoder.length} parts are used": cut,
     }
     return [f"{what}: {len(which)} ({named([*map(shown, which)], 3)})" for what, which in found.items() if which]
 

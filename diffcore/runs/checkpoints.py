@@ -9,14 +9,12 @@
 The newest `keep_checkpoints` checkpoints are kept, and, if `keep_every` is given, all checkpoints whose step is a
 multiple of it. A checkpoint is deleted only after a newer one was written and its content was verified by reading it.
 
-Loading a checkpoint cannot execute code: a file is a JSON header and plain numbers.
+Loading a checkpoint cannot execute code: a file is a JSON header and plain numbers (`diffcore.system.tensor_file`).
 """
 
 import errno
 import hashlib
 import logging
-import math
-import os
 import re
 import shutil
 import stat
@@ -26,17 +24,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.runs.folder import RunFolder
 from diffcore.system.files import (
+    is_count,
     is_number,
     memory,
-    open_regular,
-    parse_json,
     read_back,
     read_json,
     read_regular,
@@ -44,6 +39,7 @@ from diffcore.system.files import (
     write_atomically,
     write_json,
 )
+from diffcore.system.tensor_file import content_of, numbers_in, tensors_in
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +48,6 @@ MODEL, EMA, TRAINING = "model.safetensors", "ema.safetensors", "training.safeten
 _MANIFEST = "manifest.json"
 _NAME = re.compile(r"step-(\d{8,15})")
 
-MOST_HEADER = 16 * 2**20
-"""Maximum size of the header of a safetensors file, in bytes."""
 
 Read = TypeVar("Read")
 
@@ -90,7 +84,7 @@ def write_checkpoint(
     try:
         sums = {}
         for name, tensors in files.items():
-            content = save({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()})
+            content = content_of(tensors)
             write_atomically(part / name, content)
             sums[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             del content
@@ -216,14 +210,10 @@ def read_progress(checkpoint: Path) -> Progress:
     manifest = _manifest(checkpoint)
     values: tuple[Any, ...] = (manifest.get("step"), manifest.get("seconds"), manifest.get("steps_back", 0))
     step, seconds, back = values
-    valid = _is_count(step) and _is_count(back) and is_number(seconds) and seconds >= 0
+    valid = is_count(step) and is_count(back) and is_number(seconds) and seconds >= 0
     if not valid or step != step_of(checkpoint):
         raise DamagedCheckpointError(f"{checkpoint / _MANIFEST} does not describe a checkpoint")
     return Progress(step, float(seconds), back)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**60
 
 
 def _manifest(checkpoint: Path) -> dict[str, Any]:
@@ -246,9 +236,8 @@ def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
     """
     content, path = _read(checkpoint, name), checkpoint / name
     try:
-        check_header(content, len(content))
-        return load(content)
-    except MALFORMED as error:
+        return tensors_in(content)
+    except ValueError as error:
         raise DamagedCheckpointError(f"{path} contains no readable tensors ({error}){_advice(checkpoint)}") from None
 
 
@@ -304,51 +293,13 @@ def count_numbers(checkpoint: Path, name: str) -> int:
     path = checkpoint / name
     _expected(checkpoint, name)
     try:
-        with os.fdopen(open_regular(path), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            head = file.read(8)
-            return check_header(head + file.read(min(int.from_bytes(head, "little"), MOST_HEADER)), size)
+        return numbers_in(path)
     except OSError as error:
         raise _unreadable(checkpoint, path, error) from None
-    except MALFORMED as error:
+    except ValueError as error:
         raise DamagedCheckpointError(f"{path} contains no readable tensors ({error}){_advice(checkpoint)}") from None
     except UserError as error:
         raise DamagedCheckpointError(f"{error}{_advice(checkpoint)}") from None
-
-
-MALFORMED = (SafetensorError, ValueError, KeyError, TypeError, RecursionError, RuntimeError, OverflowError)
-"""The exceptions that reading raises for a malformed header."""
-
-
-def check_header(head: bytes, size: int) -> int:
-    """The number of values in a safetensors file of `size` bytes that begins with the bytes `head`.
-
-    The first eight bytes are the length of the header, a JSON table of the type, the shape and the byte range of each
-    tensor. The ranges must cover the rest of the file without gaps and overlaps. Raises `ValueError` if they do not.
-    """
-    length = int.from_bytes(head[:8], "little")
-    if len(head) < 8 or length > min(MOST_HEADER, size - 8):
-        raise ValueError(f"its header would have {length:,} bytes")
-    table = parse_json(head[8 : 8 + length])
-    if not isinstance(table, dict):
-        raise ValueError("its header is no table")
-    total, places = 0, []
-    for key, entry in table.items():
-        if key == "__metadata__":
-            continue
-        shape, (start, end) = entry["shape"], entry["data_offsets"]
-        if not all(_is_count(value) for value in (*shape, start, end)) or len(shape) > 16:
-            raise ValueError(f"{key[:80]!r} has no shape or place")
-        total += math.prod(shape)
-        places.append((start, end))
-    position = 0
-    for start, end in sorted(places):
-        if start != position or end < start:
-            raise ValueError("its tensors overlap, or leave gaps")
-        position = end
-    if position != size - 8 - length:
-        raise ValueError(f"its tensors take {position:,} bytes of {size - 8 - length:,}")
-    return total
 
 
 _LOST = frozenset(

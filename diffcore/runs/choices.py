@@ -27,12 +27,12 @@ def build_choice(choice: Any, offered: Sequence[Component], kind: str, *context:
 
 def chosen(choice: Choice, offered: Sequence[Component], kind: str) -> tuple[Component, Settings]:
     """The record of the part that is chosen among `offered`, and its options. Raises `UserError` for unknown ones."""
-    name, values = named(choice, kind)
+    name, values = name_and_options(choice, kind)
     component = choose(offered, name, kind)
     return component, validate(component.options, values, f"the {kind} {name}")
 
 
-def named(choice: Choice, kind: str) -> tuple[str, dict[str, Any]]:
+def name_and_options(choice: Choice, kind: str) -> tuple[str, dict[str, Any]]:
     """The name and the options of a choice. Raises `UserError` if there is no name."""
     values = {"name": choice} if isinstance(choice, str) else dict(choice)
     name = values.pop("name", None)
@@ -43,7 +43,7 @@ def named(choice: Choice, kind: str) -> tuple[str, dict[str, Any]]:
 
 def name_of(choice: Any) -> str:
     """The choice in words: a name with its options in brackets, or the name of the function."""
-    return words_of(*named(choice, "part")) if isinstance(choice, str | Mapping) else function_name(choice)
+    return words_of(*name_and_options(choice, "part")) if isinstance(choice, str | Mapping) else function_name(choice)
 
 
 def function_name(part: Any) -> str:

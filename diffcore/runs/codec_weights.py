@@ -1,14 +1,13 @@
 """The weights of a codec that is a module: a run keeps a copy, so that it needs nothing outside of its folder."""
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import nn
 
 from diffcore.errors import UserError
-from diffcore.runs.checkpoints import MALFORMED, check_header, tensors_digest
+from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.model import Model, codec_digest, require_fit
 from diffcore.system.files import memory, read_regular, write_atomically
+from diffcore.system.tensor_file import content_of, tensors_in
 
 
 def keep_codec(run: RunFolder, model: Model) -> str | None:
@@ -16,9 +15,7 @@ def keep_codec(run: RunFolder, model: Model) -> str | None:
     digest = codec_digest(model.codec)
     if digest is not None:
         assert isinstance(model.codec, nn.Module)
-        write_atomically(
-            run.codec, save({name: value.cpu().contiguous() for name, value in model.codec.state_dict().items()})
-        )
+        write_atomically(run.codec, content_of(model.codec.state_dict()))
     return digest
 
 
@@ -34,12 +31,10 @@ def load_codec(run: RunFolder, model: Model, digest: str | None) -> None:
         has = "the codec of its modality has weights now" if weights else "the codec of its modality has no weights now"
         raise UserError(f"{run.path} was trained with another version of its plugin: {has}")
     try:
-        content = read_regular(run.codec, memory() // 2)
-        check_header(content, len(content))
-        kept = load(content)
+        kept = tensors_in(read_regular(run.codec, memory() // 2))
     except FileNotFoundError:
         raise UserError(f"{run.codec} is missing: {_ADVICE}") from None
-    except (SafetensorError, *MALFORMED) as error:
+    except ValueError as error:
         raise UserError(f"{run.codec} contains no readable tensors ({error}): {_ADVICE}") from None
     if tensors_digest(kept) != digest:
         raise UserError(f"{run.codec} does not hold the weights that the run was trained with: {_ADVICE}")

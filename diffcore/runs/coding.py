@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from diffcore.plugins.data import Codec, Data, Encoded
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.model import Model, codec_digest
-from diffcore.states.noise import Draws
+from diffcore.states.noise import Draws, seed_of
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, concatenate, named
 from diffcore.system.cache import cache_folder
@@ -38,7 +38,7 @@ def decode(model: Model, state: State, mask: Mask = None) -> Any:
     if not isinstance(codec, nn.Module):
         return codec.decode(state, mask)
     parts = []
-    for rows in _slices(state.shape[0]):
+    for rows in slices(state.shape[0]):
         present = None if mask is None else mask[rows].to(model.device)
         parts.append(codec.decode(state[rows].to(model.device), present))
     return _joined(parts)
@@ -51,9 +51,9 @@ def encode(model: Model, examples: "TensorDict", draws: Draws | None = None) -> 
     if not isinstance(codec, nn.Module):
         return codec.encode(prepared(codec, examples, torch.device("cpu")), draws)
     parts = []
-    for rows in _slices(len(examples)):
+    for rows in slices(len(examples)):
         ready = prepared(codec, examples[rows], model.device)
-        own = None if draws is None else Draws(draws.seed, draws.samples[rows].to(model.device))
+        own = None if draws is None else _rows_of(draws, rows, model.device)
         parts.append(codec.encode(ready.to(model.device), own))
     masks = [part.mask.cpu() for part in parts if part.mask is not None]
     return Encoded(
@@ -66,7 +66,8 @@ def encode(model: Model, examples: "TensorDict", draws: Draws | None = None) -> 
 def prepared_data(model: Model, data: Data) -> "TensorDict":
     """The training examples as `codec.encode` takes them: unchanged unless the codec has `prepare`.
 
-    What it made of them is kept in the cache, by a digest of the examples, the facts and the weights of the codec.
+    What it made of them is kept in the cache, by a digest of the examples, the facts and the weights of the codec, or
+    of what its attribute `preparation` says that `prepare` depends on.
     """
     codec, examples = model.codec, data.examples
     if not hasattr(codec, "prepare"):
@@ -75,28 +76,38 @@ def prepared_data(model: Model, data: Data) -> "TensorDict":
         [
             f"{type(codec).__module__}.{type(codec).__qualname__}",
             data.facts.model_dump_json(),
-            codec_digest(codec) or "no weights",
+            getattr(codec, "preparation", None) or codec_digest(codec) or "no weights",
             tensors_digest(dict(examples.items())),
         ]
     )
     path = cache_folder() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.safetensors"
     if (kept := read_tensors_entry(path)) is not None:
         return named(kept)
-    made = prepared(codec, examples, model.device)
+    made = prepared(codec, examples, model.device, Draws.of(seed_of("prepared"), range(len(examples))))
     write_tensors_entry(path, dict(made.items()))
     return made
 
 
 @torch.no_grad()
-def prepared(codec: Codec, examples: "TensorDict", device: torch.device) -> "TensorDict":
-    """Examples as `codec.encode` takes them, on the CPU, or unchanged if the codec has no `prepare`."""
+def prepared(codec: Codec, examples: "TensorDict", device: torch.device, draws: Draws | None = None) -> "TensorDict":
+    """Examples as `codec.encode` takes them, on the CPU, or unchanged if the codec has no `prepare`.
+
+    With `draws`, the random numbers of the examples, augmented forms of them may be prepared too.
+    """
     if not hasattr(codec, "prepare"):
         return examples
-    parts = [codec.prepare(examples[rows].to(device)).cpu() for rows in _slices(len(examples))]
+    parts = [
+        codec.prepare(examples[rows].to(device), None if draws is None else _rows_of(draws, rows, device)).cpu()
+        for rows in slices(len(examples))
+    ]
     return _joined(parts)
 
 
-def _slices(n: int) -> Iterator[slice]:
+def _rows_of(draws: Draws, rows: slice, device: torch.device) -> Draws:
+    return Draws(draws.seed, draws.samples[rows].to(device))
+
+
+def slices(n: int) -> Iterator[slice]:
     """Consecutive parts of n samples, one of them empty if n is 0."""
     return (slice(start, start + AT_ONCE) for start in range(0, max(n, 1), AT_ONCE))
 

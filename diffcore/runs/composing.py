@@ -14,6 +14,7 @@ import tyro
 from pydantic import create_model
 
 from diffcore.errors import UserError
+from diffcore.names import names_in
 from diffcore.plugins.records import WORDS, Component, Modality, Settings, Task
 from diffcore.plugins.registry import RECORDS, Registry, choose
 from diffcore.runs.settings import RunSettings, validate
@@ -45,6 +46,13 @@ def networks_for(modality: Modality, registry: Registry, task: Task) -> tuple[Co
     offered = registry.offered(kind, modality.name) if kind in RECORDS else ()
     own = tuple(network for network in task.networks if network.serves(modality.name))
     return (*modality.networks_of(task.network), *offered, *own)
+
+
+def autoencoders_for(modality: Modality, registry: Registry) -> tuple[Component, ...]:
+    """The autoencoders of that kind of data: those that any task which makes latents can train."""
+    tasks = (task for task in tasks_for(modality, registry) if "latent" in task.helps)
+    found = {part.name: part for task in tasks for part in networks_for(modality, registry, task)}
+    return tuple(found.values())
 
 
 @cache
@@ -120,6 +128,11 @@ def additions(settings: RunSettings, kind: str) -> dict[str, Settings]:
     return {} if table is None else {name: getattr(table, name) for name in type(table).model_fields}
 
 
+def with_options(parts: str | Sequence[str] | Mapping[str, Any]) -> dict[str, Any]:
+    """Parts by name with the options of each, of parts that are given by name or by name with their options."""
+    return dict(parts) if isinstance(parts, Mapping) else {name: {} for name in names_in(parts)}
+
+
 def compose(
     registry: Registry,
     modality_name: str,
@@ -129,38 +142,47 @@ def compose(
     origin: str = "the configuration",
     added: Mapping[str, Sequence[str]] = MappingProxyType({}),
     over: Mapping[str, Any] = MappingProxyType({}),
+    under: Mapping[str, Any] = MappingProxyType({}),
 ) -> RunSettings:
-    """The settings from the defaults, the preset, `file` and `over`, where later layers take precedence.
+    """The settings from the defaults, the preset, `under`, `file` and `over`, where later layers take precedence.
 
     The names of components in `chosen` and `added` come from flags and take precedence over all layers. A layer may
-    have the name of the task in place of a table, `task = "classify"`. Without `preset`, the preset with the name of
-    the chosen data set is used if there is one, otherwise `default`. `origin` is the source of the values in error
-    messages.
+    have a text in place of some tables (`SHORT`). `under` is what a first stage brings, its data set. Without `preset`,
+    it is `latent` for a run in latents, or else that with the name of the chosen data set, if there are such ones, and
+    otherwise `default`. `origin` is the source of the values in error messages.
+
+    Options in the preset belong to the part that the preset names, or else to the default one. If another part is
+    chosen, they are not used. Options in `file` and `over` without the name of a part belong to the chosen part.
 
     Raises `UserError` for names, keys and values that do not exist or do not fit.
     """
     modality = registry.modality(modality_name)
     chosen = dict(chosen or {})
     kinds = kinds_of_choices(registry)
-    file, over = _with_task_table(file or {}), _with_task_table(over)
+    file, over = _with_tables(file or {}), _with_tables(over)
     _check_shape(file, origin, kinds)
     _check_shape(over, origin, kinds)
-    wanted = chosen.get("data") or _name_in([file], "data")
-    named = wanted if wanted in modality.presets else None
+    wanted = chosen.get("data") or _name_in([under, file], "data")
+    named = next((name for name in (LATENT if under else None, wanted) if name in modality.presets), None)
     preset = str(preset or file.get("preset") or named or "default")
     if preset not in modality.presets:
         raise UserError(f"unknown preset {preset!r} for {modality.name}; there are: {', '.join(modality.presets)}")
-    recipe = _with_task_table(modality.presets[preset].values)
-    layers: list[Mapping[str, Any]] = [recipe, file, over]
+    recipe = _with_tables(modality.presets[preset].values)
+    layers: list[Mapping[str, Any]] = [recipe, under, file, over]
     names = {kind: name for kind in kinds if (name := chosen.get(kind) or _name_in(layers, kind)) is not None}
     offered = choices(modality, registry, names.get("task"))
     task = names.setdefault("task", offered["task"][0].name)
     for kind in chosen:
         if kind not in offered:
-            owners = " or ".join(each.name for each in tasks_for(None, registry) if each.network == kind)
+            own, every = ([t.name for t in tasks_for(m, registry) if t.network == kind] for m in (modality, None))
+            owners = " or ".join(own or every)
             raise UserError(f"`{kind}` belongs to `task` {owners}, and the task of this run is {task}")
+    defaults = {kind: parts[0].name for kind, parts in offered.items()}
+    defaults["task"] = registry.offered("tasks", modality.name)[0].name
+    if preset == wanted:
+        defaults["data"] = preset
     # A preset may have the options of the network of another task.
-    layers[0] = {key: value for key, value in recipe.items() if key not in kinds or key in offered}
+    layers[0] = _named_parts({k: value for k, value in recipe.items() if k not in kinds or k in offered}, defaults)
     names = {kind: name for kind in names if (name := chosen.get(kind) or _name_in(layers, kind)) is not None}
     names |= {"task": task}
     values: dict[str, Any] = {}
@@ -179,10 +201,25 @@ def compose(
     return validate(model_for(modality, names, registry, several_of), values, origin, elsewhere)
 
 
-def _with_task_table(layer: Mapping[str, Any]) -> dict[str, Any]:
-    """A layer whose task is a table with its name and options, as the other choices are."""
-    task = layer.get("task")
-    return {**layer, "task": {"name": task}} if isinstance(task, str) else dict(layer)
+LATENT = "latent"
+"""The preset of a kind of data for its latents, where it has one."""
+
+SHORT = {"task": "name", "latent": "run"}
+"""Tables that a layer may give by the text of one option: `task = "classify"`, `latent = "FOLDER"`."""
+
+
+def _with_tables(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """A layer with tables in place of the texts of `SHORT`."""
+    own = {kind: {option: layer[kind]} for kind, option in SHORT.items() if isinstance(layer.get(kind), str)}
+    return {**layer, **own}
+
+
+def _named_parts(preset: Mapping[str, Any], defaults: Mapping[str, str]) -> dict[str, Any]:
+    """The values of a preset, in which options without the name of a part have the name of the default one."""
+    return {
+        key: {"name": defaults[key], **value} if key in defaults and isinstance(value, Mapping) else value
+        for key, value in preset.items()
+    }
 
 
 def options_elsewhere(offered: Mapping[str, Sequence[Component]], chosen: Mapping[str, str]) -> dict[str, str]:
@@ -206,7 +243,7 @@ def _check_shape(file: Mapping[str, Any], origin: str, kinds: Sequence[str]) -> 
     """Raise `UserError` for values that cannot be merged with a preset. Pydantic checks the rest."""
     if not isinstance(file.get("preset", ""), str):
         raise UserError(f"{origin}: preset: input should be a name (it is {file['preset']!r})")
-    for kind in (*kinds, *ADDITIONS, "train", "sample"):
+    for kind in (*kinds, *ADDITIONS, "latent", "train", "sample"):
         if not isinstance(file.get(kind, {}), Mapping):
             raise UserError(f"{origin}: {kind}: input should be a table, as in [{kind}] (it is {file[kind]!r})")
 
@@ -222,7 +259,7 @@ def _name_in(layers: list[Mapping[str, Any]], kind: str) -> str | None:
 def _only_for(
     layer: Mapping[str, Any], names: Mapping[str, str], choices: Mapping[str, tuple[Component, ...]]
 ) -> dict[str, Any]:
-    """`layer` without the options of components that a later layer replaces. Options without a name always fit."""
+    """`layer` without the options of components that a later layer replaces. Options without a name are kept."""
     kept = dict(layer)
     for kind, offered in choices.items():
         chosen = names.get(kind, offered[0].name)

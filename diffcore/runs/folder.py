@@ -29,7 +29,7 @@ from diffcore.plugins.records import Settings, missing
 from diffcore.plugins.registry import RECORDS, Registry, metadata_version
 from diffcore.runs.composing import ADDITIONS, KINDS, additions, chosen_parts, compose
 from diffcore.runs.consent import is_own, signature_of
-from diffcore.runs.settings import RunSettings, validate
+from diffcore.runs.settings import FirstStage, RunSettings, validate
 from diffcore.system.files import (
     append_lines,
     delete_abandoned,
@@ -122,13 +122,15 @@ class Description:
     """The settings of a run and the facts of its data, from config.json.
 
     `own` says whether this user has written them, as `diffcore.runs.consent` describes. `codec` is the digest of the
-    weights of the codec (`diffcore.runs.codec_weights`), or None if it has none.
+    weights of the codec (`diffcore.runs.codec_weights`), or None if it has none. `first_stage` is that of a run which
+    diffuses in latents.
     """
 
     settings: RunSettings
     facts: Settings
     own: bool
     codec: str | None = None
+    first_stage: FirstStage | None = None
 
 
 def new_folder(out: Path | None, modality: str, preset: str) -> Path:
@@ -189,7 +191,12 @@ def check_folder(run: RunFolder) -> None:
 
 
 def describe(
-    run: RunFolder, settings: RunSettings, facts: Mapping[str, Any], registry: Registry, codec: str | None = None
+    run: RunFolder,
+    settings: RunSettings,
+    facts: Mapping[str, Any],
+    registry: Registry,
+    codec: str | None = None,
+    first_stage: FirstStage | None = None,
 ) -> None:
     """Write config.json, and sign it as a run of this user. `codec` is the digest of the weights of the codec."""
     import torch
@@ -209,6 +216,7 @@ def describe(
         "settings": settings.model_dump(mode="json"),
         "facts": dict(facts),
         **({} if codec is None else {"codec": codec}),
+        **({} if first_stage is None else {"first_stage": first_stage.model_dump(mode="json")}),
     }
     write_summed_json(run.config, {**content, "signature": signature_of(content)})
 
@@ -265,8 +273,9 @@ def open_run(path: Path, registry: Registry) -> tuple[RunFolder, Description]:
         facts = validate(registry.modality(name).facts, content.get("facts", {}), f"{run.config}: facts")
     except UserError as error:
         raise UserError(f"{error}; they describe the training data: restore the file from a copy") from None
-    codec = content.get("codec")
-    return run, Description(composed, facts, own, None if codec is None else str(codec))
+    codec, stage = content.get("codec"), content.get("first_stage")
+    first_stage = None if stage is None else validate(FirstStage, stage, f"{run.config}: first_stage")
+    return run, Description(composed, facts, own, None if codec is None else str(codec), first_stage)
 
 
 def _installed(table: Any, kind: str, modality: str, registry: Registry) -> Any:

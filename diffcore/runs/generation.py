@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 
@@ -11,13 +12,14 @@ from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.guidance import Guidance, guided_by, without_conditions
-from diffcore.runs.model import Model, numbers_of_a_sample
+from diffcore.runs.model import Model, last_log_snr, numbers_of_a_sample
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import Evaluation, in_batches, levels_of, sample
 from diffcore.sampling.timesteps import grid
+from diffcore.states.level import Level
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State, concatenate
+from diffcore.states.state import State, combine, concatenate, fields
 from diffcore.system.distributed import gathered, leads, rank_slice
 
 
@@ -80,11 +82,21 @@ def draw_mask(
     """The mask `[B, N]` of the elements that exist, for the samples `indices` of `seed`; None if all always exist.
 
     Sizes are drawn from the sizes of examples with such conditions, or as `size` specifies (`9`, `7..9`), so that all
-    elements that a `constraint` or `guides` give exist. Raises `UserError` if they cannot.
+    elements that a `constraint` or `guides` give exist. Samples of which whole fields are given have the mask of the
+    given fields. Raises `UserError` if elements that are known cannot exist, or if such a mask is missing.
     """
+    if constraint is not None and (given := constraint.mask_of(indices)) is not None:
+        if size is not None:
+            raise UserError(f"`size` {size}: the given fields are those of samples with a `mask`, which is their size")
+        return given
     sizes = model.codec.sizes
     if sizes is None:
         return None
+    if constraint is not None and constraint.given and size is None:
+        raise UserError(
+            f"the number of elements of {model.modality.name} varies, and the given fields do not say which exist: "
+            "give `given_fields` the `mask` of the samples that the values are from, or give `size`"
+        )
     least = None if constraint is None else constraint.least_sizes(indices)
     if most := max((guide.least_size for guide in guides), default=0):
         least = torch.full((len(indices),), most) if least is None else least.clamp(min=most)
@@ -170,18 +182,19 @@ def batches_of(
 
     Sample i is the same in every batch, except for rounding.
     """
-    denoise = guided(model, config)
+    denoise, last = guided(model, config), last_log_snr(model.codec)
     if config.log_snrs is None:
-        log_snrs = grid(config.grid, model.schedule, config.steps)
+        log_snrs = grid(config.grid, model.schedule, config.steps, last)
     else:
         log_snrs = torch.tensor(config.log_snrs, dtype=torch.float64)
-    levels = levels_of(model.schedule, log_snrs)
+    levels = levels_of(model.schedule, log_snrs, last)
     model.denoiser.eval()
 
     def draw(indices: Sequence[int], conditions: Conditions, mask: Mask) -> Encoded:
         steered, step = denoise, config.step
         if constraint is not None:
             steered, step = constraint(denoise, config.step, indices, mask)
+        given = None if constraint is None else constraint.given_values(indices)
         states = sample(
             steered,
             model.codec.space,
@@ -189,12 +202,18 @@ def batches_of(
             levels,
             indices=indices,
             seed=seed,
-            given=None if constraint is None else constraint.given_values(indices),
+            given=given,
             conditions={name: value.to(model.device) for name, value in conditions.items()},
             mask=None if mask is None else mask.to(model.device),
             device=model.device,
             watch=watch,
+            keep_noise=last is not None,
         )
+        if last is not None:  # x = alpha x0 + sigma eps, and the codec takes x0 + (sigma / alpha) eps
+            factor: Any = 1 / cast(Level, levels[-1]).alpha
+            if given:
+                factor = {name: 1.0 if name in given else factor for name in fields(states)}
+            states = combine((factor, states))
         return Encoded(states.cpu(), conditions, mask)
 
     return draw

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.output import Captions
@@ -16,14 +13,15 @@ from diffcore.runs.coding import decode
 from diffcore.runs.drawing import Drawing
 from diffcore.states.state import concatenate, fields, named
 from diffcore.system.files import read_regular, write_atomically
+from diffcore.system.tensor_file import content_of, tensors_in
 
 
 def keep(folder: Path, start: int, encoded: Encoded, count: int) -> None:
     """Keep the first `count` of a batch of states in a file; `start` is the number of the first sample."""
-    tensors = {f"state {name}": field[:count].contiguous() for name, field in fields(encoded.state).items()}
+    tensors = {f"state {name}": field[:count] for name, field in fields(encoded.state).items()}
     if encoded.mask is not None:
-        tensors["mask"] = encoded.mask[:count].contiguous()
-    write_atomically(folder / f"{start:08d}-{count}.safetensors", save(tensors))
+        tensors["mask"] = encoded.mask[:count]
+    write_atomically(folder / f"{start:08d}-{count}.safetensors", content_of(tensors))
 
 
 def kept_files(folder: Path) -> dict[range, Path]:
@@ -43,10 +41,10 @@ def kept_rows(folder: Path) -> set[int]:
 def read_kept(path: Path, count: int) -> Encoded:
     """The first `count` of the states in a file. Raises `UserError`, and deletes the file, if it is damaged."""
     try:
-        tensors = load(read_regular(path, path.stat().st_size))
+        tensors = tensors_in(read_regular(path, path.stat().st_size))
         kept = {name.removeprefix("state "): t[:count] for name, t in tensors.items() if name.startswith("state ")}
         state = kept[""] if "" in kept else named(kept)
-    except (SafetensorError, KeyError, StopIteration, UserError):
+    except (ValueError, KeyError, StopIteration, UserError):
         path.unlink(missing_ok=True)
         raise UserError(f"{path} was damaged: repeat the command, which draws its samples again") from None
     mask = tensors.get("mask")

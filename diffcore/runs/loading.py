@@ -46,7 +46,7 @@ def load_run(
 
     def load(path: Path) -> Model:
         # The header is read first, which limits the size of the network that is built to that of its weights.
-        model = build_model(settings, description.facts, registry, count_numbers(path, EMA))
+        model = build_model(settings, description.facts, registry, count_numbers(path, EMA), description.first_stage)
         load_codec(run, model, description.codec)
         load_weights(model, path)
         return model

@@ -12,6 +12,7 @@ from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins.building import part_of
 from diffcore.runs.checkpoints import tensors_digest
+from diffcore.runs.latents import LatentCodec, latent_reader
 from diffcore.runs.model import Model
 from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
 from diffcore.states.state import State, concatenate, fields, map_fields
@@ -78,6 +79,8 @@ def upscaling_of(
     """
     if method == "repaint":
         raise UserError("`method` repaint cannot upscale; use mmps or dps")
+    if isinstance(model.codec, LatentCodec):
+        raise UserError("`upscale` by block means needs a model of the samples themselves, not of their latents")
     if isinstance(source, str | Path):
         reader = _reader(model, "upscale")
         if not hasattr(reader, "read_coarse"):
@@ -100,11 +103,15 @@ def upscaling_of(
 
 def read_states(model: Model, paths: Sequence[str | os.PathLike[str]]) -> State:
     """The encoded contents of files, as one batch. Raises `UserError` if the plugin cannot read files."""
-    read = _reader(model, "source").read
-    return concatenate([read(Path(path)) for path in paths])
+    reader = _reader(model, "source")
+    if not hasattr(reader, "read"):
+        raise UserError(f"`source`: the plugin for {model.modality.name} cannot read files of whole samples")
+    return concatenate([reader.read(Path(path)) for path in paths])
 
 
 def _reader(model: Model, task: str) -> Any:
+    """The reader of files of the model's kind of data, as states or latents, whichever the model diffuses in."""
     if model.modality.reader is None:
         raise UserError(f"`{task}`: the plugin for {model.modality.name} cannot read files")
-    return part_of(model.modality, "reader", model.codec)
+    reader = part_of(model.modality, "reader", model.codec)
+    return latent_reader(reader, model.codec) if isinstance(model.codec, LatentCodec) else reader

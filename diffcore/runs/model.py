@@ -13,15 +13,16 @@ from diffcore.denoising.denoiser import Denoiser, require_defined
 from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.denoising.text import TextEncoder
 from diffcore.errors import UserError, quoted
-from diffcore.plugins.building import build, part_of
+from diffcore.plugins.building import build, of_samples, part_of
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.records import WORDS, Component, Modality, Settings, Task, places
 from diffcore.plugins.registry import Registry, choose
 from diffcore.plugins.text import with_text
-from diffcore.process.schedules import ByField, Schedule
+from diffcore.process.schedules import ByField, Schedule, ending_at
 from diffcore.runs.checkpoints import EMA, read_tensors, tensors_digest
-from diffcore.runs.composing import choices
-from diffcore.runs.settings import RunSettings, explain
+from diffcore.runs.composing import autoencoders_for, choices
+from diffcore.runs.latents import LatentCodec
+from diffcore.runs.settings import FirstStage, RunSettings, explain, validate
 from diffcore.states.global_random import seeded
 from diffcore.states.noise import seed_of
 from diffcore.states.state import fields
@@ -131,10 +132,17 @@ def numbers_of_a_sample(codec: Codec) -> int:
         return sum(field.numel() for field in fields(codec.space.empty(1)).values())
 
 
-def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: int | None = None) -> Model:
+def build_model(
+    settings: RunSettings,
+    facts: Any,
+    registry: Registry,
+    weights: int | None = None,
+    first_stage: FirstStage | None = None,
+) -> Model:
     """A model with initial weights that depend on the seed only.
 
-    `weights` is the number of weights in the checkpoint that will be loaded, or None if there is no checkpoint. Raises
+    `weights` is the number of weights in the checkpoint that will be loaded, or None if there is no checkpoint. With a
+    `first_stage`, the model is one of its latents; the weights of its networks must be loaded too. Raises
     `UserError` if the parameterisation is not defined at all levels of the schedule, if a sample would have more values
     than `MOST_OF_A_SAMPLE`, and if the network would have more than twice `weights` weights, or, without a checkpoint,
     more than this machine can train.
@@ -145,12 +153,14 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     device = device_for(settings.device)
     with at_most(room(), "the configuration"), seeded(seed_of(settings.seed, "codec")):
         codec = part_of(modality, "codec", facts)
+        if first_stage is not None:
+            codec = _latent_codec(codec, first_stage, modality, registry)
     if isinstance(codec, nn.Module):
         codec.to(device).eval().requires_grad_(False)
     size = numbers_of_a_sample(codec)
     if size > MOST_OF_A_SAMPLE:
         raise UserError(f"a sample would have {size:,} numbers; at most {MOST_OF_A_SAMPLE:,} are supported")
-    schedule = _with_levels(schedule, settings, codec)
+    schedule = ending_at(_with_levels(schedule, settings, codec), last_log_snr(codec))
     most = room() if weights is None else min(2 * weights + SLACK, room())
     task = registry.task(settings.task.name)  # type: ignore[attr-defined]
     with at_most(most, "the configuration"), seeded(seed_of(settings.seed, "weights")):
@@ -161,6 +171,25 @@ def build_model(settings: RunSettings, facts: Any, registry: Registry, weights: 
     if weights is None and task.initialise is not None:
         task.initialise(model, settings)
     return model
+
+
+def _latent_codec(codec: Codec, stage: FirstStage, modality: Modality, registry: Registry) -> LatentCodec:
+    """The codec of the latents of a first stage, with initial weights.
+
+    Raises `UserError` if a condition has the form of the samples, as latents have another one.
+    """
+    if shaped := [condition.name for condition in codec.conditions if "like_state" in condition.inputs.names]:
+        raise UserError(f"the condition {shaped[0]} has the form of the samples, so it cannot be given in latents")
+    first = part_of(modality, "codec", validate(modality.facts, stage.facts, "the facts of the first stage"))
+    values = dict(stage.autoencoder)
+    component = choose(autoencoders_for(modality, registry), str(values.pop("name", "")), "autoencoder")
+    options = validate(component.options, values, "the autoencoder of the first stage")
+    return LatentCodec(codec, first, build("autoencoder", component, options, first), stage)
+
+
+def last_log_snr(codec: Codec) -> float | None:
+    """The log-SNR at which sampling ends; None where it ends without noise, as for most codecs."""
+    return getattr(codec, "last_log_snr", None)
 
 
 def level_fields(codec: Codec, settings: RunSettings) -> tuple[str, ...]:
@@ -216,6 +245,7 @@ def build_additions(
 ) -> dict[str, Any]:
     """The `chosen` parts of a `kind` of the registry, by name, each built from its options and the `context`."""
     offered = registry.offered(kind, modality)
+    context = tuple(map(of_samples, context))
     return {
         name: build(kind.removesuffix("s"), choose(offered, name, kind.removesuffix("s")), options, *context)
         for name, options in chosen.items()

@@ -14,7 +14,8 @@ from diffcore.names import Grid, Precision
 from diffcore.plugins.building import build
 from diffcore.plugins.guidance import Guidance
 from diffcore.plugins.registry import Registry
-from diffcore.process.schedules import ByField, Schedule
+from diffcore.plugins.text import require_text
+from diffcore.process.schedules import ByField, Schedule, Until, ending_at
 from diffcore.runs.choices import Choice, build_choice, name_of
 from diffcore.runs.guides import SHORT, Guide, build_guides, network_loader, recipe_of, short_guides, with_new
 from diffcore.runs.loading import LoadedRun, Loader
@@ -143,6 +144,8 @@ def configured(
     sampling = validate(SampleSettings, {**own, **changed}, "options of sampling")
     if "negative_prompt" in given and sampling.guidance == 1:
         raise UserError("`negative_prompt` needs `guidance`, a weight larger than 1, which moves samples away from it")
+    if "negative_prompt" in given:
+        require_text(model.codec.conditions, "negative_prompt")
     if "schedule" in given:
         schedule = build_choice(given["schedule"], registry.offered("schedules"), "schedule")
         require_defined(settings.parameterisation, schedule)
@@ -192,8 +195,11 @@ def _without_guidance(sampling: SampleSettings, given: Mapping[str, Any]) -> dic
 
 
 def _like(own: Schedule, other: Schedule) -> Schedule:
-    """The schedule `other`, with the shifts of `own` if that has levels by field."""
-    return replace(own, base=other) if isinstance(own, ByField) else other
+    """The schedule `other`, with the shifts of `own` if that has levels by field, until the end of `own`."""
+    last = own.last if isinstance(own, Until) else None
+    if isinstance(own, ByField):
+        return replace(own, base=_like(own.base, other))
+    return ending_at(other, last)
 
 
 def _schedule_name(choice: Any) -> str | None:

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from diffcore.errors import UserError
 from diffcore.names import Device, Grid, OnDivergence, OptimizerName, Parallel, Parameterisation, Precision, Weighting
-from diffcore.plugins.records import Settings
+from diffcore.plugins.records import Place, Settings
 from diffcore.runs.suggestions import closest, options_of
 
 
@@ -117,6 +117,36 @@ class LevelSettings(Settings):
         return any(self.shifts.values()) or self.independent > 0
 
 
+class LatentSettings(Settings):
+    """In what a run diffuses: in states of the data themselves or, with a first stage, in its latents."""
+
+    run: Annotated[Place, tyro.conf.Suppress] = None
+    """Folder of a run with the task encode, in whose latents this run diffuses."""
+    views: int = Field(
+        4,
+        ge=0,
+        le=1000,
+        description="Encodings of each example that are kept, where data are augmented; 0: encode in every step.",
+    )
+
+
+class FirstStage(Settings):
+    """The first stage of a run, as its config.json describes it. Its weights are in codec.safetensors.
+
+    * `autoencoder`: the name and the options of the network.
+    * `facts`: the facts of the data that the first stage was trained on, which its codec is made of.
+    * `last_log_snr`: the log-SNR of the noise that its decoder was trained with; None if it was trained without.
+    * `views`: how many encodings of each example with augmentation are kept; 0 where there is no augmentation.
+    * `every_step`: whether examples are augmented and encoded in every step instead.
+    """
+
+    autoencoder: dict[str, Any]
+    facts: dict[str, Any]
+    last_log_snr: float | None
+    views: int = 0
+    every_step: bool = False
+
+
 class SampleSettings(Settings):
     """How samples are drawn by default: the solver, its time grid, guidance, and how the network computes."""
 
@@ -166,6 +196,7 @@ class RunSettings(Settings):
     device: Device = Field("auto", description="auto uses a GPU if there is one.")
     parameterisation: Parameterisation = Field("v", description="Quantity that the output of the network represents.")
     levels: LevelSettings = LevelSettings()
+    latent: LatentSettings = LatentSettings()
     train: TrainSettings = TrainSettings()
     sample: SampleSettings = SampleSettings()
 

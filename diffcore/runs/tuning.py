@@ -14,7 +14,7 @@ from diffcore.runs.generation import (
     require_conditions,
     unguided_without_conditions,
 )
-from diffcore.runs.model import Model
+from diffcore.runs.model import Model, last_log_snr
 from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.sampling.grid_fitting import Flow, FreshNoiseError, fit_grid, flow_of, starting_grids
 from diffcore.sampling.solvers import adams
@@ -60,7 +60,7 @@ def tune(
             "guidance needs values of the conditions, and tuning has none for conditions that are numbers; tune with "
             "`guidance` 1 and without `classifier` or other such guides"
         )
-    denoise = guided(model, config)
+    denoise, last = guided(model, config), last_log_snr(model.codec)
 
     def flow(first: int, count: int) -> Flow:
         conditions = example_conditions(model, count, config)
@@ -76,13 +76,14 @@ def tune(
             conditions={name: value.to(model.device) for name, value in conditions.items()},
             mask=None if mask is None else mask.to(model.device),
             device=model.device,
+            last=last,
         )
 
     logger.info(f"computing {trajectories} accurate trajectories")
     seen, held_out = flow(0, trajectories), flow(trajectories, max(1, trajectories // 3))
-    starts = starting_grids(model.schedule, config.steps)
+    starts = starting_grids(model.schedule, config.steps, last)
     found = fit_grid(seen, held_out, starts, iterations=iterations, after_iteration=after_iteration)
-    own = grid(config.grid, model.schedule, config.steps)
+    own = grid(config.grid, model.schedule, config.steps, last)
     try:
         default = held_out.score(config.step, own)
     except FreshNoiseError:

@@ -22,10 +22,10 @@ from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.errors import UserError
 from diffcore.names import Clock
-from diffcore.process.schedules import Schedule
+from diffcore.process.schedules import Schedule, ending_at, last_level
 from diffcore.sampling.loop import integrate, levels_of, prior
 from diffcore.sampling.solvers import Evaluate, Step, adams
-from diffcore.sampling.timesteps import FAR, tapered, uniform_in_log_snr
+from diffcore.sampling.timesteps import FAR, grid, tapered
 from diffcore.states.level import CLEAN, Levels, unstacked
 from diffcore.states.noise import Draws, seed_of
 from diffcore.states.spaces import Mask, Space
@@ -83,6 +83,8 @@ class Flow:
     end: State
     conditions: Conditions | None
     mask: Mask
+    last: float | None = None
+    """The log-SNR at which the trajectories end; None if they end without noise."""
 
     @property
     def count(self) -> int:
@@ -94,14 +96,16 @@ class Flow:
         conditions = None if self.conditions is None else {k: v[chosen] for k, v in self.conditions.items()}
         mask = None if self.mask is None else self.mask[chosen]
         parts = (self.denoise, self.space, self.schedule, self.start[chosen], self.end[chosen])
-        return Flow(*parts, conditions, mask)
+        return Flow(*parts, conditions, mask, self.last)
 
     def errors(self, step: Step, log_snrs: Tensor) -> Tensor:
         """|x - x_accurate| / sqrt(degrees of freedom) of each trajectory, `[B]`, for the solver and the levels."""
         if log_snrs.requires_grad:
-            levels = [*unstacked(self.schedule.level(log_snrs)), CLEAN]
+            end = last_level(self.schedule, self.last)
+            last = CLEAN if end is None else end.map(lambda scale: torch.tensor(scale, dtype=torch.float64))
+            levels = [*unstacked(self.schedule.level(log_snrs)), last]
         else:
-            levels = levels_of(self.schedule, log_snrs)
+            levels = levels_of(self.schedule, log_snrs, self.last)
         evaluate = _evaluate(self.denoise, self.space, self.conditions, self.mask)
         x = integrate(step, evaluate, self.start, levels, _no_noise)
         square = self.space.squared_norm(combine((1.0, x), (-1.0, self.end)), self.mask)
@@ -148,12 +152,13 @@ def flow_of(
     mask: Mask = None,
     device: torch.device | str = "cpu",
     accurate: int = 200,
+    last: float | None = None,
 ) -> Flow:
     """The trajectories `indices` of `seed`, each computed with `accurate` evaluations evenly spaced in log-SNR.
 
-    Raises `UserError` if they become non-finite.
+    They end without noise, or at the log-SNR `last`. Raises `UserError` if they become non-finite.
     """
-    levels = levels_of(schedule, uniform_in_log_snr(schedule, accurate))
+    levels = levels_of(schedule, grid("log-snr", schedule, accurate, last), last)
     start = prior(space, Draws.of(seed_of(seed, "tuning"), indices, device), levels[0], mask)
     with torch.no_grad():
         end = integrate(adams(), _evaluate(denoise, space, conditions, mask), start, levels, _no_noise)
@@ -162,16 +167,23 @@ def flow_of(
             f"the probability flow of the model, computed in {accurate} steps, becomes non-finite, so no time grid can "
             "be fitted to it: use another checkpoint, or less guidance"
         )
-    return Flow(denoise, space, schedule, start, end, conditions, mask)
+    return Flow(denoise, space, schedule, start, end, conditions, mask, last)
 
 
-def starting_grids(schedule: Schedule, n: int) -> list[Tensor]:
+def starting_grids(schedule: Schedule, n: int, last: float | None = None) -> list[Tensor]:
     """Starting points for `fit_grid`: `tapered` grids of `n` levels with several `upper`, `lower` and `fall`.
 
     They range from most levels at high noise to most at low noise. For n = 1 all would be equal, and one is returned.
+    `last` is as for `diffcore.sampling.timesteps.grid`.
     """
+
+    def spaced(upper: float, lower: float, fall: float) -> Tensor:
+        if last is None:
+            return tapered(schedule, n, upper, lower, fall)
+        return tapered(ending_at(schedule, last), n + 1, upper, lower, fall, to_end=True)[:-1]
+
     grids = [
-        tapered(schedule, n, upper, lower, fall)
+        spaced(upper, lower, fall)
         for upper, lower in itertools.product((1.0, 3.0, 10.0, 100.0), (0.003, 0.03, 0.1))
         for fall in (0.5, 1.0)
     ]
@@ -202,7 +214,9 @@ def fit_grid(
         return lambda fit: some.score(fit.method.step(), fit.log_snrs)
 
     score = score_on(flow.part(torch.arange(min(batch, flow.count))))
-    scored = [min(((score(fit), fit) for fit in (Fit(m, grid) for grid in starts)), key=itemgetter(0)) for m in METHODS]
+    scored = [
+        min(((score(fit), fit) for fit in (Fit(m, start) for start in starts)), key=itemgetter(0)) for m in METHODS
+    ]
     if min(scored, key=itemgetter(0))[0] == math.inf:
         raise UserError(
             f"in {len(starts[0])} steps the probability flow of the model becomes non-finite: use more steps"
@@ -240,19 +254,19 @@ _TINY = 1e-12
 
 def _optimised(flow: Flow, fit: Fit, steps: int, batch: int, tick: Callable[[], None]) -> Fit:
     """`fit` after `steps` of Adam on the logarithms of the spacings and on the shifts; the noisy end is fixed."""
-    grid, method = fit.log_snrs, fit.method
-    if len(grid) == 1:
+    levels, method = fit.log_snrs, fit.method
+    if len(levels) == 1:
         return fit
     # If the first log-SNR is infinite, the spacing to the second is measured from a finite one instead.
-    anchor = grid[0] if grid[0] > -math.inf else (grid[1] - 1).clamp(max=-FAR)
-    spacings = torch.cat([anchor[None], grid[1:]]).diff().log().requires_grad_()
+    anchor = levels[0] if levels[0] > -math.inf else (levels[1] - 1).clamp(max=-FAR)
+    spacings = torch.cat([anchor[None], levels[1:]]).diff().log().requires_grad_()
     shifts = torch.tensor(method.shifts, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([spacings, shifts], lr=_RATE, betas=(0.9, 0.97))
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = _RATE * min(1.0, 2 * (1 - step / steps))
         chosen = torch.arange(step * batch, (step + 1) * batch) % flow.count
         shifted = replace(method, shifts=list(shifts))
-        errors = flow.part(chosen).errors(shifted.step(), grid_of(grid[0], anchor, spacings))
+        errors = flow.part(chosen).errors(shifted.step(), grid_of(levels[0], anchor, spacings))
         loss = errors.clamp(min=_TINY).log().mean()
         if not torch.isfinite(loss):
             break
@@ -260,7 +274,7 @@ def _optimised(flow: Flow, fit: Fit, steps: int, batch: int, tick: Callable[[], 
         loss.backward()
         optimizer.step()
         tick()
-    return Fit(replace(method, shifts=tuple(shifts.tolist())), grid_of(grid[0], anchor, spacings.detach()))
+    return Fit(replace(method, shifts=tuple(shifts.tolist())), grid_of(levels[0], anchor, spacings.detach()))
 
 
 def grid_of(first: Tensor, anchor: Tensor, spacings: Tensor) -> Tensor:

@@ -3,6 +3,9 @@
 A grid is an increasing float64 tensor `[n]`. Sampling ends with a step from the last of these levels to sigma = 0, so a
 grid of n levels gives n steps.
 
+Where samples keep noise, sampling ends at a log-SNR `last` of that noise instead: a grid of n levels then has n steps
+between the schedule's noisy end and `last`, and its levels are the first n of these n + 1.
+
 A schedule may end at zero SNR, lambda = -infinity. The first level is then exactly that end, and the others are placed
 as if the schedule ended at the finite lambda = -max(10, 2 log n). There alpha is negligible for unit-variance data, and
 the error of this replacement, of the order of the SNR, decreases with n like that of a second-order solver. If the
@@ -18,7 +21,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.names import require_name
-from diffcore.process.schedules import Schedule
+from diffcore.process.schedules import Schedule, ending_at
 
 FAR = 10.0
 """The smallest |log-SNR| that replaces an infinite one: the smaller of alpha and sigma is 0.7 % of the larger."""
@@ -48,13 +51,16 @@ def karras(schedule: Schedule, n: int, rho: float = 7.0) -> Tensor:
     return _between_ends(schedule, n, spacing)
 
 
-def tapered(schedule: Schedule, n: int, upper: float = 3.0, lower: float = 0.015, fall: float = 0.7) -> Tensor:
+def tapered(
+    schedule: Schedule, n: int, upper: float = 3.0, lower: float = 0.015, fall: float = 0.7, to_end: bool = False
+) -> Tensor:
     """Evenly spaced in log s, s = sigma / alpha, between `lower` and `upper`, and sparser outside.
 
     The density of levels over log s is 1 / (1 + (s / upper)^fall + (lower / s)^fall). `upper` and `lower` are in units
     of the data's standard deviation: above `upper` the prediction of x0 hardly changes, and below `lower` little detail
     remains to be decided. The integral of the density towards s = 0 is finite, so that the step from the last level to
-    the clean end can be as long as the others in this measure. The last level is never beyond the schedule's end.
+    the clean end can be as long as the others in this measure. The last level is never beyond the schedule's end; with
+    `to_end` it is that end, which must be finite.
     """
 
     def spacing(low: float, high: float) -> Tensor:
@@ -63,7 +69,8 @@ def tapered(schedule: Schedule, n: int, upper: float = 3.0, lower: float = 0.015
         cumulative = torch.zeros_like(log_s)
         cumulative[1:] = torch.cumulative_trapezoid(1 / (1 + above + below), -log_s)
         clean, end = cumulative[-1].item(), float(numpy.interp(high / 2, -log_s, cumulative))
-        even = torch.linspace(0, min(clean * (n - 1) / n, end), n, dtype=torch.float64)
+        last = end if to_end else min(clean * (n - 1) / n, end)
+        even = torch.linspace(0, last, n, dtype=torch.float64)
         return -2 * torch.from_numpy(numpy.interp(even, cumulative, log_s))
 
     return _between_ends(schedule, n, spacing)
@@ -94,17 +101,25 @@ GRIDS: Mapping[str, Callable[[Schedule, int], Tensor]] = {
 """The grids by name, as in `diffcore.names.Grid`."""
 
 
-def grid(name: str, schedule: Schedule, n: int) -> Tensor:
-    """The grid `name` (a key of `GRIDS`) with `n` levels, float64 `[n]`.
+def grid(name: str, schedule: Schedule, n: int, last: float | None = None) -> Tensor:
+    """The grid `name` (a key of `GRIDS`) with `n` levels, float64 `[n]`, for sampling that ends at the log-SNR `last`.
 
-    Raises `UserError` if there is no such grid, if `n` is below 1, or if the log-SNRs do not increase.
+    If `last` is None, sampling ends without noise. Raises `UserError` if there is no such grid, if `n` is below 1, or
+    if the log-SNRs do not increase.
     """
     if n < 1:
         raise UserError(f"sampling takes at least 1 step, not {n}")
     require_name(name, GRIDS, "grid")
-    points = GRIDS[name](schedule, n)
+    points = GRIDS[name](schedule, n) if last is None else _until(name, schedule, n, last)
     check_descending(points)
     return points
+
+
+def _until(name: str, schedule: Schedule, n: int, last: float) -> Tensor:
+    """The first n of n + 1 levels, of which the last is the log-SNR `last`."""
+    schedule = ending_at(schedule, last)
+    points = tapered(schedule, n + 1, to_end=True) if name == "tapered" else GRIDS[name](schedule, n + 1)
+    return points[:-1]
 
 
 def check_descending(log_snrs: Tensor) -> None:

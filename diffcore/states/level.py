@@ -117,7 +117,7 @@ def equal(first: Level, second: Level) -> bool:
 
 
 def unstacked(levels: Levels) -> list[Levels]:
-    """The n levels of scales that are tensors `[n]`; those of each are scalar tensors."""
+    """The n levels of a level whose scales are tensors `[n]`; the scales of each are tensors without axes."""
     first = next(iter(levels.of.values())) if isinstance(levels, FieldLevels) else levels
     return [_at(levels, index) for index in range(len(first.alpha))]
 

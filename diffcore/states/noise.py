@@ -22,7 +22,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.states.placement import to_device
-from diffcore.states.random_bits import WORD, Words, philox
+from diffcore.states.random_bits import WORD, Words, philox, round_keys
 from diffcore.states.state import State, fields, first_field, named
 
 Stream = int | str | tuple[int | str, ...]
@@ -41,12 +41,12 @@ def seed_of(*parts: int | str) -> int:
 
     Equal whole numbers give equal seeds, whatever their type. Raises `UserError` for a number that is not whole.
     """
-    known = tuple(part if isinstance(part, str) else whole(part) for part in parts)
+    known = tuple(part if isinstance(part, str) else seed_number(part) for part in parts)
     digest = hashlib.blake2b(repr(known).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
 
-def whole(seed: Any) -> int:
+def seed_number(seed: Any) -> int:
     """A seed as an `int`: integers of NumPy and scalar tensors of integers are the same seed as the number.
 
     Raises `UserError` if it is not a whole number.
@@ -75,7 +75,7 @@ def normal(seed: int, stream: Stream, samples: Tensor, like: State) -> State:
     counts = {name: field[0].numel() if len(field) else 0 for name, field in fields(like).items()}
     blocks = _blocks(counts, 4)
     planes = torch.empty(4, len(samples), sum(blocks.values()), device=samples.device, dtype=torch.float32)
-    for where, words in _words(_key(seed, "normal", stream), samples, blocks):
+    for where, words in _words(_keys(seed, "normal", stream), samples, blocks):
         for plane, word in zip(planes, (words[0], words[2], words[1], words[3]), strict=True):
             plane[where] = word
     radius = planes[:2].add_(0.5).mul_(2.0**-32).log_().mul_(-2).sqrt_()
@@ -98,7 +98,7 @@ def uniform(
     counts, double = {"": math.prod(shape)}, dtype == torch.float64
     blocks = _blocks(counts, 2 if double else 4)
     numbers = torch.empty(len(samples), blocks[""], 2 if double else 4, dtype=dtype, device=samples.device)
-    for where, words in _words(_key(seed, "uniform", stream), samples, blocks):
+    for where, words in _words(_keys(seed, "uniform", stream), samples, blocks):
         if double:
             whole = [(words[index] >> 5 << 26) + (words[index + 1] >> 6) for index in (0, 2)]
         else:
@@ -118,7 +118,7 @@ def integers(seed: int, stream: Stream, samples: Tensor, high: int, shape: Seque
     counts = {"": math.prod(shape)}
     blocks = _blocks(counts, 2)
     numbers = torch.empty(len(samples), blocks[""], 2, dtype=torch.int64, device=samples.device)
-    for where, words in _words(_key(seed, "integers", stream), samples, blocks):
+    for where, words in _words(_keys(seed, "integers", stream), samples, blocks):
         for index in (0, 1):
             upper, lower = words[2 * index], words[2 * index + 1]
             numbers[..., index][where] = (upper * high + (lower * high >> 32)) >> 32
@@ -161,9 +161,32 @@ class Draws:
         return integers(self.seed, stream, self.samples, high, shape)
 
 
-def _key(seed: int, kind: str, stream: Stream) -> int:
-    """The key of a stream. Kinds of numbers have different keys, so that none are functions of others."""
-    return seed_of(seed, kind, *(stream if isinstance(stream, tuple) else (stream,)))
+def _keys(seed: int, kind: str, stream: Stream) -> Tensor:
+    """The keys of a stream. Kinds of numbers have different keys, so that none are functions of others."""
+    parts = (seed, kind, *(stream if isinstance(stream, tuple) else (stream,)))
+    if not torch.compiler.is_compiling():
+        return round_keys(seed_of(*parts))
+    words = [f"={part}" if isinstance(part, str) else "" for part in parts]
+    keys: Tensor = _hashed(_BETWEEN.join(words), [part for part in parts if not isinstance(part, str)])
+    return keys
+
+
+_BETWEEN = "\0"
+
+
+@torch.library.custom_op("diffcore::hashed", mutates_args=())
+def _hashed(words: str, numbers: list[int]) -> Tensor:
+    """`round_keys(seed_of(...))` as an operation of PyTorch: its compiler cannot see into the hash.
+
+    `words` are the parts in order, each word after "=", and empty for a number; `numbers` are the numbers.
+    """
+    left = iter(numbers)
+    return round_keys(seed_of(*(word[1:] if word else next(left) for word in words.split(_BETWEEN))))
+
+
+@_hashed.register_fake
+def _(words: str, numbers: list[int]) -> Tensor:
+    return round_keys(0)
 
 
 def _word(name: str) -> int:
@@ -171,12 +194,16 @@ def _word(name: str) -> int:
     return seed_of("field", name) & WORD
 
 
+# As `torch.compiler.assume_constant_result` does, which would import the compiler: it cannot see into the hash.
+_word._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def _blocks(counts: Mapping[str, int], per_block: int) -> dict[str, int]:
     """How many blocks of `per_block` numbers the fields need, by name; a block is what one counter gives."""
     return {name: -(-count // per_block) for name, count in counts.items()}
 
 
-def _words(key: int, samples: Tensor, blocks: Mapping[str, int]) -> Iterator[tuple[tuple[slice, slice], Words]]:
+def _words(keys: Tensor, samples: Tensor, blocks: Mapping[str, int]) -> Iterator[tuple[tuple[slice, slice], Words]]:
     """The words of the blocks of all fields of each sample, in pieces: where in `[B, blocks]` one is, and its words.
 
     The counter of a block consists of its number in its field, the sample and the name of the field.
@@ -197,7 +224,7 @@ def _words(key: int, samples: Tensor, blocks: Mapping[str, int]) -> Iterator[tup
         for left in range(0, total, columns):
             across = slice(left, left + columns)
             # In this order, the first rounds of Philox combine words of samples with each other, and words of blocks.
-            yield (down, across), philox((block[across], lower[down], upper[down], field[across]), key)
+            yield (down, across), philox((block[across], lower[down], upper[down], field[across]), keys)
 
 
 def _split(numbers: Tensor, counts: Mapping[str, int], blocks: Mapping[str, int]) -> dict[str, Tensor]:

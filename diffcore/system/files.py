@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterable, Iterator, Mapping
@@ -199,6 +200,20 @@ def read_regular(path: Path, most: int) -> bytes:
         return file.read(size)  # not `most`, for which Python would reserve memory
 
 
+def utf8_lines(content: bytes, what: str) -> list[str]:
+    """The lines of a text in UTF-8, with or without a byte order mark, whichever system wrote it.
+
+    Only ends of lines separate them, not the other characters at which `str.splitlines` splits. Raises `UserError` that
+    names `what` and the line if it is not UTF-8.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(f"{what}, line {line}: this is not UTF-8; save the file as UTF-8") from None
+    return re.split(r"\r\n|\r|\n", text)
+
+
 def append_lines(path: Path, lines: Iterable[str]) -> None:
     """Add lines to a regular file, which is made where there is none. An `OSError` names the file."""
     try:
@@ -265,6 +280,11 @@ def require_shallow(value: Any) -> None:
             return
         level = [below for item in inner for below in (item.values() if isinstance(item, dict) else item)]
     raise ValueError(f"it is nested more than {DEEPEST} deep")
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value of a file is a whole number from 0 on that fits into 60 bits."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**60
 
 
 def is_number(value: Any) -> bool:

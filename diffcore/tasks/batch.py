@@ -125,8 +125,8 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     batch = settings.train.batch_size
     mine = rank_slice(batch)
     t = (offset + torch.tensor(mine, dtype=torch.float64) / batch) % 1
-    own = _draws(settings, step, "cpu")  # where the times are
-    log_snrs = log_snrs_of(model.schedule, settings.levels, t, 1 / VARIANCE_STEPS, own)
+    on_cpu = _draws(settings, step, "cpu")  # the times are computed in float64 there
+    log_snrs = log_snrs_of(model.schedule, settings.levels, t, 1 / VARIANCE_STEPS, on_cpu)
     log_snr, earlier = (map_log_snr(lambda value: to_device(value, model.device), each) for each in log_snrs)
     return Batch(
         **examples,

@@ -18,7 +18,7 @@ CLEAN_LOG_SNR = 24.0
 def log_snrs_of(schedule: Schedule, settings: LevelSettings, t: Tensor, earlier: float, draws: Draws) -> list[LogSnr]:
     """The log-SNRs of the examples at their times, and at the times `earlier` before them, each `[B]` or by field.
 
-    * `t`: the time of each example, float64 `[B]`; with own times of fields, that of the examples that have one time.
+    * `t`: the time of each example, float64 `[B]`. It is not used for examples whose fields have times of their own.
     * `draws`: the random numbers of the examples, on the device of `t`.
 
     With a schedule by field, the log-SNR of a field is that of its time plus its shift. In a fraction

@@ -106,7 +106,7 @@ class PluginUnderTest:
         small: dict[str, Any] = {"device": "cpu", "train": _TRAIN}
         for kind in ("task", "data", self.task.network):
             component = self._component(kind, preset)
-            small[kind] = {"name": component.name, **component.small}
+            small[kind] = {"name": component.name, **({} if callable(component.small) else component.small)}
         return compose(self.registry, self.modality.name, "default", small, chosen, origin="the small options")
 
     def with_task(self, name: str) -> "PluginUnderTest":

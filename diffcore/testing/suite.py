@@ -53,13 +53,14 @@ class ModalityTests:
 
 
 class PartTests:
-    """A pytest class with one test for each check of a solver, schedule, guidance, metric, logger or task:
+    """A pytest class with one test for each check of a solver, a schedule or another part:
 
         class TestMine(PartTests):
             kind = "solver"
             name = "mine"
 
-    `kind` is "solver", "schedule", "guidance", "metric", "logger" or "task", and `name` is that of the installed part.
+    `kind` is "solver", "schedule", "guidance", "metric", "logger", "task" or "text-encoder", and `name` is that of the
+    installed part.
     `serves` names the kind of data with which guidance, a metric or a task is tried; without it, the first that is
     installed.
     """

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffcore.plugins.data import Data
+from diffcore.plugins.text import keep_texts
 from diffcore.runs.checkpoints import Progress, discard_after
 from diffcore.runs.coding import prepared_data
 from diffcore.runs.folder import RunFolder, trim_log
@@ -70,6 +71,7 @@ def train(
     options = settings.train
     require_end(options)
     ready = replace(data, examples=in_turn(lambda: prepared_data(model, data)))
+    keep_texts(model.network, data)
     with keep_random_state(model.device):
         loop = LoopState(run, options, callbacks, TrainState(model, settings, ready))
         if checkpoint is not None:

@@ -6,12 +6,15 @@ import torch
 import diffcore as dc
 from diffcore.denoising.denoiser import from_x0
 from diffcore.denoising.losses import weighted_loss
+from diffcore.runs.composing import with_options
 from diffcore.sampling.guidance import energy
+from diffcore.sampling.inverse.operators import KeepElements
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.loop import sample as draw
 from diffcore.sampling.solvers import adams, ddim
 from diffcore.states.level import CLEAN, Level
 from diffcore.states.spaces import Euclidean
+from diffcore.states.state import named
 from diffcore.testing.oracles import gaussian
 from tests.support.draws import draw as normal
 
@@ -58,6 +61,22 @@ def guided(log_weight, **options):
 def returning(*results):
     """A denoiser, or a solver's step, that returns these instead."""
     return lambda *arguments: results[0] if results else None
+
+
+def test_a_string_is_one_name():
+    """Not the list of its letters, which are names of other fields, classes and parts."""
+    x = named({"ab": torch.zeros(3, 2), "a": torch.zeros(3, 1), "b": torch.zeros(3, 1)})
+    space = dc.spaces.Product({"ab": Euclidean((2,)), "a": Euclidean((1,)), "b": Euclidean((1,))})
+    exact = gaussian(0.0, 1.0)
+    found = [dc.log_likelihood(exact, x, space=space, steps=2, given=given) for given in ("ab", ["ab"], ["a", "b"])]
+    assert torch.equal(found[0], found[1])
+    assert dc.ClassCondition("ring", "ab") == dc.ClassCondition("ring", ("ab",)) != dc.ClassCondition("ring", "abc")
+    assert dc.ClassCondition("ring", ["inner", "outer"]) == RING
+    assert dc.Denoiser(Net(), level_fields="ab").conditioning.level_fields == ("ab",)
+    assert with_options("ab") == with_options(["ab"]) == with_options({"ab": {}}) == {"ab": {}}
+    sets = dc.spaces.Product({name: Euclidean((1, 1)) for name in space.parts})
+    state = {name: torch.zeros(1, 1, 1) for name in space.parts}
+    assert [*KeepElements(torch.tensor([[True]]), sets, of="ab")(named(state)).keys()] == ["ab"]
 
 
 MISTAKES = {

@@ -61,7 +61,7 @@ def check_compiled(device: torch.device) -> str:
         assert isinstance(drawn, Tensor)
         return 2 * x + drawn
 
-    compiled = torch.compile(noisy, backend="eager")
+    compiled = torch.compile(noisy, backend="eager", fullgraph=True)
     for batch, step in ((4, 0), (4, 1), (7, 1)):
         x, draws = torch.ones(batch, 5, device=device), Draws.of(3, range(batch), device)
         if not torch.equal(compiled(x, draws, step), noisy(x, draws, step)):

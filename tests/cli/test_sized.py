@@ -39,7 +39,7 @@ from diffcore.runs.model import build_model
 from diffcore.runs.sampling_config import SamplingConfig, sampling_config
 from diffcore.sampling import loop
 from diffcore.sampling.guidance import classifier_free
-from diffcore.sampling.inverse.editing import inpainting, measured, mmps
+from diffcore.sampling.inverse.editing import given_fields, inpainting, measured, mmps
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.solvers import adams, ddim
 from diffcore.sampling.timesteps import grid
@@ -349,6 +349,36 @@ def test_a_mask_without_a_known_element_is_refused(runs):
         generate(
             model, SamplingConfig(ddim(), steps=2), example_conditions(model, 2), 2, constraint=constraint, mask=mask
         )
+
+
+def test_given_fields_decide_the_sizes_of_samples():
+    """Without their mask, the sizes would be drawn, and a sample could have an element without a kind."""
+    settings = compose(REGISTRY, "beads", over={"levels": {"independent": 0.5}})
+    data = beads(settings.data)
+    model = build_model(settings, data.facts, REGISTRY)
+    encoded = model.codec.encode(data.examples[:3])
+    config, conditions = SamplingConfig(ddim(), steps=2), nulls(model.codec.conditions, 3)
+    values, space = {"kind": encoded.state["kind"]}, model.codec.space
+    drawn = generate(model, config, conditions, 3, constraint=given_fields(values, space, mask=encoded.mask))
+    assert torch.equal(drawn.mask, encoded.mask)
+    assert torch.equal(drawn.state["kind"], encoded.state["kind"])
+    with pytest.raises(UserError, match="give `given_fields` the `mask` of the samples that the values are from"):
+        generate(model, config, conditions, 3, constraint=given_fields(values, space))
+    assert draw_mask(model, [0], conditions, size="6", constraint=given_fields(values, space)).all()
+    with pytest.raises(UserError, match="`size` 6: the given fields are those of samples with a `mask`"):
+        draw_mask(model, [0], conditions, size="6", constraint=given_fields(values, space, mask=encoded.mask))
+
+
+def test_the_likelihood_of_states_of_different_sizes_needs_their_mask(runs, tmp_path):
+    run = Run(runs / "read", registry=REGISTRY)
+    samples = run.sample(2, steps=2)
+    expected = run.log_likelihood(samples, steps=2)
+    again = run.log_likelihood(samples.state, mask=samples.mask, conditions=samples.conditions, steps=2)
+    assert torch.equal(again, expected)
+    with pytest.raises(UserError, match="`mask` is missing: the number of elements varies"):
+        run.log_likelihood(samples.state, steps=2)
+    with pytest.raises(UserError, match="`source`: the plugin for read cannot read files of whole samples"):
+        run.log_likelihood(tmp_path / "a")
 
 
 # Evaluation, tuning, prediction

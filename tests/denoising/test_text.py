@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 import diffcore as dc
-from diffcore.denoising.conditions import captions_of, drop, nulls
+from diffcore.denoising import word_network
+from diffcore.denoising.conditions import captions_of, drop, nulls, parsed, parsed_each
 from diffcore.denoising.denoiser import Denoiser
 from diffcore.denoising.embedded_once import embedded, embedded_once
 from diffcore.denoising.text import TextCondition
@@ -78,9 +79,11 @@ def test_ids_and_captions():
 
 
 def test_unknown_words_are_named_with_the_nearest():
-    assert "the word 'sqare'; the nearest words are 'square'" in refused(lambda: TEXT.parse("a sqare", [0], 0))
+    told = refused(lambda: TEXT.parse("a sqare", [0], 0))
+    assert told == "the prompt 'a sqare': the model does not know the word 'sqare'; the nearest words are 'square'"
     told = refused(lambda: TEXT.parse("xyzzy plugh", [0], 0))
     assert "'xyzzy' (nor 'plugh'); it knows a, big, blue" in told
+    assert len(refused(lambda: TEXT.parse("x" * 100_000 + " " + "y" * 100_000, [0], 0))) < 400
 
 
 def test_texts_without_words_are_refused():
@@ -88,12 +91,17 @@ def test_texts_without_words_are_refused():
         assert f"the prompt {text!r} has no words" in refused(lambda text=text: TEXT.parse(text, [0], 0))
 
 
-def test_long_texts_are_cut_with_a_warning(caplog):
+def test_long_texts_are_cut_and_each_is_told_once(caplog):
+    long = "a red circle on the left on the left"
     with caplog.at_level(logging.WARNING):
-        value = TEXT.parse("a red circle on the left on the left", range(2), 0)
+        value = parsed(TEXT, long, range(2))
     assert value.equal(ids("a red circle on the left").expand(2, -1))
-    assert "its first 6 of 9 parts are used" in caplog.text
-    assert "a red circle on the left" in caplog.text
+    assert caplog.text.count("the prompt 'a red circle on the left on the left' is too long") == 1
+    assert "its first 6 of 9 parts are used, which are 'a red circle on the left'" in caplog.text
+    caplog.clear()
+    texts = [f"{long} {'blue ' * number}" for number in range(7)] * 2
+    assert parsed_each(TEXT, [*texts, "blue"]).equal(ids(*texts, "blue"))
+    assert [record.getMessage()[:40] for record in caplog.records][3:] == ["of 4 other texts, too, only a part is us"]
 
 
 def test_encoders_with_other_words_are_different():
@@ -132,6 +140,20 @@ def test_the_network_of_words_is_a_transformer_that_padding_does_not_change(trai
         assert int(mask.sum()) == int((row > 0).sum())
     longer, _, _ = network(nn.functional.pad(batch, (0, 0)))
     assert torch.allclose(longer, vector, atol=1e-12)
+
+
+def test_words_are_computed_alike_on_a_gpu_where_all_places_are(monkeypatch):
+    torch.manual_seed(0)
+    network, batch = WordNetwork(9, 6, 16, 2, 4, 10).double(), ids("the red circle", "", "a big blue square on the")
+    packed = network(batch)
+    everywhere = word_network._Places
+    monkeypatch.setattr(word_network, "_Places", lambda exists, packed: everywhere(exists, False))
+    padded = network(batch)
+    assert padded.tokens.mask.equal(packed.tokens.mask)
+    assert torch.allclose(padded.vector, packed.vector, atol=1e-12)
+    assert torch.allclose(
+        padded.tokens.values[padded.tokens.mask], packed.tokens.values[packed.tokens.mask], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("guided", [False, True])

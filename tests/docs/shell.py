@@ -33,6 +33,7 @@ from tests.docs.pages import ROOT
 from tests.support.runs import TrainedRuns
 
 ENDS = ("--train.steps", "4", "--train.log-every", "2", "--train.batch-size", "4", "--sample.steps", "2")
+CODED = ("--train.steps", "60", "--train.batch-size", "16", "--train.learning-rate", "0.01", "--train.evaluate", "20")
 SMALLER = {
     "image": ("--denoiser.width", "8"),
     "molecule": ("--denoiser.width", "16", "--denoiser.depth", "1", "--denoiser.inner", "4"),
@@ -123,6 +124,8 @@ class Shell:
         if getattr(settings.data, "root", None) == str(Path("PATH").absolute()) and not Path("PATH").is_dir():
             return None
         network = SMALLER.get(settings.modality, ())
+        if hasattr(settings, "autoencoder"):  # a first stage that is hardly trained is refused
+            return [*arguments, *CODED]
         if not hasattr(settings, "denoiser"):
             same = hasattr(settings, "classifier")
             network = tuple(flag.replace("denoiser", "classifier") for flag in network if same)

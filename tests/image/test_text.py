@@ -10,6 +10,8 @@ from PIL import Image
 import diffcore as dc
 from diffcore.cli import main
 from diffcore.denoising.conditions import captions_of
+from diffcore.denoising.text import TextCondition
+from diffcore.runs.samples import file_names
 from tests.support.refusals import refused
 
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 255, 0)}
@@ -59,9 +61,9 @@ def test_prompts_are_drawn_in_turn_and_name_the_files(run, tmp_path):
 
 
 def test_a_file_of_prompts_gives_a_sample_for_each_line(run, tmp_path):
-    (tmp_path / "prompts.txt").write_text("\ufeffgreen\n\nnot red\r\n")
+    (tmp_path / "prompts.txt").write_bytes("\ufeffgreen\n\n \r\nnot\x00 red\u2028\x1b\r<b>../blue</b>\r\n".encode())
     assert main(["sample", str(run), "--prompts", str(tmp_path / "prompts.txt"), "--out", str(tmp_path / "s")]) == 0
-    assert names(tmp_path / "s") == ["0000-green.png", "0001-not_red.png"]
+    assert names(tmp_path / "s") == ["0000-green.png", "0001-not_red.png", "0002-b_blue_b.png"]
 
 
 def test_python_draws_what_the_command_line_draws(run, tmp_path):
@@ -121,6 +123,12 @@ def test_bad_prompts(run, tmp_path, capsys):
     assert "no file" in said("--prompts", tmp_path / "none.txt")
     (tmp_path / "latin.txt").write_bytes(b"red\ncaf\xe9\n")
     assert "line 2: this is not UTF-8" in said("--prompts", tmp_path / "latin.txt")
+    assert "is not a file: give a file with a prompt in each line" in said("--prompts", tmp_path)
+    assert "the prompt 'rde': the model does not know" in said("--prompt", "red", "--prompt", "rde", "--n", 2)
+    assert "the prompt '' has no words" in said("--negative-prompt", "", "--guidance", 2)
+    assert "the prompt '' has no words" in said("--guide", "prompts", "--guide.weights", "=2")
+    assert "does not know the word 'zzz'" in said("--guide", "prompts", "--guide.weights", "red=2", "zzz=1")
+    assert "unknown label 'drak' (did you mean 'dark'?)" in said("--label", "drak", "--prompt", "red")
     (tmp_path / "empty.txt").write_text("\n \n")
     assert "the file has no prompts" in said("--prompts", tmp_path / "empty.txt")
     assert "prompt` is given twice" in said("--prompt", "red", "--condition", "prompt=blue").replace(
@@ -137,12 +145,40 @@ def test_a_prompt_that_is_too_long_says_how_much_is_used(run, caplog):
     assert caplog.text.count("its first 8 of 30 parts are used") == 1
 
 
+def test_captions_are_neither_markup_nor_paths(run):
+    """Also with a text encoder that knows all characters."""
+    assert "<b>" not in (run / "report.html").read_text()
+    text = TextCondition("prompt", dc.load(run).model.codec.conditions[-1].encoder)
+    (name,) = file_names([7], [{"prompt": "<b>../../etc/passwd\x1b[31m\u202e\n$(rm) " + "x" * 999}], [text])
+    assert name == f"0007-_b_.._.._etc_passwd_31m_rm_{'x' * 33}"
+
+
+def test_thousands_of_prompts(run, tmp_path, caplog):
+    """Each distinct one is read once, and what is not used is told in few lines."""
+    (tmp_path / "prompts.txt").write_text("".join(f"{'red ' * (9 + row % 20)}\nblue\n" for row in range(2500)))
+    with caplog.at_level(logging.WARNING):
+        arguments = ["--prompts", str(tmp_path / "prompts.txt"), "--n", "3", "--steps", "1"]
+        assert main(["sample", str(run), *arguments, "--out", str(tmp_path / "s")]) == 0
+        assert dc.load(run).sample(2, prompt=["red " * n for n in range(9, 29)]).captions[1] == {
+            "prompt": "red " * 7 + "red"
+        }
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == "5,000 prompts are given for 3 samples: those after the first 3 are not used"
+    assert len(told) < 8
+
+
 def test_a_model_without_texts_takes_no_prompt(trained, tmp_path_factory, capsys):
     place = tmp_path_factory.mktemp("plain")
     data = lay(place / "data", captions=False)
     run = trained(place / "run", "--modality", "image", "--data", "folder", "--data.root", str(data), *TINY)
     line = refused(capsys, "sample", run, "--prompt", "red")
     assert "this model was trained without captions, so it takes no --prompt; it takes: label" in line
+    negative = refused(capsys, "sample", run, "--negative-prompt", "red", "--guidance", "2")
+    assert "trained without captions, so it takes no --negative-prompt; it takes: label" in negative
+    (place / "prompts.txt").write_text("red")
+    assert "takes no --prompt" in refused(capsys, "sample", run, "--prompts", place / "prompts.txt")
+    weights = ("--guide", "prompts", "--guide.weights", "red=1")
+    assert "trained without captions, so it takes no prompts" in refused(capsys, "sample", run, *weights)
     assert json.loads((run / "config.json").read_text())["facts"]["text"] is None
     names = [name for name in dc.load(run).model.network.state_dict() if "attend" in name or "prompt" in name]
     assert not names

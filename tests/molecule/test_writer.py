@@ -78,7 +78,7 @@ def molecules():
 
 def writer(hydrogens=False):
     """The writer of a model with explicit or implicit hydrogens."""
-    return MoleculeWriter(SimpleNamespace(facts=SimpleNamespace(hydrogens=hydrogens, properties=())))
+    return MoleculeWriter(SimpleNamespace(facts=SimpleNamespace(hydrogens=hydrogens, properties=(), described=True)))
 
 
 def read(path):
@@ -423,3 +423,10 @@ def test_scenes_are_rotated_and_not_mirrored(molecules):
     assert variance[0] >= variance[1] >= variance[2]
     assert principal(numpy.zeros((0, 3))).shape == (0, 3)
     assert numpy.array_equal(principal(numpy.ones((1, 3))), numpy.zeros((1, 3)))
+
+
+def test_the_summary_says_how_often_molecules_are_what_sentences_ask_for():
+    samples = [embedded("c1ccccc1N"), embedded("CCO"), PENTAVALENT]
+    captions = [{"prompt": "an aromatic amine"}, {"prompt": "an acyclic amine"}, {}]
+    *_, line = writer().summary(samples, captions)
+    assert line == "1 of 2 molecules show what was asked for (aromatic 1 of 1, rings 1 of 1, groups 1 of 2)"

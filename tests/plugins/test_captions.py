@@ -16,15 +16,17 @@ from diffcore.denoising.words import Words
 from diffcore.errors import UserError
 from diffcore.plugins import registry
 from diffcore.plugins.builtin.text_encoders import WordsOptions, diffcore_text_encoders
+from diffcore.plugins.captions import read_captions
 from diffcore.plugins.data import Data
 from diffcore.plugins.folders import tree
+from diffcore.plugins.ledger import Account
 from diffcore.plugins.records import Component, Settings
 from diffcore.plugins.registry import Provided
 from diffcore.plugins.text import indexed, text_conditions, text_values, with_text
 from diffcore.plugins.text_facts import TextFacts
 from diffcore.states.noise import Draws
 
-(ENCODER,) = diffcore_text_encoders()
+ENCODER, *_ = diffcore_text_encoders()
 
 
 def refused(call):
@@ -68,6 +70,19 @@ def test_tables_of_captions(laid, form):
     assert found == {"1.dot": ("a red cat",), "2.dot": ("b", "c")}
     assert ledger.noted == {"without a caption": ("3.dot",)}
     assert not ledger.passed_over
+
+
+def test_tags_come_from_json_and_the_kind_is_the_last_one(tmp_path):
+    rows = [
+        r'{"file_name": "1.dot", "text": "lobster", "tags": ["sea\u0007food", "claws"], "subcategory": "sea-animal"}',
+        '{"file_name": "2.dot", "text": "ghost", "category": "faces", "tags": null}',
+        '{"file_name": "3.dot", "text": "pin"}',
+    ]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(rows))
+    files = [tmp_path / f"{number}.dot" for number in (1, 2, 3)]
+    captions = read_captions([tmp_path / "metadata.jsonl"], files, Account("dots"))
+    assert captions.tags == {files[0]: ("sea food", "claws", "sea animal"), files[1]: ("faces",)}
+    assert captions.texts == ("lobster", "ghost", "pin")
 
 
 def test_texts_beside_files(laid):
@@ -179,9 +194,17 @@ def test_texts_become_ids_of_the_words_of_the_training_examples():
     assert made.held_out["text"].tolist() == [[[1, 4, 0, 0, 0], [3, 0, 0, 0, 0]]]
     assert set(made.examples.keys()) == {"text"}
     assert made.notes == ("captions without a word that the model knows, which are not used: 1 ('?')",)
+    cut = with_text(data(CAPTIONS), ENCODER, WordsOptions(length=2))
+    assert cut.notes[1] == "captions of which only the first 2 parts are used: 2 ('a red cat', 'A blue dog!')"
     (condition,) = text_conditions(made.facts.text)
     assert condition == TextCondition("prompt", Words(("a", "blue", "cat", "dog", "red"), 5), condition.samples)
     assert condition.samples == ("a red cat", "cat", "A blue dog!", "?")
+
+
+def test_the_examples_that_samples_are_asked_for_get_ids_too():
+    whole = data(CAPTIONS, [["a green dog"]])
+    made = with_text(replace(whole, asked=whole.examples[torch.tensor([2, 0])]), ENCODER, WordsOptions(length=5))
+    assert made.asked["text"].equal(made.examples["text"][torch.tensor([2, 0])])
 
 
 def test_one_of_several_captions_is_drawn_for_each_example():
@@ -227,6 +250,16 @@ def test_another_vocabulary_than_that_of_the_run_is_refused():
     assert "unknown text encoder 'clip'" in refused(
         lambda: text_conditions(facts.model_copy(update={"encoder": "clip"}))
     )
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_files_of_every_system_are_read(laid, end):
+    """With a byte order mark; other characters at which Python splits lines do not end a line."""
+    table = f"\ufeff1.dot\ta red\u2028\x0b cat{end}{end}2.dot\ta\x85dog"
+    found, _ = laid(
+        ["1.dot", "2.dot"], captions_DOT_tsv=table.encode(), **{"2_DOT_txt": f"\ufeffone{end}two{end}".encode()}
+    )
+    assert found == {"1.dot": ("a red cat",), "2.dot": ("a dog", "one", "two")}
 
 
 def test_jsonl_of_hugging_face_has_unicode(laid):

@@ -116,6 +116,8 @@ def with_part(**changed):
         (offering(replace(GOOD, datasets=GOOD.datasets * 2)), "datasets: the name 'digits' is offered twice"),
         (offering(replace(GOOD, denoisers=("sum",))), "expected Component records in denoisers, got str"),
         (offering(replace(GOOD, presets={**GOOD.presets, "a b": Preset("")})), "presets: the name 'a b' must be"),
+        (offering(replace(GOOD, requires="torch")), "`requires` of 'numbers' is a string: write a tuple of names"),
+        (with_part(modalities="image"), "datasets: `modalities` of 'digits' is a string: write a tuple of names, ('im"),
     ],
     ids=[
         "import error",
@@ -141,6 +143,8 @@ def with_part(**changed):
         "part twice",
         "no component",
         "preset with a space",
+        "a string for names",
+        "a string for names of a part",
     ],
 )
 def test_a_broken_plugin_is_listed_with_its_reason_and_stops_nobody(plugin, reason):

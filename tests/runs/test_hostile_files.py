@@ -17,12 +17,13 @@ from diffcore.evaluation.evaluate import read_metrics, write_metrics
 from diffcore.evaluation.report import facts_table, metrics_table, page
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Provided
-from diffcore.runs.checkpoints import check_header, find_checkpoint
+from diffcore.runs.checkpoints import find_checkpoint
 from diffcore.runs.composing import compose, read_toml
 from diffcore.runs.fitted_grid import read_fitted_grids
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.model import build_model
 from diffcore.system.files import read_json
+from diffcore.system.tensor_file import numbers_in, tensors_in
 from tests.support.measured import usage_of
 from tests.support.refusals import the_line
 from tests.support.toy import TOY, ToyBackbone, ToyCodec, toy_registry
@@ -326,9 +327,19 @@ def test_headers_that_do_not_fit_their_files_are_refused(run, said, content):
     assert "has no usable checkpoint (1 damaged)" in said("sample", run.path)
 
 
-def test_a_sound_header_counts_its_numbers():
+def test_a_sound_header_counts_its_numbers(tmp_path):
     content = tensors({"a": entry([2, 3], 0, 24), "b": entry([], 24, 28), "__metadata__": {"x": "y"}}, bytes(28))
-    assert check_header(content, len(content)) == 7
+    (tmp_path / "a").write_bytes(content)
+    assert numbers_in(tmp_path / "a") == 7
+    assert tensors_in(content).keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize("length", [b"", b"\xff" * 8, (20).to_bytes(8, "little")])
+def test_files_whose_header_is_too_long_have_no_tensors(tmp_path, length):
+    (tmp_path / "a").write_bytes(length)
+    for read in (lambda: numbers_in(tmp_path / "a"), lambda: tensors_in(length)):
+        with pytest.raises(ValueError, match="its header would have"):
+            read()
 
 
 @pytest.mark.parametrize(

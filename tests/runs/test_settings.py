@@ -1,13 +1,16 @@
 import io
 import tomllib
+from dataclasses import replace
 
 import pytest
 
 from diffcore.cli.config import as_toml
 from diffcore.cli.flags import run_settings
 from diffcore.errors import UserError
+from diffcore.plugins.records import Component, Preset, Settings
+from diffcore.plugins.registry import Provided
 from diffcore.runs.composing import compose
-from tests.support.toy import toy_registry
+from tests.support.toy import TOY, toy_registry
 
 REGISTRY = toy_registry()
 
@@ -44,6 +47,58 @@ def test_choosing_another_part_drops_the_options_that_were_meant_for_the_first()
     assert (timed.data.name, timed.data.n) == ("again", 50)
     other = compose(REGISTRY, "toy", "timed", chosen={"data": "rings"})
     assert (other.data.name, other.data.n) == ("rings", 200)
+
+
+def brought(options):
+    raise NotImplementedError
+
+
+class OtherOptions(Settings):
+    size: int = 3
+
+
+def with_others(**presets):
+    """The registry of the toy with a second part of each kind, and with presets."""
+    registry = toy_registry()
+    other = Component("other", "another", brought, OtherOptions)
+    for kind in ("denoisers", "classifiers", "datasets", "schedules"):
+        getattr(registry, kind)["other"] = Provided(other, "diffcore-other", "1.0")
+    found = {name: Preset("for a test", values) for name, values in presets.items()}
+    modality = replace(TOY, presets=TOY.presets | found)
+    registry.modalities["toy"] = Provided(modality, "diffcore-toy", "1.0")
+    return registry
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "own", "options"),
+    [
+        ("denoiser", "mlp", {"width": 24}),
+        ("classifier", "mlp", {"width": 24}),
+        ("data", "rings", {"n": 50}),
+        ("schedule", "cosine", {"shift": 1.0}),
+    ],
+)
+def test_choosing_another_part_drops_the_options_of_a_preset(kind, own, options, named):
+    """Also where the preset does not name the part, which is then the default one."""
+    values = {kind: {**options, **({"name": own} if named else {})}}
+    registry = with_others(mine=values | ({"task": "classify"} if kind == "classifier" else {}))
+    (option, value), *_ = options.items()
+    kept = getattr(compose(registry, "toy", "mine"), kind)
+    assert (kept.name, getattr(kept, option)) == (own, value)
+    for layers in (
+        {"chosen": {kind: "other"}},
+        {"file": {kind: {"name": "other"}}},
+        {"over": {kind: {"name": "other"}}, "chosen": {kind: "other"}},
+    ):
+        assert getattr(compose(registry, "toy", "mine", **layers), kind).model_dump() == {"name": "other", "size": 3}
+    own_options = compose(registry, "toy", "mine", chosen={kind: "other"}, file={kind: {"size": 7}})
+    assert getattr(own_options, kind).size == 7  # what a user writes belongs to the part that the user chooses
+
+
+def test_a_preset_with_the_name_of_a_data_set_has_its_options():
+    registry = with_others(other={"data": {"size": 5}})
+    assert compose(registry, "toy", chosen={"data": "other"}).data.size == 5
 
 
 def test_steps_and_minutes_replace_each_other():

@@ -18,7 +18,7 @@ from diffcore.sampling.timesteps import tapered, uniform_in_log_snr
 from diffcore.states.level import CLEAN, FieldLevels, Level
 from diffcore.states.spaces import Euclidean, Product, ZeroCentred
 from diffcore.states.state import combine, fields, named
-from diffcore.testing.oracles import JointMixture
+from diffcore.testing.oracles import JointMixture, gaussian
 from tests.support.joint import COUNT, JOINT, SHIFTED, SPACE, check_distribution, flat, normal
 
 SOLVERS = {
@@ -217,6 +217,21 @@ def test_given_fields_as_a_constraint_are_those_of_the_samples(values):
 def test_given_fields_that_are_not_finite_are_refused():
     with pytest.raises(UserError, match="the given field 'b' holds values that are not finite"):
         given_fields({"b": torch.tensor([[math.nan, 0.0]])}, SPACE)
+
+
+def test_samples_have_the_elements_of_the_samples_that_given_fields_are_from():
+    space = Product({"a": ZeroCentred((3, 2)), "b": Euclidean((3, 1))})
+    mask = torch.arange(3) < torch.tensor([[2], [3]])
+    constraint = given_fields({"b": torch.ones(2, 3, 1) * mask[..., None]}, space, mask=mask)
+    exact = gaussian(0.0, 1.0)
+    drawn = dc.sample(exact, 2, space=space, steps=3, constraint=constraint, batch_size=1)
+    assert ((drawn["a"] != 0).all(2) == mask).all()
+    same = dc.sample(exact, 2, space=space, steps=3, constraint=constraint, mask=mask)
+    assert torch.equal(drawn["a"], same["a"])
+    with pytest.raises(UserError, match="`mask` differs from that of the given fields"):
+        dc.sample(exact, 2, space=space, steps=3, constraint=constraint, mask=mask.flip(0))
+    with pytest.raises(UserError, match=r"`mask` is float32 \[2, 3\]; give booleans"):
+        given_fields({"b": torch.ones(2, 3, 1)}, space, mask=mask.float())
 
 
 def test_given_values_of_elements_that_do_not_exist_are_refused():

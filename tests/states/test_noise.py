@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from diffcore.errors import UserError
-from diffcore.states.noise import Draws, generator_for, seed_of
+from diffcore.states.noise import Draws, generator_for, seed_of, uniform
 from diffcore.states.state import named
 
 FAR = 2**63 - 1
@@ -170,6 +170,17 @@ def test_bits_of_neighbouring_counters_differ_by_half():
         for bit in range(30):
             share = (changed >> bit & 1).double().mean().item()
             assert abs(share - 0.5) < 4.5 * 0.5 / math.sqrt(changed.numel()), (name, bit)
+
+
+def test_a_compiled_function_draws_the_same_numbers_in_one_graph():
+    """For a seed and a stream that it has not been compiled with too."""
+
+    def drawn(seed, step, samples):
+        return uniform(seed, ("fresh", step), samples, (2,))
+
+    compiled = torch.compile(drawn, backend="eager", fullgraph=True, dynamic=True)
+    for seed, step in ((3, 2), (2**62 + 1, 5)):
+        assert torch.equal(compiled(seed, step, torch.arange(4)), drawn(seed, step, torch.arange(4)))
 
 
 def test_kinds_of_numbers_are_independent():

@@ -28,7 +28,7 @@ class TurningCodec(nn.Module):
         self.scale = facts.scale
         self.turn = nn.Parameter(torch.linalg.qr(torch.randn(2, 2)).Q)
 
-    def prepare(self, examples):
+    def prepare(self, examples, draws=None):
         CALLS.append(("prepare", len(examples), torch.is_grad_enabled()))
         turned = examples["place"] / self.scale @ self.turn.T
         return TensorDict({"turned": turned, "label": examples["label"]}, batch_size=[len(turned)])

@@ -1,6 +1,8 @@
 """The contracts of solvers, schedules, guidance, metrics and loggers: sound parts pass, and each fault is found."""
 
-from dataclasses import dataclass
+import gc
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 from diffcore import cli
 from diffcore.denoising.denoiser import from_x0
+from diffcore.errors import UserError
 from diffcore.plugins.output import Metric
 from diffcore.plugins.records import Component
 from diffcore.plugins.registry import Provided, load
@@ -16,8 +19,11 @@ from diffcore.sampling.solvers import ddim
 from diffcore.states.state import combine, map_fields
 from diffcore.testing import PartTests
 from diffcore.testing.conformance import run_contract
+from diffcore.testing.oracles import largest_difference
 from diffcore.testing.parts import CONTRACTS, PartUnderTest, part_under_test
+from diffcore.testing.parts.guidance import _decorated
 from tests.support.conforming import beads
+from tests.support.sized_toy import read_beads
 from tests.support.toy import put_in_place
 
 REGISTRY = load([])
@@ -29,7 +35,11 @@ def results_of(kind, build):
     return {result.name: result for result in run_contract(PartUnderTest(kind, component, REGISTRY))}
 
 
-NOT_APPLICABLE = ("the solver draws noise", "the task has neither `pictures` nor `report`")
+NOT_APPLICABLE = (
+    "the solver draws noise",
+    "the task has neither `pictures` nor `report`",
+    "the embedding has no `keep_texts`, so all of it is computed in each step",
+)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +50,7 @@ NOT_APPLICABLE = ("the solver draws noise", "the task has neither `pictures` nor
         ("logger", "tensorboard"),
         ("task", "denoise"),
         ("task", "classify"),
+        ("text-encoder", "words"),
     ],
 )
 def test_the_parts_of_the_core_pass(kind, name):
@@ -302,6 +313,57 @@ def test_the_command_finds_parts_of_every_kind(monkeypatch, capsys):
     ):
         assert cli.main(["check-plugin", *arguments]) == 2
         assert message in capsys.readouterr().err
+
+
+class PartReader:
+    """Reads the files of `BeadWriter`: all kinds are known."""
+
+    def __init__(self, codec):
+        self.codec = codec
+
+    def read_part(self, path):
+        (sample,) = read_beads(path.read_text())
+        values, known = (map_fields(torch.zeros_like, self.codec.space.empty(1)) for _ in range(2))
+        values["kind"][0, : len(sample.kinds)] = self.codec.kinds.encode(sample.kinds)
+        known["kind"][0, : len(sample.kinds)] = 1
+        return values, map_fields(lambda flag: flag.bool(), known)
+
+
+READING = load([])
+READING.modalities["beads"] = Provided(replace(beads(), reader=PartReader), "diffcore-beads", "1.0")
+
+
+@pytest.mark.parametrize("name", ["composed", "auto", "classifier", "keep-elements"])
+def test_guidances_with_required_options_are_tried(name):
+    part = part_under_test("guidance", name, READING)
+    assert {result.status for result in run_contract(part)} == {"passed"}
+    guided, plain = (
+        map_fields(lambda field: field.detach(), denoise(*batch(part)).x0)
+        for denoise in (_decorated(part), part.modality.randomised_denoiser)
+    )
+    assert largest_difference(guided, plain) > 1e-3  # it does something
+
+
+def batch(part):
+    noisy = part.modality.noisy_batch()
+    return noisy.x, noisy.level, noisy.conditions, noisy.mask
+
+
+def test_files_of_a_trial_are_deleted_with_it():
+    part = part_under_test("guidance", "keep-elements", READING)
+    file = Path(part.options.file)
+    assert file.is_file()
+    del part
+    gc.collect()
+    assert not file.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("keep-elements", "cannot read a file with a part"), ("prompts", "its data have no captions")]
+)
+def test_why_a_guidance_cannot_be_tried_is_said(name, why):
+    with pytest.raises(UserError, match=f"the guidance '{name}' cannot be tried with beads: .*{why}"):
+        part_under_test("guidance", name, REGISTRY)
 
 
 class TestHeun(PartTests):

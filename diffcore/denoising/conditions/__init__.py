@@ -11,6 +11,8 @@ from diffcore.denoising.conditions.batches import (
     nulls,
     parse_conditions,
     parsed,
+    parsed_each,
+    require_names,
     with_nulls,
 )
 from diffcore.denoising.conditions.class_condition import ClassCondition
@@ -28,5 +30,7 @@ __all__ = [
     "nulls",
     "parse_conditions",
     "parsed",
+    "parsed_each",
+    "require_names",
     "with_nulls",
 ]

@@ -1,6 +1,7 @@
 """The values of the conditions of a batch: null values, dropped values, values that a user writes."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -8,6 +9,8 @@ from torch import Tensor
 from diffcore.denoising.conditions.condition import Condition, Conditions
 from diffcore.errors import UserError, did_you_mean
 from diffcore.states.placement import to_device
+
+logger = logging.getLogger(__name__)
 
 
 def nulls(conditions: Sequence[Condition], batch: int, device: torch.device | str = "cpu") -> Conditions:
@@ -59,11 +62,7 @@ def parse_conditions(
 
     Raises `UserError` for a name that is not among `conditions`, and for text that is not a valid value.
     """
-    names = [condition.name for condition in conditions]
-    for name in asked:
-        if name not in names:
-            hint = did_you_mean(name, names)
-            raise UserError(f"unknown condition {name!r}{hint}; this model takes: {', '.join(names) or 'none'}")
+    require_names(conditions, asked)
     values = nulls(conditions, len(indices))
     for condition in conditions:
         if condition.name in asked:
@@ -71,9 +70,51 @@ def parse_conditions(
     return values
 
 
+def require_names(conditions: Sequence[Condition], asked: Iterable[str]) -> None:
+    """Raise `UserError` for a name that is not among `conditions`."""
+    names = [condition.name for condition in conditions]
+    for name in asked:
+        if name not in names:
+            hint = did_you_mean(name, names)
+            raise UserError(f"unknown condition {name!r}{hint}; this model takes: {', '.join(names) or 'none'}")
+
+
 def parsed(condition: Condition, text: str, indices: Sequence[int], seed: int = 0) -> Tensor:
-    """The value that `text` means. Raises `UserError` where `parse` raises `ValueError`, or PyTorch `RuntimeError`."""
+    """The value that `text` means, for all samples. Raises `UserError` as `parsed_each` does."""
+    value = _parsed(condition, text, indices, seed)
+    _tell_parts(condition, [text])
+    return value
+
+
+def parsed_each(condition: Condition, texts: Sequence[str], seed: int = 0) -> Tensor:
+    """The value of each sample `[n, ...]`. Each distinct text is parsed once, for all samples that have it.
+
+    Raises `UserError` where `parse` does, and where it raises `ValueError`, or PyTorch `RuntimeError`.
+    """
+    indices: dict[str, list[int]] = {}
+    for index, text in enumerate(texts):
+        indices.setdefault(text, []).append(index)
+    rows = torch.cat([_parsed(condition, text, which, seed) for text, which in indices.items()])
+    _tell_parts(condition, indices)
+    order = torch.tensor([index for which in indices.values() for index in which])
+    return rows[order.argsort()]
+
+
+def _parsed(condition: Condition, text: str, indices: Sequence[int], seed: int) -> Tensor:
     try:
         return condition.parse(text, indices, seed)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{condition.name}: {text!r} cannot be read: {error}") from error
+
+
+_MOST_TOLD = 3
+"""The number of texts of a request that are named because only a part of each is used."""
+
+
+def _tell_parts(condition: Condition, texts: Iterable[str]) -> None:
+    """Log the texts of which only a part is used; the first of them, and how many there are besides."""
+    warnings = [warning for text in texts if (warning := condition.in_part(text))]
+    for warning in warnings[:_MOST_TOLD]:
+        logger.warning(warning)
+    if len(warnings) > _MOST_TOLD:
+        logger.warning(f"of {len(warnings) - _MOST_TOLD:,} other texts, too, only a part is used")

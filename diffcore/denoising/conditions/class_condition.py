@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from diffcore.denoising.conditions.condition import Condition
 from diffcore.denoising.heads import ClassHead
 from diffcore.errors import UserError, did_you_mean
+from diffcore.names import names_in
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,9 @@ class ClassCondition(Condition):
 
     name: str
     classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", names_in(self.classes))
 
     @property
     def head(self) -> ClassHead:

@@ -71,6 +71,10 @@ class Condition(ABC):
         if (value.is_floating_point() and not self.null(1).is_floating_point()) or value.dtype.is_complex:
             raise UserError(f"the condition {self.name!r} has numbers of the type {value.dtype}; give whole numbers")
 
+    def in_part(self, text: str) -> str | None:
+        """A warning if only a part of `text`, which is a valid value, is used; None if all of it is."""
+        return None
+
     def warning(self, value: Tensor) -> str | None:
         """A warning about requested values that samples may not reach, or None."""
         return None

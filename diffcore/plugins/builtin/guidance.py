@@ -1,7 +1,7 @@
 """The guidances of the core, and their options."""
 
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -77,17 +77,23 @@ class KeepElementsOptions(Settings):
 def diffcore_guidance() -> Iterable[Component]:
     return (
         _guidance("classifier-free", "enlarges the difference that conditions make", ClassifierFreeOptions),
-        _guidance("composed", "each condition with a weight of its own", ComposedOptions),
-        _guidance("auto", "enlarges the difference to a weaker model", AutoOptions),
-        _guidance("classifier", "the gradient of a noisy classifier", ClassifierOptions),
+        _guidance("composed", "each condition with a weight of its own", ComposedOptions, tried=True),
+        _guidance("auto", "enlarges the difference to a weaker model", AutoOptions, {"weak": "a weaker run"}),
+        _guidance("classifier", "the gradient of a noisy classifier", ClassifierOptions, tried=True),
         _guidance("interval", "those before it only in an interval of noise", IntervalOptions),
-        _guidance("keep-elements", "keeps elements of a set", KeepElementsOptions),
-        _guidance("prompts", "several prompts with a weight each", PromptsOptions),
+        _guidance("keep-elements", "keeps elements of a set", KeepElementsOptions, tried=True),
+        _guidance("prompts", "several prompts with a weight each", PromptsOptions, tried=True),
         _guidance("rescale", "those before it, not overexposed", RescaleOptions),
     )
 
 
-def _guidance(name: str, summary: str, options: type[Settings]) -> Component:
-    """The guidance that the function of this name, dashes as underscores, in `guidance_builders` builds."""
-    build = lazy("diffcore.plugins.builtin")(f"guidance_builders:{name.replace('-', '_')}")
-    return Component(name, summary, build, options)
+def _guidance(
+    name: str, summary: str, options: type[Settings], small: Mapping[str, Any] | None = None, tried: bool = False
+) -> Component:
+    """The guidance that the function of this name, dashes as underscores, in `guidance_builders` builds.
+
+    If it is `tried`, the function of this name in `guidance_trials` returns its options for a trial.
+    """
+    own, function = lazy("diffcore.plugins.builtin"), name.replace("-", "_")
+    trial = own(f"guidance_trials:{function}") if tried else small or {}
+    return Component(name, summary, own(f"guidance_builders:{function}"), options, small=trial)

@@ -11,7 +11,7 @@ from diffcore.denoising.denoiser import Denoise, Denoiser
 from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
-from diffcore.plugins.building import part_of
+from diffcore.plugins.building import of_samples, part_of
 from diffcore.plugins.builtin.guidance import (
     AutoOptions,
     ClassifierFreeOptions,
@@ -110,6 +110,8 @@ def keep_elements(options: KeepElementsOptions, context: GuidanceContext) -> Gui
 
     A field of which the file says nothing stays free. What is kept of the others is what `KeepElements` describes.
     """
+    if of_samples(context.codec) is not context.codec:
+        raise UserError("the guide keep-elements: it needs a model of the samples themselves, not of their latents")
     made = context.modality.reader
     reader = None if made is None else part_of(context.modality, "reader", context.codec)
     if reader is None or not hasattr(reader, "read_part"):

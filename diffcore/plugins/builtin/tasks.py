@@ -1,9 +1,32 @@
 """The tasks of the core."""
 
 from collections.abc import Iterable
+from typing import Literal
+
+from pydantic import Field
 
 from diffcore.plugins.hookspecs import hookimpl
-from diffcore.plugins.records import Task, lazy
+from diffcore.plugins.records import CLEAN_BATCH, Settings, Task, lazy
+
+
+class EncodeOptions(Settings):
+    """Options of the task `encode`."""
+
+    regularisation: Literal["noise", "kl", "none"] = Field(
+        "noise", description="noise: latents with noise at log_snr; kl: a Gaussian around each latent; none: neither."
+    )
+    log_snr: float = Field(
+        5.0, ge=0, le=20, description="For noise: log-SNR of the latents that are decoded, where sampling will end."
+    )
+    kl_weight: float = Field(
+        1e-6, ge=0, description="For kl: weight of the divergence from a standard normal, in nats per sample."
+    )
+    equivariance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the examples that are decoded from a transformed latent to the transformed state.",
+    )
 
 
 @hookimpl
@@ -34,5 +57,20 @@ def diffcore_tasks() -> Iterable[Task]:
             loss_label="negative log-likelihood, nats",
             helps=("classifier",),
             advice="let it guide a model of the same data as `classifier` {run}",
+        ),
+        Task(
+            "encode",
+            "an autoencoder, in whose latents other runs diffuse",
+            task("encode:network"),
+            EncodeOptions,
+            network="autoencoder",
+            loss=task("encode:loss"),
+            losses_by_field=task("encode:losses_by_field"),
+            draw=CLEAN_BATCH,
+            evaluate=evaluation("reconstruction:evaluate"),
+            pictures=evaluation("reconstruction:pictures"),
+            loss_label="loss of reconstruction",
+            helps=("latent",),
+            advice="train a model in its latents with `latent` {run}",
         ),
     )

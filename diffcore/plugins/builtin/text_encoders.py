@@ -32,7 +32,23 @@ class LearnedWords(Settings):
     length: int = Field(ge=1, le=512)
 
 
+class MiniLMOptions(Settings):
+    """Options of the text encoder `minilm`."""
+
+    channels: int = Field(64, ge=8, le=4096, description="Channels of each token.")
+    length: int = Field(64, ge=1, le=510, description="Parts of words of a text that are used, at most.")
+
+
+class LearnedLength(Settings):
+    """What the text encoder `minilm` has learned of the captions of a data set."""
+
+    length: int = Field(ge=1, le=510)
+
+
 @hookimpl
 def diffcore_text_encoders() -> Iterable[Component]:
     of = lazy("diffcore.plugins")
-    return (Component("words", "a small transformer over the words of the data", of("text:words"), WordsOptions),)
+    return (
+        Component("words", "a small transformer over the words of the data", of("text:words"), WordsOptions),
+        Component("minilm", "a pretrained, frozen MiniLM", of("minilm:minilm"), MiniLMOptions),
+    )

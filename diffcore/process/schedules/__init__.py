@@ -14,6 +14,7 @@ from diffcore.process.schedules.linear import LinearBeta, SubVariancePreserving
 from diffcore.process.schedules.rectified import Rectified
 from diffcore.process.schedules.schedule import Schedule, VariancePreserving, variance_exploding, variance_preserving
 from diffcore.process.schedules.sigmoid import Sigmoid
+from diffcore.process.schedules.until import Until, ending_at, last_level
 from diffcore.process.schedules.zero_terminal import ZeroTerminal
 
 __all__ = [
@@ -28,10 +29,13 @@ __all__ = [
     "Schedule",
     "Sigmoid",
     "SubVariancePreserving",
+    "Until",
     "VariancePreserving",
     "ZeroTerminal",
     "ddpm",
+    "ending_at",
     "iddpm_cosine",
+    "last_level",
     "variance_exploding",
     "variance_preserving",
 ]

@@ -19,8 +19,8 @@ from diffcore.errors import UserError
 from diffcore.names import InverseMethod, require_name
 from diffcore.process.gaussian import perturb, transition
 from diffcore.sampling.inverse.operators import Bounds, Coarse, Operator, check_measurement, keep, of_samples
-from diffcore.sampling.loop import require_given
-from diffcore.sampling.solvers.by_field import take, whole
+from diffcore.sampling.loop import require_given, require_mask
+from diffcore.sampling.solvers.by_field import of_all_fields, take
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level, Levels, by_field, is_clean
 from diffcore.states.spaces import Mask, Space
@@ -40,19 +40,25 @@ class Constraint:
     * `recipe`: everything that decides what the constraint does, as values of JSON; None if that is not described.
     * `given`: the values of whole fields that are known, by name, each `[1, ...]` for all samples alike or `[N, ...]`.
       These fields have no noise from the beginning (`diffcore.sampling.loop.sample`).
+    * `mask`: the elements that exist in the samples that these values are from, bool `[1, N]` or `[n, N]`; the samples
+      that are drawn have the same elements. None if this is not known, or if all elements always exist.
     """
 
     decorate: Decorate
     known: State | None = None
     recipe: Mapping[str, Any] | None = None
     given: Mapping[str, Tensor] = field(default_factory=dict)
+    mask: Mask = None
 
     def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask = None) -> tuple[Denoise, Step]:
         """The denoiser and the step for the samples `indices`.
 
         Raises `UserError` if their mask `[B, N]` lacks an element of which an entry is known, or of which a given field
-        has a value.
+        has a value, or if it differs from that of the given fields.
         """
+        own = self.mask_of(indices)
+        if own is not None and (mask is None or not torch.equal(own, mask.to(own.device))):
+            raise UserError("`mask` differs from that of the given fields: leave it out of one of them")
         elements = None if mask is None else self.known_elements(indices)  # without a mask, states need not be sets
         if mask is not None and elements is not None and bool((elements & ~mask.to(elements.device)).any()):
             raise UserError(
@@ -74,6 +80,10 @@ class Constraint:
             name: of_samples(value, indices).expand(len(indices), *value.shape[1:])
             for name, value in self.given.items()
         }
+
+    def mask_of(self, indices: Sequence[int]) -> Mask:
+        """The mask `[B, N]` of the samples `indices` that the given fields determine; None if they do not."""
+        return None if self.mask is None else of_samples(self.mask, indices).expand(len(indices), -1)  # type: ignore[union-attr]
 
     def known_elements(self, indices: Sequence[int]) -> Tensor | None:
         """The elements of sets of which an entry is known, `[B, N]`: the positions along the first axis of a sample."""
@@ -236,7 +246,7 @@ def repaint(step: Step, operator: Operator, values: State, resamplings: int = 10
             x = _exchange(x, operator(x), operator(perturb(clean, move.noise(), move.next)))
         return x
 
-    return whole(repainting)
+    return of_all_fields(repainting)
 
 
 def pasted(step: Step, operator: Operator, values: State) -> Step:
@@ -249,7 +259,7 @@ def pasted(step: Step, operator: Operator, values: State) -> Step:
         x = take(step, evaluate, x, move)
         return x if not is_clean(move.next) else _exchange(x, operator(x), operator(_matched(values, x)))
 
-    return whole(pasting)
+    return of_all_fields(pasting)
 
 
 def settled(step: Step, operator: Coarse, coarse: State, bounds: Bounds | None = None) -> Step:
@@ -262,7 +272,7 @@ def settled(step: Step, operator: Coarse, coarse: State, bounds: Bounds | None =
         x = take(step, evaluate, x, move)
         return x if not is_clean(move.next) else operator.matched(x, _matched(coarse, operator(x)), bounds)
 
-    return whole(settling)
+    return of_all_fields(settling)
 
 
 def _matched(state: State, like: State) -> State:
@@ -323,7 +333,9 @@ def inpainting(
     return Constraint(constrain, map_fields(lambda flag: flag.bool(), known))
 
 
-def given_fields(values: Mapping[str, Tensor], space: Space, recipe: Mapping[str, Any] | None = None) -> Constraint:
+def given_fields(
+    values: Mapping[str, Tensor], space: Space, recipe: Mapping[str, Any] | None = None, mask: Mask = None
+) -> Constraint:
     """Draw the other fields of samples, given the `values` of some fields, by a model of levels by field.
 
     The model must have been trained with `levels.independent` and `levels.given`, so that it knows states of which some
@@ -332,14 +344,19 @@ def given_fields(values: Mapping[str, Tensor], space: Space, recipe: Mapping[str
     * `values`: a tensor for each given field, `[1, ...]` for all samples alike, or `[N, ...]` with one for each index
       that is drawn.
     * `recipe`: describes the values as JSON (`Constraint.recipe`).
+    * `mask`: where the number of elements varies, the elements that exist in the samples that the values are from,
+      bool `[1, N]` or `[n, N]`, such as `Samples.mask`. The samples that are drawn have the same elements.
 
-    Raises `UserError` if the values do not fit the fields of the space, are not finite, or if all fields are given.
+    Raises `UserError` if the values do not fit the fields of the space, are not finite, or if all fields are given, and
+    for a mask that is not of booleans.
     """
+    if mask is not None:
+        require_mask(mask)
     for name, value in values.items():
         if not value.isfinite().all():
             raise UserError(f"the given field {name!r} holds values that are not finite")
     require_given({name: value[:1] for name, value in values.items()}, space, 1)
-    return Constraint(lambda denoise, step, indices: (denoise, step), None, recipe, dict(values))
+    return Constraint(lambda denoise, step, indices: (denoise, step), None, recipe, dict(values), mask)
 
 
 def upscaling(

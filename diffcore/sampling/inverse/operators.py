@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffcore.errors import UserError
+from diffcore.names import names_in
 from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Space
@@ -81,7 +82,7 @@ class KeepElements:
         kept = self.space.project(x0, self.known.to(first_field(x0).device).expand(x0.shape[0], -1))
         if self.of is None or isinstance(kept, Tensor):
             return kept
-        return named({name: fields(kept)[name] for name in self.of})
+        return named({name: fields(kept)[name] for name in names_in(self.of)})
 
     def rows(self, indices: Sequence[int]) -> "KeepElements":
         """The operator for the samples with these indices."""

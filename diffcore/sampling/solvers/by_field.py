@@ -20,16 +20,18 @@ def take(step: Step, evaluate: Evaluate, x: State, move: Move) -> State:
     """One step of a solver: of the whole state at once, or field by field if the levels of the fields differ.
 
     A field whose level does not change in the step, such as a given one, keeps its value. Steps with the attribute
-    `whole` (`whole`) are called with the whole state in any case.
+    `of_all_fields` (the function of this name sets it) are called with the whole state in any case.
     """
-    if getattr(step, "whole", False) or not (isinstance(move.now, FieldLevels) or isinstance(move.next, FieldLevels)):
+    if getattr(step, "of_all_fields", False) or not (
+        isinstance(move.now, FieldLevels) or isinstance(move.next, FieldLevels)
+    ):
         return step(evaluate, x, move)
     return _each_field(step, evaluate, x, move)
 
 
-def whole(step: Step) -> Step:
+def of_all_fields(step: Step) -> Step:
     """Mark a step that changes fields together, such as one that decorates a solver and calls `take` for it."""
-    step.whole = True  # type: ignore[attr-defined]
+    step.of_all_fields = True  # type: ignore[attr-defined]
     return step
 
 

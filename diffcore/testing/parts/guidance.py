@@ -1,18 +1,20 @@
 """The contract of guidance: a decorator of denoisers whose result is a denoiser again."""
 
+import copy
+
 import torch
+from torch import nn
 
 from diffcore.denoising.conditions import Conditions, nulls
 from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.plugins.guidance import GuidanceContext, as_guidance, guided_by
-from diffcore.runs.guides import no_networks
 from diffcore.states.form import form_difference, shapes_of
 from diffcore.states.level import Level
 from diffcore.states.state import State
 from diffcore.testing.checks.check import Check, Measurement
 from diffcore.testing.checks.common import ROUNDING, combined, field_prefix, not_finite, relative_difference
 from diffcore.testing.parts.part import PartUnderTest, built
-from diffcore.testing.plugin import NoisyBatch
+from diffcore.testing.plugin import NoisyBatch, randomised
 
 
 def builds(part: PartUnderTest) -> Measurement:
@@ -28,7 +30,18 @@ def _decorated(part: PartUnderTest) -> Denoise:
 
 def _context(part: PartUnderTest) -> GuidanceContext:
     plugin = part.modality
-    return GuidanceContext(plugin.modality, plugin.codec, tuple(plugin.codec.conditions), no_networks)
+
+    def load(source: str, use: str) -> nn.Module:
+        """In place of the network of another run, a random one of the same kind of data."""
+        if use == "classifier":
+            return randomised(plugin.with_task("classify").model.network)
+        weak = copy.deepcopy(plugin.randomised_denoiser)
+        with torch.no_grad():
+            for parameter in weak.parameters():
+                parameter.mul_(0.9)
+        return weak
+
+    return GuidanceContext(plugin.modality, plugin.codec, tuple(plugin.codec.conditions), load)
 
 
 @torch.no_grad()

@@ -1,20 +1,25 @@
 """The part under test: a record of the registry, and what it is built with."""
 
+import shutil
+import tempfile
+import weakref
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from diffcore.errors import UserError
 from diffcore.plugins.building import build
 from diffcore.plugins.contract import Contract
-from diffcore.plugins.records import Component, Modality, Settings, Task
+from diffcore.plugins.records import Component, Modality, Settings, Task, Trial
 from diffcore.plugins.registry import CONTRACTED, Registry, choose
 from diffcore.runs.composing import networks_for
 from diffcore.testing.checks.check import Measurement
 from diffcore.testing.checks.common import source_location
 from diffcore.testing.plugin import PluginUnderTest
 
-_BUILT_AS = {"guidance": "guide"}
+_BUILT_AS = {"guidance": "guide", "text-encoder": "text"}
 
 
 @dataclass(frozen=True)
@@ -34,17 +39,40 @@ class PartUnderTest:
     @cached_property
     def options(self) -> Settings:
         """The options of the part: the defaults, and `Component.small`."""
-        return self.component.options(**self.component.small)
+        small = self.component.small
+        return self.component.options(**(self._tried[1] if callable(small) else small))
 
     @cached_property
     def modality(self) -> PluginUnderTest:
-        """The kind of data that the part is used with. Raises `UserError` if none is installed."""
+        """The kind of data that the part is used with. Raises `UserError` if none that it can be used with is there."""
+        return self._tried[0]
+
+    @cached_property
+    def _tried(self) -> tuple[PluginUnderTest, Mapping[str, Any]]:
+        """The first kind of data that the part is for and that it has `small` options for, and these options."""
+        reason = ""
         for name, provided in self.registry.modalities.items():
             if self.serves in (None, name) and self._suits(provided.record):
                 task = self.component.name if self.kind == "task" else None
-                return PluginUnderTest(self.registry, provided.record, requested_task=task)
+                plugin = PluginUnderTest(self.registry, provided.record, requested_task=task)
+                try:
+                    return plugin, self._small_options(plugin)
+                except UserError as error:
+                    reason = reason or f"the {self.kind} {self.component.name!r} cannot be tried with {name}: {error}"
         wanted = self.serves or ", ".join(sorted(self.component.modalities or ())) or "any kind of data"
-        raise UserError(f"the {self.kind} {self.component.name!r} is tried with {wanted}, which is not installed")
+        missing = f"the {self.kind} {self.component.name!r} is tried with {wanted}, which is not installed"
+        raise UserError(reason or missing)
+
+    def _small_options(self, plugin: PluginUnderTest) -> Mapping[str, Any]:
+        """`Component.small` for this kind of data. Files that it makes are deleted together with this object."""
+        small = self.component.small
+        if not callable(small):
+            return small
+        folder = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        examples = plugin.encoded(4)
+        samples = plugin.decode(examples.state, examples.mask)
+        return small(Trial(plugin.modality, plugin.codec, samples, folder))
 
     def _suits(self, modality: Modality) -> bool:
         """Whether the part is for a kind of data, and, if it is a task, whether there is a network for it."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from diffcore.nn.options import DiTOptions, EncoderOptions, UNetOptions
+from diffcore.nn.options import DiTOptions, EncoderOptions, GridAutoencoderOptions, UNetOptions
 from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_audio.options import DrumsOptions, FolderOptions, SoundFacts, SpeechOptions
@@ -65,6 +65,18 @@ AUDIO = Modality(
             "encoder", "the first half of a U-Net, averaged over all positions", _nn("builders:encoder"), EncoderOptions
         ),
     ),
+    networks={
+        "autoencoder": (
+            Component(
+                "grid",
+                "convolutions over the spectrogram, down to a smaller one and up again",
+                _lazy("autoencoder:autoencoder"),
+                GridAutoencoderOptions,
+                small={"width": 8},
+            ),
+        )
+    },
+    fidelity=_lazy("autoencoder:fidelity"),
     presets=PRESETS,
     facts=SoundFacts,
     codec=_lazy("codec:SoundCodec"),

@@ -118,6 +118,14 @@ _GPU = {
 }
 
 
+_ENCODE = {
+    "task": {"name": "encode"},
+    "autoencoder": {"name": "grid", "factor": 4, "latent": 4},
+    "train": {"steps": 1000, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 50, "evaluate": 200},
+}
+_LATENT = {**_SMALL, "denoiser": {"name": "unet", "width": 64, "multipliers": (1, 2), "patch": 1}}
+
+
 def _with_data(base: dict[str, Any], data: dict[str, Any], **train: Any) -> dict[str, Any]:
     """The values of `base` with a data set, and with some options of training replaced."""
     return {"data": data, **base, "train": {**base["train"], **train}}
@@ -129,7 +137,7 @@ PRESETS = {
         _with_data(_SMALL, {"name": "drums"}),
     ),
     "drums-captions": Preset(
-        "U-Net on synthesised drums that sentences describe, on a laptop: 3,500 steps",
+        "U-Net on synthesised drums that sentences describe, on a laptop: 3,500 steps, about 10 minutes of one core",
         {**_with_data(_SMALL, {"name": "drums", "captions": True, "sounds": 1000}, steps=3500), **_PROMPTED},
     ),
     "complex": Preset(
@@ -139,6 +147,11 @@ PRESETS = {
     "classifier": Preset(
         "noisy classifier of synthesised drums for guidance, on a laptop: 1,500 steps, not timed", _CLASSIFIER
     ),
+    "encode": Preset(
+        "an autoencoder of mel spectrograms of synthesised drums, on a laptop: 1,000 steps, not timed",
+        _with_data(_ENCODE, {"name": "drums"}),
+    ),
+    "latent": Preset("U-Net in latents of spectrograms, on a laptop: 4,300 steps, not timed", _LATENT),
     "folder": Preset(
         "U-Net on your own sounds of half a second, on a laptop: 4,300 steps, about 4 minutes",
         {**_with_data(_SMALL, {"name": "folder"}), **_GUIDED},

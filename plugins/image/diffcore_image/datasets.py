@@ -4,6 +4,7 @@ All have uint8 `pixels` `[N, C, H, W]` and int64 `label` `[N]`.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffcore.errors import UserError, first_line
-from diffcore.plugins.captions import Captions
+from diffcore.plugins.captions import FileCaptions
 from diffcore.plugins.data import Data
 from diffcore.plugins.folders import Files, UnusableError, split, tree, uneven, without_empty
 from diffcore.plugins.ledger import Account, Ledger
@@ -58,10 +59,10 @@ def data(
         flip=flip,
         background=background,
     )
-    return Data(facts, train, held_out, tuple(notes), ledger or Ledger("images", about=_about(pixels)), tuple(texts))
+    return Data(facts, train, held_out, tuple(notes), ledger or Ledger("images", about=about(pixels)), tuple(texts))
 
 
-def _about(pixels: Tensor, sizes: Collection[tuple[int, int]] = ()) -> dict[str, str]:
+def about(pixels: Tensor, sizes: Collection[tuple[int, int]] = ()) -> dict[str, str]:
     """Size and colour of images, in words; `sizes` are the widths and heights of their files."""
     _, channels, height, width = pixels.shape
     size = f"{width}x{height} pixels"
@@ -230,9 +231,9 @@ def folder(options: FolderOptions) -> Data:
     Raises `UserError` with the names of the files that cannot be read, each with the reason; with `skip_unreadable`,
     these files are passed over, and the ledger names them.
     """
-    background = _colour(options.background)
+    background = colour_of(options.background)
     files = tree(options.root, ENDINGS, "folder", "images", level=options.class_level, captioned=True)
-    _require_room(len(files.train) + len(files.test or ()), options.size)
+    require_room(len(files.train) + len(files.test or ()), options.size)
     account, sizes = files.account(), set[tuple[int, int]]()
     captions = files.texts(account)
     train, grey = _load(files.train, options, background, account, captions, sizes, None)
@@ -244,12 +245,12 @@ def folder(options: FolderOptions) -> Data:
     else:
         train, held_out = split(train, options.held_out)
     classes, train, held_out = without_empty(files.classes, train, held_out, account)
-    ledger = account.ledger(options.skip_unreadable, **_about(train["pixels"], sizes))
+    ledger = account.ledger(options.skip_unreadable, **about(train["pixels"], sizes))
     notes = [*files.notes, *uneven(classes, train, held_out)]
     return data(train, held_out, classes, options.flip, notes, background, ledger, captions.texts)
 
 
-def _colour(name: str) -> Colour:
+def colour_of(name: str) -> Colour:
     """Red, green and blue of a colour that is named or written as #rrggbb. Raises `UserError`."""
     try:
         red, green, blue = ImageColor.getrgb(name)[:3]
@@ -260,7 +261,7 @@ def _colour(name: str) -> Colour:
     return red, green, blue
 
 
-def _require_room(count: int, size: int) -> None:
+def require_room(count: int, size: int) -> None:
     """Raise `UserError` if the memory of this machine cannot hold so many images."""
     needed = count * 3 * size**2
     if needed > memory():
@@ -274,21 +275,21 @@ def _format(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _load(
-    files: Files,
-    options: FolderOptions,
-    background: Colour,
-    account: Account,
-    captions: Captions,
-    sizes: set[tuple[int, int]],
-    grey: bool | None,
-) -> tuple[TensorDict | None, bool]:
-    """Read and resize the files; return them, None without any, and whether they are grey.
+@dataclass(frozen=True)
+class Loaded:
+    """Pictures that were read from files: RGB `pixels`, uint8 `[N, 3, H, W]`, with the label and the file of each."""
 
-    `grey` decides that; None applies `options.colour`. The account gets what was changed and what cannot be read, and
-    `sizes` the widths and heights of the files.
+    pixels: Tensor
+    labels: list[int]
+    files: list[Path]
+
+
+def load(files: Files, size: int, background: Colour, account: Account, sizes: set[tuple[int, int]]) -> Loaded:
+    """Read the pictures of files in RGB, on a background, cropped and scaled to squares of `size` pixels.
+
+    The account gets what was changed and what cannot be read, and `sizes` the widths and heights of the files.
     """
-    pixels = torch.empty((len(files), options.size, options.size, 3), dtype=torch.uint8)
+    pixels = torch.empty((len(files), size, size, 3), dtype=torch.uint8)
     labels: list[int] = []
     used: list[Path] = []
     for path, label in files:
@@ -299,25 +300,42 @@ def _load(
             continue
         for change in picture.changes:
             account.change(path, change)
-        size = picture.image.size
-        sizes.add(size)
-        if size[0] != size[1]:
+        sides = picture.image.size
+        sizes.add(sides)
+        if sides[0] != sides[1]:
             account.change(path, "cropped to a square")
-        if min(size) < options.size:
-            account.change(path, f"enlarged to {options.size} pixels")
-        pixels[len(labels)] = torch.from_numpy(_square(picture.image.convert("RGB"), options.size))
+        if min(sides) < size:
+            account.change(path, f"enlarged to {size} pixels")
+        pixels[len(labels)] = torch.from_numpy(_square(picture.image.convert("RGB"), size))
         labels.append(label)
         used.append(path)
-    if not labels:
+    return Loaded(pixels[: len(labels)].permute(0, 3, 1, 2), labels, used)
+
+
+def _load(
+    files: Files,
+    options: FolderOptions,
+    background: Colour,
+    account: Account,
+    captions: FileCaptions,
+    sizes: set[tuple[int, int]],
+    grey: bool | None,
+) -> tuple[TensorDict | None, bool]:
+    """The pictures of files with their labels and captions, None without any, and whether they are grey.
+
+    `grey` decides that; None applies `options.colour`.
+    """
+    loaded = load(files, options.size, background, account, sizes)
+    if not loaded.files:
         return None, False
-    pixels = pixels[: len(labels)].permute(0, 3, 1, 2)
+    pixels = loaded.pixels
     if grey is None:
         equal_channels = bool((pixels[:, :1] == pixels).all())
         grey = options.colour == "grey" or (options.colour == "auto" and equal_channels)
     if grey:
         weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601 luma
         pixels = (pixels.float() * weights).sum(1, keepdim=True).round().to(torch.uint8)
-    return captions.added(examples(pixels, torch.tensor(labels)), used), grey
+    return captions.added(examples(pixels, torch.tensor(loaded.labels)), loaded.files), grey
 
 
 def _square(image: Image.Image, size: int) -> numpy.ndarray:

@@ -7,6 +7,7 @@ distance is that of the principal components of the pixels.
 from functools import partial
 from pathlib import Path
 
+import torch
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -16,8 +17,10 @@ from diffcore.evaluation.metrics import distance_metrics
 from diffcore.nn.features import GridFeatures, flat
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
-from diffcore.plugins.text import prompts_of
+from diffcore.plugins.text import NAME as PROMPT
+from diffcore.plugins.text import prompts_of, text_values
 from diffcore_image.codec import ImageCodec
+from diffcore_image.emoji.metrics import EmojiMetrics
 from diffcore_image.scenes.metrics import scene_metrics
 
 _REFERENCE_SIZE = 2000
@@ -85,6 +88,28 @@ class SceneEvaluator(ImageEvaluator):
         return [*scene_metrics(samples, prompts), *super().__call__(samples, conditions)]
 
 
+class EmojiEvaluator(ImageEvaluator):
+    """Also tells whether pictures show what their texts say, and whether they are copies of training pictures."""
+
+    def __init__(self, codec: ImageCodec, data: Data, cache: Path) -> None:
+        super().__init__(codec, data, cache)
+        assert data.held_out is not None
+        assert data.asked is not None
+        self._conditions, self._asked = codec.conditions, data.asked
+        self._emoji = EmojiMetrics(data.examples, data.held_out, cache)
+
+    def __call__(self, samples: Tensor, conditions: Conditions) -> list[Metric]:
+        """The metrics of the samples. Those of texts need samples of the texts that the data set asks for, in turn."""
+        asked = self._asked[torch.arange(len(samples)) % len(self._asked)]
+        texts = text_values(self._conditions, asked).get(PROMPT)
+        given = conditions.get(PROMPT)
+        of_texts = texts is not None and given is not None and torch.equal(texts, given.cpu())
+        return [*(self._emoji(samples, asked) if of_texts else ()), *super().__call__(samples, conditions)]
+
+
+_EVALUATORS = {None: ImageEvaluator, "scenes": SceneEvaluator, "emoji": EmojiEvaluator}
+
+
 def build_evaluator(codec: ImageCodec, data: Data, cache: Path) -> ImageEvaluator:
     """The evaluator of a data set; `cache` is the folder that keeps its classifier."""
-    return (SceneEvaluator if codec.facts.scenes else ImageEvaluator)(codec, data, cache)
+    return _EVALUATORS[codec.facts.judge](codec, data, cache)

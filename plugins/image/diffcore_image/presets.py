@@ -54,6 +54,20 @@ _SCENES = {
     },
     "sample": {"guidance": 2.0},
 }
+_EMOJI = {
+    "data": {"name": "emoji"},
+    "denoiser": {"name": "unet", "width": 40, "multipliers": (1, 2, 4), "patch": 2, "attention": True},
+    "schedule": {"name": "cosine", "shift": -1.0},
+    "train": {
+        "steps": 2400,
+        "batch_size": 64,
+        "learning_rate": 3e-3,
+        "cuda_graphs": True,
+        "weighting": "x0",
+        "evaluate": 1000,
+    },
+    "sample": {"guidance": 3.0},
+}
 _CLASSIFIER = {
     "task": "classify",
     "data": {"name": "digits"},
@@ -73,6 +87,24 @@ _GPU = {
         "checkpoint_every": 5000,
         "evaluate": 5000,
     },
+}
+
+
+_LATENT = {
+    "denoiser": {"name": "unet", "width": 64, "multipliers": (1, 2), "patch": 1},
+    "schedule": {"name": "cosine", "shift": -1.0},
+    "train": {
+        "steps": 4000,
+        "batch_size": 64,
+        "learning_rate": 2e-3,
+        "cuda_graphs": True,
+        "weighting": "v",
+        "evaluate": 1000,
+    },
+}
+_ENCODE = {
+    "task": {"name": "encode"},
+    "train": {"steps": 1000, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 50, "evaluate": 500},
 }
 
 
@@ -104,6 +136,16 @@ PRESETS = {
     "scenes": Preset(
         "U-Net on rendered scenes at 32x32 with sentences, on a laptop: 2,400 steps, about 10 minutes", _SCENES
     ),
+    "emoji": Preset("U-Net on your emoji at 32x32, on a laptop: 2,400 steps, about 10 minutes", _EMOJI),
+    "encode": Preset(
+        "an autoencoder with latents of a quarter of the sides, of your own images at 64x64, on a laptop: 1,000 steps",
+        {**_ENCODE, "data": {"name": "folder", "size": 64}, "autoencoder": {"name": "grid", "factor": 4, "latent": 4}},
+    ),
+    "encode-8": Preset(
+        "an autoencoder with latents of an eighth of the sides, of your own images at 64x64, on a laptop: 1,000 steps",
+        {**_ENCODE, "data": {"name": "folder", "size": 64}, "autoencoder": {"name": "grid", "factor": 8, "latent": 8}},
+    ),
+    "latent": Preset("U-Net in latents of 8 to 16 cells a side, on a laptop: 4,000 steps, not timed", _LATENT),
     "mnist-gpu": Preset(
         "U-Net on MNIST at 32x32, on one GPU: 100,000 steps, not timed", _with_data(_GPU, {"name": "mnist"})
     ),
@@ -113,6 +155,10 @@ PRESETS = {
         _with_data(
             {**_GPU, "train": {**_GPU["train"], "cuda_graphs": False}}, {"name": "cifar10", "flip": True}, dropout=0.1
         ),
+    ),
+    "emoji-gpu": Preset(
+        "U-Net on your emoji at 64x64, on one GPU: 100,000 steps, not timed",
+        {**_with_data(_GPU, {"name": "emoji", "size": 64}, patch=2, dropout=0.1), "sample": {"guidance": 3.0}},
     ),
     "folder-gpu": Preset(
         "U-Net on your own images at 64x64, on one GPU: 100,000 steps, not timed",

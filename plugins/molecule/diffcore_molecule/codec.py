@@ -6,9 +6,10 @@ from rdkit import Chem
 from tensordict import TensorDict
 from torch import Tensor
 
-from diffcore.denoising.conditions import ScalarCondition
+from diffcore.denoising.conditions import Condition, ScalarCondition
 from diffcore.denoising.sizes import Sizes
 from diffcore.plugins.data import Encoded
+from diffcore.plugins.text import text_conditions, text_values
 from diffcore.states.categories import Categories, one_hot
 from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
@@ -44,7 +45,8 @@ class MoleculeCodec:
                 "bonds": CategoricalPairs((n, n, len(facts.bond_fractions)), self._bonds),
             }
         )
-        self.conditions = tuple(ScalarCondition(p.name, p.mean, p.std, p.quantiles, p.unit) for p in facts.properties)
+        scalars = [ScalarCondition(p.name, p.mean, p.std, p.quantiles, p.unit) for p in facts.properties]
+        self.conditions: tuple[Condition, ...] = (*scalars, *text_conditions(facts.text))
         by_size = {p.name: p.by_size for p in facts.properties}
         self.sizes = Sizes(n, dict(zip(facts.sizes, facts.size_counts, strict=True)), by_size)
         self._index = torch.zeros(256, dtype=torch.int64)
@@ -75,8 +77,9 @@ class MoleculeCodec:
             batch_size=examples.batch_size,
         )
         assert numbers.shape[1] == n
-        values = examples["properties"].unbind(1) if self.conditions else ()
-        conditions = {c.name: value for c, value in zip(self.conditions, values, strict=True)}
+        names = [each.name for each in self.facts.properties]
+        values = dict(zip(names, examples["properties"].unbind(1), strict=True)) if names else {}
+        conditions = {**values, **text_values(self.conditions, examples, draws)}
         return Encoded(self.space.project(state, mask), conditions, mask)
 
     def decode(self, state: State, mask: Mask = None) -> list[Molecule]:

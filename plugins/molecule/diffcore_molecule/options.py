@@ -8,11 +8,15 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from diffcore.plugins.records import Place, Settings
+from diffcore.plugins.text_facts import TextFacts
 from diffcore_molecule.chemistry.dft import DFT
 
 Salts = Literal["drop", "largest"]
 """What is done with molecules of several unconnected pieces, such as salts."""
 
+
+USUAL_CAPTION = "caption"
+"""The data field or column with captions that is used where it is there."""
 
 _Value = Annotated[float, Field(ge=-1e30, le=1e30)]
 _Spread = Annotated[float, Field(ge=0, le=1e30)]
@@ -70,6 +74,10 @@ class MoleculeFacts(Settings):
     """Number of molecules of each size."""
     properties: tuple[PropertyFacts, ...] = ()
     """The properties that samples can be conditioned on."""
+    text: TextFacts | None = None
+    """The texts of the molecules, if they have any."""
+    described: bool = False
+    """Whether the texts are sentences that RDKit's answers make, which a judge can compare with samples."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "MoleculeFacts":
@@ -105,6 +113,9 @@ class DataOptions(Settings):
         description="Properties to condition on; an empty list gives an unconditional model.",
     )
     hydrogens: bool = Field(False, description="Represent hydrogens as explicit atoms; otherwise they are implicit.")
+    captions: bool = Field(
+        False, description="Describe the molecules in sentences, by what RDKit says of rings and functional groups."
+    )
     seed: int = Field(0, ge=0, description="Seed of the split into training and held-out molecules.")
 
 
@@ -139,6 +150,17 @@ class FileOptions(DataOptions):
         description="Molecules of several pieces, such as salts: drop leaves them out, largest keeps the "
         "largest piece of each.",
     )
+    caption: str = Field(
+        USUAL_CAPTION,
+        min_length=1,
+        description="Data field of an SDF file, or column of a table, with captions of the molecules, if it is there.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "FileOptions":
+        if self.captions and self.caption != USUAL_CAPTION:
+            raise ValueError("`data.captions` writes sentences, and `data.caption` reads others; give one of them")
+        return self
 
 
 class SmilesOptions(FileOptions):
@@ -166,6 +188,15 @@ class EquivariantOptions(Settings):
     )
 
 
+class AtomsOptions(Settings):
+    """Options of the denoiser `atoms`, of latents."""
+
+    width: int = Field(128, ge=8, description="Size of an atom's token.")
+    depth: int = Field(6, ge=1, description="Number of transformer blocks.")
+    heads: int = Field(8, ge=1, description="Attention heads; must divide the width.")
+    mlp_ratio: float = Field(4.0, gt=0, description="Size of the hidden layer of the MLPs, in units of width.")
+
+
 class TransformerOptions(Settings):
     """Options of the denoiser `transformer`."""
 
@@ -174,3 +205,12 @@ class TransformerOptions(Settings):
     depth: int = Field(6, ge=1, description="Number of transformer blocks.")
     heads: int = Field(8, ge=1, description="Attention heads; must divide the width.")
     inner: int = Field(16, ge=1, description="Products of the tokens of two atoms that their pair receives.")
+
+
+class AutoencoderOptions(TransformerOptions):
+    """Options of the autoencoder `atoms`."""
+
+    latent: int = Field(8, ge=1, le=1024, description="Numbers of the latent of an atom.")
+    width: int = Field(96, ge=8, description="Size of an atom's token.")
+    pair_width: int = Field(32, ge=8, description="Channels of the features of a pair of atoms.")
+    depth: int = Field(3, ge=1, description="Number of transformer blocks of the encoder, and of the decoder.")

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_molecule.options import (
+    AtomsOptions,
+    AutoencoderOptions,
     EmbeddedOptions,
     EquivariantOptions,
     FileOptions,
@@ -57,7 +59,27 @@ MOLECULE = Modality(
             accepts=("tokens",),
             small={"width": 32, "pair_width": 16, "depth": 2, "heads": 4, "inner": 4},
         ),
+        Component(
+            "atoms",
+            "transformer over latents of atoms, for runs with a first stage",
+            _lazy("networks.builders:atoms"),
+            AtomsOptions,
+            accepts=("tokens",),
+            small={"width": 32, "depth": 2, "heads": 4},
+        ),
     ),
+    networks={
+        "autoencoder": (
+            Component(
+                "atoms",
+                "transformers over atoms; a vector for each atom, which also holds the bonds",
+                _lazy("networks.builders:autoencoder"),
+                AutoencoderOptions,
+                small={"width": 32, "pair_width": 16, "depth": 1, "heads": 4, "inner": 4},
+            ),
+        )
+    },
+    fidelity=_lazy("evaluation.fidelity:fidelity"),
     classifiers=(
         Component(
             "equivariant",

@@ -51,6 +51,17 @@ _GPU: dict[str, Any] = {
 }
 
 
+_ENCODE: dict[str, Any] = {
+    "task": {"name": "encode"},
+    "autoencoder": {"name": "atoms"},
+    "train": {"steps": 1500, "batch_size": 64, "learning_rate": 2e-3, "warmup_steps": 50, "evaluate": 1000},
+}
+_LATENT: dict[str, Any] = {
+    "denoiser": {"name": "atoms"},
+    "train": {"steps": 6000, "batch_size": 64, "learning_rate": 1e-3, "weighting": "v", "evaluate": 500},
+}
+
+
 def _of(values: dict[str, Any], **data: Any) -> dict[str, Any]:
     return {"data": data, **values}
 
@@ -60,10 +71,28 @@ PRESETS = {
         "an equivariant denoiser of 10,000 QM9 molecules, on a laptop: 3,700 steps, 9 minutes",
         _of(_SMALL, name="embedded"),
     ),
+    "captions": Preset(
+        "an equivariant denoiser of 10,000 QM9 molecules that sentences describe, on a laptop: 3,700 steps",
+        _of(
+            {
+                **_SMALL,
+                "train": {**_SMALL["train"], "condition_dropout": 0.1},
+                "sample": {**_SMALL["sample"], "guidance": 2.0},
+            },
+            name="embedded",
+            captions=True,
+            properties=(),
+        ),
+    ),
     "regressor": Preset(
         "a regressor of properties of noisy molecules, for guidance, on a laptop: 3,300 steps, about 4 minutes",
         _REGRESSOR,
     ),
+    "encode": Preset(
+        "an autoencoder of QM9 molecules, 8 numbers for each atom, on a laptop: 1,500 steps",
+        _of(_ENCODE, name="embedded"),
+    ),
+    "latent": Preset("a transformer over latents of atoms, on a laptop: 6,000 steps, not timed", _LATENT),
     "qm9": Preset("an equivariant denoiser of QM9, on a laptop: 3,700 steps, about 9 minutes", _of(_SMALL, name="qm9")),
     "sdf": Preset(
         "an equivariant denoiser of your own SD file, on a laptop: 3,700 steps; the time depends on the molecules",

@@ -71,7 +71,9 @@ def transformer(options: TransformerOptions, space: Space, inputs: Inputs = NO_I
 
 
 def _channels(space: Space) -> int:
-    """The number of channels of a point."""
+    """The number of channels of a point. Raises `UserError` for latents, which have no points."""
+    if any(field.shape[2:] != (3,) for field in fields(space.empty(1)).values()):
+        raise UserError("this network denoises points, not latents: in latents, use `denoiser` tokens")
     return sum(field.shape[-1] for field in fields(space.empty(1)).values())
 
 

@@ -2,13 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from diffcore.names import ClassLevel
 from diffcore.plugins.records import ClassNames, Place, Settings
 from diffcore.plugins.text_facts import TextFacts
 
-ShapeClass = Literal["aeroplane", "chair", "lamp", "solid", "table"]
+ShapeClass = Literal["aeroplane", "chair", "lamp", "solid", "stool", "table"]
 """The classes of the data set `shapes`."""
 
 
@@ -48,6 +48,10 @@ class CloudFacts(Settings):
     """Whether training mirrors half of the clouds: x becomes -x about `centre`."""
     text: TextFacts | None = None
     """The texts of the clouds, if they have any."""
+    described: ClassNames = ()
+    """The classes of generated shapes that the texts describe, which a judge can compare with clouds.
+
+    They are empty if the texts are others."""
 
 
 class CloudOptions(Settings):
@@ -78,6 +82,17 @@ class ShapesOptions(CloudOptions):
     classes: tuple[ShapeClass, ...] = Field(
         ("aeroplane", "chair", "lamp", "solid", "table"), min_length=1, description="Classes of shapes to generate."
     )
+    captions: bool = Field(
+        False, description="Describe the shapes in sentences, which say what they are, in place of classes."
+    )
+
+    @model_validator(mode="after")
+    def _upright(self) -> "ShapesOptions":
+        if self.captions and self.rotate:
+            raise ValueError(
+                "`data.captions` describes shapes that face forward, so `data.rotate` cannot be used with it"
+            )
+        return self
 
 
 class FileOptions(CloudOptions):
@@ -130,3 +145,25 @@ class TransformerOptions(Settings):
     heads: int = Field(4, ge=1, description="Attention heads; must divide the width.")
     octaves: int = Field(4, ge=0, description="Number of frequencies of the Fourier features of coordinates.")
     mlp_ratio: float = Field(4.0, gt=0, description="Size of the hidden layer of the MLPs, in units of width.")
+
+
+class TokensOptions(Settings):
+    """Options of the denoiser `tokens`, of latents."""
+
+    width: int = Field(128, ge=4, description="Size of a token.")
+    depth: int = Field(4, ge=1, description="Number of transformer blocks.")
+    heads: int = Field(4, ge=1, description="Attention heads; must divide the width.")
+    mlp_ratio: float = Field(4.0, gt=0, description="Size of the hidden layer of the MLPs, in units of width.")
+
+
+class AutoencoderOptions(Settings):
+    """Options of the autoencoder `tokens`."""
+
+    tokens: int = Field(32, ge=1, le=4096, description="Number of tokens of the latent.")
+    latent: int = Field(8, ge=1, le=1024, description="Channels of a token of the latent.")
+    width: int = Field(64, ge=4, description="Size of a point's token.")
+    inner: int = Field(128, ge=4, description="Size of a token inside the network.")
+    rounds: int = Field(1, ge=1, description="Number of times that tokens and points attend to each other.")
+    depth: int = Field(1, ge=0, description="Number of transformer blocks of the tokens in each round.")
+    heads: int = Field(2, ge=1, description="Attention heads; must divide both widths.")
+    octaves: int = Field(4, ge=0, description="Number of frequencies of the Fourier features of coordinates.")

@@ -4,7 +4,15 @@ from collections.abc import Iterable
 
 from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.records import Component, Modality, lazy
-from diffcore_pointcloud.options import CloudFacts, FileOptions, LatentOptions, ShapesOptions, TransformerOptions
+from diffcore_pointcloud.options import (
+    AutoencoderOptions,
+    CloudFacts,
+    FileOptions,
+    LatentOptions,
+    ShapesOptions,
+    TokensOptions,
+    TransformerOptions,
+)
 from diffcore_pointcloud.presets import PRESETS
 
 API_VERSION = 2
@@ -51,7 +59,27 @@ POINTCLOUD = Modality(
             accepts=("tokens",),
             small={"width": 32, "depth": 2},
         ),
+        Component(
+            "tokens",
+            "transformer over the tokens of latents, for runs with a first stage",
+            _lazy("autoencoder:tokens"),
+            TokensOptions,
+            accepts=("tokens",),
+            small={"width": 32, "depth": 2},
+        ),
     ),
+    networks={
+        "autoencoder": (
+            Component(
+                "tokens",
+                "a few tokens that read from all points, and points that read from the tokens",
+                _lazy("autoencoder:autoencoder"),
+                AutoencoderOptions,
+                small={"tokens": 8, "width": 16, "inner": 32},
+            ),
+        )
+    },
+    fidelity=_lazy("autoencoder:fidelity"),
     presets=PRESETS,
     facts=CloudFacts,
     codec=_lazy("codec:CloudCodec"),

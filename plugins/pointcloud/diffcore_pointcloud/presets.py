@@ -52,6 +52,17 @@ _GPU: dict[str, Any] = {
 }  # fmt: skip
 
 
+_ENCODE: dict[str, Any] = {
+    "task": {"name": "encode"},
+    "autoencoder": {"name": "tokens"},
+    "train": {"steps": 2000, "batch_size": 16, "learning_rate": 1e-3, "evaluate": 100},
+}
+_LATENT: dict[str, Any] = {
+    "denoiser": {"name": "tokens"},
+    "train": {"steps": 6000, "batch_size": 32, "learning_rate": 1e-3, "weighting": "v", "evaluate": 150},
+}
+
+
 def _of(values: dict[str, Any], **data: Any) -> dict[str, Any]:
     return {"data": data, **values}
 
@@ -65,6 +76,25 @@ PRESETS = {
         "a denoiser of the same shapes, 2,048 points, on a laptop: 1,000 steps, about 6.5 minutes",
         _of({**_SMALL, "train": {**_SMALL["train"], "steps": 1000}}, name="shapes", points=2048),
     ),
+    "shapes-captions": Preset(
+        "a small denoiser of chairs, stools and tables that sentences describe, on a laptop: 4,000 steps; not timed",
+        _of(
+            {
+                **_SMALL,
+                "denoiser": {"name": "latent", "width": 32, "latents": 16, "latent_width": 96, "rounds": 1},
+                "train": {**_SMALL["train"], "steps": 4000, "learning_rate": 3e-3},
+                "sample": {**_SMALL["sample"], "guidance": 2.0},
+            },
+            name="shapes",
+            classes=("chair", "stool", "table"),
+            captions=True,
+        ),
+    ),
+    "encode": Preset(
+        "an autoencoder of generated shapes of 512 points, to 32 tokens, on a laptop: 2,000 steps, not timed",
+        _of(_ENCODE, name="shapes"),
+    ),
+    "latent": Preset("a transformer over the tokens of latents, on a laptop: 6,000 steps, not timed", _LATENT),
     "meshes": Preset(
         "a denoiser of your own folder of meshes, 512 points, on a laptop: 3,600 steps, about 6.5 minutes",
         _of(_SMALL, name="meshes"),

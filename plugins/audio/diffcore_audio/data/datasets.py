@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError, first_line
 from diffcore.plugins import folders
-from diffcore.plugins.captions import NO_CAPTIONS, Captions
+from diffcore.plugins.captions import NO_CAPTIONS, FileCaptions
 from diffcore.plugins.data import Data
 from diffcore.plugins.ledger import Account, named
 from diffcore.plugins.text import indexed
@@ -90,12 +90,13 @@ def drums(options: DrumsOptions) -> Data:
     everything = examples(waveforms[:, None], labels)
     if not options.captions:
         return data(*folders.split(everything, options.held_out), list(INSTRUMENTS), options)
+    # In a random order, so that the first held-out sounds, and the first sentences, are of all instruments.
+    order = torch.randperm(len(labels), generator=generator_for(options.seed, "order"))
     values = [values_of(name, each) for name, each in zip(INSTRUMENTS, sounds, strict=True)]
-    texts, numbers = _sentences({name: torch.cat([each[name] for each in values]) for name in values[0]}, options.seed)
-    everything["captions"] = numbers
-    # Instruments take turns, so that the first held-out sounds are of all of them.
-    in_turn = torch.arange(len(labels)).view(len(INSTRUMENTS), -1).T.flatten()
-    train, held_out = folders.split(everything[in_turn], options.held_out)
+    joined = {name: torch.cat([each[name] for each in values])[order] for name in values[0]}
+    everything = everything[order]
+    texts, everything["captions"] = _sentences(joined, options.seed)
+    train, held_out = folders.split(everything, options.held_out)
     train["captions"] = train["captions"][:, :WORDINGS_EACH].contiguous()
     if held_out is not None:
         held_out["captions"] = held_out["captions"][:, WORDINGS_EACH:].contiguous()
@@ -233,7 +234,7 @@ def _read(
     target: Format,
     options: FileOptions,
     account: Account,
-    captions: Captions = NO_CAPTIONS,
+    captions: FileCaptions = NO_CAPTIONS,
 ) -> list[TensorDict]:
     """The examples of each listing; the account gets what was changed or not used.
 

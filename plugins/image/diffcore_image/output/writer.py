@@ -21,7 +21,7 @@ class ImageWriter:
 
     def __init__(self, codec: ImageCodec | None = None) -> None:
         """The codec says whether samples are scenes. It is not needed for files, because samples are pixels already."""
-        self._scenes = codec is not None and codec.facts.scenes
+        self._scenes = codec is not None and codec.facts.judge == "scenes"
 
     def each(self, samples: Tensor, folder: Path, names: Sequence[str], captions: Captions = ()) -> list[Path]:
         """Write each sample as a PNG file of the size of the data."""

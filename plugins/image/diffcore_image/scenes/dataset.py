@@ -50,7 +50,7 @@ def scenes(options: ScenesOptions) -> Data:
         for part, own in zip(parts, numbers.split([len(part) for part in parts]), strict=True)
     )
     made = data(train, test, (), ledger=Ledger("pictures", about=_about()), texts=texts)
-    return replace(made, facts=made.facts.model_copy(update={"scenes": True}))
+    return replace(made, facts=made.facts.model_copy(update={"judge": "scenes"}))
 
 
 def _groups(n: int, generator: Generator, of_held_out: bool) -> list[Scenes]:

@@ -20,9 +20,10 @@ from diffcore_molecule.chemistry import properties
 from diffcore_molecule.chemistry.dft import DFT
 from diffcore_molecule.chemistry.molecules import identity
 from diffcore_molecule.data import qm9 as official
+from diffcore_molecule.data.captions import Texts, described, of_file
 from diffcore_molecule.data.collection import Collection, molecules_of, with_implicit_hydrogens
 from diffcore_molecule.data.examples import atom_counts, facts_of, padded
-from diffcore_molecule.data.files import read_sdf, read_smiles
+from diffcore_molecule.data.files import captions_of, read_sdf, read_smiles
 from diffcore_molecule.data.store import (
     Parsed,
     cached,
@@ -130,7 +131,10 @@ def _from_file(molecules: Parsed, options: FileOptions, unit: str) -> Data:
         if number in used:
             account.change(f"{unit} {number}", how)
     train, held_out = split(molecules.identities[rows], options.held_out, options.seed)
-    return data(molecules, options, rows[train], rows[held_out], account)
+    texts = None
+    if not options.captions:
+        texts = of_file(captions_of(options), molecules, rows[train], rows[held_out], unit, account)
+    return data(molecules, options, rows[train], rows[held_out], account, texts)
 
 
 def split(identities: numpy.ndarray, fraction: float, seed: int) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -149,8 +153,12 @@ def data(
     train: numpy.ndarray,
     held_out: numpy.ndarray,
     account: Account | None = None,
+    texts: Texts | None = None,
 ) -> Data:
-    """A `Data` of these rows. The facts are statistics of the training molecules alone."""
+    """A `Data` of these rows. The facts are statistics of the training molecules alone.
+
+    `texts` are captions of the molecules; with `options.captions`, sentences are written instead.
+    """
     names = options.properties
     columns = property_values(molecules, names)
     counts = atom_counts(molecules.collection, options.hydrogens)[numpy.concatenate([train, held_out])]
@@ -171,4 +179,13 @@ def data(
         facts = facts_of(training, names, units, options.hydrogens, from_qm9)
     except ValueError as error:
         raise UserError(f"{error}; leave it out of `data.properties`") from None
-    return Data(facts, training, examples(held_out) if len(held_out) else None, molecules.notes, ledger)
+    others = examples(held_out) if len(held_out) else None
+    if options.captions:
+        texts = described(molecules, train, held_out, options.seed)
+        facts = facts.model_copy(update={"described": True})
+    if texts is None or not texts.texts:
+        return Data(facts, training, others, molecules.notes, ledger)
+    training["captions"] = texts.train
+    if others is not None:
+        others["captions"] = texts.held_out
+    return Data(facts, training, others, molecules.notes, ledger, texts.texts)

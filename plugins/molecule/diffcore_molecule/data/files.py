@@ -5,13 +5,14 @@ from pathlib import Path
 
 from diffcore.errors import UserError
 from diffcore.system.progress import bar
+from diffcore_molecule.data.captions import of_records
 from diffcore_molecule.data.collection import Entry
 from diffcore_molecule.data.conformers import Request, entries_of_each
 from diffcore_molecule.data.record_texts import mol2_records, sdf_records
-from diffcore_molecule.data.smiles_tables import smiles_cells
+from diffcore_molecule.data.smiles_tables import cells_beside, smiles_cells
 from diffcore_molecule.data.store import Parsed, cached, file_state, key_of, left_out_message, parsed
 from diffcore_molecule.data.text import lines_of, opened
-from diffcore_molecule.options import FileOptions, SmilesOptions
+from diffcore_molecule.options import USUAL_CAPTION, FileOptions, SmilesOptions
 from diffcore_molecule.timeout_pool import Failed, Timeout, map_each, processors
 
 
@@ -55,6 +56,27 @@ def read_smiles(options: SmilesOptions) -> Parsed:
     chosen = (options.column, options.conformers, options.relax, options.max_atoms, options.time_limit, options.salts)
     key = key_of("smiles", *file_state(path), *chosen)
     return cached(key, lambda: _read(path, "line", lambda lines: _lines(path, options, lines), options))
+
+
+def captions_of(options: FileOptions) -> dict[int, list[str]]:
+    """The captions in the file of the options, by the number of the record or line.
+
+    They are the lines of the data field `data.caption` of SDF records, or the cell in the column of this name. Raises
+    `UserError` if there is none and the options name another one than usual.
+    """
+    path = Path(options.path or "")
+    found: dict[int, list[str]] = {}
+    with opened(path) as (text, _):
+        lines = lines_of(text)
+        if isinstance(options, SmilesOptions):
+            cells = cells_beside(lines, options.column, options.caption, path)
+            found = {number: [cell] for number, cell in cells or () if cell}
+        elif not path.name.lower().removesuffix(".gz").endswith(".mol2"):
+            found = of_records(sdf_records(lines), options.caption)
+    if not found and options.caption.lower() != USUAL_CAPTION:
+        where = "column" if isinstance(options, SmilesOptions) else "data field of a record"
+        raise UserError(f"{path} has no captions: `data.caption` {options.caption!r} is the name of no {where}")
+    return found
 
 
 def _records(path: Path, options: FileOptions, lines: Iterable[str]) -> Iterator[Request]:

@@ -41,7 +41,7 @@ class MoleculeReader:
             "charges": numpy.pad(part.charges, (0, rest)),
             "bonds": numpy.pad(part.bonds, (0, rest)),
             "positions": numpy.pad(part.positions, ((0, rest), (0, 0))),
-            "properties": numpy.full(len(self.codec.conditions), numpy.nan, numpy.float32),
+            "properties": numpy.full(len(self.codec.facts.properties), numpy.nan, numpy.float32),
         }
         examples = TensorDict({name: torch.from_numpy(array)[None] for name, array in arrays.items()}, batch_size=[1])
         encoded = self.codec.encode(examples)

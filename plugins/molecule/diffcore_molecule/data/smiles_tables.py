@@ -47,26 +47,44 @@ def smiles_cells(lines: Iterable[str], column: str, where: object) -> tuple[Layo
     whose cells are SMILES. Blank lines and lines that start with `#` are skipped. Raises `UserError`, which names
     `where`, if there is no such column.
     """
+    layout, start, rest = _opened(lines, column, where)
+    return layout, _cells(rest, start, layout, layout.column, where)
+
+
+def cells_beside(lines: Iterable[str], column: str, name: str, where: object) -> Iterator[tuple[int, str]] | None:
+    """The line number and the cell in the column `name`, in any case, of each row of a table of SMILES.
+
+    `column` is that of the SMILES, as in `smiles_cells`. None if the header has no such name.
+    """
+    layout, start, rest = _opened(lines, column, where)
+    names = [each.lower() for each in layout.header]
+    if name.lower() not in names:
+        return None
+    return _cells(rest, start, layout, names.index(name.lower()), where)
+
+
+def _opened(lines: Iterable[str], column: str, where: object) -> tuple[Layout, int, Iterator[str]]:
+    """The layout of a table, the number of its first lines that are not part of it, and the others."""
     rest = iter(lines)
     head = list(islice(rest, _HEAD))
     first = next((index for index, line in enumerate(head) if not _skipped(line)), len(head))
     separator = re.fullmatch(r"sep=(.)", head[first].strip()) if first < len(head) else None
     start = first + 1 if separator else first
     layout = _layout([line for line in head[start:] if not _skipped(line)], column, where)
-    return layout, _cells(chain(head[start:], rest), start, layout, where)
+    return layout, start, chain(head[start:], rest)
 
 
 def _skipped(line: str) -> bool:
     return not line.strip() or (line.startswith("#") and not re.match(r"#\s*\w*smiles", line, re.IGNORECASE))
 
 
-def _cells(lines: Iterable[str], start: int, layout: Layout, where: object) -> Iterator[tuple[int, str]]:
+def _cells(lines: Iterable[str], start: int, layout: Layout, column: int, where: object) -> Iterator[tuple[int, str]]:
     skip_header = bool(layout.header)
     for number, row in _rows(lines, start, layout.delimiter, where):
         if skip_header:
             skip_header = False
             continue
-        yield number, row[layout.column].strip() if layout.column < len(row) else ""
+        yield number, row[column].strip() if column < len(row) else ""
 
 
 def _rows(

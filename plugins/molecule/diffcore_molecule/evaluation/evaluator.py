@@ -18,12 +18,14 @@ from torch import Tensor
 from diffcore.denoising.conditions import Conditions
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.output import Metric
+from diffcore.plugins.text import prompts_of
 from diffcore.states.noise import generator_for
 from diffcore_molecule.chemistry import properties
 from diffcore_molecule.chemistry.bond_inference import with_inferred_bonds
 from diffcore_molecule.chemistry.dft import DFT
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.data.examples import molecule_at
+from diffcore_molecule.described.metrics import prompt_metrics
 from diffcore_molecule.evaluation import metrics as molecule_metrics
 from diffcore_molecule.evaluation import plausibility
 from diffcore_molecule.evaluation.metrics import Comparison, Measurements
@@ -82,7 +84,9 @@ class MoleculeEvaluator:
     `[n, N, 3]`, properties `[n, P]` in the order of `facts.properties`, and identity `[n]`; the number 0 is padding.
     """
 
-    def __init__(self, facts: MoleculeFacts, data: Data, cache: Path) -> None:
+    def __init__(self, codec: Codec, data: Data, cache: Path) -> None:
+        facts: MoleculeFacts = codec.facts  # type: ignore[attr-defined]
+        self._codec, self._described = codec, facts.described
         self._hydrogens = facts.hydrogens
         self._names = tuple(item.name for item in facts.properties)
         self._known = frozenset(data.examples["identity"].tolist())
@@ -109,11 +113,15 @@ class MoleculeEvaluator:
             self._regressor = trained_regressor(examples, self._dft, cache)
 
     def __call__(self, samples: Sequence[Molecule], conditions: Conditions) -> list[Metric]:
-        """Metrics of the samples; they do not depend on the conditions. Metrics that are NaN are left out."""
+        """Metrics of the samples. Metrics that are NaN are left out.
+
+        Only those of sentences that RDKit's answers make depend on the conditions.
+        """
         samples = list(samples)
         mols = [molecule_metrics.validated(sample, self._hydrogens) for sample in samples]
         valid = [sample for sample, mol in zip(samples, mols, strict=True) if mol is not None]
         metrics = [
+            *(prompt_metrics(mols, self._prompts(conditions, len(samples))) if self._described else []),
             *self._validity(samples, mols),
             *(self._with_inferred_bonds(samples) if self._hydrogens else []),
             *self._plausibility(mols),
@@ -121,6 +129,9 @@ class MoleculeEvaluator:
             *self._property_distances(self._measured(samples, mols)),
         ]
         return [metric for metric in metrics if not math.isnan(metric.value)]
+
+    def _prompts(self, conditions: Conditions, n: int) -> list[str]:
+        return prompts_of(self._codec.conditions, conditions, n)
 
     def measure(self, samples: Sequence[Molecule]) -> dict[str, Tensor]:
         """Each property of every sample, `[n]` float64; NaN for samples that are not valid (sanitised, one piece).
@@ -280,4 +291,4 @@ def _with_real(
 
 def build_evaluator(codec: Codec, data: Data, cache: Path) -> MoleculeEvaluator:
     """The evaluator for a data set; `codec.facts` must be its `MoleculeFacts`."""
-    return MoleculeEvaluator(codec.facts, data, cache)  # type: ignore[attr-defined]
+    return MoleculeEvaluator(codec, data, cache)

@@ -12,8 +12,10 @@ from rdkit import Chem
 
 from diffcore.evaluation import viewer
 from diffcore.plugins.output import Batches, Captions
-from diffcore_molecule.chemistry.molecules import Molecule
+from diffcore.plugins.text import NAME as PROMPT
+from diffcore_molecule.chemistry.molecules import Molecule, sanitised
 from diffcore_molecule.codec import MoleculeCodec
+from diffcore_molecule.described.metrics import prompt_summary
 from diffcore_molecule.output.depiction import drawing, sheet
 from diffcore_molecule.output.records import Record, records
 from diffcore_molecule.output.scenes import axes, scene
@@ -27,6 +29,7 @@ class MoleculeWriter:
 
     def __init__(self, codec: MoleculeCodec) -> None:
         self._hydrogens = codec.facts.hydrogens
+        self._described = codec.facts.described
         self._dft = frozenset(item.name for item in codec.facts.properties if item.is_dft)
 
     def each(
@@ -85,13 +88,17 @@ class MoleculeWriter:
     def summary(self, samples: Sequence[Molecule], captions: Captions = ()) -> list[str]:
         """The number of valid samples, and for each condition the requested values and those of the valid samples.
 
-        If there are valid samples with positions that cannot be those of their molecule, their number is added.
+        If there are valid samples with positions that cannot be those of their molecule, their number is added. Of
+        sentences that RDKit's answers make, a line says how often samples are what they ask for.
         """
         captioned = self._captioned(samples, captions)
         valid = [record for record, _ in captioned if record.valid]
         wrong = [record.geometry for record in valid if record.geometry]
         names = dict.fromkeys(name for caption in captions for name in caption)
-        lines = (_comparison(name, captioned) for name in names)
+        lines = [_comparison(name, captioned) for name in names]
+        if self._described and PROMPT in names:
+            mols = [sanitised(record.mol) if record.valid else None for record, _ in captioned]
+            lines += prompt_summary(mols, [caption.get(PROMPT, "") for caption in captions])
         note = f", but {len(wrong)} of them have impossible positions, such as: {wrong[0]}" if wrong else ""
         return [f"{len(valid)} of {len(captioned)} samples are valid{note}", *(line for line in lines if line)]
 

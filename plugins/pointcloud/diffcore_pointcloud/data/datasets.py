@@ -15,6 +15,8 @@ from diffcore.errors import UserError
 from diffcore.plugins.data import Data
 from diffcore.plugins.folders import split, uneven, without_empty
 from diffcore.plugins.ledger import Account
+from diffcore.plugins.text import indexed
+from diffcore.plugins.wordings import UNSAID
 from diffcore.states.noise import generator_for
 from diffcore.system.files import memory
 from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
@@ -22,24 +24,43 @@ from diffcore_pointcloud.data.meshes import MESH_ENDINGS, pool_of, read_mesh
 from diffcore_pointcloud.data.shapes import normals_of, points_on, surface
 from diffcore_pointcloud.data.sources import Cloud, Read, listed, read_all
 from diffcore_pointcloud.data.units import mixed_units
+from diffcore_pointcloud.described.sentences import WORDINGS, values_of, write
 from diffcore_pointcloud.options import CloudFacts, CloudOptions, FileOptions, ShapesOptions
+
+WORDINGS_EACH = 2
+"""Sentences of each generated training shape, of which training draws one at random."""
 
 _BATCH = 250
 """The number of shapes that are generated at once."""
 
 
 def shapes(options: ShapesOptions) -> Data:
-    """Random furniture, aeroplanes and solids; the classes take turns."""
+    """Random furniture, aeroplanes and solids; the classes take turns.
+
+    With `captions`, each training shape has two sentences that may leave something out, and each held-out shape one
+    that says everything; they take the place of the classes.
+    """
     classes = tuple(dict.fromkeys(options.classes))
-    train, held_out = (
+    (train, values), (held_out, held_out_values) = (
         _generated(options, classes, count, part)
         for count, part in ((options.shapes, "train"), (options.held_out, "held out"))
     )
     ledger = Account("shapes").ledger(skip=False, **_about(train, options))
-    return Data(_facts(train, classes, options), train, held_out, ledger=ledger)
+    if not options.captions:
+        return Data(_facts(train, classes, options), train, held_out, ledger=ledger)
+    generator = generator_for(options.seed, "sentences")
+    captions = [*zip(*(write(values, generator) for _ in range(WORDINGS_EACH)), strict=True)]
+    held_out_captions = [*zip(write(held_out_values, generator, complete=True))]
+    texts, numbers = indexed([*captions, *held_out_captions])
+    train["captions"], held_out["captions"] = numbers[: len(train)], numbers[len(train) :, :1]
+    facts = _facts(train, (), options).model_copy(update={"described": classes})
+    return Data(facts, train, held_out, ledger=ledger, texts=texts)
 
 
-def _generated(options: ShapesOptions, classes: Sequence[str], count: int, part: str) -> TensorDict:
+def _generated(
+    options: ShapesOptions, classes: Sequence[str], count: int, part: str
+) -> tuple[TensorDict, dict[str, Tensor]]:
+    """Examples of generated shapes, and what can be said of them, by attribute of `WORDINGS`."""
     pool = _pool(options)
     require_room(count, pool, options)
     label = torch.arange(count) % len(classes)
@@ -48,18 +69,22 @@ def _generated(options: ShapesOptions, classes: Sequence[str], count: int, part:
         fields["normals"] = torch.empty(count, pool, 3, dtype=torch.float16)
     if options.colours:
         fields["colours"] = torch.empty(count, pool, 3, dtype=torch.uint8)
+    values = {name: torch.full((count,), UNSAID) for name in WORDINGS}
     for index, name in enumerate(classes[:count]):
         for number, rows in enumerate((label == index).nonzero()[:, 0].split(_BATCH)):
             generator = generator_for(options.seed, "shapes", part, name, number)
             batch = surface(name, len(rows), generator)
             points, faces = points_on(batch.triangles, pool, generator)
             fields["positions"][rows] = points.half()
+            if options.captions:
+                for attribute, value in values_of(name, batch.parameters).items():
+                    values[attribute][rows] = value
             of_points = torch.arange(len(rows))[:, None], faces
             if options.normals:
                 fields["normals"][rows] = normals_of(batch.triangles[of_points]).half()
             if options.colours:
                 fields["colours"][rows] = (batch.colours[of_points] * 255).round().to(torch.uint8)
-    return TensorDict({**fields, "label": label}, batch_size=[count])
+    return TensorDict({**fields, "label": label}, batch_size=[count]), values
 
 
 def meshes(options: FileOptions) -> Data:

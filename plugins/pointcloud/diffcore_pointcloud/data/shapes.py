@@ -6,7 +6,7 @@ the front faces +z, and the longest side of each shape's bounding box extends fr
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,10 +20,21 @@ Section = tuple[tuple[Number, Number, Number], Number, Number]
 
 @dataclass(frozen=True)
 class Surface:
-    """`triangles` `[S, F, 3, 3]` of S shapes, counterclockwise from outside, and `colours` `[S, F, 3]` from 0 to 1."""
+    """`triangles` `[S, F, 3, 3]` of S shapes, counterclockwise from outside, and `colours` `[S, F, 3]` from 0 to 1.
+
+    `parameters` are numbers of the shapes that can be described in words, float `[S]` by name; nan where a shape has no
+    such thing. Lengths are those of the fitted shapes:
+
+    * `legs`: the number of legs; 1 is a column, 2 are the panels of a trestle.
+    * `thickness`: the root mean square distance of the surface of a leg from its axis, at its middle.
+    * `height`: the height, divided by the longest horizontal side.
+    * `round`: whether a top is round.
+    * `arms`: whether a seat has arms.
+    """
 
     triangles: Tensor
     colours: Tensor
+    parameters: Mapping[str, Tensor]
 
 
 def surface(name: str, shapes: int, generator: torch.Generator) -> Surface:
@@ -94,6 +105,10 @@ def mirrored(triangles: Tensor, axis: int = 0) -> Tensor:
     return (triangles * flip).flip(2)
 
 
+SQUARE = 2 / math.sqrt(3)
+"""The root mean square distance of the sides of a square from its centre, as a multiple of half a side."""
+
+
 @dataclass
 class _Parts:
     """Collects the parts of a batch of shapes, and draws their random numbers."""
@@ -103,6 +118,7 @@ class _Parts:
     triangles: list[Tensor] = field(default_factory=list)
     present: list[Tensor] = field(default_factory=list)
     colours: list[Tensor] = field(default_factory=list)
+    notes: dict[str, Tensor] = field(default_factory=dict)
 
     def between(self, low: float, high: float) -> Tensor:
         """Uniform random numbers `[S]`."""
@@ -159,6 +175,10 @@ class _Parts:
         ends: list[Section] = [((middle_x, level, middle_z), half_z, half_x) for level in y]
         return self.stack(ends, axis=1)
 
+    def note(self, **parameters: Tensor) -> None:
+        """Remember parameters `[S]` of the shapes; `thickness` in the unit of the parts."""
+        self.notes |= {name: value.float() for name, value in parameters.items()}
+
     def joined(self) -> Surface:
         """All parts, fitted to the cube. The triangles of absent parts are shrunk to a point of the shape."""
         triangles, present = torch.cat(self.triangles, 1), torch.cat(self.present, 1)
@@ -167,7 +187,10 @@ class _Parts:
         low, high = corners.amin(1), corners.amax(1)
         centre, half = (low + high) / 2, (high - low).amax(1) / 2
         triangles = (triangles - centre[:, None, None]) / half[:, None, None, None]
-        return Surface(triangles, torch.cat(self.colours, 1))
+        notes = {"height": (high - low)[:, 1] / torch.maximum((high - low)[:, 0], (high - low)[:, 2]), **self.notes}
+        if "thickness" in notes:
+            notes["thickness"] = notes["thickness"] / half
+        return Surface(triangles, torch.cat(self.colours, 1), notes)
 
 
 # Classes
@@ -231,7 +254,11 @@ def _chair(parts: _Parts) -> None:
     column, foot, low = parts.between(0.025, 0.05), parts.between(0.2, 0.28), parts.between(0.02, 0.04)
     _pedestal(parts, wood, (column, foot, low, under), pedestal)
 
+    wide = torch.where(round_legs, 1, SQUARE) * thick * (1 + taper) / 2
+    parts.note(legs=torch.where(pedestal, 1, 4), thickness=torch.where(pedestal, column, wide))
+
     arms, rise, wide = parts.chance(0.35), parts.between(0.17, 0.25), parts.between(0.02, 0.035)
+    parts.note(arms=arms)
     reach = half_depth * parts.between(0.5, 0.95)
     x = half_width * (1 + narrow) / 2  # the sides are slanted; arms are straight, above the middle of a side
     rest = parts.box((x - wide, x + wide), (seat + rise, seat + rise + 0.03), (-half_depth + deep, reach))
@@ -287,12 +314,11 @@ def _table(parts: _Parts) -> None:
         ]
         parts.pairs(parts.stack(ends, axis=1), wood, (kind == 0) & ~round_legs)
         parts.pairs(parts.stack(ends, axis=1, sides=10), wood, (kind == 0) & round_legs)
-    _pedestal(
-        parts,
-        wood,
-        (parts.between(0.03, 0.08), half_depth * parts.between(0.5, 0.8), parts.between(0.02, 0.06), under),
-        kind == 1,
-    )
+    column = parts.between(0.03, 0.08)
+    _pedestal(parts, wood, (column, half_depth * parts.between(0.5, 0.8), parts.between(0.02, 0.06), under), kind == 1)
+    wide = torch.where(round_legs, 1, SQUARE) * thick * (1 + taper) / 2
+    wide = torch.where(kind == 1, column, torch.where(kind == 0, wide, torch.nan))
+    parts.note(round=round_top, legs=torch.tensor([4, 1, 2])[kind], thickness=wide)
     # The trestle: two panels that become wider downwards, and a beam between them.
     panel, away = parts.between(0.02, 0.04), half_width * parts.between(0.6, 0.85)
     ends = [((away, 0, 0), half_depth * 0.85, panel), ((away, under, 0), half_depth * parts.between(0.4, 0.8), panel)]
@@ -307,6 +333,35 @@ def _table(parts: _Parts) -> None:
     shelf = (kind == 0) & ~round_top & (splay == 0) & parts.chance(0.2)
     level = under * parts.between(0.2, 0.4)
     parts.add(parts.box((-x, x), (level, level + 0.025), (-z, z)), plate, shelf)
+
+
+def _stool(parts: _Parts) -> None:
+    """A seat, round or square, on three or four legs that splay outwards, or on a column."""
+    wood, cloth = parts.colour(), parts.colour()
+    height, half = parts.between(0.4, 0.9), parts.between(0.16, 0.24)
+    round_seat, thickness = parts.chance(0.5), parts.between(0.03, 0.08)
+    under = height - thickness
+    ends: list[Section] = [((0, level, 0), half, half) for level in (under, height)]
+    parts.add(parts.stack(ends, axis=1), cloth, ~round_seat)
+    parts.add(parts.stack(ends, axis=1, sides=24), cloth, round_seat)
+
+    legs = torch.tensor([1, 3, 4])[parts.choice((1, 1, 1))]
+    thick, taper = parts.between(0.012, 0.035), parts.between(0.6, 1)
+    place, splay = half * parts.between(0.65, 0.85), parts.between(0, 0.07)
+    for count in (3, 4):
+        for number in range(count):
+            angle = 2 * math.pi * (number + 0.5) / count + (math.pi / 2 if count == 3 else 0)
+            x, z = math.cos(angle), math.sin(angle)
+            out = place + splay
+            sections: list[Section] = [
+                ((x * out, 0, z * out), thick * taper, thick * taper),
+                ((x * place, under, z * place), thick, thick),
+            ]
+            parts.add(parts.stack(sections, axis=1, sides=10), wood, legs == count)
+    column = 1.3 * thick
+    _pedestal(parts, wood, (column, half * parts.between(0.7, 1), parts.between(0.02, 0.05), under), legs == 1)
+    wide = torch.where(legs == 1, column, thick * (1 + taper) / 2)
+    parts.note(round=round_seat, legs=legs, thickness=wide)
 
 
 def _lamp(parts: _Parts) -> None:
@@ -434,5 +489,6 @@ _CLASSES: dict[str, Callable[[_Parts], None]] = {
     "chair": _chair,
     "lamp": _lamp,
     "solid": _solid,
+    "stool": _stool,
     "table": _table,
 }

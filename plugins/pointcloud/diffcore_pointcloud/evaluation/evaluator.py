@@ -5,6 +5,7 @@ Every metric is also computed for real training shapes in place of the samples: 
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,11 @@ from diffcore.evaluation.judge import accuracy_above_chance, tells_noise
 from diffcore.evaluation.metrics import agreement_metrics, evenly, frechet_distance
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.output import Metric
+from diffcore.plugins.text import prompts_of, text_values
+from diffcore.plugins.wordings import UNSAID
 from diffcore.states.noise import Draws, generator_for, seed_of
+from diffcore_pointcloud.described.metrics import Seen, prompt_metrics
+from diffcore_pointcloud.described.sentences import WORDINGS
 from diffcore_pointcloud.evaluation import metrics as set_metrics
 from diffcore_pointcloud.options import CloudFacts
 
@@ -84,6 +89,7 @@ class CloudEvaluator:
 
     def __init__(self, codec: Codec, data: Data, cache: Path) -> None:
         self._facts: CloudFacts = codec.facts  # type: ignore[attr-defined]
+        self._codec, self._classes = codec, self._facts.described or self._facts.classes
         examples = data.examples[_random_rows(len(data.examples), 2 * _MAX_REAL)]
         if data.held_out is not None and len(data.held_out) >= 2:
             held_out = data.held_out[_random_rows(len(data.held_out), _MAX_REAL)]
@@ -98,7 +104,7 @@ class CloudEvaluator:
         self._trained = _clouds(codec, examples, "judged beside")
         self._labels, self._trained_labels = held_out["label"], examples["label"]
         self._classifier = None
-        if len(self._facts.classes) > 1 and len(data.examples["label"].unique()) > 1:
+        if len(self._classes) > 1 and len(data.examples["label"].unique()) > 1:
             views = [
                 _clouds(codec, data.examples, f"view {view}")
                 for view in range(max(1, min(4, _VIEWS // len(data.examples))))
@@ -108,7 +114,7 @@ class CloudEvaluator:
                 PointFeatures.size,
                 torch.cat(views),
                 data.examples["label"].repeat(len(views)),
-                len(self._facts.classes),
+                len(self._classes),
                 cache,
                 _VERSION,
                 _augmented,
@@ -117,6 +123,10 @@ class CloudEvaluator:
             self._features, _ = self._classifier.features_and_logits(self._real[:, :_POINTS])
             self._accuracy = accuracy_above_chance(self._classifier, self._real[:, :_POINTS], self._labels)
             self._tells_noise = tells_noise(self._classifier, self._real[:, :_POINTS])
+        self._real_seen = None
+        if self._facts.described and self._classifier is not None and self._accuracy is not None:
+            prompts = prompts_of(codec.conditions, text_values(codec.conditions, held_out), len(held_out))
+            self._real_seen = self._seen(self._real, prompts)
 
     def __call__(self, samples: TensorDict, conditions: Conditions) -> list[Metric]:
         """Metrics of `positions` `[n, N, 3]` in the data's unit. Samples that are not finite only count in `finite`."""
@@ -128,8 +138,12 @@ class CloudEvaluator:
             "finite", finite.double().mean().item(), "fraction of samples: all coordinates are finite numbers"
         )
         label = conditions.get("label")
-        requested = torch.full((len(clouds),), len(self._facts.classes)) if label is None else label.cpu()
-        metrics = [*self._agreement(clouds, requested, finite), fraction]
+        requested = torch.full((len(clouds),), len(self._classes)) if label is None else label.cpu()
+        metrics = [
+            *self._of_prompts(clouds, finite, conditions),
+            *self._agreement(clouds, requested, finite),
+            fraction,
+        ]
         clouds = clouds[finite]
         rows = self._matched(requested[finite])
         if len(rows.kind) < 2:
@@ -144,10 +158,26 @@ class CloudEvaluator:
         meaning = f"seconds for computing the distances of clouds: {each}"
         return [*metrics, Metric("comparison_seconds", sum(seconds), meaning)]
 
+    def _of_prompts(self, clouds: Tensor, finite: Tensor, conditions: Conditions) -> list[Metric]:
+        """How often clouds are what sentences about generated shapes ask for. Those that are not finite never are."""
+        if self._real_seen is None:
+            return []
+        seen = self._seen(clouds, prompts_of(self._codec.conditions, conditions, len(clouds)))
+        positions = seen.positions.masked_fill(~finite[:, None, None], torch.nan)
+        kinds = seen.kinds.masked_fill(~finite, UNSAID)
+        return prompt_metrics(Seen(positions, kinds, seen.sentences), self._real_seen, self._real_name)
+
+    def _seen(self, clouds: Tensor, prompts: Sequence[str]) -> Seen:
+        """Clouds with the kinds that the classifier assigns them to, and with their prompts."""
+        assert self._classifier is not None
+        _, logits = self._classifier.features_and_logits(clouds[:, :_POINTS])
+        kinds = torch.tensor([[*WORDINGS["kind"]].index(name) for name in self._classes])
+        return Seen(clouds, kinds[logits.argmax(1)], prompts)
+
     def _matched(self, requested: Tensor) -> "_Rows":
         """Rows with equally many clouds of each requested class; any rows if a sample has no requested class."""
         kinds = [requested, self._labels, self._trained_labels]
-        if not bool((requested < len(self._facts.classes)).all()):
+        if not bool((requested < len(self._classes)).all()):
             kinds = [torch.zeros_like(kind) for kind in kinds]
         chosen: list[list[Tensor]] = [[], [], []]
         for kind in requested.unique() if kinds[0] is requested else [0]:
@@ -161,7 +191,7 @@ class CloudEvaluator:
 
     def _agreement(self, clouds: Tensor, requested: Tensor, finite: Tensor) -> list[Metric]:
         """The agreement of classifier and requested classes. Samples that are not finite never agree."""
-        has_class = requested < len(self._facts.classes)
+        has_class = requested < len(self._classes)
         if self._classifier is None or self._accuracy is None or not bool(has_class.any()):
             return []
         _, logits = self._classifier.features_and_logits(clouds[has_class][:, :_POINTS])

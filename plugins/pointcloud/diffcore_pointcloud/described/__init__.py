@@ -1,0 +1,1 @@
+"""Sentences that describe generated furniture, and what measures the same of clouds."""
