@@ -13,13 +13,17 @@ import diffcore as dc
 from diffcore import cli
 from diffcore.denoising.inputs import Inputs
 from diffcore.errors import UserError
+from diffcore.plugins.guidance import Guidance
 from diffcore.plugins.records import Preset
 from diffcore.plugins.registry import Provided
+from diffcore.process.schedules import Cosine, ending_at
 from diffcore.runs.coding import decode, encode, prepared_data
 from diffcore.runs.composing import compose
 from diffcore.runs.first_stage import load_first_stage, use_first_stage
+from diffcore.runs.generation import example_conditions, generate
 from diffcore.runs.inherited import data_of_first_stage
 from diffcore.runs.model import build_data, build_model
+from diffcore.runs.sampling_config import sampling_config
 from diffcore.states.channels import exact_moments
 from diffcore.states.noise import Draws, generator_for
 from tests.support import refusals
@@ -123,6 +127,20 @@ def test_training_and_sampling_end_at_the_log_snr_of_the_first_stage(second):
     found = run.sample(2000, steps=3, guides=[lambda denoise: perfect]).state
     assert found.mean().item() == pytest.approx(0.5, abs=0.01)
     assert found.std().item() == pytest.approx(math.exp(-2.5), rel=0.03)
+
+
+def test_samples_are_in_the_unit_of_latents_at_any_last_log_snr(first):
+    """At log-SNR 0, alpha is 0.71: x / alpha has the mean of the latents, and noise of standard deviation 1."""
+    model, _ = in_latents_of(first)
+    model.codec.stage = model.codec.stage.model_copy(update={"last_log_snr": 0.0})
+    model = replace(model, schedule=ending_at(Cosine(), 0.0))
+    clean = torch.full((1, 2), 0.5)
+    perfect = lambda x, level, conditions=None, mask=None: dc.Prediction(x, level, clean.expand_as(x), "x0")  # noqa: E731
+    config = sampling_config(compose(REGISTRY, "latent").sample, REGISTRY, model)
+    config = replace(config, steps=4, guides=(Guidance(lambda denoise, plain: perfect),))
+    found = generate(model, config, example_conditions(model, 4000), 4000).state
+    assert found.mean().item() == pytest.approx(0.5, abs=0.03)
+    assert found.std().item() == pytest.approx(1.0, rel=0.03)
 
 
 def test_a_resumed_run_in_latents_is_an_unbroken_one(first, tmp_path):
