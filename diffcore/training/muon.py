@@ -1,7 +1,7 @@
 """Muon: an optimiser whose steps are orthogonal matrices, with Adam for what is no matrix."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +78,8 @@ def optimizer_of_moments(names: Iterable[str]) -> OptimizerName:
 def matrices(network: nn.Module) -> list[nn.Parameter]:
     """The weights of the linear maps and convolutions of a network, each once."""
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-    weights = [cast(nn.Parameter, module.weight) for module in network.modules() if isinstance(module, kinds)]
-    return [weight for weight in {id(weight): weight for weight in weights}.values() if weight.requires_grad]
+    weights = [module.get_parameter("weight") for module in network.modules() if isinstance(module, kinds)]
+    return [*{id(weight): weight for weight in weights if weight.requires_grad}.values()]
 
 
 def orthogonal_each(directions: Sequence[Tensor]) -> list[Tensor]:

@@ -195,6 +195,8 @@ def test_sentences_are_readable_above_their_samples():
     samples = torch.full((1, 1, 1, 1), 255, dtype=torch.uint8).expand(12, 3, 32, 32)
     text = "a picture of a small red square to the left of a big circle, number"
     picture = numpy.asarray(sheet(samples, 4, [{"prompt": f"{text} {i}"} for i in range(12)]))[..., 0]
+    fewer = numpy.asarray(sheet(samples[:9], 4, [{"prompt": f"{text} {i}"} for i in range(9)]))[..., 0]
+    assert (fewer[:, :129] == picture[:, :129]).all()
     lines = len(fitted(f"{text} 0", 126)[0])
     row = 14 * lines + 4 + 128 + 2
     assert picture.shape == (3 * row - 2, 4 * 130 - 2)

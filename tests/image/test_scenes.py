@@ -410,7 +410,7 @@ def test_a_run_is_evaluated_with_the_sentences_of_held_out_pictures(run):
 def test_the_preset_and_the_guidance_are_those_of_scenes(run):
     settings = json.loads((run / "config.json").read_text())["settings"]
     assert settings["denoiser"]["attention"] is True
-    assert settings["sample"]["guidance"] == 2
+    assert settings["sample"]["guidance"] == 3
 
 
 def test_a_sentence_gives_a_picture(run, tmp_path, capsys):

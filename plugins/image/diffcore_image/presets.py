@@ -9,8 +9,8 @@ is decided, give better images than the simple objective: tests/benchmarks/mnist
 
 For `scenes`, patches of 4 x 4 pixels cost least, but a network of 48 channels that predicts v has to pass the noise of
 48 values of each patch on to its output. It predicts x0 instead. Most of a picture is white, so objects lie far from
-the mean and are visible at high noise: the schedule and the weighting are for such data. docs/figures.md has the
-trials.
+the mean and are visible at high noise: the schedule, the weighting, the time grid and the interval of guidance are for
+such data. docs/figures.md has the trials.
 """
 
 from typing import Any
@@ -55,7 +55,7 @@ _SCENES = {
         "weighting": "sparse",
         "evaluate": 1000,
     },
-    "sample": {"guidance": 2.0},
+    "sample": {"guidance": 3.0, "guidance_interval": (-4.5, -1.0), "grid": "time"},
 }
 _EMOJI = {
     "data": {"name": "emoji"},

@@ -40,7 +40,7 @@ def sheet(samples: Tensor, columns: int, captions: Captions = (), in_order: bool
     seen = _CAPTIONED if each and any(" " in text for text in texts) else _SEEN
     size = _size(samples.shape[3], samples.shape[2], wide, len(rows), _band(1) if any(texts) else 0, seen)
     step = size[0] + _GAP
-    written = [_written(row, wide, step) for row in rows]
+    written = [_written(row, 1 if each else wide, step) for row in rows]
     bands = [_band(max((len(lines) for _, lines, _ in captions), default=0)) for captions in written]
     mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[samples.shape[1]]
     height = sum(bands) + len(rows) * (size[1] + _GAP) - _GAP
@@ -63,13 +63,9 @@ def sheet(samples: Tensor, columns: int, captions: Captions = (), in_order: bool
     return canvas
 
 
-def _written(row: _Row, wide: int, step: int) -> list[tuple[int, tuple[str, ...], Font]]:
-    """The captions of a row: the left edge of each in pixels, its lines, and a font for them."""
-    ends = [*(column for column, _ in row.captions[1:]), wide]
-    return [
-        (column * step, *fitted(text, (end - column) * step - 2 * _GAP))
-        for (column, text), end in zip(row.captions, ends, strict=False)
-    ]
+def _written(row: _Row, columns: int, step: int) -> list[tuple[int, tuple[str, ...], Font]]:
+    """The captions of a row, each over so many columns: the left edge in pixels, the lines, and a font for them."""
+    return [(column * step, *fitted(text, columns * step - 2 * _GAP)) for column, text in row.captions]
 
 
 def _band(lines: int) -> int:
