@@ -164,9 +164,8 @@ def test_mistakes_get_a_line(run, files, tmp_path, capsys, monkeypatch):
     for name, value, said in (("black", 0, "nothing to fill in"), ("white", 255, "no entry is known")):
         Image.fromarray(numpy.full((8, 8), value, numpy.uint8)).save(tmp_path / f"{name}.png")
         assert said in refused("--inpaint", digit, "--mask", tmp_path / f"{name}.png")
-    registry = installed()
-    registry.modalities["image"] = replace(registry.modalities["image"], record=replace(IMAGE, reader=None))
-    monkeypatch.setattr("diffcore.plugins.registry.installed", lambda: registry)
+    modalities = installed().modalities  # which other tests of this process use too
+    monkeypatch.setitem(modalities, "image", replace(modalities["image"], record=replace(IMAGE, reader=None)))
     assert "the plugin for image cannot read files" in refused("--upscale", files / "coarse.png")
     with pytest.raises(UserError, match="cannot be read: not a file"):
         reader().read(files)
