@@ -88,5 +88,5 @@ def test_shards_of_matrices_are_refused(monkeypatch):
     monkeypatch.setattr("diffcore.training.parallel.world", lambda: 2)
     require_whole("adam", "fsdp")
     require_whole("muon", "ddp")
-    with pytest.raises(UserError, match="`train.optimizer` muon needs whole matrices: use `train.parallel` ddp"):
+    with pytest.raises(UserError, match="muon needs whole matrices: use `train"):
         require_whole("muon", "fsdp")
