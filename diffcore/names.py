@@ -15,13 +15,16 @@ Precision = Literal["float32", "bfloat16"]
 Parallel = Literal["ddp", "fsdp"]
 """How several processes share the weights of a network."""
 
+OptimizerName = Literal["adam", "muon"]
+"""Optimisers; see `diffcore.training.muon`."""
+
 OnDivergence = Literal["stop", "step-back"]
 """What training does when the loss diverges: stop, or return to an earlier checkpoint."""
 
 Parameterisation = Literal["eps", "x0", "v"]
 """What the network of a denoiser predicts."""
 
-Weighting = Literal["eps", "x0", "v", "min-snr"]
+Weighting = Literal["eps", "x0", "v", "min-snr", "sparse"]
 """Weightings of the denoising loss; see `diffcore.denoising.losses.WEIGHTINGS`."""
 
 Grid = Literal["tapered", "karras", "time", "log-snr"]

@@ -81,6 +81,21 @@ class Run(OpenedRun):
         with counter("sampling", n) as after_batch:
             return drawing.draw_all(after_batch)
 
+    def conditions_of(self, samples: Samples) -> dict[str, Any]:
+        """The conditions with which this run enlarges samples of another run, for `sample` and `sample_to`.
+
+        They are the samples themselves, and the conditions that both runs have. Raises `UserError` if this run does not
+        enlarge, or not samples of this form.
+        """
+        coarse = getattr(self.model.codec, "coarse", None)
+        if coarse is None:
+            raise UserError(f"{self.path} does not enlarge samples: the plugin for its kind of data has no such models")
+        if samples.model.modality.name != self.model.modality.name:
+            raise UserError(f"{self.path} enlarges {self.model.modality.name}, not {samples.model.modality.name}")
+        own = {condition.name: condition for condition in self.model.codec.conditions}
+        shared = {c.name: samples.conditions[c.name] for c in samples.known if own.get(c.name) == c}
+        return {**shared, **coarse(samples.decoded)}
+
     @in_own_modes
     def sample_to(
         self,

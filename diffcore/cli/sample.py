@@ -55,6 +55,9 @@ class Options(DrawOptions):
     )
     mask: Path | None = Field(None, description="A file of the same size: white is to be filled in, black is known.")
     upscale: Path | None = Field(None, description="Draw samples whose block means are this smaller file.")
+    then: Path | None = Field(
+        None, description="A run that enlarges the samples: it draws what is written, with its own settings."
+    )
     method: InverseMethod | None = Field(
         None, description="How samples are made to agree: mmps (the default), dps, or, to inpaint, repaint."
     )
@@ -76,17 +79,20 @@ def main(arguments: Sequence[str]) -> int:
     run = run_of(options, registry)
     prompts = prompts_of(options)
     n = options.n or (len(prompts) if options.prompts is not None else 16)
-    written = run.sample_to(
-        options.out,
-        n,
-        replace=options.replace,
-        prompt=_one_or_all(prompts),
-        conditions=asked_for(options, [condition.name for condition in run.model.codec.conditions], n),
-        seed=options.seed,
-        size=options.size,
-        constraint=_constraint(run, options),
+    drawn: dict[str, Any] = {
+        "prompt": _one_or_all(prompts),
+        "conditions": asked_for(options, [condition.name for condition in run.model.codec.conditions], n),
+        "seed": options.seed,
+        "size": options.size,
+        "constraint": _constraint(run, options),
         **sampling_of(chosen),
-    )
+    }
+    if options.then is None:
+        written = run.sample_to(options.out, n, replace=options.replace, **drawn)
+    else:
+        second = type(run)(options.then, None, options.device, registry)
+        given = second.conditions_of(run.sample(n, **drawn))
+        written = second.sample_to(options.out, n, replace=options.replace, conditions=given, seed=options.seed)
     if written is not None:
         _tell(written)
     return 0

@@ -21,6 +21,7 @@ WEIGHTINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "x0": torch.ones_like,
     "v": lambda log_snr: log_snr.exp() + 1,
     "min-snr": lambda log_snr: log_snr.exp().clamp(max=5.0),
+    "sparse": lambda log_snr: (4 * log_snr.exp() + 0.125).clamp(max=4.0),
 }
 """The weightings w(lambda) of the loss w(lambda) |x0_hat - x0|^2, by name.
 
@@ -29,6 +30,9 @@ WEIGHTINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
 * `v`: e^lambda + 1, the squared error of v (Salimans & Ho 2022, section 4, "SNR + 1"); for data of unit variance also
   the weighting of EDM.
 * `min-snr`: min(e^lambda, 5), Hang et al. 2023, eq. 8, for every parameterisation of the network.
+* `sparse`: min(4 e^lambda + 1/8, 4). Up to a factor, e^lambda + 1/32 is the weight of v for data with a variance of 32.
+  It suits data most of whose values are equal, such as objects on an empty background: the others are several standard
+  deviations away, so that noise hides them later. The bound suits networks that predict x0.
 """
 
 

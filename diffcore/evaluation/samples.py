@@ -40,8 +40,8 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
 
     The conditions of the samples cover the possible values in equal parts; if the model takes texts, they are those of
     held-out examples. `request.extra_metrics` are computed in addition to those of the modality. An evaluator or a
-    metric that fails is left out, and `request.complain` is told. With several processes, the leader evaluates the
-    samples of all processes, and the others get no metrics of them.
+    metric that fails is left out, and `request.complain` is called with the reason. With several processes, the leader
+    evaluates the samples of all processes, and the others get no metrics of them.
 
     Raises `NothingToEvaluateError` if there are no metrics for the modality.
     """
@@ -85,16 +85,22 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
 
 
 def _requested(model: Model, data: Data, n: int, config: SamplingConfig) -> Conditions:
-    """The conditions of `n` samples: example values or, for a model with texts, those of held-out examples.
+    """The conditions of `n` samples: example values; for texts and what has the form of states, those of examples.
 
     Held-out examples, or those that the data set names as `asked`, are taken one after another from the first one on,
     and again from the first if `n` is larger.
     """
     conditions = example_conditions(model, n, config)
     asked = data.held_out if data.asked is None else data.asked
-    if asked is None or not any(isinstance(each, TextCondition) for each in model.codec.conditions):
+    examples = any(isinstance(each, TextCondition) for each in model.codec.conditions) or _enlarges(model)
+    if asked is None or not examples:
         return conditions
     return conditions | encode(model, asked[torch.arange(n) % len(asked)]).conditions
+
+
+def _enlarges(model: Model) -> bool:
+    """Whether a condition has the form of the state, so that only examples have typical values."""
+    return any("like_state" in condition.inputs.names for condition in model.codec.conditions)
 
 
 def _measured(
@@ -138,7 +144,8 @@ def pictures(model: Model, data: Data, request: EvaluationRequest) -> Iterator[P
     If all processes draw together, only the leader gets pictures, and only that of samples.
     """
     config, seed = request.config, request.seed
-    known, conditions = known_conditions(model, config), example_conditions(model, request.n, config)
+    of = _requested(model, data, request.n, config) if _enlarges(model) else None
+    known, conditions = known_conditions(model, config), of or example_conditions(model, request.n, config)
     config = unguided_without_conditions(model, config, conditions)
     draw = generate_together if request.together else generate
     drawn = draw(model, config, conditions, request.n, seed)

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise
-from diffcore.errors import UserError
 from diffcore.likelihood import runge_kutta
 from diffcore.likelihood.runge_kutta import Parts
 from diffcore.names import Divergence, names_in, require_name
 from diffcore.process.schedules import ByField, Schedule, variance_preserving
+from diffcore.states.form import require_some_fields
 from diffcore.states.level import CLEAN, FieldLevels, Level, Levels, by_field
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space, space_of
@@ -173,10 +173,7 @@ class _Path:
 def _path(schedule: Schedule, x0: State, given: Collection[str]) -> _Path:
     """The path of a schedule. Raises `UserError` if `given` has names that are no fields, or all fields."""
     names = fields(x0).keys()
-    if unknown := sorted(set(given) - names):
-        raise UserError(f"`given` has {unknown[0]!r}, which is not a field; there are: {', '.join(names)}")
-    if set(given) == names:
-        raise UserError("all fields are given, so there is no density to compute: leave one out of `given`")
+    require_some_fields(given, names, "no density to compute")
     shifts = schedule.shifts if isinstance(schedule, ByField) else {}
     if not given and not any(shifts.values()):
         return _Path(None)

@@ -107,6 +107,12 @@ class Codec(Protocol):
         Only for codecs that are made of another one, as those of latents are; the others leave this property out.
         """
 
+    def coarse(self, samples: "Tensor | TensorDict | list") -> Conditions:
+        """The values of the condition that smaller samples are, in the form that the codec of their model decodes to.
+
+        Only for models that enlarge; the others leave this function out. Raises `UserError` for other samples.
+        """
+
     def resized(self, size: int) -> "Codec":
         """The codec of samples of another number of elements, for the same network.
 

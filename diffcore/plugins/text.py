@@ -193,7 +193,7 @@ def _notes(texts: Sequence[str], rows: Sequence[Sequence[int]], encoder: TextEnc
     cut = [text for text, ids in zip(texts, rows, strict=True) if len(ids) > encoder.length]
     found = {
         "captions without a word that the model knows, which are not used": empty,
-        f"captions of which only the first {encoder.length} words are used": cut,
+        f"captions of which only the first {encoder.length} parts are used": cut,
     }
     return [f"{what}: {len(which)} ({named([*map(shown, which)], 3)})" for what, which in found.items() if which]
 

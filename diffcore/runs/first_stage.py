@@ -117,13 +117,12 @@ def _is_augmented(codec: Codec, examples: "TensorDict", plain: State) -> bool:
 def _with_views(described: FirstStage, settings: RunSettings, codec: LatentCodec, augmented: bool) -> FirstStage:
     """The description with what is kept of each example, where the data are augmented.
 
-    `latent.views` encodings are kept. Each example is encoded in every step instead if that is 0, or if a condition has
-    the form of the state, which an augmentation changes together with the state.
+    `latent.views` encodings are kept. Each example is encoded in every step instead if that is 0.
     """
     if not augmented:
         return described
     views = settings.latent.views
-    if views and not any("like_state" in condition.inputs.names for condition in codec.conditions):
+    if views:
         return described.model_copy(update={"views": views})
     if hasattr(codec.first, "prepare"):
         raise UserError("these data cannot be encoded in every step, as their codec prepares them: use `latent.views`")

@@ -174,7 +174,12 @@ def build_model(
 
 
 def _latent_codec(codec: Codec, stage: FirstStage, modality: Modality, registry: Registry) -> LatentCodec:
-    """The codec of the latents of a first stage, with initial weights."""
+    """The codec of the latents of a first stage, with initial weights.
+
+    Raises `UserError` if a condition has the form of the samples, as latents have another one.
+    """
+    if shaped := [condition.name for condition in codec.conditions if "like_state" in condition.inputs.names]:
+        raise UserError(f"the condition {shaped[0]} has the form of the samples, so it cannot be given in latents")
     first = part_of(modality, "codec", validate(modality.facts, stage.facts, "the facts of the first stage"))
     values = dict(stage.autoencoder)
     component = choose(autoencoders_for(modality, registry), str(values.pop("name", "")), "autoencoder")

@@ -8,7 +8,7 @@ import tyro
 from pydantic import Field, ValidationError, field_validator
 
 from diffcore.errors import UserError
-from diffcore.names import Device, Grid, OnDivergence, Parallel, Parameterisation, Precision, Weighting
+from diffcore.names import Device, Grid, OnDivergence, OptimizerName, Parallel, Parameterisation, Precision, Weighting
 from diffcore.plugins.records import Place, Settings
 from diffcore.runs.suggestions import closest, options_of
 
@@ -28,7 +28,10 @@ class TrainSettings(Settings):
         le=2**20,
         description="Parts of a batch that pass through the network one after another, to save memory.",
     )
-    learning_rate: float = Field(2e-3, gt=0, description="Learning rate of Adam after the warm-up.")
+    optimizer: OptimizerName = Field(
+        "adam", description="Optimiser: Adam, or Muon, whose steps on matrices are orthogonal."
+    )
+    learning_rate: float = Field(2e-3, gt=0, description="Learning rate after the warm-up.")
     warmup_steps: int = Field(100, ge=0, description="Steps over which the learning rate rises from zero.")
     decay_after: int = Field(
         2000, ge=1, description="After this step, the learning rate decreases with the inverse square root of the step."

@@ -18,7 +18,7 @@ from diffcore.process.schedules import Schedule, last_level
 from diffcore.sampling.solvers.by_field import take
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.sampling.timesteps import check_descending
-from diffcore.states.form import form_difference, shapes_of
+from diffcore.states.form import form_difference, require_some_fields, shapes_of
 from diffcore.states.level import CLEAN, FieldLevels, Level, Levels, is_clean, level_of, shared, unstacked
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
@@ -76,7 +76,7 @@ def integrate(
     """
     history: list[Any] = []
     for index, (now, following) in enumerate(pairwise(levels)):
-        # `take` gives a solver one level; levels by field are seen only by steps that are marked as `whole`.
+        # `take` gives a solver one level; levels by field are seen only by steps that are marked `of_all_fields`.
         move = Move(cast(Level, now), cast(Level, following), fresh, history, index)
         moved = take(step, evaluate, x, move)
         if difference := form_difference(moved, shapes_of(x)):
@@ -128,11 +128,8 @@ def sample(
     _require_ends(levels, keep_noise)
     for name, value in (conditions or {}).items():
         require_one_each(name, value, len(indices))
-    if mask is not None and (mask.dtype != torch.bool or mask.ndim != 2 or len(mask) != len(indices)):
-        raise UserError(
-            f"`mask` is {str(mask.dtype).removeprefix('torch.')} {[*mask.shape]}; give booleans [{len(indices)}, N]"
-        )
-
+    if mask is not None:
+        require_mask(mask, len(indices))
     known = {name: value.to(device) for name, value in (given or {}).items()}
     if known:
         require_given(known, space, len(indices))
@@ -179,15 +176,19 @@ def with_given(level: Levels, given: Collection[str], space: Space) -> Levels:
     return FieldLevels({name: CLEAN if name in given else level_of(level, name) for name in names})
 
 
+def require_mask(mask: Tensor, batch: int | None = None) -> None:
+    """Raise `UserError` unless a mask is one of booleans `[batch, N]`, or of any number of samples if that is None."""
+    if mask.dtype != torch.bool or mask.ndim != 2 or batch not in (None, len(mask)):
+        kind, wanted = str(mask.dtype).removeprefix("torch."), "n" if batch is None else batch
+        raise UserError(f"`mask` is {kind} {[*mask.shape]}; give booleans [{wanted}, N]")
+
+
 def require_given(given: Mapping[str, Tensor], space: Space, batch: int) -> None:
     """Raise `UserError` unless `given` are values of some, but not all, fields of a batch of states of the space."""
     shapes = shapes_of(space.empty(1))
     if "" in shapes:
         raise UserError("`given` names fields of a state, and these states are one tensor without fields")
-    if unknown := given.keys() - shapes.keys():
-        raise UserError(f"`given` has {sorted(unknown)[0]!r}, which is not a field; there are: {', '.join(shapes)}")
-    if given.keys() == shapes.keys():
-        raise UserError("all fields are given, so there is nothing to draw: leave one out of `given`")
+    require_some_fields(given, shapes, "nothing to draw")
     for name, value in given.items():
         if tuple(value.shape) != (expected := (batch, *shapes[name][1:])):
             raise UserError(f"the given field {name!r} has the shape {[*value.shape]} instead of {[*expected]}")

@@ -1,10 +1,11 @@
 """The form of a state: its fields and their shapes, compared with the form that is expected."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from diffcore.errors import UserError
 from diffcore.states.state import State, fields
 
 
@@ -41,3 +42,14 @@ def _names(shapes: Mapping[str, Any]) -> str:
 
 def _shape(shape: Sequence[int]) -> str:
     return f"[{', '.join(map(str, shape))}]"
+
+
+def require_some_fields(given: Collection[str], names: Collection[str], otherwise: str) -> None:
+    """Raise `UserError` if `given` has names that are not among the `names` of fields, or all of them.
+
+    `otherwise` is the consequence of giving all fields, for the message: "nothing to draw".
+    """
+    if unknown := sorted({*given} - {*names}):
+        raise UserError(f"`given` has {unknown[0]!r}, which is not a field; there are: {', '.join(names)}")
+    if {*given} == {*names}:
+        raise UserError(f"all fields are given, so there is {otherwise}: leave one out of `given`")

@@ -134,14 +134,14 @@ def _is_first_to_fail(store: Any, otherwise: bool = False) -> bool:
 
 
 def rank_slice(n: int) -> range:
-    """Which of `n` things are this process's: its turn of as equal runs as can be."""
+    """The part of `n` things that this process works on: consecutive ones. Sizes of parts differ by at most one."""
     return range(n * rank() // world(), n * (rank() + 1) // world())
 
 
 def by_leader(make: Callable[[], Value]) -> Value | None:
-    """What `make` gives in the leader, where alone it is called; None in the others.
+    """Call `make` in the leader only, and return its result there; the other processes wait for it and return None.
 
-    They wait for it, and a `UserError` that it raises is raised by all.
+    A `UserError` that it raises is raised in all processes.
     """
     own = _attempted(make) if leads() else None
     if world() > 1:
@@ -152,7 +152,7 @@ def by_leader(make: Callable[[], Value]) -> Value | None:
 
 
 def from_leader(make: Callable[[], Value]) -> Value:
-    """What `make` gives in the leader, where alone it is called, in all processes."""
+    """Call `make` in the leader only, and return its result in all processes."""
     shared: list[Any] = [by_leader(make)]
     if world() > 1:
         dist.broadcast_object_list(shared, src=0)
@@ -160,15 +160,15 @@ def from_leader(make: Callable[[], Value]) -> Value:
 
 
 def in_turn(make: Callable[[], Value]) -> Value:
-    """What `make` gives in each process; the leader makes it first, so that what it keeps for later is there."""
+    """Call `make` in each process, first in the leader: what it stores in the cache is then there for the others."""
     own = by_leader(make)
     return own if leads() else make()  # type: ignore[return-value]
 
 
 def gathered(make: Callable[[], Value]) -> list[Value]:
-    """What `make` gives in each process, in their order; in all but the leader, what it gives there alone.
+    """Call `make` in each process. The leader gets the results of all, in their order; the others get their own.
 
-    A `UserError` of any process is raised by all.
+    A `UserError` of any process is raised in all.
     """
     own = _attempted(make)
     if world() == 1:

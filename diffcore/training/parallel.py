@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from diffcore.errors import UserError
-from diffcore.names import Parallel
+from diffcore.names import OptimizerName, Parallel
 from diffcore.system.distributed import leads, world
 
 
@@ -27,6 +27,14 @@ def require_shards(batch_size: int, parallel: Parallel, compiled: bool, parts: i
         raise UserError(f"a batch of {batch_size} cannot be shared by {world()} processes: raise `train.batch_size`")
     if world() > 1 and parallel == "fsdp" and compiled:
         raise UserError("`train.compile` works with `train.parallel` ddp, not with fsdp: leave one of them out")
+
+
+def require_whole(optimizer: OptimizerName, parallel: Parallel) -> None:
+    """Raise `UserError` if the optimiser needs whole matrices where each process has a part of them."""
+    if world() > 1 and parallel == "fsdp" and optimizer == "muon":
+        raise UserError(
+            "`train.optimizer` muon needs whole matrices: use `train.parallel` ddp, or `train.optimizer` adam"
+        )
 
 
 def distribute(

@@ -19,16 +19,26 @@ from diffcore.tasks.batch import Examples, resident
 from diffcore.tasks.objective import Objective, losses_by_field
 from diffcore.training import averages
 from diffcore.training.cuda_graph import CudaGraph
-from diffcore.training.parallel import averaging, collected, distribute, local, require_shards, shard, whole
+from diffcore.training.muon import matrices, optimizer_of, optimizer_of_moments
+from diffcore.training.parallel import (
+    averaging,
+    collected,
+    distribute,
+    local,
+    require_shards,
+    require_whole,
+    shard,
+    whole,
+)
 
 Tensors = dict[str, Tensor]
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-"""What Adam keeps for each parameter."""
+"""What optimisers keep for each parameter; Muon keeps `exp_avg` alone for matrices."""
 
 
 class TrainState:
-    """The weights of a model in training, their moving average, and the optimiser (Adam).
+    """The weights of a model in training, their moving average, and the optimiser.
 
     If several processes train, each has a share of a batch, and all must call the same methods in the same order.
     """
@@ -36,6 +46,7 @@ class TrainState:
     def __init__(self, model: Model, settings: RunSettings, data: Data) -> None:
         options = settings.train
         require_shards(options.batch_size, options.parallel, options.compile, options.accumulate)
+        require_whole(options.optimizer, options.parallel)
         self.model, self._settings, self._data = model, settings, resident(data, model.device)
         network = model.network
         self._averaged = replace(model, network=copy.deepcopy(network).requires_grad_(False))
@@ -48,8 +59,9 @@ class TrainState:
         # Kept until there is a checkpoint to go back to.
         self._initial_weights: Tensors | None = {name: value.clone() for name, value in network.state_dict().items()}
         graphed = options.cuda_graphs and model.device.type == "cuda" and world() == 1
-        self._optimizer = torch.optim.Adam(
-            self._parameters.values(),
+        self._optimizer = optimizer_of(
+            options.optimizer,
+            network,
             lr=torch.tensor(options.learning_rate, device=model.device) if graphed else options.learning_rate,
             betas=(0.9, 0.99),
             fused=model.device.type in ("cpu", "cuda"),
@@ -177,7 +189,7 @@ class TrainState:
         return self._initial_weights is not None
 
     def _moments(self) -> Tensors:
-        """Return Adam's moments by kind and parameter: `exp_avg/backbone...`."""
+        """Return the moments of the optimiser by kind and parameter: `exp_avg/backbone...`."""
         return {
             f"{key}/{name}": torch.as_tensor(value)
             for name, parameter in self._parameters.items()
@@ -185,6 +197,9 @@ class TrainState:
         }
 
     def _restore_moments(self, moments: Tensors, source: str) -> None:
+        kept_by, chosen = optimizer_of_moments(moments), self._settings.train.optimizer
+        if moments and chosen != kept_by and matrices(self.model.network):
+            raise UserError(f"`train.optimizer` is {chosen}, but {source} holds the state of the optimiser {kept_by}")
         for key, value in moments.items():
             kind, _, name = key.partition("/")
             if name not in self._parameters or kind not in _MOMENTS:

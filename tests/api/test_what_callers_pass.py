@@ -86,7 +86,7 @@ MISTAKES = {
     ),
     "a weighting": (
         lambda: dc.denoising_loss(denoiser(conditions=()), X, weighting="min_snr"),
-        "`weighting` 'min_snr' does not exist; there are: eps, x0, v, min-snr; perhaps you meant 'min-snr'",
+        "`weighting` 'min_snr' does not exist; there are: eps, x0, v, min-snr, sparse; perhaps you meant 'min-snr'",
     ),
     "a weighting of a loss": (
         lambda: weighted_loss(from_x0(X, X, Level(0.6, 0.8)), X, X, Euclidean((2,)), "snr"),

@@ -137,6 +137,19 @@ def test_each_distinct_text_is_computed_once_and_looked_up(monkeypatch):
     assert unknown.mean[1].equal(looked_up.mean[0])
 
 
+def test_where_texts_are_not_cut_the_results_are_the_same(monkeypatch):
+    """As on a GPU, where the length of the longest text would have to be waited for."""
+    network, wide = frozen(), nn.functional.pad(IDS, (0, 5))
+    network.keep(wide)
+    short, looked_up = network.hidden(wide), network.kept(wide)
+    monkeypatch.setattr("diffcore.denoising.frozen_text._cut", lambda ids: ids)
+    for before, now in ((short, network.hidden(wide)), (looked_up, network.kept(wide))):
+        assert now.mask[:, :3].equal(before.mask)
+        assert not now.mask[:, 3:].any()
+        torch.testing.assert_close(now.pieces[now.mask], before.pieces[before.mask], rtol=0, atol=1e-3)
+        torch.testing.assert_close(now.mean, before.mean, rtol=0, atol=1e-3)
+
+
 def test_hidden_states_that_are_too_large_are_not_kept(monkeypatch, caplog):
     monkeypatch.setattr("diffcore.denoising.frozen_text.MOST_BYTES", 10)
     network = frozen()

@@ -79,7 +79,7 @@ def test_conditions_left_out_are_null():
     torch.testing.assert_close(backbone.seen[1], left_out)
 
 
-@pytest.mark.parametrize("weighting", ["eps", "x0", "v", "min-snr"])
+@pytest.mark.parametrize("weighting", ["eps", "x0", "v", "min-snr", "sparse"])
 @pytest.mark.parametrize("log_snr", [-9.0, -1.0, 2.0, 9.0])
 def test_weightings_are_the_objectives_they_are_named_after(weighting, log_snr):
     level = Cosine().level(torch.full((2,), log_snr, dtype=torch.float64))
@@ -95,10 +95,11 @@ def test_weightings_are_the_objectives_they_are_named_after(weighting, log_snr):
         "x0": mean_square(guess - x0),
         "v": mean_square(prediction.v - velocity(x0, eps, level)),
         "min-snr": mean_square(guess - x0) * min(math.exp(log_snr), 5.0),
+        "sparse": mean_square(guess - x0) * min(4 * (math.exp(log_snr) + 1 / 32), 4.0),
     }[weighting]
     found = weighted_loss(prediction, x0, eps, Euclidean((6,)), weighting)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=0)
-    assert set(WEIGHTINGS) == {"eps", "x0", "v", "min-snr"}
+    assert set(WEIGHTINGS) == {"eps", "x0", "v", "min-snr", "sparse"}
 
 
 def test_loss_is_the_same_for_every_scaling_of_the_state():

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import diffcore as dc
+from diffcore.denoising import word_network
 from diffcore.denoising.conditions import captions_of, drop, nulls, parsed, parsed_each
 from diffcore.denoising.denoiser import Denoiser
 from diffcore.denoising.embedded_once import embedded, embedded_once
@@ -139,6 +140,20 @@ def test_the_network_of_words_is_a_transformer_that_padding_does_not_change(trai
         assert int(mask.sum()) == int((row > 0).sum())
     longer, _, _ = network(nn.functional.pad(batch, (0, 0)))
     assert torch.allclose(longer, vector, atol=1e-12)
+
+
+def test_words_are_computed_alike_on_a_gpu_where_all_places_are(monkeypatch):
+    torch.manual_seed(0)
+    network, batch = WordNetwork(9, 6, 16, 2, 4, 10).double(), ids("the red circle", "", "a big blue square on the")
+    packed = network(batch)
+    everywhere = word_network._Places
+    monkeypatch.setattr(word_network, "_Places", lambda exists, packed: everywhere(exists, False))
+    padded = network(batch)
+    assert padded.tokens.mask.equal(packed.tokens.mask)
+    assert torch.allclose(padded.vector, packed.vector, atol=1e-12)
+    assert torch.allclose(
+        padded.tokens.values[padded.tokens.mask], packed.tokens.values[packed.tokens.mask], atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("guided", [False, True])

@@ -1,5 +1,7 @@
 """The networks, the files and the metrics of images."""
 
+from itertools import pairwise
+
 import numpy
 import pytest
 import torch
@@ -172,9 +174,38 @@ def test_sheets_are_bounded(n, side, columns):
 
 
 def test_captions_in_any_script_are_drawn():
-    assert fitted("Katze", 1000)[0] == "Katze"
-    assert fitted("\U0010ffff", 1000)[0] == r"\U0010ffff"  # no font has it
-    assert fitted("a name that is much too long", 60)[0].endswith("…")
+    assert fitted("Katze", 1000)[0] == ("Katze",)
+    assert fitted("\U0010ffff", 1000)[0] == (r"\U0010ffff",)  # no font has it
+    assert fitted("unbreakable" * 9, 60)[0][0].endswith("…")
+
+
+def test_captions_are_broken_between_words_and_cut_after_six_lines():
+    lines, font = fitted("a small red square left of a big blue circle", 120)
+    assert " ".join(lines) == "a small red square left of a big blue circle"
+    assert len(lines) > 1
+    assert all(font.getlength(line) <= 120 for line in lines)
+    assert all(font.getlength(f"{a} {b.split()[0]}") > 120 for a, b in pairwise(lines))
+    cut, _ = fitted("word " * 100, 60)
+    assert len(cut) == 6
+    assert cut[-1].endswith("…")
+
+
+def test_sentences_are_readable_above_their_samples():
+    """Twelve samples of 32 pixels are shown four times as large, each in a frame, below a caption of three lines."""
+    samples = torch.full((1, 1, 1, 1), 255, dtype=torch.uint8).expand(12, 3, 32, 32)
+    text = "a picture of a small red square to the left of a big circle, number"
+    picture = numpy.asarray(sheet(samples, 4, [{"prompt": f"{text} {i}"} for i in range(12)]))[..., 0]
+    fewer = numpy.asarray(sheet(samples[:9], 4, [{"prompt": f"{text} {i}"} for i in range(9)]))[..., 0]
+    assert (fewer[:, :129] == picture[:, :129]).all()
+    lines = len(fitted(f"{text} 0", 126)[0])
+    row = 14 * lines + 4 + 128 + 2
+    assert picture.shape == (3 * row - 2, 4 * 130 - 2)
+    for number in range(12):
+        top, left = number // 4 * row, number % 4 * 130
+        bands = [picture[top + 2 + 14 * line : top + 16 + 14 * line, left : left + 128] for line in range(lines)]
+        assert all(band.min() < 100 for band in bands)
+        assert (picture[top + row - 130 : top + row - 2, left : left + 128] == 255).all()
+        assert (picture[top + row - 131, left : left + 128] == 204).all()
 
 
 # Metrics

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 import diffcore as dc
-from diffcore_image.autoencoder import fidelity
+from diffcore_image.stages.autoencoder import fidelity
 
 QUICK = {"steps": 12, "batch_size": 32, "evaluate": 20, "learning_rate": 5e-3, "warmup_steps": 2, "ema_width": 0.02}
 SMALL = {"factor": 2, "patch": 2, "width": 16}

@@ -1,5 +1,7 @@
 import json
 import math
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -417,3 +419,15 @@ def test_a_sentence_gives_a_picture(run, tmp_path, capsys):
     assert " of 2 pictures show what was asked for (count " in capsys.readouterr().err
     assert main([*arguments, "--prompt", "a small scarlet box"]) == 2
     assert "scarlet" in capsys.readouterr().err
+
+
+def test_the_example_draws_a_grid_of_prompts(run, tmp_path, monkeypatch, capsys):
+    example = Path(__file__).parents[2] / "examples" / "text_to_image.py"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", [str(example), str(run)])
+    prompts = runpy.run_path(str(example), run_name="__main__")["PROMPTS"]
+    asked = read(prompts)
+    assert held_out().contains(asked).tolist() == 12 * [False] + 4 * [True]
+    assert capsys.readouterr().out.startswith("text-to-image.png\n")
+    with Image.open(tmp_path / "text-to-image.png") as picture:
+        assert picture.width > 4 * 128

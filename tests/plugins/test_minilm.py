@@ -62,7 +62,7 @@ def test_damaged_files_are_told_in_one_line(package, harm):
     if harm == "cut":
         weights.write_bytes(weights.read_bytes()[:500])
     elif harm == "vocabulary":
-        (package / "vocab.txt").write_text("\n".join(VOCABULARY[:-1]))
+        (package / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"[CLS]": 0, "[SEP]": 1}}}))
     elif harm == "config":
         (package / "config.json").write_text("{}")
     elif harm == "gone":
@@ -112,14 +112,26 @@ def test_a_run_encodes_each_caption_once_and_needs_the_same_weights(package, tmp
     )
 
 
+def test_the_archive_of_another_package_is_the_same_encoder(package, tmp_path, monkeypatch):
+    plain = encoder()
+    with monkeypatch.context() as patch:
+        folder = install(tmp_path / "other", archive=True)
+        patch.syspath_prepend(str(tmp_path / "other"))
+        patch.setattr(minilm, "PACKAGES", minilm.PACKAGES[1:])
+        assert encoder() == plain
+        (folder / "model.zip").write_bytes(b"PK")
+        assert "are damaged (File is not a zip file)" in refused(encoder)
+
+
 def installed():
     try:
-        return metadata.version(minilm.PACKAGE) == "0.1.0"
-    except metadata.PackageNotFoundError:
+        minilm._place()
+    except UserError:
         return False
+    return True
 
 
-@pytest.mark.skipif(not installed(), reason=f"{minilm.PACKAGE} 0.1.0 is not installed")
+@pytest.mark.skipif(not installed(), reason=f"{' or '.join(minilm.PACKAGES)} is not installed")
 def test_published_weights_give_the_values_of_other_libraries():
     """Means over the tokens, and the state of the first piece, of `BertModel` of transformers 5; ids of tokenizers."""
     known = encoder()

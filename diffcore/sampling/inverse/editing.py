@@ -19,7 +19,7 @@ from diffcore.errors import UserError
 from diffcore.names import InverseMethod, require_name
 from diffcore.process.gaussian import perturb, transition
 from diffcore.sampling.inverse.operators import Bounds, Coarse, Operator, check_measurement, keep, of_samples
-from diffcore.sampling.loop import require_given
+from diffcore.sampling.loop import require_given, require_mask
 from diffcore.sampling.solvers.by_field import of_all_fields, take
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level, Levels, by_field, is_clean
@@ -350,8 +350,8 @@ def given_fields(
     Raises `UserError` if the values do not fit the fields of the space, are not finite, or if all fields are given, and
     for a mask that is not of booleans.
     """
-    if mask is not None and (mask.dtype != torch.bool or mask.ndim != 2):
-        raise UserError(f"`mask` is {str(mask.dtype).removeprefix('torch.')} {[*mask.shape]}; give booleans [1, N]")
+    if mask is not None:
+        require_mask(mask)
     for name, value in values.items():
         if not value.isfinite().all():
             raise UserError(f"the given field {name!r} holds values that are not finite")

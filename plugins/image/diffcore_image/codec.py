@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition, Condition
+from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.text import text_conditions, text_values
 from diffcore.states.noise import Draws
@@ -13,6 +14,7 @@ from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask
 from diffcore.states.state import State
 from diffcore_image.options import ImageFacts
+from diffcore_image.stages.enlarging import small_image
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -27,6 +29,9 @@ class ImageCodec:
         self.conditions: tuple[Condition, ...] = text_conditions(facts.text)
         if facts.classes:
             self.conditions = (ClassCondition("label", facts.classes), *self.conditions)
+        self._small = small_image(facts) if facts.upscale else None
+        if self._small is not None:
+            self.conditions = (*self.conditions, self._small)
         self.sizes = None
         self._mean = torch.tensor(facts.mean)[:, None, None]
         self._std = torch.tensor(facts.std)[:, None, None]
@@ -47,7 +52,14 @@ class ImageCodec:
             mirrored = draws.uniform("flip") < 0.5
             state = torch.where(mirrored[:, None, None, None], state.flip(3), state)
         labels = {"label": examples["label"]} if self.facts.classes else {}
-        return Encoded(state, {**labels, **text_values(self.conditions, examples, draws)})
+        small = {} if self._small is None else {self._small.name: self._small.of(state, draws)}
+        return Encoded(state, {**labels, **text_values(self.conditions, examples, draws), **small})
+
+    def coarse(self, samples: Tensor) -> dict[str, Tensor]:
+        """The condition of smaller images, uint8 `[B, C, h, w]`. Raises `UserError` if the model does not enlarge."""
+        if self._small is None:
+            raise UserError("this model does not enlarge images: train one with `data.upscale`")
+        return {self._small.name: self._small.of_pixels(samples)}
 
     def decode(self, state: State, mask: Mask = None) -> Tensor:
         """Return uint8 pixels `[B, C, H, W]`, rounded and clamped to [0, 255]."""

@@ -36,14 +36,32 @@ class ImageFacts(Settings):
     judge: Literal["scenes", "emoji"] | None = None
     """The data set whose judge says whether pictures show what their texts ask for, if it has one."""
 
+    upscale: int = Field(0, ge=0, le=64)
+    """The factor by which the model enlarges images; 0 if it does not."""
+    upscale_noise: float = Field(0.0, ge=0, le=10)
+    """The largest standard deviation of the noise on the smaller images in training."""
+
     @model_validator(mode="after")
     def _one_for_each_channel(self) -> "ImageFacts":
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError(f"mean and std need {self.channels} numbers each, one for each channel")
+        if self.upscale and (self.height % self.upscale or self.width % self.upscale):
+            raise ValueError(f"upscale, {self.upscale}, must divide the sides")
         return self
 
 
-class DigitsOptions(Settings):
+class EnlargingOptions(Settings):
+    """Options of all data sets, for models that enlarge images."""
+
+    upscale: int = Field(
+        0, ge=0, le=64, description="Give the model the image smaller by this factor, so that it learns to enlarge."
+    )
+    upscale_noise: float = Field(
+        0.3, ge=0, le=10, description="Largest standard deviation of the noise on the smaller images in training."
+    )
+
+
+class DigitsOptions(EnlargingOptions):
     """Options of the data set `digits`."""
 
     held_out: float = Field(
@@ -51,7 +69,7 @@ class DigitsOptions(Settings):
     )
 
 
-class LargeSetOptions(Settings):
+class LargeSetOptions(EnlargingOptions):
     """Options of the data sets that torchvision reads: `cifar10` and, with a size, `mnist` and `fashion-mnist`."""
 
     root: Place = Field(None, description="Folder that contains the data set in its official layout.")
@@ -65,7 +83,7 @@ class MnistOptions(LargeSetOptions):
     size: int = Field(32, ge=28, le=256, description="Height and width in pixels; 28x28 images get a black border.")
 
 
-class ScenesOptions(Settings):
+class ScenesOptions(EnlargingOptions):
     """Options of the data set `scenes`."""
 
     pictures: int = Field(20_000, ge=100, le=1_000_000, multiple_of=2, description="Number of training pictures.")
@@ -75,7 +93,7 @@ class ScenesOptions(Settings):
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the pictures and sentences, not of what is held out.")
 
 
-class EmojiOptions(Settings):
+class EmojiOptions(EnlargingOptions):
     """Options of the data set `emoji`."""
 
     root: Place = Field(
@@ -91,7 +109,7 @@ class EmojiOptions(Settings):
     skip_unreadable: bool = Field(False, description="Leave out files that cannot be read, instead of stopping.")
 
 
-class FolderOptions(Settings):
+class FolderOptions(EnlargingOptions):
     """Options of the data set `folder`."""
 
     root: Place = Field(None, description="Folder of images, or of one folder of images per class.")

@@ -1,6 +1,7 @@
 """The records of the image plugin. Importing this module is fast: torch is imported by the builders only."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from diffcore.nn.options import DiTOptions, EncoderOptions, GridAutoencoderOptions, UNetOptions
 from diffcore.plugins.hookspecs import hookimpl
@@ -8,6 +9,7 @@ from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_image.options import (
     DigitsOptions,
     EmojiOptions,
+    EnlargingOptions,
     FolderOptions,
     ImageFacts,
     LargeSetOptions,
@@ -20,6 +22,16 @@ API_VERSION = 2
 
 _lazy, _nn = lazy("diffcore_image"), lazy("diffcore.nn")
 
+
+def _data(target: str) -> Callable[[Any], Any]:
+    """The builder of a data set by name, which also learns of smaller images."""
+
+    def build(options: EnlargingOptions) -> Any:
+        return _lazy("stages.enlarging:with_small_images")(_lazy(target))(options)
+
+    return build
+
+
 IMAGE = Modality(
     name="image",
     summary="images, grey or RGB",
@@ -27,35 +39,35 @@ IMAGE = Modality(
         Component(
             "digits",
             "1,797 handwritten digits of 8x8 pixels, from scikit-learn",
-            _lazy("datasets:digits"),
+            _data("datasets:digits"),
             DigitsOptions,
         ),
         Component(
-            "mnist", "70,000 handwritten digits of 28x28 pixels, padded to 32x32", _lazy("datasets:mnist"), MnistOptions
+            "mnist", "70,000 handwritten digits of 28x28 pixels, padded to 32x32", _data("datasets:mnist"), MnistOptions
         ),
         Component(
             "fashion-mnist",
             "70,000 pictures of clothes of 28x28 pixels, padded to 32x32",
-            _lazy("datasets:fashion_mnist"),
+            _data("datasets:fashion_mnist"),
             MnistOptions,
         ),
-        Component("cifar10", "60,000 photographs of 32x32 pixels", _lazy("datasets:cifar10"), LargeSetOptions),
+        Component("cifar10", "60,000 photographs of 32x32 pixels", _data("datasets:cifar10"), LargeSetOptions),
         Component(
             "scenes",
             "rendered pictures of 32x32 pixels with sentences: one or two coloured shapes",
-            _lazy("scenes.dataset:scenes"),
+            _data("scenes.dataset:scenes"),
             ScenesOptions,
         ),
         Component(
             "emoji",
             "your own pictures of emoji with their names and tags",
-            _lazy("emoji.dataset:emoji"),
+            _data("emoji.dataset:emoji"),
             EmojiOptions,
         ),
         Component(
             "folder",
             "your own images: one folder per class, or one folder of all",
-            _lazy("datasets:folder"),
+            _data("datasets:folder"),
             FolderOptions,
         ),
     ),
@@ -87,13 +99,13 @@ IMAGE = Modality(
             Component(
                 "grid",
                 "convolutions down to a smaller grid and up again",
-                _lazy("autoencoder:autoencoder"),
+                _lazy("stages.autoencoder:autoencoder"),
                 GridAutoencoderOptions,
                 small={"width": 8, "factor": 2},
             ),
         )
     },
-    fidelity=_lazy("autoencoder:fidelity"),
+    fidelity=_lazy("stages.autoencoder:fidelity"),
     presets=PRESETS,
     facts=ImageFacts,
     codec=_lazy("codec:ImageCodec"),

@@ -72,7 +72,7 @@ PRESETS = {
         _of(_SMALL, name="embedded"),
     ),
     "captions": Preset(
-        "an equivariant denoiser of 10,000 QM9 molecules that sentences describe, on a laptop: 3,700 steps",
+        "an equivariant denoiser of 10,000 QM9 molecules that sentences describe, on a laptop: 3,700 steps; not timed",
         _of(
             {
                 **_SMALL,

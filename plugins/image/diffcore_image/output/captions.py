@@ -1,4 +1,4 @@
-"""Text on images: a font that has the characters, and text that fits into a width."""
+"""Text on images: a font that has the characters, and lines that fit into a width."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -16,16 +16,28 @@ _FAMILIES = (
 """Fonts of Linux, macOS and Windows, which are tried for characters that Pillow's own font lacks."""
 
 
-@lru_cache(maxsize=1024)
-def fitted(text: str, width: int) -> tuple[str, Font]:
-    r"""The text, shortened with an ellipsis to at most `width` pixels, and a font for it.
+_MOST_LINES = 6
+"""A caption has at most so many lines."""
 
-    Pillow's own font has only the characters of ASCII. For others, a font of the system is used: the one that lacks
-    the fewest. Characters that it lacks are written as `\u732b`.
+
+@lru_cache(maxsize=1024)
+def fitted(text: str, width: int) -> tuple[tuple[str, ...], Font]:
+    r"""The text in lines of at most `width` pixels, and a font for it.
+
+    Lines end between words. A word that is longer than a line is cut, and so is what does not fit into the last line;
+    an ellipsis shows it. Pillow's own font has only the characters of ASCII. For others, a font of the system is used:
+    the one that lacks the fewest. Characters that it lacks are written as `\u732b`.
     """
     font = min(_fonts(), key=lambda font: sum(_lacks(font, char) for char in text))
     escaped = "".join(char.encode("unicode_escape").decode() if _lacks(font, char) else char for char in text)
-    return _shortened(escaped, font, width), font
+    lines: list[str] = []
+    for word in escaped.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and (font.getlength(longer) <= width or len(lines) == _MOST_LINES):
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return tuple(_shortened(line, font, width) for line in lines), font
 
 
 def _fonts() -> Iterator[Font]:
