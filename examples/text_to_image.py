@@ -5,7 +5,7 @@ prompts, and prints how many of them show what was asked for.
 
     python examples/text_to_image.py [RUN]
 
-RUN is the folder of a trained run of scenes; without one a model is trained, which takes about ten minutes.
+RUN is the folder of a trained run of scenes; without one a model is trained, which takes about twelve minutes.
 """
 
 import sys

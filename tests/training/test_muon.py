@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from diffcore.errors import UserError
 from diffcore.training.muon import Muon, matrices, orthogonal
+from diffcore.training.parallel import require_whole
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 8), (2, 8, 5), (1, 4, 4)])
@@ -69,3 +71,22 @@ def test_embeddings_and_positions_are_left_to_adam():
     assert [id(weight) for weight in matrices(own)] == [id(own["map"].weight)]
     own["map"].requires_grad_(False)
     assert matrices(own) == []
+
+
+def test_the_learning_rate_may_be_a_tensor():
+    """A CUDA graph reads it from a tensor; both parts of the optimiser follow it."""
+    first, second, rate = network(), network(), torch.tensor(0.5)
+    optimizer = Muon(second, rate)
+    rate.fill_(0.01)
+    trained(first, [Muon(first, 0.01)])
+    trained(second, [optimizer])
+    for name, value in first.named_parameters():
+        torch.testing.assert_close(second.get_parameter(name), value)
+
+
+def test_shards_of_matrices_are_refused(monkeypatch):
+    monkeypatch.setattr("diffcore.training.parallel.world", lambda: 2)
+    require_whole("adam", "fsdp")
+    require_whole("muon", "ddp")
+    with pytest.raises(UserError, match="muon needs whole matrices: use `train"):
+        require_whole("muon", "fsdp")

@@ -59,10 +59,10 @@ _SCENES = {
 }
 _EMOJI = {
     "data": {"name": "emoji"},
-    "denoiser": {"name": "unet", "width": 40, "multipliers": (1, 2, 4), "patch": 2, "attention": True},
+    "denoiser": {"name": "unet", "width": 64, "multipliers": (1, 2), "patch": 4, "attention": True},
     "schedule": {"name": "cosine", "shift": -1.0},
     "train": {
-        "steps": 2400,
+        "steps": 4500,
         "batch_size": 64,
         "learning_rate": 3e-3,
         "cuda_graphs": True,
@@ -139,7 +139,7 @@ PRESETS = {
     "scenes": Preset(
         "U-Net on rendered scenes at 32x32 with sentences, on a laptop: 6,000 steps, about 12 minutes", _SCENES
     ),
-    "emoji": Preset("U-Net on your emoji at 32x32, on a laptop: 2,400 steps, about 10 minutes", _EMOJI),
+    "emoji": Preset("U-Net on your emoji at 32x32, on a laptop: 4,500 steps, about 10 minutes", _EMOJI),
     "encode": Preset(
         "an autoencoder with latents of a quarter of the sides, of your own images at 64x64, on a laptop: 1,000 steps",
         {**_ENCODE, "data": {"name": "folder", "size": 64}, "autoencoder": {"name": "grid", "factor": 4, "latent": 4}},
