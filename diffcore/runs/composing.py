@@ -236,7 +236,7 @@ def options_elsewhere(offered: Mapping[str, Sequence[Component]], chosen: Mappin
         for part in parts:
             for field in part.options.model_fields:
                 found.setdefault(f"{kind}.{field}", []).append(f"`{kind}` {part.name}")
-    return {name: " or ".join(parts[:4]) for name, parts in found.items() if name not in own}
+    return {name: " or ".join(parts) for name, parts in found.items() if name not in own}
 
 
 def _check_shape(file: Mapping[str, Any], origin: str, kinds: Sequence[str]) -> None:

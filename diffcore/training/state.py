@@ -197,13 +197,15 @@ class TrainState:
         }
 
     def _restore_moments(self, moments: Tensors, source: str) -> None:
+        for key in moments:
+            kind, _, name = key.partition("/")
+            if name not in self._parameters or kind not in _MOMENTS:
+                raise UserError(f"{source} does not fit the network of config.json: {key[:200]!r} is not in it")
         kept_by, chosen = optimizer_of_moments(moments), self._settings.train.optimizer
         if moments and chosen != kept_by and matrices(self.model.network):
             raise UserError(f"`train.optimizer` is {chosen}, but {source} holds the state of the optimiser {kept_by}")
         for key, value in moments.items():
             kind, _, name = key.partition("/")
-            if name not in self._parameters or kind not in _MOMENTS:
-                raise UserError(f"{source} does not fit the network of config.json: {key[:200]!r} is not in it")
             parameter = self._parameters[name]
             if value.shape != (() if kind == "step" else parameter.shape):
                 raise UserError(f"{source} does not fit the network of config.json: {key!r} has another shape")

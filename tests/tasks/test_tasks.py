@@ -29,12 +29,16 @@ def toy(task, dropout=0.0):
 
 def test_there_is_a_record_for_each_name():
     tasks = REGISTRY.offered("tasks")
-    assert [(task.name, task.network) for task in tasks] == [("denoise", "denoiser"), ("classify", "classifier")]
+    assert [(task.name, task.network) for task in tasks] == [
+        ("denoise", "denoiser"),
+        ("classify", "classifier"),
+        ("encode", "autoencoder"),
+    ]
     with pytest.raises(FrozenInstanceError):
         tasks[0].name = "other"
 
 
-NAMES = {"denoise", "classify"}
+NAMES = {"denoise", "classify", "encode"}
 
 
 def questions(text):
