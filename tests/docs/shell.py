@@ -33,7 +33,21 @@ from tests.docs.pages import ROOT
 from tests.support.runs import TrainedRuns
 
 ENDS = ("--train.steps", "4", "--train.log-every", "2", "--train.batch-size", "4", "--sample.steps", "2")
-CODED = ("--train.steps", "60", "--train.batch-size", "16", "--train.learning-rate", "0.01", "--train.evaluate", "20")
+CODED = {
+    "image": (
+        "--train.steps",
+        "60",
+        "--train.batch-size",
+        "16",
+        "--train.learning-rate",
+        "0.01",
+        "--train.evaluate",
+        "20",
+    )
+}
+"""Flags for first stages in whose latents a page trains a model, since one that is hardly trained is refused."""
+UNUSED = ("--train.steps", "2", "--train.batch-size", "4", "--train.evaluate", "0")
+"""Flags for the other first stages."""
 SMALLER = {
     "image": ("--denoiser.width", "8"),
     "molecule": ("--denoiser.width", "16", "--denoiser.depth", "1", "--denoiser.inner", "4"),
@@ -41,7 +55,11 @@ SMALLER = {
     "pointcloud": ("--denoiser.width", "16", "--denoiser.latents", "4", "--denoiser.rounds", "1"),
 }
 """Flags for small networks, for the kinds of data whose default network is slow."""
-EMBEDDED = {"audio": ("--data.sounds", "24"), "pointcloud": ("--data.shapes", "40", "--data.points", "64")}
+EMBEDDED = {
+    "scenes": ("--data.pictures", "200", "--denoiser.width", "8"),
+    "drums": ("--data.sounds", "24"),
+    "shapes": ("--data.shapes", "40", "--data.points", "64"),
+}
 """Flags for less of the embedded data."""
 FEWER = {
     "sample": ("--n", "2", "--steps", "2"),
@@ -124,14 +142,13 @@ class Shell:
         if getattr(settings.data, "root", None) == str(Path("PATH").absolute()) and not Path("PATH").is_dir():
             return None
         network = SMALLER.get(settings.modality, ())
-        if hasattr(settings, "autoencoder"):  # a first stage that is hardly trained is refused
-            return [*arguments, *CODED]
+        if hasattr(settings, "autoencoder"):
+            return [*arguments, *EMBEDDED.get(settings.data.name, ()), *CODED.get(settings.modality, UNUSED)]
         if not hasattr(settings, "denoiser"):
             same = hasattr(settings, "classifier")
             network = tuple(flag.replace("denoiser", "classifier") for flag in network if same)
         evaluated = "20" if settings.modality in EVALUATED else "0"
-        embedded = not hasattr(settings.data, "root")
-        fewer = EMBEDDED.get(settings.modality, ()) if embedded else ()
+        fewer = EMBEDDED.get(settings.data.name, ())
         return [*arguments, *network, *fewer, *ENDS, "--train.evaluate", evaluated]
 
     def _stand_in(self, modality: str, out: str) -> None:

@@ -33,6 +33,8 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "train", lambda *parts, **options: whole(*parts, **{**options, "train": FEW}))
     resume = Run.resume
     monkeypatch.setattr(Run, "resume", lambda run, train=None, **options: resume(run, {"steps": 6}, **options))
+    tune = Run.tune
+    monkeypatch.setattr(Run, "tune", lambda run, steps, **options: tune(run, steps, **{**options, **SHORT_FIT}))
     before = set(sys.modules)
     yield tmp_path
     for name in set(sys.modules) - before:
@@ -43,6 +45,8 @@ def place(tmp_path, monkeypatch):
 
 FEW = {"steps": 4, "log_every": 2, "batch_size": 4, "evaluate": 0}
 """How long Python blocks train."""
+SHORT_FIT = {"trajectories": 2, "iterations": 1}
+"""How long Python blocks fit levels."""
 
 
 def run(page: list[Block], folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns) -> None:
