@@ -3,7 +3,7 @@
 What is right is float `[N]` for each attribute: 1 or 0, or nan where a sentence does not ask for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -44,6 +44,23 @@ def other_rows(n: int) -> Tensor:
     rows = torch.empty(n, dtype=torch.int64)
     rows[order] = order.roll(1)
     return rows
+
+
+def prompt_attributes(
+    asked: Mapping[str, Tensor],
+    found: Mapping[str, Tensor],
+    real: Right | None = None,
+    real_name: str = "real examples",
+    score: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Right] = compared,
+) -> list[Metric]:
+    """The metrics `prompt_ATTRIBUTE`: how often the values that were `found` are those that were `asked` for.
+
+    Both are int64 `[N]` by attribute, and `score` says what is right. In the control, samples are compared with what
+    was asked of the samples in `other_rows`. `real` and `real_name` are as in `attribute_metrics`.
+    """
+    rows = other_rows(len(next(iter(asked.values()))))
+    control = score({name: value[rows] for name, value in asked.items()}, found)
+    return attribute_metrics("prompt", score(asked, found), control, real, real_name)
 
 
 def attribute_metrics(

@@ -15,13 +15,13 @@ from diffcore.plugins.building import require_metrics
 from diffcore.plugins.data import Codec, Data, Encoded
 from diffcore.plugins.output import Metric, Picture
 from diffcore.runs.coding import decode, encode, prepared, prepared_data
-from diffcore.runs.first_stage import set_exact_statistics
+from diffcore.runs.first_stage import compression, set_exact_statistics
 from diffcore.runs.latents import LatentCodec
 from diffcore.runs.model import Model
 from diffcore.runs.settings import FirstStage
 from diffcore.states.channels import exact_moments
 from diffcore.states.noise import Draws, generator_for
-from diffcore.states.state import State, combine, fields
+from diffcore.states.state import State, combine
 from diffcore.system.distributed import by_leader
 
 
@@ -44,7 +44,7 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> Sequence[M
         return [
             *_fidelity(latent, encoded, examples, source, request),
             Metric("latent_std_error", error, f"largest |std - 1| of a channel, of {source}"),
-            Metric("compression", _compression(codec), f"numbers of a sample per number of its latent, {codec.space}"),
+            Metric("compression", compression(codec), f"numbers of a sample per number of its latent, {codec.space}"),
         ]
 
     return [*(by_leader(measured) or ()), *held_out_loss(model, data, request)]
@@ -126,10 +126,3 @@ def _fidelity(latent: Model, encoded: Encoded, examples: Any, source: str, reque
         request.complain(f"the fidelity of {latent.modality.name} could not be measured: {told(error)}")
         return []
     return [Metric(each.name, each.value, f"{each.meaning}, of {source}") for each in found]
-
-
-def _compression(codec: LatentCodec) -> float:
-    counts = [
-        sum(field.numel() for field in fields(space.empty(1)).values()) for space in (codec.first.space, codec.space)
-    ]
-    return counts[0] / counts[1]

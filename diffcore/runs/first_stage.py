@@ -172,10 +172,15 @@ _CONSTANT = 1e-6
 """A channel with a smaller standard deviation is constant."""
 
 
-def describe_latents(codec: LatentCodec) -> str:
-    """The latents in words: their shape, and how many times fewer numbers than a state they have."""
+def compression(codec: LatentCodec) -> float:
+    """How many times fewer numbers a latent has than a state of the codec of samples."""
     with torch.device("meta"):
         spaces = (codec.first.space, codec.space)
         state, latent = (sum(field.numel() for field in fields(space.empty(1)).values()) for space in spaces)
+    return state / latent
+
+
+def describe_latents(codec: LatentCodec) -> str:
+    """The latents in words: their shape, and how many times fewer numbers than a state they have."""
     ends = "" if codec.last_log_snr is None else f", to the log-SNR {codec.last_log_snr:g}"
-    return f"diffusing in latents of {codec.space}, {state / latent:.3g} times fewer numbers than a state{ends}"
+    return f"diffusing in latents of {codec.space}, {compression(codec):.3g} times fewer numbers than a state{ends}"

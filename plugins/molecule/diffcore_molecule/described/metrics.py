@@ -6,7 +6,7 @@ import torch
 from rdkit import Chem
 from torch import Tensor
 
-from diffcore.evaluation.attributes import attribute_metrics, attribute_summary, compared, every, other_rows, with_all
+from diffcore.evaluation.attributes import attribute_summary, compared, every, prompt_attributes, with_all
 from diffcore.plugins.output import Metric
 from diffcore.plugins.wordings import read
 from diffcore_molecule.described.judge import judge
@@ -20,10 +20,7 @@ def prompt_metrics(molecules: Sequence[Chem.Mol | None], sentences: Sequence[str
     all functional groups are present that a sentence names. RDKit writes the sentences and judges the samples, so real
     molecules are right in everything.
     """
-    asked, found = read(sentences, WORDINGS), judge(molecules)
-    rows = other_rows(len(sentences))
-    control = {name: value[rows] for name, value in asked.items()}
-    return attribute_metrics("prompt", right(asked, found), right(control, found))
+    return prompt_attributes(read(sentences, WORDINGS), judge(molecules), score=right)
 
 
 def prompt_summary(molecules: Sequence[Chem.Mol | None], sentences: Sequence[str]) -> list[str]:

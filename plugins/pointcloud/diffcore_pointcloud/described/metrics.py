@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from diffcore.evaluation.attributes import attribute_metrics, compared, other_rows
+from diffcore.evaluation.attributes import compared, prompt_attributes
 from diffcore.plugins.output import Metric
 from diffcore.plugins.wordings import read
 from diffcore_pointcloud.described.judge import judge
@@ -29,7 +29,5 @@ class Seen:
 def prompt_metrics(samples: Seen, real: Seen, real_name: str) -> list[Metric]:
     """The part of the samples, in percent, in which each attribute is right, beside the control and real clouds."""
     found, asked = judge(samples.positions, samples.kinds), read(samples.sentences, WORDINGS)
-    rows = other_rows(len(samples.sentences))
-    control = compared({name: value[rows] for name, value in asked.items()}, found)
     of_real = compared(read(real.sentences, WORDINGS), judge(real.positions, real.kinds))
-    return attribute_metrics("prompt", compared(asked, found), control, of_real, real_name)
+    return prompt_attributes(asked, found, of_real, real_name)
