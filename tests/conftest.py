@@ -9,6 +9,11 @@ import torch
 from tests.support.runs import TrainedRuns
 from tests.support.toy import put_in_place, toy_registry
 
+torch.zeros(1, requires_grad=True).sum().backward()
+"""The first derivative in a process decides how many threads compute derivatives. Here that is none, as forked children
+need it; after the compiler or fake tensors of a GPU it would be more, and children that train would fail."""
+
+
 HERE = Path(__file__).parent
 CHEAP = ("test_architecture.py", "docs/test_links.py", "docs/test_reference.py")
 LONG = (
