@@ -14,7 +14,7 @@ from diffcore.plugins.records import Settings
 from diffcore.plugins.registry import Registry
 from diffcore.runs.coding import prepared_data, slices
 from diffcore.runs.folder import open_run
-from diffcore.runs.latents import LatentCodec
+from diffcore.runs.latents import LatentCodec, encoded_by
 from diffcore.runs.loading import load_run
 from diffcore.runs.model import Model
 from diffcore.runs.settings import FirstStage, RunSettings
@@ -92,7 +92,7 @@ def use_first_stage(model: Model, stage: LoadedFirstStage, settings: RunSettings
         codec.first.load_state_dict(stage.model.codec.state_dict())
     examples = data.examples[:_EXAMINED].to(model.device)
     try:
-        encoded = _encoded(codec.first, examples)
+        encoded = encoded_by(codec.first, examples)
         augmented = _is_augmented(codec.first, examples, encoded.state)
     except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise UserError(f"the codec of the first stage {path} cannot encode these data: {told(error)}") from None
@@ -102,15 +102,10 @@ def use_first_stage(model: Model, stage: LoadedFirstStage, settings: RunSettings
     logger.info(describe_latents(codec))
 
 
-def _encoded(codec: Codec, examples: "TensorDict", draws: Draws | None = None) -> Encoded:
-    ready = codec.prepare(examples, draws) if hasattr(codec, "prepare") else examples
-    return codec.encode(ready, draws)
-
-
 def _is_augmented(codec: Codec, examples: "TensorDict", plain: State) -> bool:
     """Whether random numbers change the states of examples."""
     device = first_field(plain).device
-    others = [_encoded(codec, examples, Draws.of(seed, range(len(examples)), device)).state for seed in range(3)]
+    others = [encoded_by(codec, examples, Draws.of(seed, range(len(examples)), device)).state for seed in range(3)]
     return not all(torch.equal(value, fields(other)[name]) for other in others for name, value in fields(plain).items())
 
 

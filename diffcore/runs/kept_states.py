@@ -11,7 +11,7 @@ from diffcore.plugins.data import Encoded
 from diffcore.plugins.output import Captions
 from diffcore.runs.coding import decode
 from diffcore.runs.drawing import Drawing
-from diffcore.states.state import concatenate, fields, named
+from diffcore.states.state import concatenate, fields, from_fields
 from diffcore.system.files import read_regular, write_atomically
 from diffcore.system.tensor_file import content_of, tensors_in
 
@@ -43,7 +43,7 @@ def read_kept(path: Path, count: int) -> Encoded:
     try:
         tensors = tensors_in(read_regular(path, path.stat().st_size))
         kept = {name.removeprefix("state "): t[:count] for name, t in tensors.items() if name.startswith("state ")}
-        state = kept[""] if "" in kept else named(kept)
+        state = from_fields(kept)
     except (ValueError, KeyError, StopIteration, UserError):
         path.unlink(missing_ok=True)
         raise UserError(f"{path} was damaged: repeat the command, which draws its samples again") from None

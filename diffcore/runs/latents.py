@@ -16,7 +16,7 @@ from diffcore.runs.settings import FirstStage
 from diffcore.states.channels import scaled
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, fields, named
+from diffcore.states.state import State, fields, from_fields, named
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -110,8 +110,7 @@ class LatentCodec(nn.Module):
         else:
             views = next(iter(columns.values())).shape[1] - 1
             chosen = 1 + draws.integers("view", views) if draws is not None and views else None
-            latents = {name: _chosen(column, chosen) for name, column in columns.items()}
-            latent = latents[""] if "" in latents else named(latents)
+            latent = from_fields({name: _chosen(column, chosen) for name, column in columns.items()})
         return Encoded(self._scaled(latent, described.mask), described.conditions, described.mask)
 
     def latent(self, state: State, mask: Mask = None) -> State:
@@ -134,8 +133,8 @@ class LatentCodec(nn.Module):
         mask = self.of_samples.encode(prepared).mask
         columns = {name: prepared[_column(name)] for name in fields(self.space.empty(1))}
         views = next(iter(columns.values())).shape[1]
-        flat = {name: column.flatten(0, 1) for name, column in columns.items()}
-        return flat[""] if "" in flat else named(flat), None if mask is None else mask.repeat_interleave(views, 0)
+        flat = from_fields({name: column.flatten(0, 1) for name, column in columns.items()})
+        return flat, None if mask is None else mask.repeat_interleave(views, 0)
 
     def _scaled(self, latent: State, mask: Mask) -> State:
         mean, std = self._statistics()
@@ -144,13 +143,18 @@ class LatentCodec(nn.Module):
         return self.space.project(scaled(latent, self._axis, inverse, shift), mask)
 
     def _latent(self, examples: "TensorDict", draws: Draws | None) -> State:
-        own = getattr(self.first, "prepare", None)
-        encoded = self.first.encode(examples if own is None else own(examples, draws), draws)
+        encoded = encoded_by(self.first, examples, draws)
         return self.autoencoder.encode(encoded.state, encoded.mask)  # type: ignore[operator, no-any-return]
 
     def _statistics(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         names = fields(self.space.empty(1))
         return {name: self.mean[_key(name)] for name in names}, {name: self.std[_key(name)] for name in names}
+
+
+def encoded_by(codec: Codec, examples: "TensorDict", draws: Draws | None = None) -> Encoded:
+    """Encode examples that are not prepared yet; with `draws`, augmented ones."""
+    own = getattr(codec, "prepare", None)
+    return codec.encode(examples if own is None else own(examples, draws), draws)
 
 
 class LatentReader:

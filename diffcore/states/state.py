@@ -53,6 +53,11 @@ def fields(state: State) -> dict[str, Tensor]:
     return {"": state} if isinstance(state, Tensor) else dict(state.items())
 
 
+def from_fields(tensors: Mapping[str, Tensor]) -> State:
+    """The state with these fields: the inverse of `fields`."""
+    return tensors[""] if "" in tensors else named(tensors)
+
+
 def map_fields(function: Callable[..., Tensor], *states: State) -> State:
     """The state whose fields are `function` of the corresponding fields of `states`.
 
