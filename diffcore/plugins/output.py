@@ -52,6 +52,23 @@ class Writer(Protocol):
         """
 
 
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A sample of which a part is known, and the rest is to be filled in.
+
+    * `values`: the encoded sample, `[1, ...]`, with any finite values where it is not known.
+    * `known`: a state of booleans `[1, ...]`, True where it is known.
+    * `codec`: the codec that decodes the samples. It can be of another size than the model's, and put in what is known
+      exactly, where the model's own loses something.
+    * `recipe`: everything that decides what this codec does, as values of JSON.
+    """
+
+    values: State
+    known: State
+    codec: Any
+    recipe: Mapping[str, Any]
+
+
 class Reader(Protocol):
     """Files to states, so that samples can be made to agree with what a user has. Mistakes raise `UserError`.
 
@@ -68,6 +85,13 @@ class Reader(Protocol):
         """A part of a sample, encoded `[1, ...]`, and a state of booleans `[1, ...]`: True where it is known.
 
         For data whose files show by themselves what is missing, such as sets of which some elements are given.
+        """
+
+    def read_gap(self, path: Path, gap: str | None) -> Edit:
+        """A sample with a part that is to be filled in; `gap` says which, as a user writes it.
+
+        Without `gap`, it is what the file lacks of a whole sample, such as all after its end. For data with an order,
+        such as time.
         """
 
     def read_coarse(self, path: Path) -> tuple[State, int]:

@@ -61,7 +61,7 @@ def fit(sound: Sound, target: Format) -> tuple[Tensor, list[str]]:
     full scale.
     """
     changes = ["only the beginning of a very long file was read"] * sound.cut
-    waveform, more = _channels(_centred(sound.samples, changes), target.channels)
+    waveform, more = with_channels(_centred(sound.samples, changes), target.channels)
     changes += more
     start = _onset(waveform) if target.trim else 0
     if start > _FADE * sound.rate:
@@ -97,7 +97,7 @@ def _centred(samples: numpy.ndarray, changes: list[str]) -> Tensor:
     return waveform - torch.from_numpy(offset).to(waveform)[:, None]
 
 
-def _channels(waveform: Tensor, channels: int) -> tuple[Tensor, list[str]]:
+def with_channels(waveform: Tensor, channels: int) -> tuple[Tensor, list[str]]:
     """The waveform with this number of channels, and what was changed."""
     found = len(waveform)
     if found == channels:
