@@ -12,6 +12,7 @@ from PIL import Image
 RUNS = {
     "write": "audio",
     "long": "audio",
+    "SOUND": "audio",
     "logp": "molecule",
     "tpsa": "molecule",
     "chair": "pointcloud",

@@ -18,9 +18,9 @@ def joined(generated: Tensor, original: Tensor, known: Tensor, fft: int, hop: in
     The phases of the generated part are adapted to the known part: first, each frequency is turned by the angle that it
     lacks at the seam, or, between two seams, by an angle that changes evenly from that of one to that of the other.
     Then follows Griffin-Lim: the magnitudes of the spectrogram are those of the generated sound, or of the original
-    where its window lies in the known part; and after each iteration, the known samples are put in again. The last 5 ms of the known part before a seam, and the first ones after it, are
-    a cross-fade of both; all other known samples are unchanged. The generated part is clipped at full scale, so that
-    the known part need not be scaled down.
+    where its window lies in the known part; and after each iteration, the known samples are put in again. The last 5 ms
+    of the known part before a seam, and the first ones after it, are a cross-fade of both; all other known samples are
+    unchanged. The generated part is clipped at full scale, so that the known part need not be scaled down.
     """
     original = original.expand_as(generated)
     window_known = columns_known(known, fft, hop)
