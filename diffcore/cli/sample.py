@@ -11,10 +11,11 @@ from pydantic import Field
 
 from diffcore.cli.options import DrawOptions, run_of, sampling_of, trust_field
 from diffcore.cli.screen import say
-from diffcore.cli.selectors import read
-from diffcore.errors import UserError
+from diffcore.cli.selectors import read, take_table
+from diffcore.errors import UserError, as_flags
 from diffcore.names import InverseMethod
 from diffcore.plugins import registry as plugins
+from diffcore.plugins.registry import Registry
 from diffcore.system.files import read_regular, utf8_lines
 
 if TYPE_CHECKING:
@@ -73,7 +74,8 @@ class Options(DrawOptions):
 
 def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
-    chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run.")
+    arguments, write = take_table(arguments, "write")
+    chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run." + _writing(registry))
     options = chosen.options
 
     if options.inpaint is not None and options.upscale is not None:
@@ -94,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     for large in _stages(run, options):
         given = large.conditions_of(run.sample(n, **drawn))
         run, drawn = large, {"conditions": given, "seed": options.seed}
-    written = run.sample_to(options.out, n, replace=options.replace, **drawn)
+    written = run.sample_to(options.out, n, replace=options.replace, write=write, **drawn)
     if written is not None:
         _tell(written)
     return 0
@@ -110,6 +112,15 @@ def _stages(run: "Run", options: Options) -> list["Run"]:
     return stages
 
 
+def _writing(registry: Registry) -> str:
+    """The options of files that kinds of data have, for --help."""
+    return "".join(
+        f"\n--write.{{{','.join(provided.record.writing.model_fields)}}}  (files of {name})"
+        for name, provided in registry.modalities.items()
+        if provided.record.writing.model_fields
+    )
+
+
 def _tell(written: "Written") -> None:
     """Say where the samples are, and how they compare with what was requested."""
     earlier = f", {written.earlier} of them from an earlier call" if written.earlier else ""
@@ -119,7 +130,7 @@ def _tell(written: "Written") -> None:
         overview = f", {which} in {written.overview}"
     say(f"{written.n} samples: {written.out}{overview}{earlier}")
     for line in written.summary:
-        say(line)
+        say(as_flags(line))
 
 
 def _constraint(run: "Run", options: Any) -> Any:
