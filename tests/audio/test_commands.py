@@ -62,6 +62,14 @@ def test_the_form_of_files_is_chosen_by_flags(run, tmp_path, capsys):
     assert soundfile.info(tmp_path / "c" / "0000-kick.wav").subtype == "FLOAT"
 
 
+def test_a_run_samples_sounds_of_another_length(run, tmp_path, capsys):
+    assert main(["sample", str(run), "--n", "1", "--size", "1.2", "--out", str(tmp_path / "long.wav")]) == 0
+    assert soundfile.info(tmp_path / "long.wav").frames == 19_200
+    assert "the model was trained on sounds of 0.504 s" in capsys.readouterr().err
+    line = refused(capsys, "sample", run, "--n", 1, "--size", "7..9", "--out", tmp_path / "b.wav")
+    assert "--size '7..9': write a number of seconds, such as 2.5" in line
+
+
 def test_the_report_plays_samples_without_a_network(run):
     page = (run / "report.html").read_text()
     assert page.count("<audio") >= 6

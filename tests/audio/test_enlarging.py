@@ -88,6 +88,9 @@ def test_a_model_of_small_sounds_and_one_that_enlarges_draw_together(runs, tmp_p
     drawn = large.sample(2, conditions=conditions).decoded
     written = [torch.from_numpy(soundfile.read(path)[0]) for path in sorted(out.glob("*.wav"))]
     torch.testing.assert_close(torch.stack(written).float(), drawn[:, 0], rtol=0, atol=1e-3)
+    longer = dc.load(runs / "small").sample(2, steps=2, size=0.5)
+    with pytest.raises(UserError, match=r"4080 samples at 16000 Hz, not 8000 samples"):
+        large.conditions_of(longer)
     whole = large.sample(2, steps=2)
     again = large.conditions_of(whole)["coarse"][:, :1]
     torch.testing.assert_close(again, condition.representation.state(whole.decoded))
@@ -115,6 +118,7 @@ def test_what_cannot_be_enlarged_is_refused(runs, tmp_path, capsys):
     other = SoundCodec(drums(SMALL.model_copy(update={"seconds": 0.5})).facts)
     with pytest.raises(UserError, match=r"enlarges sounds of 4080 samples at 16000 Hz, not .*`data.seconds` 0.255"):
         large.require_smaller(other)
+    assert "--size 1: a model that enlarges draws sounds of the length of its training" in refused(*sample, "--size", 1)
     train = ("train", "--modality", "audio", "--data.upscale")
     assert "--data.upscale 3: it must be a whole number from 2 on that divides the number of frequency bands, " in (
         refused(*train, 3)

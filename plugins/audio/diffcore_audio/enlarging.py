@@ -55,9 +55,11 @@ class SmallSound(CoarseGrid):
         """States of a codec with these facts as states of such spectrograms; None if they are others."""
         assert self.facts is not None
         own, other = self.facts.codec, facts.codec
-        if isinstance(own, MelFacts) and isinstance(other, MelFacts) and _filters(own) == _filters(other):
-            return (state * other.std + other.mean - own.mean) / own.std
-        return None
+        if not (isinstance(own, MelFacts) and isinstance(other, MelFacts)):
+            return None
+        if facts.samples != self.facts.samples or _filters(own) != _filters(other):
+            return None
+        return (state * other.std + other.mean - own.mean) / own.std
 
 
 def _words(facts: SoundFacts) -> str:

@@ -116,11 +116,15 @@ def length(options: SoundOptions) -> int:
     """
     fft = options.smaller.fft if options.upscale else options.fft
     samples = max(round(options.seconds * options.rate), fft // 2 + 1)
-    multiple = _COLUMNS * max(1, options.upscale)
-    if (samples // options.step + 1) % multiple == 0:
+    return whole_columns(samples, options.step, _COLUMNS * max(1, options.upscale))
+
+
+def whole_columns(samples: int, hop: int, columns: int = _COLUMNS) -> int:
+    """The length of at least `samples` whose spectrogram has a multiple of `columns` columns."""
+    if (samples // hop + 1) % columns == 0:
         return samples
-    hops = -(-samples // options.step)
-    return options.step * (-(-(hops + 1) // multiple) * multiple - 1)
+    hops = -(-samples // hop)
+    return hop * (-(-(hops + 1) // columns) * columns - 1)
 
 
 def unfitted(options: SoundOptions) -> ComplexFacts | MelFacts:
