@@ -330,6 +330,10 @@ class Letters(TextEncoder):
     channels: int = 4
 
     @property
+    def largest(self):
+        return len(self.letters)
+
+    @property
     def digest(self):
         return self.letters
 
