@@ -181,7 +181,7 @@ def with_text(data: Data, component: Component | None, options: Any, known: Text
 def _about(used: Sequence[str], examples: "TensorDict") -> str:
     """How many texts the training examples have, in words."""
     lacking = int((examples[CAPTIONS] < 0).all(1).sum())
-    without = f", none for {lacking:,} examples" if lacking else ""
+    without = f", none for {lacking:,} of {len(examples):,} examples" if lacking else ""
     return f"{len(used):,} different texts for training{without}"
 
 

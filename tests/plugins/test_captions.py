@@ -229,7 +229,7 @@ def test_texts_become_ids_of_the_words_of_the_training_examples():
     assert made.held_out["text"].tolist() == [[[1, 4, 0, 0, 0], [3, 0, 0, 0, 0]]]
     assert set(made.examples.keys()) == {"text"}
     assert made.notes == ("captions without a word that the model knows, which are not used: 1 ('?')",)
-    assert made.ledger.about["captions"] == "4 different texts for training, none for 1 examples"
+    assert made.ledger.about["captions"] == "4 different texts for training, none for 1 of 4 examples"
     cut = with_text(data(CAPTIONS), ENCODER, WordsOptions(length=2))
     assert cut.notes[1] == "captions of which only the first 2 parts are used: 2 ('a red cat', 'A blue dog!')"
     (condition,) = text_conditions(made.facts.text)
