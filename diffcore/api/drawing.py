@@ -1,7 +1,9 @@
 """Making a drawing of what a caller requests of a run."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from diffcore.api.asked import Asked, Prompt, all_asked, requested_values
 from diffcore.api.opened import OpenedRun
 from diffcore.errors import UserError
 from diffcore.plugins.text import NAME, require_text
+from diffcore.runs.choices import writing_of
 from diffcore.runs.drawing import Drawing
 from diffcore.runs.fitted_grid import with_fitted_grid
 from diffcore.runs.folder import RunFolder
@@ -32,6 +35,7 @@ def drawing_of(
     constraint: Constraint | None,
     options: SamplingOptions,
     prompt: Prompt | None = None,
+    write: Mapping[str, Any] | None = None,
 ) -> Drawing:
     """What `diffcore.api.run.Run.sample` draws with these arguments. Raises `UserError` for what cannot be drawn."""
     if n < 1:
@@ -75,6 +79,7 @@ def drawing_of(
         asked,
         None if size is None else str(size),
         constraint,
+        writing_of(model.modality, write),
     )
     drawing.mask(range(1))
     return drawing

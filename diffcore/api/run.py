@@ -109,6 +109,7 @@ class Run(OpenedRun):
         seed: int = 0,
         size: str | int | None = None,
         constraint: Constraint | None = None,
+        write: Mapping[str, Any] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Written | None:
         """Draw `n` samples and write them to files while they are drawn. The memory does not depend on `n`.
@@ -121,6 +122,7 @@ class Run(OpenedRun):
                 default `samples/seed-SEED` in the folder of the run, or the next such name without other samples.
             n: The number of samples.
             replace: Replace other samples in `out`.
+            write: Options of the files, which depend on the kind of data, such as `{"bits": 24}` for sounds.
             label, prompt, conditions, seed, size, constraint, **options: As for `sample`;
                 `diffcore.runs.measurements` makes the constraints of `inpaint` and `upscale`.
 
@@ -128,7 +130,7 @@ class Run(OpenedRun):
             UserError: As for `sample`, and if `out` contains anything but samples of the same recipe.
         """
         show_messages()
-        drawing = drawing_of(self, n, label, conditions, seed, size, constraint, options, prompt)
+        drawing = drawing_of(self, n, label, conditions, seed, size, constraint, options, prompt, write)
         place = from_leader(
             lambda: Path(out) if out is not None else default_place(RunFolder(self.path).samples, drawing)
         )

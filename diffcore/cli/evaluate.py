@@ -9,7 +9,7 @@ from pydantic import Field
 
 from diffcore.cli.options import DrawOptions, run_of, sampling_of, trust_field
 from diffcore.cli.screen import say
-from diffcore.cli.selectors import read, take_places
+from diffcore.cli.selectors import read, take_table
 from diffcore.plugins import registry as plugins
 from diffcore.runs.folder import RunFolder
 
@@ -29,7 +29,7 @@ class Options(DrawOptions):
 def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     about = "Metrics of a run's samples, or of held-out examples. --data.root PLACE: where its data are, if moved."
-    arguments, data_at = take_places(arguments)
+    arguments, data_at = take_table(arguments, "data")
     chosen = read(Options, arguments, registry, "diffcore evaluate", about, many=("metric",))
     options = chosen.options
     from diffcore.system.distributed import leads

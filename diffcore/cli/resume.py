@@ -6,7 +6,7 @@ from pydantic import Field
 
 from diffcore.cli.flags import parse
 from diffcore.cli.options import FromRun, trust_field
-from diffcore.cli.selectors import take_places
+from diffcore.cli.selectors import take_table
 from diffcore.cli.train import ended
 from diffcore.names import OnDivergence
 from diffcore.plugins import registry as plugins
@@ -34,7 +34,7 @@ class Options(FromRun):
 
 def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
-    arguments, data_at = take_places(arguments)
+    arguments, data_at = take_table(arguments, "data")
     about = (
         "Continue to train a run from its newest checkpoint. --data.root PLACE: where its data are, if they have moved."
     )

@@ -9,10 +9,11 @@ from pydantic import Field
 
 from diffcore.cli.options import DrawOptions, run_of, sampling_of, trust_field
 from diffcore.cli.screen import say
-from diffcore.cli.selectors import read
-from diffcore.errors import UserError
+from diffcore.cli.selectors import read, take_table
+from diffcore.errors import UserError, as_flags
 from diffcore.names import InverseMethod
 from diffcore.plugins import registry as plugins
+from diffcore.plugins.registry import Registry
 from diffcore.system.files import read_regular, utf8_lines
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ class Options(DrawOptions):
 
 def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
-    chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run.")
+    arguments, write = take_table(arguments, "write")
+    chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run." + _writing(registry))
     options = chosen.options
 
     if options.inpaint is not None and options.upscale is not None:
@@ -87,15 +89,25 @@ def main(arguments: Sequence[str]) -> int:
         "constraint": _constraint(run, options),
         **sampling_of(chosen),
     }
+    to = {"replace": options.replace, "write": write}
     if options.then is None:
-        written = run.sample_to(options.out, n, replace=options.replace, **drawn)
+        written = run.sample_to(options.out, n, **to, **drawn)
     else:
         second = type(run)(options.then, None, options.device, registry)
         given = second.conditions_of(run.sample(n, **drawn))
-        written = second.sample_to(options.out, n, replace=options.replace, conditions=given, seed=options.seed)
+        written = second.sample_to(options.out, n, **to, conditions=given, seed=options.seed)
     if written is not None:
         _tell(written)
     return 0
+
+
+def _writing(registry: Registry) -> str:
+    """The options of files that kinds of data have, for --help."""
+    return "".join(
+        f"\n--write.{{{','.join(provided.record.writing.model_fields)}}}  (files of {name})"
+        for name, provided in registry.modalities.items()
+        if provided.record.writing.model_fields
+    )
 
 
 def _tell(written: "Written") -> None:
@@ -107,7 +119,7 @@ def _tell(written: "Written") -> None:
         overview = f", {which} in {written.overview}"
     say(f"{written.n} samples: {written.out}{overview}{earlier}")
     for line in written.summary:
-        say(line)
+        say(as_flags(line))
 
 
 def _constraint(run: "Run", options: Any) -> Any:

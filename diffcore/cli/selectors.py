@@ -142,12 +142,12 @@ def take(arguments: Sequence[str], name: str) -> tuple[list[str], str | None]:
     return arguments, None
 
 
-def take_places(arguments: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The arguments without flags `--data.NAME VALUE`, and their values by name: where data that have moved are."""
-    arguments, found = list(arguments), {}
-    for flag in dict.fromkeys(a.partition("=")[0] for a in arguments if a.startswith("--data.")):
+def take_table(arguments: Sequence[str], table: str) -> tuple[list[str], dict[str, str]]:
+    """The arguments without flags `--TABLE.NAME VALUE`, and their values by name."""
+    arguments, found, start = list(arguments), {}, f"--{table}."
+    for flag in dict.fromkeys(a.partition("=")[0] for a in arguments if a.startswith(start)):
         arguments, value = take(arguments, flag.removeprefix("--"))
-        found[flag.removeprefix("--data.").replace("-", "_")] = str(value)
+        found[flag.removeprefix(start).replace("-", "_")] = str(value)
     return arguments, found
 
 

@@ -13,6 +13,13 @@ from diffcore.errors import UserError
 from diffcore.states.noise import Draws
 
 
+def whole_number(size: str) -> int:
+    """The number of elements that a user asks for, from 1 on. Raises `UserError` for anything else."""
+    if not size.isdecimal() or int(size) < 1:
+        raise UserError(f"`size` {size!r}: write a whole number, 1 or larger")
+    return int(size)
+
+
 @dataclass(frozen=True)
 class Sizes:
     """The distribution of sizes, from the training examples.

@@ -86,6 +86,7 @@ class DiT(nn.Module):
     ) -> None:
         super().__init__()
         self.width = width
+        self.any_size = False  # the embeddings of positions are those of one grid
         self.accepts = accepted(tokens=tokens, like_state=like_state)
         self.learned_variance = learned_variance
         self.patch = patch

@@ -1,5 +1,6 @@
 """A U-Net on a grid whose patches are folded into channels."""
 
+import math
 from functools import partial
 from itertools import pairwise
 from typing import cast
@@ -12,6 +13,7 @@ from diffcore.denoising.inputs import Tokens
 from diffcore.nn.attention import TokenLayers, heads_of
 from diffcore.nn.beside import BesideState
 from diffcore.nn.blocks import ChannelNorm, accepted, pixels, unfold, with_variance, zeroed
+from diffcore.nn.tiles import in_tiles
 from diffcore.states.spaces import Mask
 
 
@@ -57,6 +59,9 @@ class GridAttention(nn.Module):
         return x + self.output(mixed.transpose(2, 3).reshape(x.shape))
 
 
+TILE = 1024
+"""Grids with a side of more than two tiles are computed in tiles of this side, where no gradient is needed."""
+
 COARSE = 2
 """Levels of a U-Net attend to tokens if a pixel stands for at least so many entries of the grid along each side."""
 
@@ -72,6 +77,9 @@ class UNet(nn.Module):
     The coarsest level is coarse in any case, the others if a pixel stands for at least `COARSE` x `COARSE` entries of
     the grid. `like_state` is the number of channels beside those of the state; they are folded in the same way, and a
     convolution adds them to the first layer. Both begin as zero, so the network is at first the one without them.
+
+    The network takes grids of any size. Without attention over the grid, an output depends on entries at most `margin`
+    away, so large grids are computed in tiles (`diffcore.nn.tiles.in_tiles`), in bounded memory.
     """
 
     def __init__(
@@ -117,6 +125,7 @@ class UNet(nn.Module):
         self.first_coarse = min([*coarse, len(sizes) - 1])
         self.attend_down = TokenLayers(tokens, sizes[self.first_coarse :])
         self.attend_up = TokenLayers(tokens, sizes[self.first_coarse : -1])
+        self.margin = _margin(patch, len(sizes), blocks)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
@@ -131,6 +140,22 @@ class UNet(nn.Module):
 
         `tokens` and `like_state` `[B, channels, H, W]` have the channels that the network was made with.
         """
+        whole = torch.is_grad_enabled() or isinstance(self.attention, GridAttention) or max(x.shape[2:]) <= 2 * TILE
+        if whole:
+            output = self._at_once(x, conditioning, tokens, like_state)
+        else:
+            channels = x.shape[1]
+
+            def part(grid: Tensor) -> Tensor:
+                beside = None if like_state is None else grid[:, channels:]
+                return self._at_once(grid[:, :channels], conditioning, tokens, beside)
+
+            together = x if like_state is None else torch.cat([x, like_state], dim=1)
+            output = in_tiles(part, together, 1, self.margin, TILE)
+        return with_variance(output) if self.learned_variance else output
+
+    def _at_once(self, x: Tensor, conditioning: Tensor, tokens: Tokens | None, like_state: Tensor | None) -> Tensor:
+        """The output for the whole of `x`, and the variance fractions behind it if there are any."""
         h = self.beside(self.input(pixels(x, self.patch)), like_state)
         skips = []
         for number, blocks in enumerate(self.down):
@@ -146,8 +171,19 @@ class UNet(nn.Module):
             h = through(self.up[number], torch.cat([h, skips.pop()], dim=1), conditioning)
             if number >= self.first_coarse:
                 h = self.attend_up(number - self.first_coarse, h, tokens)
-        output = unfold(self.output(functional.silu(self.norm(h))), self.patch)
-        return with_variance(output) if self.learned_variance else output
+        return unfold(self.output(functional.silu(self.norm(h))), self.patch)
+
+
+def _margin(patch: int, levels: int, blocks: int) -> int:
+    """How far away from an output the furthest entry of the grid is that changes it, or a little more.
+
+    Each convolution of 3 x 3 reaches one pixel of its level further, and each change of the level less than one pixel
+    of the coarser one. It is rounded up to a multiple of the coarsest pixel, so that tiles begin where pixels do.
+    """
+    coarsest = patch * 2 ** (levels - 1)
+    convolutions = sum(4 * blocks * patch * 2**level for level in range(levels))  # two in a block; down, and up again
+    changes = 2 * sum(patch * 2**level for level in range(1, levels))
+    return math.ceil((2 * patch + convolutions + changes) / coarsest + 1) * coarsest
 
 
 def through(blocks: nn.Module, x: Tensor, conditioning: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from diffcore.plugins.contract import Contract
 from diffcore.plugins.data import Data
 from diffcore.plugins.guidance import Guidance
 from diffcore.plugins.output import Metric
-from diffcore.plugins.records import WORDS, Component, Modality, Settings
+from diffcore.plugins.records import WORDS, Component, Modality, NoOptions, Settings
 from diffcore.states.global_random import seeded
 from diffcore.system.files import is_number
 
@@ -54,9 +54,12 @@ def build(kind: str, component: Component, options: Settings, *context: Any) -> 
 def part_of(modality: Modality, kind: str, *context: Any) -> Any:
     """The part of a modality that its function `kind` makes: "codec", "writer", "evaluator", "reader" or "contract".
 
-    Where the context has a codec of latents, the function receives the codec of the samples behind it. Raises
-    `UserError` if the function returns something else. An evaluator may be None, if the data allow none.
+    Where the context has a codec of latents, the function receives the codec of the samples behind it. A writer that
+    has options (`Modality.writing`) receives those in the context, or their defaults. Raises `UserError` if the
+    function returns something else. An evaluator may be None, if the data allow none.
     """
+    if kind == "writer" and modality.writing is not NoOptions and len(context) < 2:
+        context = (*context, modality.writing())
     part = getattr(modality, kind)(*map(of_samples, context))
     if kind == "evaluator" and part is None:
         return None

@@ -113,8 +113,10 @@ class Codec(Protocol):
         Only for models that enlarge; the others leave this function out. Raises `UserError` for other samples.
         """
 
-    def resized(self, size: int) -> "Codec":
-        """The codec of samples of another number of elements, for the same network.
+    def resized(self, size: str) -> "Codec":
+        """The codec of samples of another size, for the same network.
 
-        Only where states are sets of any number of alike elements; the others leave this function out.
+        `size` is what a user writes: a number of elements (`diffcore.denoising.sizes.whole_number`), or another measure
+        of the kind of data, such as seconds. Raises `UserError` for sizes that samples cannot have. Only where samples
+        of any size are alike; the others leave this function out.
         """

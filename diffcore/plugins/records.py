@@ -231,9 +231,11 @@ class Modality:
     `codec(facts)` makes a `diffcore.plugins.data.Codec` from the facts of a data set, so that samples can be
     decoded without the data. The first data set and denoiser are the defaults; the preset `default` must exist.
 
-    `writer(codec)` makes a `diffcore.plugins.output.Writer`: samples to files. `evaluator(codec, data, cache)` makes a
-    `diffcore.plugins.output.Evaluator`: samples to metrics, or None where the data allows none. `reader(codec)` makes a
-    `diffcore.plugins.output.Reader`: files to states, for editing; None where files cannot be read.
+    `writer(codec)` makes a `diffcore.plugins.output.Writer`: samples to files. With `writing`, the options with which
+    users choose how files are written (`--write.OPTION`), it is `writer(codec, options)`.
+    `evaluator(codec, data, cache)` makes a `diffcore.plugins.output.Evaluator`: samples to metrics, or None where the
+    data allows none. `reader(codec)` makes a `diffcore.plugins.output.Reader`: files to states, for editing; None where
+    files cannot be read.
 
     `fidelity(codec)` makes a function of samples and of their reconstructions by an autoencoder that returns a list of
     `diffcore.plugins.output.Metric`: how similar they are, in the usual measure of this kind of data. Its autoencoders
@@ -253,7 +255,8 @@ class Modality:
     presets: Mapping[str, Preset]
     facts: type[Settings]
     codec: Callable[[Any], Any]
-    writer: Callable[[Any], Any]
+    writer: Callable[..., Any]
+    writing: type[Settings] = NoOptions
     evaluator: Callable[..., Any] | None = None
     classifiers: tuple[Component, ...] = ()
     networks: Mapping[str, tuple[Component, ...]] = field(default_factory=dict)

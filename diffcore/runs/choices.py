@@ -6,7 +6,7 @@ from typing import Any
 from diffcore.errors import UserError
 from diffcore.plugins.building import build, require_part
 from diffcore.plugins.guidance import words_of
-from diffcore.plugins.records import Component, Settings
+from diffcore.plugins.records import Component, Modality, NoOptions, Settings
 from diffcore.plugins.registry import choose
 from diffcore.runs.settings import validate
 
@@ -30,6 +30,15 @@ def chosen(choice: Choice, offered: Sequence[Component], kind: str) -> tuple[Com
     name, values = name_and_options(choice, kind)
     component = choose(offered, name, kind)
     return component, validate(component.options, values, f"the {kind} {name}")
+
+
+def writing_of(modality: Modality, values: Mapping[str, Any] | None) -> Settings | None:
+    """The options with which files are written; None for the defaults. Raises `UserError` for unknown ones."""
+    if not values:
+        return None
+    if modality.writing is NoOptions:
+        raise UserError(f"`write.{min(values)}`: the files of {modality.name} can be written in one way only")
+    return validate(modality.writing, dict(values), "`write`")  # type: ignore[no-any-return]
 
 
 def name_and_options(choice: Choice, kind: str) -> tuple[str, dict[str, Any]]:

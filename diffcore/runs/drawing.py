@@ -9,8 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions, captions_of
+from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.output import Captions
+from diffcore.plugins.records import Settings
 from diffcore.runs.checkpoints import tensors_digest, weights_digest
 from diffcore.runs.generation import DrawBatch, batches_of, draw_mask, generate_together, taken
 from diffcore.runs.model import Model, codec_digest
@@ -32,6 +34,7 @@ class Drawing:
     * `asked`: the requested conditions as the caller wrote them.
     * `size`: the requested number of elements.
     * `constraint`: what the samples must agree with.
+    * `writing`: the options with which files are written; None for the defaults.
     """
 
     model: Model
@@ -43,6 +46,12 @@ class Drawing:
     asked: Mapping[str, Any] = field(default_factory=dict)
     size: str | None = None
     constraint: Constraint | None = None
+    writing: Settings | None = None
+
+    @cached_property
+    def writer(self) -> Any:
+        """What writes the samples to files."""
+        return part_of(self.model.modality, "writer", self.model.codec, *filter(None, [self.writing]))
 
     @cached_property
     def known(self) -> tuple[Condition, ...]:
@@ -68,6 +77,8 @@ class Drawing:
             values["size"] = self.size
         if self.constraint is not None:
             values["constraint"] = self.constraint.recipe or "a constraint of the caller"
+        if self.writing is not None and (options := self.writing.model_dump(mode="json", exclude_defaults=True)):
+            values["write"] = options
         return values
 
     @cached_property

@@ -106,16 +106,17 @@ def draw_mask(
 
 
 def resized(model: Model, size: str) -> Model:
-    """The model for samples of `size` elements, if its samples are sets of any number of elements.
+    """The model for samples of another size, if its samples can have any size.
 
-    Raises `UserError` if `size` is not a whole number from 1 on, and if all samples of the model have the same size.
+    Raises `UserError` for sizes that the codec refuses, if all samples of this kind of data have the same size, and if
+    the network takes samples of one size only, which its attribute `any_size` then says.
     """
     resize = getattr(model.codec, "resized", None)
     if resize is None:
         raise UserError(f"`size` {size}: all samples of {model.modality.name} have the same size")
-    if not size.isdecimal() or int(size) < 1:
-        raise UserError(f"`size` {size!r}: write a whole number, 1 or larger")
-    return replace(model, codec=resize(int(size)))
+    if not getattr(getattr(model.network, "backbone", None), "any_size", True):
+        raise UserError(f"`size` {size}: the network of this run takes samples of the size of the training data only")
+    return replace(model, codec=resize(size))
 
 
 MOST_AT_ONCE = 2**23

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from diffcore.errors import UserError
-from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Encoded
 from diffcore.runs.coding import decode
 from diffcore.runs.drawing import Drawing
@@ -80,8 +79,8 @@ def write_samples(
     Raises `UserError` if `out` contains anything else, unless these are samples and `replace` is true; if another
     command is writing there; and if there are too many samples for a picture of all.
     """
-    single = is_single_file(out, drawing.model)
-    writer = part_of(drawing.model.modality, "writer", drawing.model.codec)
+    writer = drawing.writer
+    single = is_single_file(out, drawing.model, writer)
     if single:
         require_few(writer, out, drawing.n)
     place = Place(out, single)

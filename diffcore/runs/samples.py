@@ -18,6 +18,7 @@ from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
 from diffcore.plugins.output import Captions
+from diffcore.runs.choices import writing_of
 from diffcore.runs.coding import decode
 from diffcore.runs.model import Model
 from diffcore.states.spaces import Mask
@@ -69,17 +70,19 @@ class Samples:
         """The requested conditions of each sample in words, by name of the condition."""
         return [{**each, **self.said} for each in captions_of(self.known, self.conditions, len(self))]
 
-    def save(self, out: str | os.PathLike[str]) -> Path:
+    def save(self, out: str | os.PathLike[str], write: Mapping[str, Any] | None = None) -> Path:
         """Write the samples to files, and return the path of the file that shows all of them.
 
         `out` is a folder, for one file per sample and an overview of the first `MOST_SHOWN`, or one file with an
-        extension that is supported for the kind of data. Files are written under another name and renamed, and replace
+        extension that is supported for the kind of data. `write` are options of the files, which depend on the kind of
+        data, such as `{"bits": 24}` for sounds. Files are written under another name and renamed, and replace
         files of the same name. Raises `UserError` for other extensions, for more than `MOST_TOGETHER` samples in a
         picture, and for a folder that contains other samples.
         """
         path = Path(out)
-        single = is_single_file(path, self.model)
-        writer = part_of(self.model.modality, "writer", self.model.codec)
+        options = writing_of(self.model.modality, write)
+        writer = part_of(self.model.modality, "writer", self.model.codec, *filter(None, [options]))
+        single = is_single_file(path, self.model, writer)
         if not len(self):
             return path
         names = file_names(range(len(self)), self.captions, self.known)
@@ -117,9 +120,9 @@ class Samples:
         return list(measure(self.decoded, self.captions)) if measure is not None and len(self) else []
 
 
-def is_single_file(path: Path, model: Model) -> bool:
+def is_single_file(path: Path, model: Model, writer: Any) -> bool:
     """Whether samples are written to `path` as one file. Raises `UserError` if its extension is not supported."""
-    endings: Sequence[str] = part_of(model.modality, "writer", model.codec).endings
+    endings: Sequence[str] = writer.endings
     single = path.suffix.lower() in endings
     if (path.suffix or path.is_file()) and not single and not path.is_dir():
         raise UserError(f"{path}: {model.modality.name} writes {', '.join(endings)}, or several files to a folder")

@@ -296,3 +296,34 @@ def test_facts_of_a_stranger_are_bounded(codec, said):
         mel_facts(**codec)
     with pytest.raises(ValueError, match="spectrogram of a sound would have"):
         SoundFacts(rate=16_000, samples=2**26, codec=complex_facts(fft=2**10, hop=1).codec)
+
+
+# Sounds of another length
+
+
+@pytest.mark.parametrize("kind", ["mel", "complex"])
+@pytest.mark.parametrize(("size", "samples"), [("0.05", 800), ("1.5s", 24_000), ("2", 32_000)])
+def test_a_codec_of_another_length_decodes_just_this_length(kind, size, samples):
+    made = datasets.drums(DrumsOptions(sounds=2, codec=kind))
+    codec = SoundCodec(made.facts)
+    other = codec.resized(size)
+    assert other.space.shape[:2] == codec.space.shape[:2]
+    assert other.space.shape[2] % 64 == 0  # as many as a network of the trained 64 columns may need
+    assert other.space.shape[2] >= samples / made.facts.codec.hop
+    assert other.decode(torch.randn(1, *other.space.shape)).shape == (1, 1, samples)
+    assert codec.decode(torch.randn(1, *codec.space.shape)).shape == (1, 1, made.facts.samples)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ("long", "write a number of seconds, such as 2.5"),
+        ("-1", "write a number of seconds"),
+        ("nan", "write a number of seconds"),
+        ("0.001", "`size` 0.001: sounds of this run can last 0.0161 to 600 s"),
+        ("1e6", "sounds of this run can last 0.0161 to 600 s"),
+    ],
+)
+def test_lengths_that_sounds_cannot_have_are_refused(size, message):
+    with pytest.raises(UserError, match=message):
+        SoundCodec(datasets.drums(DrumsOptions(sounds=2)).facts).resized(size)

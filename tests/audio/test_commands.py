@@ -7,6 +7,7 @@ import numpy
 import pytest
 import soundfile
 
+from diffcore.api.run import Run
 from diffcore.cli import main
 from diffcore_audio.signals import representations
 from tests.support.refusals import refused
@@ -42,6 +43,31 @@ def test_a_run_samples_sounds_of_the_requested_class(run, tmp_path):
     waveform, rate = soundfile.read(tmp_path / "kicks" / "0000-kick.wav")
     assert (rate, len(waveform)) == (16_000, 128 * 63)
     assert 0 < numpy.abs(waveform).max() <= 1
+
+
+def test_the_form_of_files_is_chosen_by_flags(run, tmp_path, capsys):
+    wished = ["sample", str(run), "--n", "2", "--write.format=flac", "--write.bits", "24", "--out", str(tmp_path / "a")]
+    assert main(wished) == 0
+    assert soundfile.info(tmp_path / "a" / "0000-kick.flac").subtype == "PCM_24"
+    assert json.loads((tmp_path / "a" / "recipe.json").read_text())["recipe"]["write"] == {
+        "format": "flac",
+        "bits": "24",
+    }
+    line = refused(capsys, *wished[:4], "--write.bits", "20", "--out", str(tmp_path / "b"))
+    assert "--write: bits: input should be '16', '24' or 'float' (it is '20')" in line
+    line = refused(capsys, *wished[:4], "--write.gian", "20", "--out", str(tmp_path / "b"))
+    assert "perhaps you meant gain" in line
+    assert not (tmp_path / "b").exists()
+    Run(run).sample(2).save(tmp_path / "c", {"bits": "float", "gain": -6})
+    assert soundfile.info(tmp_path / "c" / "0000-kick.wav").subtype == "FLOAT"
+
+
+def test_a_run_samples_sounds_of_another_length(run, tmp_path, capsys):
+    assert main(["sample", str(run), "--n", "1", "--size", "1.2", "--out", str(tmp_path / "long.wav")]) == 0
+    assert soundfile.info(tmp_path / "long.wav").frames == 19_200
+    assert "the model was trained on sounds of 0.504 s" in capsys.readouterr().err
+    line = refused(capsys, "sample", run, "--n", 1, "--size", "7..9", "--out", tmp_path / "b.wav")
+    assert "--size '7..9': write a number of seconds, such as 2.5" in line
 
 
 def test_the_report_plays_samples_without_a_network(run):

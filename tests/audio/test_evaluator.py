@@ -13,7 +13,7 @@ from tensordict import TensorDict
 from diffcore.errors import UserError
 from diffcore.evaluation.metrics import frechet_distance
 from diffcore.plugins.data import Data
-from diffcore_audio.evaluation import evaluator, fad
+from diffcore_audio.evaluation import ceilings, evaluator, fad
 from diffcore_audio.evaluation.evaluator import build_evaluator
 from diffcore_audio.evaluation.features import augment
 from diffcore_audio.evaluation.neighbours import copy_threshold, nearest
@@ -134,6 +134,35 @@ def test_silence_and_loudness_are_measured(prepared):
     assert all(math.isfinite(value) for value in found.values())
     tone = math.sqrt(2) * 0.1 * torch.sin(2 * math.pi * 1000 * torch.arange(SAMPLES) / RATE)
     assert values(evaluator(tone.expand(4, 1, -1), {}))["rms_db"] == pytest.approx(-20, abs=1e-3)
+
+
+def test_what_the_codec_does_to_real_sounds_is_measured(prepared, monkeypatch):
+    """Complex spectrograms are inverted exactly; a codec that halves the amplitude and adds noise is found out."""
+    train, held_out, evaluator, cache = prepared
+    found = values(evaluator(floats(held_out), {"label": held_out["label"]}))
+    for name in ("class_agreement", "frechet_ratio", "rms_db", "noise_floor_db", "full_scale", "decay_error"):
+        assert found[f"{name}_codec"] == pytest.approx(found[name], rel=0.02, abs=0.02), name
+    assert found["spectral_distance_codec"] < 0.01
+    assert found["stft_distance_codec"] < 0.01
+    noise = 2e-3 * torch.randn(1, 1, SAMPLES, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(ceilings, "representation", lambda facts: Halved(noise))
+    worse = values(made(train, held_out, cache)(floats(held_out), {"label": held_out["label"]}))
+    assert worse["rms_db_codec"] == pytest.approx(found["rms_db"] - 6.02, abs=0.1)
+    assert worse["noise_floor_db_codec"] == pytest.approx(found["noise_floor_db"] - 6.02, abs=0.3)
+    assert worse["frechet_ratio_codec"] > 2
+    assert worse["stft_distance_codec"] > 1
+    assert worse["frechet_ratio"] == pytest.approx(found["frechet_ratio"], rel=1e-4)
+
+
+class Halved:
+    def __init__(self, noise):
+        self.noise = noise
+
+    def state(self, waveform):
+        return waveform / 2
+
+    def waveform(self, state):
+        return state + self.noise
 
 
 def test_the_classifier_is_cached(prepared, monkeypatch):

@@ -12,8 +12,10 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from pydantic import ValidationError
 
-from diffcore_audio.options import ComplexFacts, SoundFacts
+from diffcore.errors import UserError
+from diffcore_audio.options import ComplexFacts, SoundFacts, WritingOptions
 from diffcore_audio.output.pictures import envelopes, sheet, spectrograms
 from diffcore_audio.output.writer import SoundWriter
 from diffcore_audio.signals.spectra import FLOOR, log_mel
@@ -84,6 +86,79 @@ def test_all_samples_in_one_file_stand_a_tenth_of_a_second_apart(tmp_path, endin
     assert numpy.array_equal(read, numpy.concatenate([a, pause, b, pause, c]))
     SoundWriter(codec(channels=2)).stream([(waves[:2], ()), (waves[2:], ())], tmp_path / f"batches{ending}")
     assert numpy.array_equal(soundfile.read(tmp_path / f"batches{ending}", dtype="int16")[0], read)
+
+
+@pytest.mark.parametrize(("bits", "largest"), [("16", 2**15), ("24", 2**23), ("float", None)])
+def test_values_are_stored_to_half_a_step(tmp_path, bits, largest):
+    waves = noise(2, channels=2)
+    paths = SoundWriter(codec(channels=2), WritingOptions(bits=bits)).each(waves, tmp_path, ["a", "b"])
+    for path, wave in zip(paths, waves, strict=True):
+        read = torch.from_numpy(soundfile.read(path)[0].T)
+        error = (read - wave.double()).abs().max().item()
+        assert error == 0 if largest is None else 0.1 / largest < error <= 0.5 / largest + 1e-12
+
+
+def test_floats_keep_what_exceeds_full_scale_and_other_files_cannot_hold_them(tmp_path):
+    (path,) = SoundWriter(codec(), WritingOptions(bits="float")).each(noise(1) * 4, tmp_path, ["loud"])
+    assert numpy.array_equal(soundfile.read(path, dtype="float32")[0], (noise(1) * 4)[0, 0].numpy())
+    for name in ("all.flac", "all.ogg"):
+        with pytest.raises(UserError, match=r"files cannot hold floats: choose `write\.bits` 16 or 24, or a \.wav"):
+            SoundWriter(codec(), WritingOptions(bits="float")).together(noise(1), tmp_path / name, 1)
+    with pytest.raises(ValidationError, match="flac files cannot hold floats"):
+        WritingOptions(format="flac", bits="float")
+
+
+@pytest.mark.parametrize(("ending", "tolerance"), [("flac", LSB / 2), ("ogg", 0.05)])
+def test_the_format_of_files_in_a_folder_is_chosen(tmp_path, ending, tolerance):
+    waves = sine(440, 8000, 0.5, 44100).float()
+    (path,) = SoundWriter(codec(rate=44100), WritingOptions(format=ending)).each(waves, tmp_path, ["a"])
+    assert path.name == f"a.{ending}"
+    read, rate = soundfile.read(path)
+    assert (rate, soundfile.info(path).format) == (44100, ending.upper())
+    assert numpy.abs(read - waves[0, 0].numpy()).max() <= tolerance + 1e-9
+
+
+def test_a_rate_that_a_format_cannot_have_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(UserError, match="OGG files have at most 200,000 Hz, and the data 1,000,000: write WAV"):
+        SoundWriter(codec(rate=1_000_000), WritingOptions(format="ogg")).each(noise(1), tmp_path, ["a"])
+
+
+def test_one_file_of_all_has_one_gain_and_files_in_a_folder_have_one_each_or_that_of_the_options(tmp_path):
+    waves = torch.cat([noise(1), noise(1) * 2, noise(1) * 4])  # peaks of 0.9, 1.8 and 3.6
+    SoundWriter(codec()).stream([(waves[:2], ()), (waves[2:], ())], tmp_path / "all.wav")
+    together = soundfile.read(tmp_path / "all.wav")[0]
+    found = [numpy.abs(together[start : start + 4000]).max() for start in (0, 5600, 11200)]
+    assert found == pytest.approx([0.25, 0.5, 1.0], abs=2 * LSB)
+    alone = SoundWriter(codec()).each(waves, tmp_path, ["a", "b", "c"])
+    assert [numpy.abs(soundfile.read(path)[0]).max() for path in alone] == pytest.approx([0.9, 1, 1], abs=2 * LSB)
+    line = SoundWriter(codec()).summary(waves)[1]
+    assert line.endswith("`write.gain` -11.2 keeps all within it and their relative loudness")
+    quiet = SoundWriter(codec(), WritingOptions(gain=-11.2)).each(waves, tmp_path, ["d", "e", "f"])
+    peaks = [numpy.abs(soundfile.read(path)[0]).max() for path in quiet]
+    assert peaks == pytest.approx([0.9 * k * 10 ** (-11.2 / 20) for k in (1, 2, 4)], abs=2 * LSB)
+    assert len(SoundWriter(codec(), WritingOptions(gain=-11.2)).summary(waves)) == 1
+
+
+def test_a_fade_ends_in_silence_and_begins_where_it_is_told(tmp_path):
+    waves = torch.full((1, 1, 4000), 0.5)
+    (path,) = SoundWriter(codec(), WritingOptions(fade=0.1)).each(waves, tmp_path, ["a"])
+    read = soundfile.read(path)[0]
+    assert (read[:2400] == 0.5).all()
+    assert read[-1] == 0
+    assert read[3200] == pytest.approx(0.5 * math.sin(math.pi / 4), abs=1e-3)
+
+
+def test_dither_makes_the_error_independent_of_the_sound(tmp_path):
+    """Without it, a tone of a third of a step is lost; with it, the tone is there, in white noise of 1/2 step RMS."""
+    tone = sine(1000, 160_000, LSB / 3).float()
+    writers = {dither: SoundWriter(codec(samples=160_000), WritingOptions(dither=dither)) for dither in (False, True)}
+    plain, dithered = (writers[d].each(tone, tmp_path, [f"{d}"])[0].read_bytes() for d in (False, True))
+    assert set(plain[44:]) == {0}
+    read = torch.from_numpy(soundfile.read(tmp_path / "True.wav")[0]) / LSB
+    error = read - tone[0, 0].double() / LSB
+    assert error.square().mean().sqrt().item() == pytest.approx(0.5, rel=0.02)  # sqrt(1/12 + 1/6)
+    assert (read * tone[0, 0]).mean().item() == pytest.approx((tone.square().mean() / LSB).item(), rel=0.05)
+    assert writers[True].each(tone, tmp_path, ["again"])[0].read_bytes() == dithered
 
 
 def test_loudness_is_in_decibels_of_full_scale():

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from diffcore.denoising.denoiser import Denoiser
-from diffcore.denoising.sizes import Sizes
+from diffcore.denoising.sizes import Sizes, whole_number
 from diffcore.errors import UserError
+from diffcore.nn.dit import DiT
 from diffcore.process.schedules import Cosine
 from diffcore.runs.generation import generate, resized
 from diffcore.runs.model import Model
@@ -130,7 +131,7 @@ class Dots:
         self.space = Euclidean((count, 1))
 
     def resized(self, size):
-        return Dots(size)
+        return Dots(whole_number(size))
 
 
 def dots(codec):
@@ -164,6 +165,14 @@ def test_a_network_of_sets_draws_sets_of_another_size():
 def test_a_size_that_is_none_is_refused(size):
     with pytest.raises(UserError, match="write a whole number, 1 or larger"):
         resized(dots(Dots(5)), size)
+
+
+def test_a_network_of_one_size_is_not_asked_for_another():
+    model = dots(Dots(5))
+    model.network.backbone.any_size = False
+    with pytest.raises(UserError, match="takes samples of the size of the training data only"):
+        resized(model, "12")
+    assert not DiT(1, (8, 8), patch=4, width=12, depth=1, heads=2).any_size
 
 
 def test_samples_of_one_size_stay_so():

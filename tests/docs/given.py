@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy
 from PIL import Image
 
-RUNS = {"logp": "molecule", "tpsa": "molecule", "chair": "pointcloud", "16384": "pointcloud"}
+RUNS = {
+    "write": "audio",
+    "long": "audio",
+    "logp": "molecule",
+    "tpsa": "molecule",
+    "chair": "pointcloud",
+    "16384": "pointcloud",
+}
 """Words of a line that show which kind of data the run has that the line calls RUN."""
 
 

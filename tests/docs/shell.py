@@ -27,6 +27,7 @@ from diffcore.cli import sample as sample_command
 from diffcore.cli import tune as tune_command
 from diffcore.cli.flags import run_settings
 from diffcore.cli.selectors import read as read_flags
+from diffcore.cli.selectors import take_table
 from diffcore.plugins.registry import installed
 from tests.docs import given
 from tests.docs.pages import ROOT
@@ -232,7 +233,8 @@ def read(command: str, arguments: list[str]) -> None:
         read_flags(tune_command.Options, arguments, registry, "diffcore tune", "", one=())
     elif command in ("sample", "evaluate"):
         module, flags = DRAWING[command]
-        read_flags(module.Options, arguments, registry, f"diffcore {command}", "", many=flags)
+        rest, _ = take_table(arguments, "write")  # checked by the run
+        read_flags(module.Options, rest, registry, f"diffcore {command}", "", many=flags)
 
 
 def modality_of(run: Path) -> str:

@@ -130,14 +130,14 @@ def test_codecs_of_another_size(caplog):
     state = TensorDict({name: torch.randn(2, 8, 3) for name in codec.fields}, batch_size=[2])
     whole = codec.decode(state)
     with caplog.at_level("INFO"):
-        smaller = codec.resized(5)
+        smaller = codec.resized("5")
     assert smaller.space.empty(1)["positions"].shape == (1, 8, 3)
     assert not caplog.text
     for name, values in smaller.decode(state).items():
         assert torch.equal(values, whole[name][:, :5])
-    for name, values in codec.resized(8).decode(state).items():
+    for name, values in codec.resized("8").decode(state).items():
         assert torch.equal(values, whole[name])
     with caplog.at_level("INFO"):
-        larger = codec.resized(20)
+        larger = codec.resized("20")
     assert larger.space.empty(1)["normals"].shape == (1, 20, 3)
     assert "the first 8 points decide on the shape, and the other 12 are drawn on its surface" in caplog.text

@@ -304,8 +304,8 @@ def test_facts_of_a_run_cannot_state_more_points_than_data_may_have():
     with pytest.raises(ValueError, match="less than or equal to 1048576"):
         FileOptions(pool=2**40)
     with pytest.raises(UserError, match="a cloud can have at most"):
-        CODEC.resized(2**30)
-    assert CODEC.resized(2**20).space.empty(1)["positions"].shape == (1, 2**20, 3)
+        CODEC.resized(str(2**30))
+    assert CODEC.resized(str(2**20)).space.empty(1)["positions"].shape == (1, 2**20, 3)
 
 
 def test_data_that_do_not_fit_into_memory_are_refused_before_they_are_made(monkeypatch):

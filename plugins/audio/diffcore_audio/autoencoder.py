@@ -2,15 +2,13 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from diffcore.nn.grid_autoencoder import GridAutoencoder
 from diffcore.nn.options import GridAutoencoderOptions
 from diffcore.plugins.output import Metric
 from diffcore_audio.codec import SoundCodec
-
-_FFT, _HOP, _FLOOR = 512, 128, 1e-4
+from diffcore_audio.signals.distances import log_spectral_distance
 
 
 def autoencoder(options: GridAutoencoderOptions, codec: SoundCodec) -> GridAutoencoder:
@@ -28,13 +26,5 @@ def fidelity(codec: SoundCodec) -> Callable[[Tensor, Tensor], list[Metric]]:
 
 
 def _spectral_distance(originals: Tensor, found: Tensor) -> list[Metric]:
-    """The mean |20 log10(a / b)| of the magnitudes of all times and frequencies, of which none is below -80 dB."""
-    first, second = (20 * _magnitudes(waves).clamp(min=_FLOOR).log10() for waves in (originals, found))
-    return [Metric("spectral_distance", (first - second).abs().mean().item(), "dB, mean difference of spectra")]
-
-
-def _magnitudes(waves: Tensor) -> Tensor:
-    """The magnitudes of the short-time Fourier transform, relative to a sine of full scale."""
-    window = torch.hann_window(_FFT)
-    short = torch.nn.functional.pad(waves.flatten(0, 1), (0, max(0, _FFT - waves.shape[-1])))
-    return torch.stft(short, _FFT, _HOP, window=window, return_complex=True).abs() / (window.sum() / 2)
+    distance = log_spectral_distance(originals, found)
+    return [Metric("spectral_distance", distance, "dB, mean difference of spectra")]

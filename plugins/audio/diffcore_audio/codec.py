@@ -1,21 +1,32 @@
 """The codec of sounds: converts waveforms to spectrograms of unit variance, and back."""
 
+import logging
+import math
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition, Condition
+from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.text import text_conditions, text_values
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean, Mask
 from diffcore.states.state import State
 from diffcore_audio.options import SoundFacts
-from diffcore_audio.signals.representations import representation
+from diffcore_audio.signals.representations import representation, whole_columns
 from diffcore_audio.signals.waves import FULL_SCALE
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
+
+logger = logging.getLogger(__name__)
+
+MOST_SECONDS = 600.0
+"""The longest sounds that are sampled, in seconds."""
+
+_MOST_COLUMNS = 64
+"""Networks need a number of columns that is a multiple of a power of two, at most this one."""
 
 
 class SoundCodec:
@@ -29,14 +40,41 @@ class SoundCodec:
     (results are in `diffcore_audio.presets`).
     """
 
-    def __init__(self, facts: SoundFacts) -> None:
+    def __init__(self, facts: SoundFacts, kept: int | None = None) -> None:
+        """The codec for `facts`; `kept` is the length in samples to which decoded sounds are cut, whole if None."""
         self.facts = facts
+        self.kept = facts.samples if kept is None else kept
         self.representation = representation(facts)
         self.space = Euclidean(self.representation.shape)
         self.conditions: tuple[Condition, ...] = text_conditions(facts.text)
         if facts.classes:
             self.conditions = (ClassCondition("label", facts.classes), *self.conditions)
         self.sizes = None
+
+    def resized(self, size: str) -> "SoundCodec":
+        """The codec of sounds of `size` seconds, for networks that take spectrograms of any length.
+
+        The spectrogram is at least as long, so that a network that fits the trained length fits this one, and decoded
+        sounds are cut. Raises `UserError` if `size` is not a number of seconds, and for sounds that are shorter than a
+        window or longer than `MOST_SECONDS`.
+        """
+        facts = self.facts
+        shortest = (facts.codec.fft // 2 + 1) / facts.rate
+        seconds = read_seconds(size, "`size`")
+        if not shortest <= seconds <= MOST_SECONDS:
+            raise UserError(f"`size` {size}: sounds of this run can last {shortest:.3g} to {MOST_SECONDS:g} s")
+        trained = facts.samples / facts.rate
+        if seconds > trained:
+            logger.warning(
+                f"the model was trained on sounds of {trained:.3g} s: what is further apart does not belong together"
+            )
+        return self.of_length(round(seconds * facts.rate))
+
+    def of_length(self, samples: int) -> "SoundCodec":
+        """The codec of sounds of this length in samples."""
+        columns = self.facts.samples // self.facts.codec.hop + 1
+        length = whole_columns(samples, self.facts.codec.hop, math.gcd(columns, _MOST_COLUMNS))
+        return SoundCodec(self.facts.model_copy(update={"samples": length}), samples)
 
     def encode(self, examples: "TensorDict", draws: Draws | None = None) -> Encoded:
         """Encode `waveform`, int16 `[B, C, L]`, `label`, int64 `[B]`, and their texts if there are any.
@@ -54,4 +92,15 @@ class SoundCodec:
     def decode(self, state: State, mask: Mask = None) -> Tensor:
         """Return float32 waveforms `[B, C, L]`, which may exceed full scale."""
         assert isinstance(state, Tensor)
-        return self.representation.waveform(state.float())
+        return self.representation.waveform(state.float())[..., : self.kept]
+
+
+def read_seconds(text: str, what: str) -> float:
+    """A number of seconds that a user writes, `2.5` or `2.5s`. Raises `UserError` for anything else."""
+    try:
+        seconds = float(text.strip().removesuffix("s"))
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"{what} {text!r}: write a number of seconds, such as 2.5")
+    return seconds

@@ -1,9 +1,9 @@
 """Options of the plugin's data sets, and the facts about a set of sounds that are saved with a run."""
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from diffcore.names import ClassLevel
 from diffcore.plugins.records import ClassNames, Place, Settings
@@ -106,6 +106,26 @@ class SoundFacts(Settings):
 def spectrogram_values(samples: int, channels: int, fft: int, hop: int) -> int:
     """The number of values, real and imaginary, of the Fourier transform of a sound."""
     return 2 * channels * (fft // 2 + 1) * (samples // hop + 1)
+
+
+class WritingOptions(Settings):
+    """How files of sounds are written."""
+
+    format: Literal["wav", "flac", "ogg"] = Field("wav", description="Format of the files in a folder.")
+    bits: Annotated[Literal["16", "24", "float"], BeforeValidator(str)] = Field(
+        "16", description="16 or 24 bits, or 32-bit floats, which can exceed full scale; OGG has no such choice."
+    )
+    gain: float = Field(0.0, ge=-120, le=120, description="Gain of all sounds in dB.")
+    fade: float = Field(0.0, ge=0, le=60, description="Duration of a fade-out at the end of each sound, in seconds.")
+    dither: bool = Field(
+        False, description="Add triangular noise of one step before rounding to 16 or 24 bits, against distortion."
+    )
+
+    @model_validator(mode="after")
+    def _can_be_stored(self) -> "WritingOptions":
+        if self.bits == "float" and self.format != "wav":
+            raise ValueError(f"{self.format} files cannot hold floats: use bits 16 or 24, or the format wav")
+        return self
 
 
 class SoundOptions(Settings):

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from diffcore.nn.options import DiTOptions, EncoderOptions, GridAutoencoderOptions, UNetOptions
 from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.records import Component, Modality, lazy
-from diffcore_audio.options import DrumsOptions, FolderOptions, SoundFacts, SpeechOptions
+from diffcore_audio.options import DrumsOptions, FolderOptions, SoundFacts, SpeechOptions, WritingOptions
 from diffcore_audio.presets import PRESETS
 
 API_VERSION = 2
@@ -81,6 +81,7 @@ AUDIO = Modality(
     facts=SoundFacts,
     codec=_lazy("codec:SoundCodec"),
     writer=_lazy("output.writer:SoundWriter"),
+    writing=WritingOptions,
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     contract=_lazy("contract:contract"),
     requires=("torch", "torchaudio", "soundfile"),

@@ -8,6 +8,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition, Condition
+from diffcore.denoising.sizes import whole_number
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.text import text_conditions, text_values
@@ -55,23 +56,23 @@ class CloudCodec:
             "colours": (tuple(255 * mean for mean in facts.colour_mean), 255 * facts.colour_std),
         }
 
-    def resized(self, size: int) -> "CloudCodec":
-        """The codec of clouds of `size` points. Raises `UserError` if they are more than `MOST_SAMPLED`.
+    def resized(self, size: str) -> "CloudCodec":
+        """The codec of clouds of `size` points, a whole number up to `MOST_SAMPLED`. Raises `UserError` for others.
 
         States of fewer points than those of training are drawn with all of these, and decoded to the first `size` of
         them: points of a cloud have no order, so some of them are a smaller cloud. States of more points are left to
         the network (`diffcore_pointcloud.networks.PointDenoiser`).
         """
-        trained = self.facts.points
-        if size > MOST_SAMPLED:
-            raise UserError(f"`size` {size:,}: a cloud can have at most {MOST_SAMPLED:,} points")
-        if size <= trained:
-            return CloudCodec(self.facts, size)
+        trained, points = self.facts.points, whole_number(size)
+        if points > MOST_SAMPLED:
+            raise UserError(f"`size` {points:,}: a cloud can have at most {MOST_SAMPLED:,} points")
+        if points <= trained:
+            return CloudCodec(self.facts, points)
         logger.warning(
             f"the model was trained on clouds of {trained:,} points: the first {trained:,} points decide on the shape, "
-            f"and the other {size - trained:,} are drawn on its surface"
+            f"and the other {points - trained:,} are drawn on its surface"
         )
-        return CloudCodec(self.facts.model_copy(update={"points": size}))
+        return CloudCodec(self.facts.model_copy(update={"points": points}))
 
     def encode(self, examples: TensorDict, draws: Draws | None = None) -> Encoded:
         """Encode P points of each pool: the first ones, or random ones if there are `draws`.

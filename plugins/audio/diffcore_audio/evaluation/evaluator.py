@@ -5,7 +5,8 @@ A small classifier is trained once on log-mel spectrograms of the real data; it 
 of the principal components of the spectrograms.
 """
 
-from functools import partial
+from collections.abc import Iterator
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -14,20 +15,24 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.evaluation.judge import judge_of
-from diffcore.evaluation.metrics import distance_metrics, inception_score
+from diffcore.evaluation.metrics import distance_metrics, evenly, frechet_distance, inception_score
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.text import prompts_of, text_values
 from diffcore_audio.data.synthesis import INSTRUMENTS
 from diffcore_audio.described.metrics import Heard, prompt_metrics
+from diffcore_audio.evaluation.ceilings import distances, rebuilt
 from diffcore_audio.evaluation.fad import fad_metrics
 from diffcore_audio.evaluation.features import MelFeatures, augment
+from diffcore_audio.evaluation.levels import Levels, level_metrics
 from diffcore_audio.evaluation.neighbours import copy_threshold, nearest
 from diffcore_audio.signals.spectra import MELS, log_mel, standardised
-from diffcore_audio.signals.waves import FULL_SCALE, SILENCE, finite, rms_db
+from diffcore_audio.signals.waves import FULL_SCALE, SILENCE, finite
 
 _FRAMES = 32
 """Frames of the spectrograms that are compared."""
+_VALUES_AT_ONCE = 2**22
+"""Values of waveforms that are measured at once."""
 _STEPS = 600
 """Training steps of the classifier."""
 _CLASSIFIER = "sound-classifier-2"
@@ -42,14 +47,15 @@ class SoundEvaluator:
 
     `data.examples` and `data.held_out` have the fields `waveform`, int16 `[n, C, L]`, and `label`, `[n]`. Samples are
     float waveforms with full scale 1; those that are not finite are replaced by silence. Each metric is also computed
-    for the held-out sounds, or the training sounds if none are held out. Levels below -60 dB of full scale count as
+    for the held-out sounds, or the training sounds if none are held out; and for up to 300 of these that were encoded
+    and decoded (`_codec`), because no samples can be better than that. Levels below -60 dB of full scale count as
     silence, for samples and real sounds alike.
     """
 
     def __init__(self, codec: Codec, data: Data, cache: Path) -> None:
         facts, train = codec.facts, data.examples  # type: ignore[attr-defined]
         tested = train if data.held_out is None else data.held_out
-        self._rate: int = facts.rate
+        self._facts, self._rate = facts, facts.rate
         self._real_name = "training sounds" if data.held_out is None else "held-out sounds"
         self._train, self._tested = self._spectra(train), self._spectra(tested)
         self._labels, self._waves = train["label"], train["waveform"]
@@ -72,7 +78,11 @@ class SoundEvaluator:
         self._held_out_features = None if data.held_out is None else tested_features
         if logits is not None:
             self._real_inception_score = inception_score(logits)
-        self._loudness = torch.cat([rms_db(part) for part in _float_chunks(tested["waveform"])])
+        self._real_levels = Levels.of(_float_chunks(tested["waveform"]), self._rate), tested["label"]
+        self._train_levels = self._real_levels
+        if data.held_out is not None:
+            self._train_levels = Levels.of(_float_chunks(train["waveform"]), self._rate), train["label"]
+        self._tested_waves = tested["waveform"]
         self._codec, self._real = codec, None
         if facts.described and logits is not None:
             prompts = prompts_of(codec.conditions, text_values(codec.conditions, tested), len(tested))
@@ -88,7 +98,8 @@ class SoundEvaluator:
             *self._prompt_metrics(samples, logits, conditions),
             *self._class_metrics(logits, conditions),
             *self._distance_metrics(features),
-            *self._loudness_metrics(rms_db(samples)),
+            *self._level_metrics(samples, conditions.get("label")),
+            *self._ceiling[1],
             *self._copy_metrics(nearest(spectra, self._train)),
             *fad_metrics(samples, _floats(self._waves), self._rate),
         ]
@@ -126,14 +137,40 @@ class SoundEvaluator:
         reference, held_out = self._train_features, self._held_out_features
         return distance_metrics(features, reference, self._labels, "training sounds", self._judge.space, held_out)
 
-    def _loudness_metrics(self, loudness: Tensor) -> list[Metric]:
-        silent, silent_real = ((rows < SILENCE).double().mean().item() for rows in (loudness, self._loudness))
-        return [
-            Metric("silence_rate", silent, f"fraction of samples with an RMS below {SILENCE:g} dBFS"),
-            Metric("silence_rate_real", silent_real, f"the same for {self._real_name}"),
-            Metric("rms_db", loudness.median().item(), "median RMS of the samples in dBFS"),
-            Metric("rms_db_real", self._loudness.median().item(), f"the same for {self._real_name}"),
-        ]
+    def _level_metrics(self, samples: Tensor, label: Tensor | None) -> list[Metric]:
+        """Loudness, decay, noise floor and full scale of the samples, of real sounds, and of these from the codec."""
+        classes = self._classes
+        if label is None or not (label.cpu() < len(classes)).any():
+            classes = ()
+        of_samples = (
+            Levels.of(samples.split(_rows_at_once(samples)), self._rate),
+            None if label is None else label.cpu(),
+        )
+        sets = {"": of_samples, "_real": self._real_levels, "_codec": self._ceiling[0]}
+        meanings = {"_real": f"the same for {self._real_name}", "_codec": f"the same, {self._decoded_name}"}
+        return level_metrics(sets, self._train_levels, classes, meanings)
+
+    @property
+    def _decoded_name(self) -> str:
+        return f"for {self._real_name} that were encoded and decoded"
+
+    @cached_property
+    def _ceiling(self) -> tuple[tuple[Levels, Tensor], list[Metric]]:
+        """The levels and classes of real sounds that were encoded and decoded, and the other metrics of these."""
+        originals, found = rebuilt(self._tested_waves, self._facts)
+        labels = evenly(self._real_levels[1], len(found))
+        features, logits = self._features(log_mel(found, self._rate, _FRAMES, SILENCE))
+        metrics = []
+        if logits is not None:
+            agreement = (logits.argmax(1) == labels).double().mean().item()
+            metrics.append(Metric("class_agreement_codec", agreement, f"class_agreement {self._decoded_name}"))
+        if self._held_out_features is not None and len(found) > 1:
+            real = evenly(self._held_out_features, len(found))
+            distance, of_real = (frechet_distance(each, self._train_features) for each in (features, real))
+            meaning = f"frechet_ratio {self._decoded_name}, {len(found)} of them"
+            metrics.append(Metric("frechet_ratio_codec", distance / max(of_real, 1e-12), meaning))
+        levels = Levels.of(found.split(_rows_at_once(found)), self._rate), labels
+        return levels, [*metrics, *distances(originals, found, self._real_name)]
 
     def _copy_metrics(self, distances: Tensor) -> list[Metric]:
         if not self._real_distances.isfinite().all():
@@ -164,9 +201,14 @@ def _floats(waves: Tensor) -> Tensor:
     return waves.float() / FULL_SCALE
 
 
-def _float_chunks(waves: Tensor) -> list[Tensor]:
-    """The same in chunks of 1,000 waveforms, which bounds the memory."""
-    return [_floats(part) for part in waves.split(1000)]
+def _float_chunks(waves: Tensor) -> Iterator[Tensor]:
+    """The same in parts, one after another, which bounds the memory."""
+    return map(_floats, waves.split(_rows_at_once(waves)))
+
+
+def _rows_at_once(waves: Tensor) -> int:
+    """How many of the waveforms are measured at once."""
+    return max(1, _VALUES_AT_ONCE // max(1, waves[:1].numel()))
 
 
 def build_evaluator(codec: Codec, data: Data, cache: Path) -> SoundEvaluator:

@@ -2,63 +2,86 @@
 
 import base64
 import contextlib
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
 import numpy
-import soundfile
+import torch
 from torch import Tensor
 
 from diffcore.plugins.data import Codec
 from diffcore.plugins.output import Batches, Captions
+from diffcore_audio.options import WritingOptions
+from diffcore_audio.output.files import ENDINGS, append, faded, opened
 from diffcore_audio.output.pictures import TILE, colours, envelopes, png, sheet, spectrograms, waveform_svg
 from diffcore_audio.signals.waves import SILENCE, finite, mono, pcm, peaks, rms_db, wav
 
 _PAUSE = 0.1
 """Duration of the silence between two sounds in one file, in seconds."""
+_DEFAULTS = WritingOptions()
 _SMALLEST_WIDTH, _GAP = "7rem", ".5rem"
 """Width of a tile, as browsers hide the play button of narrower players; and gap between tiles."""
 
 
 class SoundWriter:
-    """Writes waveforms `[B, C, L]`, with full scale at -1 and 1, to files of 16 bits at the sampling rate of the data.
+    """Writes waveforms `[B, C, L]`, with full scale at -1 and 1, to files at the sampling rate of the data.
 
-    A sample that exceeds full scale is scaled down as a whole, so that nothing is clipped. A sample that contains
-    values that are not finite is written as silence.
+    The gain and the fade of `options` come first. In files other than those of floats, a sample that exceeds full scale
+    is scaled down as a whole, so that nothing is clipped. In one file of all samples, all are scaled down by the same
+    factor, so that their relative loudness remains; files in a folder do not depend on each other, and `summary` says
+    which gain would do. A sample that contains values that are not finite is written as silence.
     """
 
-    endings = (".png", ".wav", ".flac")
-    streams = (".wav", ".flac")
+    endings = (".png", *ENDINGS)
+    streams = ENDINGS
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, options: WritingOptions = _DEFAULTS) -> None:
         self._rate: int = codec.facts.rate  # type: ignore[attr-defined]
+        self._options = options
 
     def each(self, samples: Tensor, folder: Path, names: Sequence[str], captions: Captions = ()) -> list[Path]:
-        """Write each sample as a WAV file."""
-        paths = [folder / f"{name}.wav" for name in names]
-        for sample, path in zip(pcm(samples), paths, strict=True):
-            path.write_bytes(wav(sample, self._rate))
+        """Write each sample to its own file, in the format of the options."""
+        paths = [folder / f"{name}.{self._options.format}" for name in names]
+        for sample, path in zip(self._finished(samples), paths, strict=True):
+            with opened(path, self._rate, len(sample), self._options) as file:
+                append(file, self._within(sample, peaks(sample[None])), self._options)
         return paths
 
     def together(self, samples: Tensor, path: Path, columns: int, captions: Captions = ()) -> None:
-        """Write all samples one after another, 0.1 s apart (`.wav`, `.flac`), or as pictures (`.png`)."""
+        """Write all samples one after another, 0.1 s apart (`.wav`, `.flac`, `.ogg`), or as pictures (`.png`)."""
         if path.suffix.lower() == ".png":
-            sheet(samples, self._rate, _labels(samples, captions), columns).save(path)
+            sheet(self._finished(samples), self._rate, _labels(samples, captions), columns).save(path)
             return
         self.stream([(samples, captions)], path)
 
     def stream(self, batches: Batches, path: Path) -> None:
-        """Write any number of samples one after another into a `.wav` or `.flac` file, 0.1 s apart, batch by batch."""
+        """Write any number of samples one after another into one file of sound, 0.1 s apart, batch by batch."""
+        peak = torch.ones(1)
+        if not self._keeps_floats:
+            peak = torch.stack([peaks(self._finished(samples)).amax() for samples, _ in batches]).amax()
         with contextlib.ExitStack() as stack:
             file = None
-            for sample in (sample for samples, _ in batches for sample in pcm(samples)):
+            for sample in (sample for samples, _ in batches for sample in self._finished(samples)):
                 if file is None:
-                    sound = soundfile.SoundFile(path, "w", self._rate, len(sample), subtype="PCM_16")
-                    file = stack.enter_context(sound)
+                    file = stack.enter_context(opened(path, self._rate, len(sample), self._options))
                 else:
-                    file.write(numpy.zeros((round(_PAUSE * self._rate), len(sample)), numpy.int16))
-                file.write(sample.T.numpy())
+                    file.write(numpy.zeros((round(_PAUSE * self._rate), len(sample)), numpy.float32))
+                append(file, self._within(sample, peak), self._options)
+
+    @property
+    def _keeps_floats(self) -> bool:
+        return self._options.bits == "float"
+
+    def _finished(self, samples: Tensor) -> Tensor:
+        """The samples with the gain and the fade of the options; silence in place of those that are not finite."""
+        waves = finite(samples.cpu().float())[0] * 10 ** (self._options.gain / 20)
+        return faded(waves, self._options.fade, self._rate)
+
+    def _within(self, sample: Tensor, peak: Tensor) -> Tensor:
+        """A sample divided by `peak` if that exceeds full scale, unless files hold floats."""
+        return sample if self._keeps_floats else sample / peak.clamp(min=1.0)
 
     def html(self, samples: Tensor, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
         """Return tiles with a caption, a waveform, a spectrogram and a player, which plays the mean of the channels.
@@ -96,7 +119,8 @@ class SoundWriter:
 
     def summary(self, samples: Tensor, captions: Captions = ()) -> list[str]:
         """Return the median loudness, and how many samples are silent, exceed full scale or are not finite."""
-        sound, broken = finite(samples.cpu())
+        broken = finite(samples.cpu())[1]
+        sound = self._finished(samples)
         loudness, beyond = rms_db(sound), peaks(sound) > 1
         silent = (loudness < SILENCE) & ~broken
         n = len(samples)
@@ -105,9 +129,11 @@ class SoundWriter:
             f"(RMS below {SILENCE:g} dBFS)"
         ]
         if beyond.any():
+            common = self._options.gain - math.ceil(200 * math.log10(peaks(sound).max().item())) / 10
+            what = "kept, as floats can" if self._keeps_floats else "each scaled down as a whole"
             lines.append(
-                f"{int(beyond.sum())} of {n} samples exceed full scale (up to {peaks(sound).max():.2f}): "
-                f"scaled down as a whole"
+                f"{int(beyond.sum())} of {n} samples exceed full scale (up to {peaks(sound).max():.2f}): {what}; "
+                f"`write.gain` {common:.1f} keeps all within it and their relative loudness"
             )
         if broken.any():
             lines.append(f"{int(broken.sum())} of {n} samples have values that are not finite: written as silence")

@@ -111,9 +111,13 @@ def length(options: SoundOptions) -> int:
     A centred transform of L samples has L / hop + 1 columns, so L = hop (columns - 1). A sound is longer than half a
     window, because it is reflected at its ends.
     """
-    samples = max(round(options.seconds * options.rate), options.fft // 2 + 1)
-    hops = -(-samples // options.step)
-    return options.step * (-(-(hops + 1) // _COLUMNS) * _COLUMNS - 1)
+    return whole_columns(max(round(options.seconds * options.rate), options.fft // 2 + 1), options.step)
+
+
+def whole_columns(samples: int, hop: int, columns: int = _COLUMNS) -> int:
+    """The length of at least `samples` whose spectrogram has a multiple of `columns` columns."""
+    hops = -(-samples // hop)
+    return hop * (-(-(hops + 1) // columns) * columns - 1)
 
 
 def unfitted(options: SoundOptions) -> ComplexFacts | MelFacts:
