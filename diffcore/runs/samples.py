@@ -17,6 +17,7 @@ from diffcore.denoising.conditions import ClassCondition, Condition, Conditions,
 from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
+from diffcore.plugins.data import Codec
 from diffcore.plugins.output import Captions
 from diffcore.runs.choices import writing_of
 from diffcore.runs.coding import decode
@@ -59,6 +60,11 @@ class Samples:
 
     def __len__(self) -> int:
         return int(self.state.shape[0])
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of the model."""
+        return self.model.codec
 
     @cached_property
     def decoded(self) -> Any:
