@@ -76,8 +76,8 @@ def text_conditions(facts: TextFacts | None) -> tuple[TextCondition, ...]:
     if encoder.digest != facts.digest:
         raise UserError(
             f"the text encoder {facts.encoder!r} is not the one that this run was trained with: its digest is "
-            f"{encoder.digest[:12]}, and the run has {facts.digest[:12]}; install the one of then, or restore the run's "
-            "config.json from a copy"
+            f"{encoder.digest[:12]}, and the run has {facts.digest[:12]}; install that one, or restore the config.json "
+            "of the run from a copy"
         )
     return (TextCondition(NAME, encoder, facts.samples),)
 
