@@ -76,7 +76,10 @@ class MnistOptions(LargeSetOptions):
 class ScenesOptions(EnlargingOptions):
     """Options of the data set `scenes`."""
 
-    pictures: int = Field(20_000, ge=100, le=1_000_000, multiple_of=2, description="Number of training pictures.")
+    pictures: int = Field(20_000, ge=100, le=1_000_000, description="Number of training pictures.")
+    two_objects: float = Field(
+        0.75, ge=0, le=1, description="Fraction of the training pictures that show two objects; the others show one."
+    )
     held_out: int = Field(
         2000, ge=4, le=1_000_000, multiple_of=4, description="Number of pictures for evaluation, in four equal groups."
     )
