@@ -80,6 +80,14 @@ def quick_classifiers():
     patch.undo()
 
 
+@pytest.fixture(scope="module")
+def few_pictures():
+    """Runs that are trained in this module have pictures of one sample, which take less time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffcore.api.session.PICTURED", 1)
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Real data sets in their official formats, where a checkout has them."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions, parse_conditions, parsed_each, require_names
 from diffcore.denoising.given import require_values
+from diffcore.denoising.text import shown
 from diffcore.errors import UserError
 from diffcore.plugins.text import NAME
 from diffcore.runs.generation import example_conditions
@@ -41,7 +42,9 @@ def all_asked(label: str | None, conditions: Asked | None, prompt: Prompt | None
 
 
 def in_turn_of(texts: Sequence[str], n: int) -> list[str]:
-    """`n` of the texts in turn. Raises `UserError` if there are none."""
+    """`n` of the texts in turn. Raises `UserError` if there are none, or if they are no list of texts."""
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"`prompt` is {shown(repr(texts))}: give a text, or a list of texts")
     if not texts:
         raise UserError("`prompt` is an empty list: give a text, or several")
     if len(texts) > n:
@@ -78,7 +81,7 @@ def values_of(asked: Asked, known: Sequence[Condition], n: int, seed: int) -> Co
             same = null.is_floating_point() or not value.is_floating_point()  # 1.5 is no class
             tensor = value.cpu().to(null.dtype) if same else value
             tensors[name] = tensor.expand(n, *shape) if tensor.shape == shape else tensor
-        elif isinstance(value, list):
+        elif isinstance(value, list | tuple) and not _is_range(value):
             if len(value) != n:
                 raise UserError(f"`conditions`: {name} has {len(value)} values for {n} samples")
             each[name] = value
@@ -93,6 +96,11 @@ def values_of(asked: Asked, known: Sequence[Condition], n: int, seed: int) -> Co
     return values | tensors
 
 
+def _is_range(value: Any) -> bool:
+    """Whether a value is a pair of numbers, the ends of a range."""
+    return isinstance(value, tuple) and len(value) == 2 and not any(isinstance(end, str) for end in value)
+
+
 def _text(value: Any) -> str:
-    """A value as a user writes it; a pair is a range."""
-    return f"{value[0]}..{value[1]}" if isinstance(value, tuple) and len(value) == 2 else str(value)
+    """A value as a user writes it."""
+    return f"{value[0]}..{value[1]}" if _is_range(value) else str(value)

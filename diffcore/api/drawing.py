@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 from diffcore.api.asked import Asked, Prompt, all_asked, requested_values
 from diffcore.api.opened import OpenedRun
 from diffcore.errors import UserError
@@ -53,13 +55,14 @@ def drawing_of(
         # Fresh noise in each step corrects what the constraint does to the path. Given fields do nothing to it.
         config = replace(config, step=ddpm(), solver="ddpm", may_be_fitted=False)
     asked = all_asked(label, conditions, prompt, n)
+    by_guides: dict[str, Tensor] = {}
     for guide in config.guides:
         if twice := next((name for name in guide.asks if name in asked), None):
             raise UserError(f"`{twice}` is given, and the guide {guide.name} sets it: give one of them")
-        asked |= guide.asks
+        by_guides |= guide.asks
     if NAME in asked:
         require_text(model.codec.conditions, NAME)
-    values = requested_values(model, config, asked, n, seed, examples=constraint is None)
+    values = requested_values(model, config, asked | by_guides, n, seed, examples=constraint is None)
     if all(options.get(name) is None for name in ("guidance", "classifier", "guides")):
         # The guidance of the run's settings is not an error where no condition is given.
         config = unguided_without_conditions(model, config, values)

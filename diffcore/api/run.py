@@ -14,6 +14,7 @@ from diffcore.api.drawing import drawing_of
 from diffcore.api.modes import in_own_modes
 from diffcore.api.opened import OpenedRun
 from diffcore.api.showing import show_messages
+from diffcore.api.stages import conditions_of
 from diffcore.errors import UserError
 from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins.output import Metric
@@ -87,14 +88,7 @@ class Run(OpenedRun):
         They are the samples themselves, and the conditions that both runs have. Raises `UserError` if this run does not
         enlarge, or not samples of this form.
         """
-        coarse = getattr(self.model.codec, "coarse", None)
-        if coarse is None:
-            raise UserError(f"{self.path} does not enlarge samples: the plugin for its kind of data has no such models")
-        if samples.model.modality.name != self.model.modality.name:
-            raise UserError(f"{self.path} enlarges {self.model.modality.name}, not {samples.model.modality.name}")
-        own = {condition.name: condition for condition in self.model.codec.conditions}
-        shared = {c.name: samples.conditions[c.name] for c in samples.known if own.get(c.name) == c}
-        return {**shared, **coarse(samples.decoded)}
+        return conditions_of(self, samples)
 
     @in_own_modes
     def sample_to(

@@ -1,6 +1,8 @@
 """`diffcore sample RUN`: samples from a trained run."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +64,10 @@ class Options(DrawOptions):
         None, description="The part of the --inpaint file to fill in, in order: 0.2..0.4, for sounds in seconds."
     )
     upscale: Path | None = Field(None, description="Draw samples whose block means are this smaller file.")
-    then: Path | None = Field(
-        None, description="A run that enlarges the samples: it draws what is written, with its own settings."
+    then: tyro.conf.UseAppendAction[tuple[Path, ...]] = Field(
+        (),
+        description="A run that enlarges the samples: it draws what is written, with its own settings. If it is given "
+        "several times, each run enlarges the samples of the one before.",
     )
     method: InverseMethod | None = Field(
         None, description="How samples are made to agree: mmps (the default), dps, or, to inpaint, repaint."
@@ -97,16 +101,23 @@ def main(arguments: Sequence[str]) -> int:
         "constraint": _constraint(run, options),
         **sampling_of(chosen),
     }
-    to = {"replace": options.replace, "write": write}
-    if options.then is None:
-        written = run.sample_to(options.out, n, **to, **drawn)
-    else:
-        second = type(run)(options.then, None, options.device, registry)
-        given = second.conditions_of(run.sample(n, **drawn))
-        written = second.sample_to(options.out, n, **to, conditions=given, seed=options.seed)
+    for large in _stages(run, options):
+        given = large.conditions_of(run.sample(n, **drawn))
+        run, drawn = large, {"conditions": given, "seed": options.seed}
+    written = run.sample_to(options.out, n, replace=options.replace, write=write, **drawn)
     if written is not None:
         _tell(written)
     return 0
+
+
+def _stages(run: "Run", options: Options) -> list["Run"]:
+    """The runs of --then, each of which enlarges what the one before draws. Raises `UserError` if one does not."""
+    from diffcore.api.stages import require_enlarges
+
+    stages = [replace(run, path=path, checkpoint=None) for path in options.then]
+    for small, large in pairwise([run, *stages]):
+        require_enlarges(large, small.model, options.size if small is run else None)
+    return stages
 
 
 def _writing(registry: Registry) -> str:

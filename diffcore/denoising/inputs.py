@@ -83,7 +83,7 @@ def join(each: Sequence[Embedded], channels: int, dtype: torch.dtype) -> tuple[T
     """
     found = [one.tokens for one in each if one.tokens is not None]
     likes = [one.like_state.to(dtype) for one in each if one.like_state is not None]
-    like_state = torch.cat(likes, dim=_channel_axis(likes[0])) if likes else None
+    like_state = torch.cat(likes, dim=channel_axis(likes[0].ndim)) if likes else None
     if not found:
         return None, like_state
     widened = [functional.pad(values.to(dtype), (0, channels - values.shape[-1])) for values, _ in found]
@@ -91,9 +91,9 @@ def join(each: Sequence[Embedded], channels: int, dtype: torch.dtype) -> tuple[T
     return Tokens(torch.cat(widened, 1).where(mask[..., None], 0.0), mask), like_state
 
 
-def _channel_axis(like_state: Tensor) -> int:
-    """The axis of the channels: the last of `[B, N, channels]`, and the first after the batch of a grid."""
-    return 2 if like_state.ndim == 3 else 1
+def channel_axis(ndim: int) -> int:
+    """The axis of the channels of `ndim` axes: the last of `[B, N, channels]`, the first after the batch of a grid."""
+    return 2 if ndim == 3 else 1
 
 
 def require_embedded(name: str, found: Tensor | Embedded, inputs: Inputs, batch: int, width: int) -> Embedded:
@@ -108,7 +108,7 @@ def require_embedded(name: str, found: Tensor | Embedded, inputs: Inputs, batch:
     vector, tokens, like_state = embedded
     given = Inputs(
         0 if tokens is None else tokens.values.shape[-1],
-        0 if like_state is None else like_state.shape[_channel_axis(like_state)],
+        0 if like_state is None else like_state.shape[channel_axis(like_state.ndim)],
     )
     if given != inputs:
         raise UserError(f"{_of(name)} returned {_words(given)}, and `inputs` of the condition says {_words(inputs)}")

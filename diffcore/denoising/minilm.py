@@ -34,6 +34,11 @@ class MiniLM(TextEncoder):
     vocabulary: tuple[str, ...] = field(default=(), compare=False, repr=False)
     bert: Bert | None = field(default=None, compare=False, repr=False)
 
+    @property
+    def largest(self) -> int:
+        """The place of the last piece."""
+        return len(self.vocabulary) - 1
+
     @cached_property
     def _index(self) -> Mapping[str, int]:
         return {piece: number for number, piece in enumerate(self.vocabulary)}

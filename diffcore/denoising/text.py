@@ -25,6 +25,11 @@ class TextEncoder(ABC):
     channels: int
     """The number of channels of the tokens."""
 
+    @property
+    @abstractmethod
+    def largest(self) -> int:
+        """The largest id that a text may have."""
+
     @abstractmethod
     def ids(self, text: str) -> list[int]:
         """The ids of a text, from 1 on, however many there are.
@@ -116,10 +121,14 @@ class TextCondition(Condition):
 
     def require(self, value: Tensor) -> None:
         super().require(value)
-        if bool((value < 0).any()):
+        outside = value[(value < 0) | (value > self.encoder.largest)]
+        if len(outside):
             raise UserError(
-                f"the condition {self.name!r} has the id {int(value.min())}; ids are 0, for none, or larger"
+                f"the condition {self.name!r} has the id {int(outside[0])}; its texts have ids from 1 to "
+                f"{self.encoder.largest:,}, and 0 after them: are they those of another model?"
             )
+        if bool(((value[:, :-1] == 0) & (value[:, 1:] > 0)).any()):
+            raise UserError(f"the condition {self.name!r} has an id after a 0, which ends a text")
 
     def examples(self, batch: int) -> Tensor:
         """The texts `samples`, one after another; null values if there are none."""

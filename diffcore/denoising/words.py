@@ -78,6 +78,11 @@ class Words(TextEncoder):
     def __hash__(self) -> int:
         return hash((self.digest, self.length, self.channels, self.layers, self.heads))
 
+    @property
+    def largest(self) -> int:
+        """The number of words."""
+        return len(self.vocabulary)
+
     @cached_property
     def _index(self) -> Mapping[str, int]:
         return {word: number for number, word in enumerate(self.vocabulary, 1)}

@@ -60,8 +60,25 @@ def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
 
 
+def grid_positions(height: int, width: int, channels: int) -> Tensor:
+    """Sines and cosines of the places of a grid, `[height width, channels]`, row by row.
+
+    The channels are sin(w_k r), cos(w_k r), sin(w_k c) and cos(w_k c) of the row r and the column c, a quarter of them
+    each, with w_k = 100^(-4 k / channels), k = 0, 1, ...; channels that remain are zero. Dosovitskiy et al. 2021,
+    appendix D.4, with 100 in place of 10,000, since grids of patches are small.
+    """
+    count = channels // 4
+    frequency = 100.0 ** (-torch.arange(count) / max(count, 1))
+    rows, columns = (torch.arange(side)[:, None] * frequency for side in (height, width))
+    rows, columns = rows.repeat_interleave(width, 0), columns.repeat(height, 1)
+    waves = torch.cat([rows.sin(), rows.cos(), columns.sin(), columns.cos()], 1)
+    return functional.pad(waves, (0, channels - 4 * count))
+
+
 class DiT(nn.Module):
     """A transformer over the patches of a grid `[B, channels, height, width]`, with learned position embeddings.
+
+    The embeddings of positions begin as `grid_positions`, which say from the start which patches are neighbours.
 
     `size` is (height, width); both must be multiples of `patch`. With `learned_variance` it returns a pair, the output
     and the variance fractions.
@@ -90,9 +107,8 @@ class DiT(nn.Module):
         self.accepts = accepted(tokens=tokens, like_state=like_state)
         self.learned_variance = learned_variance
         self.patch = patch
-        count = (size[0] // patch) * (size[1] // patch)
         self.embed = nn.Linear(channels * patch**2, width)
-        self.positions = nn.Parameter(0.02 * torch.randn(count, width))
+        self.positions = nn.Parameter(grid_positions(size[0] // patch, size[1] // patch, width))
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, width, mlp_ratio) for _ in range(depth))
         self.modulation = zeroed(nn.Linear(width, 2 * width))
         outputs = 2 * channels if learned_variance else channels

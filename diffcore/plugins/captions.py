@@ -82,15 +82,18 @@ def is_of_captions(path: str, stems: Collection[str]) -> bool:
     return is_table(path) or (place.suffix.lower() == ".txt" and str(place.with_suffix("")) in stems)
 
 
-def read_captions(sources: Sequence[Path], files: Sequence[Path], account: Account) -> FileCaptions:
+def read_captions(
+    sources: Sequence[Path], files: Sequence[Path], account: Account, unused: Sequence[Path] = ()
+) -> FileCaptions:
     """The captions of `files` in the files `sources`, each caption of a file once.
 
     The account gets what is missing, empty, repeated, without a file or unreadable. Raises `UserError` for a table that
-    is not valid, or that names none of the files.
+    is not valid, or that names neither one of the files nor one of `unused`, files that are there but are not read.
     """
     found: defaultdict[Path, list[str]] = defaultdict(list)
     tags: dict[Path, list[str]] = {}
-    known = {_normal(path): path for path in files}
+    known: dict[str, Path | None] = {_normal(path): None for path in unused}
+    known |= {_normal(path): path for path in files}
     stems: defaultdict[Path, list[Path]] = defaultdict(list)
     for path in files:
         stems[path.with_suffix("")].append(path)
@@ -114,7 +117,7 @@ def _normal(path: Path) -> str:
 
 def _read_table(
     source: Path,
-    known: Mapping[str, Path],
+    known: Mapping[str, Path | None],
     found: defaultdict[Path, list[str]],
     tags: dict[Path, list[str]],
     account: Account,
@@ -125,13 +128,15 @@ def _read_table(
         return
     named = 0
     for name, captions, words in rows:
-        path = known.get(_normal(source.parent / name))
-        if path is None:
+        place = next((key for form in _forms(name) if (key := _normal(source.parent / form)) in known), None)
+        if place is None:
             account.pass_over(
                 source.parent / printable(name)[:200], f"named in {source.name}, but not there or not read"
             )
             continue
         named += 1
+        if (path := known[place]) is None:  # the account already says why this file is not used
+            continue
         if not any(caption.strip() for caption in captions):
             account.note(path, f"with an empty caption in {source.name}")
         found[path] += captions
@@ -143,6 +148,11 @@ def _read_table(
             f"{source} names none of the {account.what} in its folder{first}; names are relative to this folder, "
             "with the ending of the file"
         )
+
+
+def _forms(name: str) -> tuple[str, ...]:
+    """The name of a file as it is written, and as it is if it was written by another system or with spaces around."""
+    return name, name.strip().replace("\\", "/")
 
 
 def _content(source: Path) -> bytes:
@@ -176,7 +186,7 @@ def _of_jsonl(source: Path, lines: Sequence[str]) -> list[Row] | None:
         if not rows and isinstance(row, dict) and not {"file_name", "text"} <= row.keys():
             return None
         name, text = (row.get(key) for key in ("file_name", "text")) if isinstance(row, dict) else (None, None)
-        texts: list[Any] = text if isinstance(text, list) else [text]
+        texts: list[Any] = ["" if each is None else each for each in (text if isinstance(text, list) else [text])]
         if not isinstance(name, str) or not all(isinstance(each, str) for each in texts):
             raise UserError(
                 f'{source}, line {number}: write an object with "file_name" and "text", a text or a list of texts'
@@ -191,18 +201,22 @@ def _of_jsonl(source: Path, lines: Sequence[str]) -> list[Row] | None:
 
 def _of_csv(source: Path, lines: Sequence[str]) -> list[Row] | None:
     """The rows of a table; None if it has no columns for captions."""
-    table = csv.DictReader(io.StringIO("\n".join(lines), newline=""))
+    table = csv.DictReader(io.StringIO("\n".join(lines), newline=""), skipinitialspace=True, strict=True)
     try:
-        if not {"file_name", "text"} <= {*(table.fieldnames or ())}:
+        columns = table.fieldnames or ()
+        if not {"file_name", "text"} <= {*columns}:
+            if all(word in " ".join(columns) for word in ("file_name", "text")):
+                raise UserError(f"{source}: separate file_name, text and other columns by commas")
             return None
         rows: list[Row] = []
         for row in table:
-            if row["text"] is None:
-                raise UserError(f"{source}, line {table.line_num}: this row has no text")
-            rows.append((row["file_name"], [row["text"]], []))
+            if row["file_name"] is None:
+                raise UserError(f"{source}, line {table.line_num}: this row has no file_name")
+            rows.append((row["file_name"], [row["text"] or ""], []))
         return rows
     except csv.Error as error:
-        raise UserError(f"{source}, line {table.line_num}: {error}") from None
+        why = "a quotation mark is not closed" if "end of data" in str(error) else error
+        raise UserError(f"{source}, line {table.line_num + 1}: {why}") from None
 
 
 def _of_tsv(source: Path, lines: Sequence[str]) -> list[Row]:

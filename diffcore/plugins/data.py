@@ -1,7 +1,7 @@
 """What a data set and a codec are to the core."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -45,6 +45,22 @@ class Encoded:
     state: State
     conditions: Conditions
     mask: Mask = None
+
+
+class Drawn(Protocol):
+    """Samples of a model: their `state`, as `codec.decode` takes it, and what they are `decoded` to."""
+
+    @property
+    def codec(self) -> "Codec":
+        """The codec of the model."""
+
+    @property
+    def state(self) -> State:
+        """The encoded samples, `[n, ...]`."""
+
+    @property
+    def decoded(self) -> Any:
+        """The samples in the modality's own form."""
 
 
 class Codec(Protocol):
@@ -107,10 +123,16 @@ class Codec(Protocol):
         Only for codecs that are made of another one, as those of latents are; the others leave this property out.
         """
 
-    def coarse(self, samples: "Tensor | TensorDict | list") -> Conditions:
-        """The values of the condition that smaller samples are, in the form that the codec of their model decodes to.
+    def require_smaller(self, codec: "Codec") -> None:
+        """Raise `UserError` unless samples of `codec` are small ones that this model enlarges.
 
-        Only for models that enlarge; the others leave this function out. Raises `UserError` for other samples.
+        Only for models with a condition that is a `CoarseCondition`; the others leave this function out.
+        """
+
+    def coarse(self, samples: Drawn) -> Tensor:
+        """The coarse states `[B, ...]` of small samples, for the `CoarseCondition` of this model.
+
+        Only for models that enlarge; the others leave this function out.
         """
 
     def resized(self, size: str) -> "Codec":

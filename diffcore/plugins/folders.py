@@ -45,13 +45,16 @@ class Tree:
     """The files that hold captions of these files."""
     tables: tuple[Path, ...] = ()
     """The files of the names that the search was given as `tables`."""
+    unused: tuple[Path, ...] = ()
+    """Files like these that are not used, for a reason in `passed_over`."""
 
     def texts(self, account: Account) -> FileCaptions:
         """The captions of these files, in the forms of `diffcore.plugins.captions`.
 
         The account gets what is missing and what is wrong. Raises `UserError` for tables that are not valid.
         """
-        return read_captions(self.captions, [path for path, _ in (*self.train, *(self.test or ()))], account)
+        files = [path for path, _ in (*self.train, *(self.test or ()))]
+        return read_captions(self.captions, files, account, self.unused)
 
     def account(self) -> Account:
         """An account for the loader of these files; it begins with what the search passed over."""
@@ -130,17 +133,18 @@ def tree(
     read = {*wanted}
     stems = {str(Path(path).with_suffix("")) for path in wanted}
     captions = [path for path in listing.files if captioned and path not in read and is_of_captions(path, stems)]
-    reasons = {path: reason for path, reason in reasons.items() if path not in {*captions}}
+    of_captions = {*captions}
+    reasons = {path: reason for path, reason in reasons.items() if path not in of_captions}
     about = [path for path in listing.files if any(f"/{path}".endswith(f"/{end}") for end in tables)]
-    unread = [path for path in listing.files if path not in {*read, *reasons, *captions, *about}]
-    passed_over = {
-        **listing.passed_over,
+    others = {*read, *reasons, *of_captions, *about}
+    unread = [path for path in listing.files if path not in others]
+    unused = {
         "outside of the class folders" if layout.level is not None else "outside of the other files": outside,
         "in val folders, as those in test folders are held out": [p for p, _ in parts["val"] if held == "test"],
         "of classes that were not chosen": [p for p, name in (*train, *test) if name and name not in index],
         **{reason: [path for path in reasons if reasons[path] == reason] for reason in {*reasons.values()}},
-        **_by_ending(unread, hints or {}),
     }
+    passed_over = {**listing.passed_over, **unused, **_by_ending(unread, hints or {})}
     return Tree(
         tuple(classes),
         listed(train),
@@ -153,6 +157,7 @@ def tree(
         {shown(path): reason for path, reason in listing.unreadable.items()},
         tuple(root / path for path in captions),
         tuple(root / path for path in about),
+        tuple(root / path for paths in unused.values() for path in paths),
     )
 
 

@@ -56,7 +56,9 @@ class Guidance:
     * `towards`: the conditions that it guides to, of which one must be given in some sample; None if it needs none.
       Conditions that the model does not have can be requested too.
     * `is_base`: whether the model with this guidance alone counts as `plain` for the guidances after it.
-    * `asks`: the conditions that it sets for all samples, as text by name. They cannot be requested besides.
+    * `asks`: the conditions that it sets for all samples, a value `[...]` each, by name. They cannot be requested
+      besides.
+    * `captions`: what is written beside all samples in place of the captions of these values, by name of the condition.
     * `least_size`: the number of elements that samples must at least have, where samples are sets.
     * `tensors`: what was read from the files that options name, by the value of the option. A recipe of samples
       contains their digest in place of that value, since files can be moved and changed. Networks that `load` returned
@@ -67,7 +69,8 @@ class Guidance:
     decorate: Callable[[Denoise, Denoise], Denoise]
     towards: tuple[Condition, ...] | None = None
     is_base: bool = False
-    asks: Mapping[str, str] = field(default_factory=dict)
+    asks: Mapping[str, Tensor] = field(default_factory=dict)
+    captions: Mapping[str, str] = field(default_factory=dict)
     least_size: int = 0
     tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     name: str = ""

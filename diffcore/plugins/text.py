@@ -70,14 +70,24 @@ def text_conditions(facts: TextFacts | None) -> tuple[TextCondition, ...]:
         encoder = build("text", component, component.options(**facts.options), (), facts.learned)
     except (ValidationError, TypeError, KeyError) as error:
         raise UserError(
-            f"what the run knows of its text encoder {facts.encoder!r} is damaged: {first_line(error)}"
+            f"what the run knows of its text encoder {facts.encoder!r} is damaged ({_why(error)}): restore its "
+            "config.json from a copy"
         ) from None
     if encoder.digest != facts.digest:
         raise UserError(
             f"the text encoder {facts.encoder!r} is not the one that this run was trained with: its digest is "
-            f"{encoder.digest[:12]}, and the run has {facts.digest[:12]}"
+            f"{encoder.digest[:12]}, and the run has {facts.digest[:12]}; install that one, or restore the config.json "
+            "of the run from a copy"
         )
     return (TextCondition(NAME, encoder, facts.samples),)
+
+
+def _why(error: Exception) -> str:
+    """What is wrong, in one line; of pydantic the first of its errors, with its place."""
+    if not isinstance(error, ValidationError):
+        return first_line(error)
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
 
 
 def text_values(conditions: Sequence[Condition], examples: "TensorDict", draws: Draws | None = None) -> Conditions:
@@ -163,8 +173,16 @@ def with_text(data: Data, component: Component | None, options: Any, known: Text
         facts=data.facts.model_copy(update={"text": facts}),
         **{name: _with_ids(part, table) for name, part in parts.items()},
         texts=(),
+        ledger=replace(data.ledger, about={**data.ledger.about, "captions": _about(used, data.examples)}),
         notes=(*data.notes, *_notes(data.texts, rows, encoder)),
     )
+
+
+def _about(used: Sequence[str], examples: "TensorDict") -> str:
+    """How many texts the training examples have, in words."""
+    lacking = int((examples[CAPTIONS] < 0).all(1).sum())
+    without = f", none for {lacking:,} of {len(examples):,} examples" if lacking else ""
+    return f"{len(used):,} different texts for training{without}"
 
 
 def _require_numbers(examples: "TensorDict", count: int) -> None:

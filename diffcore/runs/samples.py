@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -17,6 +17,7 @@ from diffcore.denoising.conditions import ClassCondition, Condition, Conditions,
 from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
+from diffcore.plugins.data import Codec
 from diffcore.plugins.output import Captions
 from diffcore.runs.choices import writing_of
 from diffcore.runs.coding import decode
@@ -51,12 +52,19 @@ class Samples:
     model: Model
     known: tuple[Condition, ...]
     """The conditions that `conditions` has values of."""
+    said: Mapping[str, str] = field(default_factory=dict)
+    """What captions say of all samples, by name of condition, in place of their values."""
 
     def __repr__(self) -> str:
         return f"Samples({len(self)} of {self.model.modality.name})"
 
     def __len__(self) -> int:
         return int(self.state.shape[0])
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of the model."""
+        return self.model.codec
 
     @cached_property
     def decoded(self) -> Any:
@@ -66,7 +74,7 @@ class Samples:
     @cached_property
     def captions(self) -> Captions:
         """The requested conditions of each sample in words, by name of the condition."""
-        return captions_of(self.known, self.conditions, len(self))
+        return [{**each, **self.said} for each in captions_of(self.known, self.conditions, len(self))]
 
     def save(self, out: str | os.PathLike[str], write: Mapping[str, Any] | None = None) -> Path:
         """Write the samples to files, and return the path of the file that shows all of them.
@@ -110,7 +118,7 @@ class Samples:
             return self
         conditions = {name: value[:count] for name, value in self.conditions.items()}
         mask = None if self.mask is None else self.mask[:count]
-        return Samples(self.state[:count], conditions, mask, self.model, self.known)
+        return replace(self, state=self.state[:count], conditions=conditions, mask=mask)
 
     def summary(self) -> list[str]:
         """Lines of text that compare the requested with the measured values; empty if they cannot be measured."""

@@ -200,8 +200,7 @@ def test_whatever_is_decoded_is_finite(facts):
 def test_lengths_give_multiples_of_sixteen_columns(seconds, hop):
     options = SoundOptions(seconds=seconds, hop=hop)
     samples = representations.length(options)
-    columns = samples / hop + 1
-    assert columns % 16 == 0
+    assert (samples // hop + 1) % 16 == 0
     assert samples >= seconds * 16_000 > samples - 16 * hop
 
 
@@ -241,7 +240,7 @@ def test_too_many_mel_bands_are_refused():
     [
         ({"codec": "complex", "hop": 200}, "`data.hop` 200 leaves gaps"),
         ({"seconds": 60.0, "rate": 192_000, "hop": 1}, "values, and at most 134,217,728 are supported; decrease"),
-        ({"codec": "mel", "hop": 600}, "`data.hop` 600 is more than half"),
+        ({"codec": "mel", "hop": 600, "window": 1024}, "`data.hop` 600 is more than half"),
         ({"codec": "mel", "high": 9000.0}, "is required; they are 0, 9000 and 8000 Hz"),
     ],
 )

@@ -37,7 +37,7 @@ def measure(task: dict[str, Any], options: argparse.Namespace, folder: Path) -> 
     """Train an autoencoder and a model in its latents."""
     data = {"name": "folder", "root": options.root, "size": options.size}
     autoencoder = {"factor": options.factor, "latent": options.latent, "width": options.width, "patch": options.patch}
-    train = {"steps": options.first_steps, "batch_size": 32, "evaluate": 500}
+    train = {"steps": options.first_steps, "batch_size": 32, "evaluate": 500, "cuda_graphs": True}
     started = time.perf_counter()
     first = dc.train(
         "image", data=data, task={"name": "encode", **task}, autoencoder=autoencoder, train=train, out=folder / "first"
@@ -48,7 +48,7 @@ def measure(task: dict[str, Any], options: argparse.Namespace, folder: Path) -> 
         data=data,
         latent=first.path,
         denoiser={"name": "unet", "width": 64, "multipliers": (1, 2), "patch": 1},
-        train={"steps": options.steps, "batch_size": 64, "evaluate": options.n, "weighting": "v"},
+        train={"steps": options.steps, "batch_size": 64, "evaluate": options.n, "weighting": "v", "cuda_graphs": True},
         sample={"steps": 20},
         out=folder / "second",
     )

@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import diffcore as dc
 from diffcore.denoising.conditions import Conditions, nulls
+from diffcore.denoising.conditions.coarse_condition import enlarging_condition
 from diffcore.evaluation.judge import judge_of
 from diffcore.evaluation.metrics import evenly, frechet_distance
 from diffcore.runs.coding import encode
@@ -176,7 +177,8 @@ def enlargements(runs: dict[str, dc.Run], table: Table, options: argparse.Namesp
     real = evenly(_held_out(enlarge)["pixels"], min(options.n, len(_held_out(enlarge))))
     n, size = len(real), real.shape[2]
     small = functional.avg_pool2d(real.float(), options.factor).round().to(torch.uint8)
-    values = enlarge.model.codec.coarse(small)  # type: ignore[attr-defined]
+    condition: Any = enlarging_condition(enlarge.model.codec.conditions)
+    values = {condition.name: condition.values(condition.of_pixels(small))}
     examples = TensorDict({"pixels": small, "label": torch.zeros(n, dtype=torch.int64)}, batch_size=[n])
     state = whole.model.codec.encode(examples).state
     one, steps = operations(enlarge), options.posterior_steps

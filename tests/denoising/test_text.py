@@ -104,6 +104,20 @@ def test_long_texts_are_cut_and_each_is_told_once(caplog):
     assert [record.getMessage()[:40] for record in caplog.records][3:] == ["of 4 other texts, too, only a part is us"]
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ([2, 10, 0, 0, 0, 0], "has the id 10; its texts have ids from 1 to 9, and 0 after them"),
+        ([2, -1, 0, 0, 0, 0], "has the id -1"),
+        ([2, 0, 3, 0, 0, 0], "has an id after a 0, which ends a text"),
+    ],
+)
+def test_ids_of_another_model_are_refused(row, told):
+    values = {"prompt": torch.tensor([row, [1, 2, 3, 4, 5, 9]])}
+    with pytest.raises(UserError, match=told):
+        dc.sample(denoiser().float(), n=2, shape=(1, 4, 4), steps=1, conditions=values)
+
+
 def test_encoders_with_other_words_are_different():
     again = TextCondition("prompt", Words(WORDS.vocabulary, 6, 16), ())
     assert (again.encoder, hash(again.encoder), again.encoder.digest) == (WORDS, hash(WORDS), WORDS.digest)

@@ -20,6 +20,9 @@ RUNS = {
 }
 """Words of a line that show which kind of data the run has that the line calls RUN."""
 
+SIDES = {"PICTURE.png": 8, "MASK.png": 8, "SMALL.png": 4, "ICON.png": 16}
+"""The height and width of pictures, by their names on the pages."""
+
 
 def put_in_place(words: Sequence[str], train: Callable[[str, str], None]) -> None:
     """Create the files that a line names and that do not exist. PATH is a new folder in every line."""
@@ -32,8 +35,8 @@ def put_in_place(words: Sequence[str], train: Callable[[str, str], None]) -> Non
             continue
         elif word == "RUN":
             train(_kind(words), word)
-        elif word in ("PICTURE.png", "MASK.png", "SMALL.png"):
-            _picture(path, 4 if word == "SMALL.png" else 8)
+        elif (name := word.removeprefix("coarse=")) in SIDES:
+            _picture(Path(name), SIDES[name])
         elif path.suffix == ".ply" and flag == "--inpaint":
             _cloud(path)
         elif path.suffix == ".sdf" and flag == "--inpaint":

@@ -1,5 +1,7 @@
 """Models that enlarge images, alone and after a model of small ones."""
 
+from functools import partial
+
 import numpy
 import pytest
 import torch
@@ -7,18 +9,18 @@ from PIL import Image
 
 import diffcore as dc
 from diffcore import cli
-from diffcore.denoising.conditions.coarse_condition import CoarseCondition
+from diffcore.denoising.conditions.coarse_condition import CoarseGrid, enlarging_condition
 from diffcore.errors import UserError
 from diffcore.states.noise import Draws, generator_for
 from tests.support import refusals
 
-COARSE = CoarseCondition("coarse", (2, 3, 4), 2, 0.4)
+COARSE = CoarseGrid("coarse", (2, 3, 4), 0.4, 2)
 
 
 def test_values_are_means_of_blocks_and_the_noise_that_they_have():
     x = torch.randn(3000, 2, 6, 8, generator=generator_for(0))
-    plain, noisy = COARSE.of(x), COARSE.of(x, Draws.of(0, range(3000)))
     means = x.unflatten(3, (4, 2)).unflatten(2, (3, 2)).mean((3, 5))
+    plain, noisy = COARSE.drawn(means), COARSE.drawn(means, Draws.of(0, range(3000)))
     torch.testing.assert_close(plain[:, :2], means)
     assert not plain[:, 2].any()
     std = noisy[:, 2]
@@ -55,11 +57,20 @@ def enlarging(tmp_path_factory):
     )
 
 
+def _values(run, pixels):
+    condition = enlarging_condition(run.model.codec.conditions)
+    return {"coarse": condition.values(condition.of_pixels(pixels))}
+
+
 def test_samples_follow_the_small_image(enlarging, tmp_path):
     """80 steps are enough for the level of grey: the means of blocks are near those of the file."""
     held_out = enlarging.data.held_out[:12]
     small = torch.nn.functional.avg_pool2d(held_out["pixels"].float(), 2).round().to(torch.uint8)
-    values = enlarging.model.codec.coarse(small)
+    values = _values(enlarging, small)
+    codec = enlarging.model.codec
+    exact = torch.nn.functional.avg_pool2d(codec.encode(held_out).state, 2)
+    torch.testing.assert_close(codec.encode(held_out).conditions["coarse"][:, :1], exact)
+    torch.testing.assert_close(values["coarse"][:, :1], exact, rtol=0, atol=0.51 / 255 / codec.facts.std[0])
     drawn = enlarging.sample(12, steps=6, conditions=values).decoded
     means = torch.nn.functional.avg_pool2d(drawn.float(), 2)
     error = (means - small.float()).square().mean().sqrt()
@@ -69,7 +80,7 @@ def test_samples_follow_the_small_image(enlarging, tmp_path):
     assert torch.equal(of_file[0], enlarging.sample(1, steps=6, conditions={"coarse": values["coarse"][:1]}).decoded[0])
 
 
-def test_a_model_of_small_images_and_one_that_enlarges_draw_together(enlarging, trained, tmp_path, capsys):
+def test_a_model_of_small_images_and_one_that_enlarges_draw_together(enlarging, tmp_path, capsys):
     rng = numpy.random.default_rng(0)
     (tmp_path / "small").mkdir()
     for number in range(12):
@@ -87,10 +98,27 @@ def test_a_model_of_small_images_and_one_that_enlarges_draw_together(enlarging, 
     expected = enlarging.sample(3, conditions=enlarging.conditions_of(small)).decoded
     found = [torch.from_numpy(numpy.array(Image.open(path))) for path in sorted(out.glob("*.png"))]
     assert torch.equal(torch.stack(found), expected[:, 0])
-    said = refusals.refused(capsys, "sample", run, "--then", run, "--n", "2", "--steps", "2")
-    assert "this model does not enlarge images: train one with --data.upscale" in said
-    said = refusals.refused(capsys, "sample", enlarging.path, "--then", enlarging.path, "--n", "2", "--steps", "2")
-    assert "the model enlarges images of 1 channels of 4x4 pixels, not 1 channels of 8x8 pixels" in said
+    refused = partial(refusals.refused, capsys, "sample", run, "--n", "2", "--out", tmp_path / "none")
+    assert "run does not enlarge samples: it was trained without --data.upscale" in refused("--then", run)
+    wrong = "run: the model enlarges images of 1 channels of 4x4 pixels, not 1 channels of 8x8 pixels"
+    assert wrong in refused("--then", enlarging.path, "--then", enlarging.path)
+    assert "no run" in refused("--then", tmp_path / "nothing")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("large.png", "large.png: the model enlarges images of 1 channels of 4x4 pixels, not 1 channels of 8x8"),
+        ("none.png", "none.png: there is no such file"),
+        ("text.png", "text.png cannot be read: not an image"),
+    ],
+)
+def test_files_that_are_no_small_image_are_refused(enlarging, tmp_path, name, said, capsys):
+    Image.fromarray(numpy.zeros((8, 8), numpy.uint8)).save(tmp_path / "large.png")
+    (tmp_path / "text.png").write_text("text")
+    condition = f"coarse={tmp_path / name}"
+    assert said in refusals.refused(capsys, "sample", enlarging.path, "--condition", condition)
 
 
 def test_factors_that_do_not_divide_are_refused(capsys):

@@ -35,6 +35,15 @@ def made():
     return scenes(ScenesOptions(pictures=400, held_out=400))
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_as_many_pictures_show_two_objects_as_asked_for(share):
+    data = scenes(ScenesOptions(pictures=200, held_out=4, two_objects=share))
+    texts = [data.texts[row[0]] for row in data.examples["captions"].tolist()]
+    two = read(texts).count == 2
+    assert two.sum() == 200 * share
+    assert two[:100].sum() == 100 * share  # mixed evenly
+
+
 def sentences_of(data, part):
     return [[data.texts[number] for number in row if number >= 0] for row in part["captions"].tolist()]
 

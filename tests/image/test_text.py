@@ -11,6 +11,7 @@ import diffcore as dc
 from diffcore.cli import main
 from diffcore.denoising.conditions import captions_of
 from diffcore.denoising.text import TextCondition
+from diffcore.errors import UserError
 from diffcore.runs.samples import file_names
 from tests.support.refusals import refused
 
@@ -104,9 +105,39 @@ def test_guidance_with_texts(run):
     assert away.state.equal(long.state)
     assert not away.state.equal(plain.state)
     two = own.sample(2, guides=[{"name": "prompts", "weights": {"a red": 1.0, "picture": 0.5}}])
-    assert two.captions == [{"prompt": "a red picture"}] * 2
+    assert two.captions == [{"prompt": "a red 1, picture 0.5"}] * 2
     one = own.sample(2, guides=[{"name": "prompts", "weights": {"red": 1.0}}])
     assert one.state.allclose(own.sample(2, prompt="red").state, atol=1e-5)
+
+
+def test_several_prompts_name_files_with_their_weights(run, tmp_path, caplog):
+    """Together they may be longer than a text can be, and what samples are not is told as such."""
+    weights = {"this is not a red picture": 1.5, "a blue b is this": -0.5}
+    with caplog.at_level(logging.WARNING):
+        own = dc.load(run)
+        samples = own.sample(2, guides=[{"name": "prompts", "weights": weights}])
+        own.sample_to(tmp_path / "s", 2, guides=[{"name": "prompts", "weights": weights}])
+    assert not caplog.records
+    assert samples.captions == [{"prompt": "this is not a red picture 1.5, a blue b is this -0.5"}] * 2
+    assert samples.first(1).captions == samples.captions[:1]
+    assert names(tmp_path / "s")[0] == "0000-this_is_not_a_red_picture_1.5_a_blue_b_is_this_-0.5.png"
+    with pytest.raises(UserError, match="an evaluation draws samples for those of examples"):
+        own.evaluate(4, guides=[{"name": "prompts", "weights": weights}])
+    less = own.sample(1, guides=[{"name": "prompts", "weights": {"red": -1.0}}])
+    assert not less.conditions["prompt"].any()
+    assert less.captions == [{"prompt": "red -1"}]
+
+
+@pytest.mark.parametrize("prompt", [3, b"red", {"red": 1.0}, {"red", "blue"}, ["red", None], iter(["red"])])
+def test_prompts_that_are_no_texts(run, prompt):
+    with pytest.raises(UserError, match="give a text, or a list of texts"):
+        dc.load(run).sample(2, prompt=prompt)
+
+
+def test_texts_in_a_tuple_are_one_for_each_sample_and_numbers_a_range(run):
+    own = dc.load(run)
+    both = own.sample(2, conditions={"prompt": ("red", "blue"), "label": ("dark", "light")})
+    assert both.captions == [{"label": "dark", "prompt": "red"}, {"label": "light", "prompt": "blue"}]
 
 
 def test_bad_prompts(run, tmp_path, capsys):

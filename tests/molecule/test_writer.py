@@ -3,6 +3,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy
 import pytest
@@ -11,7 +12,6 @@ from rdkit import Chem
 from rdkit.Chem import AllChem, Crippen, Descriptors, rdMolDescriptors
 from rdkit.Chem.QED import qed
 
-from diffcore.errors import UserError
 from diffcore.evaluation import viewer
 from diffcore.evaluation.report import page
 from diffcore_molecule.chemistry.molecules import ORDERS, Molecule, from_rdkit, identity
@@ -343,8 +343,8 @@ def test_without_the_libraries_that_rdkit_draws_with_sheets_have_legends(monkeyp
         assert (tile[: depiction.TILE[1]] == 255).all()
         assert (tile[depiction.TILE[1] :] < 128).any()
         assert "apt install libxrender1" in caplog.text
-        with pytest.raises(UserError, match="libXrender"):
-            depiction.drawing(shown, 100, 100, vector=True)
+        picture = ElementTree.fromstring(depiction.drawing(shown, 100, 100, vector=True))
+        assert "libXrender" in "".join(picture.itertext())
     finally:
         depiction._rdkit_drawing.cache_clear()
 

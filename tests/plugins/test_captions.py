@@ -133,12 +133,14 @@ def test_what_is_wrong_with_captions_is_counted(laid):
     [
         (
             "metadata_DOT_jsonl",
-            '{"file_name": "1.dot", "text": "a"}\n{"file_name": "1.dot"}',
+            '{"file_name": "1.dot", "text": "a"}\n{"text": "b"}',
             'line 2: write an object with "file_name" and "text"',
         ),
         ("metadata_DOT_jsonl", "\n[1, 2", "line 2: this is not JSON"),
         ("metadata_DOT_jsonl", '{"file_name": "1.dot", "text": 3}', "a text or a list of texts"),
-        ("metadata_DOT_csv", "file_name,text\n1.dot\n", "line 2: this row has no text"),
+        ("metadata_DOT_csv", "text,file_name\na cat\n", "line 2: this row has no file_name"),
+        ("metadata_DOT_csv", 'file_name,text\n1.dot,a\n1.dot,"b\n1.dot,c\n', "line 3: a quotation mark is not closed"),
+        ("metadata_DOT_csv", "file_name;text\n1.dot;a cat\n", "separate file_name, text and other columns by commas"),
         ("captions_DOT_tsv", "1.dot a cat\n", "line 1: write the name of a file, a tab, and its caption"),
         ("captions_DOT_tsv", "1\ta cat\n", "names none of the dots in its folder: its first name is '1'"),
         ("captions_DOT_tsv", "", "names none of the dots in its folder;"),
@@ -147,6 +149,39 @@ def test_what_is_wrong_with_captions_is_counted(laid):
 )
 def test_tables_that_are_not_valid(laid, name, content, message):
     assert message in refused(lambda: laid(["1.dot"], **{name: content}))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata_DOT_jsonl", '{"file_name": "1.dot", "text": null}\n{"file_name": "2.dot"}'),
+        ("metadata_DOT_csv", "file_name,text\n1.dot,\n2.dot\n"),
+    ],
+)
+def test_rows_without_a_text_are_empty_captions(laid, name, content):
+    """Hugging Face writes null where an example has no text."""
+    found, ledger = laid(["1.dot", "2.dot"], **{name: content})
+    assert not found
+    assert ledger.noted == {f"with an empty caption in {name.replace('_DOT_', '.')}": ("1.dot", "2.dot")}
+
+
+def test_names_may_be_written_by_another_system_or_with_spaces_around(laid):
+    found, _ = laid(["a/1.dot", "2.dot"], captions_DOT_tsv="a\\1.dot\tone\n 2.dot \ttwo\n")
+    assert found == {"a/1.dot": ("one",), "2.dot": ("two",)}
+    found, _ = laid(["1.dot"], metadata_DOT_csv="text, file_name\none, 1.dot\n")
+    assert found["1.dot"] == ("one",)
+
+
+def test_tables_of_files_that_are_there_but_not_used(laid):
+    """Data sets of Hugging Face have a table in each part, and of two held-out parts one is used."""
+    found, ledger = laid(
+        ["train/1.dot", "train/2.dot", "validation/3.dot", "test/4.dot"],
+        train__captions_DOT_tsv="1.dot\ta\n2.dot\tb\n",
+        validation__captions_DOT_tsv="3.dot\tc\n",
+        test__captions_DOT_tsv="4.dot\td\n",
+    )
+    assert found == {"train/1.dot": ("a",), "train/2.dot": ("b",), "test/4.dot": ("d",)}
+    assert ledger.passed_over == {"in val folders, as those in test folders are held out": ("validation/3.dot",)}
 
 
 @pytest.mark.parametrize(
@@ -194,6 +229,7 @@ def test_texts_become_ids_of_the_words_of_the_training_examples():
     assert made.held_out["text"].tolist() == [[[1, 4, 0, 0, 0], [3, 0, 0, 0, 0]]]
     assert set(made.examples.keys()) == {"text"}
     assert made.notes == ("captions without a word that the model knows, which are not used: 1 ('?')",)
+    assert made.ledger.about["captions"] == "4 different texts for training, none for 1 of 4 examples"
     cut = with_text(data(CAPTIONS), ENCODER, WordsOptions(length=2))
     assert cut.notes[1] == "captions of which only the first 2 parts are used: 2 ('a red cat', 'A blue dog!')"
     (condition,) = text_conditions(made.facts.text)
@@ -293,6 +329,10 @@ class Letters(TextEncoder):
     letters: str
     length: int = 12
     channels: int = 4
+
+    @property
+    def largest(self):
+        return len(self.letters)
 
     @property
     def digest(self):

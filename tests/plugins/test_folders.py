@@ -7,8 +7,10 @@ import torch
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
+from diffcore.plugins import folders
 from diffcore.plugins.folders import Tree, split, tree, uneven, without_empty
 from diffcore.plugins.ledger import Account, named, shown
+from diffcore.system.walk import Listing
 
 
 @pytest.fixture
@@ -251,3 +253,23 @@ def test_classes_of_which_no_file_can_be_used_are_removed():
     assert account.ledger(skip=False).passed_over == {"classes without a file that can be used": ("b", "c")}
     assert train["label"].tolist() == [0, 3, 3]
     assert without_empty((), train, None, account) == ((), train, None)
+
+
+class Counted(str):
+    """A path that counts how often it is looked up."""
+
+    __slots__ = ()
+    hashed = 0
+
+    def __hash__(self):
+        Counted.hashed += 1
+        return super().__hash__()
+
+
+def test_the_work_grows_with_the_number_of_files_and_not_with_its_square(tmp_path, monkeypatch):
+    names = [f"{number}{ending}" for number in range(300) for ending in (".dot", ".txt", ".log")]
+    listing = Listing(tuple(map(Counted, names)), {}, {})
+    monkeypatch.setattr(folders, "walk", lambda root: listing)
+    found = folders.tree(str(tmp_path), (".dot",), "own", "dots", captioned=True)
+    assert len(found.train) == len(found.captions) == 300
+    assert Counted.hashed < 20 * len(names)

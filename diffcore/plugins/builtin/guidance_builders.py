@@ -9,7 +9,7 @@ import torch
 from diffcore.denoising.conditions import Condition, parsed
 from diffcore.denoising.denoiser import Denoise, Denoiser
 from diffcore.denoising.noisy_classifier import NoisyClassifier
-from diffcore.denoising.text import TextCondition
+from diffcore.denoising.text import TextCondition, padded
 from diffcore.errors import UserError
 from diffcore.plugins.building import of_samples, part_of
 from diffcore.plugins.builtin.guidance import (
@@ -53,14 +53,18 @@ def composed(options: ComposedOptions, context: GuidanceContext) -> Guidance:
 
 
 def prompts(options: PromptsOptions, context: GuidanceContext) -> Guidance:
-    """Texts with a weight each."""
+    """Texts with a weight each. Where there is no guidance, as outside of an interval, all wanted ones are one text."""
     own = {condition.name: condition for condition in context.codec.conditions}
     if not isinstance(condition := own.get(NAME), TextCondition):
         raise UserError("the guide prompts: this model was trained without captions, so it takes no prompts")
     values = [parsed(condition, text, range(1)) for text in options.weights]
+    weights = [*options.weights.values()]
+    caption = ", ".join(f"{condition.caption(v[0])} {w:g}" for v, w in zip(values, weights, strict=True))
+    wanted = [number for v, w in zip(values, weights, strict=True) if w > 0 for number in v[v > 0].tolist()]
     return Guidance(
-        lambda denoise, plain: guidance.composed_values(denoise, condition, values, [*options.weights.values()]),
-        asks={NAME: " ".join(options.weights)},
+        lambda denoise, plain: guidance.composed_values(denoise, condition, values, weights),
+        asks={NAME: padded([wanted], condition.encoder.length)[0]},
+        captions={NAME: caption},
     )
 
 

@@ -45,22 +45,22 @@ def _where(encoder: TextEncoder) -> str:
 
 
 def reads_texts(part: PartUnderTest) -> Measurement:
-    """Ids are whole numbers from 1 on, the empty text has none, and ids are shown as one line of text."""
+    """Ids are whole numbers from 1 to `largest`, the empty text has none, and ids are shown as one line of text."""
     encoder = _encoder(part)
-    expected = "ids from 1 on, of which different texts have different ones, and `text` of one line"
+    expected = "ids from 1 to `largest`, of which different texts have different ones, and `text` of one line"
     complaint = next(_complaints_of_ids(encoder), None)
     return Measurement(complaint is None, complaint or f"{len(TEXTS)} texts are read", expected, _where(encoder))
 
 
 def _complaints_of_ids(encoder: TextEncoder) -> Iterator[str]:
-    for name in ("length", "channels"):
+    for name in ("length", "channels", "largest"):
         value = getattr(encoder, name, None)
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or not 0 < value < 2**31:
             yield f"`{name}` is {value!r}"
     for text in TEXTS:
         ids = encoder.ids(text)
-        if not ids or not all(isinstance(number, int) and 0 < number < 2**31 for number in ids):
-            yield f"the ids of {text!r} are {ids!r:.80}"
+        if not ids or not all(isinstance(number, int) and 0 < number <= encoder.largest for number in ids):
+            yield f"the ids of {text!r} are {ids!r:.80}, not all between 1 and `largest`, {encoder.largest!r}"
         if [*encoder.known_ids(text)] != [*ids]:
             yield f"`known_ids` of {text!r} differ from `ids`, although all of it is known"
         shown = encoder.text([*ids, 0, 0])

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import ClassCondition, Condition
 from diffcore.errors import UserError
-from diffcore.plugins.data import Encoded
+from diffcore.plugins.data import Drawn, Encoded
 from diffcore.plugins.text import text_conditions, text_values
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean, Mask
 from diffcore.states.state import State
+from diffcore_audio.enlarging import small_sound
 from diffcore_audio.options import SoundFacts
 from diffcore_audio.signals.representations import representation, whole_columns
 from diffcore_audio.signals.waves import FULL_SCALE
@@ -49,6 +50,9 @@ class SoundCodec:
         self.conditions: tuple[Condition, ...] = text_conditions(facts.text)
         if facts.classes:
             self.conditions = (ClassCondition("label", facts.classes), *self.conditions)
+        self._small = small_sound(facts) if facts.upscale else None
+        if self._small is not None:
+            self.conditions = (*self.conditions, self._small)
         self.sizes = None
 
     def resized(self, size: str) -> "SoundCodec":
@@ -56,9 +60,11 @@ class SoundCodec:
 
         The spectrogram is at least as long, so that a network that fits the trained length fits this one, and decoded
         sounds are cut. Raises `UserError` if `size` is not a number of seconds, and for sounds that are shorter than a
-        window or longer than `MOST_SECONDS`.
+        window or longer than `MOST_SECONDS`, and for models that enlarge.
         """
         facts = self.facts
+        if self._small is not None:
+            raise UserError(f"`size` {size}: a model that enlarges draws sounds of the length of its training")
         shortest = (facts.codec.fft // 2 + 1) / facts.rate
         seconds = read_seconds(size, "`size`")
         if not shortest <= seconds <= MOST_SECONDS:
@@ -87,7 +93,26 @@ class SoundCodec:
             waveform = waveform * sign[:, None, None]
         labels = {"label": examples["label"]} if self.facts.classes else {}
         conditions = {**labels, **text_values(self.conditions, examples, draws)}
+        if self._small is not None:
+            conditions[self._small.name] = self._small.drawn(self._small.representation.state(waveform), draws)
         return Encoded(self.representation.state(waveform), conditions)
+
+    def require_smaller(self, codec: "SoundCodec") -> None:
+        """Raise `UserError` unless the sounds of `codec` have the length, the rate and the channels of this model."""
+        assert self._small is not None
+        self._small.require_like(codec.facts.model_copy(update={"samples": codec.kept}))
+
+    def coarse(self, samples: Drawn) -> Tensor:
+        """The coarse spectrograms of sounds as states `[B, C, bands, columns]`.
+
+        They are the sounds' own states where these are such spectrograms, so that no phases need to be estimated.
+        """
+        assert self._small is not None
+        if isinstance(samples.codec, SoundCodec) and isinstance(samples.state, Tensor):
+            state = self._small.converted(samples.state, samples.codec.facts)
+            if state is not None:
+                return state
+        return self._small.representation.state(samples.decoded)
 
     def decode(self, state: State, mask: Mask = None) -> Tensor:
         """Return float32 waveforms `[B, C, L]`, which may exceed full scale."""

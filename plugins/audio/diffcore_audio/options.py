@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from diffcore.names import ClassLevel
+from diffcore.plugins.enlarging import EnlargingFacts, EnlargingOptions, indivisible
 from diffcore.plugins.records import ClassNames, Place, Settings
 from diffcore.plugins.text_facts import TextFacts
 
@@ -74,7 +75,7 @@ class MelFacts(Settings):
         return self
 
 
-class SoundFacts(Settings):
+class SoundFacts(EnlargingFacts):
     """What the codec needs to know of the sounds that a model was trained on. It is saved with each run."""
 
     rate: int = Field(ge=1, le=2**20)
@@ -90,6 +91,8 @@ class SoundFacts(Settings):
     """The texts of the sounds, if they have any."""
     described: bool = False
     """Whether the texts are sentences that describe synthesised drums, which a judge can compare with sounds."""
+    coarse: MelFacts | None = None
+    """The spectrogram of lower resolution that the model is given, if it enlarges."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "SoundFacts":
@@ -100,7 +103,21 @@ class SoundFacts(Settings):
             raise ValueError(f"the spectrogram of a sound would have {values:,} values; at most {MOST_VALUES:,}")
         if self.samples <= self.codec.fft // 2:
             raise ValueError(f"sounds of {self.samples} samples are shorter than half a window of {self.codec.fft}")
+        if (self.coarse is not None) != (self.upscale > 0) or (self.coarse and not self._enlarges(self.coarse)):
+            raise ValueError(f"a coarse spectrogram that is smaller by {self.upscale} is needed, with mel bands")
         return self
+
+    def _enlarges(self, coarse: MelFacts) -> bool:
+        """Whether the spectrogram has `upscale` times as many bands and columns as the coarse one."""
+        if isinstance(self.codec, ComplexFacts) or self.samples <= coarse.fft // 2:
+            return False
+        fine, few = ((each.mels, self.samples // each.hop + 1) for each in (self.codec, coarse))
+        return fine == (self.upscale * few[0], self.upscale * few[1]) and coarse.high <= self.rate / 2
+
+    @property
+    def smaller(self) -> "SoundFacts":
+        """The facts of the coarse spectrograms, which are states of their own."""
+        return self.model_copy(update={"codec": self.coarse, "upscale": 0, "coarse": None})
 
 
 def spectrogram_values(samples: int, channels: int, fft: int, hop: int) -> int:
@@ -128,7 +145,7 @@ class WritingOptions(Settings):
         return self
 
 
-class SoundOptions(Settings):
+class SoundOptions(EnlargingOptions):
     """Options of all data sets of sounds: their length and rate, and the spectrogram that is diffused."""
 
     rate: int = Field(16_000, ge=2000, le=192_000, description="Sampling rate in Hz.")
@@ -158,7 +175,7 @@ class SoundOptions(Settings):
         le=2**16,
         multiple_of=2,
         description="mel only: length of a window in samples; if not given, the power of two that is nearest to 32 ms, "
-        "or a larger one if the bands need it.",
+        "or a larger one if the bands or `data.hop` need it.",
     )
     low: float = Field(0.0, ge=0, description="mel only: lowest frequency in Hz.")
     high: float | None = Field(None, gt=0, description="mel only: highest frequency in Hz; half the rate if not given.")
@@ -174,6 +191,14 @@ class SoundOptions(Settings):
     polarity: bool = Field(
         True, description="Invert the sign of waveforms at random during training, which is inaudible."
     )
+
+    @model_validator(mode="after")
+    def _divide(self) -> "SoundOptions":
+        if self.upscale and self.codec != "mel":
+            raise ValueError("`data.upscale` needs `data.codec` mel: a complex spectrogram has no coarse one")
+        if reason := indivisible(self.upscale, f"the number of frequency bands, which is {self.rows}", self.rows):
+            raise ValueError(reason)
+        return self
 
     @model_validator(mode="after")
     def _fit(self) -> "SoundOptions":
@@ -217,7 +242,7 @@ class SoundOptions(Settings):
         if self.window:
             return self.window
         window = 2 ** round(math.log2(_WINDOW * self.rate))
-        while self.rate / window >= self._narrowest and window < 2**16:
+        while (self.rate / window >= self._narrowest or window < 2 * (self.hop or 0)) and window < 2**16:
             window *= 2
         return window
 
@@ -227,6 +252,12 @@ class SoundOptions(Settings):
         if self.hop:
             return self.hop
         return min(128, self.rows) if self.codec == "complex" else self.fft // 4
+
+    @property
+    def smaller(self) -> "SoundOptions":
+        """The options of the coarse spectrogram that a model that enlarges is given: fewer bands, and longer hops."""
+        fewer = {"bands": self.rows // self.upscale, "hop": self.step * self.upscale, "window": None}
+        return self.model_copy(update={**fewer, "upscale": 0, "vocoder": "griffin-lim"})
 
     @property
     def _narrowest(self) -> float:

@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from diffcore.denoising.conditions import ClassCondition, Condition
-from diffcore.errors import UserError
-from diffcore.plugins.data import Encoded
+from diffcore.plugins.data import Drawn, Encoded
 from diffcore.plugins.text import text_conditions, text_values
 from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
@@ -52,14 +52,20 @@ class ImageCodec:
             mirrored = draws.uniform("flip") < 0.5
             state = torch.where(mirrored[:, None, None, None], state.flip(3), state)
         labels = {"label": examples["label"]} if self.facts.classes else {}
-        small = {} if self._small is None else {self._small.name: self._small.of(state, draws)}
+        small = {}
+        if self._small is not None:
+            small[self._small.name] = self._small.drawn(avg_pool2d(state, self._small.factor), draws)
         return Encoded(state, {**labels, **text_values(self.conditions, examples, draws), **small})
 
-    def coarse(self, samples: Tensor) -> dict[str, Tensor]:
-        """The condition of smaller images, uint8 `[B, C, h, w]`. Raises `UserError` if the model does not enlarge."""
-        if self._small is None:
-            raise UserError("this model does not enlarge images: train one with `data.upscale`")
-        return {self._small.name: self._small.of_pixels(samples)}
+    def require_smaller(self, codec: "ImageCodec") -> None:
+        """Raise `UserError` unless the images of `codec` have the size that the model enlarges."""
+        assert self._small is not None
+        self._small.require_size((codec.facts.channels, codec.facts.height, codec.facts.width))
+
+    def coarse(self, samples: Drawn) -> Tensor:
+        """The small images, as states `[B, C, h, w]`."""
+        assert self._small is not None
+        return self._small.of_pixels(samples.decoded)
 
     def decode(self, state: State, mask: Mask = None) -> Tensor:
         """Return uint8 pixels `[B, C, H, W]`, rounded and clamped to [0, 255]."""

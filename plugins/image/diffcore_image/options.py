@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from diffcore.names import ClassLevel
-from diffcore.plugins.records import ClassNames, Place, Settings
+from diffcore.plugins.enlarging import EnlargingFacts, EnlargingOptions, indivisible
+from diffcore.plugins.records import ClassNames, Place
 from diffcore.plugins.text_facts import TextFacts
 
 _Level = Annotated[int, Field(ge=0, le=255)]
@@ -15,7 +16,7 @@ MOST_PIXELS = 2048
 """The largest height and width of the images that a model is trained on."""
 
 
-class ImageFacts(Settings):
+class ImageFacts(EnlargingFacts):
     """What the codec needs to know of the images that a model was trained on. It is saved with each run."""
 
     channels: int = Field(ge=1, le=4)
@@ -36,29 +37,18 @@ class ImageFacts(Settings):
     judge: Literal["scenes", "emoji"] | None = None
     """The data set whose judge says whether pictures show what their texts ask for, if it has one."""
 
-    upscale: int = Field(0, ge=0, le=64)
-    """The factor by which the model enlarges images; 0 if it does not."""
-    upscale_noise: float = Field(0.0, ge=0, le=10)
-    """The largest standard deviation of the noise on the smaller images in training."""
-
     @model_validator(mode="after")
     def _one_for_each_channel(self) -> "ImageFacts":
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError(f"mean and std need {self.channels} numbers each, one for each channel")
-        if self.upscale and (self.height % self.upscale or self.width % self.upscale):
-            raise ValueError(f"upscale, {self.upscale}, must divide the sides")
+        if reason := self.not_enlarged_by(self.upscale):
+            raise ValueError(reason)
         return self
 
-
-class EnlargingOptions(Settings):
-    """Options of all data sets, for models that enlarge images."""
-
-    upscale: int = Field(
-        0, ge=0, le=64, description="Give the model the image smaller by this factor, so that it learns to enlarge."
-    )
-    upscale_noise: float = Field(
-        0.3, ge=0, le=10, description="Largest standard deviation of the noise on the smaller images in training."
-    )
+    def not_enlarged_by(self, factor: int) -> str | None:
+        """Why images cannot be made smaller by the factor; None if they can."""
+        sides = f"the sides of the images, which are {self.width}x{self.height} pixels"
+        return indivisible(factor, sides, self.height, self.width)
 
 
 class DigitsOptions(EnlargingOptions):
@@ -86,7 +76,10 @@ class MnistOptions(LargeSetOptions):
 class ScenesOptions(EnlargingOptions):
     """Options of the data set `scenes`."""
 
-    pictures: int = Field(20_000, ge=100, le=1_000_000, multiple_of=2, description="Number of training pictures.")
+    pictures: int = Field(20_000, ge=100, le=1_000_000, description="Number of training pictures.")
+    two_objects: float = Field(
+        0.75, ge=0, le=1, description="Fraction of the training pictures that show two objects; the others show one."
+    )
     held_out: int = Field(
         2000, ge=4, le=1_000_000, multiple_of=4, description="Number of pictures for evaluation, in four equal groups."
     )

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from diffcore.nn.options import DiTOptions, EncoderOptions, GridAutoencoderOptions, UNetOptions
+from diffcore.plugins.enlarging import EnlargingOptions
 from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.records import Component, Modality, lazy
 from diffcore_image.options import (
     DigitsOptions,
     EmojiOptions,
-    EnlargingOptions,
     FolderOptions,
     ImageFacts,
     LargeSetOptions,

@@ -36,18 +36,11 @@ _SMALL = {
 }
 _SCENES = {
     "data": {"name": "scenes"},
-    "denoiser": {
-        "name": "unet",
-        "width": 48,
-        "multipliers": (1, 2),
-        "patch": 4,
-        "blocks": 2,
-        "attention": True,
-    },
+    "denoiser": {"name": "dit", "patch": 4, "width": 96, "depth": 6, "heads": 3, "mlp_ratio": 2.0},
     "parameterisation": "x0",
     "schedule": {"name": "cosine", "shift": -3.0},
     "train": {
-        "steps": 6000,
+        "steps": 4000,
         "batch_size": 64,
         "optimizer": "muon",
         "learning_rate": 3e-3,

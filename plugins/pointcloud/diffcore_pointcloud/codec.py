@@ -10,12 +10,13 @@ from torch import Tensor
 from diffcore.denoising.conditions import ClassCondition, Condition
 from diffcore.denoising.sizes import whole_number
 from diffcore.errors import UserError
-from diffcore.plugins.data import Encoded
+from diffcore.plugins.data import Drawn, Encoded
 from diffcore.plugins.text import text_conditions, text_values
 from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask, Product
 from diffcore.states.state import State
+from diffcore_pointcloud.enlarging import small_cloud
 from diffcore_pointcloud.options import CloudFacts
 
 logger = logging.getLogger(__name__)
@@ -39,16 +40,19 @@ class CloudCodec:
     `positions` in the data's unit, unit `normals` and uint8 `colours`.
     """
 
-    def __init__(self, facts: CloudFacts, kept: int | None = None) -> None:
-        """The codec for `facts`; `kept` is the number of points that samples keep of their states, all if None."""
+    def __init__(self, facts: CloudFacts, points: int | None = None) -> None:
+        """The codec for `facts`; `points` is the number of points of samples, that of the facts if None."""
         self.facts = facts
-        self._kept = kept
+        self.points = facts.points if points is None else points
         self.fields = ("positions",) + ("normals",) * facts.normals + ("colours",) * facts.colours
-        field = Euclidean((facts.points, 3))
+        field = Euclidean((max(facts.points, self.points), 3))
         self.space: Euclidean | Product = field if len(self.fields) == 1 else Product(dict.fromkeys(self.fields, field))
         self.conditions: tuple[Condition, ...] = text_conditions(facts.text)
         if facts.classes:
             self.conditions = (ClassCondition("label", facts.classes), *self.conditions)
+        self._small = small_cloud(facts) if facts.upscale else None
+        if self._small is not None:
+            self.conditions = (*self.conditions, self._small)
         self.sizes = None
         self._affine = {
             "positions": (facts.centre, facts.scale),
@@ -66,13 +70,12 @@ class CloudCodec:
         trained, points = self.facts.points, whole_number(size)
         if points > MOST_SAMPLED:
             raise UserError(f"`size` {points:,}: a cloud can have at most {MOST_SAMPLED:,} points")
-        if points <= trained:
-            return CloudCodec(self.facts, points)
-        logger.warning(
-            f"the model was trained on clouds of {trained:,} points: the first {trained:,} points decide on the shape, "
-            f"and the other {points - trained:,} are drawn on its surface"
-        )
-        return CloudCodec(self.facts.model_copy(update={"points": points}))
+        if points > trained:
+            logger.warning(
+                f"the model was trained on clouds of {trained:,} points: the first {trained:,} points decide on the "
+                f"shape, and the other {points - trained:,} are drawn on its surface"
+            )
+        return CloudCodec(self.facts, points)
 
     def encode(self, examples: TensorDict, draws: Draws | None = None) -> Encoded:
         """Encode P points of each pool: the first ones, or random ones if there are `draws`.
@@ -85,10 +88,7 @@ class CloudCodec:
         else:
             chosen = self._draw(examples, draws)[..., None].expand(-1, -1, 3)
             pool = {name: examples[name].gather(1, chosen) for name in self.fields}
-        encoded = {}
-        for name, values in pool.items():
-            mean, std = self._mean_and_std(name, values)
-            encoded[name] = ((values.double() - mean) / std).float()
+        encoded = {name: self._standardised(name, values) for name, values in pool.items()}
         if draws is not None:
             matrices = self._rotations(draws)
             for name in ("positions", "normals"):
@@ -96,9 +96,21 @@ class CloudCodec:
                     encoded[name] = encoded[name] @ matrices
         labels = {"label": examples["label"]} if self.facts.classes else {}
         conditions = {**labels, **text_values(self.conditions, examples, draws)}
+        if self._small is not None:
+            first = torch.cat([*encoded.values()], -1)[:, : self._small.coarse[0]]
+            conditions[self._small.name] = self._small.drawn(first, draws)
         if len(encoded) == 1:
             return Encoded(encoded["positions"], conditions)
         return Encoded(TensorDict(encoded, batch_size=[batch]), conditions)
+
+    def require_smaller(self, codec: "CloudCodec") -> None:
+        """Raise `UserError` unless the clouds of `codec` have the points and the fields that the model enlarges."""
+        assert self._small is not None
+        self._small.require_like(codec.facts.model_copy(update={"points": codec.points}))
+
+    def coarse(self, samples: Drawn) -> Tensor:
+        """The small clouds as states, with their fields beside each other, `[B, M, channels]`."""
+        return torch.cat([self._standardised(name, samples.decoded[name]) for name in self.fields], -1)
 
     def decode(self, state: State, mask: Mask = None) -> TensorDict:
         """`positions` `[B, P, 3]` float32 in the data's unit, unit `normals`, uint8 `colours`.
@@ -109,13 +121,18 @@ class CloudCodec:
         samples = {}
         for name, value in values.items():
             mean, std = self._mean_and_std(name, value)
-            samples[name] = value[:, : self._kept].double() * std + mean
+            samples[name] = value[:, : self.points].double() * std + mean
         samples["positions"] = samples["positions"].float()
         if self.facts.normals:
             samples["normals"] = torch.nn.functional.normalize(samples["normals"], dim=-1).float()
         if self.facts.colours:
             samples["colours"] = samples["colours"].round().clamp(0, 255).to(torch.uint8)
         return TensorDict(samples, batch_size=[len(samples["positions"])])
+
+    def _standardised(self, name: str, values: Tensor) -> Tensor:
+        """The values of a field as they are in a state."""
+        mean, std = self._mean_and_std(name, values)
+        return ((values.double() - mean) / std).float()
 
     def _mean_and_std(self, name: str, like: Tensor) -> tuple[Tensor, float]:
         mean, std = self._affine[name]

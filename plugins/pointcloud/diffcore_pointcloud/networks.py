@@ -3,6 +3,7 @@
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
+from torch.nn import functional
 
 from diffcore.denoising.inputs import NO_INPUTS, Inputs, Tokens
 from diffcore.errors import UserError
@@ -34,25 +35,40 @@ class PointDenoiser(nn.Module):
         self.network = network
         self.trained = trained
 
-    def forward(self, x: State, conditioning: Tensor, mask: Mask = None, tokens: Tokens | None = None) -> State:
-        """The output for `x` with fields `[B, N, k]` and `conditioning` `[B, width]`; it has the shape of `x`."""
+    def forward(
+        self,
+        x: State,
+        conditioning: Tensor,
+        mask: Mask = None,
+        tokens: Tokens | None = None,
+        like_state: Tensor | None = None,
+    ) -> State:
+        """The output for `x` with fields `[B, N, k]` and `conditioning` `[B, width]`; it has the shape of `x`.
+
+        `like_state` `[B, M, channels]` lies beside the first M points, and zeros beside the others.
+        """
         parts = fields(x)
-        output = self._output(torch.cat(list(parts.values()), -1), conditioning, mask, tokens)
+        output = self._output(torch.cat(list(parts.values()), -1), conditioning, mask, tokens, like_state)
         if isinstance(x, Tensor):
             return output
         split = output.split([part.shape[-1] for part in parts.values()], -1)
         return TensorDict(dict(zip(parts, split, strict=True)), batch_size=x.batch_size)
 
-    def _output(self, points: Tensor, conditioning: Tensor, mask: Mask, tokens: Tokens | None) -> Tensor:
+    def _output(
+        self, points: Tensor, conditioning: Tensor, mask: Mask, tokens: Tokens | None, like_state: Tensor | None
+    ) -> Tensor:
         """The output `[B, N, channels]` for `points` of that shape, in parts of the batch if it is large."""
         batch, number, _ = points.shape
         if number > self.trained:
             read = torch.arange(number, device=points.device) < self.trained
             mask = read.expand(batch, -1) if mask is None else mask & read
+            if like_state is not None:
+                like_state = functional.pad(like_state, (0, 0, 0, number - like_state.shape[1]))
         most = batch if torch.is_grad_enabled() else max(1, MOST_POINTS // number)
         masks = [None] * batch if mask is None else mask.split(most)
         words = [None] * batch if tokens is None else map(Tokens, *(part.split(most) for part in tokens))
-        parts = zip(points.split(most), conditioning.split(most), masks, words, strict=False)
+        beside = [None] * batch if like_state is None else like_state.split(most)
+        parts = zip(points.split(most), conditioning.split(most), masks, words, beside, strict=False)
         return torch.cat([self.network(*part) for part in parts])
 
 
@@ -60,14 +76,13 @@ def latent(options: LatentOptions, space: Space, inputs: Inputs = NO_INPUTS) -> 
     """The denoiser with latent tokens; raises `UserError` if the number of heads does not divide both widths."""
     _check_heads(options.heads, "width", options.width)
     _check_heads(options.heads, "latent_width", options.latent_width)
-    return PointDenoiser(LatentSet(_channels(space), **options.model_dump(), tokens=inputs.tokens), _points(space))
+    return PointDenoiser(LatentSet(_channels(space), **options.model_dump(), **vars(inputs)), _points(space))
 
 
 def transformer(options: TransformerOptions, space: Space, inputs: Inputs = NO_INPUTS) -> PointDenoiser:
     """The denoiser with attention among all points; raises `UserError` if the heads do not divide the width."""
     _check_heads(options.heads, "width", options.width)
-    network = SetTransformer(_channels(space), **options.model_dump(), tokens=inputs.tokens)
-    return PointDenoiser(network, _points(space))
+    return PointDenoiser(SetTransformer(_channels(space), **options.model_dump(), **vars(inputs)), _points(space))
 
 
 def _channels(space: Space) -> int:

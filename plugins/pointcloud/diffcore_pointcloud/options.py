@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from diffcore.names import ClassLevel
+from diffcore.plugins.enlarging import EnlargingFacts, EnlargingOptions, indivisible
 from diffcore.plugins.records import ClassNames, Place, Settings
 from diffcore.plugins.text_facts import TextFacts
 
@@ -20,7 +21,12 @@ _Coordinate = Annotated[float, Field(ge=-1e31, le=1e31)]
 _Colour = Annotated[float, Field(ge=0, le=1)]
 
 
-class CloudFacts(Settings):
+def _require_factor(factor: int, points: int) -> None:
+    if reason := indivisible(factor, f"the number of points, which is {points}", points):
+        raise ValueError(reason)
+
+
+class CloudFacts(EnlargingFacts):
     """Statistics of the training clouds and how they are augmented, which the codec needs to encode and decode."""
 
     points: int = Field(ge=1, le=MOST_POINTS)
@@ -53,8 +59,18 @@ class CloudFacts(Settings):
 
     They are empty if the texts are others."""
 
+    @model_validator(mode="after")
+    def _whole(self) -> "CloudFacts":
+        _require_factor(self.upscale, self.points)
+        return self
 
-class CloudOptions(Settings):
+    @property
+    def smaller(self) -> "CloudFacts":
+        """The facts of the clouds that the model enlarges."""
+        return self.model_copy(update={"points": self.points // self.upscale, "upscale": 0})
+
+
+class CloudOptions(EnlargingOptions):
     """Options that all data sets of point clouds have."""
 
     points: int = Field(512, ge=1, le=MOST_POINTS, description="Number of points of a cloud.")
@@ -70,6 +86,11 @@ class CloudOptions(Settings):
     rotate: bool = Field(False, description="Rotate training clouds randomly about the upright axis.")
     mirror: bool = Field(False, description="Mirror training clouds randomly: x becomes -x.")
     seed: int = Field(0, ge=0, description="Seed of the points that are drawn from each shape.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> "CloudOptions":
+        _require_factor(self.upscale, self.points)
+        return self
 
 
 class ShapesOptions(CloudOptions):

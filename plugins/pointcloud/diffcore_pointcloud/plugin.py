@@ -47,7 +47,7 @@ POINTCLOUD = Modality(
             _lazy("networks:latent"),
             LatentOptions,
             symmetries=("permutation",),
-            accepts=("tokens",),
+            accepts=("tokens", "like_state"),
             small={"width": 32, "latents": 8, "latent_width": 32},
         ),
         Component(
@@ -56,7 +56,7 @@ POINTCLOUD = Modality(
             _lazy("networks:transformer"),
             TransformerOptions,
             symmetries=("permutation",),
-            accepts=("tokens",),
+            accepts=("tokens", "like_state"),
             small={"width": 32, "depth": 2},
         ),
         Component(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from importlib import metadata
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -94,6 +94,8 @@ class MelSpectrogram:
         return (mel.clamp(min=self.facts.floor).log() - self.facts.mean) / self.facts.std
 
     def waveform(self, state: Tensor) -> Tensor:
+        if self.samples > self.facts.hop * (state.shape[-1] - 1):  # the sound ends after the centre of the last window
+            state = torch.cat([state, state[..., -1:]], -1)
         waveform = self._vocoder(state * self.facts.std + self.facts.mean)[..., : self.samples]
         return torch.nn.functional.pad(waveform, (0, self.samples - waveform.shape[-1]))
 
@@ -106,16 +108,21 @@ def representation(facts: SoundFacts) -> Representation:
 
 
 def length(options: SoundOptions) -> int:
-    """Length of a sound in samples: `seconds`, rounded up until the spectrogram has a multiple of 16 columns.
+    """Length of a sound in samples: `seconds`, or the next length whose spectrogram has a multiple of 16 columns.
 
-    A centred transform of L samples has L / hop + 1 columns, so L = hop (columns - 1). A sound is longer than half a
-    window, because it is reflected at its ends.
+    It is a multiple of 16 for the coarse spectrogram too, where there is one. A centred transform of L samples has
+    floor(L / hop) + 1 columns, and rounding up gives L = hop (columns - 1). A sound is longer than half a window,
+    because it is reflected at its ends.
     """
-    return whole_columns(max(round(options.seconds * options.rate), options.fft // 2 + 1), options.step)
+    fft = options.smaller.fft if options.upscale else options.fft
+    samples = max(round(options.seconds * options.rate), fft // 2 + 1)
+    return whole_columns(samples, options.step, _COLUMNS * max(1, options.upscale))
 
 
 def whole_columns(samples: int, hop: int, columns: int = _COLUMNS) -> int:
     """The length of at least `samples` whose spectrogram has a multiple of `columns` columns."""
+    if (samples // hop + 1) % columns == 0:
+        return samples
     hops = -(-samples // hop)
     return hop * (-(-(hops + 1) // columns) * columns - 1)
 
@@ -145,7 +152,10 @@ def fitted(facts: SoundFacts, waveform: Tensor) -> SoundFacts:
         return facts.model_copy(update={"codec": facts.codec.model_copy(update={"scale": scale})})
     state = state * facts.codec.std + facts.codec.mean
     moments = {"mean": state.mean().item(), "std": max(state.std(correction=0).item(), 1e-3)}
-    return facts.model_copy(update={"codec": facts.codec.model_copy(update=moments)})
+    new: dict[str, Any] = {"codec": facts.codec.model_copy(update=moments)}
+    if facts.coarse is not None:
+        new["coarse"] = fitted(facts.smaller, waveform).codec
+    return facts.model_copy(update=new)
 
 
 def vocoder(facts: MelFacts, rate: int) -> Vocoder:

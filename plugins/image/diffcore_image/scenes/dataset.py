@@ -23,18 +23,20 @@ WORDINGS = 2
 
 
 def scenes(options: ScenesOptions) -> Data:
-    """Rendered scenes of 32x32 pixels with sentences. One half shows one object, the other half two.
+    """Rendered scenes of 32x32 pixels with sentences, of one object or, as often as `two_objects` says, of two.
 
     No training picture shows a combination of `diffcore_image.scenes.split`. The pictures for evaluation are, in turn,
     one object and two objects of combinations that training has, and one object and two objects with one that it does
     not have. Their sentences say everything; one of ten in training leaves out a size or the relation.
     """
     generator = generator_for(options.seed, "scenes")
-    training = _groups(options.pictures // 2, generator, of_held_out=False)
+    two = round(options.two_objects * options.pictures)
+    training = _groups((options.pictures - two, two), generator, of_held_out=False)
+    quarter = options.held_out // 4
     unseen = [
         group
         for of_held_out in (False, True)
-        for group in _groups(options.held_out // 4, generator, of_held_out=of_held_out)
+        for group in _groups((quarter, quarter), generator, of_held_out=of_held_out)
     ]
     parts: list[TensorDict] = []
     captions: list[tuple[str, ...]] = []
@@ -53,21 +55,21 @@ def scenes(options: ScenesOptions) -> Data:
     return replace(made, facts=made.facts.model_copy(update={"judge": "scenes"}))
 
 
-def _groups(n: int, generator: Generator, of_held_out: bool) -> list[Scenes]:
-    """`n` scenes of one object and `n` of two, which contain a combination that is held out, or none."""
+def _groups(counts: tuple[int, int], generator: Generator, of_held_out: bool) -> list[Scenes]:
+    """So many scenes of one object and of two, which contain a combination that is held out, or none."""
     found: list[Scenes] = []
-    while any(len(group) < n for group in found) or not found:
-        drawn = random_scenes(8 * n, generator)
+    while not found or any(len(group) < n for group, n in zip(found, counts, strict=True)):
+        drawn = random_scenes(4 * sum(counts), generator)
         drawn = drawn[held_out().contains(drawn) == of_held_out]
         groups = [drawn[drawn.count == count] for count in (1, 2)]
         found = [joined(list(pair)) for pair in zip(found, groups, strict=True)] if found else groups
-    return [group[:n] for group in found]
+    return [group[:n] for group, n in zip(found, counts, strict=True)]
 
 
 def _in_turn(groups: list[Scenes]) -> Scenes:
-    """The first scene of each group, then the second of each, and so on."""
-    order = torch.arange(sum(map(len, groups))).view(len(groups), -1).T.flatten()
-    return joined(groups)[order]
+    """The scenes of all groups mixed evenly; of groups of one size, the first of each, then the second, and so on."""
+    place = torch.cat([(torch.arange(len(group)) + 0.5) / max(len(group), 1) for group in groups])
+    return joined(groups)[place.argsort(stable=True)]
 
 
 def _about() -> dict[str, str]:

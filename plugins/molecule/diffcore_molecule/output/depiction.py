@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rdkit import Chem
 from rdkit.Chem import rdDepictor
 
-from diffcore.errors import UserError, first_line
+from diffcore.errors import first_line
 from diffcore_molecule.output.records import Record
 from diffcore_molecule.output.scenes import principal
 
@@ -26,6 +26,12 @@ _GREY = (150, 150, 150)
 _FONT_SIZE, _LINE_HEIGHT, _MAX_LINES = 15, 18, 6
 """Font size and line height of legends, in pixels, and the largest number of lines."""
 
+_UNDRAWN = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"><rect width="100%" height="100%" '
+    'fill="white"/><text x="50%" y="50%" text-anchor="middle" font-family="sans-serif" font-size="11">'
+    "libXrender or libXext is missing</text></svg>"
+)
+"""In place of a depiction, where RDKit cannot draw."""
 
 logger = logging.getLogger(__name__)
 
@@ -68,12 +74,12 @@ def flat(record: Record) -> Chem.Mol:
 def drawing(record: Record, width: int, height: int, vector: bool = False) -> bytes:
     """A depiction on white as a PNG, or as an SVG if `vector`.
 
-    If RDKit cannot draw here, the PNG is white, and an SVG raises `UserError`.
+    If RDKit cannot draw here, the PNG is white, and the SVG says which libraries are missing.
     """
     rdkit_drawing = _rdkit_drawing()
     if rdkit_drawing is None:
         if vector:
-            raise UserError("an SVG of a molecule needs the libraries libXrender and libXext; install them")
+            return _UNDRAWN.format(width=width, height=height).encode()
         blank = io.BytesIO()
         Image.new("RGB", (width, height), "white").save(blank, "PNG")
         return blank.getvalue()

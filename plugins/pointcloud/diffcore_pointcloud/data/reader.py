@@ -35,8 +35,10 @@ class CloudReader:
     file always gives the same points. Positions must be in the unit of the data.
     """
 
-    def __init__(self, codec: CloudCodec) -> None:
+    def __init__(self, codec: CloudCodec, of: str = "clouds of this model have") -> None:
+        """The reader of clouds of the codec; `of` says, before a number of points, which these are."""
         self.codec = codec
+        self._of = of
 
     def read(self, path: Path) -> State:
         """A complete cloud `[1, N, 3]` of the model's N points, in random order.
@@ -46,7 +48,7 @@ class CloudReader:
         cloud, points = self._load(path), self.codec.facts.points
         if len(cloud.positions) < points:
             raise UserError(
-                f"{path} has {len(cloud.positions)} points, but clouds of this model have {points}: "
+                f"{path} has {len(cloud.positions)} points, but {self._of} {points}: "
                 f"use `inpaint` to complete a partial cloud"
             )
         if missing := [name for name in self.codec.fields if getattr(cloud, name) is None]:
