@@ -59,8 +59,8 @@ class SoundCodec:
         """The codec of sounds of `size` seconds, for networks that take spectrograms of any length.
 
         The spectrogram is at least as long, so that a network that fits the trained length fits this one, and decoded
-        sounds are cut with a fade of 5 ms. Raises `UserError` if `size` is not a number of seconds, and for sounds that are shorter than a
-        window or longer than `MOST_SECONDS`, and for models that enlarge.
+        sounds are cut with a fade of 5 ms. Raises `UserError` if `size` is not a number of seconds, for sounds that are
+        shorter than a window or longer than `MOST_SECONDS`, and for models that enlarge.
         """
         facts = self.facts
         if self._small is not None:
