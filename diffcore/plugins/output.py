@@ -1,6 +1,6 @@
 """What a modality does with samples: files, pictures for people, and metrics."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,7 +42,9 @@ class Writer(Protocol):
     def html(self, samples: Any, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
         """Return an HTML fragment that shows the samples in rows of `columns` and needs no network.
 
-        With `trajectories`, each row shows one sample while it is generated; the last column is the result.
+        With `trajectories`, each row shows one sample while it is generated; the last column is the result. A writer
+        with the attribute `shows_real`, true, also takes the argument `real`: real examples in the form of samples, one
+        to show beside each of the samples.
         """
 
     def summary(self, samples: Any, captions: Captions = ()) -> list[str]:
@@ -112,7 +114,8 @@ class Picture:
     """Samples to show, in the form that `Codec.decode` returns, with a title.
 
     The writer of the modality shows them in rows of `columns`, and with `captions` if there are any. With
-    `trajectories`, each row shows one sample while it is generated, as in `Writer.html`.
+    `trajectories`, each row shows one sample while it is generated, as in `Writer.html`. `real` makes real examples
+    with the conditions of the samples, for writers that show these too (`shows_real`).
     """
 
     title: str
@@ -120,6 +123,7 @@ class Picture:
     columns: int = 10
     captions: Captions = ()
     trajectories: bool = False
+    real: Callable[[], Any] | None = None
 
 
 class Evaluator(Protocol):

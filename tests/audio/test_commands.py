@@ -1,14 +1,21 @@
 """The commands as a user types them, on the synthesised drums and on a folder of sounds."""
 
 import json
+import re
 from functools import partial
+from types import SimpleNamespace
 
 import numpy
 import pytest
 import soundfile
+import torch
 
 from diffcore.api.run import Run
 from diffcore.cli import main
+from diffcore.evaluation.samples import _real
+from diffcore_audio.codec import SoundCodec
+from diffcore_audio.data import datasets
+from diffcore_audio.options import DrumsOptions
 from diffcore_audio.signals import representations
 from tests.support.refusals import refused
 
@@ -98,6 +105,21 @@ def test_the_report_plays_samples_without_a_network(run):
     page = (run / "report.html").read_text()
     assert page.count("<audio") >= 6
     assert 'src="http' not in page
+    shown = re.findall(r"<figcaption[^>]*>(.*?)</figcaption>", page)
+    assert shown[:4] == ["0 kick", "real, as 0 kick", "1 snare", "real, as 1 snare"]
+
+
+def test_real_sounds_in_the_report_have_the_classes_of_the_samples_and_are_held_out():
+    data = datasets.drums(DrumsOptions(sounds=20))
+    model = SimpleNamespace(codec=SoundCodec(data.facts))
+    label = torch.tensor([5, 0, 0, 5, 6, 0])  # 6 is no class
+    real = _real(model, data, {"label": label}, 6)()
+    rows = [(data.held_out["waveform"].float() / 32768 == wave).flatten(1).all(1).nonzero().item() for wave in real]
+    found = data.held_out["label"][rows]
+    assert found[label < 6].tolist() == label[label < 6].tolist()
+    assert rows[0] != rows[3]  # another one of the class
+    assert rows[1] == rows[5] != rows[2]  # the first of two again
+    assert _real(SimpleNamespace(codec=object()), data, {"label": label}, 6) is None
 
 
 def test_a_run_resumes(run, capsys):
