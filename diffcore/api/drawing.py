@@ -44,11 +44,13 @@ def drawing_of(
     model, config = run.config(options)
     require_draws(model, run.path)
     if size is not None and model.codec.sizes is None:
-        if constraint is not None:
+        if constraint is not None and constraint.codec is None:
             raise UserError("`size` cannot be changed where samples have to agree with a file")
         if kept := next((guide.words for guide in config.guides if guide.least_size), None):
             raise UserError(f"`size` cannot be changed where samples keep elements: {kept}")
-        model = resized(model, str(size))
+        model = resized(model, str(size)) if constraint is None else model
+    if constraint is not None and constraint.codec is not None:
+        model = replace(model, codec=constraint.codec)
     if constraint is not None and not constraint.given and options.get("solver") is None:
         # Fresh noise in each step corrects what the constraint does to the path. Given fields do nothing to it.
         config = replace(config, step=ddpm(), solver="ddpm", may_be_fitted=False)

@@ -148,6 +148,7 @@ class Run(OpenedRun):
         method: InverseMethod | None = None,
         noise_std: float = 0.0,
         resamplings: int = 10,
+        gap: str | None = None,
         label: str | None = None,
         prompt: Prompt | None = None,
         conditions: Asked | None = None,
@@ -165,11 +166,14 @@ class Run(OpenedRun):
             method: `"mmps"` (the default), `"dps"` or `"repaint"`.
             noise_std: For mmps and dps: how far the source may be off, in standard deviations of the data.
             resamplings: For repaint: how often each step is done.
+            gap: The part of the file that is to be filled in, for data with an order: `"0.2..0.4"`, in seconds for
+                sounds. Without it, samples go on where a file ends.
             label, prompt, conditions, seed, size, **options: As for `sample`. Where sizes vary, they are drawn so
                 that all known elements exist.
         """
         require_draws(self.model, self.path)
-        constraint = inpainting_of(self.model, source, mask, method, noise_std, resamplings)
+        length = None if size is None else str(size)
+        constraint = inpainting_of(self.model, source, mask, method, noise_std, resamplings, gap, length)
         return self.sample(
             n,
             label=label,

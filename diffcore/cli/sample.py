@@ -47,7 +47,10 @@ class Options(DrawOptions):
     target: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
         (), description="The same as --condition, for numbers: key=2.5, or key=40..60 for a range; several together."
     )
-    size: str | None = Field(None, description="How many elements a sample has: 9, or, where that varies, 7..9.")
+    size: str | None = Field(
+        None,
+        description="How large samples are: a number of elements, 9, or, where that varies, 7..9; for sounds, seconds.",
+    )
     out: Path | None = Field(
         None, description="A folder, or one file whose ending the modality writes. The same call again goes on there."
     )
@@ -57,6 +60,9 @@ class Options(DrawOptions):
         None, description="Fill in a part of this file: where --mask is white, or what is missing in the file."
     )
     mask: Path | None = Field(None, description="A file of the same size: white is to be filled in, black is known.")
+    gap: str | None = Field(
+        None, description="The part of the --inpaint file to fill in, in order: 0.2..0.4, for sounds in seconds."
+    )
     upscale: Path | None = Field(None, description="Draw samples whose block means are this smaller file.")
     then: tyro.conf.UseAppendAction[tuple[Path, ...]] = Field(
         (),
@@ -82,6 +88,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--inpaint and --upscale are two different tasks; give one")
     if options.mask is not None and options.inpaint is None:
         raise UserError("--mask belongs to --inpaint FILE, which is missing")
+    if options.gap is not None and options.inpaint is None:
+        raise UserError("--gap belongs to --inpaint FILE, which is missing")
     run = run_of(options, registry)
     prompts = prompts_of(options)
     n = options.n or (len(prompts) if options.prompts is not None else 16)
@@ -139,7 +147,14 @@ def _constraint(run: "Run", options: Any) -> Any:
 
     if options.inpaint is not None:
         return inpainting_of(
-            run.model, options.inpaint, options.mask, options.method, options.noise_std, options.resamplings
+            run.model,
+            options.inpaint,
+            options.mask,
+            options.method,
+            options.noise_std,
+            options.resamplings,
+            options.gap,
+            options.size,
         )
     if options.upscale is not None:
         return upscaling_of(run.model, options.upscale, None, options.method, options.noise_std)

@@ -152,7 +152,7 @@ def write_report(run: RunFolder, model: Model, data: Data, request: EvaluationRe
         assert task.pictures is not None
         writer = part_of(model.modality, "writer", model.codec)
         htmls = [
-            (each.title, writer.html(each.samples, each.columns, each.captions, **_trajectories(each)))
+            (each.title, writer.html(each.samples, each.columns, each.captions, **_further(each, writer)))
             for each in task.pictures(model, data, request)
         ]
         if wrong := [type(html).__name__ for _, html in htmls if not isinstance(html, str)]:
@@ -188,9 +188,12 @@ def write_report(run: RunFolder, model: Model, data: Data, request: EvaluationRe
     return failed
 
 
-def _trajectories(picture: Picture) -> dict[str, bool]:
-    """The argument that tells a writer that rows are trajectories; a writer need not have it otherwise."""
-    return {"trajectories": True} if picture.trajectories else {}
+def _further(picture: Picture, writer: Any) -> dict[str, Any]:
+    """The arguments that tell a writer that rows are trajectories, and of real examples; others need not have them."""
+    further: dict[str, Any] = {"trajectories": True} if picture.trajectories else {}
+    if picture.real is not None and getattr(writer, "shows_real", False):
+        further["real"] = picture.real()
+    return further
 
 
 def _metrics_sections(run: RunFolder) -> list[tuple[str, str]]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from diffcore.denoising.conditions import Conditions, captions_of
+from diffcore.denoising.conditions import ClassCondition, Conditions, captions_of
 from diffcore.denoising.text import TextCondition
 from diffcore.errors import RAISED_BY_PLUGINS, UserError, told
 from diffcore.evaluation.property_metrics import property_metrics
 from diffcore.evaluation.request import EvaluationRequest, MetricFunction, NothingToEvaluateError
-from diffcore.plugins.building import part_of, require_metrics
+from diffcore.plugins.building import of_samples, part_of, require_metrics
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric, Picture
 from diffcore.runs.coding import decode, encode
@@ -138,6 +138,28 @@ def _of_targets(
         return []
 
 
+def _real(model: Model, data: Data, conditions: Conditions, n: int) -> Callable[[], Any] | None:
+    """What makes `n` real examples of the classes of the samples; None where examples cannot be shown as samples.
+
+    They are held-out examples, if there are any: of each class one after another, and again from the first one. Of
+    classes without examples, and without classes, they are any.
+    """
+    as_samples = getattr(of_samples(model.codec), "as_samples", None)
+    if as_samples is None:
+        return None
+    examples = data.examples if data.held_out is None else data.held_out
+    rows = torch.arange(n) % len(examples)
+    for condition in model.codec.conditions:
+        if isinstance(condition, ClassCondition) and condition.name in examples.keys():
+            asked, there = conditions[condition.name].cpu(), examples[condition.name]
+            for value in asked.unique():
+                places, found = (asked == value).nonzero()[:, 0], (there == value).nonzero()[:, 0]
+                if len(found):
+                    rows[places] = found[torch.arange(len(places)) % len(found)]
+            break
+    return lambda: as_samples(examples[rows])
+
+
 def pictures(model: Model, data: Data, request: EvaluationRequest) -> Iterator[Picture]:
     """Pictures of samples, and of a few trajectories from noise to data.
 
@@ -151,7 +173,12 @@ def pictures(model: Model, data: Data, request: EvaluationRequest) -> Iterator[P
     drawn = draw(model, config, conditions, request.n, seed)
     if drawn is None:
         return
-    yield Picture("Samples", decode(model, drawn.state, drawn.mask), captions=captions_of(known, conditions, request.n))
+    yield Picture(
+        "Samples",
+        decode(model, drawn.state, drawn.mask),
+        captions=captions_of(known, conditions, request.n),
+        real=_real(model, data, conditions, request.n),
+    )
     if request.together:
         return
     moments, rows = 9, 5

@@ -135,6 +135,12 @@ class Codec(Protocol):
         Only for models that enlarge; the others leave this function out.
         """
 
+    def as_samples(self, examples: "TensorDict") -> "Tensor | TensorDict | list":
+        """Examples of the data set in the form that `decode` returns, without what encoding loses.
+
+        Only for data whose reports show real examples beside samples; the others leave this function out.
+        """
+
     def resized(self, size: str) -> "Codec":
         """The codec of samples of another size, for the same network.
 

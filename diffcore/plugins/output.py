@@ -1,6 +1,6 @@
 """What a modality does with samples: files, pictures for people, and metrics."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,7 +42,9 @@ class Writer(Protocol):
     def html(self, samples: Any, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
         """Return an HTML fragment that shows the samples in rows of `columns` and needs no network.
 
-        With `trajectories`, each row shows one sample while it is generated; the last column is the result.
+        With `trajectories`, each row shows one sample while it is generated; the last column is the result. A writer
+        with the attribute `shows_real`, true, also takes the argument `real`: real examples in the form of samples, one
+        to show beside each of the samples.
         """
 
     def summary(self, samples: Any, captions: Captions = ()) -> list[str]:
@@ -50,6 +52,23 @@ class Writer(Protocol):
 
         Optional: writers that cannot measure samples may omit this method.
         """
+
+
+@dataclass(frozen=True, eq=False)
+class Edit:
+    """A sample of which a part is known, and the rest is to be filled in.
+
+    * `values`: the encoded sample, `[1, ...]`, with any finite values where it is not known.
+    * `known`: a state of booleans `[1, ...]`, True where it is known.
+    * `codec`: the codec that decodes the samples. It can be of another size than the model's, and put in what is known
+      exactly, where the model's own loses something.
+    * `recipe`: everything that decides what this codec does, as values of JSON.
+    """
+
+    values: State
+    known: State
+    codec: Any
+    recipe: Mapping[str, Any]
 
 
 class Reader(Protocol):
@@ -70,6 +89,13 @@ class Reader(Protocol):
         For data whose files show by themselves what is missing, such as sets of which some elements are given.
         """
 
+    def read_gap(self, path: Path, gap: str | None) -> Edit:
+        """A sample with a part that is to be filled in; `gap` says which, as a user writes it.
+
+        Without `gap`, it is what the file lacks of a whole sample, such as all after its end. For data with an order,
+        such as time.
+        """
+
     def read_coarse(self, path: Path) -> tuple[State, int]:
         """A smaller sample, encoded, and the whole factor by which the model's own size is larger."""
 
@@ -88,7 +114,8 @@ class Picture:
     """Samples to show, in the form that `Codec.decode` returns, with a title.
 
     The writer of the modality shows them in rows of `columns`, and with `captions` if there are any. With
-    `trajectories`, each row shows one sample while it is generated, as in `Writer.html`.
+    `trajectories`, each row shows one sample while it is generated, as in `Writer.html`. `real` makes real examples
+    with the conditions of the samples, for writers that show these too (`shows_real`).
     """
 
     title: str
@@ -96,6 +123,7 @@ class Picture:
     columns: int = 10
     captions: Captions = ()
     trajectories: bool = False
+    real: Callable[[], Any] | None = None
 
 
 class Evaluator(Protocol):

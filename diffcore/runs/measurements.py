@@ -12,6 +12,7 @@ from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins.building import part_of
 from diffcore.runs.checkpoints import tensors_digest
+from diffcore.runs.generation import resized
 from diffcore.runs.latents import LatentCodec, latent_reader
 from diffcore.runs.model import Model
 from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
@@ -35,17 +36,22 @@ def inpainting_of(
     method: InverseMethod | None = None,
     noise_std: float = 0.0,
     resamplings: int = 10,
+    gap: str | None = None,
+    size: str | None = None,
 ) -> Constraint:
     """The constraint that samples agree with `source` where it is known.
 
-    `mask` is a file that is white, or a boolean state that is True, where the sample is to be filled in. Without
-    `mask`, the file itself must show what is missing, as a file with some of the elements of a set does. The other
-    arguments are those of `diffcore.sampling.inverse.editing.inpainting`. Raises `UserError` if the plugin cannot
-    read such files.
+    `mask` is a file that is white, or a boolean state that is True, where the sample is to be filled in. `gap` is a
+    part of the file that is to be filled in, for data with an order, such as seconds of a sound; the samples can then
+    have another `size` than the model's. Without both, the file itself must show what is missing, as a file with some
+    of the elements of a set does. The other arguments are those of `diffcore.sampling.inverse.editing.inpainting`.
+    Raises `UserError` if the plugin cannot read such files.
     """
     reads = isinstance(source, str | Path) or isinstance(mask, str | Path)
     reader: Any = _reader(model, "inpaint") if reads else None
     known: State
+    if gap is not None or (mask is None and isinstance(source, str | Path) and hasattr(reader, "read_gap")):
+        return _filling(model, source, mask, gap, size, method or "mmps", noise_std, resamplings)
     if mask is None:
         if not isinstance(source, str | Path) or not hasattr(reader, "read_part"):
             raise UserError("`inpaint` needs `mask`, a file that is white where the sample is to be filled in")
@@ -67,6 +73,33 @@ def inpainting_of(
         **_options(method, noise_std, resamplings),
     }
     return replace(inpainting(values, known, model.codec.space, method, noise_std, resamplings), recipe=recipe)
+
+
+def _filling(
+    model: Model,
+    source: Source,
+    mask: Source | None,
+    gap: str | None,
+    size: str | None,
+    method: InverseMethod,
+    noise_std: float,
+    resamplings: int,
+) -> Constraint:
+    """The constraint that samples agree with a file outside a gap."""
+    if mask is not None:
+        raise UserError("`gap` and `mask` are two ways to say what is to be filled in; give one")
+    reader: Any = _reader(resized(model, size) if size is not None else model, "inpaint")
+    if not isinstance(source, str | Path) or not hasattr(reader, "read_gap"):
+        raise UserError(f"`gap` needs a file of data with an order, such as time; {model.modality.name} has none here")
+    edit = reader.read_gap(Path(source), gap)
+    recipe = {
+        "task": "inpaint",
+        "known": [tensors_digest(fields(edit.values)), tensors_digest(fields(edit.known))],
+        **edit.recipe,
+        **_options(method, noise_std, resamplings),
+    }
+    constraint = inpainting(edit.values, edit.known, edit.codec.space, method, noise_std, resamplings)
+    return replace(constraint, recipe=recipe, codec=edit.codec)
 
 
 def upscaling_of(

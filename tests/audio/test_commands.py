@@ -1,14 +1,21 @@
 """The commands as a user types them, on the synthesised drums and on a folder of sounds."""
 
 import json
+import re
 from functools import partial
+from types import SimpleNamespace
 
 import numpy
 import pytest
 import soundfile
+import torch
 
 from diffcore.api.run import Run
 from diffcore.cli import main
+from diffcore.evaluation.samples import _real
+from diffcore_audio.codec import SoundCodec
+from diffcore_audio.data import datasets
+from diffcore_audio.options import DrumsOptions
 from diffcore_audio.signals import representations
 from tests.support.refusals import refused
 
@@ -70,10 +77,49 @@ def test_a_run_samples_sounds_of_another_length(run, tmp_path, capsys):
     assert "--size '7..9': write a number of seconds, such as 2.5" in line
 
 
+def test_a_gap_of_a_file_is_filled_in_and_the_rest_is_kept_bit_for_bit(run, tmp_path, capsys):
+    generator = numpy.random.default_rng(0)
+    mine = (8000 * generator.uniform(-1, 1, 12_000)).astype(numpy.int16)
+    soundfile.write(tmp_path / "mine.wav", mine, 16_000)
+    edit = ["sample", run, "--n", 2, "--label", "kick", "--inpaint", tmp_path / "mine.wav"]
+    assert main([str(word) for word in (*edit, "--gap", "0.25..0.5", "--out", tmp_path / "filled")]) == 0
+    for name in ("0000-kick.wav", "0001-kick.wav"):
+        found, _ = soundfile.read(tmp_path / "filled" / name, dtype="int16")
+        same = found == mine
+        assert same[: 4000 - 80].all()
+        assert same[8000 + 80 :].all()
+        assert same[4000:8000].mean() < 0.1
+    soundfile.write(tmp_path / "mine.wav", mine[:8000], 16_000)
+    assert main([str(word) for word in (*edit, "--size", 0.75, "--out", tmp_path / "longer")]) == 0
+    found, _ = soundfile.read(tmp_path / "longer" / "0000-kick.wav", dtype="int16")
+    assert len(found) == 12_000
+    assert numpy.array_equal(found[: 8000 - 80], mine[: 8000 - 80])
+    line = refused(capsys, *edit, "--gap", "0.1..0.9", "--out", tmp_path / "none")
+    assert "--gap 0.1..0.9: it must begin before it ends, within the 0.504 s of the sound" in line
+    assert "--gap belongs to --inpaint FILE" in refused(capsys, *edit[:4], "--gap", "0.1..0.9")
+    line = refused(capsys, *edit, "--gap", "0.1..0.2", "--mask", tmp_path / "mine.wav")
+    assert "--gap and --mask are two ways" in line
+
+
 def test_the_report_plays_samples_without_a_network(run):
     page = (run / "report.html").read_text()
     assert page.count("<audio") >= 6
     assert 'src="http' not in page
+    shown = re.findall(r"<figcaption[^>]*>(.*?)</figcaption>", page)
+    assert shown[:4] == ["0 kick", "real, as 0 kick", "1 snare", "real, as 1 snare"]
+
+
+def test_real_sounds_in_the_report_have_the_classes_of_the_samples_and_are_held_out():
+    data = datasets.drums(DrumsOptions(sounds=20))
+    model = SimpleNamespace(codec=SoundCodec(data.facts))
+    label = torch.tensor([5, 0, 0, 5, 6, 0])  # 6 is no class
+    real = _real(model, data, {"label": label}, 6)()
+    rows = [(data.held_out["waveform"].float() / 32768 == wave).flatten(1).all(1).nonzero().item() for wave in real]
+    found = data.held_out["label"][rows]
+    assert found[label < 6].tolist() == label[label < 6].tolist()
+    assert rows[0] != rows[3]  # another one of the class
+    assert rows[1] == rows[5] != rows[2]  # the first of two again
+    assert _real(SimpleNamespace(codec=object()), data, {"label": label}, 6) is None
 
 
 def test_a_run_resumes(run, capsys):
@@ -123,6 +169,5 @@ def test_mistakes_get_a_line(tmp_path, capsys, run):
     assert "no sounds under" in refused(capsys, *command, "--data.root", tmp_path / "empty")
     assert "--data.root" in refused(capsys, *command)
     assert not (tmp_path / "out").exists()
-    assert "all samples of audio have the same size" in refused(capsys, "sample", run, "--size", 3)
-    assert "cannot read files" in refused(capsys, "sample", run, "--inpaint", tmp_path / "a.wav")
+    assert "a.wav cannot be used: missing" in refused(capsys, "sample", run, "--inpaint", tmp_path / "a.wav")
     assert "cymbal" in refused(capsys, "sample", run, "--label", "cymbal")

@@ -10,8 +10,9 @@ import torch
 from torchaudio.transforms import MelSpectrogram
 
 from diffcore.errors import UserError
-from diffcore_audio.data import datasets, synthesis
+from diffcore_audio.data import datasets, files, synthesis
 from diffcore_audio.options import DrumsOptions, FolderOptions, SpeechOptions
+from diffcore_audio.signals.resampling import resampled
 
 RATE = 16_000
 LENGTH = 8064
@@ -461,3 +462,90 @@ def test_damaged_speech_commands_are_refused_in_a_line(tmp_path):
     (place / "testing_list.txt").unlink()
     with pytest.raises(UserError, match=r"is not in .*testing_list.txt"):
         datasets.sc09(SpeechOptions(root=str(tmp_path)))
+
+
+# Long recordings
+
+
+def sweep(seconds, rate, channels=1):
+    """A tone that becomes higher, so that every moment of it is different."""
+    time = numpy.arange(round(seconds * rate)) / rate
+    return (0.5 * numpy.sin(2 * numpy.pi * (200 * time + 100 * time**2)))[:, None].repeat(channels, 1)
+
+
+def pieces_of(tmp_path, **options):
+    return datasets.folder(FolderOptions(root=str(tmp_path), seconds=0.25, pieces=1000, held_out=0.2, **options))
+
+
+def test_a_recording_is_cut_into_pieces_without_gaps(tmp_path):
+    soundfile.write(tmp_path / "a.wav", sweep(4, 16_000), 16_000, "PCM_16")
+    found = pieces_of(tmp_path)
+    length = found.facts.samples
+    whole = torch.from_numpy(soundfile.read(tmp_path / "a.wav", dtype="int16")[0])
+    every = torch.cat([found.examples["waveform"], found.held_out["waveform"]])[:, 0].flatten()
+    count = len(whole) // length
+    assert torch.equal(every[: count * length], whole[: count * length])
+    assert len(every) // length == count + (len(whole) % length >= length / 2)
+    assert len(found.held_out) == len(every) // length // 5
+
+
+def test_pieces_of_another_rate_fit_together(tmp_path):
+    """As if the whole recording had been resampled; a piece alone would be wrong at both of its ends."""
+    soundfile.write(tmp_path / "a.wav", sweep(4, 44_100, 2), 44_100, "FLOAT")
+    found = pieces_of(tmp_path)
+    every = torch.cat([found.examples["waveform"], found.held_out["waveform"]])[:, 0].flatten().float() / 32768
+    whole = resampled(torch.from_numpy(soundfile.read(tmp_path / "a.wav", dtype="float32")[0][:, 0]), 44_100, 16_000)
+    count = min(len(whole), len(every)) - found.facts.samples
+    assert (every[:count] - whole[:count]).abs().max() < 2e-3  # pieces begin on a sample of the file
+
+
+def test_the_last_pieces_of_each_class_are_held_out_and_silence_is_left_out(tmp_path):
+    for name, pause in (("one", 0.0), ("other", 2.0)):
+        (tmp_path / name).mkdir()
+        wave = numpy.concatenate([sweep(2, 16_000), numpy.zeros((round(pause * 16_000), 1)), sweep(3, 16_000)])
+        soundfile.write(tmp_path / name / "a.wav", wave, 16_000)
+    found = pieces_of(tmp_path)
+    labels = torch.bincount(found.examples["label"]), torch.bincount(found.held_out["label"])
+    assert abs(labels[0][0] - labels[0][1]) <= 2
+    assert labels[1].tolist() == pytest.approx([4, 4], abs=1)
+    last = found.held_out["waveform"][found.held_out["label"] == 0]
+    parts = (last[0, 0], found.examples["waveform"][0, 0])
+    crossings = [int((part[1:].sign() != part[:-1].sign()).sum()) for part in parts]
+    assert crossings[0] > crossings[1]  # a later, higher part of the tone
+    assert any("without those that are silent" in how for how in found.ledger.changed)
+
+
+def test_files_that_keep_little_are_noticed(tmp_path):
+    for number in range(3):
+        soundfile.write(tmp_path / f"{number}.wav", sweep(8, 44_100, 2), 44_100)
+    notes = datasets.folder(FolderOptions(root=str(tmp_path))).notes
+    assert any("last 0.4 minutes, of which 0.025 are used: `data.pieces` 1000" in note for note in notes)
+    wanted = "44100 Hz, stereo, and the model 16000 Hz, mono: `data.rate` 44100 and `data.channels` 2"
+    assert any(wanted in note for note in notes)
+    kept = datasets.folder(FolderOptions(root=str(tmp_path), pieces=4, rate=44_100, channels=2)).notes
+    assert not any("data." in note for note in kept)
+
+
+def test_a_long_file_is_read_only_as_far_as_it_is_needed(tmp_path, monkeypatch):
+    read = []
+    plain = soundfile.SoundFile.read
+
+    def counted(file, frames, **options):
+        block = plain(file, frames, **options)
+        read.append(len(block))
+        return block
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    monkeypatch.setattr(files, "_BLOCK", 1000)
+    monkeypatch.setattr(files, "AT_LEAST", 1.0)
+    for name, sound in (
+        ("loud", sweep(10, 8000)),
+        ("late", numpy.concatenate([numpy.zeros((40_000, 1)), sweep(5, 8000)])),
+    ):
+        (tmp_path / name).mkdir()
+        soundfile.write(tmp_path / name / "a.wav", sound, 8000)
+        read.clear()
+        examples = datasets.folder(FolderOptions(root=str(tmp_path / name), rate=8000)).examples
+        onset = 40_000 if name == "late" else 0
+        assert onset + examples["waveform"].shape[2] <= sum(read) < onset + 8000 * 1.7
+        assert examples["waveform"].abs().max() > 10_000

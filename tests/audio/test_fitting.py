@@ -103,7 +103,7 @@ def test_changes_of_format_are_told():
     ]
     assert fit(sound(tone(seconds=LENGTH / RATE)), MONO)[1] == []
     cut = Sound(numpy.array([tone()], numpy.float32), RATE, cut=True)
-    assert fit(cut, MONO)[1][0] == "only the beginning of a very long file was read"
+    assert fit(cut, MONO)[1] == fit(Sound(cut.samples, RATE), MONO)[1]
 
 
 def test_floats_beyond_full_scale_are_scaled_and_not_clipped():

@@ -2,8 +2,11 @@
 
 import base64
 import io
+import json
 import math
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -16,6 +19,7 @@ from pydantic import ValidationError
 
 from diffcore.errors import UserError
 from diffcore_audio.options import ComplexFacts, SoundFacts, WritingOptions
+from diffcore_audio.output.page import _PLAY_ALL, ticks
 from diffcore_audio.output.pictures import envelopes, sheet, spectrograms
 from diffcore_audio.output.writer import SoundWriter
 from diffcore_audio.signals.spectra import FLOOR, log_mel
@@ -299,3 +303,58 @@ def test_the_page_plays_every_sample_without_a_network(channels):
     assert "kick" in page
     assert not re.search(r"https?:|src=\"(?!data:)", page)
     assert len(page) < 4 * (4000 * 2 * 4 / 3 + 20_000)
+
+
+def test_real_sounds_are_beside_samples_for_comparison():
+    samples, real = noise(3), sine(440, 4000, 0.25).float().expand(2, 1, -1)
+    captions = [{"label": "kick"}, {"label": "tom"}, {}]
+    page = SoundWriter(codec()).html(samples, 10, captions, real=real)
+    figures = page.split("<figure ")[1:]
+    labels = [re.findall(r"<figcaption[^>]*>(.*?)</figcaption>", figure) for figure in figures]
+    assert labels == [["0 kick", "real, as 0 kick"], ["1 tom", "real, as 1 tom"], ["2"]]
+    tags = Tags(page).found
+    players = [attrs["src"] for tag, attrs in tags if tag == "audio"]
+    decoded = [soundfile.read(io.BytesIO(base64.b64decode(source.split(",")[1])))[0] for source in players]
+    expected = [samples[0], real[0], samples[1], real[1], samples[2]]
+    for found, wave in zip(decoded, expected, strict=True):
+        assert numpy.abs(found - wave[0].numpy()).max() <= LSB
+    buttons = [attrs["onclick"] for tag, attrs in tags if tag == "button"]
+    assert len(buttons) == 1
+    assert '"' not in buttons[0]
+    assert "Amber: the sound exceeds full scale" in page
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"), [(16_000, [5000, 2000, 1000, 200]), (44_100, [10_000, 5000, 2000, 500]), (2000, [500, 200])]
+)
+def test_the_axis_of_a_spectrogram_has_round_frequencies_at_their_height(rate, shown):
+    found = ticks(rate)
+    assert [frequency for frequency, _ in found] == shown
+    for frequency, height in found:
+        tone = sine(frequency, rate, rate=rate).float()
+        picture = numpy.asarray(spectrograms(tone, rate, (64, 640))[0].convert("L"), dtype=float)
+        assert 1 - (picture.mean(1).argmax() + 0.5) / 640 == pytest.approx(height, abs=0.03)
+
+
+def test_a_button_plays_all_sounds_of_its_box_and_stops_them():
+    """The script runs in Node where it is installed: three sounds one after another, the second of which fails."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("Node is not installed")
+    script = """
+    const log = [], audio = (name, fails) => ({currentTime: 9, pause() { log.push("pause " + name) }, play() {
+        log.push(name + " at " + this.currentTime);
+        return {catch(f) { if (fails) f() }};
+    }});
+    const sounds = [audio("a"), audio("b", true), audio("c")];
+    const box = {querySelectorAll: () => sounds}, button = {parentNode: box, textContent: "Play all"};
+    const click = new Function(CODE.replace("})(this)", "})(arguments[0])"));
+    click(button); sounds[0].onended(); log.push(button.textContent);
+    click(button); log.push(button.textContent);
+    click(button); sounds[0].onended(); sounds[2].onended(); log.push(button.textContent);
+    console.log(JSON.stringify(log));
+    """
+    code = f"const CODE = {json.dumps(_PLAY_ALL)};{script}"
+    done = subprocess.run([node, "-e", code], capture_output=True, text=True, check=True)
+    played = ["a at 0", "b at 0", "c at 0"]
+    assert json.loads(done.stdout) == [*played, "Stop", "pause c", "Play all", *played, "pause c", "Play all"]

@@ -33,10 +33,13 @@ LENGTH = max(len(words_of(sentence)) for sentence in SENTENCES)
 PROMPT = TextCondition("prompt", Words(vocabulary(SENTENCES, 1000), LENGTH))
 
 NETWORKS: dict[str, Callable[[int], nn.Module]] = {
-    "U-Net 40-80-160, patch 2, attention (scenes)": lambda tokens: UNet(
+    "U-Net 40-80-160, patch 2, attention": lambda tokens: UNet(
         3, 40, (1, 2, 4), patch=2, attention=True, tokens=tokens
     ),
     "U-Net 32-64-128, patch 2 (folder)": lambda tokens: UNet(3, 32, (1, 2, 4), patch=2, tokens=tokens),
+    "DiT 96 x 6, patch 4, narrow MLP (scenes)": lambda tokens: DiT(
+        3, (32, 32), width=96, heads=3, mlp_ratio=2.0, tokens=tokens
+    ),
     "DiT 192 x 6, patch 4": lambda tokens: DiT(3, (32, 32), tokens=tokens),
 }
 

@@ -12,6 +12,7 @@ from PIL import Image
 RUNS = {
     "write": "audio",
     "long": "audio",
+    "SOUND": "audio",
     "logp": "molecule",
     "tpsa": "molecule",
     "chair": "pointcloud",
@@ -38,6 +39,8 @@ def put_in_place(words: Sequence[str], train: Callable[[str, str], None]) -> Non
             _picture(Path(name), SIDES[name])
         elif path.suffix == ".ply" and flag == "--inpaint":
             _cloud(path)
+        elif path.suffix == ".wav" and flag == "--inpaint":
+            _sound(path, 440)
         elif path.suffix == ".sdf" and flag == "--inpaint":
             _part_of_a_molecule(path)
 

@@ -42,6 +42,7 @@ class Constraint:
       These fields have no noise from the beginning (`diffcore.sampling.loop.sample`).
     * `mask`: the elements that exist in the samples that these values are from, bool `[1, N]` or `[n, N]`; the samples
       that are drawn have the same elements. None if this is not known, or if all elements always exist.
+    * `codec`: the codec of the samples, if it is another one than that of the model (`diffcore.plugins.output.Edit`).
     """
 
     decorate: Decorate
@@ -49,6 +50,7 @@ class Constraint:
     recipe: Mapping[str, Any] | None = None
     given: Mapping[str, Tensor] = field(default_factory=dict)
     mask: Mask = None
+    codec: Any = None
 
     def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask = None) -> tuple[Denoise, Step]:
         """The denoiser and the step for the samples `indices`.

@@ -76,6 +76,10 @@ class SoundCodec:
             )
         return self.of_length(round(seconds * facts.rate))
 
+    def as_samples(self, examples: "TensorDict") -> Tensor:
+        """The waveforms of examples as floats `[B, C, L]`, with full scale at 1."""
+        return examples["waveform"].float() / FULL_SCALE
+
     def of_length(self, samples: int) -> "SoundCodec":
         """The codec of sounds of this length in samples."""
         columns = self.facts.samples // self.facts.codec.hop + 1

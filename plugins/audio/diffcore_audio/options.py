@@ -308,6 +308,12 @@ class FolderOptions(FileOptions):
         description="Which folders are classes: the first (outermost), the last (innermost), none, or as they look.",
     )
     channels: Literal[1, 2] = Field(1, description="1: mix stereo files to mono. 2: keep both channels.")
+    pieces: int = Field(
+        1,
+        ge=1,
+        le=1_000_000,
+        description="Largest number of consecutive pieces of `seconds` that each file gives; silent ones are left out.",
+    )
     trim: bool = Field(True, description="Cut the initial part of each sound that is more than 60 dB below its peak.")
     held_out: float = Field(
         0.1, gt=0, le=0.5, description="Fraction that is held out for evaluation if there is no test folder."

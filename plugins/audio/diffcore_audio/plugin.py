@@ -82,6 +82,7 @@ AUDIO = Modality(
     codec=_lazy("codec:SoundCodec"),
     writer=_lazy("output.writer:SoundWriter"),
     writing=WritingOptions,
+    reader=_lazy("editing.reader:SoundReader"),
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     contract=_lazy("contract:contract"),
     requires=("torch", "torchaudio", "soundfile"),

@@ -4,6 +4,7 @@ All have int16 `waveform` `[N, C, L]`, with full scale at 32768, and int64 `labe
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from diffcore.states.noise import generator_for
 from diffcore.system.walk import TWICE
 from diffcore_audio.data.files import CONVERTIBLE, SOUND_ENDINGS
 from diffcore_audio.data.fitting import Format
-from diffcore_audio.data.loading import load
+from diffcore_audio.data.loading import Loaded, load
 from diffcore_audio.data.synthesis import INSTRUMENTS, synthesise
 from diffcore_audio.described.sentences import values_of, write
 from diffcore_audio.options import DrumsOptions, FileOptions, FolderOptions, SoundFacts, SoundOptions, SpeechOptions
@@ -34,6 +35,12 @@ _FIT_EXAMPLES = 1000
 
 WORDINGS_EACH = 2
 """Sentences of each synthesised training sound, of which training draws one at random."""
+
+_MUCH = 5.0
+"""Files that last so many times as long as what is used of them are worth a note."""
+
+_HIGHEST_RATE = 48_000
+"""The highest rate, in Hz, that is suggested."""
 
 _PARTS = ("training", "testing", "validation")
 """The parts of Speech Commands, each with its list of files."""
@@ -132,12 +139,13 @@ def folder(options: FolderOptions) -> Data:
     target = Format(options.rate, length(options), options.channels, options.trim)
     account = tree.account()
     captions = tree.texts(account)
-    train, test = _read([tree.train, tree.test or ()], target, options, account, captions)
+    better: list[str] = []
+    train, test = _read([tree.train, tree.test or ()], target, options, account, better, captions, options.pieces)
     held_out = test if len(test) >= 2 else None
     if tree.test is None:
-        train, held_out = folders.split(train, options.held_out)
+        train, held_out = (folders.split if options.pieces == 1 else split_pieces)(train, options.held_out)
     classes, train, held_out = folders.without_empty(tree.classes, train, held_out, account)
-    notes = [*tree.notes, *folders.uneven(classes, train, held_out)]
+    notes = [*tree.notes, *folders.uneven(classes, train, held_out), *better]
     return data(train, held_out, classes, options, notes, account, captions.texts)
 
 
@@ -204,7 +212,7 @@ def _speech(options: SpeechOptions, words: Sequence[str] | None) -> Data:
     ]
     account = Account("sounds", root, sum(map(len, listings)))
     listings[0] = _without_links(listings[0], [*paths_of_sets[1], *validation], account)
-    train, test = _read(listings, Format(options.rate, length(options), 1), options, account)
+    train, test = _read(listings, Format(options.rate, length(options), 1), options, account, [])
     kept, train, held_out = folders.without_empty(classes, train, test if len(test) >= 2 else None, account)
     return data(train, held_out, kept, options, folders.uneven(kept, train, held_out), account)
 
@@ -232,21 +240,58 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
+def split_pieces(everything: TensorDict, share: float) -> tuple[TensorDict, TensorDict | None]:
+    """Keep back the last share of the pieces of each class, so that hardly a recording is in both parts.
+
+    The order of the pieces is that of the files and of time. None where there are too few.
+    """
+    label = everything["label"]
+    held = torch.zeros(len(label), dtype=torch.bool)
+    for each in label.unique():
+        rows = (label == each).nonzero()[:, 0]
+        held[rows[len(rows) - int(share * len(rows) + 1e-9) :]] = True
+    return (everything, None) if held.sum() < 2 else (everything[~held], everything[held])
+
+
+def suggestions(found: Loaded, target: Format, pieces: int) -> list[str]:
+    """What options would keep more of the files: pieces of long ones, their channels, their rate."""
+    notes = []
+    there, used = found.seconds
+    if pieces == 1 and there > _MUCH * used:
+        notes.append(
+            f"the files last {there / 60:.3g} minutes, of which {used / 60:.2g} are used: `data.pieces` 1000 cuts each "
+            f"into up to 1000 pieces of {target.seconds}"
+        )
+    (rate, channels), count = Counter(found.formats).most_common(1)[0] if found.formats else ((0, 0), 0)
+    kept = [f"`data.rate` {rate}"] if target.rate < rate <= _HIGHEST_RATE else []
+    kept += ["`data.channels` 2"] if channels == 2 and target.channels == 1 else []
+    if kept and 2 * count > len(found.formats):
+        sounds = f"{rate} Hz, {'stereo' if channels == 2 else 'mono' if channels == 1 else f'{channels} channels'}"
+        own = f"{target.rate} Hz, {'stereo' if target.channels == 2 else 'mono'}"
+        notes.append(
+            f"most files have {sounds}, and the model {own}: {' and '.join(kept)} would keep them, for more computation"
+        )
+    return notes
+
+
 def _read(
     listings: Sequence[folders.Files],
     target: Format,
     options: FileOptions,
     account: Account,
+    notes: list[str],
     captions: FileCaptions = NO_CAPTIONS,
+    pieces: int = 1,
 ) -> list[TensorDict]:
-    """The examples of each listing; the account gets what was changed or not used.
+    """The examples of each listing; the account gets what was changed or not used, and `notes` what may be better.
 
     Raises `UserError` if no training sound can be used.
     """
-    sets = []
+    sets: list[TensorDict] = []
     for files in listings:
-        waveforms, labels, used = load(_limited(files, options.limit, account), target, account)
-        sets.append(captions.added(examples(waveforms, labels), used))
+        found = load(_limited(files, options.limit, account), target, account, pieces)
+        sets.append(captions.added(examples(found.waveforms, found.labels), found.paths))
+        notes += suggestions(found, target, pieces) if not notes else []
     if not len(sets[0]):
         raise account.nothing_left()
     return sets

@@ -60,8 +60,8 @@ def fit(sound: Sound, target: Format) -> tuple[Tensor, list[str]]:
     Raises `SilentError` if the example is silent: the RMS of its loudest 20 ms, without their mean, is below -60 dB of
     full scale.
     """
-    changes = ["only the beginning of a very long file was read"] * sound.cut
-    waveform, more = _channels(_centred(sound.samples, changes), target.channels)
+    changes: list[str] = []
+    waveform, more = with_channels(_centred(sound.samples, changes), target.channels)
     changes += more
     start = _onset(waveform) if target.trim else 0
     if start > _FADE * sound.rate:
@@ -74,10 +74,34 @@ def fit(sound: Sound, target: Format) -> tuple[Tensor, list[str]]:
     changes += more
     if _loudest(example, target.rate) < _SILENCE:
         raise SilentError(_why_silent(waveform, sound.rate, target))
+    return _stored(example, changes), changes
+
+
+def fit_piece(sound: Sound, target: Format) -> tuple[Tensor | None, list[str]]:
+    """A piece of a sound as an example, like `fit`, but without a fade where the sound goes on, and nothing is trimmed.
+
+    None in place of an example if it is silent, or if the sound ends in its first half.
+    """
+    changes: list[str] = []
+    waveform, more = with_channels(_centred(sound.samples, changes), target.channels)
+    changes += more
+    if sound.rate != target.rate:
+        changes.append(f"resampled from {sound.rate} Hz")
+    whole = resampled(waveform, sound.rate, target.rate)
+    part = whole[:, round(sound.lead * target.rate / sound.rate) :][:, : target.samples]
+    missing = target.samples - part.shape[1]
+    example = functional.pad(part, (0, missing))
+    if 2 * missing > target.samples or _loudest(example, target.rate) < _SILENCE:
+        return None, changes
+    return _stored(example, changes), changes
+
+
+def _stored(example: Tensor, changes: list[str]) -> Tensor:
+    """The example as int16, scaled down if it exceeds full scale, of which a note is added to `changes`."""
     if (peak := example.abs().max()) > 1:
         changes.append("scaled down as a whole, because they exceed full scale")
         example = example / peak
-    return (example * FULL_SCALE).round().clamp(max=FULL_SCALE - 1).to(torch.int16), changes
+    return (example * FULL_SCALE).round().clamp(max=FULL_SCALE - 1).to(torch.int16)
 
 
 def _centred(samples: numpy.ndarray, changes: list[str]) -> Tensor:
@@ -97,7 +121,7 @@ def _centred(samples: numpy.ndarray, changes: list[str]) -> Tensor:
     return waveform - torch.from_numpy(offset).to(waveform)[:, None]
 
 
-def _channels(waveform: Tensor, channels: int) -> tuple[Tensor, list[str]]:
+def with_channels(waveform: Tensor, channels: int) -> tuple[Tensor, list[str]]:
     """The waveform with this number of channels, and what was changed."""
     found = len(waveform)
     if found == channels:

@@ -1,10 +1,8 @@
 """Writes samples to sound files, pictures and the report."""
 
-import base64
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
 import numpy
@@ -15,14 +13,15 @@ from diffcore.plugins.data import Codec
 from diffcore.plugins.output import Batches, Captions
 from diffcore_audio.options import WritingOptions
 from diffcore_audio.output.files import ENDINGS, append, faded, opened
-from diffcore_audio.output.pictures import TILE, colours, envelopes, png, sheet, spectrograms, waveform_svg
-from diffcore_audio.signals.waves import SILENCE, finite, mono, pcm, peaks, rms_db, wav
+from diffcore_audio.output.page import page, tiles
+from diffcore_audio.output.pictures import sheet
+from diffcore_audio.signals.waves import SILENCE, finite, peaks, rms_db
 
 _PAUSE = 0.1
 """Duration of the silence between two sounds in one file, in seconds."""
 _DEFAULTS = WritingOptions()
-_SMALLEST_WIDTH, _GAP = "7rem", ".5rem"
-"""Width of a tile, as browsers hide the play button of narrower players; and gap between tiles."""
+_MOST_REAL = 2**22
+"""Values of real sounds that a page shows beside samples, at most."""
 
 
 class SoundWriter:
@@ -35,6 +34,7 @@ class SoundWriter:
     """
 
     endings = (".png", *ENDINGS)
+    shows_real = True
     streams = ENDINGS
 
     def __init__(self, codec: Codec, options: WritingOptions = _DEFAULTS) -> None:
@@ -83,39 +83,23 @@ class SoundWriter:
         """A sample divided by `peak` if that exceeds full scale, unless files hold floats."""
         return sample if self._keeps_floats else sample / peak.clamp(min=1.0)
 
-    def html(self, samples: Tensor, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
+    def html(
+        self,
+        samples: Tensor,
+        columns: int,
+        captions: Captions = (),
+        trajectories: bool = False,
+        real: Tensor | None = None,
+    ) -> str:
         """Return tiles with a caption, a waveform, a spectrogram and a player, which plays the mean of the channels.
 
-        Rows have fewer than `columns` tiles if the page is too narrow, except with `trajectories`.
+        Below each sample is the sound of `real` with the same number, if there is one. A button plays all. Rows have
+        fewer than `columns` tiles if the page is too narrow, except with `trajectories`.
         """
         samples, columns = samples.cpu(), max(1, min(columns, len(samples)))
-        tiles = zip(
-            _labels(samples, captions),
-            envelopes(samples, TILE[0]),
-            colours(samples),
-            spectrograms(samples, self._rate),
-            pcm(mono(samples)),
-            strict=True,
-        )
-        figures = "".join(
-            f'<figure style="margin:0;min-width:0;font-size:.7rem;line-height:1.3">'
-            f'<figcaption style="overflow-wrap:anywhere">{escape(label)}</figcaption>'
-            f"{waveform_svg(envelope, colour)}"
-            f'<img alt="spectrogram of {escape(label)}" src="{_uri(png(picture), "image/png")}" '
-            f'style="display:block;width:100%;height:{TILE[1]}px;image-rendering:auto">'
-            f'<audio controls preload="none" src="{_uri(wav(sound, self._rate), "audio/wav")}" '
-            f'style="display:block;width:100%;height:2rem"></audio></figure>'
-            for label, envelope, colour, picture, sound in tiles
-        )
-        column = f"calc((100% - {columns - 1} * {_GAP}) / {columns})"
-        count, width = (
-            (columns, _SMALLEST_WIDTH) if trajectories else ("auto-fill", f"max({_SMALLEST_WIDTH}, {column})")
-        )
-        style = (
-            f"display:grid;grid-template-columns:repeat({count},minmax({width},1fr));gap:.75rem {_GAP};"
-            f"overflow-x:auto;margin-bottom:1rem"
-        )
-        return f'<div style="{style}">{figures}</div>'
+        few = None if real is None else real[: max(1, _MOST_REAL // real[0].numel())]
+        figures = tiles(samples, self._rate, _labels(samples, captions), few)
+        return page(figures, columns, trajectories)
 
     def summary(self, samples: Tensor, captions: Captions = ()) -> list[str]:
         """Return the median loudness, and how many samples are silent, exceed full scale or are not finite."""
@@ -141,10 +125,6 @@ class SoundWriter:
 
 
 def _labels(samples: Tensor, captions: Captions) -> list[str]:
-    """The caption of each sample as one text; its number, from 1, if nothing was requested."""
+    """The number of each sample, from 0, and what was requested of it."""
     values: Sequence[Mapping[str, str]] = captions or [{}] * len(samples)
-    return [", ".join(caption.values()) or str(number) for number, caption in enumerate(values, 1)]
-
-
-def _uri(content: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return [" ".join([str(number), ", ".join(caption.values())]).strip() for number, caption in enumerate(values)]

@@ -60,7 +60,7 @@ class ComplexSpectrogram:
         self.shape = (2 * channels, facts.fft // 2 + 1, samples // facts.hop + 1)
 
     def state(self, waveform: Tensor) -> Tensor:
-        c = _stft(waveform, self.facts.fft, self.facts.hop)
+        c = stft(waveform, self.facts.fft, self.facts.hop)
         c = c * (self.facts.scale * c.abs().clamp(min=1e-12).pow(self.facts.exponent - 1))
         return torch.view_as_real(c).movedim(-1, 2).flatten(1, 2)
 
@@ -89,7 +89,7 @@ class MelSpectrogram:
         self._vocoder = vocoder(facts, rate)
 
     def state(self, waveform: Tensor) -> Tensor:
-        magnitudes = _stft(waveform, self.facts.fft, self.facts.hop).abs()
+        magnitudes = stft(waveform, self.facts.fft, self.facts.hop).abs()
         mel = self._filters.to(magnitudes).T @ magnitudes
         return (mel.clamp(min=self.facts.floor).log() - self.facts.mean) / self.facts.std
 
@@ -188,7 +188,7 @@ def griffin_lim(facts: MelFacts, rate: int, iterations: int = 32) -> Vocoder:
     return vocode
 
 
-def _stft(waveform: Tensor, fft: int, hop: int) -> Tensor:
+def stft(waveform: Tensor, fft: int, hop: int) -> Tensor:
     """The centred transform of `[B, C, L]`, with reflection at the ends: complex `[B, C, fft / 2 + 1, columns]`."""
     window = torch.hann_window(fft, dtype=waveform.dtype, device=waveform.device)
     flat = waveform.flatten(0, 1)

@@ -1,0 +1,1 @@
+"""Reads sounds of the user, and fills in a part of them."""

@@ -1,0 +1,133 @@
+"""Reads sound files of the user as states, whole or with a gap to fill in."""
+
+import hashlib
+import logging
+from pathlib import Path
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+from torch.nn import functional
+
+from diffcore.denoising.ranges import read_range
+from diffcore.errors import UserError
+from diffcore.plugins.folders import UnusableError
+from diffcore.plugins.output import Edit
+from diffcore.states.spaces import Mask
+from diffcore.states.state import State
+from diffcore_audio.codec import MOST_SECONDS, SoundCodec
+from diffcore_audio.data.files import Sound, read
+from diffcore_audio.data.fitting import Format, SilentError, fit, with_channels
+from diffcore_audio.editing.seams import columns_known, joined
+from diffcore_audio.signals.resampling import resampled
+
+logger = logging.getLogger(__name__)
+
+
+class SoundReader:
+    """Reads files as states of a codec: every format that the data sets read, at any rate."""
+
+    def __init__(self, codec: SoundCodec) -> None:
+        self.codec = codec
+
+    def read(self, path: Path) -> State:
+        """A sound as a state `[1, rows, bands, columns]`; it is cut, extended and changed as training sounds are.
+
+        Raises `UserError` if the file cannot be read, or is silent.
+        """
+        facts, sound = self.codec.facts, _sound(path)
+        try:
+            example, changes = fit(sound, Format(facts.rate, facts.samples, facts.channels))
+        except SilentError as reason:
+            raise UserError(f"{path} is {reason}") from None
+        _tell(path, changes)
+        label = torch.zeros(1, dtype=torch.int64)  # the codec expects one; it is not used
+        return self.codec.encode(TensorDict({"waveform": example[None], "label": label}, batch_size=[1])).state
+
+    def read_gap(self, path: Path, gap: str | None) -> Edit:
+        """A sound with a part that is to be filled in: `gap`, such as `0.2..0.4` in seconds, or all after its end.
+
+        The samples are as long as the model's, or as the file if that is longer. Raises `UserError` if the file cannot
+        be read, if the gap is not a part of it, or if nothing is left to be filled in or nothing is known.
+        """
+        waveform = self._waveform(path)
+        codec, there = self.codec, waveform.shape[1]
+        if there > codec.kept:
+            logger.info(f"{path} lasts {there / codec.facts.rate:.3g} s, so the samples do")
+            codec = codec.of_length(there)
+        known = torch.arange(codec.facts.samples) < there
+        if gap is not None:
+            start, end = self._range(gap, codec.kept)
+            known[start:end] = False
+        if known[: codec.kept].all():
+            raise UserError(
+                f"{path}: nothing is left to be filled in, as the file lasts {there / codec.facts.rate:.3g} s: give "
+                "`gap`, such as 0.2..0.4 in seconds, or a longer `size` to go on after its end"
+            )
+        columns = columns_known(known, codec.facts.codec.fft, codec.facts.codec.hop)
+        if not columns.any():
+            raise UserError(
+                f"{path}: less than a window of the spectrogram is known, so there is nothing to go on from"
+            )
+        original = functional.pad(waveform, (0, codec.facts.samples - there))
+        values = codec.representation.state(original[None])
+        digest = hashlib.sha256(original.numpy().tobytes() + known.numpy().tobytes()).hexdigest()
+        return Edit(
+            values, columns.expand_as(values).clone(), EditingCodec(codec, original, known), {"waveform": digest}
+        )
+
+    def _waveform(self, path: Path) -> Tensor:
+        """The sound `[C, L]` at the rate and with the channels of the model, otherwise unchanged."""
+        facts, sound = self.codec.facts, _sound(path)
+        if sound.cut or sound.samples.shape[1] > MOST_SECONDS * sound.rate:
+            raise UserError(f"{path} lasts longer than {MOST_SECONDS:g} s: cut out the part that is to be changed")
+        waveform, changes = with_channels(torch.from_numpy(sound.samples), facts.channels)
+        if sound.rate != facts.rate:
+            changes.append(f"resampled from {sound.rate} Hz")
+        waveform = resampled(waveform, sound.rate, facts.rate)
+        if (peak := waveform.abs().max()) > 1:
+            changes.append("scaled down as a whole, because it exceeds full scale")
+            waveform = waveform / peak
+        _tell(path, changes)
+        return waveform.clone()
+
+    def _range(self, gap: str, samples: int) -> tuple[int, int]:
+        """The first sample of the gap, and the one after its last one. Raises `UserError`."""
+        rate = self.codec.facts.rate
+        try:
+            first, last = read_range(gap, lambda text: float(text.strip().removesuffix("s")))
+            start = 0 if first is None else round(first * rate)
+            end = samples if last is None else round(last * rate)
+        except (ValueError, OverflowError):
+            raise UserError(f"`gap` {gap!r}: write a range in seconds, such as 0.2..0.4, 0.2.. or ..0.4") from None
+        if not 0 <= start < end <= samples:
+            raise UserError(
+                f"`gap` {gap}: it must begin before it ends, within the {samples / rate:.3g} s of the sound"
+            )
+        return start, end
+
+
+class EditingCodec(SoundCodec):
+    """A codec that decodes to sounds with a known part, as `diffcore_audio.editing.seams.joined` does."""
+
+    def __init__(self, codec: SoundCodec, original: Tensor, known: Tensor) -> None:
+        super().__init__(codec.facts, codec.kept)
+        self._original, self._known = original, known
+
+    def decode(self, state: State, mask: Mask = None) -> Tensor:
+        assert isinstance(state, Tensor)
+        generated, facts = super().decode(state), self.facts
+        original, known = self._original[:, : self.kept], self._known[: self.kept]
+        return joined(generated, original, known, facts.codec.fft, facts.codec.hop, facts.rate)
+
+
+def _sound(path: Path) -> Sound:
+    try:
+        return read(path)
+    except UnusableError as reason:
+        raise UserError(f"{path} cannot be used: {reason}") from None
+
+
+def _tell(path: Path, changes: list[str]) -> None:
+    if changes:
+        logger.info(f"{path}: {', '.join(changes)}")

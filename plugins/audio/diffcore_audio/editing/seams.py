@@ -1,0 +1,83 @@
+"""Joins what was generated with what is known of a sound, without clicks."""
+
+import torch
+from torch import Tensor
+
+from diffcore_audio.signals.representations import stft
+
+_ITERATIONS = 30
+"""Of Griffin-Lim, for phases that go on from those of the known part."""
+
+_SEAM = 0.005
+"""Duration in seconds of the cross-fade at each seam, within the known part."""
+
+
+def joined(generated: Tensor, original: Tensor, known: Tensor, fft: int, hop: int, rate: int) -> Tensor:
+    """The `original` `[C, L]` where it is `known` `[L]`, and what was `generated` `[B, C, L]` elsewhere: `[B, C, L]`.
+
+    The phases of the generated part are adapted to the known part: first, each frequency is turned by the angle that it
+    lacks at the seam, or, between two seams, by an angle that changes evenly from that of one to that of the other.
+    Then follows Griffin-Lim: the magnitudes of the spectrogram are those of the generated sound, or of the original
+    where its window lies in the known part; and after each iteration, the known samples are put in again. The last 5 ms
+    of the known part before a seam, and the first ones after it, are a cross-fade of both; all other known samples are
+    unchanged. The generated part is clipped at full scale, so that the known part need not be scaled down.
+    """
+    original = original.expand_as(generated)
+    window_known = columns_known(known, fft, hop)
+    window = torch.hann_window(fft, dtype=generated.dtype, device=generated.device)
+
+    def inverse(spectrum: Tensor) -> Tensor:
+        flat = spectrum.flatten(0, 1)
+        return torch.istft(flat, fft, hop, window=window, length=generated.shape[-1]).view_as(generated)
+
+    of_original, of_generated = stft(original, fft, hop), stft(generated, fft, hop)
+    magnitudes = torch.where(window_known, of_original.abs(), of_generated.abs())
+    found = inverse(_turned(of_generated, of_original, window_known))
+    for _ in range(_ITERATIONS):
+        spectrum = stft(torch.where(known, original, found), fft, hop)
+        found = inverse(magnitudes * spectrum / spectrum.abs().clamp(min=1e-12))
+    weight = _weights(known, max(1, round(_SEAM * rate)))
+    mixed = weight * original + (1 - weight) * found.clamp(-1, 1)
+    return torch.where(weight == 1, original, mixed)
+
+
+def _turned(generated: Tensor, original: Tensor, known: Tensor) -> Tensor:
+    """The spectrum of the original in the columns that are `known`, and the generated one turned towards it elsewhere.
+
+    Both are complex `[B, C, frequencies, columns]`, and `known` is `[columns]`.
+    """
+    angles = (original * generated.conj()).angle()
+    turned = torch.where(known, original, generated)
+    for start, end in _runs(~known):
+        left, right = start - 1 if start else end, end if end < len(known) else start - 1
+        if not (0 <= left < len(known) and 0 <= right < len(known)):
+            continue
+        first, last = angles[..., left, None], angles[..., right, None]
+        difference = torch.remainder(last - first + torch.pi, 2 * torch.pi) - torch.pi
+        share = (torch.arange(start, end) - left) / max(right - left, 1) if left < right else torch.zeros(end - start)
+        turned[..., start:end] = generated[..., start:end] * torch.exp(1j * (first + difference * share))
+    return turned
+
+
+def _runs(flags: Tensor) -> list[tuple[int, int]]:
+    """The first position of each run of True in `flags` `[n]`, and the position after its last one."""
+    edges = torch.nn.functional.pad(flags.int(), (1, 1)).diff()
+    return [*zip((edges == 1).nonzero()[:, 0].tolist(), (edges == -1).nonzero()[:, 0].tolist(), strict=True)]
+
+
+def columns_known(known: Tensor, fft: int, hop: int) -> Tensor:
+    """The columns of a spectrogram whose window contains nothing but `known` samples `[L]`: bool `[columns]`.
+
+    Windows that go beyond an end see the sound reflected there, as the transform does.
+    """
+    padded = torch.nn.functional.pad(known.float()[None], (fft // 2, fft // 2), mode="reflect")[0]
+    return padded.unfold(0, fft, hop).amin(1) > 0
+
+
+def _weights(known: Tensor, frames: int) -> Tensor:
+    """The weight of the original `[L]`: 0 where it is unknown, 1 `frames` away from there, with a ramp between."""
+    unknown = torch.nn.functional.pad((~known).float()[None, None], (frames, frames))
+    ramp = 1 - torch.arange(frames + 1) / (frames + 1)
+    shape = torch.cat([ramp.flip(0), ramp[1:]])
+    nearest = (unknown[0, 0].unfold(0, 2 * frames + 1, 1) * shape).amax(1)
+    return torch.where(known, 1 - nearest, 0.0)
