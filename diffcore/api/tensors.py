@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcore.denoising.conditions import Condition, Conditions, drop, parsed
+from diffcore.denoising.conditions import Condition, Conditions, drop, parsed, parsed_each
 from diffcore.denoising.denoiser import Denoise, Denoiser
 from diffcore.denoising.given import require_one_each, require_shapes, require_values
 from diffcore.denoising.losses import weighted_loss
@@ -116,7 +116,7 @@ def sample(
         solver: The method, by name, by name and options, or itself (`diffcore.solvers`).
         schedule: The noise schedule whose levels are passed; not necessarily that of training.
         grid: How the steps are spaced.
-        conditions: What the samples shall be: a value for all or `[n, ...]` values, by name.
+        conditions: What the samples shall be: a value or a text for all, or `[n, ...]` values or n texts, by name.
         mask: `[n, N]`, True for the elements that exist.
         constraint: What samples have to agree with (`diffcore.inpainting`, `diffcore.upscaling`,
             `diffcore.given_fields`).
@@ -225,12 +225,13 @@ def _conditions(denoise: Denoise, asked: Mapping[str, Any], n: int) -> Condition
     values = {condition.name: condition.null(n) for condition in known}
     by_name = {condition.name: condition for condition in known}
     for name, value in asked.items():
-        if isinstance(value, str):
+        each = isinstance(value, list | tuple) and len(value) > 0 and all(isinstance(text, str) for text in value)
+        if isinstance(value, str) or each:
             if name not in by_name:
                 raise UserError(
                     f"`conditions`: the denoiser has no condition {name!r} that {value!r} could be looked up in"
                 )
-            values[name] = parsed(by_name[name], value, range(n))
+            values[name] = parsed_each(by_name[name], value) if each else parsed(by_name[name], value, range(n))
         else:
             tensor = torch.as_tensor(value)
             shape = by_name[name].shape if name in by_name else ()

@@ -200,6 +200,18 @@ def test_embeddings_are_kept_for_the_drawing_of_a_batch_only():
     assert not before.vector.allclose(after.vector)
 
 
+def test_each_sample_of_a_denoiser_may_have_its_own_text():
+    network = denoiser().float()
+
+    def drawn(n, prompt):
+        return dc.sample(network, n=n, shape=(1, 4, 4), steps=2, conditions={"prompt": prompt})
+
+    texts = ["a red circle", "the left", "a red circle"]
+    assert drawn(3, texts).equal(drawn(3, ids(*texts)))
+    assert drawn(2, "the left").equal(drawn(2, ids("the left", "the left")))
+    assert "for 3 samples; give one value for each" in refused(lambda: drawn(3, texts[:2]))
+
+
 def test_words_are_trained_with_the_denoiser():
     network = denoiser().train()
     x = torch.randn(3, 1, 4, 4).double()

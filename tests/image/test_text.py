@@ -13,6 +13,8 @@ from diffcore.denoising.conditions import captions_of
 from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.runs.samples import file_names
+from diffcore_image.datasets import folder
+from diffcore_image.options import FolderOptions
 from tests.support.refusals import refused
 
 COLOURS = {"red": (255, 0, 0), "blue": (0, 0, 255), "green": (0, 255, 0)}
@@ -213,6 +215,17 @@ def test_a_model_without_texts_takes_no_prompt(trained, tmp_path_factory, capsys
     assert json.loads((run / "config.json").read_text())["facts"]["text"] is None
     names = [name for name in dc.load(run).model.network.state_dict() if "attend" in name or "prompt" in name]
     assert not names
+
+
+def test_captions_with_sides_are_wrong_for_mirrored_pictures(tmp_path):
+    lay(tmp_path)
+    (tmp_path / "light" / "0.txt").write_text("red on the LEFT\nred, all right\nbright red")
+    notes = [folder(FolderOptions(root=str(tmp_path), size=8, flip=flip)).notes for flip in (False, True)]
+    assert not notes[0]
+    assert notes[1] == (
+        "captions that say left or right, which is wrong for images that `data.flip` mirrors: 2 ('red on the LEFT', "
+        "'red, all right')",
+    )
 
 
 def test_captions_that_have_changed_are_read_with_the_words_of_the_run(run, capsys):

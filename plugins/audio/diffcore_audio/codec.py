@@ -16,7 +16,7 @@ from diffcore.states.state import State
 from diffcore_audio.enlarging import small_sound
 from diffcore_audio.options import SoundFacts
 from diffcore_audio.signals.representations import representation, whole_columns
-from diffcore_audio.signals.waves import FULL_SCALE
+from diffcore_audio.signals.waves import FADE, FULL_SCALE, faded
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -59,8 +59,8 @@ class SoundCodec:
         """The codec of sounds of `size` seconds, for networks that take spectrograms of any length.
 
         The spectrogram is at least as long, so that a network that fits the trained length fits this one, and decoded
-        sounds are cut. Raises `UserError` if `size` is not a number of seconds, and for sounds that are shorter than a
-        window or longer than `MOST_SECONDS`, and for models that enlarge.
+        sounds are cut with a fade of 5 ms. Raises `UserError` if `size` is not a number of seconds, for sounds that are
+        shorter than a window or longer than `MOST_SECONDS`, and for models that enlarge.
         """
         facts = self.facts
         if self._small is not None:
@@ -121,7 +121,10 @@ class SoundCodec:
     def decode(self, state: State, mask: Mask = None) -> Tensor:
         """Return float32 waveforms `[B, C, L]`, which may exceed full scale."""
         assert isinstance(state, Tensor)
-        return self.representation.waveform(state.float())[..., : self.kept]
+        waveforms = self.representation.waveform(state.float())
+        if self.kept == self.facts.samples:
+            return waveforms
+        return faded(waveforms[..., : self.kept], FADE, self.facts.rate)
 
 
 def read_seconds(text: str, what: str) -> float:

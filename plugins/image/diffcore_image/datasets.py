@@ -15,11 +15,13 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional
 
+from diffcore.denoising.text import shown
+from diffcore.denoising.words import words_of
 from diffcore.errors import UserError, first_line
 from diffcore.plugins.captions import FileCaptions
 from diffcore.plugins.data import Data
 from diffcore.plugins.folders import Files, UnusableError, split, tree, uneven, without_empty
-from diffcore.plugins.ledger import Account, Ledger
+from diffcore.plugins.ledger import Account, Ledger, named
 from diffcore.system.files import memory
 from diffcore_image.options import DigitsOptions, FolderOptions, ImageFacts, LargeSetOptions, MnistOptions
 from diffcore_image.pictures import Colour, decode
@@ -246,8 +248,15 @@ def folder(options: FolderOptions) -> Data:
         train, held_out = split(train, options.held_out)
     classes, train, held_out = without_empty(files.classes, train, held_out, account)
     ledger = account.ledger(options.skip_unreadable, **about(train["pixels"], sizes))
-    notes = [*files.notes, *uneven(classes, train, held_out)]
+    notes = [*files.notes, *uneven(classes, train, held_out), *(_sided(captions.texts) if options.flip else ())]
     return data(train, held_out, classes, options.flip, notes, background, ledger, captions.texts)
+
+
+def _sided(texts: Sequence[str]) -> list[str]:
+    """A note about captions that are wrong for a mirrored image, if there are any."""
+    sided = [text for text in texts if {"left", "right"} & {*words_of(text)}]
+    where = "captions that say left or right, which is wrong for images that `data.flip` mirrors"
+    return [f"{where}: {len(sided)} ({named([*map(shown, sided)], 3)})"] if sided else []
 
 
 def colour_of(name: str) -> Colour:

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from diffcore_audio.data.files import Sound
 from diffcore_audio.signals.resampling import resampled
-from diffcore_audio.signals.waves import FULL_SCALE, SILENCE
+from diffcore_audio.signals.waves import FADE, FULL_SCALE, SILENCE, faded
 
 _SILENCE = 10 ** (SILENCE / 20)
 """The amplitude that counts as silence, relative to full scale or to the peak of a sound."""
@@ -26,9 +26,6 @@ _CANCELLED = 1e-3
 _CLIPPED, _CLIPPED_RUN = 1e-3, 3
 """A sound was clipped when it was recorded if a larger fraction of its values lies at full scale, in runs of at least
 so many. A tone that only touches full scale has shorter runs."""
-
-_FADE = 0.005
-"""Duration in seconds of the fade at the end of a sound that is cut; a shorter silence at the beginning is not told."""
 
 
 class SilentError(Exception):
@@ -64,7 +61,7 @@ def fit(sound: Sound, target: Format) -> tuple[Tensor, list[str]]:
     waveform, more = with_channels(_centred(sound.samples, changes), target.channels)
     changes += more
     start = _onset(waveform) if target.trim else 0
-    if start > _FADE * sound.rate:
+    if start > FADE * sound.rate:
         changes.append("silence at the beginning was cut")
     # One second more than is needed, so that the end of the part does not matter.
     part = waveform[:, start : start + (target.samples * sound.rate) // target.rate + sound.rate]
@@ -149,10 +146,7 @@ def _of_length(waveform: Tensor, target: Format) -> tuple[Tensor, list[str]]:
     """The waveform cut with a fade, or extended with silence, and what was changed."""
     length = waveform.shape[1]
     if length > target.samples:
-        waveform = waveform[:, : target.samples].clone()
-        fade = max(1, min(round(_FADE * target.rate), target.samples))
-        waveform[:, -fade:] *= torch.linspace(torch.pi / 2, 0, fade).sin()
-        return waveform, [f"cut to {target.seconds}"]
+        return faded(waveform[:, : target.samples], FADE, target.rate), [f"cut to {target.seconds}"]
     changed = [f"extended with silence to {target.seconds}"] if length < target.samples else []
     return functional.pad(waveform, (0, target.samples - length)), changed
 

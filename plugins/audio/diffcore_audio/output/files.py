@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy
 import soundfile
-import torch
 from torch import Tensor
 
 from diffcore.errors import UserError
@@ -65,12 +64,3 @@ def append(file: soundfile.SoundFile, wave: Tensor, options: WritingOptions) -> 
     frames = stored(wave, "float" if lossy else options.bits, options.dither)
     for start in range(0, len(frames), _BLOCK):
         file.write(frames[start : start + _BLOCK])
-
-
-def faded(waves: Tensor, seconds: float, rate: int) -> Tensor:
-    """Waveforms `[B, C, L]` whose last `seconds` are multiplied by sin from pi / 2 to 0."""
-    frames = min(round(seconds * rate), waves.shape[-1])
-    if not frames:
-        return waves
-    ramp = torch.linspace(torch.pi / 2, 0, frames, dtype=waves.dtype).sin()
-    return torch.cat([waves[..., :-frames], waves[..., -frames:] * ramp], -1)

@@ -12,10 +12,10 @@ from torch import Tensor
 from diffcore.plugins.data import Codec
 from diffcore.plugins.output import Batches, Captions
 from diffcore_audio.options import WritingOptions
-from diffcore_audio.output.files import ENDINGS, append, faded, opened
+from diffcore_audio.output.files import ENDINGS, append, opened
 from diffcore_audio.output.page import page, tiles
 from diffcore_audio.output.pictures import sheet
-from diffcore_audio.signals.waves import SILENCE, finite, peaks, rms_db
+from diffcore_audio.signals.waves import SILENCE, faded, finite, peaks, rms_db
 
 _PAUSE = 0.1
 """Duration of the silence between two sounds in one file, in seconds."""

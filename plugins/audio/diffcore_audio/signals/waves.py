@@ -13,6 +13,8 @@ FULL_SCALE = 32768
 """The 16-bit value of 1."""
 SILENCE = -60.0
 """In dBFS (dB relative to full scale): sounds with a lower RMS are silent."""
+FADE = 0.005
+"""Duration in seconds of the fade at the end of a sound that is cut."""
 _QUIETEST = -120.0
 """In dBFS: the smallest RMS level that is returned, also for digital silence."""
 
@@ -53,6 +55,15 @@ def pcm(waves: Tensor) -> Tensor:
     """
     safe = within_full_scale(finite(waves)[0].cpu().float())
     return (safe * FULL_SCALE).round().clamp(max=FULL_SCALE - 1).to(torch.int16)
+
+
+def faded(waves: Tensor, seconds: float, rate: int) -> Tensor:
+    """Waveforms `[B, C, L]` whose last `seconds` are multiplied by sin from pi / 2 to 0."""
+    frames = min(round(seconds * rate), waves.shape[-1])
+    if not frames:
+        return waves
+    ramp = torch.linspace(torch.pi / 2, 0, frames, dtype=waves.dtype).sin()
+    return torch.cat([waves[..., :-frames], waves[..., -frames:] * ramp], -1)
 
 
 def mono(waves: Tensor) -> Tensor:
