@@ -99,7 +99,7 @@ _LATENT = {
         "evaluate": 1000,
     },
 }
-_ENCODE: dict[str, Any] = {
+_ENCODE = {
     "task": {"name": "encode"},
     "train": {"steps": 1000, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 50, "evaluate": 500},
 }
