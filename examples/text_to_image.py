@@ -5,7 +5,7 @@ prompts, and prints how many of them show what was asked for.
 
     python examples/text_to_image.py [RUN]
 
-RUN is the folder of a trained run of scenes; without one a model is trained, which takes about twelve minutes.
+RUN is the folder of a trained run of scenes; without one a model is trained, which takes 36 minutes of one core.
 """
 
 import sys
@@ -21,6 +21,6 @@ PROMPTS = [
 ]
 
 run = dc.load(sys.argv[1]) if sys.argv[1:] else dc.train("image", data="scenes", train={"evaluate": 0})
-samples = run.sample(len(PROMPTS), prompt=PROMPTS, guidance=3, seed=0)
+samples = run.sample(len(PROMPTS), prompt=PROMPTS, seed=0)
 print(samples.save("text-to-image.png"))
 print(*samples.summary())

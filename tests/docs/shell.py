@@ -57,7 +57,7 @@ SMALLER = {
 }
 """Flags for small networks, for the kinds of data whose default network is slow."""
 EMBEDDED = {
-    "scenes": ("--data.pictures", "200", "--denoiser.width", "8"),
+    "scenes": ("--data.pictures", "200", "--denoiser.width", "12", "--denoiser.depth", "1"),
     "drums": ("--data.sounds", "24"),
     "shapes": ("--data.shapes", "40", "--data.points", "64"),
 }

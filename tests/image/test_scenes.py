@@ -390,7 +390,18 @@ def test_scenes_are_a_batch_of_rows(real):
 
 @pytest.fixture(scope="module")
 def run(trained, tmp_path_factory):
-    small = ["--denoiser.width", "8", "--train.steps", "2", "--train.batch-size", "4", "--sample.steps", "1"]
+    small = [
+        "--denoiser.width",
+        "12",
+        "--denoiser.depth",
+        "1",
+        "--train.steps",
+        "2",
+        "--train.batch-size",
+        "4",
+        "--sample.steps",
+        "1",
+    ]
     folder = tmp_path_factory.mktemp("runs") / "scenes"
     return trained(
         folder,
@@ -418,8 +429,8 @@ def test_a_run_is_evaluated_with_the_sentences_of_held_out_pictures(run):
 
 def test_the_preset_and_the_guidance_are_those_of_scenes(run):
     settings = json.loads((run / "config.json").read_text())["settings"]
-    assert settings["denoiser"]["attention"] is True
-    assert settings["sample"]["guidance"] == 3
+    assert settings["denoiser"]["name"] == "dit"
+    assert settings["sample"]["guidance"] == 5
 
 
 def test_a_sentence_gives_a_picture(run, tmp_path, capsys):

@@ -9,12 +9,8 @@ from torch import Tensor
 from diffcore.denoising.conditions.coarse_condition import CoarseGrid
 from diffcore.errors import UserError
 from diffcore.plugins.enlarging import COARSE
-from diffcore.plugins.folders import UnusableError
-from diffcore_audio.data.files import read
-from diffcore_audio.data.fitting import Format, SilentError, fit
 from diffcore_audio.options import MelFacts, SoundFacts
 from diffcore_audio.signals.representations import Representation, representation
-from diffcore_audio.signals.waves import FULL_SCALE
 
 
 @dataclass(frozen=True)
@@ -34,12 +30,13 @@ class SmallSound(CoarseGrid):
 
     def read(self, path: str) -> Tensor:
         """The spectrogram of the sound in a file, which is cut or extended with silence, `[1, C, bands, columns]`."""
+        from diffcore_audio.codec import SoundCodec  # it imports this module
+        from diffcore_audio.editing.reader import SoundReader
+
         assert self.facts is not None
-        try:
-            waveform, _ = fit(read(Path(path)), Format(self.facts.rate, self.facts.samples, self.facts.channels))
-        except (UnusableError, SilentError) as reason:
-            raise UserError(f"{path} cannot be used: {reason}") from None
-        return self.representation.state(waveform[None].float() / FULL_SCALE)
+        state = SoundReader(SoundCodec(self.facts)).read(Path(path))
+        assert isinstance(state, Tensor)
+        return state
 
     def require_like(self, facts: SoundFacts) -> None:
         """Raise `UserError` unless sounds with these facts have the same rate, length and channels."""
