@@ -131,7 +131,7 @@ PRESETS = {
         _with_data(_SMALL, {"name": "folder"}),
     ),
     "scenes": Preset(
-        "a transformer on rendered scenes at 32x32 with sentences, on a laptop: 5,500 steps, 36 minutes of one core",
+        "a transformer on rendered scenes at 32x32 with sentences, on a laptop: 5,500 steps, about 21 minutes",
         _SCENES,
     ),
     "emoji": Preset("U-Net on your emoji at 32x32, on a laptop: 4,500 steps, about 10 minutes", _EMOJI),
