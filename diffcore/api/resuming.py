@@ -10,6 +10,7 @@ from diffcore.api.session import finish_later, logger, run_training
 from diffcore.errors import UserError
 from diffcore.names import Device
 from diffcore.plugins.registry import Registry
+from diffcore.plugins.text import text_conditions
 from diffcore.runs.checkpoints import (
     MODEL,
     Progress,
@@ -70,6 +71,9 @@ def go_on(
                 f"{run.path} is trained already, {progress.step} steps in {progress.seconds / 60:.1f} minutes; "
                 "go further with `train.steps` N or `train.minutes` M"
             )
+        text_conditions(
+            getattr(description.facts, "text", None)
+        )  # an encoder that is missing has nothing to do with data
         data = in_turn(lambda: data_of(run.path, settings, registry))
         if data.facts != description.facts:
             name = settings.data.name  # type: ignore[attr-defined]

