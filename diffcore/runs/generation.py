@@ -114,9 +114,14 @@ def resized(model: Model, size: str) -> Model:
     resize = getattr(model.codec, "resized", None)
     if resize is None:
         raise UserError(f"`size` {size}: all samples of {model.modality.name} have the same size")
-    if not getattr(getattr(model.network, "backbone", None), "any_size", True):
-        raise UserError(f"`size` {size}: the network of this run takes samples of the size of the training data only")
+    require_any_size(model, f"`size` {size}")
     return replace(model, codec=resize(size))
+
+
+def require_any_size(model: Model, what: str) -> None:
+    """Raise `UserError` if the network takes samples of one size only; `what` needs another one."""
+    if not getattr(getattr(model.network, "backbone", None), "any_size", True):
+        raise UserError(f"{what}: the network of this run takes samples of the size of the training data only")
 
 
 MOST_AT_ONCE = 2**23

@@ -12,7 +12,7 @@ from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins.building import part_of
 from diffcore.runs.checkpoints import tensors_digest
-from diffcore.runs.generation import resized
+from diffcore.runs.generation import require_any_size, resized
 from diffcore.runs.latents import LatentCodec, latent_reader
 from diffcore.runs.model import Model
 from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
@@ -92,6 +92,8 @@ def _filling(
     if not isinstance(source, str | Path) or not hasattr(reader, "read_gap"):
         raise UserError(f"`gap` needs a file of data with an order, such as time; {model.modality.name} has none here")
     edit = reader.read_gap(Path(source), gap)
+    if edit.codec.space != model.codec.space:
+        require_any_size(model, f"{source} needs samples of another size")
     recipe = {
         "task": "inpaint",
         "known": [tensors_digest(fields(edit.values)), tensors_digest(fields(edit.known))],
@@ -147,4 +149,8 @@ def _reader(model: Model, task: str) -> Any:
     if model.modality.reader is None:
         raise UserError(f"`{task}`: the plugin for {model.modality.name} cannot read files")
     reader = part_of(model.modality, "reader", model.codec)
+    if isinstance(model.codec, LatentCodec) and task == "inpaint" and hasattr(reader, "read_gap"):
+        raise UserError(
+            f"`inpaint` does not work in latents of {model.modality.name}: use a run that diffuses samples themselves"
+        )
     return latent_reader(reader, model.codec) if isinstance(model.codec, LatentCodec) else reader

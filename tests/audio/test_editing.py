@@ -2,19 +2,26 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pytest
 import soundfile
 import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffcore.errors import UserError
+from diffcore.runs.latents import LatentCodec
+from diffcore.runs.measurements import inpainting_of
+from diffcore.runs.model import Model
 from diffcore_audio.codec import SoundCodec
-from diffcore_audio.data import datasets
-from diffcore_audio.editing import seams
+from diffcore_audio.data import datasets, files
+from diffcore_audio.editing import reader, seams
 from diffcore_audio.editing.reader import SoundReader
 from diffcore_audio.editing.seams import columns_known, joined
 from diffcore_audio.options import DrumsOptions
+from diffcore_audio.plugin import AUDIO
 
 RATE, FFT, HOP = 16000, 512, 128
 
@@ -62,6 +69,33 @@ def test_a_column_is_known_if_its_window_is(gap):
     assert columns_known(known, FFT, HOP).tolist() == expected
 
 
+@pytest.mark.parametrize("gap", [(300, 400), (0, 100), (900, 1000), (500, 501)])
+def test_the_cross_fade_has_as_many_samples_as_told_on_each_side_of_a_gap(gap):
+    known = torch.ones(1000, dtype=torch.bool)
+    known[slice(*gap)] = False
+    distances = [min(abs(place - other) for other in range(*gap)) for place in range(1000)]
+    expected = [min(distance / 81, 1) for distance in distances]
+    assert seams._weights(known, 80).tolist() == pytest.approx(expected, abs=1e-6)
+    assert sum(0 < weight < 1 for weight in expected) == 80 * ((gap[0] > 0) + (gap[1] < 1000))
+
+
+def test_the_memory_of_the_cross_fade_is_a_few_times_that_of_the_sound():
+    """Windows around each sample of one minute at 44.1 kHz would take 4.7 GB."""
+
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            found = function(*args, **(kwargs or {}))
+            tensors = [each for each in (found if isinstance(found, tuple) else (found,)) if isinstance(each, Tensor)]
+            self.size = max([self.size, *(each.untyped_storage().nbytes() for each in tensors)])
+            return found
+
+    with Largest() as largest:
+        seams._weights(torch.arange(10_000) < 9000, 220)
+    assert 10_000 <= largest.size <= 10_000 * 16
+
+
 # Files
 
 
@@ -103,6 +137,39 @@ def test_a_file_that_is_shorter_or_longer_than_samples(codec, path):
     assert further.codec.kept == 16_000
     resampled = SoundReader(codec).read_gap(path(4410, 44_100, 2), None)  # 0.1 s of stereo
     assert resampled.known[0, 0, 0].sum() == (1600 - FFT // 2) // HOP + 1
+
+
+def test_files_that_are_too_long_are_refused_with_the_length_that_is_read(codec, path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_VALUES", 2**16)
+    monkeypatch.setattr(reader, "MOST_VALUES", 2**16)
+    with pytest.raises(UserError, match=r"lasts longer than 0\.743 s, the most that is read of 2 channels at 44100 Hz"):
+        SoundReader(codec).read_gap(path(40_000, 44_100, 2), "0.1..0.2")
+
+
+def test_models_of_one_length_take_no_longer_file(path):
+    """Those that enlarge, and networks whose positions are those of one grid."""
+    enlarging = SoundCodec(datasets.drums(DrumsOptions(sounds=4, upscale=4)).facts)
+    lasts, trained = enlarging.facts.samples + 100, enlarging.facts.samples / RATE
+    with pytest.raises(UserError, match=f"s: a model that enlarges draws sounds of the length .*, {trained:.3g} s"):
+        SoundReader(enlarging).read_gap(path(lasts), "0.1..0.2")
+    codec = SoundCodec(datasets.drums(DrumsOptions(sounds=4)).facts)
+    network = SimpleNamespace(backbone=SimpleNamespace(any_size=False))
+    model = Model(AUDIO, codec, network, None, "cpu", None)
+    assert inpainting_of(model, path(8064), gap="0.1..0.2").codec.kept == 8064
+    with pytest.raises(UserError, match="another size: the network of this run takes samples of the size of the train"):
+        inpainting_of(model, path(9000), gap="0.1..0.2")
+    network.backbone.any_size = True
+    assert inpainting_of(model, path(9000), gap="0.1..0.2").codec.kept == 9000
+
+
+def test_latents_are_not_filled_in(codec, path):
+    class Latents(LatentCodec):
+        def __init__(self):
+            nn.Module.__init__(self)
+            self.of_samples = codec
+
+    with pytest.raises(UserError, match="`inpaint` does not work in latents of audio: use a run that diffuses samples"):
+        inpainting_of(Model(AUDIO, Latents(), None, None, "cpu", None), path(8064), gap="0.1..0.2")
 
 
 @pytest.mark.parametrize(

@@ -63,8 +63,7 @@ class SoundCodec:
         shorter than a window or longer than `MOST_SECONDS`, and for models that enlarge.
         """
         facts = self.facts
-        if self._small is not None:
-            raise UserError(f"`size` {size}: a model that enlarges draws sounds of the length of its training")
+        self.require_any_length(f"`size` {size}")
         shortest = (facts.codec.fft // 2 + 1) / facts.rate
         seconds = read_seconds(size, "`size`")
         if not shortest <= seconds <= MOST_SECONDS:
@@ -75,6 +74,14 @@ class SoundCodec:
                 f"the model was trained on sounds of {trained:.3g} s: what is further apart does not belong together"
             )
         return self.of_length(round(seconds * facts.rate))
+
+    def require_any_length(self, what: str) -> None:
+        """Raise `UserError` if the model enlarges, so that its sounds have one length; `what` needs another one."""
+        if self._small is not None:
+            trained = self.facts.samples / self.facts.rate
+            raise UserError(
+                f"{what}: a model that enlarges draws sounds of the length of its training, {trained:.3g} s"
+            )
 
     def as_samples(self, examples: "TensorDict") -> Tensor:
         """The waveforms of examples as floats `[B, C, L]`, with full scale at 1."""

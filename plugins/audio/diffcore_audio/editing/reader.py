@@ -16,7 +16,7 @@ from diffcore.plugins.output import Edit
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 from diffcore_audio.codec import MOST_SECONDS, SoundCodec
-from diffcore_audio.data.files import Sound, read
+from diffcore_audio.data.files import MOST_VALUES, Sound, read
 from diffcore_audio.data.fitting import Format, SilentError, fit, with_channels
 from diffcore_audio.editing.seams import columns_known, joined
 from diffcore_audio.signals.resampling import resampled
@@ -48,11 +48,13 @@ class SoundReader:
         """A sound with a part that is to be filled in: `gap`, such as `0.2..0.4` in seconds, or all after its end.
 
         The samples are as long as the model's, or as the file if that is longer. Raises `UserError` if the file cannot
-        be read, if the gap is not a part of it, or if nothing is left to be filled in or nothing is known.
+        be read, if it is longer and the model enlarges, if the gap is not a part of it, or if nothing is left to be
+        filled in or nothing is known.
         """
         waveform = self._waveform(path)
         codec, there = self.codec, waveform.shape[1]
         if there > codec.kept:
+            codec.require_any_length(f"{path} lasts {there / codec.facts.rate:.3g} s")
             logger.info(f"{path} lasts {there / codec.facts.rate:.3g} s, so the samples do")
             codec = codec.of_length(there)
         known = torch.arange(codec.facts.samples) < there
@@ -79,8 +81,13 @@ class SoundReader:
     def _waveform(self, path: Path) -> Tensor:
         """The sound `[C, L]` at the rate and with the channels of the model, otherwise unchanged."""
         facts, sound = self.codec.facts, _sound(path)
-        if sound.cut or sound.samples.shape[1] > MOST_SECONDS * sound.rate:
-            raise UserError(f"{path} lasts longer than {MOST_SECONDS:g} s: cut out the part that is to be changed")
+        channels, length = sound.samples.shape
+        most = min(MOST_SECONDS, MOST_VALUES // channels / sound.rate)
+        if sound.cut or length > most * sound.rate:
+            raise UserError(
+                f"{path} lasts longer than {most:.3g} s, the most that is read of {channels} channels at {sound.rate} "
+                "Hz: cut out the part that is to be changed"
+            )
         waveform, changes = with_channels(torch.from_numpy(sound.samples), facts.channels)
         if sound.rate != facts.rate:
             changes.append(f"resampled from {sound.rate} Hz")

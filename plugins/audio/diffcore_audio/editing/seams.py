@@ -75,9 +75,11 @@ def columns_known(known: Tensor, fft: int, hop: int) -> Tensor:
 
 
 def _weights(known: Tensor, frames: int) -> Tensor:
-    """The weight of the original `[L]`: 0 where it is unknown, 1 `frames` away from there, with a ramp between."""
-    unknown = torch.nn.functional.pad((~known).float()[None, None], (frames, frames))
-    ramp = 1 - torch.arange(frames + 1) / (frames + 1)
-    shape = torch.cat([ramp.flip(0), ramp[1:]])
-    nearest = (unknown[0, 0].unfold(0, 2 * frames + 1, 1) * shape).amax(1)
-    return torch.where(known, 1 - nearest, 0.0)
+    """The weight of the original `[L]`: 0 where it is unknown, and d / (frames + 1), at most 1, in known samples.
+
+    d is the distance to the nearest unknown sample, so the ramp has `frames` samples.
+    """
+    place = torch.arange(len(known))
+    before = torch.where(known, -len(known), place).cummax(0).values
+    after = torch.where(known, 2 * len(known), place).flip(0).cummin(0).values.flip(0)
+    return (torch.minimum(place - before, after - place) / (frames + 1)).clamp(max=1)
