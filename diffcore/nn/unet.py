@@ -60,7 +60,7 @@ class GridAttention(nn.Module):
 
 
 TILE = 1024
-"""Grids with a side of more than two tiles are computed in tiles of this side, where no gradient is needed."""
+"""Grids with a side of more than two tiles are computed in tiles of about this side, where no gradient is needed."""
 
 COARSE = 2
 """Levels of a U-Net attend to tokens if a pixel stands for at least so many entries of the grid along each side."""
@@ -125,6 +125,7 @@ class UNet(nn.Module):
         self.first_coarse = min([*coarse, len(sizes) - 1])
         self.attend_down = TokenLayers(tokens, sizes[self.first_coarse :])
         self.attend_up = TokenLayers(tokens, sizes[self.first_coarse : -1])
+        self.coarsest = patch * 2 ** (len(sizes) - 1)
         self.margin = _margin(patch, len(sizes), blocks)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -151,7 +152,8 @@ class UNet(nn.Module):
                 return self._at_once(grid[:, :channels], conditioning, tokens, beside)
 
             together = x if like_state is None else torch.cat([x, like_state], dim=1)
-            output = in_tiles(part, together, 1, self.margin, TILE)
+            tile = max(1, TILE // self.coarsest) * self.coarsest  # tiles begin where pixels of the coarsest level do
+            output = in_tiles(part, together, 1, self.margin, tile)
         return with_variance(output) if self.learned_variance else output
 
     def _at_once(self, x: Tensor, conditioning: Tensor, tokens: Tokens | None, like_state: Tensor | None) -> Tensor:
