@@ -42,12 +42,11 @@ def evaluate(
     seed = seed_number(seed)
     _require_used(run.model, run.path, options)
     model, config = run.config(options)
-    for guide in config.guides:
-        for name in guide.asks:
-            raise UserError(
-                f"the guide {guide.name} sets the {name} of all samples, and an evaluation draws samples for those of "
-                "examples: leave it out"
-            )
+    if sets := next(((guide.name, name) for guide in config.guides for name in guide.asks), None):
+        raise UserError(
+            f"the guide {sets[0]} sets the {sets[1]} of all samples, and an evaluation draws samples for the {sets[1]} "
+            "of each example: evaluate without this guide"
+        )
     data, folder = run.data, RunFolder(run.path)
     kept = from_leader(lambda: _can_be_written(run.path, "the metrics are shown, and not kept"))
     if model.task.draws:

@@ -189,7 +189,10 @@ def write_report(run: RunFolder, model: Model, data: Data, request: EvaluationRe
 
 
 def _further(picture: Picture, writer: Any) -> dict[str, Any]:
-    """The arguments that tell a writer that rows are trajectories, and of real examples; others need not have them."""
+    """The arguments for rows that are trajectories, and for writers that show real examples.
+
+    Writers without them need not accept these arguments.
+    """
     further: dict[str, Any] = {"trajectories": True} if picture.trajectories else {}
     if picture.real is not None and getattr(writer, "shows_real", False):
         further["real"] = picture.real()

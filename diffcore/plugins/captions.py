@@ -205,7 +205,7 @@ def _of_csv(source: Path, lines: Sequence[str]) -> list[Row] | None:
     try:
         columns = table.fieldnames or ()
         if not {"file_name", "text"} <= {*columns}:
-            if all(word in " ".join(columns) for word in ("file_name", "text")):
+            if any({"file_name", "text"} <= {*re.split(r"[;|\t]\s*", column)} for column in columns):
                 raise UserError(f"{source}: separate file_name, text and other columns by commas")
             return None
         rows: list[Row] = []

@@ -123,7 +123,7 @@ def test_several_prompts_name_files_with_their_weights(run, tmp_path, caplog):
     assert samples.captions == [{"prompt": "this is not a red picture 1.5, a blue b is this -0.5"}] * 2
     assert samples.first(1).captions == samples.captions[:1]
     assert names(tmp_path / "s")[0] == "0000-this_is_not_a_red_picture_1.5_a_blue_b_is_this_-0.5.png"
-    with pytest.raises(UserError, match="an evaluation draws samples for those of examples"):
+    with pytest.raises(UserError, match="an evaluation draws samples for the prompt of each example: evaluate without"):
         own.evaluate(4, guides=[{"name": "prompts", "weights": weights}])
     less = own.sample(1, guides=[{"name": "prompts", "weights": {"red": -1.0}}])
     assert not less.conditions["prompt"].any()

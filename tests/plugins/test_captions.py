@@ -141,6 +141,7 @@ def test_what_is_wrong_with_captions_is_counted(laid):
         ("metadata_DOT_csv", "text,file_name\na cat\n", "line 2: this row has no file_name"),
         ("metadata_DOT_csv", 'file_name,text\n1.dot,a\n1.dot,"b\n1.dot,c\n', "line 3: a quotation mark is not closed"),
         ("metadata_DOT_csv", "file_name;text\n1.dot;a cat\n", "separate file_name, text and other columns by commas"),
+        ("metadata_DOT_csv", "id\ttext\tfile_name\n1\ta cat\t1.dot\n", "separate file_name, text and other columns"),
         ("captions_DOT_tsv", "1.dot a cat\n", "line 1: write the name of a file, a tab, and its caption"),
         ("captions_DOT_tsv", "1\ta cat\n", "names none of the dots in its folder: its first name is '1'"),
         ("captions_DOT_tsv", "", "names none of the dots in its folder;"),
@@ -186,7 +187,11 @@ def test_tables_of_files_that_are_there_but_not_used(laid):
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("metadata_DOT_csv", "object_id,class\n1,chair\n"), ("metadata_DOT_jsonl", '{"file_name": "1.dot", "label": 3}')],
+    [
+        ("metadata_DOT_csv", "object_id,class\n1,chair\n"),
+        ("metadata_DOT_csv", "file_name,context\n1.dot,b\n"),
+        ("metadata_DOT_jsonl", '{"file_name": "1.dot", "label": 3}'),
+    ],
 )
 def test_other_tables_of_these_names_are_passed_over(laid, name, content):
     found, ledger = laid(["1.dot"], **{name: content})
