@@ -64,8 +64,8 @@ def grid_positions(height: int, width: int, channels: int) -> Tensor:
     """Sines and cosines of the places of a grid, `[height width, channels]`, row by row.
 
     The channels are sin(w_k r), cos(w_k r), sin(w_k c) and cos(w_k c) of the row r and the column c, a quarter of them
-    each, with w_k = 100^(-4 k / channels), k = 0, 1, ...; channels that remain are zero. This is the encoding of Vaswani
-    et al. 2017, section 3.5, for both axes, with 100 in place of 10,000, since grids of patches are small.
+    each, with w_k = 100^(-4 k / channels), k = 0, 1, ...; channels that remain are zero. This is the encoding of
+    Vaswani et al. 2017, section 3.5, for both axes, with 100 in place of 10,000, since grids of patches are small.
     """
     count = channels // 4
     frequency = 100.0 ** (-torch.arange(count) / max(count, 1))
