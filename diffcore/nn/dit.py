@@ -65,8 +65,8 @@ def grid_positions(height: int, width: int, channels: int) -> Tensor:
 
     The channels are sin(w_k r), cos(w_k r), sin(w_k c) and cos(w_k c) of the row r and the column c, a quarter of them
     each, with w_k = 100^(-k / n), k = 0 to n - 1, where n is that quarter, rounded down; channels that remain are zero.
-    Vaswani et al. 2017, section 3.5, for rows and columns, as in Peebles & Xie 2023 (DiT), section 3.2, with 100 in
-    place of 10,000, since grids of patches are small.
+    This is the encoding of Vaswani et al. 2017, section 3.5, for both axes, as in Peebles & Xie 2023 (DiT), section
+    3.2, with 100 in place of 10,000, since grids of patches are small.
     """
     count = channels // 4
     frequency = 100.0 ** (-torch.arange(count) / max(count, 1))

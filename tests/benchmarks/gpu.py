@@ -6,6 +6,11 @@ Each part runs in a process of its own with a time limit and writes NAME.json af
 run loses nothing. `report.md` in the output folder is rewritten after each part. Parts that measure times run alone;
 the others run side by side. `--data` is a folder with QM9 (`qm9/`) and pictures (`emoji/`); parts that
 need them are skipped without it. `--device cpu` tries the script itself where there is no GPU.
+
+A machine that has PyTorch and the usual packages of science may still lack these, whose wheels can be carried to it:
+filelock, pluggy, pydantic, pydantic-core, typing-inspection, annotated-types, typing-extensions, rich, tyro,
+docstring-parser, typeguard, tomli-w, safetensors, tensordict, pyvers, rdkit, soundfile, cffi, pycparser, trimesh,
+mapbox-earcut, meshio.
 """
 
 import argparse
@@ -27,7 +32,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("torch", "torchaudio", "torchvision", "triton", "tensordict", "rdkit", "e3nn", "trimesh", "soundfile")
+PACKAGES = (
+    "torch",
+    "torchaudio",
+    "torchvision",
+    "triton",
+    "tensordict",
+    "rdkit",
+    "e3nn",
+    "trimesh",
+    "soundfile",
+    "cffi",
+)
 
 
 @dataclass(frozen=True)
