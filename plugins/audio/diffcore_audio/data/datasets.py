@@ -241,7 +241,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def split_pieces(everything: TensorDict, share: float) -> tuple[TensorDict, TensorDict | None]:
-    """Keep back the last share of the pieces of each class, so that hardly a recording is in both parts.
+    """Keep back the last share of the pieces of each class, so that at most one recording of a class is in both.
 
     The order of the pieces is that of the files and of time. None where there are too few.
     """

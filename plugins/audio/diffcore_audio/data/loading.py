@@ -85,7 +85,7 @@ def _several(path: Path, target: Format, account: Account, most: int) -> tuple[l
     if is_clipped:
         account.note(path, _CLIPPED)
     if left_out:
-        changed["cut into pieces, without those that are silent"] = None
+        changed["cut into pieces, of which silent ones and a short last one are left out"] = None
     for change in changed:
         account.change(path, change)
     return examples, sound.rate, len(sound.samples), sound.frames

@@ -123,7 +123,7 @@ _MEASURES = (
 def decay_errors(
     sounds: tuple[Levels, Tensor | None], reference: tuple[Levels, Tensor], classes: Sequence[str]
 ) -> dict[str, float]:
-    """By class, (a - b) / b of the median decay a of `sounds` and the median b of `reference`.
+    """By class, (a - b) / b of the median decay a of `sounds` and the median b of `reference`, at least 2.5 ms each.
 
     Silent sounds are left out, and classes without audible sounds in one of both. Without `classes`, or where the
     sounds have none, all are one class.

@@ -28,7 +28,8 @@ def stft_distance(
     """The multi-resolution STFT loss of waveforms `[n, C, L]` (Yamamoto et al. 2020, equations 3 to 6).
 
     It is the mean over three resolutions of |S - S'| / |S| + mean |ln S - ln S'|, where S and S' are the magnitudes of
-    the originals and of what was found, and |.| is the Frobenius norm over all sounds.
+    the originals and of what was found, and |.| is the Frobenius norm over all sounds. In logarithms, magnitudes are at
+    least -80 dB relative to a full-scale sine.
     """
     losses = []
     for size, hop, length in resolutions:

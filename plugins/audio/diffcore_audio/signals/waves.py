@@ -58,7 +58,7 @@ def pcm(waves: Tensor) -> Tensor:
 
 
 def faded(waves: Tensor, seconds: float, rate: int) -> Tensor:
-    """Waveforms `[B, C, L]` whose last `seconds` are multiplied by sin from pi / 2 to 0."""
+    """Waveforms `[..., L]` whose last `seconds` are multiplied by the sine of an angle that falls from pi / 2 to 0."""
     frames = min(round(seconds * rate), waves.shape[-1])
     if not frames:
         return waves
