@@ -33,7 +33,9 @@ def require_enlarges(run: OpenedRun, small: Model, size: str | None = None) -> C
         raise UserError(f"{run.path} is a run of {model.modality.name}, and cannot enlarge {small.modality.name}")
     condition = enlarging_condition(model.codec.conditions)
     if condition is None:
-        raise UserError(f"{run.path} does not enlarge samples: it was trained without `data.upscale`")
+        can = hasattr(run.settings.data, "upscale")  # type: ignore[attr-defined]
+        why = "it was trained without `data.upscale`" if can else "its data set has no option `data.upscale`"
+        raise UserError(f"{run.path} does not enlarge samples: {why}")
     if size is not None and small.codec.sizes is None:
         small = resized(small, size)
     try:

@@ -152,7 +152,7 @@ def write_report(run: RunFolder, model: Model, data: Data, request: EvaluationRe
         assert task.pictures is not None
         writer = part_of(model.modality, "writer", model.codec)
         htmls = [
-            (each.title, writer.html(each.samples, each.columns, each.captions, **_further(each, writer)))
+            (each.title, writer.html(each.samples, each.columns, each.captions, **_optional_arguments(each, writer)))
             for each in task.pictures(model, data, request)
         ]
         if wrong := [type(html).__name__ for _, html in htmls if not isinstance(html, str)]:
@@ -188,15 +188,15 @@ def write_report(run: RunFolder, model: Model, data: Data, request: EvaluationRe
     return failed
 
 
-def _further(picture: Picture, writer: Any) -> dict[str, Any]:
+def _optional_arguments(picture: Picture, writer: Any) -> dict[str, Any]:
     """The arguments for rows that are trajectories, and for writers that show real examples.
 
     Writers without them need not accept these arguments.
     """
-    further: dict[str, Any] = {"trajectories": True} if picture.trajectories else {}
+    arguments: dict[str, Any] = {"trajectories": True} if picture.trajectories else {}
     if picture.real is not None and getattr(writer, "shows_real", False):
-        further["real"] = picture.real()
-    return further
+        arguments["real"] = picture.real()
+    return arguments
 
 
 def _metrics_sections(run: RunFolder) -> list[tuple[str, str]]:

@@ -116,16 +116,18 @@ class Drawing:
         )
         if drawn is None:  # another process has them
             return Samples(self.model.codec.space.empty(0), {}, None, self.model, self.known)
-        return Samples(drawn.state, drawn.conditions, drawn.mask, self.model, self.known, self.said)
+        return Samples(drawn.state, drawn.conditions, drawn.mask, self.model, self.known, self.guide_captions)
 
     @cached_property
-    def said(self) -> Mapping[str, str]:
-        """What guidance says of all samples, by name of condition, in place of the captions of their values."""
+    def guide_captions(self) -> Mapping[str, str]:
+        """The captions that guides give to all samples, by name of the condition, in place of those of its values."""
         return {name: text for guide in self.config.guides for name, text in guide.captions.items()}
 
     def captions(self, rows: Sequence[int]) -> Captions:
         """The requested conditions of the samples `rows` in words."""
-        return [{**each, **self.said} for each in captions_of(self.known, taken(self.conditions, rows), len(rows))]
+        return [
+            {**each, **self.guide_captions} for each in captions_of(self.known, taken(self.conditions, rows), len(rows))
+        ]
 
     def names(self, rows: Sequence[int]) -> list[str]:
         """The names of the files of the samples `rows`, without their endings."""

@@ -52,8 +52,8 @@ class Samples:
     model: Model
     known: tuple[Condition, ...]
     """The conditions that `conditions` has values of."""
-    said: Mapping[str, str] = field(default_factory=dict)
-    """What captions say of all samples, by name of condition, in place of their values."""
+    guide_captions: Mapping[str, str] = field(default_factory=dict)
+    """The captions that guides give to all samples, by name of the condition, in place of those of its values."""
 
     def __repr__(self) -> str:
         return f"Samples({len(self)} of {self.model.modality.name})"
@@ -74,7 +74,7 @@ class Samples:
     @cached_property
     def captions(self) -> Captions:
         """The requested conditions of each sample in words, by name of the condition."""
-        return [{**each, **self.said} for each in captions_of(self.known, self.conditions, len(self))]
+        return [{**each, **self.guide_captions} for each in captions_of(self.known, self.conditions, len(self))]
 
     def save(self, out: str | os.PathLike[str], write: Mapping[str, Any] | None = None) -> Path:
         """Write the samples to files, and return the path of the file that shows all of them.

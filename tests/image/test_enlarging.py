@@ -100,7 +100,7 @@ def test_a_model_of_small_images_and_one_that_enlarges_draw_together(enlarging, 
     assert torch.equal(torch.stack(found), expected[:, 0])
     refused = partial(refusals.refused, capsys, "sample", run, "--n", "2", "--out", tmp_path / "none")
     assert "run does not enlarge samples: it was trained without --data.upscale" in refused("--then", run)
-    wrong = "run: the model enlarges images of 1 channels of 4x4 pixels, not 1 channels of 8x8 pixels"
+    wrong = "run: the model enlarges images of 1 channel of 4x4 pixels, not 1 channel of 8x8 pixels"
     assert wrong in refused("--then", enlarging.path, "--then", enlarging.path)
     assert "no run" in refused("--then", tmp_path / "nothing")
     assert not (tmp_path / "none").exists()
@@ -109,7 +109,7 @@ def test_a_model_of_small_images_and_one_that_enlarges_draw_together(enlarging, 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("large.png", "large.png: the model enlarges images of 1 channels of 4x4 pixels, not 1 channels of 8x8"),
+        ("large.png", "large.png: the model enlarges images of 1 channel of 4x4 pixels, not 1 channel of 8x8"),
         ("none.png", "none.png: there is no such file"),
         ("text.png", "text.png cannot be read: not an image"),
     ],

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -141,5 +142,9 @@ def test_what_cannot_be_enlarged_is_refused(runs, tmp_path, capsys):
     other = replace(run.model, modality=replace(run.model.modality, name="picture"))
     with pytest.raises(UserError, match="large is a run of pointcloud, and cannot enlarge picture"):
         require_enlarges(run, other)
+    codec = SimpleNamespace(conditions=())
+    plain = SimpleNamespace(path="plain", model=replace(run.model, codec=codec), settings=SimpleNamespace(data=None))
+    with pytest.raises(UserError, match=r"plain does not enlarge samples: its data set has no option `data\.upscale`"):
+        require_enlarges(plain, run.model)
     said = refused("train", "--modality", "pointcloud", "--data.upscale", 3)
     assert "--data.upscale 3: it must be a whole number from 2 on that divides the number of points" in said

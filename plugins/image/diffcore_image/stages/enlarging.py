@@ -58,7 +58,7 @@ class SmallImage(CoarseGrid):
 
 def _words(shape: tuple[int, ...]) -> str:
     channels, height, width = shape
-    return f"{channels} channels of {width}x{height} pixels"
+    return f"{channels} channel{'s' * (channels > 1)} of {width}x{height} pixels"
 
 
 def small_image(facts: ImageFacts) -> SmallImage:
