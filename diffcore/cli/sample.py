@@ -101,6 +101,9 @@ def main(arguments: Sequence[str]) -> int:
         "constraint": _constraint(run, options),
         **sampling_of(chosen),
     }
+    from diffcore.runs.choices import writing_of
+
+    writing_of(run.model.modality, write)  # a mistake is told before anything is drawn
     for large in _stages(run, options):
         given = large.conditions_of(run.sample(n, **drawn))
         run, drawn = large, {"conditions": given, "seed": options.seed}

@@ -1,5 +1,7 @@
 """What models that enlarge samples have in common: their options, their facts, and what a smaller sample is."""
 
+from typing import Any
+
 from pydantic import Field
 
 from diffcore.plugins.records import Settings
@@ -22,6 +24,11 @@ class EnlargingOptions(Settings):
     upscale_noise: float = Field(
         0.3, ge=0, le=10, description="Largest standard deviation of the noise on the smaller samples in training."
     )
+
+    @property
+    def enlarging(self) -> dict[str, Any]:
+        """The fields of `EnlargingFacts` with these options; empty, for the defaults, if the model does not enlarge."""
+        return {"upscale": self.upscale, "upscale_noise": self.upscale_noise} if self.upscale else {}
 
 
 class EnlargingFacts(Settings):

@@ -108,8 +108,11 @@ def test_the_coarse_spectrogram_of_a_file_is_taken(runs, data, tmp_path):
     torch.testing.assert_close(found[2:], expected, rtol=0, atol=0.05)  # the end is faded out
 
 
-def test_what_cannot_be_enlarged_is_refused(runs, tmp_path, capsys):
+def test_what_cannot_be_enlarged_is_refused(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(dc.Run, "sample", lambda *a, **k: pytest.fail("a small sound was drawn"))
     refused = partial(refusals.refused, capsys)
+    then = ("sample", runs / "small", "--then", runs / "large")
+    assert "--write: bits: input should be '16', '24' or 'float'" in refused(*then, "--write.bits", "20")
     sample = ("sample", runs / "large", "--n", 1)
     (tmp_path / "text.wav").write_text("text")
     assert "none.wav cannot be used: missing" in refused(*sample, "--condition", f"coarse={tmp_path / 'none.wav'}")

@@ -40,7 +40,8 @@ def test_levels_are_those_of_the_waveform():
     assert found.rms.tolist() == pytest.approx([-20, 10 * math.log10(0.8 + 0.2e-6), -120], abs=1e-4)
     assert found.floor.tolist() == pytest.approx([-20, -60, -100], abs=1e-4)
     assert found.full.tolist() == [False, True, False]
-    assert Levels.of([waves[:1] * 9.99975], RATE).full.tolist() == [True]  # what 16 bits store as their largest value
+    for level, full in ((32766.6, True), (32766.4, False)):  # 16 bits store 32767 and 32766
+        assert Levels.of([torch.full((1, 1, 8000), level / 32768)], RATE).full.tolist() == [full]
 
 
 def test_decays_are_compared_class_by_class():

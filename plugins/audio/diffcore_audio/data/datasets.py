@@ -71,9 +71,8 @@ def data(
         classes=tuple(classes),
         codec=unfitted(options),
         polarity=options.polarity,
-        upscale=options.upscale,
-        upscale_noise=options.upscale_noise if options.upscale else 0.0,
         coarse=unfitted(options.smaller) if options.upscale else None,
+        **options.enlarging,
     )
     about = {
         "rate": f"{options.rate} Hz",

@@ -33,7 +33,7 @@ class Levels:
     * `rms`: the RMS level in dBFS.
     * `decay`: the time in seconds from the loudest moment to the last one that is less than 40 dB below it.
     * `floor`: the RMS level of the last 100 ms in dBFS, at least -100.
-    * `full`: whether the sound reaches full scale, as a 16-bit file stores it, or exceeds it.
+    * `full`: whether the sound reaches or exceeds full scale: a value that is rounded to the largest one of 16 bits.
     """
 
     rms: Tensor
@@ -49,7 +49,7 @@ class Levels:
             for waves in parts
         ]
         rms, time, floor, peak = (torch.cat(each) for each in zip(*found, strict=True))
-        return cls(rms, time, floor.clamp(min=_QUIETEST_END), peak >= 1 - 1 / FULL_SCALE)
+        return cls(rms, time, floor.clamp(min=_QUIETEST_END), peak >= 1 - 1.5 / FULL_SCALE)
 
 
 def decay(waves: Tensor, rate: int) -> Tensor:

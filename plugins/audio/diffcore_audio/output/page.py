@@ -107,7 +107,7 @@ def _spectrogram(picture: Image, label: str, rate: int, seconds: float) -> str:
 def ticks(rate: int, apart: float = 0.15) -> list[tuple[int, float]]:
     """Some frequencies in Hz and their heights in a spectrogram from 0 to rate / 2, as fractions of it.
 
-    They are at least `apart` from each other and from both sides, from the highest one down.
+    They are at least `apart` from each other and half as far from both sides, from the highest one down.
     """
     found: list[tuple[int, float]] = []
     for frequency in reversed(_FREQUENCIES):

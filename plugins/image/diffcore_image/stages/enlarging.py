@@ -75,7 +75,6 @@ def with_small_images(build: Callable[[Any], Data]) -> Callable[[Any], Data]:
         facts: Any = data.facts
         if reason := facts.not_enlarged_by(options.upscale):
             raise UserError(reason)
-        new = {"upscale": options.upscale, "upscale_noise": options.upscale_noise} if options.upscale else {}
-        return replace(data, facts=facts.model_copy(update=new))
+        return replace(data, facts=facts.model_copy(update=options.enlarging))
 
     return enlarging

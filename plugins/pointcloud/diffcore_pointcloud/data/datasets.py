@@ -211,8 +211,7 @@ def _facts(examples: TensorDict, classes: Sequence[str], options: CloudOptions) 
         up=options.up if isinstance(options, FileOptions) else "y",
         rotate=options.rotate,
         mirror=options.mirror,
-        upscale=options.upscale,
-        upscale_noise=options.upscale_noise if options.upscale else 0.0,
+        **options.enlarging,
         **colours,
     )
 
