@@ -215,7 +215,11 @@ def _of_csv(source: Path, lines: Sequence[str]) -> list[Row] | None:
             rows.append((row["file_name"], [row["text"] or ""], []))
         return rows
     except csv.Error as error:
-        why = "a quotation mark is not closed" if "end of data" in str(error) else error
+        why: object = error
+        if "end of data" in str(error):
+            why = "a quotation mark is not closed"
+        elif "expected after" in str(error):
+            why = "a quotation mark within a text must be written twice"
         raise UserError(f"{source}, line {table.line_num + 1}: {why}") from None
 
 

@@ -180,6 +180,7 @@ def test_latents_are_not_filled_in(codec, path):
         (8064, "0.1..0.9", "within the 0.504 s"),
         (8064, "nan..", "write a range in seconds, such as 0.2..0.4"),
         (8064, "some", "write a range in seconds"),
+        (8064, "0.2", "`gap` '0.2': write a range in seconds"),
         (8064, "0..", "less than a window of the spectrogram is known"),
         (100, None, "less than a window of the spectrogram is known"),
     ],

@@ -140,6 +140,7 @@ def test_what_is_wrong_with_captions_is_counted(laid):
         ("metadata_DOT_jsonl", '{"file_name": "1.dot", "text": 3}', "a text or a list of texts"),
         ("metadata_DOT_csv", "text,file_name\na cat\n", "line 2: this row has no file_name"),
         ("metadata_DOT_csv", 'file_name,text\n1.dot,a\n1.dot,"b\n1.dot,c\n', "line 3: a quotation mark is not closed"),
+        ("metadata_DOT_csv", 'file_name,text\n1.dot,"a" b\n', "line 2: a quotation mark within a text must be written"),
         ("metadata_DOT_csv", "file_name;text\n1.dot;a cat\n", "separate file_name, text and other columns by commas"),
         ("metadata_DOT_csv", "id\ttext\tfile_name\n1\ta cat\t1.dot\n", "separate file_name, text and other columns"),
         ("captions_DOT_tsv", "1.dot a cat\n", "line 1: write the name of a file, a tab, and its caption"),

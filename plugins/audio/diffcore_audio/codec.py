@@ -71,7 +71,8 @@ class SoundCodec:
         trained = facts.samples / facts.rate
         if seconds > trained:
             logger.warning(
-                f"the model was trained on sounds of {trained:.3g} s: what is further apart does not belong together"
+                f"the model was trained on sounds of {trained:.3g} s, so parts of a longer sound that are further "
+                "apart than this may not fit together"
             )
         return self.of_length(round(seconds * facts.rate))
 

@@ -31,9 +31,9 @@ class SoundReader:
         self.codec = codec
 
     def read(self, path: Path) -> State:
-        """A sound as a state `[1, rows, bands, columns]`; it is cut, extended and changed as training sounds are.
+        """A sound as a state `[1, rows, bands, columns]`.
 
-        Raises `UserError` if the file cannot be read, or is silent.
+        It is cut, extended and changed as training sounds are, but its beginning is kept. Raises `UserError` if the file cannot be read, or is silent.
         """
         facts, sound = self.codec.facts, _sound(path)
         try:
@@ -55,7 +55,7 @@ class SoundReader:
         codec, there = self.codec, waveform.shape[1]
         if there > codec.kept:
             codec.require_any_length(f"{path} lasts {there / codec.facts.rate:.3g} s")
-            logger.info(f"{path} lasts {there / codec.facts.rate:.3g} s, so the samples do")
+            logger.info(f"{path} lasts {there / codec.facts.rate:.3g} s, and so do the samples")
             codec = codec.of_length(there)
         known = torch.arange(codec.facts.samples) < there
         if gap is not None:
@@ -102,6 +102,8 @@ class SoundReader:
         """The first sample of the gap, and the one after its last one. Raises `UserError`."""
         rate = self.codec.facts.rate
         try:
+            if ".." not in gap:
+                raise ValueError("one number is no range")
             first, last = read_range(gap, lambda text: float(text.strip().removesuffix("s")))
             start = 0 if first is None else round(first * rate)
             end = samples if last is None else round(last * rate)
