@@ -33,7 +33,8 @@ class SoundReader:
     def read(self, path: Path) -> State:
         """A sound as a state `[1, rows, bands, columns]`.
 
-        It is cut, extended and changed as training sounds are, but its beginning is kept. Raises `UserError` if the file cannot be read, or is silent.
+        It is cut, extended and changed as training sounds are, but its beginning is kept. Raises `UserError` if the
+        file cannot be read, or is silent.
         """
         facts, sound = self.codec.facts, _sound(path)
         try:
