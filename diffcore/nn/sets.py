@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffcore.denoising.inputs import Tokens
+from diffcore.denoising.octaves import octave_waves
 from diffcore.nn.attention import CrossAttention, TokenLayers
 from diffcore.nn.beside import BesideState
 from diffcore.nn.blocks import accepted, zeroed
@@ -15,10 +16,7 @@ from diffcore.states.spaces import Mask
 
 
 class OctaveFeatures(nn.Module):
-    """A linear layer of x, sin(2^k x) and cos(2^k x), k < octaves, from `[B, N, channels]` to `[B, N, width]`.
-
-    The sines and cosines let later layers learn high-frequency functions of x (Tancik et al. 2020, Fourier features).
-    """
+    """A linear layer of x, sin(2^k x) and cos(2^k x), k < octaves, from `[B, N, channels]` to `[B, N, width]`."""
 
     def __init__(self, channels: int, width: int, octaves: int) -> None:
         super().__init__()
@@ -26,9 +24,7 @@ class OctaveFeatures(nn.Module):
         self.linear = nn.Linear(channels * (1 + 2 * octaves), width)
 
     def forward(self, x: Tensor) -> Tensor:
-        angles = [x * 2.0**octave for octave in range(self.octaves)]
-        waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
-        return self.linear(torch.cat([x, *waves], dim=-1))
+        return self.linear(torch.cat([x, *octave_waves(x, self.octaves)], dim=-1))
 
 
 class SetTransformer(nn.Module):

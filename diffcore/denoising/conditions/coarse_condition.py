@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from diffcore.denoising.conditions.condition import Condition
 from diffcore.denoising.inputs import Embedded, Inputs, channel_axis
+from diffcore.denoising.octaves import octave_waves
 from diffcore.errors import UserError
 from diffcore.states.noise import Draws
 
@@ -128,8 +129,7 @@ class _First(nn.Module):
     def forward(self, value: Tensor) -> Embedded:
         given = ~value.isnan()
         both = value.where(given, 0.0)
-        angles = [both[..., :-1] * 2.0**octave for octave in range(self.octaves)]
-        waves = [wave(angle) for angle in angles for wave in (torch.sin, torch.cos)]
+        waves = octave_waves(both[..., :-1], self.octaves)
         first = torch.cat([*waves, both, torch.ones_like(both[..., :1])], -1) * given[..., :1]
         return Embedded(like_state=functional.pad(first, (0, 0, 0, self.elements - value.shape[1])))
 
