@@ -9,6 +9,7 @@ from diffcore.names import ClassLevel
 from diffcore.plugins.enlarging import EnlargingFacts, EnlargingOptions, indivisible
 from diffcore.plugins.records import ClassNames, Place, Settings
 from diffcore.plugins.text_facts import TextFacts
+from diffcore_audio.signals.mels import frequency_of, mel
 
 _WINDOW = 0.032
 """Length in seconds of the window of a mel spectrogram, if none is given."""
@@ -262,8 +263,8 @@ class SoundOptions(EnlargingOptions):
     @property
     def _narrowest(self) -> float:
         """Width in Hz of the lowest band, the narrowest: a window needs a frequency in it."""
-        low, high = (2595 * math.log10(1 + frequency / 700) for frequency in (self.low, self.highest))
-        return 700 * 10 ** ((low + 2 * (high - low) / (self.rows + 1)) / 2595) - 700 - self.low
+        low, high = mel(self.low), mel(self.highest)
+        return frequency_of(low + 2 * (high - low) / (self.rows + 1)) - self.low
 
 
 class DrumsOptions(SoundOptions):

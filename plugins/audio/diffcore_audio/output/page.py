@@ -8,7 +8,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from diffcore_audio.output.pictures import TILE, colours, envelopes, png, spectrograms, waveform_svg
-from diffcore_audio.signals.spectra import mel
+from diffcore_audio.signals.mels import mel
 from diffcore_audio.signals.waves import mono, pcm, wav
 
 _SMALLEST_WIDTH, _GAP = "7rem", ".5rem"

@@ -57,11 +57,6 @@ def _mel_filters(rate: int, size: int) -> Tensor:
     return melscale_fbanks(size // 2 + 1, 0.0, rate / 2, MELS, rate).T
 
 
-def mel(frequency: float) -> float:
-    """2595 log10(1 + f / 700) of a frequency f in Hz, HTK's mel."""
-    return 2595 * math.log10(1 + frequency / 700)
-
-
 def standardised(log_mels: Tensor, floor: float = FLOOR) -> Tensor:
     """Levels from `floor` to 0 dB, scaled to 0 to 1."""
     return log_mels / -floor + 1
