@@ -16,7 +16,7 @@ from diffcore.states.state import State
 from diffcore_audio.enlarging import small_sound
 from diffcore_audio.options import SoundFacts
 from diffcore_audio.signals.representations import representation, whole_columns
-from diffcore_audio.signals.waves import FADE, FULL_SCALE, faded
+from diffcore_audio.signals.waves import FADE, faded, floats
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -86,7 +86,7 @@ class SoundCodec:
 
     def as_samples(self, examples: "TensorDict") -> Tensor:
         """The waveforms of examples as floats `[B, C, L]`, with full scale at 1."""
-        return examples["waveform"].float() / FULL_SCALE
+        return floats(examples["waveform"])
 
     def of_length(self, samples: int) -> "SoundCodec":
         """The codec of sounds of this length in samples."""
@@ -99,7 +99,7 @@ class SoundCodec:
 
         With `draws` and `facts.polarity`, the sign of each waveform is random.
         """
-        waveform = examples["waveform"].float() / FULL_SCALE
+        waveform = self.as_samples(examples)
         if draws is not None and self.facts.polarity:
             sign = 1 - 2 * (draws.uniform("polarity") < 0.5).float()
             waveform = waveform * sign[:, None, None]

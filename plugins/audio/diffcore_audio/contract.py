@@ -6,7 +6,7 @@ from torch import Tensor
 from diffcore.plugins.contract import Contract
 from diffcore_audio.codec import SoundCodec
 from diffcore_audio.options import ComplexFacts
-from diffcore_audio.signals.waves import FULL_SCALE
+from diffcore_audio.signals.waves import FULL_SCALE, floats
 
 
 def contract(codec: SoundCodec) -> Contract:
@@ -21,4 +21,4 @@ def contract(codec: SoundCodec) -> Contract:
 
 def _largest_difference(examples: TensorDict, samples: Tensor) -> Tensor:
     """The largest difference of each waveform `[B]`, relative to full scale."""
-    return (samples - examples["waveform"].float() / FULL_SCALE).abs().flatten(1).amax(1)
+    return (samples - floats(examples["waveform"])).abs().flatten(1).amax(1)

@@ -28,7 +28,7 @@ from diffcore_audio.data.synthesis import INSTRUMENTS, synthesise
 from diffcore_audio.described.sentences import values_of, write
 from diffcore_audio.options import DrumsOptions, FileOptions, FolderOptions, SoundFacts, SoundOptions, SpeechOptions
 from diffcore_audio.signals.representations import fitted, length, unfitted
-from diffcore_audio.signals.waves import FULL_SCALE
+from diffcore_audio.signals.waves import FULL_SCALE, floats
 
 _FIT_EXAMPLES = 1000
 """Examples that a codec is fitted to at most. The scale is then within 1 % of the one of all 2,700 drums."""
@@ -82,9 +82,7 @@ def data(
     skip = isinstance(options, FileOptions) and options.skip_unreadable
     ledger = (account or Account("sounds")).ledger(skip, **about)
     chosen = torch.linspace(0, len(train) - 1, min(len(train), _FIT_EXAMPLES)).round().long()
-    return Data(
-        fitted(facts, waveforms[chosen].float() / FULL_SCALE), train, held_out, tuple(notes), ledger, tuple(texts)
-    )
+    return Data(fitted(facts, floats(waveforms[chosen])), train, held_out, tuple(notes), ledger, tuple(texts))
 
 
 def drums(options: DrumsOptions) -> Data:

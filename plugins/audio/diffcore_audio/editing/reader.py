@@ -5,7 +5,6 @@ import logging
 from pathlib import Path
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional
 
@@ -20,6 +19,7 @@ from diffcore_audio.data.files import MOST_VALUES, Sound, read
 from diffcore_audio.data.fitting import Format, SilentError, fit, with_channels
 from diffcore_audio.editing.seams import columns_known, joined
 from diffcore_audio.signals.resampling import resampled
+from diffcore_audio.signals.waves import floats
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,7 @@ class SoundReader:
         except SilentError as reason:
             raise UserError(f"{path} is {reason}") from None
         _tell(path, changes)
-        label = torch.zeros(1, dtype=torch.int64)  # the codec expects one; it is not used
-        return self.codec.encode(TensorDict({"waveform": example[None], "label": label}, batch_size=[1])).state
+        return self.codec.representation.state(floats(example[None]))
 
     def read_gap(self, path: Path, gap: str | None) -> Edit:
         """A sound with a part that is to be filled in: `gap`, such as `0.2..0.4` in seconds, or all after its end.

@@ -8,7 +8,7 @@ from diffcore.plugins.output import Metric
 from diffcore_audio.options import SoundFacts
 from diffcore_audio.signals.distances import log_spectral_distance, stft_distance
 from diffcore_audio.signals.representations import representation
-from diffcore_audio.signals.waves import FULL_SCALE, finite
+from diffcore_audio.signals.waves import finite, floats
 
 _MOST, _LEAST, _VALUES = 300, 16, 2**22
 """Sounds that are encoded and decoded at most, and at least; and values of all of them together."""
@@ -20,7 +20,7 @@ _AT_ONCE = 2**19
 def rebuilt(waveforms: Tensor, facts: SoundFacts) -> tuple[Tensor, Tensor]:
     """Some of the sounds, int16 `[n, C, L]`, at equal distances: as floats, and after encoding and decoding."""
     each = waveforms[0].numel()
-    chosen = evenly(waveforms, min(len(waveforms), _MOST, max(_LEAST, _VALUES // each))).float() / FULL_SCALE
+    chosen = floats(evenly(waveforms, min(len(waveforms), _MOST, max(_LEAST, _VALUES // each))))
     codec = representation(facts)
     parts = [codec.waveform(codec.state(part)) for part in chosen.split(max(1, _AT_ONCE // each))]
     return chosen, finite(torch.cat(parts))[0]

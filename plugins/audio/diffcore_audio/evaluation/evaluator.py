@@ -27,7 +27,7 @@ from diffcore_audio.evaluation.features import MelFeatures, augment
 from diffcore_audio.evaluation.levels import Levels, level_metrics
 from diffcore_audio.evaluation.neighbours import copy_threshold, nearest
 from diffcore_audio.signals.spectra import MELS, log_mel, standardised
-from diffcore_audio.signals.waves import FULL_SCALE, SILENCE, finite
+from diffcore_audio.signals.waves import SILENCE, finite, floats
 
 _FRAMES = 32
 """Frames of the spectrograms that are compared."""
@@ -86,7 +86,7 @@ class SoundEvaluator:
         self._codec, self._real = codec, None
         if facts.described and logits is not None:
             prompts = prompts_of(codec.conditions, text_values(codec.conditions, tested), len(tested))
-            self._real = Heard(_floats(tested["waveform"]), logits.argmax(1), prompts)
+            self._real = Heard(floats(tested["waveform"]), logits.argmax(1), prompts)
         self._real_distances = nearest(self._train) if data.held_out is None else nearest(self._tested, self._train)
 
     def __call__(self, samples: Tensor, conditions: Conditions) -> list[Metric]:
@@ -101,7 +101,7 @@ class SoundEvaluator:
             *self._level_metrics(samples, conditions.get("label")),
             *self._ceiling[1],
             *self._copy_metrics(nearest(spectra, self._train)),
-            *fad_metrics(samples, _floats(self._waves), self._rate),
+            *fad_metrics(samples, floats(self._waves), self._rate),
         ]
 
     def _spectra(self, examples: TensorDict) -> Tensor:
@@ -196,14 +196,9 @@ class SoundEvaluator:
         ]
 
 
-def _floats(waves: Tensor) -> Tensor:
-    """int16 waveforms as floats in [-1, 1]."""
-    return waves.float() / FULL_SCALE
-
-
 def _float_chunks(waves: Tensor) -> Iterator[Tensor]:
-    """The same in parts, one after another, which bounds the memory."""
-    return map(_floats, waves.split(_rows_at_once(waves)))
+    """int16 waveforms as floats in parts, one after another, which bounds the memory."""
+    return map(floats, waves.split(_rows_at_once(waves)))
 
 
 def _rows_at_once(waves: Tensor) -> int:

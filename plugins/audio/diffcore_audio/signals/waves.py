@@ -57,6 +57,11 @@ def pcm(waves: Tensor) -> Tensor:
     return (safe * FULL_SCALE).round().clamp(max=FULL_SCALE - 1).to(torch.int16)
 
 
+def floats(waves: Tensor) -> Tensor:
+    """int16 waveforms as floats in [-1, 1], with full scale at 1."""
+    return waves.float() / FULL_SCALE
+
+
 def faded(waves: Tensor, seconds: float, rate: int) -> Tensor:
     """Waveforms `[..., L]` whose last `seconds` are multiplied by the sine of an angle that falls from pi / 2 to 0."""
     frames = min(round(seconds * rate), waves.shape[-1])
