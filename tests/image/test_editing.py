@@ -169,3 +169,9 @@ def test_mistakes_get_a_line(run, files, tmp_path, capsys, monkeypatch):
     assert "the plugin for image cannot read files" in refused("--upscale", files / "coarse.png")
     with pytest.raises(UserError, match="cannot be read: not a file"):
         reader().read(files)
+
+
+def test_files_are_samples_without_encoding(files, digit):
+    assert reader().read_samples(files / "digit.png").tolist() == [[digit.tolist()]]
+    with pytest.raises(UserError, match="has 8x4 pixels; this model needs 8x8"):
+        reader().read_samples(files / "wide.png")
