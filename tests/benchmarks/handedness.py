@@ -1,4 +1,4 @@
-"""Can a model learn the hand of its molecules? Trained on conformers of L-alanine alone, it should draw L-alanine alone.
+"""Can a model learn the hand of its molecules? Trained on conformers of L-alanine, it should draw L-alanine alone.
 
     python tests/benchmarks/handedness.py [--steps 800] [--json FILE]
 
