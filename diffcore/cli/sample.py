@@ -69,6 +69,25 @@ class Options(DrawOptions):
         description="A run that enlarges the samples: it draws what is written, with its own settings. If it is given "
         "several times, each run enlarges the samples of the one before.",
     )
+    keep: str = Field(
+        "",
+        description="Draw samples again until all meet these conditions, 'qed>0.6, rings=1..3, no PAINS, unique'; the "
+        "names are those of --columns.",
+    )
+    tries: int = Field(100, ge=1, description="--keep: how often each sample is drawn, at most.")
+    rank: str = Field(
+        "", description="Sort samples: 'targets', by how well --target is met, 'high NAME' or 'low NAME'."
+    )
+    property: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
+        (),
+        description="A Python function of a sample for --keep, --rank and tables: module:function, or "
+        "NAME=module:function.",
+    )
+    columns: str | None = Field(
+        None,
+        description="The columns of a table, --out FILE.csv, .tsv or .parquet: NAME,NAME or, beside the usual ones, "
+        "+NAME,NAME.",
+    )
     method: InverseMethod | None = Field(
         None, description="How samples are made to agree: mmps (the default), dps, or, to inpaint, repaint."
     )
@@ -107,7 +126,10 @@ def main(arguments: Sequence[str]) -> int:
     for large in _stages(run, options):
         given = large.conditions_of(run.sample(n, **drawn))
         run, drawn = large, {"conditions": given, "seed": options.seed}
-    written = run.sample_to(options.out, n, replace=options.replace, write=write, **drawn)
+    chosen_by = {"keep": options.keep, "tries": options.tries, "rank": options.rank, "properties": options.property}
+    written = run.sample_to(
+        options.out, n, replace=options.replace, write=write, columns=options.columns, **chosen_by, **drawn
+    )
     if written is not None:
         _tell(written)
     return 0

@@ -237,6 +237,11 @@ class Modality:
     data allows none. `reader(codec)` makes a `diffcore.plugins.output.Reader`: files to states, for editing; None where
     files cannot be read.
 
+    `scorer(codec, data, functions)` makes a `diffcore.plugins.output.Scorer`: samples to values of each, for tables and
+    to keep some of the samples. `data` is a function that returns the `Data` of the run, or None where there are none;
+    it is called for values that need them only. `functions` are Python functions of the user, by name; what they take
+    is a matter of the modality.
+
     `fidelity(codec)` makes a function of samples and of their reconstructions by an autoencoder that returns a list of
     `diffcore.plugins.output.Metric`: how similar they are, in the usual measure of this kind of data. Its autoencoders
     are `networks["autoencoder"]`.
@@ -263,6 +268,7 @@ class Modality:
     reader: Callable[[Any], Any] | None = None
     contract: Callable[[Any], Any] | None = None
     fidelity: Callable[[Any], Any] | None = None
+    scorer: Callable[..., Any] | None = None
     requires: tuple[str, ...] = ()
 
     def networks_of(self, kind: str) -> tuple[Component, ...]:
