@@ -69,7 +69,7 @@ def drawing_of(
     require_conditions(model, config, values)
     if constraint is None:
         config = with_fitted_grid(config, RunFolder(run.path), run.loaded.checkpoint.name)
-    else:
+    elif constraint.draw is None:
         why = ", so that samples agree with a measurement" if constraint.steers else ""
         logger.info(f"drawing with {config.describe()}{why}")
     drawing = Drawing(

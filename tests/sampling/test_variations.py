@@ -124,7 +124,9 @@ def test_free_entries_agree_with_half_known_ones(method):
     r, v, strength = 0.9, 2.0, 0.5
     covariance = torch.tensor([[1.0, r], [r, 1.0]])
     data, space = Correlated(torch.zeros(2), covariance), Euclidean((2,))
-    constraint = varying(torch.tensor([[v, 0.0]]), torch.tensor([[strength, 1.0]]), space, method=method, resamplings=5)
+    constraint = varying(
+        torch.tensor([[v, 0.0]]), torch.tensor([[strength, 1.0]]), space, method=method, resamplings=10
+    )
     n = 2000
     found = dc.sample(data, n, space=space, steps=60, solver="ddpm", constraint=constraint, batch_size=n)
     alpha, sigma = math.cos(math.pi * strength / 2), math.sin(math.pi * strength / 2)
