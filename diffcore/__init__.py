@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diffcore.api.judging import judge as judge
     from diffcore.api.run import Run as Run
     from diffcore.api.run import load as load
     from diffcore.api.tensors import denoising_loss as denoising_loss
@@ -51,6 +52,7 @@ _WHERE = {
     "given_fields": "sampling.inverse.editing",
     "guidance": "sampling",
     "inpainting": "sampling.inverse.editing",
+    "judge": "api.judging",
     "load": "api.run",
     "log_likelihood": "api.tensors",
     "sample": "api.tensors",

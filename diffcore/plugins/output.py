@@ -75,7 +75,8 @@ class Edit:
 class Reader(Protocol):
     """Files to states, so that samples can be made to agree with what a user has. Mistakes raise `UserError`.
 
-    Readers may leave out functions that mean nothing for their data; a flag that needs one is then refused.
+    Readers may leave out functions that mean nothing for their data; a flag that needs one is then refused. The
+    attribute `endings`, a tuple such as `(".png", ".jpg")`, says which files of a folder are samples; without it, all.
     """
 
     def read(self, path: Path) -> State:
@@ -108,6 +109,12 @@ class Reader(Protocol):
 
         Without `gap`, it is what the file lacks of a whole sample, such as all after its end. For data with an order,
         such as time.
+        """
+
+    def read_samples(self, path: Path) -> Any:
+        """All samples of a file, as `Codec.decode` returns them, also those that are not valid, to be judged.
+
+        Without it, a file has one sample, which is read by `read` and decoded.
         """
 
     def read_coarse(self, path: Path) -> tuple[State, int]:

@@ -201,3 +201,9 @@ def test_the_way_between_two_pictures_begins_and_ends_with_them(run, files, digi
     assert numpy.array_equal(first, digit)
     assert numpy.array_equal(last, digit.T)
     assert abs(middle - digit).max() > 10
+
+
+def test_files_are_samples_without_encoding(files, digit):
+    assert reader().read_samples(files / "digit.png").tolist() == [[digit.tolist()]]
+    with pytest.raises(UserError, match="has 8x4 pixels; this model needs 8x8"):
+        reader().read_samples(files / "wide.png")

@@ -17,6 +17,7 @@ from diffcore_molecule.chemistry.reading import molecule_of_mol2, molecule_of_mo
 from diffcore_molecule.codec import MoleculeCodec
 from diffcore_molecule.data.files import SDF_ENDINGS
 from diffcore_molecule.data.record_texts import mol2_records, sdf_records
+from diffcore_molecule.data.samples import read_molecules
 from diffcore_molecule.data.text import lines_of, opened
 
 
@@ -27,8 +28,17 @@ class MoleculeReader:
     completed to a molecule.
     """
 
+    endings = (*SDF_ENDINGS, ".xyz", ".xyz.gz")
+
     def __init__(self, codec: MoleculeCodec) -> None:
         self.codec = codec
+
+    def read_samples(self, path: Path) -> list[Molecule]:
+        """The molecules of an SDF, MOL2 or XYZ file, also those that are not valid; see `read_molecules`."""
+        if not path.name.lower().endswith(self.endings):
+            listed = ", ".join(ending for ending in self.endings if not ending.endswith(".gz"))
+            raise UserError(f"{path}: a file of molecules with positions must end in {listed}, also with .gz")
+        return read_molecules(path, self.codec.facts.hydrogens)
 
     def read_part(self, path: Path) -> tuple[State, State]:
         """A state `[1, ...]` whose first atoms are those of the file and the others zero, and which entries are known.
