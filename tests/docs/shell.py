@@ -123,6 +123,8 @@ class Shell:
                 return
         if command == "evaluate" and modality_of(Path(arguments[0])) not in EVALUATED:
             return
+        if command == "judge" and "--run" not in arguments:
+            return
         sized = command in ("sample", "evaluate") and "--size" in arguments
         if sized and modality_of(Path(arguments[0])) == "pointcloud":
             arguments = [*arguments, "--size", "96"]
@@ -232,6 +234,8 @@ def read(command: str, arguments: list[str]) -> None:
     registry = installed()
     if command == "train":
         run_settings(arguments, registry, "diffcore train")
+    elif command == "judge" and "--run" not in arguments:
+        run_settings(arguments[1:], registry, "diffcore judge")
     elif command == "tune":
         read_flags(tune_command.Options, arguments, registry, "diffcore tune", "", one=())
     elif command in ("sample", "evaluate"):
