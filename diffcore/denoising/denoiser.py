@@ -145,7 +145,8 @@ def velocity(x0: State, eps: State, level: Levels) -> State:
 def moved(prediction: Prediction, x: State, by: State) -> Prediction:
     """The prediction for `x` = alpha (x0 + `by`) + sigma eps that follows from a prediction for alpha x0 + sigma eps.
 
-    The noise is the same, so eps stays; x0 becomes x0 + `by`, and v = (alpha eps - sigma x0) / t becomes v - `by` sigma / t.
+    The noise is the same, so eps stays; x0 becomes x0 + `by`, and v = (alpha eps - sigma x0) / t becomes
+    v - `by` sigma / t.
     """
 
     def change(level: Level) -> Tensor | float:
