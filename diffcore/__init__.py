@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from diffcore.sampling.inverse.editing import given_fields as given_fields
     from diffcore.sampling.inverse.editing import inpainting as inpainting
     from diffcore.sampling.inverse.editing import upscaling as upscaling
+    from diffcore.sampling.inverse.strength import varying as varying
     from diffcore.states import spaces as spaces
     from diffcore.states.level import Level as Level
 
@@ -60,6 +61,7 @@ _WHERE = {
     "spaces": "states",
     "train": "api.training",
     "upscaling": "sampling.inverse.editing",
+    "varying": "sampling.inverse.strength",
 }
 """The module of each public name; modules are names of the package that they lie in."""
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
+from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 
 Batches = Iterable[tuple[Any, "Captions"]]
@@ -80,6 +81,19 @@ class Reader(Protocol):
 
     def read(self, path: Path) -> State:
         """One encoded sample `[1, ...]` of the model's own size."""
+
+    def read_sized(self, path: Path) -> tuple[State, Mask]:
+        """One encoded sample `[1, ...]` and its elements that exist, bool `[1, N]`, where their number varies.
+
+        It then takes the place of `read`.
+        """
+
+    def read_pair(self, first: Path, second: Path) -> tuple[State, State, Mask]:
+        """Two encoded samples of as many elements, and the elements that exist; None if all always do.
+
+        Element i of the first corresponds to element i of the second. For data whose elements have no order; the
+        others need only `read`.
+        """
 
     def read_missing(self, path: Path) -> State:
         """A state of booleans `[1, ...]`: True where the sample is to be filled in (white), False where it is known."""

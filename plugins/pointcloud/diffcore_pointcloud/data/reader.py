@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy
 import torch
+from scipy.optimize import linear_sum_assignment
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
@@ -73,6 +74,16 @@ class CloudReader:
             raise UserError(f"{path} has {len(cloud.positions)} points, but {self._of} {points}: {advice}")
         if missing := [name for name in self.codec.fields if getattr(cloud, name) is None]:
             raise UserError(f"{path} has no {' and no '.join(missing)}, which clouds of this model have")
+
+    def read_pair(self, first: Path, second: Path) -> tuple[State, State, None]:
+        """Two complete clouds; the points of the second are in the order in which they are nearest to the first.
+
+        The order has the least sum of squared distances between points of the same number, an optimal assignment.
+        """
+        start, end = self.read(first), self.read(second)
+        here, there = (next(iter(fields(cloud).values()))[0].double() for cloud in (start, end))
+        order = torch.from_numpy(linear_sum_assignment(torch.cdist(here, there).square().numpy())[1])
+        return start, map_fields(lambda value: value[:, order], end), None
 
     def read_part(self, path: Path) -> tuple[State, State]:
         """A partial cloud as a state `[1, N, 3]`, whose first M points are known and the others zero, and its mask.
