@@ -21,7 +21,7 @@ def train(out, *flags):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    small = ("--data.shapes", 40, "--data.held-out", 20, "--data.points", 64)
+    small = ("--data.shapes", 40, "--data.held-out", 20, "--data.points", 64, "--data.normals")
     return train(tmp_path_factory.mktemp("runs") / "shapes", *small)
 
 
@@ -45,6 +45,17 @@ def test_samples_may_have_another_number_of_points(run, tmp_path, size):
     drawn, trained = (numpy.load(tmp_path / f"{name}.npz")["positions"] for name in ("drawn", "trained"))
     assert drawn.shape == (2, size, 3)
     assert size > 64 or numpy.array_equal(drawn, trained[:, :size])
+
+
+def test_the_command_writes_a_mesh(run, tmp_path, capsys):
+    out = tmp_path / "out.glb"
+    few = ("sample", str(run), "--n", "2", "--write.resolution", "24", "--mesh")
+    assert main([*few, str(out)]) == 0
+    assert len(trimesh.load(out).geometry) == 2
+    assert "--size 8192" in capsys.readouterr().err
+    assert main([*few, str(tmp_path / "all"), "--write.format", "stl"]) == 0
+    assert len([*(tmp_path / "all").glob("*.stl")]) == 2
+    assert "--mesh and --out both" in refused(capsys, *few, str(out), "--out", str(tmp_path / "b"))
 
 
 def test_a_partial_cloud_is_completed_without_a_mask(run, tmp_path):
