@@ -25,7 +25,9 @@ from diffcore.runs.output import Written, write_samples
 from diffcore.runs.place import default_place
 from diffcore.runs.samples import Samples
 from diffcore.runs.sampling_config import GuidanceOptions, SamplingOptions
+from diffcore.runs.variations import between_of, variation_of
 from diffcore.sampling.inverse.editing import Constraint
+from diffcore.sampling.inverse.strength import Strength
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 from diffcore.system.distributed import from_leader, leads
@@ -186,6 +188,82 @@ class Run(OpenedRun):
         )
 
     @in_own_modes
+    def vary(
+        self,
+        source: Source | Samples,
+        strength: Strength = 0.5,
+        n: int = 16,
+        *,
+        mask: Source | None = None,
+        method: InverseMethod | None = None,
+        noise_std: float = 0.0,
+        resamplings: int = 10,
+        label: str | None = None,
+        prompt: Prompt | None = None,
+        conditions: Asked | None = None,
+        seed: int = 0,
+        **options: Unpack[SamplingOptions],
+    ) -> Samples:
+        """Draw `n` variations of a sample: it gets noise, and is denoised again.
+
+        The noise has sigma / alpha = tan(pi s / 2) at the strength s, whatever the schedule and the solver are. The
+        levels of the time grid that are cleaner follow, so fewer steps are taken than from pure noise.
+
+        Args:
+            source: A file of the run's kind of data, an encoded sample `[1, ...]`, or `Samples` (one, or `n`).
+            strength: From 0, which gives the sample back, to 1, which is free. A number for each field,
+                `{"positions": 0.5}`, leaves the others as they are, and a state of numbers is for each entry
+                (`diffcore.sampling.inverse.strength.varying`).
+            n: How many.
+            mask: A file in which white is changed by `strength`, or a state of booleans that is True there; the rest
+                is kept exactly.
+            method, noise_std, resamplings: As for `inpaint`, where a part is kept.
+            label, prompt, conditions, seed, **options: As for `sample`; without conditions, none is given.
+
+        Raises:
+            UserError: For files of other data or sizes, and if nothing is left to be changed.
+        """
+        require_draws(self.model, self.path)
+        constraint = variation_of(self.model, source, strength, mask, method, noise_std, resamplings)
+        return self.sample(
+            n, label=label, prompt=prompt, conditions=conditions, seed=seed, constraint=constraint, **options
+        )
+
+    @in_own_modes
+    def between(
+        self,
+        first: Source | Samples,
+        second: Source | Samples,
+        n: int = 8,
+        *,
+        label: str | None = None,
+        prompt: Prompt | None = None,
+        conditions: Asked | None = None,
+        seed: int = 0,
+        **options: Unpack[GuidanceOptions],
+    ) -> Samples:
+        """`n` samples that lead from one sample to another; the first and the last are these two.
+
+        Both become noise along the probability flow, and noise on the sphere between the two follows the flow back
+        (`diffcore.likelihood.interpolation.between`). The flow has its own steps, so there is no solver to choose.
+
+        Args:
+            first, second: Files, encoded samples `[1, ...]`, or `Samples` of one each.
+            n: How many, with both ends.
+            label, prompt, conditions: The conditions of the whole way; without any, none is given.
+            seed: Decides the noise of the clean end of the schedule.
+            **options: Guidance, as for `sample`.
+
+        Raises:
+            UserError: For files of other data or sizes, and for different numbers of elements.
+        """
+        require_draws(self.model, self.path)
+        constraint = between_of(self.model, first, second, n)
+        return self.sample(
+            n, label=label, prompt=prompt, conditions=conditions, seed=seed, constraint=constraint, **options
+        )
+
+    @in_own_modes
     def upscale(
         self,
         source: Source,
@@ -291,7 +369,8 @@ class Run(OpenedRun):
         if isinstance(source, Samples):
             state, mask = source.state, source.mask
         elif isinstance(source, str | os.PathLike | Sequence):
-            state = read_states(model, [source] if isinstance(source, str | os.PathLike) else source)
+            state, found = read_states(model, [source] if isinstance(source, str | os.PathLike) else source)
+            mask = found if mask is None else mask
         else:
             state = source
         if mask is None and model.codec.sizes is not None:

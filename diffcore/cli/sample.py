@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from pydantic import Field
@@ -43,7 +43,7 @@ class Options(DrawOptions):
     )
     condition: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
         (),
-        description="key=value, once for each condition; without any, all in turn (--inpaint, --upscale: none).",
+        description="key=value, once for each condition; without any, all in turn, or none where files are given.",
     )
     target: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
         (), description="The same as --condition, for numbers: key=2.5, or key=40..60 for a range; several together."
@@ -63,6 +63,17 @@ class Options(DrawOptions):
     mask: Path | None = Field(None, description="A file of the same size: white is to be filled in, black is known.")
     gap: str | None = Field(
         None, description="The part of the --inpaint file to fill in, in order: 0.2..0.4, for sounds in seconds."
+    )
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = Field(
+        None, description="Draw variations of this file, by --strength; with --mask, only where it is white."
+    )
+    strength: tuple[str, ...] = Field(
+        (),
+        description="How much --from changes: from 0, the file itself, to 1, anything; the default is 0.5. FIELD=0.5 "
+        "for some fields leaves the others as they are.",
+    )
+    between: tuple[Path, Path] | None = Field(
+        None, description="Draw samples that lead from one file to another; --n counts both ends (8 by default)."
     )
     upscale: Path | None = Field(None, description="Draw samples whose block means are this smaller file.")
     then: tyro.conf.UseAppendAction[tuple[Path, ...]] = Field(
@@ -86,23 +97,28 @@ def main(arguments: Sequence[str]) -> int:
     chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run." + _writing(registry))
     options = chosen.options
 
-    if options.inpaint is not None and options.upscale is not None:
-        raise UserError("--inpaint and --upscale are two different tasks; give one")
-    if options.mask is not None and options.inpaint is None:
-        raise UserError("--mask belongs to --inpaint FILE, which is missing")
+    files = {"inpaint": options.inpaint, "upscale": options.upscale, "from": options.from_, "between": options.between}
+    tasks = [f"--{name}" for name, value in files.items() if value is not None]
+    if len(tasks) > 1:
+        raise UserError(f"{tasks[0]} and {tasks[1]} are two different tasks; give one")
+    if options.mask is not None and options.inpaint is None and options.from_ is None:
+        raise UserError("--mask belongs to --inpaint FILE or --from FILE, which are missing")
+    if options.strength and options.from_ is None:
+        raise UserError("--strength belongs to --from FILE, which is missing")
+    strength = _strength(options.strength)
     if options.gap is not None and options.inpaint is None:
         raise UserError("--gap belongs to --inpaint FILE, which is missing")
     if output is not None and options.out is not None:
         raise UserError(f"--{output[0]} and --out both say where the samples go; give one")
     run = run_of(options, registry)
     prompts = prompts_of(options)
-    n = options.n or (len(prompts) if options.prompts is not None else 16)
+    n = options.n or (len(prompts) if options.prompts is not None else 8 if options.between is not None else 16)
     drawn: dict[str, Any] = {
         "prompt": _one_or_all(prompts),
         "conditions": asked_for(options, [condition.name for condition in run.model.codec.conditions], n),
         "seed": options.seed,
         "size": options.size,
-        "constraint": _constraint(run, options),
+        "constraint": _constraint(run, options, strength, n),
         **sampling_of(chosen),
     }
     from diffcore.runs.choices import writing_of
@@ -184,9 +200,37 @@ def _tell(written: "Written") -> None:
         say(as_flags(line))
 
 
-def _constraint(run: "Run", options: Any) -> Any:
+def _strength(words: Sequence[str]) -> float | dict[str, float]:
+    """The strength of --from: one number, or FIELD=NUMBER for some fields. Raises `UserError`."""
+    try:
+        if len(words) == 1 and "=" not in words[0]:
+            return float(words[0])
+        pairs = [word.split("=", 1) for word in words]
+        return {name: float(value) for name, value in pairs} if pairs else 0.5
+    except ValueError:
+        raise UserError(
+            f"--strength {' '.join(words)}: write a number from 0 to 1, or FIELD=NUMBER for some of the fields"
+        ) from None
+
+
+def _constraint(run: "Run", options: Any, strength: float | dict[str, float], n: int) -> Any:
     """What the samples must agree with, from the files that the flags name; None if there are none."""
     from diffcore.runs.measurements import inpainting_of, upscaling_of
+    from diffcore.runs.variations import between_of, variation_of
+
+    if options.from_ is not None:
+        return variation_of(
+            run.model,
+            options.from_,
+            strength,
+            options.mask,
+            options.method,
+            options.noise_std,
+            options.resamplings,
+        )
+    if options.between is not None:
+        first, second = options.between
+        return between_of(run.model, first, second, n)
 
     if options.inpaint is not None:
         return inpainting_of(

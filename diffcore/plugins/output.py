@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
+from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 
 Batches = Iterable[tuple[Any, "Captions"]]
@@ -74,11 +75,25 @@ class Edit:
 class Reader(Protocol):
     """Files to states, so that samples can be made to agree with what a user has. Mistakes raise `UserError`.
 
-    Readers may leave out functions that mean nothing for their data; a flag that needs one is then refused.
+    Readers may leave out functions that mean nothing for their data; a flag that needs one is then refused. The
+    attribute `endings`, a tuple such as `(".png", ".jpg")`, says which files of a folder are samples; without it, all.
     """
 
     def read(self, path: Path) -> State:
         """One encoded sample `[1, ...]` of the model's own size."""
+
+    def read_sized(self, path: Path) -> tuple[State, Mask]:
+        """One encoded sample `[1, ...]` and its elements that exist, bool `[1, N]`, where their number varies.
+
+        It then takes the place of `read`.
+        """
+
+    def read_pair(self, first: Path, second: Path) -> tuple[State, State, Mask]:
+        """Two encoded samples of as many elements, and the elements that exist; None if all always do.
+
+        Element i of the first corresponds to element i of the second. For data whose elements have no order; the
+        others need only `read`.
+        """
 
     def read_missing(self, path: Path) -> State:
         """A state of booleans `[1, ...]`: True where the sample is to be filled in (white), False where it is known."""
@@ -94,6 +109,12 @@ class Reader(Protocol):
 
         Without `gap`, it is what the file lacks of a whole sample, such as all after its end. For data with an order,
         such as time.
+        """
+
+    def read_samples(self, path: Path) -> Any:
+        """All samples of a file, as `Codec.decode` returns them, also those that are not valid, to be judged.
+
+        Without it, a file has one sample, which is read by `read` and decoded.
         """
 
     def read_coarse(self, path: Path) -> tuple[State, int]:

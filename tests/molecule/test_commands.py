@@ -138,6 +138,15 @@ def test_samples_are_written_in_the_formats_of_chemists(run, tmp_path):
     assert numpy.asarray(Image.open(tmp_path / "all.png").convert("L")).std() > 1
 
 
+def test_molecules_of_any_program_are_judged(own, file, capsys):
+    """Compared with the data of a run: the file's own molecules are valid, and not new."""
+    capsys.readouterr()
+    assert main(["judge", str(file), "--json", "--run", str(own)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["valid"], found["unique"], found["samples"]) == (1, 1, 13)
+    assert found["novel"] <= 2 / 13  # a tenth of the molecules is held out
+
+
 def test_targets_are_written_and_measured(run, tmp_path, capsys):
     targets = ("--target", "logp=0.5", "--target", "tpsa=40..60", "--guidance", "2", "--size", 4, "--n", 40)
     capsys.readouterr()

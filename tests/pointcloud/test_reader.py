@@ -228,3 +228,15 @@ def test_a_folder_is_refused(tmp_path):
     (tmp_path / "folder.ply").mkdir()
     with pytest.raises(UserError, match=r"folder\.ply cannot be used: Is a directory"):
         reader().read(tmp_path / "folder.ply")
+
+
+def test_all_clouds_of_a_file_are_samples(tmp_path):
+    """To be judged: in the unit of the data, and as many points as the model's."""
+    values = numpy.stack([positions(N, seed) for seed in (1, 2)])
+    numpy.savez(tmp_path / "two.npz", positions=values)
+    found = reader().read_samples(tmp_path / "two.npz")["positions"]
+    assert found.shape == (2, N, 3)
+    for cloud, given in zip(found, values, strict=True):
+        numpy.testing.assert_allclose(ordered(cloud), ordered(given), rtol=1e-6)
+    with pytest.raises(UserError, match=r"has 64 points, but clouds of this model have 65: judge clouds"):
+        reader(65).read_samples(tmp_path / "two.npz")

@@ -160,6 +160,11 @@ def keep(known: State, space: Space) -> "Keep | KeepElements":
             "every entry is known, so there is nothing to fill in (the mask file is black everywhere, or the part is a "
             "whole sample)"
         )
+    return within_space(known, space)
+
+
+def within_space(known: State, space: Space) -> "Keep | KeepElements":
+    """`Keep(known)`, or `KeepElements` where the entries of the space cannot be kept one by one. See `keep`."""
     operator = Keep(map_fields(lambda value: value.bool(), known))
     batch = known.shape[0]
     point = space.noise(Draws.of(0, range(batch)).normal("point", space.empty(batch)))

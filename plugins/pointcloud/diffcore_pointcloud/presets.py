@@ -61,7 +61,7 @@ _GPU: dict[str, Any] = {
 _ENCODE: dict[str, Any] = {
     "task": {"name": "encode"},
     "autoencoder": {"name": "tokens"},
-    "train": {"steps": 2000, "batch_size": 16, "learning_rate": 1e-3, "evaluate": 100},
+    "train": {"steps": 2000, "batch_size": 16, "learning_rate": 1e-3, "evaluate": 250},
 }
 _LATENT: dict[str, Any] = {
     "denoiser": {"name": "tokens"},
