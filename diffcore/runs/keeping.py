@@ -23,6 +23,7 @@ from diffcore.runs.drawing import Drawing, Selection
 from diffcore.runs.generation import batch_size_of
 from diffcore.runs.scores import Scoring
 from diffcore.sampling.loop import in_batches
+from diffcore.states.noise import TRY
 from diffcore.states.state import concatenate
 from diffcore.system.distributed import by_leader, from_leader, leads, world
 
@@ -32,8 +33,6 @@ UNIQUE = "unique"
 """The word that keeps each sample once."""
 TARGETS = "targets"
 """The word that ranks by how well the requested numbers are met."""
-STRIDE = 2**40
-"""The distance between the numbers of two tries of a sample."""
 _COMPARED: Mapping[str, Callable[[float, float], bool]] = {
     ">=": lambda a, b: a >= b,
     "<=": lambda a, b: a <= b,
@@ -140,14 +139,14 @@ def selected(
         if not pending:
             break
         for rows in in_batches(pending, batch_size_of(drawing.model, drawing.config) * world()):
-            encoded = drawing.draw(rows, [row + attempt * STRIDE for row in rows])
+            encoded = drawing.draw(rows, [row + attempt * TRY for row in rows])
             passed = by_leader(lambda: tally.add(rows, attempt, encoded, _values(drawing, scoring, encoded, names)))  # noqa: B023
             after_batch(passed or 0)
 
     def chosen() -> tuple[list[int], list[int]]:
         tally.tell(wish)
         order = sorted(tally.found, key=lambda row: (rank.key(row, tally.found[row].values), row))
-        return order, [row + tally.found[row].attempt * STRIDE for row in order]
+        return order, [row + tally.found[row].attempt * TRY for row in order]
 
     order, numbers = from_leader(chosen)
     conditions = {name: value[order] for name, value in drawing.conditions.items()}

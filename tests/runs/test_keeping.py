@@ -15,9 +15,11 @@ from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.functions import load_function
 from diffcore.runs.drawing import Drawing
-from diffcore.runs.keeping import STRIDE, Wish, selected, terms_of
+from diffcore.runs.keeping import Wish, selected, terms_of
 from diffcore.runs.scores import Scoring, functions_of
 from diffcore.runs.tables import TableWriter, columns_of, require_parquet
+from diffcore.sampling.inverse.operators import of_samples
+from diffcore.states.noise import TRY
 from diffcore.states.spaces import Euclidean
 
 ASKED = ScalarCondition("size", 0.0, 2.0, (0.0, 1.0), "")
@@ -30,7 +32,7 @@ class Numbers(Drawing):
         if self.selection is not None:
             return super().draw(rows, numbers)
         numbers = rows if numbers is None else numbers
-        values = [[number % STRIDE + 10.0 * (number // STRIDE)] for number in numbers]
+        values = [[number % TRY + 10.0 * (number // TRY)] for number in numbers]
         self.log.append(values)
         return Encoded(torch.tensor(values), {}, None)
 
@@ -98,7 +100,7 @@ def test_samples_that_do_not_pass_are_drawn_again_with_other_noise(caplog):
     with caplog.at_level(logging.INFO):
         values, found = kept(4, "value>=12")
     assert values == [20, 21, 12, 13]  # tries 2, 2, 1 and 1
-    assert found.selection.numbers == (2 * STRIDE, 1 + 2 * STRIDE, 2 + STRIDE, 3 + STRIDE)
+    assert found.selection.numbers == (2 * TRY, 1 + 2 * TRY, 2 + TRY, 3 + TRY)
     assert "4 samples are kept of 10 that were drawn (value>=12 holds for 40%)" in caplog.text
     assert found.n == 4
     assert found.draw([1, 3]).state[:, 0].tolist() == [21, 13]  # nothing is drawn again
@@ -112,6 +114,13 @@ def test_what_passes_does_not_depend_on_the_batch():
     first, second = (selected(each, scoring(each), wish).selection for each in (drawing, small))
     assert first.numbers == second.numbers
     assert first.states.state.tolist() == second.states.state.tolist()
+
+
+def test_tries_agree_with_the_values_of_their_sample():
+    values = torch.arange(3.0)[:, None]
+    assert of_samples(values, [2 + 5 * TRY, TRY, 1])[:, 0].tolist() == [2, 0, 1]
+    with pytest.raises(UserError, match="those of 3 samples, and sample 3 is to be drawn"):
+        of_samples(values, [3 + TRY])
 
 
 def test_fewer_samples_than_asked_for_are_kept_with_a_warning(caplog):
