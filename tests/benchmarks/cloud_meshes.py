@@ -63,13 +63,15 @@ def drawn(run: dc.Run, name: str, given: Points, points: int) -> Points:
     """A cloud of the model of which the first points are given."""
     codec = run.model.codec.resized(str(points))
     padded = {"positions": given.positions, "normals": given.normals}
-    padded = {key: numpy.concatenate([value, value[:1].repeat(points - len(value), 0)]) for key, value in padded.items()}
+    padded = {
+        key: numpy.concatenate([value, value[:1].repeat(points - len(value), 0)]) for key, value in padded.items()
+    }
     example = TensorDict({key: torch.from_numpy(value)[None] for key, value in padded.items()}, batch_size=[1])
     whole = type(codec)(codec.facts.model_copy(update={"points": points}))
     example["label"] = torch.zeros(1, dtype=torch.int64)
     state = whole.encode(example).state
     known = (torch.arange(points) < len(given))[None, :, None].expand(1, -1, 3)
-    mask = TensorDict({key: known for key in state.keys()}, batch_size=[1])
+    mask = TensorDict(dict.fromkeys(state.keys(), known), batch_size=[1])
     # The other points are independent given these, so nothing has to be sampled again to make them agree.
     constraint = inpainting(state, mask, codec.space, "repaint", resamplings=1)
     sampled = run.sample(1, label=name, size=points, constraint=replace(constraint, codec=codec, recipe={}))
