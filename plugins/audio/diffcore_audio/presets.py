@@ -148,7 +148,7 @@ PRESETS = {
         "noisy classifier of synthesised drums for guidance, on a laptop: 1,500 steps, not timed", _CLASSIFIER
     ),
     "encode": Preset(
-        "an autoencoder of mel spectrograms of synthesised drums, on a laptop: 1,000 steps, not timed",
+        "an autoencoder of mel spectrograms of synthesised drums, on a laptop: 1,000 steps, 4 minutes of one core",
         _with_data(_ENCODE, {"name": "drums"}),
     ),
     "latent": Preset("U-Net in latents of spectrograms, on a laptop: 4,300 steps, not timed", _LATENT),

@@ -92,7 +92,7 @@ PRESETS = {
         "an autoencoder of QM9 molecules, 8 numbers for each atom, on a laptop: 1,500 steps",
         _of(_ENCODE, name="embedded"),
     ),
-    "latent": Preset("a transformer over latents of atoms, on a laptop: 6,000 steps, not timed", _LATENT),
+    "latent": Preset("a transformer over latents of atoms, on a laptop: 6,000 steps, 10 minutes of one core", _LATENT),
     "qm9": Preset("an equivariant denoiser of QM9, on a laptop: 3,700 steps, about 9 minutes", _of(_SMALL, name="qm9")),
     "sdf": Preset(
         "an equivariant denoiser of your own SD file, on a laptop: 3,700 steps; the time depends on the molecules",
