@@ -112,7 +112,7 @@ class Options(DrawOptions):
 def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     arguments, write = take_table(arguments, "write")
-    arguments, output = _take_output(arguments, registry)
+    arguments, output = take_output(arguments, registry)
     chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run." + _writing(registry))
     options = chosen.options
 
@@ -187,7 +187,7 @@ def _outputs(registry: Registry) -> dict[str, list[str]]:
     return found
 
 
-def _take_output(arguments: Sequence[str], registry: Registry) -> tuple[list[str], tuple[str, str] | None]:
+def take_output(arguments: Sequence[str], registry: Registry) -> tuple[list[str], tuple[str, str] | None]:
     """The arguments without a flag that takes the place of --out, and its name and its value."""
     rest, given = list(arguments), []
     for name in _outputs(registry):
