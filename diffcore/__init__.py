@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diffcore.api.judging import judge as judge
     from diffcore.api.run import Run as Run
     from diffcore.api.run import load as load
     from diffcore.api.tensors import denoising_loss as denoising_loss
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from diffcore.sampling.inverse.editing import given_fields as given_fields
     from diffcore.sampling.inverse.editing import inpainting as inpainting
     from diffcore.sampling.inverse.editing import upscaling as upscaling
+    from diffcore.sampling.inverse.strength import varying as varying
     from diffcore.states import spaces as spaces
     from diffcore.states.level import Level as Level
 
@@ -50,6 +52,7 @@ _WHERE = {
     "given_fields": "sampling.inverse.editing",
     "guidance": "sampling",
     "inpainting": "sampling.inverse.editing",
+    "judge": "api.judging",
     "load": "api.run",
     "log_likelihood": "api.tensors",
     "sample": "api.tensors",
@@ -58,6 +61,7 @@ _WHERE = {
     "spaces": "states",
     "train": "api.training",
     "upscaling": "sampling.inverse.editing",
+    "varying": "sampling.inverse.strength",
 }
 """The module of each public name; modules are names of the package that they lie in."""
 

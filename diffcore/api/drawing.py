@@ -51,8 +51,8 @@ def drawing_of(
         model = resized(model, str(size)) if constraint is None else model
     if constraint is not None and constraint.codec is not None:
         model = replace(model, codec=constraint.codec)
-    if constraint is not None and not constraint.given and options.get("solver") is None:
-        # Fresh noise in each step corrects what the constraint does to the path. Given fields do nothing to it.
+    if constraint is not None and constraint.steers and options.get("solver") is None:
+        # Fresh noise in each step corrects what the constraint does to the path.
         config = replace(config, step=ddpm(), solver="ddpm", may_be_fitted=False)
     asked = all_asked(label, conditions, prompt, n)
     by_guides: dict[str, Tensor] = {}
@@ -69,8 +69,9 @@ def drawing_of(
     require_conditions(model, config, values)
     if constraint is None:
         config = with_fitted_grid(config, RunFolder(run.path), run.loaded.checkpoint.name)
-    else:
-        logger.info(f"drawing with {config.describe()}, so that samples agree with a measurement")
+    elif constraint.draw is None:
+        why = ", so that samples agree with a measurement" if constraint.steers else ""
+        logger.info(f"drawing with {config.describe()}{why}")
     drawing = Drawing(
         model,
         run.loaded.checkpoint,

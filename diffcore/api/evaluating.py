@@ -52,7 +52,7 @@ def evaluate(
     if model.task.draws:
         shown = unguided_without_conditions(model, config, example_conditions(model, 1, config))
         config = replace(with_fitted_grid(shown, folder, run.loaded.checkpoint.name), guides=config.guides)
-    wanted = additions(run.settings, "metric") | _chosen_metrics(run, metrics)
+    wanted = additions(run.settings, "metric") | chosen_metrics(run, metrics)
     built = build_additions(run.registry, "metrics", model.modality.name, wanted, model.codec, data)
 
     def complain(text: str) -> None:
@@ -91,7 +91,7 @@ def _can_be_written(path: Path, otherwise: str) -> bool:
     return True
 
 
-def _chosen_metrics(run: OpenedRun, metrics: str | Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def chosen_metrics(run: OpenedRun, metrics: str | Sequence[str] | Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """The options of the metrics that are named."""
     named = with_options(metrics)
     offered = run.registry.offered("metrics", run.model.modality.name)

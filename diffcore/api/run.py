@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from torch import Tensor
 
 from diffcore.api.asked import Asked, Prompt, all_asked, values_of
+from diffcore.api.choosing import chosen
 from diffcore.api.drawing import drawing_of
 from diffcore.api.modes import in_own_modes
 from diffcore.api.opened import OpenedRun
@@ -19,13 +20,17 @@ from diffcore.errors import UserError
 from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins.output import Metric
 from diffcore.runs.folder import RunFolder
+from diffcore.runs.keeping import Wish
 from diffcore.runs.measurements import Source, inpainting_of, read_states, upscaling_of
 from diffcore.runs.model import require_draws
 from diffcore.runs.output import Written, write_samples
 from diffcore.runs.place import default_place
 from diffcore.runs.samples import Samples
 from diffcore.runs.sampling_config import GuidanceOptions, SamplingOptions
+from diffcore.runs.scores import Functions, functions_of
+from diffcore.runs.variations import between_of, variation_of
 from diffcore.sampling.inverse.editing import Constraint
+from diffcore.sampling.inverse.strength import Strength
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 from diffcore.system.distributed import from_leader, leads
@@ -56,6 +61,10 @@ class Run(OpenedRun):
         seed: int = 0,
         size: str | int | None = None,
         constraint: Constraint | None = None,
+        keep: str = "",
+        tries: int = 100,
+        rank: str = "",
+        properties: Functions = (),
         **options: Unpack[SamplingOptions],
     ) -> Samples:
         """Draw `n` samples. Sample i of a seed depends on the seed, on i and on its conditions alone.
@@ -71,6 +80,13 @@ class Run(OpenedRun):
             seed: Decides the noise.
             size: How many elements a sample has, `9`, or `"7..9"` where that varies.
             constraint: What samples have to agree with; `inpaint` and `upscale` make the usual ones of files.
+            keep: Conditions that all samples meet, `"qed>0.6, no PAINS, unique"`; samples that do not are drawn again.
+                The names are those of `Samples.scores`.
+            tries: How often each sample is drawn, at most.
+            rank: What samples are sorted by: `"targets"`, how well requested numbers are met, `"high NAME"` or
+                `"low NAME"`.
+            properties: Python functions for `keep` and `rank`: `"module:function"`, `"NAME=module:function"`, or by
+                name.
             **options: How to draw: `steps`, `solver`, `guidance` and the other fields of
                 `diffcore.runs.sampling_config.SamplingOptions`.
 
@@ -79,7 +95,8 @@ class Run(OpenedRun):
         """
         show_messages()
         drawing = drawing_of(self, n, label, conditions, seed, size, constraint, options, prompt)
-        with counter("sampling", n) as after_batch:
+        drawing = chosen(self, drawing, Wish(keep, tries, rank), functions_of(properties))
+        with counter("sampling", 0 if drawing.selection else n) as after_batch:
             return drawing.draw_all(after_batch)
 
     def conditions_of(self, samples: Samples) -> dict[str, Any]:
@@ -104,6 +121,11 @@ class Run(OpenedRun):
         size: str | int | None = None,
         constraint: Constraint | None = None,
         write: Mapping[str, Any] | None = None,
+        keep: str = "",
+        tries: int = 100,
+        rank: str = "",
+        properties: Functions = (),
+        columns: str | Sequence[str] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Written | None:
         """Draw `n` samples and write them to files while they are drawn. The memory does not depend on `n`.
@@ -117,7 +139,10 @@ class Run(OpenedRun):
             n: The number of samples.
             replace: Replace other samples in `out`.
             write: Options of the files, which depend on the kind of data, such as `{"bits": 24}` for sounds.
-            label, prompt, conditions, seed, size, constraint, **options: As for `sample`;
+            columns: The columns of a table (`.csv`, `.tsv`, `.parquet`): names of `Samples.scores`, or, with a `+`
+                before the first, these beside the usual ones.
+            label, prompt, conditions, seed, size, constraint, keep, tries, rank, properties, **options: As for
+                `sample`, where samples that are chosen or ranked are kept in memory until all are drawn;
                 `diffcore.runs.measurements` makes the constraints of `inpaint` and `upscale`.
 
         Raises:
@@ -125,6 +150,7 @@ class Run(OpenedRun):
         """
         show_messages()
         drawing = drawing_of(self, n, label, conditions, seed, size, constraint, options, prompt, write)
+        drawing = chosen(self, drawing, Wish(keep, tries, rank), functions_of(properties), columns, out)
         place = from_leader(
             lambda: Path(out) if out is not None else default_place(RunFolder(self.path).samples, drawing)
         )
@@ -183,6 +209,82 @@ class Run(OpenedRun):
             size=size,
             constraint=constraint,
             **options,
+        )
+
+    @in_own_modes
+    def vary(
+        self,
+        source: Source | Samples,
+        strength: Strength = 0.5,
+        n: int = 16,
+        *,
+        mask: Source | None = None,
+        method: InverseMethod | None = None,
+        noise_std: float = 0.0,
+        resamplings: int = 10,
+        label: str | None = None,
+        prompt: Prompt | None = None,
+        conditions: Asked | None = None,
+        seed: int = 0,
+        **options: Unpack[SamplingOptions],
+    ) -> Samples:
+        """Draw `n` variations of a sample: it gets noise, and is denoised again.
+
+        The noise has sigma / alpha = tan(pi s / 2) at the strength s, whatever the schedule and the solver are. The
+        levels of the time grid that are cleaner follow, so fewer steps are taken than from pure noise.
+
+        Args:
+            source: A file of the run's kind of data, an encoded sample `[1, ...]`, or `Samples` (one, or `n`).
+            strength: From 0, which gives the sample back, to 1, which is free. A number for each field,
+                `{"positions": 0.5}`, leaves the others as they are, and a state of numbers is for each entry
+                (`diffcore.sampling.inverse.strength.varying`).
+            n: How many.
+            mask: A file in which white is changed by `strength`, or a state of booleans that is True there; the rest
+                is kept exactly.
+            method, noise_std, resamplings: As for `inpaint`, where a part is kept.
+            label, prompt, conditions, seed, **options: As for `sample`; without conditions, none is given.
+
+        Raises:
+            UserError: For files of other data or sizes, and if nothing is left to be changed.
+        """
+        require_draws(self.model, self.path)
+        constraint = variation_of(self.model, source, strength, mask, method, noise_std, resamplings)
+        return self.sample(
+            n, label=label, prompt=prompt, conditions=conditions, seed=seed, constraint=constraint, **options
+        )
+
+    @in_own_modes
+    def between(
+        self,
+        first: Source | Samples,
+        second: Source | Samples,
+        n: int = 8,
+        *,
+        label: str | None = None,
+        prompt: Prompt | None = None,
+        conditions: Asked | None = None,
+        seed: int = 0,
+        **options: Unpack[GuidanceOptions],
+    ) -> Samples:
+        """`n` samples that lead from one sample to another; the first and the last are these two.
+
+        Both become noise along the probability flow, and noise on the sphere between the two follows the flow back
+        (`diffcore.likelihood.interpolation.between`). The flow has its own steps, so there is no solver to choose.
+
+        Args:
+            first, second: Files, encoded samples `[1, ...]`, or `Samples` of one each.
+            n: How many, with both ends.
+            label, prompt, conditions: The conditions of the whole way; without any, none is given.
+            seed: Decides the noise of the clean end of the schedule.
+            **options: Guidance, as for `sample`.
+
+        Raises:
+            UserError: For files of other data or sizes, and for different numbers of elements.
+        """
+        require_draws(self.model, self.path)
+        constraint = between_of(self.model, first, second, n)
+        return self.sample(
+            n, label=label, prompt=prompt, conditions=conditions, seed=seed, constraint=constraint, **options
         )
 
     @in_own_modes
@@ -291,7 +393,8 @@ class Run(OpenedRun):
         if isinstance(source, Samples):
             state, mask = source.state, source.mask
         elif isinstance(source, str | os.PathLike | Sequence):
-            state = read_states(model, [source] if isinstance(source, str | os.PathLike) else source)
+            state, found = read_states(model, [source] if isinstance(source, str | os.PathLike) else source)
+            mask = found if mask is None else mask
         else:
             state = source
         if mask is None and model.codec.sizes is not None:

@@ -18,9 +18,9 @@ from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import ByField, Schedule
 from diffcore.runs.choices import Choice, build_choice
 from diffcore.runs.settings import LevelSettings, validate
+from diffcore.sampling.inverse.drawing import draw
 from diffcore.sampling.inverse.editing import Constraint
-from diffcore.sampling.loop import in_batches, levels_of
-from diffcore.sampling.loop import sample as draw
+from diffcore.sampling.loop import in_batches
 from diffcore.sampling.solvers import Step
 from diffcore.sampling.timesteps import grid as time_grid
 from diffcore.states.noise import Draws
@@ -133,7 +133,7 @@ def sample(
     registry = plugins.installed()
     step: Step = build_choice(solver, registry.offered("solvers"), "solver")
     schedule = _schedule(schedule)
-    levels = levels_of(schedule, time_grid(grid, schedule, steps))
+    log_snrs = time_grid(grid, schedule, steps)
     device = _device(denoise) if device is None else device
     values = _conditions(denoise, conditions or {}, n)
     network = denoise if isinstance(denoise, torch.nn.Module) and denoise.training else None
@@ -146,19 +146,17 @@ def sample(
             exists = None if mask is None else mask[rows]
             if exists is None and constraint is not None:
                 exists = constraint.mask_of(indices)
-            denoiser, method = denoise, step
-            if constraint is not None:
-                denoiser, method = constraint(denoise, step, indices, exists)
             states = draw(
-                denoiser,
+                denoise,
                 space,
-                method,
-                levels,
+                step,
+                schedule,
+                log_snrs,
+                constraint,
                 indices=indices,
                 seed=seed,
-                given=None if constraint is None else constraint.given_values(indices),
                 conditions={name: value[rows].to(device) for name, value in values.items()} or None,
-                mask=None if exists is None else exists.to(device),
+                mask=exists,
                 device=device,
             )
             drawn.append(states)

@@ -1,20 +1,21 @@
 """`diffcore sample RUN`: samples from a trained run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from pydantic import Field
 
 from diffcore.cli.options import DrawOptions, run_of, sampling_of, trust_field
 from diffcore.cli.screen import say
-from diffcore.cli.selectors import read, take_table
+from diffcore.cli.selectors import read, take, take_table
 from diffcore.errors import UserError, as_flags
 from diffcore.names import InverseMethod
 from diffcore.plugins import registry as plugins
+from diffcore.plugins.records import Modality
 from diffcore.plugins.registry import Registry
 from diffcore.system.files import read_regular, utf8_lines
 
@@ -42,7 +43,7 @@ class Options(DrawOptions):
     )
     condition: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
         (),
-        description="key=value, once for each condition; without any, all in turn (--inpaint, --upscale: none).",
+        description="key=value, once for each condition; without any, all in turn, or none where files are given.",
     )
     target: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
         (), description="The same as --condition, for numbers: key=2.5, or key=40..60 for a range; several together."
@@ -63,11 +64,41 @@ class Options(DrawOptions):
     gap: str | None = Field(
         None, description="The part of the --inpaint file to fill in, in order: 0.2..0.4, for sounds in seconds."
     )
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = Field(
+        None, description="Draw variations of this file, by --strength; with --mask, only where it is white."
+    )
+    strength: tuple[str, ...] = Field(
+        (),
+        description="How much --from changes: from 0, the file itself, to 1, anything; the default is 0.5. FIELD=0.5 "
+        "for some fields leaves the others as they are.",
+    )
+    between: tuple[Path, Path] | None = Field(
+        None, description="Draw samples that lead from one file to another; --n counts both ends (8 by default)."
+    )
     upscale: Path | None = Field(None, description="Draw samples whose block means are this smaller file.")
     then: tyro.conf.UseAppendAction[tuple[Path, ...]] = Field(
         (),
         description="A run that enlarges the samples: it draws what is written, with its own settings. If it is given "
         "several times, each run enlarges the samples of the one before.",
+    )
+    keep: str = Field(
+        "",
+        description="Draw samples again until all meet these conditions, 'qed>0.6, rings=1..3, no PAINS, unique'; the "
+        "names are those of --columns.",
+    )
+    tries: int = Field(100, ge=1, description="--keep: how often each sample is drawn, at most.")
+    rank: str = Field(
+        "", description="Sort samples: 'targets', by how well --target is met, 'high NAME' or 'low NAME'."
+    )
+    property: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
+        (),
+        description="A Python function of a sample for --keep, --rank and tables: module:function, or "
+        "NAME=module:function.",
+    )
+    columns: str | None = Field(
+        None,
+        description="The columns of a table, --out FILE.csv, .tsv or .parquet: NAME,NAME or, beside the usual ones, "
+        "+NAME,NAME.",
     )
     method: InverseMethod | None = Field(
         None, description="How samples are made to agree: mmps (the default), dps, or, to inpaint, repaint."
@@ -81,33 +112,45 @@ class Options(DrawOptions):
 def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     arguments, write = take_table(arguments, "write")
+    arguments, output = take_output(arguments, registry)
     chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run." + _writing(registry))
     options = chosen.options
 
-    if options.inpaint is not None and options.upscale is not None:
-        raise UserError("--inpaint and --upscale are two different tasks; give one")
-    if options.mask is not None and options.inpaint is None:
-        raise UserError("--mask belongs to --inpaint FILE, which is missing")
+    files = {"inpaint": options.inpaint, "upscale": options.upscale, "from": options.from_, "between": options.between}
+    tasks = [f"--{name}" for name, value in files.items() if value is not None]
+    if len(tasks) > 1:
+        raise UserError(f"{tasks[0]} and {tasks[1]} are two different tasks; give one")
+    if options.mask is not None and options.inpaint is None and options.from_ is None:
+        raise UserError("--mask belongs to --inpaint FILE or --from FILE, which are missing")
+    if options.strength and options.from_ is None:
+        raise UserError("--strength belongs to --from FILE, which is missing")
+    strength = _strength(options.strength)
     if options.gap is not None and options.inpaint is None:
         raise UserError("--gap belongs to --inpaint FILE, which is missing")
+    if output is not None and options.out is not None:
+        raise UserError(f"--{output[0]} and --out both say where the samples go; give one")
     run = run_of(options, registry)
     prompts = prompts_of(options)
-    n = options.n or (len(prompts) if options.prompts is not None else 16)
+    n = options.n or (len(prompts) if options.prompts is not None else 8 if options.between is not None else 16)
     drawn: dict[str, Any] = {
         "prompt": _one_or_all(prompts),
         "conditions": asked_for(options, [condition.name for condition in run.model.codec.conditions], n),
         "seed": options.seed,
         "size": options.size,
-        "constraint": _constraint(run, options),
+        "constraint": _constraint(run, options, strength, n),
         **sampling_of(chosen),
     }
     from diffcore.runs.choices import writing_of
 
+    out = options.out
+    if output is not None:
+        out, write = Path(output[1]), {**write, **_options_of_output(output[0], run.model.modality, registry)}
     writing_of(run.model.modality, write)  # a mistake is told before anything is drawn
     for large in _stages(run, options):
         given = large.conditions_of(run.sample(n, **drawn))
         run, drawn = large, {"conditions": given, "seed": options.seed}
-    written = run.sample_to(options.out, n, replace=options.replace, write=write, **drawn)
+    chosen_by = {"keep": options.keep, "tries": options.tries, "rank": options.rank, "properties": options.property}
+    written = run.sample_to(out, n, replace=options.replace, write=write, columns=options.columns, **chosen_by, **drawn)
     if written is not None:
         _tell(written)
     return 0
@@ -125,11 +168,44 @@ def _stages(run: "Run", options: Options) -> list["Run"]:
 
 def _writing(registry: Registry) -> str:
     """The options of files that kinds of data have, for --help."""
-    return "".join(
+    options = [
         f"\n--write.{{{','.join(provided.record.writing.model_fields)}}}  (files of {name})"
         for name, provided in registry.modalities.items()
         if provided.record.writing.model_fields
-    )
+    ]
+    outputs = [f"\n--{name} PLACE  (in place of --out, of {', '.join(of)})" for name, of in _outputs(registry).items()]
+    return "".join([*options, *outputs])
+
+
+def _outputs(registry: Registry) -> dict[str, list[str]]:
+    """The flags that take the place of --out, with the kinds of data that have them."""
+    found: dict[str, list[str]] = {}
+    for kind, provided in registry.modalities.items():
+        for name in provided.record.outputs:
+            if name not in Options.model_fields:
+                found.setdefault(name, []).append(kind)
+    return found
+
+
+def take_output(arguments: Sequence[str], registry: Registry) -> tuple[list[str], tuple[str, str] | None]:
+    """The arguments without a flag that takes the place of --out, and its name and its value."""
+    rest, given = list(arguments), []
+    for name in _outputs(registry):
+        rest, value = take(rest, name)
+        given += [] if value is None else [(name, value)]
+    if len(given) > 1:
+        raise UserError(f"--{given[0][0]} and --{given[1][0]} both say where the samples go; give one")
+    return rest, given[0] if given else None
+
+
+def _options_of_output(name: str, modality: Modality, registry: Registry) -> Mapping[str, Any]:
+    """The options of files for which `--name` is short. Raises `UserError` if this kind of data has no such flag."""
+    if name not in modality.outputs:
+        raise UserError(
+            f"--{name} is an option of runs of {' and '.join(_outputs(registry)[name])}, and this is a run of "
+            f"{modality.name}"
+        )
+    return modality.outputs[name]
 
 
 def _tell(written: "Written") -> None:
@@ -144,9 +220,37 @@ def _tell(written: "Written") -> None:
         say(as_flags(line))
 
 
-def _constraint(run: "Run", options: Any) -> Any:
+def _strength(words: Sequence[str]) -> float | dict[str, float]:
+    """The strength of --from: one number, or FIELD=NUMBER for some fields. Raises `UserError`."""
+    try:
+        if len(words) == 1 and "=" not in words[0]:
+            return float(words[0])
+        pairs = [word.split("=", 1) for word in words]
+        return {name: float(value) for name, value in pairs} if pairs else 0.5
+    except ValueError:
+        raise UserError(
+            f"--strength {' '.join(words)}: write a number from 0 to 1, or FIELD=NUMBER for some of the fields"
+        ) from None
+
+
+def _constraint(run: "Run", options: Any, strength: float | dict[str, float], n: int) -> Any:
     """What the samples must agree with, from the files that the flags name; None if there are none."""
     from diffcore.runs.measurements import inpainting_of, upscaling_of
+    from diffcore.runs.variations import between_of, variation_of
+
+    if options.from_ is not None:
+        return variation_of(
+            run.model,
+            options.from_,
+            strength,
+            options.mask,
+            options.method,
+            options.noise_std,
+            options.resamplings,
+        )
+    if options.between is not None:
+        first, second = options.between
+        return between_of(run.model, first, second, n)
 
     if options.inpaint is not None:
         return inpainting_of(

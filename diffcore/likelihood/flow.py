@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,17 +9,14 @@ from torch import Tensor
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise
 from diffcore.likelihood import runge_kutta
+from diffcore.likelihood.path import angle_at, path_of, time_at
 from diffcore.likelihood.runge_kutta import Parts
 from diffcore.names import Divergence, names_in, require_name
-from diffcore.process.schedules import ByField, Schedule, variance_preserving
-from diffcore.states.form import require_some_fields
-from diffcore.states.level import CLEAN, FieldLevels, Level, Levels, by_field
+from diffcore.process.schedules import Schedule
+from diffcore.states.level import FieldLevels, Level, Levels, by_field
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space, space_of
 from diffcore.states.state import State, Weight, combine, concatenate, fields, first_field, map_fields
-
-_BEND = 0.03
-"""The angle phi at which the clock asinh(phi / 0.03) changes from logarithmic to linear."""
 
 _AT_ONCE = 64
 """The number of vector-Jacobian products that one backward pass computes."""
@@ -85,9 +81,9 @@ def log_likelihood(
         low, high = schedule.log_snr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist()
     else:
         low, high = log_snrs
-    path = _path(schedule, x0, given)
+    path = path_of(schedule, x0, given)
     first, last = path.end(high), path.end(low)
-    start, end = (math.asinh(math.atan(math.exp(-log_snr / 2)) / _BEND) for log_snr in (high, low))
+    start, end = time_at(high), time_at(low)
     if divergence == "exact":
         directions, weight = basis(space, x0, mask, given), 1.0
     else:
@@ -110,7 +106,7 @@ def log_likelihood(
     freedoms = freedoms_of(lambda level: 1.0, first)
 
     def slope(time: Tensor, parts: Parts) -> Parts:
-        phi, rate = _BEND * time.sinh(), _BEND * time.cosh()
+        phi, rate = angle_at(time)
         return velocity(parts[0], path.level(phi), path.rate(phi, rate))
 
     def norm(error: Parts, after: Parts) -> Tensor:
@@ -133,51 +129,6 @@ def log_likelihood(
     # On the circle, alpha^2 + sigma^2 = 1. A given field is its own mean.
     squared = space.squared_norm(combine((1.0, x), (by_field(lambda level: -level.alpha, last), mean)), mask).double()
     return volume - squared / 2 - freedoms / 2 * math.log(2 * math.pi)
-
-
-@dataclass(frozen=True)
-class _Path:
-    """The levels along the flow, by the angle phi of the common level: tan phi_f = k_f tan phi for each field.
-
-    `factors` are k_f, 0 for a given field; None if there is one level for all fields.
-    """
-
-    factors: Mapping[str, float] | None
-
-    def end(self, log_snr: float) -> Levels:
-        """The level of floats where the common log-SNR is `log_snr`."""
-        if self.factors is None:
-            return _float_level(log_snr)
-        return FieldLevels(
-            {name: _float_level(log_snr - 2 * math.log(k)) if k else CLEAN for name, k in self.factors.items()}
-        )
-
-    def level(self, phi: Tensor) -> Levels:
-        """The level at the angle `[B]`."""
-        cos, sin = phi.cos(), phi.sin()
-        if self.factors is None:
-            return Level(cos, sin)
-        total = {name: torch.hypot(cos, k * sin) for name, k in self.factors.items()}
-        return FieldLevels(
-            {name: Level(cos / total[name], k * sin / total[name]) if k else CLEAN for name, k in self.factors.items()}
-        )
-
-    def rate(self, phi: Tensor, rate: Tensor) -> Weight:
-        """`rate` dphi_f/dphi = rate k_f / (cos^2 phi + k_f^2 sin^2 phi), `[B]` for each field."""
-        if self.factors is None:
-            return rate
-        squares = phi.cos() ** 2, phi.sin() ** 2
-        return {n: rate * k / (squares[0] + k**2 * squares[1]) if k else 0.0 for n, k in self.factors.items()}
-
-
-def _path(schedule: Schedule, x0: State, given: Collection[str]) -> _Path:
-    """The path of a schedule. Raises `UserError` if `given` has names that are no fields, or all fields."""
-    names = fields(x0).keys()
-    require_some_fields(given, names, "no density to compute")
-    shifts = schedule.shifts if isinstance(schedule, ByField) else {}
-    if not given and not any(shifts.values()):
-        return _Path(None)
-    return _Path({name: 0.0 if name in given else math.exp(-shifts.get(name, 0.0) / 2) for name in names})
 
 
 def velocity_and_divergence(
@@ -237,12 +188,6 @@ def bits_per_dimension(log_likelihood: Tensor, degrees_of_freedom: Tensor, log_v
     the units of the state. For discrete data with bins of width w it is D log w (Theis et al. 2016, section 3.1).
     """
     return -(log_likelihood + log_volume) / (degrees_of_freedom.to(log_likelihood).clamp(min=1) * math.log(2))
-
-
-def _float_level(log_snr: float) -> Level[float]:
-    """The variance-preserving level of a log-SNR."""
-    alpha, sigma = variance_preserving(torch.tensor(log_snr, dtype=torch.float64))
-    return Level(alpha.item(), sigma.item())
 
 
 # The divergence of a vector field v of the space is the trace of its Jacobian J in the space. Noise of the space is a

@@ -191,7 +191,7 @@ def _not_a_writer(part: Any) -> str | None:
 
 
 def _not_a_reader(part: Any) -> str | None:
-    names = ("read", "read_missing", "read_part", "read_gap", "read_coarse")
+    names = ("read", "read_missing", "read_part", "read_gap", "read_coarse", "read_samples")
     return None if any(hasattr(part, name) for name in names) else f"{_kind(part)} without any of {', '.join(names)}"
 
 
@@ -235,6 +235,10 @@ PARTS: Mapping[str, tuple[str, Complaint]] = {
     "writer": ("a writer with each, together, html and endings", _not_a_writer),
     "evaluator": ("a function of samples and conditions, or None", _not_a_function),
     "reader": ("a reader of files", _not_a_reader),
+    "scorer": (
+        "a scorer with columns, more, identity, require and score",
+        _with("columns", "more", "identity", "require", "score"),
+    ),
     "contract": ("a diffcore.plugins.contract.Contract", _not_a_contract),
 }
 """For each kind of part, what its builder must return, in words and as a check."""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
+from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 
 Batches = Iterable[tuple[Any, "Captions"]]
@@ -74,11 +75,25 @@ class Edit:
 class Reader(Protocol):
     """Files to states, so that samples can be made to agree with what a user has. Mistakes raise `UserError`.
 
-    Readers may leave out functions that mean nothing for their data; a flag that needs one is then refused.
+    Readers may leave out functions that mean nothing for their data; a flag that needs one is then refused. The
+    attribute `endings`, a tuple such as `(".png", ".jpg")`, says which files of a folder are samples; without it, all.
     """
 
     def read(self, path: Path) -> State:
         """One encoded sample `[1, ...]` of the model's own size."""
+
+    def read_sized(self, path: Path) -> tuple[State, Mask]:
+        """One encoded sample `[1, ...]` and its elements that exist, bool `[1, N]`, where their number varies.
+
+        It then takes the place of `read`.
+        """
+
+    def read_pair(self, first: Path, second: Path) -> tuple[State, State, Mask]:
+        """Two encoded samples of as many elements, and the elements that exist; None if all always do.
+
+        Element i of the first corresponds to element i of the second. For data whose elements have no order; the
+        others need only `read`.
+        """
 
     def read_missing(self, path: Path) -> State:
         """A state of booleans `[1, ...]`: True where the sample is to be filled in (white), False where it is known."""
@@ -96,8 +111,41 @@ class Reader(Protocol):
         such as time.
         """
 
+    def read_samples(self, path: Path) -> Any:
+        """All samples of a file, as `Codec.decode` returns them, also those that are not valid, to be judged.
+
+        Without it, a file has one sample, which is read by `read` and decoded.
+        """
+
     def read_coarse(self, path: Path) -> tuple[State, int]:
         """A smaller sample, encoded, and the whole factor by which the model's own size is larger."""
+
+
+Value = float | int | bool | str | None
+"""What is known of one sample: a number, a text or a truth value; None where it has none."""
+
+
+class Scorer(Protocol):
+    """Named values of single samples: the columns of tables, and what samples are kept and ranked by.
+
+    * `columns`: the usual columns of a table, in order, with what they mean.
+    * `more`: further ones, which take longer or are rarely of interest, with what they mean.
+    * `identity`: the name of a value that is equal for equal samples; None if there is none.
+    """
+
+    columns: Mapping[str, str]
+    more: Mapping[str, str]
+    identity: str | None
+
+    def require(self, names: Sequence[str]) -> None:
+        """Raise `UserError` for a name that does not exist.
+
+        Other names than those of `columns` and `more` may exist, such as those of scalar conditions, whose values are
+        what a sample turned out to have.
+        """
+
+    def score(self, samples: Any, names: Sequence[str]) -> Mapping[str, Sequence[Value]]:
+        """The values of these names for each of the samples, in the form that `Codec.decode` returns."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def decode(model: Model, state: State, mask: Mask = None) -> Any:
     for rows in slices(state.shape[0]):
         present = None if mask is None else mask[rows].to(model.device)
         parts.append(codec.decode(state[rows].to(model.device), present))
-    return _joined(parts)
+    return joined_samples(parts)
 
 
 @torch.no_grad()
@@ -100,7 +100,7 @@ def prepared(codec: Codec, examples: "TensorDict", device: torch.device, draws: 
         codec.prepare(examples[rows].to(device), None if draws is None else _rows_of(draws, rows, device)).cpu()
         for rows in slices(len(examples))
     ]
-    return _joined(parts)
+    return joined_samples(parts)
 
 
 def _rows_of(draws: Draws, rows: slice, device: torch.device) -> Draws:
@@ -112,8 +112,11 @@ def slices(n: int) -> Iterator[slice]:
     return (slice(start, start + AT_ONCE) for start in range(0, max(n, 1), AT_ONCE))
 
 
-def _joined(parts: list[Any]) -> Any:
-    """Samples of consecutive batches in one, on the CPU."""
+def joined_samples(parts: list[Any]) -> Any:
+    """Samples of several batches in one, on the CPU: tensors, TensorDicts or lists.
+
+    Raises `TypeError` for other forms.
+    """
     first = parts[0]
     if isinstance(first, list):
         return [sample for part in parts for sample in part]

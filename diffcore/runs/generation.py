@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
 
 import torch
 
@@ -14,12 +13,12 @@ from diffcore.plugins.data import Encoded
 from diffcore.plugins.guidance import Guidance, guided_by, without_conditions
 from diffcore.runs.model import Model, last_log_snr, numbers_of_a_sample
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
+from diffcore.sampling.inverse.drawing import draw
 from diffcore.sampling.inverse.editing import Constraint
-from diffcore.sampling.loop import Evaluation, in_batches, levels_of, sample
+from diffcore.sampling.loop import Evaluation, in_batches
 from diffcore.sampling.timesteps import grid
-from diffcore.states.level import Level
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State, combine, concatenate, fields
+from diffcore.states.state import State, concatenate
 from diffcore.system.distributed import gathered, leads, rank_slice
 
 
@@ -87,7 +86,7 @@ def draw_mask(
     """
     if constraint is not None and (given := constraint.mask_of(indices)) is not None:
         if size is not None:
-            raise UserError(f"`size` {size}: the given fields are those of samples with a `mask`, which is their size")
+            raise UserError(f"`size` {size}: the values that are given have a size, which is that of the samples")
         return given
     sizes = model.codec.sizes
     if sizes is None:
@@ -193,36 +192,27 @@ def batches_of(
         log_snrs = grid(config.grid, model.schedule, config.steps, last)
     else:
         log_snrs = torch.tensor(config.log_snrs, dtype=torch.float64)
-    levels = levels_of(model.schedule, log_snrs, last)
     model.denoiser.eval()
 
-    def draw(indices: Sequence[int], conditions: Conditions, mask: Mask) -> Encoded:
-        steered, step = denoise, config.step
-        if constraint is not None:
-            steered, step = constraint(denoise, config.step, indices, mask)
-        given = None if constraint is None else constraint.given_values(indices)
-        states = sample(
-            steered,
+    def batch(indices: Sequence[int], conditions: Conditions, mask: Mask) -> Encoded:
+        states = draw(
+            denoise,
             model.codec.space,
-            step,
-            levels,
+            config.step,
+            model.schedule,
+            log_snrs,
+            constraint,
             indices=indices,
             seed=seed,
-            given=given,
             conditions={name: value.to(model.device) for name, value in conditions.items()},
-            mask=None if mask is None else mask.to(model.device),
+            mask=mask,
             device=model.device,
             watch=watch,
-            keep_noise=last is not None,
+            last=last,
         )
-        if last is not None:  # x = alpha x0 + sigma eps, and the codec takes x0 + (sigma / alpha) eps
-            factor: Any = 1 / cast(Level, levels[-1]).alpha
-            if given:
-                factor = {name: 1.0 if name in given else factor for name in fields(states)}
-            states = combine((factor, states))
         return Encoded(states.cpu(), conditions, mask)
 
-    return draw
+    return batch
 
 
 def taken(conditions: Conditions, rows: Sequence[int]) -> Conditions:

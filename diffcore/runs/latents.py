@@ -163,10 +163,14 @@ class LatentReader:
     def __init__(self, reader: Any, codec: LatentCodec) -> None:
         self.reader, self.codec = reader, codec
 
-    @torch.no_grad()
     def read(self, path: Path) -> State:
         """The latent of a sample in a file, `[1, ...]`, on the CPU."""
-        return self.codec.latent(self.reader.read(path).to(self.codec.device)).cpu()
+        return self._latent(self.reader.read(path))
+
+    @torch.no_grad()
+    def _latent(self, state: State, mask: Mask = None) -> State:
+        device = self.codec.device
+        return self.codec.latent(state.to(device), None if mask is None else mask.to(device)).cpu()
 
 
 class LatentMaskReader(LatentReader):
@@ -177,8 +181,28 @@ class LatentMaskReader(LatentReader):
         return self.codec.autoencoder.cells(self.reader.read_missing(path))  # type: ignore[operator, no-any-return]
 
 
+class LatentSetReader(LatentReader):
+    """Reads samples whose number of elements varies, or whose elements have no order."""
+
+    def __getattr__(self, name: str) -> Any:
+        """`read_sized` and `read_pair`, if the reader of samples has them."""
+        if name in ("read_sized", "read_pair") and hasattr(self.reader, name):
+            return getattr(self, f"_{name}")
+        raise AttributeError(name)
+
+    def _read_sized(self, path: Path) -> tuple[State, Mask]:
+        state, mask = self.reader.read_sized(path)
+        return self._latent(state, mask), mask
+
+    def _read_pair(self, first: Path, second: Path) -> tuple[State, State, Mask]:
+        start, end, mask = self.reader.read_pair(first, second)
+        return self._latent(start, mask), self._latent(end, mask), mask
+
+
 def latent_reader(reader: Any, codec: LatentCodec) -> LatentReader:
     """The reader of latents that is made of the reader of samples."""
+    if hasattr(reader, "read_sized") or hasattr(reader, "read_pair"):
+        return LatentSetReader(reader, codec)
     masks = hasattr(reader, "read_missing") and hasattr(codec.autoencoder, "cells")
     return (LatentMaskReader if masks else LatentReader)(reader, codec)
 

@@ -16,13 +16,14 @@ from diffcore.runs.generation import require_any_size, resized
 from diffcore.runs.latents import LatentCodec, latent_reader
 from diffcore.runs.model import Model
 from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
+from diffcore.states.spaces import Mask
 from diffcore.states.state import State, concatenate, fields, map_fields
 
 Source = str | Path | State
 """A file of the run's kind of data, or encoded samples: one, `[1, ...]`, or one for each sample that is drawn."""
 
 
-def _options(method: InverseMethod, noise_std: float, resamplings: int | None = None) -> dict[str, Any]:
+def method_options(method: InverseMethod, noise_std: float, resamplings: int | None = None) -> dict[str, Any]:
     """The options of a method that have an effect."""
     if method == "repaint":
         return {"method": method, "resamplings": resamplings}
@@ -48,7 +49,7 @@ def inpainting_of(
     Raises `UserError` if the plugin cannot read such files.
     """
     reads = isinstance(source, str | Path) or isinstance(mask, str | Path)
-    reader: Any = _reader(model, "inpaint") if reads else None
+    reader: Any = reader_of(model, "inpaint") if reads else None
     known: State
     if gap is not None or (mask is None and isinstance(source, str | Path) and hasattr(reader, "read_gap")):
         return _filling(model, source, mask, gap, size, method or "mmps", noise_std, resamplings)
@@ -70,7 +71,7 @@ def inpainting_of(
     recipe = {
         "task": "inpaint",
         "known": [tensors_digest(fields(values)), tensors_digest(fields(known))],
-        **_options(method, noise_std, resamplings),
+        **method_options(method, noise_std, resamplings),
     }
     return replace(inpainting(values, known, model.codec.space, method, noise_std, resamplings), recipe=recipe)
 
@@ -88,7 +89,7 @@ def _filling(
     """The constraint that samples agree with a file outside a gap."""
     if mask is not None:
         raise UserError("`gap` and `mask` are two ways to say what is to be filled in; give one")
-    reader: Any = _reader(resized(model, size) if size is not None else model, "inpaint")
+    reader: Any = reader_of(resized(model, size) if size is not None else model, "inpaint")
     if not isinstance(source, str | Path) or not hasattr(reader, "read_gap"):
         raise UserError(f"`gap` needs a file of data with an order, such as time; {model.modality.name} has none here")
     edit = reader.read_gap(Path(source), gap)
@@ -98,7 +99,7 @@ def _filling(
         "task": "inpaint",
         "known": [tensors_digest(fields(edit.values)), tensors_digest(fields(edit.known))],
         **edit.recipe,
-        **_options(method, noise_std, resamplings),
+        **method_options(method, noise_std, resamplings),
     }
     constraint = inpainting(edit.values, edit.known, edit.codec.space, method, noise_std, resamplings)
     return replace(constraint, recipe=recipe, codec=edit.codec)
@@ -117,7 +118,7 @@ def upscaling_of(
     if isinstance(model.codec, LatentCodec):
         raise UserError("`upscale` by block means needs a model of the samples themselves, not of their latents")
     if isinstance(source, str | Path):
-        reader = _reader(model, "upscale")
+        reader = reader_of(model, "upscale")
         if not hasattr(reader, "read_coarse"):
             raise UserError(f"`upscale`: the plugin for {model.modality.name} cannot read smaller files")
         coarse, factor = reader.read_coarse(Path(source))
@@ -131,20 +132,36 @@ def upscaling_of(
         "task": "upscale",
         "known": tensors_digest(fields(coarse)),
         "factor": factor,
-        **_options(method, noise_std),
+        **method_options(method, noise_std),
     }
     return replace(upscaling(coarse, factor, model.codec.space, method, noise_std, bounds), recipe=recipe)
 
 
-def read_states(model: Model, paths: Sequence[str | os.PathLike[str]]) -> State:
-    """The encoded contents of files, as one batch. Raises `UserError` if the plugin cannot read files."""
-    reader = _reader(model, "source")
+def read_states(model: Model, paths: Sequence[str | os.PathLike[str]]) -> tuple[State, Mask]:
+    """The encoded contents of files, as one batch, and the elements that exist, where that varies.
+
+    Raises `UserError` if the plugin cannot read files.
+    """
+    read = [read_whole(model, Path(path), "source") for path in paths]
+    masks = [mask for _, mask in read if mask is not None]
+    return concatenate([state for state, _ in read]), torch.cat(masks) if masks else None
+
+
+def read_whole(model: Model, path: Path, task: str) -> tuple[State, Mask]:
+    """The encoded sample `[1, ...]` in a file, and the elements that exist, `[1, N]`; None if all always do.
+
+    Raises `UserError` if the plugin cannot read files of whole samples.
+    """
+    reader = reader_of(model, task)
+    if hasattr(reader, "read_sized"):
+        state, mask = reader.read_sized(path)
+        return state, mask
     if not hasattr(reader, "read"):
-        raise UserError(f"`source`: the plugin for {model.modality.name} cannot read files of whole samples")
-    return concatenate([reader.read(Path(path)) for path in paths])
+        raise UserError(f"`{task}`: the plugin for {model.modality.name} cannot read files of whole samples")
+    return reader.read(path), None
 
 
-def _reader(model: Model, task: str) -> Any:
+def reader_of(model: Model, task: str) -> Any:
     """The reader of files of the model's kind of data, as states or latents, whichever the model diffuses in."""
     if model.modality.reader is None:
         raise UserError(f"`{task}`: the plugin for {model.modality.name} cannot read files")

@@ -61,6 +61,12 @@ def prior(space: Space, draws: Draws, level: Levels, mask: Mask = None) -> State
     return combine((level.sigma, space.noise(draws.normal("prior", like), mask)))
 
 
+def noised(values: State, space: Space, draws: Draws, level: Levels, mask: Mask = None) -> State:
+    """`values` `[B, ...]` with noise of the level: alpha values + sigma noise, with the noise of `prior`."""
+    noise = space.noise(draws.normal("prior", values), mask)
+    return combine((level.alpha, values), (level.sigma, noise))
+
+
 def integrate(
     step: Step,
     evaluate: Evaluate,

@@ -13,7 +13,7 @@ clean end is infinite, the last level is max(10, 2 log n); the final step of sam
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy
 import torch
@@ -120,6 +120,28 @@ def _until(name: str, schedule: Schedule, n: int, last: float) -> Tensor:
     schedule = ending_at(schedule, last)
     points = tapered(schedule, n + 1, to_end=True) if name == "tapered" else GRIDS[name](schedule, n + 1)
     return points[:-1]
+
+
+def through(log_snrs: Tensor, stops: Sequence[float], start: float = -math.inf) -> Tensor:
+    """The grid `log_snrs` `[n]`, changed so that it begins at the log-SNR `start` and contains the `stops`.
+
+    Levels noisier than `start` are left out; a `start` that is noisier than the whole grid changes nothing. A level
+    that follows `start` or a stop, but is nearer to it than half of the grid's own step there, is left out too. The
+    result may have one level only, and is empty if `start` is infinite.
+    """
+    points, first = log_snrs.tolist(), log_snrs[0].item()
+    for stop in sorted({start, *stops}):
+        if not first < stop < math.inf:
+            continue
+        after = [(point, gap) for point, gap in _with_gaps(points) if point > stop]
+        kept = [point for point, gap in after if point - stop >= 0.5 * gap]
+        points = [point for point in points if point < stop] + [stop] + kept
+    return torch.tensor([point for point in points if point >= start], dtype=log_snrs.dtype)
+
+
+def _with_gaps(points: Sequence[float]) -> list[tuple[float, float]]:
+    """Each level with its distance from the level before it."""
+    return [(point, point - before) for before, point in zip([-math.inf, *points], points, strict=False)]
 
 
 def check_descending(log_snrs: Tensor) -> None:

@@ -98,3 +98,57 @@ def test_flags_that_a_reader_has_no_use_for_are_refused(run, tmp_path, monkeypat
     assert "there is no such file" in refused(capsys, "sample", run, "--inpaint", tmp_path / "none.csv")
     part.write_text("?,?")
     assert "no entry is known" in refused(capsys, "sample", run, "--inpaint", part)
+
+
+def test_variations_of_a_file_and_samples_between_two(run, tmp_path, monkeypatch):
+    put_in_place(monkeypatch, registry_with(MaskReader))
+    for name, text in (("a", "0.25,0.75"), ("b", "-0.5,1.25"), ("mask", "0,1")):
+        (tmp_path / f"{name}.csv").write_text(text)
+
+    def places(*flags):
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}.csv"
+        command = ["sample", run, "--steps", 4, "--out", out, *flags]
+        assert cli.main([str(word) for word in command]) == 0
+        return drawn(out)
+
+    a, b = (torch.tensor([float(word) for word in (tmp_path / f"{n}.csv").read_text().split(",")]) for n in "ab")
+    from_a = ["--from", tmp_path / "a.csv", "--n", 4, "--condition", "ring=inner"]
+    assert torch.equal(places(*from_a, "--strength", 0), a.expand(4, 2))
+    near, far = (places(*from_a, "--strength", strength) for strength in (0.05, 0.8))
+    assert 0 < (near - a).abs().max() < 0.5 * (far - a).abs().max()
+    free = places("--n", 4, "--condition", "ring=inner")
+    assert torch.equal(places(*from_a, "--strength", 1), free)
+    masked = places(*from_a, "--strength", 0.5, "--mask", tmp_path / "mask.csv")
+    assert torch.equal(masked[:, 0], a[:1].expand(4))
+    assert len(set(masked[:, 1].tolist())) == 4
+    by_field = places(*from_a, "--strength", "radius=0.5")
+    assert torch.equal(by_field, a.expand(4, 2))
+    way = places("--between", tmp_path / "a.csv", tmp_path / "b.csv", "--n", 3)
+    assert torch.equal(way[[0, 2]], torch.stack([a, b]))
+    assert not torch.equal(way[1], a)
+
+
+def test_variations_that_cannot_be_made_are_refused(run, tmp_path, monkeypatch, capsys):
+    put_in_place(monkeypatch, registry_with(MaskReader))
+    (tmp_path / "a.csv").write_text("0.25,0.75")
+    (tmp_path / "black.csv").write_text("0,0")
+    monkeypatch.setattr(MaskReader, "read_missing", lambda self, path: known_nowhere(path), raising=True)
+    a = tmp_path / "a.csv"
+    for flags, said in (
+        (["--strength", 0.5], "--strength belongs to --from FILE, which is missing"),
+        (["--from", a, "--strength", 1.5], "--strength 1.5: give a number from 0, which changes nothing, to 1"),
+        (["--from", a, "--strength", "much"], "--strength much: write a number from 0 to 1, or FIELD=NUMBER"),
+        (["--from", a, "--strength", "colour=0.5"], "'colour' is no field of these states; there are: place, radius"),
+        (["--from", a, "--mask", tmp_path / "black.csv"], "nothing is left to be changed"),
+        (["--from", a, "--between", a, a], "--from and --between are two different tasks; give one"),
+        (["--between", a, a, "--n", 1], "--n 1: samples between two need both ends"),
+        (["--mask", a], "--mask belongs to --inpaint FILE or --from FILE, which are missing"),
+    ):
+        assert said in refused(capsys, "sample", run, *flags)
+    put_in_place(monkeypatch, registry_with(PartReader))
+    assert "--from: the plugin for toy cannot read files of whole" in refused(capsys, "sample", run, "--from", a)
+
+
+def known_nowhere(path):
+    white = torch.zeros(1, 2, dtype=torch.bool)
+    return TensorDict({"place": white, "radius": white[:, :1]}, batch_size=[1])

@@ -365,7 +365,7 @@ def test_given_fields_decide_the_sizes_of_samples():
     with pytest.raises(UserError, match="give `given_fields` the `mask` of the samples that the values are from"):
         generate(model, config, conditions, 3, constraint=given_fields(values, space))
     assert draw_mask(model, [0], conditions, size="6", constraint=given_fields(values, space)).all()
-    with pytest.raises(UserError, match="`size` 6: the given fields are those of samples with a `mask`"):
+    with pytest.raises(UserError, match="`size` 6: the values that are given have a size"):
         draw_mask(model, [0], conditions, size="6", constraint=given_fields(values, space, mask=encoded.mask))
 
 

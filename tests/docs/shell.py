@@ -73,10 +73,10 @@ EVALUATED = ("image", "table")
 
 
 class Shell:
-    """A folder in which the commands of one page are run, one after the other."""
+    """A folder in which the commands of one page are run, one after the other; or only parsed, if `runs` is False."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns) -> None:
-        self.folder, self.patch, self.trained = folder, patch, trained
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns, *, runs: bool = True) -> None:
+        self.folder, self.patch, self.trained, self.runs = folder, patch, trained, runs
         self.said = ""
         """The output of the last block."""
         self.known: dict[str, Callable[[list[str]], None]] = {
@@ -112,6 +112,9 @@ class Shell:
 
     def _diffcore(self, words: list[str]) -> None:
         command, *arguments = words
+        if not self.runs:
+            read(command, arguments)
+            return
         given.put_in_place(arguments, self._stand_in)
         read(command, arguments)
         if command == "train":
@@ -119,6 +122,8 @@ class Shell:
             if arguments is None:
                 return
         if command == "evaluate" and modality_of(Path(arguments[0])) not in EVALUATED:
+            return
+        if command == "judge" and "--run" not in arguments:
             return
         sized = command in ("sample", "evaluate") and "--size" in arguments
         if sized and modality_of(Path(arguments[0])) == "pointcloud":
@@ -229,11 +234,15 @@ def read(command: str, arguments: list[str]) -> None:
     registry = installed()
     if command == "train":
         run_settings(arguments, registry, "diffcore train")
+    elif command == "judge" and "--run" not in arguments:
+        run_settings(arguments[1:], registry, "diffcore judge")
     elif command == "tune":
         read_flags(tune_command.Options, arguments, registry, "diffcore tune", "", one=())
     elif command in ("sample", "evaluate"):
         module, flags = DRAWING[command]
         rest, _ = take_table(arguments, "write")  # checked by the run
+        if command == "sample":
+            rest, _ = sample_command.take_output(rest, registry)
         read_flags(module.Options, rest, registry, f"diffcore {command}", "", many=flags)
 
 

@@ -49,9 +49,14 @@ SHORT_FIT = {"trajectories": 2, "iterations": 1}
 """How long Python blocks fit levels."""
 
 
+PARSED = {"figures.md"}
+"""Pages whose commands are only parsed: long trainings that differ from those of other pages in their options alone."""
+
+
 def run(page: list[Block], folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns) -> None:
     """Run the blocks of a page in a folder; an error is raised with the place of its block."""
-    shell, namespace, files = Shell(folder, patch, trained), {"__name__": "page"}, set()
+    shell = Shell(folder, patch, trained, runs=page[0].page.name not in PARSED)
+    namespace, files = {"__name__": "page"}, set()
     for block in page:
         try:
             if block.title:

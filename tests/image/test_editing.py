@@ -169,3 +169,41 @@ def test_mistakes_get_a_line(run, files, tmp_path, capsys, monkeypatch):
     assert "the plugin for image cannot read files" in refused("--upscale", files / "coarse.png")
     with pytest.raises(UserError, match="cannot be read: not a file"):
         reader().read(files)
+
+
+def test_variations_of_a_picture_are_nearer_to_it_the_smaller_the_strength(run, files, digit, tmp_path):
+    def drawn(name, *flags):
+        command = ["sample", run, "--n", 4, "--steps", 8, "--out", tmp_path / name, *flags]
+        assert main([str(word) for word in command]) == 0
+        return pictures(tmp_path / name)
+
+    whole = ("--from", files / "digit.png", "--strength")
+    assert all(numpy.array_equal(picture, digit) for picture in drawn("same", *whole, 0))
+    near, far = (
+        [abs(picture - digit).mean() for picture in drawn(name, *whole, strength)]
+        for name, strength in (("near", 0.1), ("far", 0.9))
+    )
+    assert 0 < max(near) < min(far)
+    for picture in drawn("half", *whole, 0.9, "--mask", files / "mask.png"):
+        assert numpy.array_equal(picture[:, :4], digit[:, :4])
+        assert abs(picture[:, 4:] - digit[:, 4:]).max() > 10
+    other = files / "wide.png"
+    command = ["sample", str(run), "--from", str(other), "--out", str(tmp_path / "no")]
+    assert main(command) == 2
+
+
+def test_the_way_between_two_pictures_begins_and_ends_with_them(run, files, digit, tmp_path):
+    Image.fromarray(digit.T.copy()).save(tmp_path / "turned.png")
+    files = [files / "digit.png", tmp_path / "turned.png"]
+    command = ["sample", run, "--between", *files, "--n", 3, "--out", tmp_path / "out", "--label", "5"]
+    assert main([str(word) for word in command]) == 0
+    first, middle, last = pictures(tmp_path / "out")
+    assert numpy.array_equal(first, digit)
+    assert numpy.array_equal(last, digit.T)
+    assert abs(middle - digit).max() > 10
+
+
+def test_files_are_samples_without_encoding(files, digit):
+    assert reader().read_samples(files / "digit.png").tolist() == [[digit.tolist()]]
+    with pytest.raises(UserError, match="has 8x4 pixels; this model needs 8x8"):
+        reader().read_samples(files / "wide.png")

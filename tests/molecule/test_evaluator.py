@@ -62,6 +62,7 @@ def test_fractions_with_implicit_hydrogens():
     found = metrics(made(False), [*samples, INVALID])
     expected = {"valid": 4 / 5, "unique": 3 / 4, "novel": 2 / 3, "v_u": 3 / 5, "v_u_n": 2 / 5, "edm_valid": 4 / 5}
     assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert (found["unique_stereo"], found["novel_stereo"], found["contacts"]) == pytest.approx((3 / 4, 2 / 3, 0))
     assert found["stable_strict"] == pytest.approx(4 / 5)
     assert found["stable_atoms_strict"] == pytest.approx(1 - 1 / (4 * 3 + 6))
     assert not [name for name in found if "lookup" in name or "stable_edm" in name]

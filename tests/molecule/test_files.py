@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import logging
 import random
 
 import numpy
@@ -13,13 +14,17 @@ from diffcore.errors import UserError
 from diffcore_molecule.chemistry.geometry import geometry_fault
 from diffcore_molecule.chemistry.molecules import identity
 from diffcore_molecule.chemistry.reading import molecule_of_molfile, molecule_of_smiles
-from diffcore_molecule.data import conformers, files
+from diffcore_molecule.data import conformers, files, samples
 from diffcore_molecule.data.conformers import Request, entries_of
 from diffcore_molecule.data.record_texts import sdf_records
+from diffcore_molecule.data.samples import read_molecules
 from diffcore_molecule.data.smiles_tables import smiles_cells
 from diffcore_molecule.data.text import LONGEST_LINE, lines_of, opened
+from diffcore_molecule.evaluation import metrics
 from diffcore_molecule.options import FileOptions, SmilesOptions
-from tests.molecule.made import by_hand, conformer
+from diffcore_molecule.output.records import record
+from diffcore_molecule.output.writer import sdf
+from tests.molecule.made import by_hand, conformer, star
 
 
 def molfile(smiles, hydrogens=True):
@@ -406,3 +411,79 @@ def test_messages_of_rdkit_are_silent_again_afterwards(capfd):
     Chem.MolFromSmiles("C1CC")
     out = capfd.readouterr()
     assert out.out == out.err == ""
+
+
+# Samples of any program
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """No worker processes, whose start takes seconds."""
+
+    def map_each(function, portions, seconds, workers):
+        return ((item, result) for portion in portions for item, result in zip(portion, function(portion), strict=True))
+
+    monkeypatch.setattr(samples, "map_each", map_each)
+
+
+def read_back(tmp_path, molecules, hydrogens=False):
+    path = tmp_path / "samples.sdf"
+    path.write_text("".join(sdf(record(molecule, hydrogens), str(k), {}) for k, molecule in enumerate(molecules)))
+    return read_molecules(path, hydrogens)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_samples_come_back_as_they_were_written(tmp_path):
+    """Also those that are not valid, which the data sets leave out; nothing is repaired on the way."""
+    crowded = by_hand(["C", *"FFFFF"], [(0, k, 1) for k in range(1, 6)])
+    pieces = by_hand(["C", "O", "N"], [(0, 1, 1)])
+    whole = [conformer("CC(=O)[O-]", False), crowded, pieces, conformer("c1ccoc1", False)]
+    found = read_back(tmp_path, whole)
+    for given, read in zip(whole, found, strict=True):
+        assert read.numbers.tolist() == given.numbers.tolist()
+        assert read.charges.tolist() == given.charges.tolist()
+        assert abs(read.positions - given.positions).max() < 1e-4
+        assert (metrics.validated(read, False) is None) == (metrics.validated(given, False) is None)
+    radical = star("C", "H", 3)
+    (found,) = read_back(tmp_path, [radical], hydrogens=True)
+    assert len(found) == 4
+    assert metrics.is_radical(metrics.validated(found, True))
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_records_that_cannot_be_read_are_not_valid_and_drawings_are_left_out(tmp_path, caplog):
+    good = sdf(record(conformer("CCO", False), False), "1", {})
+    drawing = Chem.MolFromSmiles("CCO")
+    AllChem.Compute2DCoords(drawing)
+    path = tmp_path / "some.sdf"
+    path.write_text(f"{good}nonsense\nof\nall\nkinds\n$$$$\n{Chem.MolToMolBlock(drawing)}$$$$\n")
+    with caplog.at_level(logging.INFO):
+        found = read_molecules(path, False)
+    assert [len(molecule) for molecule in found] == [3, 0]
+    assert "1 of 3 molecules are left out: no positions in 3D (record 3)" in caplog.text
+    assert "1 of 2 molecules are not valid: not a molfile" in caplog.text
+    path.write_text(f"{Chem.MolToMolBlock(drawing)}$$$$\n")
+    with pytest.raises(UserError, match="has no molecules that can be judged: 1 of 1"):
+        read_molecules(path, False)
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_atoms_without_bonds_get_those_of_edm_s_table(tmp_path, caplog):
+    """XYZ files, as EDM and its successors write them."""
+    ethanol = conformer("CCO")
+    lines = [
+        f"{Chem.GetPeriodicTable().GetElementSymbol(int(number))} {x} {y} {z}"
+        for number, (x, y, z) in zip(ethanol.numbers, ethanol.positions, strict=True)
+    ]
+    path = tmp_path / "ethanol.xyz"
+    path.write_text("\n".join(["9", "a comment", *lines, "", "1", "", "C 0 0"]))
+    whole, broken = read_molecules(path, True)
+    assert (whole.bonds == ethanol.bonds).all()
+    assert len(broken) == 0
+    with caplog.at_level(logging.WARNING):
+        heavy, _ = read_molecules(path, False)
+    assert heavy.numbers.tolist() == [6, 6, 8]
+    assert "give `data.hydrogens`" in caplog.text
+    path.write_text("not a number\n")
+    with pytest.raises(UserError, match="is not an XYZ file: 'not a number'"):
+        read_molecules(path, True)

@@ -73,11 +73,22 @@ def reading():
     ]
 
 
+def handed():
+    """The networks that can tell left from right."""
+    one, two = (EquivariantOptions(**SMALL, degree=degree, reflections=False) for degree in (1, 2))
+    return [
+        pytest.param(networks.equivariant(one, SPACE), id="handed"),
+        pytest.param(networks.equivariant(two, SPACE), id="handed of degree 2"),
+        pytest.param(networks.invariant_predictor(one, SPACE, 5), id="handed predictor"),
+    ]
+
+
 def denoisers():
     return [
         *reading(),
         pytest.param(networks.equivariant(EquivariantOptions(**SMALL), SPACE), id="equivariant"),
         pytest.param(networks.equivariant(EquivariantOptions(**SMALL, degree=2), SPACE), id="equivariant of degree 2"),
+        *handed(),
         pytest.param(networks.transformer(TransformerOptions(**SMALL), SPACE), id="transformer"),
         pytest.param(networks.invariant_predictor(EquivariantOptions(**SMALL), SPACE, 5), id="invariant predictor"),
     ]
@@ -99,19 +110,45 @@ def output_of(network, x, mask):
     }
 
 
-@pytest.mark.parametrize("network", [d for d in denoisers() if "transformer" not in d.id])
-@pytest.mark.parametrize("mirrored", [False, True])
-def test_rotations_and_reflections(network, mirrored):
+def before_and_after(network, mirrored):
+    """By field: the output, rotated, and the output for rotated positions."""
     network, (x, mask) = randomised(network), batch()
     left, _, right = torch.linalg.svd(random_rotations(Draws.of(3, [0]))[0].double())
     rotation = left @ right * (-1 if mirrored else 1)  # orthogonal to the last digit, which float32 is not
     rotated = x.clone()
     rotated["positions"] = x["positions"] @ rotation
     before, after = output_of(network, x, mask), output_of(network, rotated, mask)
-    for name, value in before.items():
-        expected = value @ rotation if name == "positions" else value
-        assert value.abs().max() > 1e-3, "the output is not zero"
-        torch.testing.assert_close(after[name], expected, rtol=1e-6, atol=1e-6)
+    assert all(value.abs().max() > 1e-3 for value in before.values()), "an output is zero"
+    return {name: (value @ rotation if name == "positions" else value, after[name]) for name, value in before.items()}
+
+
+@pytest.mark.parametrize("network", [d for d in denoisers() if "transformer" not in d.id])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_rotations_and_reflections(network, mirrored, request):
+    """Networks that can tell left from right rotate with the atoms, but their mirror images are others."""
+    handed = "handed" in request.node.callspec.id
+    for name, (expected, found) in before_and_after(network, mirrored).items():
+        if handed and mirrored:
+            assert (found - expected).abs().max() > 1e-3 * expected.abs().max(), name
+        else:
+            torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_products_without_parity_are_added_to_the_others():
+    """So networks that commute with reflections have the same weights as ever; (1, 1, 1) is the cross product."""
+    for degree in (1, 2, 3):
+        even, both = equivariant.paths(degree), equivariant.paths(degree, reflections=False)
+        assert both[: len(even)] == even
+        assert len(set(both)) == len(both)
+        assert not any(sum(path) % 2 == 0 for path in both[len(even) :])
+    harmonics = equivariant.Harmonics(1, reflections=False).double()
+    assert harmonics.paths[-1:] == [(1, 1, 1)]
+    u, v = torch.nn.functional.normalize(torch.randn(2, 3, dtype=torch.float64), dim=1)
+    found = harmonics(u)[-1] @ torch.cat([torch.zeros(1, dtype=torch.float64), v])
+    cross = torch.linalg.cross(u, v)
+    scale = found[1:] @ cross / cross.square().sum()
+    torch.testing.assert_close(found, torch.cat([found[:1] * 0, scale * cross]), atol=1e-6, rtol=1e-6)
+    assert abs(scale) > 0.5
 
 
 @pytest.mark.parametrize("network", denoisers())
@@ -178,11 +215,12 @@ def test_every_parameter_has_a_gradient(network):
     assert not unused
 
 
+@pytest.mark.parametrize("reflections", [True, False])
 @pytest.mark.parametrize("degree", [1, 2])
-def test_maps_are_e3nns_tensor_products(degree):
+def test_maps_are_e3nns_tensor_products(degree, reflections):
     """The sum over paths with all weights 1 is e3nn's tensor product of one channel with the same paths."""
-    harmonics = equivariant.Harmonics(degree).double()
-    irreps = o3.Irreps([(1, (number, (-1) ** number)) for number in range(degree + 1)])
+    harmonics = equivariant.Harmonics(degree, reflections).double()
+    irreps = o3.Irreps([(1, (number, (-1) ** number if reflections else 1)) for number in range(degree + 1)])
     instructions = [(a, b, result, "uuu", False) for a, b, result in harmonics.paths]
     product = o3.TensorProduct(
         irreps, irreps, irreps, instructions, irrep_normalization="none", path_normalization="none"

@@ -6,7 +6,10 @@ import numpy
 import pytest
 import trimesh
 
+import diffcore as dc
 from diffcore.cli import main
+from diffcore.plugins.building import part_of
+from diffcore_pointcloud.plugin import POINTCLOUD
 from tests.support.refusals import refused
 
 TINY = ("--denoiser.width", 16, "--denoiser.latents", 4, "--denoiser.latent-width", 16, "--denoiser.rounds", 1)
@@ -89,3 +92,33 @@ def test_mistakes_get_a_line(tmp_path, capsys, run):
     assert "--mask" in refused(capsys, "sample", run, "--inpaint", tmp_path / "a.ply", "--mask", tmp_path / "b.ply")
     assert "there is no such file" in refused(capsys, "sample", run, "--inpaint", tmp_path / "a.ply")
     assert "sofa" in refused(capsys, "sample", run, "--label", "sofa")
+
+
+def test_the_points_on_the_way_between_two_clouds_correspond(run, tmp_path):
+    """The second cloud is the first one, moved and in another order: each point goes to its own image."""
+    points = numpy.random.default_rng(0).uniform(-0.4, 0.4, (64, 3)).astype(numpy.float32)
+    for name, cloud in (("a", points), ("b", numpy.random.default_rng(1).permutation(points + 0.01))):
+        trimesh.PointCloud(cloud).export(tmp_path / f"{name}.ply")
+    reader = part_of(POINTCLOUD, "reader", dc.load(run).model.codec)
+    first, second, mask = reader.read_pair(tmp_path / "a.ply", tmp_path / "b.ply")
+    assert mask is None
+    moved = second - first
+    assert (moved - moved.mean((0, 1))).abs().max() < 1e-4
+    assert (moved.mean((0, 1)) - 0.01 / reader.codec.facts.scale).abs().max() < 1e-4
+    flags = ["--strength", "0", "--n", "1", "--out", str(tmp_path / "same.npz")]
+    assert main(["sample", str(run), "--from", str(tmp_path / "a.ply"), *flags]) == 0
+    same = numpy.load(tmp_path / "same.npz")["positions"][0]
+    assert numpy.linalg.norm(points[:, None] - same[None], axis=2).min(1).max() < 1e-5
+
+
+def test_the_surface_through_samples_is_written_as_a_mesh(run, tmp_path, capsys):
+    small = ("--data.shapes", 5, "--data.held-out", 5, "--data.points", 64, "--data.pool", 64, "--data.normals")
+    with_normals = train(tmp_path / "run", *small)
+    few = ("sample", str(with_normals), "--n", "2", "--write.resolution", "24", "--mesh")
+    assert main([*few, str(tmp_path / "out.glb")]) == 0
+    assert len(trimesh.load(tmp_path / "out.glb").geometry) == 2
+    assert "--size 8192" in capsys.readouterr().err
+    assert main([*few, str(tmp_path / "all"), "--write.format", "stl"]) == 0
+    assert len([*(tmp_path / "all").glob("*.stl")]) == 2
+    assert "--mesh and --out both" in refused(capsys, *few, tmp_path / "a.glb", "--out", tmp_path / "b")
+    assert "preset shapes-normals" in refused(capsys, "sample", run, "--mesh", tmp_path / "a.glb")

@@ -133,6 +133,24 @@ def test_at_least_a_quarter_of_the_points_is_generated(tmp_path, caplog, count, 
         assert not message
 
 
+@pytest.mark.parametrize("ending", [".ply", ".txt", ".npz"])
+@pytest.mark.parametrize("count", [20, N])
+def test_the_known_points_of_a_part_keep_the_order_of_the_file(tmp_path, ending, count):
+    """All of 20 points, or half of those of a larger file, in each of which later rows come later."""
+    values, normals = positions(count), units(count)
+    given = {} if ending == ".txt" else {"normals": normals}
+    reads = reader(normals=bool(given))
+    found = reads.codec.decode(reads.read_part(write(tmp_path / f"part{ending}", values, **given))[0])
+    used = min(count, N // 2)
+    rows = [abs(values - point).max(1).argmin() for point in found["positions"][0, :used].numpy()]
+    assert rows == sorted(set(rows))
+    assert len(rows) == used
+    assert count > used or rows == [*range(count)]
+    assert numpy.allclose(found["positions"][0, :used], values[rows], atol=1e-5)
+    if given:
+        assert numpy.allclose(found["normals"][0, :used], normals[rows], atol=1e-5)
+
+
 def test_a_part_of_a_mesh_is_half_the_points(tmp_path):
     path = tmp_path / "ball.obj"
     trimesh.creation.icosphere(2).apply_translation((1, 2, 3)).export(path)
@@ -228,3 +246,15 @@ def test_a_folder_is_refused(tmp_path):
     (tmp_path / "folder.ply").mkdir()
     with pytest.raises(UserError, match=r"folder\.ply cannot be used: Is a directory"):
         reader().read(tmp_path / "folder.ply")
+
+
+def test_all_clouds_of_a_file_are_samples(tmp_path):
+    """To be judged: in the unit of the data, and as many points as the model's."""
+    values = numpy.stack([positions(N, seed) for seed in (1, 2)])
+    numpy.savez(tmp_path / "two.npz", positions=values)
+    found = reader().read_samples(tmp_path / "two.npz")["positions"]
+    assert found.shape == (2, N, 3)
+    for cloud, given in zip(found, values, strict=True):
+        numpy.testing.assert_allclose(ordered(cloud), ordered(given), rtol=1e-6)
+    with pytest.raises(UserError, match=r"has 64 points, but clouds of this model have 65: judge clouds"):
+        reader(65).read_samples(tmp_path / "two.npz")

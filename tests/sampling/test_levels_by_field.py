@@ -228,7 +228,7 @@ def test_samples_have_the_elements_of_the_samples_that_given_fields_are_from():
     assert ((drawn["a"] != 0).all(2) == mask).all()
     same = dc.sample(exact, 2, space=space, steps=3, constraint=constraint, mask=mask)
     assert torch.equal(drawn["a"], same["a"])
-    with pytest.raises(UserError, match="`mask` differs from that of the given fields"):
+    with pytest.raises(UserError, match="`mask` differs from that of the values that are given"):
         dc.sample(exact, 2, space=space, steps=3, constraint=constraint, mask=mask.flip(0))
     with pytest.raises(UserError, match=r"`mask` is float32 \[2, 3\]; give booleans"):
         given_fields({"b": torch.ones(2, 3, 1)}, space, mask=mask.float())

@@ -14,6 +14,7 @@ def diffcore_commands() -> Iterable[Command]:
         _command("sample", "draw samples from a run: diffcore sample RUN"),
         _command("tune", "fit N steps to a run's own flow: diffcore tune RUN --steps N"),
         _command("evaluate", "metrics of a run's samples: diffcore evaluate RUN"),
+        _command("judge", "the same metrics of any files: diffcore judge FILE --modality NAME, or --run RUN"),
         _command("resume", "go on training a run: diffcore resume RUN"),
         _command("plugins", "what is installed, and what cannot be used and why"),
         _command("new-plugin", "a package to write a plugin from: diffcore new-plugin NAME"),

@@ -18,15 +18,37 @@ from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod, require_name
 from diffcore.process.gaussian import perturb, transition
+from diffcore.process.schedules import Schedule
 from diffcore.sampling.inverse.operators import Bounds, Coarse, Operator, check_measurement, keep, of_samples
 from diffcore.sampling.loop import require_given, require_mask
 from diffcore.sampling.solvers.by_field import of_all_fields, take
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level, Levels, by_field, is_clean
+from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, dot, fields, map_fields, named
 
 Decorate = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
+
+DrawStates = Callable[[Denoise, Schedule, Sequence[int], Draws, Conditions, Mask], State]
+"""Draws the samples with the given indices in place of the sampling loop: clean states `[B, ...]`."""
+
+
+def undecorated(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
+    """The denoiser and the step as they are."""
+    return denoise, step
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Where trajectories begin: at x = alpha `values` + sigma noise, at the level of a log-SNR.
+
+    * `values`: a state `[1, ...]` for all samples alike, or `[N, ...]` with one for each index that is drawn.
+    * `log_snr`: infinity for samples that are the values themselves.
+    """
+
+    values: State
+    log_snr: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +65,25 @@ class Constraint:
     * `mask`: the elements that exist in the samples that these values are from, bool `[1, N]` or `[n, N]`; the samples
       that are drawn have the same elements. None if this is not known, or if all elements always exist.
     * `codec`: the codec of the samples, if it is another one than that of the model (`diffcore.plugins.output.Edit`).
+    * `start`: where trajectories begin; None for the noise of the first level.
+    * `stops`: log-SNRs that the time grid has to contain.
+    * `draw`: draws the samples in place of the sampling loop; None for the loop.
     """
 
-    decorate: Decorate
+    decorate: Decorate = undecorated
     known: State | None = None
     recipe: Mapping[str, Any] | None = None
     given: Mapping[str, Tensor] = field(default_factory=dict)
     mask: Mask = None
     codec: Any = None
+    start: Start | None = None
+    stops: tuple[float, ...] = ()
+    draw: DrawStates | None = None
+
+    @property
+    def steers(self) -> bool:
+        """Whether the denoiser or the solver's step is changed."""
+        return self.decorate is not undecorated
 
     def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask = None) -> tuple[Denoise, Step]:
         """The denoiser and the step for the samples `indices`.
@@ -60,7 +93,7 @@ class Constraint:
         """
         own = self.mask_of(indices)
         if own is not None and (mask is None or not torch.equal(own, mask.to(own.device))):
-            raise UserError("`mask` differs from that of the given fields: leave it out of one of them")
+            raise UserError("`mask` differs from that of the values that are given: leave it out of one of them")
         elements = None if mask is None else self.known_elements(indices)  # without a mask, states need not be sets
         if mask is not None and elements is not None and bool((elements & ~mask.to(elements.device)).any()):
             raise UserError(
@@ -358,7 +391,7 @@ def given_fields(
         if not value.isfinite().all():
             raise UserError(f"the given field {name!r} holds values that are not finite")
     require_given({name: value[:1] for name, value in values.items()}, space, 1)
-    return Constraint(lambda denoise, step, indices: (denoise, step), None, recipe, dict(values), mask)
+    return Constraint(undecorated, None, recipe, dict(values), mask)
 
 
 def upscaling(

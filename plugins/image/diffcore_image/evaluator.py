@@ -44,6 +44,7 @@ class ImageEvaluator:
 
     def __init__(self, codec: ImageCodec, data: Data, cache: Path) -> None:
         held_out, classes = data.held_out, len(codec.facts.classes)
+        self._classes = classes
         if held_out is not None and len(held_out) >= _REFERENCE_SIZE:
             self._reference, self._reference_name = held_out, "held-out real images"
         else:
@@ -56,13 +57,19 @@ class ImageEvaluator:
         self._real, _ = self._judge.features_and_logits(self._reference["pixels"])
 
     def __call__(self, samples: Tensor, conditions: Conditions) -> list[Metric]:
-        """The metrics of the samples, which were generated with `conditions`."""
+        """The metrics of the samples; the class agreement counts only those with a requested class."""
         features, logits = self._judge.features_and_logits(samples)
         labels, space = self._reference["label"], self._judge.space
         return [
-            *(self._judge.agreement(logits, conditions["label"]) if "label" in conditions else ()),
+            *self._agreement(logits, conditions.get("label")),
             *distance_metrics(features, self._real, labels, self._reference_name, space),
         ]
+
+    def _agreement(self, logits: Tensor | None, label: Tensor | None) -> list[Metric]:
+        given = None if label is None else label.cpu() < self._classes
+        if logits is None or label is None or given is None or not given.any():
+            return []
+        return self._judge.agreement(logits[given], label.cpu()[given])
 
 
 def _vectors(pixels: Tensor) -> Tensor:

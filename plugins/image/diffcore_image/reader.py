@@ -12,6 +12,7 @@ from diffcore.errors import UserError
 from diffcore.plugins.folders import UnusableError
 from diffcore_image.codec import ImageCodec
 from diffcore_image.pictures import Picture, decode, has_alpha
+from diffcore_image.stored import ENDINGS
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,8 @@ _HALF = 128
 
 class ImageReader:
     """Reads image files as states of a codec. Messages give sizes as width x height."""
+
+    endings = tuple(sorted(ENDINGS))
 
     def __init__(self, codec: ImageCodec) -> None:
         self.codec = codec
@@ -36,6 +39,10 @@ class ImageReader:
         Transparent pixels get the background that the training images got.
         """
         return self._encode(_of_size(self._pixels(path), path, self._size, "the image"))
+
+    def read_samples(self, path: Path) -> Tensor:
+        """An image of the model's size, uint8 `[1, C, H, W]`, without encoding. Raises `UserError` for other sizes."""
+        return _channels_first(_of_size(self._pixels(path), path, self._size, "the image"))
 
     def read_missing(self, path: Path) -> Tensor:
         """Read a mask of the model's size, bool `[1, C, H, W]`: True (to be filled in) where grey is 128 or more.
@@ -72,12 +79,17 @@ class ImageReader:
         return numpy.array(picture.image.convert(mode))
 
     def _encode(self, pixels: numpy.ndarray) -> Tensor:
-        height, width = pixels.shape[:2]
-        batch = torch.from_numpy(pixels.reshape(1, height, width, -1)).permute(0, 3, 1, 2)
+        batch = _channels_first(pixels)
         label = torch.zeros(1, dtype=torch.int64)  # the codec expects one; it is not used
         encoded = self.codec.encode(TensorDict({"pixels": batch, "label": label}, batch_size=[1])).state
         assert isinstance(encoded, Tensor)
         return encoded
+
+
+def _channels_first(pixels: numpy.ndarray) -> Tensor:
+    """Pixels `[H, W]` or `[H, W, C]` as a batch of one, `[1, C, H, W]`."""
+    height, width = pixels.shape[:2]
+    return torch.from_numpy(pixels.reshape(1, height, width, -1)).permute(0, 3, 1, 2)
 
 
 def _decoded(path: Path) -> Picture:

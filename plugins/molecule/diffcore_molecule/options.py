@@ -186,6 +186,11 @@ class EquivariantOptions(Settings):
     inner: int = Field(
         16, ge=1, description="Inner products of the features of two atoms that their pair receives, per degree."
     )
+    reflections: bool = Field(
+        True,
+        description="Treat mirror images alike, so that samples have either hand equally often; turn it off to learn "
+        "the hands of the molecules.",
+    )
 
 
 class AtomsOptions(Settings):

@@ -15,7 +15,7 @@ from diffcore.plugins.output import Edit
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 from diffcore_audio.codec import MOST_SECONDS, SoundCodec
-from diffcore_audio.data.files import MOST_VALUES, Sound, read
+from diffcore_audio.data.files import MOST_VALUES, SOUND_ENDINGS, Sound, read
 from diffcore_audio.data.fitting import Format, SilentError, fit, with_channels
 from diffcore_audio.editing.seams import columns_known, joined
 from diffcore_audio.signals.resampling import resampled
@@ -27,11 +27,17 @@ logger = logging.getLogger(__name__)
 class SoundReader:
     """Reads files as states of a codec: every format that the data sets read, at any rate."""
 
+    endings = tuple(sorted(SOUND_ENDINGS))
+
     def __init__(self, codec: SoundCodec) -> None:
         self.codec = codec
 
     def read(self, path: Path) -> State:
-        """A sound as a state `[1, rows, bands, columns]`.
+        """A sound as a state `[1, rows, bands, columns]`, of the waveform of `read_samples`."""
+        return self.codec.representation.state(self.read_samples(path))
+
+    def read_samples(self, path: Path) -> Tensor:
+        """A sound as a waveform of floats `[1, C, L]`.
 
         It is cut, extended and changed as training sounds are, but its beginning is kept. Raises `UserError` if the
         file cannot be read, or is silent.
@@ -42,7 +48,7 @@ class SoundReader:
         except SilentError as reason:
             raise UserError(f"{path} is {reason}") from None
         _tell(path, changes)
-        return self.codec.representation.state(floats(example[None]))
+        return floats(example[None])
 
     def read_gap(self, path: Path, gap: str | None) -> Edit:
         """A sound with a part that is to be filled in: `gap`, such as `0.2..0.4` in seconds, or all after its end.

@@ -127,13 +127,14 @@ def charges_of(molecule: Chem.Mol) -> numpy.ndarray:
     return numpy.array(charges, dtype=numpy.int8)
 
 
-def identity(molecule: Chem.Mol) -> int:
+def identity(molecule: Chem.Mol, stereo: bool = False) -> int:
     """A 63-bit number that identifies a sanitised molecule: the blake2b hash of its canonical SMILES.
 
-    It does not depend on stereochemistry or isotopes, nor on whether hydrogens are explicit or implicit.
+    It does not depend on isotopes, nor on whether hydrogens are explicit or implicit. With `stereo` it depends on
+    stereochemistry, so mirror images of a chiral molecule have different numbers.
     """
     plain = remove_hydrogens(molecule)
     for atom in plain.GetAtoms():
         atom.SetIsotope(0)
-    smiles = Chem.MolToSmiles(plain, isomericSmiles=False)
+    smiles = Chem.MolToSmiles(plain, isomericSmiles=stereo)
     return int.from_bytes(blake2b(smiles.encode(), digest_size=8).digest(), "big") >> 1

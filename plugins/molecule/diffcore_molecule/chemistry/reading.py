@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy
 import rdkit
@@ -52,6 +53,13 @@ def molecule_of_mol2(text: str) -> Chem.Mol:
     if molecule is None:
         raise ValueError(f"not a MOL2 record: {_mistake(messages)}")
     return _sanitised(molecule, lambda: Chem.MolFromMol2Block(text, removeHs=False))
+
+
+def raw_outline(text: str, form: Literal["molfile", "mol2"]) -> Molecule | None:
+    """The `outline` of a record that RDKit can parse, but not sanitise; None if it cannot even be parsed."""
+    parse = Chem.MolFromMol2Block if form == "mol2" else Chem.MolFromMolBlock
+    molecule, _ = _parsed(lambda: parse(text, sanitize=False, removeHs=False))
+    return None if molecule is None else outline(molecule)
 
 
 def outline(molecule: Chem.Mol) -> Molecule:

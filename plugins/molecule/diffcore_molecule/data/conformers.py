@@ -60,7 +60,7 @@ def entries_of(request: Request) -> list[Entry]:
     check_size(molecule, request.max_atoms)
     if any(atom.GetIsotope() for atom in molecule.GetAtoms()):
         changes.append(ISOTOPES)
-    if _has_positions(molecule):
+    if has_positions(molecule):
         if fault := geometry_fault(outline(molecule)):
             raise ValueError(fault)
         return [entry_of(request.source, molecule, changes)]
@@ -80,7 +80,7 @@ def entries_of_each(requests: Sequence[Request]) -> list[list[Entry] | Failed]:
     return results
 
 
-def _has_positions(molecule: Chem.Mol) -> bool:
+def has_positions(molecule: Chem.Mol) -> bool:
     """Whether the molecule has positions in 3D: its file says so, or some z coordinate is not zero."""
     if not molecule.GetNumConformers():
         return False

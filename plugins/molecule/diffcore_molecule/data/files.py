@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from diffcore.errors import UserError
 from diffcore.system.progress import bar
@@ -106,7 +107,7 @@ def _read(
     left_out: list[tuple[int, str]] = []
     with opened(path) as (text, done), bar(f"reading {path.name}") as report:
         requests, note = requests_of(lines_of(text))
-        results = map_each(entries_of_each, _portions(requests), options.time_limit, processors())
+        results = map_each(entries_of_each, portions(requests), options.time_limit, processors())
         for request, result in results:
             if isinstance(result, Timeout | Failed):
                 left_out.append((request.source, str(result)))
@@ -125,9 +126,20 @@ PORTION, PORTION_TEXT = 16, 2**20
 """The largest number of records that a worker gets at once, and how many characters end a portion."""
 
 
-def _portions(requests: Iterator[Request]) -> Iterator[list[Request]]:
+class _OfText(Protocol):
+    @property
+    def text(self) -> str | None: ...
+
+    @property
+    def form(self) -> str: ...
+
+
+Read = TypeVar("Read", bound=_OfText)
+
+
+def portions(requests: Iterator[Read]) -> Iterator[list[Read]]:
     """Portions of records; conformers of SMILES take longer, so each is a portion of its own."""
-    portion: list[Request] = []
+    portion: list[Read] = []
     characters = 0
     for request in requests:
         portion.append(request)

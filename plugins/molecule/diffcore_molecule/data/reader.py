@@ -8,12 +8,16 @@ from rdkit import Chem
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
+from diffcore.plugins.data import Encoded
+from diffcore.states.spaces import Mask
 from diffcore.states.state import State, fields, named
+from diffcore_molecule.chemistry.matching import matched
 from diffcore_molecule.chemistry.molecules import Molecule, from_rdkit
 from diffcore_molecule.chemistry.reading import molecule_of_mol2, molecule_of_molfile
 from diffcore_molecule.codec import MoleculeCodec
 from diffcore_molecule.data.files import SDF_ENDINGS
 from diffcore_molecule.data.record_texts import mol2_records, sdf_records
+from diffcore_molecule.data.samples import read_molecules
 from diffcore_molecule.data.text import lines_of, opened
 
 
@@ -24,28 +28,61 @@ class MoleculeReader:
     completed to a molecule.
     """
 
+    endings = (*SDF_ENDINGS, ".xyz", ".xyz.gz")
+
     def __init__(self, codec: MoleculeCodec) -> None:
         self.codec = codec
+
+    def read_samples(self, path: Path) -> list[Molecule]:
+        """The molecules of an SDF, MOL2 or XYZ file, also those that are not valid; see `read_molecules`."""
+        if not path.name.lower().endswith(self.endings):
+            listed = ", ".join(ending for ending in self.endings if not ending.endswith(".gz"))
+            raise UserError(f"{path}: a file of molecules with positions must end in {listed}, also with .gz")
+        return read_molecules(path, self.codec.facts.hydrogens)
 
     def read_part(self, path: Path) -> tuple[State, State]:
         """A state `[1, ...]` whose first atoms are those of the file and the others zero, and which entries are known.
 
         Raises `UserError` if the file cannot be read, or if the model has no such molecules.
         """
-        part, facts = self._molecule(path), self.codec.facts
-        self._require_possible(path, part)
-        n, most = len(part), facts.max_atoms
-        rest = most - n
+        part = self._molecule(path)
+        encoded = self._encoded(part)
+        return encoded.state, _known(encoded.state, len(part))
+
+    def read_sized(self, path: Path) -> tuple[State, Mask]:
+        """A whole molecule as a state `[1, ...]` of zero mean, and its atoms, bool `[1, N]`.
+
+        Raises `UserError` if the file cannot be read, or if the model has no such molecules.
+        """
+        encoded = self._encoded(self._molecule(path))
+        return encoded.state, encoded.mask
+
+    def read_pair(self, first: Path, second: Path) -> tuple[State, State, Mask]:
+        """Two molecules of as many atoms; the second is turned, and its atoms are put in order, to be near the first.
+
+        See `diffcore_molecule.chemistry.matching.matched`. Raises `UserError` for different numbers of atoms.
+        """
+        start, end = self._molecule(first), self._molecule(second)
+        if len(start) != len(end):
+            raise UserError(
+                f"`between`: {first} has {len(start)} atoms and {second} has {len(end)}; molecules between two need "
+                "the same number in both"
+            )
+        encoded = self._encoded(start)
+        return encoded.state, self._encoded(matched(end, start)).state, encoded.mask
+
+    def _encoded(self, molecule: Molecule) -> Encoded:
+        """The state whose first atoms are those of a molecule, and the others absent."""
+        rest = self.codec.facts.max_atoms - len(molecule)
         arrays = {
-            "numbers": numpy.pad(part.numbers, (0, rest)),
-            "charges": numpy.pad(part.charges, (0, rest)),
-            "bonds": numpy.pad(part.bonds, (0, rest)),
-            "positions": numpy.pad(part.positions, ((0, rest), (0, 0))),
+            "numbers": numpy.pad(molecule.numbers, (0, rest)),
+            "charges": numpy.pad(molecule.charges, (0, rest)),
+            "bonds": numpy.pad(molecule.bonds, (0, rest)),
+            "positions": numpy.pad(molecule.positions, ((0, rest), (0, 0))),
             "properties": numpy.full(len(self.codec.facts.properties), numpy.nan, numpy.float32),
         }
         examples = TensorDict({name: torch.from_numpy(array)[None] for name, array in arrays.items()}, batch_size=[1])
-        encoded = self.codec.encode(examples)
-        return encoded.state, _known(encoded.state, n)
+        return self.codec.encode(examples)
 
     def _molecule(self, path: Path) -> Molecule:
         if not path.name.lower().endswith(SDF_ENDINGS):
@@ -62,9 +99,11 @@ class MoleculeReader:
             molecule = (molecule_of_mol2 if mol2 else molecule_of_molfile)(records[0])
             if not molecule.GetNumConformers() or not molecule.GetConformer().Is3D():
                 raise ValueError("no 3D coordinates")
-            return from_rdkit(molecule, self.codec.facts.hydrogens)
+            read = from_rdkit(molecule, self.codec.facts.hydrogens)
         except ValueError as error:
             raise UserError(f"{path} cannot be used: {error}") from None
+        self._require_possible(path, read)
+        return read
 
     def _require_possible(self, path: Path, part: Molecule) -> None:
         """Raise `UserError` for elements and charges that the model does not have, and for too many atoms."""

@@ -6,7 +6,7 @@ The meaning of every metric says what a fraction refers to or what a distance co
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy
@@ -28,6 +28,8 @@ from diffcore_molecule.data.examples import molecule_at
 from diffcore_molecule.described.metrics import prompt_metrics
 from diffcore_molecule.evaluation import metrics as molecule_metrics
 from diffcore_molecule.evaluation import plausibility
+from diffcore_molecule.evaluation.centres import TAILS, sp3_volumes, within_range
+from diffcore_molecule.evaluation.contacts import NEAR, contact_fraction
 from diffcore_molecule.evaluation.metrics import Comparison, Measurements
 from diffcore_molecule.evaluation.property_regressor import trained_regressor
 from diffcore_molecule.options import MoleculeFacts
@@ -66,6 +68,13 @@ GEOMETRY: tuple[tuple[str, Callable[[Sequence[Molecule]], Measurements], Compari
         molecule_metrics.total_variation,
         "total variation distance of the frequencies of elements",
     ),
+    (
+        "sp3_centres",
+        sp3_volumes,
+        within_range,
+        "fraction of the saturated centres with three or four bonds whose smallest chiral volume lies between the "
+        f"{TAILS:.1%} and {1 - TAILS:.1%} quantiles of real centres of the same kind",
+    ),
     ("atoms", molecule_metrics.sizes, molecule_metrics.distance, "1-Wasserstein distance of the number of atoms"),
     (
         "rings",
@@ -90,6 +99,10 @@ class MoleculeEvaluator:
         self._hydrogens = facts.hydrogens
         self._names = tuple(item.name for item in facts.properties)
         self._known = frozenset(data.examples["identity"].tolist())
+        self._known_stereo = molecule_metrics.KnownStereo(
+            data.examples["identity"].numpy(),
+            lambda row: molecule_metrics.validated(molecule_at(data.examples, row), self._hydrogens),
+        )
         held_out = data.held_out
         if held_out is not None and len(held_out) >= _MIN_HELD_OUT:
             parts, description = [held_out], "held-out real molecules"
@@ -123,6 +136,8 @@ class MoleculeEvaluator:
         metrics = [
             *(prompt_metrics(mols, self._prompts(conditions, len(samples))) if self._described else []),
             *self._validity(samples, mols),
+            *self._stereo(mols),
+            *self._contacts(mols),
             *(self._with_inferred_bonds(samples) if self._hydrogens else []),
             *self._plausibility(mols),
             *self._distances(valid),
@@ -173,6 +188,38 @@ class MoleculeEvaluator:
             *self._stability("", "strict", strict, samples, self._real),
             *(self._stability("", "edm", edm, samples, self._real) if self._hydrogens else []),
         ]
+
+    def _stereo(self, mols: Sequence[Chem.Mol | None]) -> list[Metric]:
+        unique, novel = molecule_metrics.stereo_validity(mols, self._known_stereo)
+        valid = [mol for mol in mols if mol is not None]
+        handed = molecule_metrics.right_handed(valid)
+        found = [
+            Metric("unique_stereo", unique, "fraction of the valid samples: different molecules or stereoisomers"),
+            Metric(
+                "novel_stereo",
+                novel,
+                "fraction of the different valid stereoisomers: not among the training molecules with this "
+                "stereochemistry",
+            ),
+        ]
+        if math.isnan(handed):
+            return found
+        meaning = "fraction of the stereocentres of valid samples that are R, and not S"
+        real = molecule_metrics.right_handed(self._real_mols)
+        if not math.isnan(real):
+            meaning += f"; of {len(self._real)} real molecules: {real:.4g}"
+        return [*found, Metric("r_centres", handed, meaning)]
+
+    def _contacts(self, mols: Sequence[Chem.Mol | None]) -> list[Metric]:
+        added = "" if self._hydrogens else ", after RDKit has added hydrogens"
+        meaning = f"fraction of the valid samples: two atoms more than two bonds apart are closer than {NEAR} A{added}"
+        meaning += f"; of {len(self._real)} real molecules: {contact_fraction(self._real_mols):.4g}"
+        return [Metric("contacts", contact_fraction([mol for mol in mols if mol is not None]), meaning)]
+
+    @cached_property
+    def _real_mols(self) -> list[Chem.Mol]:
+        mols = [molecule_metrics.validated(molecule, self._hydrogens) for molecule in self._real]
+        return [mol for mol in mols if mol is not None]
 
     def _edm_valid(self, name: str, samples: Sequence[Molecule], real: Sequence[Molecule]) -> Metric:
         meaning = "fraction of all samples: sanitised by RDKit, in any number of pieces, as in EDM's tables"

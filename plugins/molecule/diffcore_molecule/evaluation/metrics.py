@@ -142,6 +142,39 @@ def validity(mols: Sequence[Chem.Mol | None], known: set[int] | frozenset[int] =
     )
 
 
+class KnownStereo:
+    """The training molecules, to ask whether a molecule is among them with the same stereochemistry.
+
+    `identities` `[n]` are those of the training molecules without stereochemistry, and `molecule_at(row)` is the
+    sanitised molecule of a row, with stereochemistry. Only training molecules whose graph is asked for are made.
+    """
+
+    def __init__(self, identities: numpy.ndarray, molecule_at: Callable[[int], Chem.Mol | None]) -> None:
+        self._order = numpy.argsort(identities, kind="stable")
+        self._sorted, self._molecule_at = identities[self._order], molecule_at
+
+    def __contains__(self, mol: Chem.Mol) -> bool:
+        own = identity(mol)
+        first, last = (numpy.searchsorted(self._sorted, own, side) for side in ("left", "right"))
+        found = map(self._molecule_at, self._order[first:last].tolist())
+        wanted = identity(mol, stereo=True)
+        return any(other is not None and identity(other, stereo=True) == wanted for other in found)
+
+
+def stereo_validity(mols: Sequence[Chem.Mol | None], known: KnownStereo) -> tuple[float, float]:
+    """`Validity.unique` and `Validity.novel` if molecules that differ in their stereochemistry are different."""
+    valid = [mol for mol in mols if mol is not None]
+    different = {identity(mol, stereo=True): mol for mol in valid}
+    novel = sum(mol not in known for mol in different.values())
+    return len(different) / max(len(valid), 1), novel / max(len(different), 1)
+
+
+def right_handed(mols: Sequence[Chem.Mol]) -> float:
+    """The fraction of the atoms with a label R or S (Cahn, Ingold and Prelog) that have R; NaN if no atom has one."""
+    labels = [atom.GetProp("_CIPCode") for mol in mols for atom in mol.GetAtoms() if atom.HasProp("_CIPCode")]
+    return labels.count("R") / len(labels) if labels else float("nan")
+
+
 @dataclass(frozen=True)
 class Measurements:
     """m numbers measured on molecules. Each belongs to a kind and to a molecule."""
@@ -216,10 +249,11 @@ def halves(compare: Comparison, real: Measurements, splits: int = 5, seed: int =
 
 
 @dataclass(frozen=True)
-class _Flat:
+class Flat:
     """The concatenated atoms and bonds of several molecules; each bond is listed twice, once from each end."""
 
     numbers: numpy.ndarray
+    charges: numpy.ndarray
     positions: numpy.ndarray
     owners: numpy.ndarray
     first: numpy.ndarray
@@ -227,12 +261,14 @@ class _Flat:
     orders: numpy.ndarray
 
 
-def _flat(molecules: Sequence[Molecule]) -> _Flat:
+def flattened(molecules: Sequence[Molecule]) -> Flat:
+    """The atoms and bonds of all molecules, with the atoms counted through; the bonds of an atom are consecutive."""
     starts = numpy.cumsum([0, *map(len, molecules)])
     pairs = [molecule.bonds.nonzero() for molecule in molecules]
     empty = [numpy.zeros(0, dtype=int)]
-    return _Flat(
+    return Flat(
         numpy.concatenate(empty + [m.numbers.astype(int) for m in molecules]),
+        numpy.concatenate(empty + [m.charges.astype(int) for m in molecules]),
         numpy.concatenate([numpy.zeros((0, 3)), *(m.positions.astype(float) for m in molecules)]),
         numpy.repeat(numpy.arange(len(molecules)), [len(m) for m in molecules]),
         numpy.concatenate(empty + [first + start for (first, _), start in zip(pairs, starts, strict=False)]),
@@ -243,7 +279,7 @@ def _flat(molecules: Sequence[Molecule]) -> _Flat:
 
 def bond_lengths(molecules: Sequence[Molecule]) -> Measurements:
     """The lengths of all bonds in Angstrom; the kind is given by the two elements and the bond order."""
-    flat = _flat(molecules)
+    flat = flattened(molecules)
     once = flat.first < flat.second
     first, second = flat.first[once], flat.second[once]
     low, high = numpy.sort([flat.numbers[first], flat.numbers[second]], axis=0)
@@ -253,7 +289,7 @@ def bond_lengths(molecules: Sequence[Molecule]) -> Measurements:
 
 def bond_angles(molecules: Sequence[Molecule]) -> Measurements:
     """The angles in degrees between all pairs of bonds at an atom; the kind is the element of that atom."""
-    flat = _flat(molecules)
+    flat = flattened(molecules)
     directions = flat.positions[flat.second] - flat.positions[flat.first]
     directions /= numpy.maximum(numpy.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
     angles, centres = [numpy.zeros(0)], [numpy.zeros(0, dtype=int)]
@@ -271,7 +307,7 @@ def bond_angles(molecules: Sequence[Molecule]) -> Measurements:
 
 def elements(molecules: Sequence[Molecule]) -> Measurements:
     """A measurement of value 0 for each atom; the kind is its element."""
-    flat = _flat(molecules)
+    flat = flattened(molecules)
     return Measurements(numpy.zeros(len(flat.numbers)), flat.numbers, flat.owners)
 
 
@@ -282,7 +318,7 @@ def sizes(molecules: Sequence[Molecule]) -> Measurements:
 
 def rings(molecules: Sequence[Molecule]) -> Measurements:
     """The number of independent rings of each molecule: bonds - atoms + pieces."""
-    flat, n = _flat(molecules), len(molecules)
+    flat, n = flattened(molecules), len(molecules)
     atoms = len(flat.numbers)
     graph = coo_array((numpy.ones(len(flat.first)), (flat.first, flat.second)), shape=(atoms, atoms))
     _, piece = connected_components(graph, directed=False)

@@ -1,8 +1,14 @@
-"""E(3)-equivariant networks that pass messages between all pairs of atoms.
+"""Equivariant networks that pass messages between all pairs of atoms.
 
 Atoms have scalars `s` `[B, N, C]` and vectors `v` `[B, N, K - 1, C]`: the concatenated features of the degrees l = 1 to
-`degree`. Scalars and vectors together have K = (degree + 1)^2 components; those of degree l have parity (-1)^l. Pairs
-of atoms i < j have scalars `e` `[B, M, P]`.
+`degree`. Scalars and vectors together have K = (degree + 1)^2 components. Pairs of atoms i < j have scalars `e`
+`[B, M, P]`.
+
+With the option `reflections`, the networks are equivariant under E(3), and features of degree l have parity (-1)^l. A
+network that commutes with reflections draws both mirror images of a molecule equally often, whatever its data are.
+Without the option, features have no parity: tensor products such as the cross product of two vectors, whose sign does
+not change in a mirror, are added to the others. The networks are then equivariant under rotations and translations, and
+can tell left from right.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,13 +36,15 @@ ATOMS_SCALE = 10.0
 """The divisor of sums over atoms: about the number of atoms of a small molecule."""
 
 
-def paths(degree: int) -> list[tuple[int, int, int]]:
-    """The tensor products (l1, l2, l) of features, harmonics and result up to `degree` that preserve parity.
+def paths(degree: int, reflections: bool = True) -> list[tuple[int, int, int]]:
+    """The tensor products (l1, l2, l) of features, harmonics and result up to `degree`.
 
-    They have |l1 - l2| <= l <= l1 + l2, and l1 + l2 + l is even because features of degree l have parity (-1)^l.
+    They have |l1 - l2| <= l <= l1 + l2. With `reflections`, l1 + l2 + l is even, because features of degree l have
+    parity (-1)^l. Without, the others follow: (1, 1, 1) is the cross product.
     """
-    triples = product(range(degree + 1), repeat=3)
-    return [(a, b, result) for result, a, b in triples if abs(a - b) <= result <= a + b and (a + b + result) % 2 == 0]
+    triples = [(a, b, ell) for ell, a, b in product(range(degree + 1), repeat=3) if abs(a - b) <= ell <= a + b]
+    even, odd = ([triple for triple in triples if sum(triple) % 2 == parity] for parity in (0, 1))
+    return even if reflections else even + odd
 
 
 def components(degree: int, first: int = 0) -> slice:
@@ -51,10 +59,10 @@ class Harmonics(nn.Module):
     that sum_m G_km h_m is the tensor product h (x) Y(r_ij) of degree l.
     """
 
-    def __init__(self, degree: int) -> None:
+    def __init__(self, degree: int, reflections: bool = True) -> None:
         super().__init__()
         self.degree = degree
-        self.paths = paths(degree)
+        self.paths = paths(degree, reflections)
         size = (degree + 1) ** 2
         coefficients = torch.zeros(len(self.paths), size, size, size)  # path, result k, source m, harmonic n
         for path, (a, b, result) in enumerate(self.paths):
@@ -179,7 +187,7 @@ class Trunk(nn.Module):
         super().__init__()
         atom_channels, _ = channels_of(space)
         self.degree = options.degree
-        self.harmonics = Harmonics(options.degree)
+        self.harmonics = Harmonics(options.degree, options.reflections)
         self.atoms = nn.Linear(atom_channels + 1, options.width)
         self.pairs = PairFeatures(space, options.pair_width)
         self.pair_ends = nn.Linear(atom_channels + 1, options.pair_width, bias=False)
@@ -209,7 +217,9 @@ class Trunk(nn.Module):
 
 
 class EquivariantDenoiser(nn.Module):
-    """Message passing that is equivariant under E(3) in the field `positions`, and invariant in the other fields.
+    """Message passing that is equivariant in the field `positions`, and invariant in the other fields.
+
+    The group is E(3), or, without the option `reflections`, SE(3).
 
     With `tokens` channels of tokens, the scalars of the atoms attend to the tokens after each layer.
     """
@@ -257,7 +267,9 @@ class EquivariantDenoiser(nn.Module):
 
 
 class InvariantPredictor(nn.Module):
-    """Predicts `outputs` numbers from a noisy molecule, invariant under E(3); the noisy classifier interprets them.
+    """Predicts `outputs` numbers from a noisy molecule; the noisy classifier interprets them.
+
+    They are invariant under E(3), or, without the option `reflections`, under SE(3).
 
     It has the trunk of the denoiser. The features of atoms and of pairs are summed and passed through an MLP.
     """

@@ -13,6 +13,7 @@ from diffcore_molecule.chemistry.geometry import geometry_fault
 from diffcore_molecule.chemistry.molecules import Molecule, sanitised, to_rdkit, unsafe_bonds
 from diffcore_molecule.chemistry.properties import find, measure
 from diffcore_molecule.chemistry.reading import chemistry_fault
+from diffcore_molecule.evaluation.centres import flat_centre
 
 _NOT_FINITE = "positions that are not finite"
 STANDARD = ("logp", "tpsa", "qed", "weight")
@@ -36,8 +37,8 @@ class Record:
     unsafe_bonds: bool = False
     """Whether the bonds must not be passed to RDKit; then `mol` has no bonds."""
     geometry: str = ""
-    """The reason why the positions cannot be those of a molecule, by `geometry_fault`; empty if they can. The reader of
-    files leaves such molecules out."""
+    """The reason why the positions cannot be those of the molecule; empty if they can. It is a `geometry_fault`, for
+    which the reader of files leaves molecules out, or a saturated atom whose bonds lie in a plane."""
 
     @property
     def valid(self) -> bool:
@@ -45,12 +46,14 @@ class Record:
         return not self.fault
 
 
-def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Record:
-    """The record of a sample. The properties `asked` are measured in addition to the `STANDARD` ones.
+def record(
+    molecule: Molecule, hydrogens: bool, asked: Iterable[str] = (), standard: Iterable[str] = STANDARD
+) -> Record:
+    """The record of a sample. The properties `asked` are measured in addition to the `standard` ones.
 
     With `hydrogens`, all hydrogens are explicit atoms; otherwise hydrogens are implicit.
     """
-    geometry = geometry_fault(molecule)
+    geometry = geometry_fault(molecule) or _flat_fault(molecule, hydrogens)
     finite = bool(numpy.isfinite(molecule.positions).all())
     if not finite:
         molecule = replace(molecule, positions=numpy.nan_to_num(molecule.positions, nan=0, posinf=0, neginf=0))
@@ -78,12 +81,21 @@ def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Re
     if clean is None:
         return Record(molecule, mol, "", fault, {}, geometry=geometry)
     plain = Chem.RemoveHs(clean)
-    values = {} if fault else _measured(plain, asked)
+    values = {} if fault else _measured(plain, [*standard, *asked])
     return Record(molecule, mol, Chem.MolToSmiles(plain), fault, values, geometry=geometry)
 
 
+def _flat_fault(molecule: Molecule, hydrogens: bool) -> str:
+    """The reason why the bonds of a saturated atom cannot be right; empty if all are."""
+    flat = flat_centre(molecule, hydrogens) if numpy.isfinite(molecule.positions).all() else None
+    if flat is None:
+        return ""
+    symbol = Chem.GetPeriodicTable().GetElementSymbol(int(molecule.numbers[flat]))
+    return f"the single bonds of atom {flat + 1} ({symbol}) lie in a plane"
+
+
 def _measured(mol: Chem.Mol, asked: Iterable[str]) -> dict[str, float]:
-    names = [name for name in dict.fromkeys([*STANDARD, *asked]) if _can_be_measured(name)]
+    names = [name for name in dict.fromkeys(asked) if _can_be_measured(name)]
     values = zip(names, measure(mol, names), strict=True)
     return {name: value for name, value in values if not math.isnan(value)}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy
 import torch
+from scipy.optimize import linear_sum_assignment
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
@@ -35,6 +36,8 @@ class CloudReader:
     file always gives the same points. Positions must be in the unit of the data.
     """
 
+    endings = tuple(sorted(CLOUD_ENDINGS | MESH_ENDINGS))
+
     def __init__(self, codec: CloudCodec, of: str = "clouds of this model have") -> None:
         """The reader of clouds of the codec; `of` says, before a number of points, which these are."""
         self.codec = codec
@@ -46,21 +49,49 @@ class CloudReader:
         Raises `UserError` if the file cannot be read, has fewer points, or lacks the model's normals or colours.
         """
         cloud, points = self._load(path), self.codec.facts.points
+        self._require_whole(path, cloud, "use `inpaint` to complete a partial cloud")
+        return self._encode(path, cloud, points)[0]
+
+    def read_samples(self, path: Path) -> TensorDict:
+        """All clouds of a file, each with the model's N points, in random order, and with its normals and colours.
+
+        Raises `UserError` if the file cannot be read, or if a cloud has fewer points, or lacks normals or colours.
+        """
+        clouds, points = self._all(path), self.codec.facts.points
+        for cloud in clouds:
+            self._require_whole(path, cloud, "judge clouds of as many points")
+        kinds = {"positions": numpy.float32, "normals": numpy.float32, "colours": numpy.uint8}
+        each = {
+            name: numpy.stack([getattr(cloud, name)[:points] for cloud in clouds]).astype(kinds[name])
+            for name in self.codec.fields
+        }
+        return TensorDict({name: torch.from_numpy(values) for name, values in each.items()}, batch_size=[len(clouds)])
+
+    def _require_whole(self, path: Path, cloud: Cloud, advice: str) -> None:
+        """Raise `UserError` if a cloud has too few points, or lacks normals or colours that the model has."""
+        points = self.codec.facts.points
         if len(cloud.positions) < points:
-            raise UserError(
-                f"{path} has {len(cloud.positions)} points, but {self._of} {points}: "
-                f"use `inpaint` to complete a partial cloud"
-            )
+            raise UserError(f"{path} has {len(cloud.positions)} points, but {self._of} {points}: {advice}")
         if missing := [name for name in self.codec.fields if getattr(cloud, name) is None]:
             raise UserError(f"{path} has no {' and no '.join(missing)}, which clouds of this model have")
-        return self._encode(path, cloud, points)[0]
+
+    def read_pair(self, first: Path, second: Path) -> tuple[State, State, None]:
+        """Two complete clouds; the points of the second are in the order in which they are nearest to the first.
+
+        The order has the least sum of squared distances between points of the same number, an optimal assignment.
+        """
+        start, end = self.read(first), self.read(second)
+        here, there = (next(iter(fields(cloud).values()))[0].double() for cloud in (start, end))
+        order = torch.from_numpy(linear_sum_assignment(torch.cdist(here, there).square().numpy())[1])
+        return start, map_fields(lambda value: value[:, order], end), None
 
     def read_part(self, path: Path) -> tuple[State, State]:
         """A partial cloud as a state `[1, N, 3]`, whose first M points are known and the others zero, and its mask.
 
-        The mask is True for known entries. All points of the file are used if they are at most 3/4 of the model's N,
-        else N / 2 of them, which leaves room for the missing part. Normals and colours that the file does not have are
-        not known. Raises `UserError` if the file cannot be read.
+        The known points have the order of the file, so what a user knows of row k holds of point k. The mask is True
+        for known entries. All points of the file are used if they are at most 3/4 of the model's N, else N / 2 of them,
+        which leaves room for the missing part. Normals and colours that the file does not have are not known. Raises
+        `UserError` if the file cannot be read.
         """
         cloud, points = self._load(path), self.codec.facts.points
         count = len(cloud.positions)
@@ -70,9 +101,18 @@ class CloudReader:
                 f"{path}: {used} of {count:,} points are used as known points, and {points - used} are generated; "
                 f"all points of a file are used if it has at most {3 * points // 4}"
             )
-        return self._encode(path, cloud, used)
+        return self._encode(path, cloud.in_order(used), used)
 
     def _load(self, path: Path) -> Cloud:
+        clouds = self._all(path)
+        if len(clouds) != 1:
+            raise UserError(
+                f"{path} has {len(clouds)} clouds; give a file with one, such as one of the PLY files that are "
+                "written for each sample into a folder"
+            )
+        return clouds[0]
+
+    def _all(self, path: Path) -> list[Cloud]:
         ending, facts = path.suffix.lower(), self.codec.facts
         if ending not in CLOUD_ENDINGS | MESH_ENDINGS:
             listed = ", ".join(sorted(CLOUD_ENDINGS | MESH_ENDINGS))
@@ -84,15 +124,9 @@ class CloudReader:
             clouds = _clouds_in(path, options)
         except READ_ERRORS as error:
             raise UserError(f"{path} cannot be used: {reason(error)}") from None
-        if len(clouds) != 1:
-            raise UserError(
-                f"{path} has {len(clouds)} clouds; give a file with one, such as one of the PLY files that are "
-                "written for each sample into a folder"
-            )
-        (cloud,) = clouds
-        if cloud.note:
-            logger.warning(f"{path}: {cloud.note}")
-        return cloud
+        for note in dict.fromkeys(cloud.note for cloud in clouds if cloud.note):
+            logger.warning(f"{path}: {note}")
+        return clouds
 
     @numpy.errstate(all="ignore")
     def _encode(self, path: Path, cloud: Cloud, used: int) -> tuple[State, State]:
