@@ -112,7 +112,8 @@ def _unknown(panel: str, arguments: Sequence[str]) -> str | None:
     if "nrecognized" not in panel:
         return None
     flags = [argument.partition("=")[0] for argument in arguments if argument.startswith("--")]
-    words = {word.strip(":,.`'\"") for word in panel.replace("=", " ").split()}
+    told, _, _ = panel.partition("Perhaps you meant")  # flags that are known follow
+    words = {word.strip(":,.`'\"") for word in told.replace("=", " ").split()}
     return next((flag for flag in flags if flag in words), None)
 
 

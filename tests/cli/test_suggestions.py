@@ -12,6 +12,7 @@ TRAIN = ("train", "--modality", "image")
 
 SUGGESTED = {
     (*TRAIN, "--train.step", "3"): "--train.step is not an option; perhaps you meant --train.steps;",
+    (*TRAIN, "--train.steps", "5", "--train.seed", "0"): "--train.seed is not an option; perhaps you meant --seed;",
     (*TRAIN, "--train.stesp=3"): "--train.stesp is not an option; perhaps you meant --train.steps;",
     (*TRAIN, "--lr", "1e-3"): "perhaps you meant --train.learning-rate;",
     (*TRAIN, "--learning_rate", "1e-3"): "perhaps you meant --train.learning-rate;",
