@@ -109,13 +109,6 @@ class Codec(Protocol):
         """
 
     @property
-    def std(self) -> dict[str, float]:
-        """The standard deviations of those fields of encoded data whose standard deviation is not close to 1.
-
-        Methods that make samples agree with what is known measure these fields in this unit. Optional.
-        """
-
-    @property
     def last_log_snr(self) -> float | None:
         """The log-SNR at which sampling ends, if `decode` takes states with this noise on them.
 

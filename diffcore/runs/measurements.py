@@ -1,7 +1,7 @@
 """What files say of samples: encoded states, and the constraints of inpainting and upscaling."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,14 +85,8 @@ def inpainting_of(
         **method_options(method, noise_std, resamplings),
         **getattr(codec, "recipe", {}),
     }
-    constraint = inpainting(values, known, model.codec.space, method, noise_std, resamplings, field_scales(model))
+    constraint = inpainting(values, known, model.codec.space, method, noise_std, resamplings)
     return replace(constraint, recipe=recipe, codec=codec)
-
-
-def field_scales(model: Model) -> Mapping[str, float]:
-    """The standard deviations of fields that the codec says, as its attribute `std`; those of the others are about 1."""
-    std = getattr(model.codec, "std", None)
-    return std if isinstance(std, dict) else {}
 
 
 def _numbers(text: str | Sequence[int]) -> list[int]:

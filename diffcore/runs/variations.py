@@ -11,7 +11,7 @@ from diffcore.errors import UserError
 from diffcore.likelihood.interpolation import between
 from diffcore.names import InverseMethod
 from diffcore.runs.checkpoints import tensors_digest
-from diffcore.runs.measurements import Source, field_scales, method_options, read_whole, reader_of
+from diffcore.runs.measurements import Source, method_options, read_whole, reader_of
 from diffcore.runs.model import Model, last_log_snr
 from diffcore.runs.samples import Samples
 from diffcore.sampling.inverse.editing import Constraint
@@ -41,9 +41,7 @@ def variation_of(
     if mask is not None:
         strength = _within(model, strength, mask, values)
     method = method or "mmps"
-    constraint = varying(
-        values, strength, model.codec.space, elements, method, noise_std, resamplings, field_scales(model)
-    )
+    constraint = varying(values, strength, model.codec.space, elements, method, noise_std, resamplings)
     recipe: dict[str, Any] = {
         "task": "vary",
         "of": tensors_digest(fields(values)),

@@ -8,7 +8,6 @@ Both can be combined with every solver, guidance and space.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -27,7 +26,7 @@ from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level, Levels, by_field, is_clean
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, combine, dot, fields, from_fields, map_fields, named
+from diffcore.states.state import State, combine, dot, fields, map_fields, named
 
 Decorate = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
 
@@ -176,24 +175,6 @@ def mmps(noise_std: float = 0.0, iterations: int = 2) -> Correct:
         return combine(*corrections)
 
     return correct
-
-
-def in_units(correct: Correct, scales: Mapping[str, float]) -> Correct:
-    """The correction, computed with the residual of each field in units of its scale, which is 1 where none is given.
-
-    Methods that correct directions of large variance first, as `mmps` does, would otherwise neglect fields of small
-    standard deviation.
-    """
-
-    def scaled(residual: State, lift: Callable[[State], State], operator: Operator) -> State:
-        units = {name: 1 / scales.get(name, 1.0) for name in fields(residual)}
-
-        def of(state: State) -> State:
-            return from_fields({name: units[name] * value for name, value in fields(state).items()})
-
-        return correct(of(residual), lambda u: lift(of(u)), lambda x0: of(operator(x0)))
-
-    return scaled
 
 
 def _noise_ratio(level: Level) -> float | Tensor:
@@ -360,7 +341,6 @@ def inpainting(
     method: InverseMethod = "mmps",
     noise_std: float = 0.0,
     resamplings: int = 10,
-    scales: Mapping[str, float] = MappingProxyType({}),
 ) -> Constraint:
     """Draw samples that have the `values` where `known` is True, by the method "mmps", "dps" or "repaint".
 
@@ -371,7 +351,6 @@ def inpainting(
     * `noise_std`: for "mmps" and "dps", the standard deviation of the noise in `values`. At 0 the known values are put
       in at the end, so that samples have them exactly.
     * `resamplings`: for "repaint", how often each step is done.
-    * `scales`: for "mmps" and "dps", the standard deviations of fields whose standard deviation is not close to 1.
 
     Raises `UserError` if `values` or `known` do not fit the space, or if all or none is known.
     """
@@ -383,8 +362,7 @@ def inpainting(
         own, given = operator.rows(indices), of_samples(values, indices)
         if method == "repaint":
             return denoise, repaint(step, own, given, resamplings)
-        correct = in_units(METHODS[method](noise_std), scales)
-        steered = measured(denoise, own, own(given), space, correct)
+        steered = measured(denoise, own, own(given), space, METHODS[method](noise_std))
         return steered, step if noise_std else pasted(step, own, given)
 
     return Constraint(constrain, map_fields(lambda flag: flag.bool(), known))

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -17,7 +16,6 @@ from diffcore.sampling.inverse.editing import (
     Constraint,
     Correct,
     Start,
-    in_units,
     inpainting,
     measured,
     pasted,
@@ -56,7 +54,6 @@ def varying(
     method: InverseMethod = "mmps",
     noise_std: float = 0.0,
     resamplings: int = 10,
-    scales: Mapping[str, float] = MappingProxyType({}),
 ) -> Constraint:
     """Draw variations of the `values`: x = alpha values + sigma noise at the level of `strength`, denoised from there.
 
@@ -79,7 +76,7 @@ def varying(
       numbers like `values`.
     * `mask`: where the number of elements varies, the elements that exist, bool `[1, N]` or `[n, N]`. Samples have the
       same elements.
-    * `method`, `noise_std`, `resamplings`, `scales`: as for `inpainting`, where something is known.
+    * `method`, `noise_std`, `resamplings`: as for `inpainting`, where something is known.
 
     Raises `UserError` for strengths outside of 0 to 1, fields that do not exist, and values that do not fit the space.
     """
@@ -94,7 +91,7 @@ def varying(
     start = None if numbers[-1] == 1 else Start(values, log_snr_at(numbers[-1]))
     if len(numbers) == 2 and numbers[0] == 0:
         known = _existing({name: value == 0 for name, value in entries.items()}, space, mask)
-        return replace(inpainting(values, known, space, method, noise_std, resamplings, scales), mask=mask, start=start)
+        return replace(inpainting(values, known, space, method, noise_std, resamplings), mask=mask, start=start)
     staged = _stages(values, entries, numbers[:-1], space, mask)
     stops = tuple(stage.log_snr for stage in staged if stage.log_snr < math.inf)
 
@@ -105,8 +102,7 @@ def varying(
             return denoise, _repainting(step, own, given, resamplings)
         exact = not noise_std and own[-1].log_snr == math.inf
         ended = pasted(step, own[-1].operator, given) if exact else step
-        correct = in_units(METHODS[method](noise_std), scales)
-        return _measuring(denoise, own, given, space, correct), ended
+        return _measuring(denoise, own, given, space, METHODS[method](noise_std)), ended
 
     return Constraint(constrain, mask=mask, start=start, stops=stops)
 
