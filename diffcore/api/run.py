@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from torch import Tensor
 
 from diffcore.api.asked import Asked, Prompt, all_asked, values_of
+from diffcore.api.choosing import chosen
 from diffcore.api.drawing import drawing_of
 from diffcore.api.modes import in_own_modes
 from diffcore.api.opened import OpenedRun
@@ -19,12 +20,14 @@ from diffcore.errors import UserError
 from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins.output import Metric
 from diffcore.runs.folder import RunFolder
+from diffcore.runs.keeping import Wish
 from diffcore.runs.measurements import Source, grown, inpainting_of, read_states, upscaling_of
 from diffcore.runs.model import require_draws
 from diffcore.runs.output import Written, write_samples
 from diffcore.runs.place import default_place
 from diffcore.runs.samples import Samples
 from diffcore.runs.sampling_config import GuidanceOptions, SamplingOptions
+from diffcore.runs.scores import Functions, functions_of
 from diffcore.runs.variations import between_of, variation_of
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.inverse.strength import Strength
@@ -58,6 +61,10 @@ class Run(OpenedRun):
         seed: int = 0,
         size: str | int | None = None,
         constraint: Constraint | None = None,
+        keep: str = "",
+        tries: int = 100,
+        rank: str = "",
+        properties: Functions = (),
         **options: Unpack[SamplingOptions],
     ) -> Samples:
         """Draw `n` samples. Sample i of a seed depends on the seed, on i and on its conditions alone.
@@ -73,6 +80,13 @@ class Run(OpenedRun):
             seed: Decides the noise.
             size: How many elements a sample has, `9`, or `"7..9"` where that varies.
             constraint: What samples have to agree with; `inpaint` and `upscale` make the usual ones of files.
+            keep: Conditions that all samples meet, `"qed>0.6, no PAINS, unique"`; samples that do not are drawn again.
+                The names are those of `Samples.scores`.
+            tries: How often each sample is drawn, at most.
+            rank: What samples are sorted by: `"targets"`, how well requested numbers are met, `"high NAME"` or
+                `"low NAME"`.
+            properties: Python functions for `keep` and `rank`: `"module:function"`, `"NAME=module:function"`, or by
+                name.
             **options: How to draw: `steps`, `solver`, `guidance` and the other fields of
                 `diffcore.runs.sampling_config.SamplingOptions`.
 
@@ -81,7 +95,8 @@ class Run(OpenedRun):
         """
         show_messages()
         drawing = drawing_of(self, n, label, conditions, seed, size, constraint, options, prompt)
-        with counter("sampling", n) as after_batch:
+        drawing = chosen(self, drawing, Wish(keep, tries, rank), functions_of(properties))
+        with counter("sampling", 0 if drawing.selection else n) as after_batch:
             return drawing.draw_all(after_batch)
 
     def conditions_of(self, samples: Samples) -> dict[str, Any]:
@@ -106,6 +121,11 @@ class Run(OpenedRun):
         size: str | int | None = None,
         constraint: Constraint | None = None,
         write: Mapping[str, Any] | None = None,
+        keep: str = "",
+        tries: int = 100,
+        rank: str = "",
+        properties: Functions = (),
+        columns: str | Sequence[str] | None = None,
         **options: Unpack[SamplingOptions],
     ) -> Written | None:
         """Draw `n` samples and write them to files while they are drawn. The memory does not depend on `n`.
@@ -119,7 +139,10 @@ class Run(OpenedRun):
             n: The number of samples.
             replace: Replace other samples in `out`.
             write: Options of the files, which depend on the kind of data, such as `{"bits": 24}` for sounds.
-            label, prompt, conditions, seed, size, constraint, **options: As for `sample`;
+            columns: The columns of a table (`.csv`, `.tsv`, `.parquet`): names of `Samples.scores`, or, with a `+`
+                before the first, these beside the usual ones.
+            label, prompt, conditions, seed, size, constraint, keep, tries, rank, properties, **options: As for
+                `sample`, where samples that are chosen or ranked are kept in memory until all are drawn;
                 `diffcore.runs.measurements` makes the constraints of `inpaint` and `upscale`.
 
         Raises:
@@ -127,6 +150,7 @@ class Run(OpenedRun):
         """
         show_messages()
         drawing = drawing_of(self, n, label, conditions, seed, size, constraint, options, prompt, write)
+        drawing = chosen(self, drawing, Wish(keep, tries, rank), functions_of(properties), columns, out)
         place = from_leader(
             lambda: Path(out) if out is not None else default_place(RunFolder(self.path).samples, drawing)
         )

@@ -1,6 +1,6 @@
 """`diffcore sample RUN`: samples from a trained run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,10 +11,11 @@ from pydantic import Field
 
 from diffcore.cli.options import DrawOptions, run_of, sampling_of, trust_field
 from diffcore.cli.screen import say
-from diffcore.cli.selectors import read, take_table
+from diffcore.cli.selectors import read, take, take_table
 from diffcore.errors import UserError, as_flags
 from diffcore.names import InverseMethod
 from diffcore.plugins import registry as plugins
+from diffcore.plugins.records import Modality
 from diffcore.plugins.registry import Registry
 from diffcore.system.files import read_regular, utf8_lines
 
@@ -86,6 +87,25 @@ class Options(DrawOptions):
         description="A run that enlarges the samples: it draws what is written, with its own settings. If it is given "
         "several times, each run enlarges the samples of the one before.",
     )
+    keep: str = Field(
+        "",
+        description="Draw samples again until all meet these conditions, 'qed>0.6, rings=1..3, no PAINS, unique'; the "
+        "names are those of --columns.",
+    )
+    tries: int = Field(100, ge=1, description="--keep: how often each sample is drawn, at most.")
+    rank: str = Field(
+        "", description="Sort samples: 'targets', by how well --target is met, 'high NAME' or 'low NAME'."
+    )
+    property: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
+        (),
+        description="A Python function of a sample for --keep, --rank and tables: module:function, or "
+        "NAME=module:function.",
+    )
+    columns: str | None = Field(
+        None,
+        description="The columns of a table, --out FILE.csv, .tsv or .parquet: NAME,NAME or, beside the usual ones, "
+        "+NAME,NAME.",
+    )
     method: InverseMethod | None = Field(
         None, description="How samples are made to agree: mmps (the default), dps, or, to inpaint, repaint."
     )
@@ -98,6 +118,7 @@ class Options(DrawOptions):
 def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     arguments, write = take_table(arguments, "write")
+    arguments, output = take_output(arguments, registry)
     chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run." + _writing(registry))
     options = chosen.options
 
@@ -115,6 +136,8 @@ def main(arguments: Sequence[str]) -> int:
             raise UserError(f"--{name} belongs to --inpaint FILE, which is missing")
     if options.grow is not None and options.size is not None:
         raise UserError("--grow and --size are two ways to say how many elements there are; give one")
+    if output is not None and options.out is not None:
+        raise UserError(f"--{output[0]} and --out both say where the samples go; give one")
     run = run_of(options, registry)
     prompts = prompts_of(options)
     n = options.n or (len(prompts) if options.prompts is not None else 8 if options.between is not None else 16)
@@ -132,11 +155,15 @@ def main(arguments: Sequence[str]) -> int:
     if options.grow is not None:
         drawn["size"] = grown(constraint, options.grow)
 
+    out = options.out
+    if output is not None:
+        out, write = Path(output[1]), {**write, **_options_of_output(output[0], run.model.modality, registry)}
     writing_of(run.model.modality, write)  # a mistake is told before anything is drawn
     for large in _stages(run, options):
         given = large.conditions_of(run.sample(n, **drawn))
         run, drawn = large, {"conditions": given, "seed": options.seed}
-    written = run.sample_to(options.out, n, replace=options.replace, write=write, **drawn)
+    chosen_by = {"keep": options.keep, "tries": options.tries, "rank": options.rank, "properties": options.property}
+    written = run.sample_to(out, n, replace=options.replace, write=write, columns=options.columns, **chosen_by, **drawn)
     if written is not None:
         _tell(written)
     return 0
@@ -154,11 +181,44 @@ def _stages(run: "Run", options: Options) -> list["Run"]:
 
 def _writing(registry: Registry) -> str:
     """The options of files that kinds of data have, for --help."""
-    return "".join(
+    options = [
         f"\n--write.{{{','.join(provided.record.writing.model_fields)}}}  (files of {name})"
         for name, provided in registry.modalities.items()
         if provided.record.writing.model_fields
-    )
+    ]
+    outputs = [f"\n--{name} PLACE  (in place of --out, of {', '.join(of)})" for name, of in _outputs(registry).items()]
+    return "".join([*options, *outputs])
+
+
+def _outputs(registry: Registry) -> dict[str, list[str]]:
+    """The flags that take the place of --out, with the kinds of data that have them."""
+    found: dict[str, list[str]] = {}
+    for kind, provided in registry.modalities.items():
+        for name in provided.record.outputs:
+            if name not in Options.model_fields:
+                found.setdefault(name, []).append(kind)
+    return found
+
+
+def take_output(arguments: Sequence[str], registry: Registry) -> tuple[list[str], tuple[str, str] | None]:
+    """The arguments without a flag that takes the place of --out, and its name and its value."""
+    rest, given = list(arguments), []
+    for name in _outputs(registry):
+        rest, value = take(rest, name)
+        given += [] if value is None else [(name, value)]
+    if len(given) > 1:
+        raise UserError(f"--{given[0][0]} and --{given[1][0]} both say where the samples go; give one")
+    return rest, given[0] if given else None
+
+
+def _options_of_output(name: str, modality: Modality, registry: Registry) -> Mapping[str, Any]:
+    """The options of files for which `--name` is short. Raises `UserError` if this kind of data has no such flag."""
+    if name not in modality.outputs:
+        raise UserError(
+            f"--{name} is an option of runs of {' and '.join(_outputs(registry)[name])}, and this is a run of "
+            f"{modality.name}"
+        )
+    return modality.outputs[name]
 
 
 def _tell(written: "Written") -> None:

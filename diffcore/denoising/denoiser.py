@@ -142,6 +142,20 @@ def velocity(x0: State, eps: State, level: Levels) -> State:
     return combine((of_eps, eps), (of_x0, x0))
 
 
+def moved(prediction: Prediction, x: State, by: State) -> Prediction:
+    """The prediction for `x` = alpha (x0 + `by`) + sigma eps that follows from a prediction for alpha x0 + sigma eps.
+
+    The noise is the same, so eps stays; x0 becomes x0 + `by`, and v = (alpha eps - sigma x0) / t becomes
+    v - `by` sigma / t.
+    """
+
+    def change(level: Level) -> Tensor | float:
+        return {"x0": 1.0, "eps": 0.0, "v": -level.sigma / level.total}[prediction.view]
+
+    output = combine((1.0, prediction.output), (by_field(change, prediction.level), by))
+    return Prediction(x, prediction.level, output, prediction.view, prediction.variance)
+
+
 def require_defined(parameterisation: Parameterisation, schedule: Schedule) -> None:
     """Raise `UserError` if x0 cannot be computed from the network's output at every level of the schedule."""
     if parameterisation == "eps" and schedule.log_snr(torch.ones(1, dtype=torch.float64)).item() == -math.inf:
@@ -229,6 +243,19 @@ class Denoiser(nn.Module):
         if conditions is None:
             conditions = nulls(self.conditions, batch, device)
         require_shapes(self.conditioning.shapes, conditions, batch)
+        known = [each.expected(conditions[each.name]) for each in self.conditions]
+        known = [estimate for estimate in known if estimate is not None]
+        if known:
+            estimate = combine(*((1 / len(known), each) for each in known))
+            alpha = by_field(lambda each: -each.alpha, level)
+            found = self._predicted(combine((1.0, x), (alpha, estimate)), level, conditions, mask)
+            prediction = moved(found, x, estimate)
+        else:
+            prediction = self._predicted(x, level, conditions, mask)
+        return replace(prediction, unguided=prediction)
+
+    def _predicted(self, x: State, level: Levels, conditions: Conditions, mask: Mask) -> Prediction:
+        batch, device = x.shape[0], first_field(x).device
         # x = (alpha d) (x0 / d) + sigma eps: the network works with data of unit variance.
         inner = with_data_std(level, self.data_std)
         scaled, unit = at_unit_variance(x, inner)
@@ -245,7 +272,7 @@ class Denoiser(nn.Module):
             prediction = replace(prediction, level=level)
         else:
             prediction = Prediction(x, level, combine((self.data_std, prediction.x0)), "x0", variance)
-        return replace(prediction, unguided=prediction)
+        return prediction
 
     def _require_form(self, output: Any, variance: Any, x: State) -> None:
         """Raise `UserError` unless the backbone's output, and its variance if there is one, have the form of the state.

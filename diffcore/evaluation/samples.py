@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tensordict import TensorDict
 
 from diffcore.denoising.conditions import ClassCondition, Conditions, captions_of
 from diffcore.denoising.text import TextCondition
@@ -39,9 +40,10 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
     """The metrics of `request.n` samples, the speed of sampling, and the error of samples with scalar targets.
 
     The conditions of the samples cover the possible values in equal parts; if the model takes texts, they are those of
-    held-out examples. `request.extra_metrics` are computed in addition to those of the modality. An evaluator or a
-    metric that fails is left out, and `request.complain` is called with the reason. With several processes, the leader
-    evaluates the samples of all processes, and the others get no metrics of them.
+    held-out examples, and of training examples where these are fewer than `request.n` (`asked_examples`).
+    `request.extra_metrics` are computed in addition to those of the modality. An evaluator or a metric that fails is
+    left out, and `request.complain` is called with the reason. With several processes, the leader evaluates the samples
+    of all processes, and the others get no metrics of them.
 
     Raises `NothingToEvaluateError` if there are no metrics for the modality.
     """
@@ -85,17 +87,27 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
 
 
 def _requested(model: Model, data: Data, n: int, config: SamplingConfig) -> Conditions:
-    """The conditions of `n` samples: example values; for texts and what has the form of states, those of examples.
-
-    Held-out examples, or those that the data set names as `asked`, are taken one after another from the first one on,
-    and again from the first if `n` is larger.
-    """
+    """The conditions of `n` samples: example values; for texts and what has the form of states, those of examples."""
     conditions = example_conditions(model, n, config)
+    texts = any(isinstance(each, TextCondition) for each in model.codec.conditions)
     asked = data.held_out if data.asked is None else data.asked
-    examples = any(isinstance(each, TextCondition) for each in model.codec.conditions) or _enlarges(model)
-    if asked is None or not examples:
+    if asked is None or not (texts or _enlarges(model)):
         return conditions
-    return conditions | encode(model, asked[torch.arange(n) % len(asked)]).conditions
+    others = None if data.asked is not None or _enlarges(model) else data.examples
+    found = [encode(model, examples).conditions for examples in asked_examples(asked, others, n)]
+    return conditions | {name: torch.cat([values[name] for values in found]) for name in found[0]}
+
+
+def asked_examples(asked: TensorDict, others: TensorDict | None, n: int) -> list[TensorDict]:
+    """`n` examples whose conditions samples are drawn for: the first ones of `asked`, and then some of `others`.
+
+    A text that is asked for twice gives two samples which are more alike than two examples, and so a larger distance to
+    the examples. So texts are repeated only where there are no others.
+    """
+    if others is None or n <= len(asked):
+        return [asked[torch.arange(n) % len(asked)]]
+    count = n - len(asked)
+    return [asked, others[torch.arange(count) * max(len(others), count) // count % len(others)]]
 
 
 def _enlarges(model: Model) -> bool:

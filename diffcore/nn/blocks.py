@@ -1,6 +1,7 @@
 """Building blocks that networks share."""
 
-from typing import TypeVar
+import math
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,35 @@ def patches(x: Tensor, patch: int) -> Tensor:
 def unfold(x: Tensor, patch: int) -> Tensor:
     """The inverse of `fold`."""
     return functional.pixel_shuffle(x, patch) if patch > 1 else x
+
+
+class DirectPath(nn.Module):
+    """A linear path from the input of a network on patches to its output, with a gain for each frequency and level.
+
+    The output for a patch x is D^T diag(g(c)) D x, where D are the cosines of the patch (an orthonormal transform,
+    DCT-II along both sides, of each channel) and the gains g(c) are a linear layer of the conditioning vector c, which
+    is initialised to zero.
+
+    The best linear estimate of v from x = alpha x0 + sigma eps multiplies a frequency of the data with variance s^2 by
+    alpha sigma (1 - s^2) / (alpha^2 s^2 + sigma^2), which is large for frequencies that are weak in the data, where
+    almost all of x is noise. Without this path, a network would have to pass the noise of all entries of a patch
+    through its `width` channels, and what it cannot pass stays in samples as grain.
+    """
+
+    def __init__(self, channels: int, patch: int, conditioning: int) -> None:
+        super().__init__()
+        places = (torch.arange(patch, dtype=torch.float64) + 0.5) * math.pi / patch
+        cosines = (torch.arange(patch, dtype=torch.float64)[:, None] * places).cos() * (2 / patch) ** 0.5
+        cosines[0] /= 2**0.5
+        basis = torch.kron(torch.eye(channels, dtype=torch.float64), torch.kron(cosines, cosines))
+        self.register_buffer("basis", basis.float(), persistent=False)
+        self.gains = zeroed(nn.Linear(conditioning, channels * patch**2))
+
+    def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
+        """Patches `[B, ..., C patch^2]` and conditioning vectors `[B, c]` to the shape of the patches."""
+        gains = self.gains(conditioning).reshape(len(x), *[1] * (x.ndim - 2), -1)
+        basis = cast(Tensor, self.basis)
+        return ((x @ basis.T) * gains) @ basis
 
 
 def with_variance(output: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from diffcore.denoising.inputs import Tokens
 from diffcore.nn.attention import TokenLayers, heads_of
 from diffcore.nn.beside import BesideState
-from diffcore.nn.blocks import ChannelNorm, accepted, pixels, unfold, with_variance, zeroed
+from diffcore.nn.blocks import ChannelNorm, DirectPath, accepted, pixels, unfold, with_variance, zeroed
 from diffcore.nn.tiles import in_tiles
 from diffcore.states.spaces import Mask
 
@@ -71,7 +71,7 @@ class UNet(nn.Module):
 
     First the patches of the grid are folded into channels, because convolutions on a grid of half the side cost a
     quarter. Each further level halves the grid. With `learned_variance` it returns a pair, the output and the variance
-    fractions.
+    fractions. With patches larger than 1, a `DirectPath` leads from the patches to the output.
 
     With `tokens` channels of tokens, the pixels of coarse levels attend to the tokens, on the way down and up again.
     The coarsest level is coarse in any case, the others if a pixel stands for at least `COARSE` x `COARSE` entries of
@@ -119,6 +119,7 @@ class UNet(nn.Module):
         self.norm = ChannelNorm(sizes[0])
         outputs = 2 * channels if learned_variance else channels
         self.output = zeroed(nn.Conv2d(sizes[0], outputs * patch**2, 3, padding=1))
+        self.direct = DirectPath(channels, patch, self.width) if patch > 1 else None
         first = partial(nn.Conv2d, out_channels=sizes[0], kernel_size=3, padding=1, bias=False)
         self.beside = BesideState(like_state * patch**2, first, partial(pixels, patch=patch))
         coarse = [number for number in range(len(sizes)) if patch * 2**number >= COARSE]
@@ -158,7 +159,8 @@ class UNet(nn.Module):
 
     def _at_once(self, x: Tensor, conditioning: Tensor, tokens: Tokens | None, like_state: Tensor | None) -> Tensor:
         """The output for the whole of `x`, and the variance fractions behind it if there are any."""
-        h = self.beside(self.input(pixels(x, self.patch)), like_state)
+        folded = pixels(x, self.patch)
+        h = self.beside(self.input(folded), like_state)
         skips = []
         for number, blocks in enumerate(self.down):
             if number:
@@ -173,7 +175,12 @@ class UNet(nn.Module):
             h = through(self.up[number], torch.cat([h, skips.pop()], dim=1), conditioning)
             if number >= self.first_coarse:
                 h = self.attend_up(number - self.first_coarse, h, tokens)
-        return unfold(self.output(functional.silu(self.norm(h))), self.patch)
+        output = self.output(functional.silu(self.norm(h)))
+        if self.direct is not None:
+            direct = self.direct(folded.movedim(1, -1), conditioning).movedim(-1, 1)
+            beyond = output.shape[1] - direct.shape[1]  # the variances
+            output = output + functional.pad(direct, (0, 0, 0, 0, 0, beyond))
+        return unfold(output, self.patch)
 
 
 def _margin(patch: int, levels: int, blocks: int) -> int:

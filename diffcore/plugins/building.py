@@ -235,6 +235,10 @@ PARTS: Mapping[str, tuple[str, Complaint]] = {
     "writer": ("a writer with each, together, html and endings", _not_a_writer),
     "evaluator": ("a function of samples and conditions, or None", _not_a_function),
     "reader": ("a reader of files", _not_a_reader),
+    "scorer": (
+        "a scorer with columns, more, identity, require and score",
+        _with("columns", "more", "identity", "require", "score"),
+    ),
     "contract": ("a diffcore.plugins.contract.Contract", _not_a_contract),
 }
 """For each kind of part, what its builder must return, in words and as a check."""

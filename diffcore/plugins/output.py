@@ -127,6 +127,33 @@ class Reader(Protocol):
         """A smaller sample, encoded, and the whole factor by which the model's own size is larger."""
 
 
+Value = float | int | bool | str | None
+"""What is known of one sample: a number, a text or a truth value; None where it has none."""
+
+
+class Scorer(Protocol):
+    """Named values of single samples: the columns of tables, and what samples are kept and ranked by.
+
+    * `columns`: the usual columns of a table, in order, with what they mean.
+    * `more`: further ones, which take longer or are rarely of interest, with what they mean.
+    * `identity`: the name of a value that is equal for equal samples; None if there is none.
+    """
+
+    columns: Mapping[str, str]
+    more: Mapping[str, str]
+    identity: str | None
+
+    def require(self, names: Sequence[str]) -> None:
+        """Raise `UserError` for a name that does not exist.
+
+        Other names than those of `columns` and `more` may exist, such as those of scalar conditions, whose values are
+        what a sample turned out to have.
+        """
+
+    def score(self, samples: Any, names: Sequence[str]) -> Mapping[str, Sequence[Value]]:
+        """The values of these names for each of the samples, in the form that `Codec.decode` returns."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """A number that measures how good samples are, with its meaning and what to compare it with."""

@@ -232,10 +232,17 @@ class Modality:
     decoded without the data. The first data set and denoiser are the defaults; the preset `default` must exist.
 
     `writer(codec)` makes a `diffcore.plugins.output.Writer`: samples to files. With `writing`, the options with which
-    users choose how files are written (`--write.OPTION`), it is `writer(codec, options)`.
+    users choose how files are written (`--write.OPTION`), it is `writer(codec, options)`. `outputs` are options of
+    files that have a flag of their own: with `{"mesh": {"form": "mesh"}}`, `--mesh PLACE` is short for `--out PLACE
+    --write.form mesh`.
     `evaluator(codec, data, cache)` makes a `diffcore.plugins.output.Evaluator`: samples to metrics, or None where the
     data allows none. `reader(codec)` makes a `diffcore.plugins.output.Reader`: files to states, for editing; None where
     files cannot be read.
+
+    `scorer(codec, data, functions)` makes a `diffcore.plugins.output.Scorer`: samples to values of each, for tables and
+    to keep some of the samples. `data` is a function that returns the `Data` of the run, or None where there are none;
+    it is called for values that need them only. `functions` are Python functions of the user, by name; what they take
+    is a matter of the modality.
 
     `fidelity(codec)` makes a function of samples and of their reconstructions by an autoencoder that returns a list of
     `diffcore.plugins.output.Metric`: how similar they are, in the usual measure of this kind of data. Its autoencoders
@@ -257,12 +264,14 @@ class Modality:
     codec: Callable[[Any], Any]
     writer: Callable[..., Any]
     writing: type[Settings] = NoOptions
+    outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     evaluator: Callable[..., Any] | None = None
     classifiers: tuple[Component, ...] = ()
     networks: Mapping[str, tuple[Component, ...]] = field(default_factory=dict)
     reader: Callable[[Any], Any] | None = None
     contract: Callable[[Any], Any] | None = None
     fidelity: Callable[[Any], Any] | None = None
+    scorer: Callable[..., Any] | None = None
     requires: tuple[str, ...] = ()
 
     def networks_of(self, kind: str) -> tuple[Component, ...]:

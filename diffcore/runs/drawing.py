@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from diffcore.denoising.conditions import Condition, Conditions, captions_of
+from diffcore.denoising.conditions import Condition, Conditions, any_given, captions_of
 from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.output import Captions
@@ -25,6 +25,20 @@ from diffcore.system.distributed import gathered, leads, rank_slice
 
 
 @dataclass(frozen=True, eq=False)
+class Selection:
+    """Samples that were chosen among those that were drawn.
+
+    * `numbers`: the number of the noise of each.
+    * `states`: the samples.
+    * `recipe`: how they were chosen, as values of JSON.
+    """
+
+    numbers: tuple[int, ...]
+    states: Encoded
+    recipe: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
 class Drawing:
     """`n` samples of `seed` that are still to be drawn.
 
@@ -35,6 +49,8 @@ class Drawing:
     * `size`: the requested number of elements.
     * `constraint`: what the samples must agree with.
     * `writing`: the options with which files are written; None for the defaults.
+    * `tabled`: what makes the writer one that also writes tables; None for none.
+    * `selection`: the samples themselves, if they were drawn and chosen already.
     """
 
     model: Model
@@ -47,11 +63,21 @@ class Drawing:
     size: str | None = None
     constraint: Constraint | None = None
     writing: Settings | None = None
+    tabled: Callable[[Any, Sequence[str]], Any] | None = None
+    selection: Selection | None = None
 
     @cached_property
     def writer(self) -> Any:
         """What writes the samples to files."""
-        return part_of(self.model.modality, "writer", self.model.codec, *filter(None, [self.writing]))
+        writer = part_of(self.model.modality, "writer", self.model.codec, *filter(None, [self.writing]))
+        return writer if self.tabled is None else self.tabled(writer, self.asked_names)
+
+    @property
+    def asked_names(self) -> list[str]:
+        """The conditions that are asked of any sample."""
+        return [each.name for each in self.known if any_given([each], self.conditions)] + [
+            name for name in self.guide_captions if name not in {each.name for each in self.known}
+        ]
 
     @cached_property
     def known(self) -> tuple[Condition, ...]:
@@ -77,6 +103,8 @@ class Drawing:
             values["size"] = self.size
         if self.constraint is not None:
             values["constraint"] = self.constraint.recipe or "a constraint of the caller"
+        if self.selection is not None:
+            values["selection"] = dict(self.selection.recipe)
         if self.writing is not None and (options := self.writing.model_dump(mode="json", exclude_defaults=True)):
             values["write"] = options
         return values
@@ -87,23 +115,42 @@ class Drawing:
 
     def mask(self, rows: Sequence[int]) -> Mask:
         """The elements of the samples `rows` that exist; None if all always do."""
-        conditions = taken(self.conditions, rows)
-        return draw_mask(self.model, rows, conditions, self.seed, self.size, self.constraint, self.config.guides)
+        if self.selection is not None:
+            return None if self.selection.states.mask is None else self.selection.states.mask[list(rows)]
+        return self._mask(rows, rows)
 
-    def draw(self, rows: Sequence[int]) -> Encoded | None:
-        """Draw the samples `rows`, each process its part of them. The leader gets all, the others None."""
-        mine = rows[rank_slice(len(rows)).start : rank_slice(len(rows)).stop]
+    def _mask(self, rows: Sequence[int], numbers: Sequence[int]) -> Mask:
+        """The same for the noise of these numbers."""
+        conditions = taken(self.conditions, rows)
+        return draw_mask(self.model, numbers, conditions, self.seed, self.size, self.constraint, self.config.guides)
+
+    def draw(self, rows: Sequence[int], numbers: Sequence[int] | None = None) -> Encoded | None:
+        """Draw the samples `rows`, each process its part of them. The leader gets all, the others None.
+
+        `numbers` are those of their noise, by default the rows themselves.
+        """
+        if self.selection is not None:
+            return _rows_of(self.selection.states, rows) if leads() else None
+        numbers = rows if numbers is None else numbers
+        part_of_process = slice(rank_slice(len(rows)).start, rank_slice(len(rows)).stop)
+        mine, own_numbers = rows[part_of_process], numbers[part_of_process]
 
         def part() -> Encoded | None:
-            return self._draw(mine, taken(self.conditions, mine), self.mask(mine)) if len(mine) else None
+            if not len(mine):
+                return None
+            return self._draw(own_numbers, taken(self.conditions, mine), self._mask(mine, own_numbers))
 
         each = [encoded for encoded in gathered(part) if encoded is not None]
         if not leads():
             return None
-        return Encoded(concatenate([encoded.state for encoded in each]), taken(self.conditions, rows), self.mask(rows))
+        state = concatenate([encoded.state for encoded in each])
+        return Encoded(state, taken(self.conditions, rows), self._mask(rows, numbers))
 
     def draw_all(self, after_batch: Callable[[int], None]) -> Samples:
         """Draw all samples and keep them in memory. `after_batch` receives the number of samples of each batch."""
+        if self.selection is not None:
+            states = self.selection.states
+            return Samples(states.state, self.conditions, states.mask, self.model, self.known, self.guide_captions)
         drawn = generate_together(
             self.model,
             self.config,
@@ -132,6 +179,13 @@ class Drawing:
     def names(self, rows: Sequence[int]) -> list[str]:
         """The names of the files of the samples `rows`, without their endings."""
         return file_names(rows, self.captions(rows), self.known)
+
+
+def _rows_of(encoded: Encoded, rows: Sequence[int]) -> Encoded:
+    """Some rows of a batch."""
+    chosen = list(rows)
+    mask = None if encoded.mask is None else encoded.mask[chosen]
+    return Encoded(encoded.state[chosen], taken(encoded.conditions, chosen), mask)
 
 
 def _plain(value: Any) -> Any:

@@ -18,10 +18,12 @@ from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
 from diffcore.plugins.data import Codec
-from diffcore.plugins.output import Captions
+from diffcore.plugins.output import Captions, Value
 from diffcore.runs.choices import writing_of
 from diffcore.runs.coding import decode
 from diffcore.runs.model import Model
+from diffcore.runs.scores import Functions, Scoring, functions_of
+from diffcore.runs.tables import TableWriter, require_parquet
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 
@@ -88,6 +90,11 @@ class Samples:
         path = Path(out)
         options = writing_of(self.model.modality, write)
         writer = part_of(self.model.modality, "writer", self.model.codec, *filter(None, [options]))
+        if self.model.modality.scorer is not None:
+            scoring = Scoring(self.model)
+            names = list(dict.fromkeys(name for caption in self.captions for name in caption))
+            writer = TableWriter(writer, scoring, scoring.columns, names)
+            require_parquet(path)
         single = is_single_file(path, self.model, writer)
         if not len(self):
             return path
@@ -111,6 +118,16 @@ class Samples:
                 write_overview(writer, shown.decoded, part, shown.captions)
             part.replace(overview)
         return overview
+
+    def scores(self, names: Sequence[str] = (), properties: Functions = ()) -> dict[str, list[Value]]:
+        """Values of each sample by name, by default those of the columns of a table.
+
+        Args:
+            names: Which values; the names are those of the kind of data, and those of `properties`.
+            properties: Python functions of a sample: `"module:function"`, `"NAME=module:function"`, or by name.
+        """
+        scoring = Scoring(self.model, functions=functions_of(properties))
+        return scoring(self.decoded, names or scoring.columns)
 
     def first(self, count: int) -> "Samples":
         """The first `count` of the samples."""

@@ -125,6 +125,10 @@ def integers(seed: int, stream: Stream, samples: Tensor, high: int, shape: Seque
     return _split(numbers, counts, blocks)[""].view(len(samples), *shape)
 
 
+TRY = 2**40
+"""Where samples are drawn again with other noise, sample number i + t TRY is the try t of sample i."""
+
+
 @dataclass(frozen=True)
 class Draws:
     """The random numbers of a batch of samples: each stream gives numbers of its own, always the same ones.

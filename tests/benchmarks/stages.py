@@ -34,6 +34,7 @@ from diffcore.denoising.conditions import Conditions, nulls
 from diffcore.denoising.conditions.coarse_condition import enlarging_condition
 from diffcore.evaluation.judge import judge_of
 from diffcore.evaluation.metrics import evenly, frechet_distance
+from diffcore.evaluation.samples import asked_examples
 from diffcore.runs.coding import encode
 from diffcore.runs.folder import RunFolder, read_log
 from diffcore.states.level import Level
@@ -205,18 +206,18 @@ def enlargements(runs: dict[str, dc.Run], table: Table, options: argparse.Namesp
 
 
 def generations(runs: dict[str, dc.Run], table: Table, options: argparse.Namespace) -> None:
-    """Draw pictures in two stages and in one, with the texts and classes of held-out pictures if there are any."""
+    """Draw pictures in two stages and in one, with the texts and classes of held-out and other pictures, if any."""
     small, enlarge, whole = (runs[kind] for kind in KINDS)
     n, steps = options.n, options.steps
 
     def staged() -> Tensor:
-        first = small.sample(n, conditions=_of_held_out(small, n), steps=steps)
+        first = small.sample(n, conditions=_of_pictures(small, n), steps=steps)
         return enlarge.sample(n, conditions=enlarge.conditions_of(first), steps=steps).decoded
 
     table.add("two stages", staged, operations=steps * (operations(small) + operations(enlarge)))
     table.add(
         "one stage",
-        lambda: whole.sample(n, conditions=_of_held_out(whole, n), steps=steps).decoded,
+        lambda: whole.sample(n, conditions=_of_pictures(whole, n), steps=steps).decoded,
         operations=steps * operations(whole),
     )
 
@@ -227,9 +228,9 @@ def _held_out(run: dc.Run) -> TensorDict:
     return held_out
 
 
-def _of_held_out(run: dc.Run, n: int) -> Conditions:
-    held_out = _held_out(run)
-    return encode(run.model, held_out[torch.arange(n) % len(held_out)]).conditions
+def _of_pictures(run: dc.Run, n: int) -> Conditions:
+    found = [encode(run.model, part).conditions for part in asked_examples(_held_out(run), run.data.examples, n)]
+    return {name: torch.cat([values[name] for values in found]) for name in found[0]}
 
 
 def main() -> None:

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from diffcore.denoising.conditions import ClassCondition
-from diffcore.denoising.denoiser import Denoiser, from_eps, from_v, from_x0, velocity
+from diffcore.denoising.conditions.coarse_condition import CoarseGrid
+from diffcore.denoising.denoiser import Denoiser, from_eps, from_v, from_x0, moved, velocity
 from diffcore.denoising.losses import WEIGHTINGS, weighted_loss
 from diffcore.process.gaussian import perturb
 from diffcore.process.schedules import Cosine, Exploding
@@ -31,6 +32,52 @@ def test_views_of_the_truth_agree(level):
         torch.testing.assert_close(found.eps, eps)
         torch.testing.assert_close(found.v, v)
         torch.testing.assert_close(perturb(found.x0, found.eps, level), x)
+
+
+@pytest.mark.parametrize("level", LEVELS, ids=str)
+def test_a_prediction_of_the_difference_from_an_estimate_is_one_of_the_state(level):
+    x0, eps, estimate = draw(2, 5), draw(2, 5, seed=1), draw(2, 5, seed=2)
+    x, rest = perturb(x0, eps, level), x0 - estimate
+    noisy = perturb(rest, eps, level)
+    for found in (
+        from_x0(rest, noisy, level),
+        from_eps(eps, noisy, level),
+        from_v(velocity(rest, eps, level), noisy, level),
+    ):
+        whole = moved(found, x, estimate)
+        torch.testing.assert_close(whole.x0, x0)
+        torch.testing.assert_close(whole.eps, eps)
+        torch.testing.assert_close(whole.v, velocity(x0, eps, level))
+
+
+class Linear(nn.Module):
+    """The best prediction of v for data N(0, s^2): x0 = alpha s^2 x / (alpha^2 s^2 + sigma^2)."""
+
+    width, accepts = 4, ("like_state",)
+
+    def __init__(self, std):
+        super().__init__()
+        self.std, self.level = std, None
+
+    def forward(self, x, conditioning, mask=None, like_state=None):
+        alpha, sigma = self.level
+        x0 = alpha * self.std**2 * x / (alpha**2 * self.std**2 + sigma**2)
+        return from_x0(x0, x, self.level).v
+
+
+def test_given_a_coarse_grid_the_network_denoises_the_difference_from_it():
+    """For states N(m, s^2) about the enlarged grid m, the denoiser gives the mean of x0 given x and m."""
+    level, std = Level(0.6, 0.8), 0.3
+    network, coarse = Linear(std), CoarseGrid("coarse", (2, 3, 3), 0.0, 2)
+    network.level = level
+    grid, x = draw(2, 2, 3, 3), draw(2, 2, 6, 6, seed=1)
+    given = coarse.values(grid.float())
+    mean = nn.functional.interpolate(grid, scale_factor=2, mode="bilinear")
+    found = Denoiser(network, (coarse,))(x, level, {"coarse": given.double()}).x0
+    gain = level.alpha * std**2 / (level.alpha**2 * std**2 + level.sigma**2)
+    torch.testing.assert_close(found, mean + gain * (x - level.alpha * mean), rtol=1e-5, atol=1e-6)
+    free = Denoiser(network, (coarse,))(x, level).x0
+    torch.testing.assert_close(free, gain * x)
 
 
 def test_score_is_the_gradient_of_the_log_density():

@@ -241,6 +241,8 @@ def read(command: str, arguments: list[str]) -> None:
     elif command in ("sample", "evaluate"):
         module, flags = DRAWING[command]
         rest, _ = take_table(arguments, "write")  # checked by the run
+        if command == "sample":
+            rest, _ = sample_command.take_output(rest, registry)
         read_flags(module.Options, rest, registry, f"diffcore {command}", "", many=flags)
 
 

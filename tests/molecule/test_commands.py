@@ -1,5 +1,6 @@
 """The commands as a user types them, on the included molecules and on a file of the user."""
 
+import csv
 import importlib.util
 import json
 import math
@@ -147,6 +148,46 @@ def test_molecules_of_any_program_are_judged(own, file, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["valid"], found["unique"], found["samples"]) == (1, 1, 13)
     assert found["novel"] <= 2 / 13  # a tenth of the molecules is held out
+
+
+def test_a_chemist_s_table(run, tmp_path, capsys, monkeypatch):
+    """Only valid and different molecules, the nearest to the target first, with a function of the user."""
+    monkeypatch.setattr(properties, "_registered", {})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "def carbons(mol):\n    return sum(a.GetSymbol() == 'C' for a in mol.GetAtoms())\n"
+    )
+    keep = "valid, unique, carbons>=1, no PAINS"
+    flags = ["--n", 6, "--size", 4, "--target", "logp=0.5", "--keep", keep, "--rank", "targets"]
+    sample(run, *flags, "--property", "carbons=mine:carbons", "--columns", "+formula", "--out", "mols.csv")
+    said = capsys.readouterr().err
+    assert "6 samples are kept of" in said
+    assert "unique holds for" in said
+    with (tmp_path / "mols.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["number"] for row in rows] == list("123456")
+    assert len({row["inchikey"] for row in rows}) == 6
+    for row in rows:
+        mol = Chem.MolFromSmiles(row["smiles"])
+        assert (row["valid"], row["asked_logp"], row["PAINS"]) == ("1", "0.5", "0")
+        assert row["formula"] == rdMolDescriptors.CalcMolFormula(mol)
+        assert int(float(row["carbons"])) == sum(atom.GetSymbol() == "C" for atom in mol.GetAtoms()) >= 1
+    distances = [abs(float(row["logp"]) - 0.5) for row in rows]
+    assert distances == sorted(distances)
+
+
+def test_mistakes_of_tables_and_conditions(run, tmp_path, capsys):
+    command = ("sample", run, "--n", 2, "--out")
+    for out, flags, said in (
+        ("a.csv", ("--columns", "smils"), "unknown value 'smils' (did you mean 'smiles'?); there are: valid, smiles"),
+        ("a.csv", ("--keep", "qad>0.5"), "unknown value 'qad' (did you mean 'qed'?)"),
+        ("a.csv", ("--keep", "gap>0.5"), "the property 'gap' comes from DFT"),
+        ("a.sdf", ("--columns", "smiles"), "--columns is for tables: give an --out that ends in .csv, .tsv, .parquet"),
+        ("a.csv", ("--rank", "targets"), "--rank targets needs a number that is asked for"),
+        ("a.csv", ("--property", "logp=math:sqrt"), "the property 'logp' exists already"),
+    ):
+        assert said in refused(capsys, *command, tmp_path / out, *flags)
+    assert not list(tmp_path.iterdir())
 
 
 def test_targets_are_written_and_measured(run, tmp_path, capsys):

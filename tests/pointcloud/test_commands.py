@@ -109,3 +109,16 @@ def test_the_points_on_the_way_between_two_clouds_correspond(run, tmp_path):
     assert main(["sample", str(run), "--from", str(tmp_path / "a.ply"), *flags]) == 0
     same = numpy.load(tmp_path / "same.npz")["positions"][0]
     assert numpy.linalg.norm(points[:, None] - same[None], axis=2).min(1).max() < 1e-5
+
+
+def test_the_surface_through_samples_is_written_as_a_mesh(run, tmp_path, capsys):
+    small = ("--data.shapes", 5, "--data.held-out", 5, "--data.points", 64, "--data.pool", 64, "--data.normals")
+    with_normals = train(tmp_path / "run", *small)
+    few = ("sample", str(with_normals), "--n", "2", "--write.resolution", "24", "--mesh")
+    assert main([*few, str(tmp_path / "out.glb")]) == 0
+    assert len(trimesh.load(tmp_path / "out.glb").geometry) == 2
+    assert "--size 8192" in capsys.readouterr().err
+    assert main([*few, str(tmp_path / "all"), "--write.format", "stl"]) == 0
+    assert len([*(tmp_path / "all").glob("*.stl")]) == 2
+    assert "--mesh and --out both" in refused(capsys, *few, tmp_path / "a.glb", "--out", tmp_path / "b")
+    assert "preset shapes-normals" in refused(capsys, "sample", run, "--mesh", tmp_path / "a.glb")

@@ -133,6 +133,24 @@ def test_at_least_a_quarter_of_the_points_is_generated(tmp_path, caplog, count, 
         assert not message
 
 
+@pytest.mark.parametrize("ending", [".ply", ".txt", ".npz"])
+@pytest.mark.parametrize("count", [20, N])
+def test_the_known_points_of_a_part_keep_the_order_of_the_file(tmp_path, ending, count):
+    """All of 20 points, or half of those of a larger file, in each of which later rows come later."""
+    values, normals = positions(count), units(count)
+    given = {} if ending == ".txt" else {"normals": normals}
+    reads = reader(normals=bool(given))
+    found = reads.codec.decode(reads.read_part(write(tmp_path / f"part{ending}", values, **given))[0])
+    used = min(count, N // 2)
+    rows = [abs(values - point).max(1).argmin() for point in found["positions"][0, :used].numpy()]
+    assert rows == sorted(set(rows))
+    assert len(rows) == used
+    assert count > used or rows == [*range(count)]
+    assert numpy.allclose(found["positions"][0, :used], values[rows], atol=1e-5)
+    if given:
+        assert numpy.allclose(found["normals"][0, :used], normals[rows], atol=1e-5)
+
+
 def test_a_part_of_a_mesh_is_half_the_points(tmp_path):
     path = tmp_path / "ball.obj"
     trimesh.creation.icosphere(2).apply_translation((1, 2, 3)).export(path)

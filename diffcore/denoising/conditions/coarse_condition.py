@@ -74,10 +74,15 @@ class CoarseCondition(Condition):
 class CoarseGrid(CoarseCondition):
     """A grid `[C, h, w]` for states of grids whose sides are larger by `factor`, enlarged by bilinear interpolation.
 
-    The network receives the channels of the grid, s, and a channel that is 1 where the grid is given.
+    The network receives the channels of the grid, s, and a channel that is 1 where the grid is given. What the network
+    predicts is the difference of the state from the enlarged grid.
     """
 
     factor: int
+
+    def expected(self, value: Tensor) -> Tensor:
+        grid = value[:, :-1]
+        return enlarged(grid.where(~grid.isnan(), 0.0), self.factor)
 
     @property
     def inputs(self) -> Inputs:
@@ -95,7 +100,12 @@ class _Enlarged(nn.Module):
     def forward(self, value: Tensor) -> Embedded:
         given = ~value.isnan()
         both = torch.cat([value.where(given, 0.0), given[:, :1].to(value.dtype)], 1)
-        return Embedded(like_state=functional.interpolate(both, scale_factor=float(self.factor), mode="bilinear"))
+        return Embedded(like_state=enlarged(both, self.factor))
+
+
+def enlarged(grids: Tensor, factor: int) -> Tensor:
+    """Grids `[B, C, h, w]` with sides that are larger by `factor`, by bilinear interpolation."""
+    return functional.interpolate(grids, scale_factor=float(factor), mode="bilinear")
 
 
 @dataclass(frozen=True)

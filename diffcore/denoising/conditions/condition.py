@@ -56,6 +56,13 @@ class Condition(ABC):
         tokens or channels, as `inputs` announces.
         """
 
+    def expected(self, value: Tensor) -> Tensor | None:
+        """What values `[B, ...]` alone say about the state x0: an estimate of the form of the state, 0 for null values.
+
+        The denoiser then predicts the difference of x0 from it. None if there is no estimate.
+        """
+        return None
+
     def parse(self, text: str, indices: Sequence[int], seed: int) -> Tensor:
         """The values `[B, ...]` that a user asks for, for the samples `indices` of `seed`.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.names import names_in
-from diffcore.states.noise import Draws
+from diffcore.states.noise import TRY, Draws
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Space
 from diffcore.states.state import State, combine, fields, first_field, map_fields, named
@@ -25,15 +25,19 @@ Bounds = tuple[State, State]
 
 
 def of_samples(state: State, indices: Sequence[int]) -> State:
-    """The samples `indices` of `state`, or its only sample if it has one for all."""
+    """The samples `indices` of `state`, or its only sample if it has one for all.
+
+    Index i + t `TRY` is another try of sample i, which has to agree with the same values.
+    """
     if state.shape[0] == 1:
         return state
+    indices = [index % TRY for index in indices]
     if len(indices) and (last := max(indices)) >= state.shape[0]:
         raise UserError(
             f"the values that are known are those of {state.shape[0]} samples, and sample {last} is to be drawn: give "
             "one for all samples, or one for each"
         )
-    return state[list(indices)]
+    return state[indices]
 
 
 _BISECTIONS = 50

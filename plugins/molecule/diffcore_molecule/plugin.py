@@ -94,6 +94,7 @@ MOLECULE = Modality(
     writer=_lazy("output.writer:MoleculeWriter"),
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     reader=_lazy("data.reader:MoleculeReader"),
+    scorer=_lazy("output.scores:MoleculeScorer"),
     contract=_lazy("contract:contract"),
     requires=("torch", "rdkit", "e3nn"),
 )

@@ -145,6 +145,22 @@ class FileOptions(CloudOptions):
     )
 
 
+class WritingOptions(Settings):
+    """How files of samples are written."""
+
+    mesh: bool = Field(False, description="Write the surface through the points, which have normals, as a mesh.")
+    resolution: int = Field(
+        128, ge=16, le=512, description="mesh: grid points along the longest side, from which the surface is made."
+    )
+    format: Literal["glb", "obj", "ply", "stl"] = Field("glb", description="mesh: format of the files in a folder.")
+
+    @model_validator(mode="after")
+    def _of_meshes(self) -> "WritingOptions":
+        if not self.mesh and (extra := sorted(self.model_fields_set - {"mesh"})):
+            raise ValueError(f"{' and '.join(extra)} are options of meshes: give mesh true too")
+        return self
+
+
 class LatentOptions(Settings):
     """Options of the denoiser `latent`."""
 

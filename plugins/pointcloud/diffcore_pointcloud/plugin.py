@@ -12,6 +12,7 @@ from diffcore_pointcloud.options import (
     ShapesOptions,
     TokensOptions,
     TransformerOptions,
+    WritingOptions,
 )
 from diffcore_pointcloud.presets import PRESETS
 
@@ -83,7 +84,9 @@ POINTCLOUD = Modality(
     presets=PRESETS,
     facts=CloudFacts,
     codec=_lazy("codec:CloudCodec"),
-    writer=_lazy("output.writer:CloudWriter"),
+    writer=_lazy("output.writer:writer_of"),
+    writing=WritingOptions,
+    outputs={"mesh": {"mesh": True}},
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     reader=_lazy("data.reader:CloudReader"),
     contract=_lazy("contract:contract"),

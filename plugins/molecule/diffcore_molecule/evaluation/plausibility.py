@@ -36,9 +36,13 @@ def plausible(mol: Chem.Mol) -> bool:
     return bool(table.fillna(False).astype(bool).all(axis=None))
 
 
+def plausible_each(mols: Sequence[Chem.Mol], seconds: float = 20.0) -> list[bool]:
+    """Whether each molecule is plausible. A check that takes more than `seconds` has failed."""
+    workers = min(4, os.cpu_count() or 1, max(len(mols), 1))
+    return [result is True for result in timeout_map(plausible, mols, seconds, workers)]
+
+
 def plausible_fraction(mols: Sequence[Chem.Mol], seconds: float = 20.0) -> float:
     """The fraction of plausible molecules, NaN for no molecules. A check that takes more than `seconds` has failed."""
-    mols = mols[: examined(len(mols))]
-    workers = min(4, os.cpu_count() or 1, max(len(mols), 1))
-    passed = [result is True for result in timeout_map(plausible, mols, seconds, workers)]
+    passed = plausible_each(mols[: examined(len(mols))], seconds)
     return sum(passed) / len(passed) if passed else float("nan")

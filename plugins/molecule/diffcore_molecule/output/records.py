@@ -46,8 +46,10 @@ class Record:
         return not self.fault
 
 
-def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Record:
-    """The record of a sample. The properties `asked` are measured in addition to the `STANDARD` ones.
+def record(
+    molecule: Molecule, hydrogens: bool, asked: Iterable[str] = (), standard: Iterable[str] = STANDARD
+) -> Record:
+    """The record of a sample. The properties `asked` are measured in addition to the `standard` ones.
 
     With `hydrogens`, all hydrogens are explicit atoms; otherwise hydrogens are implicit.
     """
@@ -79,7 +81,7 @@ def record(molecule: Molecule, hydrogens: bool, asked: Iterable[str] = ()) -> Re
     if clean is None:
         return Record(molecule, mol, "", fault, {}, geometry=geometry)
     plain = Chem.RemoveHs(clean)
-    values = {} if fault else _measured(plain, asked)
+    values = {} if fault else _measured(plain, [*standard, *asked])
     return Record(molecule, mol, Chem.MolToSmiles(plain), fault, values, geometry=geometry)
 
 
@@ -93,7 +95,7 @@ def _flat_fault(molecule: Molecule, hydrogens: bool) -> str:
 
 
 def _measured(mol: Chem.Mol, asked: Iterable[str]) -> dict[str, float]:
-    names = [name for name in dict.fromkeys([*STANDARD, *asked]) if _can_be_measured(name)]
+    names = [name for name in dict.fromkeys(asked) if _can_be_measured(name)]
     values = zip(names, measure(mol, names), strict=True)
     return {name: value for name, value in values if not math.isnan(value)}
 

@@ -87,4 +87,5 @@ def cloud_of(shape: Shape, options: FileOptions, generator: numpy.random.Generat
         colours if options.colours else None,  # type: ignore[arg-type]
         shape.note,
         dropped=int((~finite).sum()),
+        order=order,
     )

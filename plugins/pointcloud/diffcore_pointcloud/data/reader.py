@@ -88,9 +88,10 @@ class CloudReader:
     def read_part(self, path: Path) -> tuple[State, State]:
         """A partial cloud as a state `[1, N, 3]`, whose first M points are known and the others zero, and its mask.
 
-        The mask is True for known entries. All points of the file are used if they are at most 3/4 of the model's N,
-        else N / 2 of them, which leaves room for the missing part. Normals and colours that the file does not have are
-        not known. Raises `UserError` if the file cannot be read.
+        The known points have the order of the file, so what a user knows of row k holds of point k. The mask is True
+        for known entries. All points of the file are used if they are at most 3/4 of the model's N, else N / 2 of them,
+        which leaves room for the missing part. Normals and colours that the file does not have are not known. Raises
+        `UserError` if the file cannot be read.
         """
         cloud, points = self._load(path), self.codec.facts.points
         count = len(cloud.positions)
@@ -100,7 +101,7 @@ class CloudReader:
                 f"{path}: {used} of {count:,} points are used as known points, and {points - used} are generated; "
                 f"all points of a file are used if it has at most {3 * points // 4}"
             )
-        return self._encode(path, cloud, used)
+        return self._encode(path, cloud.in_order(used), used)
 
     def _load(self, path: Path) -> Cloud:
         clouds = self._all(path)

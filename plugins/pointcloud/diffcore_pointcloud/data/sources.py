@@ -21,7 +21,8 @@ class Cloud:
 
     `bounds` `[2, 3]` are the lower and upper corner of the bounding box of the whole shape, not only of these points.
     `note` says what of the file is not used, in a few words, and `dropped` is the number of points that were left out
-    as they are not finite.
+    as they are not finite. `order` `[P]` has the places of the points among those of the file that are used; it is
+    None for points that were drawn from a surface.
     """
 
     positions: NDArray[numpy.float64]
@@ -30,6 +31,7 @@ class Cloud:
     colours: NDArray[numpy.uint8] | None = None
     note: str = ""
     dropped: int = 0
+    order: NDArray[numpy.int64] | None = None
 
     def first(self, most: int) -> "Cloud":
         """The cloud with only its first `most` points; the others are no longer in memory."""
@@ -37,7 +39,14 @@ class Cloud:
             return self
         normals = None if self.normals is None else self.normals[:most].copy()
         colours = None if self.colours is None else self.colours[:most].copy()
-        return replace(self, positions=self.positions[:most].copy(), normals=normals, colours=colours)
+        return replace(self, positions=self.positions[:most].copy(), normals=normals, colours=colours, order=None)
+
+    def in_order(self, count: int) -> "Cloud":
+        """The cloud with only its first `count` points, in the order that they have in the file, if it has one."""
+        rows = numpy.arange(count) if self.order is None else self.order[:count].argsort()
+        normals = None if self.normals is None else self.normals[rows]
+        colours = None if self.colours is None else self.colours[rows]
+        return replace(self, positions=self.positions[rows], normals=normals, colours=colours, order=None)
 
 
 Read = Callable[[Path, FileOptions, numpy.random.Generator], list[Cloud]]

@@ -1,7 +1,6 @@
 """Writers of clouds: PLY, NPZ and GLB.
 
-Generated clouds have no faces, and none of the available libraries reconstructs surfaces well. So a GLB file contains
-points, which viewers draw as dots.
+They contain points, which viewers draw as dots; `diffcore_pointcloud.output.meshes` writes surfaces.
 """
 
 import zipfile
@@ -97,7 +96,7 @@ def write_glb(samples: Sequence[Points], path: Path, columns: int, names: Sequen
             transform = trimesh.transformations.translation_matrix(offset)
             dots = trimesh.PointCloud(shown.positions, colors=colours(shown))
             scene.add_geometry(dots, node_name=name, geom_name=name, transform=transform)
-    content = scene.export(file_type="glb", tree_postprocessor=_named) if scene.geometry else _empty_glb()
+    content = scene.export(file_type="glb", tree_postprocessor=_named) if scene.geometry else empty_glb()
     path.write_bytes(content)
 
 
@@ -106,7 +105,8 @@ def _named(tree: dict[str, Any]) -> None:
     tree["scenes"][0]["name"] = OURS
 
 
-def _empty_glb() -> bytes:
+def empty_glb() -> bytes:
+    """A GLB file without any nodes."""
     text = b'{"asset":{"version":"2.0"},"scene":0,"scenes":[{}]}'
     text += b" " * (-len(text) % 4)
     size = (20 + len(text)).to_bytes(4, "little")

@@ -20,6 +20,9 @@ FILLED = 0.92
 """The largest fraction of a frame that its cloud fills."""
 FINE = 2
 """Pictures are rendered larger by this factor and averaged, for smooth edges."""
+POINTS, SOLID = 0.97, 2.2
+"""The radius of the balls in units of the frame divided by the square root of their number: for clouds, and for points
+so evenly on a surface that no gaps shall be seen."""
 COARSE = 8
 """Quantities that are blurred are computed at a resolution that is lower by this factor."""
 
@@ -38,10 +41,13 @@ def frame_half(cloud: Points, elevation: float = ELEVATION) -> float:
     return max(radius, height * math.cos(elevation) + radius * math.sin(elevation)) or 1.0
 
 
-def painted(points: Points, size: int, azimuth: float = AZIMUTH, elevation: float = ELEVATION) -> Array:
+def painted(
+    points: Points, size: int, azimuth: float = AZIMUTH, elevation: float = ELEVATION, balls: float = POINTS
+) -> Array:
     """An orthographic picture of a cloud, uint8 `[size, size, 3]`, on white. `size` must be a multiple of 4.
 
     Each point is a small ball, lit from the upper left; if there are normals, half of the light is computed from them.
+    The radius of the balls is `balls`, in units of the frame, divided by the square root of their number.
     Points behind their surroundings are darkened (unsharp masking of the depth, Luft et al. 2006), the farther half of
     the cloud fades slightly, and the ground has a soft shadow. Points that are not finite are left out.
     """
@@ -56,7 +62,7 @@ def painted(points: Points, size: int, azimuth: float = AZIMUTH, elevation: floa
     rotation, where, half = view(azimuth, elevation), extent(points), frame_half(points, elevation) / FILLED
     positions = (points.positions - where.centre) / half
     canvas *= 1 - _shadow(positions, where.height / half, rotation, side)[..., None] * SHADE
-    radius = min(max(0.97 / math.sqrt(len(points)), 1.8 * FINE / side), 0.12)
+    radius = min(max(balls / math.sqrt(len(points)), 1.8 * FINE / side), 0.12)
     drawn, which, across, up = _balls(positions, rotation, radius, side)
     if not len(which):
         return _smaller(canvas)

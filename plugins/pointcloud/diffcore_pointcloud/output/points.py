@@ -64,6 +64,16 @@ def upright(points: Points, up: str) -> Points:
     return Points(points.positions @ rotation.T, normals, points.colours)
 
 
+def without_outliers(points: Points) -> Points:
+    """The finite points whose distance from the median is at most 1.5 times the 99th percentile of this distance."""
+    points = points.finite
+    if not len(points):
+        return points
+    positions = points.positions.astype(numpy.float64)
+    distances = numpy.linalg.norm(positions - numpy.median(positions, 0), axis=1)
+    return points[distances <= 1.5 * numpy.quantile(distances, 0.99)]
+
+
 class Extent(NamedTuple):
     """The position and size of a cloud, for frames and distances."""
 
@@ -76,15 +86,10 @@ class Extent(NamedTuple):
 
 
 def extent(points: Points) -> Extent:
-    """The extent of a cloud without outliers, which would make everything else tiny; zero for a cloud without points.
-
-    Outliers are farther from the median than 1.5 times the 99th percentile of this distance.
-    """
-    positions = points.finite.positions.astype(numpy.float64)
+    """The extent of a cloud without outliers, which would make everything else tiny; zero if there are no points."""
+    positions = without_outliers(points).positions.astype(numpy.float64)
     if not len(positions):
         return Extent(numpy.zeros(3), 0.0, 0.0)
-    distances = numpy.linalg.norm(positions - numpy.median(positions, 0), axis=1)
-    positions = positions[distances <= 1.5 * numpy.quantile(distances, 0.99)]
     centre = (positions.max(0) + positions.min(0)) / 2
     x, y, z = (positions - centre).T
     return Extent(centre, float(numpy.hypot(x, z).max()), float(numpy.abs(y).max()))

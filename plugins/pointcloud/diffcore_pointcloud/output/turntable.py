@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 from PIL import Image, ImageDraw, ImageFont
 
-from diffcore_pointcloud.output.painting import AZIMUTH, painted
+from diffcore_pointcloud.output.painting import AZIMUTH, POINTS, painted
 from diffcore_pointcloud.output.points import Points
 
 LINE_HEIGHT = 16
@@ -17,16 +17,24 @@ LINE_HEIGHT = 16
 
 
 def sheet(
-    shown: Sequence[Points], columns: int, legends: Sequence[str] = (), size: int = 256, azimuth: float = AZIMUTH
+    shown: Sequence[Points],
+    columns: int,
+    legends: Sequence[str] = (),
+    size: int = 256,
+    azimuth: float = AZIMUTH,
+    balls: float = POINTS,
 ) -> Image.Image:
-    """A picture of clouds in rows of `columns`, each with its legend below, if there are any."""
+    """A picture of clouds in rows of `columns`, each with its legend below, if there are any.
+
+    `balls` is the size of the balls, as `painted` takes it.
+    """
     columns = max(1, min(columns, len(shown)))
     rows, line = max(1, -(-len(shown) // columns)), LINE_HEIGHT if any(legends) else 0
     canvas = Image.new("RGB", (columns * size, rows * (size + line)), "white")
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(LINE_HEIGHT - 4)
     for k, points in enumerate(shown):
         left, top = k % columns * size, k // columns * (size + line)
-        canvas.paste(Image.fromarray(painted(points, size, azimuth)), (left, top))
+        canvas.paste(Image.fromarray(painted(points, size, azimuth, balls=balls)), (left, top))
         if line:
             text = _shortened(legends[k], size, font)
             pen.text((left + size / 2, top + size + line / 2), text, "#444", font, anchor="mm")

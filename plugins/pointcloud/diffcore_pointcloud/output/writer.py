@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy
 from tensordict import TensorDict
@@ -11,6 +12,7 @@ from tensordict import TensorDict
 from diffcore.evaluation import viewer
 from diffcore.plugins.output import Batches, Captions
 from diffcore_pointcloud.codec import CloudCodec
+from diffcore_pointcloud.options import WritingOptions
 from diffcore_pointcloud.output.files import write_glb, write_npz, write_ply, write_row
 from diffcore_pointcloud.output.points import Points, unbatched, upright
 from diffcore_pointcloud.output.scenes import scene
@@ -20,6 +22,15 @@ _STRIPS = 12
 """The number of samples that the report also shows from all sides."""
 _MAX_SHEET_WIDTH = 2048
 """The largest width of a sheet in pixels, unless its tiles would become too small."""
+
+
+def writer_of(codec: CloudCodec, options: WritingOptions) -> Any:
+    """The writer of points, or of meshes if the options say so."""
+    if not options.mesh:
+        return CloudWriter(codec)
+    from diffcore_pointcloud.output.meshes import MeshWriter  # it imports this module
+
+    return MeshWriter(codec, options)
 
 
 class CloudWriter:
@@ -38,7 +49,7 @@ class CloudWriter:
     def each(self, samples: TensorDict, folder: Path, names: Sequence[str], captions: Captions = ()) -> list[Path]:
         """Write each sample as a binary PLY file, with its conditions as comments."""
         paths = [folder / f"{name}.ply" for name in names]
-        for points, path, caption in zip(unbatched(samples), paths, _captions(samples, captions), strict=True):
+        for points, path, caption in zip(unbatched(samples), paths, captions_of(samples, captions), strict=True):
             write_ply(points, path, _comments(caption))
         return paths
 
@@ -48,9 +59,9 @@ class CloudWriter:
         `.png` is a sheet of pictures, and `.gif` a sheet that rotates. `.npz` has arrays of all samples. `.glb` has the
         clouds in rows of `columns`, and `.ply` all clouds in one row along x; a single cloud is not moved.
         """
-        clouds, captions = unbatched(samples), _captions(samples, captions)
+        clouds, captions = unbatched(samples), captions_of(samples, captions)
         shown = [upright(points, self._up) for points in clouds]
-        legends = [_legend(caption) for caption in captions]
+        legends = [legend(caption) for caption in captions]
         match path.suffix.lower():
             case ".npz" | ".ply":
                 self.stream([(samples, captions)], path)
@@ -60,13 +71,12 @@ class CloudWriter:
             case ".gif":
                 write_animation(shown, path, columns, legends)
             case _:
-                side = _MAX_SHEET_WIDTH // max(1, min(columns, len(shown)))
-                sheet(shown, columns, legends, max(128, min(384, side // 4 * 4))).save(path)
+                sheet(shown, columns, legends, tile_side(columns, len(shown))).save(path)
 
     def stream(self, batches: Batches, path: Path) -> None:
         """Write any number of samples into an `.npz` or `.ply` file, batch by batch, as `together` does."""
         clouds = _Clouds(batches)
-        asked = [caption for samples, captions in batches for caption in _captions(samples, captions)]
+        asked = [caption for samples, captions in batches for caption in captions_of(samples, captions)]
         if path.suffix.lower() == ".npz":
             write_npz(clouds, path, asked)
         else:
@@ -78,7 +88,7 @@ class CloudWriter:
         The pictures are for print and for browsers without scripts; `trajectories` have none.
         """
         shown = [upright(points, self._up) for points in unbatched(samples)]
-        legends = [_legend(caption) for caption in _captions(samples, captions)]
+        legends = [legend(caption) for caption in captions_of(samples, captions)]
         titles = [": ".join(filter(None, [f"{k}", legend])) for k, legend in enumerate(legends, 1)]
         scenes = viewer.html([scene(points, title) for points, title in zip(shown, titles, strict=True)], columns)
         if trajectories:
@@ -121,14 +131,20 @@ class _Clouds:
         return (points for samples, _ in self.batches for points in unbatched(samples))
 
 
-def _captions(samples: TensorDict, captions: Captions) -> Sequence[Mapping[str, str]]:
+def tile_side(columns: int, count: int) -> int:
+    """The side of each tile of a sheet of `count` tiles in pixels."""
+    side = _MAX_SHEET_WIDTH // max(1, min(columns, count))
+    return max(128, min(384, side // 4 * 4))
+
+
+def captions_of(samples: TensorDict, captions: Captions) -> Sequence[Mapping[str, str]]:
     """The caption of each sample; empty ones if there are none."""
     if captions and len(captions) != samples.shape[0]:
         raise ValueError(f"there are {len(captions)} captions for {samples.shape[0]} samples")
     return captions or [{}] * samples.shape[0]
 
 
-def _legend(caption: Mapping[str, str]) -> str:
+def legend(caption: Mapping[str, str]) -> str:
     """The value alone for one condition, else names and values."""
     if len(caption) == 1:
         return next(iter(caption.values()))
