@@ -14,7 +14,7 @@ from diffcore.errors import UserError
 from diffcore_molecule.chemistry.geometry import geometry_fault
 from diffcore_molecule.chemistry.molecules import identity
 from diffcore_molecule.chemistry.reading import molecule_of_molfile, molecule_of_smiles
-from diffcore_molecule.data import conformers, files, samples
+from diffcore_molecule.data import conformers, datasets, files, samples
 from diffcore_molecule.data.conformers import Request, entries_of
 from diffcore_molecule.data.record_texts import sdf_records
 from diffcore_molecule.data.samples import read_molecules
@@ -487,3 +487,49 @@ def test_atoms_without_bonds_get_those_of_edm_s_table(tmp_path, caplog):
     path.write_text("not a number\n")
     with pytest.raises(UserError, match="is not an XYZ file: 'not a number'"):
         read_molecules(path, True)
+
+
+# Values of the file as targets
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Reads files in this process."""
+
+    def map_each(function, portions, seconds, workers):
+        return ((item, result) for portion in portions for item, result in zip(portion, function(portion), strict=True))
+
+    monkeypatch.setattr(files, "map_each", map_each)
+
+
+TAGGED = {ETHANOL: "1.5", BENZENE: "not measured", BUTANE: "-2e1"}
+
+
+@pytest.mark.usefixtures("measured")
+def test_data_fields_of_records_are_targets(tmp_path):
+    path = tmp_path / "assay.sdf"
+    path.write_text("".join(f"{block}>  <pIC50>\n{value}\n\n$$$$\n" for block, value in TAGGED.items()))
+    data = datasets.sdf(FileOptions(path=str(path), properties=("pic50", "logp")))
+    assert data.examples["properties"][[0, 2], 0].tolist() == [1.5, -20]
+    assert data.examples["properties"][1, 0].isnan()
+    assert "without a number in 'pic50'" in str(data.ledger)
+    own, logp = data.facts.properties
+    assert (own.name, own.unit, own.is_dft, own.mean) == ("pic50", "", False, (1.5 - 20) / 2)
+    assert logp.name == "logp"
+    for name, said in (
+        ("pIC5", r"has no data field 'pIC5', and unknown property 'pIC5'"),
+        ("gap", "has no data field 'gap'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            datasets.sdf(FileOptions(path=str(path), properties=(name,)))
+
+
+@pytest.mark.usefixtures("measured")
+def test_columns_of_tables_are_targets(tmp_path):
+    path = tmp_path / "assay.csv"
+    path.write_text("smiles,Yield,gap\nCCO,0.25,3\nCCN,,4\nCCC,1e400,5\n")
+    data = datasets.smiles(SmilesOptions(path=str(path), properties=("Yield", "gap"), relax=False))
+    assert data.examples["properties"][:, 1].tolist() == [3, 4, 5]
+    assert data.examples["properties"][0, 0] == 0.25
+    assert data.examples["properties"][1:, 0].isnan().all()
+    assert [item.is_dft for item in data.facts.properties] == [False, False]

@@ -25,6 +25,8 @@ _SMALL: dict[str, Any] = {
     },
     "sample": {"solver": "edm", "steps": 50},
 }
+_HANDED = {**_SMALL, "denoiser": {"name": "equivariant", "reflections": False}}
+"""For molecules of users, which may all have one hand. Both hands of QM9's are equally frequent."""
 _REGRESSOR: dict[str, Any] = {
     "task": "classify",
     "data": {"name": "embedded"},
@@ -96,11 +98,11 @@ PRESETS = {
     "qm9": Preset("an equivariant denoiser of QM9, on a laptop: 3,700 steps, about 9 minutes", _of(_SMALL, name="qm9")),
     "sdf": Preset(
         "an equivariant denoiser of your own SD file, on a laptop: 3,700 steps; the time depends on the molecules",
-        _of(_SMALL, name="sdf"),
+        _of(_HANDED, name="sdf"),
     ),
     "smiles": Preset(
         "an equivariant denoiser of your own SMILES, on a laptop: 3,700 steps; the time depends on the molecules",
-        _of(_SMALL, name="smiles"),
+        _of(_HANDED, name="smiles"),
     ),
     "qm9-gpu": Preset(
         "a larger equivariant denoiser of QM9 with hydrogens, on one GPU: 300,000 steps; not timed yet",

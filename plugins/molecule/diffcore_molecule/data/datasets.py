@@ -4,9 +4,12 @@ Examples are molecules padded to the largest number of atoms in the set, see `ex
 `[n, P]` (NaN where undefined) and `identity` `[n]`, which is equal for equal molecules.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy
 import rdkit
@@ -23,7 +26,15 @@ from diffcore_molecule.data import qm9 as official
 from diffcore_molecule.data.captions import Texts, described, of_file
 from diffcore_molecule.data.collection import Collection, molecules_of, with_implicit_hydrogens
 from diffcore_molecule.data.examples import atom_counts, facts_of, padded
-from diffcore_molecule.data.files import captions_of, read_sdf, read_smiles
+from diffcore_molecule.data.files import (
+    SDF_ENDINGS,
+    SMILES_ENDINGS,
+    captions_of,
+    checked_path,
+    read_sdf,
+    read_smiles,
+    values_of_file,
+)
 from diffcore_molecule.data.store import (
     Parsed,
     cached,
@@ -32,6 +43,7 @@ from diffcore_molecule.data.store import (
     key_of,
     left_out_message,
     property_values,
+    without_function,
 )
 from diffcore_molecule.options import DataOptions, EmbeddedOptions, FileOptions, QM9Options, SmilesOptions
 
@@ -100,17 +112,48 @@ def qm9(options: QM9Options) -> Data:
 
 def sdf(options: FileOptions) -> Data:
     """The molecules of an SDF or MOL2 file. Molecules without 3D coordinates get a conformer."""
-    check_names(options.properties)
-    return _from_file(read_sdf(options), options, "record")
+    given = _given(options, "sdf", SDF_ENDINGS)
+    return _from_file(read_sdf(options), options, "record", given)
 
 
 def smiles(options: SmilesOptions) -> Data:
     """Conformers of the molecules of a list of SMILES: one in each line, or a column of a table."""
-    check_names(options.properties)
-    return _from_file(read_smiles(options), options, "line")
+    given = _given(options, "smiles", SMILES_ENDINGS)
+    return _from_file(read_smiles(options), options, "line", given)
 
 
-def _from_file(molecules: Parsed, options: FileOptions, unit: str) -> Data:
+def _given(options: FileOptions, name: str, endings: tuple[str, ...]) -> dict[str, dict[int, str]]:
+    """The values of the properties that only the file knows, by name and by record or line."""
+    names = without_function(options.properties)
+    if names:
+        checked_path(options, name, endings)
+    given = values_of_file(options, names)
+    check_names(options.properties, names)
+    return given
+
+
+def _numbers(
+    given: Mapping[str, Mapping[int, str]], sources: numpy.ndarray, used: frozenset[int], unit: str, account: Account
+) -> dict[str, numpy.ndarray]:
+    """The numbers `[n]` of each property in the file, NaN where a molecule has none, which the account gets."""
+    columns = {}
+    for name, values in given.items():
+        numbers = {}
+        for number in sorted(set(sources.tolist())):
+            try:
+                numbers[number] = float(values.get(number, ""))
+            except ValueError:
+                numbers[number] = math.nan
+            if number in used and not math.isfinite(numbers[number]):
+                account.note(f"{unit} {number}", f"without a number in {name!r}")
+        found = numpy.array([numbers[number] for number in sources.tolist()])
+        columns[name] = numpy.where(numpy.isfinite(found), found, numpy.nan)
+    return columns
+
+
+def _from_file(
+    molecules: Parsed, options: FileOptions, unit: str, given: Mapping[str, Mapping[int, str]] = MappingProxyType({})
+) -> Data:
     """The data of a user's file, without the molecules that are too large if hydrogens count as atoms."""
     rows = numpy.arange(len(molecules))
     left_out = list(molecules.left_out)
@@ -127,6 +170,8 @@ def _from_file(molecules: Parsed, options: FileOptions, unit: str) -> Data:
     for number, reason in left_out:
         account.pass_over(f"{unit} {number}", reason)
     used = frozenset(molecules.sources[rows].tolist())
+    own = _numbers(given, molecules.sources, used, unit, account)
+    molecules = replace(molecules, columns={**molecules.columns, **own})
     for number, how in molecules.changed:
         if number in used:
             account.change(f"{unit} {number}", how)
@@ -173,8 +218,11 @@ def data(
         return batch
 
     training = examples(train)
-    from_qm9 = [name for name in names if name in DFT and name in molecules.columns]
-    units = [DFT[name].unit if name in from_qm9 else properties.find(name).unit for name in names]
+    from_qm9 = [name for name in names if name in DFT and name in molecules.columns and isinstance(options, QM9Options)]
+    unknown = without_function(names)  # their values are those of a file, which does not say units
+    units = [
+        DFT[name].unit if name in from_qm9 else "" if name in unknown else properties.find(name).unit for name in names
+    ]
     try:
         facts = facts_of(training, names, units, options.hydrogens, from_qm9)
     except ValueError as error:

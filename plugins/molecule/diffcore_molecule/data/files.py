@@ -1,11 +1,12 @@
 """Readers of a user's files: SDF, molfiles and MOL2 files, and lists and tables of SMILES."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from diffcore.errors import UserError
 from diffcore.system.progress import bar
+from diffcore_molecule.chemistry.properties import find
 from diffcore_molecule.data.captions import of_records
 from diffcore_molecule.data.collection import Entry
 from diffcore_molecule.data.conformers import Request, entries_of_each
@@ -57,6 +58,32 @@ def read_smiles(options: SmilesOptions) -> Parsed:
     chosen = (options.column, options.conformers, options.relax, options.max_atoms, options.time_limit, options.salts)
     key = key_of("smiles", *file_state(path), *chosen)
     return cached(key, lambda: _read(path, "line", lambda lines: _lines(path, options, lines), options))
+
+
+def values_of_file(options: FileOptions, names: Sequence[str]) -> dict[str, dict[int, str]]:
+    """What the file of the options says under each of these names, by the number of the record or line.
+
+    They are data fields of SDF records, or columns of a table, in any case. Raises `UserError`, which lists what can be
+    named, for a name that is neither there nor a property that can be computed.
+    """
+    path, found = Path(options.path or ""), {}
+    for name in names:
+        with opened(path) as (text, _):
+            lines = lines_of(text)
+            if isinstance(options, SmilesOptions):
+                own = {number: cell for number, cell in cells_beside(lines, options.column, name, path) or () if cell}
+            elif path.name.lower().removesuffix(".gz").endswith(".mol2"):
+                own = {}
+            else:
+                own = {number: values[0].strip() for number, values in of_records(sdf_records(lines), name).items()}
+        if not own:
+            where = "column" if isinstance(options, SmilesOptions) else "data field"
+            try:
+                find(name)
+            except UserError as error:
+                raise UserError(f"`data.properties`: {path} has no {where} {name!r}, and {error}") from None
+        found[name] = own
+    return found
 
 
 def captions_of(options: FileOptions) -> dict[int, list[str]]:

@@ -143,6 +143,17 @@ def _unpacked(content: bytes, place: Path) -> Parsed:
     return Parsed(collection, sources, identities, left_out, changed, columns, tuple(about["notes"]), place)
 
 
+def without_function(names: Sequence[str]) -> list[str]:
+    """Those of the names that no property of RDKit or of a user has, so that a file must have their values."""
+    found = []
+    for name in names:
+        try:
+            properties.find(name)
+        except UserError:
+            found.append(name)
+    return found
+
+
 def check_names(names: Sequence[str], known: Sequence[str] = ()) -> None:
     """Check, before the molecules are read, that each name is a property of any molecule or one of `known`.
 

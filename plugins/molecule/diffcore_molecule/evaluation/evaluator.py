@@ -25,6 +25,7 @@ from diffcore_molecule.chemistry.bond_inference import with_inferred_bonds
 from diffcore_molecule.chemistry.dft import DFT
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.data.examples import molecule_at
+from diffcore_molecule.data.store import without_function
 from diffcore_molecule.described.metrics import prompt_metrics
 from diffcore_molecule.evaluation import metrics as molecule_metrics
 from diffcore_molecule.evaluation import plausibility
@@ -118,6 +119,8 @@ class MoleculeEvaluator:
         self._real = [self._reference[row] for row in chosen_real[:_REAL_SAMPLES].tolist()]
         self._description = f"{len(self._reference)} {description}"
         self._dft = tuple(item.name for item in facts.properties if item.is_dft)
+        others = [name for name in self._names if name not in self._dft]
+        self._by_rdkit = [name for name in others if name not in without_function(others)]
         self._regressor = None
         if self._dft and held_out is not None:
             columns = [self._names.index(name) for name in self._dft]
@@ -152,14 +155,14 @@ class MoleculeEvaluator:
         """Each property of every sample, `[n]` float64; NaN for samples that are not valid (sanitised, one piece).
 
         Properties are computed by RDKit, those of DFT by a regressor. The latter are NaN if there are no held-out
-        molecules on which the regressor could be trained.
+        molecules on which the regressor could be trained. Properties that only the user's file knows are left out.
         """
         return self._measured(samples, [molecule_metrics.validated(sample, self._hydrogens) for sample in samples])
 
     def _measured(self, samples: Sequence[Molecule], mols: Sequence[Chem.Mol | None]) -> dict[str, Tensor]:
         values = torch.full((len(samples), len(self._names)), math.nan, dtype=torch.float64)
         rows = [row for row, mol in enumerate(mols) if mol is not None]
-        by_rdkit = [name for name in self._names if name not in self._dft]
+        by_rdkit = self._by_rdkit
         if rows and by_rdkit:
             columns = torch.tensor([self._names.index(name) for name in by_rdkit])
             measured = [properties.measure(mol, by_rdkit) for mol in mols if mol is not None]
@@ -168,7 +171,8 @@ class MoleculeEvaluator:
             columns = torch.tensor([self._names.index(name) for name in self._dft])
             predicted = self._regressor.predict([samples[row] for row in rows]).double()
             values[torch.tensor(rows)[:, None], columns] = predicted
-        return dict(zip(self._names, values.unbind(1), strict=True))
+        found = dict(zip(self._names, values.unbind(1), strict=True))
+        return {name: value for name, value in found.items() if name in (*by_rdkit, *self._dft)}
 
     def _validity(self, samples: Sequence[Molecule], mols: Sequence[Chem.Mol | None]) -> list[Metric]:
         found = molecule_metrics.validity(mols, self._known)
@@ -290,8 +294,8 @@ class MoleculeEvaluator:
 
     def _property_distances(self, values: dict[str, Tensor]) -> list[Metric]:
         metrics = []
-        for column, (name, row) in enumerate(values.items()):
-            reference = molecule_metrics.per_molecule(self._properties[:, column])
+        for name, row in values.items():
+            reference = molecule_metrics.per_molecule(self._properties[:, self._names.index(name)])
             meaning = f"1-Wasserstein distance of {name} in standard deviations of the real molecules"
             if name in self._dft and self._regressor is not None:
                 mae, mean_mae = self._regressor.mae[name], self._regressor.mean_mae[name]
