@@ -16,7 +16,7 @@ from diffcore.evaluation.samples import _real
 from diffcore_audio.codec import SoundCodec
 from diffcore_audio.data import datasets
 from diffcore_audio.options import DrumsOptions
-from diffcore_audio.signals import representations
+from diffcore_audio.signals import vocoders
 from tests.support.refusals import refused
 
 TINY = ("--denoiser.width", 8, "--denoiser.multipliers", 1, 2, "--denoiser.patch", 8)
@@ -31,9 +31,9 @@ def train(out, *flags):
 
 @pytest.fixture(scope="module", autouse=True)
 def quick():
-    """Two iterations for the phases instead of 32: nothing here depends on the phases, which `test_codec` tests."""
+    """Two iterations for the phases instead of 16: nothing here depends on the phases, which `test_phases` tests."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(representations, "griffin_lim", partial(representations.griffin_lim, iterations=2))
+    patch.setattr(vocoders, "spectral", partial(vocoders.spectral, iterations=2))
     yield
     patch.undo()
 

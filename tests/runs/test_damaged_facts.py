@@ -24,7 +24,7 @@ from diffcore_pointcloud.plugin import POINTCLOUD
 CLASSES = ["kick", "snare", "hihat"]
 SOUNDS = {"rate": 4000, "samples": 480, "channels": 1, "classes": CLASSES, "polarity": False}
 MEL = {"kind": "mel", "fft": 64, "hop": 32, "mels": 8, "low": 0.0, "high": 2000.0, "floor": 0.016, "mean": -1.5,
-       "std": 1.1, "vocoder": "griffin-lim"}  # fmt: skip
+       "std": 1.1, "vocoder": "spectral"}  # fmt: skip
 LOGP = {"name": "logp", "unit": "", "mean": 0.3, "std": 0.9, "quantiles": [-2.0, 0.0, 0.5, 3.0],
         "by_size": [[0.1, 0.5], [0.2, 0.6], [0.4, 0.9]], "from_qm9": False}  # fmt: skip
 WHOLE = {

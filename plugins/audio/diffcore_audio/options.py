@@ -11,6 +11,9 @@ from diffcore.plugins.records import ClassNames, Place, Settings
 from diffcore.plugins.text_facts import TextFacts
 from diffcore_audio.signals.mels import frequency_of, mel
 
+SPECTRAL = "spectral"
+"""The name of the vocoder without weights, `diffcore_audio.signals.vocoders.spectral`."""
+
 _WINDOW = 0.032
 """Length in seconds of the window of a mel spectrogram, if none is given."""
 
@@ -63,7 +66,7 @@ class MelFacts(Settings):
     mean: float = Field(ge=-1000, le=1000)
     std: float = Field(ge=1e-6, le=1000)
     vocoder: str = Field(max_length=1000)
-    """What converts a spectrogram to a waveform: `griffin-lim`, or the name of an installed vocoder."""
+    """What converts a spectrogram to a waveform: `spectral`, `griffin-lim`, or the name of an installed vocoder."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "MelFacts":
@@ -187,7 +190,7 @@ class SoundOptions(EnlargingOptions):
         description="mel only: smaller magnitudes count as silence; in dB relative to those of a full-scale sine.",
     )
     vocoder: str = Field(
-        "griffin-lim", description="mel only: converts spectrograms to sounds; griffin-lim or an installed vocoder."
+        SPECTRAL, description="mel only: converts spectrograms to sounds; spectral, griffin-lim or an installed one."
     )
     polarity: bool = Field(
         True, description="Invert the sign of waveforms at random during training, which is inaudible."
@@ -258,7 +261,7 @@ class SoundOptions(EnlargingOptions):
     def smaller(self) -> "SoundOptions":
         """The options of the coarse spectrogram that a model that enlarges is given: fewer bands, and longer hops."""
         fewer = {"bands": self.rows // self.upscale, "hop": self.step * self.upscale, "window": None}
-        return self.model_copy(update={**fewer, "upscale": 0, "vocoder": "griffin-lim"})
+        return self.model_copy(update={**fewer, "upscale": 0, "vocoder": SPECTRAL})
 
     @property
     def _narrowest(self) -> float:

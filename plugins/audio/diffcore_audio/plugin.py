@@ -85,7 +85,7 @@ AUDIO = Modality(
     reader=_lazy("editing.reader:SoundReader"),
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     contract=_lazy("contract:contract"),
-    requires=("torch", "torchaudio", "soundfile"),
+    requires=("torch", "torchaudio", "soundfile", "scipy"),
 )
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from diffcore_audio.signals.phases import consistent
 from diffcore_audio.signals.representations import stft
 
 _ITERATIONS = 30
@@ -24,18 +25,14 @@ def joined(generated: Tensor, original: Tensor, known: Tensor, fft: int, hop: in
     """
     original = original.expand_as(generated)
     window_known = columns_known(known, fft, hop)
-    window = torch.hann_window(fft, dtype=generated.dtype, device=generated.device)
-
-    def inverse(spectrum: Tensor) -> Tensor:
-        flat = spectrum.flatten(0, 1)
-        return torch.istft(flat, fft, hop, window=window, length=generated.shape[-1]).view_as(generated)
-
     of_original, of_generated = stft(original, fft, hop), stft(generated, fft, hop)
     magnitudes = torch.where(window_known, of_original.abs(), of_generated.abs())
-    found = inverse(_turned(of_generated, of_original, window_known))
-    for _ in range(_ITERATIONS):
-        spectrum = stft(torch.where(known, original, found), fft, hop)
-        found = inverse(magnitudes * spectrum / spectrum.abs().clamp(min=1e-12))
+    start = _turned(of_generated, of_original, window_known)
+
+    def given(waveform: Tensor) -> Tensor:
+        return torch.where(known, original, waveform)
+
+    found = consistent(start, magnitudes, fft, hop, generated.shape[-1], _ITERATIONS, given=given)
     weight = _weights(known, max(1, round(_SEAM * rate)))
     mixed = weight * original + (1 - weight) * found.clamp(-1, 1)
     return torch.where(weight == 1, original, mixed)

@@ -1,31 +1,16 @@
 """Converts waveforms `[B, C, L]` to the spectrograms that are diffused, `[B, rows, bands, columns]`, and back."""
 
-import math
-from collections.abc import Callable
-from importlib import metadata
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torchaudio.functional import griffinlim, melscale_fbanks
 
-from diffcore.errors import UserError
 from diffcore_audio.options import ComplexFacts, MelFacts, SoundFacts, SoundOptions
-
-VOCODERS = "diffcore.vocoders"
-"""The entry-point group of vocoders: functions of `MelFacts` and the sampling rate that return a `Vocoder`."""
-
-GRIFFIN_LIM = "griffin-lim"
-
-Vocoder = Callable[[Tensor], Tensor]
-"""Converts log(max(mel, floor)) `[B, C, mels, columns]`, not standardised, to waveforms of at least `[B, C, L]`."""
+from diffcore_audio.signals.inversion import mel_filters
+from diffcore_audio.signals.vocoders import vocoder
 
 _COLUMNS = 16
 """The number of columns is a multiple of this, so that a network can split it into patches and halve it."""
-
-
-_FAINT = math.log(10) * 3 / 20
-"""Griffin-Lim takes bands within 3 dB of the floor as silent, or the errors of a model would be a hiss in pauses."""
 
 
 class Representation(Protocol):
@@ -76,16 +61,15 @@ class ComplexSpectrogram:
 class MelSpectrogram:
     """x = (log(max(mel, floor)) - mean) / std, with mel the magnitudes in triangular bands, evenly spaced in HTK's mel.
 
-    The phases are lost, so a vocoder converts states back. The default one inverts the mel filters by least squares and
-    estimates phases that are consistent with the magnitudes (Griffin & Lim 1984, with the momentum of Perraudin et al.
-    2013). It starts from zero phases, so it is deterministic. Raises `UserError` if the vocoder is not installed.
+    The phases are lost, so a vocoder converts states back (`diffcore_audio.signals.vocoders`). Raises `UserError` if it
+    is not installed.
     """
 
     def __init__(self, facts: MelFacts, channels: int, samples: int, rate: int) -> None:
         self.facts = facts
         self.samples = samples
         self.shape = (channels, facts.mels, samples // facts.hop + 1)
-        self._filters = _mel_filters(facts, rate)
+        self._filters = mel_filters(facts, rate)
         self._vocoder = vocoder(facts, rate)
 
     def state(self, waveform: Tensor) -> Tensor:
@@ -158,49 +142,8 @@ def fitted(facts: SoundFacts, waveform: Tensor) -> SoundFacts:
     return facts.model_copy(update=new)
 
 
-def vocoder(facts: MelFacts, rate: int) -> Vocoder:
-    """The vocoder that `facts` name; raises `UserError` if it is not installed or cannot be loaded."""
-    if facts.vocoder == GRIFFIN_LIM:
-        return griffin_lim(facts, rate)
-    installed = metadata.entry_points(group=VOCODERS)
-    if facts.vocoder not in installed.names:
-        names = ", ".join([GRIFFIN_LIM, *sorted(installed.names)])
-        raise UserError(f"the vocoder {facts.vocoder!r} is not installed; set `data.vocoder` to one of: {names}")
-    try:
-        return installed[facts.vocoder].load()(facts, rate)
-    except Exception as error:  # third-party code can raise anything
-        raise UserError(f"the vocoder {facts.vocoder!r} cannot be loaded: {type(error).__name__}: {error}") from error
-
-
-def griffin_lim(facts: MelFacts, rate: int, iterations: int = 32) -> Vocoder:
-    """A vocoder without weights: least squares for the magnitudes, `iterations` of Griffin-Lim for the phases."""
-    # InverseMelScale of torchaudio solves the same least-norm problem for each sound again, which takes 100 ms.
-    # Where bands are narrower than the distance of two frequencies, some repeat others, and are not inverted.
-    inverse_filters = torch.linalg.pinv(_mel_filters(facts, rate).double().T, rtol=1e-3)
-    silence, loudest = math.log(facts.floor) + _FAINT, math.log(10 * facts.fft)
-
-    def vocode(log_mel: Tensor) -> Tensor:
-        mel = log_mel.clamp(max=loudest).exp().where(log_mel > silence, 0)
-        magnitudes = (inverse_filters.to(mel) @ mel).clamp(min=0)
-        window = torch.hann_window(facts.fft, dtype=mel.dtype, device=mel.device)
-        return griffinlim(magnitudes, window, facts.fft, facts.hop, facts.fft, 1.0, iterations, 0.99, None, False)
-
-    return vocode
-
-
 def stft(waveform: Tensor, fft: int, hop: int) -> Tensor:
     """The centred transform of `[B, C, L]`, with reflection at the ends: complex `[B, C, fft / 2 + 1, columns]`."""
     window = torch.hann_window(fft, dtype=waveform.dtype, device=waveform.device)
     flat = waveform.flatten(0, 1)
     return torch.stft(flat, fft, hop, window=window, return_complex=True).unflatten(0, waveform.shape[:2])
-
-
-def _mel_filters(facts: MelFacts, rate: int) -> Tensor:
-    """Mel filters `[fft / 2 + 1, mels]`; raises `UserError` if one is so narrow that it contains no frequency."""
-    filters = melscale_fbanks(facts.fft // 2 + 1, facts.low, facts.high, facts.mels, rate)
-    if empty := int((~(filters.sum(0) > 0)).sum()):  # also those that are not finite, at the very lowest frequencies
-        raise UserError(
-            f"{empty} of {facts.mels} mel bands contain no frequency of a window of {facts.fft} samples; "
-            "decrease `data.bands` or increase `data.window`"
-        )
-    return filters
