@@ -21,7 +21,7 @@ from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins.output import Metric
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.keeping import Wish
-from diffcore.runs.measurements import Source, inpainting_of, read_states, upscaling_of
+from diffcore.runs.measurements import Source, grown, inpainting_of, read_states, upscaling_of
 from diffcore.runs.model import require_draws
 from diffcore.runs.output import Written, write_samples
 from diffcore.runs.place import default_place
@@ -175,6 +175,8 @@ class Run(OpenedRun):
         noise_std: float = 0.0,
         resamplings: int = 10,
         gap: str | None = None,
+        grow: str | int | None = None,
+        free: str | Sequence[int] | None = None,
         label: str | None = None,
         prompt: Prompt | None = None,
         conditions: Asked | None = None,
@@ -194,12 +196,18 @@ class Run(OpenedRun):
             resamplings: For repaint: how often each step is done.
             gap: The part of the file that is to be filled in, for data with an order: `"0.2..0.4"`, in seconds for
                 sounds. Without it, samples go on where a file ends.
+            grow: Where the number of elements varies, how many are added to those that are known: `3` or `"2..4"`.
+            free: The numbers, from 1, of elements of the file that are not known: `"3,4,7"`.
             label, prompt, conditions, seed, size, **options: As for `sample`. Where sizes vary, they are drawn so
                 that all known elements exist.
         """
         require_draws(self.model, self.path)
         length = None if size is None else str(size)
-        constraint = inpainting_of(self.model, source, mask, method, noise_std, resamplings, gap, length)
+        constraint = inpainting_of(self.model, source, mask, method, noise_std, resamplings, gap, length, free)
+        if grow is not None:
+            if size is not None:
+                raise UserError("`grow` and `size` are two ways to say how many elements there are; give one")
+            size = grown(constraint, grow)
         return self.sample(
             n,
             label=label,

@@ -64,6 +64,12 @@ class Options(DrawOptions):
     gap: str | None = Field(
         None, description="The part of the --inpaint file to fill in, in order: 0.2..0.4, for sounds in seconds."
     )
+    grow: str | None = Field(
+        None, description="How many elements are added to those of the --inpaint file, 3 or 2..4, where sizes vary."
+    )
+    free: str | None = Field(
+        None, description="The numbers of elements of the --inpaint file, from 1, that are drawn anew: 3,4,7."
+    )
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = Field(
         None, description="Draw variations of this file, by --strength; with --mask, only where it is white."
     )
@@ -125,8 +131,11 @@ def main(arguments: Sequence[str]) -> int:
     if options.strength and options.from_ is None:
         raise UserError("--strength belongs to --from FILE, which is missing")
     strength = _strength(options.strength)
-    if options.gap is not None and options.inpaint is None:
-        raise UserError("--gap belongs to --inpaint FILE, which is missing")
+    for name in ("gap", "grow", "free"):
+        if getattr(options, name) is not None and options.inpaint is None:
+            raise UserError(f"--{name} belongs to --inpaint FILE, which is missing")
+    if options.grow is not None and options.size is not None:
+        raise UserError("--grow and --size are two ways to say how many elements there are; give one")
     if output is not None and options.out is not None:
         raise UserError(f"--{output[0]} and --out both say where the samples go; give one")
     run = run_of(options, registry)
@@ -137,10 +146,14 @@ def main(arguments: Sequence[str]) -> int:
         "conditions": asked_for(options, [condition.name for condition in run.model.codec.conditions], n),
         "seed": options.seed,
         "size": options.size,
-        "constraint": _constraint(run, options, strength, n),
+        "constraint": (constraint := _constraint(run, options, strength, n)),
         **sampling_of(chosen),
     }
     from diffcore.runs.choices import writing_of
+    from diffcore.runs.measurements import grown
+
+    if options.grow is not None:
+        drawn["size"] = grown(constraint, options.grow)
 
     out = options.out
     if output is not None:
@@ -262,6 +275,7 @@ def _constraint(run: "Run", options: Any, strength: float | dict[str, float], n:
             options.resamplings,
             options.gap,
             options.size,
+            options.free,
         )
     if options.upscale is not None:
         return upscaling_of(run.model, options.upscale, None, options.method, options.noise_std)

@@ -17,7 +17,7 @@ from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.inverse.operators import check_measurement
 from diffcore.sampling.loop import noised, require_mask
 from diffcore.states.level import by_field
-from diffcore.states.noise import Draws
+from diffcore.states.noise import TRY, Draws
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, dot, map_fields
 
@@ -122,14 +122,15 @@ def between(
             noises.append(combine((1.0, x), (by_field(lambda each: -each.alpha, level), values)))  # sigma eps
             given = {name: value[:rows] for name, value in conditions.items()}
             encoded.append(along_flow(denoise, x, space, schedule, "noise", conditions=given, mask=at))
-        weight = draws.samples.double() / (n - 1)
+        samples = draws.samples % TRY  # another try of a sample is the same place on the way
+        weight = samples.double() / (n - 1)
         way = spherical(_repeated(encoded[0], batch), _repeated(encoded[1], batch), weight)
         x = along_flow(denoise, way, space, schedule, "data", conditions=conditions, mask=mask)
         if not keep_noise:
             left = spherical(_repeated(noises[0], batch), _repeated(noises[1], batch), weight)
             x = combine((1.0, x), (-1.0, left))
         x = combine((by_field(lambda each: 1 / each.alpha, level), x))
-        return x if keep_noise else _with_ends(x, first, second, draws.samples, n)
+        return x if keep_noise else _with_ends(x, first, second, samples, n)
 
     return Constraint(mask=mask, draw=draw)
 

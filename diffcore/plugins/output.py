@@ -104,6 +104,12 @@ class Reader(Protocol):
         For data whose files show by themselves what is missing, such as sets of which some elements are given.
         """
 
+    def part_codec(self, path: Path, known: State) -> Any:
+        """The codec that decodes samples with what is `known` of the part in a file exactly as the file has it.
+
+        Optional, for data whose states do not say everything of a sample, such as where it lies.
+        """
+
     def read_gap(self, path: Path, gap: str | None) -> Edit:
         """A sample with a part that is to be filled in; `gap` says which, as a user writes it.
 

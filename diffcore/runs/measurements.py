@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from diffcore.denoising.ranges import read_range
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins.building import part_of
@@ -39,24 +41,33 @@ def inpainting_of(
     resamplings: int = 10,
     gap: str | None = None,
     size: str | None = None,
+    free: str | Sequence[int] | None = None,
 ) -> Constraint:
     """The constraint that samples agree with `source` where it is known.
 
     `mask` is a file that is white, or a boolean state that is True, where the sample is to be filled in. `gap` is a
     part of the file that is to be filled in, for data with an order, such as seconds of a sound; the samples can then
     have another `size` than the model's. Without both, the file itself must show what is missing, as a file with some
-    of the elements of a set does. The other arguments are those of `diffcore.sampling.inverse.editing.inpainting`.
-    Raises `UserError` if the plugin cannot read such files.
+    of the elements of a set does; its elements with the numbers `free`, from 1, are not known (`"3,4,7"`). The other
+    arguments are those of `diffcore.sampling.inverse.editing.inpainting`. Raises `UserError` if the plugin cannot read
+    such files.
     """
     reads = isinstance(source, str | Path) or isinstance(mask, str | Path)
     reader: Any = reader_of(model, "inpaint") if reads else None
     known: State
+    codec: Any = None
+    if free is not None and (mask is not None or gap is not None or not hasattr(reader, "read_part")):
+        raise UserError("`free` needs a file with a part of a set, whose elements have numbers, and no mask")
     if gap is not None or (mask is None and isinstance(source, str | Path) and hasattr(reader, "read_gap")):
         return _filling(model, source, mask, gap, size, method or "mmps", noise_std, resamplings)
     if mask is None:
         if not isinstance(source, str | Path) or not hasattr(reader, "read_part"):
             raise UserError("`inpaint` needs `mask`, a file that is white where the sample is to be filled in")
         values, known = reader.read_part(Path(source))
+        if free is not None:
+            known = without(known, _numbers(free))
+        if hasattr(reader, "part_codec"):
+            codec = reader.part_codec(Path(source), known)
     else:
         if isinstance(mask, str | Path):
             if not hasattr(reader, "read_missing"):
@@ -72,8 +83,58 @@ def inpainting_of(
         "task": "inpaint",
         "known": [tensors_digest(fields(values)), tensors_digest(fields(known))],
         **method_options(method, noise_std, resamplings),
+        **getattr(codec, "recipe", {}),
     }
-    return replace(inpainting(values, known, model.codec.space, method, noise_std, resamplings), recipe=recipe)
+    constraint = inpainting(values, known, model.codec.space, method, noise_std, resamplings)
+    return replace(constraint, recipe=recipe, codec=codec)
+
+
+def _numbers(text: str | Sequence[int]) -> list[int]:
+    """The numbers of elements that a user writes, `3,4,7`. Raises `UserError`."""
+    try:
+        return [int(word) for word in (text.split(",") if isinstance(text, str) else text)]
+    except ValueError:
+        raise UserError(f"`free` {text}: write the numbers of elements, from 1, such as 3,4,7") from None
+
+
+def without(known: State, numbers: Sequence[int]) -> State:
+    """What is known without the elements of these numbers, from 1, and without their pairs with others.
+
+    `known` is a state of booleans `[1, N, ...]`. Raises `UserError` for elements that are not known, and if none is
+    left.
+    """
+    there = torch.stack([flag.flatten(2).any(2) for flag in fields(known).values()]).any(0)[0]
+    for number in numbers:
+        if not 1 <= number <= len(there) or not there[number - 1]:
+            raise UserError(f"`free` {number}: the file has the elements 1 to {int(there.sum())}")
+    freed = torch.zeros_like(there)
+    freed[[number - 1 for number in numbers]] = True
+    if not (there & ~freed).any():
+        raise UserError("`free` has all elements of the file, so nothing of it is known: draw samples without it")
+
+    def kept(flag: Tensor) -> Tensor:
+        flag = flag & ~freed.reshape(1, -1, *[1] * (flag.ndim - 2))
+        pairs = flag.ndim > 3 and flag.shape[1] == flag.shape[2]
+        return flag & ~freed.reshape(1, 1, -1, *[1] * (flag.ndim - 3)) if pairs else flag
+
+    return map_fields(kept, known)
+
+
+def grown(constraint: Constraint, grow: str | int) -> str:
+    """The size of samples with `grow` elements more than those that are known: a number, or a range `2..4`.
+
+    Raises `UserError` for anything else, and where nothing is known of elements.
+    """
+    elements = constraint.known_elements(range(1))
+    try:
+        first, last = read_range(str(grow), int)
+    except ValueError:
+        raise UserError(f"`grow` {grow}: write a number of elements, or a range such as 2..4") from None
+    if elements is None or min(first or 0, last or 0) < 0:
+        raise UserError(f"`grow` {grow}: it adds elements to those of the `inpaint` file")
+    count, least = int(elements.sum()), int(constraint.least_sizes(range(1)))  # type: ignore[arg-type]
+    ends = ["" if end is None else str(max(count + end, least)) for end in (first, last)]
+    return ends[0] if first == last else "..".join(ends)
 
 
 def _filling(

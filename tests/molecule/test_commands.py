@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -27,7 +28,8 @@ from diffcore.runs.measurements import inpainting_of
 from diffcore.sampling.inverse.operators import KeepElements, keep
 from diffcore.states.state import fields
 from diffcore_molecule.chemistry import properties
-from diffcore_molecule.chemistry.molecules import from_rdkit
+from diffcore_molecule.chemistry.matching import matched
+from diffcore_molecule.chemistry.molecules import Molecule, from_rdkit
 from diffcore_molecule.evaluation import plausibility
 from tests.support import refusals
 
@@ -505,8 +507,8 @@ def test_a_part_by_flags_and_what_cannot_be_one(run, part, tmp_path, capsys):
     for content, said in (
         (text.replace(" O ", " S "), "has S; molecules of this model have C, N, O, F"),
         (flat, "no 3D coordinates"),
-        ("", "has 0 molecules; give a file with one"),
-        (f"{text}$$$$\n{text}", "has 2 molecules; give a file with one"),
+        ("", "has no molecules; give a file with a part of one"),
+        (f"{text}$$$$\n{text}", "has 2 molecules, and atoms of number 1 and 2 are in the same place"),
         ("nonsense\n" * 5, "cannot be used: not a molfile"),
     ):
         (tmp_path / "other.sdf").write_text(content)
@@ -542,3 +544,90 @@ def test_data_that_are_gone_or_others(file, tmp_path, capsys):
         assert f"{out} was trained on other data than" in refused(capsys, *command)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     sample(out, "--n", 1, "--out", tmp_path / "out")
+
+
+def read_all(path):
+    return [from_rdkit_unchecked(mol) for mol in Chem.SDMolSupplier(str(path), sanitize=False, removeHs=False)]
+
+
+def from_rdkit_unchecked(mol):
+    """Elements, bond orders and positions of a record that need not be a valid molecule."""
+    numbers = [atom.GetAtomicNum() for atom in mol.GetAtoms()]
+    bonds = {frozenset((b.GetBeginAtomIdx(), b.GetEndAtomIdx())): b.GetBondTypeAsDouble() for b in mol.GetBonds()}
+    return numbers, bonds, mol.GetConformer().GetPositions()
+
+
+def test_a_part_grows_and_stays_where_the_file_has_it(run, part, tmp_path):
+    original = from_rdkit_unchecked(Chem.MolFromMolFile(str(part)))
+    sample(run, "--n", 3, "--inpaint", part, "--grow", "2..3", "--steps", 3, "--out", tmp_path / "grown.sdf")
+    for numbers, bonds, positions in read_all(tmp_path / "grown.sdf"):
+        assert len(numbers) in (6, 7)
+        assert numbers[:4] == original[0]
+        assert {pair: order for pair, order in bonds.items() if max(pair) < 4} == original[1]
+        assert abs(positions[:4] - original[2]).max() < 1e-4  # the digits of the file
+    # The oxygen is drawn anew, and the ring stays at its place and in its order.
+    flags = ["--inpaint", part, "--free", "1", "--grow", 3, "--steps", 3]
+    sample(run, "--n", 3, *flags, "--out", tmp_path / "replaced.sdf")
+    for numbers, bonds, positions in read_all(tmp_path / "replaced.sdf"):
+        assert len(numbers) == 6
+        assert {pair for pair in bonds if 0 not in pair and max(pair) < 4} == {p for p in original[1] if 0 not in p}
+        assert abs(positions[1:4] - original[2][1:4]).max() < 1e-4
+        assert abs(positions[0] - original[2][0]).max() > 1e-2
+
+
+def test_two_pieces_are_linked(run, part, tmp_path):
+    mol = Chem.MolFromMolFile(str(part))
+    AllChem.TransformMol(mol, numpy.array([[1.0, 0, 0, 5], [0, 1, 0, 1], [0, 0, 1, 2], [0, 0, 0, 1]]))
+    (tmp_path / "two.sdf").write_text(f"{part.read_text()}$$$$\n{Chem.MolToMolBlock(mol)}$$$$\n")
+    sample(run, "--n", 2, "--inpaint", tmp_path / "two.sdf", "--grow", 1, "--steps", 3, "--out", tmp_path / "one.sdf")
+    first, second = (Chem.MolFromMolFile(str(part)).GetConformer().GetPositions(), mol.GetConformer().GetPositions())
+    for numbers, _, positions in read_all(tmp_path / "one.sdf"):
+        assert numbers[:8] == [8, 6, 6, 6] * 2
+        assert len(numbers) == 9
+        assert abs(positions[:8] - numpy.concatenate([first, second])).max() < 1e-4
+
+
+def test_variations_of_a_molecule_have_its_atoms_and_fields_can_be_kept(run, own, part, tmp_path):
+    whole = write_sdf(tmp_path / "whole.sdf", ["CC(C)O"])
+    sample(run, "--n", 2, "--from", whole, "--strength", 0, "--out", tmp_path / "same.smi")
+    assert {line.split()[0] for line in (tmp_path / "same.smi").read_text().splitlines()} == {"CC(C)O"}
+    flags = ["--strength", "positions=0.9", "--steps", 3, "--out", tmp_path / "moved.sdf"]
+    sample(run, "--n", 2, "--from", whole, *flags)
+    (original,) = Chem.SDMolSupplier(str(whole))
+    for numbers, bonds, positions in read_all(tmp_path / "moved.sdf"):
+        wanted, edges, places = from_rdkit_unchecked(original)
+        assert (numbers, bonds) == (wanted, edges)
+        assert abs(cdist(positions, positions) - cdist(places, places)).max() > 0.05
+
+
+def test_what_cannot_be_grown_or_joined_is_refused(run, part, tmp_path, capsys):
+    for flags, said in (
+        (["--grow", "x"], "--grow x: write a number of elements, or a range such as 2..4"),
+        (["--grow", "30"], "--size 34: the training examples have other sizes"),
+        (["--grow", "2", "--size", "9"], "--grow and --size are two ways to say how many elements there are"),
+        (["--free", "9"], "--free 9: the file has the elements 1 to 4"),
+        (["--free", "1,2,3,4"], "--free has all elements of the file"),
+        (["--free", "a"], "--free a: write the numbers of elements, from 1, such as 3,4,7"),
+    ):
+        assert said in refused(capsys, "sample", run, "--inpaint", part, *flags)
+    assert "--grow belongs to --inpaint FILE" in refused(capsys, "sample", run, "--grow", 2)
+    other = write_sdf(tmp_path / "other.sdf", ["CCO"])
+    assert "has 4 atoms and" in refused(capsys, "sample", run, "--between", part, other)
+
+
+def test_a_molecule_is_matched_in_its_order_and_orientation():
+    mol = Chem.AddHs(Chem.MolFromSmiles("C[C@H](N)C(=O)O"))
+    assert AllChem.EmbedMolecule(mol, randomSeed=1) == 0
+    goal = from_rdkit(Chem.RemoveHs(mol))
+    random = numpy.random.default_rng(0)
+    order, turn = random.permutation(len(goal)), numpy.linalg.qr(random.normal(size=(3, 3)))[0]
+    turn *= numpy.linalg.det(turn)
+    moved = Molecule(
+        goal.numbers[order], goal.charges[order], goal.bonds[order][:, order], goal.positions[order] @ turn + 3
+    )
+    found = matched(moved, goal)
+    assert (found.numbers == goal.numbers).all()
+    assert (found.bonds == goal.bonds).all()
+    assert abs(found.positions - goal.positions).max() < 1e-4
+    mirrored = matched(replace(moved, positions=-moved.positions), goal)
+    assert abs(mirrored.positions - goal.positions).max() > 0.3

@@ -1,5 +1,6 @@
 """Molecules as NumPy arrays, and their conversion from and to RDKit."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -7,6 +8,7 @@ import numpy
 from rdkit import Chem, RDLogger
 from rdkit.Chem import AllChem  # noqa: F401  (registers what conformers need)
 from rdkit.Geometry import Point3D
+from scipy.linalg import block_diag
 
 RDLogger.DisableLog("rdApp.*")  # this package reports what is wrong with a molecule, once
 
@@ -29,6 +31,16 @@ class Molecule:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+
+def together(molecules: Sequence[Molecule]) -> Molecule:
+    """The atoms and bonds of all molecules as one, in their order."""
+    return Molecule(
+        numbers=numpy.concatenate([each.numbers for each in molecules]),
+        charges=numpy.concatenate([each.charges for each in molecules]),
+        bonds=block_diag(*(each.bonds for each in molecules)).astype(numpy.uint8),
+        positions=numpy.concatenate([each.positions for each in molecules]),
+    )
 
 
 def to_rdkit(molecule: Molecule, hydrogens: bool = False) -> Chem.Mol:

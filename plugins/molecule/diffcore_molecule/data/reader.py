@@ -1,10 +1,12 @@
 """Reads a part of a molecule from a file: atoms that samples shall contain, and the bonds between them."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy
 import torch
 from rdkit import Chem
+from scipy.spatial.distance import cdist
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
@@ -12,13 +14,17 @@ from diffcore.plugins.data import Encoded
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, fields, named
 from diffcore_molecule.chemistry.matching import matched
-from diffcore_molecule.chemistry.molecules import Molecule, from_rdkit
+from diffcore_molecule.chemistry.molecules import Molecule, from_rdkit, together
 from diffcore_molecule.chemistry.reading import molecule_of_mol2, molecule_of_molfile
 from diffcore_molecule.codec import MoleculeCodec
 from diffcore_molecule.data.files import SDF_ENDINGS
+from diffcore_molecule.data.part import PartCodec
 from diffcore_molecule.data.record_texts import mol2_records, sdf_records
 from diffcore_molecule.data.samples import read_molecules
 from diffcore_molecule.data.text import lines_of, opened
+
+NEAREST = 0.5
+"""Atoms of different records of a part that are nearer than this, in Angstrom, are in the same place."""
 
 
 class MoleculeReader:
@@ -45,9 +51,15 @@ class MoleculeReader:
 
         Raises `UserError` if the file cannot be read, or if the model has no such molecules.
         """
-        part = self._molecule(path)
+        part = self._part(path)
         encoded = self._encoded(part)
         return encoded.state, _known(encoded.state, len(part))
+
+    def part_codec(self, path: Path, known: State) -> "PartCodec":
+        """The codec that puts the known atoms of a file where the file has them."""
+        flags = fields(known)["positions"][0].any(1).numpy()
+        part = self._part(path)
+        return PartCodec(self.codec, part, flags[: len(part)].nonzero()[0])
 
     def read_sized(self, path: Path) -> tuple[State, Mask]:
         """A whole molecule as a state `[1, ...]` of zero mean, and its atoms, bool `[1, N]`.
@@ -85,25 +97,49 @@ class MoleculeReader:
         return self.codec.encode(examples)
 
     def _molecule(self, path: Path) -> Molecule:
+        molecules = self._molecules(path)
+        if len(molecules) != 1:
+            raise UserError(f"{path} has {len(molecules)} molecules; give a file with one")
+        return molecules[0]
+
+    def _part(self, path: Path) -> Molecule:
+        """The part in a file: its molecule, or its molecules together if they lie apart, such as two to be linked."""
+        molecules = self._molecules(path)
+        if not molecules:
+            raise UserError(f"{path} has no molecules; give a file with a part of one")
+        for number, (first, second) in enumerate(pairwise(molecules), 1):
+            if cdist(first.positions, second.positions).min() < NEAREST:
+                raise UserError(
+                    f"{path} has {len(molecules)} molecules, and atoms of number {number} and {number + 1} are in the "
+                    "same place; give a file with one, or with pieces that lie apart"
+                )
+        whole = together(molecules)
+        self._require_possible(path, whole)
+        return whole
+
+    def _molecules(self, path: Path) -> list[Molecule]:
+        """The molecules in a file, each of which the model could have."""
         if not path.name.lower().endswith(SDF_ENDINGS):
             listed = ", ".join(ending for ending in SDF_ENDINGS if not ending.endswith(".gz"))
             raise UserError(f"{path}: a file with a part of a molecule must end in {listed}, also with .gz")
         mol2 = path.name.lower().removesuffix(".gz").endswith(".mol2")
         with opened(path) as (text, _):
             records = [record for _, record in (mol2_records if mol2 else sdf_records)(lines_of(text))]
-        if len(records) != 1:
+        if len(records) > self.codec.facts.max_atoms:
             raise UserError(f"{path} has {len(records)} molecules; give a file with one")
-        try:
-            if records[0] is None:
-                raise ValueError("a record that is too long")
-            molecule = (molecule_of_mol2 if mol2 else molecule_of_molfile)(records[0])
-            if not molecule.GetNumConformers() or not molecule.GetConformer().Is3D():
-                raise ValueError("no 3D coordinates")
-            read = from_rdkit(molecule, self.codec.facts.hydrogens)
-        except ValueError as error:
-            raise UserError(f"{path} cannot be used: {error}") from None
-        self._require_possible(path, read)
-        return read
+        molecules = []
+        for record in records:
+            try:
+                if record is None:
+                    raise ValueError("a record that is too long")
+                molecule = (molecule_of_mol2 if mol2 else molecule_of_molfile)(record)
+                if not molecule.GetNumConformers() or not molecule.GetConformer().Is3D():
+                    raise ValueError("no 3D coordinates")
+                molecules.append(from_rdkit(molecule, self.codec.facts.hydrogens))
+            except ValueError as error:
+                raise UserError(f"{path} cannot be used: {error}") from None
+            self._require_possible(path, molecules[-1])
+        return molecules
 
     def _require_possible(self, path: Path, part: Molecule) -> None:
         """Raise `UserError` for elements and charges that the model does not have, and for too many atoms."""

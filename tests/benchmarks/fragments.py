@@ -1,0 +1,116 @@
+"""Molecules around a part: is the part in each of them, and are they valid?
+
+Held-out molecules of a run's data are cut at a random single bond outside of rings. The larger piece, with its
+positions, is a part around which the run draws a molecule. By RDKit: the share of samples that contain the part (its
+elements, charges, bonds and, to 0.001 Angstrom, its positions), that are valid and one connected piece, and whose
+positions can be those of their molecule, beside the same of samples without a part; and seconds for a hundred.
+
+    python tests/benchmarks/fragments.py RUN [--n 200] [--method mmps] [--steps 50] [--solver ddpm] [--json FILE]
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy
+from rdkit import Chem
+
+import diffcore as dc
+from diffcore.plugins.building import part_of
+from diffcore.sampling.inverse.editing import inpainting
+from diffcore.states.state import concatenate
+from diffcore_molecule.chemistry.molecules import Molecule, to_rdkit
+from diffcore_molecule.output.records import record
+
+
+def pieces(molecule: Molecule, random: numpy.random.Generator) -> tuple[Molecule, int] | None:
+    """The larger piece of a molecule that is cut at a random bond, and its atom at the cut; None without such bonds."""
+    mol = to_rdkit(molecule)
+    Chem.FastFindRings(mol)
+    cuts = [b for b in mol.GetBonds() if not b.IsInRing() and b.GetBondType() == Chem.BondType.SINGLE]
+    if not cuts:
+        return None
+    bond = cuts[random.integers(len(cuts))]
+    split = Chem.RWMol(mol)
+    split.RemoveBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx())
+    kept = numpy.array(max(Chem.GetMolFrags(split), key=len))
+    ends = {bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()}
+    part = Molecule(
+        molecule.numbers[kept], molecule.charges[kept], molecule.bonds[kept][:, kept], molecule.positions[kept]
+    )
+    return part, next(i for i, atom in enumerate(kept.tolist()) if atom in ends)
+
+
+def contains(found: Molecule, part: Molecule) -> bool:
+    """Whether the first atoms of a sample are those of the part."""
+    n = len(part)
+    return (
+        (found.numbers[:n] == part.numbers).all()
+        and (found.charges[:n] == part.charges).all()
+        and (found.bonds[:n, :n] == part.bonds).all()
+        and abs(_centred(found.positions[:n]) - _centred(part.positions)).max() < 1e-3
+    )
+
+
+def _centred(positions: numpy.ndarray) -> numpy.ndarray:
+    return positions - positions.mean(0)
+
+
+def shares(samples: list[Molecule], hydrogens: bool, parts: list[Molecule] | None = None) -> dict[str, float]:
+    """The figures of samples, of their parts where there are any."""
+    records = [record(sample, hydrogens) for sample in samples]
+    found = {
+        "valid": numpy.mean([each.valid for each in records]),
+        "plausible": numpy.mean([each.valid and not each.geometry for each in records]),
+        "different": len({each.smiles for each in records if each.valid}) / len(records),
+    }
+    if parts is not None:
+        found["contained"] = numpy.mean([contains(*pair) for pair in zip(samples, parts, strict=True)])
+    return {name: round(float(value), 3) for name, value in found.items()}
+
+
+def main() -> None:
+    """Cut, draw and count."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("--n", type=int, default=200)
+    parser.add_argument("--method", default="mmps")
+    parser.add_argument("--resamplings", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--solver")
+    parser.add_argument("--trust", action="store_true")
+    parser.add_argument("--json", help="write the figures there")
+    options = parser.parse_args()
+    run = dc.load(options.run, trust=options.trust)
+    codec, random = run.model.codec, numpy.random.default_rng(0)
+    held_out = run.data.held_out
+    encoded = codec.encode(held_out[: 3 * options.n])
+    molecules = codec.decode(encoded.state, encoded.mask)
+    cut = [found for molecule in molecules if (found := pieces(molecule, random)) is not None][: options.n]
+    parts = [part for part, _ in cut]
+    hydrogens = codec.facts.hydrogens
+    with tempfile.TemporaryDirectory() as folder:
+        reader, read = part_of(run.model.modality, "reader", codec), []
+        for index, part in enumerate(parts):
+            Chem.MolToMolFile(to_rdkit(part, hydrogens), f"{folder}/{index}.mol", kekulize=False)
+            read.append(reader.read_part(Path(folder, f"{index}.mol")))
+    values, known = (concatenate(list(each)) for each in zip(*read, strict=True))
+    constraint = inpainting(values, known, codec.space, options.method, resamplings=options.resamplings)
+    start = time.perf_counter()
+    drawn = run.sample(len(parts), constraint=constraint, steps=options.steps, solver=options.solver).decoded
+    seconds = time.perf_counter() - start
+    results = {
+        "around parts": shares(drawn, hydrogens, parts) | {"seconds for 100": round(100 * seconds / len(parts), 1)},
+        "without parts": shares(run.sample(len(parts), steps=options.steps).decoded, hydrogens),
+        "held out": shares(molecules[: len(parts)], hydrogens),
+    }
+    for name, figures in results.items():
+        print(f"{name:14}", *(f"{key} {value:g}" for key, value in figures.items()), sep="  ")
+    if options.json:
+        Path(options.json).write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
