@@ -12,12 +12,15 @@ from rdkit.Chem import AllChem, Crippen, inchi
 from diffcore.errors import UserError
 from diffcore_molecule.chemistry import properties
 from diffcore_molecule.chemistry.alerts import has_alert, synthetic_accessibility
+from diffcore_molecule.chemistry.hydrogens import with_hydrogens
 from diffcore_molecule.chemistry.molecules import from_rdkit
 from diffcore_molecule.chemistry.strain import strain_energy
 from diffcore_molecule.evaluation import plausibility
 from diffcore_molecule.evaluation.metrics import validated
 from diffcore_molecule.options import PropertyFacts
+from diffcore_molecule.output.records import record
 from diffcore_molecule.output.scores import MoleculeScorer
+from diffcore_molecule.output.writer import sdf
 from tests.molecule.made import by_hand, conformer, examples
 
 CROWDED = by_hand(["C", *"FFFFF"], [(0, k, 1) for k in range(1, 6)])
@@ -93,3 +96,30 @@ def test_names_and_packages_that_are_missing(monkeypatch):
     monkeypatch.setattr(plausibility, "available", lambda: False)
     with pytest.raises(UserError, match="needs the package posebusters"):
         scorer().require(["posebusters"])
+
+
+def test_hydrogens_are_added_and_nothing_else_moves():
+    """Hydrogens that RDKit puts into each other's way are moved apart."""
+    smiles = "CC1(C)CC2CC1C2"
+    heavy = conformer(smiles, hydrogens=False)
+    mol = validated(heavy, False)
+    whole = with_hydrogens(mol)
+    n = mol.GetNumAtoms()
+    assert whole.GetNumAtoms() == Chem.AddHs(mol).GetNumAtoms() > n
+    moved = whole.GetConformer().GetPositions()
+    assert abs(moved[:n] - mol.GetConformer().GetPositions()).max() < 1e-6
+    plain = Chem.AddHs(mol, addCoords=True).GetConformer().GetPositions()
+    assert abs(moved[n:] - plain[n:]).max() > 1e-3
+    assert with_hydrogens(whole).GetNumAtoms() == whole.GetNumAtoms()
+
+
+def test_files_with_hydrogens_on_request():
+    benzene, wrong = (record(molecule, False) for molecule in (conformer("c1ccccc1", False), CROWDED))
+    mol = Chem.MolFromMolBlock(sdf(benzene, "1", {}, add_hydrogens=True), removeHs=False)
+    assert [atom.GetSymbol() for atom in mol.GetAtoms()] == ["C"] * 6 + ["H"] * 6
+    assert Chem.MolToSmiles(Chem.RemoveHs(mol)) == "c1ccccc1"
+    bonds = [
+        bond.GetBondTypeAsDouble() for bond in Chem.MolFromMolBlock(sdf(benzene, "1", {}), sanitize=False).GetBonds()
+    ]
+    assert sorted(bonds) == [1, 1, 1, 2, 2, 2]
+    assert sdf(wrong, "1", {}, add_hydrogens=True) == sdf(wrong, "1", {})

@@ -173,6 +173,16 @@ class SmilesOptions(FileOptions):
     )
 
 
+class WritingOptions(Settings):
+    """Options of the files that samples are written to."""
+
+    hydrogens: bool = Field(
+        False,
+        description="Write hydrogens as atoms into SDF files, where the model has implicit ones: placed by RDKit, then "
+        "relaxed by MMFF94 while all other atoms stay.",
+    )
+
+
 class EquivariantOptions(Settings):
     """Options of the denoiser and the noisy classifier `equivariant`."""
 

@@ -14,6 +14,7 @@ from diffcore_molecule.options import (
     QM9Options,
     SmilesOptions,
     TransformerOptions,
+    WritingOptions,
 )
 from diffcore_molecule.presets import PRESETS
 
@@ -92,6 +93,7 @@ MOLECULE = Modality(
     facts=MoleculeFacts,
     codec=_lazy("codec:MoleculeCodec"),
     writer=_lazy("output.writer:MoleculeWriter"),
+    writing=WritingOptions,
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     reader=_lazy("data.reader:MoleculeReader"),
     scorer=_lazy("output.scores:MoleculeScorer"),

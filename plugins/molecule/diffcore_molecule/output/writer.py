@@ -13,9 +13,11 @@ from rdkit import Chem
 from diffcore.evaluation import viewer
 from diffcore.plugins.output import Batches, Captions
 from diffcore.plugins.text import NAME as PROMPT
+from diffcore_molecule.chemistry.hydrogens import with_hydrogens
 from diffcore_molecule.chemistry.molecules import Molecule, sanitised
 from diffcore_molecule.codec import MoleculeCodec
 from diffcore_molecule.described.metrics import prompt_summary
+from diffcore_molecule.options import WritingOptions
 from diffcore_molecule.output.depiction import drawing, sheet
 from diffcore_molecule.output.records import Record, records
 from diffcore_molecule.output.scenes import axes, scene
@@ -27,8 +29,9 @@ class MoleculeWriter:
     endings = (".png", ".sdf", ".smi")
     streams = (".sdf", ".smi")
 
-    def __init__(self, codec: MoleculeCodec) -> None:
+    def __init__(self, codec: MoleculeCodec, options: WritingOptions | None = None) -> None:
         self._hydrogens = codec.facts.hydrogens
+        self._add_hydrogens = options is not None and options.hydrogens and not codec.facts.hydrogens
         self._described = codec.facts.described
         self._dft = frozenset(item.name for item in codec.facts.properties if item.is_dft)
 
@@ -38,7 +41,7 @@ class MoleculeWriter:
         """Write each sample as an SDF file of one record."""
         paths = [folder / f"{name}.sdf" for name in names]
         for path, name, (record, caption) in zip(paths, names, self._captioned(samples, captions), strict=True):
-            path.write_text(sdf(record, name, caption), encoding="utf-8")
+            path.write_text(sdf(record, name, caption, self._add_hydrogens), encoding="utf-8")
         return paths
 
     def together(self, samples: Sequence[Molecule], path: Path, columns: int, captions: Captions = ()) -> None:
@@ -62,7 +65,7 @@ class MoleculeWriter:
         with path.open("w", encoding="utf-8") as file:
             for number, (record, caption) in enumerate(each, 1):
                 if sdf_file:
-                    file.write(sdf(record, str(number), caption))
+                    file.write(sdf(record, str(number), caption, self._add_hydrogens))
                 elif record.valid:
                     file.write(f"{record.smiles} {number}\n")
 
@@ -126,14 +129,15 @@ def _comparison(name: str, captioned: Sequence[tuple[Record, Mapping[str, str]]]
     )
 
 
-def sdf(record: Record, title: str, caption: Mapping[str, str]) -> str:
+def sdf(record: Record, title: str, caption: Mapping[str, str], add_hydrogens: bool = False) -> str:
     """A record of an SDF file: the generated graph with Kekule bonds, the positions, and data fields.
 
     The graph is a V2000 molfile, or V3000 if V2000 cannot hold the coordinates (from 10,000 Angstrom on) or the number
     of atoms (above 999). The fields are VALID (1 or 0), REASON if it is 0, GEOMETRY if the positions cannot be those of
     the molecule, SMILES, the properties, and `asked_NAME` for each condition. Bonds that are unsafe for readers are not
     in the graph but in the field BONDS, as lines of two atoms (from 1) and an order. In names of properties, characters
-    that SDF does not allow become `_`, and a name that is taken gets a `_`.
+    that SDF does not allow become `_`, and a name that is taken gets a `_`. With `add_hydrogens`, the implicit
+    hydrogens of valid samples are atoms at the end, see `diffcore_molecule.chemistry.hydrogens`.
     """
     fields = {"VALID": str(int(record.valid)), "REASON": _line(record.fault), "GEOMETRY": record.geometry}
     fields["SMILES"] = record.smiles
@@ -148,8 +152,18 @@ def sdf(record: Record, title: str, caption: Mapping[str, str]) -> str:
             field += "_"
         fields[field] = value
     data = "".join(f">  <{field}>\n{value}\n\n" for field, value in fields.items() if value)
-    _, _, block = Chem.MolToMolBlock(record.mol, kekulize=False).partition("\n")
+    mol = _with_hydrogens(record) if add_hydrogens and record.valid else record.mol
+    _, _, block = Chem.MolToMolBlock(mol, kekulize=False).partition("\n")
     return f"{_line(title)}\n{block}{data}$$$$\n"
+
+
+def _with_hydrogens(record: Record) -> Chem.Mol:
+    """The graph of a valid sample with Kekule bonds, and with its hydrogens as atoms."""
+    clean = sanitised(record.mol)
+    assert clean is not None
+    whole = with_hydrogens(clean)
+    Chem.Kekulize(whole, clearAromaticFlags=True)
+    return whole
 
 
 def _bond_lines(bonds: numpy.ndarray) -> str:
