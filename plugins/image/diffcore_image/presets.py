@@ -148,7 +148,10 @@ PRESETS = {
             "train": {**_ENCODE["train"], "steps": 1200},
         },
     ),
-    "latent": Preset("U-Net in latents of 8 to 16 cells a side, on a laptop: 4,000 steps, 8 minutes of one core with 8x8 cells", _LATENT),
+    "latent": Preset(
+        "U-Net in latents of 8 to 16 cells a side, on a laptop: 4,000 steps, 8 minutes of one core with 8x8 cells",
+        _LATENT,
+    ),
     "mnist-gpu": Preset(
         "U-Net on MNIST at 32x32, on one GPU: 100,000 steps, not timed", _with_data(_GPU, {"name": "mnist"})
     ),

@@ -97,10 +97,12 @@ PRESETS = {
         ),
     ),
     "encode": Preset(
-        "an autoencoder of generated shapes of 512 points, to 32 tokens, on a laptop: 2,000 steps, 6 minutes of one core",
+        "an autoencoder of generated shapes, 512 points to 32 tokens, on a laptop: 2,000 steps, 6 minutes of one core",
         _of(_ENCODE, name="shapes"),
     ),
-    "latent": Preset("a transformer over the tokens of latents, on a laptop: 6,000 steps, 14 minutes of one core", _LATENT),
+    "latent": Preset(
+        "a transformer over the tokens of latents, on a laptop: 6,000 steps, 14 minutes of one core", _LATENT
+    ),
     "meshes": Preset(
         "a denoiser of your own folder of meshes, 512 points, on a laptop: 3,600 steps, about 6.5 minutes",
         _of(_SMALL, name="meshes"),
