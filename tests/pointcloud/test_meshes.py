@@ -10,7 +10,7 @@ import trimesh
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
-from diffcore_pointcloud.geometry.poisson import Grid, areas_of, surface
+from diffcore_pointcloud.geometry.poisson import Grid, areas_of, scatter_of, surface
 from diffcore_pointcloud.options import WritingOptions
 from diffcore_pointcloud.output.meshes import MeshWriter, mesh_of
 from diffcore_pointcloud.output.points import Points
@@ -58,6 +58,18 @@ def test_a_sphere_has_its_volume_its_area_and_normals_that_point_outwards(ball):
     assert ((ball.triangles_center - CENTRE) * ball.face_normals).sum(1).min() > 0
     distances = numpy.linalg.norm(ball.vertices - CENTRE, axis=1)
     assert abs(distances - RADIUS).max() < 0.02 * RADIUS
+
+
+def test_the_surface_through_points_that_scatter_is_smooth_and_in_one_piece():
+    """Without smoothing it has bubbles around single points: 62 pieces here."""
+    exact, draws = sphere(), numpy.random.default_rng(1)
+    scattered = exact.positions + 0.03 * RADIUS * draws.normal(size=(2000, 1)) * exact.normals
+    assert scatter_of(exact.positions, exact.normals) < 1e-3 * RADIUS
+    assert scatter_of(scattered, exact.normals) == pytest.approx(0.03 * RADIUS, rel=0.4)
+    mesh = trimesh.Trimesh(*surface(scattered, exact.normals, 64), process=False)
+    assert mesh.is_watertight
+    assert mesh.euler_number == 2
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * RADIUS**3, rel=0.03)
 
 
 def test_the_density_of_the_points_does_not_matter():

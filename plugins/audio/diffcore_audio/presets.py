@@ -94,6 +94,7 @@ _SMALL = {
     },
 }
 _STOCHASTIC = {"sample": {"solver": "dpmpp-2m-sde", "steps": 40, "guidance": 1.5}}
+_UNGUIDED = {"sample": {"solver": "dpmpp-2m-sde", "steps": 40}}
 _GUIDED = {"sample": {"guidance": 1.5}}
 _PROMPTED = {"sample": {"guidance": 2.0}}
 _CLASSIFIER = {
@@ -134,7 +135,7 @@ def _with_data(base: dict[str, Any], data: dict[str, Any], **train: Any) -> dict
 PRESETS = {
     "default": Preset(
         "U-Net on mel spectrograms of synthesised drums of half a second, on a laptop: 4,300 steps, 4 minutes",
-        _with_data(_SMALL, {"name": "drums"}),
+        {**_with_data(_SMALL, {"name": "drums", "floor": -72.0}), **_UNGUIDED},
     ),
     "drums-captions": Preset(
         "U-Net on synthesised drums that sentences describe, on a laptop: 3,500 steps, about 10 minutes of one core",

@@ -14,6 +14,7 @@ conjugate gradients that start at this solution and are preconditioned by it. Th
 two sides would otherwise cancel.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -28,6 +29,9 @@ Integers = NDArray[numpy.integer]
 
 SCREENING = 32.0
 """alpha: the weight of the values at the points."""
+SMOOTHED = 5.0
+"""How far the field of normals is smoothed, in units of the scatter of the points."""
+
 ITERATIONS = 10
 """Steps of conjugate gradients."""
 MARGIN = 0.08
@@ -54,8 +58,8 @@ def surface(points: Floats, normals: Floats, resolution: int) -> tuple[Floats, I
     if len(points) < 2 or not numpy.ptp(points, axis=0).max() > 0:
         return none
     grid = Grid.around(numpy.asarray(points, numpy.float64), resolution)
-    areas = areas_of(points)
-    chi = indicator(grid, numpy.asarray(normals, numpy.float64), areas)
+    areas, normals = areas_of(points), numpy.asarray(normals, numpy.float64)
+    chi = indicator(grid, normals, areas, SMOOTHED * scatter_of(points, normals))
     level = float(numpy.average(grid.at(chi), weights=areas))
     chi = _closed(chi, level)
     if not chi.max() > level:
@@ -76,17 +80,40 @@ def areas_of(points: Floats) -> Floats:
     return numpy.clip(areas, 0.01 * middle, LARGEST_AREA * middle)  # type: ignore[no-any-return]
 
 
-def indicator(grid: "Grid", normals: Floats, areas: Floats) -> Floats:
-    """chi on the grid, about 1 inside, 0 outside and 1/2 at the points."""
-    shape = grid.shape
+def scatter_of(points: Floats, normals: Floats) -> float:
+    """How far points lie beside the surface, as a standard deviation in the unit of the points; 0 for smooth surfaces.
+
+    For two points of a smooth surface, (p_j - p_i) . (n_i + n_j) / 2 is zero but for the third power of their distance.
+    So its root mean square over the neighbours of a point, divided by sqrt(2), is the error of positions and normals,
+    and hardly contains the curvature. Neighbours whose normals differ by more than 60 degrees are left out, such as the
+    other side of a plate. The value is the median over the points.
+    """
+    k = min(NEIGHBOURS, len(points) - 1)
+    near = cKDTree(points).query(points, k + 1)[1][:, 1:]
+    unit = normals / numpy.maximum(numpy.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
+    both = unit[near] + unit[:, None]
+    beside = ((points[near] - points[:, None]) * both).sum(2) / 2
+    same = (both**2).sum(2) > 3  # 2 + 2 cos(60 degrees)
+    counts = same.sum(1)
+    squares = (beside**2 * same).sum(1)[counts > 0] / counts[counts > 0]
+    return float(numpy.sqrt(numpy.median(squares) / 2)) if len(squares) else 0.0
+
+
+def indicator(grid: "Grid", normals: Floats, areas: Floats, blur: float = 0.0) -> Floats:
+    """chi on the grid, about 1 inside, 0 outside and 1/2 at the points.
+
+    `blur` is the standard deviation of the Gaussian with which the field of normals is smoothed, beside one grid step.
+    The weight of the values at the points falls with its cube.
+    """
+    shape, width = grid.shape, math.hypot(grid.step, blur)
     divergence = numpy.zeros(grid.squares.shape, numpy.complex64)
     for axis in range(3):
         field = grid.spread(normals[:, axis] * areas)
         divergence += 1j * grid.frequencies[axis] * fft.rfftn(field)  # of -V
-    divergence *= numpy.exp(-0.5 * grid.step**2 * grid.squares)  # without frequencies that the grid cannot represent
+    divergence *= numpy.exp(-0.5 * width**2 * grid.squares)  # without frequencies that the grid cannot represent
     smallest = (2 * numpy.pi / (grid.step * max(shape))) ** 2
     inverse = 1 / (grid.squares + smallest)
-    weights = SCREENING / grid.step * areas
+    weights = SCREENING * grid.step**2 / width**3 * areas
 
     def solved(values: Floats) -> Floats:
         return fft.irfftn(fft.rfftn(values) * inverse, s=shape)  # type: ignore[no-any-return]
