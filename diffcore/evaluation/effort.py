@@ -18,9 +18,14 @@ def examined(count: int) -> int:
     return count if _MOST.get() is None else min(count, 1)
 
 
+def patience(seconds: float) -> float:
+    """`seconds`, or at most 3 inside of `few_steps`: how long a metric waits for a sample that it examines."""
+    return seconds if _MOST.get() is None else min(seconds, 3.0)
+
+
 @contextmanager
 def few_steps(most: int = 20) -> Iterator[None]:
-    """Within this context, networks behind metrics are trained for at most `most` steps, and few samples examined.
+    """Within this context, networks behind metrics train for at most `most` steps, and few samples are examined.
 
     The metrics mean nothing then.
 

@@ -66,10 +66,10 @@ class DirectPath(nn.Module):
         self.gains = zeroed(nn.Linear(conditioning, channels * patch**2))
 
     def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
-        """Patches `[B, ..., C patch^2]` and conditioning vectors `[B, c]` to the shape of the patches."""
-        gains = self.gains(conditioning).reshape(len(x), *[1] * (x.ndim - 2), -1)
-        basis = cast(Tensor, self.basis)
-        return ((x @ basis.T) * gains) @ basis
+        """Folded grids `[B, C patch^2, H, W]` and conditioning vectors `[B, c]` to the shape of the grids."""
+        basis = cast(Tensor, self.basis)[:, :, None, None]
+        frequencies = functional.conv2d(x, basis) * self.gains(conditioning)[:, :, None, None]
+        return functional.conv2d(frequencies, basis.transpose(0, 1))
 
 
 def with_variance(output: Tensor) -> tuple[Tensor, Tensor]:

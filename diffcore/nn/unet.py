@@ -177,7 +177,7 @@ class UNet(nn.Module):
                 h = self.attend_up(number - self.first_coarse, h, tokens)
         output = self.output(functional.silu(self.norm(h)))
         if self.direct is not None:
-            direct = self.direct(folded.movedim(1, -1), conditioning).movedim(-1, 1)
+            direct = self.direct(folded, conditioning)
             beyond = output.shape[1] - direct.shape[1]  # the variances
             output = output + functional.pad(direct, (0, 0, 0, 0, 0, beyond))
         return unfold(output, self.patch)

@@ -447,7 +447,7 @@ def test_targets_and_sizes_that_a_model_has_not(run, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
     assert "--size 12: the training examples have other sizes: " in refused(capsys, *command, "--size", 12)
     said = refused(capsys, "sample", run, "--out", tmp_path / "all.xyz")
-    assert "all.xyz: molecule writes .png, .sdf, .smi, or several files to a folder" in said
+    assert "all.xyz: molecule writes .png, .sdf, .smi, .csv, .tsv, .parquet, or several files to a folder" in said
 
 
 @pytest.fixture

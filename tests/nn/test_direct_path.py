@@ -5,7 +5,7 @@ import torch
 from scipy.fft import dctn, idctn
 from torch import nn
 
-from diffcore.nn.blocks import DirectPath, patches
+from diffcore.nn.blocks import DirectPath, fold
 from diffcore.nn.unet import UNet
 from tests.support.draws import draw
 
@@ -18,12 +18,14 @@ def with_gains(path, gains):
 
 def test_each_frequency_of_a_patch_has_its_gain():
     x, gains = draw(2, 3, 8, 8), draw(3, 4, 4, seed=1)
-    found = with_gains(DirectPath(3, 4, 5).double(), gains)(patches(x, 4), draw(2, 5, seed=2))
+    found = with_gains(DirectPath(3, 4, 5).double(), gains)(fold(x, 4), draw(2, 5, seed=2)).flatten(2)
     for number in range(4):
         rows, columns = 4 * (number // 2), 4 * (number % 2)
         patch = x[:, :, rows : rows + 4, columns : columns + 4]
         wanted = idctn(dctn(patch, axes=(2, 3), norm="ortho") * gains.numpy(), axes=(2, 3), norm="ortho")
-        torch.testing.assert_close(found[:, number].reshape(2, 3, 4, 4), torch.as_tensor(wanted), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            found[..., number].reshape(2, 3, 4, 4), torch.as_tensor(wanted), rtol=1e-6, atol=1e-6
+        )
 
 
 def test_it_can_be_the_best_estimate_of_v_for_data_with_independent_frequencies():
@@ -34,7 +36,7 @@ def test_it_can_be_the_best_estimate_of_v_for_data_with_independent_frequencies(
     eps = draw(n, 2, 2, seed=1)
     total = alpha**2 * variances + sigma**2
     path = with_gains(DirectPath(1, 2, 3).double(), alpha * sigma * (1 - variances) / total)
-    found = path((alpha * x0 + sigma * eps).reshape(n, 1, 4), draw(n, 3)).reshape(n, 2, 2)
+    found = path((alpha * x0 + sigma * eps).reshape(n, 4, 1, 1), draw(n, 3)).reshape(n, 2, 2)
     error = (found - (alpha * eps - sigma * x0)).square().mean().item()
     assert error == pytest.approx((variances / total).mean().item(), rel=0.02)
 

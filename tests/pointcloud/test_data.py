@@ -59,9 +59,9 @@ PRESETS = sorted(
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_settings(preset):
     found, _ = run_settings(["--modality", "pointcloud", "--preset", preset], installed(), "diffcore train")
-    assert found.data.name == preset.removesuffix("-gpu").removesuffix("-2048").removesuffix("-captions").replace(
-        "default", "shapes"
-    )
+    assert found.data.name == preset.removesuffix("-gpu").removesuffix("-2048").removesuffix("-captions").removesuffix(
+        "-normals"
+    ).replace("default", "shapes")
     assert found.data.points == (2048 if preset.endswith(("gpu", "2048")) else 512)
 
 

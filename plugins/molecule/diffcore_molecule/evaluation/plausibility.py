@@ -9,7 +9,7 @@ from typing import Any
 
 from rdkit import Chem
 
-from diffcore.evaluation.effort import examined
+from diffcore.evaluation.effort import examined, patience
 from diffcore_molecule.timeout_pool import timeout_map
 
 
@@ -38,8 +38,8 @@ def plausible(mol: Chem.Mol) -> bool:
 
 def plausible_each(mols: Sequence[Chem.Mol], seconds: float = 20.0) -> list[bool]:
     """Whether each molecule is plausible. A check that takes more than `seconds` has failed."""
-    workers = min(4, os.cpu_count() or 1, max(len(mols), 1))
-    return [result is True for result in timeout_map(plausible, mols, seconds, workers)]
+    workers = min(4, os.cpu_count() or 1, 1 + len(mols) // 50)  # each takes seconds to start
+    return [result is True for result in timeout_map(plausible, mols, patience(seconds), workers)]
 
 
 def plausible_fraction(mols: Sequence[Chem.Mol], seconds: float = 20.0) -> float:
