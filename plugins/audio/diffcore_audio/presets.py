@@ -96,7 +96,7 @@ _SMALL = {
 }
 _STOCHASTIC = {"sample": {"solver": "dpmpp-2m-sde", "steps": 40, "guidance": 1.5}}
 _UNGUIDED = {"sample": {"solver": "dpmpp-2m-sde", "steps": 40}}
-_GUIDED = {"sample": {"guidance": 1.5}}
+_GUIDED = {"sample": {**_UNGUIDED["sample"], "guidance": 1.2}}
 _PROMPTED = {"sample": {"guidance": 2.0}}
 _CLASSIFIER = {
     "task": "classify",
@@ -156,7 +156,7 @@ PRESETS = {
     "latent": Preset("U-Net in latents of spectrograms, on a laptop: 4,300 steps, not timed", _LATENT),
     "folder": Preset(
         "U-Net on your own sounds of half a second, on a laptop: 4,300 steps, about 4 minutes",
-        {**_with_data(_SMALL, {"name": "folder"}), **_GUIDED},
+        {**_with_data(_SMALL, {"name": "folder", "floor": -72.0}), **_GUIDED},
     ),
     "sc09": Preset(
         "U-Net on spoken digits, a first impression, on a laptop: 4,300 steps, about 14 minutes",
