@@ -94,8 +94,13 @@ def _requested(model: Model, data: Data, n: int, config: SamplingConfig) -> Cond
     if asked is None or not (texts or _enlarges(model)):
         return conditions
     others = None if data.asked is not None or _enlarges(model) else data.examples
+    return conditions | asked_conditions(model, asked, others, n)
+
+
+def asked_conditions(model: Model, asked: TensorDict, others: TensorDict | None, n: int) -> Conditions:
+    """The conditions of the examples that `asked_examples` chooses, each `[n, ...]`."""
     found = [encode(model, examples).conditions for examples in asked_examples(asked, others, n)]
-    return conditions | {name: torch.cat([values[name] for values in found]) for name in found[0]}
+    return {name: torch.cat([values[name] for values in found]) for name in found[0]}
 
 
 def asked_examples(asked: TensorDict, others: TensorDict | None, n: int) -> list[TensorDict]:

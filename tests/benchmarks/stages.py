@@ -34,8 +34,7 @@ from diffcore.denoising.conditions import Conditions, nulls
 from diffcore.denoising.conditions.coarse_condition import enlarging_condition
 from diffcore.evaluation.judge import judge_of
 from diffcore.evaluation.metrics import evenly, frechet_distance
-from diffcore.evaluation.samples import asked_examples
-from diffcore.runs.coding import encode
+from diffcore.evaluation.samples import asked_conditions
 from diffcore.runs.folder import RunFolder, read_log
 from diffcore.states.level import Level
 
@@ -229,8 +228,7 @@ def _held_out(run: dc.Run) -> TensorDict:
 
 
 def _of_pictures(run: dc.Run, n: int) -> Conditions:
-    found = [encode(run.model, part).conditions for part in asked_examples(_held_out(run), run.data.examples, n)]
-    return {name: torch.cat([values[name] for values in found]) for name in found[0]}
+    return asked_conditions(run.model, _held_out(run), run.data.examples, n)
 
 
 def main() -> None:
