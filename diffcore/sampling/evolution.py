@@ -1,9 +1,9 @@
 """An evolutionary search for samples of a high score, where a child is a variation of a sample that was found before.
 
 In each round, some children are drawn. A child of strength s is its parent with noise, denoised again from
-sigma / alpha = tan(pi s / 2), as in SDEdit (Meng et al. 2022; for molecules Schneuing et al. 2024, section "molecule
-optimization"); at s = 1 it is a free sample, which has no parent. So all children are samples of the model, and the
-score is only compared: it may be any function, also one without derivatives.
+sigma / alpha = tan(pi s / 2) (SDEdit, Meng et al. 2022; selected again and again in this way by Schneuing et al. 2024);
+at s = 1 it is a free sample, which has no parent. So all children are samples of the model, and the score is only
+compared: it may be any function, also one without derivatives.
 
 What the children of a round are is a function of the candidates of the rounds before (`children`), so a search that was
 interrupted goes on exactly where it was.
@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-STRENGTHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
+STRENGTHS = (0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0)
 """The strengths of children. How many children have each follows from what it has found so far."""
 SELECTED = 0.1
 """Parents are the best of all candidates, this fraction of the number of children of a round."""
