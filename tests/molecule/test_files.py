@@ -14,7 +14,7 @@ from diffcore.errors import UserError
 from diffcore_molecule.chemistry.geometry import geometry_fault
 from diffcore_molecule.chemistry.molecules import identity
 from diffcore_molecule.chemistry.reading import molecule_of_molfile, molecule_of_smiles
-from diffcore_molecule.data import conformers, datasets, files, samples
+from diffcore_molecule.data import blocks, conformers, datasets, files, samples
 from diffcore_molecule.data.conformers import Request, entries_of
 from diffcore_molecule.data.record_texts import sdf_records
 from diffcore_molecule.data.samples import read_molecules
@@ -487,6 +487,49 @@ def test_atoms_without_bonds_get_those_of_edm_s_table(tmp_path, caplog):
     path.write_text("not a number\n")
     with pytest.raises(UserError, match="is not an XYZ file: 'not a number'"):
         read_molecules(path, True)
+
+
+# Interrupted reading
+
+
+def test_an_interrupted_reading_goes_on_and_gives_what_an_unbroken_one_gives(tmp_path, monkeypatch):
+    """Lines in blocks of two: after an interruption at the sixth, two blocks are known, and the others are read."""
+    path, handled = tmp_path / "some.smi", []
+    path.write_text("C\nCC\nC(\nCCC\nCCO\nCCN\nCCF\n")
+    stop_at = 6
+
+    def map_each(function, portions, seconds, workers):
+        for portion in portions:
+            for item, result in zip(portion, function(portion), strict=True):
+                if item.source == stop_at:
+                    raise KeyboardInterrupt
+                handled.append(item.source)
+                yield item, result
+
+    monkeypatch.setattr(files, "map_each", map_each)
+    monkeypatch.setattr(blocks, "BLOCK", 2)
+    options = SmilesOptions(path=str(path), relax=False)
+    monkeypatch.setenv("DIFFCORE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(KeyboardInterrupt):
+        files.read_smiles(options)
+    assert handled == [1, 2, 3, 4, 5]
+    stop_at = 0
+    handled.clear()
+    found = files.read_smiles(options)
+    assert handled == [5, 6, 7]
+    assert found.sources.tolist() == [1, 2, 4, 5, 6, 7]
+    assert [number for number, _ in found.left_out] == [3]
+    assert len(list((tmp_path / "cache" / "molecules").iterdir())) == 1  # the blocks are no longer needed
+    monkeypatch.setenv("DIFFCORE_CACHE", str(tmp_path / "other"))
+    unbroken = files.read_smiles(options)
+    for name, array in unbroken.collection.arrays().items():
+        assert numpy.array_equal(array, found.collection.arrays()[name]), name
+    handled.clear()
+    few = files.read_smiles(options.model_copy(update={"limit": 4}))
+    assert (few.sources.tolist(), handled) == ([1, 2, 4], [1, 2, 3, 4])
+    handled.clear()
+    more = files.read_smiles(options.model_copy(update={"limit": 6}))  # goes on after the blocks of the first four
+    assert (more.sources.tolist(), handled) == ([1, 2, 4, 5, 6], [3, 4, 5, 6])
 
 
 # Values of the file as targets

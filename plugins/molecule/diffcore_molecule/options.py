@@ -145,6 +145,9 @@ class FileOptions(DataOptions):
     time_limit: float = Field(
         30.0, gt=0, description="Time limit in seconds for reading a molecule and generating its conformers."
     )
+    limit: int | None = Field(
+        None, ge=1, description="Read only so many records or lines from the beginning of the file."
+    )
     salts: Salts = Field(
         "drop",
         description="Molecules of several pieces, such as salts: drop leaves them out, largest keeps the "

@@ -1,21 +1,22 @@
 """Readers of a user's files: SDF, molfiles and MOL2 files, and lists and tables of SMILES."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from diffcore.errors import UserError
 from diffcore.system.progress import bar
 from diffcore_molecule.chemistry.properties import find
+from diffcore_molecule.data.blocks import Outcome, forget_blocks, joined, read_blocks
 from diffcore_molecule.data.captions import of_records
-from diffcore_molecule.data.collection import Entry
 from diffcore_molecule.data.conformers import Request, entries_of_each
 from diffcore_molecule.data.record_texts import mol2_records, sdf_records
 from diffcore_molecule.data.smiles_tables import cells_beside, smiles_cells
-from diffcore_molecule.data.store import Parsed, cached, file_state, key_of, left_out_message, parsed
+from diffcore_molecule.data.store import Parsed, cached, file_state, key_of, left_out_message
 from diffcore_molecule.data.text import lines_of, opened
 from diffcore_molecule.options import USUAL_CAPTION, FileOptions, SmilesOptions
-from diffcore_molecule.timeout_pool import Failed, Timeout, map_each, processors
+from diffcore_molecule.timeout_pool import map_each, processors
 
 
 def _with_gz(*endings: str) -> tuple[str, ...]:
@@ -49,7 +50,7 @@ def read_sdf(options: FileOptions) -> Parsed:
     """The molecules of an SDF or MOL2 file. The source of a molecule is the number of its record, from 1."""
     path = checked_path(options, "sdf", SDF_ENDINGS)
     key = key_of("sdf", *file_state(path), options.max_atoms, options.time_limit, options.salts)
-    return cached(key, lambda: _read(path, "record", lambda lines: (_records(path, options, lines), ""), options))
+    return _cached(key, path, "record", lambda lines: (_records(path, options, lines), ""), options)
 
 
 def read_smiles(options: SmilesOptions) -> Parsed:
@@ -57,7 +58,7 @@ def read_smiles(options: SmilesOptions) -> Parsed:
     path = checked_path(options, "smiles", SMILES_ENDINGS)
     chosen = (options.column, options.conformers, options.relax, options.max_atoms, options.time_limit, options.salts)
     key = key_of("smiles", *file_state(path), *chosen)
-    return cached(key, lambda: _read(path, "line", lambda lines: _lines(path, options, lines), options))
+    return _cached(key, path, "line", lambda lines: _lines(path, options, lines), options)
 
 
 def values_of_file(options: FileOptions, names: Sequence[str]) -> dict[str, dict[int, str]]:
@@ -123,30 +124,40 @@ def _lines(path: Path, options: SmilesOptions, lines: Iterable[str]) -> tuple[It
     return requests, layout.note()
 
 
-def _read(
-    path: Path,
-    unit: str,
-    requests_of: Callable[[Iterator[str]], tuple[Iterator[Request], str]],
-    options: FileOptions,
-) -> Parsed:
-    """The molecules of a file, read in worker processes. Raises `UserError` with the reasons if there are none."""
-    entries: list[Entry] = []
-    left_out: list[tuple[int, str]] = []
+Opened = Callable[[Iterator[str]], tuple[Iterator[Request], str]]
+"""What makes requests of the lines of a file, and a note for the user."""
+
+
+def _cached(key: str, path: Path, unit: str, requests_of: Opened, options: FileOptions) -> Parsed:
+    """The molecules of a file, or of its first `data.limit` records or lines, from the cache or read."""
+    whole = key if options.limit is None else f"{key}-{options.limit}"
+    return cached(whole, lambda: _read(key, path, unit, requests_of, options))
+
+
+def _read(key: str, path: Path, unit: str, requests_of: Opened, options: FileOptions) -> Parsed:
+    """The molecules of a file, read in worker processes. Raises `UserError` with the reasons if there are none.
+
+    Blocks of the file that an interrupted reading has cached under `key` are not read again.
+    """
     with opened(path) as (text, done), bar(f"reading {path.name}") as report:
         requests, note = requests_of(lines_of(text))
-        results = map_each(entries_of_each, portions(requests), options.time_limit, processors())
-        for request, result in results:
-            if isinstance(result, Timeout | Failed):
-                left_out.append((request.source, str(result)))
-            else:
-                entries.extend(result)
-            report(done(), f"{len(entries)} molecules")
-            if not entries and len(left_out) == MOST_FAILURES:
-                break
-    if not entries:
+
+        def work(missing: Iterator[Request]) -> Iterable[tuple[Request, Outcome]]:
+            return map_each(entries_of_each, portions(missing), options.time_limit, processors())
+
+        def go_on(molecules: int, left_out: int) -> bool:
+            report(done(), f"{molecules} molecules")
+            return molecules > 0 or left_out < MOST_FAILURES
+
+        parts = read_blocks(key, islice(requests, options.limit), work, go_on)
+    left_out = [item for part in parts for item in part.left_out]
+    if not any(map(len, parts)):
         why = left_out_message(len(left_out), left_out, unit) if left_out else f"there is no {unit} with a molecule"
         raise UserError(f"no molecules in {path}: {why}")
-    return parsed(entries, left_out, [f"{path.name}: {note}"] if note else [])
+    whole = joined(parts, [f"{path.name}: {note}"] if note else [])
+    if options.limit is None:
+        forget_blocks(key, len(parts))
+    return whole
 
 
 PORTION, PORTION_TEXT = 16, 2**20

@@ -96,18 +96,36 @@ def cached(key: str, read: Callable[[], Parsed]) -> Parsed:
 
     If the cache cannot be written, a note of the result says so.
     """
-    place = cache_folder() / "molecules" / f"{key}.molecules"
-    content = read_entry(place)
-    if content is not None:
-        try:
-            return _unpacked(content, place)
-        except (ValueError, KeyError, TypeError, SafetensorError) as error:
-            tell_damage(place, first_line(error))
+    place = place_of(key)
+    if (known := read_parsed(place)) is not None:
+        return known
     fresh = read()
-    if write_entry(place, _packed(fresh)):
+    if write_parsed(place, fresh):
         return replace(fresh, place=place)
     note = f"the molecules cannot be cached in {place.parent}: they are read again each time"
     return replace(fresh, notes=(*fresh.notes, note))
+
+
+def place_of(key: str) -> Path:
+    """The cache entry of this key."""
+    return cache_folder() / "molecules" / f"{key}.molecules"
+
+
+def read_parsed(place: Path) -> Parsed | None:
+    """The molecules of a cache entry; None if there is none, or if it is damaged, which is logged."""
+    content = read_entry(place)
+    if content is None:
+        return None
+    try:
+        return _unpacked(content, place)
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        tell_damage(place, first_line(error))
+        return None
+
+
+def write_parsed(place: Path, molecules: Parsed) -> bool:
+    """Write molecules as a cache entry, and return whether that was possible."""
+    return write_entry(place, _packed(molecules))
 
 
 _COLUMN = "column:"
