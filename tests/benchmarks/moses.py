@@ -1,0 +1,97 @@
+"""The metrics of MOSES (Polykovskiy et al. 2020), of real molecules and of a file of samples.
+
+    python tests/benchmarks/moses.py MOSES [--samples FILE.smi] [--n 1000] [--json FILE]
+
+MOSES is the folder with train.csv.gz, test.csv.gz and test_scaffolds.csv.gz. Without `--samples`, molecules of the
+training set are measured, whose values the paper gives. A line of FILE.smi is one sample, such as
+`diffcore sample RUN --out FILE.smi` writes them; `--drawn` says how many were drawn, since samples that are not valid
+are not in the file. FCD is computed where the package `fcd` is installed.
+"""
+
+import argparse
+import gzip
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy
+from rdkit import Chem
+
+from diffcore_molecule.evaluation import likeness
+
+
+def smiles_of(folder: Path, name: str) -> list[str]:
+    """The SMILES of one of the three sets."""
+    with gzip.open(folder / f"{name}.csv.gz", "rt") as file:
+        return file.read().split()[1:]
+
+
+def some(smiles: list[str], n: int, seed: int = 0) -> list[str]:
+    """`n` of them, or all, drawn with a seed."""
+    chosen = numpy.random.default_rng(seed).permutation(len(smiles))[:n]
+    return [smiles[index] for index in sorted(chosen.tolist())]
+
+
+def read(smiles: list[str]) -> list[Chem.Mol]:
+    """Those that RDKit can sanitise."""
+    return [mol for each in smiles if (mol := Chem.MolFromSmiles(each)) is not None]
+
+
+def fcd(smiles: list[str], reference: list[str]) -> float:
+    """The Frechet ChemNet distance (Preuer et al. 2018)."""
+    from fcd import get_fcd, load_ref_model
+
+    return float(get_fcd(smiles, reference, load_ref_model()))
+
+
+def measured(samples: list[str], drawn: int, folder: Path, reference: int, known: set[str]) -> dict[str, float]:
+    """The metrics of samples; the fractions of molecules are of the valid ones, as in the paper."""
+    mols = read(samples)
+    plain = [Chem.MolToSmiles(mol, isomericSmiles=False) for mol in mols]
+    different = set(plain)
+    prints = likeness.fingerprints(mols)
+    found = {
+        "valid": len(mols) / drawn,
+        "unique": len(different) / len(plain),
+        "novelty": len(different - known) / len(different),
+        "IntDiv": likeness.internal_diversity(prints),
+        "IntDiv2": likeness.internal_diversity(prints, 2),
+        "filters without MCF": float(numpy.mean([likeness.passes_filters(mol) for mol in mols])),
+    }
+    for name, file in (("Test", "test"), ("TestSF", "test_scaffolds")):
+        others = smiles_of(folder, file)
+        others = some(others, reference) if reference else others
+        real = read(others)
+        found[f"SNN/{name}"] = likeness.nearest_similarity(prints, likeness.fingerprints(real))
+        found[f"Frag/{name}"] = likeness.cosine(likeness.fragments(mols), likeness.fragments(real))
+        found[f"Scaf/{name}"] = likeness.cosine(likeness.scaffolds(mols), likeness.scaffolds(real))
+        if find_spec("fcd"):
+            found[f"FCD/{name}"] = fcd(plain, others)
+    return found
+
+
+def main() -> None:
+    """Measure, print and write the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("moses", type=Path)
+    parser.add_argument("--samples", type=Path)
+    parser.add_argument("--drawn", type=int, help="how many samples were drawn, valid or not")
+    parser.add_argument("--n", type=int, default=1000, help="how many molecules of the training set, without samples")
+    parser.add_argument("--reference", type=int, default=0, help="how many molecules of each test set; 0 for all")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    training = smiles_of(options.moses, "train")
+    if options.samples is None:
+        samples, known = some(training, options.n), set[str]()
+    else:
+        samples = [line.split()[0] for line in options.samples.read_text().splitlines() if line.strip()]
+        known = set(training)
+    found = measured(samples, options.drawn or len(samples), options.moses, options.reference, known)
+    for name, value in found.items():
+        print(f"{name}: {value:.4f}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
