@@ -15,6 +15,7 @@ from diffcore.errors import UserError
 from diffcore.names import Device, Parameterisation
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.registry import Registry
+from diffcore.runs.choices import build_choice
 from diffcore.runs.codec_weights import keep_codec
 from diffcore.runs.composing import compose, kinds_of_choices, read_toml, with_options
 from diffcore.runs.consent import acts_of_file
@@ -135,7 +136,8 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     """Train a new run with these settings in the folder `out`, or in the next free one."""
     device_for(settings.device)
     require_end(settings.train)
-    registry.solver(settings.sample.solver)  # a mistake in its name is known before the data are read
+    # A mistake in the solver is known before the data are read.
+    build_choice(settings.sample.solver, registry.offered("solvers"), "solver")
     data = in_turn(lambda: build_data(settings, registry))
     first_stage = in_turn(lambda: load_first_stage(settings, registry))
     described = None if first_stage is None else first_stage.described

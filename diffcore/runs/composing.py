@@ -272,7 +272,8 @@ def _only_for(
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`base` updated with `over`, recursively.
 
-    The options that end training, `steps` and `minutes`, replace each other.
+    The options that end training, `steps` and `minutes`, replace each other. Those of a solver belong to its name, so
+    another solver does not get them.
     """
     merged = dict(base)
     for key, value in over.items():
@@ -280,6 +281,8 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(below, Mapping) and isinstance(value, Mapping):
             if key == "train" and ENDS & value.keys():
                 below = {name: kept for name, kept in below.items() if name not in ENDS}
+            if key == "solver" and value.get("name", below.get("name")) != below.get("name"):
+                below = {}
             value = merge(below, value)
         merged[key] = value
     return merged

@@ -11,7 +11,6 @@ from diffcore.denoising.denoiser import require_defined
 from diffcore.denoising.precision import compute_in
 from diffcore.errors import UserError
 from diffcore.names import Grid, Precision
-from diffcore.plugins.building import build
 from diffcore.plugins.guidance import Guidance
 from diffcore.plugins.registry import Registry
 from diffcore.plugins.text import require_text
@@ -116,11 +115,11 @@ def sampling_config(
     sampling: SampleSettings, registry: Registry, model: Model, guides: tuple[Guidance, ...] | None = None
 ) -> SamplingConfig:
     """The sampling config of the settings for this model, with the guidance `guides`, if given, in place of theirs."""
-    solver = registry.solver(sampling.solver)
     if guides is None:
         guides = build_guides(short_guides(sampling), registry, model)
     values = sampling.model_dump(include={"steps", "grid", "batch_size", "precision"})
-    return SamplingConfig(build("solver", solver, solver.options()), guides=guides, solver=sampling.solver, **values)
+    step = build_choice(sampling.solver, registry.offered("solvers"), "solver")
+    return SamplingConfig(step, guides=guides, solver=name_of(sampling.solver), **values)
 
 
 def configured(

@@ -150,7 +150,9 @@ class FirstStage(Settings):
 class SampleSettings(Settings):
     """How samples are drawn by default: the solver, its time grid, guidance, and how the network computes."""
 
-    solver: str = Field("adams", description="Name of the solver.")
+    solver: Annotated[str | dict[str, Any], tyro.conf.arg(constructor=str)] = Field(
+        "adams", description="Name of the solver; a file or a preset may give its options as well."
+    )
     steps: int = Field(20, ge=1, le=100_000, description="Number of steps from noise to data.")
     grid: Grid = Field("tapered", description="Spacing of the steps in time.")
     guidance: float = Field(

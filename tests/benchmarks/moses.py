@@ -3,7 +3,7 @@
     python tests/benchmarks/moses.py MOSES [--samples FILE.smi] [--n 1000] [--json FILE]
 
 MOSES is the folder with train.csv.gz, test.csv.gz and test_scaffolds.csv.gz. Without `--samples`, molecules of the
-training set are measured, whose values the paper gives. A line of FILE.smi is one sample, such as
+training set are measured, which is what a perfect model reaches. A line of FILE.smi is one sample, such as
 `diffcore sample RUN --out FILE.smi` writes them; `--drawn` says how many were drawn, since samples that are not valid
 are not in the file. FCD is computed where the package `fcd` is installed.
 """

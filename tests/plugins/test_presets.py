@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from diffcore.api.training import without_guidance_of_preset
+from diffcore.errors import UserError
 from diffcore.plugins.registry import installed
 from diffcore.runs import model as models
 from diffcore.runs.composing import compose
@@ -93,3 +94,18 @@ def test_only_guidance_that_the_user_chose_is_refused_without_conditions(caplog)
     chosen = compose(registry, "audio", "folder", chosen={"data": "folder"}, over={"sample": {"guidance": 7.0}})
     assert without_guidance_of_preset(chosen, (), registry) is chosen
     assert without_guidance_of_preset(settings, (object(),), registry) is settings
+
+
+def test_a_preset_gives_options_of_its_solver_and_a_name_replaces_both():
+    registry = installed()
+    model = SimpleNamespace(codec=None, modality=registry.modality("molecule"))
+
+    def solver(**over):
+        settings = compose(registry, "molecule", "default", over={"sample": over})
+        return sampling_config(settings.sample, registry, model, guides=()).solver
+
+    assert solver() == "edm (low 0.005)"
+    assert solver(solver="edm") == "edm"
+    assert solver(solver={"name": "ddim", "eta": 0.5}) == "ddim (eta 0.5)"
+    with pytest.raises(UserError, match="'lo'"):
+        solver(solver={"name": "edm", "lo": 1.0})
