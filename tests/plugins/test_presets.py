@@ -107,5 +107,5 @@ def test_a_preset_gives_options_of_its_solver_and_a_name_replaces_both():
     assert solver() == "edm (low 0.005)"
     assert solver(solver="edm") == "edm"
     assert solver(solver={"name": "ddim", "eta": 0.5}) == "ddim (eta 0.5)"
-    with pytest.raises(UserError, match="'lo'"):
+    with pytest.raises(UserError, match="lo is not an option here; perhaps you meant low"):
         solver(solver={"name": "edm", "lo": 1.0})
