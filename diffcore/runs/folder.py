@@ -27,7 +27,6 @@ from typing import Any
 from diffcore.errors import UserError, quoted
 from diffcore.plugins.records import Settings, missing
 from diffcore.plugins.registry import RECORDS, Registry, metadata_version
-from diffcore.runs.choices import name_and_options
 from diffcore.runs.composing import ADDITIONS, KINDS, additions, chosen_parts, compose
 from diffcore.runs.consent import is_own, signature_of
 from diffcore.runs.settings import FirstStage, RunSettings, validate
@@ -236,7 +235,7 @@ def parts_of(settings: RunSettings, registry: Registry) -> list[dict[str, str]]:
         offered.setdefault(kind, {}).update(dict.fromkeys([part.name for part in parts], owner))
     named = {
         **{KINDS.get(kind, f"{kind}s"): [part.name] for kind, part in chosen.items()},
-        "solvers": [name_and_options(settings.sample.solver, "solver")[0]],
+        "solvers": [settings.sample.solver_name],
         **{kind: list(additions(settings, table)) for table, kind in ADDITIONS.items()},
     }
     found = [("modalities", settings.modality, modality)]

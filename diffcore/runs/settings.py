@@ -184,6 +184,11 @@ class SampleSettings(Settings):
     )
     compile: bool = Field(False, description="Compile the network with torch.compile: a slow start, then faster steps.")
 
+    @property
+    def solver_name(self) -> str:
+        """The name of the solver, without its options."""
+        return self.solver if isinstance(self.solver, str) else str(self.solver.get("name", ""))
+
     @field_validator("guidance_interval")
     @classmethod
     def _rises(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
