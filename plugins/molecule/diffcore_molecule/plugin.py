@@ -48,7 +48,7 @@ MOLECULE = Modality(
             _lazy("networks.builders:equivariant"),
             EquivariantOptions,
             symmetries=("permutation", "rotation", "reflection"),
-            accepts=("tokens",),
+            accepts=("tokens", "known"),
             small={"width": 16, "pair_width": 16, "depth": 2, "heads": 4, "inner": 4},
         ),
         Component(
