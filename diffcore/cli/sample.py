@@ -70,6 +70,11 @@ class Options(DrawOptions):
     free: str | None = Field(
         None, description="The numbers of elements of the --inpaint file, from 1, that are drawn anew: 3,4,7."
     )
+    attach: str | None = Field(
+        None,
+        description="The numbers of elements of the --inpaint file, from 1, that new ones may be joined to, where "
+        "elements are joined, as by bonds: 3,7.",
+    )
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = Field(
         None, description="Draw variations of this file, by --strength; with --mask, only where it is white."
     )
@@ -107,7 +112,9 @@ class Options(DrawOptions):
         "+NAME,NAME.",
     )
     method: InverseMethod | None = Field(
-        None, description="How samples are made to agree: mmps (the default), dps, or, to inpaint, repaint."
+        None,
+        description="How samples are made to agree: mmps, dps, or, to inpaint, repaint or learned, for runs with "
+        "--levels.known, of which it is the default; that of others is mmps.",
     )
     resamplings: int = Field(10, ge=1, description="repaint: how often each step is done.")
     noise_std: float = Field(
@@ -131,7 +138,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.strength and options.from_ is None:
         raise UserError("--strength belongs to --from FILE, which is missing")
     strength = _strength(options.strength)
-    for name in ("gap", "grow", "free"):
+    for name in ("gap", "grow", "free", "attach"):
         if getattr(options, name) is not None and options.inpaint is None:
             raise UserError(f"--{name} belongs to --inpaint FILE, which is missing")
     if options.grow is not None and options.size is not None:
@@ -276,6 +283,7 @@ def _constraint(run: "Run", options: Any, strength: float | dict[str, float], n:
             options.gap,
             options.size,
             options.free,
+            options.attach,
         )
     if options.upscale is not None:
         return upscaling_of(run.model, options.upscale, None, options.method, options.noise_std)

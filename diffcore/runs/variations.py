@@ -11,7 +11,7 @@ from diffcore.errors import UserError
 from diffcore.likelihood.interpolation import between
 from diffcore.names import InverseMethod
 from diffcore.runs.checkpoints import tensors_digest
-from diffcore.runs.measurements import Source, method_options, read_whole, reader_of
+from diffcore.runs.measurements import Source, default_method, method_options, read_whole, reader_of
 from diffcore.runs.model import Model, last_log_snr
 from diffcore.runs.samples import Samples
 from diffcore.sampling.inverse.editing import Constraint
@@ -40,7 +40,7 @@ def variation_of(
     values, elements = _read(model, source, "from", elements)
     if mask is not None:
         strength = _within(model, strength, mask, values)
-    method = method or "mmps"
+    method = method or default_method(model, noise_std)
     constraint = varying(values, strength, model.codec.space, elements, method, noise_std, resamplings)
     recipe: dict[str, Any] = {
         "task": "vary",

@@ -244,8 +244,9 @@ def existing(known: State, space: Space, mask: Mask) -> State:
     """`known`, a state of booleans, that is False where elements do not exist."""
     if mask is None:
         return known
-    there = space.noise(Draws.of(0, range(len(mask))).normal("there", space.empty(len(mask))), mask.cpu())
-    return map_fields(lambda flag, value: flag & (value != 0).to(flag.device), known, there)
+    normal = Draws.of(0, range(len(mask))).normal("there", space.empty(len(mask)))
+    without, with_all = space.noise(normal, mask.cpu()), space.noise(normal)
+    return map_fields(lambda flag, value, whole: flag & ((value != 0) | (whole == 0)).to(flag.device), known, without, with_all)
 
 
 def check_measurement(operator: Operator, measurement: State, space: Space) -> None:

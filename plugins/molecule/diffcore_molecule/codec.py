@@ -60,6 +60,11 @@ class MoleculeCodec:
         variance = (fractions * charges**2).sum() - (fractions * charges).sum() ** 2
         return {"charges": _CHARGE_SCALE * variance.item() ** 0.5, "bonds": _BOND_STD}
 
+    @property
+    def no_bond(self) -> Tensor:
+        """The point of two atoms without a bond, `[4]`."""
+        return self._bonds.encode(torch.tensor(0))
+
     def encode(self, examples: TensorDict, draws: Draws | None = None) -> Encoded:
         """Encode examples with the fields of `diffcore_molecule.data.datasets`; `draws` rotate them randomly."""
         n, device = self.facts.max_atoms, examples["numbers"].device
