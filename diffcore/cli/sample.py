@@ -126,11 +126,12 @@ def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     arguments, write = take_table(arguments, "write")
     arguments, output = take_output(arguments, registry)
+    arguments, given = take_given(arguments, registry)
     chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run." + _writing(registry))
     options = chosen.options
 
     files = {"inpaint": options.inpaint, "upscale": options.upscale, "from": options.from_, "between": options.between}
-    tasks = [f"--{name}" for name, value in files.items() if value is not None]
+    tasks = [f"--{name}" for name, value in files.items() if value is not None] + [f"--{name}" for name in given]
     if len(tasks) > 1:
         raise UserError(f"{tasks[0]} and {tasks[1]} are two different tasks; give one")
     if options.mask is not None and options.inpaint is None and options.from_ is None:
@@ -147,13 +148,14 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--{output[0]} and --out both say where the samples go; give one")
     run = run_of(options, registry)
     prompts = prompts_of(options)
-    n = options.n or (len(prompts) if options.prompts is not None else 8 if options.between is not None else 16)
+    n = options.n or (1 if given else len(prompts) if options.prompts is not None else 8 if options.between is not None else 16)
+    constraint, n = _constraint(run, options, strength, n, given)
     drawn: dict[str, Any] = {
         "prompt": _one_or_all(prompts),
         "conditions": asked_for(options, [condition.name for condition in run.model.codec.conditions], n),
         "seed": options.seed,
         "size": options.size,
-        "constraint": (constraint := _constraint(run, options, strength, n)),
+        "constraint": constraint,
         **sampling_of(chosen),
     }
     from diffcore.runs.choices import writing_of
@@ -194,7 +196,8 @@ def _writing(registry: Registry) -> str:
         if provided.record.writing.model_fields
     ]
     outputs = [f"\n--{name} PLACE  (in place of --out, of {', '.join(of)})" for name, of in _outputs(registry).items()]
-    return "".join([*options, *outputs])
+    givens = [f"\n--{name} FILE  ({text})" for name, text in _givens(registry).items()]
+    return "".join([*options, *outputs, *givens])
 
 
 def _outputs(registry: Registry) -> dict[str, list[str]]:
@@ -253,8 +256,41 @@ def _strength(words: Sequence[str]) -> float | dict[str, float]:
         ) from None
 
 
-def _constraint(run: "Run", options: Any, strength: float | dict[str, float], n: int) -> Any:
-    """What the samples must agree with, from the files that the flags name; None if there are none."""
+def take_given(arguments: Sequence[str], registry: Registry) -> tuple[list[str], dict[str, str]]:
+    """The arguments without the flags of files that say what is known of samples, and their values by name."""
+    rest, found = list(arguments), {}
+    for name in _givens(registry):
+        rest, value = take(rest, name)
+        found |= {} if value is None else {name: value}
+    return rest, found
+
+
+def _givens(registry: Registry) -> dict[str, str]:
+    """The flags of files that say what is known of samples, with a sentence on each."""
+    return {
+        name: f"{text} ({kind})"
+        for kind, provided in registry.modalities.items()
+        for name, text in provided.record.givens.items()
+        if name not in Options.model_fields
+    }
+
+
+def _constraint(
+    run: "Run", options: Any, strength: float | dict[str, float], n: int, given: Mapping[str, str]
+) -> tuple[Any, int]:
+    """What the samples must agree with, from the files that the flags name, None if there are none; and their number.
+
+    `n` is the number that is asked for: that of the samples, or for each entry of a file of several.
+    """
+    from diffcore.runs.measurements import given_by
+
+    for name, path in given.items():
+        return given_by(run.model, name, Path(path), n, options.method, options.noise_std, options.resamplings)
+    return _constraint_of_one(run, options, strength, n), n
+
+
+def _constraint_of_one(run: "Run", options: Any, strength: float | dict[str, float], n: int) -> Any:
+    """The constraint of a flag that names one file, or two; None if there is none."""
     from diffcore.runs.measurements import inpainting_of, upscaling_of
     from diffcore.runs.variations import between_of, variation_of
 

@@ -1,7 +1,7 @@
 """What files say of samples: encoded states, and the constraints of inpainting and upscaling."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,7 @@ def inpainting_of(
     reader: Any = reader_of(model, "inpaint") if reads else None
     known: State
     codec: Any = None
+    more: Mapping[str, Any] = {}
     if free is not None and (mask is not None or gap is not None or not hasattr(reader, "read_part")):
         raise UserError("`free` needs a file with a part of a set, whose elements have numbers, and no mask")
     if attach is not None and (mask is not None or not hasattr(reader, "read_around")):
@@ -73,7 +74,8 @@ def inpainting_of(
             raise UserError("`inpaint` needs `mask`, a file that is white where the sample is to be filled in")
         if hasattr(reader, "read_around"):
             others = None if attach is None else _numbers(attach, "attach")
-            values, known, codec = reader.read_around(Path(source), _numbers(free or (), "free"), others)
+            edit = reader.read_around(Path(source), _numbers(free or (), "free"), others)
+            values, known, codec, more = edit.values, edit.known, edit.codec, edit.recipe
         else:
             values, known = reader.read_part(Path(source))
             if free is not None:
@@ -92,7 +94,7 @@ def inpainting_of(
         "task": "inpaint",
         "known": [tensors_digest(fields(values)), tensors_digest(fields(known))],
         **method_options(method, noise_std, resamplings),
-        **getattr(codec, "recipe", {}),
+        **more,
     }
     constraint = inpainting(values, known, model.codec.space, method, noise_std, resamplings)
     return replace(constraint, recipe=recipe, codec=codec)
@@ -179,6 +181,49 @@ def _filling(
     }
     constraint = inpainting(edit.values, edit.known, edit.codec.space, method, noise_std, resamplings)
     return replace(constraint, recipe=recipe, codec=edit.codec)
+
+
+def given_by(
+    model: Model,
+    name: str,
+    path: Path,
+    each: int = 1,
+    method: InverseMethod | None = None,
+    noise_std: float = 0.0,
+    resamplings: int = 10,
+) -> tuple[Constraint, int]:
+    """The constraint that samples have what a file says of them, and the number of samples: `each` for every entry.
+
+    `name` is one of the `givens` of the model's kind of data. The other arguments are those of `inpainting_of`. Raises
+    `UserError` for a file that cannot be used, and for other names.
+    """
+    if name not in model.modality.givens:
+        raise UserError(f"`{name}`: {model.modality.name} has no files of this kind")
+    if isinstance(model.codec, LatentCodec):
+        raise UserError(f"`{name}` needs a model of the samples themselves, not of their latents")
+    given = reader_of(model, name).read_given(name, path)
+    rows = torch.arange(given.values.shape[0]).repeat_interleave(each)
+    method = method or default_method(model, noise_std)
+    recipe = {
+        "task": name,
+        "known": [tensors_digest(fields(given.values)), tensors_digest(fields(given.known))],
+        "each": each,
+        **method_options(method, noise_std, resamplings),
+    }
+    known = given.known if given.known.shape[0] == 1 else given.known[rows]
+    constraint = inpainting(given.values[rows], known, model.codec.space, method, noise_std, resamplings)
+
+    def settled(states: State, mask: Mask, indices: Sequence[int]) -> tuple[State, Sequence[bool]]:
+        found: tuple[State, Sequence[bool]] = given.settled(states, mask, rows[list(indices)].tolist())
+        return found
+
+    return replace(
+        constraint,
+        recipe=recipe,
+        mask=None if given.mask is None else given.mask[rows],
+        agreement=given.agreement,
+        settled=None if given.settled is None else settled,
+    ), len(rows)
 
 
 def upscaling_of(

@@ -14,7 +14,7 @@ from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.measurements import Source, default_method, method_options, read_whole, reader_of
 from diffcore.runs.model import Model, last_log_snr
 from diffcore.runs.samples import Samples
-from diffcore.sampling.inverse.editing import Constraint
+from diffcore.sampling.inverse.editing import Constraint, undecorated
 from diffcore.sampling.inverse.strength import Strength, varying
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, fields, map_fields
@@ -46,7 +46,7 @@ def variation_of(
         "task": "vary",
         "of": tensors_digest(fields(values)),
         "strength": _described(strength),
-        **(method_options(method, noise_std, resamplings) if constraint.steers else {}),
+        **(method_options(method, noise_std, resamplings) if constraint.decorate is not undecorated else {}),
     }
     return replace(constraint, recipe=recipe)
 

@@ -116,7 +116,8 @@ def main() -> None:
         for index, (part, cut_at) in enumerate(cut):
             Chem.MolToMolFile(to_rdkit(part, hydrogens), f"{folder}/{index}.mol", kekulize=False)
             attach = [cut_at + 1] if options.attach else None
-            read.append(reader.read_around(Path(folder, f"{index}.mol"), (), attach)[:2])
+            edit = reader.read_around(Path(folder, f"{index}.mol"), (), attach)
+            read.append((edit.values, edit.known))
     values, known = (concatenate(list(each)) for each in zip(*read, strict=True))
     method = options.method or default_method(run.model)
     constraint = inpainting(values, known, codec.space, method, resamplings=options.resamplings)

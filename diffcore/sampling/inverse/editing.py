@@ -82,6 +82,9 @@ class Constraint:
     * `draw`: draws the samples in place of the sampling loop; None for the loop.
     * `within`: the space of the noise of the samples with the given indices and the given mask, if a part of them has
       none; see `diffcore.states.partly`. None for the space of the samples.
+    * `agreement`, `settled`: what samples have to agree with beyond what is known, in a word, and a function of states
+      `[B, ...]`, their mask and their indices that returns the samples to take in their place and whether each agrees.
+      Those that do not are drawn again (`diffcore.runs.keeping`).
     """
 
     decorate: Decorate = undecorated
@@ -94,11 +97,13 @@ class Constraint:
     stops: tuple[float, ...] = ()
     draw: DrawStates | None = None
     within: Callable[[Sequence[int], Mask], Space] | None = None
+    agreement: str = ""
+    settled: Callable[[State, Mask, Sequence[int]], tuple[State, Sequence[bool]]] | None = None
 
     @property
     def steers(self) -> bool:
-        """Whether the denoiser or the solver's step is changed."""
-        return self.decorate is not undecorated
+        """Whether the path of a sample is changed by more than what is known, which the model has not learned."""
+        return self.decorate is not undecorated and self.within is None
 
     def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask = None) -> tuple[Denoise, Step]:
         """The denoiser and the step for the samples `indices`.

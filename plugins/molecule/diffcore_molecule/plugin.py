@@ -94,6 +94,7 @@ MOLECULE = Modality(
     codec=_lazy("codec:MoleculeCodec"),
     writer=_lazy("output.writer:MoleculeWriter"),
     writing=WritingOptions,
+    givens={"conformers": "SMILES, one in each line: draws --n sets of positions for each"},
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     reader=_lazy("data.reader:MoleculeReader"),
     scorer=_lazy("output.scores:MoleculeScorer"),

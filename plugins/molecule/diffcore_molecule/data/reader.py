@@ -1,6 +1,7 @@
 """Reads a part of a molecule from a file: atoms that samples shall contain, and the bonds between them."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from tensordict import TensorDict
 
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
+from diffcore.plugins.output import Edit, Given
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State, fields, named
+from diffcore.states.state import State, concatenate, fields, named
 from diffcore_molecule.chemistry.matching import matched
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.chemistry.reading import molecule_of_mol2, molecule_of_molfile
 from diffcore_molecule.codec import MoleculeCodec
 from diffcore_molecule.data.files import SDF_ENDINGS
+from diffcore_molecule.data.graphs import read_graphs, with_stereo, with_zeros
 from diffcore_molecule.data.part import Part, PartCodec, around, joined, part_of
 from diffcore_molecule.data.record_texts import mol2_records, sdf_records
 from diffcore_molecule.data.samples import read_molecules
@@ -58,8 +61,8 @@ class MoleculeReader:
 
     def read_around(
         self, path: Path, free: Sequence[int] = (), attach: Sequence[int] | None = None
-    ) -> tuple[State, State, "PartCodec"]:
-        """The part of a file without the atoms `free` as `read_part` does, and the codec that puts it into its place.
+    ) -> Edit:
+        """The part of a file without the atoms `free`, and the codec that puts it into its place.
 
         It is also known that atoms that may not bind to others have no bond to them; `attach` are the atoms that may,
         see `diffcore_molecule.data.part.around`. Raises `UserError` as `read_part` does, and for atoms that do not
@@ -74,7 +77,24 @@ class MoleculeReader:
         apart = (closed[:, None] & others[None]) | (others[:, None] & closed[None])
         known["bonds"][:, apart] = True
         bonds = torch.where(apart[..., None], self.codec.no_bond, state["bonds"])
-        return named({**fields(state), "bonds": bonds}), known, PartCodec(self.codec, part.molecule)
+        codec = PartCodec(self.codec, part.molecule)
+        return Edit(named({**fields(state), "bonds": bonds}), known, codec, codec.recipe)
+
+    def read_given(self, name: str, path: Path) -> Given:
+        """The graphs of a file of SMILES, whose positions are free; see `diffcore_molecule.data.graphs`."""
+        assert name == "conformers"
+        molecules = read_graphs(path, self.codec.facts.hydrogens)
+        encoded, known = [], []
+        for line, molecule in molecules:
+            graph = with_zeros(molecule)
+            self._require_possible(f"{path}, line {line}:", graph)
+            encoded.append(self._encoded(graph))
+            known.append(_known(encoded[-1].state, len(graph)))
+            known[-1]["positions"][:] = False
+        masks = torch.cat([each.mask for each in encoded])  # type: ignore[misc]
+        states, flags = concatenate([each.state for each in encoded]), concatenate(known)
+        wanted = [molecule for _, molecule in molecules]
+        return Given(states, flags, masks, "stereo", partial(with_stereo, self.codec, wanted))
 
     def read_sized(self, path: Path) -> tuple[State, Mask]:
         """A whole molecule as a state `[1, ...]` of zero mean, and its atoms, bool `[1, N]`.
@@ -160,7 +180,7 @@ class MoleculeReader:
             self._require_possible(path, parts[-1].molecule)
         return parts
 
-    def _require_possible(self, path: Path, part: Molecule) -> None:
+    def _require_possible(self, path: Path | str, part: Molecule) -> None:
         """Raise `UserError` for elements and charges that the model does not have, and for too many atoms."""
         facts = self.codec.facts
         if len(part) > facts.max_atoms:
@@ -176,7 +196,7 @@ class MoleculeReader:
                 raise UserError(f"{path} has an atom of charge {charge:+d}; atoms of this model have {known}")
 
 
-def _known(state: State, n: int) -> State:
+def _known(state: State, n: int) -> TensorDict:
     """True for the entries of the first `n` atoms, and of the pairs of them."""
     known = {name: torch.zeros_like(field, dtype=torch.bool) for name, field in fields(state).items()}
     for name, flag in known.items():
