@@ -387,8 +387,10 @@ def inpainting(
     within_space(known, space)  # a mistake is told at once
 
     def constrain(denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask) -> tuple[Denoise, Step]:
-        own = within_space(existing(of_samples(known, indices), space, mask), space)
-        given = of_samples(values, indices)
+        flags, given = existing(of_samples(known, indices), space, mask), of_samples(values, indices)
+        if given.shape[0] < flags.shape[0]:
+            given = map_fields(lambda value: value.expand(flags.shape[0], *value.shape[1:]), given)
+        own = within_space(flags, space)
         if method == "repaint":
             return denoise, repaint(step, own, given, resamplings)
         steered = measured(denoise, own, own(given), space, METHODS[method](noise_std))

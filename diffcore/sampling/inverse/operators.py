@@ -245,8 +245,14 @@ def existing(known: State, space: Space, mask: Mask) -> State:
     if mask is None:
         return known
     normal = Draws.of(0, range(len(mask))).normal("there", space.empty(len(mask)))
-    without, with_all = space.noise(normal, mask.cpu()), space.noise(normal)
-    return map_fields(lambda flag, value, whole: flag & ((value != 0) | (whole == 0)).to(flag.device), known, without, with_all)
+    partial, whole = space.noise(normal, mask.cpu()), space.noise(normal)
+
+    def there(flag: Tensor, value: Tensor, of_all: Tensor) -> Tensor:
+        # The pair of an element with itself has no noise, also where the element exists.
+        exists = (value != 0) | ((of_all == 0) & mask.cpu().reshape(*mask.shape, *[1] * (value.ndim - 2)))
+        return flag & exists.to(flag.device)
+
+    return map_fields(there, known, partial, whole)
 
 
 def check_measurement(operator: Operator, measurement: State, space: Space) -> None:
