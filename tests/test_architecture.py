@@ -232,7 +232,18 @@ def test_drawing_samples_imports_neither_the_compiler_nor_the_training_loop(load
 
 def test_the_help_of_every_command_appears_without_torch():
     call = "try: main([name, '--help'])\n    except SystemExit: pass"
-    commands = ("train", "resume", "sample", "evaluate", "tune", "check-plugin", "new-plugin", "config", "plugins")
+    commands = (
+        "train",
+        "resume",
+        "sample",
+        "evaluate",
+        "tune",
+        "optimise",
+        "check-plugin",
+        "new-plugin",
+        "config",
+        "plugins",
+    )
     (found,) = imported_by(f"from diffcore.cli import main\nfor name in {commands}:\n    {call}")
     assert {f"diffcore.cli.{name.replace('-', '_')}" for name in commands} <= found
     assert not found & {"torch", "numpy", "tensordict", "rich"}

@@ -36,7 +36,7 @@ def chosen(
     is_table = out is not None and Path(out).suffix.lower() in ENDINGS
     if columns is not None and not is_table:
         raise UserError(f"`columns` is for tables: give an `out` that ends in {', '.join(ENDINGS)}")
-    scoring = Scoring(drawing.model, _data_of(run), functions)
+    scoring = Scoring(drawing.model, data_for_scores(run), functions)
     if drawing.model.modality.scorer is not None or functions:
         names = columns_of(scoring, columns)
         if is_table:
@@ -50,7 +50,7 @@ def chosen(
         return selected(drawing, scoring, wish, after_batch)
 
 
-def _data_of(run: OpenedRun) -> DataOf:
+def data_for_scores(run: OpenedRun) -> DataOf:
     """The data of the run; None, with a warning, if they cannot be read."""
     found: list[Data | None] = []
 

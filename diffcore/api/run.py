@@ -14,6 +14,7 @@ from diffcore.api.choosing import chosen
 from diffcore.api.drawing import drawing_of
 from diffcore.api.modes import in_own_modes
 from diffcore.api.opened import OpenedRun
+from diffcore.api.optimising import Optimised, Property, Request, optimise
 from diffcore.api.showing import show_messages
 from diffcore.api.stages import conditions_of
 from diffcore.errors import UserError
@@ -297,6 +298,59 @@ class Run(OpenedRun):
         return self.sample(
             n, label=label, prompt=prompt, conditions=conditions, seed=seed, constraint=constraint, **options
         )
+
+    @in_own_modes
+    def optimise(
+        self,
+        property: Property,
+        *,
+        rounds: int = 5,
+        per_round: int = 200,
+        n: int = 16,
+        minimise: bool = False,
+        keep: str = "",
+        properties: Functions = (),
+        start: Sequence[Source | Samples] = (),
+        strengths: Sequence[float] = (),
+        out: str | os.PathLike[str] | None = None,
+        replace: bool = False,
+        write: Mapping[str, Any] | None = None,
+        columns: str | Sequence[str] | None = None,
+        label: str | None = None,
+        prompt: Prompt | None = None,
+        conditions: Asked | None = None,
+        seed: int = 0,
+        size: str | int | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Optimised:
+        """Search for samples of a high value, in rounds; the value may be any function of a sample.
+
+        The first round draws free samples. Those of the next rounds are mostly variations (`vary`) of the best samples
+        so far, with strengths that the search chooses by their success (`diffcore.sampling.evolution`). The value is
+        computed only of samples that meet `keep` and were not found before. With the same arguments the search finds
+        the same, and with more `rounds` it goes on where it ended.
+
+        Args:
+            property: The name of a value, `"module:function"`, `"NAME=module:function"`, or a function.
+            rounds, per_round: How many rounds, and how many samples each draws.
+            n: How many of the best different samples are returned.
+            minimise: Search for a low value.
+            keep: Conditions that samples must meet, `"valid, sa<4"`, as for `sample`; with `start`, also of
+                `similarity`, where samples of this kind of data can be compared.
+            properties: Python functions for `keep`, as for `sample`.
+            start: Files, encoded samples `[1, ...]` or `Samples` that the search starts from, in place of free samples.
+            strengths: The strengths of variations, from 0 to 1, which is a free sample; by default several.
+            out: Where the `n` samples are written, as for `sample_to`; a folder beside it, which ends in `.search`,
+                has all samples that were judged, and a call that was interrupted goes on there.
+            replace, write, columns: As for `sample_to`. A table also has the columns `value` and `round`.
+            label, prompt, conditions, seed, size, **options: As for `sample`; without conditions, none is given.
+
+        Raises:
+            UserError: As for `sample_to` and `vary`, and if no sample has a value and passes `keep`.
+        """
+        show_messages()
+        request = Request(property, rounds, per_round, n, minimise, keep, properties, start, strengths)
+        return optimise(self, request, label, prompt, conditions, seed, size, options, out, replace, write, columns)
 
     @in_own_modes
     def upscale(

@@ -151,7 +151,7 @@ def main(arguments: Sequence[str]) -> int:
     n = options.n or (1 if given else len(prompts) if options.prompts is not None else 8 if options.between is not None else 16)
     constraint, n = _constraint(run, options, strength, n, given)
     drawn: dict[str, Any] = {
-        "prompt": _one_or_all(prompts),
+        "prompt": one_or_all(prompts),
         "conditions": asked_for(options, [condition.name for condition in run.model.codec.conditions], n),
         "seed": options.seed,
         "size": options.size,
@@ -353,7 +353,8 @@ def read_prompts(path: Path) -> list[str]:
     return found
 
 
-def _one_or_all(prompts: Sequence[str]) -> str | list[str] | None:
+def one_or_all(prompts: Sequence[str]) -> str | list[str] | None:
+    """The prompts as `Run.sample` takes them."""
     return None if not prompts else prompts[0] if len(prompts) == 1 else [*prompts]
 
 

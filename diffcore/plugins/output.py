@@ -180,6 +180,12 @@ class Scorer(Protocol):
     def score(self, samples: Any, names: Sequence[str]) -> Mapping[str, Sequence[Value]]:
         """The values of these names for each of the samples, in the form that `Codec.decode` returns."""
 
+    def similarity(self, samples: Any, others: Any) -> Sequence[Sequence[float]]:
+        """How similar each of the samples is to each of the others, from 0 to 1 for equal ones; nan where unknown.
+
+        Optional: it says how different the results of a search are, and how far they are from what it started with.
+        """
+
 
 @dataclass(frozen=True)
 class Metric:

@@ -42,6 +42,11 @@ class Place:
         return (self.parts if self.single else self.out) / "recipe.json"
 
 
+def search_place(place: Place) -> Path:
+    """The folder of the search whose results are in the place, beside it: `best.search` for `best.sdf` and `best`."""
+    return place.out.with_name(f"{place.out.stem if place.single else place.out.name}.search")
+
+
 def default_place(folder: Path, drawing: Drawing) -> Path:
     """The folder for these samples in `folder`: one that has samples of the same recipe, or the first unused one.
 
@@ -96,6 +101,13 @@ def claimed(place: Place, drawing: Drawing, replace: bool) -> Iterator[None]:
         raise
     finally:
         lock.release()
+
+
+def require_free(place: Place, recipe: Mapping[str, Any], replace: bool) -> None:
+    """Raise `UserError` if samples of this recipe could not be written to the place, before they are drawn."""
+    _check_file(place, replace)
+    if os.path.lexists(place.out if not place.single else place.parts):
+        _check_content(place, recipe, replace)
 
 
 def _check_file(place: Place, replace: bool) -> None:

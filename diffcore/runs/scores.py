@@ -35,16 +35,22 @@ def functions_of(given: Functions) -> dict[str, Callable[..., Any]]:
     return found
 
 
+SIMILARITY = "similarity"
+"""The name of the value that says how similar a sample is to the reference."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scoring:
     """The scores of a model's samples: those of its modality, and functions of the user.
 
-    Without a scorer of the modality, a function takes a decoded sample, such as a row of a tensor.
+    Without a scorer of the modality, a function takes a decoded sample, such as a row of a tensor. With `reference`,
+    decoded samples, the value `similarity` is that to the most similar of them, where the scorer can tell.
     """
 
     model: Model
     data: DataOf = lambda: None
     functions: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    reference: Any = None
 
     @cached_property
     def scorer(self) -> Scorer | None:
@@ -63,7 +69,13 @@ class Scoring:
     @property
     def known(self) -> tuple[str, ...]:
         """All names that are listed in messages."""
-        return tuple(dict.fromkeys((*self.columns, *(() if self.scorer is None else self.scorer.more))))
+        more = () if self.scorer is None else self.scorer.more
+        return tuple(dict.fromkeys((*self.columns, *more, *([SIMILARITY] if self._compares else []))))
+
+    @property
+    def _compares(self) -> bool:
+        """Whether samples can be compared with the reference."""
+        return self.reference is not None and hasattr(self.scorer, "similarity")
 
     @property
     def identity(self) -> str:
@@ -74,6 +86,7 @@ class Scoring:
 
     def require(self, names: Sequence[str]) -> None:
         """Raise `UserError` for a name that does not exist."""
+        names = [name for name in names if name != SIMILARITY or not self._compares]
         if self.scorer is not None:
             self.scorer.require(names)
             return
@@ -87,6 +100,11 @@ class Scoring:
         """The values of these names, one for each sample. Raises `UserError` for a name that does not exist."""
         names = list(dict.fromkeys(names))
         self.require(names)
+        if self._compares and SIMILARITY in names:
+            assert self.scorer is not None
+            alike = [max(row) for row in self.scorer.similarity(samples, self.reference)]
+            rest = self(samples, [name for name in names if name != SIMILARITY])
+            return {**rest, SIMILARITY: [_plain(value) for value in alike]}
         if self.scorer is not None:
             found = self.scorer.score(samples, names)
             return {name: [_plain(value) for value in found[name]] for name in names}

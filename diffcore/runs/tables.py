@@ -2,8 +2,9 @@
 
 import csv
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from diffcore.errors import UserError
@@ -28,11 +29,20 @@ def columns_of(scoring: Scoring, asked: str | Sequence[str] | None) -> tuple[str
 class TableWriter:
     """The writer of a modality that also writes tables, with a row for each sample.
 
-    The columns are `number` from 1, `asked_NAME` for each requested condition, and the values of `Scoring`.
+    The columns are `number` from 1, those of `more`, which has a value for each sample, `asked_NAME` for each requested
+    condition, and the values of `Scoring`.
     """
 
-    def __init__(self, writer: Any, scoring: Scoring, columns: Sequence[str], asked: Sequence[str]) -> None:
+    def __init__(
+        self,
+        writer: Any,
+        scoring: Scoring,
+        columns: Sequence[str],
+        asked: Sequence[str],
+        more: Mapping[str, Sequence[Value]] = MappingProxyType({}),
+    ) -> None:
         self._writer, self._scoring, self._columns, self._asked = writer, scoring, tuple(columns), tuple(asked)
+        self._more = more
         self.endings = (*writer.endings, *(ending for ending in ENDINGS if ending not in writer.endings))
         self.streams = (*getattr(writer, "streams", ()), *ENDINGS)
 
@@ -62,7 +72,7 @@ class TableWriter:
     @property
     def header(self) -> list[str]:
         """The names of the columns."""
-        return ["number", *(f"asked_{name}" for name in self._asked), *self._columns]
+        return ["number", *self._more, *(f"asked_{name}" for name in self._asked), *self._columns]
 
     def _rows(self, batches: Batches) -> Iterator[list[Value]]:
         number = 0
@@ -72,7 +82,8 @@ class TableWriter:
             for place, caption in enumerate(captions):
                 number += 1
                 asked = [_number(caption.get(name)) for name in self._asked]
-                yield [number, *asked, *(values[name][place] for name in self._columns)]
+                own = [each[number - 1] for each in self._more.values()]
+                yield [number, *own, *asked, *(values[name][place] for name in self._columns)]
 
 
 def _number(text: str | None) -> Value:

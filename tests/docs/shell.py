@@ -23,6 +23,7 @@ from torch.distributed.run import get_args_parser as torchrun_options
 
 from diffcore.cli import SHARED, main
 from diffcore.cli import evaluate as evaluate_command
+from diffcore.cli import optimise as optimise_command
 from diffcore.cli import sample as sample_command
 from diffcore.cli import tune as tune_command
 from diffcore.cli.flags import run_settings
@@ -123,8 +124,8 @@ class Shell:
                 return
         if command == "evaluate" and modality_of(Path(arguments[0])) not in EVALUATED:
             return
-        if command == "judge" and "--run" not in arguments:
-            return
+        if (command == "judge" and "--run" not in arguments) or command == "optimise":
+            return  # a model that is hardly trained has no samples that pass
         sized = command in ("sample", "evaluate") and "--size" in arguments
         if sized and modality_of(Path(arguments[0])) == "pointcloud":
             arguments = [*arguments, "--size", "96"]
@@ -236,6 +237,8 @@ def read(command: str, arguments: list[str]) -> None:
         run_settings(arguments, registry, "diffcore train")
     elif command == "judge" and "--run" not in arguments:
         run_settings(arguments[1:], registry, "diffcore judge")
+    elif command == "optimise":
+        read_flags(optimise_command.Options, arguments, registry, "diffcore optimise", "")
     elif command == "tune":
         read_flags(tune_command.Options, arguments, registry, "diffcore tune", "", one=())
     elif command in ("sample", "evaluate"):

@@ -21,7 +21,7 @@ def by_hand(symbols, bonds, charges=None, positions=None):
         numpy.array([number(symbol) for symbol in symbols], dtype=numpy.uint8),
         numpy.array(charges or [0] * n, dtype=numpy.int8),
         matrix,
-        numpy.array(positions if positions is not None else _apart(n), dtype=numpy.float32),
+        numpy.array(positions if positions is not None else _apart(n), dtype=numpy.float32).reshape(n, 3),
     )
 
 

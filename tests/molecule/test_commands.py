@@ -179,6 +179,29 @@ def test_a_chemist_s_table(run, tmp_path, capsys, monkeypatch):
     assert distances == sorted(distances)
 
 
+def test_a_search_for_molecules_from_a_lead(run, part, tmp_path, capsys, monkeypatch):
+    """From a lead, samples stay similar to it; by a function of the user, with what was judged beside the result."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine_opt.py").write_text("def carbons(mol):\n    return sum(a.GetAtomicNum() == 6 for a in mol.GetAtoms())\n")
+    lead = Chem.MolFromMolFile(str(part))
+    flags = ["--property", "mine_opt:carbons", "--from", part, "--strength", 0.05, "--rounds", 2, "--per-round", 4]
+    flags += ["--keep", "similarity>0.99", "--n", 3, "--out", "best.csv"]
+    assert main(["optimise", str(run), *map(str, flags)]) == 0
+    assert "round 2 of 2: best" in capsys.readouterr().err
+    with Path("best.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["smiles"] for row in rows] == [Chem.MolToSmiles(lead)]  # equal molecules count once
+    assert (rows[0]["value"], rows[0]["round"], rows[0]["number"]) == (rows[0]["mine_opt:carbons"], "0", "1")
+    with Path("best.search/candidates.csv").open(newline="") as file:
+        judged = list(csv.DictReader(file))
+    assert [row["round"] for row in judged] == [*"011112222"]
+    flags[flags.index("--n") + 1] = 2
+    assert "best.csv exists already" in refused(capsys, "optimise", run, *flags)
+    assert main(["optimise", str(run), *map(str, flags), "--replace"]) == 0  # nothing is drawn again
+    assert "similarity" in refused(capsys, "optimise", run, "--property", "qed", "--keep", "similarity>1", "--out", "b")
+    assert "--property says what is optimised" in refused(capsys, "optimise", run)
+
+
 def test_mistakes_of_tables_and_conditions(run, tmp_path, capsys):
     command = ("sample", run, "--n", 2, "--out")
     for out, flags, said in (

@@ -65,7 +65,11 @@ def test_fractions_with_implicit_hydrogens():
     assert (found["unique_stereo"], found["novel_stereo"], found["contacts"]) == pytest.approx((3 / 4, 2 / 3, 0))
     assert found["stable_strict"] == pytest.approx(4 / 5)
     assert found["stable_atoms_strict"] == pytest.approx(1 - 1 / (4 * 3 + 6))
-    assert not [name for name in found if "lookup" in name or "stable_edm" in name]
+    assert {name for name in found if "lookup" in name} == {
+        "placed_lookup_stable_edm",
+        "placed_lookup_stable_atoms_edm",
+    }
+    assert found["placed_stable_strict"] == pytest.approx(4 / 5)
 
 
 def test_explicit_hydrogens_have_metrics_of_generated_and_of_inferred_bonds():

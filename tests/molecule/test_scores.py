@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy
 import pytest
 from rdkit import Chem
-from rdkit.Chem import AllChem, Crippen, inchi
+from rdkit.Chem import AllChem, Crippen, inchi, rdMolDescriptors
 
 from diffcore.errors import UserError
 from diffcore_molecule.chemistry import properties
@@ -123,3 +123,16 @@ def test_files_with_hydrogens_on_request():
     ]
     assert sorted(bonds) == [1, 1, 1, 2, 2, 2]
     assert sdf(wrong, "1", {}, add_hydrogens=True) == sdf(wrong, "1", {})
+
+
+def test_similarity_is_that_of_rdkit_s_fingerprints():
+    """RDKit's older function, with the number of bits and the radius that are said."""
+    molecules = [conformer(smiles, False) for smiles in ("CCO", "CCN", "CCO")]
+    found = scorer().similarity([*molecules, CROWDED], molecules)
+    mols = [Chem.MolFromSmiles(smiles) for smiles in ("CCO", "CCN")]
+    bits = [set(rdMolDescriptors.GetMorganFingerprintAsBitVect(mol, 2, 2048).GetOnBits()) for mol in mols]
+    tanimoto = len(bits[0] & bits[1]) / len(bits[0] | bits[1])
+    assert 0 < tanimoto < 1
+    assert found[0] == pytest.approx([1, tanimoto, 1])
+    assert found[1] == pytest.approx([tanimoto, 1, tanimoto])
+    assert all(math.isnan(value) for value in found[3])

@@ -6,10 +6,9 @@ The meaning of every metric says what a fraction refers to or what a distance co
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
-import numpy
 import torch
 from rdkit import Chem
 from tensordict import TensorDict
@@ -33,6 +32,7 @@ from diffcore_molecule.evaluation.centres import TAILS, sp3_volumes, within_rang
 from diffcore_molecule.evaluation.contacts import NEAR, contact_fraction
 from diffcore_molecule.evaluation.metrics import Comparison, Measurements
 from diffcore_molecule.evaluation.property_regressor import trained_regressor
+from diffcore_molecule.evaluation.stability import placed_stability, stability, with_real
 from diffcore_molecule.options import MoleculeFacts
 
 _MIN_HELD_OUT = 2000
@@ -141,7 +141,7 @@ class MoleculeEvaluator:
             *self._validity(samples, mols),
             *self._stereo(mols),
             *self._contacts(mols),
-            *(self._with_inferred_bonds(samples) if self._hydrogens else []),
+            *(self._with_inferred_bonds(samples) if self._hydrogens else placed_stability(samples, self._real)),
             *self._plausibility(mols),
             *self._distances(valid),
             *self._property_distances(self._measured(samples, mols)),
@@ -178,7 +178,6 @@ class MoleculeEvaluator:
         found = molecule_metrics.validity(mols, self._known)
         rule = "explicit hydrogens, radicals count as valid" if self._hydrogens else "implicit hydrogens"
         radicals = sum(mol is not None and molecule_metrics.is_radical(mol) for mol in mols) / max(len(mols), 1)
-        strict, edm = molecule_metrics.strict_valences, molecule_metrics.edm_valences
         return [
             Metric("valid", found.valid, f"fraction of all samples: sanitised by RDKit and in one piece; {rule}"),
             Metric(
@@ -189,8 +188,8 @@ class MoleculeEvaluator:
             Metric("v_u_n", found.valid_unique_novel, "fraction of all samples: valid, different and novel"),
             Metric("radicals", radicals, "fraction of all samples: valid, but with unpaired electrons"),
             self._edm_valid("edm_valid", samples, self._real),
-            *self._stability("", "strict", strict, samples, self._real),
-            *(self._stability("", "edm", edm, samples, self._real) if self._hydrogens else []),
+            *stability("", "strict", samples, self._real, self._hydrogens),
+            *(stability("", "edm", samples, self._real, True) if self._hydrogens else []),
         ]
 
     def _stereo(self, mols: Sequence[Chem.Mol | None]) -> list[Metric]:
@@ -227,35 +226,10 @@ class MoleculeEvaluator:
 
     def _edm_valid(self, name: str, samples: Sequence[Molecule], real: Sequence[Molecule]) -> Metric:
         meaning = "fraction of all samples: sanitised by RDKit, in any number of pieces, as in EDM's tables"
-        return _with_real(name, lambda molecules: _fraction(self._edm_mols(molecules)), samples, real, meaning)
+        return with_real(name, lambda molecules: _fraction(self._edm_mols(molecules)), samples, real, meaning)
 
     def _edm_mols(self, molecules: Sequence[Molecule]) -> list[Chem.Mol | None]:
         return [molecule_metrics.edm_validated(molecule, self._hydrogens) for molecule in molecules]
-
-    def _stability(
-        self,
-        prefix: str,
-        table: str,
-        allowed: molecule_metrics.Valences,
-        samples: Sequence[Molecule],
-        real: Sequence[Molecule],
-    ) -> list[Metric]:
-        rule = "is allowed" if self._hydrogens else "does not exceed the largest allowed one"
-        source = "in closed shells, by element and charge" if table == "strict" else "by EDM's table, by element alone"
-        meaning = f"the sum of bond orders {rule} {source}"
-
-        def fraction(of_atoms: bool, molecules: Sequence[Molecule]) -> float:
-            stable = [molecule_metrics.stable_atoms(molecule, allowed, self._hydrogens) for molecule in molecules]
-            whole = [bool(atoms.all()) and len(atoms) > 0 for atoms in stable]
-            return float(numpy.mean(numpy.concatenate(stable) if of_atoms else whole))
-
-        atoms, molecules = partial(fraction, True), partial(fraction, False)
-        return [
-            _with_real(
-                f"{prefix}stable_{table}", molecules, samples, real, f"fraction of all samples: of every atom {meaning}"
-            ),
-            _with_real(f"{prefix}stable_atoms_{table}", atoms, samples, real, f"fraction of all atoms: {meaning}"),
-        ]
 
     def _with_inferred_bonds(self, samples: Sequence[Molecule]) -> list[Metric]:
         """The metrics of EDM's tables, with bonds inferred from distances and no charges in place of generated ones."""
@@ -267,7 +241,7 @@ class MoleculeEvaluator:
             self._edm_valid("lookup_edm_valid", inferred, real),
             Metric("lookup_edm_v_u", v_u, "fraction of all samples: so valid, and with different largest pieces"),
             Metric("lookup_valid", valid, "fraction of all samples: sanitised by RDKit and in one piece"),
-            *self._stability("lookup_", "edm", molecule_metrics.edm_valences, inferred, real),
+            *stability("lookup_", "edm", inferred, real, True),
         ]
         prefix = "bonds inferred from distances, as in EDM's tables: "
         return [Metric(metric.name, metric.value, prefix + metric.meaning) for metric in metrics]
@@ -327,17 +301,6 @@ def _starts(parts: Sequence[TensorDict]) -> list[tuple[TensorDict, int]]:
 
 def _fraction(mols: Sequence[Chem.Mol | None]) -> float:
     return sum(mol is not None for mol in mols) / max(len(mols), 1)
-
-
-def _with_real(
-    name: str,
-    measure: Callable[[Sequence[Molecule]], float],
-    samples: Sequence[Molecule],
-    real: Sequence[Molecule],
-    meaning: str,
-) -> Metric:
-    """A metric of samples whose meaning also gives its value for real molecules."""
-    return Metric(name, measure(samples), f"{meaning}; of {len(real)} real molecules: {measure(real):.4g}")
 
 
 def build_evaluator(codec: Codec, data: Data, cache: Path) -> MoleculeEvaluator:
