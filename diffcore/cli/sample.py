@@ -148,7 +148,9 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--{output[0]} and --out both say where the samples go; give one")
     run = run_of(options, registry)
     prompts = prompts_of(options)
-    n = options.n or (1 if given else len(prompts) if options.prompts is not None else 8 if options.between is not None else 16)
+    n = options.n or (
+        1 if given else len(prompts) if options.prompts is not None else 8 if options.between is not None else 16
+    )
     constraint, n = _constraint(run, options, strength, n, given)
     drawn: dict[str, Any] = {
         "prompt": one_or_all(prompts),
@@ -258,10 +260,11 @@ def _strength(words: Sequence[str]) -> float | dict[str, float]:
 
 def take_given(arguments: Sequence[str], registry: Registry) -> tuple[list[str], dict[str, str]]:
     """The arguments without the flags of files that say what is known of samples, and their values by name."""
-    rest, found = list(arguments), {}
+    rest, found = list(arguments), dict[str, str]()
     for name in _givens(registry):
         rest, value = take(rest, name)
-        found |= {} if value is None else {name: value}
+        if value is not None:
+            found[name] = value
     return rest, found
 
 

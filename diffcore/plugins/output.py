@@ -81,7 +81,7 @@ class Given:
     * `mask`: the elements that exist, bool `[n, N]`; None if all always do.
     * `agreement`: in a word, what samples have to agree with beyond what is known, such as "stereo"; empty for nothing.
     * `settled(states, mask, rows)`: for samples `[B, ...]` of these rows, the samples to take in their place, such as
-      mirror images, and whether each agrees.
+      reflected ones, and whether each agrees.
     """
 
     values: State

@@ -96,6 +96,10 @@ def placed(state: State, space: Space, mask: Mask = None) -> State:
 
 def inserted(x: State, values: State, known: State) -> State:
     """`x` with the `values` where `known` is True; all are `[B, ...]`, or `[1, ...]` for all samples alike."""
-    return map_fields(torch.where, known, values, x) if isinstance(x, Tensor) else named(
-        {name: torch.where(fields(known)[name], fields(values)[name], value) for name, value in fields(x).items()}
+    return (
+        map_fields(torch.where, known, values, x)
+        if isinstance(x, Tensor)
+        else named(
+            {name: torch.where(fields(known)[name], fields(values)[name], value) for name, value in fields(x).items()}
+        )
     )

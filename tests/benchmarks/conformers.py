@@ -77,7 +77,9 @@ def main() -> None:
     run = dc.load(options.run, trust=options.trust)
     codec = run.model.codec
     encoded = codec.encode(run.data.held_out[: options.n])
-    references = [sanitised(to_rdkit(each, codec.facts.hydrogens)) for each in codec.decode(encoded.state, encoded.mask)]
+    references = [
+        sanitised(to_rdkit(each, codec.facts.hydrogens)) for each in codec.decode(encoded.state, encoded.mask)
+    ]
     references = [Chem.RemoveHs(each) for each in references if each is not None]
     smiles = [Chem.MolToSmiles(each) for each in references]
     results = {}

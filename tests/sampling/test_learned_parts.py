@@ -88,9 +88,7 @@ def test_a_set_is_drawn_around_known_elements_wherever_its_centre_is():
 
     values = torch.tensor([[[5.0], [2.0], [0.0]]])
     known = torch.tensor([[[True], [True], [False]]])
-    drawn = dc.sample(
-        third, 1500, space=space, steps=20, constraint=inpainting(values, known, space, "learned")
-    )
+    drawn = dc.sample(third, 1500, space=space, steps=20, constraint=inpainting(values, known, space, "learned"))
     assert drawn.mean(1).abs().max() < 1e-5
     torch.testing.assert_close(drawn[:, 0] - drawn[:, 1], torch.full((1500, 1), 3.0))
     offset = drawn[:, 2] - drawn[:, :2].mean(1)

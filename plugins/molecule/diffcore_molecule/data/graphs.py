@@ -24,7 +24,7 @@ def read_graphs(path: Path, hydrogens: bool) -> list[tuple[int, Chem.Mol]]:
     What follows a SMILES after a space or a tab is not read, and empty lines are passed over. With `hydrogens`, they
     are atoms. Raises `UserError` with the number of the line for what is no SMILES, and for several pieces.
     """
-    found = []
+    found: list[tuple[int, Chem.Mol]] = []
     with opened(path) as (text, _):
         for number, line in enumerate(lines_of(text), 1):
             if not line.strip():
@@ -56,7 +56,7 @@ Labels = Mapping[frozenset[int], str]
 
 
 def labels_of(mol: Chem.Mol) -> Labels:
-    """The labels of a molecule whose stereochemistry is assigned, of those stereocentres whose configuration is known."""
+    """The labels of the stereocentres and double bonds of a molecule whose configuration is known."""
     Chem.AssignStereochemistry(mol, cleanIt=True, force=True)
     centres = {frozenset([a.GetIdx()]): a.GetProp("_CIPCode") for a in mol.GetAtoms() if a.HasProp("_CIPCode")}
     names = {Chem.BondStereo.STEREOE: "E", Chem.BondStereo.STEREOZ: "Z"}
@@ -95,4 +95,3 @@ def _has(molecule: Molecule, sign: float, labels: Labels, hydrogens: bool) -> bo
         return False
     found = labels_of(mol)
     return all(found.get(where) == label for where, label in labels.items())
-

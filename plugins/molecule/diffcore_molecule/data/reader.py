@@ -59,9 +59,7 @@ class MoleculeReader:
         state = self._encoded(part).state
         return state, _known(state, len(part))
 
-    def read_around(
-        self, path: Path, free: Sequence[int] = (), attach: Sequence[int] | None = None
-    ) -> Edit:
+    def read_around(self, path: Path, free: Sequence[int] = (), attach: Sequence[int] | None = None) -> Edit:
         """The part of a file without the atoms `free`, and the codec that puts it into its place.
 
         It is also known that atoms that may not bind to others have no bond to them; `attach` are the atoms that may,
@@ -69,8 +67,8 @@ class MoleculeReader:
         exist.
         """
         part = around(self._part(path), free, attach)
-        state = self._encoded(part.molecule).state
-        n, known = len(part), _known(state, len(part))
+        state = fields(self._encoded(part.molecule).state)
+        n, known = len(part), _known(named(state), len(part))
         closed = torch.zeros(state["bonds"].shape[1], dtype=torch.bool)
         closed[:n] = torch.from_numpy(~part.open)
         others = torch.arange(len(closed)) >= n
@@ -78,7 +76,7 @@ class MoleculeReader:
         known["bonds"][:, apart] = True
         bonds = torch.where(apart[..., None], self.codec.no_bond, state["bonds"])
         codec = PartCodec(self.codec, part.molecule)
-        return Edit(named({**fields(state), "bonds": bonds}), known, codec, codec.recipe)
+        return Edit(named({**state, "bonds": bonds}), known, codec, codec.recipe)
 
     def read_given(self, name: str, path: Path) -> Given:
         """The graphs of a file of SMILES, whose positions are free; see `diffcore_molecule.data.graphs`."""

@@ -283,7 +283,6 @@ class EquivariantDenoiser(nn.Module):
             batch_size=x.batch_size,
         )
 
-
     def _of_known(self, known: TensorDict | None, pairs: Pairs) -> tuple[Tensor | float, Tensor | float]:
         """Features of the atoms and of the pairs of which entries are known, relative to those of which none is."""
         if known is None or self.known_atoms is None or self.known_pairs is None:
