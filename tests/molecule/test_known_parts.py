@@ -76,7 +76,8 @@ def test_parts_have_their_pairs_and_closed_atoms_have_no_bond(some):
 
 
 def test_networks_that_cannot_be_told_are_refused():
+    values = {"levels": {"known": 0.5}, "denoiser": {"name": "transformer"}}
+    settings = compose(plugins.installed(), "molecule", file=values)
+    facts = build_data(settings, plugins.installed()).facts
     with pytest.raises(UserError, match=r"`levels.known`: the denoiser 'transformer' cannot be told what is known"):
-        values = {"levels": {"known": 0.5}, "denoiser": {"name": "transformer"}}
-        settings = compose(plugins.installed(), "molecule", file=values)
-        build_model(settings, build_data(settings, plugins.installed()).facts, plugins.installed())
+        build_model(settings, facts, plugins.installed())
