@@ -55,10 +55,12 @@ class Inputs:
 
     * `tokens`: the number of channels of the tokens; 0 if there are none.
     * `like_state`: the number of channels that have the shape of the state; 0 if there are none.
+    * `known`: whether the network is told which entries of the state are known (`diffcore.denoising.known`).
     """
 
     tokens: int = 0
     like_state: int = 0
+    known: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -126,8 +126,9 @@ class UNet(nn.Module):
         self.first_coarse = min([*coarse, len(sizes) - 1])
         self.attend_down = TokenLayers(tokens, sizes[self.first_coarse :])
         self.attend_up = TokenLayers(tokens, sizes[self.first_coarse : -1])
-        self.coarsest = patch * 2 ** (len(sizes) - 1)
-        self.margin = _margin(patch, len(sizes), blocks)
+        octaves = 0 if self.direct is None else self.direct.octaves
+        self.coarsest = patch * 2 ** max(len(sizes) - 1, octaves)
+        self.margin = _margin(patch, len(sizes), blocks, self.coarsest)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(
@@ -153,7 +154,7 @@ class UNet(nn.Module):
                 return self._at_once(grid[:, :channels], conditioning, tokens, beside)
 
             together = x if like_state is None else torch.cat([x, like_state], dim=1)
-            tile = max(1, TILE // self.coarsest) * self.coarsest  # tiles begin where pixels of the coarsest level do
+            tile = max(1, TILE // self.coarsest) * self.coarsest  # tiles begin where the coarsest pixels and blocks do
             output = in_tiles(part, together, 1, self.margin, tile)
         return with_variance(output) if self.learned_variance else output
 
@@ -183,13 +184,13 @@ class UNet(nn.Module):
         return unfold(output, self.patch)
 
 
-def _margin(patch: int, levels: int, blocks: int) -> int:
+def _margin(patch: int, levels: int, blocks: int, coarsest: int) -> int:
     """How far away from an output the furthest entry of the grid is that changes it, or a little more.
 
     Each convolution of 3 x 3 reaches one pixel of its level further, and each change of the level less than one pixel
-    of the coarser one. It is rounded up to a multiple of the coarsest pixel, so that tiles begin where pixels do.
+    of the coarser one. It is rounded up to a multiple of `coarsest`, the side of the coarsest pixel or block of the
+    direct path, so that tiles begin where these do.
     """
-    coarsest = patch * 2 ** (levels - 1)
     convolutions = sum(4 * blocks * patch * 2**level for level in range(levels))  # two in a block; down, and up again
     changes = 2 * sum(patch * 2**level for level in range(1, levels))
     return math.ceil((2 * patch + convolutions + changes) / coarsest + 1) * coarsest

@@ -36,6 +36,13 @@ class TrainSettings(Settings):
     decay_after: int = Field(
         2000, ge=1, description="After this step, the learning rate decreases with the inverse square root of the step."
     )
+    cooldown: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of `steps`, at the end, over which the learning rate falls to zero, so that the last steps "
+        "average out the noise of the gradients. 0: it does not fall, and a longer run continues where this one ends.",
+    )
     gradient_clip: float = Field(
         1.0, gt=0, description="Maximum norm of the gradient; larger gradients are scaled down."
     )
@@ -109,6 +116,12 @@ class LevelSettings(Settings):
         ge=0,
         le=1,
         description="Probability that a field of these has no noise, so that others are learned given it.",
+    )
+    known: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the examples of which a part is known, so that the rest is learned given it.",
     )
 
     @property

@@ -94,6 +94,17 @@ def test_real_examples_beside_are_as_many_as_samples():
     assert distance.meaning.startswith("80 samples against 300 points")
 
 
+@pytest.mark.parametrize("labels", [torch.arange(60) % 6, torch.arange(60) // 10])
+def test_many_samples_are_compared_in_sets_of_as_many_as_held_out_examples(labels):
+    """Each set has all classes, whether the classes alternate or are sorted."""
+    torch.manual_seed(0)
+    real, held_out, made = torch.randn(300, 1), torch.randn(30, 1), labels[:, None] + torch.zeros(60, 1)
+    distance, beside, ratio = distance_metrics(made, real, None, "points", "the line", held_out)
+    assert distance.value == pytest.approx(frechet_distance(made, real), rel=0.02)  # not of three classes in each set
+    assert ratio.value == pytest.approx(distance.value / beside.value)
+    assert distance.meaning.startswith("30 samples (mean of 2 sets, from ")
+
+
 def test_agreement_is_the_share_of_right_answers():
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [0.0, 5.0]])
     share, real = agreement_metrics(logits, torch.tensor([0, 1, 1, 1]), 0.9)

@@ -5,7 +5,7 @@ import torch
 from scipy.fft import dctn, idctn
 from torch import nn
 
-from diffcore.nn.blocks import DirectPath, fold
+from diffcore.nn.blocks import DirectPath, fold, unfold
 from diffcore.nn.unet import UNet
 from tests.support.draws import draw
 
@@ -26,6 +26,33 @@ def test_each_frequency_of_a_patch_has_its_gain():
         torch.testing.assert_close(
             found[..., number].reshape(2, 3, 4, 4), torch.as_tensor(wanted), rtol=1e-6, atol=1e-6
         )
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (6, 10), (1, 3)])
+def test_octaves_of_the_means_have_their_gains(height, width):
+    """The means over nested blocks are projections, so the octaves are orthogonal: each is multiplied by its gain."""
+    path = DirectPath(2, 4, 5).double()
+    assert path.octaves == 4  # blocks of 8, 16, 32 and 64 entries
+    gains = draw(2, 4)
+    path.coarse_gains.bias = nn.Parameter(gains.flatten())
+    x = draw(3, 2, 4 * height, 4 * width, seed=1)
+    found = unfold(path(fold(x, 4).reshape(3, 32, height, width), draw(3, 5, seed=2)), 4)
+
+    def means(grid, side):
+        """Each entry becomes the mean of its block of `side` x `side`, or of what is there of it."""
+        result = torch.empty_like(grid)
+        for top in range(0, grid.shape[2], side):
+            for left in range(0, grid.shape[3], side):
+                block = (..., slice(top, top + side), slice(left, left + side))
+                result[block] = grid[block].mean(dim=(2, 3), keepdim=True)
+        return result
+
+    wanted = torch.zeros_like(x)
+    for octave in range(4):
+        part = means(x, 8 * 2**octave)
+        finer = part - means(x, 16 * 2**octave) if octave < 3 else part
+        wanted += gains[:, octave, None, None] * finer
+    torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-6)
 
 
 def test_it_can_be_the_best_estimate_of_v_for_data_with_independent_frequencies():

@@ -18,8 +18,10 @@ def test_a_large_grid_is_computed_in_tiles_with_the_same_result(monkeypatch, lev
     )
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    coarsest = patch * 2 ** (levels - 1)
-    height, width = (side // coarsest * coarsest for side in (16, 1024))
+    coarsest = network.coarsest
+    assert coarsest == patch * 2 ** max(levels - 1, int(math.log2(64 / patch)))
+    pixel = patch * 2 ** (levels - 1)
+    height, width = (side // pixel * pixel for side in (16, 1000))
     x, beside = torch.randn(2, 2, height, width), torch.randn(2, 1, height, width)
     conditioning = torch.randn(2, network.width)
 

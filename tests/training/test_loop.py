@@ -168,6 +168,14 @@ def test_learning_rate_warms_up_and_falls_with_the_root():
     assert learning_rate(options, 400) == pytest.approx(0.5)
 
 
+def test_a_cooldown_takes_the_learning_rate_to_zero_at_the_last_step():
+    values = {"learning_rate": 2.0, "warmup_steps": 0, "decay_after": 10**6, "steps": 100, "cooldown": 0.4}
+    options = compose(REGISTRY, "toy").train.model_copy(update=values)
+    assert [learning_rate(options, step) for step in (0, 60, 80, 99)] == pytest.approx([2, 2, 1, 0.05])
+    assert learning_rate(options, 100) == 0
+    assert learning_rate(options.model_copy(update={"steps": None}), 99) == 2
+
+
 # Checkpoints
 
 

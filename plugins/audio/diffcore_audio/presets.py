@@ -126,6 +126,7 @@ _ENCODE = {
     "train": {"steps": 1000, "batch_size": 32, "learning_rate": 2e-3, "warmup_steps": 50, "evaluate": 200},
 }
 _LATENT = {**_SMALL, "denoiser": {"name": "unet", "width": 64, "multipliers": (1, 2), "patch": 1}}
+_LONG = {"seconds": 4.0, "rate": 22050, "window": 1024, "hop": 256, "bands": 80, "floor": -72.0}
 
 
 def _with_data(base: dict[str, Any], data: dict[str, Any], **train: Any) -> dict[str, Any]:
@@ -173,6 +174,10 @@ PRESETS = {
     "folder-gpu": Preset(
         "U-Net on your own sounds of one second, on one GPU: 100,000 steps, not timed",
         _with_data(_GPU, {"name": "folder", "seconds": 1.0}),
+    ),
+    "folder-long-gpu": Preset(
+        "U-Net on your own sounds of four seconds at 22.05 kHz, on one GPU: 100,000 steps, not timed",
+        {**_with_data(_GPU, {"name": "folder", **_LONG}, batch_size=32), **_UNGUIDED},
     ),
     "sc09-gpu": Preset(
         "U-Net on spoken digits, on one GPU: 100,000 steps, not timed", _with_data(_GPU, {"name": "sc09"})

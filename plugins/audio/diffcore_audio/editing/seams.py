@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from diffcore_audio.signals.fourier import stft
 from diffcore_audio.signals.phases import consistent
-from diffcore_audio.signals.representations import stft
 
 _ITERATIONS = 30
 """Of Griffin-Lim, for phases that go on from those of the known part."""

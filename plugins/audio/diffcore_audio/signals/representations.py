@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from diffcore_audio.options import ComplexFacts, MelFacts, SoundFacts, SoundOptions
+from diffcore_audio.signals.fourier import stft
 from diffcore_audio.signals.inversion import mel_filters
 from diffcore_audio.signals.vocoders import vocoder
 
@@ -140,10 +141,3 @@ def fitted(facts: SoundFacts, waveform: Tensor) -> SoundFacts:
     if facts.coarse is not None:
         new["coarse"] = fitted(facts.smaller, waveform).codec
     return facts.model_copy(update=new)
-
-
-def stft(waveform: Tensor, fft: int, hop: int) -> Tensor:
-    """The centred transform of `[B, C, L]`, with reflection at the ends: complex `[B, C, fft / 2 + 1, columns]`."""
-    window = torch.hann_window(fft, dtype=waveform.dtype, device=waveform.device)
-    flat = waveform.flatten(0, 1)
-    return torch.stft(flat, fft, hop, window=window, return_complex=True).unflatten(0, waveform.shape[:2])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore_audio.options import SPECTRAL, MelFacts
+from diffcore_audio.signals.fourier import stft
 from diffcore_audio.signals.inversion import mel_filters, nonnegative_inverse
 from diffcore_audio.signals.mels import mel
 from diffcore_audio.signals.phases import consistent, integrated_phases
@@ -27,6 +28,9 @@ _MAIN_LOBE = 4
 
 _MOMENTUM = 0.99
 """Of the iterations of Griffin-Lim."""
+
+_GAIN = 2.0
+"""The largest factor by which a sound is scaled in the end; real ones need at most 1.05."""
 
 
 def vocoder(facts: MelFacts, rate: int) -> Vocoder:
@@ -56,12 +60,14 @@ def spectral(facts: MelFacts, rate: int, iterations: int = 16) -> Vocoder:
         low = integrated_phases(magnitudes[:, :resolved], facts.fft, facts.hop)
         return torch.cat([low, torch.zeros_like(magnitudes[:, resolved:])], 1)
 
-    return _vocoder(facts, nonnegative_inverse(mel_filters(facts, rate)), begin, iterations)
+    filters = mel_filters(facts, rate)
+    return _vocoder(facts, filters, nonnegative_inverse(filters), begin, iterations)
 
 
 def griffin_lim(facts: MelFacts, rate: int, iterations: int = 32) -> Vocoder:
     """A simpler vocoder: magnitudes of least norm, and `iterations` of fast Griffin-Lim from phases that are 0."""
-    return _vocoder(facts, nonnegative_inverse(mel_filters(facts, rate), 0), torch.zeros_like, iterations)
+    filters = mel_filters(facts, rate)
+    return _vocoder(facts, filters, nonnegative_inverse(filters, 0), torch.zeros_like, iterations)
 
 
 _OWN = {SPECTRAL: spectral, "griffin-lim": griffin_lim}
@@ -69,16 +75,28 @@ _OWN = {SPECTRAL: spectral, "griffin-lim": griffin_lim}
 
 
 def _vocoder(
-    facts: MelFacts, inverse: Callable[[Tensor], Tensor], begin: Callable[[Tensor], Tensor], iterations: int
+    facts: MelFacts,
+    filters: Tensor,
+    inverse: Callable[[Tensor], Tensor],
+    begin: Callable[[Tensor], Tensor],
+    iterations: int,
 ) -> Vocoder:
-    """A vocoder of a function from bands to magnitudes and one from magnitudes `[B, F, columns]` to first phases."""
+    """A vocoder of a function from bands to magnitudes and one from magnitudes `[B, F, columns]` to first phases.
+
+    No waveform has exactly these magnitudes, and the nearest one has less energy,
+    above all where the sound is noise. So each sound is scaled such that its bands have the energy of the spectrogram.
+    """
     silence, loudest = math.log(facts.floor) + _FAINT, math.log(10 * facts.fft)
 
     def vocode(log_mel: Tensor) -> Tensor:
-        magnitudes = inverse(log_mel.clamp(max=loudest).exp().where(log_mel > silence, 0))
+        bands = log_mel.clamp(max=loudest).exp().where(log_mel > silence, 0)
+        magnitudes = inverse(bands)
         phases = begin(magnitudes.flatten(0, 1)).view_as(magnitudes)
         start, length = torch.polar(torch.ones_like(phases), phases), facts.hop * (log_mel.shape[-1] - 1)
-        return consistent(start, magnitudes, facts.fft, facts.hop, length, iterations, _MOMENTUM)
+        found = consistent(start, magnitudes, facts.fft, facts.hop, length, iterations, _MOMENTUM)
+        obtained = filters.to(found).T @ stft(found, facts.fft, facts.hop).abs()
+        wanted, energy = (part.square().sum((1, 2, 3)).clamp(min=1e-12) for part in (bands, obtained))
+        return found * (wanted / energy).sqrt().clamp(max=_GAIN)[:, None, None]
 
     return vocode
 
