@@ -25,7 +25,7 @@ def search(rounds, count, seed, score=float, strengths=STRENGTHS):
 
 
 def test_children_have_the_mean_of_the_breeder_s_equation():
-    """The best twentieth of N(0, 1) has the mean phi(z) / 0.05 = 2.063, and its children of strength s have a^2 of that."""
+    """The best 5 % of N(0, 1) have the mean phi(z) / 0.05 = 2.063, and their children of strength s a^2 of that."""
     found, _ = search(2, 6000, 0, strengths=(0.3, 0.7))
     assert statistics.mean(each.score for each in best(found[:6000], 300)) == pytest.approx(2.063, abs=0.04)
     for strength in (0.3, 0.7):
