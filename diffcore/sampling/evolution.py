@@ -87,9 +87,9 @@ def children(candidates: Sequence[Candidate], count: int, strengths: Sequence[fl
     """The `count` children of the next round, given all candidates so far, ordered by strength.
 
     A strength gets children in proportion to the square of the part of its earlier ones that were successful, which is
-    taken as (w + 1) / (t + 2) for w of t. A child is successful if, after its round, it is among the candidates that are selected as parents. Later
-    rounds count more: each halves the weight of the ones before. The parents of a strength are all selected ones in
-    turn, best first. Without any candidate, all children are free.
+    taken as (w + 1) / (t + 2) for w of t. A child is successful if, after its round, it is among the candidates that
+    are selected as parents. Later rounds count more: each halves the weight of the ones before. The parents of a
+    strength are all selected ones in turn, best first. Without any candidate, all children are free.
     """
     if not candidates:
         return [Child(None, 1.0)] * count
