@@ -17,6 +17,8 @@ STRENGTHS = (0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0)
 """The strengths of children. How many children have each follows from what it has found so far."""
 SELECTED = 0.05
 """Parents are the best of all candidates, this fraction of the number of children of a round."""
+FEWEST = 5
+"""The smallest number of parents, unless a round has fewer children: from fewer, a search soon finds its own again."""
 LEAST_SHARE = 0.2
 """This fraction of the children is shared evenly by all strengths."""
 
@@ -80,7 +82,7 @@ def _order(candidate: Candidate) -> tuple[int, float, int]:
 
 def selected(count: int) -> int:
     """The number of parents of a round of `count` children."""
-    return max(1, round(SELECTED * count))
+    return max(min(count, FEWEST), round(SELECTED * count))
 
 
 def children(candidates: Sequence[Candidate], count: int, strengths: Sequence[float] = STRENGTHS) -> list[Child]:
