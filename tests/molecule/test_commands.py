@@ -197,7 +197,11 @@ def test_a_search_for_molecules_from_a_lead(run, part, tmp_path, capsys, monkeyp
     assert [row["round"] for row in judged] == [*"011112222"]
     flags[flags.index("--n") + 1] = 2
     assert "best.csv exists already" in refused(capsys, "optimise", run, *flags)
-    assert main(["optimise", str(run), *map(str, flags), "--replace"]) == 0  # nothing is drawn again
+    assert main(["optimise", str(run), *map(str, flags), "--replace"]) == 0
+    Path("best.csv").unlink()
+    before = Path("best.search/candidates.csv").stat().st_mtime_ns
+    assert main(["optimise", str(run), *map(str, flags)]) == 0  # as after an interruption; nothing is drawn again
+    assert Path("best.search/candidates.csv").stat().st_mtime_ns == before
     assert "similarity" in refused(capsys, "optimise", run, "--property", "qed", "--keep", "similarity>1", "--out", "b")
     assert "--property says what is optimised" in refused(capsys, "optimise", run)
 
