@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,17 +55,24 @@ class Inputs:
 
     * `tokens`: the number of channels of the tokens; 0 if there are none.
     * `like_state`: the number of channels that have the shape of the state; 0 if there are none.
-    * `known`: whether the network is told which entries of the state are known (`diffcore.denoising.known`).
     """
 
     tokens: int = 0
     like_state: int = 0
-    known: bool = False
+
+    known: ClassVar[bool] = False
+    """Whether the network is told which entries of the state are known (`diffcore.denoising.known`)."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the inputs that there are: the keyword arguments of the network."""
         return tuple(name for name in INPUTS if getattr(self, name))
+
+
+class InputsAndKnown(Inputs):
+    """Inputs of a network that is also told which entries of the state are known."""
+
+    known: ClassVar[bool] = True
 
 
 NO_INPUTS = Inputs()

@@ -1,12 +1,10 @@
 """The task `denoise`: the network predicts the clean state from a noisy one."""
 
-from dataclasses import replace
-
 from torch import Tensor
 
 from diffcore.denoising.denoiser import Denoiser, Prediction
 from diffcore.denoising.given import require_accepted
-from diffcore.denoising.inputs import together
+from diffcore.denoising.inputs import InputsAndKnown, together
 from diffcore.denoising.losses import field_losses, hybrid_loss, weighted_loss
 from diffcore.errors import UserError
 from diffcore.plugins.data import Codec
@@ -23,7 +21,7 @@ def network(options: Settings, codec: Codec, settings: RunSettings, backbone: Ch
     """
     accepted, inputs = backbone.component.accepts, together([condition.inputs for condition in codec.conditions])
     if settings.levels.known:
-        inputs = replace(inputs, known=True)
+        inputs = InputsAndKnown(**vars(inputs))
         if "known" not in accepted:
             raise UserError(f"`levels.known`: the denoiser {backbone.component.name!r} cannot be told what is known")
     able = [part.name for part in backbone.offered if {*inputs.names} <= {*part.accepts}]

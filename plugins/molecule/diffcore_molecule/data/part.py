@@ -75,7 +75,7 @@ def around(part: Part, free: Sequence[int] = (), attach: Sequence[int] | None = 
     there are any. Raises `UserError` for numbers that no atom has, and if no atom is left.
     """
     freed, chosen = _among(part, free, "free"), part.open
-    neighbours: numpy.ndarray = (part.molecule.bonds[:, freed] > 0).any(axis=1)
+    neighbours = numpy.asarray((part.molecule.bonds[:, freed] > 0).any(1), dtype=bool)
     if attach is not None:
         chosen = _among(part, attach, "attach")
         if not chosen[~freed].any():
