@@ -36,7 +36,7 @@ Clock = Literal["alpha", "log-snr"]
 GradientOf = Literal["x", "x0"]
 """Whether the log-weight of energy guidance is a function of the noisy state x or of the estimate x0."""
 
-InverseMethod = Literal["repaint", "mmps", "dps"]
+InverseMethod = Literal["learned", "repaint", "mmps", "dps"]
 """Methods to draw samples that agree with a measurement; see `diffcore.sampling.inverse.editing`."""
 
 Divergence = Literal["exact", "hutchinson"]

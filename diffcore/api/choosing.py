@@ -43,9 +43,10 @@ def chosen(
             require_parquet(Path(out or ""))
             scoring.require(names)
         drawing = replace(drawing, tabled=lambda writer, asked: TableWriter(writer, scoring, names, asked))
-    if not wish.keep and not wish.rank:
+    checked = drawing.constraint is not None and drawing.constraint.settled is not None
+    if not wish.keep and not wish.rank and not checked:
         return drawing
-    with counter("keeping" if wish.keep else "sampling", drawing.n) as after_batch:
+    with counter("keeping" if wish.keep or checked else "sampling", drawing.n) as after_batch:
         return selected(drawing, scoring, wish, after_batch)
 
 

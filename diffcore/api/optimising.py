@@ -151,7 +151,8 @@ def _functions(request: Request) -> tuple[str, dict[str, Callable[..., Any]]]:
             return given, functions
         own = functions_of([given])
     else:
-        own = {getattr(given, "__name__", "property"): given}
+        called = getattr(given, "__name__", "")
+        own = {called if called.isidentifier() else "property": given}  # a lambda has no name
     (name,) = own
     return name, {**functions, **own}
 

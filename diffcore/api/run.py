@@ -178,6 +178,7 @@ class Run(OpenedRun):
         gap: str | None = None,
         grow: str | int | None = None,
         free: str | Sequence[int] | None = None,
+        attach: str | Sequence[int] | None = None,
         label: str | None = None,
         prompt: Prompt | None = None,
         conditions: Asked | None = None,
@@ -192,19 +193,21 @@ class Run(OpenedRun):
             mask: A file in which white is to be filled in, or a state of booleans that is True there; without it the
                 file itself must show what is missing, such as a set of which some elements are given.
             n: How many.
-            method: `"mmps"` (the default), `"dps"` or `"repaint"`.
+            method: `"learned"`, the default of models that have learned states of which a part is known, `"mmps"`, the
+                default of others, `"dps"` or `"repaint"`.
             noise_std: For mmps and dps: how far the source may be off, in standard deviations of the data.
             resamplings: For repaint: how often each step is done.
             gap: The part of the file that is to be filled in, for data with an order: `"0.2..0.4"`, in seconds for
                 sounds. Without it, samples go on where a file ends.
             grow: Where the number of elements varies, how many are added to those that are known: `3` or `"2..4"`.
             free: The numbers, from 1, of elements of the file that are not known: `"3,4,7"`.
+            attach: Where elements are joined, as by bonds, the numbers of those that new elements may be joined to.
             label, prompt, conditions, seed, size, **options: As for `sample`. Where sizes vary, they are drawn so
                 that all known elements exist.
         """
         require_draws(self.model, self.path)
         length = None if size is None else str(size)
-        constraint = inpainting_of(self.model, source, mask, method, noise_std, resamplings, gap, length, free)
+        constraint = inpainting_of(self.model, source, mask, method, noise_std, resamplings, gap, length, free, attach)
         if grow is not None:
             if size is not None:
                 raise UserError("`grow` and `size` are two ways to say how many elements there are; give one")

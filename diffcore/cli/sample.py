@@ -70,6 +70,11 @@ class Options(DrawOptions):
     free: str | None = Field(
         None, description="The numbers of elements of the --inpaint file, from 1, that are drawn anew: 3,4,7."
     )
+    attach: str | None = Field(
+        None,
+        description="The numbers of elements of the --inpaint file, from 1, that new ones may be joined to, where "
+        "elements are joined, as by bonds: 3,7.",
+    )
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = Field(
         None, description="Draw variations of this file, by --strength; with --mask, only where it is white."
     )
@@ -107,7 +112,9 @@ class Options(DrawOptions):
         "+NAME,NAME.",
     )
     method: InverseMethod | None = Field(
-        None, description="How samples are made to agree: mmps (the default), dps, or, to inpaint, repaint."
+        None,
+        description="How samples are made to agree: mmps, dps, or, to inpaint, repaint or learned, for runs with "
+        "--levels.known, of which it is the default; that of others is mmps.",
     )
     resamplings: int = Field(10, ge=1, description="repaint: how often each step is done.")
     noise_std: float = Field(
@@ -119,11 +126,12 @@ def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
     arguments, write = take_table(arguments, "write")
     arguments, output = take_output(arguments, registry)
+    arguments, given = take_given(arguments, registry)
     chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run." + _writing(registry))
     options = chosen.options
 
     files = {"inpaint": options.inpaint, "upscale": options.upscale, "from": options.from_, "between": options.between}
-    tasks = [f"--{name}" for name, value in files.items() if value is not None]
+    tasks = [f"--{name}" for name, value in files.items() if value is not None] + [f"--{name}" for name in given]
     if len(tasks) > 1:
         raise UserError(f"{tasks[0]} and {tasks[1]} are two different tasks; give one")
     if options.mask is not None and options.inpaint is None and options.from_ is None:
@@ -131,7 +139,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.strength and options.from_ is None:
         raise UserError("--strength belongs to --from FILE, which is missing")
     strength = _strength(options.strength)
-    for name in ("gap", "grow", "free"):
+    for name in ("gap", "grow", "free", "attach"):
         if getattr(options, name) is not None and options.inpaint is None:
             raise UserError(f"--{name} belongs to --inpaint FILE, which is missing")
     if options.grow is not None and options.size is not None:
@@ -140,13 +148,16 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--{output[0]} and --out both say where the samples go; give one")
     run = run_of(options, registry)
     prompts = prompts_of(options)
-    n = options.n or (len(prompts) if options.prompts is not None else 8 if options.between is not None else 16)
+    n = options.n or (
+        1 if given else len(prompts) if options.prompts is not None else 8 if options.between is not None else 16
+    )
+    constraint, n = _constraint(run, options, strength, n, given)
     drawn: dict[str, Any] = {
         "prompt": one_or_all(prompts),
         "conditions": asked_for(options, [condition.name for condition in run.model.codec.conditions], n),
         "seed": options.seed,
         "size": options.size,
-        "constraint": (constraint := _constraint(run, options, strength, n)),
+        "constraint": constraint,
         **sampling_of(chosen),
     }
     from diffcore.runs.choices import writing_of
@@ -187,7 +198,8 @@ def _writing(registry: Registry) -> str:
         if provided.record.writing.model_fields
     ]
     outputs = [f"\n--{name} PLACE  (in place of --out, of {', '.join(of)})" for name, of in _outputs(registry).items()]
-    return "".join([*options, *outputs])
+    givens = [f"\n--{name} FILE  ({text})" for name, text in _givens(registry).items()]
+    return "".join([*options, *outputs, *givens])
 
 
 def _outputs(registry: Registry) -> dict[str, list[str]]:
@@ -246,8 +258,42 @@ def _strength(words: Sequence[str]) -> float | dict[str, float]:
         ) from None
 
 
-def _constraint(run: "Run", options: Any, strength: float | dict[str, float], n: int) -> Any:
-    """What the samples must agree with, from the files that the flags name; None if there are none."""
+def take_given(arguments: Sequence[str], registry: Registry) -> tuple[list[str], dict[str, str]]:
+    """The arguments without the flags of files that say what is known of samples, and their values by name."""
+    rest, found = list(arguments), dict[str, str]()
+    for name in _givens(registry):
+        rest, value = take(rest, name)
+        if value is not None:
+            found[name] = value
+    return rest, found
+
+
+def _givens(registry: Registry) -> dict[str, str]:
+    """The flags of files that say what is known of samples, with a sentence on each."""
+    return {
+        name: f"{text} ({kind})"
+        for kind, provided in registry.modalities.items()
+        for name, text in provided.record.givens.items()
+        if name not in Options.model_fields
+    }
+
+
+def _constraint(
+    run: "Run", options: Any, strength: float | dict[str, float], n: int, given: Mapping[str, str]
+) -> tuple[Any, int]:
+    """What the samples must agree with, from the files that the flags name, None if there are none; and their number.
+
+    `n` is the number that is asked for: that of the samples, or for each entry of a file of several.
+    """
+    from diffcore.runs.measurements import given_by
+
+    for name, path in given.items():
+        return given_by(run.model, name, Path(path), n, options.method, options.noise_std, options.resamplings)
+    return _constraint_of_one(run, options, strength, n), n
+
+
+def _constraint_of_one(run: "Run", options: Any, strength: float | dict[str, float], n: int) -> Any:
+    """The constraint of a flag that names one file, or two; None if there is none."""
     from diffcore.runs.measurements import inpainting_of, upscaling_of
     from diffcore.runs.variations import between_of, variation_of
 
@@ -276,6 +322,7 @@ def _constraint(run: "Run", options: Any, strength: float | dict[str, float], n:
             options.gap,
             options.size,
             options.free,
+            options.attach,
         )
     if options.upscale is not None:
         return upscaling_of(run.model, options.upscale, None, options.method, options.noise_std)

@@ -13,6 +13,7 @@ from diffcore.denoising.conditions import Condition, Conditions, nulls
 from diffcore.denoising.embedding import Conditioning
 from diffcore.denoising.given import require_accepted, require_shapes
 from diffcore.denoising.inputs import INPUTS
+from diffcore.denoising.known import clean_where_known, known_in, without_known
 from diffcore.denoising.precision import computed
 from diffcore.errors import UserError
 from diffcore.names import Parameterisation, Precision, require_name
@@ -183,7 +184,8 @@ class Backbone(Protocol):
 
     `width` is the length of the conditioning vector that the network wants. A network that also takes `tokens`, or
     channels `like_state`, names them in an attribute `accepts`, such as `("tokens",)`, and receives them as keyword
-    arguments (`diffcore.denoising.inputs.Embedded`).
+    arguments (`diffcore.denoising.inputs.Embedded`). One that names `known` receives a state of booleans, True for the
+    entries that are known, or None (`diffcore.denoising.known`).
     """
 
     width: int
@@ -240,29 +242,43 @@ class Denoiser(nn.Module):
     def forward(self, x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         """The prediction for `x` `[B, ...]` at `level` (floats, or tensors `[B]`); see `Denoise` for the arguments."""
         batch, device = x.shape[0], first_field(x).device
+        known, conditions = known_in(conditions), without_known(conditions)
+        if known is not None and "known" not in getattr(self.backbone, "accepts", ()):
+            raise UserError(
+                "this network has not learned states of which a part is known: train it with `levels.known`, or use "
+                "another `method`"
+            )
         if conditions is None:
             conditions = nulls(self.conditions, batch, device)
         require_shapes(self.conditioning.shapes, conditions, batch)
-        known = [each.expected(conditions[each.name]) for each in self.conditions]
-        known = [estimate for estimate in known if estimate is not None]
-        if known:
-            estimate = combine(*((1 / len(known), each) for each in known))
+        expected = [each.expected(conditions[each.name]) for each in self.conditions]
+        expected = [estimate for estimate in expected if estimate is not None]
+        if expected:
+            estimate = combine(*((1 / len(expected), each) for each in expected))
             alpha = by_field(lambda each: -each.alpha, level)
-            found = self._predicted(combine((1.0, x), (alpha, estimate)), level, conditions, mask)
-            prediction = moved(found, x, estimate)
+            shifted = combine((1.0, x), (alpha, estimate))
+            if known is not None:
+                shifted = clean_where_known(shifted, combine((1.0, x), (-1.0, estimate)), known)
+            prediction = moved(self._predicted(shifted, level, conditions, mask, known), x, estimate)
         else:
-            prediction = self._predicted(x, level, conditions, mask)
+            prediction = self._predicted(x, level, conditions, mask, known)
         return replace(prediction, unguided=prediction)
 
-    def _predicted(self, x: State, level: Levels, conditions: Conditions, mask: Mask) -> Prediction:
+    def _predicted(
+        self, x: State, level: Levels, conditions: Conditions, mask: Mask, known: State | None
+    ) -> Prediction:
         batch, device = x.shape[0], first_field(x).device
         # x = (alpha d) (x0 / d) + sigma eps: the network works with data of unit variance.
         inner = with_data_std(level, self.data_std)
         scaled, unit = at_unit_variance(x, inner)
         inputs = entrywise_expectations(self.views, scaled, unit)
+        if known is not None:
+            inputs = clean_where_known(inputs, combine((1 / self.data_std, x)), known)
         conditioning, *others = self.conditioning(log_snr_of(inner, batch, device), conditions)
         context = (conditioning,) if mask is None else (conditioning, mask)
         named_inputs = {name: value for name, value in zip(INPUTS, others, strict=True) if value is not None}
+        if known is not None:
+            named_inputs["known"] = known
         output = computed(self.backbone, self.precision, inputs, *context, **named_inputs)
         output, variance = output if isinstance(output, tuple) else (output, None)
         self._require_form(output, variance, x)

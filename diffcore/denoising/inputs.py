@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -60,10 +60,19 @@ class Inputs:
     tokens: int = 0
     like_state: int = 0
 
+    known: ClassVar[bool] = False
+    """Whether the network is told which entries of the state are known (`diffcore.denoising.known`)."""
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the inputs that there are: the keyword arguments of the network."""
         return tuple(name for name in INPUTS if getattr(self, name))
+
+
+class InputsAndKnown(Inputs):
+    """Inputs of a network that is also told which entries of the state are known."""
+
+    known: ClassVar[bool] = True
 
 
 NO_INPUTS = Inputs()

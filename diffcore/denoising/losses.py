@@ -115,13 +115,13 @@ def hybrid_loss(
 
 def field_losses(
     prediction: Prediction, x0: State, noise: State, space: Space, weighting: Weighting = "eps", mask: Mask = None
-) -> dict[str, float]:
-    """The contribution of each field to the mean of `weighted_loss`, by name; their sum is that mean."""
+) -> dict[str, Tensor]:
+    """The contribution of each field to `weighted_loss`, `[B]` by name; their sum is that loss."""
     error = prediction.v - velocity(x0, noise, prediction.level)
     freedoms = space.degrees_of_freedom(x0, mask).clamp(min=1)
     losses = {}
     for name in fields(error):
         only = {other: value if other == name else torch.zeros_like(value) for other, value in fields(error).items()}
         state = only[""] if isinstance(error, Tensor) else named(only)
-        losses[name] = (_weighted_square(state, prediction.level, space, weighting, mask) / freedoms).mean().item()
+        losses[name] = _weighted_square(state, prediction.level, space, weighting, mask) / freedoms
     return losses

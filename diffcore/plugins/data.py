@@ -101,6 +101,13 @@ class Codec(Protocol):
     def decode(self, state: State, mask: Mask = None) -> "Tensor | TensorDict | list":
         """States to samples in the modality's own form, which its writer and evaluator take."""
 
+    def draw_known(self, state: State, mask: Mask, draws: Draws) -> State:
+        """What is known of each state of a batch in training with `levels.known`: booleans of the form of the state.
+
+        They are drawn with `draws`, and cover the kinds of parts that samples shall be drawn around. Only for kinds of
+        data whose networks are told what is known; the others leave this method out.
+        """
+
     @property
     def bounds(self) -> tuple[State, State]:
         """The smallest and the largest state that are decoded without clipping, `[1, ...]`.

@@ -72,6 +72,29 @@ class Edit:
     recipe: Mapping[str, Any]
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What is known of n samples, one after another.
+
+    * `values`: the encoded samples, `[n, ...]`, with any finite values where they are not known.
+    * `known`: a state of booleans `[n, ...]`, or `[1, ...]`, True where they are known.
+    * `mask`: the elements that exist, bool `[n, N]`; None if all always do.
+    * `agreement`: in a word, what samples have to agree with beyond what is known, such as "stereo"; empty for nothing.
+    * `settled(states, mask, rows)`: for samples `[B, ...]` of these rows, the samples to take in their place, such as
+      reflected ones, and whether each agrees.
+    """
+
+    values: State
+    known: State
+    mask: Mask = None
+    agreement: str = ""
+    settled: "Settle | None" = None
+
+
+Settle = Callable[[State, Mask, Sequence[int]], tuple[State, Sequence[bool]]]
+"""See `Given.settled`."""
+
+
 class Reader(Protocol):
     """Files to states, so that samples can be made to agree with what a user has. Mistakes raise `UserError`.
 
@@ -104,11 +127,15 @@ class Reader(Protocol):
         For data whose files show by themselves what is missing, such as sets of which some elements are given.
         """
 
-    def part_codec(self, path: Path, known: State) -> Any:
-        """The codec that decodes samples with what is `known` of the part in a file exactly as the file has it.
+    def read_around(self, path: Path, free: Sequence[int], attach: Sequence[int] | None) -> Edit:
+        """A part of a sample without its elements of the numbers `free`; new ones are joined to those `attach` alone.
 
-        Optional, for data whose states do not say everything of a sample, such as where it lies.
+        Optional, for data whose elements are joined, such as by bonds, or whose states do not say everything of a
+        sample, such as where it lies. It takes the place of `read_part` for inpainting.
         """
+
+    def read_given(self, name: str, path: Path) -> Given:
+        """What a file says of samples, for the flag `name` of `Modality.givens`."""
 
     def read_gap(self, path: Path, gap: str | None) -> Edit:
         """A sample with a part that is to be filled in; `gap` says which, as a user writes it.

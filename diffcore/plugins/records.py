@@ -234,7 +234,8 @@ class Modality:
     `writer(codec)` makes a `diffcore.plugins.output.Writer`: samples to files. With `writing`, the options with which
     users choose how files are written (`--write.OPTION`), it is `writer(codec, options)`. `outputs` are options of
     files that have a flag of their own: with `{"mesh": {"form": "mesh"}}`, `--mesh PLACE` is short for `--out PLACE
-    --write.form mesh`.
+    --write.form mesh`. `givens` are the flags, with a sentence on each, of files that say what is known of samples
+    (`Reader.read_given`).
     `evaluator(codec, data, cache)` makes a `diffcore.plugins.output.Evaluator`: samples to metrics, or None where the
     data allows none. `reader(codec)` makes a `diffcore.plugins.output.Reader`: files to states, for editing; None where
     files cannot be read.
@@ -265,6 +266,7 @@ class Modality:
     writer: Callable[..., Any]
     writing: type[Settings] = NoOptions
     outputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    givens: Mapping[str, str] = field(default_factory=dict)
     evaluator: Callable[..., Any] | None = None
     classifiers: tuple[Component, ...] = ()
     networks: Mapping[str, tuple[Component, ...]] = field(default_factory=dict)

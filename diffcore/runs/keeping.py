@@ -6,6 +6,7 @@ another noise, until all pass or there are no tries left, so conditions that few
 requested of the others. Try t of sample i has the noise of the sample number i + t 2^40 of the same seed.
 """
 
+import functools
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -133,14 +134,21 @@ def selected(
     rank = _rank_of(drawing, wish.rank)
     names = [*(term.name for term in terms), *rank.names, *([unique] if unique else [])]
     by_leader(lambda: scoring.require(names))  # a mistake is told before anything is drawn
-    tally = _Tally(drawing.n, terms, unique)
-    for attempt in range(wish.tries if wish.keep else 1):
+    constraint = drawing.constraint
+    settled = None if constraint is None else constraint.settled
+    tally = _Tally(drawing.n, terms, unique, constraint.agreement if constraint is not None and settled else "")
+    for attempt in range(wish.tries if wish.keep or settled else 1):
         pending = from_leader(lambda: tally.pending)
         if not pending:
             break
         for rows in in_batches(pending, batch_size_of(drawing.model, drawing.config) * world()):
             encoded = drawing.draw(rows, [row + attempt * TRY for row in rows])
-            passed = by_leader(lambda: tally.add(rows, attempt, encoded, _values(drawing, scoring, encoded, names)))  # noqa: B023
+            agrees: Sequence[bool] = ()
+            if settled is not None and encoded is not None:
+                state, agrees = settled(encoded.state, encoded.mask, rows)
+                encoded = replace(encoded, state=state)
+            values = functools.partial(_values, drawing, scoring, encoded, names)
+            passed = by_leader(lambda: tally.add(rows, attempt, encoded, values(), agrees))  # noqa: B023
             after_batch(passed or 0)
 
     def chosen() -> tuple[list[int], list[int]]:
@@ -180,12 +188,14 @@ class _Kept:
 class _Tally:
     """What was drawn, what passed, and how often each condition held."""
 
-    def __init__(self, n: int, terms: Sequence[Term], unique: str | None) -> None:
+    def __init__(self, n: int, terms: Sequence[Term], unique: str | None, agreement: str = "") -> None:
         self.found: dict[int, _Kept] = {}
         self._n, self._terms, self._unique = n, terms, unique
         self._seen: set[Value] = set()
         self._drawn = 0
-        self._held = dict.fromkeys([*(term.text for term in terms), *([UNIQUE] if unique else [])], 0)
+        self._agreement = agreement
+        names = [agreement] * bool(agreement) + [term.text for term in terms] + [UNIQUE] * bool(unique)
+        self._held = dict.fromkeys(names, 0)
 
     @property
     def pending(self) -> list[int]:
@@ -193,21 +203,31 @@ class _Tally:
         return [row for row in range(self._n) if row not in self.found]
 
     def add(
-        self, rows: Sequence[int], attempt: int, encoded: Encoded | None, values: Mapping[str, Sequence[Value]]
+        self,
+        rows: Sequence[int],
+        attempt: int,
+        encoded: Encoded | None,
+        values: Mapping[str, Sequence[Value]],
+        agrees: Sequence[bool] = (),
     ) -> int:
-        """Count the samples of a batch, keep those that pass, and return how many these are."""
+        """Count the samples of a batch, keep those that pass, and return how many these are.
+
+        `agrees` says of each sample whether it agrees with the constraint, if that has to be checked.
+        """
         before = len(self.found)
         assert encoded is not None
         for place, row in enumerate(rows):
             own = {name: each[place] for name, each in values.items()}
             self._drawn += 1
-            if self._passes(own):
+            if self._passes(own, *agrees[place : place + 1]):
                 mask = None if encoded.mask is None else encoded.mask[place : place + 1]
                 self.found[row] = _Kept(attempt, Encoded(encoded.state[place : place + 1], {}, mask), own)
         return len(self.found) - before
 
-    def _passes(self, own: Mapping[str, Value]) -> bool:
+    def _passes(self, own: Mapping[str, Value], agrees: bool = True) -> bool:
         held = {term.text: term.passes(own[term.name]) for term in self._terms}
+        if self._agreement:
+            held[self._agreement] = agrees
         passes = all(held.values())
         if self._unique is not None:
             identity = own[self._unique]
@@ -225,7 +245,8 @@ class _Tally:
             return
         shares = ", ".join(f"{text} holds for {count / self._drawn:.0%}" for text, count in self._held.items())
         if not self.found:
-            raise UserError(f"none of {self._drawn:,} samples passes `keep` ({shares}): ask for less, or raise `tries`")
+            what = "`keep`" if not self._agreement else "what is asked for"
+            raise UserError(f"none of {self._drawn:,} samples passes {what} ({shares}): ask for less, or raise `tries`")
         words = f"{len(self.found):,} samples are kept of {self._drawn:,} that were drawn ({shares})"
         if len(self.found) < self._n:
             logger.warning(

@@ -1,7 +1,7 @@
 """What files say of samples: encoded states, and the constraints of inpainting and upscaling."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ Source = str | Path | State
 
 def method_options(method: InverseMethod, noise_std: float, resamplings: int | None = None) -> dict[str, Any]:
     """The options of a method that have an effect."""
+    if method == "learned":
+        return {"method": method}
     if method == "repaint":
         return {"method": method, "resamplings": resamplings}
     return {"method": method, "noise_std": noise_std}
@@ -42,32 +44,42 @@ def inpainting_of(
     gap: str | None = None,
     size: str | None = None,
     free: str | Sequence[int] | None = None,
+    attach: str | Sequence[int] | None = None,
 ) -> Constraint:
     """The constraint that samples agree with `source` where it is known.
 
     `mask` is a file that is white, or a boolean state that is True, where the sample is to be filled in. `gap` is a
     part of the file that is to be filled in, for data with an order, such as seconds of a sound; the samples can then
     have another `size` than the model's. Without both, the file itself must show what is missing, as a file with some
-    of the elements of a set does; its elements with the numbers `free`, from 1, are not known (`"3,4,7"`). The other
-    arguments are those of `diffcore.sampling.inverse.editing.inpainting`. Raises `UserError` if the plugin cannot read
+    of the elements of a set does; its elements with the numbers `free`, from 1, are not known (`"3,4,7"`), and new
+    elements may be joined to those with the numbers `attach` alone, for data whose elements are joined. The other
+    arguments are those of `diffcore.sampling.inverse.editing.inpainting`; without `method`, it is "learned" if the
+    model has learned states of which a part is known, and else "mmps". Raises `UserError` if the plugin cannot read
     such files.
     """
     reads = isinstance(source, str | Path) or isinstance(mask, str | Path)
     reader: Any = reader_of(model, "inpaint") if reads else None
     known: State
     codec: Any = None
+    more: Mapping[str, Any] = {}
     if free is not None and (mask is not None or gap is not None or not hasattr(reader, "read_part")):
         raise UserError("`free` needs a file with a part of a set, whose elements have numbers, and no mask")
+    if attach is not None and (mask is not None or not hasattr(reader, "read_around")):
+        raise UserError("`attach` needs a file with a part of a set whose elements are joined, and no mask")
+    method = method or default_method(model, noise_std)
     if gap is not None or (mask is None and isinstance(source, str | Path) and hasattr(reader, "read_gap")):
-        return _filling(model, source, mask, gap, size, method or "mmps", noise_std, resamplings)
+        return _filling(model, source, mask, gap, size, method, noise_std, resamplings)
     if mask is None:
         if not isinstance(source, str | Path) or not hasattr(reader, "read_part"):
             raise UserError("`inpaint` needs `mask`, a file that is white where the sample is to be filled in")
-        values, known = reader.read_part(Path(source))
-        if free is not None:
-            known = without(known, _numbers(free))
-        if hasattr(reader, "part_codec"):
-            codec = reader.part_codec(Path(source), known)
+        if hasattr(reader, "read_around"):
+            others = None if attach is None else _numbers(attach, "attach")
+            edit = reader.read_around(Path(source), _numbers(free or (), "free"), others)
+            values, known, codec, more = edit.values, edit.known, edit.codec, edit.recipe
+        else:
+            values, known = reader.read_part(Path(source))
+            if free is not None:
+                known = without(known, _numbers(free, "free"))
     else:
         if isinstance(mask, str | Path):
             if not hasattr(reader, "read_missing"):
@@ -78,23 +90,28 @@ def inpainting_of(
             mask = reader.read_missing(Path(mask))
         known = map_fields(torch.logical_not, mask)
         values = reader.read(Path(source)) if isinstance(source, str | Path) else source
-    method = method or "mmps"
     recipe = {
         "task": "inpaint",
         "known": [tensors_digest(fields(values)), tensors_digest(fields(known))],
         **method_options(method, noise_std, resamplings),
-        **getattr(codec, "recipe", {}),
+        **more,
     }
     constraint = inpainting(values, known, model.codec.space, method, noise_std, resamplings)
     return replace(constraint, recipe=recipe, codec=codec)
 
 
-def _numbers(text: str | Sequence[int]) -> list[int]:
+def default_method(model: Model, noise_std: float = 0.0) -> InverseMethod:
+    """The method for what is known: "learned" if the model can be told what is, without noise, and else "mmps"."""
+    told = "known" in getattr(getattr(model.network, "backbone", None), "accepts", ())
+    return "learned" if told and not noise_std else "mmps"
+
+
+def _numbers(text: str | Sequence[int], option: str) -> list[int]:
     """The numbers of elements that a user writes, `3,4,7`. Raises `UserError`."""
     try:
         return [int(word) for word in (text.split(",") if isinstance(text, str) else text)]
     except ValueError:
-        raise UserError(f"`free` {text}: write the numbers of elements, from 1, such as 3,4,7") from None
+        raise UserError(f"`{option}` {text}: write the numbers of elements, from 1, such as 3,4,7") from None
 
 
 def without(known: State, numbers: Sequence[int]) -> State:
@@ -166,6 +183,49 @@ def _filling(
     return replace(constraint, recipe=recipe, codec=edit.codec)
 
 
+def given_by(
+    model: Model,
+    name: str,
+    path: Path,
+    each: int = 1,
+    method: InverseMethod | None = None,
+    noise_std: float = 0.0,
+    resamplings: int = 10,
+) -> tuple[Constraint, int]:
+    """The constraint that samples have what a file says of them, and the number of samples: `each` for every entry.
+
+    `name` is one of the `givens` of the model's kind of data. The other arguments are those of `inpainting_of`. Raises
+    `UserError` for a file that cannot be used, and for other names.
+    """
+    if name not in model.modality.givens:
+        raise UserError(f"`{name}`: {model.modality.name} has no files of this kind")
+    if isinstance(model.codec, LatentCodec):
+        raise UserError(f"`{name}` needs a model of the samples themselves, not of their latents")
+    given = reader_of(model, name).read_given(name, path)
+    rows = torch.arange(given.values.shape[0]).repeat_interleave(each)
+    method = method or default_method(model, noise_std)
+    recipe = {
+        "task": name,
+        "known": [tensors_digest(fields(given.values)), tensors_digest(fields(given.known))],
+        "each": each,
+        **method_options(method, noise_std, resamplings),
+    }
+    known = given.known if given.known.shape[0] == 1 else given.known[rows]
+    constraint = inpainting(given.values[rows], known, model.codec.space, method, noise_std, resamplings)
+
+    def settled(states: State, mask: Mask, indices: Sequence[int]) -> tuple[State, Sequence[bool]]:
+        found: tuple[State, Sequence[bool]] = given.settled(states, mask, rows[list(indices)].tolist())
+        return found
+
+    return replace(
+        constraint,
+        recipe=recipe,
+        mask=None if given.mask is None else given.mask[rows],
+        agreement=given.agreement,
+        settled=None if given.settled is None else settled,
+    ), len(rows)
+
+
 def upscaling_of(
     model: Model, source: Source, factor: int | None = None, method: InverseMethod | None = None, noise_std: float = 0.0
 ) -> Constraint:
@@ -174,8 +234,8 @@ def upscaling_of(
     `factor` is the number of entries of a sample in a block along each axis. For a file it follows from its size.
     Raises `UserError` if the plugin cannot read such files, or `method` cannot upscale.
     """
-    if method == "repaint":
-        raise UserError("`method` repaint cannot upscale; use mmps or dps")
+    if method in ("repaint", "learned"):
+        raise UserError(f"`method` {method} cannot upscale; use mmps or dps")
     if isinstance(model.codec, LatentCodec):
         raise UserError("`upscale` by block means needs a model of the samples themselves, not of their latents")
     if isinstance(source, str | Path):

@@ -210,6 +210,8 @@ def _with_levels(schedule: Schedule, settings: RunSettings, codec: Codec) -> Sch
         raise UserError("`levels.given` needs a fraction `levels.independent` of the examples")
     if levels.independent and len(names) < 2:
         raise UserError("`levels.independent` needs data of several fields; here a sample has one")
+    if levels.known and not hasattr(codec, "draw_known"):
+        raise UserError(f"`levels.known`: {settings.modality} does not say which parts of a sample may be known")
     if not levels.by_field:
         return schedule
     return ByField(schedule, {name: levels.shifts.get(name, 0.0) for name in names})

@@ -117,6 +117,12 @@ class LevelSettings(Settings):
         le=1,
         description="Probability that a field of these has no noise, so that others are learned given it.",
     )
+    known: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the examples of which a part is known, so that the rest is learned given it.",
+    )
 
     @property
     def by_field(self) -> bool:

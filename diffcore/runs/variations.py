@@ -11,10 +11,10 @@ from diffcore.errors import UserError
 from diffcore.likelihood.interpolation import between
 from diffcore.names import InverseMethod
 from diffcore.runs.checkpoints import tensors_digest
-from diffcore.runs.measurements import Source, method_options, read_whole, reader_of
+from diffcore.runs.measurements import Source, default_method, method_options, read_whole, reader_of
 from diffcore.runs.model import Model, last_log_snr
 from diffcore.runs.samples import Samples
-from diffcore.sampling.inverse.editing import Constraint
+from diffcore.sampling.inverse.editing import Constraint, undecorated
 from diffcore.sampling.inverse.strength import Strength, varying
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, fields, map_fields
@@ -40,13 +40,13 @@ def variation_of(
     values, elements = _read(model, source, "from", elements)
     if mask is not None:
         strength = _within(model, strength, mask, values)
-    method = method or "mmps"
+    method = method or default_method(model, noise_std)
     constraint = varying(values, strength, model.codec.space, elements, method, noise_std, resamplings)
     recipe: dict[str, Any] = {
         "task": "vary",
         "of": tensors_digest(fields(values)),
         "strength": _described(strength),
-        **(method_options(method, noise_std, resamplings) if constraint.steers else {}),
+        **(method_options(method, noise_std, resamplings) if constraint.decorate is not undecorated else {}),
     }
     return replace(constraint, recipe=recipe)
 

@@ -15,9 +15,11 @@ from itertools import cycle
 
 STRENGTHS = (0.05, 0.08, 0.12, 0.2, 0.3, 0.5, 1.0)
 """The strengths of children. How many children have each follows from what it has found so far."""
-SELECTED = 0.1
+SELECTED = 0.05
 """Parents are the best of all candidates, this fraction of the number of children of a round."""
-LEAST_SHARE = 0.25
+FEWEST = 5
+"""The smallest number of parents, unless a round has fewer children: from fewer, a search soon finds its own again."""
+LEAST_SHARE = 0.2
 """This fraction of the children is shared evenly by all strengths."""
 
 
@@ -80,16 +82,16 @@ def _order(candidate: Candidate) -> tuple[int, float, int]:
 
 def selected(count: int) -> int:
     """The number of parents of a round of `count` children."""
-    return max(1, round(SELECTED * count))
+    return max(min(count, FEWEST), round(SELECTED * count))
 
 
 def children(candidates: Sequence[Candidate], count: int, strengths: Sequence[float] = STRENGTHS) -> list[Child]:
     """The `count` children of the next round, given all candidates so far, ordered by strength.
 
-    A strength gets children in proportion to the part of its earlier ones that were successful: (w + 1) / (t + 2) for w
-    of t. A child is successful if, after its round, it is among the candidates that are selected as parents. Later
-    rounds count more: each halves the weight of the ones before. The parents of a strength are all selected ones in
-    turn, best first. Without any candidate, all children are free.
+    A strength gets children in proportion to the square of the part of its earlier ones that were successful, which is
+    taken as (w + 1) / (t + 2) for w of t. A child is successful if, after its round, it is among the candidates that
+    are selected as parents. Later rounds count more: each halves the weight of the ones before. The parents of a
+    strength are all selected ones in turn, best first. Without any candidate, all children are free.
     """
     if not candidates:
         return [Child(None, 1.0)] * count
@@ -115,7 +117,7 @@ def _shares(candidates: Sequence[Candidate], count: int, strengths: Sequence[flo
             if each.round == number and each.strength in tries:
                 tries[each.strength] += weight
                 wins[each.strength] += weight * (each.number in chosen)
-    rates = [(wins[strength] + 1) / (tries[strength] + 2) for strength in strengths]
+    rates = [((wins[strength] + 1) / (tries[strength] + 2)) ** 2 for strength in strengths]
     even = 1 / len(strengths)
     return [LEAST_SHARE * even + (1 - LEAST_SHARE) * rate / sum(rates) for rate in rates]
 

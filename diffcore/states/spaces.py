@@ -162,6 +162,18 @@ class ZeroCentred:
     def total(self, factors: Tensor, mask: Mask = None) -> Tensor:
         return self.degrees_of_freedom(factors, mask) * factors[:, 0, 0]
 
+    @property
+    def anchored(self) -> Euclidean:
+        """The space of the same sets described relative to some of their elements, which need not be centred."""
+        return Euclidean(self.shape)
+
+    def relative_to(self, state: Tensor, known: Tensor, mask: Mask = None) -> Tensor:
+        """The sets moved so that the mean of their elements `known`, bool `[B, N]`, is zero; of all where none is."""
+        chosen = torch.where(known.any(1, keepdim=True), known, torch.ones_like(known) if mask is None else mask)
+        weights = chosen.to(state.dtype)[..., None]
+        centre = (state * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1)
+        return self.anchored.project(state - centre, mask)
+
 
 @dataclass(frozen=True)
 class SymmetricPairs:

@@ -4,7 +4,7 @@ Everything random is a function of the seed, the step and the place of an exampl
 data one of (seed, epoch), so any step can be repeated exactly.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -15,16 +15,18 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions, drop
+from diffcore.denoising.known import known_in, told
 from diffcore.denoising.losses import VARIANCE_STEPS
-from diffcore.plugins.data import Data
+from diffcore.plugins.data import Codec, Data
 from diffcore.process.gaussian import perturb
 from diffcore.process.variances import LogSnr
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.states.level import Levels
 from diffcore.states.noise import Draws, generator_for, seed_of, uniform
+from diffcore.states.partly import inserted, partly, placed
 from diffcore.states.placement import to_device
-from diffcore.states.spaces import Mask
+from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, map_fields
 from diffcore.system.distributed import rank_slice, world
 from diffcore.tasks.levels import level_at, log_snrs_of, map_log_snr
@@ -89,8 +91,14 @@ class Batch(Examples):
 
     @property
     def noisy(self) -> State:
-        """The noisy states x_t = alpha x0 + sigma noise."""
-        return perturb(self.x0, self.noise, self.level)
+        """The noisy states x_t = alpha x0 + sigma noise, and x0 where it is known."""
+        noisy, known = perturb(self.x0, self.noise, self.level), known_in(self.kept_conditions)
+        return noisy if known is None else inserted(noisy, self.x0, known)
+
+    def space_of(self, codec: Codec) -> Space:
+        """The space of the noise: that of the states, or of what is not known of them."""
+        known = known_in(self.kept_conditions)
+        return codec.space if known is None else partly(codec.space, known)
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The batch with `change` applied to each of its tensors, always in the same order."""
@@ -121,6 +129,12 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     """
     draws = _draws(settings, step, model.device)
     examples = _share(model, settings, data, step, draws)
+    space = model.codec.space
+    if settings.levels.known:
+        known = _known(model.codec, examples, settings.levels.known, draws)
+        space = partly(space, known)
+        examples["x0"] = placed(examples["x0"], space, examples["mask"])
+        examples["kept_conditions"] = {**examples["kept_conditions"], **told(known)}
     offset = uniform(settings.seed, "time", torch.tensor([step]), dtype=torch.float64)
     batch = settings.train.batch_size
     mine = rank_slice(batch)
@@ -130,10 +144,17 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     log_snr, earlier = (map_log_snr(lambda value: to_device(value, model.device), each) for each in log_snrs)
     return Batch(
         **examples,
-        noise=model.codec.space.noise(draws.normal("noise", examples["x0"]), examples["mask"]),
+        noise=space.noise(draws.normal("noise", examples["x0"]), examples["mask"]),
         level=level_at(model.schedule, log_snr),
         earlier_log_snr=earlier,
     )
+
+
+def _known(codec: Any, examples: Mapping[str, Any], share: float, draws: Draws) -> State:
+    """What is known of each example: a part that the codec draws, in a `share` of them."""
+    known = codec.draw_known(examples["x0"], examples["mask"], replace(draws, seed=seed_of(draws.seed, "known")))
+    chosen = draws.uniform("has known", 1)[:, 0] < share
+    return map_fields(lambda flag: flag & chosen.reshape(-1, *[1] * (flag.ndim - 1)), known)
 
 
 def _draws(settings: RunSettings, step: int, device: torch.device | str) -> Draws:

@@ -15,7 +15,12 @@ from diffcore.tasks.batch import Batch
 
 
 def network(options: Settings, codec: Codec, settings: RunSettings, backbone: ChosenNetwork) -> NoisyClassifier:
-    """Return a classifier of all conditions of the codec that can be predicted. Raises `UserError` if there is none."""
+    """Return a classifier of all conditions of the codec that can be predicted.
+
+    Raises `UserError` if there is none, and for `levels.known`, which is for denoisers.
+    """
+    if settings.levels.known:
+        raise UserError("`levels.known` is for denoisers: leave it out with `task` classify")
     predicted = _predictable(codec.conditions)
     outputs = sum(head.outputs for head in heads_of(predicted).values())
     return NoisyClassifier(backbone(codec.space, outputs), predicted, level_fields=level_fields(codec, settings))

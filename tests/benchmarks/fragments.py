@@ -5,11 +5,16 @@ positions, is a part around which the run draws a molecule. By RDKit: the share 
 elements, charges, bonds and, to 0.001 Angstrom, its positions), that are valid and one connected piece, and whose
 positions can be those of their molecule, beside the same of samples without a part; and seconds for a hundred.
 
-    python tests/benchmarks/fragments.py RUN [--n 200] [--method mmps] [--steps 50] [--solver ddpm] [--json FILE]
+    python tests/benchmarks/fragments.py RUN [--n 200] [--attach] [--method mmps] [--steps 50] [--solver ddpm]
+                                             [--json FILE]
+
+With `--attach`, the atom at the cut alone may bind to new atoms. `faults` counts the samples around parts that are not
+valid: because an atom of the part, or a new atom, has too many bonds, or because of something else.
 """
 
 import argparse
 import json
+import re
 import tempfile
 import time
 from pathlib import Path
@@ -19,6 +24,7 @@ from rdkit import Chem
 
 import diffcore as dc
 from diffcore.plugins.building import part_of
+from diffcore.runs.measurements import default_method
 from diffcore.sampling.inverse.editing import inpainting
 from diffcore.states.state import concatenate
 from diffcore_molecule.chemistry.molecules import Molecule, to_rdkit
@@ -41,6 +47,19 @@ def pieces(molecule: Molecule, random: numpy.random.Generator) -> tuple[Molecule
         molecule.numbers[kept], molecule.charges[kept], molecule.bonds[kept][:, kept], molecule.positions[kept]
     )
     return part, next(i for i, atom in enumerate(kept.tolist()) if atom in ends)
+
+
+def faults(samples: list[Molecule], parts: list[Molecule], hydrogens: bool) -> dict[str, int]:
+    """Why samples are not valid, counted."""
+    found = {"valence of the part": 0, "valence of new atoms": 0, "pieces": 0, "others": 0}
+    for sample, part in zip(samples, parts, strict=True):
+        fault = record(sample, hydrogens).fault
+        atom = re.search(r"valence: atom (\d+)", fault)
+        if atom:
+            found["valence of the part" if int(atom[1]) <= len(part) else "valence of new atoms"] += 1
+        elif fault:
+            found["pieces" if fault.endswith("pieces") else "others"] += 1
+    return found
 
 
 def contains(found: Molecule, part: Molecule) -> bool:
@@ -76,7 +95,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
     parser.add_argument("--n", type=int, default=200)
-    parser.add_argument("--method", default="mmps")
+    parser.add_argument("--attach", action="store_true", help="new atoms bind to the atom at the cut alone")
+    parser.add_argument("--method", help="by default that of the run")
     parser.add_argument("--resamplings", type=int, default=10)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--solver")
@@ -93,11 +113,14 @@ def main() -> None:
     hydrogens = codec.facts.hydrogens
     with tempfile.TemporaryDirectory() as folder:
         reader, read = part_of(run.model.modality, "reader", codec), []
-        for index, part in enumerate(parts):
+        for index, (part, cut_at) in enumerate(cut):
             Chem.MolToMolFile(to_rdkit(part, hydrogens), f"{folder}/{index}.mol", kekulize=False)
-            read.append(reader.read_part(Path(folder, f"{index}.mol")))
+            attach = [cut_at + 1] if options.attach else None
+            edit = reader.read_around(Path(folder, f"{index}.mol"), (), attach)
+            read.append((edit.values, edit.known))
     values, known = (concatenate(list(each)) for each in zip(*read, strict=True))
-    constraint = inpainting(values, known, codec.space, options.method, resamplings=options.resamplings)
+    method = options.method or default_method(run.model)
+    constraint = inpainting(values, known, codec.space, method, resamplings=options.resamplings)
     start = time.perf_counter()
     drawn = run.sample(len(parts), constraint=constraint, steps=options.steps, solver=options.solver).decoded
     seconds = time.perf_counter() - start
@@ -108,6 +131,7 @@ def main() -> None:
     }
     for name, figures in results.items():
         print(f"{name:14}", *(f"{key} {value:g}" for key, value in figures.items()), sep="  ")
+    print("faults around parts:", faults(drawn, parts, hydrogens))
     if options.json:
         Path(options.json).write_text(json.dumps(results, indent=1))
 

@@ -246,6 +246,7 @@ def read(command: str, arguments: list[str]) -> None:
         rest, _ = take_table(arguments, "write")  # checked by the run
         if command == "sample":
             rest, _ = sample_command.take_output(rest, registry)
+            rest, _ = sample_command.take_given(rest, registry)
         read_flags(module.Options, rest, registry, f"diffcore {command}", "", many=flags)
 
 

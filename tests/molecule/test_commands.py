@@ -30,6 +30,9 @@ from diffcore.states.state import fields
 from diffcore_molecule.chemistry import properties
 from diffcore_molecule.chemistry.matching import matched
 from diffcore_molecule.chemistry.molecules import Molecule, from_rdkit
+from diffcore_molecule.data.graphs import with_stereo
+from diffcore_molecule.data.part import around
+from diffcore_molecule.data.part import part_of as part_read
 from diffcore_molecule.evaluation import plausibility
 from tests.support import refusals
 
@@ -194,7 +197,11 @@ def test_a_search_for_molecules_from_a_lead(run, part, tmp_path, capsys, monkeyp
     assert [row["round"] for row in judged] == [*"011112222"]
     flags[flags.index("--n") + 1] = 2
     assert "best.csv exists already" in refused(capsys, "optimise", run, *flags)
-    assert main(["optimise", str(run), *map(str, flags), "--replace"]) == 0  # nothing is drawn again
+    assert main(["optimise", str(run), *map(str, flags), "--replace"]) == 0
+    Path("best.csv").unlink()
+    before = Path("best.search/candidates.csv").stat().st_mtime_ns
+    assert main(["optimise", str(run), *map(str, flags)]) == 0  # as after an interruption; nothing is drawn again
+    assert Path("best.search/candidates.csv").stat().st_mtime_ns == before
     assert "similarity" in refused(capsys, "optimise", run, "--property", "qed", "--keep", "similarity>1", "--out", "b")
     assert "--property says what is optimised" in refused(capsys, "optimise", run)
 
@@ -588,14 +595,81 @@ def test_a_part_grows_and_stays_where_the_file_has_it(run, part, tmp_path):
         assert numbers[:4] == original[0]
         assert {pair: order for pair, order in bonds.items() if max(pair) < 4} == original[1]
         assert abs(positions[:4] - original[2]).max() < 1e-4  # the digits of the file
-    # The oxygen is drawn anew, and the ring stays at its place and in its order.
+    # The oxygen is drawn anew, as one of three new atoms; the ring is first, at its place and in its order.
     flags = ["--inpaint", part, "--free", "1", "--grow", 3, "--steps", 3]
     sample(run, "--n", 3, *flags, "--out", tmp_path / "replaced.sdf")
     for numbers, bonds, positions in read_all(tmp_path / "replaced.sdf"):
         assert len(numbers) == 6
-        assert {pair for pair in bonds if 0 not in pair and max(pair) < 4} == {p for p in original[1] if 0 not in p}
-        assert abs(positions[1:4] - original[2][1:4]).max() < 1e-4
-        assert abs(positions[0] - original[2][0]).max() > 1e-2
+        assert {pair for pair in bonds if max(pair) < 3} == {frozenset(pair) for pair in ((0, 1), (0, 2), (1, 2))}
+        assert abs(positions[:3] - original[2][1:4]).max() < 1e-4
+        # Only the carbon that the oxygen was bound to may bind to new atoms.
+        assert {min(pair) for pair in bonds if min(pair) < 3 <= max(pair)} <= {0}
+
+
+@pytest.mark.parametrize(
+    ("smiles", "flags", "open_atoms"),
+    [
+        ("CC(C)(C)C", {}, [0, 2, 3, 4]),  # the carbon with four bonds is full
+        ("[*]CCO", {}, [0]),  # a dummy atom; it is removed
+        ("CC[N+](C)(C)C", {"attach": [2]}, [1]),
+        ("CC(=O)C1CC1", {"free": [1]}, [0]),  # the carbonyl carbon, to which the removed one was bound
+    ],
+)
+def test_only_atoms_with_room_or_attachment_points_bind_to_new_ones(run, tmp_path, smiles, flags, open_atoms):
+    mol = Chem.MolFromSmiles(smiles)
+    assert AllChem.EmbedMolecule(mol, randomSeed=1) == 0
+    Chem.MolToMolFile(mol, str(tmp_path / "part.mol"))
+    part = around(part_read(Chem.MolFromMolFile(str(tmp_path / "part.mol")), False), **flags)
+    assert part.open.nonzero()[0].tolist() == open_atoms
+    assert (part.molecule.numbers > 0).all()
+
+
+def test_closed_atoms_of_a_part_are_known_to_have_no_bond(run, part):
+    """`--attach 1` lets new atoms bind to the oxygen alone, by every method."""
+    run = dc.load(run)
+    for method in ("mmps", "repaint"):
+        constraint = inpainting_of(run.model, part, method=method, resamplings=1, attach="1")
+        drawn = run.sample(4, steps=3, size=6, conditions={"logp": 1.0}, guides=[], constraint=constraint)
+        for molecule in drawn.decoded:
+            assert not molecule.bonds[1:4, 4:].any()
+            assert (molecule.bonds[:4, :4] == part_molecule(part).bonds).all()
+
+
+def test_conformers_have_the_graph_and_the_stereochemistry_of_their_smiles(run, own, tmp_path, capsys):
+    (tmp_path / "in.smi").write_text("OC1CC1 ring\n\nC[C@H](O)N\n")
+    sample(run, "--conformers", tmp_path / "in.smi", "--n", 2, "--steps", 3, "--out", tmp_path / "out.sdf")
+    found = [Chem.MolToSmiles(mol) for mol in Chem.SDMolSupplier(str(tmp_path / "out.sdf"))]
+    assert found == ["OC1CC1"] * 2 + [Chem.CanonSmiles("C[C@H](O)N")] * 2
+    for text, said in (
+        ("CO\nCX", "in.smi, line 2: not a SMILES"),
+        ("CO\n\nC.O", "in.smi, line 3: several pieces"),
+        ("C[Se]C", "in.smi, line 1: has Se; molecules of this model have"),
+        ("C" * 30, "in.smi, line 1: has 30 atoms; molecules of this model have at most"),
+        (" ", "in.smi has no molecules"),
+    ):
+        (tmp_path / "in.smi").write_text(text)
+        assert said in refused(capsys, "sample", run, "--conformers", tmp_path / "in.smi")
+
+
+def test_mirror_images_are_taken_where_they_have_the_stereochemistry(run):
+    """Of a chiral molecule and its mirror image, both become the wanted one; a wrong double bond stays wrong."""
+    codec = dc.load(run).model.codec
+    reader = part_of(dc.load(run).model.modality, "reader", codec)
+    for wanted, other, agrees in (("C[C@H](O)F", "C[C@@H](O)F", True), ("C/C=C/C", r"C/C=C\C", False)):
+        found = embedded(other)
+        encoded = reader._encoded(from_rdkit(found))
+        state, agreed = with_stereo(codec, [Chem.MolFromSmiles(wanted)], encoded.state, encoded.mask, [0])
+        assert agreed == [agrees]
+        torch.testing.assert_close(state["positions"], (-1 if agrees else 1) * encoded.state["positions"])
+        same, agreed = with_stereo(codec, [Chem.MolFromSmiles(other)], encoded.state, encoded.mask, [0])
+        assert agreed == [True]
+        assert torch.equal(same["positions"], encoded.state["positions"])
+
+
+def embedded(smiles):
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    assert AllChem.EmbedMolecule(mol, randomSeed=1) == 0
+    return mol
 
 
 def test_two_pieces_are_linked(run, part, tmp_path):

@@ -16,6 +16,7 @@ from diffcore.sampling.solvers.step import Step
 from diffcore.sampling.timesteps import through
 from diffcore.states.level import CLEAN, Levels
 from diffcore.states.noise import Draws
+from diffcore.states.partly import placed
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, fields, map_fields
 
@@ -49,6 +50,7 @@ def draw(
     denoise, step = constraint(denoise, step, indices, mask)
     mask = None if mask is None else mask.to(device)
     draws = Draws.of(seed, indices, device)
+    inner = space if constraint.within is None else constraint.within(indices, mask)
     if constraint.draw is not None:
         return constraint.draw(denoise, schedule, indices, draws, conditions or {}, mask)
     given = constraint.given_values(indices)
@@ -59,13 +61,14 @@ def draw(
     else:
         if start.log_snr < (float("inf") if last is None else last):
             levels = levels_of(schedule, through(log_snrs, constraint.stops, start.log_snr), last)
-        begin = noised(_values(start, indices, space, device), space, draws, levels[0], mask)
+        values = _values(start, indices, space, device)
+        begin = noised(values if inner is space else placed(values, inner, mask), inner, draws, levels[0], mask)
     if len(levels) == 1 and begin is not None:
         states = begin
     else:
         states = sample(
             denoise,
-            space,
+            inner,
             step,
             levels,
             indices=indices,
@@ -78,6 +81,8 @@ def draw(
             watch=watch,
             keep_noise=last is not None,
         )
+    if inner is not space:
+        states = space.project(states, mask)
     if last is None:
         return states
     factor: Any = {name: 1.0 if name in given else 1 / levels[-1].alpha for name in fields(states)}  # type: ignore[operator]

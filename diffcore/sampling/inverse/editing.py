@@ -19,22 +19,34 @@ from diffcore.errors import UserError
 from diffcore.names import InverseMethod, require_name
 from diffcore.process.gaussian import perturb, transition
 from diffcore.process.schedules import Schedule
-from diffcore.sampling.inverse.operators import Bounds, Coarse, Operator, check_measurement, keep, of_samples
+from diffcore.sampling.inverse.learned import keeping, knowing
+from diffcore.sampling.inverse.operators import (
+    Bounds,
+    Coarse,
+    Operator,
+    check_measurement,
+    elements_of,
+    existing,
+    of_samples,
+    require_known,
+    within_space,
+)
 from diffcore.sampling.loop import require_given, require_mask
 from diffcore.sampling.solvers.by_field import of_all_fields, take
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import Level, Levels, by_field, is_clean
 from diffcore.states.noise import Draws
+from diffcore.states.partly import partly, placed
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, combine, dot, fields, map_fields, named
+from diffcore.states.state import State, combine, dot, fields, from_fields, map_fields, named
 
-Decorate = Callable[[Denoise, Step, Sequence[int]], tuple[Denoise, Step]]
+Decorate = Callable[[Denoise, Step, Sequence[int], Mask], tuple[Denoise, Step]]
 
 DrawStates = Callable[[Denoise, Schedule, Sequence[int], Draws, Conditions, Mask], State]
 """Draws the samples with the given indices in place of the sampling loop: clean states `[B, ...]`."""
 
 
-def undecorated(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
+def undecorated(denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask = None) -> tuple[Denoise, Step]:
     """The denoiser and the step as they are."""
     return denoise, step
 
@@ -55,8 +67,8 @@ class Start:
 class Constraint:
     """What samples have to agree with.
 
-    * `decorate`: decorates a denoiser and a solver's step for the batch of the samples with the given indices, and
-      returns both. Calling the constraint calls it.
+    * `decorate`: decorates a denoiser and a solver's step for the batch of the samples with the given indices and the
+      given mask, and returns both. Calling the constraint calls it.
     * `known`: a state of booleans, `[1, ...]` for all samples alike or `[N, ...]`, True for the entries that are given
       exactly; None if none are.
     * `recipe`: everything that decides what the constraint does, as values of JSON; None if that is not described.
@@ -68,6 +80,11 @@ class Constraint:
     * `start`: where trajectories begin; None for the noise of the first level.
     * `stops`: log-SNRs that the time grid has to contain.
     * `draw`: draws the samples in place of the sampling loop; None for the loop.
+    * `within`: the space of the noise of the samples with the given indices and the given mask, if a part of them has
+      none; see `diffcore.states.partly`. None for the space of the samples.
+    * `agreement`, `settled`: what samples have to agree with beyond what is known, in a word, and a function of states
+      `[B, ...]`, their mask and their indices that returns the samples to take in their place and whether each agrees.
+      Those that do not are drawn again (`diffcore.runs.keeping`).
     """
 
     decorate: Decorate = undecorated
@@ -79,11 +96,14 @@ class Constraint:
     start: Start | None = None
     stops: tuple[float, ...] = ()
     draw: DrawStates | None = None
+    within: Callable[[Sequence[int], Mask], Space] | None = None
+    agreement: str = ""
+    settled: Callable[[State, Mask, Sequence[int]], tuple[State, Sequence[bool]]] | None = None
 
     @property
     def steers(self) -> bool:
-        """Whether the denoiser or the solver's step is changed."""
-        return self.decorate is not undecorated
+        """Whether the path of a sample is changed by more than what is known, which the model has not learned."""
+        return self.decorate is not undecorated and self.within is None
 
     def __call__(self, denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask = None) -> tuple[Denoise, Step]:
         """The denoiser and the step for the samples `indices`.
@@ -107,7 +127,7 @@ class Constraint:
                         f"the given field {name!r} has values of elements that do not exist in the samples: give the "
                         "`mask` or the `size` of the samples that the values are from"
                     )
-        return self.decorate(denoise, step, indices)
+        return self.decorate(denoise, step, indices, mask)
 
     def given_values(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """The values of the given fields for the samples `indices`, `[B, ...]` by name."""
@@ -124,8 +144,8 @@ class Constraint:
         """The elements of sets of which an entry is known, `[B, N]`: the positions along the first axis of a sample."""
         if self.known is None:
             return None
-        flags = [field.flatten(2).any(2) if field.ndim > 2 else field for field in fields(self.known).values()]
-        return of_samples(torch.stack(flags).any(0), indices).expand(len(indices), -1)
+        flags = torch.stack([elements_of(flag) for flag in fields(self.known).values()])
+        return of_samples(flags.any(0), indices).expand(len(indices), -1)
 
     def least_sizes(self, indices: Sequence[int]) -> Tensor | None:
         """How many elements each sample must have for all known ones to exist, int64 `[B]`; None without any."""
@@ -342,7 +362,11 @@ def inpainting(
     noise_std: float = 0.0,
     resamplings: int = 10,
 ) -> Constraint:
-    """Draw samples that have the `values` where `known` is True, by the method "mmps", "dps" or "repaint".
+    """Draw samples that have the `values` where `known` is True.
+
+    The methods "mmps", "dps" and "repaint" work with every model, and approximate what is drawn. With "learned", the
+    model is one that has learned states of which a part is known (`levels.known`), and is told what it is
+    (`diffcore.sampling.inverse.learned`).
 
     * `values`: a state of the space, `[1, ...]` for all samples alike, or `[N, ...]` with one for each index that is
       drawn. Its unknown entries are ignored, but must be finite.
@@ -355,17 +379,41 @@ def inpainting(
     Raises `UserError` if `values` or `known` do not fit the space, or if all or none is known.
     """
     require_name(method, InverseMethod, "method")
-    operator = keep(known, space)
+    require_known(known, space)
     check_measurement(lambda x0: x0, values, space)
+    known = map_fields(lambda flag: flag.bool(), known)
+    if method == "learned":
+        return _learned(values, known, space)
+    within_space(known, space)  # a mistake is told at once
 
-    def constrain(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
-        own, given = operator.rows(indices), of_samples(values, indices)
+    def constrain(denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask) -> tuple[Denoise, Step]:
+        flags, given = existing(of_samples(known, indices), space, mask), of_samples(values, indices)
+        if given.shape[0] < flags.shape[0]:
+            given = map_fields(lambda value: value.expand(flags.shape[0], *value.shape[1:]), given)
+        own = within_space(flags, space)
         if method == "repaint":
             return denoise, repaint(step, own, given, resamplings)
         steered = measured(denoise, own, own(given), space, METHODS[method](noise_std))
         return steered, step if noise_std else pasted(step, own, given)
 
-    return Constraint(constrain, map_fields(lambda flag: flag.bool(), known))
+    return Constraint(constrain, known)
+
+
+def _learned(values: State, known: State, space: Space) -> Constraint:
+    """The constraint of the method "learned"; fields that `known` lacks are unknown."""
+    nothing = {name: torch.zeros_like(value, dtype=torch.bool) for name, value in fields(space.empty(1)).items()}
+    known = from_fields({name: fields(known).get(name, flag) for name, flag in nothing.items()})
+
+    def rows(indices: Sequence[int], mask: Mask) -> State:
+        return existing(of_samples(known, indices), space, mask)
+
+    def constrain(denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask) -> tuple[Denoise, Step]:
+        flags = rows(indices, mask)
+        own = map_fields(lambda value, flag: value.expand(flag.shape), of_samples(values, indices), flags)
+        given = placed(own, partly(space, flags))
+        return knowing(denoise, given, flags), keeping(step, given, flags)
+
+    return Constraint(constrain, known, within=lambda indices, mask: partly(space, rows(indices, mask)))
 
 
 def given_fields(
@@ -417,7 +465,7 @@ def upscaling(
     operator = Coarse(factor, next(iter(fields(coarse))))
     check_measurement(operator, coarse, space)
 
-    def constrain(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
+    def constrain(denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask) -> tuple[Denoise, Step]:
         given = of_samples(coarse, indices)
         steered = measured(denoise, operator, given, space, METHODS[method](noise_std))
         return steered, step if noise_std else settled(step, operator, given, bounds)

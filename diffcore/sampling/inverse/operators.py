@@ -14,7 +14,7 @@ from diffcore.errors import UserError
 from diffcore.names import names_in
 from diffcore.states.noise import TRY, Draws
 from diffcore.states.placement import to_device
-from diffcore.states.spaces import Space
+from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, fields, first_field, map_fields, named
 
 Operator = Callable[[State], State]
@@ -93,6 +93,25 @@ class KeepElements:
         return replace(self, known=of_samples(self.known, indices))
 
 
+@dataclass(frozen=True, eq=False)
+class KeepBoth:
+    """Keep known entries of some fields, and known elements of others."""
+
+    entries: Keep
+    elements: KeepElements
+
+    def __call__(self, x0: State) -> State:
+        return named({**fields(self.entries(x0)), **fields(self.elements(x0))})
+
+    def rows(self, indices: Sequence[int]) -> "KeepBoth":
+        """The operator for the samples with these indices."""
+        return KeepBoth(self.entries.rows(indices), self.elements.rows(indices))
+
+
+Operation = Keep | KeepElements | KeepBoth
+"""What keeps the known part of a state."""
+
+
 @dataclass(frozen=True)
 class Coarse:
     """Block means of a field `[B, C, ...]`: averages over blocks of `factor` entries along each axis after C.
@@ -144,14 +163,20 @@ class Coarse:
         return value.reshape(batch, channels, *blocks).mean(tuple(range(3, 3 + 2 * len(sides), 2)))
 
 
-def keep(known: State, space: Space) -> "Keep | KeepElements":
-    """`Keep(known)`, after checking that `known` fits the space.
+def keep(known: State, space: Space) -> Operation:
+    """The operator that keeps what is `known`, after checking that it fits the space (`require_known`).
 
-    If the entries of the space depend on each other, so that they cannot be kept one by one, whole elements can be
-    kept: the result is then `KeepElements`. Raises `UserError` if `known` has fields that the space lacks, has another
-    shape, or is True everywhere or nowhere, and `ValueError` for entries that depend on others and that are not those
-    of whole elements.
+    It is `Keep(known)`. If the entries of the space depend on each other, so that they cannot be kept one by one, whole
+    elements can be kept: the result is then `KeepElements`, or `KeepBoth` if entries of other fields are known that are
+    not those of whole elements. Raises `ValueError` for entries that depend on others and that are not those of whole
+    elements.
     """
+    require_known(known, space)
+    return within_space(known, space)
+
+
+def require_known(known: State, space: Space) -> None:
+    """Raise `UserError` if `known` is no state of booleans of the space, or is True everywhere or nowhere."""
     _check_shapes("the argument known", known, space.empty(1), partial=True)
     flags = [value.bool() for value in fields(known).values()]
     if not any(value.any() for value in flags):
@@ -164,39 +189,70 @@ def keep(known: State, space: Space) -> "Keep | KeepElements":
             "every entry is known, so there is nothing to fill in (the mask file is black everywhere, or the part is a "
             "whole sample)"
         )
-    return within_space(known, space)
 
 
-def within_space(known: State, space: Space) -> "Keep | KeepElements":
-    """`Keep(known)`, or `KeepElements` where the entries of the space cannot be kept one by one. See `keep`."""
+def within_space(known: State, space: Space) -> Operation:
+    """The operator that keeps what is `known`, see `keep`, where `known` may also be True everywhere or nowhere."""
     operator = Keep(map_fields(lambda value: value.bool(), known))
     batch = known.shape[0]
     point = space.noise(Draws.of(0, range(batch)).normal("point", space.empty(batch)))
-    if _is_within(operator, point, space):
+    dependent = _outside(operator, point, space)
+    if not dependent:
         return operator
-    whole = keep_elements(known, space)
-    kept = fields(whole(point))
-    if all(bool(((kept[name] == 0) | flag).all()) for name, flag in fields(operator.known).items() if name in kept):
+    whole, flags = keep_elements(known, space), fields(operator.known)
+    kept, entries = fields(whole(point)), fields(point)
+    elsewhere = [name for name, flag in flags.items() if name in kept and bool(((kept[name] != 0) & ~flag).any())]
+    without_elements = [name for name in dependent if flags[name].any() and not elements_of(flags[name]).any()]
+    if elsewhere or without_elements:
+        raise ValueError(
+            "the known entries cannot be kept one by one, because the space makes them depend on others; "
+            "keep whole elements with KeepElements"
+        )
+    others = {name: flag for name, flag in flags.items() if name in kept and name not in dependent}
+    if not any(bool((flag & (kept[name] == 0) & (entries[name] != 0)).any()) for name, flag in others.items()):
         return whole
-    raise ValueError(
-        "the known entries cannot be kept one by one, because the space makes them depend on others; "
-        "keep whole elements with KeepElements"
-    )
+    return KeepBoth(Keep(named(others)), keep_elements(named({name: flags[name] for name in dependent}), space))
 
 
-def _is_within(operator: Keep, point: State, space: Space) -> bool:
-    """Whether the entries of a point of the space that are kept, with zeros elsewhere, are a point of the space."""
+def _outside(operator: Keep, point: State, space: Space) -> list[str]:
+    """The fields in which the kept entries of a point of the space, with zeros elsewhere, are no point of the space."""
     kept = operator(point)
     point = kept if isinstance(point, Tensor) else named(fields(point) | fields(kept))
     difference = combine((1.0, space.project(point)), (-1.0, point))
-    return all(bool(value.abs().max() <= 1e-4) for value in fields(difference).values())
+    return [name for name, value in fields(difference).items() if not bool(value.abs().max() <= 1e-4)]
 
 
 def keep_elements(known: State, space: Space) -> KeepElements:
     """Keep the elements of which an entry is known; fields of which no entry is known stay free."""
-    flags = {name: flag.flatten(2).any(2) if flag.ndim > 2 else flag for name, flag in fields(known).items()}
+    flags = {name: elements_of(flag) for name, flag in fields(known).items()}
     elements = torch.stack([*flags.values()]).any(0)
     return KeepElements(elements, space, tuple(name for name, flag in flags.items() if bool(flag.any())))
+
+
+def elements_of(known: Tensor) -> Tensor:
+    """The elements of which a field `[B, N, ...]` has known entries, bool `[B, N]`.
+
+    Of a field over pairs, `[B, N, N, ...]`, these are the elements whose pair with themselves is known: a pair of two
+    elements may be known although one of them is not.
+    """
+    if known.ndim > 3 and known.shape[1] == known.shape[2]:
+        known = known.diagonal(dim1=1, dim2=2).movedim(-1, 1)
+    return known.flatten(2).any(2) if known.ndim > 2 else known
+
+
+def existing(known: State, space: Space, mask: Mask) -> State:
+    """`known`, a state of booleans, that is False where elements do not exist."""
+    if mask is None:
+        return known
+    normal = Draws.of(0, range(len(mask))).normal("there", space.empty(len(mask)))
+    partial, whole = space.noise(normal, mask.cpu()), space.noise(normal)
+
+    def there(flag: Tensor, value: Tensor, of_all: Tensor) -> Tensor:
+        # The pair of an element with itself has no noise, also where the element exists.
+        exists = (value != 0) | ((of_all == 0) & mask.cpu().reshape(*mask.shape, *[1] * (value.ndim - 2)))
+        return flag & exists.to(flag.device)
+
+    return map_fields(there, known, partial, whole)
 
 
 def check_measurement(operator: Operator, measurement: State, space: Space) -> None:

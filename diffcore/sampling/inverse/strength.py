@@ -21,12 +21,11 @@ from diffcore.sampling.inverse.editing import (
     pasted,
     repaint,
 )
-from diffcore.sampling.inverse.operators import Keep, KeepElements, check_measurement, of_samples, within_space
+from diffcore.sampling.inverse.operators import Operation, check_measurement, existing, of_samples, within_space
 from diffcore.sampling.loop import require_mask
 from diffcore.sampling.solvers.by_field import of_all_fields, take
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.level import FieldLevels, Levels
-from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, fields, from_fields
 
@@ -90,12 +89,13 @@ def varying(
         return Constraint(mask=mask, start=None if only == 1 else Start(values, log_snr_at(only)))
     start = None if numbers[-1] == 1 else Start(values, log_snr_at(numbers[-1]))
     if len(numbers) == 2 and numbers[0] == 0:
-        known = _existing({name: value == 0 for name, value in entries.items()}, space, mask)
+        known = existing(from_fields({name: value == 0 for name, value in entries.items()}), space, mask)
         return replace(inpainting(values, known, space, method, noise_std, resamplings), mask=mask, start=start)
+    method = "mmps" if method == "learned" else method  # what has been learned is known at all levels, or at none
     staged = _stages(values, entries, numbers[:-1], space, mask)
     stops = tuple(stage.log_snr for stage in staged if stage.log_snr < math.inf)
 
-    def constrain(denoise: Denoise, step: Step, indices: Sequence[int]) -> tuple[Denoise, Step]:
+    def constrain(denoise: Denoise, step: Step, indices: Sequence[int], mask: Mask) -> tuple[Denoise, Step]:
         given = of_samples(values, indices)
         own = [replace(stage, operator=stage.operator.rows(indices)) for stage in staged]
         if method == "repaint":
@@ -112,7 +112,7 @@ class _Stage:
     """What is known while the log-SNR is below `log_snr`: what `operator` keeps."""
 
     log_snr: float
-    operator: Keep | KeepElements
+    operator: Operation
 
 
 def _stages(
@@ -122,7 +122,9 @@ def _stages(
     return [
         _Stage(
             log_snr_at(number),
-            within_space(_existing({name: value <= number for name, value in entries.items()}, space, mask), space),
+            within_space(
+                existing(from_fields({name: value <= number for name, value in entries.items()}), space, mask), space
+            ),
         )
         for number in reversed(numbers)
     ]
@@ -186,11 +188,3 @@ def _by_entry(strength: Strength, values: State) -> dict[str, Tensor]:
 def _distinct(entries: Mapping[str, Tensor]) -> list[float]:
     """All strengths that occur, increasing."""
     return torch.cat([value.unique() for value in entries.values()]).unique().tolist()
-
-
-def _existing(flags: Mapping[str, Tensor], space: Space, mask: Mask) -> State:
-    """A state of booleans, by field, that is False where elements do not exist."""
-    if mask is None:
-        return from_fields(dict(flags))
-    there = space.noise(Draws.of(0, range(len(mask))).normal("there", space.empty(len(mask))), mask)
-    return from_fields({name: flag & (fields(there)[name] != 0) for name, flag in flags.items()})

@@ -16,6 +16,7 @@ from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask, Product, ZeroCentred
 from diffcore.states.state import State
 from diffcore_molecule.chemistry.molecules import Molecule
+from diffcore_molecule.data.known_parts import draw_known
 from diffcore_molecule.fields import CategoricalField, CategoricalPairs
 from diffcore_molecule.options import MoleculeFacts
 
@@ -59,6 +60,11 @@ class MoleculeCodec:
         variance = (fractions * charges**2).sum() - (fractions * charges).sum() ** 2
         return {"charges": _CHARGE_SCALE * variance.item() ** 0.5, "bonds": _BOND_STD}
 
+    @property
+    def no_bond(self) -> Tensor:
+        """The point of two atoms without a bond, `[4]`."""
+        return self._bonds.encode(torch.tensor(0))
+
     def encode(self, examples: TensorDict, draws: Draws | None = None) -> Encoded:
         """Encode examples with the fields of `diffcore_molecule.data.datasets`; `draws` rotate them randomly."""
         n, device = self.facts.max_atoms, examples["numbers"].device
@@ -81,6 +87,12 @@ class MoleculeCodec:
         values = dict(zip(names, examples["properties"].unbind(1), strict=True)) if names else {}
         conditions = {**values, **text_values(self.conditions, examples, draws)}
         return Encoded(self.space.project(state, mask), conditions, mask)
+
+    def draw_known(self, state: State, mask: Mask, draws: Draws) -> State:
+        """What is known of molecules in training; see `diffcore_molecule.data.known_parts`."""
+        assert isinstance(state, TensorDict)
+        bonded = self._bonds.nearest(state["bonds"]) > 0
+        return draw_known(state, bonded, mask, draws)
 
     def decode(self, state: State, mask: Mask = None) -> list[Molecule]:
         """The molecule nearest to each state: each entry becomes the nearest element, charge or bond order."""

@@ -48,7 +48,7 @@ MOLECULE = Modality(
             _lazy("networks.builders:equivariant"),
             EquivariantOptions,
             symmetries=("permutation", "rotation", "reflection"),
-            accepts=("tokens",),
+            accepts=("tokens", "known"),
             small={"width": 16, "pair_width": 16, "depth": 2, "heads": 4, "inner": 4},
         ),
         Component(
@@ -94,6 +94,7 @@ MOLECULE = Modality(
     codec=_lazy("codec:MoleculeCodec"),
     writer=_lazy("output.writer:MoleculeWriter"),
     writing=WritingOptions,
+    givens={"conformers": "SMILES, one in each line: draws --n sets of positions for each"},
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     reader=_lazy("data.reader:MoleculeReader"),
     scorer=_lazy("output.scores:MoleculeScorer"),

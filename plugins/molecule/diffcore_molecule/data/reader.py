@@ -1,5 +1,7 @@
 """Reads a part of a molecule from a file: atoms that samples shall contain, and the bonds between them."""
 
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,14 +13,16 @@ from tensordict import TensorDict
 
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
+from diffcore.plugins.output import Edit, Given
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State, fields, named
+from diffcore.states.state import State, concatenate, fields, named
 from diffcore_molecule.chemistry.matching import matched
-from diffcore_molecule.chemistry.molecules import Molecule, from_rdkit, together
+from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.chemistry.reading import molecule_of_mol2, molecule_of_molfile
 from diffcore_molecule.codec import MoleculeCodec
 from diffcore_molecule.data.files import SDF_ENDINGS
-from diffcore_molecule.data.part import PartCodec
+from diffcore_molecule.data.graphs import read_graphs, with_stereo, with_zeros
+from diffcore_molecule.data.part import Part, PartCodec, around, joined, part_of
 from diffcore_molecule.data.record_texts import mol2_records, sdf_records
 from diffcore_molecule.data.samples import read_molecules
 from diffcore_molecule.data.text import lines_of, opened
@@ -51,15 +55,44 @@ class MoleculeReader:
 
         Raises `UserError` if the file cannot be read, or if the model has no such molecules.
         """
-        part = self._part(path)
-        encoded = self._encoded(part)
-        return encoded.state, _known(encoded.state, len(part))
+        part = self._part(path).molecule
+        state = self._encoded(part).state
+        return state, _known(state, len(part))
 
-    def part_codec(self, path: Path, known: State) -> "PartCodec":
-        """The codec that puts the known atoms of a file where the file has them."""
-        flags = fields(known)["positions"][0].any(1).numpy()
-        part = self._part(path)
-        return PartCodec(self.codec, part, flags[: len(part)].nonzero()[0])
+    def read_around(self, path: Path, free: Sequence[int] = (), attach: Sequence[int] | None = None) -> Edit:
+        """The part of a file without the atoms `free`, and the codec that puts it into its place.
+
+        It is also known that atoms that may not bind to others have no bond to them; `attach` are the atoms that may,
+        see `diffcore_molecule.data.part.around`. Raises `UserError` as `read_part` does, and for atoms that do not
+        exist.
+        """
+        part = around(self._part(path), free, attach)
+        state = fields(self._encoded(part.molecule).state)
+        n, known = len(part), _known(named(state), len(part))
+        closed = torch.zeros(state["bonds"].shape[1], dtype=torch.bool)
+        closed[:n] = torch.from_numpy(~part.open)
+        others = torch.arange(len(closed)) >= n
+        apart = (closed[:, None] & others[None]) | (others[:, None] & closed[None])
+        known["bonds"][:, apart] = True
+        bonds = torch.where(apart[..., None], self.codec.no_bond, state["bonds"])
+        codec = PartCodec(self.codec, part.molecule)
+        return Edit(named({**state, "bonds": bonds}), known, codec, codec.recipe)
+
+    def read_given(self, name: str, path: Path) -> Given:
+        """The graphs of a file of SMILES, whose positions are free; see `diffcore_molecule.data.graphs`."""
+        assert name == "conformers"
+        molecules = read_graphs(path, self.codec.facts.hydrogens)
+        encoded, known = [], []
+        for line, molecule in molecules:
+            graph = with_zeros(molecule)
+            self._require_possible(f"{path}, line {line}:", graph)
+            encoded.append(self._encoded(graph))
+            known.append(_known(encoded[-1].state, len(graph)))
+            known[-1]["positions"][:] = False
+        masks = torch.cat([each.mask for each in encoded])  # type: ignore[misc]
+        states, flags = concatenate([each.state for each in encoded]), concatenate(known)
+        wanted = [molecule for _, molecule in molecules]
+        return Given(states, flags, masks, "stereo", partial(with_stereo, self.codec, wanted))
 
     def read_sized(self, path: Path) -> tuple[State, Mask]:
         """A whole molecule as a state `[1, ...]` of zero mean, and its atoms, bool `[1, N]`.
@@ -97,28 +130,30 @@ class MoleculeReader:
         return self.codec.encode(examples)
 
     def _molecule(self, path: Path) -> Molecule:
-        molecules = self._molecules(path)
-        if len(molecules) != 1:
-            raise UserError(f"{path} has {len(molecules)} molecules; give a file with one")
-        return molecules[0]
+        parts = self._parts(path)
+        if len(parts) != 1:
+            raise UserError(f"{path} has {len(parts)} molecules; give a file with one")
+        if parts[0].attached:
+            raise UserError(f"{path} has dummy atoms, so it is a part: give a whole molecule")
+        return parts[0].molecule
 
-    def _part(self, path: Path) -> Molecule:
+    def _part(self, path: Path) -> Part:
         """The part in a file: its molecule, or its molecules together if they lie apart, such as two to be linked."""
-        molecules = self._molecules(path)
-        if not molecules:
+        parts = self._parts(path)
+        if not parts:
             raise UserError(f"{path} has no molecules; give a file with a part of one")
-        for number, (first, second) in enumerate(pairwise(molecules), 1):
-            if cdist(first.positions, second.positions).min() < NEAREST:
+        for number, (first, second) in enumerate(pairwise(parts), 1):
+            if cdist(first.molecule.positions, second.molecule.positions).min() < NEAREST:
                 raise UserError(
-                    f"{path} has {len(molecules)} molecules, and atoms of number {number} and {number + 1} are in the "
+                    f"{path} has {len(parts)} molecules, and atoms of number {number} and {number + 1} are in the "
                     "same place; give a file with one, or with pieces that lie apart"
                 )
-        whole = together(molecules)
-        self._require_possible(path, whole)
+        whole = joined(parts)
+        self._require_possible(path, whole.molecule)
         return whole
 
-    def _molecules(self, path: Path) -> list[Molecule]:
-        """The molecules in a file, each of which the model could have."""
+    def _parts(self, path: Path) -> list[Part]:
+        """The molecules in a file, each of which the model could have a part of."""
         if not path.name.lower().endswith(SDF_ENDINGS):
             listed = ", ".join(ending for ending in SDF_ENDINGS if not ending.endswith(".gz"))
             raise UserError(f"{path}: a file with a part of a molecule must end in {listed}, also with .gz")
@@ -127,7 +162,7 @@ class MoleculeReader:
             records = [record for _, record in (mol2_records if mol2 else sdf_records)(lines_of(text))]
         if len(records) > self.codec.facts.max_atoms:
             raise UserError(f"{path} has {len(records)} molecules; give a file with one")
-        molecules = []
+        parts = []
         for record in records:
             try:
                 if record is None:
@@ -135,13 +170,15 @@ class MoleculeReader:
                 molecule = (molecule_of_mol2 if mol2 else molecule_of_molfile)(record)
                 if not molecule.GetNumConformers() or not molecule.GetConformer().Is3D():
                     raise ValueError("no 3D coordinates")
-                molecules.append(from_rdkit(molecule, self.codec.facts.hydrogens))
+                parts.append(part_of(molecule, self.codec.facts.hydrogens))
             except ValueError as error:
                 raise UserError(f"{path} cannot be used: {error}") from None
-            self._require_possible(path, molecules[-1])
-        return molecules
+            if not len(parts[-1]):
+                raise UserError(f"{path} cannot be used: a molecule of dummy atoms alone")
+            self._require_possible(path, parts[-1].molecule)
+        return parts
 
-    def _require_possible(self, path: Path, part: Molecule) -> None:
+    def _require_possible(self, path: Path | str, part: Molecule) -> None:
         """Raise `UserError` for elements and charges that the model does not have, and for too many atoms."""
         facts = self.codec.facts
         if len(part) > facts.max_atoms:
@@ -157,7 +194,7 @@ class MoleculeReader:
                 raise UserError(f"{path} has an atom of charge {charge:+d}; atoms of this model have {known}")
 
 
-def _known(state: State, n: int) -> State:
+def _known(state: State, n: int) -> TensorDict:
     """True for the entries of the first `n` atoms, and of the pairs of them."""
     known = {name: torch.zeros_like(field, dtype=torch.bool) for name, field in fields(state).items()}
     for name, flag in known.items():

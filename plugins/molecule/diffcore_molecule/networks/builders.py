@@ -15,7 +15,7 @@ def equivariant(options: EquivariantOptions, space: Product, inputs: Inputs = NO
     """The equivariant denoiser; raises `UserError` if the number of heads does not divide the width."""
     _require_molecules(space)
     _check_heads(options.heads, options.width, "denoiser")
-    return EquivariantDenoiser(space, options, inputs.tokens)
+    return EquivariantDenoiser(space, options, inputs.tokens, inputs.known)
 
 
 def transformer(options: TransformerOptions, space: Product, inputs: Inputs = NO_INPUTS) -> TransformerDenoiser:

@@ -26,7 +26,7 @@ from diffcore.nn.blocks import accepted, zeroed
 from diffcore.nn.dit import modulated
 from diffcore.states.spaces import Mask, Product
 from diffcore_molecule.fields import channels_of, logit_layer, views_of
-from diffcore_molecule.networks.pair_features import Geometry, PairFeatures
+from diffcore_molecule.networks.pair_features import Geometry, PairFeatures, Pairs
 from diffcore_molecule.options import EquivariantOptions
 
 Attend = Callable[[int, Tensor], Tensor]
@@ -195,9 +195,17 @@ class Trunk(nn.Module):
         self.layers = nn.ModuleList(Layer(self.harmonics, conditioning, options) for _ in range(options.depth))
 
     def forward(
-        self, x: TensorDict, conditioning: Tensor, geometry: Geometry, attend: Attend = lambda number, s: s
+        self,
+        x: TensorDict,
+        conditioning: Tensor,
+        geometry: Geometry,
+        attend: Attend = lambda number, s: s,
+        more: tuple[Tensor | float, Tensor | float] = (0.0, 0.0),
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The features `s`, `v` and `e` of a state of unit variance. `attend` is applied to `s` after each layer."""
+        """The features `s`, `v` and `e` of a state of unit variance. `attend` is applied to `s` after each layer.
+
+        `more` is added to the features of atoms and of pairs before the first layer.
+        """
         pairs, positions = geometry.pairs, x["positions"]
         maps = self.harmonics(geometry.directions) * pairs.dense(geometry.pair_mask)[..., None, None]
         own = torch.cat([x["atoms"], x["charges"], positions.square().sum(-1, keepdim=True) / 3], -1)
@@ -210,6 +218,7 @@ class Trunk(nn.Module):
             2,
         )
         e = self.pairs.of(x["bonds"], geometry) + pairs.sum_of_both(self.pair_ends(own))
+        s, e = s + more[0], e + more[1]
         for number, layer in enumerate(self.layers):
             s, v, e = layer(s, v, e, maps, geometry, conditioning)
             s = attend(number, s)
@@ -221,12 +230,13 @@ class EquivariantDenoiser(nn.Module):
 
     The group is E(3), or, without the option `reflections`, SE(3).
 
-    With `tokens` channels of tokens, the scalars of the atoms attend to the tokens after each layer.
+    With `tokens` channels of tokens, the scalars of the atoms attend to the tokens after each layer. With `known`, the
+    network is told which entries are known: the features of atoms and pairs begin with linear maps of these booleans.
     """
 
-    def __init__(self, space: Product, options: EquivariantOptions, tokens: int = 0) -> None:
+    def __init__(self, space: Product, options: EquivariantOptions, tokens: int = 0, known: bool = False) -> None:
         super().__init__()
-        self.accepts = accepted(tokens=tokens)
+        self.accepts = accepted(tokens=tokens, known=known)
         width, pair_width = options.width, options.pair_width
         self.width = 2 * width
         self.views = views_of(space)
@@ -238,9 +248,16 @@ class EquivariantDenoiser(nn.Module):
         self.vectors = zeroed(nn.Linear(width, 1, bias=False))
         self.pull = zeroed(nn.Linear(pair_width, 1))
         self.attend = TokenLayers(tokens, [width] * options.depth, options.heads)
+        self.known_atoms = zeroed(nn.Linear(3, width, bias=False)) if known else None
+        self.known_pairs = zeroed(nn.Linear(1, pair_width, bias=False)) if known else None
 
     def forward(
-        self, x: TensorDict, conditioning: Tensor, mask: Mask = None, tokens: Tokens | None = None
+        self,
+        x: TensorDict,
+        conditioning: Tensor,
+        mask: Mask = None,
+        tokens: Tokens | None = None,
+        known: TensorDict | None = None,
     ) -> TensorDict:
         """v of `positions` `[B, N, 3]` and logits of `atoms`, `charges` `[B, N, K]` and `bonds` `[B, N, N, K]`.
 
@@ -248,7 +265,8 @@ class EquivariantDenoiser(nn.Module):
         a scalar of the pair.
         """
         geometry = Geometry.of(x["positions"], mask)
-        s, v, e = self.trunk(x, conditioning, geometry, lambda number, s: self.attend(number, s, tokens))
+        more = self._of_known(known, geometry.pairs)
+        s, v, e = self.trunk(x, conditioning, geometry, lambda number, s: self.attend(number, s, tokens), more)
         widths = [s.shape[-1]] * 2 + [e.shape[-1]] * 2
         shift, scale, pair_shift, pair_scale = self.modulation(conditioning)[:, None].split(widths, -1)
         atoms = modulated(s, shift, scale)
@@ -263,6 +281,15 @@ class EquivariantDenoiser(nn.Module):
                 "bonds": geometry.pairs.dense(self.bonds(between)),
             },
             batch_size=x.batch_size,
+        )
+
+    def _of_known(self, known: TensorDict | None, pairs: Pairs) -> tuple[Tensor | float, Tensor | float]:
+        """Features of the atoms and of the pairs of which entries are known, relative to those of which none is."""
+        if known is None or self.known_atoms is None or self.known_pairs is None:
+            return 0.0, 0.0
+        atoms = torch.stack([known[name][..., 0] for name in ("positions", "atoms", "charges")], -1)
+        return self.known_atoms(atoms.to(self.known_atoms.weight)), self.known_pairs(
+            pairs.of(known["bonds"][..., :1]).to(self.known_pairs.weight)
         )
 
 
