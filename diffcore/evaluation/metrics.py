@@ -71,6 +71,7 @@ def distance_metrics(
     what: str,
     space: str,
     held_out: Tensor | None = None,
+    labels: tuple[Tensor, Tensor] | None = None,
 ) -> list[Metric]:
     """The Frechet distance of features `[n, d]` of samples to a reference, the same for real examples, and the ratio.
 
@@ -78,32 +79,56 @@ def distance_metrics(
     meaning of the metrics. The distance of real examples is that of `held_out`, the features of other real examples, to
     the reference. Since the distance of finite sets is biased upwards, it is computed for sets of as many samples as
     there are held-out examples: for all such sets into which the samples can be divided, of which the mean is taken,
-    because a few unusual samples change a distance a lot. Without `held_out`, the distance of real examples is that of
-    two halves of the reference, where each of `classes` is halved.
+    because a few unusual samples change a distance a lot. With `labels`, the classes of the samples and of the held-out
+    examples, each set has as many samples of each class as there are held-out examples of it. Without `held_out`, the
+    distance of real examples is that of two halves of the reference, where each of `classes` is halved.
     """
-    groups = 1
     if held_out is None:
+        sets = [torch.arange(len(samples))]
         real, real_meaning = (
             halves_distance(reference, classes),
             "two halves of these real examples, class by class, mean of 5 splits",
         )
     else:
-        count = min(len(samples), len(held_out))
-        groups = len(samples) // count
-        samples, held_out = evenly(samples, groups * count), evenly(held_out, count)
+        sets = _sets_of_classes(*labels) if labels is not None else []
+        if not sets:
+            held_out = evenly(held_out, min(len(samples), len(held_out)))
+            sets = _sets(len(samples), len(held_out))
         real = frechet_distance(held_out, reference)
         real_meaning = f"{len(held_out)} held-out real examples in place of the samples"
-    place = torch.arange(len(samples))
-    group = (place + place // groups) % groups  # each class is in all groups, whether classes alternate or are sorted
-    distances = [frechet_distance(samples[group == number], reference) for number in range(groups)]
-    distance, compared = sum(distances) / groups, f"{len(samples) // groups} samples"
-    if groups > 1:
-        compared += f" (mean of {groups} sets, from {min(distances):.4g} to {max(distances):.4g})"
+    distances = [frechet_distance(samples[chosen], reference) for chosen in sets]
+    distance, compared = sum(distances) / len(sets), f"{len(sets[0])} samples"
+    if len(sets) > 1:
+        compared += f" (mean of {len(sets)} sets, from {min(distances):.4g} to {max(distances):.4g})"
     return [
         Metric("frechet_distance", distance, f"{compared} against {len(reference)} {what}, in {space}"),
         Metric("frechet_distance_real", real, real_meaning),
         Metric("frechet_ratio", distance / max(real, 1e-12), "frechet_distance / frechet_distance_real"),
     ]
+
+
+def _sets_of_classes(labels: Tensor, wanted: Tensor) -> list[Tensor]:
+    """Rows of as many sets as possible that have each class as often as `wanted` has it; none if that is impossible."""
+    labels, wanted = labels.cpu(), wanted.cpu()
+    classes, counts = wanted.unique(return_counts=True)
+    rows = [(labels == number).nonzero()[:, 0] for number in classes]
+    most = min(len(row) // int(count) for row, count in zip(rows, counts, strict=True))
+    return [
+        torch.cat([row[number::most][:count] for row, count in zip(rows, counts.tolist(), strict=True)])
+        for number in range(most)
+    ]
+
+
+def _sets(total: int, count: int) -> list[Tensor]:
+    """Rows of as many sets of `count` out of `total` as possible, at equal distances.
+
+    Each class of rows is in all sets, whether the classes alternate or are sorted.
+    """
+    most = total // count
+    place = torch.arange(most * count)
+    number = (place + place // most) % most
+    rows = evenly(torch.arange(total), most * count)
+    return [rows[number == each] for each in range(most)]
 
 
 def evenly(rows: Tensor, count: int) -> Tensor:

@@ -105,6 +105,21 @@ def test_many_samples_are_compared_in_sets_of_as_many_as_held_out_examples(label
     assert distance.meaning.startswith("30 samples (mean of 2 sets, from ")
 
 
+def test_sets_have_the_classes_of_the_held_out_examples():
+    """Samples of two classes in equal parts, where one is three times as frequent in the data."""
+    torch.manual_seed(0)
+    real, held_out = torch.arange(400) % 4 // 3, torch.arange(40) % 4 // 3
+    asked = torch.arange(120) % 2
+    features = [labels[:, None] + 0.01 * torch.randn(len(labels), 1) for labels in (asked, real, held_out)]
+    alone, _, _ = distance_metrics(features[0], features[1], None, "points", "the line", features[2])
+    both = (asked, held_out)
+    distance, _, _ = distance_metrics(features[0], features[1], None, "points", "the line", features[2], both)
+    assert distance.meaning.startswith("40 samples (mean of 2 sets, from ")  # 60 of a class of which each set has 30
+    assert distance.value < 1e-4 < 0.05 < alone.value
+    without = distance_metrics(features[0], features[1], None, "points", "the line", features[2], (asked + 1, held_out))
+    assert without[0] == alone  # a class is missing
+
+
 def test_agreement_is_the_share_of_right_answers():
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [0.0, 5.0]])
     share, real = agreement_metrics(logits, torch.tensor([0, 1, 1, 1]), 0.9)

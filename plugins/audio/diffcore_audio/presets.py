@@ -94,8 +94,9 @@ _SMALL = {
         "evaluate": 500,
     },
 }
+_MUON = {"optimizer": "muon", "learning_rate": 3e-3, "cooldown": 0.5, "ema_width": 0.05}
 _STOCHASTIC = {"sample": {"solver": "dpmpp-2m-sde", "steps": 40, "guidance": 1.5}}
-_UNGUIDED = {"sample": {"solver": "dpmpp-2m-sde", "steps": 40}}
+_UNGUIDED = {"sample": {"solver": "dpmpp-2m-sde", "steps": 50, "grid": "log-snr"}}
 _GUIDED = {"sample": {**_UNGUIDED["sample"], "guidance": 1.2}}
 _PROMPTED = {"sample": {"guidance": 2.0}}
 _CLASSIFIER = {
@@ -137,7 +138,7 @@ def _with_data(base: dict[str, Any], data: dict[str, Any], **train: Any) -> dict
 PRESETS = {
     "default": Preset(
         "U-Net on mel spectrograms of synthesised drums of half a second, on a laptop: 4,300 steps, 4 minutes",
-        {**_with_data(_SMALL, {"name": "drums", "floor": -72.0}), **_UNGUIDED},
+        {**_with_data(_SMALL, {"name": "drums", "floor": -72.0}, evaluate=1500, **_MUON), **_UNGUIDED},
     ),
     "drums-captions": Preset(
         "U-Net on synthesised drums that sentences describe, on a laptop: 3,500 steps, about 10 minutes of one core",
@@ -157,15 +158,15 @@ PRESETS = {
     "latent": Preset("U-Net in latents of spectrograms, on a laptop: 4,300 steps, not timed", _LATENT),
     "folder": Preset(
         "U-Net on your own sounds of half a second, on a laptop: 4,300 steps, about 4 minutes",
-        {**_with_data(_SMALL, {"name": "folder", "floor": -72.0}), **_GUIDED},
+        {**_with_data(_SMALL, {"name": "folder", "floor": -72.0}, **_MUON), **_GUIDED},
     ),
     "sc09": Preset(
         "U-Net on spoken digits, a first impression, on a laptop: 4,300 steps, about 14 minutes",
-        _with_data(_SMALL, {"name": "sc09"}),
+        _with_data(_SMALL, {"name": "sc09"}, **_MUON),
     ),
     "speechcommands": Preset(
         "U-Net on 35 spoken words, a first impression, on a laptop: 4,300 steps, about 14 minutes",
-        _with_data(_SMALL, {"name": "speechcommands", "limit": 500}),
+        _with_data(_SMALL, {"name": "speechcommands", "limit": 500}, **_MUON),
     ),
     "drums-gpu": Preset(
         "U-Net on synthesised drums of half a second, on one GPU: 100,000 steps, not timed",

@@ -97,7 +97,7 @@ class SoundEvaluator:
         return [
             *self._prompt_metrics(samples, logits, conditions),
             *self._class_metrics(logits, conditions),
-            *self._distance_metrics(features),
+            *self._distance_metrics(features, conditions.get("label")),
             *self._level_metrics(samples, conditions.get("label")),
             *self._ceiling[1],
             *self._copy_metrics(nearest(spectra, self._train)),
@@ -133,9 +133,10 @@ class SoundEvaluator:
             Metric("inception_score_real", self._real_inception_score, f"the same for {self._real_name}"),
         ]
 
-    def _distance_metrics(self, features: Tensor) -> list[Metric]:
+    def _distance_metrics(self, features: Tensor, label: Tensor | None) -> list[Metric]:
         reference, held_out = self._train_features, self._held_out_features
-        return distance_metrics(features, reference, self._labels, "training sounds", self._judge.space, held_out)
+        both = None if label is None or held_out is None else (label, self._real_levels[1])
+        return distance_metrics(features, reference, self._labels, "training sounds", self._judge.space, held_out, both)
 
     def _level_metrics(self, samples: Tensor, label: Tensor | None) -> list[Metric]:
         """Loudness, decay, noise floor and full scale of the samples, of real sounds, and of these from the codec."""
