@@ -10,7 +10,7 @@ classifier behind it, which was not the same for all rows:
 
 | | agreement | ratio |
 |---|---|---|
-| mel, a floor of -72 dB, 4,300 steps with Muon and a cool-down, a linear path with octaves, dpmpp-2m-sde in 50 steps | 99.8 % | 1.9 |
+| mel, a floor of -72 dB, 4,300 steps with Muon and a cool-down, dpmpp-2m-sde in 50 steps | 99.8 % | 1.9 |
 | mel, a floor of -72 dB, 4,300 steps with Adam, a linear path, dpmpp-2m-sde in 40 steps | 99.8 % | 4.0 |
 | mel, a window of 512, a floor of -60 dB, 4,300 steps, adams in 20 steps | 99.8 % | 3.8 to 18.9 |
 | mel, a window of 1024, a floor of -108 dB, 4,300 steps, adams in 20 steps | | 8.8 |
