@@ -12,7 +12,7 @@ from diffcore.api.choosing import data_for_scores
 from diffcore.api.drawing import drawing_of
 from diffcore.api.opened import OpenedRun
 from diffcore.errors import UserError
-from diffcore.plugins.data import Encoded
+from diffcore.plugins.data import Encoded, joined
 from diffcore.plugins.functions import is_function
 from diffcore.plugins.output import Value
 from diffcore.runs.checkpoints import tensors_digest
@@ -30,7 +30,7 @@ from diffcore.runs.search_folder import search_folder
 from diffcore.runs.tables import ENDINGS, TableWriter, columns_of, require_parquet
 from diffcore.sampling.evolution import Candidate
 from diffcore.sampling.inverse.editing import Constraint
-from diffcore.states.state import concatenate, fields
+from diffcore.states.state import fields
 from diffcore.system.distributed import world
 from diffcore.system.progress import counter
 
@@ -159,25 +159,23 @@ def _functions(request: Request) -> tuple[str, dict[str, Callable[..., Any]]]:
 
 def _leads(run: OpenedRun, start: Sequence[Source | Samples]) -> tuple[Encoded | None, list[str]]:
     """The encoded samples that a search starts from, and digests of them."""
-    each: list[tuple[Any, Any]] = []
+    each: list[Encoded] = []
     for source in start:
         if isinstance(source, Samples):
-            each.append((source.state, source.mask))
+            each.append(Encoded(source.state, {}, source.mask))
         elif isinstance(source, str | Path):
-            each.append(read_whole(run.model, Path(source), "from"))
+            state, mask = read_whole(run.model, Path(source), "from")
+            each.append(Encoded(state, {}, mask))
         elif run.model.codec.sizes is not None:
             raise UserError(
                 f"`start`: the number of elements of {run.model.modality.name} varies, and an encoded sample does not "
                 "say which exist: give a file, or `Samples`"
             )
         else:
-            each.append((source, None))
+            each.append(Encoded(source, {}))
     if not each:
         return None, []
-    masks = [mask for _, mask in each if mask is not None]
-    state = concatenate([state for state, _ in each])
-    leads = Encoded(state, {}, concatenate(masks) if masks else None)
-    return leads, [tensors_digest(fields(state)) for state, _ in each]
+    return joined(each), [tensors_digest(fields(lead.state)) for lead in each]
 
 
 def _place(drawing: Drawing, out: Path, request: Request, replaced: bool) -> Place:

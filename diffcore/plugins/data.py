@@ -1,8 +1,10 @@
 """What a data set and a codec are to the core."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions
@@ -11,7 +13,7 @@ from diffcore.plugins.ledger import Ledger
 from diffcore.plugins.records import Settings
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State
+from diffcore.states.state import State, concatenate
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -45,6 +47,12 @@ class Encoded:
     state: State
     conditions: Conditions
     mask: Mask = None
+
+
+def joined(parts: Sequence[Encoded], conditions: Conditions | None = None) -> Encoded:
+    """The states and masks of all parts, one after another, with the `conditions` of the whole; by default none."""
+    masks = [part.mask for part in parts if part.mask is not None]
+    return Encoded(concatenate([part.state for part in parts]), conditions or {}, torch.cat(masks) if masks else None)
 
 
 class Drawn(Protocol):

@@ -9,7 +9,7 @@ from diffcore.denoising.conditions import Conditions, any_given, nulls
 from diffcore.denoising.denoiser import Denoise, at_unit_variance
 from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
-from diffcore.plugins.data import Encoded
+from diffcore.plugins.data import Encoded, joined
 from diffcore.plugins.guidance import Guidance, guided_by, without_conditions
 from diffcore.runs.model import Model, last_log_snr, numbers_of_a_sample
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
@@ -246,9 +246,7 @@ def generate_together(
     each = gathered(lambda: generate(model, config, conditions, n, seed, report, None, constraint, mask, mine))
     if not leads():
         return None
-    masks = [encoded.mask for encoded in each if encoded.mask is not None]
-    states = concatenate([encoded.state for encoded in each])
-    return Encoded(states, conditions, torch.cat(masks) if masks else None)
+    return joined(each, conditions)
 
 
 @dataclass

@@ -12,12 +12,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
-
 from diffcore.denoising.conditions import ScalarCondition
 from diffcore.denoising.ranges import read_range
 from diffcore.errors import UserError
-from diffcore.plugins.data import Encoded
+from diffcore.plugins.data import Encoded, joined
 from diffcore.plugins.output import Value
 from diffcore.runs.coding import decode
 from diffcore.runs.drawing import Drawing, Selection
@@ -25,7 +23,6 @@ from diffcore.runs.generation import batch_size_of
 from diffcore.runs.scores import Scoring
 from diffcore.sampling.loop import in_batches
 from diffcore.states.noise import TRY
-from diffcore.states.state import concatenate
 from diffcore.system.distributed import by_leader, from_leader, leads, world
 
 logger = logging.getLogger(__name__)
@@ -160,9 +157,7 @@ def selected(
     conditions = {name: value[order] for name, value in drawing.conditions.items()}
     states = Encoded(drawing.model.codec.space.empty(0), {}, None)
     if leads():
-        kept = [tally.found[row].encoded for row in order]
-        masks = [each.mask for each in kept if each.mask is not None]
-        states = Encoded(concatenate([each.state for each in kept]), conditions, torch.cat(masks) if masks else None)
+        states = joined([tally.found[row].encoded for row in order], conditions)
     selection = Selection(tuple(numbers), states, {**wish.recipe, "of": drawing.n})
     return replace(drawing, n=len(order), conditions=conditions, selection=selection)
 

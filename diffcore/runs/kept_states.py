@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from diffcore.errors import UserError
-from diffcore.plugins.data import Encoded
+from diffcore.plugins.data import Encoded, joined
 from diffcore.plugins.output import Captions
 from diffcore.runs.coding import decode
 from diffcore.runs.drawing import Drawing
-from diffcore.states.state import concatenate, fields, from_fields
+from diffcore.states.state import fields, from_fields
 from diffcore.system.files import read_regular, write_atomically
 from diffcore.system.tensor_file import content_of, tensors_in
 
@@ -72,9 +72,6 @@ def first_samples(files: Mapping[range, Path], most: int) -> dict[range, Path]:
     return {range(rows.start, min(rows.stop, most)): path for rows, path in files.items() if rows.start < most}
 
 
-def joined(files: Mapping[range, Path]) -> Encoded:
+def joined_files(files: Mapping[range, Path]) -> Encoded:
     """The states in these files, as one batch."""
-    each = [read_kept(path, len(rows)) for rows, path in files.items()]
-    masks = [encoded.mask for encoded in each if encoded.mask is not None]
-    state = concatenate([encoded.state for encoded in each])
-    return Encoded(state, {}, concatenate(masks) if masks else None)  # type: ignore[arg-type]
+    return joined([read_kept(path, len(rows)) for rows, path in files.items()])

@@ -9,10 +9,9 @@ import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any
 
 from diffcore.errors import UserError
-from diffcore.plugins.data import Encoded
+from diffcore.plugins.data import Encoded, joined
 from diffcore.plugins.output import Value
 from diffcore.runs.coding import decode
 from diffcore.runs.drawing import Drawing, Selection
@@ -25,7 +24,6 @@ from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.inverse.strength import varying
 from diffcore.sampling.loop import in_batches
 from diffcore.states.noise import TRY
-from diffcore.states.state import concatenate
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +103,7 @@ class _Search:
         """Add the candidates of a batch, and forget the states of those that are not among the best any more."""
         self.candidates += candidates
         for row, each in enumerate(candidates):
-            self.states[each.number] = _row(encoded, row)
+            self.states[each.number] = _rows(encoded, [row])
         last = self.candidates[-1].round
         earlier = [each for each in self.candidates if each.round < last]  # among them are the parents of this round
         needed = {each.number for some in (self.candidates, earlier) for each in best(some, self.wanted)}
@@ -168,8 +166,8 @@ class _Search:
         scorer, there = self.scoring.scorer, [each.number for each in top if each.number in self.states]
         if len(there) < 2 or not hasattr(scorer, "similarity"):
             return math.nan
-        joined = _joined([self.states[number] for number in there])
-        samples = decode(self.drawing.model, joined.state, joined.mask)
+        top_states = joined([self.states[number] for number in there])
+        samples = decode(self.drawing.model, top_states.state, top_states.mask)
         matrix = scorer.similarity(samples, samples)  # type: ignore[union-attr]
         pairs = [1 - matrix[i][j] for i in range(len(there)) for j in range(i)]
         return _mean([pair for pair in pairs if math.isfinite(pair)])
@@ -237,12 +235,12 @@ def _drawn(
     parents = [None if child.parent is None else states[child.parent] for child in planned]
     any_of_them = next((parent for parent in parents if parent is not None), None)
     filled = [any_of_them if parent is None else parent for parent in parents]  # free samples do not use theirs
-    joined = _joined([parent for parent in filled if parent is not None]) if any_of_them is not None else None
+    all_parents = joined([parent for parent in filled if parent is not None]) if any_of_them is not None else None
     for strength, group in groupby(pending, lambda row: planned[row].strength):
         constraint = Constraint()
         if strength < 1:
-            assert joined is not None
-            constraint = varying(joined.state, strength, space, joined.mask)
+            assert all_parents is not None
+            constraint = varying(all_parents.state, strength, space, all_parents.mask)
         own = replace(drawing, constraint=constraint)
         for rows in in_batches([*group], batch_size_of(drawing.model, drawing.config)):
             encoded = own.draw(rows, [row + (turn - 1) * TRY for row in rows])
@@ -264,7 +262,7 @@ def _result(search: _Search, rounds: Sequence[Round], n: int) -> Found:
     rows = [max(each.number - _leads(search), 0) % drawing.n for each in top]
     numbers = [row + max(each.round - 1, 0) * TRY for row, each in zip(rows, top, strict=True)]
     conditions = {name: value[rows] for name, value in drawing.conditions.items()}
-    states = _joined([search.states[each.number] for each in top])
+    states = joined([search.states[each.number] for each in top])
     selection = Selection(
         tuple(numbers), Encoded(states.state, conditions, states.mask), {"n": n, "rounds": len(rounds)}
     )
@@ -276,17 +274,8 @@ def _leads(search: _Search) -> int:
     return sum(each.round == 0 for each in search.candidates)
 
 
-def _row(encoded: Encoded, row: int) -> Encoded:
-    return _rows(encoded, [row])
-
-
 def _rows(encoded: Encoded, rows: Sequence[int]) -> Encoded:
     return Encoded(encoded.state[list(rows)], {}, None if encoded.mask is None else encoded.mask[list(rows)])
-
-
-def _joined(each: Sequence[Encoded]) -> Encoded:
-    masks: list[Any] = [encoded.mask for encoded in each if encoded.mask is not None]
-    return Encoded(concatenate([encoded.state for encoded in each]), {}, concatenate(masks) if masks else None)  # type: ignore[arg-type]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -25,7 +25,7 @@ from diffcore.plugins.data import Encoded
 from diffcore.runs.coding import decode
 from diffcore.runs.drawing import Drawing
 from diffcore.runs.generation import batch_size_of
-from diffcore.runs.kept_states import KeptBatches, first_samples, joined, keep, kept_files, kept_rows
+from diffcore.runs.kept_states import KeptBatches, first_samples, joined_files, keep, kept_files, kept_rows
 from diffcore.runs.model import Model
 from diffcore.runs.place import Place, claimed, read_record
 from diffcore.runs.samples import (
@@ -197,7 +197,7 @@ def _finish(place: Place, drawing: Drawing, writer: Any, kept: int, overview: Pa
                 files = first_samples(files, _most_kept(drawing.model))
             else:
                 count = kept if place.single else min(kept, MOST_SHOWN)
-                encoded = joined(first_samples(files, count))
+                encoded = joined_files(first_samples(files, count))
                 samples = decode(drawing.model, encoded.state, encoded.mask)
                 write_overview(writer, samples, part, drawing.captions(range(count)))
             summary = _summary(drawing, writer, files)
@@ -214,7 +214,7 @@ def _summary(drawing: Drawing, writer: Any, files: Mapping[range, Path]) -> list
     measure = getattr(writer, "summary", None)
     if measure is None:
         return []
-    encoded = joined(files)
+    encoded = joined_files(files)
     count = sum(map(len, files))
     lines = measure(decode(drawing.model, encoded.state, encoded.mask), drawing.captions(range(count)))
     return [f"of the first {count}: {line}" if count < drawing.n else line for line in lines]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 
 import torch
@@ -60,14 +61,12 @@ def spectral(facts: MelFacts, rate: int, iterations: int = 16) -> Vocoder:
         low = integrated_phases(magnitudes[:, :resolved], facts.fft, facts.hop)
         return torch.cat([low, torch.zeros_like(magnitudes[:, resolved:])], 1)
 
-    filters = mel_filters(facts, rate)
-    return _vocoder(facts, filters, nonnegative_inverse(filters), begin, iterations)
+    return _vocoder(facts, rate, nonnegative_inverse, begin, iterations)
 
 
 def griffin_lim(facts: MelFacts, rate: int, iterations: int = 32) -> Vocoder:
     """A simpler vocoder: magnitudes of least norm, and `iterations` of fast Griffin-Lim from phases that are 0."""
-    filters = mel_filters(facts, rate)
-    return _vocoder(facts, filters, nonnegative_inverse(filters, 0), torch.zeros_like, iterations)
+    return _vocoder(facts, rate, partial(nonnegative_inverse, iterations=0), torch.zeros_like, iterations)
 
 
 _OWN = {SPECTRAL: spectral, "griffin-lim": griffin_lim}
@@ -76,16 +75,18 @@ _OWN = {SPECTRAL: spectral, "griffin-lim": griffin_lim}
 
 def _vocoder(
     facts: MelFacts,
-    filters: Tensor,
-    inverse: Callable[[Tensor], Tensor],
+    rate: int,
+    inverse_of: Callable[[Tensor], Callable[[Tensor], Tensor]],
     begin: Callable[[Tensor], Tensor],
     iterations: int,
 ) -> Vocoder:
-    """A vocoder of a function from bands to magnitudes and one from magnitudes `[B, F, columns]` to first phases.
+    """A vocoder whose magnitudes are those of `inverse_of(filters)`, and whose first phases are `begin(magnitudes)`.
 
-    No waveform has exactly these magnitudes, and the nearest one has less energy,
-    above all where the sound is noise. So each sound is scaled such that its bands have the energy of the spectrogram.
+    No waveform has exactly these magnitudes, and the nearest one has less energy, above all where the sound is noise.
+    So each sound is scaled such that its bands have the energy of the spectrogram.
     """
+    filters = mel_filters(facts, rate)
+    inverse = inverse_of(filters)
     silence, loudest = math.log(facts.floor) + _FAINT, math.log(10 * facts.fft)
 
     def vocode(log_mel: Tensor) -> Tensor:
