@@ -45,6 +45,10 @@ whose option `download` is true.
 """
 
 
+IN_TRAINING = "in training only"
+"""Marks an option, `Annotated[Place, IN_TRAINING]`, that names what training alone reads: samples need no consent."""
+
+
 def places(options: type[Settings]) -> list[str]:
     """The names of the options that are a `Place`."""
     return [
