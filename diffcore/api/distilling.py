@@ -38,9 +38,9 @@ def student_settings(
     Raises `UserError` for a run that is not trained or is not a denoiser, and for values that do not fit.
     """
     run, description = open_run(Path(teacher), registry)
-    settings, task = description.settings, description.settings.task.name  # type: ignore[attr-defined]
-    if task != "denoise":
-        raise UserError(f"{run.path} has the task {task}: a teacher is a run with the task denoise")
+    settings, task = description.settings, registry.task(description.settings.task.name)  # type: ignore[attr-defined]
+    if "teacher" not in task.helps:
+        raise UserError(f"{run.path} has the task {task.name}, and cannot be a teacher: give a denoiser")
     source = find_checkpoint(run, checkpoint)
     done = read_progress(source).step
     values = settings.model_dump(mode="json", exclude=set(ADDITIONS))

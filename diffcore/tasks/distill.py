@@ -1,44 +1,45 @@
 """The task `distill`: a student learns to draw in a few steps what its teacher, a denoiser, draws in many.
 
-The time of the schedule is divided into n = `segments` segments of equal length. From a state x_t on a trajectory of the
-teacher's flow, the student predicts the x0 with which one step of DDIM arrives where the trajectory is at the end e of
-its segment. A student at its optimum draws in n steps of DDIM, from segment to segment, what its teacher draws
+The time of the schedule is divided into n = `segments` segments of equal length. From a state x_t on a trajectory of
+the teacher's flow, the student predicts the x0 with which one step of DDIM arrives where the trajectory is at the end
+e of its segment. A student at its optimum draws in n steps of DDIM, from segment to segment, what its teacher draws
 along the flow. With one segment this is a consistency model (Song et al. 2023), with several a multistep consistency
 model (Heek et al. 2024, arXiv 2403.06807).
 
-With a_t = alpha_t / sigma_t, one step of DDIM with an estimate x0 moves x / sigma by (a_s - a_t) x0. So the x0 of a path
-of several steps is the mean of those of its steps, weighted by the changes of a. The path from t to e is a short step of
-the teacher to the level r, with its x0_T, and the rest, for which the student itself is asked at x_r without gradient::
+With a_t = alpha_t / sigma_t, one step of DDIM with an estimate x0 moves x / sigma by (a_s - a_t) x0. So the x0 of a
+path of several steps is the mean of those of its steps, weighted by the changes of a. The path from t to e is a short
+step of the teacher to the level r, with its x0_T, and the rest, for which the student itself is asked at x_r without
+gradient::
 
     target = (1 - w) x0_T + w x0_student(x_r, r),   w = (a_e - a_r) / (a_e - a_t)
 
-The step from t to r is one of Heun's method. It ends at e at first; its length is halved `stages` - 1 times, at equal
+The teacher's step takes two evaluations. It ends at e at first; its length is halved `stages` - 1 times, at equal
 intervals of the training, so that the student's own errors count when they are small (Geng et al. 2024, "Consistency
 Models Made Easy", arXiv 2406.14548).
 """
 
-import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffcore.denoising.denoiser import Denoise, Denoiser, Prediction
 from diffcore.denoising.known import known_in
 from diffcore.denoising.losses import field_losses, weighted_loss
 from diffcore.errors import UserError
+from diffcore.names import Device
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.records import Settings
 from diffcore.process.variances import LogSnr
 from diffcore.runs.loading import load_run
-from diffcore.runs.model import ChosenNetwork, Model, codec_digest, require_fit
+from diffcore.runs.model import ChosenNetwork, Model, codec_digest, require_fit, require_help
 from diffcore.runs.settings import LevelSettings, RunSettings
 from diffcore.sampling.guidance.classifier_free import classifier_free
-from diffcore.states.level import Levels, by_field
+from diffcore.states.level import Level, Levels, by_field
 from diffcore.states.noise import Draws
 from diffcore.states.partly import inserted
 from diffcore.states.placement import to_device
@@ -50,6 +51,9 @@ from diffcore.tasks.levels import CLEAN_LOG_SNR, level_at, log_snrs_of, map_log_
 
 SMALLEST = 1e-3
 """c of the pseudo-Huber loss sqrt(l + c^2) - c, where l is the mean squared error of v."""
+
+NO_STEP = 1e-6
+"""A change of alpha below which the teacher stays where it is."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,10 @@ class Steps(Batch):
 
 
 def network(options: Settings, codec: Codec, settings: RunSettings, backbone: ChosenNetwork) -> Denoiser:
-    """Return a denoiser like that of the teacher. Raises `UserError` without a teacher and without a number of steps."""
+    """Return a denoiser like that of the teacher.
+
+    Raises `UserError` without a teacher and without a number of training steps.
+    """
     own: Any = options
     if own.teacher is None:
         raise UserError("`task` distill needs `task.teacher`, the folder of a trained run; see diffcore distill --help")
@@ -146,33 +153,57 @@ def losses_by_field(model: Model, batch: Steps, settings: RunSettings) -> dict[s
 
 
 def _predict(model: Model, batch: Steps, settings: RunSettings) -> tuple[Prediction, State, State, Space]:
-    """The student's prediction, its target, the noise x_t = alpha target + sigma noise, and the space of the noise."""
-    space, x, level, given = batch.space_of(model.codec), batch.noisy, batch.level, batch.kept_conditions
+    """The student's prediction, its target, the noise in x_t = alpha target + sigma noise, and the space of noise."""
+    space, level = batch.space_of(model.codec), batch.level
+    with torch.no_grad():
+        wanted = target(_guided_teacher(settings, model), model.denoiser, batch, space)
+        noise = combine(
+            (by_field(lambda each: 1 / each.sigma, level), batch.noisy),
+            (by_field(lambda each: -each.alpha / each.sigma, level), wanted),
+        )
+    prediction = model.denoiser(batch.noisy, level, batch.kept_conditions, batch.mask)
+    return prediction, wanted, noise, space
+
+
+def target(teacher: Denoise, student: Denoise, batch: Steps, space: Space) -> State:
+    """The x0 that the student shall predict for `batch.noisy`: (1 - w) x0_T + w x0_student(x_r, r).
+
+    x0_T is the mean of the teacher's estimates at both ends of its step, weighted by `_latter`, and x_r is where the
+    step with x0_T ends. What is known of a state stays.
+    """
+    x, level, near, given = batch.noisy, batch.level, batch.near, batch.kept_conditions
     known = known_in(given)
 
     def x0_of(denoiser: Denoise, state: State, at: Levels) -> State:
         return space.project(denoiser(state, at, given, batch.mask).x0, batch.mask)
 
     def moved(x0: State) -> State:
-        """x at the level r, one step of DDIM from x_t with the estimate x0."""
-        kept = by_field(lambda here, there: there.sigma / here.sigma, level, batch.near)
-        new = by_field(lambda here, there: there.alpha - there.sigma * here.alpha / here.sigma, level, batch.near)
+        kept = by_field(lambda here, there: there.sigma / here.sigma, level, near)
+        new = by_field(lambda here, there: there.alpha - there.sigma * here.alpha / here.sigma, level, near)
         found = combine((kept, x), (new, x0))
         return found if known is None else inserted(found, batch.x0, known)
 
-    with torch.no_grad():
-        teacher = _guided_teacher(settings, model)
-        first = x0_of(teacher, x, level)
-        of_teacher = combine((0.5, first), (0.5, x0_of(teacher, moved(first), batch.near)))
-        own = x0_of(model.denoiser, moved(of_teacher), batch.near)
-        share = batch.share
-        others = {name: 1 - value for name, value in share.items()} if isinstance(share, dict) else 1 - share
-        target = combine((others, of_teacher), (share, own))
-        noise = combine(
-            (by_field(lambda each: 1 / each.sigma, level), x),
-            (by_field(lambda each: -each.alpha / each.sigma, level), target),
-        )
-    return model.denoiser(x, level, given, batch.mask), target, noise, space
+    first = x0_of(teacher, x, level)
+    x0 = _mixed(first, x0_of(teacher, moved(first), near), by_field(_latter, level, near))
+    return _mixed(x0, x0_of(student, moved(x0), near), batch.share)
+
+
+def _latter(here: Level, there: Level) -> Tensor:
+    """The weight of the estimate at the end of a step, `[B]`, if x0 is linear in c = alpha / t, t^2 = alpha^2 + sigma^2.
+
+    The mean of c over the step, by a = alpha / sigma, is (t_r / sigma_r - t / sigma) / (a_r - a). For data of unit
+    variance, x0 along the flow is linear in c, as in the clock "alpha" of the solver `adams`.
+    """
+    first, last = (level.alpha / level.total for level in (here, there))
+    rise = there.alpha / there.sigma - here.alpha / here.sigma
+    mean = (there.total / there.sigma - here.total / here.sigma) / rise
+    return torch.where(last - first > NO_STEP, (mean - first) / (last - first), 0.5)
+
+
+def _mixed(first: State, second: State, weight: Any) -> State:
+    """(1 - w) first + w second, with a weight `[B]` or weights by field."""
+    others = {name: 1 - value for name, value in weight.items()} if isinstance(weight, dict) else 1 - weight
+    return combine((others, first), (weight, second))
 
 
 def _options(settings: RunSettings) -> Any:
@@ -187,18 +218,19 @@ def _guided_teacher(settings: RunSettings, model: Model) -> Denoise:
     return classifier_free(teacher.denoiser, teacher.codec.conditions, _options(settings).guidance)
 
 
+_TEACHERS: WeakKeyDictionary[nn.Module, Model] = WeakKeyDictionary()
+"""The teacher of each student that is being trained, by the network of the student."""
+
+
 def _teacher_of(settings: RunSettings, model: Model) -> Model:
-    options = _options(settings)
-    teacher = _loaded(options.teacher, options.checkpoint, model.device.type)
-    if teacher.task.name != "denoise" or teacher.modality.name != model.modality.name:
-        raise UserError(
-            f"`task.teacher` {options.teacher}: it has the task {teacher.task.name} and draws {teacher.modality.name}; "
-            f"a teacher has the task denoise, and draws {model.modality.name}, as its student does"
-        )
-    return teacher
-
-
-@lru_cache(maxsize=1)
-def _loaded(path: str, checkpoint: str | None, device: str) -> Model:
-    """The teacher, which stays in memory during training."""
-    return load_run(Path(path), plugins.installed(), device, checkpoint).model  # type: ignore[arg-type]
+    """The teacher, loaded when it is needed first. Raises `UserError` for a run that cannot be the teacher."""
+    if model.network not in _TEACHERS:
+        options, device = _options(settings), cast(Device, model.device.type)
+        teacher = load_run(Path(options.teacher), plugins.installed(), device, options.checkpoint).model
+        require_help(teacher, "teacher", options.teacher)
+        if teacher.modality.name != model.modality.name:
+            raise UserError(
+                f"`task.teacher` {options.teacher} draws {teacher.modality.name}, and its student {model.modality.name}"
+            )
+        _TEACHERS[model.network] = teacher
+    return _TEACHERS[model.network]

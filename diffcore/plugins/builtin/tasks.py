@@ -54,7 +54,7 @@ def diffcore_tasks() -> Iterable[Task]:
             pictures=evaluation("samples:pictures"),
             loss_label="loss per degree of freedom",
             draws=True,
-            helps=("weak",),
+            helps=("weak", "teacher"),
         ),
         Task(
             "distill",
