@@ -1,4 +1,4 @@
-"""Distillation: targets beside the exact flow of Gaussian data, levels beside their formula, and a student of the toy."""
+"""Distillation: targets beside the exact flow of Gaussian data, levels beside their formula, a student of the toy."""
 
 import json
 import math
@@ -11,7 +11,6 @@ from diffcore import cli
 from diffcore.api.distilling import student_settings
 from diffcore.denoising.denoiser import from_x0
 from diffcore.process.gaussian import perturb
-from diffcore.process.schedules import Cosine
 from diffcore.runs.model import build_data, build_model
 from diffcore.states.level import Level
 from diffcore.states.spaces import Euclidean
