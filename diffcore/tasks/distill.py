@@ -191,8 +191,9 @@ def target(teacher: Denoise, student: Denoise, batch: Steps, space: Space) -> St
 def _latter(here: Level, there: Level) -> Tensor:
     """The weight of the estimate at the end of a step, `[B]`, if x0 is linear in c = alpha / t between both ends.
 
-    Here t^2 = alpha^2 + sigma^2. The mean of c over the step, by a = alpha / sigma, is (t_r / sigma_r - t / sigma) / (a_r - a). For data of unit
-    variance, x0 along the flow is linear in c, as in the clock "alpha" of the solver `adams`.
+    Here t^2 = alpha^2 + sigma^2. The mean of c over the step, by a = alpha / sigma, is
+    (t_r / sigma_r - t / sigma) / (a_r - a). For data of unit variance, x0 along the flow is linear in c, as in the
+    clock "alpha" of the solver `adams`.
     """
     first, last = (level.alpha / level.total for level in (here, there))
     rise = there.alpha / there.sigma - here.alpha / here.sigma
