@@ -60,7 +60,7 @@ def evaluate(
         if failed is not None:
             failed.append(text)
 
-    request = EvaluationRequest(run.settings, config, n, seed, extra_metrics=built, complain=complain)
+    request = EvaluationRequest(run.settings, config, n, seed, extra_metrics=built, run=run.path, complain=complain)
     found = measured(model, data, request)
     if leads():
         show(found)

@@ -254,7 +254,9 @@ def _evaluated(
         logger.warning(text)
         failed.append(text)
 
-    request = EvaluationRequest(settings, config, count, settings.seed, extra_metrics=extra_metrics, complain=complain)
+    request = EvaluationRequest(
+        settings, config, count, settings.seed, extra_metrics=extra_metrics, run=run.path, complain=complain
+    )
     try:
         metrics = evaluate(model, data, request)
         for metric in metrics:
@@ -276,7 +278,7 @@ def _reported(run: RunFolder, settings: RunSettings, model: Model, data: Data, c
     if not leads():
         return True
     try:
-        request = EvaluationRequest(settings, config, PICTURED, settings.seed, together=False)
+        request = EvaluationRequest(settings, config, PICTURED, settings.seed, together=False, run=run.path)
         failed = write_report(run, model, data, request)
         logger.info(f"report: {run.report}")
         return not failed

@@ -88,27 +88,45 @@ def curve(points: Sequence[tuple[float, float]], x_label: str, y_label: str) -> 
     """A line through `points` as SVG, labelled with the smallest and the largest value of each axis."""
     if len(points) < 2:
         return "<p>Too few measurements for a curve.</p>"
+    return curves({"": points}, x_label, y_label)
+
+
+COLOURS = ("#2563eb", "#d97706", "#059669", "#7c3aed")
+
+
+def curves(series: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_label: str) -> str:
+    """Lines through the points of each series as SVG, on the same axes, each with its name in its colour.
+
+    Where there are several series, their points are marked, with the values of both axes.
+    """
     width, height, left, bottom = 860, 280, 70, 30
-    xs, ys = zip(*points, strict=True)
-    low, high = min(ys), max(ys)
-    span_x, span_y = (max(xs) - min(xs)) or 1, (high - low) or 1
+    xs, ys = zip(*(point for points in series.values() for point in points), strict=True)
+    first, low, high = min(xs), min(ys), max(ys)
+    span_x, span_y = (max(xs) - first) or 1, (high - low) or 1
 
-    first = min(xs)
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = left + (x - first) / span_x * (width - left - 10)
+        return across, 10 + (high - y) / span_y * (height - bottom - 20)
 
-    def place(x: float, y: float) -> str:
-        return (
-            f"{left + (x - first) / span_x * (width - left - 10):.1f},"
-            f"{10 + (high - y) / span_y * (height - bottom - 20):.1f}"
-        )
-
-    line = " ".join(place(x, y) for x, y in points)
+    drawn = []
+    for number, (name, points) in enumerate(series.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        placed = [(*place(x, y), x, y) for x, y in points]
+        line = " ".join(f"{across:.1f},{down:.1f}" for across, down, _, _ in placed)
+        drawn.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
+        if len(series) > 1:
+            drawn += [
+                f'<circle cx="{across:.1f}" cy="{down:.1f}" r="4" fill="{colour}">'
+                f"<title>{escape(name)}: {y:.4g} at {x:g}</title></circle>"
+                for across, down, x, y in placed
+            ]
+            drawn.append(f'<text x="{left + 8}" y="{34 + 16 * number}" style="fill: {colour}">{escape(name)}</text>')
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(y_label)} over {escape(x_label)}">'
-        f'<path d="M{left},5 V{height - bottom} H{width}" fill="none" stroke="#999"/>'
-        f'<polyline points="{line}" fill="none" stroke="#2563eb" stroke-width="1.5"/>'
+        f'<path d="M{left},5 V{height - bottom} H{width}" fill="none" stroke="#999"/>{"".join(drawn)}'
         f'<text x="{left - 8}" y="16" text-anchor="end">{high:.4g}</text>'
         f'<text x="{left - 8}" y="{height - bottom}" text-anchor="end">{low:.4g}</text>'
-        f'<text x="{left}" y="{height - 8}">{min(xs):g}</text>'
+        f'<text x="{left}" y="{height - 8}">{first:g}</text>'
         f'<text x="{width}" y="{height - 8}" text-anchor="end">{max(xs):g} {escape(x_label)}</text>'
         f'<text x="{left + 8}" y="16">{escape(y_label)}</text></svg>'
     )

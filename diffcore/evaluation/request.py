@@ -32,6 +32,7 @@ class EvaluationRequest:
     * `together`: whether all processes work on this; otherwise the leader is alone and must not wait for others.
     * `cache`: a folder for what is worth keeping.
     * `extra_metrics`: metrics of samples that the user has named, in addition to those of the modality.
+    * `run`: the folder of the run; None for a model that is in none.
     * `complain`: called with a warning if a metric or a picture cannot be computed.
     """
 
@@ -42,6 +43,7 @@ class EvaluationRequest:
     together: bool = True
     cache: Path = field(default_factory=cache_folder)
     extra_metrics: Mapping[str, MetricFunction] = field(default_factory=dict)
+    run: Path | None = None
     complain: Callable[[str], None] = field(default_factory=lambda: logging.getLogger(__name__).warning)
 
 

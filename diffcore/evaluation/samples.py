@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -47,13 +46,21 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
 
     Raises `NothingToEvaluateError` if there are no metrics for the modality.
     """
-    config, n, seed, extra_metrics = request.config, request.n, request.seed, request.extra_metrics
     made = model.modality.evaluator
-    if made is None and not extra_metrics:
+    if made is None and not request.extra_metrics:
         raise NothingToEvaluateError(f"the plugin for {model.modality.name} has no metrics; name some with `metrics`")
     logger.info("preparing the evaluation")
+    evaluator = None if made is None else by_leader(lambda: evaluator_of(model, data, request))
+    found = of_drawn(model, data, request, evaluator)
+    if not made:
+        return found
+    targets = _of_targets(model, request.config, evaluator, data, request.n, request.seed, request.complain)
+    return [*found, *targets]
 
-    evaluator = None if made is None else by_leader(lambda: _evaluator(model, data, request.cache, request.complain))
+
+def of_drawn(model: Model, data: Data, request: EvaluationRequest, evaluator: Any) -> list[Metric]:
+    """The metrics of `request.n` samples by the evaluator, and the speed of sampling; see `evaluate`."""
+    config, n, seed, extra_metrics = request.config, request.n, request.seed, request.extra_metrics
     conditions = _requested(model, data, n, config)
     plain = unguided_without_conditions(model, config, conditions)
     with counter("sampling", n) as after_batch:
@@ -82,7 +89,6 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
         *(by_leader(measured) or ()),
         Metric("samples", n, f"drawn with {plain.describe()}, seed {seed}"),
         Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
-        *(_of_targets(model, config, evaluator, data, n, seed, request.complain) if made else ()),
     ]
 
 
@@ -132,14 +138,14 @@ def _measured(
         return []
 
 
-def _evaluator(model: Model, data: Data, cache: Path, complain: Complain) -> Any:
+def evaluator_of(model: Model, data: Data, request: EvaluationRequest) -> Any:
     """The evaluator of the modality; None, with a warning, if its code fails. Raises `UserError` where it does."""
     try:
-        return part_of(model.modality, "evaluator", model.codec, data, cache)
+        return part_of(model.modality, "evaluator", model.codec, data, request.cache)
     except UserError:
         raise
     except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
-        complain(f"the evaluator of {model.modality.name} could not be prepared: {told(error)}")
+        request.complain(f"the evaluator of {model.modality.name} could not be prepared: {told(error)}")
         return None
 
 

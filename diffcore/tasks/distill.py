@@ -35,7 +35,7 @@ from diffcore.plugins import registry as plugins
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.records import Settings
 from diffcore.process.variances import LogSnr
-from diffcore.runs.loading import load_run
+from diffcore.runs.loading import LoadedRun, load_run
 from diffcore.runs.model import ChosenNetwork, Model, codec_digest, require_fit, require_help
 from diffcore.runs.settings import LevelSettings, RunSettings
 from diffcore.sampling.guidance.classifier_free import classifier_free
@@ -86,7 +86,7 @@ def network(options: Settings, codec: Codec, settings: RunSettings, backbone: Ch
 
 def initialise(model: Model, settings: RunSettings) -> None:
     """Begin with the weights of the teacher. Raises `UserError` for a teacher that does not draw such samples."""
-    teacher, options = _teacher_of(settings, model), _options(settings)
+    teacher, options = teacher_of(settings, model).model, _options(settings)
     own, weights = model.network.state_dict(), teacher.network.state_dict()
     require_fit({name: value.shape for name, value in own.items()}, weights, f"the teacher {options.teacher}")
     model.network.load_state_dict(weights)
@@ -213,25 +213,26 @@ def _options(settings: RunSettings) -> Any:
 
 def _guided_teacher(settings: RunSettings, model: Model) -> Denoise:
     """The teacher's denoiser, with guidance if the student learns guided samples."""
-    teacher = _teacher_of(settings, model)
+    teacher = teacher_of(settings, model).model
     if codec_digest(teacher.codec) != codec_digest(model.codec):
         raise UserError(f"the teacher {_options(settings).teacher} has other latents than its student")
     return classifier_free(teacher.denoiser, teacher.codec.conditions, _options(settings).guidance)
 
 
-_TEACHERS: WeakKeyDictionary[nn.Module, Model] = WeakKeyDictionary()
-"""The teacher of each student that is being trained, by the network of the student."""
+_TEACHERS: WeakKeyDictionary[nn.Module, LoadedRun] = WeakKeyDictionary()
+"""The teachers of the students that are in use, by the network of the student."""
 
 
-def _teacher_of(settings: RunSettings, model: Model) -> Model:
+def teacher_of(settings: RunSettings, model: Model) -> LoadedRun:
     """The teacher, loaded when it is needed first. Raises `UserError` for a run that cannot be the teacher."""
     if model.network not in _TEACHERS:
         options, device = _options(settings), cast(Device, model.device.type)
-        teacher = load_run(Path(options.teacher), plugins.installed(), device, options.checkpoint).model
-        require_help(teacher, "teacher", options.teacher)
-        if teacher.modality.name != model.modality.name:
+        loaded = load_run(Path(options.teacher), plugins.installed(), device, options.checkpoint)
+        require_help(loaded.model, "teacher", options.teacher)
+        if loaded.model.modality.name != model.modality.name:
             raise UserError(
-                f"`task.teacher` {options.teacher} draws {teacher.modality.name}, and its student {model.modality.name}"
+                f"`task.teacher` {options.teacher} draws {loaded.model.modality.name}, and its student "
+                f"{model.modality.name}"
             )
-        _TEACHERS[model.network] = teacher
+        _TEACHERS[model.network] = loaded
     return _TEACHERS[model.network]

@@ -157,7 +157,7 @@ def test_the_teachers_steps_end_in_their_segment_and_become_half_as_long_in_each
 
 
 def test_a_student_is_trained_and_drawn_from_like_any_run(trained):
-    words = ["distill", trained / "run", "--steps", "2", "--train.steps", "4", "--train.evaluate", "0"]
+    words = ["distill", trained / "run", "--steps", "2", "--train.steps", "4", "--train.evaluate", "8"]
     assert cli.main([str(word) for word in [*words, "--out", trained / "student"]]) == 0
     kept = json.loads((trained / "student" / "config.json").read_text())["settings"]
     assert kept["task"]["teacher"] == str(trained / "run")
