@@ -130,7 +130,8 @@ MOST_AT_ONCE = 2**23
 def batch_size_of(model: Model, config: SamplingConfig) -> int:
     """The number of samples that are drawn at once: `config.batch_size` trajectories, or fewer of large samples."""
     trajectories = min(config.batch_size, MOST_AT_ONCE // max(1, numbers_of_a_sample(model.codec)))
-    return max(1, trajectories // config.particles)
+    groups = max(1, trajectories // config.particles)
+    return groups * config.particles if config.all_particles else groups
 
 
 def generate(

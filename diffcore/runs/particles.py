@@ -21,7 +21,8 @@ def particles_of(config: SamplingConfig) -> Particles | None:
     factors = tuple(guide.factor for guide in weighed if guide.factor is not None)
     if config.particles == 1 or not factors:
         return None
-    return Particles(config.particles, factors, (lambda plain: guided_by(weighed, plain)) if _steers(config) else None)
+    guide = (lambda plain: guided_by(weighed, plain)) if _steers(config) else None
+    return Particles(config.particles, factors, guide, config.all_particles)
 
 
 def _steers(config: SamplingConfig) -> bool:
@@ -47,8 +48,11 @@ def with_particles(model: Model, config: SamplingConfig, solver_chosen: bool) ->
 
     Raises `UserError` if the caller has chosen a solver that does not fit.
     """
-    if particles_of(config) is None:
-        return config
+    return config if particles_of(config) is None else with_noise(model, config, solver_chosen)
+
+
+def with_noise(model: Model, config: SamplingConfig, solver_chosen: bool) -> SamplingConfig:
+    """What `with_particles` does, also without a factor so far: that of a search is made later."""
     noisy, gaussian = steps_of(config.step, model.codec.space, all_levels(model, config))
     steers = _steers(config)
     if noisy and (gaussian or not steers):

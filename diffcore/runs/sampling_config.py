@@ -40,6 +40,7 @@ class SamplingConfig:
     * `log_snrs`: the levels of a fitted grid, one per step, in place of `grid`.
     * `guides`: the guidance of the denoiser, a list of which the first is the innermost.
     * `particles`: the number of trajectories for each sample; see `diffcore.sampling.particles`.
+    * `all_particles`: whether so many consecutive samples are the trajectories of one group instead.
     * `batch_size`: the number of samples that pass through the network at once.
     * `may_be_fitted`: whether a fitted grid may replace solver and grid, because the caller chose neither.
     * `schedule`: the name of the noise schedule, if it is not the run's own.
@@ -51,6 +52,7 @@ class SamplingConfig:
     grid: Grid = "tapered"
     guides: tuple[Guidance, ...] = ()
     particles: int = 1
+    all_particles: bool = False
     batch_size: int = 250
     log_snrs: tuple[float, ...] | None = None
     solver: str = "a solver of the caller"

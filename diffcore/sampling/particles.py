@@ -64,11 +64,14 @@ class Particles:
     * `count`: K, the number of particles of a sample.
     * `factors`: the factors h on the density.
     * `guide`: decorates the denoiser of p, which becomes that of q; None if q is p.
+    * `all`: all particles are samples, and each K consecutive samples are the particles of one group, which share their
+      conditions and their mask. Otherwise one of the K particles of each sample is taken.
     """
 
     count: int
     factors: tuple[Factor, ...]
     guide: Callable[[Denoise], Denoise] | None = None
+    all: bool = False
 
 
 def numbers_of(indices: Sequence[int], count: int) -> list[int]:
@@ -104,7 +107,7 @@ class Crowd:
 
     * `denoise(plain)`: the denoiser of q, given that of p.
     * `step(solver)`: the step of a solver, followed by weighting and resampling.
-    * `chosen(states)`: a sample for each K of the clean states `[B K, ...]`.
+    * `chosen(states)`: the samples, given the clean states `[B K, ...]`.
 
     The other arguments are those of `diffcore.sampling.loop.sample`, with a value for each particle.
     """
@@ -159,7 +162,9 @@ class Crowd:
         return of_all_fields(step)
 
     def chosen(self, states: State) -> State:
-        """One particle of each sample, `[B, ...]`, drawn in proportion to the final weights."""
+        """One particle of each sample, `[B, ...]`, drawn in proportion to the final weights; or all of them."""
+        if self._particles.all:
+            return states
         self._weigh(None, CLEAN, states)
         uniform = self._draws.uniform("particle", dtype=torch.float64)[:: self._particles.count]
         return states[self._rows(_at(self._log_weights, uniform[:, None]))]
@@ -215,7 +220,9 @@ class Crowd:
         mean, of_plain = after(guided, nothing), after(plain, nothing)
         std = combine((1.0, after(guided, map_fields(torch.ones_like, x))), (-1.0, mean))
         apart = map_fields(lambda a, b, s: torch.where(s > 0, (a - b) / s, 0.0), mean, of_plain, std)
-        ratio = self._space.squared_norm(noise, mask) - self._space.squared_norm(combine((1.0, noise), (1.0, apart)), mask)
+        ratio = self._space.squared_norm(noise, mask) - self._space.squared_norm(
+            combine((1.0, noise), (1.0, apart)), mask
+        )
         return map_fields(lambda a, s, z: a + s * z, mean, std, noise), ratio / 2
 
 
@@ -248,9 +255,7 @@ def steps_of(solver: Step, space: Space, levels: Sequence[Levels]) -> tuple[bool
         return x
 
     empty = map_fields(torch.zeros_like, space.empty(1))
-    integrate(
-        of_all_fields(watched), lambda x, level: Prediction(x, level, empty), empty, levels, lambda: empty
-    )
+    integrate(of_all_fields(watched), lambda x, level: Prediction(x, level, empty), empty, levels, lambda: empty)
     return noisy, gaussian
 
 

@@ -172,5 +172,3 @@ def test_what_cannot_be_weighted_is_refused():
         drawn(particles, ddpm(), 2, space=pair, constraint=known)
     with pytest.raises(UserError, match="a log-weight must have one value for each sample"):
         drawn(Particles(2, (Factor(lambda *_: torch.zeros(3)),)), ddpm(), 2)
-
-

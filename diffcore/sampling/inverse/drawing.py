@@ -47,17 +47,19 @@ def draw(
     """The samples `indices` of `seed`, `[B, ...]`, in units of x0.
 
     `log_snrs` `[n]` is the time grid. With `last`, samples keep the noise of this log-SNR: the result is
-    x0 + (sigma / alpha) eps. With `particles`, each sample is one of several trajectories. The other arguments are those
-    of `diffcore.sampling.loop.sample`. Raises `UserError` for particles and a constraint that steers.
+    x0 + (sigma / alpha) eps. With `particles`, each sample is one of several trajectories. The other arguments are
+    those of `diffcore.sampling.loop.sample`. Raises `UserError` for particles and a constraint that steers.
     """
     constraint = constraint or FREE
-    if particles is not None:
+    if particles is not None and not particles.all:
         count = particles.count
         conditions = {name: value.repeat_interleave(count, 0) for name, value in (conditions or {}).items()}
         mask = None if mask is None else mask.repeat_interleave(count, 0)
         indices = numbers_of(indices, count)
     draws = Draws.of(seed, indices, device)
-    inner = space if constraint.within is None else constraint.within(indices, None if mask is None else mask.to(device))
+    inner = (
+        space if constraint.within is None else constraint.within(indices, None if mask is None else mask.to(device))
+    )
     crowd = None
     if particles is not None:
         if constraint.steers or constraint.draw is not None:
