@@ -114,6 +114,11 @@ def with_effect(guides: Sequence[Guidance]) -> tuple[Guidance, ...]:
     return tuple(guide for guide, changed in zip(guides, changes, strict=True) if changed or guide.factor is not None)
 
 
+def changes_denoiser(guides: Sequence[Guidance]) -> bool:
+    """Whether any guidance changes the denoiser, as one with a gradient does."""
+    return any(_applied(guides, _never_called)[1])
+
+
 def _never_called(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
     raise AssertionError("guidance calls the denoiser only when it is called itself")
 

@@ -243,10 +243,10 @@ def _weighed(search: _Search, before: Sequence[Candidate]) -> Drawing:
         return drawing
     rarity = standing(before)
 
-    def log_weight(x0: State, level: Levels, conditions: Conditions | None, mask: Mask) -> Tensor:
-        encoded = Encoded(x0.cpu(), {}, None if mask is None else mask.cpu())
-        judged = search.judged(encoded, [(0, 0, Child(None, 1.0))] * x0.shape[0])
-        return torch.tensor([rarity(each) for each in judged], device=first_field(x0).device)
+    def log_weight(x: State, level: Levels, conditions: Conditions | None, mask: Mask) -> Tensor:
+        encoded = Encoded(x.cpu(), {}, None if mask is None else mask.cpu())
+        judged = search.judged(encoded, [(0, 0, Child(None, 1.0))] * x.shape[0])
+        return torch.tensor([rarity(each) for each in judged], device=first_field(x).device)
 
     guide = Guidance(lambda denoise, plain: denoise, factor=Factor(log_weight, "x0"), name="score")
     return replace(drawing, config=replace(config, guides=(*config.guides, guide), all_particles=True))

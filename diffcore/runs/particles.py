@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from diffcore.errors import UserError
-from diffcore.plugins.guidance import guided_by
+from diffcore.plugins.guidance import changes_denoiser, guided_by
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, all_levels
 from diffcore.sampling.particles import Particles, steps_of
@@ -27,11 +27,7 @@ def particles_of(config: SamplingConfig) -> Particles | None:
 
 def _steers(config: SamplingConfig) -> bool:
     """Whether any guide with a factor also changes the denoiser, as a gradient does."""
-
-    def plain(*arguments: object) -> None:
-        raise AssertionError("guidance calls the denoiser only when it is called itself")
-
-    return guided_by([guide for guide in config.guides if guide.factor is not None], plain) is not plain  # type: ignore[arg-type]
+    return changes_denoiser([guide for guide in config.guides if guide.factor is not None])
 
 
 def require_factor(config: SamplingConfig) -> None:
