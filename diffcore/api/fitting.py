@@ -7,7 +7,7 @@ from diffcore.errors import UserError
 from diffcore.runs import tuning
 from diffcore.runs.fitted_grid import read_fitted_grids, write_fitted_grid
 from diffcore.runs.folder import RunFolder
-from diffcore.runs.model import require_draws
+from diffcore.runs.model import require_flow
 from diffcore.runs.sampling_config import GuidanceOptions, SamplingOptions
 from diffcore.system.files import require_writable
 from diffcore.system.progress import bar
@@ -29,7 +29,7 @@ def tune(
         if value < least:
             raise UserError(f"`{name}` {value}: write a whole number, {least} or larger")
     model, config = run.config(SamplingOptions(steps=steps, **options))  # type: ignore[typeddict-item]
-    require_draws(model, run.path)
+    require_flow(model, "`tune`", run.path)
     if not config.may_be_fitted:
         raise UserError("a fitted grid is found again by the names of its `guides`: tune with names, not functions")
     folder = RunFolder(run.path)

@@ -23,7 +23,7 @@ from diffcore.plugins.output import Metric
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.keeping import Wish
 from diffcore.runs.measurements import Source, grown, inpainting_of, read_states, upscaling_of
-from diffcore.runs.model import require_draws
+from diffcore.runs.model import require_draws, require_flow
 from diffcore.runs.output import Written, write_samples
 from diffcore.runs.place import default_place
 from diffcore.runs.samples import Samples
@@ -293,7 +293,7 @@ class Run(OpenedRun):
         Raises:
             UserError: For files of other data or sizes, and for different numbers of elements.
         """
-        require_draws(self.model, self.path)
+        require_flow(self.model, "`between`", self.path)
         constraint = between_of(self.model, first, second, n)
         return self.sample(
             n, label=label, prompt=prompt, conditions=conditions, seed=seed, constraint=constraint, **options
@@ -454,7 +454,7 @@ class Run(OpenedRun):
         from diffcore.likelihood.flow import log_likelihood
 
         model = self.model
-        require_draws(model, self.path)
+        require_flow(model, "a likelihood", self.path)
         if isinstance(source, Samples):
             state, mask = source.state, source.mask
         elif isinstance(source, str | os.PathLike | Sequence):

@@ -35,7 +35,7 @@ Further flags change its settings, as for diffcore train: --train.steps 1000, --
 
 def main(arguments: Sequence[str]) -> int:
     registry = plugins.installed()
-    own, rest = _own(arguments)
+    own, rest = own_and_others(arguments)
     options = parse(Options, own, "diffcore distill", ABOUT)
     from diffcore.api.distilling import student_settings
     from diffcore.api.training import start
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str]) -> int:
     return ended(RunFolder(run.path), outcome)
 
 
-def _own(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments of `Options`, and all others, which are settings of the student."""
+def own_and_others(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments of `Options`, and all others, which change settings of the student."""
     rest, own = list(arguments), []
     for name in Options.model_fields:
         rest, value = take(rest, name)

@@ -189,6 +189,7 @@ class Task(Component):
     * `report(model, data, request)`: further sections of the report, pairs of a title and HTML.
     * `loss_label`: what the loss is, for the axis of its curve.
     * `draws`: whether the module is a `diffcore.denoising.denoiser.Denoiser` that draws samples.
+    * `flow`: whether that denoiser estimates E[x0 | x] at every level, so that the probability flow can be followed.
     * `helps`: the options that take a run of this task: `"classifier"` and `"weak"` of sampling, `"teacher"` of
       distillation, and `"latent"` of training. With the last, the module has `autoencoder`, a
       `diffcore.plugins.autoencoder.Autoencoder`, and `last_log_snr`, the log-SNR of the noise that latents keep, or
@@ -207,6 +208,7 @@ class Task(Component):
     report: Callable[..., Any] | None = None
     loss_label: str = "loss"
     draws: bool = False
+    flow: bool = True
     helps: tuple[str, ...] = ()
     advice: str = ""
 

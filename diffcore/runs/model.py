@@ -61,6 +61,16 @@ def require_draws(model: Model, run: Path | None = None) -> None:
         raise UserError(f"{place} has the task {model.task.name}, which draws no samples{advice and f'; {advice}'}")
 
 
+def require_flow(model: Model, what: str, run: Path) -> None:
+    """Raise `UserError` if the network of the run has no probability flow, along which `what` goes."""
+    require_draws(model, run)
+    if not model.task.flow:
+        raise UserError(
+            f"{what} follows the probability flow of a network, and that of {run} has none: it has the task "
+            f"{model.task.name} and predicts the ends of its own steps; use the run that was its teacher"
+        )
+
+
 def told_advice(task: Task, run: str) -> str:
     """What can be done with the run in the folder `run`, which draws no samples; empty if there is no such advice."""
     return task.advice.replace("{run}", run)

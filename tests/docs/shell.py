@@ -22,11 +22,12 @@ import pytest
 from torch.distributed.run import get_args_parser as torchrun_options
 
 from diffcore.cli import SHARED, main
+from diffcore.cli import distill as distill_command
 from diffcore.cli import evaluate as evaluate_command
 from diffcore.cli import optimise as optimise_command
 from diffcore.cli import sample as sample_command
 from diffcore.cli import tune as tune_command
-from diffcore.cli.flags import run_settings
+from diffcore.cli.flags import parse, run_settings
 from diffcore.cli.selectors import read as read_flags
 from diffcore.cli.selectors import take_table
 from diffcore.plugins.registry import installed
@@ -67,6 +68,7 @@ FEWER = {
     "sample": ("--n", "2", "--steps", "2"),
     "evaluate": ("--n", "20", "--steps", "2"),
     "resume": ("--train.steps", "6"),
+    "distill": ("--train.steps", "2", "--train.evaluate", "0"),
     "tune": ("--steps", "2", "--trajectories", "2", "--iterations", "1"),
 }
 EVALUATED = ("image", "table")
@@ -239,6 +241,8 @@ def read(command: str, arguments: list[str]) -> None:
         run_settings(arguments[1:], registry, "diffcore judge")
     elif command == "optimise":
         read_flags(optimise_command.Options, arguments, registry, "diffcore optimise", "")
+    elif command == "distill":
+        parse(distill_command.Options, distill_command.own_and_others(arguments)[0], "diffcore distill", "")
     elif command == "tune":
         read_flags(tune_command.Options, arguments, registry, "diffcore tune", "", one=())
     elif command in ("sample", "evaluate"):

@@ -10,6 +10,7 @@ import diffcore as dc
 from diffcore import cli
 from diffcore.api.distilling import student_settings
 from diffcore.denoising.denoiser import from_x0
+from diffcore.errors import UserError
 from diffcore.process.gaussian import perturb
 from diffcore.runs.model import build_data, build_model
 from diffcore.states.level import Level
@@ -165,6 +166,13 @@ def test_a_student_is_trained_and_drawn_from_like_any_run(trained):
     _, config = run.config({})
     assert config.describe().startswith("2 steps of ddim on the grid segments")
     assert len(run.sample(3)) == 3
+
+
+def test_a_student_has_no_probability_flow(trained):
+    run = dc.load(trained / "student")
+    for what in (lambda: run.tune(2), lambda: run.log_likelihood(run.sample(2)), lambda: run.between("a", "b")):
+        with pytest.raises(UserError, match=r"follows the probability flow of a network, and that of .* has none"):
+            what()
 
 
 @pytest.mark.parametrize(

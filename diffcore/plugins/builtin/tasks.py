@@ -70,6 +70,7 @@ def diffcore_tasks() -> Iterable[Task]:
             report=evaluation("beside_teacher:report"),
             loss_label="distance to the target",
             draws=True,
+            flow=False,
         ),
         Task(
             "classify",

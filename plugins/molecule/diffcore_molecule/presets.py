@@ -78,7 +78,7 @@ def _of(values: dict[str, Any], **data: Any) -> dict[str, Any]:
 
 PRESETS = {
     "default": Preset(
-        "an equivariant denoiser of 10,000 QM9 molecules, on a laptop: 3,700 steps, 9 minutes",
+        "an equivariant denoiser of 10,000 QM9 molecules, on a laptop: 3,700 steps, about 10 minutes",
         _of(_SMALL, name="embedded"),
     ),
     "parts": Preset(
