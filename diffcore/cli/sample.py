@@ -75,6 +75,11 @@ class Options(DrawOptions):
         description="The numbers of elements of the --inpaint file, from 1, that new ones may be joined to, where "
         "elements are joined, as by bonds: 3,7.",
     )
+    unplaced: bool = Field(
+        False,
+        description="The place and the size of the --inpaint file in the whole are not known: they are drawn, and the "
+        "samples are in the frame of the file.",
+    )
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = Field(
         None, description="Draw variations of this file, by --strength; with --mask, only where it is white."
     )
@@ -139,8 +144,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.strength and options.from_ is None:
         raise UserError("--strength belongs to --from FILE, which is missing")
     strength = _strength(options.strength)
-    for name in ("gap", "grow", "free", "attach"):
-        if getattr(options, name) is not None and options.inpaint is None:
+    for name in ("gap", "grow", "free", "attach", "unplaced"):
+        if getattr(options, name) not in (None, False) and options.inpaint is None:
             raise UserError(f"--{name} belongs to --inpaint FILE, which is missing")
     if options.grow is not None and options.size is not None:
         raise UserError("--grow and --size are two ways to say how many elements there are; give one")
@@ -323,6 +328,7 @@ def _constraint_of_one(run: "Run", options: Any, strength: float | dict[str, flo
             options.size,
             options.free,
             options.attach,
+            not options.unplaced,
         )
     if options.upscale is not None:
         return upscaling_of(run.model, options.upscale, None, options.method, options.noise_std)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
+from diffcore.sampling.inverse.unplaced import Unplaced
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 
@@ -64,12 +65,17 @@ class Edit:
     * `codec`: the codec that decodes the samples. It can be of another size than the model's, and put in what is known
       exactly, where the model's own loses something.
     * `recipe`: everything that decides what this codec does, as values of JSON.
+    * `unplaced`: what the known part may become, if its place and size are drawn; None if they are known.
+    * `agreement`, `settled`: as for `Given`, for samples of any rows.
     """
 
     values: State
     known: State
     codec: Any
     recipe: Mapping[str, Any]
+    unplaced: Unplaced | None = None
+    agreement: str = ""
+    settled: "Settle | None" = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +138,12 @@ class Reader(Protocol):
 
         Optional, for data whose elements are joined, such as by bonds, or whose states do not say everything of a
         sample, such as where it lies. It takes the place of `read_part` for inpainting.
+        """
+
+    def read_unplaced(self, path: Path) -> Edit:
+        """A part of a sample whose place and size in the whole are not known, and are drawn (`Edit.unplaced`).
+
+        Its codec decodes samples in the frame of the file.
         """
 
     def read_given(self, name: str, path: Path) -> Given:

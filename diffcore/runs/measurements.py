@@ -45,6 +45,7 @@ def inpainting_of(
     size: str | None = None,
     free: str | Sequence[int] | None = None,
     attach: str | Sequence[int] | None = None,
+    placed: bool = True,
 ) -> Constraint:
     """The constraint that samples agree with `source` where it is known.
 
@@ -52,7 +53,8 @@ def inpainting_of(
     part of the file that is to be filled in, for data with an order, such as seconds of a sound; the samples can then
     have another `size` than the model's. Without both, the file itself must show what is missing, as a file with some
     of the elements of a set does; its elements with the numbers `free`, from 1, are not known (`"3,4,7"`), and new
-    elements may be joined to those with the numbers `attach` alone, for data whose elements are joined. The other
+    elements may be joined to those with the numbers `attach` alone, for data whose elements are joined. If it is not
+    `placed`, its place and size in the whole are drawn. The other
     arguments are those of `diffcore.sampling.inverse.editing.inpainting`; without `method`, it is "learned" if the
     model has learned states of which a part is known, and else "mmps". Raises `UserError` if the plugin cannot read
     such files.
@@ -66,6 +68,10 @@ def inpainting_of(
         raise UserError("`free` needs a file with a part of a set, whose elements have numbers, and no mask")
     if attach is not None and (mask is not None or not hasattr(reader, "read_around")):
         raise UserError("`attach` needs a file with a part of a set whose elements are joined, and no mask")
+    if not placed:
+        if any(option is not None for option in (mask, gap, free, attach)) or not hasattr(reader, "read_unplaced"):
+            raise UserError("`unplaced` needs a file with a part of a sample of a place and a size, and no mask")
+        return _unplaced(model, reader.read_unplaced(Path(source)), method or "mmps", noise_std)  # type: ignore[arg-type]
     method = method or default_method(model, noise_std)
     if gap is not None or (mask is None and isinstance(source, str | Path) and hasattr(reader, "read_gap")):
         return _filling(model, source, mask, gap, size, method, noise_std, resamplings)
@@ -98,6 +104,18 @@ def inpainting_of(
     }
     constraint = inpainting(values, known, model.codec.space, method, noise_std, resamplings)
     return replace(constraint, recipe=recipe, codec=codec)
+
+
+def _unplaced(model: Model, edit: Any, method: InverseMethod, noise_std: float) -> Constraint:
+    """The constraint that samples have a part, anywhere and of any size."""
+    recipe = {
+        "task": "inpaint",
+        "known": [tensors_digest(fields(edit.values)), tensors_digest(fields(edit.known))],
+        **edit.recipe,
+        **method_options(method, noise_std),
+    }
+    constraint = inpainting(edit.values, edit.known, model.codec.space, method, noise_std, unplaced=edit.unplaced)
+    return replace(constraint, recipe=recipe, codec=edit.codec, agreement=edit.agreement, settled=edit.settled)
 
 
 def default_method(model: Model, noise_std: float = 0.0) -> InverseMethod:

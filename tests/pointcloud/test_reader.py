@@ -151,6 +151,28 @@ def test_the_known_points_of_a_part_keep_the_order_of_the_file(tmp_path, ending,
         assert numpy.allclose(found["normals"][0, :used], normals[rows], atol=1e-5)
 
 
+def test_a_part_without_a_place_is_decoded_in_its_own_frame(tmp_path):
+    part = positions(20) * 1000 + [5e4, 0, -3e4]
+    edit = reader().read_unplaced(write(tmp_path / "part.npy", part))
+    shape, numbers = edit.unplaced.size[0, :20].double(), torch.tensor([0.5, -1.5, 4.0], dtype=torch.float64)
+    assert edit.known[0].all(1).tolist() == [True] * 20 + [False] * (N - 20)
+    assert shape.square().mean().item() == pytest.approx(1, rel=1e-5)
+    others = torch.randn(N - 20, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for size in (0.3, -0.7):
+        state = torch.cat([size * shape + numbers, others])[None].float()
+        found = edit.codec.decode(state)["positions"][0].double()
+        assert torch.equal(found[:20].float(), torch.from_numpy(part).float())
+        scale = numpy.sqrt(numpy.square(part - part.mean(0)).mean()) / size
+        expected = (others - numbers).numpy() * scale + part.mean(0)
+        assert numpy.abs(found[20:].numpy() - expected).max() < 0.2
+        assert edit.settled(state, None, [0])[1] == [size > 0]
+
+
+def test_points_at_one_place_have_no_size(tmp_path):
+    with pytest.raises(UserError, match="all points lie at one place"):
+        reader().read_unplaced(write(tmp_path / "part.npy", numpy.ones((5, 3))))
+
+
 def test_a_part_of_a_mesh_is_half_the_points(tmp_path):
     path = tmp_path / "ball.obj"
     trimesh.creation.icosphere(2).apply_translation((1, 2, 3)).export(path)

@@ -31,6 +31,7 @@ from diffcore.sampling.inverse.operators import (
     require_known,
     within_space,
 )
+from diffcore.sampling.inverse.unplaced import Unplaced, sized, up_to
 from diffcore.sampling.loop import require_given, require_mask
 from diffcore.sampling.solvers.by_field import of_all_fields, take
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
@@ -361,6 +362,7 @@ def inpainting(
     method: InverseMethod = "mmps",
     noise_std: float = 0.0,
     resamplings: int = 10,
+    unplaced: Unplaced | None = None,
 ) -> Constraint:
     """Draw samples that have the `values` where `known` is True.
 
@@ -375,10 +377,13 @@ def inpainting(
     * `noise_std`: for "mmps" and "dps", the standard deviation of the noise in `values`. At 0 the known values are put
       in at the end, so that samples have them exactly.
     * `resamplings`: for "repaint", how often each step is done.
+    * `unplaced`: for "mmps" and "dps", what the known part may become, if its place and size are not known but drawn.
 
     Raises `UserError` if `values` or `known` do not fit the space, or if all or none is known.
     """
     require_name(method, InverseMethod, "method")
+    if unplaced is not None and method not in METHODS:
+        raise UserError(f"`method` {method} needs a part of known place and size; use {' or '.join(METHODS)}")
     require_known(known, space)
     check_measurement(lambda x0: x0, values, space)
     known = map_fields(lambda flag: flag.bool(), known)
@@ -390,13 +395,17 @@ def inpainting(
         flags, given = existing(of_samples(known, indices), space, mask), of_samples(values, indices)
         if given.shape[0] < flags.shape[0]:
             given = map_fields(lambda value: value.expand(flags.shape[0], *value.shape[1:]), given)
-        own = within_space(flags, space)
+        own: Any = within_space(flags, space)
         if method == "repaint":
             return denoise, repaint(step, own, given, resamplings)
+        if unplaced is not None:
+            own = up_to(own, unplaced)
         steered = measured(denoise, own, own(given), space, METHODS[method](noise_std))
+        if unplaced is not None:
+            steered = sized(steered, unplaced)
         return steered, step if noise_std else pasted(step, own, given)
 
-    return Constraint(constrain, known)
+    return Constraint(constrain, known if unplaced is None else None)
 
 
 def _learned(values: State, known: State, space: Space) -> Constraint:

@@ -15,6 +15,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
+from diffcore.evaluation.effort import examined
 from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.output import Metric
 from diffcore.plugins.text import prompts_of
@@ -116,7 +117,7 @@ class MoleculeEvaluator:
         self._reference = [molecule_at(part, row) for part in chosen for row in range(len(part))]
         self._properties = torch.cat([part["properties"] for part in chosen]).double().numpy()
         chosen_real = torch.randperm(len(self._reference), generator=generator_for("some real molecules"))
-        self._real = [self._reference[row] for row in chosen_real[:_REAL_SAMPLES].tolist()]
+        self._real = [self._reference[row] for row in chosen_real[: examined(_REAL_SAMPLES)].tolist()]
         self._description = f"{len(self._reference)} {description}"
         self._dft = tuple(item.name for item in facts.properties if item.is_dft)
         others = [name for name in self._names if name not in self._dft]

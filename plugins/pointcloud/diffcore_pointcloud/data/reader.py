@@ -1,6 +1,7 @@
 """Reads clouds and meshes of the user, complete or partial, as states."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy
@@ -9,7 +10,9 @@ from scipy.optimize import linear_sum_assignment
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
-from diffcore.states.state import State, fields, map_fields
+from diffcore.plugins.output import Edit
+from diffcore.sampling.inverse.unplaced import Unplaced
+from diffcore.states.state import State, concatenate, fields, map_fields
 from diffcore_pointcloud.codec import CloudCodec
 from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.data.meshes import MESH_ENDINGS, shapes_in, surface_of
@@ -17,6 +20,7 @@ from diffcore_pointcloud.data.sources import Cloud
 from diffcore_pointcloud.data.units import ratio_of_units
 from diffcore_pointcloud.formats.content import READ_ERRORS, reason
 from diffcore_pointcloud.options import FileOptions
+from diffcore_pointcloud.placed import PlacedCodec
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +97,32 @@ class CloudReader:
         which leaves room for the missing part. Normals and colours that the file does not have are not known. Raises
         `UserError` if the file cannot be read.
         """
+        cloud = self._part(path)
+        return self._encode(path, cloud, len(cloud.positions))
+
+    def read_unplaced(self, path: Path) -> Edit:
+        """A partial cloud whose place and size in the whole are not known, otherwise read as by `read_part`.
+
+        Its known points p are s p + t in a state, with a number s > 0 and a vector t that are drawn. Samples are
+        decoded in the frame of the file. Raises `UserError` for a file whose points all lie at one place.
+        """
+        cloud = self._part(path)
+        positions = cloud.positions.astype(numpy.float64)
+        centred = positions - positions.mean(0)
+        spread = float(numpy.sqrt(numpy.square(centred).mean()))
+        if not spread > 0:
+            raise UserError(f"{path}: all points lie at one place, so they have no size to be drawn")
+        facts = self.codec.facts
+        usual = centred / spread * facts.scale + numpy.array(facts.centre)
+        state, known = self._encode(path, replace(cloud, positions=usual), len(positions))
+        shape = _only_positions(state, torch.from_numpy(centred / spread))
+        shifts = [_only_positions(state, row.expand(len(positions), 3)) for row in torch.eye(3)]
+        codec = PlacedCodec(self.codec, torch.from_numpy(positions))
+        part = Unplaced(shape, concatenate(shifts))
+        return Edit(state, known, codec, codec.recipe, part, "upright", codec.upright)
+
+    def _part(self, path: Path) -> Cloud:
+        """The points of a file that are known, in their order: all of them, or half as many as the model has."""
         cloud, points = self._load(path), self.codec.facts.points
         count = len(cloud.positions)
         used = count if 4 * count <= 3 * points else max(1, points // 2)
@@ -101,7 +131,7 @@ class CloudReader:
                 f"{path}: {used} of {count:,} points are used as known points, and {points - used} are generated; "
                 f"all points of a file are used if it has at most {3 * points // 4}"
             )
-        return self._encode(path, cloud.in_order(used), used)
+        return cloud.in_order(used)
 
     def _load(self, path: Path) -> Cloud:
         clouds = self._all(path)
@@ -160,6 +190,13 @@ class CloudReader:
                 "unit differs from that of the data, convert it"
             )
         return state, mask
+
+
+def _only_positions(like: State, positions: torch.Tensor) -> State:
+    """A state `[1, N, 3]` with these positions of the first points, and with zeros elsewhere."""
+    values = map_fields(torch.zeros_like, like)
+    next(iter(fields(values).values()))[0, : len(positions)] = positions.to(torch.float32)
+    return values
 
 
 def _like(ratio: float) -> str:
