@@ -1,9 +1,9 @@
 """Completes halves of held-out clouds whose place and size are hidden: `python tests/benchmarks/unplaced_parts.py RUN`.
 
 Half of each shape, on one side of its median along the first axis, is scaled by a random factor (e^-1.5 to e^1.5) and
-moved. It is completed as it was (`placed`) and moved (`unplaced`), with the class of the shape. What is measured, in the
-frame of the data: the size that was drawn, relative to the true one, and the Chamfer distance of the completed cloud to
-the nearest of up to 150 training shapes of its class, beside that of the held-out shape itself.
+moved. It is completed as it was (`placed`) and moved (`unplaced`), with the class of the shape. What is measured, in
+the frame of the data: the size that was drawn, relative to the true one, and the Chamfer distance of the completed
+cloud to the nearest of up to 150 training shapes of its class, beside that of the held-out shape itself.
 """
 
 import argparse
@@ -64,9 +64,7 @@ def main() -> None:
         found["real"].append(nearest(whole, alike))
         own, true = (points - points.mean(0) for points in (cloud[: len(half)], half))
         found["size"].append(float((own * true).sum() / true.square().sum()))
-        print(
-            run.model.codec.conditions[0].describe(torch.tensor(label)), {n: f"{v[-1]:.3g}" for n, v in found.items()}
-        )
+        print(run.model.codec.conditions[0].caption(torch.tensor(label)), {n: f"{v[-1]:.3g}" for n, v in found.items()})
     for name, values in found.items():
         low, middle, high = statistics.quantiles(values, n=4)
         print(f"{name}: median {middle:.3g}, quartiles {low:.3g} and {high:.3g}")
