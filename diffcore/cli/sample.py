@@ -135,8 +135,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run." + _writing(registry))
     options = chosen.options
 
-    files = {name: getattr(options, name) for name in ("inpaint", "link", "upscale", "between")}
-    files["from"] = options.from_
+    files = {"inpaint": options.inpaint, "link": options.link, "upscale": options.upscale, "from": options.from_}
+    files["between"] = options.between
     tasks = [f"--{name}" for name, value in files.items() if value is not None] + [f"--{name}" for name in given]
     if len(tasks) > 1:
         raise UserError(f"{tasks[0]} and {tasks[1]} are two different tasks; give one")
