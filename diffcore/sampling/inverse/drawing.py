@@ -40,6 +40,7 @@ def draw(
     device: torch.device | str = "cpu",
     watch: Callable[[Evaluation], None] | None = None,
     last: float | None = None,
+    remember: bool = False,
 ) -> State:
     """The samples `indices` of `seed`, `[B, ...]`, in units of x0.
 
@@ -80,6 +81,7 @@ def draw(
             device=device,
             watch=watch,
             keep_noise=last is not None,
+            remember=remember,
         )
     if inner is not space:
         states = space.project(states, mask)
