@@ -27,7 +27,7 @@ Parameterisation = Literal["eps", "x0", "v"]
 Weighting = Literal["eps", "x0", "v", "min-snr", "sparse"]
 """Weightings of the denoising loss; see `diffcore.denoising.losses.WEIGHTINGS`."""
 
-Grid = Literal["tapered", "karras", "time", "log-snr"]
+Grid = Literal["tapered", "karras", "time", "log-snr", "segments"]
 """Time grids; see `diffcore.sampling.timesteps.GRIDS`."""
 
 Clock = Literal["alpha", "log-snr"]

@@ -12,6 +12,7 @@ from diffcore.errors import UserError
 from diffcore.plugins.data import Data
 from diffcore.runs.drawing import Drawing
 from diffcore.runs.keeping import Wish, selected
+from diffcore.runs.particles import require_factor
 from diffcore.runs.scores import DataOf, Scoring
 from diffcore.runs.tables import ENDINGS, TableWriter, columns_of, require_parquet
 from diffcore.system.progress import counter
@@ -31,6 +32,7 @@ def chosen(
 
     Raises `UserError` for names of values that do not exist, and for `columns` where no table is written.
     """
+    require_factor(drawing.config)
     if wish.tries < 1:
         raise UserError(f"`tries` {wish.tries}: draw each sample at least once")
     is_table = out is not None and Path(out).suffix.lower() in ENDINGS

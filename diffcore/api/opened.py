@@ -22,6 +22,7 @@ from diffcore.runs.folder import RunFolder
 from diffcore.runs.loading import LoadedRun, load_run
 from diffcore.runs.model import Model, data_of
 from diffcore.runs.moved import with_data_at
+from diffcore.runs.particles import with_particles
 from diffcore.runs.sampling_config import SamplingConfig, SamplingOptions, configured
 from diffcore.runs.settings import RunSettings
 from diffcore.states.spaces import describe_difference
@@ -82,7 +83,8 @@ class OpenedRun:
 
     def config(self, options: SamplingOptions) -> tuple[Model, SamplingConfig]:
         """The model, and how `sample` draws from it with these options."""
-        return configured(self.path, self.loaded, self.registry, options, self._load)
+        model, config = configured(self.path, self.loaded, self.registry, options, self._load)
+        return model, with_particles(model, config, options.get("solver") is not None)
 
     @in_own_modes
     def _load(self, path: Path, checkpoint: str | None) -> LoadedRun:

@@ -22,6 +22,7 @@ from diffcore.runs.keeping import terms_of
 from diffcore.runs.measurements import Source, read_whole
 from diffcore.runs.optimising import Found, Goal, Round, optimised
 from diffcore.runs.output import write_samples
+from diffcore.runs.particles import with_noise
 from diffcore.runs.place import Place, require_free, search_place
 from diffcore.runs.samples import Samples, is_single_file
 from diffcore.runs.sampling_config import SamplingOptions
@@ -100,6 +101,10 @@ def optimise(
     }
     constraint = Constraint(recipe=recipe)
     drawing = drawing_of(run, request.per_round, label, conditions, seed, size, constraint, options, prompt, write)
+    if drawing.config.particles > 1:
+        _require_groups(drawing)
+        config = with_noise(drawing.model, drawing.config, options.get("solver") is not None)
+        drawing = replace(drawing, config=config)
     known = None if leads is None else decode(drawing.model, leads.state, leads.mask)
     scoring = Scoring(drawing.model, data_for_scores(run), functions, known)
     place = None if out is None else _place(drawing, Path(out), request, replaced)
@@ -140,6 +145,16 @@ def _require(request: Request) -> None:
         raise UserError("`strength` 1 draws free samples, which `start` does not change: give less")
     if world() > 1:
         raise UserError("a search is for one process: start it without torchrun")
+
+
+def _require_groups(drawing: Drawing) -> None:
+    """Raise `UserError` if the samples of a round are no whole groups of particles with equal conditions."""
+    count = drawing.config.particles
+    if drawing.n % count:
+        raise UserError(f"`per_round` {drawing.n}: give a multiple of `particles`, which are {count}")
+    for name, value in drawing.conditions.items():
+        if not bool((value[:1] == value).logical_or(value != value).all()):
+            raise UserError(f"`particles` in a search need one value of {name!r} for all samples")
 
 
 def _functions(request: Request) -> tuple[str, dict[str, Callable[..., Any]]]:

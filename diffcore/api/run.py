@@ -484,6 +484,38 @@ class Run(OpenedRun):
             given=given,
         )
 
+    def distill(
+        self,
+        steps: int = 4,
+        *,
+        guidance: float | None = None,
+        out: str | os.PathLike[str] | None = None,
+        **settings: Any,
+    ) -> "Run":
+        """Train a student, which draws in a few steps what this run draws in many, and return it.
+
+        The student is a run of the task `distill` (`diffcore.tasks.distill`). It has the data, the network and the
+        schedule of this run, begins with its weights, and is trained for a tenth of its steps. It draws by DDIM, one
+        step for each of `steps` segments of the schedule's time.
+
+        Args:
+            steps: In how many steps the student draws.
+            guidance: The weight of classifier-free guidance with which the teacher draws, and which the student learns;
+                by default that of the run's settings. The student itself then draws without guidance.
+            out: The folder of the student; by default the next free `runs/<modality>/<preset>-<n>`.
+            **settings: Other settings, as for `diffcore.train`: `train={"steps": 1000}`, `task={"stages": 6}`.
+
+        Raises:
+            UserError: For a run that is no trained denoiser, and for values that do not fit.
+        """
+        show_messages()
+        from diffcore.api.distilling import student_settings
+        from diffcore.api.training import start
+
+        chosen = student_settings(self.registry, self.path, steps, guidance, self.checkpoint, settings)
+        student, _ = start(chosen, None if out is None else Path(out), self.registry)
+        return Run(student.path.absolute(), None, self.device, self.registry)
+
     def resume(self, train: Mapping[str, Any] | None = None) -> "Run":
         """Go on training from the checkpoint, and return the run with what was learned.
 

@@ -84,7 +84,7 @@ def _log_on_the_screen() -> Iterator[None]:
         own.setLevel(before)
 
 
-SHARED = frozenset({"train", "resume", "sample", "evaluate"})
+SHARED = frozenset({"train", "distill", "resume", "sample", "evaluate"})
 """Commands that several processes can do together."""
 
 

@@ -177,12 +177,19 @@ def run_settings(arguments: Sequence[str], registry: Registry, prog: str) -> tup
     latent = {} if chosen.latent is None else {"latent": {"run": chosen.latent}}
     under = data_of_first_stage(latent_run(file, latent))
     settings = compose(registry, str(modality), chosen.preset, file, named, origin, added, latent, under)
-    settings = _one_limit(settings, rest)
-    parts = {kind: str(part.name) for kind, part in chosen_parts(settings).items()}
-    usage = _usage(registry, prog, str(modality), parts["task"])
-    elsewhere = options_elsewhere(choices(registry.modality(str(modality)), registry, parts["task"]), parts)
+    usage = _usage(registry, prog, str(modality), settings.task.name)  # type: ignore[attr-defined]
     known = ("modality", "preset", "out", "config", "latent", *kinds, *ADDITIONS)
-    return parse(type(settings), rest, prog, usage, settings, known, elsewhere), chosen
+    return changed_by(rest, settings, registry, prog, usage, known), chosen
+
+
+def changed_by(
+    flags: Sequence[str], settings: RunSettings, registry: Registry, prog: str, about: str, known: Sequence[str]
+) -> RunSettings:
+    """The settings with the options that flags give; `known` are other flags of the command, which are suggested."""
+    settings = _one_limit(settings, flags)
+    parts = {kind: str(part.name) for kind, part in chosen_parts(settings).items()}
+    elsewhere = options_elsewhere(choices(registry.modality(settings.modality), registry, parts["task"]), parts)
+    return parse(type(settings), flags, prog, about, settings, known, elsewhere)
 
 
 def _one_limit(settings: RunSettings, flags: Sequence[str]) -> RunSettings:

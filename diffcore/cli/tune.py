@@ -25,9 +25,15 @@ class Options(DrawOptions):
     iterations: int = Field(150, ge=1, description="Steps of learning.")
     trust: bool = trust_field("read files")
     grid: Annotated[None, tyro.conf.Suppress] = None
+    particles: Annotated[None, tyro.conf.Suppress] = None
 
 
-CHOSEN = {"solver": "the method", "grid": "the levels", "schedule": "levels of the schedule of training"}
+CHOSEN = {
+    "solver": "the method",
+    "grid": "the levels",
+    "schedule": "levels of the schedule of training",
+    "particles": "one trajectory for each sample",
+}
 """What tuning chooses, by the flag that would."""
 
 

@@ -51,11 +51,11 @@ def property_metrics(
     metrics: list[Metric] = []
     with counter("sampling for targets", count * sum(len(ways) for _, ways in tried)) as after_batch:
         for condition, ways in tried:
-            targets, sizes = _targets(model, data, condition, count, seed)
+            targets, sizes = targets_of(model, data, condition, count, seed)
             if not len(targets):
                 continue
             conditions = {**nulls(known, len(targets)), condition.name: targets}
-            metrics += _bounds(model, condition, targets, sizes)
+            metrics += bounds(model, condition, targets, sizes)
             for words, name, way in ways:
                 drawn = generate_together(model, way, conditions, len(targets), seed, after_batch)
                 values = (by_leader(partial(measured, drawn)) or {}).get(condition.name)
@@ -91,7 +91,7 @@ def _default_guidance(model: Model) -> Guidance:
     )
 
 
-def _targets(
+def targets_of(
     model: Model, data: Data, condition: ScalarCondition, count: int, seed: int
 ) -> tuple[Tensor, Tensor | None]:
     """The values of at most `count` examples that have one, and their sizes; of held-out examples if there are any."""
@@ -107,7 +107,7 @@ def _targets(
     return values[rows], None if found.mask is None else found.mask.sum(1)[rows]
 
 
-def _bounds(model: Model, condition: ScalarCondition, targets: Tensor, sizes: Tensor | None) -> list[Metric]:
+def bounds(model: Model, condition: ScalarCondition, targets: Tensor, sizes: Tensor | None) -> list[Metric]:
     """The errors of samples that are independent of their targets, and of samples that match only in size."""
     wanted, n, known = targets.double(), len(targets), model.codec.sizes
     metrics = []

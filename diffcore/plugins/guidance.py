@@ -11,6 +11,7 @@ from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.errors import shortened
 from diffcore.plugins.data import Codec
 from diffcore.plugins.records import Modality
+from diffcore.sampling.particles import Factor
 from diffcore.states.level import Levels
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
@@ -63,6 +64,8 @@ class Guidance:
     * `tensors`: what was read from the files that options name, by the value of the option. A recipe of samples
       contains their digest in place of that value, since files can be moved and changed. Networks that `load` returned
       are added when the list is made.
+    * `factor`: the factor on the density of samples that it stands for, with which particles are weighted; None if it
+      has none. A guidance with a factor may leave the denoiser as it is.
     * `name`, `options`: how the list names it; filled in when the list is made.
     """
 
@@ -73,6 +76,7 @@ class Guidance:
     captions: Mapping[str, str] = field(default_factory=dict)
     least_size: int = 0
     tensors: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    factor: Factor | None = None
     name: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -105,9 +109,14 @@ def guided_by(guides: Sequence[Guidance], denoise: Denoise) -> Denoise:
 
 
 def with_effect(guides: Sequence[Guidance]) -> tuple[Guidance, ...]:
-    """The guidances that change anything: neither a weight of 1, nor an interval of no guidance."""
+    """The guidances that change anything or have a factor: neither a weight of 1, nor an interval of no guidance."""
     changes = _applied(guides, _never_called)[1]
-    return tuple(guide for guide, changed in zip(guides, changes, strict=True) if changed)
+    return tuple(guide for guide, changed in zip(guides, changes, strict=True) if changed or guide.factor is not None)
+
+
+def changes_denoiser(guides: Sequence[Guidance]) -> bool:
+    """Whether any guidance changes the denoiser, as one with a gradient does."""
+    return any(_applied(guides, _never_called)[1])
 
 
 def _never_called(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:

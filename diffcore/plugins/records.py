@@ -45,6 +45,10 @@ whose option `download` is true.
 """
 
 
+IN_TRAINING = "in training only"
+"""Marks an option, `Annotated[Place, IN_TRAINING]`, that names what training alone reads: samples need no consent."""
+
+
 def places(options: type[Settings]) -> list[str]:
     """The names of the options that are a `Place`."""
     return [
@@ -185,9 +189,10 @@ class Task(Component):
     * `report(model, data, request)`: further sections of the report, pairs of a title and HTML.
     * `loss_label`: what the loss is, for the axis of its curve.
     * `draws`: whether the module is a `diffcore.denoising.denoiser.Denoiser` that draws samples.
-    * `helps`: the options that take a run of this task: `"classifier"` and `"weak"` of sampling, and `"latent"` of
-      training. The module then has `autoencoder`, a `diffcore.plugins.autoencoder.Autoencoder`, and `last_log_snr`, the
-      log-SNR of the noise that latents keep, or None.
+    * `helps`: the options that take a run of this task: `"classifier"` and `"weak"` of sampling, `"teacher"` of
+      distillation, and `"latent"` of training. With the last, the module has `autoencoder`, a
+      `diffcore.plugins.autoencoder.Autoencoder`, and `last_log_snr`, the log-SNR of the noise that latents keep, or
+      None.
     * `advice`: what can be done with a run that draws no samples, with `{run}` for its folder.
     """
 

@@ -314,7 +314,7 @@ def _unusable_task(task: Component) -> str | None:
     return _unusable_networks(task.network, task.networks)
 
 
-HELPS = ("classifier", "weak", "latent")
+HELPS = ("classifier", "weak", "teacher", "latent")
 """The options that take the run of another task; see `Task.helps`."""
 
 RESERVED = frozenset(

@@ -25,7 +25,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from diffcore.errors import UserError, quoted, shortened
-from diffcore.plugins.records import absolute, places
+from diffcore.plugins.records import IN_TRAINING, absolute, places
 from diffcore.runs.composing import ADDITIONS, additions, chosen_parts
 from diffcore.runs.settings import RunSettings
 from diffcore.system.cache import cache_folder
@@ -54,9 +54,10 @@ def require_consent(
     """Raise `UserError` if the configuration of the run in `path`, which is not the user's own, acts outside of it.
 
     `given` are the options of the data set that the user has given; `loggers` says whether loggers would be started.
-    Without `data`, only the network and the schedule are used: then the error is raised if these name a place.
+    Without `data`, only the network and the schedule are used: then the error is raised if these name a place, other
+    than what training alone reads.
     """
-    if not data and not any(_places(part) for part in _of_model(settings)):
+    if not data and not any(_places(_untrained(part)) for part in _of_model(settings)):
         return
     dataset: Any = settings.data  # type: ignore[attr-defined]
     read = [(name, place) for name, place in _places(dataset) if name not in given]
@@ -106,6 +107,13 @@ def _reading(found: Iterable[str]) -> list[str]:
 def _of_model(settings: RunSettings) -> list[Any]:
     """The options of the task, the network and the schedule."""
     return [part for kind, part in chosen_parts(settings).items() if kind != "data"]
+
+
+def _untrained(options: BaseModel) -> dict[str, Any]:
+    """The options that differ from their defaults, without those that training alone reads."""
+    chosen = options.model_dump(exclude_defaults=True)
+    reading = {name for name, info in type(options).model_fields.items() if IN_TRAINING in info.metadata}
+    return {name: value for name, value in chosen.items() if name not in reading}
 
 
 def _places(options: Any) -> list[tuple[str, str]]:

@@ -13,11 +13,11 @@ from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded, joined
 from diffcore.plugins.guidance import Guidance, guided_by, without_conditions
 from diffcore.runs.model import Model, last_log_snr, numbers_of_a_sample
-from diffcore.runs.sampling_config import SamplingConfig, known_conditions
+from diffcore.runs.particles import particles_of, without_factors
+from diffcore.runs.sampling_config import SamplingConfig, known_conditions, time_grid
 from diffcore.sampling.inverse.drawing import draw
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import Evaluation, in_batches
-from diffcore.sampling.timesteps import grid
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, concatenate
 from diffcore.system.distributed import gathered, leads, rank_slice
@@ -129,8 +129,10 @@ MOST_AT_ONCE = 2**23
 
 
 def batch_size_of(model: Model, config: SamplingConfig) -> int:
-    """The number of samples that are drawn at once: `config.batch_size`, or fewer where samples are large."""
-    return min(config.batch_size, max(1, MOST_AT_ONCE // max(1, numbers_of_a_sample(model.codec))))
+    """The number of samples that are drawn at once: `config.batch_size` trajectories, or fewer of large samples."""
+    trajectories = min(config.batch_size, MOST_AT_ONCE // max(1, numbers_of_a_sample(model.codec)))
+    groups = max(1, trajectories // config.particles)
+    return groups * config.particles if config.all_particles else groups
 
 
 def generate(
@@ -188,11 +190,9 @@ def batches_of(
 
     Sample i is the same in every batch, except for rounding.
     """
-    denoise, last = guided(model, config), last_log_snr(model.codec)
-    if config.log_snrs is None:
-        log_snrs = grid(config.grid, model.schedule, config.steps, last)
-    else:
-        log_snrs = torch.tensor(config.log_snrs, dtype=torch.float64)
+    particles, last = particles_of(config), last_log_snr(model.codec)
+    denoise = guided(model, config) if particles is None else guided(model, without_factors(config))
+    log_snrs = time_grid(model, config)
     model.denoiser.eval()
 
     def batch(indices: Sequence[int], conditions: Conditions, mask: Mask) -> Encoded:
@@ -210,6 +210,7 @@ def batches_of(
             device=model.device,
             watch=watch,
             last=last,
+            particles=particles,
             remember=self_conditioned(model.denoiser),
         )
         return Encoded(states.cpu(), conditions, mask)

@@ -10,8 +10,13 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+import torch
+from torch import Tensor
+
+from diffcore.denoising.conditions import Conditions
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded, joined
+from diffcore.plugins.guidance import Guidance
 from diffcore.plugins.output import Value
 from diffcore.runs.coding import decode
 from diffcore.runs.drawing import Drawing, Selection
@@ -19,11 +24,15 @@ from diffcore.runs.generation import batch_size_of
 from diffcore.runs.keeping import UNIQUE, Term
 from diffcore.runs.scores import Scoring
 from diffcore.runs.search_folder import SearchFolder
-from diffcore.sampling.evolution import STRENGTHS, Candidate, Child, best, children, selected
+from diffcore.sampling.evolution import STRENGTHS, Candidate, Child, best, children, selected, standing
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.inverse.strength import varying
 from diffcore.sampling.loop import in_batches
+from diffcore.sampling.particles import Factor
+from diffcore.states.level import Levels
 from diffcore.states.noise import TRY
+from diffcore.states.spaces import Mask
+from diffcore.states.state import State, first_field
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +199,9 @@ def optimised(
     samples that the search starts from. With a `folder`, each batch is written there as soon as it is judged, and what
     an earlier call has written is not drawn again. A line is logged after each round. Raises `UserError` for names of
     values that do not exist, and if no sample passes.
+
+    With K `particles` in the config of the drawing, each K variations are a group: they are of the same sample, and on
+    their way they are weighted by the `standing` of their estimates and resampled. Free samples are drawn alone.
     """
     goal = replace(goal, terms=tuple(term for term in goal.terms if term.text != UNIQUE))
     scoring.require([goal.name, *(term.name for term in goal.terms)])
@@ -209,8 +221,8 @@ def optimised(
         after_batch(drawing.n - len(pending))
         if pending:
             before = [each for each in search.candidates if each.round < turn]
-            planned = children(before, drawing.n, strengths)
-            for rows, encoded in _drawn(drawing, search.states, planned, pending, turn):
+            planned = children(before, drawing.n, strengths, drawing.config.particles)
+            for rows, encoded in _drawn(_weighed(search, before), search.states, planned, pending, turn):
                 plan = [(start + row, turn, planned[row]) for row in rows]
                 _keep(search, folder, search.judged(encoded, plan), encoded)
                 after_batch(len(rows))
@@ -219,6 +231,25 @@ def optimised(
     if folder is not None:
         folder.write_rounds(told)
     return _result(search, told, n)
+
+
+def _weighed(search: _Search, before: Sequence[Candidate]) -> Drawing:
+    """The drawing of a round, whose particles are weighted by how good their samples are among the candidates `before`.
+
+    The particles of a group are variations of the same sample; all of them are candidates.
+    """
+    drawing, config = search.drawing, search.drawing.config
+    if config.particles == 1 or not before:
+        return drawing
+    rarity = standing(before)
+
+    def log_weight(x: State, level: Levels, conditions: Conditions | None, mask: Mask) -> Tensor:
+        encoded = Encoded(x.cpu(), {}, None if mask is None else mask.cpu())
+        judged = search.judged(encoded, [(0, 0, Child(None, 1.0))] * x.shape[0])
+        return torch.tensor([rarity(each) for each in judged], device=first_field(x).device)
+
+    guide = Guidance(lambda denoise, plain: denoise, factor=Factor(log_weight, "x0"), name="score")
+    return replace(drawing, config=replace(config, guides=(*config.guides, guide), all_particles=True))
 
 
 def _keep(search: _Search, folder: SearchFolder | None, candidates: list[Candidate], encoded: Encoded) -> None:
@@ -237,11 +268,12 @@ def _drawn(
     filled = [any_of_them if parent is None else parent for parent in parents]  # free samples do not use theirs
     all_parents = joined([parent for parent in filled if parent is not None]) if any_of_them is not None else None
     for strength, group in groupby(pending, lambda row: planned[row].strength):
-        constraint = Constraint()
+        own = replace(
+            drawing, constraint=Constraint(), config=replace(drawing.config, particles=1, all_particles=False)
+        )
         if strength < 1:
             assert all_parents is not None
-            constraint = varying(all_parents.state, strength, space, all_parents.mask)
-        own = replace(drawing, constraint=constraint)
+            own = replace(drawing, constraint=varying(all_parents.state, strength, space, all_parents.mask))
         for rows in in_batches([*group], batch_size_of(drawing.model, drawing.config)):
             encoded = own.draw(rows, [row + (turn - 1) * TRY for row in rows])
             assert encoded is not None  # searches have one process

@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+import torch
+from torch import Tensor
+
 from diffcore.denoising.conditions import Condition
 from diffcore.denoising.denoiser import require_defined
 from diffcore.denoising.precision import compute_in
@@ -18,9 +21,12 @@ from diffcore.process.schedules import ByField, Schedule, Until, ending_at
 from diffcore.runs.choices import Choice, build_choice, name_of
 from diffcore.runs.guides import SHORT, Guide, build_guides, network_loader, recipe_of, short_guides, with_new
 from diffcore.runs.loading import LoadedRun, Loader
-from diffcore.runs.model import Model
+from diffcore.runs.model import Model, last_log_snr
 from diffcore.runs.settings import SampleSettings, validate
+from diffcore.sampling.loop import levels_of
 from diffcore.sampling.solvers import Step
+from diffcore.sampling.timesteps import grid
+from diffcore.states.level import Levels
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +39,8 @@ class SamplingConfig:
     * `steps`, `grid`: the number of steps, and their spacing.
     * `log_snrs`: the levels of a fitted grid, one per step, in place of `grid`.
     * `guides`: the guidance of the denoiser, a list of which the first is the innermost.
+    * `particles`: the number of trajectories for each sample; see `diffcore.sampling.particles`.
+    * `all_particles`: whether so many consecutive samples are the trajectories of one group instead.
     * `batch_size`: the number of samples that pass through the network at once.
     * `may_be_fitted`: whether a fitted grid may replace solver and grid, because the caller chose neither.
     * `schedule`: the name of the noise schedule, if it is not the run's own.
@@ -43,6 +51,8 @@ class SamplingConfig:
     steps: int = 20
     grid: Grid = "tapered"
     guides: tuple[Guidance, ...] = ()
+    particles: int = 1
+    all_particles: bool = False
     batch_size: int = 250
     log_snrs: tuple[float, ...] | None = None
     solver: str = "a solver of the caller"
@@ -58,6 +68,8 @@ class SamplingConfig:
             parts.append(f"schedule {self.schedule}")
         words = " and ".join(guide.words for guide in self.guides)
         parts.append(f"guided by {words}" if words else "without guidance")
+        if self.particles > 1:
+            parts.append(f"with {self.particles} particles for each sample")
         if self.precision != "float32":
             parts.append(f"computed in {self.precision}")
         return ", ".join(parts)
@@ -70,6 +82,7 @@ class SamplingConfig:
         values: dict[str, Any] = {"solver": self.solver, "steps": self.steps}
         values |= {"grid": self.grid} if self.log_snrs is None else {"log_snrs": list(self.log_snrs)}
         values |= {"schedule": self.schedule} if self.schedule is not None else {}
+        values |= {"particles": self.particles} if self.particles > 1 else {}
         return values | {"guidance": self.guidance_recipe(), "precision": self.precision}
 
     def guidance_recipe(self) -> list[dict[str, Any]]:
@@ -109,6 +122,7 @@ class SamplingOptions(GuidanceOptions, total=False):
     steps: int | None
     grid: Grid | None
     schedule: Choice | Schedule | None
+    particles: int | None
 
 
 def sampling_config(
@@ -117,7 +131,7 @@ def sampling_config(
     """The sampling config of the settings for this model, with the guidance `guides`, if given, in place of theirs."""
     if guides is None:
         guides = build_guides(short_guides(sampling), registry, model)
-    values = sampling.model_dump(include={"steps", "grid", "batch_size", "precision"})
+    values = sampling.model_dump(include={"steps", "grid", "particles", "batch_size", "precision"})
     step = build_choice(sampling.solver, registry.offered("solvers"), "solver")
     return SamplingConfig(step, guides=guides, solver=name_of(sampling.solver), **values)
 
@@ -205,6 +219,18 @@ def _schedule_name(choice: Any) -> str | None:
     if choice is None:
         return None
     return name_of(choice) if isinstance(choice, str | Mapping) else type(choice).__name__
+
+
+def time_grid(model: Model, config: SamplingConfig) -> Tensor:
+    """The log-SNRs `[steps]` of the levels of the config, without the clean end."""
+    if config.log_snrs is None:
+        return grid(config.grid, model.schedule, config.steps, last_log_snr(model.codec))
+    return torch.tensor(config.log_snrs, dtype=torch.float64)
+
+
+def all_levels(model: Model, config: SamplingConfig) -> list[Levels]:
+    """The levels that samples of the config pass, with their end."""
+    return levels_of(model.schedule, time_grid(model, config), last_log_snr(model.codec))
 
 
 def known_conditions(model: Model, config: SamplingConfig) -> tuple[Condition, ...]:

@@ -184,6 +184,12 @@ class SampleSettings(Settings):
     autoguidance: float = Field(
         2.0, description="Weight of autoguidance, where a weaker model is given; 1 disables it."
     )
+    particles: int = Field(
+        1,
+        ge=1,
+        le=1024,
+        description="Number of trajectories for each sample, of which those that fit what guides are continued.",
+    )
     batch_size: int = Field(250, ge=1, le=2**20, description="Number of samples that pass through the network at once.")
     precision: Precision = Field(
         "float32", description="Precision of the computation inside the network; the solver uses float32."

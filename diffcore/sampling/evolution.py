@@ -9,7 +9,9 @@ What the children of a round are is a function of the candidates of the rounds b
 interrupted goes on exactly where it was.
 """
 
-from collections.abc import Hashable, Sequence
+import math
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
@@ -80,29 +82,43 @@ def _order(candidate: Candidate) -> tuple[int, float, int]:
     return candidate.failed + (candidate.score is None), 0.0 if score is None else -score, candidate.number
 
 
+def standing(candidates: Sequence[Candidate]) -> Callable[[Candidate], float]:
+    """A function that says how rare it is that one of `candidates` is as good as another candidate, in nats.
+
+    It is -log((b + 1) / (n + 1)), if b of the n candidates are better: 0 for one that is worse than all of them, and
+    log(n + 1) for one that none exceeds. It is the same for every increasing function of the scores.
+    """
+    ladder = sorted(_order(each)[:2] for each in candidates)
+    return lambda each: math.log((len(ladder) + 1) / (bisect_left(ladder, _order(each)[:2]) + 1))
+
+
 def selected(count: int) -> int:
     """The number of parents of a round of `count` children."""
     return max(min(count, FEWEST), round(SELECTED * count))
 
 
-def children(candidates: Sequence[Candidate], count: int, strengths: Sequence[float] = STRENGTHS) -> list[Child]:
+def children(
+    candidates: Sequence[Candidate], count: int, strengths: Sequence[float] = STRENGTHS, group: int = 1
+) -> list[Child]:
     """The `count` children of the next round, given all candidates so far, ordered by strength.
 
     A strength gets children in proportion to the square of the part of its earlier ones that were successful, which is
     taken as (w + 1) / (t + 2) for w of t. A child is successful if, after its round, it is among the candidates that
     are selected as parents. Later rounds count more: each halves the weight of the ones before. The parents of a
-    strength are all selected ones in turn, best first. Without any candidate, all children are free.
+    strength are all selected ones in turn, best first, each with `group` children. Without any candidate, all children
+    are free.
     """
     if not candidates:
         return [Child(None, 1.0)] * count
     parents = best(candidates, selected(count))
     shares = _shares(candidates, count, strengths)
     found = []
-    for strength, number in sorted(zip(strengths, _whole(shares, count), strict=True)):
+    for strength, groups in sorted(zip(strengths, _whole(shares, count // group), strict=True)):
         if strength == 1:
-            found += [Child(None, 1.0)] * number
+            found += [Child(None, 1.0)] * (groups * group)
         else:
-            found += [Child(parent.number, strength) for parent, _ in zip(cycle(parents), range(number), strict=False)]
+            for parent, _ in zip(cycle(parents), range(groups), strict=False):
+                found += [Child(parent.number, strength)] * group
     return found
 
 

@@ -33,6 +33,11 @@ def uniform_in_time(schedule: Schedule, n: int) -> Tensor:
     return schedule.log_snr(torch.linspace(1, last, n, dtype=torch.float64))
 
 
+def segments(schedule: Schedule, n: int) -> Tensor:
+    """The beginnings of n segments of equal length of the schedule's time: 1, 1 - 1/n, ..., 1/n."""
+    return schedule.log_snr(torch.linspace(1, 1 / n, n, dtype=torch.float64))
+
+
 def uniform_in_log_snr(schedule: Schedule, n: int) -> Tensor:
     """Evenly spaced in log-SNR between the schedule's ends. Lu et al. 2022 (DPM-Solver), section 3.4."""
     return _between_ends(schedule, n, lambda low, high: torch.linspace(low, high, n, dtype=torch.float64))
@@ -97,6 +102,7 @@ GRIDS: Mapping[str, Callable[[Schedule, int], Tensor]] = {
     "karras": karras,
     "time": uniform_in_time,
     "log-snr": uniform_in_log_snr,
+    "segments": segments,
 }
 """The grids by name, as in `diffcore.names.Grid`."""
 
@@ -118,6 +124,8 @@ def grid(name: str, schedule: Schedule, n: int, last: float | None = None) -> Te
 def _until(name: str, schedule: Schedule, n: int, last: float) -> Tensor:
     """The first n of n + 1 levels, of which the last is the log-SNR `last`."""
     schedule = ending_at(schedule, last)
+    if name == "segments":
+        return segments(schedule, n)
     points = tapered(schedule, n + 1, to_end=True) if name == "tapered" else GRIDS[name](schedule, n + 1)
     return points[:-1]
 

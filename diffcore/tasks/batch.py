@@ -127,8 +127,7 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     Each process reads, encodes and noises its own share of the examples only. The random numbers of an example depend
     on its place in the whole batch, so a step is the same for any number of processes.
 
-    The times of a batch are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the loss
-    (Kingma et al. 2021, appendix I.1).
+    The times of the examples are those of `times`.
     """
     draws = _draws(settings, step, model.device)
     examples = _share(model, settings, data, step, draws)
@@ -138,10 +137,7 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
         space = partly(space, known)
         examples["x0"] = placed(examples["x0"], space, examples["mask"])
         examples["kept_conditions"] = {**examples["kept_conditions"], **told(known)}
-    offset = uniform(settings.seed, "time", torch.tensor([step]), dtype=torch.float64)
-    batch = settings.train.batch_size
-    mine = rank_slice(batch)
-    t = (offset + torch.tensor(mine, dtype=torch.float64) / batch) % 1
+    t = times(settings, step)
     on_cpu = _draws(settings, step, "cpu")  # the times are computed in float64 there
     log_snrs = log_snrs_of(model.schedule, settings.levels, t, 1 / VARIANCE_STEPS, on_cpu)
     log_snr, earlier = (map_log_snr(lambda value: to_device(value, model.device), each) for each in log_snrs)
@@ -151,6 +147,17 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
         level=level_at(model.schedule, log_snr),
         earlier_log_snr=earlier,
     )
+
+
+def times(settings: RunSettings, step: int) -> Tensor:
+    """The time of each of this process's examples of a step, float64 on the CPU, in [0, 1).
+
+    They are stratified: t_i = (u + i / B) mod 1 with one u, which lowers the variance of the loss (Kingma et al. 2021,
+    appendix I.1).
+    """
+    offset = uniform(settings.seed, "time", torch.tensor([step]), dtype=torch.float64)
+    batch = settings.train.batch_size
+    return (offset + torch.tensor(rank_slice(batch), dtype=torch.float64) / batch) % 1
 
 
 def _known(codec: Any, examples: Mapping[str, Any], share: float, draws: Draws) -> State:

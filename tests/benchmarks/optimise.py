@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--per-round", type=int, default=200)
+    parser.add_argument("--particles", type=int, nargs="+", default=[1])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--goals", nargs="+", choices=[*GOALS], default=[*GOALS])
@@ -46,26 +47,35 @@ def main() -> None:
         for goal in options.goals:
             name, keep = GOALS[goal]
             found.setdefault(f"{goal}: best of {count:,}", []).append({**best_of(free, name, keep), **cost})
-            started, calls[:] = time.monotonic(), [0]
-            searched = run.optimise(
-                name,
-                rounds=options.rounds,
-                per_round=options.per_round,
-                n=TOP,
-                keep=keep,
-                seed=seed,
-                steps=options.steps,
-            )
-            cost_of_search = {"evaluations": calls[0], "seconds": time.monotonic() - started}
-            row = {**of_values(searched.values), "apart": searched.rounds[-1].difference, **cost_of_search}
-            found.setdefault(f"{goal}: search", []).append(row)
-            for each in searched.rounds:
-                print(seed, goal, each.words(options.rounds, TOP), flush=True)
+            for count in options.particles:
+                found.setdefault(f"{goal}: search, {count} particles", []).append(
+                    search(run, goal, count, seed, options, calls)
+                )
     for what, rows in found.items():
         told = {name: [row[name] for row in rows] for name in rows[0]}
         print(what, {name: f"{statistics.mean(v):.4g} +- {statistics.pstdev(v):.2g}" for name, v in told.items()})
     if options.json:
         options.json.write_text(json.dumps(found, indent=2))
+
+
+def search(run: dc.Run, goal: str, particles: int, seed: int, options: argparse.Namespace, calls: list[int]):
+    """A row of the table: a search with so many particles."""
+    name, keep = GOALS[goal]
+    started, calls[:] = time.monotonic(), [0]
+    searched = run.optimise(
+        name,
+        rounds=options.rounds,
+        per_round=options.per_round,
+        n=TOP,
+        keep=keep,
+        seed=seed,
+        steps=options.steps,
+        **({"particles": particles} if particles > 1 else {}),
+    )
+    for each in searched.rounds:
+        print(seed, goal, particles, each.words(options.rounds, TOP), flush=True)
+    cost = {"evaluations": calls[0], "seconds": time.monotonic() - started}
+    return {**of_values(searched.values), "apart": searched.rounds[-1].difference, **cost}
 
 
 def counted(run: dc.Run) -> list[int]:

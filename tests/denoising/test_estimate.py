@@ -22,8 +22,10 @@ from diffcore.runs.model import build_data, build_model
 from diffcore.runs.sampling_config import sampling_config
 from diffcore.sampling.grid_fitting import flow_of
 from diffcore.sampling.guidance import classifier_free
+from diffcore.sampling.inverse.drawing import draw
 from diffcore.sampling.inverse.editing import inpainting
 from diffcore.sampling.loop import levels_of, sample
+from diffcore.sampling.particles import Factor, Particles
 from diffcore.sampling.solvers import adams
 from diffcore.sampling.timesteps import grid
 from diffcore.states.spaces import Euclidean, ZeroCentred
@@ -128,6 +130,27 @@ def test_what_is_known_stays_the_same_tensors():
     assert (drawn[:, 0] == 1).all()
     assert calls[0][3]["known: "] is calls[2][3]["known: "]
     assert not calls[2][1][:, 0].any(), "what is known has no estimate"
+
+
+def test_a_particle_is_told_the_estimate_of_the_one_that_it_continues():
+    """Here each step ends at the x0 of its evaluation, so that the next one must be told what it gets."""
+    calls, schedule = [], Cosine()
+
+    def plain(x, level, conditions=None, mask=None):
+        return from_x0(x + 1, x, level)
+
+    def step(evaluate, x, move):
+        return evaluate(x, move.now).x0
+
+    factor = Factor(lambda x, level, conditions, mask: 9 * x.sum(1))
+    draw(
+        watched(plain, calls), Euclidean((2,)), step, schedule, grid("log-snr", schedule, 4),
+        indices=range(2), particles=Particles(4, (factor,)), remember=True,
+    )  # fmt: skip
+    assert len(calls) == 4
+    assert len(calls[2][0].unique(dim=0)) < 8, "some have been resampled"
+    for x, estimate, *_ in calls[1:]:
+        torch.testing.assert_close(x, estimate)
 
 
 def test_a_network_that_accepts_channels_gets_the_estimate_behind_those_of_the_conditions():

@@ -191,7 +191,7 @@ def test_the_task_decides_which_network_is_chosen(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--task", "guess"], "unknown task 'guess'; there are: denoise, classify"),
+        (["--task", "guess"], "unknown task 'guess'; there are: denoise, distill, classify"),
         (["--classifier", "mlp"], "`classifier` belongs to `task` classify, and the task of this run is denoise"),
         (["--task", "classify", "--denoiser.width", "3"], "--denoiser.width is not an option"),
         (["--task", "classify", "--classifier", "cnn"], "unknown classifier 'cnn'; there are: mlp"),

@@ -17,9 +17,12 @@ from diffcore.plugins.registry import Provided
 from diffcore.runs.fitted_grid import read_fitted_grids
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.guides import build_guides
+from diffcore.sampling.guidance import energy
+from diffcore.sampling.inverse.drawing import draw
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import levels_of, sample
-from diffcore.sampling.solvers import adams
+from diffcore.sampling.particles import Factor, Particles
+from diffcore.sampling.solvers import adams, ddpm
 from diffcore.sampling.timesteps import grid
 from diffcore.states.level import Level
 from diffcore.states.state import combine, fields, map_fields, named
@@ -494,3 +497,50 @@ def test_grids_that_another_version_fitted_are_refused_in_a_short_line(tmp_path)
     folder.fitted_grids.write_text(json.dumps({"3": {"guidance": 2.0, "classifier": None, "weak": None, "steps": 3}}))
     with pytest.raises(UserError, match=r"json: 3: log_snrs is missing; delete \S+ and run diffcore tune"):
         read_fitted_grids(folder)
+
+
+def test_particles_of_a_classifier(folder, run, capsys):
+    """They are those of the core; the solver is ddpm unless another one with such steps is chosen."""
+    how = {"classifier": folder / "teller", "steps": STEPS, "conditions": {"ring": "inner"}}
+    teller, model = dc.load(folder / "teller").model.classifier, run.model
+    many = run.sample(N, **how, particles=3)
+    by_hand = draw(
+        model.denoiser,
+        model.codec.space,
+        ddpm(),
+        model.schedule,
+        grid("tapered", model.schedule, STEPS),
+        indices=range(N),
+        conditions={"ring": torch.zeros(N, dtype=torch.int64)},
+        particles=Particles(
+            3, (Factor(teller.log_likelihood),), lambda plain: energy(plain, model.codec.space, teller.log_likelihood)
+        ),
+    )
+    assert largest_difference(many.state, by_hand) < 1e-5
+    alone = run.sample(2, **how, particles=3)  # a sample does not depend on the others
+    assert largest_difference(alone.state, many.state[:2]) < 1e-5
+    config = run.config({"classifier": folder / "teller", "particles": 3})[1]
+    assert config.describe().endswith("with 3 particles for each sample")
+    assert config.recipe()["particles"] == 3
+    assert config.solver == "ddpm"
+    assert run.config({"particles": 1})[1].recipe() == run.config({})[1].recipe()
+    messages = {
+        ("--particles", "2"): "`particles` 2: nothing says which particles are better",
+        ("--particles", "2", "--classifier", "TELLER", "--solver", "adams"): "which adds no noise",
+        ("--particles", "2", "--classifier", "TELLER", "--solver", "edm"): "has no steps of one evaluation",
+        ("--particles", "0", "--classifier", "TELLER"): "particles",
+    }
+    for flags, message in messages.items():
+        flags = [str(folder / "teller") if flag == "TELLER" else flag for flag in flags]
+        assert cli.main(["sample", str(folder / "run"), "--condition", "ring=inner", *flags]) == 2
+        assert message.replace("`particles`", "--particles") in capsys.readouterr().err
+
+
+def test_particles_of_a_search_are_whole_groups(run):
+    with pytest.raises(UserError, match="`per_round` 5: give a multiple of `particles`, which are 2"):
+        run.optimise(lambda sample: 0.0, per_round=5, particles=2)
+    with pytest.raises(UserError, match="which adds no noise"):
+        run.optimise(lambda sample: 0.0, per_round=4, particles=2, solver="adams")
+    found = run.optimise(lambda sample: 1.0, rounds=2, per_round=4, n=2, particles=2, steps=3)
+    assert len(found.candidates) == 8
+    assert found.samples.model is not None

@@ -12,14 +12,18 @@ import torch
 
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
+from diffcore.process.schedules import Cosine
 from diffcore.runs.drawing import Drawing
 from diffcore.runs.keeping import terms_of
 from diffcore.runs.optimising import Goal, optimised
+from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.runs.scores import Scoring
 from diffcore.runs.search_folder import search_folder
 from diffcore.sampling.inverse.editing import Constraint
+from diffcore.sampling.solvers import ddpm
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean
+from diffcore.testing.oracles import gaussian
 
 
 class Gaussians(Drawing):
@@ -41,7 +45,7 @@ class Gaussians(Drawing):
 def drawing():
     codec = SimpleNamespace(decode=lambda state, mask: state, space=Euclidean((2,)), conditions=(), sizes=None)
     model = SimpleNamespace(codec=codec, modality=SimpleNamespace(name="pairs", scorer=None), log=[])
-    return Gaussians(model, Path(), SimpleNamespace(batch_size=16, guides=()), {}, 40, constraint=Constraint())
+    return Gaussians(model, Path(), SamplingConfig(ddpm(), batch_size=16), {}, 40, constraint=Constraint())
 
 
 def scoring(drawing, **functions):
@@ -139,7 +143,7 @@ def test_an_interrupted_search_goes_on_where_it_was(drawing, tmp_path):
 
 
 def test_batches_do_not_change_what_is_found(drawing):
-    small = replace(drawing, config=SimpleNamespace(batch_size=3, guides=()))
+    small = replace(drawing, config=SamplingConfig(ddpm(), batch_size=3))
     each = [values(optimised(some, scoring(some), GOAL, 3, 2)) for some in (small, drawing)]
     assert each[0] == pytest.approx(each[1])
 
@@ -152,6 +156,38 @@ def test_a_search_starts_from_what_is_given(drawing):
     assert found.best[0].score >= 8
     free = optimised(drawing, scoring(drawing), GOAL, 1, 3, leads=leads)
     assert all(each.strength < 1 for each in free.candidates)
+
+
+class Network:
+    """The denoiser of N(0, I) in place of a network."""
+
+    def __call__(self, x, level, conditions=None, mask=None):
+        return gaussian(0.0, 1.0)(x, level)
+
+    def eval(self):
+        pass
+
+
+def test_particles_raise_the_values_of_variations(drawing):
+    """With children of one strength, the mean of a round is that of its parents times a^2, and higher with particles.
+
+    The others of a group see the same parent, so particles only choose between what their noise makes of it.
+    """
+    fields = {"denoiser": Network(), "schedule": Cosine(), "device": torch.device("cpu")}
+    model = SimpleNamespace(**vars(drawing.model), **fields)
+    real = Drawing(model, Path(), SamplingConfig(ddpm(1.0), 10, batch_size=70), {}, 240, constraint=Constraint())
+    found = {}
+    for particles in (1, 8):
+        each = replace(real, config=replace(real.config, particles=particles))
+        found[particles] = optimised(each, scoring(each), GOAL, 2, 4, strengths=(0.5,))
+        later = [each for each in found[particles].candidates if each.round == 2]
+        groups = [later[i : i + particles] for i in range(0, 240, particles)]
+        assert all(len({each.parent for each in group}) == 1 for group in groups)
+        assert len({each.score for each in found[particles].candidates}) == 480
+    assert found[1].candidates[:240] == found[8].candidates[:240]  # free samples are those without particles
+    parents = 2.06 * math.sqrt(2)
+    assert found[1].rounds[1].mean == pytest.approx(parents / 2, abs=0.25)
+    assert found[8].rounds[1].mean > parents / 2 + 0.5
 
 
 def test_another_search_in_the_folder_is_refused_or_replaced(drawing, tmp_path):

@@ -6,7 +6,7 @@ import statistics
 import pytest
 import torch
 
-from diffcore.sampling.evolution import LEAST_SHARE, STRENGTHS, Candidate, best, children
+from diffcore.sampling.evolution import LEAST_SHARE, STRENGTHS, Candidate, best, children, standing
 
 
 def search(rounds, count, seed, score=float, strengths=STRENGTHS):
@@ -79,3 +79,26 @@ def test_candidates_that_pass_are_better_and_equal_ones_count_once():
     ]
     assert [each.number for each in best(some, 7)] == [3, 2, 0, 1, 5, 6]
     assert [each.number for each in best(some, 1)] == [3]
+
+
+def test_a_group_shares_its_parent_and_its_strength():
+    found, _ = search(3, 50, 0)
+    plan = children(found, 60, group=4)
+    assert len(plan) == 60
+    assert all(len({*plan[i : i + 4]}) == 1 for i in range(0, 60, 4))
+
+
+def test_the_standing_of_a_candidate():
+    """-log of the share of the others that are better; those that fail conditions are worse than all that do not."""
+    others = [Candidate(i, 1, None, 1.0, score) for i, score in enumerate([3.0, 1.0, None])]
+    of = standing([*others, Candidate(3, 1, None, 1.0, None, failed=2)])
+
+    def share(score, failed=0):
+        return math.exp(-of(Candidate(9, 2, None, 1.0, score, failed)))
+
+    assert share(4.0) == pytest.approx(1 / 5)
+    assert share(3.0) == pytest.approx(1 / 5)  # the other of 3 is not better
+    assert share(2.0) == pytest.approx(2 / 5)
+    assert share(None) == pytest.approx(3 / 5)
+    assert share(None, 2) == pytest.approx(4 / 5)
+    assert share(None, 3) == pytest.approx(1)

@@ -8,7 +8,10 @@ from diffcore.errors import UserError
 from diffcore.names import Grid
 from diffcore.process.schedules import Cosine, LinearBeta, Rectified, ZeroTerminal
 from diffcore.sampling.loop import levels_of
-from diffcore.sampling.timesteps import GRIDS, grid, karras, tapered, uniform_in_log_snr, uniform_in_time
+from diffcore.sampling.timesteps import GRIDS, grid, karras, segments, tapered, uniform_in_log_snr, uniform_in_time
+
+BEFORE_THE_END = ("tapered", "segments")
+"""Grids whose last level lies before the clean end of the schedule."""
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -16,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 def test_grids_are_what_their_formulas_say():
     schedule = Cosine(-8, 8)
     torch.testing.assert_close(schedule.time(uniform_in_time(schedule, 5)), torch.linspace(1, 0, 5))
+    torch.testing.assert_close(schedule.time(segments(schedule, 4)), torch.tensor([1, 0.75, 0.5, 0.25]))
     torch.testing.assert_close(uniform_in_log_snr(schedule, 5), torch.linspace(-8, 8, 5))
     sigmas = torch.exp(-karras(schedule, 5) / 2)
     torch.testing.assert_close(sigmas ** (1 / 7), torch.linspace(math.exp(4 / 7), math.exp(-4 / 7), 5))
@@ -31,7 +35,7 @@ def test_grids_run_from_end_to_end_of_the_schedule(name, ends):
     for schedule in (Cosine(*ends), Cosine(*ends, shift=3)):
         found = grid(name, schedule, 7)
         assert found[0].item() == pytest.approx(ends[0])
-        if name == "tapered":
+        if name in BEFORE_THE_END:
             assert found[-1] <= ends[1] + 1e-9
         else:
             assert found[-1].item() == pytest.approx(ends[1])
@@ -52,7 +56,7 @@ def test_grids_start_exactly_at_an_infinite_end(name, n, base):
     assert found[1:].isfinite().all()
     if n > 1:
         end = base.log_snr(torch.tensor(0.0)).item()
-        assert found[-1] <= end + 1e-9 if name == "tapered" else found[-1].item() == pytest.approx(end)
+        assert found[-1] <= end + 1e-9 if name in BEFORE_THE_END else found[-1].item() == pytest.approx(end)
         assert levels_of(schedule, found)[0] == (0, 1)
 
 

@@ -211,7 +211,7 @@ def test_it_is_listed(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train", *FLAGS, "--help"])
     shown = capsys.readouterr().out
-    assert "--task {denoise,classify,autoencode,imitate}" in shown
+    assert "--task {denoise,distill,classify,autoencode,imitate}" in shown
     assert "--autoencoder {linear}" in shown
     assert "--task.penalty" in shown
 

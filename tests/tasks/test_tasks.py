@@ -31,6 +31,7 @@ def test_there_is_a_record_for_each_name():
     tasks = REGISTRY.offered("tasks")
     assert [(task.name, task.network) for task in tasks] == [
         ("denoise", "denoiser"),
+        ("distill", "denoiser"),
         ("classify", "classifier"),
         ("encode", "autoencoder"),
     ]
@@ -38,7 +39,7 @@ def test_there_is_a_record_for_each_name():
         tasks[0].name = "other"
 
 
-NAMES = {"denoise", "classify", "encode"}
+NAMES = {"denoise", "distill", "classify", "encode"}
 
 
 def questions(text):

@@ -13,6 +13,7 @@ def diffcore_commands() -> Iterable[Command]:
         _command("train", "train a model: diffcore train --modality NAME"),
         _command("sample", "draw samples from a run: diffcore sample RUN"),
         _command("optimise", "search for samples of a high value: diffcore optimise RUN --property NAME"),
+        _command("distill", "train a student that draws in a few steps: diffcore distill RUN --steps N"),
         _command("tune", "fit N steps to a run's own flow: diffcore tune RUN --steps N"),
         _command("evaluate", "metrics of a run's samples: diffcore evaluate RUN"),
         _command("judge", "the same metrics of any files: diffcore judge FILE --modality NAME, or --run RUN"),

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
-from diffcore.denoising.conditions import Condition, parsed
+from diffcore.denoising.conditions import Condition, Conditions, parsed
 from diffcore.denoising.denoiser import Denoise, Denoiser
 from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.denoising.text import TextCondition, padded
@@ -27,7 +28,10 @@ from diffcore.plugins.text import NAME
 from diffcore.sampling import guidance
 from diffcore.sampling.inverse.editing import METHODS, measured
 from diffcore.sampling.inverse.operators import keep_elements as keep_elements_of
-from diffcore.states.state import fields
+from diffcore.sampling.particles import Factor
+from diffcore.states.level import Levels
+from diffcore.states.spaces import Mask
+from diffcore.states.state import State, fields
 
 
 def classifier_free(options: ClassifierFreeOptions, context: GuidanceContext) -> Guidance:
@@ -88,9 +92,14 @@ def auto(options: AutoOptions, context: GuidanceContext) -> Guidance:
 def classifier(options: ClassifierOptions, context: GuidanceContext) -> Guidance:
     """The gradient of a noisy classifier, towards all conditions that it predicts."""
     network, space = cast(NoisyClassifier, context.load(options.run, "classifier")), context.codec.space
+
+    def log_weight(x: State, level: Levels, conditions: Conditions | None, mask: Mask) -> Tensor:
+        return options.weight * network.log_likelihood(x, level, conditions, mask)
+
     return Guidance(
         lambda denoise, plain: guidance.energy(denoise, space, network.log_likelihood, options.weight),
         network.conditions,
+        factor=Factor(log_weight) if options.weight else None,
     )
 
 

@@ -1,12 +1,12 @@
 """The tasks of the core."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from diffcore.plugins.hookspecs import hookimpl
-from diffcore.plugins.records import CLEAN_BATCH, Settings, Task, lazy
+from diffcore.plugins.records import CLEAN_BATCH, IN_TRAINING, Place, Settings, Task, lazy
 
 
 class DenoiseOptions(Settings):
@@ -41,6 +41,16 @@ class EncodeOptions(Settings):
     )
 
 
+class DistillOptions(Settings):
+    """Options of the task `distill`."""
+
+    teacher: Annotated[Place, IN_TRAINING] = Field(None, description="Folder of the run that is the teacher.")
+    checkpoint: str | None = Field(None, description="Name of the teacher's checkpoint; the newest by default.")
+    segments: int = Field(4, ge=1, le=100, description="In how many steps the student draws.")
+    guidance: float = Field(1.0, description="Weight of the teacher's classifier-free guidance, which is learned too.")
+    stages: int = Field(5, ge=1, le=12, description="How often the teacher's steps become half as long, plus one.")
+
+
 @hookimpl
 def diffcore_tasks() -> Iterable[Task]:
     """The first is the default."""
@@ -57,7 +67,21 @@ def diffcore_tasks() -> Iterable[Task]:
             pictures=evaluation("samples:pictures"),
             loss_label="loss per degree of freedom",
             draws=True,
-            helps=("weak",),
+            helps=("weak", "teacher"),
+        ),
+        Task(
+            "distill",
+            "a student, which draws in a few steps what another run draws in many",
+            task("distill:network"),
+            DistillOptions,
+            loss=task("distill:loss"),
+            losses_by_field=task("distill:losses_by_field"),
+            draw=task("distill:draw"),
+            initialise=task("distill:initialise"),
+            evaluate=evaluation("samples:evaluate"),
+            pictures=evaluation("samples:pictures"),
+            loss_label="distance to the target",
+            draws=True,
         ),
         Task(
             "classify",

@@ -8,10 +8,12 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise
+from diffcore.errors import UserError
 from diffcore.process.schedules import Schedule, last_level
 from diffcore.sampling.inverse.editing import Constraint, Start
 from diffcore.sampling.inverse.operators import of_samples
 from diffcore.sampling.loop import Evaluation, levels_of, noised, sample
+from diffcore.sampling.particles import Crowd, Particles, numbers_of
 from diffcore.sampling.solvers.step import Step
 from diffcore.sampling.timesteps import through
 from diffcore.states.level import CLEAN, Levels
@@ -40,18 +42,37 @@ def draw(
     device: torch.device | str = "cpu",
     watch: Callable[[Evaluation], None] | None = None,
     last: float | None = None,
+    particles: Particles | None = None,
     remember: bool = False,
 ) -> State:
     """The samples `indices` of `seed`, `[B, ...]`, in units of x0.
 
     `log_snrs` `[n]` is the time grid. With `last`, samples keep the noise of this log-SNR: the result is
-    x0 + (sigma / alpha) eps. The other arguments are those of `diffcore.sampling.loop.sample`.
+    x0 + (sigma / alpha) eps. With `particles`, each sample is one of several trajectories. The other arguments are
+    those of `diffcore.sampling.loop.sample`. Raises `UserError` for particles and a constraint that steers.
     """
     constraint = constraint or FREE
-    denoise, step = constraint(denoise, step, indices, mask)
-    mask = None if mask is None else mask.to(device)
+    if particles is not None and not particles.all:
+        count = particles.count
+        conditions = {name: value.repeat_interleave(count, 0) for name, value in (conditions or {}).items()}
+        mask = None if mask is None else mask.repeat_interleave(count, 0)
+        indices = numbers_of(indices, count)
     draws = Draws.of(seed, indices, device)
-    inner = space if constraint.within is None else constraint.within(indices, mask)
+    inner = (
+        space if constraint.within is None else constraint.within(indices, None if mask is None else mask.to(device))
+    )
+    crowd = None
+    if particles is not None:
+        if constraint.steers or constraint.draw is not None:
+            raise UserError(
+                "`particles` cannot be used where samples are made to agree with a measurement by another method: "
+                "leave it out"
+            )
+        crowd = Crowd(particles, inner, draws, conditions, None if mask is None else mask.to(device))
+        denoise = crowd.denoise(denoise)
+    denoise, step = constraint(denoise, step, indices, mask)
+    step = step if crowd is None else crowd.step(step)
+    mask = None if mask is None else mask.to(device)
     if constraint.draw is not None:
         return constraint.draw(denoise, schedule, indices, draws, conditions or {}, mask)
     given = constraint.given_values(indices)
@@ -86,9 +107,10 @@ def draw(
     if inner is not space:
         states = space.project(states, mask)
     if last is None:
-        return states
+        return states if crowd is None else crowd.chosen(states)
     factor: Any = {name: 1.0 if name in given else 1 / levels[-1].alpha for name in fields(states)}  # type: ignore[operator]
-    return combine((factor if given else factor[next(iter(factor))], states))
+    states = combine((factor if given else factor[next(iter(factor))], states))
+    return states if crowd is None else crowd.chosen(states)
 
 
 def _values(start: Start, indices: Sequence[int], space: Space, device: torch.device | str) -> State:

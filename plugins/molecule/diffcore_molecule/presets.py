@@ -14,13 +14,16 @@ _SCHEDULE = {"name": "cosine", "shift": 2.0}
 _SAMPLE: dict[str, Any] = {"solver": {"name": "edm", "low": 0.005}, "steps": 50}
 """Fresh noise down to 0.006 A, and not to 0.06 A as EDM has it: it corrects centres that are flatter than real ones."""
 
+_MUON: dict[str, Any] = {"optimizer": "muon", "learning_rate": 3e-3, "cooldown": 0.5, "ema_width": 0.05}
+"""97 % valid samples, and 93 % with Adam at 2e-3 without a cool-down, after as many steps (docs/figures.md)."""
+
 _SMALL: dict[str, Any] = {
     "denoiser": {"name": "equivariant"},
     "schedule": _SCHEDULE,
     "train": {
+        **_MUON,
         "steps": 3700,
         "batch_size": 64,
-        "learning_rate": 2e-3,
         "cuda_graphs": True,
         "weighting": "v",
         "condition_dropout": 0.5,

@@ -151,6 +151,11 @@ class MoleculeEvaluator:
     def _prompts(self, conditions: Conditions, n: int) -> list[str]:
         return prompts_of(self._codec.conditions, conditions, n)
 
+    @property
+    def errors(self) -> dict[str, float]:
+        """The mean absolute errors of the regressor, on molecules that it has not seen; empty without one."""
+        return {} if self._regressor is None else dict(self._regressor.mae)
+
     def measure(self, samples: Sequence[Molecule]) -> dict[str, Tensor]:
         """Each property of every sample, `[n]` float64; NaN for samples that are not valid (sanitised, one piece).
 
