@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions, drop, nulls, parsed, parsed_each
 from diffcore.denoising.denoiser import Denoise, Denoiser
-from diffcore.denoising.estimate import estimated, self_conditioned, told
+from diffcore.denoising.estimate import estimated, self_conditioned, told, told_rows
 from diffcore.denoising.given import require_one_each, require_shapes, require_values
 from diffcore.denoising.losses import weighted_loss
 from diffcore.errors import UserError
@@ -27,7 +27,6 @@ from diffcore.sampling.timesteps import grid as time_grid
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Euclidean, Mask, Product, Space
 from diffcore.states.state import State, concatenate, fields, first_field
-from diffcore.tasks.denoise import told_rows
 from diffcore.tasks.levels import level_at, log_snrs_of, map_log_snr
 
 Scheduled = Choice | Schedule

@@ -8,6 +8,9 @@ and one that accepts `like_state` as channels beside those of the state. Where t
 the network receives zeros.
 """
 
+import math
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -53,3 +56,15 @@ def estimated(
     x0 = denoise(x[rows], levels, conditions, mask).x0
     x0 = (space if known is None else partly(space, known)).project(x0, mask)
     return map_fields(lambda like, own: torch.full_like(like, torch.nan).index_copy(0, rows, own.to(like)), x, x0)
+
+
+@lru_cache(maxsize=64)
+def told_rows(places: range, share: float, device: torch.device) -> Tensor:
+    """Which examples of a batch are told an estimate: a `share` of them, evenly spread, int64 `[n]`.
+
+    They are those at the places i with floor((i + 1) share) > floor(i share), so that the times of both parts are
+    stratified like those of the whole batch, and a step is the same for any number of processes and can be repeated as
+    a CUDA graph. At least one is, because in processes that share the weights the network must be called equally often.
+    """
+    chosen = [row for row, i in enumerate(places) if math.floor((i + 1) * share) > math.floor(i * share)]
+    return torch.tensor(chosen or [0], device=device)

@@ -1,14 +1,11 @@
 """The task `denoise`: the network predicts the clean state from a noisy one."""
 
-import math
 from dataclasses import replace
-from functools import lru_cache
 
-import torch
 from torch import Tensor
 
 from diffcore.denoising.denoiser import Denoiser, Prediction
-from diffcore.denoising.estimate import estimated, told
+from diffcore.denoising.estimate import estimated, told, told_rows
 from diffcore.denoising.given import require_accepted
 from diffcore.denoising.inputs import Inputs, channels_beside, together
 from diffcore.denoising.losses import field_losses, hybrid_loss, weighted_loss
@@ -113,15 +110,3 @@ def _predict(model: Model, batch: Batch, settings: RunSettings) -> Prediction:
         first = estimated(model.denoiser, model.codec.space, noisy, batch.level, given, batch.mask, rows)
         given = {**given, **told(first)}
     return model.denoiser(noisy, batch.level, given, batch.mask)
-
-
-@lru_cache(maxsize=64)
-def told_rows(places: range, share: float, device: torch.device) -> Tensor:
-    """Which examples of a batch are told an estimate: a `share` of them, evenly spread, int64 `[n]`.
-
-    They are those at the places i with floor((i + 1) share) > floor(i share), so that the times of both parts are
-    stratified like those of the whole batch, and a step is the same for any number of processes and can be repeated as
-    a CUDA graph. At least one is, because in processes that share the weights the network must be called equally often.
-    """
-    chosen = [row for row, i in enumerate(places) if math.floor((i + 1) * share) > math.floor(i * share)]
-    return torch.tensor(chosen or [0], device=device)

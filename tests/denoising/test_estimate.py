@@ -12,7 +12,7 @@ import diffcore as dc
 from diffcore.denoising.along import conditions_alone, told_in
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.denoising.denoiser import Denoiser, from_x0
-from diffcore.denoising.estimate import estimated, told
+from diffcore.denoising.estimate import estimated, told, told_rows
 from diffcore.denoising.inputs import beside_each_other, channels_beside
 from diffcore.errors import UserError
 from diffcore.process.schedules import Cosine
@@ -30,7 +30,6 @@ from diffcore.sampling.solvers import adams
 from diffcore.sampling.timesteps import grid
 from diffcore.states.spaces import Euclidean, ZeroCentred
 from diffcore.states.state import named
-from diffcore.tasks.denoise import told_rows
 from diffcore.tasks.objective import step_loss
 from diffcore.testing.plugin import randomised
 from tests.support.told_toy import DIT, UNET, told_registry
