@@ -5,7 +5,13 @@
 MOSES is the folder with train.csv.gz, test.csv.gz and test_scaffolds.csv.gz. Without `--samples`, molecules of the
 training set are measured, which is what a perfect model reaches. A line of FILE.smi is one sample, such as
 `diffcore sample RUN --out FILE.smi` writes them; `--drawn` says how many were drawn, since samples that are not valid
-are not in the file. FCD is computed where the package `fcd` is installed.
+are not in the file. FCD is computed where the package `fcd` is installed, which has the weights of its network. The
+medicinal chemistry filters are part of the filters where `molsets`, the package of MOSES, is installed (`pip install
+--no-deps molsets`). With `--reference 0`, the moments of FCD of the test sets are then those of this package;
+otherwise they are computed, in 6 ms for each molecule.
+
+The numbers of samples matter: of fewer samples, FCD is larger and Scaf smaller. Compare with the molecules of the
+training set for the same `--n`.
 """
 
 import argparse
@@ -37,11 +43,32 @@ def read(smiles: list[str]) -> list[Chem.Mol]:
     return [mol for each in smiles if (mol := Chem.MolFromSmiles(each)) is not None]
 
 
-def fcd(smiles: list[str], reference: list[str]) -> float:
-    """The Frechet ChemNet distance (Preuer et al. 2018)."""
-    from fcd import get_fcd, load_ref_model
+Moments = tuple[numpy.ndarray, numpy.ndarray]
+"""The mean and the covariance of ChemNet's activations."""
 
-    return float(get_fcd(smiles, reference, load_ref_model()))
+
+def moments(smiles: list[str]) -> Moments:
+    """The moments of a set of molecules."""
+    from fcd import get_predictions, load_ref_model
+
+    found = get_predictions(load_ref_model(), smiles, n_jobs=0)
+    return found.mean(0), numpy.cov(found.T)
+
+
+def stored_moments(name: str) -> Moments | None:
+    """The moments of a whole test set as the package of MOSES has them; None where it is not installed."""
+    path = likeness.file_of_moses(f"dataset/data/{name}_stats.npz")
+    if path is None:
+        return None
+    stored = numpy.load(path, allow_pickle=True)["stats"].item()["FCD"]
+    return stored["mu"], stored["sigma"]
+
+
+def fcd(first: Moments, second: Moments) -> float:
+    """The Frechet ChemNet distance (Preuer et al. 2018)."""
+    from fcd.utils import calculate_frechet_distance
+
+    return float(calculate_frechet_distance(mu1=first[0], sigma1=first[1], mu2=second[0], sigma2=second[1]))
 
 
 def measured(samples: list[str], drawn: int, folder: Path, reference: int, known: set[str]) -> dict[str, float]:
@@ -50,14 +77,18 @@ def measured(samples: list[str], drawn: int, folder: Path, reference: int, known
     plain = [Chem.MolToSmiles(mol, isomericSmiles=False) for mol in mols]
     different = set(plain)
     prints = likeness.fingerprints(mols)
+    patterns = likeness.medicinal_filters() or []
     found = {
         "valid": len(mols) / drawn,
         "unique": len(different) / len(plain),
         "novelty": len(different - known) / len(different),
         "IntDiv": likeness.internal_diversity(prints),
         "IntDiv2": likeness.internal_diversity(prints, 2),
-        "filters without MCF": float(numpy.mean([likeness.passes_filters(mol) for mol in mols])),
+        "filters" if patterns else "filters without MCF": float(
+            numpy.mean([likeness.passes_filters(mol, patterns) for mol in mols])
+        ),
     }
+    own = moments(plain) if find_spec("fcd") else None
     for name, file in (("Test", "test"), ("TestSF", "test_scaffolds")):
         others = smiles_of(folder, file)
         others = some(others, reference) if reference else others
@@ -65,8 +96,9 @@ def measured(samples: list[str], drawn: int, folder: Path, reference: int, known
         found[f"SNN/{name}"] = likeness.nearest_similarity(prints, likeness.fingerprints(real))
         found[f"Frag/{name}"] = likeness.cosine(likeness.fragments(mols), likeness.fragments(real))
         found[f"Scaf/{name}"] = likeness.cosine(likeness.scaffolds(mols), likeness.scaffolds(real))
-        if find_spec("fcd"):
-            found[f"FCD/{name}"] = fcd(plain, others)
+        if own is not None:
+            stored = None if reference else stored_moments(file)
+            found[f"FCD/{name}"] = fcd(own, stored or moments(others))
     return found
 
 
