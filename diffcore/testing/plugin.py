@@ -116,7 +116,8 @@ class PluginUnderTest:
         for kind in ("task", "data", self.task.network):
             component = self._component(kind, preset)
             small[kind] = {"name": component.name, **({} if callable(component.small) else component.small)}
-        if "estimate" in self._component(self.task.network, preset).accepts and self.task.name == "denoise":
+        takes_estimate = "estimate" in self._component(self.task.network, preset).accepts
+        if takes_estimate and "self_conditioning" in self.task.options.model_fields:
             small["task"]["self_conditioning"] = 0.5
         return compose(self.registry, self.modality.name, "default", small, chosen, origin="the small options")
 
