@@ -211,7 +211,7 @@ class Run(OpenedRun):
         require_draws(self.model, self.path)
         length = None if size is None else str(size)
         constraint = inpainting_of(
-            self.model, source, mask, method, noise_std, resamplings, gap, length, free, attach, placed
+            self.model, source, mask, method, noise_std, resamplings, gap, length, free, attach, placed=placed
         )
         if grow is not None:
             if size is not None:

@@ -119,7 +119,7 @@ class CloudReader:
         shifts = [_only_positions(state, row.expand(len(positions), 3)) for row in torch.eye(3)]
         codec = PlacedCodec(self.codec, torch.from_numpy(positions))
         part = Unplaced(shape, concatenate(shifts))
-        return Edit(state, known, codec, codec.recipe, part, "upright", codec.upright)
+        return Edit(state, known, codec, codec.recipe, unplaced=part, agreement="upright", settled=codec.upright)
 
     def _part(self, path: Path) -> Cloud:
         """The points of a file that are known, in their order: all of them, or half as many as the model has."""
