@@ -40,7 +40,7 @@ PARTICLE = 2**53
 """Particle k of sample i has the noise of the sample number i + k PARTICLE, so particle 0 has that of the sample."""
 MOST = 1024
 """The largest number of particles of a sample: the numbers of samples are below 2^63."""
-EVERY = 5
+EVERY = 3
 """Factors of the estimate x0_hat are computed after every so many steps, and at the end: they may take long."""
 
 
