@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcore.denoising.conditions import Condition, Conditions, drop, parsed, parsed_each
+from diffcore.denoising.conditions import Condition, Conditions, drop, nulls, parsed, parsed_each
 from diffcore.denoising.denoiser import Denoise, Denoiser
+from diffcore.denoising.estimate import estimated, self_conditioned, told, told_rows
 from diffcore.denoising.given import require_one_each, require_shapes, require_values
 from diffcore.denoising.losses import weighted_loss
 from diffcore.errors import UserError
@@ -44,6 +45,7 @@ def denoising_loss(
     condition_dropout: float = 0.1,
     independent: float = 0.0,
     given: float = 0.0,
+    self_conditioning: float = 0.5,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """The denoising loss of a batch of data, a scalar to differentiate.
@@ -63,6 +65,8 @@ def denoising_loss(
         independent: For states of several fields, the fraction of the examples in which each field has a noise level
             of its own. The denoiser needs `level_fields`.
         given: The probability that a field of these examples has no noise, so that the others are learned given it.
+        self_conditioning: For a denoiser with `self_conditioning`, the fraction of the examples that it predicts twice,
+            the second time given its first estimate.
         generator: Draws times, noise and dropped conditions; torch's global one by default.
     """
     schedule, space = _schedule(schedule), _space(x) if space is None else space
@@ -83,7 +87,13 @@ def denoising_loss(
         conditions = drop(
             denoiser.conditions, conditions, condition_dropout, draws.uniform("dropped", len(denoiser.conditions))
         )
-    prediction = denoiser(perturb(x, noise, level), level, conditions, mask)
+    noisy = perturb(x, noise, level)
+    if self_conditioned(denoiser) and self_conditioning:
+        rows = told_rows(range(batch), self_conditioning, like.device)
+        estimate = estimated(denoiser, space, noisy, level, conditions, mask, rows)
+        conditions = {**(nulls(denoiser.conditions, batch, like.device) if conditions is None else conditions)}
+        conditions |= told(estimate)
+    prediction = denoiser(noisy, level, conditions, mask)
     return weighted_loss(prediction, x, noise, space, weighting, mask).mean()
 
 
@@ -104,6 +114,7 @@ def sample(
     seed: int = 0,
     batch_size: int = 1000,
     device: torch.device | str | None = None,
+    self_conditioning: bool | None = None,
 ) -> State:
     """Draw `n` samples of a denoiser, `[n, *shape]`. Sample i of a seed is the same in every batch.
 
@@ -123,6 +134,8 @@ def sample(
         seed: Decides the noise.
         batch_size: Samples that go through the network at once.
         device: Where to compute; that of the denoiser's weights by default.
+        self_conditioning: Whether each evaluation is told the x0 of the one before; by default as a `Denoiser` says.
+            Give it for a decorated one.
 
     Raises:
         UserError: For names that do not exist, and where the samples become non-finite.
@@ -158,6 +171,7 @@ def sample(
                 conditions={name: value[rows].to(device) for name, value in values.items()} or None,
                 mask=exists,
                 device=device,
+                remember=self_conditioned(denoise) if self_conditioning is None else self_conditioning,
             )
             drawn.append(states)
     finally:

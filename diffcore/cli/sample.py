@@ -75,6 +75,11 @@ class Options(DrawOptions):
         description="The numbers of elements of the --inpaint file, from 1, that new ones may be joined to, where "
         "elements are joined, as by bonds: 3,7.",
     )
+    link: Path | None = Field(
+        None,
+        description="Draw what joins the pieces of this file, where elements are joined, as by bonds: --inpaint of "
+        "several pieces, but samples that are not in one piece are drawn again, at most --tries times.",
+    )
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = Field(
         None, description="Draw variations of this file, by --strength; with --mask, only where it is white."
     )
@@ -130,7 +135,8 @@ def main(arguments: Sequence[str]) -> int:
     chosen = read(Options, arguments, registry, "diffcore sample", "Draw samples from a run." + _writing(registry))
     options = chosen.options
 
-    files = {"inpaint": options.inpaint, "upscale": options.upscale, "from": options.from_, "between": options.between}
+    files = {"inpaint": options.inpaint, "link": options.link, "upscale": options.upscale, "from": options.from_}
+    files["between"] = options.between
     tasks = [f"--{name}" for name, value in files.items() if value is not None] + [f"--{name}" for name in given]
     if len(tasks) > 1:
         raise UserError(f"{tasks[0]} and {tasks[1]} are two different tasks; give one")
@@ -140,7 +146,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError("--strength belongs to --from FILE, which is missing")
     strength = _strength(options.strength)
     for name in ("gap", "grow", "free", "attach"):
-        if getattr(options, name) is not None and options.inpaint is None:
+        if getattr(options, name) is not None and options.inpaint is None and options.link is None:
             raise UserError(f"--{name} belongs to --inpaint FILE, which is missing")
     if options.grow is not None and options.size is not None:
         raise UserError("--grow and --size are two ways to say how many elements there are; give one")
@@ -311,10 +317,10 @@ def _constraint_of_one(run: "Run", options: Any, strength: float | dict[str, flo
         first, second = options.between
         return between_of(run.model, first, second, n)
 
-    if options.inpaint is not None:
+    if options.inpaint is not None or options.link is not None:
         return inpainting_of(
             run.model,
-            options.inpaint,
+            options.inpaint or options.link,
             options.mask,
             options.method,
             options.noise_std,
@@ -323,6 +329,7 @@ def _constraint_of_one(run: "Run", options: Any, strength: float | dict[str, flo
             options.size,
             options.free,
             options.attach,
+            options.link is not None,
         )
     if options.upscale is not None:
         return upscaling_of(run.model, options.upscale, None, options.method, options.noise_std)

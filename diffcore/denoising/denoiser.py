@@ -9,11 +9,12 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from diffcore.denoising.along import conditions_alone, told_in
 from diffcore.denoising.conditions import Condition, Conditions, nulls
 from diffcore.denoising.embedding import Conditioning
 from diffcore.denoising.given import require_accepted, require_shapes
-from diffcore.denoising.inputs import INPUTS
-from diffcore.denoising.known import clean_where_known, known_in, without_known
+from diffcore.denoising.inputs import INPUTS, beside_each_other
+from diffcore.denoising.known import clean_where_known, known_in
 from diffcore.denoising.precision import computed
 from diffcore.errors import UserError
 from diffcore.names import Parameterisation, Precision, require_name
@@ -22,7 +23,7 @@ from diffcore.states.categories import Categories, entrywise_expectations
 from diffcore.states.form import form_difference, shapes_of
 from diffcore.states.level import FieldLevels, Level, Levels, by_field, is_clean, level_of
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State, combine, fields, first_field, map_fields, named
+from diffcore.states.state import State, combine, fields, first_field, from_fields, map_fields, named
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ class Backbone(Protocol):
     `width` is the length of the conditioning vector that the network wants. A network that also takes `tokens`, or
     channels `like_state`, names them in an attribute `accepts`, such as `("tokens",)`, and receives them as keyword
     arguments (`diffcore.denoising.inputs.Embedded`). One that names `known` receives a state of booleans, True for the
-    entries that are known, or None (`diffcore.denoising.known`).
+    entries that are known, or None (`diffcore.denoising.known`), and one that names `estimate` a state of the form of x
+    (`diffcore.denoising.estimate`).
     """
 
     width: int
@@ -208,6 +210,8 @@ class Denoiser(nn.Module):
     * `data_std`: d.
     * `level_fields`: the names of all fields of the state if they may have levels of their own. The embeddings of their
       log-SNRs are then added (`Conditioning`). Without them, the network is told one log-SNR.
+    * `self_conditioning`: whether the backbone receives an estimate of x0 (`diffcore.denoising.estimate`): as
+      `estimate` if it accepts that, or else as more channels of `like_state`, after those of the conditions.
 
     A backbone may have an attribute `views`, which maps the names of some fields to a parameterisation of their own, or
     to `Categories`: the output for such a field is logits, from which x0 follows by Bayes' rule
@@ -226,10 +230,16 @@ class Denoiser(nn.Module):
         data_std: float = 1.0,
         width: int | None = None,
         level_fields: str | Sequence[str] = (),
+        self_conditioning: bool = False,
     ) -> None:
         super().__init__()
         require_name(parameterisation, Parameterisation, "parameterisation")
         self.backbone = backbone
+        self.self_conditioning = self_conditioning
+        if self_conditioning and not {"estimate", "like_state"} & {*getattr(backbone, "accepts", ())}:
+            raise UserError(
+                f"`self_conditioning`: the network {type(backbone).__name__} accepts no `estimate` and no `like_state`"
+            )
         width = cast(Backbone, backbone).width if width is None else width
         require_accepted(conditions, getattr(backbone, "accepts", ()), f"the network {type(backbone).__name__}")
         self.conditioning = Conditioning(conditions, width, level_fields=level_fields)
@@ -242,7 +252,11 @@ class Denoiser(nn.Module):
     def forward(self, x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         """The prediction for `x` `[B, ...]` at `level` (floats, or tensors `[B]`); see `Denoise` for the arguments."""
         batch, device = x.shape[0], first_field(x).device
-        known, conditions = known_in(conditions), without_known(conditions)
+        known, estimate, conditions = (
+            known_in(conditions),
+            told_in("estimate", conditions),
+            conditions_alone(conditions),
+        )
         if known is not None and "known" not in getattr(self.backbone, "accepts", ()):
             raise UserError(
                 "this network has not learned states of which a part is known: train it with `levels.known`, or use "
@@ -252,20 +266,27 @@ class Denoiser(nn.Module):
             conditions = nulls(self.conditions, batch, device)
         require_shapes(self.conditioning.shapes, conditions, batch)
         expected = [each.expected(conditions[each.name]) for each in self.conditions]
-        expected = [estimate for estimate in expected if estimate is not None]
+        expected = [mean for mean in expected if mean is not None]
         if expected:
-            estimate = combine(*((1 / len(expected), each) for each in expected))
+            mean = combine(*((1 / len(expected), each) for each in expected))
             alpha = by_field(lambda each: -each.alpha, level)
-            shifted = combine((1.0, x), (alpha, estimate))
+            shifted = combine((1.0, x), (alpha, mean))
             if known is not None:
-                shifted = clean_where_known(shifted, combine((1.0, x), (-1.0, estimate)), known)
-            prediction = moved(self._predicted(shifted, level, conditions, mask, known), x, estimate)
+                shifted = clean_where_known(shifted, combine((1.0, x), (-1.0, mean)), known)
+            estimate = None if estimate is None else combine((1.0, estimate), (-1.0, mean))
+            prediction = moved(self._predicted(shifted, level, conditions, mask, known, estimate), x, mean)
         else:
-            prediction = self._predicted(x, level, conditions, mask, known)
+            prediction = self._predicted(x, level, conditions, mask, known, estimate)
         return replace(prediction, unguided=prediction)
 
     def _predicted(
-        self, x: State, level: Levels, conditions: Conditions, mask: Mask, known: State | None
+        self,
+        x: State,
+        level: Levels,
+        conditions: Conditions,
+        mask: Mask,
+        known: State | None,
+        estimate: State | None,
     ) -> Prediction:
         batch, device = x.shape[0], first_field(x).device
         # x = (alpha d) (x0 / d) + sigma eps: the network works with data of unit variance.
@@ -279,6 +300,8 @@ class Denoiser(nn.Module):
         named_inputs = {name: value for name, value in zip(INPUTS, others, strict=True) if value is not None}
         if known is not None:
             named_inputs["known"] = known
+        if self.self_conditioning:
+            named_inputs |= self._told_estimate(x, estimate, named_inputs.get("like_state"))
         output = computed(self.backbone, self.precision, inputs, *context, **named_inputs)
         output, variance = output if isinstance(output, tuple) else (output, None)
         self._require_form(output, variance, x)
@@ -289,6 +312,20 @@ class Denoiser(nn.Module):
         else:
             prediction = Prediction(x, level, combine((self.data_std, prediction.x0)), "x0", variance)
         return prediction
+
+    def _told_estimate(self, x: State, estimate: State | None, like_state: Tensor | None) -> dict[str, Any]:
+        """The input of the backbone that holds the estimate; it is zero where there is none.
+
+        `like_state` are the channels that the conditions yield.
+        """
+        if estimate is None:
+            estimate = map_fields(torch.zeros_like, x)
+        else:
+            own = fields(estimate)  # in the order of the state, which networks may rely on
+            estimate = from_fields({name: _given(own[name].to(f) / self.data_std) for name, f in fields(x).items()})
+        if "estimate" in getattr(self.backbone, "accepts", ()):
+            return {"estimate": estimate}
+        return {"like_state": beside_each_other(estimate, like_state)}
 
     def _require_form(self, output: Any, variance: Any, x: State) -> None:
         """Raise `UserError` unless the backbone's output, and its variance if there is one, have the form of the state.
@@ -322,6 +359,11 @@ class Denoiser(nn.Module):
                 value, view = x if is_clean(own) else view.expectation(x, own, value), "x0"
             outputs[name] = getattr(Prediction(x, own, value, view), self.parameterisation)
         return named(outputs)
+
+
+def _given(estimate: Tensor) -> Tensor:
+    """The estimate, and zero where it is nan, which means that there is none."""
+    return estimate.nan_to_num(0.0, math.inf, -math.inf)
 
 
 def with_data_std(level: Levels, std: float) -> Levels:

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from diffcore.errors import UserError
+from diffcore.states.state import State, fields
 
 
 class Tokens(NamedTuple):
@@ -55,24 +56,19 @@ class Inputs:
 
     * `tokens`: the number of channels of the tokens; 0 if there are none.
     * `like_state`: the number of channels that have the shape of the state; 0 if there are none.
+    * `known`: whether the network is told which entries of the state are known (`diffcore.denoising.known`).
+    * `estimate`: whether it receives an estimate of x0, a state (`diffcore.denoising.estimate`).
     """
 
     tokens: int = 0
     like_state: int = 0
-
-    known: ClassVar[bool] = False
-    """Whether the network is told which entries of the state are known (`diffcore.denoising.known`)."""
+    known: bool = False
+    estimate: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the inputs that there are: the keyword arguments of the network."""
-        return tuple(name for name in INPUTS if getattr(self, name))
-
-
-class InputsAndKnown(Inputs):
-    """Inputs of a network that is also told which entries of the state are known."""
-
-    known: ClassVar[bool] = True
+        return tuple(name for name in (*INPUTS, "known", "estimate") if getattr(self, name))
 
 
 NO_INPUTS = Inputs()
@@ -98,6 +94,28 @@ def join(each: Sequence[Embedded], channels: int, dtype: torch.dtype) -> tuple[T
     widened = [functional.pad(values.to(dtype), (0, channels - values.shape[-1])) for values, _ in found]
     mask = torch.cat([mask for _, mask in found], 1)
     return Tokens(torch.cat(widened, 1).where(mask[..., None], 0.0), mask), like_state
+
+
+def beside_each_other(state: State, like_state: Tensor | None = None) -> Tensor:
+    """The channels of all fields of a state, after those of `like_state`, as channels like a state.
+
+    Where `like_state` `[B, M, channels]` is of fewer elements than the state, it is zero for the others.
+    """
+    parts = list(fields(state).values())
+    if like_state is not None:
+        if like_state.ndim == 3:
+            like_state = functional.pad(like_state, (0, 0, 0, parts[0].shape[1] - like_state.shape[1]))
+        parts = [like_state.to(parts[0].dtype), *parts]
+    return torch.cat(parts, dim=channel_axis(parts[0].ndim))
+
+
+def channels_beside(state: State) -> int | None:
+    """The number of channels of `beside_each_other`; None if the fields differ in more than their channels."""
+    parts = list(fields(state).values())
+    axis = channel_axis(parts[0].ndim)
+    others = {(*part.shape[:axis], *part.shape[axis + 1 :]) for part in parts if part.ndim == parts[0].ndim}
+    alike = len(others) == 1 and all(part.ndim == parts[0].ndim for part in parts)
+    return sum(part.shape[axis] for part in parts) if alike else None
 
 
 def channel_axis(ndim: int) -> int:

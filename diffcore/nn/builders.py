@@ -1,7 +1,5 @@
 """Builders of the networks on grids `[B, C, height, width]` from their options and a space, for plugins to offer."""
 
-from dataclasses import asdict
-
 from diffcore.denoising.inputs import NO_INPUTS, Inputs
 from diffcore.errors import UserError
 from diffcore.nn.dit import DiT
@@ -15,7 +13,7 @@ def unet(options: UNetOptions, space: Euclidean, inputs: Inputs = NO_INPUTS) -> 
     """A `UNet`; raises `UserError` if the grid cannot be divided into patches and halved at each level."""
     channels, height, width = space.shape
     _check_sides(height, width, options.patch * 2 ** (len(options.multipliers) - 1), "`denoiser.multipliers`")
-    return UNet(channels, **options.model_dump(), **asdict(inputs))
+    return UNet(channels, **options.model_dump(), tokens=inputs.tokens, like_state=inputs.like_state)
 
 
 def dit(options: DiTOptions, space: Euclidean, inputs: Inputs = NO_INPUTS) -> DiT:
@@ -24,7 +22,7 @@ def dit(options: DiTOptions, space: Euclidean, inputs: Inputs = NO_INPUTS) -> Di
     _check_sides(height, width, options.patch, "`denoiser.patch`")
     if options.width % options.heads:
         raise UserError(f"`denoiser.heads` {options.heads} does not divide `denoiser.width` {options.width}")
-    return DiT(channels, (height, width), **options.model_dump(), **asdict(inputs))
+    return DiT(channels, (height, width), **options.model_dump(), tokens=inputs.tokens, like_state=inputs.like_state)
 
 
 def encoder(options: EncoderOptions, space: Euclidean, outputs: int) -> Encoder:

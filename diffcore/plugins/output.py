@@ -64,12 +64,17 @@ class Edit:
     * `codec`: the codec that decodes the samples. It can be of another size than the model's, and put in what is known
       exactly, where the model's own loses something.
     * `recipe`: everything that decides what this codec does, as values of JSON.
+    * `pieces`: where elements are joined, as by bonds, the number of pieces that the known ones are in.
+    * `linked(states, mask, rows)`: for samples `[B, ...]`, the samples, and whether each is in one piece; None where
+      elements are not joined.
     """
 
     values: State
     known: State
     codec: Any
     recipe: Mapping[str, Any]
+    pieces: int = 1
+    linked: "Settle | None" = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -120,7 +120,7 @@ class Component:
 
     `accepts` are the inputs that a denoiser can take besides the state, the conditioning vector and the mask, such as
     `("tokens", "like_state")`. Its builder then also receives `diffcore.denoising.inputs.Inputs`: how many channels of
-    each the conditions of the data yield.
+    each there are, and whether it is told what is known and an estimate.
     """
 
     name: str

@@ -7,6 +7,7 @@ import torch
 
 from diffcore.denoising.conditions import Conditions, any_given, nulls
 from diffcore.denoising.denoiser import Denoise, at_unit_variance
+from diffcore.denoising.estimate import self_conditioned
 from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded, joined
@@ -210,6 +211,7 @@ def batches_of(
             watch=watch,
             last=last,
             particles=particles,
+            remember=self_conditioned(model.denoiser),
         )
         return Encoded(states.cpu(), conditions, mask)
 

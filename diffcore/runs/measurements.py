@@ -45,6 +45,7 @@ def inpainting_of(
     size: str | None = None,
     free: str | Sequence[int] | None = None,
     attach: str | Sequence[int] | None = None,
+    link: bool = False,
 ) -> Constraint:
     """The constraint that samples agree with `source` where it is known.
 
@@ -52,20 +53,23 @@ def inpainting_of(
     part of the file that is to be filled in, for data with an order, such as seconds of a sound; the samples can then
     have another `size` than the model's. Without both, the file itself must show what is missing, as a file with some
     of the elements of a set does; its elements with the numbers `free`, from 1, are not known (`"3,4,7"`), and new
-    elements may be joined to those with the numbers `attach` alone, for data whose elements are joined. The other
-    arguments are those of `diffcore.sampling.inverse.editing.inpainting`; without `method`, it is "learned" if the
-    model has learned states of which a part is known, and else "mmps". Raises `UserError` if the plugin cannot read
-    such files.
+    elements may be joined to those with the numbers `attach` alone, for data whose elements are joined. With `link`,
+    the file must have several pieces, and samples that are not in one piece are drawn again. The other arguments are
+    those of `diffcore.sampling.inverse.editing.inpainting`; without `method`, it is "learned" if the model has learned
+    states of which a part is known, and else "mmps". Raises `UserError` if the plugin cannot read such files.
     """
     reads = isinstance(source, str | Path) or isinstance(mask, str | Path)
     reader: Any = reader_of(model, "inpaint") if reads else None
     known: State
     codec: Any = None
+    linked: Any = None
     more: Mapping[str, Any] = {}
     if free is not None and (mask is not None or gap is not None or not hasattr(reader, "read_part")):
         raise UserError("`free` needs a file with a part of a set, whose elements have numbers, and no mask")
     if attach is not None and (mask is not None or not hasattr(reader, "read_around")):
         raise UserError("`attach` needs a file with a part of a set whose elements are joined, and no mask")
+    if link and (mask is not None or not hasattr(reader, "read_around")):
+        raise UserError("`link` needs a file with pieces of a set whose elements are joined, and no mask")
     method = method or default_method(model, noise_std)
     if gap is not None or (mask is None and isinstance(source, str | Path) and hasattr(reader, "read_gap")):
         return _filling(model, source, mask, gap, size, method, noise_std, resamplings)
@@ -76,6 +80,11 @@ def inpainting_of(
             others = None if attach is None else _numbers(attach, "attach")
             edit = reader.read_around(Path(source), _numbers(free or (), "free"), others)
             values, known, codec, more = edit.values, edit.known, edit.codec, edit.recipe
+            if link and edit.pieces < 2:
+                raise UserError(
+                    f"`link`: {source} is in one piece; give several pieces, or draw around it by `inpaint`"
+                )
+            linked = edit.linked if link else None
         else:
             values, known = reader.read_part(Path(source))
             if free is not None:
@@ -97,7 +106,10 @@ def inpainting_of(
         **more,
     }
     constraint = inpainting(values, known, model.codec.space, method, noise_std, resamplings)
-    return replace(constraint, recipe=recipe, codec=codec)
+    constraint = replace(constraint, recipe=recipe, codec=codec)
+    return (
+        replace(constraint, agreement="linked", settled=linked, recipe={**recipe, "link": True}) if link else constraint
+    )
 
 
 def default_method(model: Model, noise_std: float = 0.0) -> InverseMethod:

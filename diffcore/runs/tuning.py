@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from diffcore.denoising.estimate import self_conditioned
 from diffcore.errors import UserError
 from diffcore.runs.fitted_grid import FittedGrid
 from diffcore.runs.generation import (
@@ -77,6 +78,7 @@ def tune(
             mask=None if mask is None else mask.to(model.device),
             device=model.device,
             last=last,
+            remember=self_conditioned(model.denoiser),
         )
 
     logger.info(f"computing {trajectories} accurate trajectories")

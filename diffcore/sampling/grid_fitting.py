@@ -20,6 +20,7 @@ from torch.utils.checkpoint import checkpoint
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
+from diffcore.denoising.estimate import told
 from diffcore.errors import UserError
 from diffcore.names import Clock
 from diffcore.process.schedules import Schedule, ending_at, last_level
@@ -85,6 +86,8 @@ class Flow:
     mask: Mask
     last: float | None = None
     """The log-SNR at which the trajectories end; None if they end without noise."""
+    remember: bool = False
+    """Whether the denoiser is told the x0 of the evaluation before, as in `diffcore.sampling.loop.sample`."""
 
     @property
     def count(self) -> int:
@@ -96,7 +99,7 @@ class Flow:
         conditions = None if self.conditions is None else {k: v[chosen] for k, v in self.conditions.items()}
         mask = None if self.mask is None else self.mask[chosen]
         parts = (self.denoise, self.space, self.schedule, self.start[chosen], self.end[chosen])
-        return Flow(*parts, conditions, mask, self.last)
+        return Flow(*parts, conditions, mask, self.last, self.remember)
 
     def errors(self, step: Step, log_snrs: Tensor) -> Tensor:
         """|x - x_accurate| / sqrt(degrees of freedom) of each trajectory, `[B]`, for the solver and the levels."""
@@ -106,7 +109,7 @@ class Flow:
             levels = [*unstacked(self.schedule.level(log_snrs)), last]
         else:
             levels = levels_of(self.schedule, log_snrs, self.last)
-        evaluate = _evaluate(self.denoise, self.space, self.conditions, self.mask)
+        evaluate = _evaluate(self.denoise, self.space, self.conditions, self.mask, self.remember)
         x = integrate(step, evaluate, self.start, levels, _no_noise)
         square = self.space.squared_norm(combine((1.0, x), (-1.0, self.end)), self.mask)
         return (square / self.space.degrees_of_freedom(x, self.mask).clamp(min=1)).sqrt()
@@ -121,18 +124,32 @@ class Flow:
         return mean if math.isfinite(mean) else math.inf
 
 
-def _evaluate(denoise: Denoise, space: Space, conditions: Conditions | None, mask: Mask) -> Evaluate:
-    """The denoiser, projected onto the space. With gradients it is checkpointed: backward passes run it again."""
+def _evaluate(
+    denoise: Denoise, space: Space, conditions: Conditions | None, mask: Mask, remember: bool = False
+) -> Evaluate:
+    """The denoiser along one trajectory, projected onto the space.
 
-    def run(x: State, level: Levels) -> State:
-        return space.project(denoise(x, level, conditions, mask).x0, mask)
+    With gradients it is checkpointed: backward passes run it again.
+    """
+    last: State | None = None
 
-    def evaluate(x: State, level: Levels) -> Prediction:
+    def run(x: State, level: Levels, estimate: State | None) -> State:
+        given = conditions if estimate is None else {**(conditions or {}), **told(estimate)}
+        return space.project(denoise(x, level, given, mask).x0, mask)
+
+    def x0_of(x: State, level: Levels) -> State:
         if not torch.is_grad_enabled():
-            return Prediction(x, level, run(x, level), "x0")
+            return run(x, level, last)
         # Learned levels are scalars with gradients; networks receive one level for each sample.
         levels = level.map(lambda scale: scale.expand(x.shape[0]) if isinstance(scale, Tensor) else scale)
-        return Prediction(x, level, checkpoint(run, x, levels, use_reentrant=False, preserve_rng_state=False), "x0")
+        found: State = checkpoint(run, x, levels, last, use_reentrant=False, preserve_rng_state=False)
+        return found
+
+    def evaluate(x: State, level: Levels) -> Prediction:
+        nonlocal last
+        x0 = x0_of(x, level)
+        last = x0 if remember else None
+        return Prediction(x, level, x0, "x0")
 
     return evaluate
 
@@ -153,21 +170,23 @@ def flow_of(
     device: torch.device | str = "cpu",
     accurate: int = 200,
     last: float | None = None,
+    remember: bool = False,
 ) -> Flow:
     """The trajectories `indices` of `seed`, each computed with `accurate` evaluations evenly spaced in log-SNR.
 
-    They end without noise, or at the log-SNR `last`. Raises `UserError` if they become non-finite.
+    They end without noise, or at the log-SNR `last`. `remember` is that of `Flow`. Raises `UserError` if they become
+    non-finite.
     """
     levels = levels_of(schedule, grid("log-snr", schedule, accurate, last), last)
     start = prior(space, Draws.of(seed_of(seed, "tuning"), indices, device), levels[0], mask)
     with torch.no_grad():
-        end = integrate(adams(), _evaluate(denoise, space, conditions, mask), start, levels, _no_noise)
+        end = integrate(adams(), _evaluate(denoise, space, conditions, mask, remember), start, levels, _no_noise)
     if not all(field.isfinite().all() for field in fields(end).values()):
         raise UserError(
             f"the probability flow of the model, computed in {accurate} steps, becomes non-finite, so no time grid can "
             "be fitted to it: use another checkpoint, or less guidance"
         )
-    return Flow(denoise, space, schedule, start, end, conditions, mask, last)
+    return Flow(denoise, space, schedule, start, end, conditions, mask, last, remember)
 
 
 def starting_grids(schedule: Schedule, n: int, last: float | None = None) -> list[Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.denoising.embedded_once import embedded_once
+from diffcore.denoising.estimate import told
 from diffcore.denoising.given import require_one_each
 from diffcore.errors import UserError
 from diffcore.process.schedules import Schedule, last_level
@@ -111,6 +112,7 @@ def sample(
     device: torch.device | str = "cpu",
     watch: Callable[[Evaluation], None] | None = None,
     keep_noise: bool = False,
+    remember: bool = False,
 ) -> State:
     """Draw the samples `indices` of `seed`: a batch of B = len(indices) states `[B, ...]`.
 
@@ -125,6 +127,8 @@ def sample(
       the beginning, so the other fields are drawn given them. The noise of the others does not depend on them.
     * `watch`: called with every evaluation of the denoiser.
     * `keep_noise`: allow levels that do not end at sigma = 0; the result is then a noisy state at the last of them.
+    * `remember`: tell the denoiser at each evaluation the x0 of the evaluation before it, with its guidance
+      (`diffcore.denoising.estimate`).
 
     Raises `UserError` if the levels do not end with the clean end, if conditions, mask or given fields do not fit the
     batch, if the denoiser or the solver returns anything of another form than the state, and if a sample is not finite.
@@ -144,9 +148,11 @@ def sample(
 
     def draw(watch: Callable[[Evaluation], None] | None, reached: Callable[[int, State], None] | None = None) -> State:
         number = itertools.count()
+        estimate: Conditions = {}
 
         def evaluate(x: State, level: Levels) -> Prediction:
-            prediction = denoise(x, level, conditions, mask)
+            nonlocal estimate
+            prediction = denoise(x, level, {**(conditions or {}), **estimate} if estimate else conditions, mask)
             if not isinstance(prediction, Prediction):
                 kind = "None" if prediction is None else f"a {type(prediction).__name__}"
                 raise UserError(f"the denoiser, or its guidance, returned {kind} instead of a Prediction")
@@ -158,6 +164,8 @@ def sample(
                 prediction = replace(prediction, variance=space.factors(prediction.variance, mask))
             if watch is not None:
                 watch(Evaluation(x, prediction))
+            if remember:
+                estimate = told(prediction.x0)
             return prediction
 
         x = prior(space, draws, levels[0], mask) if start is None else start

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
+from diffcore.denoising.estimate import told, without_estimate
 from diffcore.errors import UserError
 from diffcore.names import GradientOf
 from diffcore.sampling.guidance.energy import LogWeight
@@ -118,22 +119,34 @@ class Crowd:
         self._particles, self._space, self._draws = particles, space, draws
         self._conditions, self._mask = conditions, mask
         self._plain: list[Prediction] = []
+        self._continued: Tensor | None = None
+        """The rows of the last evaluation that the particles continue, if they have been resampled since."""
         self._log_weights = torch.zeros(
             len(draws.samples) // particles.count, particles.count, device=draws.samples.device, dtype=torch.float64
         )
         self._before = [torch.zeros_like(self._log_weights) for _ in particles.factors]
 
     def denoise(self, plain: Denoise) -> Denoise:
-        """The guided denoiser. What `plain` predicts in it is kept for the weights of the step."""
-        if self._particles.guide is None:
-            return plain
+        """The guided denoiser. What `plain` predicts in it is kept for the weights of the step.
+
+        An estimate that it is told (`diffcore.denoising.estimate`) is that of the particle that continues.
+        """
 
         def kept(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
             prediction = plain(x, level, conditions, mask)
             self._plain[:] = [_detached(prediction)]
             return prediction
 
-        return self._particles.guide(kept)
+        guided = plain if self._particles.guide is None else self._particles.guide(kept)
+
+        def told_own(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
+            given, estimate = without_estimate(conditions)
+            if estimate is not None and self._continued is not None:
+                conditions = {**given, **told(estimate[self._continued])}
+            self._continued = None
+            return guided(x, level, conditions, mask)
+
+        return told_own
 
     def step(self, solver: Step, steps: int) -> Step:
         """The step of a solver; with a guide, one whose steps are Gaussians (`steps_of`).
@@ -162,6 +175,7 @@ class Crowd:
                 return x
             rows = self._resampled(move.index)
             move.history[:] = [_mapped(value, lambda state: state[rows]) for value in move.history]
+            self._continued = rows if self._continued is None else self._continued[rows]
             return x[rows]
 
         return of_all_fields(step)

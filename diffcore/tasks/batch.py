@@ -46,6 +46,8 @@ class Examples:
     """The seed for random numbers that layers draw themselves, such as dropout."""
     weight: float
     """Factor of the mean loss of this batch: with it, the mean over processes is the mean over all examples."""
+    places: range
+    """The places of the examples in the batch of all processes."""
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The batch with `change` applied to each of its tensors, always in the same order."""
@@ -71,6 +73,7 @@ class Examples:
                 self.map(lambda tensor, rows=slice(start, end): tensor[rows]),  # type: ignore[misc]
                 dropout_seed=seed_of("part", self.dropout_seed, start) if start else self.dropout_seed,
                 weight=self.weight * (end - start) / size,
+                places=self.places[start:end],
             )
             for start, end in pairwise(bounds)
         ]
@@ -188,6 +191,7 @@ def _share(model: Model, settings: RunSettings, data: Data, step: int, draws: Dr
         "mask": encoded.mask,
         "dropout_seed": seed_of(settings.seed, "dropout", step, *([mine.start] if mine.start else [])),
         "weight": len(mine) * world() / batch,
+        "places": mine,
     }
 
 

@@ -1,10 +1,13 @@
 """The task `denoise`: the network predicts the clean state from a noisy one."""
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from diffcore.denoising.denoiser import Denoiser, Prediction
+from diffcore.denoising.estimate import estimated, told, told_rows
 from diffcore.denoising.given import require_accepted
-from diffcore.denoising.inputs import InputsAndKnown, together
+from diffcore.denoising.inputs import Inputs, channels_beside, together
 from diffcore.denoising.losses import field_losses, hybrid_loss, weighted_loss
 from diffcore.errors import UserError
 from diffcore.plugins.data import Codec
@@ -21,14 +24,41 @@ def network(options: Settings, codec: Codec, settings: RunSettings, backbone: Ch
     """
     accepted, inputs = backbone.component.accepts, together([condition.inputs for condition in codec.conditions])
     if settings.levels.known:
-        inputs = InputsAndKnown(**vars(inputs))
+        inputs = replace(inputs, known=True)
         if "known" not in accepted:
             raise UserError(f"`levels.known`: the denoiser {backbone.component.name!r} cannot be told what is known")
+    again = _share_of(options)
+    if again:
+        inputs = _with_estimate(inputs, codec, backbone)
     able = [part.name for part in backbone.offered if {*inputs.names} <= {*part.accepts}]
     advice = f"; use `denoiser` {' or '.join(able)}" if able else f"; no network of {settings.modality} does"
     require_accepted(codec.conditions, accepted, f"the denoiser {backbone.component.name!r}", advice)
     made = backbone(codec.space, *((inputs,) if accepted else ()))
-    return Denoiser(made, codec.conditions, settings.parameterisation, level_fields=level_fields(codec, settings))
+    return Denoiser(
+        made,
+        codec.conditions,
+        settings.parameterisation,
+        level_fields=level_fields(codec, settings),
+        self_conditioning=again > 0,
+    )
+
+
+def _share_of(options: Settings) -> float:
+    """The option `self_conditioning`, which a task that is made of this one need not have."""
+    return float(getattr(options, "self_conditioning", 0.0))
+
+
+def _with_estimate(inputs: Inputs, codec: Codec, backbone: ChosenNetwork) -> Inputs:
+    """The inputs of a network that also receives an estimate of x0. Raises `UserError` if it accepts none."""
+    if "estimate" in backbone.component.accepts:
+        return replace(inputs, estimate=True)
+    channels = channels_beside(codec.space.empty(1))
+    if channels is None or "like_state" not in backbone.component.accepts:
+        raise UserError(
+            f"`task.self_conditioning`: the denoiser {backbone.component.name!r} accepts no `estimate` of such states: "
+            "set it to 0, or use another `denoiser`"
+        )
+    return replace(inputs, like_state=inputs.like_state + channels)
 
 
 def loss(model: Model, batch: Batch, settings: RunSettings) -> Tensor:
@@ -39,7 +69,11 @@ def loss(model: Model, batch: Batch, settings: RunSettings) -> Tensor:
     the sum over the rest is divided by all degrees of freedom, so that each entry counts as in examples of which
     nothing is known.
     """
-    prediction, space, weighting = _predict(model, batch), batch.space_of(model.codec), settings.train.weighting
+    prediction, space, weighting = (
+        _predict(model, batch, settings),
+        batch.space_of(model.codec),
+        settings.train.weighting,
+    )
     if prediction.variance is None:
         found = weighted_loss(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
     else:
@@ -49,7 +83,11 @@ def loss(model: Model, batch: Batch, settings: RunSettings) -> Tensor:
 
 def losses_by_field(model: Model, batch: Batch, settings: RunSettings) -> dict[str, float]:
     """Return the part of the mean denoising loss that each field of the state has, by the name of the field."""
-    prediction, space, weighting = _predict(model, batch), batch.space_of(model.codec), settings.train.weighting
+    prediction, space, weighting = (
+        _predict(model, batch, settings),
+        batch.space_of(model.codec),
+        settings.train.weighting,
+    )
     each = field_losses(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
     return {name: (value * _free_share(model, batch)).mean().item() for name, value in each.items()}
 
@@ -63,5 +101,12 @@ def _free_share(model: Model, batch: Batch) -> Tensor:
     return free / whole
 
 
-def _predict(model: Model, batch: Batch) -> Prediction:
-    return model.denoiser(batch.noisy, batch.level, batch.kept_conditions, batch.mask)
+def _predict(model: Model, batch: Batch, settings: RunSettings) -> Prediction:
+    """The prediction for the batch, in a share of which the network is told its own first estimate."""
+    given, share = batch.kept_conditions, _share_of(settings.task)  # type: ignore[attr-defined]
+    noisy = batch.noisy
+    if share:
+        rows = told_rows(batch.places, share, model.device)
+        first = estimated(model.denoiser, model.codec.space, noisy, batch.level, given, batch.mask, rows)
+        given = {**given, **told(first)}
+    return model.denoiser(noisy, batch.level, given, batch.mask)

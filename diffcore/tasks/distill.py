@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from diffcore.denoising.denoiser import Denoise, Denoiser, Prediction
+from diffcore.denoising.estimate import self_conditioned
 from diffcore.denoising.known import known_in
 from diffcore.denoising.losses import field_losses, weighted_loss
 from diffcore.errors import UserError
@@ -87,6 +88,11 @@ def network(options: Settings, codec: Codec, settings: RunSettings, backbone: Ch
 def initialise(model: Model, settings: RunSettings) -> None:
     """Begin with the weights of the teacher. Raises `UserError` for a teacher that does not draw such samples."""
     teacher, options = _teacher_of(settings, model), _options(settings)
+    if self_conditioned(teacher.denoiser):
+        raise UserError(
+            f"the teacher {options.teacher} was trained with `task.self_conditioning`, which a student does not have: "
+            "use a run without it"
+        )
     own, weights = model.network.state_dict(), teacher.network.state_dict()
     require_fit({name: value.shape for name, value in own.items()}, weights, f"the teacher {options.teacher}")
     model.network.load_state_dict(weights)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Conditions, with_nulls
 from diffcore.denoising.denoiser import Denoiser
+from diffcore.denoising.estimate import self_conditioned, told
 from diffcore.denoising.precision import backbone_of
 from diffcore.plugins.building import part_of
 from diffcore.plugins.contract import Contract
@@ -25,7 +26,7 @@ from diffcore.runs.settings import RunSettings
 from diffcore.states.level import Levels
 from diffcore.states.noise import Draws, generator_for
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, map_fields
+from diffcore.states.state import State, combine, map_fields
 
 BATCH_SIZE = 8
 """How many examples the checks pass through the network at once."""
@@ -49,7 +50,8 @@ _TRAIN = {
 class NoisyBatch:
     """A noisy batch x = alpha x0 + sigma noise.
 
-    `x`, `level`, `conditions` and `mask` are the inputs of a denoiser; `x0` and `noise` are what `x` was made from.
+    `x`, `level`, `conditions`, `mask` and `estimate` are the inputs of a denoiser; `x0` and `noise` are what `x` was
+    made from. The estimate is None for a denoiser that receives none.
     """
 
     x: State
@@ -58,6 +60,12 @@ class NoisyBatch:
     mask: Mask
     x0: State
     noise: State
+    estimate: State | None = None
+
+    @property
+    def given(self) -> Conditions:
+        """The conditions with the estimate, as a denoiser receives them."""
+        return self.conditions if self.estimate is None else {**self.conditions, **told(self.estimate)}
 
     def __getitem__(self, indices: Any) -> "NoisyBatch":
         """The samples with these indices."""
@@ -68,6 +76,7 @@ class NoisyBatch:
             None if self.mask is None else self.mask[indices],
             self.x0[indices],
             self.noise[indices],
+            None if self.estimate is None else self.estimate[indices],
         )
 
 
@@ -107,6 +116,9 @@ class PluginUnderTest:
         for kind in ("task", "data", self.task.network):
             component = self._component(kind, preset)
             small[kind] = {"name": component.name, **({} if callable(component.small) else component.small)}
+        takes_estimate = "estimate" in self._component(self.task.network, preset).accepts
+        if takes_estimate and "self_conditioning" in self.task.options.model_fields:
+            small["task"]["self_conditioning"] = 0.5
         return compose(self.registry, self.modality.name, "default", small, chosen, origin="the small options")
 
     def with_task(self, name: str) -> "PluginUnderTest":
@@ -196,7 +208,10 @@ class PluginUnderTest:
         return decode(self.model, state, mask)
 
     def noisy_batch(self, count: int = BATCH_SIZE) -> NoisyBatch:
-        """Encoded examples with noise, from a low to a high level; every third example has no conditions."""
+        """Encoded examples with noise, from a low to a high level; every third example has no conditions.
+
+        A denoiser that receives an estimate of x0 is given a wrong one, in all examples but the second.
+        """
         encoded = self.encoded(count)
         x0, mask = encoded.state, encoded.mask
         batch = x0.shape[0]
@@ -206,7 +221,12 @@ class PluginUnderTest:
         dropped = torch.arange(batch) % 3 == 2
         for condition in self.codec.conditions:
             conditions[condition.name] = with_nulls(condition, conditions[condition.name], dropped)
-        return NoisyBatch(perturb(x0, noise, level), level, conditions, mask, x0, noise)  # type: ignore[arg-type]
+        estimate = None
+        if self_conditioned(self.model.network):
+            other = self.space.project(self.space.noise(seeded_normal(x0, "estimate"), mask), mask)
+            missing = torch.where(torch.arange(batch) == 1, torch.nan, 0.5)
+            estimate = combine((0.5, x0), (missing, other))
+        return NoisyBatch(perturb(x0, noise, level), level, conditions, mask, x0, noise, estimate)  # type: ignore[arg-type]
 
     @cached_property
     def randomised_denoiser(self) -> Denoiser:
@@ -220,7 +240,7 @@ class PluginUnderTest:
         Without `denoiser`, that of `randomised_denoiser`.
         """
         denoiser = self.randomised_denoiser if denoiser is None else denoiser
-        prediction = denoiser(batch.x, batch.level, batch.conditions, batch.mask)
+        prediction = denoiser(batch.x, batch.level, batch.given, batch.mask)
         return self.space.project(prediction.output, batch.mask)
 
     def entries_with_noise(self, like: State, mask: Mask) -> State:

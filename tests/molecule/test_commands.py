@@ -26,7 +26,7 @@ from diffcore.denoising.sizes import Sizes
 from diffcore.plugins.building import part_of
 from diffcore.runs.measurements import inpainting_of
 from diffcore.sampling.inverse.operators import KeepElements, keep
-from diffcore.states.state import fields
+from diffcore.states.state import concatenate, fields
 from diffcore_molecule.chemistry import properties
 from diffcore_molecule.chemistry.matching import matched
 from diffcore_molecule.chemistry.molecules import Molecule, from_rdkit
@@ -682,6 +682,26 @@ def test_two_pieces_are_linked(run, part, tmp_path):
         assert numbers[:8] == [8, 6, 6, 6] * 2
         assert len(numbers) == 9
         assert abs(positions[:8] - numpy.concatenate([first, second])).max() < 1e-4
+
+
+def test_linked_samples_are_in_one_piece(run, part, tmp_path, capsys):
+    """A file of one piece is refused, and of several, only samples in which they are joined are taken."""
+    said = refused(capsys, "sample", run, "--link", part)
+    assert "--link: " in said
+    assert "part.mol is in one piece; give several pieces, or draw around it by --inpaint" in said
+    assert "--inpaint and --link are two different tasks" in refused(
+        capsys, "sample", run, "--link", part, "--inpaint", part
+    )
+    run = dc.load(run)
+    constraint = inpainting_of(run.model, part, method="mmps", free="2", link=True)
+    assert constraint.agreement == "linked"
+    encoded = run.sample(2, steps=2, size=5, conditions={"logp": 1.0}, guides=[])
+    joined, apart = (numpy.ones((5, 5)) - numpy.eye(5), numpy.zeros((5, 5)))
+    molecules = [replace(encoded.decoded[0], bonds=bonds.astype(numpy.uint8)) for bonds in (joined, apart)]
+    reader = part_of(run.model.modality, "reader", run.model.codec)
+    both = [reader._encoded(molecule) for molecule in molecules]
+    state, mask = concatenate([each.state for each in both]), torch.cat([each.mask for each in both])
+    assert constraint.settled(state, mask, [0, 1])[1] == [True, False]
 
 
 def test_variations_of_a_molecule_have_its_atoms_and_fields_can_be_kept(run, own, part, tmp_path):

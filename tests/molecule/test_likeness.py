@@ -1,6 +1,7 @@
 """The metrics of MOSES, compared with sums over pairs written out, and with known fragments and scaffolds."""
 
 import math
+import sys
 
 import numpy
 import pytest
@@ -52,3 +53,17 @@ def test_fragments_and_scaffolds_are_counted_and_compared_by_their_angle():
 )
 def test_filters(smiles, passes):
     assert likeness.passes_filters(Chem.MolFromSmiles(smiles)) is passes
+
+
+def test_medicinal_filters_are_read_from_the_package_of_moses(tmp_path, monkeypatch):
+    """Patterns may have hydrogens, and the package is not imported."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert likeness.medicinal_filters() is None
+    (tmp_path / "molsets-0.3.1.dist-info").mkdir()
+    (tmp_path / "molsets-0.3.1.dist-info" / "METADATA").write_text("Name: molsets\nVersion: 0.3.1\n")
+    (tmp_path / "moses" / "metrics").mkdir(parents=True)
+    (tmp_path / "moses" / "__init__.py").write_text("raise ImportError('its models need old packages')")
+    (tmp_path / "moses" / "metrics" / "mcf.csv").write_text('names,smarts\nMCF1,[#6]-[#17]\nMCF2,"[#8]-[#1]"\n')
+    patterns = likeness.medicinal_filters()
+    passed = [likeness.passes_filters(Chem.MolFromSmiles(smiles), patterns) for smiles in ("CCl", "CCO", "COC")]
+    assert passed == [False, False, True]

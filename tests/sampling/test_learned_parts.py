@@ -4,9 +4,10 @@ import pytest
 import torch
 
 import diffcore as dc
+from diffcore.denoising.along import conditions_alone
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.denoising.denoiser import from_x0
-from diffcore.denoising.known import known_in, without_known
+from diffcore.denoising.known import known_in
 from diffcore.sampling.guidance import classifier_free
 from diffcore.sampling.inverse.editing import inpainting
 from diffcore.states.spaces import Euclidean, ZeroCentred
@@ -58,7 +59,7 @@ def test_what_is_known_differs_by_sample_and_passes_through_guidance():
     told = []
 
     def watched(x, level, conditions=None, mask=None):
-        told.append((known_in(conditions), without_known(conditions)))
+        told.append((known_in(conditions), conditions_alone(conditions)))
         return conditional(x, level, conditions, mask)
 
     values = torch.tensor([[0.5, 0.0, 0.0], [0.0, 0.0, -2.0]])

@@ -71,6 +71,7 @@ def steps(t, near, end):
         conditions={},
         kept_conditions={},
         mask=None,
+        places=range(len(x0)),
         dropout_seed=0,
         weight=1.0,
         noise=noise,

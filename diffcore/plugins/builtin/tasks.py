@@ -9,6 +9,18 @@ from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.records import CLEAN_BATCH, IN_TRAINING, Place, Settings, Task, lazy
 
 
+class DenoiseOptions(Settings):
+    """Options of the task `denoise`."""
+
+    self_conditioning: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the examples for which the network predicts twice, the second time given its first "
+        "estimate. With any, each step of sampling is given the estimate of the step before.",
+    )
+
+
 class EncodeOptions(Settings):
     """Options of the task `encode`."""
 
@@ -48,6 +60,7 @@ def diffcore_tasks() -> Iterable[Task]:
             "denoise",
             "a denoiser, which draws samples",
             task("denoise:network"),
+            DenoiseOptions,
             loss=task("denoise:loss"),
             losses_by_field=task("denoise:losses_by_field"),
             evaluate=evaluation("samples:evaluate"),

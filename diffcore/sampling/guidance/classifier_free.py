@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffcore.denoising.conditions import Condition, Conditions, nulls
 from diffcore.denoising.denoiser import Denoise, Prediction
+from diffcore.denoising.estimate import without_estimate
 from diffcore.sampling.guidance.joint_batch import JointBatch, JointPass, cache_last, evaluate_jointly
 from diffcore.states.level import Levels
 from diffcore.states.spaces import Mask
@@ -66,9 +67,10 @@ def composed_values(
         return JointBatch(asked(condition.null(1)), passes)
 
     def guided(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
-        if not conditions:
+        given, estimate = without_estimate(conditions)
+        if not given:
             return denoise(x, level, conditions, mask)
-        return replace(evaluate_jointly(denoise, x, level, batch_for(conditions), mask), unguided=None)
+        return replace(evaluate_jointly(denoise, x, level, batch_for(given), mask, estimate), unguided=None)
 
     return guided
 
@@ -110,9 +112,10 @@ def _mixed(
         return JointBatch(base, passes)
 
     def guided(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
-        if not conditions:
+        given, estimate = without_estimate(conditions)
+        if not given:
             return denoise(x, level, conditions, mask)
-        prediction = evaluate_jointly(denoise, x, level, batch_for(conditions), mask)
+        prediction = evaluate_jointly(denoise, x, level, batch_for(given), mask, estimate)
         return prediction if whole else replace(prediction, unguided=None)
 
     return guided

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from diffcore.denoising import along
 from diffcore.denoising.conditions import Conditions
 from diffcore.denoising.denoiser import Denoise, Prediction
 from diffcore.states.level import Levels
@@ -45,25 +46,33 @@ class JointBatch:
         return {name: torch.cat([_at(values[name], chosen) for values, chosen in each]) for name in self.base}
 
 
-def evaluate_jointly(denoise: Denoise, x: State, level: Levels, joint: JointBatch, mask: Mask) -> Prediction:
+def evaluate_jointly(
+    denoise: Denoise, x: State, level: Levels, joint: JointBatch, mask: Mask, estimate: State | None = None
+) -> Prediction:
     """D_base + sum_i w_i (D_i - D_base), with all evaluations in one batch; a single pass of weight 1 is run alone.
 
     D_base is the prediction with the conditions `joint.base`, and D_i that of pass i; samples that are not among the
     rows of pass i have no i-th term. As all views of a prediction are affine in its output, it is the outputs that are
     mixed. The variances are mixed with weights 1 / n, so the result is their mean over the n passes. If there is one
     pass, the unguided prediction is that of the pass, and D_base for samples that are not among its rows; else there is
-    none.
+    none. All evaluations are told the same `estimate` (`diffcore.denoising.estimate`), if there is one.
     """
     passes = joint.passes
+
+    def told(conditions: Conditions, rows: Sequence[Tensor | None] = (None,)) -> Conditions:
+        if estimate is None:
+            return conditions
+        return {**conditions, **along.told("estimate", concatenate([_at(estimate, chosen) for chosen in rows]))}
+
     if not passes:
-        return denoise(x, level, joint.base, mask)
+        return denoise(x, level, told(joint.base), mask)
     if len(passes) == 1 and passes[0].weight == 1:
-        return denoise(x, level, passes[0].conditions, mask)
+        return denoise(x, level, told(passes[0].conditions), mask)
     rows = [None, *(each.rows for each in passes)]
     found = denoise(
         concatenate([_at(x, chosen) for chosen in rows]),
         level.map(lambda scale: _joined(scale, rows)),
-        joint.conditions,
+        told(joint.conditions, rows),
         None if mask is None else torch.cat([_at(mask, chosen) for chosen in rows]),
     )
     sizes = [x.shape[0] if chosen is None else len(chosen) for chosen in rows]

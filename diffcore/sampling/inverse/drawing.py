@@ -43,6 +43,7 @@ def draw(
     watch: Callable[[Evaluation], None] | None = None,
     last: float | None = None,
     particles: Particles | None = None,
+    remember: bool = False,
 ) -> State:
     """The samples `indices` of `seed`, `[B, ...]`, in units of x0.
 
@@ -100,6 +101,7 @@ def draw(
             device=device,
             watch=watch,
             keep_noise=last is not None,
+            remember=remember,
         )
     if inner is not space:
         states = space.project(states, mask)

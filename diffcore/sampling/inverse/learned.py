@@ -22,19 +22,18 @@ def knowing(denoise: Denoise, values: State, known: State) -> Denoise:
 
     Both are `[B, ...]`, or `[1, ...]` for all samples alike.
     """
-    last: tuple[int, Conditions | None, Conditions] | None = None
+    last: tuple[int, torch.device, Conditions] | None = None
 
-    def conditions_of(conditions: Conditions | None, batch: int, device: torch.device) -> Conditions:
-        """The conditions with what is known: the same tensors at every level, as guidance and embeddings need."""
+    def flags(batch: int, device: torch.device) -> Conditions:
+        """What is known, to be told: the same tensors at every level, as guidance and embeddings need."""
         nonlocal last
-        if last is None or last[0] != batch or last[1] is not conditions:
-            flags = map_fields(lambda flag: flag.to(device).expand(batch, *flag.shape[1:]), known)
-            last = batch, conditions, {**(conditions or {}), **told(flags)}
+        if last is None or last[:2] != (batch, device):
+            last = batch, device, told(map_fields(lambda flag: flag.to(device).expand(batch, *flag.shape[1:]), known))
         return last[2]
 
     def given(x: State, level: Levels, conditions: Conditions | None = None, mask: Mask = None) -> Prediction:
         x = _with(x, values, known)
-        return denoise(x, level, conditions_of(conditions, x.shape[0], first_field(x).device), mask)
+        return denoise(x, level, {**(conditions or {}), **flags(x.shape[0], first_field(x).device)}, mask)
 
     return given
 

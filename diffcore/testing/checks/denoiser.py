@@ -60,7 +60,7 @@ def denoiser_keeps_form(plugin: PluginUnderTest) -> Measurement:
         before = _copy(batch)
         with torch.no_grad():
             denoiser = copy.deepcopy(plugin.randomised_denoiser).to(dtype)
-            output = denoiser(batch.x, batch.level, batch.conditions, batch.mask).output
+            output = denoiser(batch.x, batch.level, batch.given, batch.mask).output
         form, expected, unmodified = _form(output), _form(batch.x), _same_inputs(before, batch)
         measurements += [
             Measurement(form == expected, f"the output is {form}", f"the form of the input, {expected}", where),

@@ -48,15 +48,20 @@ def _stored_numbers(plugin: PluginUnderTest, batch: NoisyBatch, mask: Tensor, ou
     absent, variable = _absent_entries(plugin.space, batch.x, mask), plugin.entries_with_noise(batch.x, None)
     # The new numbers lie in the space too, taken without a mask: they are symmetric where the space is.
     stored = plugin.space.noise(seeded_normal(batch.x, "stored"), None)
-    x = map_fields(lambda x, a, v, s: torch.where(a & v, 3 * s, x), batch.x, absent, variable, stored)
+
+    def replaced(state: State) -> State:
+        return map_fields(lambda x, a, v, s: torch.where(a & v, 3 * s, x), state, absent, variable, stored)
+
+    estimate = None if batch.estimate is None else replaced(batch.estimate)
     change = "other numbers stored for absent elements change"
-    return _unchanged(plugin, plugin.predict(replace(batch, x=x)), output, change)
+    return _unchanged(plugin, plugin.predict(replace(batch, x=replaced(batch.x), estimate=estimate)), output, change)
 
 
 def _more_padding(plugin: PluginUnderTest, batch: NoisyBatch, mask: Tensor, output: State) -> Measurement:
     """Append absent elements."""
     x = _pad(plugin.space, batch.x, _EXTRA)
-    padded = replace(batch, x=x, mask=torch.nn.functional.pad(mask, (0, _EXTRA)))
+    estimate = None if batch.estimate is None else _pad(plugin.space, batch.estimate, _EXTRA)
+    padded = replace(batch, x=x, mask=torch.nn.functional.pad(mask, (0, _EXTRA)), estimate=estimate)
     try:
         padded_output = plugin.predict(padded)
     except (RuntimeError, ValueError, IndexError, AssertionError):

@@ -44,7 +44,7 @@ def network_memory(plugin: PluginUnderTest) -> Measurement:
     more = ""
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            denoiser(batch.x, batch.level, batch.conditions, batch.mask)
+            denoiser(batch.x, batch.level, batch.given, batch.mask)
     except _TooMuchError:
         more = "more than "
     size = plugin.modality.presets["default"].values.get("train", {}).get("batch_size", 64)

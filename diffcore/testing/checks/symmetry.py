@@ -50,4 +50,5 @@ def symmetries(plugin: PluginUnderTest) -> Measurement:
 
 def _transformed(plugin: PluginUnderTest, batch: NoisyBatch, transform: Transform) -> NoisyBatch:
     mask = None if batch.mask is None else transform.mask(batch.mask)
-    return replace(batch, x=plugin.space.project(transform.state(batch.x), mask), mask=mask)
+    estimate = None if batch.estimate is None else transform.state(batch.estimate)
+    return replace(batch, x=plugin.space.project(transform.state(batch.x), mask), mask=mask, estimate=estimate)

@@ -43,6 +43,14 @@ def channels_of(space: Product) -> tuple[int, int]:
     return atoms, spaces["bonds"].shape[-1]  # type: ignore[attr-defined]
 
 
+def std_of(space: Product, name: str) -> float:
+    """The standard deviation of a categorical field of the data, over its entries and channels."""
+    categories: Categories = space.parts[name].categories  # type: ignore[attr-defined]
+    each = zip(categories.codes, categories.frequencies, strict=True)
+    square = sum(p * sum(number**2 for number in code) / len(code) for code, p in each)
+    return max(square, 1e-12) ** 0.5
+
+
 def logit_layer(width: int, space: Product, name: str) -> nn.Linear:
     """The last layer of a categorical field. It starts at zero, which predicts the frequencies of the categories."""
     return zeroed(nn.Linear(width, len(space.parts[name].categories.codes)))  # type: ignore[attr-defined]

@@ -48,7 +48,7 @@ MOLECULE = Modality(
             _lazy("networks.builders:equivariant"),
             EquivariantOptions,
             symmetries=("permutation", "rotation", "reflection"),
-            accepts=("tokens", "known"),
+            accepts=("tokens", "known", "estimate"),
             small={"width": 16, "pair_width": 16, "depth": 2, "heads": 4, "inner": 4},
         ),
         Component(
@@ -57,7 +57,7 @@ MOLECULE = Modality(
             _lazy("networks.builders:transformer"),
             TransformerOptions,
             symmetries=("permutation",),
-            accepts=("tokens",),
+            accepts=("tokens", "estimate"),
             small={"width": 32, "pair_width": 16, "depth": 2, "heads": 4, "inner": 4},
         ),
         Component(

@@ -76,13 +76,19 @@ def latent(options: LatentOptions, space: Space, inputs: Inputs = NO_INPUTS) -> 
     """The denoiser with latent tokens; raises `UserError` if the number of heads does not divide both widths."""
     _check_heads(options.heads, "width", options.width)
     _check_heads(options.heads, "latent_width", options.latent_width)
-    return PointDenoiser(LatentSet(_channels(space), **options.model_dump(), **vars(inputs)), _points(space))
+    return PointDenoiser(
+        LatentSet(_channels(space), **options.model_dump(), tokens=inputs.tokens, like_state=inputs.like_state),
+        _points(space),
+    )
 
 
 def transformer(options: TransformerOptions, space: Space, inputs: Inputs = NO_INPUTS) -> PointDenoiser:
     """The denoiser with attention among all points; raises `UserError` if the heads do not divide the width."""
     _check_heads(options.heads, "width", options.width)
-    return PointDenoiser(SetTransformer(_channels(space), **options.model_dump(), **vars(inputs)), _points(space))
+    return PointDenoiser(
+        SetTransformer(_channels(space), **options.model_dump(), tokens=inputs.tokens, like_state=inputs.like_state),
+        _points(space),
+    )
 
 
 def _channels(space: Space) -> int:

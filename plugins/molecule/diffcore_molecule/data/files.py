@@ -145,8 +145,9 @@ def _read(key: str, path: Path, unit: str, requests_of: Opened, options: FileOpt
         def work(missing: Iterator[Request]) -> Iterable[tuple[Request, Outcome]]:
             return map_each(entries_of_each, portions(missing), options.time_limit, processors())
 
-        def go_on(molecules: int, left_out: int) -> bool:
-            report(done(), f"{molecules} molecules")
+        def go_on(handled: int, molecules: int, left_out: int) -> bool:
+            share = 0.0 if options.limit is None else handled / options.limit
+            report(max(done(), share), f"{molecules} molecules")
             return molecules > 0 or left_out < MOST_FAILURES
 
         parts = read_blocks(key, islice(requests, options.limit), work, go_on)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy
 import torch
 from rdkit import Chem
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import cdist
 from tensordict import TensorDict
 
@@ -76,7 +77,8 @@ class MoleculeReader:
         known["bonds"][:, apart] = True
         bonds = torch.where(apart[..., None], self.codec.no_bond, state["bonds"])
         codec = PartCodec(self.codec, part.molecule)
-        return Edit(named({**state, "bonds": bonds}), known, codec, codec.recipe)
+        values = named({**state, "bonds": bonds})
+        return Edit(values, known, codec, codec.recipe, pieces_of(part.molecule), partial(in_one_piece, self.codec))
 
     def read_given(self, name: str, path: Path) -> Given:
         """The graphs of a file of SMILES, whose positions are free; see `diffcore_molecule.data.graphs`."""
@@ -192,6 +194,16 @@ class MoleculeReader:
             if charge not in facts.charges:
                 known = ", ".join(f"{value:+d}" for value in facts.charges)
                 raise UserError(f"{path} has an atom of charge {charge:+d}; atoms of this model have {known}")
+
+
+def pieces_of(molecule: Molecule) -> int:
+    """The number of pieces that are not joined by bonds."""
+    return int(connected_components(molecule.bonds > 0, directed=False)[0])
+
+
+def in_one_piece(codec: MoleculeCodec, states: State, mask: Mask, rows: Sequence[int]) -> tuple[State, list[bool]]:
+    """The states, and whether the molecule of each is in one piece."""
+    return states, [pieces_of(molecule) == 1 for molecule in codec.decode(states, mask)]
 
 
 def _known(state: State, n: int) -> TensorDict:

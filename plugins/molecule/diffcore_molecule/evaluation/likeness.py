@@ -5,9 +5,12 @@ is the Morgan fingerprint of radius 2 and 1024 bits, and the similarity of two i
 in both over the number of bits in either.
 """
 
+import csv
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
 
 import numpy
 from rdkit import Chem
@@ -80,15 +83,39 @@ def cosine(first: Mapping[str, int], second: Mapping[str, int]) -> float:
     return product / (lengths[0] * lengths[1])
 
 
-def passes_filters(mol: Chem.Mol) -> bool:
+def passes_filters(mol: Chem.Mol, patterns: Sequence[Chem.Mol] = ()) -> bool:
     """Whether a molecule has the elements of MOSES only, no charges, no large rings, and no substructure of PAINS.
 
-    The medicinal chemistry filters (MCF) of MOSES are a file of its package and not part of this one, so the share of
-    molecules that pass is an upper bound of that in its tables.
+    `patterns` are further substructures that it must not have, of molecules with hydrogens as atoms. The filters of
+    MOSES are these and its medicinal chemistry filters (`medicinal_filters`). Without those, the share of molecules
+    that pass is an upper bound of that in its tables.
     """
     rings = mol.GetRingInfo().AtomRings()
+    whole = Chem.AddHs(mol)
     return (
         all(len(ring) < _LARGE_RING for ring in rings)
         and all(atom.GetFormalCharge() == 0 and atom.GetSymbol() in ELEMENTS for atom in mol.GetAtoms())
+        and not any(whole.HasSubstructMatch(pattern) for pattern in patterns)
         and not has_alert(mol, "PAINS")
     )
+
+
+def file_of_moses(name: str) -> Path | None:
+    """A file of the package of MOSES, such as `metrics/mcf.csv`; None where the package is not installed.
+
+    The package is called `molsets` and is not imported, as its models need old versions of other packages, so
+    `pip install --no-deps molsets` suffices.
+    """
+    try:
+        return Path(str(distribution("molsets").locate_file(f"moses/{name}")))
+    except PackageNotFoundError:
+        return None
+
+
+def medicinal_filters() -> list[Chem.Mol] | None:
+    """The patterns of the medicinal chemistry filters (MCF) of MOSES; None where its package is not installed."""
+    place = file_of_moses("metrics/mcf.csv")
+    if place is None:
+        return None
+    with place.open(newline="") as file:
+        return [Chem.MolFromSmarts(row["smarts"]) for row in csv.DictReader(file)]

@@ -15,14 +15,14 @@ def equivariant(options: EquivariantOptions, space: Product, inputs: Inputs = NO
     """The equivariant denoiser; raises `UserError` if the number of heads does not divide the width."""
     _require_molecules(space)
     _check_heads(options.heads, options.width, "denoiser")
-    return EquivariantDenoiser(space, options, inputs.tokens, inputs.known)
+    return EquivariantDenoiser(space, options, inputs.tokens, inputs.known, inputs.estimate)
 
 
 def transformer(options: TransformerOptions, space: Product, inputs: Inputs = NO_INPUTS) -> TransformerDenoiser:
     """The transformer; raises `UserError` if the number of heads does not divide the width."""
     _require_molecules(space)
     _check_heads(options.heads, options.width, "denoiser")
-    return TransformerDenoiser(space, options, inputs.tokens)
+    return TransformerDenoiser(space, options, inputs.tokens, inputs.estimate)
 
 
 def invariant_predictor(options: EquivariantOptions, space: Product, outputs: int) -> InvariantPredictor:

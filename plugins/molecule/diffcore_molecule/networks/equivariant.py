@@ -26,11 +26,14 @@ from diffcore.nn.blocks import accepted, zeroed
 from diffcore.nn.dit import modulated
 from diffcore.states.spaces import Mask, Product
 from diffcore_molecule.fields import channels_of, logit_layer, views_of
-from diffcore_molecule.networks.pair_features import Geometry, PairFeatures, Pairs
+from diffcore_molecule.networks.pair_features import EstimateFeatures, Geometry, PairFeatures, Pairs
 from diffcore_molecule.options import EquivariantOptions
 
 Attend = Callable[[int, Tensor], Tensor]
 """What changes the scalars of the atoms after the layer of a number."""
+
+Start = tuple[Tensor | float, Tensor | float, Tensor | float]
+"""What is added to the features `s`, `v` and `e` before the first layer."""
 
 ATOMS_SCALE = 10.0
 """The divisor of sums over atoms: about the number of atoms of a small molecule."""
@@ -180,6 +183,15 @@ class Layer(nn.Module):
         return self.after((kernel @ source).transpose(1, 2).reshape(b, n, k, width))
 
 
+def harmonics_of(vectors: Tensor, channels: Tensor) -> Tensor:
+    """The spherical harmonics of `vectors` `[B, N, 3]`, of each degree times its `channels` `[degree, C]`, as `v`."""
+    each = enumerate(channels, start=1)
+    return torch.cat(
+        [o3.spherical_harmonics(ell, vectors, False, normalization="component")[..., None] * own for ell, own in each],
+        2,
+    )
+
+
 class Trunk(nn.Module):
     """Computes scalars and vectors of atoms and features of pairs from a noisy molecule."""
 
@@ -200,25 +212,20 @@ class Trunk(nn.Module):
         conditioning: Tensor,
         geometry: Geometry,
         attend: Attend = lambda number, s: s,
-        more: tuple[Tensor | float, Tensor | float] = (0.0, 0.0),
+        more: Sequence[Start] = (),
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The features `s`, `v` and `e` of a state of unit variance. `attend` is applied to `s` after each layer.
 
-        `more` is added to the features of atoms and of pairs before the first layer.
+        Each of `more` is added to the features before the first layer.
         """
         pairs, positions = geometry.pairs, x["positions"]
         maps = self.harmonics(geometry.directions) * pairs.dense(geometry.pair_mask)[..., None, None]
         own = torch.cat([x["atoms"], x["charges"], positions.square().sum(-1, keepdim=True) / 3], -1)
         s = self.atoms(own)
-        v = torch.cat(
-            [
-                o3.spherical_harmonics(ell, positions, normalize=False, normalization="component")[..., None] * channels
-                for ell, channels in enumerate(self.vectors, start=1)
-            ],
-            2,
-        )
+        v = harmonics_of(positions, self.vectors)
         e = self.pairs.of(x["bonds"], geometry) + pairs.sum_of_both(self.pair_ends(own))
-        s, e = s + more[0], e + more[1]
+        for own_s, own_v, own_e in more:
+            s, v, e = s + own_s, v + own_v, e + own_e
         for number, layer in enumerate(self.layers):
             s, v, e = layer(s, v, e, maps, geometry, conditioning)
             s = attend(number, s)
@@ -232,11 +239,19 @@ class EquivariantDenoiser(nn.Module):
 
     With `tokens` channels of tokens, the scalars of the atoms attend to the tokens after each layer. With `known`, the
     network is told which entries are known: the features of atoms and pairs begin with linear maps of these booleans.
+    With `estimate`, they begin with linear maps of the features of an estimate of the molecule, in the same frame.
     """
 
-    def __init__(self, space: Product, options: EquivariantOptions, tokens: int = 0, known: bool = False) -> None:
+    def __init__(
+        self,
+        space: Product,
+        options: EquivariantOptions,
+        tokens: int = 0,
+        known: bool = False,
+        estimate: bool = False,
+    ) -> None:
         super().__init__()
-        self.accepts = accepted(tokens=tokens, known=known)
+        self.accepts = accepted(tokens=tokens, known=known, estimate=estimate)
         width, pair_width = options.width, options.pair_width
         self.width = 2 * width
         self.views = views_of(space)
@@ -250,6 +265,8 @@ class EquivariantDenoiser(nn.Module):
         self.attend = TokenLayers(tokens, [width] * options.depth, options.heads)
         self.known_atoms = zeroed(nn.Linear(3, width, bias=False)) if known else None
         self.known_pairs = zeroed(nn.Linear(1, pair_width, bias=False)) if known else None
+        self.estimate = EstimateFeatures(space, 1, width, pair_width) if estimate else None
+        self.estimate_vectors = nn.Parameter(torch.zeros(options.degree, width)) if estimate else None
 
     def forward(
         self,
@@ -258,6 +275,7 @@ class EquivariantDenoiser(nn.Module):
         mask: Mask = None,
         tokens: Tokens | None = None,
         known: TensorDict | None = None,
+        estimate: TensorDict | None = None,
     ) -> TensorDict:
         """v of `positions` `[B, N, 3]` and logits of `atoms`, `charges` `[B, N, K]` and `bonds` `[B, N, N, K]`.
 
@@ -265,7 +283,7 @@ class EquivariantDenoiser(nn.Module):
         a scalar of the pair.
         """
         geometry = Geometry.of(x["positions"], mask)
-        more = self._of_known(known, geometry.pairs)
+        more = [*self._of_known(known, geometry.pairs), *self._of_estimate(estimate, geometry.pairs)]
         s, v, e = self.trunk(x, conditioning, geometry, lambda number, s: self.attend(number, s, tokens), more)
         widths = [s.shape[-1]] * 2 + [e.shape[-1]] * 2
         shift, scale, pair_shift, pair_scale = self.modulation(conditioning)[:, None].split(widths, -1)
@@ -283,14 +301,24 @@ class EquivariantDenoiser(nn.Module):
             batch_size=x.batch_size,
         )
 
-    def _of_known(self, known: TensorDict | None, pairs: Pairs) -> tuple[Tensor | float, Tensor | float]:
+    def _of_known(self, known: TensorDict | None, pairs: Pairs) -> list[Start]:
         """Features of the atoms and of the pairs of which entries are known, relative to those of which none is."""
         if known is None or self.known_atoms is None or self.known_pairs is None:
-            return 0.0, 0.0
+            return []
         atoms = torch.stack([known[name][..., 0] for name in ("positions", "atoms", "charges")], -1)
-        return self.known_atoms(atoms.to(self.known_atoms.weight)), self.known_pairs(
-            pairs.of(known["bonds"][..., :1]).to(self.known_pairs.weight)
-        )
+        between = pairs.of(known["bonds"][..., :1]).to(self.known_pairs.weight)
+        return [(self.known_atoms(atoms.to(self.known_atoms.weight)), 0.0, self.known_pairs(between))]
+
+    def _of_estimate(self, estimate: TensorDict | None, pairs: Pairs) -> list[Start]:
+        """Features of an estimate of the molecule: vectors of its positions, and else what does not change with them.
+
+        Its positions are those of a molecule in the frame of the noisy one, so a rotation of both rotates the vectors.
+        """
+        if estimate is None or self.estimate is None or self.estimate_vectors is None:
+            return []
+        positions = estimate["positions"]
+        atoms, between = self.estimate(estimate, positions.square().sum(-1, keepdim=True) / 3, pairs)
+        return [(atoms, harmonics_of(positions, self.estimate_vectors), between)]
 
 
 class InvariantPredictor(nn.Module):

@@ -3,11 +3,13 @@
 from dataclasses import dataclass
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffcore.nn.blocks import zeroed
 from diffcore.states.spaces import Mask, Product
-from diffcore_molecule.fields import channels_of
+from diffcore_molecule.fields import channels_of, std_of
 
 
 class Pairs:
@@ -88,7 +90,7 @@ class Geometry:
         atom_mask = positions.new_ones(b, n) if mask is None else mask.to(positions.dtype)
         pairs = Pairs(n, positions.device)
         vectors = pairs.difference(positions)
-        distance = (vectors.square().sum(-1, keepdim=True) + 1e-4).sqrt()
+        distance = distances(vectors)
         between = positions[:, None] - positions[:, :, None]
         return cls(
             pairs=pairs,
@@ -101,6 +103,11 @@ class Geometry:
         )
 
 
+def distances(vectors: Tensor) -> Tensor:
+    """The lengths of `vectors` `[..., 3]`, `[..., 1]`: sqrt(r^2 + 1e-4), which is smooth at r = 0."""
+    return (vectors.square().sum(-1, keepdim=True) + 1e-4).sqrt()
+
+
 class PairFeatures(nn.Linear):
     """A linear map of the inputs of each pair: Gaussians of the distance, the squared distance, and the noisy bond."""
 
@@ -111,5 +118,31 @@ class PairFeatures(nn.Linear):
 
     def of(self, bonds: Tensor, geometry: Geometry) -> Tensor:
         """`bonds` `[B, N, N, C]` to `[B, M, width]`."""
-        distance = geometry.distance
-        return self(torch.cat([self.radial(distance[..., 0]), distance.square() / 10, geometry.pairs.of(bonds)], -1))
+        return self.between(geometry.distance, geometry.pairs.of(bonds))
+
+    def between(self, distance: Tensor, bonds: Tensor) -> Tensor:
+        """`distance` `[B, M, 1]` and `bonds` `[B, M, C]` to `[B, M, width]`."""
+        return self(torch.cat([self.radial(distance[..., 0]), distance.square() / 10, bonds], -1))
+
+
+class EstimateFeatures(nn.Module):
+    """Linear maps, zero at first, of an estimate of the molecule to the first features of atoms and of pairs.
+
+    An atom has the estimates of its element and its charge, and `places` numbers that say where it is. A pair has the
+    inputs of `PairFeatures`, with the estimated distance and bond. The bonds are divided by their standard deviation.
+    """
+
+    def __init__(self, space: Product, places: int, width: int, pair_width: int) -> None:
+        super().__init__()
+        self.atoms = zeroed(nn.Linear(places + channels_of(space)[0], width, bias=False))
+        self.pairs = zeroed(PairFeatures(space, pair_width))
+        self.bond_std = std_of(space, "bonds")
+
+    def forward(self, estimate: TensorDict, places: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """The features `[B, N, width]` and `[B, M, pair_width]` of an estimate; `places` `[B, N, places]`."""
+        distance = distances(pairs.difference(estimate["positions"]))
+        bonds = pairs.of(estimate["bonds"]) / self.bond_std
+        return (
+            self.atoms(torch.cat([estimate["atoms"], estimate["charges"], places], -1)),
+            self.pairs.between(distance, bonds),
+        )

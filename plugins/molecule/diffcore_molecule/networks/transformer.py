@@ -10,7 +10,7 @@ from diffcore.nn.blocks import accepted, zeroed
 from diffcore.nn.dit import TransformerBlock, modulated
 from diffcore.states.spaces import Mask, Product
 from diffcore_molecule.fields import channels_of, logit_layer, views_of
-from diffcore_molecule.networks.pair_features import Geometry, PairFeatures
+from diffcore_molecule.networks.pair_features import EstimateFeatures, Geometry, PairFeatures
 from diffcore_molecule.options import TransformerOptions
 
 
@@ -44,12 +44,13 @@ class TransformerDenoiser(nn.Module):
     """A transformer whose atom tokens contain the coordinates, and whose pair features contain the distances.
 
     Its output depends on the orientation of the molecule, so it needs the random rotations of training. With `tokens`
-    channels of tokens, the atoms attend to the tokens after each block.
+    channels of tokens, the atoms attend to the tokens after each block. With `estimate`, linear maps of the features of
+    an estimate of the molecule are added to the first features of atoms and pairs.
     """
 
-    def __init__(self, space: Product, options: TransformerOptions, tokens: int = 0) -> None:
+    def __init__(self, space: Product, options: TransformerOptions, tokens: int = 0, estimate: bool = False) -> None:
         super().__init__()
-        self.accepts = accepted(tokens=tokens)
+        self.accepts = accepted(tokens=tokens, estimate=estimate)
         atom_channels, _ = channels_of(space)
         self.width = options.width
         self.views = views_of(space)
@@ -63,14 +64,23 @@ class TransformerDenoiser(nn.Module):
         self.charges = logit_layer(width, space, "charges")
         self.bonds = logit_layer(pair_width, space, "bonds")
         self.attend = TokenLayers(tokens, [width] * options.depth, options.heads)
+        self.estimate = EstimateFeatures(space, 3, width, pair_width) if estimate else None
 
     def forward(
-        self, x: TensorDict, conditioning: Tensor, mask: Mask = None, tokens: Tokens | None = None
+        self,
+        x: TensorDict,
+        conditioning: Tensor,
+        mask: Mask = None,
+        tokens: Tokens | None = None,
+        estimate: TensorDict | None = None,
     ) -> TensorDict:
         """v of `positions` `[B, N, 3]` and logits of `atoms`, `charges` `[B, N, K]` and `bonds` `[B, N, N, K]`."""
         geometry = Geometry.of(x["positions"], mask)
         h = self.tokens(torch.cat([x["positions"], x["atoms"], x["charges"]], -1))
         e = self.pairs.of(x["bonds"], geometry)
+        if estimate is not None and self.estimate is not None:
+            of_atoms, of_pairs = self.estimate(estimate, estimate["positions"], geometry.pairs)
+            h, e = h + of_atoms, e + of_pairs
         for number, block in enumerate(self.blocks):
             h, e = block(h, e, geometry, conditioning, mask)
             h = self.attend(number, h, tokens)
