@@ -3,7 +3,8 @@
 Held-out molecules of a run's data are cut at random, and the run draws a molecule around what is left, at its place:
 
 * `grow`: at a single bond outside of rings. The larger piece is left.
-* `link`: at two such bonds, so that the linker between them is taken out, and two pieces are left.
+* `link`: at two such bonds, so that the linker between them is taken out, and two pieces are left. As with `diffcore
+  sample --link`, a sample that is not in one piece is drawn again; a line says how many were drawn.
 * `replace`: the atoms of a ring system that has substituents, all by single bonds, are taken out, and these are left.
 
 By RDKit: the share of samples that contain the part (its elements, charges, bonds and, to 0.001 Angstrom, its
@@ -171,7 +172,7 @@ def _flat(smiles: str) -> str:
     return Chem.CanonSmiles(smiles, useChiral=False) if smiles else ""
 
 
-def constraint_of(run: dc.Run, cuts: list[Cut], dummies: bool, exact: bool, **options: Any) -> Constraint:
+def constraint_of(run: dc.Run, cuts: list[Cut], link: bool, dummies: bool, exact: bool, **options: Any) -> Constraint:
     """What the samples around the parts must agree with, read from files as a user's is."""
     codec = run.model.codec
     reader, read = part_of(run.model.modality, "reader", codec), []
@@ -181,8 +182,11 @@ def constraint_of(run: dc.Run, cuts: list[Cut], dummies: bool, exact: bool, **op
             path.write_text(each.file(codec.facts.hydrogens, dummies))
             edit = reader.read_around(path, (), None)
             read.append((edit.values, edit.known))
+            linked = edit.linked
     values, known = (concatenate(list(each)) for each in zip(*read, strict=True))
     constraint = inpainting(values, known, codec.space, **options)
+    if link:
+        constraint = replace(constraint, agreement="linked", settled=linked)
     if not exact:
         return constraint
     sizes = torch.tensor([len(each.whole) for each in cuts])
@@ -214,7 +218,8 @@ def main() -> None:
     cuts = list(islice((each for each in found if each is not None), options.n))
     hydrogens = codec.facts.hydrogens
     method = options.method or default_method(run.model)
-    constraint = constraint_of(run, cuts, options.attach, options.exact, method=method, resamplings=options.resamplings)
+    how = {"method": method, "resamplings": options.resamplings}
+    constraint = constraint_of(run, cuts, options.task == "link", options.attach, options.exact, **how)
     start = time.perf_counter()
     drawn = run.sample(len(cuts), constraint=constraint, steps=options.steps, solver=options.solver).decoded
     seconds = time.perf_counter() - start

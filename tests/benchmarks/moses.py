@@ -1,27 +1,31 @@
 """The metrics of MOSES (Polykovskiy et al. 2020), of real molecules and of a file of samples.
 
-    python tests/benchmarks/moses.py MOSES [--samples FILE.smi] [--n 1000] [--json FILE]
+    python tests/benchmarks/moses.py MOSES [--samples FILE.smi --drawn N] [--n 1000] [--cache FOLDER] [--json FILE]
 
-MOSES is the folder with train.csv.gz, test.csv.gz and test_scaffolds.csv.gz. Without `--samples`, molecules of the
-training set are measured, which is what a perfect model reaches. A line of FILE.smi is one sample, such as
+MOSES is the folder with train.csv.gz, test.csv.gz and test_scaffolds.csv.gz. `--n` molecules of the training set are
+measured too, which is what a perfect model reaches with so many samples. A line of FILE.smi is one sample, such as
 `diffcore sample RUN --out FILE.smi` writes them; `--drawn` says how many were drawn, since samples that are not valid
 are not in the file. FCD is computed where the package `fcd` is installed, which has the weights of its network. The
 medicinal chemistry filters are part of the filters where `molsets`, the package of MOSES, is installed (`pip install
 --no-deps molsets`). With `--reference 0`, the moments of FCD of the test sets are then those of this package;
 otherwise they are computed, in 6 ms for each molecule.
 
-The numbers of samples matter: of fewer samples, FCD is larger and Scaf smaller. Compare with the molecules of the
-training set for the same `--n`.
+The number of samples matters: of fewer samples, FCD is larger and Scaf smaller.
 """
 
 import argparse
 import gzip
 import json
+import pickle
+from collections import Counter
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import numpy
 from rdkit import Chem
+from rdkit.DataStructs import ExplicitBitVect
 
 from diffcore_molecule.evaluation import likeness
 
@@ -71,7 +75,38 @@ def fcd(first: Moments, second: Moments) -> float:
     return float(calculate_frechet_distance(mu1=first[0], sigma1=first[1], mu2=second[0], sigma2=second[1]))
 
 
-def measured(samples: list[str], drawn: int, folder: Path, reference: int, known: set[str]) -> dict[str, float]:
+@dataclass(frozen=True)
+class Reference:
+    """What samples are compared with: molecules of one of the two test sets."""
+
+    prints: list[ExplicitBitVect]
+    fragments: Counter[str]
+    scaffolds: Counter[str]
+    moments: Moments | None
+
+
+def reference_of(folder: Path, name: str, n: int, cache: Path | None) -> Reference:
+    """`n` molecules of a test set, or all for 0; kept in a file of the folder `cache`, if there is one."""
+    place = None if cache is None else cache / f"{name}-{n}.pickle"
+    if place is not None and place.exists():
+        return cast(Reference, pickle.loads(place.read_bytes()))
+    smiles = smiles_of(folder, name)
+    smiles = some(smiles, n) if n else smiles
+    mols = read(smiles)
+    ours = None if n else stored_moments(name)
+    found = Reference(
+        likeness.fingerprints(mols),
+        likeness.fragments(mols),
+        likeness.scaffolds(mols),
+        (ours or moments(smiles)) if find_spec("fcd") else None,
+    )
+    if place is not None:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(pickle.dumps(found))
+    return found
+
+
+def measured(samples: list[str], drawn: int, references: dict[str, Reference], known: set[str]) -> dict[str, float]:
     """The metrics of samples; the fractions of molecules are of the valid ones, as in the paper."""
     mols = read(samples)
     plain = [Chem.MolToSmiles(mol, isomericSmiles=False) for mol in mols]
@@ -89,16 +124,12 @@ def measured(samples: list[str], drawn: int, folder: Path, reference: int, known
         ),
     }
     own = moments(plain) if find_spec("fcd") else None
-    for name, file in (("Test", "test"), ("TestSF", "test_scaffolds")):
-        others = smiles_of(folder, file)
-        others = some(others, reference) if reference else others
-        real = read(others)
-        found[f"SNN/{name}"] = likeness.nearest_similarity(prints, likeness.fingerprints(real))
-        found[f"Frag/{name}"] = likeness.cosine(likeness.fragments(mols), likeness.fragments(real))
-        found[f"Scaf/{name}"] = likeness.cosine(likeness.scaffolds(mols), likeness.scaffolds(real))
-        if own is not None:
-            stored = None if reference else stored_moments(file)
-            found[f"FCD/{name}"] = fcd(own, stored or moments(others))
+    for name, other in references.items():
+        found[f"SNN/{name}"] = likeness.nearest_similarity(prints, other.prints)
+        found[f"Frag/{name}"] = likeness.cosine(likeness.fragments(mols), other.fragments)
+        found[f"Scaf/{name}"] = likeness.cosine(likeness.scaffolds(mols), other.scaffolds)
+        if own is not None and other.moments is not None:
+            found[f"FCD/{name}"] = fcd(own, other.moments)
     return found
 
 
@@ -108,19 +139,23 @@ def main() -> None:
     parser.add_argument("moses", type=Path)
     parser.add_argument("--samples", type=Path)
     parser.add_argument("--drawn", type=int, help="how many samples were drawn, valid or not")
-    parser.add_argument("--n", type=int, default=1000, help="how many molecules of the training set, without samples")
+    parser.add_argument("--n", type=int, default=1000, help="how many molecules of the training set")
     parser.add_argument("--reference", type=int, default=0, help="how many molecules of each test set; 0 for all")
+    parser.add_argument("--cache", type=Path, help="a folder for what is computed of the test sets")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     training = smiles_of(options.moses, "train")
-    if options.samples is None:
-        samples, known = some(training, options.n), set[str]()
-    else:
+    sets = {"training set": (some(training, options.n), options.n, set[str]())}
+    if options.samples is not None:
         samples = [line.split()[0] for line in options.samples.read_text().splitlines() if line.strip()]
-        known = set(training)
-    found = measured(samples, options.drawn or len(samples), options.moses, options.reference, known)
-    for name, value in found.items():
-        print(f"{name}: {value:.4f}")
+        sets = {"samples": (samples, options.drawn or len(samples), set(training)), **sets}
+    references = {
+        name: reference_of(options.moses, file, options.reference, options.cache)
+        for name, file in (("Test", "test"), ("TestSF", "test_scaffolds"))
+    }
+    found = {name: measured(smiles, drawn, references, known) for name, (smiles, drawn, known) in sets.items()}
+    for metric in found["training set"]:
+        print(f"{metric:20}", *(f"{name} {values[metric]:.4f}" for name, values in found.items()), sep="  ")
     if options.json:
         options.json.write_text(json.dumps(found, indent=1))
 
