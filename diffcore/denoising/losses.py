@@ -5,6 +5,7 @@ are multiples of it (eps: e^lambda, v: e^lambda + 1), so each objective is defin
 """
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -37,12 +38,19 @@ WEIGHTINGS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def weighted_loss(
-    prediction: Prediction, x0: State, noise: State, space: Space, weighting: Weighting = "eps", mask: Mask = None
+    prediction: Prediction,
+    x0: State,
+    noise: State,
+    space: Space,
+    weighting: Weighting = "eps",
+    mask: Mask = None,
+    field_weights: Mapping[str, float] = MappingProxyType({}),
 ) -> Tensor:
     """w(lambda) |x0_hat - x0|^2 per degree of freedom, `[B]`.
 
     * `prediction`: the prediction for x = alpha `x0` + sigma `noise`, at levels `[B]`.
     * `weighting`: the name of w in `WEIGHTINGS`.
+    * `field_weights`: factors of the terms of fields, by name; those of others are 1.
 
     It is computed from the error of v, which is of order one at both ends: with a variance-preserving level,
     |x0_hat - x0|^2 = sigma^2 |v_hat - v|^2, so the factor is w(lambda) sigmoid(-lambda).
@@ -51,9 +59,17 @@ def weighted_loss(
     given, and has the weight 0, where its log-SNR is `GIVEN_LOG_SNR` or more.
     """
     require_name(weighting, WEIGHTINGS, "weighting")
-    error = prediction.v - velocity(x0, noise, prediction.level)
+    error = _error(prediction, x0, noise, field_weights)
     freedoms = space.degrees_of_freedom(x0, mask).clamp(min=1)
     return _weighted_square(error, prediction.level, space, weighting, mask) / freedoms
+
+
+def _error(prediction: Prediction, x0: State, noise: State, field_weights: Mapping[str, float]) -> State:
+    """The error of v, in which each field is multiplied by the square root of its weight."""
+    error = prediction.v - velocity(x0, noise, prediction.level)
+    if not field_weights:
+        return error
+    return combine(({name: field_weights.get(name, 1.0) ** 0.5 for name in fields(error)}, error))
 
 
 def _weighted_square(error: State, level: Levels, space: Space, weighting: Weighting, mask: Mask) -> Tensor:
@@ -102,6 +118,7 @@ def hybrid_loss(
     clean: LogSnr,
     weighting: Weighting = "eps",
     mask: Mask = None,
+    field_weights: Mapping[str, float] = MappingProxyType({}),
 ) -> Tensor:
     """L_simple + 0.001 T KL, `[B]`: the loss of a network that learns variances. Nichol & Dhariwal 2021, eq. 16.
 
@@ -109,15 +126,21 @@ def hybrid_loss(
     the whole variational bound without its two end terms, which do not depend on the variance. KL is in nats per degree
     of freedom.
     """
-    simple = weighted_loss(prediction, x0, noise, space, weighting, mask)
+    simple = weighted_loss(prediction, x0, noise, space, weighting, mask, field_weights)
     return simple + VARIANCE_WEIGHT * VARIANCE_STEPS * variance_loss(prediction, x0, noise, space, clean, mask)
 
 
 def field_losses(
-    prediction: Prediction, x0: State, noise: State, space: Space, weighting: Weighting = "eps", mask: Mask = None
+    prediction: Prediction,
+    x0: State,
+    noise: State,
+    space: Space,
+    weighting: Weighting = "eps",
+    mask: Mask = None,
+    field_weights: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Tensor]:
     """The contribution of each field to `weighted_loss`, `[B]` by name; their sum is that loss."""
-    error = prediction.v - velocity(x0, noise, prediction.level)
+    error = _error(prediction, x0, noise, field_weights)
     freedoms = space.degrees_of_freedom(x0, mask).clamp(min=1)
     losses = {}
     for name in fields(error):

@@ -11,6 +11,12 @@ from diffcore.states.state import State, first_field, map_fields
 
 Network = TypeVar("Network", bound=nn.Module)
 
+SHAPES = 32
+"""The number of shapes of batches for which a network is compiled, each with gradients and without counting as two.
+
+Beyond, which is 8 by default, PyTorch computes without the compiler.
+"""
+
 
 def backbone_of(network: nn.Module) -> nn.Module:
     """The backbone of a denoiser, a classifier or another module that has one; otherwise the module itself."""
@@ -32,6 +38,10 @@ def compute_in(network: Network, precision: Precision, compiled: bool = False) -
         return network
     network.precision = precision  # type: ignore[assignment]
     if compiled:
+        import torch._dynamo  # it takes as long to import as PyTorch itself
+
+        config = torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, SHAPES)
         backbone_of(network).compile()
     return network
 

@@ -28,7 +28,8 @@ class Data:
     `ledger` says what the files or records of a user became; `notes` are more lines for the user, such as warnings.
     `asked` are examples whose texts the samples of an evaluation are drawn for, in place of those of `held_out`; they
     may be training examples too. `texts` are all captions, each once; the column `captions` of the examples has their
-    numbers, see `diffcore.plugins.text`.
+    numbers, see `diffcore.plugins.text`. `sizes` are not given by data sets: the numbers of elements of the examples,
+    int64 `[n]`, where batches are sorted by them (`diffcore.tasks.buckets`).
     """
 
     facts: Settings
@@ -38,6 +39,7 @@ class Data:
     ledger: Ledger = field(default_factory=Ledger)
     texts: tuple[str, ...] = ()
     asked: "TensorDict | None" = None
+    sizes: Tensor | None = None
 
 
 @dataclass(frozen=True)

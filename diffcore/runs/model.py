@@ -213,9 +213,11 @@ def _with_levels(schedule: Schedule, settings: RunSettings, codec: Codec) -> Sch
     Raises `UserError` for settings that do not fit the fields.
     """
     levels, names = settings.levels, [*fields(codec.space.empty(1))]
+    there = ", ".join(names) if any(names) else "none, as a sample is one tensor"
     if unknown := sorted(levels.shifts.keys() - {*names}):
-        there = ", ".join(names) if any(names) else "none, as a sample is one tensor"
         raise UserError(f"`levels.shifts` has {unknown[0]!r}, which is not a field of these data; there are: {there}")
+    if strange := sorted(settings.train.field_weights.keys() - {*names}):
+        raise UserError(f"`train.field_weights` has {strange[0]!r}, no field of these data; there are: {there}")
     if levels.given and not levels.independent:
         raise UserError("`levels.given` needs a fraction `levels.independent` of the examples")
     if levels.independent and len(names) < 2:

@@ -47,6 +47,29 @@ class TrainSettings(Settings):
         1.0, gt=0, description="Maximum norm of the gradient; larger gradients are scaled down."
     )
     weighting: Weighting = Field("eps", description="Weighting of the loss over the noise levels.")
+    field_weights: dict[str, Annotated[float, Field(ge=0, le=1e6)]] = Field(
+        {}, description="Factors of the loss of fields, as `positions 3`; that of other fields is 1."
+    )
+    distorted: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Fraction of the examples of log-SNR above 0 that have more noise than the network is told, as the "
+        "states of a sampler do that is not exact.",
+    )
+    distortion: float = Field(
+        0.5,
+        ge=0,
+        le=10,
+        description="Standard deviation of the noise that is added to these, in units of what the network is told.",
+    )
+    buckets: int = Field(
+        0,
+        ge=0,
+        le=10_000,
+        description="Number of batches whose examples are sorted by their number of elements, so that little is "
+        "computed for elements that do not exist; 0: batches of all sizes. Such steps are not recorded as CUDA graphs.",
+    )
     condition_dropout: float = Field(0.1, ge=0, le=1, description="Probability that each condition is dropped.")
     ema_width: float = Field(0.1, gt=0, lt=0.28, description="Relative width of the moving average of the weights.")
     log_every: int = Field(50, ge=1, description="Number of steps between lines of train_log.jsonl.")

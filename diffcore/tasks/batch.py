@@ -27,8 +27,9 @@ from diffcore.states.noise import Draws, generator_for, seed_of, uniform
 from diffcore.states.partly import inserted, partly, placed
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask, Space
-from diffcore.states.state import State, map_fields
+from diffcore.states.state import State, combine, first_field, map_fields
 from diffcore.system.distributed import rank_slice, world
+from diffcore.tasks.buckets import sorted_indices, trimmed
 from diffcore.tasks.levels import level_at, log_snrs_of, map_log_snr
 
 
@@ -137,16 +138,33 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
         space = partly(space, known)
         examples["x0"] = placed(examples["x0"], space, examples["mask"])
         examples["kept_conditions"] = {**examples["kept_conditions"], **told(known)}
+    noise = space.noise(draws.normal("noise", examples["x0"]), examples["mask"])
     t = times(settings, step)
     on_cpu = _draws(settings, step, "cpu")  # the times are computed in float64 there
     log_snrs = log_snrs_of(model.schedule, settings.levels, t, 1 / VARIANCE_STEPS, on_cpu)
     log_snr, earlier = (map_log_snr(lambda value: to_device(value, model.device), each) for each in log_snrs)
     return Batch(
         **examples,
-        noise=space.noise(draws.normal("noise", examples["x0"]), examples["mask"]),
+        noise=_distorted(noise, log_snr, settings, draws) if settings.train.distorted else noise,
         level=level_at(model.schedule, log_snr),
         earlier_log_snr=earlier,
     )
+
+
+def _distorted(noise: State, log_snr: LogSnr, settings: RunSettings, draws: Draws) -> State:
+    """The noise, which is larger than the level says in a fraction `train.distorted` of the examples.
+
+    eps + c eps' with c = `train.distortion` and normal eps' is sqrt(1 + c^2) eps in distribution. As x0 stays, the
+    network learns to correct states that are farther from the data than it is told (Ning et al. 2023, algorithm 1, with
+    the target x0 in place of eps). Fields of a log-SNR below 0 are left as they are.
+    """
+    chosen = draws.uniform("distorted", 1)[:, 0] < settings.train.distorted
+    factor = (1 + settings.train.distortion**2) ** 0.5
+
+    def of(level: Tensor) -> Tensor:
+        return torch.where(chosen & (level > 0), factor, 1.0).to(first_field(noise).dtype)
+
+    return combine((map_log_snr(of, log_snr), noise))
 
 
 def times(settings: RunSettings, step: int) -> Tensor:
@@ -179,10 +197,13 @@ def _share(model: Model, settings: RunSettings, data: Data, step: int, draws: Dr
     """The fields of `Examples`, for the examples of this process."""
     batch, conditions = settings.train.batch_size, model.codec.conditions
     mine = rank_slice(batch)
-    chosen = batch_indices(len(data.examples), batch, step, settings.seed)[mine.start : mine.stop]
+    whole = _chosen(settings, data, step)
+    chosen = whole[mine.start : mine.stop]
     augmentation = replace(draws, seed=seed_of(settings.seed, "augmentation"))
     with torch.no_grad():
         encoded = model.codec.encode(_rows(data.examples, chosen, model.device), augmentation)
+    if data.sizes is not None:
+        encoded = trimmed(encoded, model.codec.space, int(data.sizes[whole].max()))
     u = draws.uniform("dropped", len(conditions))
     return {
         "x0": encoded.state,
@@ -193,6 +214,16 @@ def _share(model: Model, settings: RunSettings, data: Data, step: int, draws: Dr
         "weight": len(mine) * world() / batch,
         "places": mine,
     }
+
+
+def _chosen(settings: RunSettings, data: Data, step: int) -> Tensor:
+    """The indices of the examples of a step, of similar sizes where the data have `sizes`."""
+    n, batch, seed = len(data.examples), settings.train.batch_size, settings.seed
+    if data.sizes is None:
+        return batch_indices(n, batch, step, seed)
+    window, number = divmod(step, settings.train.buckets)
+    indices = batch_indices(n, batch * settings.train.buckets, window, seed)
+    return sorted_indices(indices, data.sizes, batch, seed, window)[number]
 
 
 def _rows(examples: TensorDict, chosen: Tensor, device: torch.device) -> TensorDict:

@@ -74,10 +74,12 @@ def loss(model: Model, batch: Batch, settings: RunSettings) -> Tensor:
         batch.space_of(model.codec),
         settings.train.weighting,
     )
+    weights = settings.train.field_weights
     if prediction.variance is None:
-        found = weighted_loss(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
+        found = weighted_loss(prediction, batch.x0, batch.noise, space, weighting, batch.mask, weights)
     else:
-        found = hybrid_loss(prediction, batch.x0, batch.noise, space, batch.earlier_log_snr, weighting, batch.mask)
+        earlier = batch.earlier_log_snr
+        found = hybrid_loss(prediction, batch.x0, batch.noise, space, earlier, weighting, batch.mask, weights)
     return found * _free_share(model, batch)
 
 
@@ -88,7 +90,8 @@ def losses_by_field(model: Model, batch: Batch, settings: RunSettings) -> dict[s
         batch.space_of(model.codec),
         settings.train.weighting,
     )
-    each = field_losses(prediction, batch.x0, batch.noise, space, weighting, batch.mask)
+    weights = settings.train.field_weights
+    each = field_losses(prediction, batch.x0, batch.noise, space, weighting, batch.mask, weights)
     return {name: (value * _free_share(model, batch)).mean().item() for name, value in each.items()}
 
 

@@ -16,6 +16,7 @@ from diffcore.runs.folder import RunFolder, trim_log
 from diffcore.runs.model import Model
 from diffcore.runs.settings import RunSettings
 from diffcore.system.distributed import agreed, in_turn, leads
+from diffcore.tasks.buckets import with_sizes
 from diffcore.tasks.random_state import keep_random_state
 from diffcore.training import log
 from diffcore.training.callbacks import Callbacks, LogLine
@@ -71,6 +72,8 @@ def train(
     options = settings.train
     require_end(options)
     ready = replace(data, examples=in_turn(lambda: prepared_data(model, data)))
+    if options.buckets:
+        ready = with_sizes(model, ready)
     keep_texts(model.network, data)
     with keep_random_state(model.device):
         loop = LoopState(run, options, callbacks, TrainState(model, settings, ready))

@@ -58,7 +58,7 @@ class TrainState:
         self._parameters = dict(network.named_parameters())
         # Kept until there is a checkpoint to go back to.
         self._initial_weights: Tensors | None = {name: value.clone() for name, value in network.state_dict().items()}
-        graphed = options.cuda_graphs and model.device.type == "cuda" and world() == 1
+        graphed = options.cuda_graphs and not options.buckets and model.device.type == "cuda" and world() == 1
         self._optimizer = optimizer_of(
             options.optimizer,
             network,

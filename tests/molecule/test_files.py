@@ -4,6 +4,7 @@ import gzip
 import io
 import logging
 import random
+from contextlib import contextmanager, nullcontext
 
 import numpy
 import pytest
@@ -304,9 +305,27 @@ NO_CHARGES
 """
 
 
-def test_every_kind_of_file_is_found_and_read(tmp_path, monkeypatch):
-    """A worker starts for each, so few files here; dialects are tested above."""
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """No worker processes, whose start takes seconds."""
+
+    def map_each(function, portions, seconds, workers):
+        return ((item, result) for portion in portions for item, result in zip(portion, function(portion), strict=True))
+
+    monkeypatch.setattr(files, "map_each", map_each)
+    monkeypatch.setattr(samples, "map_each", map_each)
+
+
+def test_a_file_is_read_by_a_worker(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "processors", lambda: 1)
+    path = write(tmp_path / "own.sdf", f"{ETHANOL}$$$$\nbroken\n$$$$\n")
+    found = files.read_sdf(FileOptions(path=str(path)))
+    assert (found.sources.tolist(), [number for number, _ in found.left_out]) == ([1], [2])
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_every_kind_of_file_is_found_and_read(tmp_path):
+    """One file of each; dialects are tested above."""
     three = write(tmp_path / "own.sd.gz", f"{ETHANOL}$$$$\n{BENZENE}$$$$\nbroken\n$$$$\n{drawing('CCN', '2D')}$$$$\n")
     found = files.read_sdf(FileOptions(path=str(three)))
     assert found.sources.tolist() == [1, 2, 4]
@@ -416,16 +435,6 @@ def test_messages_of_rdkit_are_silent_again_afterwards(capfd):
 # Samples of any program
 
 
-@pytest.fixture
-def in_this_process(monkeypatch):
-    """No worker processes, whose start takes seconds."""
-
-    def map_each(function, portions, seconds, workers):
-        return ((item, result) for portion in portions for item, result in zip(portion, function(portion), strict=True))
-
-    monkeypatch.setattr(samples, "map_each", map_each)
-
-
 def read_back(tmp_path, molecules, hydrogens=False):
     path = tmp_path / "samples.sdf"
     path.write_text("".join(sdf(record(molecule, hydrogens), str(k), {}) for k, molecule in enumerate(molecules)))
@@ -532,23 +541,31 @@ def test_an_interrupted_reading_goes_on_and_gives_what_an_unbroken_one_gives(tmp
     assert (more.sources.tolist(), handled) == ([1, 2, 4, 5, 6], [3, 4, 5, 6])
 
 
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(("limit", "shares"), [(None, [0.1] * 4), (4, [0.25, 0.5, 0.75, 1]), (100, [0.1] * 4)])
+def test_progress_is_towards_the_limit_or_the_end_of_the_file(tmp_path, monkeypatch, limit, shares):
+    """Here a tenth of the file has been read when its first four molecules have."""
+    found, read = [], files.opened
+
+    @contextmanager
+    def opened(path):
+        with read(path) as (text, _):
+            yield text, lambda: 0.1
+
+    monkeypatch.setattr(files, "opened", opened)
+    monkeypatch.setattr(files, "bar", lambda title: nullcontext(lambda share, text: found.append(share)))
+    (tmp_path / "four.smi").write_text("C\nCC\nCCC\nCCO\n")
+    files.read_smiles(SmilesOptions(path=str(tmp_path / "four.smi"), relax=False, limit=limit))
+    assert found == shares
+
+
 # Values of the file as targets
-
-
-@pytest.fixture
-def measured(monkeypatch):
-    """Reads files in this process."""
-
-    def map_each(function, portions, seconds, workers):
-        return ((item, result) for portion in portions for item, result in zip(portion, function(portion), strict=True))
-
-    monkeypatch.setattr(files, "map_each", map_each)
 
 
 TAGGED = {ETHANOL: "1.5", BENZENE: "not measured", BUTANE: "-2e1"}
 
 
-@pytest.mark.usefixtures("measured")
+@pytest.mark.usefixtures("in_this_process")
 def test_data_fields_of_records_are_targets(tmp_path):
     path = tmp_path / "assay.sdf"
     path.write_text("".join(f"{block}>  <pIC50>\n{value}\n\n$$$$\n" for block, value in TAGGED.items()))
@@ -567,7 +584,7 @@ def test_data_fields_of_records_are_targets(tmp_path):
             datasets.sdf(FileOptions(path=str(path), properties=(name,)))
 
 
-@pytest.mark.usefixtures("measured")
+@pytest.mark.usefixtures("in_this_process")
 def test_columns_of_tables_are_targets(tmp_path):
     path = tmp_path / "assay.csv"
     path.write_text("smiles,Yield,gap\nCCO,0.25,3\nCCN,,4\nCCC,1e400,5\n")

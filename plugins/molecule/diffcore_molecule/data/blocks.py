@@ -19,17 +19,19 @@ Work = Callable[[Iterator[Request]], Iterable[tuple[Request, Outcome]]]
 """What reads the molecules of requests, in their order."""
 
 
-def read_blocks(key: str, requests: Iterable[Request], work: Work, go_on: Callable[[int, int], bool]) -> list[Parsed]:
+def read_blocks(
+    key: str, requests: Iterable[Request], work: Work, go_on: Callable[[int, int, int], bool]
+) -> list[Parsed]:
     """The molecules of all requests, in parts of `BLOCK` requests.
 
     A block is cached under `key` as soon as the next one begins, and is not read again. Only the entries of one block
-    are in memory as objects; the others are arrays. After each request, `go_on(molecules, left_out)` is called with the
-    numbers so far; reading stops when it is False.
+    are in memory as objects; the others are arrays. After each request, `go_on(requests, molecules, left_out)` is
+    called with the numbers so far; reading stops when it is False.
     """
     found: dict[int, Parsed] = {}
     handed_out: deque[int] = deque()  # the block of each request whose result has not come
     rest = iter(requests)
-    molecules = left_out = 0
+    handled = molecules = left_out = 0
 
     def keep(number: int, block: Parsed) -> None:
         nonlocal molecules, left_out
@@ -37,11 +39,13 @@ def read_blocks(key: str, requests: Iterable[Request], work: Work, go_on: Callab
         molecules, left_out = molecules + len(block), left_out + len(block.left_out)
 
     def missing() -> Iterator[Request]:
+        nonlocal handled
         for number in count():
             if not (block := list(islice(rest, BLOCK))):
                 return
             if len(block) == BLOCK and (known := read_parsed(place_of(_key(key, number)))) is not None:
                 keep(number, known)
+                handled += BLOCK
                 continue
             for request in block:
                 handed_out.append(number)
@@ -58,7 +62,8 @@ def read_blocks(key: str, requests: Iterable[Request], work: Work, go_on: Callab
             failed.append((request.source, str(outcome)))
         else:
             entries.extend(outcome)
-        if not go_on(molecules + len(entries), left_out + len(failed)):
+        handled += 1
+        if not go_on(handled, molecules + len(entries), left_out + len(failed)):
             break
     if current >= 0:
         keep(current, parsed(entries, failed))

@@ -141,22 +141,16 @@ def _read(key: str, path: Path, unit: str, requests_of: Opened, options: FileOpt
     """
     with opened(path) as (text, done), bar(f"reading {path.name}") as report:
         requests, note = requests_of(lines_of(text))
-        begun = 0
-
-        def limited() -> Iterator[Request]:
-            nonlocal begun
-            for begun, request in enumerate(islice(requests, options.limit), 1):  # noqa: B007
-                yield request
 
         def work(missing: Iterator[Request]) -> Iterable[tuple[Request, Outcome]]:
             return map_each(entries_of_each, portions(missing), options.time_limit, processors())
 
-        def go_on(molecules: int, left_out: int) -> bool:
-            share = 0.0 if options.limit is None else begun / options.limit
+        def go_on(handled: int, molecules: int, left_out: int) -> bool:
+            share = 0.0 if options.limit is None else handled / options.limit
             report(max(done(), share), f"{molecules} molecules")
             return molecules > 0 or left_out < MOST_FAILURES
 
-        parts = read_blocks(key, limited(), work, go_on)
+        parts = read_blocks(key, islice(requests, options.limit), work, go_on)
     left_out = [item for part in parts for item in part.left_out]
     if not any(map(len, parts)):
         why = left_out_message(len(left_out), left_out, unit) if left_out else f"there is no {unit} with a molecule"
