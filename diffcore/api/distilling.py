@@ -51,7 +51,7 @@ def student_settings(
             "teacher": str(run.path.absolute()),
             "checkpoint": source.name,
             "segments": steps,
-            "guidance": wanted,
+            "teacher_guidance": wanted,
         },
         "levels": {**values["levels"], "given": 0.0},
         "train": {

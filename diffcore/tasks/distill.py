@@ -222,7 +222,7 @@ def _guided_teacher(settings: RunSettings, model: Model) -> Denoise:
     teacher = teacher_of(settings, model).model
     if codec_digest(teacher.codec) != codec_digest(model.codec):
         raise UserError(f"the teacher {_options(settings).teacher} has other latents than its student")
-    return classifier_free(teacher.denoiser, teacher.codec.conditions, _options(settings).guidance)
+    return classifier_free(teacher.denoiser, teacher.codec.conditions, _options(settings).teacher_guidance)
 
 
 _TEACHERS: WeakKeyDictionary[nn.Module, LoadedRun] = WeakKeyDictionary()

@@ -47,7 +47,9 @@ class DistillOptions(Settings):
     teacher: Annotated[Place, IN_TRAINING] = Field(None, description="Folder of the run that is the teacher.")
     checkpoint: str | None = Field(None, description="Name of the teacher's checkpoint; the newest by default.")
     segments: int = Field(4, ge=1, le=100, description="In how many steps the student draws.")
-    guidance: float = Field(1.0, description="Weight of the teacher's classifier-free guidance, which is learned too.")
+    teacher_guidance: float = Field(
+        1.0, description="Weight of the teacher's classifier-free guidance, which is learned too."
+    )
     stages: int = Field(5, ge=1, le=12, description="How often the teacher's steps become half as long, plus one.")
 
 
