@@ -18,6 +18,7 @@ from diffcore.runs.fitted_grid import with_fitted_grid
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import example_conditions, unguided_without_conditions
 from diffcore.runs.model import Model, build_additions
+from diffcore.runs.particles import require_factor
 from diffcore.runs.sampling_config import SamplingOptions
 from diffcore.runs.settings import validate
 from diffcore.states.noise import seed_number
@@ -42,6 +43,7 @@ def evaluate(
     seed = seed_number(seed)
     _require_used(run.model, run.path, options)
     model, config = run.config(options)
+    require_factor(config)
     if sets := next(((guide.name, name) for guide in config.guides for name in guide.asks), None):
         raise UserError(
             f"the guide {sets[0]} sets the {sets[1]} of all samples, and an evaluation draws samples for the {sets[1]} "

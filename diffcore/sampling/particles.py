@@ -32,7 +32,7 @@ from diffcore.sampling.loop import integrate
 from diffcore.sampling.solvers.by_field import of_all_fields, take
 from diffcore.sampling.solvers.step import Evaluate, Move, Step
 from diffcore.states.form import form_difference
-from diffcore.states.level import CLEAN, Levels, is_clean
+from diffcore.states.level import CLEAN, Levels
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, map_fields
@@ -41,7 +41,7 @@ PARTICLE = 2**53
 """Particle k of sample i has the noise of the sample number i + k PARTICLE, so particle 0 has that of the sample."""
 MOST = 1024
 """The largest number of particles of a sample: the numbers of samples are below 2^63."""
-EVERY = 5
+EVERY = 3
 """Factors of the estimate x0_hat are computed after every so many steps, and at the end: they may take long."""
 
 
@@ -107,7 +107,7 @@ class Crowd:
     """The particles of one batch of samples. Its state is made of the weights; it belongs to one sampling call.
 
     * `denoise(plain)`: the denoiser of q, given that of p.
-    * `step(solver)`: the step of a solver, followed by weighting and resampling.
+    * `step(solver, steps)`: the step of a solver, the number of which is `steps`, followed by weighting and resampling.
     * `chosen(states)`: the samples, given the clean states `[B K, ...]`.
 
     The other arguments are those of `diffcore.sampling.loop.sample`, with a value for each particle.
@@ -148,8 +148,11 @@ class Crowd:
 
         return told_own
 
-    def step(self, solver: Step) -> Step:
-        """The step of a solver; with a guide, one for which `draws_gaussians` holds."""
+    def step(self, solver: Step, steps: int) -> Step:
+        """The step of a solver; with a guide, one whose steps are Gaussians (`steps_of`).
+
+        Before the last step, which adds no noise, nothing is resampled: equal particles would stay equal.
+        """
 
         def step(evaluate: Evaluate, x: State, move: Move) -> State:
             latest: list[Prediction] = []
@@ -163,11 +166,13 @@ class Crowd:
             else:
                 x, ratio = self._proposed(solver, noted, x, move)
                 self._log_weights = self._log_weights + self._by_sample(ratio)
-            if is_clean(move.next):
+            if move.index + 1 == steps:
                 return x
             looks = (move.index + 1) % EVERY == 0
             estimate = self._space.project(latest[0].x0, self._mask) if latest and looks else None
             self._weigh(x, move.next, estimate)
+            if move.index + 2 >= steps:
+                return x
             rows = self._resampled(move.index)
             move.history[:] = [_mapped(value, lambda state: state[rows]) for value in move.history]
             self._continued = rows if self._continued is None else self._continued[rows]

@@ -47,15 +47,14 @@ def main() -> None:
         for goal in options.goals:
             name, keep = GOALS[goal]
             found.setdefault(f"{goal}: best of {count:,}", []).append({**best_of(free, name, keep), **cost})
-            for count in options.particles:
-                found.setdefault(f"{goal}: search, {count} particles", []).append(
-                    search(run, goal, count, seed, options, calls)
-                )
+            for particles in options.particles:
+                what = f"{goal}: search" + (f", {particles} particles" if particles > 1 else "")
+                found.setdefault(what, []).append(search(run, goal, particles, seed, options, calls))
+        if options.json:
+            options.json.write_text(json.dumps(found, indent=2))
     for what, rows in found.items():
         told = {name: [row[name] for row in rows] for name in rows[0]}
         print(what, {name: f"{statistics.mean(v):.4g} +- {statistics.pstdev(v):.2g}" for name, v in told.items()})
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2))
 
 
 def search(run: dc.Run, goal: str, particles: int, seed: int, options: argparse.Namespace, calls: list[int]):

@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", default=["1", "2"])
     parser.add_argument("--count", type=int, default=500, help="targets of each property")
     parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--solver", help="that of the run by default, and ddpm with particles")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--names", nargs="+", help="only these properties")
     parser.add_argument("--json", type=Path)
@@ -61,7 +62,7 @@ def of_property(run: dc.Run, judge, condition: ScalarCondition, options: argpars
     for way in options.ways:
         given = [float(number) for number in way.split(",")]
         guidance, weight, particles = [*given, *(1.0, 0.0, 1.0)[len(given) :]]
-        how = {"guidance": guidance, "steps": options.steps}
+        how = {"guidance": guidance, "steps": options.steps, "solver": options.solver}
         if weight:
             how |= {"classifier": options.classifier, "classifier_weight": weight, "particles": int(particles)}
         started = time.monotonic()

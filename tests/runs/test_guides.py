@@ -536,6 +536,11 @@ def test_particles_of_a_classifier(folder, run, capsys):
         assert message.replace("`particles`", "--particles") in capsys.readouterr().err
 
 
+def test_an_evaluation_with_particles_needs_something_to_weigh_them_by(run):
+    with pytest.raises(UserError, match="nothing says which particles are better"):
+        run.evaluate(2, particles=2)
+
+
 def test_particles_of_a_search_are_whole_groups(run):
     with pytest.raises(UserError, match="`per_round` 5: give a multiple of `particles`, which are 2"):
         run.optimise(lambda sample: 0.0, per_round=5, particles=2)

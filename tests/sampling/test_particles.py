@@ -7,7 +7,7 @@ import torch
 
 from diffcore.denoising.denoiser import from_x0
 from diffcore.errors import UserError
-from diffcore.process.schedules import Cosine
+from diffcore.process.schedules import ByField, Cosine
 from diffcore.sampling.guidance import energy
 from diffcore.sampling.inverse.drawing import draw
 from diffcore.sampling.inverse.editing import inpainting
@@ -19,7 +19,7 @@ from diffcore.sampling.timesteps import grid
 from diffcore.states.level import CLEAN
 from diffcore.states.spaces import Euclidean, Product, ZeroCentred
 from diffcore.states.state import combine
-from diffcore.testing.oracles import Mixture
+from diffcore.testing.oracles import Mixture, gaussian
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -114,6 +114,28 @@ def test_weights_undo_a_guide_without_a_factor_in_constrained_spaces():
     assert (mean(Particles(48, (one,), guide), normal).abs() < 0.16).all()
 
 
+def test_fields_may_have_levels_of_their_own():
+    """exp(a + b) moves the mean of N(0, I) to (1, 1); a gradient half as large leaves it to the weights."""
+    space = Product({"a": LINE, "b": LINE})
+    schedule = ByField(Cosine(), {"b": -3.0})
+
+    def total(x, level, conditions=None, mask=None):
+        return (x["a"] + x["b"])[:, 0]
+
+    def guide(plain):
+        return energy(plain, space, total, 0.5, of="x0")
+
+    means = []
+    for particles in (None, Particles(16, (Factor(total, "x0"),), guide)):
+        denoise = guide(gaussian(0.0, 1.0)) if particles is None else gaussian(0.0, 1.0)
+        states = draw(
+            denoise, space, ddpm(1.0), schedule, grid("tapered", schedule, 8), indices=range(300), particles=particles
+        )
+        means.append([states["a"].mean().item(), states["b"].mean().item()])
+    assert max(means[0]) < 0.75
+    assert means[1] == pytest.approx([1.0, 1.0], abs=0.15)
+
+
 # Properties
 
 
@@ -160,8 +182,8 @@ def test_which_solvers_fit():
     levels = levels_of(SCHEDULE, grid("tapered", SCHEDULE, 5))
     kinds = [(adams(), 0, 0), (heun(), 0, 0), (ddim(), 0, 1), (ddpm(), 1, 1), (ddim(0.5), 1, 1)]
     kinds += [(dpmpp_2m(1.0), 1, 0), (edm(), 1, 0), (langevin(2), 1, 0), (pc(), 1, 0)]
-    for solver, noisy, gaussian in kinds:
-        assert steps_of(solver, space, levels) == (bool(noisy), bool(gaussian))
+    for solver, noisy, one_gaussian in kinds:
+        assert steps_of(solver, space, levels) == (bool(noisy), bool(one_gaussian))
 
 
 def test_what_cannot_be_weighted_is_refused():

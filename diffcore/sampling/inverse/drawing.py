@@ -71,7 +71,6 @@ def draw(
         crowd = Crowd(particles, inner, draws, conditions, None if mask is None else mask.to(device))
         denoise = crowd.denoise(denoise)
     denoise, step = constraint(denoise, step, indices, mask)
-    step = step if crowd is None else crowd.step(step)
     mask = None if mask is None else mask.to(device)
     if constraint.draw is not None:
         return constraint.draw(denoise, schedule, indices, draws, conditions or {}, mask)
@@ -91,7 +90,7 @@ def draw(
         states = sample(
             denoise,
             inner,
-            step,
+            step if crowd is None else crowd.step(step, len(levels) - 1),
             levels,
             indices=indices,
             seed=seed,
