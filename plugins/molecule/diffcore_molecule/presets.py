@@ -144,7 +144,7 @@ PRESETS = {
         _of(_DRUGLIKE, name="smiles", limit=10_000, properties=()),
     ),
     "druglike-gpu": Preset(
-        "a larger equivariant denoiser of drug-like molecules, such as all of MOSES, on one GPU: 300,000 steps; not "
+        "a larger equivariant denoiser of drug-like molecules, such as all of MOSES, on one GPU: 15,000 steps; not "
         "timed yet",
         _of(_GPU, name="smiles", properties=()),
     ),
