@@ -508,7 +508,7 @@ class Run(OpenedRun):
             guidance: The weight of classifier-free guidance with which the teacher draws, and which the student learns;
                 by default that of the run's settings. The student itself then draws without guidance.
             out: The folder of the student; by default the next free `runs/<modality>/<preset>-<n>`.
-            **settings: Other settings, as for `diffcore.train`: `train={"steps": 1000}`, `task={"stages": 6}`.
+            **settings: Other settings, as for `diffcore.train`: `train={"steps": 1000}`, `task={"finest": 256}`.
 
         Raises:
             UserError: For a run that is no trained denoiser, and for values that do not fit.

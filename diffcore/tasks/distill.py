@@ -13,11 +13,12 @@ gradient::
 
     target = (1 - w) x0_T + w x0_student(x_r, r),   w = (a_e - a_r) / (a_e - a_t)
 
-The teacher's step takes two evaluations. It ends at e at first; its length is halved `stages` - 1 times, at equal
-intervals of the training, so that the student's own errors count when they are small (Geng et al. 2024, "Consistency
-Models Made Easy", arXiv 2406.14548).
+The teacher's step takes two evaluations. It ends at e at first. In equal stages of the training, its length is halved
+until `finest` such steps lead from noise to data, so that the student's own errors count when they are small (Geng et
+al. 2024, "Consistency Models Made Easy", arXiv 2406.14548).
 """
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -118,8 +119,8 @@ def draw(model: Model, settings: RunSettings, data: Data, step: int) -> Steps:
 def _length(settings: RunSettings, step: int) -> float:
     """The length of the teacher's steps in time: that of a segment, halved at the beginning of each further stage."""
     options, steps = _options(settings), settings.train.steps or 1
-    stage = min(step * options.stages // steps, options.stages - 1)
-    return 1 / options.segments / 2**stage
+    halvings = max(0, math.ceil(math.log2(options.finest / options.segments)))
+    return 1 / options.segments / 2 ** min(step * (halvings + 1) // steps, halvings)
 
 
 def _log_snr(model: Model, levels: LevelSettings, t: Tensor) -> LogSnr:

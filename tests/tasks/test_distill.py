@@ -143,7 +143,7 @@ def test_a_student_begins_as_its_teacher_with_the_data_and_the_schedule_of_it(tr
 
 
 def test_the_teachers_steps_end_in_their_segment_and_become_half_as_long_in_each_stage(trained):
-    over = {"train": {"steps": 8, "batch_size": 64}, "task": {"stages": 4}}
+    over = {"train": {"steps": 8, "batch_size": 64}, "task": {"finest": 16}}
     settings = student_settings(REGISTRY, trained / "run", steps=2, over=over)
     data = build_data(settings, REGISTRY)
     model = build_model(settings, data.facts, REGISTRY)

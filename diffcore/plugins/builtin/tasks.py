@@ -50,7 +50,13 @@ class DistillOptions(Settings):
     teacher_guidance: float = Field(
         1.0, description="Weight of the teacher's classifier-free guidance, which is learned too."
     )
-    stages: int = Field(5, ge=1, le=12, description="How often the teacher's steps become half as long, plus one.")
+    finest: int = Field(
+        128,
+        ge=1,
+        le=2**16,
+        description="How many steps the teacher would make from noise to data at the end of the training; at first as "
+        "many as the student, and twice as many in each further stage.",
+    )
 
 
 @hookimpl
