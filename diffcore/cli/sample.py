@@ -336,7 +336,7 @@ def _constraint_of_one(run: "Run", options: Any, strength: float | dict[str, flo
             options.free,
             options.attach,
             options.link is not None,
-            not options.unplaced,
+            options.unplaced,
         )
     if options.upscale is not None:
         return upscaling_of(run.model, options.upscale, None, options.method, options.noise_std)

@@ -46,7 +46,7 @@ def inpainting_of(
     free: str | Sequence[int] | None = None,
     attach: str | Sequence[int] | None = None,
     link: bool = False,
-    placed: bool = True,
+    unplaced: bool = False,
 ) -> Constraint:
     """The constraint that samples agree with `source` where it is known.
 
@@ -55,8 +55,8 @@ def inpainting_of(
     have another `size` than the model's. Without both, the file itself must show what is missing, as a file with some
     of the elements of a set does; its elements with the numbers `free`, from 1, are not known (`"3,4,7"`), and new
     elements may be joined to those with the numbers `attach` alone, for data whose elements are joined. With `link`,
-    the file must have several pieces, and samples that are not in one piece are drawn again. If the file is not
-    `placed`, its place and size in the whole are drawn. The other arguments are those of
+    the file must have several pieces, and samples that are not in one piece are drawn again. If it is `unplaced`,
+    its place and size in the whole are drawn. The other arguments are those of
     `diffcore.sampling.inverse.editing.inpainting`; without `method`, it is "learned" if the model has learned states of
     which a part is known, and else "mmps". Raises `UserError` if the plugin cannot read such files.
     """
@@ -72,7 +72,7 @@ def inpainting_of(
         raise UserError("`attach` needs a file with a part of a set whose elements are joined, and no mask")
     if link and (mask is not None or not hasattr(reader, "read_around")):
         raise UserError("`link` needs a file with pieces of a set whose elements are joined, and no mask")
-    if not placed:
+    if unplaced:
         if any(option is not None for option in (mask, gap, free, attach)) or not hasattr(reader, "read_unplaced"):
             raise UserError("`unplaced` needs a file with a part of a sample of a place and a size, and no mask")
         return _unplaced(model, reader.read_unplaced(Path(source)), method or "mmps", noise_std)  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ def main() -> None:
                 drawn[name] = run.inpaint(
                     path,
                     n=1,
-                    placed=name == "placed",
+                    unplaced=name == "unplaced",
                     conditions={"label": f"#{label}"},
                     steps=options.steps,
                     seed=number,
