@@ -179,6 +179,7 @@ class Run(OpenedRun):
         grow: str | int | None = None,
         free: str | Sequence[int] | None = None,
         attach: str | Sequence[int] | None = None,
+        link: bool = False,
         unplaced: bool = False,
         label: str | None = None,
         prompt: Prompt | None = None,
@@ -203,6 +204,8 @@ class Run(OpenedRun):
             grow: Where the number of elements varies, how many are added to those that are known: `3` or `"2..4"`.
             free: The numbers, from 1, of elements of the file that are not known: `"3,4,7"`.
             attach: Where elements are joined, as by bonds, the numbers of those that new elements may be joined to.
+            link: For a file with several pieces of a set whose elements are joined: samples that are not in one piece
+                are drawn again.
             unplaced: The place and the size of the file in the whole are not known: they are drawn, and the samples are
                 in the frame of the file.
             label, prompt, conditions, seed, size, **options: As for `sample`. Where sizes vary, they are drawn so
@@ -211,7 +214,7 @@ class Run(OpenedRun):
         require_draws(self.model, self.path)
         length = None if size is None else str(size)
         constraint = inpainting_of(
-            self.model, source, mask, method, noise_std, resamplings, gap, length, free, attach, unplaced=unplaced
+            self.model, source, mask, method, noise_std, resamplings, gap, length, free, attach, link, unplaced
         )
         if grow is not None:
             if size is not None:

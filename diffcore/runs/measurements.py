@@ -74,7 +74,10 @@ def inpainting_of(
         raise UserError("`link` needs a file with pieces of a set whose elements are joined, and no mask")
     if unplaced:
         if any(option is not None for option in (mask, gap, free, attach)) or not hasattr(reader, "read_unplaced"):
-            raise UserError("`unplaced` needs a file with a part of a sample of a place and a size, and no mask")
+            raise UserError(
+                "`unplaced` needs a file with a part that has a place and a size, such as some elements of a set in space, "
+                "and goes without `mask`, `gap`, `free` and `attach`"
+            )
         return _unplaced(model, reader.read_unplaced(Path(source)), method or "mmps", noise_std)  # type: ignore[arg-type]
     method = method or default_method(model, noise_std)
     if gap is not None or (mask is None and isinstance(source, str | Path) and hasattr(reader, "read_gap")):

@@ -1,5 +1,7 @@
 """Files of points and of meshes as states, complete and partial."""
 
+from types import SimpleNamespace
+
 import numpy
 import pytest
 import torch
@@ -9,6 +11,7 @@ from tensordict import TensorDict
 from diffcore.denoising.denoiser import Prediction
 from diffcore.errors import UserError
 from diffcore.process.schedules import Cosine
+from diffcore.runs.measurements import inpainting_of
 from diffcore.sampling.inverse.editing import inpainting
 from diffcore.sampling.loop import levels_of, sample
 from diffcore.sampling.solvers import ddpm
@@ -166,6 +169,13 @@ def test_a_part_without_a_place_is_decoded_in_its_own_frame(tmp_path):
         expected = (others - numbers).numpy() * scale + part.mean(0)
         assert numpy.abs(found[20:].numpy() - expected).max() < 0.2
         assert edit.settled(state, None, [0])[1] == [size > 0]
+
+
+def test_an_encoded_part_cannot_be_unplaced(tmp_path):
+    model = SimpleNamespace(network=None, modality=None, codec=reader().codec)
+    state = torch.zeros(1, N, 3)
+    with pytest.raises(UserError, match="`unplaced` needs a file with a part that has a place and a size"):
+        inpainting_of(model, state, unplaced=True)
 
 
 def test_points_at_one_place_have_no_size(tmp_path):
