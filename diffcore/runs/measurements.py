@@ -75,8 +75,8 @@ def inpainting_of(
     if unplaced:
         if any(option is not None for option in (mask, gap, free, attach)) or not hasattr(reader, "read_unplaced"):
             raise UserError(
-                "`unplaced` needs a file with a part that has a place and a size, such as some elements of a set in space, "
-                "and goes without `mask`, `gap`, `free` and `attach`"
+                "`unplaced` needs a file with a part that has a place and a size, such as some elements of a set in "
+                "space, and goes without `mask`, `gap`, `free` and `attach`"
             )
         return _unplaced(model, reader.read_unplaced(Path(source)), method or "mmps", noise_std)  # type: ignore[arg-type]
     method = method or default_method(model, noise_std)
