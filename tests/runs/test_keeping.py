@@ -43,7 +43,8 @@ def numbers(n, asked=None):
     )
     model = SimpleNamespace(codec=codec, modality=SimpleNamespace(name="numbers", scorer=None))
     conditions = {"size": torch.tensor(asked if asked else [float("nan")] * n)}
-    drawing = Numbers(model, Path(), SimpleNamespace(batch_size=3, guides=(), particles=1), conditions, n)
+    config = SimpleNamespace(batch_size=3, guides=(), particles=1, all_particles=False)
+    drawing = Numbers(model, Path(), config, conditions, n)
     object.__setattr__(drawing, "log", [])
     return drawing
 
