@@ -37,14 +37,18 @@ class Numbers(Drawing):
         return Encoded(torch.tensor(values), {}, None)
 
 
+def sampling(batch_size):
+    """What is asked of how samples are drawn."""
+    return SimpleNamespace(batch_size=batch_size, guides=(), particles=1, all_particles=False)
+
+
 def numbers(n, asked=None):
     codec = SimpleNamespace(
         decode=lambda state, mask: state[:, 0], space=Euclidean((1,)), conditions=(ASKED,), sizes=None
     )
     model = SimpleNamespace(codec=codec, modality=SimpleNamespace(name="numbers", scorer=None))
     conditions = {"size": torch.tensor(asked if asked else [float("nan")] * n)}
-    config = SimpleNamespace(batch_size=3, guides=(), particles=1, all_particles=False)
-    drawing = Numbers(model, Path(), config, conditions, n)
+    drawing = Numbers(model, Path(), sampling(batch_size=3), conditions, n)
     object.__setattr__(drawing, "log", [])
     return drawing
 
@@ -109,7 +113,7 @@ def test_samples_that_do_not_pass_are_drawn_again_with_other_noise(caplog):
 
 def test_what_passes_does_not_depend_on_the_batch():
     drawing = numbers(5)
-    small = replace(drawing, config=SimpleNamespace(batch_size=1, guides=()))
+    small = replace(drawing, config=sampling(batch_size=1))
     object.__setattr__(small, "log", [])
     wish = Wish("value>=3, value!=4, value!=13")
     first, second = (selected(each, scoring(each), wish).selection for each in (drawing, small))
