@@ -34,6 +34,11 @@ def method_options(method: InverseMethod, noise_std: float, resamplings: int | N
     return {"method": method, "noise_std": noise_std}
 
 
+def _known_in(task: str, values: State, known: State) -> dict[str, Any]:
+    """The beginning of the recipe of a task in which a part of samples is known, as values of JSON."""
+    return {"task": task, "known": [tensors_digest(fields(values)), tensors_digest(fields(known))]}
+
+
 def inpainting_of(
     model: Model,
     source: Source,
@@ -109,8 +114,7 @@ def inpainting_of(
         known = map_fields(torch.logical_not, mask)
         values = reader.read(Path(source)) if isinstance(source, str | Path) else source
     recipe = {
-        "task": "inpaint",
-        "known": [tensors_digest(fields(values)), tensors_digest(fields(known))],
+        **_known_in("inpaint", values, known),
         **method_options(method, noise_std, resamplings),
         **more,
     }
@@ -124,8 +128,7 @@ def inpainting_of(
 def _unplaced(model: Model, edit: Any, method: InverseMethod, noise_std: float) -> Constraint:
     """The constraint that samples have a part, anywhere and of any size."""
     recipe = {
-        "task": "inpaint",
-        "known": [tensors_digest(fields(edit.values)), tensors_digest(fields(edit.known))],
+        **_known_in("inpaint", edit.values, edit.known),
         **edit.recipe,
         **method_options(method, noise_std),
     }
@@ -207,8 +210,7 @@ def _filling(
     if edit.codec.space != model.codec.space:
         require_any_size(model, f"{source} needs samples of another size")
     recipe = {
-        "task": "inpaint",
-        "known": [tensors_digest(fields(edit.values)), tensors_digest(fields(edit.known))],
+        **_known_in("inpaint", edit.values, edit.known),
         **edit.recipe,
         **method_options(method, noise_std, resamplings),
     }
@@ -238,8 +240,7 @@ def given_by(
     rows = torch.arange(given.values.shape[0]).repeat_interleave(each)
     method = method or default_method(model, noise_std)
     recipe = {
-        "task": name,
-        "known": [tensors_digest(fields(given.values)), tensors_digest(fields(given.known))],
+        **_known_in(name, given.values, given.known),
         "each": each,
         **method_options(method, noise_std, resamplings),
     }

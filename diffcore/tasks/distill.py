@@ -38,7 +38,7 @@ from diffcore.plugins.data import Codec, Data
 from diffcore.plugins.records import Settings
 from diffcore.process.variances import LogSnr
 from diffcore.runs.loading import LoadedRun, load_run
-from diffcore.runs.model import ChosenNetwork, Model, codec_digest, require_fit, require_help
+from diffcore.runs.model import ChosenNetwork, Model, codec_digest, last_log_snr, require_fit, require_help
 from diffcore.runs.settings import LevelSettings, RunSettings
 from diffcore.sampling.guidance.classifier_free import classifier_free
 from diffcore.states.level import Level, Levels, by_field
@@ -127,8 +127,7 @@ def _log_snr(model: Model, levels: LevelSettings, t: Tensor) -> LogSnr:
     """The log-SNR at the times `t`, or those of the fields, at most `CLEAN_LOG_SNR`, which stands for no noise."""
     draws = Draws.of(0, range(len(t)), "cpu")  # not used, as all fields have the same time
     found = log_snrs_of(model.schedule, levels, t, 0.0, draws)[0]
-    clean = getattr(model.codec, "last_log_snr", None) is None
-    at_zero = (t == 0) & clean
+    at_zero = (t == 0) & (last_log_snr(model.codec) is None)
     return map_log_snr(lambda value: torch.where(at_zero, CLEAN_LOG_SNR, value.clamp(max=CLEAN_LOG_SNR)), found)
 
 
@@ -161,14 +160,14 @@ def losses_by_field(model: Model, batch: Steps, settings: RunSettings) -> dict[s
 
 def _predict(model: Model, batch: Steps, settings: RunSettings) -> tuple[Prediction, State, State, Space]:
     """The student's prediction, its target, the noise in x_t = alpha target + sigma noise, and the space of noise."""
-    space, level = batch.space_of(model.codec), batch.level
+    space, level, x = batch.space_of(model.codec), batch.level, batch.noisy
     with torch.no_grad():
         wanted = target(_guided_teacher(settings, model), model.denoiser, batch, space)
         noise = combine(
-            (by_field(lambda each: 1 / each.sigma, level), batch.noisy),
+            (by_field(lambda each: 1 / each.sigma, level), x),
             (by_field(lambda each: -each.alpha / each.sigma, level), wanted),
         )
-    prediction = model.denoiser(batch.noisy, level, batch.kept_conditions, batch.mask)
+    prediction = model.denoiser(x, level, batch.kept_conditions, batch.mask)
     return prediction, wanted, noise, space
 
 

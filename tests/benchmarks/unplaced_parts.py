@@ -19,6 +19,7 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore.states.state import fields
+from diffcore_pointcloud.evaluation.metrics import chamfer
 
 NEIGHBOURS = 150
 
@@ -72,8 +73,7 @@ def main() -> None:
 
 def nearest(cloud: Tensor, others: list[Tensor]) -> float:
     """The smallest Chamfer distance from a cloud to one of the others."""
-    distances = [torch.cdist(cloud, other) for other in others]
-    return min((each.amin(0).square().mean() + each.amin(1).square().mean()).item() for each in distances)
+    return chamfer(cloud, torch.stack(others)).min().item()
 
 
 if __name__ == "__main__":
