@@ -262,7 +262,8 @@ class Evaluator(Protocol):
         """The metrics of samples whose side `name` was drawn given the other sides of the `real` examples, one for one.
 
         Both are in the form that `Codec.decode` returns. The real examples are those of `Data.held_out`, or of
-        `Data.examples` where there are none, in the rows `diffcore.plugins.data.spread_rows`. Only for codecs that are `joint`, and optional there.
+        `Data.examples` where there are none, in the rows of `diffcore.plugins.data.spread_rows`. Only for codecs that
+        are `joint`, and optional there.
         """
 
 
