@@ -1,4 +1,4 @@
-"""The modality that is made of others by name, such as `image+audio`.
+"""The modality that is made of others by name, such as `a+b`.
 
 Importing this module is quick: it imports no torch.
 """
