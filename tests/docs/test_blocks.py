@@ -50,7 +50,9 @@ SHORT_FIT = {"trajectories": 2, "iterations": 1}
 
 
 PARSED = {"figures.md", "joint.md"}
-"""Pages whose commands are only parsed: they need pairs of files, or are long trainings that differ from those of other pages in their options alone."""
+"""Pages whose commands are only parsed: those of figures are long trainings that differ from those of other pages in
+their options alone, and those of joint states need pairs of files.
+"""
 
 
 def run(page: list[Block], folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns) -> None:
