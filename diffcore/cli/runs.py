@@ -34,8 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     if len(rest) > 1:
         raise UserError(f"give one folder, not {len(rest)}: {rest[0]} and {rest[1]}")
     folder = Path(rest[0] if rest else "runs")
-    runs = list_runs(folder)
-    runs = runs if by is None else sorted_runs(runs, by)
+    runs = list_runs(folder) if rest or folder.is_dir() else []
+    runs = runs if by is None or not runs else sorted_runs(runs, by)
     names = [] if chosen is None else [name.strip() for name in chosen.split(",")]
     for name in names:
         if not any(name in run.metrics for run in runs):

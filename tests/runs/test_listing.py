@@ -81,6 +81,12 @@ def test_damaged_and_hostile_runs_are_a_line_each(folder, capsys):
     assert len(printed.splitlines()) == 5
 
 
+def test_without_any_run_the_way_to_one_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["runs", "--sort", "steps"]) == 0
+    assert capsys.readouterr().out == "no runs in runs: diffcore train makes one\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
