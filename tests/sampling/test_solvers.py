@@ -43,7 +43,7 @@ STOCHASTIC = {
     "euler-1": (euler(1.0), 1000),
     "dpmpp-2m-sde": (dpmpp_2m(1.0), 100),
     "edm": (edm(0.02, 0.01, 50.0, 1.0), 200),
-    "langevin": (langevin(20, 0.05), 200),
+    "langevin": (langevin(8, 0.125), 200),
     "pc": (pc(1, 0.05), 300),
 }
 """Stochastic solvers, with a number of steps at which what they draw has the data's distribution."""
@@ -100,7 +100,7 @@ def test_order_of_convergence_in_fields_with_masks(name):
 
 def widening(name, n):
     """Langevin dynamics lags behind the falling noise by d / (2 corrections size) of the variance; d = 16 / n here."""
-    return 1 + 8 / n / (20 * 0.05) if name == "langevin" else 1
+    return 1 + 8 / n / (8 * 0.125) if name == "langevin" else 1
 
 
 def two_modes(x, level, conditions=None, mask=None):
