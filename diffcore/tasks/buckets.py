@@ -10,7 +10,7 @@ from diffcore.plugins.data import Data, Encoded
 from diffcore.runs.coding import encode
 from diffcore.runs.model import Model
 from diffcore.states.noise import generator_for
-from diffcore.states.spaces import Space, SymmetricPairs, space_of
+from diffcore.states.spaces import Space, SymmetricPairs, Whole, space_of
 from diffcore.states.state import State, fields, from_fields
 
 MULTIPLE = 4
@@ -61,6 +61,9 @@ def _first(state: State, space: Space, count: int) -> State:
     """The first `count` elements of each field, and of both axes where elements are in pairs."""
     found = {}
     for name, value in fields(state).items():
-        pairs = isinstance(space_of(space, name), SymmetricPairs)
-        found[name] = value[:, :count, :count] if pairs else value[:, :count]
+        own = space_of(space, name)
+        if isinstance(own, Whole):
+            found[name] = value
+        else:
+            found[name] = value[:, :count, :count] if isinstance(own, SymmetricPairs) else value[:, :count]
     return from_fields(found)

@@ -13,6 +13,8 @@ from diffcore.plugins.joint.codec import JointCodec
 from diffcore.plugins.joint.samples import columns_of, of_side
 from diffcore.plugins.output import Metric
 
+_GIVEN = "for samples given the other sides of held-out examples, whose classes count as requested"
+
 
 def joint_evaluator(codec: JointCodec, data: Data, cache: Path) -> "JointEvaluator | None":
     """The evaluators of all sides that have one; None if no side has."""
@@ -53,7 +55,7 @@ class JointEvaluator:
         conditions = self._codec.sides[name].encode(columns_of(rows, name)).conditions
         found = self._evaluators[name](of_side(samples, name), conditions)
         metrics = [
-            replace(metric, name=f"{name}_given_{metric.name}")
+            replace(metric, name=f"{name}_given_{metric.name}", meaning=f"{metric.meaning}; {_GIVEN}")
             for metric in found
             if not metric.name.endswith(("_real", "_codec"))
         ]

@@ -37,11 +37,16 @@ class JointWriter:
         path.write_text(_page("Samples", [("", self.html(samples, columns, captions))]), errors="backslashreplace")
 
     def html(self, samples: Any, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
-        """Rows of samples, with each side in a line of its own."""
+        """Rows of samples, with each side in a line of its own.
+
+        Captions are above the rows: writers may put samples of one caption together.
+        """
         parts = []
         for start in range(0, len(samples), columns):
-            row, words = samples[start : start + columns], captions[start : start + columns]
+            row = samples[start : start + columns]
+            words = [", ".join(caption.values()) for caption in captions[start : start + columns]]
+            parts.append(f"<h3>{escape(' · '.join(words))}</h3>" if any(words) else "")
             for side, writer in self._writers.items():
-                shown = writer.html(of_side(row, side), columns, words, trajectories)
-                parts.append(f"<h3>{escape(side)}</h3>\n{shown}")
+                shown = writer.html(of_side(row, side), columns, (), trajectories)
+                parts.append(f"<h4>{escape(side)}</h4>\n{shown}")
         return "\n".join(parts)

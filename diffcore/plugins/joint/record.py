@@ -63,6 +63,8 @@ _DEFAULT: Mapping[str, Any] = {
         "cooldown": 0.5,
         "ema_width": 0.05,
         "weighting": "v",
+        # With a class that is nearly always given, a side has no need of the other one.
+        "condition_dropout": 0.5,
     },
     "sample": {"solver": "dpmpp-2m-sde", "steps": 40},
 }

@@ -1,5 +1,7 @@
 """The codec of molecules: encodes them as states of zero mean, and decodes states."""
 
+from collections.abc import Mapping
+
 import numpy
 import torch
 from rdkit import Chem
@@ -13,12 +15,15 @@ from diffcore.plugins.text import text_conditions, text_values
 from diffcore.states.categories import Categories, one_hot
 from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
-from diffcore.states.spaces import Mask, Product, ZeroCentred
+from diffcore.states.spaces import Euclidean, Mask, Product, Whole, ZeroCentred
 from diffcore.states.state import State
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.data.known_parts import draw_known
 from diffcore_molecule.fields import CategoricalField, CategoricalPairs
 from diffcore_molecule.options import MoleculeFacts
+
+MOLECULE, PROPERTIES = "molecule", "properties"
+"""The sides of joint states; the second one is also the name of its field."""
 
 
 class MoleculeCodec:
@@ -29,7 +34,11 @@ class MoleculeCodec:
     * `charges` `[N, 1]`: the formal charge as a number, one of those that occur;
     * `bonds` `[N, N, 4]`: a scaled one-hot code of no, single, double or triple bond; the noise is symmetric.
 
-    Absent atoms are masked. Decoded samples are lists of `Molecule`.
+    With properties that are drawn together with the molecules, the state is joint, and has a fifth field:
+
+    * `properties` `[k]`: (value - mean) / standard deviation of each.
+
+    Absent atoms are masked. Decoded samples are lists of `Molecule`, which carry the values of the properties.
     """
 
     def __init__(self, facts: MoleculeFacts) -> None:
@@ -46,9 +55,16 @@ class MoleculeCodec:
                 "bonds": CategoricalPairs((n, n, len(facts.bond_fractions)), self._bonds),
             }
         )
+        self.joint: dict[str, tuple[str, ...]] = {}
+        if facts.joint:
+            self.joint = {MOLECULE: tuple(self.space.parts), PROPERTIES: (PROPERTIES,)}
+            self.space = Product({**self.space.parts, PROPERTIES: Whole(Euclidean((len(facts.joint),)))})
+            self._means, self._stds = (
+                torch.tensor([getattr(p, name) for p in facts.joint], dtype=torch.float64) for name in ("mean", "std")
+            )
         scalars = [ScalarCondition(p.name, p.mean, p.std, p.quantiles, p.unit) for p in facts.properties]
         self.conditions: tuple[Condition, ...] = (*scalars, *text_conditions(facts.text))
-        by_size = {p.name: p.by_size for p in facts.properties}
+        by_size = {p.name: p.by_size for p in facts.measured}
         self.sizes = Sizes(n, dict(zip(facts.sizes, facts.size_counts, strict=True)), by_size)
         self._index = torch.zeros(256, dtype=torch.int64)
         self._index[list(facts.elements)] = torch.arange(len(facts.elements))
@@ -79,6 +95,7 @@ class MoleculeCodec:
                 "atoms": self._atoms.encode(to_device(self._index, device)[numbers]),
                 "charges": _CHARGE_SCALE * examples["charges"].float()[..., None],
                 "bonds": self._bonds.encode(examples["bonds"].long()),
+                **({PROPERTIES: self.encoded_properties(examples["properties"])} if self.joint else {}),
             },
             batch_size=examples.batch_size,
         )
@@ -87,6 +104,22 @@ class MoleculeCodec:
         values = dict(zip(names, examples["properties"].unbind(1), strict=True)) if names else {}
         conditions = {**values, **text_values(self.conditions, examples, draws)}
         return Encoded(self.space.project(state, mask), conditions, mask)
+
+    def encoded_properties(self, values: Tensor) -> Tensor:
+        """The field of the values `[B, k]` of the properties; zero, their mean, where there is none."""
+        mean, std = (to_device(each, values.device) for each in (self._means, self._stds))
+        return ((values.double() - mean) / std).float().nan_to_num()
+
+    def decoded_properties(self, field: Tensor) -> Tensor:
+        """The values `[B, k]` of the properties, float64."""
+        return field.double().cpu() * self._stds + self._means
+
+    def about_sizes(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The values of the properties, if they are given, on which the number of atoms depends."""
+        if PROPERTIES not in given:
+            return {}
+        names = [each.name for each in self.facts.joint]
+        return dict(zip(names, self.decoded_properties(given[PROPERTIES]).unbind(1), strict=True))
 
     def draw_known(self, state: State, mask: Mask, draws: Draws) -> State:
         """What is known of molecules in training; see `diffcore_molecule.data.known_parts`."""
@@ -104,6 +137,8 @@ class MoleculeCodec:
         bonds = self._bonds.nearest(state["bonds"].cpu())
         bonds = bonds * ~torch.eye(bonds.shape[1], dtype=torch.bool)
         positions = state["positions"].cpu() * self.facts.position_std
+        drawn = self.decoded_properties(state[PROPERTIES]).tolist() if self.joint else []
+        names = [each.name for each in self.facts.joint]
         molecules = []
         for index, present in enumerate(mask.cpu()):
             atoms = present.nonzero()[:, 0]
@@ -113,6 +148,7 @@ class MoleculeCodec:
                     charges=charges[index, atoms].numpy().astype(numpy.int8),
                     bonds=bonds[index][atoms][:, atoms].numpy().astype(numpy.uint8),
                     positions=positions[index, atoms].numpy().astype(numpy.float32),
+                    properties=dict(zip(names, drawn[index], strict=True)) if self.joint else {},
                 )
             )
         return molecules

@@ -74,6 +74,8 @@ class MoleculeFacts(Settings):
     """Number of molecules of each size."""
     properties: tuple[PropertyFacts, ...] = ()
     """The properties that samples can be conditioned on."""
+    joint: tuple[PropertyFacts, ...] = ()
+    """The properties that are drawn together with the molecules, as a side of the state."""
     text: TextFacts | None = None
     """The texts of the molecules, if they have any."""
     described: bool = False
@@ -88,7 +90,7 @@ class MoleculeFacts(Settings):
             "element_fractions": (self.element_fractions, "elements", self.elements),
             "charge_fractions": (self.charge_fractions, "charges", self.charges),
             "size_counts": (self.size_counts, "sizes", self.sizes),
-            **{f"by_size of {p.name!r}": (p.by_size, "sizes", self.sizes) for p in self.properties},
+            **{f"by_size of {p.name!r}": (p.by_size, "sizes", self.sizes) for p in self.measured},
         }
         for name, (values, of, owners) in tables.items():
             if len(values) != len(owners):
@@ -100,9 +102,16 @@ class MoleculeFacts(Settings):
                 raise ValueError(f"{name} must have the sum 1; it is {total:g}")
         if self.sizes[-1] > self.max_atoms:
             raise ValueError(f"sizes has {self.sizes[-1]} atoms, but max_atoms is {self.max_atoms}")
-        if twice := [name for name, count in Counter(p.name for p in self.properties).items() if count > 1]:
+        if twice := [name for name, count in Counter(p.name for p in self.measured).items() if count > 1]:
             raise ValueError(f"two properties have the name {twice[0]!r}")
+        if flat := [p.name for p in self.joint if p.std <= 0]:
+            raise ValueError(f"the property {flat[0]!r} has the same value for all molecules, so it cannot be a side")
         return self
+
+    @property
+    def measured(self) -> tuple[PropertyFacts, ...]:
+        """All properties whose values the examples have, in the order of the column `properties`."""
+        return (*self.properties, *self.joint)
 
 
 class DataOptions(Settings):
@@ -112,11 +121,21 @@ class DataOptions(Settings):
         ("logp", "tpsa", "qed"),
         description="Properties to condition on; an empty list gives an unconditional model.",
     )
+    joint: tuple[str, ...] = Field(
+        (),
+        description="Properties that are drawn together with the molecules, or either given the other; they take the "
+        "place of those of `data.properties`.",
+    )
     hydrogens: bool = Field(False, description="Represent hydrogens as explicit atoms; otherwise they are implicit.")
     captions: bool = Field(
         False, description="Describe the molecules in sentences, by what RDKit says of rings and functional groups."
     )
     seed: int = Field(0, ge=0, description="Seed of the split into training and held-out molecules.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The properties whose values are needed: those that are drawn with the molecules, or else the conditions."""
+        return self.joint or self.properties
 
 
 class EmbeddedOptions(DataOptions):

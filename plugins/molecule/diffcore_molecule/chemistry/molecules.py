@@ -1,7 +1,7 @@
 """Molecules as NumPy arrays, and their conversion from and to RDKit."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
 
 import numpy
@@ -28,6 +28,8 @@ class Molecule:
     """Bond orders 0 to 3, symmetric `[n, n]`."""
     positions: numpy.ndarray
     """Positions in Angstrom `[n, 3]`."""
+    properties: Mapping[str, float] = field(default_factory=dict)
+    """The values of properties that were drawn together with it, or that it was drawn for, by name."""
 
     def __len__(self) -> int:
         return len(self.numbers)

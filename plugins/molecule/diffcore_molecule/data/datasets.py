@@ -54,7 +54,7 @@ STEP = 0.01
 
 def embedded(options: EmbeddedOptions) -> Data:
     """10,000 molecules of QM9, which are included in the plugin: up to 9 atoms of C, N, O and F, and hydrogens."""
-    check_names(options.properties)
+    check_names(options.names)
     content = EMBEDDED.read_bytes()
     molecules = cached(key_of("embedded", blake2b(content).hexdigest()), _embedded)
     return data(molecules, options, *split(molecules.identities, options.held_out, options.seed))
@@ -79,7 +79,7 @@ def _embedded() -> Parsed:
 
 def qm9(options: QM9Options) -> Data:
     """QM9's 130,831 molecules in EDM's split: 100,000 to train on, 13,083 held out; or two halves of the 100,000."""
-    check_names(options.properties, tuple(DFT))
+    check_names(options.names, tuple(DFT))
     if options.root is None:
         raise UserError(
             f"the data set 'qm9' needs `data.root`, the file {official.NAME} or the folder that contains it; "
@@ -124,11 +124,11 @@ def smiles(options: SmilesOptions) -> Data:
 
 def _given(options: FileOptions, name: str, endings: tuple[str, ...]) -> dict[str, dict[int, str]]:
     """The values of the properties that only the file knows, by name and by record or line."""
-    names = without_function(options.properties)
+    names = without_function(options.names)
     if names:
         checked_path(options, name, endings)
     given = values_of_file(options, names)
-    check_names(options.properties, names)
+    check_names(options.names, names)
     return given
 
 
@@ -192,6 +192,21 @@ def split(identities: numpy.ndarray, fraction: float, seed: int) -> tuple[numpy.
     return numpy.flatnonzero(~held_out), numpy.flatnonzero(held_out)
 
 
+def _with_values(
+    molecules: Parsed, columns: numpy.ndarray, train: numpy.ndarray, held_out: numpy.ndarray, account: Account
+) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """The rows with a value of every property; the account gets the others. Raises `UserError` if too few are left."""
+    there = numpy.isfinite(columns).all(1)
+    for row in numpy.concatenate([train, held_out]).tolist():
+        if not there[row]:
+            account.pass_over(f"number {molecules.sources[row]}", "without a value of a property of `data.joint`")
+    kept = train[there[train]]
+    if len(kept) < 2:
+        raise UserError(f"`data.joint`: only {len(kept)} molecules have values of all of these properties")
+    held = held_out[there[held_out]]
+    return kept, held if len(held) > 1 else held[:0]
+
+
 def data(
     molecules: Parsed,
     options: DataOptions,
@@ -204,8 +219,10 @@ def data(
 
     `texts` are captions of the molecules; with `options.captions`, sentences are written instead.
     """
-    names = options.properties
+    names = options.names
     columns = property_values(molecules, names)
+    if options.joint:
+        train, held_out = _with_values(molecules, columns, train, held_out, account := account or Account("molecules"))
     counts = atom_counts(molecules.collection, options.hydrogens)[numpy.concatenate([train, held_out])]
     width = int(counts.max())
     size = f"{counts.min()} to {width} atoms" + (", with hydrogens" if options.hydrogens else ", without hydrogens")
@@ -224,9 +241,10 @@ def data(
         DFT[name].unit if name in from_qm9 else "" if name in unknown else properties.find(name).unit for name in names
     ]
     try:
-        facts = facts_of(training, names, units, options.hydrogens, from_qm9)
+        facts = facts_of(training, names, units, options.hydrogens, from_qm9, joint=bool(options.joint))
     except ValueError as error:
-        raise UserError(f"{error}; leave it out of `data.properties`") from None
+        option = "joint" if options.joint else "properties"
+        raise UserError(f"{error}; leave it out of `data.{option}`") from None
     others = examples(held_out) if len(held_out) else None
     if options.captions:
         texts = described(molecules, train, held_out, options.seed)

@@ -70,11 +70,17 @@ def molecule_at(examples: TensorDict, row: int) -> Molecule:
 
 
 def facts_of(
-    examples: TensorDict, names: Sequence[str], units: Sequence[str], hydrogens: bool, from_qm9: Sequence[str] = ()
+    examples: TensorDict,
+    names: Sequence[str],
+    units: Sequence[str],
+    hydrogens: bool,
+    from_qm9: Sequence[str] = (),
+    joint: bool = False,
 ) -> MoleculeFacts:
     """The statistics of the training molecules; `names` and `units` belong to the columns of the field `properties`.
 
-    The values of the properties `from_qm9` are those of the QM9 file.
+    The values of the properties `from_qm9` are those of the QM9 file. If they are `joint`, they are a side of the
+    state, and otherwise conditions.
     """
     numbers, real = examples["numbers"].long(), examples["numbers"] > 0
     counts = torch.bincount(numbers[real], minlength=2)
@@ -85,6 +91,10 @@ def facts_of(
     bonded = [numpy.count_nonzero(bonds == order) // 2 for order in (1, 2, 3)]
     bond_counts = torch.tensor([pairs - sum(bonded), *bonded], dtype=torch.float64)
     sizes = torch.bincount(atoms)
+    of_properties = tuple(
+        property_facts(examples["properties"][:, column], atoms, name, unit, name in from_qm9)
+        for column, (name, unit) in enumerate(zip(names, units, strict=True))
+    )
     return MoleculeFacts(
         hydrogens=hydrogens,
         elements=tuple(counts.nonzero()[:, 0].tolist()),
@@ -96,10 +106,8 @@ def facts_of(
         max_atoms=numbers.shape[1],
         sizes=tuple(sizes.nonzero()[:, 0].tolist()),
         size_counts=tuple(sizes[sizes > 0].tolist()),
-        properties=tuple(
-            property_facts(examples["properties"][:, column], atoms, name, unit, name in from_qm9)
-            for column, (name, unit) in enumerate(zip(names, units, strict=True))
-        ),
+        properties=() if joint else of_properties,
+        joint=of_properties if joint else (),
     )
 
 

@@ -14,18 +14,19 @@ from tensordict import TensorDict
 
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
-from diffcore.plugins.output import Edit, Given
+from diffcore.plugins.output import Edit, Given, Side
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, concatenate, fields, named
 from diffcore_molecule.chemistry.matching import matched
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.chemistry.reading import molecule_of_mol2, molecule_of_molfile
-from diffcore_molecule.codec import MoleculeCodec
+from diffcore_molecule.codec import MOLECULE, PROPERTIES, MoleculeCodec
 from diffcore_molecule.data.files import SDF_ENDINGS
 from diffcore_molecule.data.graphs import read_graphs, with_stereo, with_zeros
 from diffcore_molecule.data.part import Part, PartCodec, around, joined, part_of
 from diffcore_molecule.data.record_texts import mol2_records, sdf_records
 from diffcore_molecule.data.samples import read_molecules
+from diffcore_molecule.data.tables import read_values
 from diffcore_molecule.data.text import lines_of, opened
 
 NEAREST = 0.5
@@ -104,6 +105,26 @@ class MoleculeReader:
         encoded = self._encoded(self._molecule(path))
         return encoded.state, encoded.mask
 
+    def read_side(self, name: str, path: Path) -> Side:
+        """The molecules of a file, or the properties in a table with a column for each.
+
+        Raises `UserError` for files that cannot be read, molecules that the model has not, and missing values.
+        """
+        if name == PROPERTIES:
+            wanted = [item.name for item in self.codec.facts.joint]
+            rows = read_values(path, wanted)
+            values = torch.tensor(rows, dtype=torch.float64)
+            return Side({PROPERTIES: self.codec.encoded_properties(values)})
+        molecules = self.read_samples(path)
+        if not molecules:
+            raise UserError(f"{path} has no molecules")
+        for number, molecule in enumerate(molecules, 1):
+            self._require_possible(f"{path}, molecule {number}:", molecule)
+        encoded = [self._encoded(molecule) for molecule in molecules]
+        state = fields(concatenate([each.state for each in encoded]))
+        masks = torch.cat([each.mask for each in encoded])  # type: ignore[misc]
+        return Side({field: state[field] for field in self.codec.joint[MOLECULE]}, masks)
+
     def read_pair(self, first: Path, second: Path) -> tuple[State, State, Mask]:
         """Two molecules of as many atoms; the second is turned, and its atoms are put in order, to be near the first.
 
@@ -126,7 +147,7 @@ class MoleculeReader:
             "charges": numpy.pad(molecule.charges, (0, rest)),
             "bonds": numpy.pad(molecule.bonds, (0, rest)),
             "positions": numpy.pad(molecule.positions, ((0, rest), (0, 0))),
-            "properties": numpy.full(len(self.codec.facts.properties), numpy.nan, numpy.float32),
+            "properties": numpy.full(len(self.codec.facts.measured), numpy.nan, numpy.float32),
         }
         examples = TensorDict({name: torch.from_numpy(array)[None] for name, array in arrays.items()}, batch_size=[1])
         return self.codec.encode(examples)

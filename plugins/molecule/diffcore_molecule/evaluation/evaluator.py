@@ -6,6 +6,7 @@ The meaning of every metric says what a fraction refers to or what a distance co
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from diffcore_molecule.chemistry import properties
 from diffcore_molecule.chemistry.bond_inference import with_inferred_bonds
 from diffcore_molecule.chemistry.dft import DFT
 from diffcore_molecule.chemistry.molecules import Molecule
+from diffcore_molecule.codec import PROPERTIES
 from diffcore_molecule.data.examples import molecule_at
 from diffcore_molecule.data.store import without_function
 from diffcore_molecule.described.metrics import prompt_metrics
@@ -33,6 +35,7 @@ from diffcore_molecule.evaluation.centres import TAILS, sp3_volumes, within_rang
 from diffcore_molecule.evaluation.contacts import NEAR, contact_fraction
 from diffcore_molecule.evaluation.metrics import Comparison, Measurements
 from diffcore_molecule.evaluation.property_regressor import trained_regressor
+from diffcore_molecule.evaluation.sides import drawn_values, obtained_values
 from diffcore_molecule.evaluation.stability import placed_stability, stability, with_real
 from diffcore_molecule.options import MoleculeFacts
 
@@ -92,14 +95,14 @@ class MoleculeEvaluator:
     """Computes metrics of samples against real molecules, and measures the properties that models are conditioned on.
 
     `data.examples` and `data.held_out` have the fields numbers, charges `[n, N]`, bonds `[n, N, N]`, positions
-    `[n, N, 3]`, properties `[n, P]` in the order of `facts.properties`, and identity `[n]`; the number 0 is padding.
+    `[n, N, 3]`, properties `[n, P]` in the order of `facts.measured`, and identity `[n]`; the number 0 is padding.
     """
 
     def __init__(self, codec: Codec, data: Data, cache: Path) -> None:
         facts: MoleculeFacts = codec.facts  # type: ignore[attr-defined]
         self._codec, self._described = codec, facts.described
         self._hydrogens = facts.hydrogens
-        self._names = tuple(item.name for item in facts.properties)
+        self._names = tuple(item.name for item in facts.measured)
         self._known = frozenset(data.examples["identity"].tolist())
         self._known_stereo = molecule_metrics.KnownStereo(
             data.examples["identity"].numpy(),
@@ -119,7 +122,7 @@ class MoleculeEvaluator:
         chosen_real = torch.randperm(len(self._reference), generator=generator_for("some real molecules"))
         self._real = [self._reference[row] for row in chosen_real[: examined(_REAL_SAMPLES)].tolist()]
         self._description = f"{len(self._reference)} {description}"
-        self._dft = tuple(item.name for item in facts.properties if item.is_dft)
+        self._dft = tuple(item.name for item in facts.measured if item.is_dft)
         others = [name for name in self._names if name not in self._dft]
         self._by_rdkit = [name for name in others if name not in without_function(others)]
         self._regressor = None
@@ -164,6 +167,19 @@ class MoleculeEvaluator:
         molecules on which the regressor could be trained. Properties that only the user's file knows are left out.
         """
         return self._measured(samples, [molecule_metrics.validated(sample, self._hydrogens) for sample in samples])
+
+    def of_side(self, name: str, samples: Sequence[Molecule], real: Sequence[Molecule]) -> list[Metric]:
+        """Properties that were drawn for `real` molecules, or molecules that were drawn for their properties.
+
+        The values of `real` molecules are those of the data. `properties_NAME_mae` is the mean absolute error of drawn
+        values, and `molecule_NAME_mae` that of the values of drawn molecules, as `measure` finds them.
+        """
+        if name == PROPERTIES:
+            return drawn_values(samples, real, self._codec.facts.joint)  # type: ignore[attr-defined]
+        found = self.measure(samples)
+        validity = self._validity(samples, [molecule_metrics.validated(each, self._hydrogens) for each in samples])
+        metrics = [replace(metric, name=f"molecule_{metric.name}") for metric in validity if metric.name == "valid"]
+        return [*metrics, *obtained_values(found, real, self._codec.facts.joint, self.errors)]  # type: ignore[attr-defined]
 
     def _measured(self, samples: Sequence[Molecule], mols: Sequence[Chem.Mol | None]) -> dict[str, Tensor]:
         values = torch.full((len(samples), len(self._names)), math.nan, dtype=torch.float64)

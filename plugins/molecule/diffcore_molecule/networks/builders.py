@@ -1,28 +1,64 @@
 """Builders of the plugin's networks, whose sizes depend on the elements and charges that occur."""
 
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
 from diffcore.denoising.inputs import NO_INPUTS, Inputs
 from diffcore.errors import UserError
+from diffcore.nn.joint import Maker, joint_network
 from diffcore.nn.sets import SetTransformer
 from diffcore.states.spaces import Euclidean, Product, Space
-from diffcore_molecule.codec import MoleculeCodec
+from diffcore_molecule.codec import MOLECULE, PROPERTIES, MoleculeCodec
 from diffcore_molecule.networks.autoencoder import MoleculeAutoencoder
 from diffcore_molecule.networks.equivariant import EquivariantDenoiser, InvariantPredictor
 from diffcore_molecule.networks.transformer import TransformerDenoiser
 from diffcore_molecule.options import AtomsOptions, AutoencoderOptions, EquivariantOptions, TransformerOptions
 
+READER_DEPTH = 3
+"""The largest number of layers of the network that reads a molecule for the properties beside it."""
 
-def equivariant(options: EquivariantOptions, space: Product, inputs: Inputs = NO_INPUTS) -> EquivariantDenoiser:
+
+def equivariant(options: EquivariantOptions, space: Product, inputs: Inputs = NO_INPUTS) -> nn.Module:
     """The equivariant denoiser; raises `UserError` if the number of heads does not divide the width."""
     _require_molecules(space)
     _check_heads(options.heads, options.width, "denoiser")
-    return EquivariantDenoiser(space, options, inputs.tokens, inputs.known, inputs.estimate)
+
+    def trunk(space: Any, inputs: Inputs) -> EquivariantDenoiser:
+        return EquivariantDenoiser(space, options, inputs.tokens, inputs.known, inputs.estimate)
+
+    return _beside_properties(trunk, options, space, inputs)
 
 
-def transformer(options: TransformerOptions, space: Product, inputs: Inputs = NO_INPUTS) -> TransformerDenoiser:
+def transformer(options: TransformerOptions, space: Product, inputs: Inputs = NO_INPUTS) -> nn.Module:
     """The transformer; raises `UserError` if the number of heads does not divide the width."""
     _require_molecules(space)
     _check_heads(options.heads, options.width, "denoiser")
-    return TransformerDenoiser(space, options, inputs.tokens, inputs.estimate)
+
+    def trunk(space: Any, inputs: Inputs) -> TransformerDenoiser:
+        return TransformerDenoiser(space, options, inputs.tokens, inputs.estimate)
+
+    return _beside_properties(trunk, EquivariantOptions(), space, inputs)
+
+
+def _beside_properties(
+    trunk: Callable[[Any, Inputs], nn.Module], reading: EquivariantOptions, space: Product, inputs: Inputs
+) -> nn.Module:
+    """The trunk for molecules alone, or, for a joint state, with the network of their properties.
+
+    This one reads molecules by an invariant network of the options `reading`, so that the properties of a molecule do
+    not depend on how it lies in space.
+    """
+    if PROPERTIES not in space.parts:
+        return trunk(space, inputs)
+    reader = reading.model_copy(update={"depth": min(reading.depth, READER_DEPTH)})
+    sides = {MOLECULE: [name for name in space.parts if name != PROPERTIES], PROPERTIES: [PROPERTIES]}
+
+    def encoder(space: Any, outputs: int) -> InvariantPredictor:
+        return InvariantPredictor(space, outputs, reader)
+
+    return joint_network(space, sides, {MOLECULE: Maker(trunk, ("tokens",), encoder)}, inputs)
 
 
 def invariant_predictor(options: EquivariantOptions, space: Product, outputs: int) -> InvariantPredictor:

@@ -20,6 +20,10 @@ STANDARD = ("logp", "tpsa", "qed", "weight")
 """The properties in the record of every valid molecule, in addition to those of the conditions."""
 
 
+DRAWN = "drawn_"
+"""Begins the names of values that were drawn together with a molecule, in files and tables."""
+
+
 @dataclass(frozen=True)
 class Record:
     """A generated sample with its RDKit graph, SMILES and properties."""
@@ -110,10 +114,17 @@ def _can_be_measured(name: str) -> bool:
 
 
 def records(
-    samples: Sequence[Molecule], hydrogens: bool, asked: Captions = (), not_measured: Container[str] = ()
+    samples: Sequence[Molecule],
+    hydrogens: bool,
+    asked: Captions = (),
+    not_measured: Container[str] = (),
+    always: Sequence[str] = (),
 ) -> list[Record]:
-    """The records of samples; `asked` are the conditions of each sample, of which some are `not_measured`."""
+    """The records of samples; `asked` are the conditions of each sample, of which some are `not_measured`.
+
+    The properties `always` are measured of every sample.
+    """
     return [
-        record(sample, hydrogens, [name for name in names if name not in not_measured])
+        record(sample, hydrogens, [*always, *(name for name in names if name not in not_measured)])
         for sample, names in zip(samples, asked or [{}] * len(samples), strict=True)
     ]

@@ -22,7 +22,7 @@ from diffcore_molecule.data.examples import molecule_at
 from diffcore_molecule.evaluation import plausibility
 from diffcore_molecule.evaluation.contacts import nearest
 from diffcore_molecule.evaluation.metrics import KnownStereo, validated
-from diffcore_molecule.output.records import STANDARD, Record, record
+from diffcore_molecule.output.records import DRAWN, STANDARD, Record, record
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,13 @@ class MoleculeScorer:
                 properties.register(name, function)
             except ValueError as error:
                 raise UserError(f"`properties`: {error}; write NAME=module:function with another name") from None
-        asked = [item.name for item in codec.facts.properties if not item.is_dft and _is_known(item.name)]
+        asked = [item.name for item in codec.facts.measured if not item.is_dft and _is_known(item.name)]
+        self._drawn = {f"{DRAWN}{item.name}": item.name for item in codec.facts.joint}
         measured = {name: _meaning(name) for name in dict.fromkeys((*STANDARD, *asked, *functions))}
         fixed = {name: meaning for name, (meaning, _) in _OF_VALID.items()}
         of_all = {name: meaning for name, (meaning, _) in _OF_ALL.items()}
         self.columns = {**of_all, "inchikey": fixed["inchikey"], **measured, "sa": fixed["sa"], **_alerts("PAINS")}
+        self.columns |= {name: f"{own} as it was drawn together with the molecule" for name, own in self._drawn.items()}
         self.columns |= {"strain": fixed["strain"], "contact": fixed["contact"], "novel": _NOVEL["novel"]}
         rest = {**fixed, **_alerts(*CATALOGS), **_NOVEL, **_POSEBUSTERS}
         self.more = {name: meaning for name, meaning in rest.items() if name not in self.columns}
@@ -123,6 +125,8 @@ class MoleculeScorer:
     def _values(self, name: str, samples: Sequence[_Sample]) -> list[Value]:
         if name in _OF_ALL:
             return [_OF_ALL[name][1](sample) for sample in samples]
+        if name in self._drawn:
+            return [sample.record.molecule.properties.get(self._drawn[name]) for sample in samples]
         if name in _NOVEL:
             return [None if sample.mol is None else self._is_novel(name, sample.mol) for sample in samples]
         if name in _POSEBUSTERS:

@@ -16,10 +16,11 @@ from diffcore.plugins.text import NAME as PROMPT
 from diffcore_molecule.chemistry.hydrogens import with_hydrogens
 from diffcore_molecule.chemistry.molecules import Molecule, sanitised
 from diffcore_molecule.codec import MoleculeCodec
+from diffcore_molecule.data.store import without_function
 from diffcore_molecule.described.metrics import prompt_summary
 from diffcore_molecule.options import WritingOptions
 from diffcore_molecule.output.depiction import drawing, sheet
-from diffcore_molecule.output.records import Record, records
+from diffcore_molecule.output.records import DRAWN, Record, records
 from diffcore_molecule.output.scenes import axes, scene
 
 
@@ -33,7 +34,9 @@ class MoleculeWriter:
         self._hydrogens = codec.facts.hydrogens
         self._add_hydrogens = options is not None and options.hydrogens and not codec.facts.hydrogens
         self._described = codec.facts.described
-        self._dft = frozenset(item.name for item in codec.facts.properties if item.is_dft)
+        self._dft = frozenset(item.name for item in codec.facts.measured if item.is_dft)
+        names = [item.name for item in codec.facts.joint if not item.is_dft]
+        self._computed = [name for name in names if name not in without_function(names)]
 
     def each(
         self, samples: Sequence[Molecule], folder: Path, names: Sequence[str], captions: Captions = ()
@@ -107,7 +110,11 @@ class MoleculeWriter:
 
     def _captioned(self, samples: Sequence[Molecule], captions: Captions) -> list[tuple[Record, Mapping[str, str]]]:
         return list(
-            zip(records(samples, self._hydrogens, captions, self._dft), captions or [{}] * len(samples), strict=True)
+            zip(
+                records(samples, self._hydrogens, captions, self._dft, self._computed),
+                captions or [{}] * len(samples),
+                strict=True,
+            )
         )
 
 
@@ -134,7 +141,8 @@ def sdf(record: Record, title: str, caption: Mapping[str, str], add_hydrogens: b
 
     The graph is a V2000 molfile, or V3000 if V2000 cannot hold the coordinates (from 10,000 Angstrom on) or the number
     of atoms (above 999). The fields are VALID (1 or 0), REASON if it is 0, GEOMETRY if the positions cannot be those of
-    the molecule, SMILES, the properties, and `asked_NAME` for each condition. Bonds that are unsafe for readers are not
+    the molecule, SMILES, the properties, `drawn_NAME` for each that was drawn together with the molecule, and
+    `asked_NAME` for each condition. Bonds that are unsafe for readers are not
     in the graph but in the field BONDS, as lines of two atoms (from 1) and an order. In names of properties, characters
     that SDF does not allow become `_`, and a name that is taken gets a `_`. With `add_hydrogens`, the implicit
     hydrogens of valid samples are atoms at the end, see `diffcore_molecule.chemistry.hydrogens`.
@@ -143,6 +151,7 @@ def sdf(record: Record, title: str, caption: Mapping[str, str], add_hydrogens: b
     fields["SMILES"] = record.smiles
     fields["BONDS"] = _bond_lines(record.molecule.bonds) if record.unsafe_bonds else ""
     named = {property: f"{value:.6g}" for property, value in record.properties.items()}
+    named |= {f"{DRAWN}{property}": f"{value:.6g}" for property, value in record.molecule.properties.items()}
     for name, value in [
         *named.items(),
         *((f"asked_{condition}", _line(value)) for condition, value in caption.items()),
@@ -172,11 +181,17 @@ def _bond_lines(bonds: numpy.ndarray) -> str:
 
 
 def legend(record: Record, caption: Mapping[str, str]) -> str:
-    """Lines of text: the SMILES, or the reason why the sample is not valid, then requested and obtained values."""
+    """Lines of text: the SMILES, or the reason why the sample is not valid, then requested and obtained values.
+
+    Values that were drawn together with the molecule are beside those that it has, where these can be computed.
+    """
     lines = [record.smiles if record.valid else "not valid", "" if record.valid else record.fault]
     for condition, target in caption.items():
         value = record.properties.get(condition)
         lines.append(f"{condition}: asked {target}" + ("" if value is None else f", got {value:.3g}"))
+    for name, drawn in record.molecule.properties.items():
+        value = record.properties.get(name)
+        lines.append(f"{name}: drawn {drawn:.3g}" + ("" if value is None else f", is {value:.3g}"))
     return "\n".join(line for line in lines if line)
 
 
