@@ -78,7 +78,8 @@ def molecules():
 
 def writer(hydrogens=False):
     """The writer of a model with explicit or implicit hydrogens."""
-    return MoleculeWriter(SimpleNamespace(facts=SimpleNamespace(hydrogens=hydrogens, properties=(), described=True)))
+    facts = SimpleNamespace(hydrogens=hydrogens, measured=(), joint=(), described=True)
+    return MoleculeWriter(SimpleNamespace(facts=facts))
 
 
 def read(path):
