@@ -6,19 +6,7 @@ from torch import nn
 
 from diffcore.nn.blocks import zeroed
 from diffcore.states.categories import Categories
-from diffcore.states.spaces import Euclidean, Product, SymmetricPairs
-
-
-@dataclass(frozen=True)
-class CategoricalField(Euclidean):
-    """The space of fields `[N, C]` in which each row of clean data is the code of one of `categories`."""
-
-    categories: Categories
-    labels: tuple[str, ...]
-    """The names of the categories, for messages."""
-
-    def __str__(self) -> str:
-        return f"{super().__str__()} ({', '.join(self.labels)})"
+from diffcore.states.spaces import Product, SymmetricPairs
 
 
 @dataclass(frozen=True)
