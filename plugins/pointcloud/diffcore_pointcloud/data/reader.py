@@ -96,10 +96,9 @@ class CloudReader:
         for cloud in self._all(path):
             if name == "parts":
                 self._require(path, cloud, ("parts",))
-                rows = numpy.arange(points) % len(cloud.positions)
-                cloud = replace(cloud, parts=cloud.parts[rows])  # type: ignore[index]
-                parts = self._padded(path, "parts", cloud, points)
-                each.append({"parts": self.codec.encoded_parts(parts)})
+                parts = _indices(path, cloud.parts, self.codec.facts.part_labels)  # type: ignore[arg-type]
+                rows = numpy.arange(points) % len(parts)
+                each.append({"parts": self.codec.encoded_parts(torch.from_numpy(parts[None, rows]))})
                 continue
             self._require(path, cloud, self.codec.joint["shape"])
             cloud = replace(cloud, parts=None)
