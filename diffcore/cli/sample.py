@@ -97,6 +97,11 @@ class Options(DrawOptions):
         None, description="Draw samples that lead from one file to another; --n counts both ends (8 by default)."
     )
     upscale: Path | None = Field(None, description="Draw samples whose block means are this smaller file.")
+    given: tyro.conf.UseAppendAction[tuple[str, ...]] = Field(
+        (),
+        description="SIDE=FILE: draw the other side of a joint state given this one, --n samples for each entry of the "
+        "file; for runs with --data.joint, or of two kinds of data.",
+    )
     then: tyro.conf.UseAppendAction[tuple[Path, ...]] = Field(
         (),
         description="A run that enlarges the samples: it draws what is written, with its own settings. If it is given "
@@ -143,6 +148,7 @@ def main(arguments: Sequence[str]) -> int:
     files = {"inpaint": options.inpaint, "link": options.link, "upscale": options.upscale, "from": options.from_}
     files["between"] = options.between
     tasks = [f"--{name}" for name, value in files.items() if value is not None] + [f"--{name}" for name in given]
+    tasks += ["--given"] * bool(options.given)
     if len(tasks) > 1:
         raise UserError(f"{tasks[0]} and {tasks[1]} are two different tasks; give one")
     if options.mask is not None and options.inpaint is None and options.from_ is None:
@@ -161,7 +167,13 @@ def main(arguments: Sequence[str]) -> int:
     run = run_of(options, registry)
     prompts = prompts_of(options)
     n = options.n or (
-        1 if given else len(prompts) if options.prompts is not None else 8 if options.between is not None else 16
+        1
+        if given or options.given
+        else len(prompts)
+        if options.prompts is not None
+        else 8
+        if options.between is not None
+        else 16
     )
     constraint, n = _constraint(run, options, strength, n, given)
     drawn: dict[str, Any] = {
@@ -301,7 +313,24 @@ def _constraint(
 
     for name, path in given.items():
         return given_by(run.model, name, Path(path), n, options.method, options.noise_std, options.resamplings)
+    if options.given:
+        from diffcore.runs.joint import given_sides
+
+        return given_sides(run.model, _sides(options.given), n)
     return _constraint_of_one(run, options, strength, n), n
+
+
+def _sides(pairs: Sequence[str]) -> dict[str, str]:
+    """The files of --given by the name of the side. Raises `UserError` for what is not SIDE=FILE."""
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, sign, path = pair.partition("=")
+        if not (name and sign and path):
+            raise UserError(f"--given {pair}: write it as SIDE=FILE")
+        if name in found:
+            raise UserError(f"--given {pair}: {name} is given twice")
+        found[name] = path
+    return found
 
 
 def _constraint_of_one(run: "Run", options: Any, strength: float | dict[str, float], n: int) -> Any:

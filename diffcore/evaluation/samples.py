@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from diffcore.denoising.conditions import ClassCondition, Conditions, captions_of
 from diffcore.denoising.text import TextCondition
 from diffcore.errors import RAISED_BY_PLUGINS, UserError, told
+from diffcore.evaluation.joint import side_metrics, side_pictures
 from diffcore.evaluation.property_metrics import property_metrics
 from diffcore.evaluation.request import EvaluationRequest, MetricFunction, NothingToEvaluateError
 from diffcore.plugins.building import of_samples, part_of, require_metrics
@@ -55,7 +56,7 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
     if not made:
         return found
     targets = _of_targets(model, request.config, evaluator, data, request.n, request.seed, request.complain)
-    return [*found, *targets]
+    return [*found, *targets, *side_metrics(model, data, request, evaluator)]
 
 
 def of_drawn(model: Model, data: Data, request: EvaluationRequest, evaluator: Any) -> list[Metric]:
@@ -204,6 +205,7 @@ def pictures(model: Model, data: Data, request: EvaluationRequest) -> Iterator[P
     )
     if request.together:
         return
+    yield from side_pictures(model, data, request)
     moments, rows = 9, 5
     few = {name: value[:rows] for name, value in conditions.items()}
     steps = trajectories(model, config, few, rows, moments, seed)

@@ -1,6 +1,6 @@
 """What a data set and a codec are to the core."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -126,6 +126,21 @@ class Codec(Protocol):
         """
 
     @property
+    def joint(self) -> Mapping[str, tuple[str, ...]]:
+        """The sides of a joint state: two things or more of which each can be drawn given the others, by name.
+
+        They have the names of their fields; every field of the state belongs to one side. The fields of a side have one
+        noise level, and the sides have levels of their own (`levels.independent`). Only for states that are joint; the
+        others leave this property out. A mask is for fields with elements: those without any have the space `Whole`.
+        """
+
+    def about_sizes(self, given: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What the encoded fields `given` of a side, each `[B, ...]`, say of the sizes: values `[B]` for `Sizes.about`.
+
+        Only for joint states whose number of elements depends on a side without elements; the others leave it out.
+        """
+
+    @property
     def last_log_snr(self) -> float | None:
         """The log-SNR at which sampling ends, if `decode` takes states with this noise on them.
 
@@ -165,3 +180,8 @@ class Codec(Protocol):
         of the kind of data, such as seconds. Raises `UserError` for sizes that samples cannot have. Only where samples
         of any size are alike; the others leave this function out.
         """
+
+
+def sides_of(codec: Codec) -> Mapping[str, tuple[str, ...]]:
+    """The sides of joint states of the codec, with the names of their fields; none if its states are not joint."""
+    return getattr(codec, "joint", None) or {}

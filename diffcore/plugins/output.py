@@ -102,6 +102,18 @@ class Given:
     settled: "Settle | None" = None
 
 
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One side of m joint states (`diffcore.plugins.data.Codec.joint`), of which the others are drawn.
+
+    * `values`: its encoded fields, `[m, ...]`, by name.
+    * `mask`: the elements that exist, bool `[m, N]`, where their number varies and this side has them.
+    """
+
+    values: Mapping[str, Tensor]
+    mask: Mask = None
+
+
 Settle = Callable[[State, Mask, Sequence[int]], tuple[State, Sequence[bool]]]
 """See `Given.settled`."""
 
@@ -161,6 +173,9 @@ class Reader(Protocol):
 
     def read_given(self, name: str, path: Path) -> Given:
         """What a file says of samples, for the flag `name` of `Modality.givens`."""
+
+    def read_side(self, name: str, path: Path) -> Side:
+        """The side `name` of joint states, from a file of one or several entries. For codecs that are `joint`."""
 
     def read_gap(self, path: Path, gap: str | None) -> Edit:
         """A sample with a part that is to be filled in; `gap` says which, as a user writes it.
@@ -249,6 +264,13 @@ class Evaluator(Protocol):
 
         It has only conditions whose values can be measured. Evaluators of data without scalar conditions may leave
         this function out.
+        """
+
+    def of_side(self, name: str, samples: Any, real: Any) -> list[Metric]:
+        """The metrics of samples whose side `name` was drawn given the other sides of the `real` examples, one for one.
+
+        Both are in the form that `Codec.decode` returns. The real examples are the first ones of `Data.held_out`, or of
+        `Data.examples` where there are none. Only for codecs that are `joint`, and optional there.
         """
 
 

@@ -18,7 +18,7 @@ from diffcore.runs.sampling_config import SamplingConfig, known_conditions, time
 from diffcore.sampling.inverse.drawing import draw
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import Evaluation, in_batches
-from diffcore.states.spaces import Mask
+from diffcore.states.spaces import Mask, Whole, space_of
 from diffcore.states.state import State, concatenate
 from diffcore.system.distributed import gathered, leads, rank_slice
 
@@ -92,17 +92,25 @@ def draw_mask(
     sizes = model.codec.sizes
     if sizes is None:
         return None
-    if constraint is not None and constraint.given and size is None:
+    given_fields = {} if constraint is None else constraint.given_values(indices)
+    if size is None and any(has_elements(model, name) for name in given_fields):
         raise UserError(
             f"the number of elements of {model.modality.name} varies, and the given fields do not say which exist: "
             "give `given_fields` the `mask` of the samples that the values are from, or give `size`"
         )
+    if given_fields and hasattr(model.codec, "about_sizes"):
+        conditions = {**conditions, **model.codec.about_sizes(given_fields)}
     least = None if constraint is None else constraint.least_sizes(indices)
     if most := max((guide.least_size for guide in guides), default=0):
         least = torch.full((len(indices),), most) if least is None else least.clamp(min=most)
     if size is None:
         return sizes.mask(sizes.draw(indices, seed, conditions, least))
     return sizes.mask(sizes.parse(size, indices, seed, conditions, least))
+
+
+def has_elements(model: Model, field: str) -> bool:
+    """Whether a field of the state is one of elements whose number varies."""
+    return not isinstance(space_of(model.codec.space, field), Whole)
 
 
 def resized(model: Model, size: str) -> Model:

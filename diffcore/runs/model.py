@@ -14,7 +14,7 @@ from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.denoising.text import TextEncoder
 from diffcore.errors import UserError, quoted
 from diffcore.plugins.building import build, of_samples, part_of
-from diffcore.plugins.data import Codec, Data
+from diffcore.plugins.data import Codec, Data, sides_of
 from diffcore.plugins.records import WORDS, Component, Modality, Settings, Task, places
 from diffcore.plugins.registry import Registry, choose
 from diffcore.plugins.text import with_text
@@ -22,7 +22,7 @@ from diffcore.process.schedules import ByField, Schedule, ending_at
 from diffcore.runs.checkpoints import EMA, read_tensors, tensors_digest
 from diffcore.runs.composing import autoencoders_for, choices
 from diffcore.runs.latents import LatentCodec
-from diffcore.runs.settings import FirstStage, RunSettings, explain, validate
+from diffcore.runs.settings import FirstStage, LevelSettings, RunSettings, explain, validate
 from diffcore.states.global_random import seeded
 from diffcore.states.noise import seed_of
 from diffcore.states.state import fields
@@ -188,6 +188,8 @@ def _latent_codec(codec: Codec, stage: FirstStage, modality: Modality, registry:
 
     Raises `UserError` if a condition has the form of the samples, as latents have another one.
     """
+    if sides := sides_of(codec):
+        raise UserError(f"joint states cannot be diffused in latents; this one has the sides {', '.join(sides)}")
     if shaped := [condition.name for condition in codec.conditions if "like_state" in condition.inputs.names]:
         raise UserError(f"the condition {shaped[0]} has the form of the samples, so it cannot be given in latents")
     first = part_of(modality, "codec", validate(modality.facts, stage.facts, "the facts of the first stage"))
@@ -204,7 +206,12 @@ def last_log_snr(codec: Codec) -> float | None:
 
 def level_fields(codec: Codec, settings: RunSettings) -> tuple[str, ...]:
     """The names of the fields whose noise levels a network is told; none if all fields have one level."""
-    return tuple(fields(codec.space.empty(1))) if settings.levels.by_field else ()
+    return tuple(fields(codec.space.empty(1))) if levels_of(settings, codec).by_field else ()
+
+
+def levels_of(settings: RunSettings, codec: Codec) -> LevelSettings:
+    """The settings of the noise levels, with the defaults for the states of the codec."""
+    return settings.levels.of_state(joint=bool(sides_of(codec)))
 
 
 def _with_levels(schedule: Schedule, settings: RunSettings, codec: Codec) -> Schedule:
@@ -212,7 +219,7 @@ def _with_levels(schedule: Schedule, settings: RunSettings, codec: Codec) -> Sch
 
     Raises `UserError` for settings that do not fit the fields.
     """
-    levels, names = settings.levels, [*fields(codec.space.empty(1))]
+    levels, names = levels_of(settings, codec), [*fields(codec.space.empty(1))]
     there = ", ".join(names) if any(names) else "none, as a sample is one tensor"
     if unknown := sorted(levels.shifts.keys() - {*names}):
         raise UserError(f"`levels.shifts` has {unknown[0]!r}, which is not a field of these data; there are: {there}")

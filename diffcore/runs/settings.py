@@ -131,14 +131,19 @@ class LevelSettings(Settings):
     shifts: dict[str, Annotated[float, Field(ge=-30, le=0)]] = Field(
         {}, description="Shifts of the log-SNR of fields, as `FIELD -6`: below 0, a field is decided later."
     )
-    independent: float = Field(
-        0.0, ge=0, le=1, description="Fraction of the examples in which each field has a noise level of its own."
-    )
-    given: float = Field(
-        0.0,
+    independent: float | None = Field(
+        None,
         ge=0,
         le=1,
-        description="Probability that a field of these has no noise, so that others are learned given it.",
+        description="Fraction of the examples in which each field, or each side of a joint state, has a noise level of "
+        "its own; by default 0, and 0.7 for joint states.",
+    )
+    given: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Probability that a field of these has no noise, so that others are learned given it; by default "
+        "0, and 0.3 for joint states.",
     )
     known: float = Field(
         0.0,
@@ -150,7 +155,13 @@ class LevelSettings(Settings):
     @property
     def by_field(self) -> bool:
         """Whether fields have levels of their own."""
-        return any(self.shifts.values()) or self.independent > 0
+        return any(self.shifts.values()) or bool(self.independent)
+
+    def of_state(self, joint: bool) -> "LevelSettings":
+        """The settings with their defaults for a state that is `joint`, or is not."""
+        independent = (0.7 if joint else 0.0) if self.independent is None else self.independent
+        given = (0.3 if joint and independent else 0.0) if self.given is None else self.given
+        return self.model_copy(update={"independent": independent, "given": given})
 
 
 class LatentSettings(Settings):

@@ -228,6 +228,45 @@ class SymmetricPairs:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """The states of another space as a part of a product in which they have no elements: masks are ignored.
+
+    In a joint state, some numbers or a picture lie beside a set whose size varies.
+
+    * `of`: the space of the states.
+    """
+
+    of: "Space"
+
+    def __str__(self) -> str:
+        return str(self.of)
+
+    def empty(self, batch: int) -> State:
+        return self.of.empty(batch)
+
+    def noise(self, normal: State, mask: Mask = None) -> State:
+        return self.of.noise(normal)
+
+    def project(self, state: State, mask: Mask = None) -> State:
+        return self.of.project(state)
+
+    def degrees_of_freedom(self, state: State, mask: Mask = None) -> Tensor:
+        return self.of.degrees_of_freedom(state)
+
+    def squared_norm(self, state: State, mask: Mask = None) -> Tensor:
+        return self.of.squared_norm(state)
+
+    def gradient(self, derivative: State, mask: Mask = None) -> State:
+        return self.of.gradient(derivative)
+
+    def factors(self, values: State, mask: Mask = None) -> State:
+        return self.of.factors(values)
+
+    def total(self, factors: State, mask: Mask = None) -> Tensor:
+        return self.of.total(factors)
+
+
+@dataclass(frozen=True)
 class Product:
     """The product of several named spaces; the state is a TensorDict.
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from diffcore.denoising.conditions import Conditions, drop
 from diffcore.denoising.known import known_in, told
 from diffcore.denoising.losses import VARIANCE_STEPS
-from diffcore.plugins.data import Codec, Data
+from diffcore.plugins.data import Codec, Data, sides_of
 from diffcore.process.gaussian import perturb
 from diffcore.process.variances import LogSnr
 from diffcore.runs.model import Model
@@ -141,7 +141,7 @@ def draw_batch(model: Model, settings: RunSettings, data: Data, step: int) -> Ba
     noise = space.noise(draws.normal("noise", examples["x0"]), examples["mask"])
     t = times(settings, step)
     on_cpu = _draws(settings, step, "cpu")  # the times are computed in float64 there
-    log_snrs = log_snrs_of(model.schedule, settings.levels, t, 1 / VARIANCE_STEPS, on_cpu)
+    log_snrs = log_snrs_of(model.schedule, settings.levels, t, 1 / VARIANCE_STEPS, on_cpu, sides_of(model.codec))
     log_snr, earlier = (map_log_snr(lambda value: to_device(value, model.device), each) for each in log_snrs)
     return Batch(
         **examples,

@@ -5,18 +5,22 @@ import math
 import pytest
 import torch
 
+import diffcore as dc
 from diffcore.denoising.denoiser import Denoiser, velocity
 from diffcore.denoising.losses import WEIGHTINGS, weighted_loss
 from diffcore.errors import UserError
 from diffcore.process.schedules import ByField
 from diffcore.runs.composing import compose
 from diffcore.runs.model import build_data, build_model
+from diffcore.runs.settings import LevelSettings
 from diffcore.states.level import CLEAN, GIVEN_LOG_SNR, FieldLevels, Level
+from diffcore.states.noise import Draws
 from diffcore.states.state import fields
 from diffcore.system import distributed
 from diffcore.tasks import batch as batches
 from diffcore.tasks.batch import draw_batch
 from diffcore.tasks.denoise import loss, losses_by_field
+from diffcore.tasks.levels import CLEAN_LOG_SNR, log_snrs_of
 from tests.support.sized_toy import sized_registry
 from tests.support.toy import toy_registry
 
@@ -64,6 +68,23 @@ def test_own_times_are_independent_and_uniform_and_some_fields_are_given():
     times = torch.stack([model.schedule.time(value[both]) for value in (first, second)])
     assert abs(times.corrcoef()[0, 1].item()) < 4 / both.sum() ** 0.5
     assert ((times.sort(1).values - torch.linspace(0, 1, both.sum())).abs() < 0.1).all()
+
+
+def test_the_fields_of_a_side_of_a_joint_state_have_one_time():
+    shifts = {"a": 0.0, "b": -2.0, "c": 0.0}
+    schedule, draws = ByField(dc.schedules.Cosine(), shifts), Draws.of(3, range(400))
+    t = torch.rand(400, dtype=torch.float64)
+    sides = {"first": ("a", "b"), "second": ("c",)}
+    found, _ = log_snrs_of(schedule, LevelSettings(), t, 0.0, draws, sides)
+    free = (found["a"] < GIVEN_LOG_SNR) & (found["b"] < GIVEN_LOG_SNR)
+    torch.testing.assert_close(found["b"][free], found["a"][free] - 2)
+    assert torch.equal(found["a"] == CLEAN_LOG_SNR, found["b"] == CLEAN_LOG_SNR)
+    own = (found["a"] != found["c"]).double().mean().item()
+    assert own == pytest.approx(0.7, abs=0.07)  # the default of joint states, of which 0.3 are given
+    given = (found["c"] == CLEAN_LOG_SNR).double().mean().item()
+    assert given == pytest.approx(0.7 * (0.3 * 0.7 + 0.3 * 0.3 / 2), abs=0.06)
+    alone, _ = log_snrs_of(schedule, LevelSettings(), t, 0.0, draws)
+    torch.testing.assert_close(alone["a"], alone["c"])
 
 
 def test_shares_of_several_processes_have_the_levels_of_the_batch(monkeypatch):
