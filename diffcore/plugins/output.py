@@ -118,14 +118,6 @@ Settle = Callable[[State, Mask, Sequence[int]], tuple[State, Sequence[bool]]]
 """See `Given.settled`."""
 
 
-@dataclass(frozen=True, eq=False)
-class Side:
-    """One side of joint states: `values` `[m, ...]` of its fields by name, and the elements that exist, `[m, N]`."""
-
-    values: Mapping[str, Tensor]
-    mask: Mask = None
-
-
 class Reader(Protocol):
     """Files to states, so that samples can be made to agree with what a user has. Mistakes raise `UserError`.
 

@@ -27,7 +27,7 @@ MOST_SAMPLED = 2**22
 NORMAL_SCALE = 1 / math.sqrt(3)
 """The standard deviation of the coordinates of unit vectors of zero mean, such as the normals of a closed surface."""
 
-PARTS_STD = 1.0
+PARTS_STD = 0.3
 """The standard deviation of the codes of parts in the state, where that of positions is 1."""
 
 
