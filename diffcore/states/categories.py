@@ -28,6 +28,12 @@ class Categories:
     codes: tuple[tuple[float, ...], ...]
     frequencies: tuple[float, ...]
 
+    @property
+    def std(self) -> float:
+        """The root mean square of the numbers of the data's points: their standard deviation if their mean is zero."""
+        each = zip(self.codes, self.frequencies, strict=True)
+        return max(sum(p * sum(number**2 for number in code) / len(code) for code, p in each), 1e-12) ** 0.5
+
     def table(self, like: Tensor) -> Tensor:
         """The points `[K, C]`, in the type and on the device of `like`."""
         return _placed(self.codes, like.dtype, like.device)

@@ -1,16 +1,19 @@
 """Joint states of shapes and the parts of their points: data, codec, files, networks and metrics."""
 
+import json
+
 import numpy
 import pytest
 import torch
 import trimesh
 from tensordict import TensorDict
 
+from diffcore.cli import main
 from diffcore.errors import UserError
 from diffcore.states.categories import CategoricalField
 from diffcore.states.noise import Draws
 from diffcore_pointcloud.autoencoder import autoencoder
-from diffcore_pointcloud.codec import CloudCodec
+from diffcore_pointcloud.codec import PARTS_STD, CloudCodec
 from diffcore_pointcloud.data.datasets import clouds, meshes, shapes
 from diffcore_pointcloud.data.reader import CloudReader
 from diffcore_pointcloud.evaluation.sides import Sides, mean_iou
@@ -18,6 +21,7 @@ from diffcore_pointcloud.networks import latent
 from diffcore_pointcloud.options import AutoencoderOptions, CloudFacts, FileOptions, LatentOptions, ShapesOptions
 from diffcore_pointcloud.output.points import PALETTE, Points, colours
 from diffcore_pointcloud.output.writer import CloudWriter
+from tests.pointcloud.test_commands import train
 
 CLASSES = ("aeroplane", "chair", "lamp", "solid", "stool", "table")
 
@@ -68,8 +72,8 @@ def test_labels_stay_with_their_points_and_are_restored(made):
     back = codec.decode(encoded.state)
     torch.testing.assert_close(back["parts"].float() / 8, back["positions"][..., 0], atol=1e-5, rtol=0)
     every = codec.encode(made.examples).state["parts"].double()
-    assert every.mean((0, 1)).abs().max() < 0.1  # 256 of the 512 points
-    assert every.square().mean().item() == pytest.approx(1, rel=0.02)
+    assert every.mean((0, 1)).abs().max() < 0.1 * PARTS_STD  # 256 of the 512 points
+    assert every.square().mean().item() == pytest.approx(PARTS_STD**2, rel=0.02)
 
 
 def test_the_network_has_logits_for_labels_and_treats_points_alike():
@@ -206,3 +210,24 @@ def unlabelled(folder):
     (folder / "none").mkdir()
     numpy.savetxt(folder / "none" / "a.xyz", LABELLED[:, :3])
     return folder / "none"
+
+
+def test_either_side_is_drawn_given_the_other_by_commands(tmp_path, capsys):
+    small = ["--data.shapes", 20, "--data.classes", "chair", "--data.held-out", 5, "--data.points", 32]
+    run = train(tmp_path / "run", *small, "--data.joint", "parts")
+    assert main(["sample", str(run), "--n", "2", "--out", str(tmp_path / "both.npz")]) == 0
+    both = numpy.load(tmp_path / "both.npz")
+    for side, array in (("shape", "positions"), ("parts", "label")):
+        out = tmp_path / f"{side}.npz"
+        given = f"{side}={tmp_path / 'both.npz'}"
+        assert main(["sample", str(run), "--given", given, "--n", "2", "--out", str(out)]) == 0
+        drawn = numpy.load(out)[array]
+        for row in range(4):  # two of each entry, whose points are in random order
+            kept, entry = drawn[row], both[array][row // 2]
+            assert numpy.allclose(numpy.sort(kept, 0), numpy.sort(entry, 0), atol=1e-5)
+    assert main(["sample", str(run), "--n", "2", "--size", "50", "--out", str(tmp_path / "more.npz")]) == 0
+    assert numpy.load(tmp_path / "more.npz")["label"].shape == (2, 50)
+    capsys.readouterr()
+    assert main(["evaluate", str(run), "--n", "5", "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert {"parts_accuracy", "parts_iou_nearest", "shape_labels", "shape_chamfer_shuffled"} <= metrics.keys()

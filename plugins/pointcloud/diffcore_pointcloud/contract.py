@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffcore.plugins.contract import Contract
 from diffcore.plugins.symmetries import permutation
-from diffcore_pointcloud.codec import CloudCodec
+from diffcore_pointcloud.codec import PARTS_STD, CloudCodec
 
 
 def contract(codec: CloudCodec) -> Contract:
@@ -27,4 +27,5 @@ def contract(codec: CloudCodec) -> Contract:
         ]
         return torch.stack(errors).amax(0)
 
-    return Contract(restored=error, tolerance=1e-5, symmetries={"permutation": permutation()})
+    std = {"parts": PARTS_STD} if codec.joint else {}
+    return Contract(restored=error, tolerance=1e-5, std=std, symmetries={"permutation": permutation()})

@@ -25,7 +25,7 @@ class PointDenoiser(nn.Module):
     """A network for sets, in which the concatenated fields of a point are the vector of an element.
 
     States are a Tensor `[B, N, k]` or a TensorDict of such fields; the output is split into the same fields. For the
-    fields of `views`, it has logits of their categories.
+    fields of `views`, which the network receives at unit variance, it has logits of their categories.
 
     A cloud may have more points than the `trained` number M of points of the training clouds. Then the network reads
     the shape from the first M points only, and each of the others is denoised given these M. All points of a shape are
@@ -57,7 +57,8 @@ class PointDenoiser(nn.Module):
         `like_state` `[B, M, channels]` lies beside the first M points, and zeros beside the others.
         """
         parts = fields(x)
-        output = self._output(torch.cat(list(parts.values()), -1), conditioning, mask, tokens, like_state)
+        inputs = [part / self.views[name].std if name in self.views else part for name, part in parts.items()]
+        output = self._output(torch.cat(inputs, -1), conditioning, mask, tokens, like_state)
         if isinstance(x, Tensor):
             return output
         split = output.split([part.shape[-1] for part in parts.values()], -1)
