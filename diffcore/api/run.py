@@ -21,6 +21,7 @@ from diffcore.errors import UserError
 from diffcore.names import Device, Divergence, InverseMethod
 from diffcore.plugins.output import Metric
 from diffcore.runs.folder import RunFolder
+from diffcore.runs.joint import given_sides
 from diffcore.runs.keeping import Wish
 from diffcore.runs.measurements import Source, grown, inpainting_of, read_states, upscaling_of
 from diffcore.runs.model import require_draws, require_flow
@@ -222,6 +223,44 @@ class Run(OpenedRun):
             size = grown(constraint, grow)
         return self.sample(
             n,
+            label=label,
+            prompt=prompt,
+            conditions=conditions,
+            seed=seed,
+            size=size,
+            constraint=constraint,
+            **options,
+        )
+
+    @in_own_modes
+    def given(
+        self,
+        sides: Mapping[str, str | Path],
+        n: int = 1,
+        *,
+        label: str | None = None,
+        prompt: Prompt | None = None,
+        conditions: Asked | None = None,
+        seed: int = 0,
+        size: str | int | None = None,
+        **options: Unpack[SamplingOptions],
+    ) -> Samples:
+        """Draw the other side of joint states, given one: `n` samples for each entry of a file.
+
+        Args:
+            sides: Files by the name of the side that they hold, `{"image": "three.png"}`; the sides of a run are those
+                of `self.model.codec.joint`.
+            n: How many for each entry. All samples of an entry follow each other.
+            label, prompt, conditions, seed, size, **options: As for `sample`; without conditions, none is given.
+
+        Raises:
+            UserError: For runs whose states are not joint, names that are not those of sides, and files that cannot be
+                used.
+        """
+        require_draws(self.model, self.path)
+        constraint, count = given_sides(self.model, sides, n)
+        return self.sample(
+            count,
             label=label,
             prompt=prompt,
             conditions=conditions,

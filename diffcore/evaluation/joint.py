@@ -9,7 +9,7 @@ from diffcore.denoising.conditions import nulls
 from diffcore.errors import RAISED_BY_PLUGINS, UserError, told
 from diffcore.evaluation.request import EvaluationRequest
 from diffcore.plugins.building import require_metrics
-from diffcore.plugins.data import Data, Encoded, sides_of
+from diffcore.plugins.data import Data, Encoded, sides_of, spread_rows
 from diffcore.plugins.output import Metric, Picture
 from diffcore.runs.coding import decode, encode
 from diffcore.runs.generation import generate_together, unguided
@@ -80,9 +80,9 @@ def side_pictures(model: Model, data: Data, request: EvaluationRequest) -> Itera
 
 
 def _examples(model: Model, data: Data, n: int) -> Encoded:
-    """The first `n` held-out examples, encoded."""
+    """At most `n` of the held-out examples, encoded."""
     examples = data.examples if data.held_out is None else data.held_out
-    return encode(model, examples[torch.arange(min(n, len(examples)))])
+    return encode(model, examples[spread_rows(examples, n)])
 
 
 def _drawn(model: Model, request: EvaluationRequest, side: str, examples: Encoded, after_batch: Any) -> Encoded | None:

@@ -191,7 +191,7 @@ def _not_a_writer(part: Any) -> str | None:
 
 
 def _not_a_reader(part: Any) -> str | None:
-    names = ("read", "read_sized", "read_missing", "read_part", "read_gap", "read_coarse", "read_samples")
+    names = ("read", "read_sized", "read_missing", "read_part", "read_gap", "read_coarse", "read_samples", "read_side")
     return None if any(hasattr(part, name) for name in names) else f"{_kind(part)} without any of {', '.join(names)}"
 
 

@@ -185,3 +185,12 @@ class Codec(Protocol):
 def sides_of(codec: Codec) -> Mapping[str, tuple[str, ...]]:
     """The sides of joint states of the codec, with the names of their fields; none if its states are not joint."""
     return getattr(codec, "joint", None) or {}
+
+
+def spread_rows(examples: "TensorDict", n: int) -> Tensor:
+    """At most `n` of the rows of examples, at equal distances, int64: those that sides of joint states are drawn for.
+
+    Data sets may be sorted by class.
+    """
+    count = min(n, len(examples))
+    return torch.arange(count) * len(examples) // max(count, 1)

@@ -1,6 +1,8 @@
 """A user's own folder of files: their classes, the part that is held out, and what is passed over."""
 
+import hashlib
 import os
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -228,6 +230,22 @@ def _instead(listing: Listing, endings: Collection[str], hints: Mapping[str, str
         return f"it is empty; files that end in {wanted} are read{more}"
     there = ", ".join(f"{count} of {ending}" for ending, count in others.most_common(5))
     return f"files that end in {wanted} are read, and there are {there}{more}"
+
+
+def with_places(examples: TensorDict, files: Sequence[Path], root: str | Path) -> TensorDict:
+    """The examples with the column `place`: a number for the place of the file of each under `root`.
+
+    Files of the same path without their endings have the same number under different roots, so that files of different
+    kinds can be paired (`diffcore.plugins.joint.pairs`).
+    """
+    examples["place"] = torch.tensor([place_of(path.relative_to(root)) for path in files], dtype=torch.int64)
+    return examples
+
+
+def place_of(path: Path) -> int:
+    """The number of a path without its ending: 63 bits of a digest."""
+    name = unicodedata.normalize("NFC", path.with_suffix("").as_posix())
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") >> 1
 
 
 def without_empty(

@@ -261,8 +261,9 @@ class Evaluator(Protocol):
     def of_side(self, name: str, samples: Any, real: Any) -> list[Metric]:
         """The metrics of samples whose side `name` was drawn given the other sides of the `real` examples, one for one.
 
-        Both are in the form that `Codec.decode` returns. The real examples are the first ones of `Data.held_out`, or of
-        `Data.examples` where there are none. Only for codecs that are `joint`, and optional there.
+        Both are in the form that `Codec.decode` returns. The real examples are those of `Data.held_out`, or of
+        `Data.examples` where there are none, in the rows of `diffcore.plugins.data.spread_rows`. Only for codecs that
+        are `joint`, and optional there.
         """
 
 

@@ -18,6 +18,7 @@ import pluggy
 
 from diffcore.errors import RAISED_BY_PLUGINS, UserError, did_you_mean, first_line
 from diffcore.plugins import builtin, hookspecs
+from diffcore.plugins.joint.record import SIGN, joint_modality
 from diffcore.plugins.records import API_VERSION, Command, Component, Modality, Settings, Task, missing
 
 CHOICE = "DIFFCORE_PLUGINS"
@@ -95,11 +96,18 @@ class Registry:
     commands: dict[str, Provided] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     plugins: pluggy.PluginManager = field(default_factory=_manager)
+    _made: dict[str, Provided] = field(default_factory=dict, repr=False, compare=False)
 
     def modality(self, name: str) -> Modality:
         """The modality `name`, or a `UserError` that lists what there is, what failed and what could be installed."""
+        return self.provided(name).record  # type: ignore[no-any-return]
+
+    def provided(self, name: str) -> Provided:
+        """The modality `name` with the distribution it comes from; for a joint one, the distributions of its parts."""
         if name in self.modalities:
-            return self.modalities[name].record
+            return self.modalities[name]
+        if SIGN in name:
+            return self._joint(name)
         extras = {command.partition("[")[2].partition("]")[0]: command for command in self.installable()}
         if name in extras:
             raise UserError(f"the plugin for {name} is not installed; install it with: {extras[name]}")
@@ -109,6 +117,15 @@ class Registry:
             + "".join(f"; failed: {f.plugin} ({f.reason})" for f in self.failures)
             + "".join(f"; could be installed: {c}" for c in [", ".join(extras.values())] if c)
         )
+
+    def _joint(self, name: str) -> Provided:
+        """The modality that is made of others, which are named with a `+` between them."""
+        if name not in self._made:
+            parts = [self.provided(part.strip()) for part in name.split(SIGN)]
+            distributions = " and ".join(dict.fromkeys(part.distribution for part in parts))
+            versions = " and ".join(dict.fromkeys(part.version for part in parts))
+            self._made[name] = Provided(joint_modality([part.record for part in parts]), distributions, versions)
+        return self._made[name]
 
     def schedule(self, name: str) -> Component:
         """The schedule `name`, or a `UserError` with the names that exist."""

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcore.errors import UserError, quoted
+from diffcore.plugins.joint.record import SIGN
 from diffcore.plugins.records import Settings, missing
 from diffcore.plugins.registry import RECORDS, Registry, metadata_version
 from diffcore.runs.composing import ADDITIONS, KINDS, additions, chosen_parts, compose
@@ -223,7 +224,7 @@ def describe(
 
 def parts_of(settings: RunSettings, registry: Registry) -> list[dict[str, str]]:
     """The parts that a run uses, each with its kind, its name, and the distribution and version that provide it."""
-    modality, chosen = registry.modalities[settings.modality], chosen_parts(settings)
+    modality, chosen = registry.provided(settings.modality), chosen_parts(settings)
     provider = registry.tasks[chosen["task"].name]
     task, network = provider.record, f"{provider.record.network}s"
     offered = {kind: dict(getattr(registry, kind)) for kind in RECORDS}
@@ -262,7 +263,7 @@ def open_run(path: Path, registry: Registry) -> tuple[RunFolder, Description]:
     own = is_own(content, content.pop("signature", None))
     settings = content["settings"]
     name = str(settings.get("modality"))
-    if name not in registry.modalities:
+    if any(part not in registry.modalities for part in name.split(SIGN)):
         raise UserError(
             f"{path} was made with plugins that are not installed ({_listed(content, 'plugins')}): "
             f"unknown modality {name!r}"

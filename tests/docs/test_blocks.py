@@ -49,8 +49,10 @@ SHORT_FIT = {"trajectories": 2, "iterations": 1}
 """How long Python blocks fit levels."""
 
 
-PARSED = {"figures.md"}
-"""Pages whose commands are only parsed: long trainings that differ from those of other pages in their options alone."""
+PARSED = {"figures.md", "joint.md"}
+"""Pages whose commands are only parsed: those of figures are long trainings that differ from those of other pages in
+their options alone, and those of joint states need pairs of files.
+"""
 
 
 def run(page: list[Block], folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns) -> None:

@@ -19,28 +19,29 @@ def test_what_is_expected_of_a_side_given_the_other_is_learned():
     space = Product({"a": Euclidean((1,)), "b": Euclidean((2,))})
     denoiser = dc.Denoiser(joint_network(space, SIDES, {}), level_fields=("a", "b"))
     optimizer = torch.optim.Adam(denoiser.parameters(), 2e-3)
-    for _ in range(100):
+    for _ in range(60):
         a = torch.randn(128, 1)
         data = named({"a": a, "b": 0.8 * a + 0.6 * torch.randn(128, 2)})
-        loss = dc.denoising_loss(denoiser, data, space=space, independent=0.8, given=0.6)
+        loss = dc.denoising_loss(denoiser, data, space=space, independent=0.8, given=0.6, weighting="v")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
 
     def expected(values, given):
-        """E[x0] where one side is given and the other is noise alone."""
-        level = FieldLevels({name: CLEAN if name == given else Level(0.0, 1.0) for name in ("a", "b")})
+        """E[x0] where one side is given and the other is hardly more than noise."""
+        noise = Level(0.05, (1 - 0.05**2) ** 0.5)
+        level = FieldLevels({name: CLEAN if name == given else noise for name in ("a", "b")})
         x = named({name: value if name == given else torch.randn_like(value) for name, value in values.items()})
         with torch.no_grad():
             return denoiser(x, level).x0
 
     grid = torch.linspace(-1.5, 1.5, 200)[:, None]
     of_b = expected({"a": grid, "b": torch.zeros(200, 2)}, "a")["b"].mean(1, keepdim=True)
-    assert (of_b * grid).mean().item() / grid.square().mean().item() == pytest.approx(0.8, abs=0.2)
+    assert (of_b * grid).mean().item() / grid.square().mean().item() == pytest.approx(0.8, abs=0.25)
     # E[a | b] of b_i = 0.8 a + 0.6 e_i, with b_1 = b_2 = b: 2 * 0.8 b / (0.36 + 2 * 0.64)
     of_a = expected({"a": torch.zeros(200, 1), "b": grid.repeat(1, 2)}, "b")["a"]
     slope = 1.6 / 1.64
-    assert (of_a * grid).mean().item() / grid.square().mean().item() == pytest.approx(slope, abs=0.2)
+    assert (of_a * grid).mean().item() / grid.square().mean().item() == pytest.approx(slope, abs=0.25)
 
 
 def test_numbers_beside_a_set_ignore_its_mask_and_its_absent_elements():

@@ -18,6 +18,7 @@ def diffcore_commands() -> Iterable[Command]:
         _command("evaluate", "metrics of a run's samples: diffcore evaluate RUN"),
         _command("judge", "the same metrics of any files: diffcore judge FILE --modality NAME, or --run RUN"),
         _command("resume", "go on training a run: diffcore resume RUN"),
+        _command("runs", "a table of all runs: diffcore runs, or diffcore runs FOLDER"),
         _command("plugins", "what is installed, and what cannot be used and why"),
         _command("new-plugin", "a package to write a plugin from: diffcore new-plugin NAME"),
         _command("check-plugin", "whether a plugin keeps the rules: diffcore check-plugin NAME"),

@@ -20,7 +20,7 @@ from diffcore.denoising.words import words_of
 from diffcore.errors import UserError, first_line
 from diffcore.plugins.captions import FileCaptions
 from diffcore.plugins.data import Data
-from diffcore.plugins.folders import Files, UnusableError, split, tree, uneven, without_empty
+from diffcore.plugins.folders import Files, UnusableError, split, tree, uneven, with_places, without_empty
 from diffcore.plugins.ledger import Account, Ledger, named
 from diffcore.system.files import memory
 from diffcore_image.options import DigitsOptions, FolderOptions, ImageFacts, LargeSetOptions, MnistOptions
@@ -344,7 +344,8 @@ def _load(
     if grey:
         weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601 luma
         pixels = (pixels.float() * weights).sum(1, keepdim=True).round().to(torch.uint8)
-    return captions.added(examples(pixels, torch.tensor(loaded.labels)), loaded.files), grey
+    found = captions.added(examples(pixels, torch.tensor(loaded.labels)), loaded.files)
+    return with_places(found, loaded.files, str(options.root)), grey
 
 
 def _square(image: Image.Image, size: int) -> numpy.ndarray:

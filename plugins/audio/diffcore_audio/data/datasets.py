@@ -287,7 +287,8 @@ def _read(
     sets: list[TensorDict] = []
     for files in listings:
         found = load(_limited(files, options.limit, account), target, account, pieces)
-        sets.append(captions.added(examples(found.waveforms, found.labels), found.paths))
+        loaded = captions.added(examples(found.waveforms, found.labels), found.paths)
+        sets.append(folders.with_places(loaded, found.paths, str(options.root)))
         notes += suggestions(found, target, pieces) if not notes else []
     if not len(sets[0]):
         raise account.nothing_left()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.plugins.data import Data
-from diffcore.plugins.folders import split, uneven, without_empty
+from diffcore.plugins.folders import split, uneven, with_places, without_empty
 from diffcore.plugins.ledger import Account
 from diffcore.plugins.text import indexed
 from diffcore.plugins.wordings import UNSAID
@@ -128,12 +128,13 @@ def _from_files(
         raise account.nothing_left()
     parts = _labels_of(train) if options.joint else {}
     examples, held_out, everything = _stacked(train, labels, options, pool, parts), None, list(train)
-    examples = captions.added(examples, sources)
+    examples = with_places(captions.added(examples, sources), sources, str(options.root))
     if listing.test is not None:
         tested, test_labels, sources = read_all(listing.test, read, options, account, "test", pool)
         everything += tested
         if len(tested) > 1:
             held_out = captions.added(_stacked(tested, test_labels, options, pool, parts), sources)
+            held_out = with_places(held_out, sources, str(options.root))
     classes, examples, held_out = without_empty(listing.classes, examples, held_out, account)
     if listing.test is None:
         examples, held_out = split(examples, options.held_out)
