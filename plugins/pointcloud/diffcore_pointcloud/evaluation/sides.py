@@ -7,8 +7,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from diffcore.evaluation.metrics import others
 from diffcore.plugins.output import Metric
-from diffcore.states.noise import generator_for
 from diffcore_pointcloud.evaluation.metrics import chamfer
 from diffcore_pointcloud.options import CloudFacts
 
@@ -62,7 +62,7 @@ class Sides:
         They are compared with the shape of the same row, and with that of another row, drawn at random.
         """
         positions, parts = real["positions"], real["parts"]
-        other = _others(len(drawn))
+        other = others(len(drawn))
         least = min(drawn.shape[1], _POINTS)
         distances, distances_of_other = (
             torch.stack([chamfer(a, b[None])[0] for a, b in zip(drawn[:, :least], to[:, :least], strict=True)])
@@ -127,11 +127,3 @@ def mean_iou(found: Tensor, true: Tensor) -> float:
 
 def _share(values: Tensor) -> float:
     return values.double().mean().item()
-
-
-def _others(count: int) -> Tensor:
-    """For each of `count` rows, another one: a random cycle of all of them."""
-    order = torch.randperm(count, generator=generator_for("other shapes"))
-    other = torch.empty(count, dtype=torch.int64)
-    other[order] = order.roll(1)
-    return other
