@@ -8,6 +8,7 @@ from torch import Tensor
 from diffcore.errors import UserError
 from diffcore.plugins.output import Metric
 from diffcore.states.global_random import seeded
+from diffcore.states.noise import generator_for
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
@@ -143,3 +144,14 @@ def agreement_metrics(logits: Tensor, requested: Tensor, real: float) -> list[Me
         Metric("class_agreement", agreement, "fraction of samples that a classifier assigns to the requested class"),
         Metric("class_agreement_real", real, "the same for real examples, held-out ones if there are any"),
     ]
+
+
+def others(count: int) -> Tensor:
+    """For each of `count` rows another one, int64 `[count]`: a random cycle of all of them, with a fixed seed.
+
+    What agrees with another example tells what chance gives.
+    """
+    order = torch.randperm(count, generator=generator_for("others"))
+    other = torch.empty(count, dtype=torch.int64)
+    other[order] = order.roll(1)
+    return other

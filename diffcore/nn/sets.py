@@ -16,15 +16,18 @@ from diffcore.states.spaces import Mask
 
 
 class OctaveFeatures(nn.Module):
-    """A linear layer of x, sin(2^k x) and cos(2^k x), k < octaves, from `[B, N, channels]` to `[B, N, width]`."""
+    """A linear layer of x, sin(2^k x) and cos(2^k x), k < octaves, from `[B, N, channels]` to `[B, N, width]`.
 
-    def __init__(self, channels: int, width: int, octaves: int) -> None:
+    The last `plain` channels, such as codes of categories, have no sines and cosines.
+    """
+
+    def __init__(self, channels: int, width: int, octaves: int, plain: int = 0) -> None:
         super().__init__()
-        self.octaves = octaves
-        self.linear = nn.Linear(channels * (1 + 2 * octaves), width)
+        self.octaves, self.waving = octaves, channels - plain
+        self.linear = nn.Linear(channels + 2 * octaves * self.waving, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(torch.cat([x, *octave_waves(x, self.octaves)], dim=-1))
+        return self.linear(torch.cat([x, *octave_waves(x[..., : self.waving], self.octaves)], dim=-1))
 
 
 class SetTransformer(nn.Module):
@@ -44,11 +47,12 @@ class SetTransformer(nn.Module):
         mlp_ratio: float = 4.0,
         tokens: int = 0,
         like_state: int = 0,
+        plain: int = 0,
     ) -> None:
         super().__init__()
         self.width = width
         self.accepts = accepted(tokens=tokens, like_state=like_state)
-        self.embed = OctaveFeatures(channels, width, octaves)
+        self.embed = OctaveFeatures(channels, width, octaves, plain)
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, width, mlp_ratio) for _ in range(depth))
         self.output = ModulatedOutput(width, channels, width)
         self.beside = BesideState(like_state, partial(nn.Linear, out_features=width, bias=False))
@@ -92,11 +96,12 @@ class LatentSet(nn.Module):
         mlp_ratio: float = 2.0,
         tokens: int = 0,
         like_state: int = 0,
+        plain: int = 0,
     ) -> None:
         super().__init__()
         self.width = latent_width
         self.accepts = accepted(tokens=tokens, like_state=like_state)
-        self.embed = OctaveFeatures(channels, width, octaves)
+        self.embed = OctaveFeatures(channels, width, octaves, plain)
         self.latents = nn.Parameter(torch.randn(latents, latent_width))
         self.rounds = nn.ModuleList(
             LatentRound(width, latent_width, latent_width, depth, heads, mlp_ratio) for _ in range(rounds)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffcore.states.level import Level, Levels, is_clean, level_of
+from diffcore.states.spaces import Euclidean
 from diffcore.states.state import State, fields, named, per_sample
 
 
@@ -26,6 +27,12 @@ class Categories:
 
     codes: tuple[tuple[float, ...], ...]
     frequencies: tuple[float, ...]
+
+    @property
+    def std(self) -> float:
+        """The root mean square of the numbers of the data's points: their standard deviation if their mean is zero."""
+        each = zip(self.codes, self.frequencies, strict=True)
+        return max(sum(p * sum(number**2 for number in code) / len(code) for code, p in each), 1e-12) ** 0.5
 
     def table(self, like: Tensor) -> Tensor:
         """The points `[K, C]`, in the type and on the device of `like`."""
@@ -76,6 +83,18 @@ def one_hot(frequencies: tuple[float, ...], std: float = 1.0) -> Categories:
     rows = range(len(frequencies))
     codes = tuple(tuple(scale * ((row == k) - p) for k, p in enumerate(frequencies)) for row in rows)
     return Categories(codes, frequencies)
+
+
+@dataclass(frozen=True)
+class CategoricalField(Euclidean):
+    """The space of fields `[N, C]` in which each row of clean data is the code of one of `categories`."""
+
+    categories: Categories
+    labels: tuple[str, ...]
+    """The names of the categories, for messages."""
+
+    def __str__(self) -> str:
+        return f"{super().__str__()} ({', '.join(self.labels)})"
 
 
 def entrywise_expectations(views: Mapping[str, Any], x: State, level: Levels) -> State:

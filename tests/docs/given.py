@@ -41,6 +41,8 @@ def put_in_place(words: Sequence[str], train: Callable[[str, str], None]) -> Non
             _cloud(path)
         elif path.suffix == ".wav" and flag == "--inpaint":
             _sound(path, 440)
+        elif path.suffix == ".wav" and flag == "--given":
+            _sound(Path(word.partition("=")[2]), 440)
         elif path.suffix == ".sdf" and flag == "--inpaint":
             _part_of_a_molecule(path)
         elif flag == "--conformers":

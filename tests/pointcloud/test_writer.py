@@ -22,7 +22,7 @@ from diffcore_pointcloud.output.writer import CloudWriter
 
 
 def writer(up="y"):
-    return CloudWriter(SimpleNamespace(facts=SimpleNamespace(up=up)))
+    return CloudWriter(SimpleNamespace(facts=SimpleNamespace(up=up, parts=(), part_labels=())))
 
 
 def made(batch=3, points=40, normals=False, coloured=False, seed=0):

@@ -11,12 +11,13 @@ from diffcore.errors import UserError
 from diffcore.plugins.data import Drawn, Encoded
 from diffcore.plugins.text import text_conditions, text_values
 from diffcore.states.noise import Draws
-from diffcore.states.spaces import Euclidean, Mask
-from diffcore.states.state import State
+from diffcore.states.spaces import Euclidean, Mask, Product
+from diffcore.states.state import State, named
 from diffcore_audio.enlarging import small_sound
 from diffcore_audio.options import SoundFacts
+from diffcore_audio.signals.envelopes import envelope, restored, standardised
 from diffcore_audio.signals.representations import representation, whole_columns
-from diffcore_audio.signals.waves import FADE, faded, floats
+from diffcore_audio.signals.waves import FADE, faded, floats, waves_of
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -33,6 +34,10 @@ _MOST_COLUMNS = 64
 class SoundCodec:
     """States are spectrograms; samples are waveforms, float32 `[B, C, L]`, with full scale at -1 and 1.
 
+    With `facts.envelope`, states are joint: a spectrogram `sound`, and the standardised loudness of the waveform in K
+    frames, `envelope` `[K]`. Samples are then a TensorDict of `waveform`, and of `envelope` in dBFS, float32 `[B, K]`.
+    Each of both is what the state says: the envelope of a sample is not measured from its waveform.
+
     With `facts.polarity`, training inverts the sign of each waveform with probability 1/2. A sound and its negative
     sound the same, and a recording has one or the other by accident of the wiring, so this doubles a small data set.
     It also makes the mean of complex spectrograms zero everywhere; the mean of the synthesised drums, which have
@@ -46,7 +51,11 @@ class SoundCodec:
         self.facts = facts
         self.kept = facts.samples if kept is None else kept
         self.representation = representation(facts)
-        self.space = Euclidean(self.representation.shape)
+        self.space: Euclidean | Product = Euclidean(self.representation.shape)
+        self.joint: dict[str, tuple[str, ...]] = {}
+        if facts.envelope is not None:
+            self.space = Product({"sound": self.space, "envelope": Euclidean((facts.envelope.frames,))})
+            self.joint = {"sound": ("sound",), "envelope": ("envelope",)}
         self.conditions: tuple[Condition, ...] = text_conditions(facts.text)
         if facts.classes:
             self.conditions = (ClassCondition("label", facts.classes), *self.conditions)
@@ -77,16 +86,34 @@ class SoundCodec:
         return self.of_length(round(seconds * facts.rate))
 
     def require_any_length(self, what: str) -> None:
-        """Raise `UserError` if the model enlarges, so that its sounds have one length; `what` needs another one."""
-        if self._small is not None:
-            trained = self.facts.samples / self.facts.rate
-            raise UserError(
-                f"{what}: a model that enlarges draws sounds of the length of its training, {trained:.3g} s"
-            )
+        """Raise `UserError` if the model enlarges or is joint, so that its sounds have one length.
 
-    def as_samples(self, examples: "TensorDict") -> Tensor:
-        """The waveforms of examples as floats `[B, C, L]`, with full scale at 1."""
-        return floats(examples["waveform"])
+        `what` needs another one.
+        """
+        kind = "enlarges" if self._small is not None else "draws envelopes" if self.joint else ""
+        if kind:
+            trained = self.facts.samples / self.facts.rate
+            raise UserError(f"{what}: a model that {kind} draws sounds of the length of its training, {trained:.3g} s")
+
+    def as_samples(self, examples: "TensorDict") -> "Tensor | TensorDict":
+        """Examples in the form of samples: waveforms as floats `[B, C, L]`, with full scale at 1."""
+        waveform = floats(examples["waveform"])
+        if self.facts.envelope is None:
+            return waveform
+        return _sample(waveform, envelope(waveform, self.facts.envelope))
+
+    def state_of(self, waveform: Tensor) -> State:
+        """The state of waveforms of floats `[B, C, L]`, with their own envelope where states are joint."""
+        sound = self.representation.state(waveform)
+        if self.facts.envelope is None:
+            return sound
+        levels = self.encoded_envelope(envelope(waveform, self.facts.envelope))
+        return named({"sound": sound, "envelope": levels})
+
+    def encoded_envelope(self, levels: Tensor) -> Tensor:
+        """Loudness in dB `[B, K]` as joint states have it."""
+        assert self.facts.envelope is not None
+        return standardised(levels, self.facts.envelope)
 
     def of_length(self, samples: int) -> "SoundCodec":
         """The codec of sounds of this length in samples."""
@@ -99,7 +126,7 @@ class SoundCodec:
 
         With `draws` and `facts.polarity`, the sign of each waveform is random.
         """
-        waveform = self.as_samples(examples)
+        waveform = floats(examples["waveform"])
         if draws is not None and self.facts.polarity:
             sign = 1 - 2 * (draws.uniform("polarity") < 0.5).float()
             waveform = waveform * sign[:, None, None]
@@ -107,7 +134,7 @@ class SoundCodec:
         conditions = {**labels, **text_values(self.conditions, examples, draws)}
         if self._small is not None:
             conditions[self._small.name] = self._small.drawn(self._small.representation.state(waveform), draws)
-        return Encoded(self.representation.state(waveform), conditions)
+        return Encoded(self.state_of(waveform), conditions)
 
     def require_smaller(self, codec: "SoundCodec") -> None:
         """Raise `UserError` unless the sounds of `codec` have the length, the rate and the channels of this model."""
@@ -120,19 +147,34 @@ class SoundCodec:
         They are the sounds' own states where these are such spectrograms, so that no phases need to be estimated.
         """
         assert self._small is not None
-        if isinstance(samples.codec, SoundCodec) and isinstance(samples.state, Tensor):
-            state = self._small.converted(samples.state, samples.codec.facts)
+        if isinstance(samples.codec, SoundCodec):
+            own = samples.state if isinstance(samples.state, Tensor) else samples.state["sound"]
+            state = self._small.converted(own, samples.codec.facts)
             if state is not None:
                 return state
-        return self._small.representation.state(samples.decoded)
+        return self._small.representation.state(waves_of(samples.decoded))
 
-    def decode(self, state: State, mask: Mask = None) -> Tensor:
-        """Return float32 waveforms `[B, C, L]`, which may exceed full scale."""
-        assert isinstance(state, Tensor)
-        waveforms = self.representation.waveform(state.float())
+    def decode(self, state: State, mask: Mask = None) -> "Tensor | TensorDict":
+        """Return float32 waveforms `[B, C, L]`, which may exceed full scale; with their envelopes in joint states."""
+        if not isinstance(state, Tensor):
+            assert self.facts.envelope is not None
+            levels = restored(state["envelope"].float(), self.facts.envelope)
+            return _sample(self.waveforms(state["sound"]), levels)
+        return self.waveforms(state)
+
+    def waveforms(self, sound: Tensor) -> Tensor:
+        """The waveforms `[B, C, L]` of spectrograms as states have them."""
+        waveforms = self.representation.waveform(sound.float())
         if self.kept == self.facts.samples:
             return waveforms
         return faded(waveforms[..., : self.kept], FADE, self.facts.rate)
+
+
+def _sample(waveform: Tensor, levels: Tensor) -> "TensorDict":
+    """Samples of joint states: waveforms `[B, C, L]` and their loudness `[B, K]` in dB."""
+    from tensordict import TensorDict
+
+    return TensorDict({"waveform": waveform, "envelope": levels}, batch_size=[len(waveform)])
 
 
 def read_seconds(text: str, what: str) -> float:

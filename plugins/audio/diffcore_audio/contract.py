@@ -6,7 +6,7 @@ from torch import Tensor
 from diffcore.plugins.contract import Contract
 from diffcore_audio.codec import SoundCodec
 from diffcore_audio.options import ComplexFacts
-from diffcore_audio.signals.waves import FULL_SCALE, floats
+from diffcore_audio.signals.waves import FULL_SCALE, floats, waves_of
 
 
 def contract(codec: SoundCodec) -> Contract:
@@ -19,6 +19,6 @@ def contract(codec: SoundCodec) -> Contract:
     return Contract(restored=_largest_difference, tolerance=0.5 / FULL_SCALE)
 
 
-def _largest_difference(examples: TensorDict, samples: Tensor) -> Tensor:
+def _largest_difference(examples: TensorDict, samples: Tensor | TensorDict) -> Tensor:
     """The largest difference of each waveform `[B]`, relative to full scale."""
-    return (samples - floats(examples["waveform"])).abs().flatten(1).amax(1)
+    return (waves_of(samples) - floats(examples["waveform"])).abs().flatten(1).amax(1)

@@ -79,6 +79,19 @@ class MelFacts(Settings):
         return self
 
 
+class EnvelopeFacts(Settings):
+    """Settings of the loudness of a sound over time (`diffcore_audio.signals.envelopes`)."""
+
+    frames: int = Field(ge=2, le=4096)
+    """Number of frames of equal length, in each of which the loudness is measured."""
+    floor: float = Field(ge=-160, lt=0)
+    """Smallest loudness in dBFS."""
+    mean: float = Field(ge=-200, le=100)
+    """Mean over all frames of the training sounds, in dBFS."""
+    std: float = Field(ge=1e-3, le=1000)
+    """Standard deviation over all frames of the training sounds, in dB."""
+
+
 class SoundFacts(EnlargingFacts):
     """What the codec needs to know of the sounds that a model was trained on. It is saved with each run."""
 
@@ -95,6 +108,8 @@ class SoundFacts(EnlargingFacts):
     """The texts of the sounds, if they have any."""
     described: bool = False
     """Whether the texts are sentences that describe synthesised drums, which a judge can compare with sounds."""
+    envelope: EnvelopeFacts | None = None
+    """The loudness over time, if it is generated with the sounds."""
     coarse: MelFacts | None = None
     """The spectrogram of lower resolution that the model is given, if it enlarges."""
 
@@ -105,6 +120,8 @@ class SoundFacts(EnlargingFacts):
         values = spectrogram_values(self.samples, self.channels, self.codec.fft, self.codec.hop)
         if values > MOST_VALUES:
             raise ValueError(f"the spectrogram of a sound would have {values:,} values; at most {MOST_VALUES:,}")
+        if self.envelope is not None and self.envelope.frames > self.samples:
+            raise ValueError(f"{self.envelope.frames} frames of an envelope need as many samples, of {self.samples}")
         if self.samples <= self.codec.fft // 2:
             raise ValueError(f"sounds of {self.samples} samples are shorter than half a window of {self.codec.fft}")
         if (self.coarse is not None) != (self.upscale > 0) or (self.coarse and not self._enlarges(self.coarse)):
@@ -195,6 +212,27 @@ class SoundOptions(EnlargingOptions):
     polarity: bool = Field(
         True, description="Invert the sign of waveforms at random during training, which is inaudible."
     )
+    joint: Literal["envelope"] | None = Field(
+        None,
+        description="Generate what belongs to a sound with it: envelope, its loudness over time. Either can then be "
+        "drawn given the other.",
+    )
+    frames: int = Field(
+        32, ge=2, le=4096, description="joint only: number of frames in which the loudness is measured."
+    )
+    quietest: float = Field(
+        -60.0, ge=-160, lt=0, description="joint only: smallest loudness of a frame, in dB relative to full scale."
+    )
+
+    @model_validator(mode="after")
+    def _joint(self) -> "SoundOptions":
+        if self.joint and self.upscale:
+            raise ValueError("`data.upscale` cannot be used with `data.joint`: a sound is enlarged without an envelope")
+        if not self.joint and (extra := sorted({"frames", "quietest"} & self.model_fields_set)):
+            raise ValueError(f"`data.{extra[0]}` is an option of `data.joint` envelope: give it too")
+        if self.joint and self.frames > self.seconds * self.rate / 2:
+            raise ValueError(f"`data.frames` {self.frames} is too many for sounds of {self.seconds:g} s")
+        return self
 
     @model_validator(mode="after")
     def _divide(self) -> "SoundOptions":

@@ -10,7 +10,7 @@ from diffcore_audio.presets import PRESETS
 
 API_VERSION = 2
 
-_lazy, _nn = lazy("diffcore_audio"), lazy("diffcore.nn")
+_lazy = lazy("diffcore_audio")
 
 AUDIO = Modality(
     name="audio",
@@ -46,7 +46,7 @@ AUDIO = Modality(
         Component(
             "unet",
             "U-Net on patches",
-            _nn("builders:unet"),
+            _lazy("networks:unet"),
             UNetOptions,
             accepts=("tokens", "like_state"),
             small={"width": 16, "multipliers": (1, 2), "patch": 4},
@@ -54,7 +54,7 @@ AUDIO = Modality(
         Component(
             "dit",
             "diffusion transformer on patches",
-            _nn("builders:dit"),
+            _lazy("networks:dit"),
             DiTOptions,
             accepts=("tokens", "like_state"),
             small={"width": 32, "depth": 2, "heads": 2, "patch": 4},
@@ -62,7 +62,10 @@ AUDIO = Modality(
     ),
     classifiers=(
         Component(
-            "encoder", "the first half of a U-Net, averaged over all positions", _nn("builders:encoder"), EncoderOptions
+            "encoder",
+            "the first half of a U-Net, averaged over all positions",
+            _lazy("networks:encoder"),
+            EncoderOptions,
         ),
     ),
     networks={

@@ -145,6 +145,15 @@ PRESETS = {
         "U-Net on synthesised drums that sentences describe, on a laptop: 3,500 steps, about 10 minutes of one core",
         {**_with_data(_SMALL, {"name": "drums", "captions": True, "sounds": 1000}, steps=3500), **_PROMPTED},
     ),
+    "joint": Preset(
+        "U-Net on synthesised drums and a network of their loudness over time, on a laptop: 3,000 steps; not timed",
+        {
+            **_with_data(
+                _SMALL, {"name": "drums", "floor": -72.0, "joint": "envelope"}, steps=3000, evaluate=300, **_MUON
+            ),
+            **_UNGUIDED,
+        },
+    ),
     "complex": Preset(
         "U-Net on complex spectrograms of synthesised drums, on a laptop: 2,700 steps, 7 minutes",
         {**_with_data(_SMALL, {"name": "drums", "codec": "complex"}, steps=2700), **_STOCHASTIC},

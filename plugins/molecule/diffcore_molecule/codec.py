@@ -12,14 +12,14 @@ from diffcore.denoising.conditions import Condition, ScalarCondition
 from diffcore.denoising.sizes import Sizes
 from diffcore.plugins.data import Encoded
 from diffcore.plugins.text import text_conditions, text_values
-from diffcore.states.categories import Categories, one_hot
+from diffcore.states.categories import CategoricalField, Categories, one_hot
 from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask, Product, Whole, ZeroCentred
 from diffcore.states.state import State
 from diffcore_molecule.chemistry.molecules import Molecule
 from diffcore_molecule.data.known_parts import draw_known
-from diffcore_molecule.fields import CategoricalField, CategoricalPairs
+from diffcore_molecule.fields import CategoricalPairs
 from diffcore_molecule.options import MoleculeFacts
 
 MOLECULE, PROPERTIES = "molecule", "properties"

@@ -6,19 +6,7 @@ from torch import nn
 
 from diffcore.nn.blocks import zeroed
 from diffcore.states.categories import Categories
-from diffcore.states.spaces import Euclidean, Product, SymmetricPairs
-
-
-@dataclass(frozen=True)
-class CategoricalField(Euclidean):
-    """The space of fields `[N, C]` in which each row of clean data is the code of one of `categories`."""
-
-    categories: Categories
-    labels: tuple[str, ...]
-    """The names of the categories, for messages."""
-
-    def __str__(self) -> str:
-        return f"{super().__str__()} ({', '.join(self.labels)})"
+from diffcore.states.spaces import Product, SymmetricPairs
 
 
 @dataclass(frozen=True)
@@ -45,10 +33,7 @@ def channels_of(space: Product) -> tuple[int, int]:
 
 def std_of(space: Product, name: str) -> float:
     """The standard deviation of a categorical field of the data, over its entries and channels."""
-    categories: Categories = space.parts[name].categories  # type: ignore[attr-defined]
-    each = zip(categories.codes, categories.frequencies, strict=True)
-    square = sum(p * sum(number**2 for number in code) / len(code) for code, p in each)
-    return max(square, 1e-12) ** 0.5
+    return space.parts[name].categories.std  # type: ignore[attr-defined, no-any-return]
 
 
 def logit_layer(width: int, space: Product, name: str) -> nn.Linear:

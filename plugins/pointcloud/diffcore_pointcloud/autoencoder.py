@@ -87,7 +87,9 @@ class CloudAutoencoder(nn.Module):
 
 
 def autoencoder(options: AutoencoderOptions, codec: CloudCodec) -> CloudAutoencoder:
-    """The autoencoder; raises `UserError` if the number of heads does not divide both widths."""
+    """The autoencoder; raises `UserError` for joint states, and if the number of heads does not divide both widths."""
+    if codec.joint:
+        raise UserError("`data.joint` parts: the autoencoder of point clouds has no labels of points; leave one out")
     for name, width in (("width", options.width), ("inner", options.inner)):
         if width % options.heads:
             raise UserError(f"`autoencoder.heads` {options.heads} does not divide `autoencoder.{name}` {width}")

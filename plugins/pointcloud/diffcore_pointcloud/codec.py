@@ -12,6 +12,7 @@ from diffcore.denoising.sizes import whole_number
 from diffcore.errors import UserError
 from diffcore.plugins.data import Drawn, Encoded
 from diffcore.plugins.text import text_conditions, text_values
+from diffcore.states.categories import CategoricalField, one_hot
 from diffcore.states.noise import Draws
 from diffcore.states.placement import to_device
 from diffcore.states.spaces import Euclidean, Mask, Product
@@ -26,27 +27,45 @@ MOST_SAMPLED = 2**22
 NORMAL_SCALE = 1 / math.sqrt(3)
 """The standard deviation of the coordinates of unit vectors of zero mean, such as the normals of a closed surface."""
 
+PARTS_STD = 0.3
+"""The standard deviation of the codes of parts in the state, where that of positions is 1.
+
+With less, labels are decided later on the way from noise to data, when the shape is there. docs/figures.md compares 1,
+0.3 and 0.1.
+"""
+
 
 class CloudCodec:
-    """Represents a cloud of P points as a state of up to three fields, each `[P, 3]`:
+    """Represents a cloud of P points as a state of up to four fields, the first three of them `[P, 3]`:
 
     * `positions`: (position - centre) / scale;
     * `normals`: unit vectors times sqrt(3);
-    * `colours`: (colour / 255 - mean) / std.
+    * `colours`: (colour / 255 - mean) / std;
+    * `parts` `[P, K]`: a scaled one-hot code (`one_hot`) of which of K parts the point is of. With it, the state is
+      joint: the parts are one side, and the shape, which is the other fields, is the other.
 
     If there are only positions, the state is their tensor. Examples contain a pool of points: `positions`
-    `[B, pool, 3]`, and `normals` and uint8 `colours` of the same shape. If some pools are padded by repeating points,
-    `count` `[B]` is the number of points at the start of each pool to draw from. Samples are a TensorDict of float32
-    `positions` in the data's unit, unit `normals` and uint8 `colours`.
+    `[B, pool, 3]`, `normals` and uint8 `colours` of the same shape, and uint8 `parts` `[B, pool]`. If some pools are
+    padded by repeating points, `count` `[B]` is the number of points at the start of each pool to draw from. Samples
+    are a TensorDict of float32 `positions` in the data's unit, unit `normals`, uint8 `colours`, and `parts` `[B, P]`,
+    int64 labels as files have them.
     """
 
     def __init__(self, facts: CloudFacts, points: int | None = None) -> None:
         """The codec for `facts`; `points` is the number of points of samples, that of the facts if None."""
         self.facts = facts
         self.points = facts.points if points is None else points
-        self.fields = ("positions",) + ("normals",) * facts.normals + ("colours",) * facts.colours
-        field = Euclidean((max(facts.points, self.points), 3))
-        self.space: Euclidean | Product = field if len(self.fields) == 1 else Product(dict.fromkeys(self.fields, field))
+        shape = ("positions",) + ("normals",) * facts.normals + ("colours",) * facts.colours
+        self.fields = shape + ("parts",) * bool(facts.parts)
+        number = max(facts.points, self.points)
+        field = Euclidean((number, 3))
+        self.space: Euclidean | Product = field if len(self.fields) == 1 else Product(dict.fromkeys(shape, field))
+        self.joint: dict[str, tuple[str, ...]] = {}
+        if facts.parts:
+            self._parts = one_hot(facts.part_fractions, PARTS_STD)
+            parts = CategoricalField((number, len(facts.parts)), self._parts, facts.parts)
+            self.space = Product({**dict.fromkeys(shape, field), "parts": parts})
+            self.joint = {"shape": shape, "parts": ("parts",)}
         self.conditions: tuple[Condition, ...] = text_conditions(facts.text)
         if facts.classes:
             self.conditions = (ClassCondition("label", facts.classes), *self.conditions)
@@ -86,8 +105,9 @@ class CloudCodec:
         if draws is None:
             pool = {name: examples[name][:, :points] for name in self.fields}
         else:
-            chosen = self._draw(examples, draws)[..., None].expand(-1, -1, 3)
-            pool = {name: examples[name].gather(1, chosen) for name in self.fields}
+            chosen = self._draw(examples, draws)
+            rows = torch.arange(batch, device=chosen.device)[:, None]
+            pool = {name: examples[name][rows, chosen] for name in self.fields}
         encoded = {name: self._standardised(name, values) for name, values in pool.items()}
         if draws is not None:
             matrices = self._rotations(draws)
@@ -113,12 +133,16 @@ class CloudCodec:
         return torch.cat([self._standardised(name, samples.decoded[name]) for name in self.fields], -1)
 
     def decode(self, state: State, mask: Mask = None) -> TensorDict:
-        """`positions` `[B, P, 3]` float32 in the data's unit, unit `normals`, uint8 `colours`.
+        """`positions` `[B, P, 3]` float32 in the data's unit, unit `normals`, uint8 `colours`, and labels `parts`.
 
-        A codec of fewer points than its states have decodes the first ones.
+        A codec of fewer points than its states have decodes the first ones. The label of a point is that of the part
+        whose code is nearest.
         """
         values = {"positions": state} if isinstance(state, Tensor) else dict(state.items())
         samples = {}
+        if self.facts.parts:
+            parts = self._parts.nearest(values.pop("parts")[:, : self.points])
+            samples["parts"] = to_device(torch.tensor(self.facts.part_labels), parts.device)[parts]
         for name, value in values.items():
             mean, std = self._mean_and_std(name, value)
             samples[name] = value[:, : self.points].double() * std + mean
@@ -129,8 +153,14 @@ class CloudCodec:
             samples["colours"] = samples["colours"].round().clamp(0, 255).to(torch.uint8)
         return TensorDict(samples, batch_size=[len(samples["positions"])])
 
+    def encoded_parts(self, parts: Tensor) -> Tensor:
+        """The codes `[B, P, K]` of parts, indices `[B, P]` of their names."""
+        return self._parts.encode(parts.long())
+
     def _standardised(self, name: str, values: Tensor) -> Tensor:
         """The values of a field as they are in a state."""
+        if name == "parts":
+            return self.encoded_parts(values)
         mean, std = self._mean_and_std(name, values)
         return ((values.double() - mean) / std).float()
 

@@ -1,5 +1,9 @@
 """Denoisers of point clouds: the core's networks for sets, applied to points with optional normals and colours."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 import torch
 from tensordict import TensorDict
 from torch import Tensor, nn
@@ -8,7 +12,8 @@ from torch.nn import functional
 from diffcore.denoising.inputs import NO_INPUTS, Inputs, Tokens
 from diffcore.errors import UserError
 from diffcore.nn.sets import LatentSet, SetTransformer
-from diffcore.states.spaces import Mask, Space
+from diffcore.states.categories import CategoricalField, Categories
+from diffcore.states.spaces import Mask, Space, space_of
 from diffcore.states.state import State, fields
 from diffcore_pointcloud.options import LatentOptions, TransformerOptions
 
@@ -19,7 +24,8 @@ MOST_POINTS = 2**18
 class PointDenoiser(nn.Module):
     """A network for sets, in which the concatenated fields of a point are the vector of an element.
 
-    States are a Tensor `[B, N, k]` or a TensorDict of such fields; the output is split into the same fields.
+    States are a Tensor `[B, N, k]` or a TensorDict of such fields; the output is split into the same fields. For the
+    fields of `views`, which the network receives at unit variance, it has logits of their categories.
 
     A cloud may have more points than the `trained` number M of points of the training clouds. Then the network reads
     the shape from the first M points only, and each of the others is denoised given these M. All points of a shape are
@@ -28,12 +34,15 @@ class PointDenoiser(nn.Module):
     much less noise than in training, from which every cloud would become the same mean shape.
     """
 
-    def __init__(self, network: LatentSet | SetTransformer, trained: int) -> None:
+    def __init__(
+        self, network: LatentSet | SetTransformer, trained: int, views: Mapping[str, Categories] = MappingProxyType({})
+    ) -> None:
         super().__init__()
         self.width = network.width
         self.accepts = network.accepts
         self.network = network
         self.trained = trained
+        self.views = {**views}
 
     def forward(
         self,
@@ -48,7 +57,8 @@ class PointDenoiser(nn.Module):
         `like_state` `[B, M, channels]` lies beside the first M points, and zeros beside the others.
         """
         parts = fields(x)
-        output = self._output(torch.cat(list(parts.values()), -1), conditioning, mask, tokens, like_state)
+        inputs = [part / self.views[name].std if name in self.views else part for name, part in parts.items()]
+        output = self._output(torch.cat(inputs, -1), conditioning, mask, tokens, like_state)
         if isinstance(x, Tensor):
             return output
         split = output.split([part.shape[-1] for part in parts.values()], -1)
@@ -76,31 +86,31 @@ def latent(options: LatentOptions, space: Space, inputs: Inputs = NO_INPUTS) -> 
     """The denoiser with latent tokens; raises `UserError` if the number of heads does not divide both widths."""
     _check_heads(options.heads, "width", options.width)
     _check_heads(options.heads, "latent_width", options.latent_width)
-    return PointDenoiser(
-        LatentSet(_channels(space), **options.model_dump(), tokens=inputs.tokens, like_state=inputs.like_state),
-        _points(space),
-    )
+    return _built(LatentSet, options.model_dump(), space, inputs)
 
 
 def transformer(options: TransformerOptions, space: Space, inputs: Inputs = NO_INPUTS) -> PointDenoiser:
     """The denoiser with attention among all points; raises `UserError` if the heads do not divide the width."""
     _check_heads(options.heads, "width", options.width)
-    return PointDenoiser(
-        SetTransformer(_channels(space), **options.model_dump(), tokens=inputs.tokens, like_state=inputs.like_state),
-        _points(space),
-    )
+    return _built(SetTransformer, options.model_dump(), space, inputs)
 
 
-def _channels(space: Space) -> int:
-    """The number of channels of a point. Raises `UserError` for latents, which have no points."""
-    if any(field.shape[2:] != (3,) for field in fields(space.empty(1)).values()):
+def _built(
+    network: type[LatentSet] | type[SetTransformer], options: Mapping[str, Any], space: Space, inputs: Inputs
+) -> PointDenoiser:
+    """The denoiser of the points of a space. Raises `UserError` for latents, which have no points.
+
+    Categorical fields, the last ones, have no Fourier features, as their values are codes.
+    """
+    empty = fields(space.empty(1))
+    if any(field.ndim != 3 for field in empty.values()):
         raise UserError("this network denoises points, not latents: in latents, use `denoiser` tokens")
-    return sum(field.shape[-1] for field in fields(space.empty(1)).values())
-
-
-def _points(space: Space) -> int:
-    """The number of points of a cloud."""
-    return next(iter(fields(space.empty(1)).values())).shape[1]
+    points = next(iter(empty.values())).shape[1]
+    spaces = {name: space_of(space, name) for name in empty}
+    views = {name: field.categories for name, field in spaces.items() if isinstance(field, CategoricalField)}
+    channels, plain = sum(field.shape[-1] for field in empty.values()), sum(empty[name].shape[-1] for name in views)
+    beside = {"tokens": inputs.tokens, "like_state": inputs.like_state, "plain": plain}
+    return PointDenoiser(network(channels, **options, **beside), points, views)
 
 
 def _check_heads(heads: int, name: str, width: int) -> None:

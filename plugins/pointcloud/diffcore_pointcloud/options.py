@@ -13,6 +13,8 @@ ShapeClass = Literal["aeroplane", "chair", "lamp", "solid", "stool", "table"]
 """The classes of the data set `shapes`."""
 
 
+MOST_PARTS = 256
+"""The largest number of labels of parts."""
 MOST_POINTS = 65_536
 """The largest number of points of the clouds that a model is trained on."""
 
@@ -46,6 +48,12 @@ class CloudFacts(EnlargingFacts):
     """Mean of red, green and blue, each from 0 to 1."""
     colour_std: float = Field(0.25, ge=1e-6, le=1)
     """Standard deviation of red, green and blue about their means: one number for all three."""
+    parts: ClassNames = ()
+    """The names of the parts of shapes, if each point has the label of its part."""
+    part_labels: tuple[int, ...] = ()
+    """The labels of the parts, as files have them."""
+    part_fractions: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
+    """The fraction of the points of all training clouds that are of each part."""
     up: Literal["y", "z"] = "y"
     """The axis that points up."""
     rotate: bool = False
@@ -62,6 +70,8 @@ class CloudFacts(EnlargingFacts):
     @model_validator(mode="after")
     def _whole(self) -> "CloudFacts":
         _require_factor(self.upscale, self.points)
+        if not len(self.parts) == len(self.part_labels) == len(self.part_fractions):
+            raise ValueError("`parts`, `part_labels` and `part_fractions` must have the same length")
         return self
 
     @property
@@ -83,6 +93,11 @@ class CloudOptions(EnlargingOptions):
     )
     normals: bool = Field(False, description="Generate normals: the direction of the surface at each point.")
     colours: bool = Field(False, description="Generate colours of points.")
+    joint: Literal["parts"] | None = Field(
+        None,
+        description="Generate what belongs to a shape with it: parts, the label of the part that each point is of. "
+        "Either can then be drawn given the other.",
+    )
     rotate: bool = Field(False, description="Rotate training clouds randomly about the upright axis.")
     mirror: bool = Field(False, description="Mirror training clouds randomly: x becomes -x.")
     seed: int = Field(0, ge=0, description="Seed of the points that are drawn from each shape.")
@@ -90,6 +105,8 @@ class CloudOptions(EnlargingOptions):
     @model_validator(mode="after")
     def _whole(self) -> "CloudOptions":
         _require_factor(self.upscale, self.points)
+        if self.upscale and self.joint:
+            raise ValueError("`data.upscale` cannot be used with `data.joint`: clouds are enlarged without their parts")
         return self
 
 

@@ -98,6 +98,10 @@ PRESETS = {
             captions=True,
         ),
     ),
+    "joint": Preset(
+        "a small denoiser of the same shapes and of the parts of their points, on a laptop: 8,000 steps; not timed",
+        _of({**_SMALLER, "train": {**_SMALLER["train"], **_MUON, "steps": 8000}}, name="shapes", joint="parts"),
+    ),
     "encode": Preset(
         "an autoencoder of generated shapes, 512 points to 32 tokens, on a laptop: 2,000 steps, 6 minutes of one core",
         _of(_ENCODE, name="shapes"),

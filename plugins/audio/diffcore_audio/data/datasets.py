@@ -26,7 +26,16 @@ from diffcore_audio.data.fitting import Format
 from diffcore_audio.data.loading import Loaded, load
 from diffcore_audio.data.synthesis import INSTRUMENTS, synthesise
 from diffcore_audio.described.sentences import values_of, write
-from diffcore_audio.options import DrumsOptions, FileOptions, FolderOptions, SoundFacts, SoundOptions, SpeechOptions
+from diffcore_audio.options import (
+    DrumsOptions,
+    EnvelopeFacts,
+    FileOptions,
+    FolderOptions,
+    SoundFacts,
+    SoundOptions,
+    SpeechOptions,
+)
+from diffcore_audio.signals.envelopes import envelope
 from diffcore_audio.signals.representations import fitted, length, unfitted
 from diffcore_audio.signals.waves import FULL_SCALE, floats
 
@@ -82,7 +91,18 @@ def data(
     skip = isinstance(options, FileOptions) and options.skip_unreadable
     ledger = (account or Account("sounds")).ledger(skip, **about)
     chosen = torch.linspace(0, len(train) - 1, min(len(train), _FIT_EXAMPLES)).round().long()
-    return Data(fitted(facts, floats(waveforms[chosen])), train, held_out, tuple(notes), ledger, tuple(texts))
+    few = floats(waveforms[chosen])
+    facts = fitted(facts, few)
+    if options.joint:
+        facts = facts.model_copy(update={"envelope": _envelope(few, options)})
+    return Data(facts, train, held_out, tuple(notes), ledger, tuple(texts))
+
+
+def _envelope(waves: Tensor, options: SoundOptions) -> EnvelopeFacts:
+    """The facts of the envelopes of waveforms."""
+    facts = EnvelopeFacts(frames=options.frames, floor=options.quietest, mean=0.0, std=1.0)
+    levels = envelope(waves, facts).double()
+    return facts.model_copy(update={"mean": levels.mean().item(), "std": max(levels.std(correction=0).item(), 0.1)})
 
 
 def drums(options: DrumsOptions) -> Data:

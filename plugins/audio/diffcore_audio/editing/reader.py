@@ -5,19 +5,21 @@ import logging
 from pathlib import Path
 
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional
 
 from diffcore.denoising.ranges import read_range
 from diffcore.errors import UserError
 from diffcore.plugins.folders import UnusableError
-from diffcore.plugins.output import Edit
+from diffcore.plugins.output import Edit, Side
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 from diffcore_audio.codec import MOST_SECONDS, SoundCodec
 from diffcore_audio.data.files import MOST_VALUES, SOUND_ENDINGS, Sound, read
 from diffcore_audio.data.fitting import Format, SilentError, fit, with_channels
 from diffcore_audio.editing.seams import columns_known, joined
+from diffcore_audio.signals.envelopes import envelope, read_text
 from diffcore_audio.signals.resampling import resampled
 from diffcore_audio.signals.waves import floats
 
@@ -33,10 +35,34 @@ class SoundReader:
         self.codec = codec
 
     def read(self, path: Path) -> State:
-        """A sound as a state `[1, rows, bands, columns]`, of the waveform of `read_samples`."""
-        return self.codec.representation.state(self.read_samples(path))
+        """A sound as a state `[1, rows, bands, columns]`, with its own envelope where states are joint."""
+        return self.codec.state_of(self._fitted(path))
 
-    def read_samples(self, path: Path) -> Tensor:
+    def read_samples(self, path: Path) -> "Tensor | TensorDict":
+        """A sound as a sample: a waveform of floats `[1, C, L]`, with its own envelope where states are joint."""
+        waveform, facts = self._fitted(path), self.codec.facts
+        if facts.envelope is None:
+            return waveform
+        levels = envelope(waveform, facts.envelope)
+        return TensorDict({"waveform": waveform, "envelope": levels}, batch_size=[1])
+
+    def read_side(self, name: str, path: Path) -> Side:
+        """The side `name` of joint states: the sound of a file, or an envelope, of a sound or of a table.
+
+        A table, which ends in .csv, has seconds and dB (`diffcore_audio.signals.envelopes.read_text`), and may have
+        several envelopes.
+        """
+        facts = self.codec.facts
+        assert facts.envelope is not None
+        if name == "sound":
+            return Side({"sound": self.codec.representation.state(self._fitted(path))})
+        if path.suffix.lower() == ".csv":
+            levels = read_text(path, facts.envelope, facts.samples / facts.rate)
+        else:
+            levels = envelope(self._fitted(path), facts.envelope)
+        return Side({"envelope": self.codec.encoded_envelope(levels)})
+
+    def _fitted(self, path: Path) -> Tensor:
         """A sound as a waveform of floats `[1, C, L]`.
 
         It is cut, extended and changed as training sounds are, but its beginning is kept. Raises `UserError` if the
@@ -54,9 +80,15 @@ class SoundReader:
         """A sound with a part that is to be filled in: `gap`, such as `0.2..0.4` in seconds, or all after its end.
 
         The samples are as long as the model's, or as the file if that is longer. Raises `UserError` if the file cannot
-        be read, if it is longer and the model enlarges, if the gap is not a part of it, or if nothing is left to be
+        be read, if states are joint, if it is longer and the model enlarges, if the gap is not a part of it, or if
+        nothing is left to be
         filled in or nothing is known.
         """
+        if self.codec.joint:
+            raise UserError(
+                f"{path}: a run with `data.joint` draws whole sounds: fill in gaps with one without it, or give a side "
+                "with `given`"
+            )
         waveform = self._waveform(path)
         codec, there = self.codec, waveform.shape[1]
         if there > codec.kept:
@@ -131,7 +163,7 @@ class EditingCodec(SoundCodec):
 
     def decode(self, state: State, mask: Mask = None) -> Tensor:
         assert isinstance(state, Tensor)
-        generated, facts = super().decode(state), self.facts
+        generated, facts = self.waveforms(state), self.facts
         original, known = self._original[:, : self.kept], self._known[: self.kept]
         return joined(generated, original, known, facts.codec.fft, facts.codec.hop, facts.rate)
 

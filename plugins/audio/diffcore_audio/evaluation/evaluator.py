@@ -22,12 +22,13 @@ from diffcore.plugins.text import prompts_of, text_values
 from diffcore_audio.data.synthesis import INSTRUMENTS
 from diffcore_audio.described.metrics import Heard, prompt_metrics
 from diffcore_audio.evaluation.ceilings import distances, rebuilt
+from diffcore_audio.evaluation.envelopes import envelope_metrics, sound_metrics
 from diffcore_audio.evaluation.fad import fad_metrics
 from diffcore_audio.evaluation.features import MelFeatures, augment
 from diffcore_audio.evaluation.levels import Levels, level_metrics
 from diffcore_audio.evaluation.neighbours import copy_threshold, nearest
 from diffcore_audio.signals.spectra import MELS, log_mel, standardised
-from diffcore_audio.signals.waves import SILENCE, finite, floats
+from diffcore_audio.signals.waves import SILENCE, finite, floats, waves_of
 
 _FRAMES = 32
 """Frames of the spectrograms that are compared."""
@@ -89,9 +90,9 @@ class SoundEvaluator:
             self._real = Heard(floats(tested["waveform"]), logits.argmax(1), prompts)
         self._real_distances = nearest(self._train) if data.held_out is None else nearest(self._tested, self._train)
 
-    def __call__(self, samples: Tensor, conditions: Conditions) -> list[Metric]:
-        """The metrics of the samples; the class agreement counts only those with a requested class."""
-        samples = finite(samples.cpu().float())[0]
+    def __call__(self, decoded: Tensor | TensorDict, conditions: Conditions) -> list[Metric]:
+        """The metrics of the sounds; the class agreement counts only those with a requested class."""
+        samples = finite(waves_of(decoded).cpu().float())[0]
         spectra = log_mel(samples, self._rate, _FRAMES, SILENCE)
         features, logits = self._features(spectra)
         return [
@@ -103,6 +104,17 @@ class SoundEvaluator:
             *self._copy_metrics(nearest(spectra, self._train)),
             *fad_metrics(samples, floats(self._waves), self._rate),
         ]
+
+    def of_side(self, name: str, samples: TensorDict, real: TensorDict) -> list[Metric]:
+        """Metrics of samples whose side `name`, sound or envelope, was drawn given the other side of `real` ones."""
+        if name == "envelope":
+            return envelope_metrics(samples, real, self._facts.envelope)
+        (_, seen), (_, true) = (
+            self._features(log_mel(finite(each["waveform"].cpu().float())[0], self._rate, _FRAMES, SILENCE))
+            for each in (samples, real)
+        )
+        classes = None if seen is None or true is None else (seen.argmax(1), true.argmax(1))
+        return sound_metrics(samples, real, self._facts.envelope, classes)
 
     def _spectra(self, examples: TensorDict) -> Tensor:
         """Log-mel spectrograms of examples, `[n, 64, 32]` in dB."""

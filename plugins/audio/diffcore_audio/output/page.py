@@ -7,7 +7,7 @@ from html import escape
 from PIL.Image import Image
 from torch import Tensor
 
-from diffcore_audio.output.pictures import TILE, colours, envelopes, png, spectrograms, waveform_svg
+from diffcore_audio.output.pictures import TILE, colours, curved, envelopes, png, waveform_svg
 from diffcore_audio.signals.mels import mel
 from diffcore_audio.signals.waves import mono, pcm, wav
 
@@ -39,13 +39,22 @@ _PLAY_ALL = (
 """Plays the sounds of a box one after another, or stops them."""
 
 
-def tiles(samples: Tensor, rate: int, labels: Sequence[str], real: Tensor | None = None) -> list[str]:
-    """A figure for each of the waveforms `[B, C, L]`, with the real one of `real` `[at most B, C, L]` below it."""
-    shown = _sounds(samples, rate, labels)
+def tiles(
+    samples: Tensor,
+    rate: int,
+    labels: Sequence[str],
+    real: Tensor | None = None,
+    levels: tuple[Tensor | None, Tensor | None] = (None, None),
+) -> list[str]:
+    """A figure for each of the waveforms `[B, C, L]`, with the real one of `real` `[at most B, C, L]` below it.
+
+    `levels` are the loudness of samples and of real sounds in dB, `[B, K]`, where it is shown as a curve.
+    """
+    shown = _sounds(samples, rate, labels, levels[0])
     below = (
         [""] * len(shown)
         if real is None or not len(real)
-        else _sounds(real, rate, [f"real, as {label}" for label in labels[: len(real)]])
+        else _sounds(real, rate, [f"real, as {label}" for label in labels[: len(real)]], levels[1])
     )
     below += [""] * (len(shown) - len(below))
     return [
@@ -69,14 +78,14 @@ def page(figures: Sequence[str], columns: int, fixed: bool) -> str:
     )
 
 
-def _sounds(samples: Tensor, rate: int, labels: Sequence[str]) -> list[str]:
+def _sounds(samples: Tensor, rate: int, labels: Sequence[str], levels: Tensor | None) -> list[str]:
     """The caption, the waveform, the spectrogram and the player of each waveform."""
     seconds = samples.shape[-1] / rate
     parts = zip(
         labels,
         envelopes(samples, TILE[0]),
         colours(samples),
-        spectrograms(samples, rate),
+        curved(samples, rate, levels),
         pcm(mono(samples)),
         strict=True,
     )

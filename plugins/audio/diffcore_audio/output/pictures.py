@@ -13,6 +13,8 @@ from diffcore_audio.signals.waves import finite, peaks, within_full_scale
 
 TILE = (128, 72)
 """Width and height of a spectrogram in pixels."""
+CURVE = (-60.0, 0.0)
+"""The levels in dB at the bottom and at the top of a spectrogram with a curve of loudness."""
 _WAVE_HEIGHT, _CAPTION_HEIGHT, _GAP, _FONT_SIZE = 36, 16, 8, 11
 """Pixels: heights of the waveform and of the caption above it, gap between tiles, and font size."""
 _WAVE_COLOUR, _SCALED_COLOUR, _ZERO_LINE_COLOUR, _TEXT_COLOUR = "#2563eb", "#d97706", "#cccccc", "#333333"
@@ -46,11 +48,32 @@ def spectrograms(samples: Tensor, rate: int, size: tuple[int, int] = TILE) -> li
     return pictures
 
 
+def with_curve(picture: Image.Image, levels: Sequence[float]) -> Image.Image:
+    """A spectrogram in colours with a white curve over it: levels in dB at equal distances, `CURVE` from its bottom."""
+    picture = picture.convert("RGB")
+    low, high = CURVE
+    (width, height), count = picture.size, len(levels)
+    points = [
+        ((index + 0.5) * width / count, (height - 1) * (high - min(max(level, low), high)) / (high - low))
+        for index, level in enumerate(levels)
+    ]
+    ImageDraw.Draw(picture).line(points, fill="white", width=1)
+    return picture
+
+
 def png(picture: Image.Image) -> bytes:
     """The content of a PNG file with this picture."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def curved(samples: Tensor, rate: int, levels: Tensor | None) -> list[Image.Image]:
+    """The spectrograms, with curves of `levels` `[B, K]` in dB over them if there are any."""
+    pictures = spectrograms(samples, rate)
+    if levels is None:
+        return pictures
+    return [with_curve(picture, each) for picture, each in zip(pictures, levels.cpu().tolist(), strict=True)]
 
 
 def envelopes(samples: Tensor, columns: int) -> numpy.ndarray:
@@ -83,17 +106,21 @@ def waveform_svg(envelope: numpy.ndarray, colour: str) -> str:
     )
 
 
-def sheet(samples: Tensor, rate: int, captions: Sequence[str], columns: int) -> Image.Image:
+def sheet(
+    samples: Tensor, rate: int, captions: Sequence[str], columns: int, levels: Tensor | None = None
+) -> Image.Image:
     """An image of all samples in rows of `columns`: a caption, the waveform from -1 to 1, and the spectrogram.
 
-    A waveform that was scaled down to full scale is drawn in amber.
+    A waveform that was scaled down to full scale is drawn in amber. `levels` `[B, K]` in dB are curves over the
+    spectrograms.
     """
     samples, columns = samples.cpu(), max(1, min(columns, len(samples)))
     width, height = TILE[0], _CAPTION_HEIGHT + _WAVE_HEIGHT + TILE[1]
     rows = -(-len(samples) // columns)
     canvas = Image.new("RGB", (columns * (width + _GAP) + _GAP, rows * (height + _GAP) + _GAP), "white")
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(_FONT_SIZE)
-    tiles = zip(captions, envelopes(samples, width), colours(samples), spectrograms(samples, rate), strict=True)
+    pictures = curved(samples, rate, levels)
+    tiles = zip(captions, envelopes(samples, width), colours(samples), pictures, strict=True)
     for index, (caption, envelope, colour, spectrogram) in enumerate(tiles):
         left, top = _GAP + index % columns * (width + _GAP), _GAP + index // columns * (height + _GAP)
         pen.text((left, top), _shortened(caption, font, width), fill=_TEXT_COLOUR, font=font)

@@ -4,9 +4,11 @@ import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.plugins.data import Codec
@@ -15,7 +17,10 @@ from diffcore_audio.options import WritingOptions
 from diffcore_audio.output.files import ENDINGS, append, opened
 from diffcore_audio.output.page import page, tiles
 from diffcore_audio.output.pictures import sheet
-from diffcore_audio.signals.waves import SILENCE, faded, finite, peaks, rms_db
+from diffcore_audio.signals.envelopes import as_text
+from diffcore_audio.signals.waves import SILENCE, envelopes_of, faded, finite, peaks, rms_db, waves_of
+
+Samples: TypeAlias = Tensor | TensorDict
 
 _PAUSE = 0.1
 """Duration of the silence between two sounds in one file, in seconds."""
@@ -26,6 +31,9 @@ _MOST_REAL = 2**22
 
 class SoundWriter:
     """Writes waveforms `[B, C, L]`, with full scale at -1 and 1, to files at the sampling rate of the data.
+
+    Samples of joint states have an envelope beside the waveform: it is a curve over each spectrogram, and a table of
+    the same name beside each file of a folder, `.csv`.
 
     The gain and the fade of `options` come first. In files other than those of floats, a sample that exceeds full scale
     is scaled down as a whole, so that nothing is clipped. In one file of all samples, all are scaled down by the same
@@ -39,20 +47,25 @@ class SoundWriter:
 
     def __init__(self, codec: Codec, options: WritingOptions = _DEFAULTS) -> None:
         self._rate: int = codec.facts.rate  # type: ignore[attr-defined]
+        self._seconds: float = codec.facts.samples / codec.facts.rate  # type: ignore[attr-defined]
         self._options = options
 
-    def each(self, samples: Tensor, folder: Path, names: Sequence[str], captions: Captions = ()) -> list[Path]:
-        """Write each sample to its own file, in the format of the options."""
+    def each(self, samples: Samples, folder: Path, names: Sequence[str], captions: Captions = ()) -> list[Path]:
+        """Write each sample to its own file, in the format of the options, and its envelope to one beside it."""
+        levels = envelopes_of(samples)
+        for name, own in zip(names, [] if levels is None else levels.cpu(), strict=levels is not None):
+            (folder / f"{name}.csv").write_text(as_text(own, self._seconds))
         paths = [folder / f"{name}.{self._options.format}" for name in names]
         for sample, path in zip(self._finished(samples), paths, strict=True):
             with opened(path, self._rate, len(sample), self._options) as file:
                 append(file, self._within(sample, peaks(sample[None])), self._options)
         return paths
 
-    def together(self, samples: Tensor, path: Path, columns: int, captions: Captions = ()) -> None:
+    def together(self, samples: Samples, path: Path, columns: int, captions: Captions = ()) -> None:
         """Write all samples one after another, 0.1 s apart (`.wav`, `.flac`, `.ogg`), or as pictures (`.png`)."""
         if path.suffix.lower() == ".png":
-            sheet(self._finished(samples), self._rate, _labels(samples, captions), columns).save(path)
+            waves, levels = self._finished(samples), envelopes_of(samples)
+            sheet(waves, self._rate, _labels(samples, captions), columns, levels).save(path)
             return
         self.stream([(samples, captions)], path)
 
@@ -74,9 +87,9 @@ class SoundWriter:
     def _keeps_floats(self) -> bool:
         return self._options.bits == "float"
 
-    def _finished(self, samples: Tensor) -> Tensor:
+    def _finished(self, samples: Samples) -> Tensor:
         """The samples with the gain and the fade of the options; silence in place of those that are not finite."""
-        waves = finite(samples.cpu().float())[0] * 10 ** (self._options.gain / 20)
+        waves = finite(waves_of(samples).cpu().float())[0] * 10 ** (self._options.gain / 20)
         return faded(waves, self._options.fade, self._rate)
 
     def _within(self, sample: Tensor, peak: Tensor) -> Tensor:
@@ -85,25 +98,27 @@ class SoundWriter:
 
     def html(
         self,
-        samples: Tensor,
+        samples: Samples,
         columns: int,
         captions: Captions = (),
         trajectories: bool = False,
-        real: Tensor | None = None,
+        real: Samples | None = None,
     ) -> str:
         """Return tiles with a caption, a waveform, a spectrogram and a player, which plays the mean of the channels.
 
         Below each sample is the sound of `real` with the same number, if there is one. A button plays all. Rows have
         fewer than `columns` tiles if the page is too narrow, except with `trajectories`.
         """
-        samples, columns = samples.cpu(), max(1, min(columns, len(samples)))
-        few = None if real is None else real[: max(1, _MOST_REAL // real[0].numel())]
-        figures = tiles(samples, self._rate, _labels(samples, captions), few)
+        waves, columns = waves_of(samples).cpu(), max(1, min(columns, len(samples)))
+        few = None if real is None else real[: max(1, _MOST_REAL // waves_of(real)[0].numel())]
+        levels = envelopes_of(samples), None if few is None else envelopes_of(few)
+        below = None if few is None else waves_of(few)
+        figures = tiles(waves, self._rate, _labels(samples, captions), below, levels)
         return page(figures, columns, trajectories)
 
-    def summary(self, samples: Tensor, captions: Captions = ()) -> list[str]:
+    def summary(self, samples: Samples, captions: Captions = ()) -> list[str]:
         """Return the median loudness, and how many samples are silent, exceed full scale or are not finite."""
-        broken = finite(samples.cpu())[1]
+        broken = finite(waves_of(samples).cpu())[1]
         sound = self._finished(samples)
         loudness, beyond = rms_db(sound), peaks(sound) > 1
         silent = (loudness < SILENCE) & ~broken
@@ -124,7 +139,7 @@ class SoundWriter:
         return lines
 
 
-def _labels(samples: Tensor, captions: Captions) -> list[str]:
+def _labels(samples: Samples, captions: Captions) -> list[str]:
     """The number of each sample, from 0, and what was requested of it."""
     values: Sequence[Mapping[str, str]] = captions or [{}] * len(samples)
     return [" ".join([str(number), ", ".join(caption.values())]).strip() for number, caption in enumerate(values)]

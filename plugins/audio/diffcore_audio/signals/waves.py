@@ -4,10 +4,14 @@ Waveforms are floats `[B, C, L]` with full scale at -1 and 1.
 """
 
 import io
+from typing import TYPE_CHECKING
 
 import soundfile
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 FULL_SCALE = 32768
 """The 16-bit value of 1."""
@@ -17,6 +21,16 @@ FADE = 0.005
 """Duration in seconds of the fade at the end of a sound that is cut."""
 _QUIETEST = -120.0
 """In dBFS: the smallest RMS level that is returned, also for digital silence."""
+
+
+def waves_of(samples: "Tensor | TensorDict") -> Tensor:
+    """The waveforms of decoded samples, which have an envelope beside it where states are joint."""
+    return samples if isinstance(samples, Tensor) else samples["waveform"]
+
+
+def envelopes_of(samples: "Tensor | TensorDict") -> Tensor | None:
+    """The loudness of decoded samples in dB, `[B, K]`; None where states are not joint."""
+    return None if isinstance(samples, Tensor) else samples["envelope"]
 
 
 def finite(waves: Tensor) -> tuple[Tensor, Tensor]:

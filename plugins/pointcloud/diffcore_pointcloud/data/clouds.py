@@ -22,7 +22,7 @@ def read_cloud(path: Path, options: FileOptions, generator: numpy.random.Generat
     """The clouds in a file, each with its points in random order, so that the first ones are a random subset.
 
     A file has one cloud, except arrays `[clouds, points, 3]` and the files of all samples that this package writes.
-    Raises `UnusableError` if the file has no points, or coordinates, normals or colours with wrong values or shapes.
+    Raises `UnusableError` if the file has no points, or coordinates, normals, colours or labels with wrong values.
     """
     shapes = _shapes(path, options)
     if not shapes:
@@ -54,7 +54,7 @@ _FROM_Y_UP = numpy.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0,
 
 def cloud_of(shape: Shape, options: FileOptions, generator: numpy.random.Generator) -> Cloud:
     """The points of a shape in random order, checked; the faces are ignored."""
-    positions, normals, colours = shape.positions, shape.normals, shape.colours
+    positions, normals, colours, labels = shape.positions, shape.normals, shape.colours, shape.labels
     if not len(positions):
         raise UnusableError("no points")
     finite = numpy.isfinite(positions).all(1)
@@ -68,7 +68,7 @@ def cloud_of(shape: Shape, options: FileOptions, generator: numpy.random.Generat
         if not finite.any():
             raise UnusableError("no point with finite coordinates")
         positions = positions[finite]
-        normals, colours = (None if part is None else part[finite] for part in (normals, colours))
+        normals, colours, labels = (None if part is None else part[finite] for part in (normals, colours, labels))
     order = generator.permutation(len(positions))
     if normals is not None and options.normals:
         length = numpy.linalg.norm(normals, axis=1, keepdims=True)
@@ -79,6 +79,11 @@ def cloud_of(shape: Shape, options: FileOptions, generator: numpy.random.Generat
         if not (numpy.isfinite(colours).all() and colours.min() >= 0 and colours.max() <= 255):
             raise UnusableError("colours that are not between 0 and 255")
         colours = colours[order].round().astype(numpy.uint8)
+    parts = None
+    if labels is not None and options.joint == "parts":
+        parts = labels[order].astype(numpy.int64)
+        if not (parts == labels[order]).all():
+            raise UnusableError("labels of points that are not whole numbers")
     bounds = numpy.stack([positions.min(0), positions.max(0)])
     return Cloud(
         positions[order],
@@ -88,4 +93,5 @@ def cloud_of(shape: Shape, options: FileOptions, generator: numpy.random.Generat
         shape.note,
         dropped=int((~finite).sum()),
         order=order,
+        parts=parts,
     )

@@ -1,13 +1,15 @@
 """The data sets: generated shapes, and a user's own meshes and clouds.
 
 Examples have a pool of points for each shape: `positions` `[N, pool, 3]`, optional `normals` and uint8 `colours` of the
-same shape, and int64 `label` `[N]`.
+same shape, optional uint8 `parts` `[N, pool]`, the parts of the points as indices of the names in the facts, and int64
+`label` `[N]`, the class.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy
 import torch
+from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -21,11 +23,11 @@ from diffcore.states.noise import generator_for
 from diffcore.system.files import memory
 from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
 from diffcore_pointcloud.data.meshes import MESH_ENDINGS, pool_of, read_mesh
-from diffcore_pointcloud.data.shapes import normals_of, points_on, surface
+from diffcore_pointcloud.data.shapes import PARTS, normals_of, parts_of, points_on, surface
 from diffcore_pointcloud.data.sources import Cloud, Read, listed, read_all
 from diffcore_pointcloud.data.units import mixed_units
 from diffcore_pointcloud.described.sentences import WORDINGS, values_of, write
-from diffcore_pointcloud.options import CloudFacts, CloudOptions, FileOptions, ShapesOptions
+from diffcore_pointcloud.options import MOST_PARTS, CloudFacts, CloudOptions, FileOptions, ShapesOptions
 
 WORDINGS_EACH = 2
 """Sentences of each generated training shape, of which training draws one at random."""
@@ -45,15 +47,16 @@ def shapes(options: ShapesOptions) -> Data:
         _generated(options, classes, count, part)
         for count, part in ((options.shapes, "train"), (options.held_out, "held out"))
     )
+    parts = _parts(classes) if options.joint else {}
     ledger = Account("shapes").ledger(skip=False, **_about(train, options))
     if not options.captions:
-        return Data(_facts(train, classes, options), train, held_out, ledger=ledger)
+        return Data(_facts(train, classes, options, parts), train, held_out, ledger=ledger)
     generator = generator_for(options.seed, "sentences")
     captions = [*zip(*(write(values, generator) for _ in range(WORDINGS_EACH)), strict=True)]
     held_out_captions = [*zip(write(held_out_values, generator, complete=True))]
     texts, numbers = indexed([*captions, *held_out_captions])
     train["captions"], held_out["captions"] = numbers[: len(train)], numbers[len(train) :, :1]
-    facts = _facts(train, (), options).model_copy(update={"described": classes})
+    facts = _facts(train, (), options, parts).model_copy(update={"described": classes})
     return Data(facts, train, held_out, ledger=ledger, texts=texts)
 
 
@@ -69,6 +72,9 @@ def _generated(
         fields["normals"] = torch.empty(count, pool, 3, dtype=torch.float16)
     if options.colours:
         fields["colours"] = torch.empty(count, pool, 3, dtype=torch.uint8)
+    if options.joint:
+        fields["parts"] = torch.empty(count, pool, dtype=torch.uint8)
+    of_part = torch.tensor([_parts(classes).get(part, 0) for part in PARTS], dtype=torch.uint8)
     values = {name: torch.full((count,), UNSAID) for name in WORDINGS}
     for index, name in enumerate(classes[:count]):
         for number, rows in enumerate((label == index).nonzero()[:, 0].split(_BATCH)):
@@ -84,11 +90,24 @@ def _generated(
                 fields["normals"][rows] = normals_of(batch.triangles[of_points]).half()
             if options.colours:
                 fields["colours"][rows] = (batch.colours[of_points] * 255).round().to(torch.uint8)
+            if options.joint:
+                fields["parts"][rows] = of_part[batch.parts][faces]
     return TensorDict({**fields, "label": label}, batch_size=[count]), values
 
 
+def _parts(classes: Sequence[str]) -> dict[str, int]:
+    """The names of the parts that shapes of these classes can have, with their labels, which are 0, 1, .."""
+    occur = torch.cat([parts_of(name) for name in classes]).unique()
+    return {PARTS[part]: label for label, part in enumerate(occur.tolist())}
+
+
 def meshes(options: FileOptions) -> Data:
-    """A folder of meshes: OFF, OBJ, PLY, STL or GLB. Points are drawn uniformly from their surfaces."""
+    """A folder of meshes: OFF, OBJ, PLY, STL or GLB. Points are drawn uniformly from their surfaces.
+
+    Raises `UserError` for `joint`, as surfaces have no labels of points.
+    """
+    if options.joint:
+        raise UserError("`data.joint` parts: meshes have no labels of points; `data` shapes and clouds have them")
     return _from_files(options, read_mesh, MESH_ENDINGS, "meshes", CLOUD_ENDINGS, "clouds")
 
 
@@ -107,25 +126,36 @@ def _from_files(
     train, labels, sources = read_all(listing.train, read, options, account, "train", pool)
     if not train:
         raise account.nothing_left()
-    examples, held_out, everything = _stacked(train, labels, options, pool), None, list(train)
+    parts = _labels_of(train) if options.joint else {}
+    examples, held_out, everything = _stacked(train, labels, options, pool, parts), None, list(train)
     examples = with_places(captions.added(examples, sources), sources, str(options.root))
     if listing.test is not None:
         tested, test_labels, sources = read_all(listing.test, read, options, account, "test", pool)
         everything += tested
         if len(tested) > 1:
-            held_out = captions.added(_stacked(tested, test_labels, options, pool), sources)
+            held_out = captions.added(_stacked(tested, test_labels, options, pool, parts), sources)
             held_out = with_places(held_out, sources, str(options.root))
     classes, examples, held_out = without_empty(listing.classes, examples, held_out, account)
     if listing.test is None:
         examples, held_out = split(examples, options.held_out)
     notes = [*listing.notes, *uneven(classes, examples, held_out), *_warnings(everything, labels, options, what)]
     ledger = account.ledger(options.skip_unreadable, **_about(examples, options))
-    return Data(_facts(examples, classes, options), examples, held_out, tuple(notes), ledger, captions.texts)
+    return Data(_facts(examples, classes, options, parts), examples, held_out, tuple(notes), ledger, captions.texts)
+
+
+def _labels_of(clouds: Sequence[Cloud]) -> dict[str, int]:
+    """The labels of the parts of clouds by their names, which are the labels. Raises `UserError` if they are many."""
+    labels = sorted(
+        {label for cloud in clouds if cloud.parts is not None for label in numpy.unique(cloud.parts).tolist()}
+    )
+    if len(labels) > MOST_PARTS:
+        raise UserError(f"`data.joint` parts: {len(labels):,} different labels of points; at most {MOST_PARTS}")
+    return {str(label): label for label in labels}
 
 
 def _about(examples: TensorDict, options: CloudOptions) -> dict[str, str]:
     """Points and fields of clouds, in words."""
-    fields = [name for name in ("normals", "colours") if name in examples.keys()]
+    fields = [name for name in ("normals", "colours", "parts") if name in examples.keys()]
     pool = examples["positions"].shape[1]
     return {"points": f"{options.points} of {pool} in each shape"} | ({"with": ", ".join(fields)} if fields else {})
 
@@ -139,7 +169,7 @@ def _pool(options: CloudOptions) -> int:
 
 def require_room(count: int, pool: int, options: CloudOptions) -> None:
     """Raise `UserError` if `count` pools of `pool` points do not fit into the memory of this machine."""
-    needed = count * pool * 3 * (4 + 2 * options.normals + options.colours)
+    needed = count * pool * (3 * (4 + 2 * options.normals + options.colours) + (options.joint == "parts"))
     if needed > memory():
         raise UserError(
             f"{count:,} shapes with {pool:,} points each need {needed / 1e9:.1f} GB, and this machine has "
@@ -169,10 +199,13 @@ def _warnings(everything: Sequence[Cloud], labels: Sequence[int], options: FileO
     return notes
 
 
-def _stacked(clouds: Sequence[Cloud], labels: Sequence[int], options: FileOptions, pool: int) -> TensorDict:
+def _stacked(
+    clouds: Sequence[Cloud], labels: Sequence[int], options: FileOptions, pool: int, parts: Mapping[str, int]
+) -> TensorDict:
     """Pools of one size: the first points of larger clouds, and all points of smaller ones, some of them repeated.
 
-    If some clouds are smaller, `count` is the number of points at the start of each pool to draw from.
+    If some clouds are smaller, `count` is the number of points at the start of each pool to draw from. `parts` are the
+    labels of the training clouds; `UserError` is raised for others.
     """
     require_room(len(clouds), pool, options)
     generator = numpy.random.default_rng(options.seed)
@@ -188,6 +221,8 @@ def _stacked(clouds: Sequence[Cloud], labels: Sequence[int], options: FileOption
             fields.setdefault("normals", []).append(torch.from_numpy(cloud.normals[index].astype(numpy.float16)))
         if options.colours and cloud.colours is not None:
             fields.setdefault("colours", []).append(torch.from_numpy(cloud.colours[index]))
+        if options.joint and cloud.parts is not None:
+            fields.setdefault("parts", []).append(torch.from_numpy(part_indices(cloud.parts[index], [*parts.values()])))
     stacked = {name: torch.stack(values) for name, values in fields.items()}
     stacked["label"] = torch.tensor(labels, dtype=torch.int64)
     if min(counts) < pool:
@@ -195,13 +230,25 @@ def _stacked(clouds: Sequence[Cloud], labels: Sequence[int], options: FileOption
     return TensorDict(stacked, batch_size=[len(clouds)])
 
 
-def _facts(examples: TensorDict, classes: Sequence[str], options: CloudOptions) -> CloudFacts:
-    """The facts of the training clouds."""
+def part_indices(labels: NDArray[numpy.int64], known: Sequence[int]) -> NDArray[numpy.uint8]:
+    """The places of labels among those that are `known`, which are sorted. Raises `UserError` for others."""
+    places = numpy.searchsorted(known, labels).clip(max=len(known) - 1)
+    if (strange := labels[numpy.array(known)[places] != labels]).size:
+        raise UserError(f"a point with the label {strange[0]}, which no training cloud has")
+    return places.astype(numpy.uint8)
+
+
+def _facts(examples: TensorDict, classes: Sequence[str], options: CloudOptions, parts: Mapping[str, int]) -> CloudFacts:
+    """The facts of the training clouds; `parts` are the labels of their parts by name."""
     centre, scale = moments(examples["positions"])
-    colours: dict[str, object] = {}
+    more: dict[str, object] = {}
     if options.colours:
         mean, std = moments(examples["colours"])
-        colours = {"colour_mean": tuple((mean / 255).tolist()), "colour_std": max(std / 255, 0.01)}
+        more = {"colour_mean": tuple((mean / 255).tolist()), "colour_std": max(std / 255, 0.01)}
+    if parts:
+        counts = torch.bincount(examples["parts"].flatten().int(), minlength=len(parts)).double()
+        fractions = tuple((counts / counts.sum()).tolist())
+        more |= {"parts": tuple(parts), "part_labels": tuple(parts.values()), "part_fractions": fractions}
     return CloudFacts(
         points=options.points,
         classes=tuple(classes),
@@ -213,7 +260,7 @@ def _facts(examples: TensorDict, classes: Sequence[str], options: CloudOptions) 
         rotate=options.rotate,
         mirror=options.mirror,
         **options.enlarging,
-        **colours,
+        **more,
     )
 
 

@@ -1,6 +1,7 @@
 """Reads clouds and meshes of the user, complete or partial, as states."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from scipy.optimize import linear_sum_assignment
 from tensordict import TensorDict
 
 from diffcore.errors import UserError
-from diffcore.plugins.output import Edit
+from diffcore.plugins.output import Edit, Side
 from diffcore.sampling.inverse.unplaced import Unplaced
 from diffcore.states.state import State, concatenate, fields, map_fields
 from diffcore_pointcloud.codec import CloudCodec
 from diffcore_pointcloud.data.clouds import CLOUD_ENDINGS, read_cloud
+from diffcore_pointcloud.data.datasets import part_indices
 from diffcore_pointcloud.data.meshes import MESH_ENDINGS, shapes_in, surface_of
 from diffcore_pointcloud.data.sources import Cloud
 from diffcore_pointcloud.data.units import ratio_of_units
@@ -57,14 +59,14 @@ class CloudReader:
         return self._encode(path, cloud, points)[0]
 
     def read_samples(self, path: Path) -> TensorDict:
-        """All clouds of a file, each with the model's N points, in random order, and with its normals and colours.
+        """All clouds of a file, each with the model's N points, in random order, with its normals, colours and labels.
 
-        Raises `UserError` if the file cannot be read, or if a cloud has fewer points, or lacks normals or colours.
+        Raises `UserError` if the file cannot be read, or if a cloud has fewer points, or lacks one of these.
         """
         clouds, points = self._all(path), self.codec.facts.points
         for cloud in clouds:
             self._require_whole(path, cloud, "judge clouds of as many points")
-        kinds = {"positions": numpy.float32, "normals": numpy.float32, "colours": numpy.uint8}
+        kinds = {"positions": numpy.float32, "normals": numpy.float32, "colours": numpy.uint8, "parts": numpy.int64}
         each = {
             name: numpy.stack([getattr(cloud, name)[:points] for cloud in clouds]).astype(kinds[name])
             for name in self.codec.fields
@@ -72,12 +74,39 @@ class CloudReader:
         return TensorDict({name: torch.from_numpy(values) for name, values in each.items()}, batch_size=[len(clouds)])
 
     def _require_whole(self, path: Path, cloud: Cloud, advice: str) -> None:
-        """Raise `UserError` if a cloud has too few points, or lacks normals or colours that the model has."""
+        """Raise `UserError` if a cloud has too few points, or lacks normals, colours or labels that the model has."""
         points = self.codec.facts.points
         if len(cloud.positions) < points:
             raise UserError(f"{path} has {len(cloud.positions)} points, but {self._of} {points}: {advice}")
-        if missing := [name for name in self.codec.fields if getattr(cloud, name) is None]:
+        self._require(path, cloud, self.codec.fields)
+
+    def _require(self, path: Path, cloud: Cloud, names: Sequence[str]) -> None:
+        """Raise `UserError` if a cloud lacks one of these fields."""
+        words = {"parts": "labels of points"}
+        if missing := [words.get(name, name) for name in names if getattr(cloud, name) is None]:
             raise UserError(f"{path} has no {' and no '.join(missing)}, which clouds of this model have")
+
+    def read_side(self, name: str, path: Path) -> Side:
+        """The side `name` of all clouds of a file: their shape, or the parts of their points.
+
+        Shapes are whole clouds of the model's N points, or meshes. Of the labels of a cloud, N random ones are taken,
+        some of them several times if it has fewer. Raises `UserError` for a file without labels, or of too few points.
+        """
+        points, each = self.codec.facts.points, []
+        for cloud in self._all(path):
+            if name == "parts":
+                self._require(path, cloud, ("parts",))
+                parts = _indices(path, cloud.parts, self.codec.facts.part_labels)  # type: ignore[arg-type]
+                rows = numpy.arange(points) % len(parts)
+                each.append({"parts": self.codec.encoded_parts(torch.from_numpy(parts[None, rows]))})
+                continue
+            self._require(path, cloud, self.codec.joint["shape"])
+            cloud = replace(cloud, parts=None)
+            if len(cloud.positions) < points:
+                raise UserError(f"{path} has {len(cloud.positions)} points, but {self._of} {points}")
+            state = fields(self._encode(path, cloud, points)[0])
+            each.append({field: state[field] for field in self.codec.joint["shape"]})
+        return Side({field: torch.cat([one[field] for one in each]) for field in each[0]})
 
     def read_pair(self, first: Path, second: Path) -> tuple[State, State, None]:
         """Two complete clouds; the points of the second are in the order in which they are nearest to the first.
@@ -149,7 +178,13 @@ class CloudReader:
             raise UserError(f"{path}: files of point clouds must end in {listed}")
         if not path.exists():
             raise UserError(f"{path}: there is no such file")
-        options = FileOptions(points=facts.points, normals=facts.normals, colours=facts.colours, up=facts.up)
+        options = FileOptions(
+            points=facts.points,
+            normals=facts.normals,
+            colours=facts.colours,
+            joint="parts" if facts.parts else None,
+            up=facts.up,
+        )
         try:
             clouds = _clouds_in(path, options)
         except READ_ERRORS as error:
@@ -158,19 +193,27 @@ class CloudReader:
             logger.warning(f"{path}: {note}")
         return clouds
 
+    def _padded(self, path: Path, name: str, cloud: Cloud, used: int) -> torch.Tensor:
+        """A field of the first `used` points, as examples have it, `[1, P, ...]`; zero where it is not known."""
+        values, facts = getattr(cloud, name), self.codec.facts
+        kind = {"colours": numpy.uint8, "parts": numpy.uint8}.get(name, numpy.float64)
+        padded = numpy.zeros((1, facts.points) if name == "parts" else (1, facts.points, 3), kind)
+        if values is not None:
+            if name == "parts":
+                values = _indices(path, values, facts.part_labels)
+            padded[0, :used] = values[:used]
+        return torch.from_numpy(padded)
+
     @numpy.errstate(all="ignore")
     def _encode(self, path: Path, cloud: Cloud, used: int) -> tuple[State, State]:
         """The encoded state of the first `used` points, zero where it is not known, and the mask of known entries."""
         points = self.codec.facts.points
         examples, known = {"label": torch.zeros(1, dtype=torch.int64)}, {}
-        for name in self.codec.fields:
-            values = getattr(cloud, name)
-            padded = numpy.zeros((1, points, 3), numpy.uint8 if name == "colours" else numpy.float64)
-            if values is not None:
-                padded[0, :used] = values[:used]
-            examples[name] = torch.from_numpy(padded)
-            is_known = (torch.arange(points) < used) & (values is not None)
-            known[name] = is_known[None, :, None].expand(1, -1, 3).clone()
+        for name, space in fields(self.codec.space.empty(1)).items():
+            name = name or "positions"
+            examples[name], width = self._padded(path, name, cloud, used), space.shape[-1]
+            is_known = (torch.arange(points) < used) & (getattr(cloud, name) is not None)
+            known[name] = is_known[None, :, None].expand(1, -1, width).clone()
         state = self.codec.encode(TensorDict(examples, batch_size=[1])).state
         mask = known["positions"] if isinstance(state, torch.Tensor) else TensorDict(known, batch_size=[1])
         state = map_fields(lambda value, is_known: torch.where(is_known, value, 0.0), state, mask)
@@ -190,6 +233,14 @@ class CloudReader:
                 "unit differs from that of the data, convert it"
             )
         return state, mask
+
+
+def _indices(path: Path, labels: numpy.ndarray, known: Sequence[int]) -> numpy.ndarray:
+    """`part_indices` of the labels in a file; the error says in which."""
+    try:
+        return part_indices(labels, known)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _only_positions(like: State, positions: torch.Tensor) -> State:

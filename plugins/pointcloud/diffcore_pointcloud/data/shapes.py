@@ -18,9 +18,18 @@ Section = tuple[tuple[Number, Number, Number], Number, Number]
 """A cross-section of a part: its centre, and its half extents along the two other axes in cyclic order."""
 
 
+PARTS = (
+    *("seat", "back", "arm", "leg", "top", "apron", "shelf", "foot", "pole", "belly", "shade"),
+    *("fuselage", "wing", "tail", "engine", "solid"),
+)
+"""The names of the parts of all classes. A part of the same name, such as a leg, may belong to several classes."""
+
+
 @dataclass(frozen=True)
 class Surface:
     """`triangles` `[S, F, 3, 3]` of S shapes, counterclockwise from outside, and `colours` `[S, F, 3]` from 0 to 1.
+
+    `parts` are the parts that the triangles belong to, int64 `[F]`, as indices of `PARTS`.
 
     `parameters` are numbers of the shapes that can be described in words, float `[S]` by name; nan where a shape has no
     such thing. Lengths are those of the fitted shapes:
@@ -34,6 +43,7 @@ class Surface:
 
     triangles: Tensor
     colours: Tensor
+    parts: Tensor
     parameters: Mapping[str, Tensor]
 
 
@@ -42,6 +52,11 @@ def surface(name: str, shapes: int, generator: torch.Generator) -> Surface:
     parts = _Parts(shapes, generator)
     _CLASSES[name](parts)
     return parts.joined()
+
+
+def parts_of(name: str) -> Tensor:
+    """The parts that shapes of the class `name` can have, as indices of `PARTS`."""
+    return surface(name, 1, torch.Generator().manual_seed(0)).parts.unique()
 
 
 def points_on(triangles: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -118,6 +133,7 @@ class _Parts:
     triangles: list[Tensor] = field(default_factory=list)
     present: list[Tensor] = field(default_factory=list)
     colours: list[Tensor] = field(default_factory=list)
+    parts: list[Tensor] = field(default_factory=list)
     notes: dict[str, Tensor] = field(default_factory=dict)
 
     def between(self, low: float, high: float) -> Tensor:
@@ -141,17 +157,18 @@ class _Parts:
         """`[S, n]` from n tensors `[S]`, or numbers that are the same for all shapes."""
         return torch.stack([torch.as_tensor(n, dtype=torch.float32).expand(self.shapes) for n in numbers], 1)
 
-    def add(self, triangles: Tensor, colour: Tensor, present: Tensor | None = None) -> None:
-        """Add a part with a colour `[S, 3]` to the shapes in which it is `present` `[S]`."""
+    def add(self, part: str, triangles: Tensor, colour: Tensor, present: Tensor | None = None) -> None:
+        """Add a piece of a part of `PARTS` with a colour `[S, 3]` to the shapes in which it is `present` `[S]`."""
+        self.parts.append(torch.full((triangles.shape[1],), PARTS.index(part)))
         self.triangles.append(triangles)
         self.colours.append(colour[:, None].expand(-1, triangles.shape[1], -1))
         mask = torch.ones(self.shapes, dtype=torch.bool) if present is None else present
         self.present.append(mask[:, None].expand(-1, triangles.shape[1]))
 
-    def pairs(self, triangles: Tensor, colour: Tensor, present: Tensor | None = None, axis: int = 0) -> None:
-        """Add a part and its mirror image."""
-        self.add(triangles, colour, present)
-        self.add(mirrored(triangles, axis), colour, present)
+    def pairs(self, part: str, triangles: Tensor, colour: Tensor, present: Tensor | None = None, axis: int = 0) -> None:
+        """Add a piece of a part and its mirror image."""
+        self.add(part, triangles, colour, present)
+        self.add(part, mirrored(triangles, axis), colour, present)
 
     def stack(
         self,
@@ -190,7 +207,7 @@ class _Parts:
         notes = {"height": (high - low)[:, 1] / torch.maximum((high - low)[:, 0], (high - low)[:, 2]), **self.notes}
         if "thickness" in notes:
             notes["thickness"] = notes["thickness"] / half
-        return Surface(triangles, torch.cat(self.colours, 1), notes)
+        return Surface(triangles, torch.cat(self.colours, 1), torch.cat(self.parts), notes)
 
 
 # Classes
@@ -208,7 +225,7 @@ def _chair(parts: _Parts) -> None:
         ((0, seat - thickness / 2, -half_depth), half_width * narrow, thickness / 2),
         ((0, seat - thickness / 2, half_depth), half_width, thickness / 2),
     ]
-    parts.add(parts.stack(ends, axis=2), cloth)
+    parts.add("seat", parts.stack(ends, axis=2), cloth)
 
     # The back leans away from the seat.
     tall, lean, deep = parts.between(0.35, 0.65), parts.between(0, 0.14), parts.between(0.015, 0.03)
@@ -225,20 +242,25 @@ def _chair(parts: _Parts) -> None:
         return parts.stack(ends, axis=1)
 
     post, gap = parts.between(0.015, 0.028), parts.between(0, 0.3)
-    parts.add(plank(0, half_back, gap, 1.0), cloth, kind == 0)
-    parts.pairs(plank(half_back * 0.6, post, 0.0, gap), wood, kind == 0)
-    parts.pairs(plank(half_back - post, post, 0.0, 1.0), wood, kind > 0)
+    parts.add("back", plank(0, half_back, gap, 1.0), cloth, kind == 0)
+    parts.pairs("back", plank(half_back * 0.6, post, 0.0, gap), wood, kind == 0)
+    parts.pairs("back", plank(half_back - post, post, 0.0, 1.0), wood, kind > 0)
     inner = half_back - 2 * post
     rail = parts.between(0.1, 0.25)
-    parts.add(plank(0, inner, 1 - rail, 1.0), wood, kind > 0)
+    parts.add("back", plank(0, inner, 1 - rail, 1.0), wood, kind > 0)
     slats = torch.randint(2, 6, (parts.shapes,), generator=parts.generator)
     slim = parts.between(0.2, 0.35)
     for index in range(5):
         step = 2 * inner / slats
-        parts.add(plank(-inner + step * (index + 0.5), step * slim, 0.0, 1 - rail), wood, (kind == 1) & (index < slats))
+        parts.add(
+            "back",
+            plank(-inner + step * (index + 0.5), step * slim, 0.0, 1 - rail),
+            wood,
+            (kind == 1) & (index < slats),
+        )
     for index in range(3):
         low = (1 - rail) * (index + 0.5) / 3
-        parts.add(plank(0, inner, low, low + 0.1), wood, (kind == 2) & (index < slats - 1))
+        parts.add("back", plank(0, inner, low, low + 0.1), wood, (kind == 2) & (index < slats - 1))
 
     # Legs are below the corners and splay outwards towards the floor.
     pedestal = parts.chance(0.25)
@@ -249,8 +271,8 @@ def _chair(parts: _Parts) -> None:
         z = (half_depth - thick) * (1 if front else -1)
         splay_z = splay * (1 if front else -1)
         ends = [((x + splay, 0, z + splay_z), thick * taper, thick * taper), ((x, under, z), thick, thick)]
-        parts.pairs(parts.stack(ends, axis=1), wood, ~pedestal & ~round_legs)
-        parts.pairs(parts.stack(ends, axis=1, sides=10), wood, ~pedestal & round_legs)
+        parts.pairs("leg", parts.stack(ends, axis=1), wood, ~pedestal & ~round_legs)
+        parts.pairs("leg", parts.stack(ends, axis=1, sides=10), wood, ~pedestal & round_legs)
     column, foot, low = parts.between(0.025, 0.05), parts.between(0.2, 0.28), parts.between(0.02, 0.04)
     _pedestal(parts, wood, (column, foot, low, under), pedestal)
 
@@ -262,9 +284,9 @@ def _chair(parts: _Parts) -> None:
     reach = half_depth * parts.between(0.5, 0.95)
     x = half_width * (1 + narrow) / 2  # the sides are slanted; arms are straight, above the middle of a side
     rest = parts.box((x - wide, x + wide), (seat + rise, seat + rise + 0.03), (-half_depth + deep, reach))
-    parts.pairs(rest, wood, arms)
+    parts.pairs("arm", rest, wood, arms)
     support = parts.box((x - 0.7 * wide, x + 0.7 * wide), (seat - thickness, seat + rise), (reach - 0.06, reach - 0.01))
-    parts.pairs(support, wood, arms)
+    parts.pairs("arm", support, wood, arms)
 
 
 def _pedestal(
@@ -277,8 +299,9 @@ def _pedestal(
     """A column on a disc. `sizes`: radius of the column, radius and height of the disc, height of the column's top."""
     column, foot, low, top = sizes
     ends: list[Section] = [((0, 0, 0), foot, foot), ((0, low, 0), foot * 0.9, foot * 0.9)]
-    parts.add(parts.stack(ends, axis=1, sides=20 if round_foot else 4), colour, present)
+    parts.add("leg", parts.stack(ends, axis=1, sides=20 if round_foot else 4), colour, present)
     parts.add(
+        "leg",
         parts.stack([((0, low, 0), column, column), ((0, top, 0), column, column)], axis=1, sides=12, closed=False),
         colour,
         present,
@@ -297,8 +320,8 @@ def _table(parts: _Parts) -> None:
     ends: list[Section] = [
         ((0, level, 0), half_depth, half_width) for level in (under, height)
     ]  # for the axis y, the order is z, x
-    parts.add(parts.stack(ends, axis=1), plate, ~round_top)
-    parts.add(parts.stack(ends, axis=1, sides=28), plate, round_top)
+    parts.add("top", parts.stack(ends, axis=1), plate, ~round_top)
+    parts.add("top", parts.stack(ends, axis=1, sides=28), plate, round_top)
 
     kind = parts.choice((0.55, 0.25, 0.2))
     kind = torch.where(round_top & (kind == 2), 1, kind)  # trestles only carry rectangular tops
@@ -312,8 +335,8 @@ def _table(parts: _Parts) -> None:
             ((x + splay, 0, side * (z + splay)), thick * taper, thick * taper),
             ((x, under, side * z), thick, thick),
         ]
-        parts.pairs(parts.stack(ends, axis=1), wood, (kind == 0) & ~round_legs)
-        parts.pairs(parts.stack(ends, axis=1, sides=10), wood, (kind == 0) & round_legs)
+        parts.pairs("leg", parts.stack(ends, axis=1), wood, (kind == 0) & ~round_legs)
+        parts.pairs("leg", parts.stack(ends, axis=1, sides=10), wood, (kind == 0) & round_legs)
     column = parts.between(0.03, 0.08)
     _pedestal(parts, wood, (column, half_depth * parts.between(0.5, 0.8), parts.between(0.02, 0.06), under), kind == 1)
     wide = torch.where(round_legs, 1, SQUARE) * thick * (1 + taper) / 2
@@ -322,17 +345,17 @@ def _table(parts: _Parts) -> None:
     # The trestle: two panels that become wider downwards, and a beam between them.
     panel, away = parts.between(0.02, 0.04), half_width * parts.between(0.6, 0.85)
     ends = [((away, 0, 0), half_depth * 0.85, panel), ((away, under, 0), half_depth * parts.between(0.4, 0.8), panel)]
-    parts.pairs(parts.stack(ends, axis=1), wood, kind == 2)
+    parts.pairs("leg", parts.stack(ends, axis=1), wood, kind == 2)
     beam = under * parts.between(0.3, 0.6)
-    parts.add(parts.box((-away + panel, away - panel), (beam, beam + 0.08), (-0.025, 0.025)), wood, kind == 2)
+    parts.add("leg", parts.box((-away + panel, away - panel), (beam, beam + 0.08), (-0.025, 0.025)), wood, kind == 2)
 
     apron = (kind == 0) & ~round_top & parts.chance(0.5)
     drop = parts.between(0.05, 0.1)
-    parts.pairs(parts.box((x, x + 0.02), (under - drop, under), (-z, z)), wood, apron)
-    parts.pairs(parts.box((-x, x), (under - drop, under), (z, z + 0.02)), wood, apron, axis=2)
+    parts.pairs("apron", parts.box((x, x + 0.02), (under - drop, under), (-z, z)), wood, apron)
+    parts.pairs("apron", parts.box((-x, x), (under - drop, under), (z, z + 0.02)), wood, apron, axis=2)
     shelf = (kind == 0) & ~round_top & (splay == 0) & parts.chance(0.2)
     level = under * parts.between(0.2, 0.4)
-    parts.add(parts.box((-x, x), (level, level + 0.025), (-z, z)), plate, shelf)
+    parts.add("shelf", parts.box((-x, x), (level, level + 0.025), (-z, z)), plate, shelf)
 
 
 def _stool(parts: _Parts) -> None:
@@ -342,8 +365,8 @@ def _stool(parts: _Parts) -> None:
     round_seat, thickness = parts.chance(0.5), parts.between(0.03, 0.08)
     under = height - thickness
     ends: list[Section] = [((0, level, 0), half, half) for level in (under, height)]
-    parts.add(parts.stack(ends, axis=1), cloth, ~round_seat)
-    parts.add(parts.stack(ends, axis=1, sides=24), cloth, round_seat)
+    parts.add("seat", parts.stack(ends, axis=1), cloth, ~round_seat)
+    parts.add("seat", parts.stack(ends, axis=1, sides=24), cloth, round_seat)
 
     legs = torch.tensor([1, 3, 4])[parts.choice((1, 1, 1))]
     thick, taper = parts.between(0.012, 0.035), parts.between(0.6, 1)
@@ -357,7 +380,7 @@ def _stool(parts: _Parts) -> None:
                 ((x * out, 0, z * out), thick * taper, thick * taper),
                 ((x * place, under, z * place), thick, thick),
             ]
-            parts.add(parts.stack(sections, axis=1, sides=10), wood, legs == count)
+            parts.add("leg", parts.stack(sections, axis=1, sides=10), wood, legs == count)
     column = 1.3 * thick
     _pedestal(parts, wood, (column, half * parts.between(0.7, 1), parts.between(0.02, 0.05), under), legs == 1)
     wide = torch.where(legs == 1, column, thick * (1 + taper) / 2)
@@ -377,13 +400,13 @@ def _lamp(parts: _Parts) -> None:
     pole = either((0.012, 0.025), (0.01, 0.02))
     square = parts.chance(0.25)
     ends: list[Section] = [((0, 0, 0), foot, foot), ((0, low, 0), foot * 0.92, foot * 0.92)]
-    parts.add(parts.stack(ends, axis=1), metal, square)
-    parts.add(parts.stack(ends, axis=1, sides=24), metal, ~square)
+    parts.add("foot", parts.stack(ends, axis=1), metal, square)
+    parts.add("foot", parts.stack(ends, axis=1, sides=24), metal, ~square)
     shade = torch.where(floor, parts.between(0.22, 0.38), height * parts.between(0.35, 0.5))
     wide = either((0.18, 0.3), (0.12, 0.22))
     narrow = wide * parts.between(0.35, 1)
     ends = [((0, low, 0), pole, pole), ((0, height - shade * 0.3, 0), pole, pole)]
-    parts.add(parts.stack(ends, axis=1, sides=10), metal)
+    parts.add("pole", parts.stack(ends, axis=1, sides=10), metal)
 
     # The belly: a body of revolution about the pole.
     belly = ~floor & parts.chance(0.6)
@@ -394,12 +417,12 @@ def _lamp(parts: _Parts) -> None:
         level = low + (top - low) * (1 - math.cos(angle)) / 2
         radius = pole + round_ * math.sin(angle)
         sections.append(((0, level, 0), radius, radius))
-    parts.add(parts.stack(sections, axis=1, sides=16), metal, belly)
+    parts.add("belly", parts.stack(sections, axis=1, sides=16), metal, belly)
 
     ends = [((0, height - shade, 0), wide, wide), ((0, height, 0), narrow, narrow)]
     boxy = parts.chance(0.2)
-    parts.add(parts.stack(ends, axis=1, sides=24, closed=False), cloth, ~boxy)
-    parts.add(parts.stack(ends, axis=1, closed=False), cloth, boxy)
+    parts.add("shade", parts.stack(ends, axis=1, sides=24, closed=False), cloth, ~boxy)
+    parts.add("shade", parts.stack(ends, axis=1, closed=False), cloth, boxy)
 
 
 def _aeroplane(parts: _Parts) -> None:
@@ -416,7 +439,7 @@ def _aeroplane(parts: _Parts) -> None:
     for index in range(7):  # the nose: half an ellipse
         angle = math.pi / 2 * index / 6
         rings.append((0, half - nose * (1 - math.sin(angle)), radius * math.cos(angle)))
-    parts.add(parts.stack([((0, y, z), r, r) for y, z, r in rings], axis=2, sides=20), body)
+    parts.add("fuselage", parts.stack([((0, y, z), r, r) for y, z, r in rings], axis=2, sides=20), body)
 
     def wing(
         root: tuple[Number, Number, Number],
@@ -436,18 +459,24 @@ def _aeroplane(parts: _Parts) -> None:
     rise = radius * parts.choice((0.5, 0.2, 0.3)).float().sub(1).mul(0.7)  # height of the wing: low, middle or high
     lift, position = span * parts.between(0, 0.12), half * parts.between(0, 0.2)
     inner = radius * 0.7
-    parts.pairs(wing((inner, rise, position), (span, rise + lift, position - sweep), (chord, chord * taper), 0), paint)
+    parts.pairs(
+        "wing", wing((inner, rise, position), (span, rise + lift, position - sweep), (chord, chord * taper), 0), paint
+    )
 
     rear = -half + 0.22 * half
     fin, back = radius * parts.between(1.8, 3), half * parts.between(0.05, 0.25)
     tail_chord = half * parts.between(0.2, 0.3)
-    parts.add(wing((0, droop, rear), (0, droop + fin, rear - back), (tail_chord * 1.1, tail_chord * 0.6), 1), paint)
+    parts.add(
+        "tail", wing((0, droop, rear), (0, droop + fin, rear - back), (tail_chord * 1.1, tail_chord * 0.6), 1), paint
+    )
     tee = parts.chance(0.2)  # the stabiliser is on top of the fin
     level = torch.where(tee, droop + fin * 0.95, droop)
     begin = torch.where(tee, rear - back, rear)
     reach = half * parts.between(0.25, 0.42)
     parts.pairs(
-        wing((0, level, begin), (reach, level, begin - sweep * 0.4), (tail_chord * 0.9, tail_chord * 0.5), 0), paint
+        "tail",
+        wing((0, level, begin), (reach, level, begin - sweep * 0.4), (tail_chord * 0.9, tail_chord * 0.5), 0),
+        paint,
     )
 
     engines = parts.choice((0.25, 0.5, 0.25))
@@ -456,7 +485,7 @@ def _aeroplane(parts: _Parts) -> None:
         along = position - sweep * part + chord * (1 + (taper - 1) * part) * 0.35
         x, y = inner + (span - inner) * part, rise + lift * part - bulk * 1.15
         ends: list[Section] = [((x, y, along - long), bulk * 0.75, bulk * 0.75), ((x, y, along + long), bulk, bulk)]
-        parts.pairs(parts.stack(ends, axis=2, sides=12), body, engines > index)
+        parts.pairs("engine", parts.stack(ends, axis=2, sides=12), body, engines > index)
 
 
 def _solid(parts: _Parts) -> None:
@@ -468,20 +497,20 @@ def _solid(parts: _Parts) -> None:
     for pointed, which in ((False, 0), (True, 1)):
         top = blunt if pointed else 1.0
         ends: list[Section] = [((0, -tall, 0), deep, long), ((0, tall, 0), deep * top, long * top)]
-        parts.add(parts.stack(ends, axis=1), colour, kind == which)
+        parts.add("solid", parts.stack(ends, axis=1), colour, kind == which)
     for pointed, which in ((False, 2), (True, 3)):
         top = blunt if pointed else 1.0
         ends = [((0, -tall, 0), long, long), ((0, tall, 0), long * top, long * top)]
-        parts.add(parts.stack(ends, axis=1, sides=32), colour, kind == which)
+        parts.add("solid", parts.stack(ends, axis=1, sides=32), colour, kind == which)
     ball = parts.chance(0.4)
     angles = [math.pi * index / 16 for index in range(17)]
     high, wide = (torch.where(ball, long, other) for other in (tall, deep))
     sections: list[Section] = [((0, -high * math.cos(a), 0), wide * math.sin(a), long * math.sin(a)) for a in angles]
-    parts.add(parts.stack(sections, axis=1, sides=32, closed=False), colour, kind == 4)
+    parts.add("solid", parts.stack(sections, axis=1, sides=32, closed=False), colour, kind == 4)
     tube = parts.between(0.15, 0.4)
     angles = [2 * math.pi * index / 16 for index in range(17)]
     sections = [((0, tube * math.sin(a), 0), 1 + tube * math.cos(a), 1 + tube * math.cos(a)) for a in angles]
-    parts.add(parts.stack(sections, axis=1, sides=32, closed=False), colour, kind == 5)
+    parts.add("solid", parts.stack(sections, axis=1, sides=32, closed=False), colour, kind == 5)
 
 
 _CLASSES: dict[str, Callable[[_Parts], None]] = {

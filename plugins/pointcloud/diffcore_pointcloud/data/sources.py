@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from diffcore_pointcloud.options import FileOptions
 class Cloud:
     """The points of one shape: `positions` `[P, 3]` float64, unit `normals` `[P, 3]` and uint8 `colours` `[P, 3]`.
 
+    `parts` are the labels of the parts that the points are of, int64 `[P]`, as the file has them.
+
     `bounds` `[2, 3]` are the lower and upper corner of the bounding box of the whole shape, not only of these points.
     `note` says what of the file is not used, in a few words, and `dropped` is the number of points that were left out
     as they are not finite. `order` `[P]` has the places of the points among those of the file that are used; it is
@@ -32,21 +35,26 @@ class Cloud:
     note: str = ""
     dropped: int = 0
     order: NDArray[numpy.int64] | None = None
+    parts: NDArray[numpy.int64] | None = None
 
     def first(self, most: int) -> "Cloud":
         """The cloud with only its first `most` points; the others are no longer in memory."""
         if len(self.positions) <= most:
             return self
-        normals = None if self.normals is None else self.normals[:most].copy()
-        colours = None if self.colours is None else self.colours[:most].copy()
-        return replace(self, positions=self.positions[:most].copy(), normals=normals, colours=colours, order=None)
+        return self._only(slice(most), copy=True)
 
     def in_order(self, count: int) -> "Cloud":
         """The cloud with only its first `count` points, in the order that they have in the file, if it has one."""
         rows = numpy.arange(count) if self.order is None else self.order[:count].argsort()
-        normals = None if self.normals is None else self.normals[rows]
-        colours = None if self.colours is None else self.colours[rows]
-        return replace(self, positions=self.positions[rows], normals=normals, colours=colours, order=None)
+        return self._only(rows)
+
+    def _only(self, rows: NDArray[numpy.int64] | slice, copy: bool = False) -> "Cloud":
+        """The cloud with some of its points, without their places in the file."""
+        each = {name: getattr(self, name) for name in ("positions", "normals", "colours", "parts")}
+        chosen: dict[str, Any] = {name: None if values is None else values[rows] for name, values in each.items()}
+        if copy:
+            chosen = {name: None if values is None else values.copy() for name, values in chosen.items()}
+        return replace(self, **chosen, order=None)
 
 
 Read = Callable[[Path, FileOptions, numpy.random.Generator], list[Cloud]]
@@ -150,7 +158,7 @@ def read_all(
 
 
 def lacking(cloud: Cloud, name: str) -> str:
-    """The reason that a cloud has no normals or colours, and what to do if its columns have no names."""
+    """The reason that a cloud has no normals, colours or labels, and what to do if its columns have no names."""
     if "columns" not in cloud.note:
         return f"no {name}"
     return f"no {name}: {cloud.note}; `data.columns` says what they are"
@@ -164,8 +172,8 @@ _LARGEST, _SMALLEST = 1e30, 1e-30
 def checked(cloud: Cloud, options: FileOptions) -> Cloud:
     """The cloud, scaled to the cube if `options.normalise` is "each".
 
-    Raises `UnusableError` if coordinates are not finite, all equal or not representable in float32, or if normals or
-    colours are missing.
+    Raises `UnusableError` if coordinates are not finite, all equal or not representable in float32, or if normals,
+    colours or labels are missing.
     """
     if not (numpy.isfinite(cloud.positions).all() and numpy.isfinite(cloud.bounds).all()):
         raise UnusableError("coordinates that are not finite numbers")
@@ -176,6 +184,7 @@ def checked(cloud: Cloud, options: FileOptions) -> Cloud:
     for required, values, name in (
         (options.normals, cloud.normals, "normals"),
         (options.colours, cloud.colours, "colours"),
+        (options.joint == "parts", cloud.parts, "labels of points"),
     ):
         if required and values is None:
             raise UnusableError(lacking(cloud, name))

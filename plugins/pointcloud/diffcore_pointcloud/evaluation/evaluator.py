@@ -22,9 +22,11 @@ from diffcore.plugins.output import Metric
 from diffcore.plugins.text import prompts_of, text_values
 from diffcore.plugins.wordings import UNSAID
 from diffcore.states.noise import Draws, generator_for, seed_of
+from diffcore.states.state import State, concatenate, fields
 from diffcore_pointcloud.described.metrics import Seen, prompt_metrics
 from diffcore_pointcloud.described.sentences import WORDINGS
 from diffcore_pointcloud.evaluation import metrics as set_metrics
+from diffcore_pointcloud.evaluation.sides import MOST_SHAPES, Sides
 from diffcore_pointcloud.options import CloudFacts
 
 _MAX_REAL = 2000
@@ -123,6 +125,12 @@ class CloudEvaluator:
             self._features, _ = self._classifier.features_and_logits(self._real[:, :_POINTS])
             self._accuracy = accuracy_above_chance(self._classifier, self._real[:, :_POINTS], self._labels)
             self._tells_noise = tells_noise(self._classifier, self._real[:, :_POINTS])
+        self._sides = None
+        if self._facts.parts:
+            classify = self._classes_of if self._classifier is not None and self._accuracy is not None else None
+            states = _states(codec, examples[:MOST_SHAPES], "judged beside")
+            parts = codec.decode(states)["parts"]  # type: ignore[index, call-overload]
+            self._sides = Sides(self._facts, self._trained, parts, classify)
         self._real_seen = None
         if self._facts.described and self._classifier is not None and self._accuracy is not None:
             prompts = prompts_of(codec.conditions, text_values(codec.conditions, held_out), len(held_out))
@@ -130,10 +138,7 @@ class CloudEvaluator:
 
     def __call__(self, samples: TensorDict, conditions: Conditions) -> list[Metric]:
         """Metrics of `positions` `[n, N, 3]` in the data's unit. Samples that are not finite only count in `finite`."""
-        positions = samples["positions"].cpu().double()
-        positions = (positions - torch.tensor(self._facts.centre, dtype=torch.float64)) / self._facts.scale
-        finite = positions.isfinite().flatten(1).all(1)
-        clouds = positions.nan_to_num().clamp(-_MAX_COORDINATE, _MAX_COORDINATE).float()
+        clouds, finite = self._standardised(samples)
         fraction = Metric(
             "finite", finite.double().mean().item(), "fraction of samples: all coordinates are finite numbers"
         )
@@ -158,6 +163,28 @@ class CloudEvaluator:
         meaning = f"seconds for computing the distances of clouds: {each}"
         return [*metrics, Metric("comparison_seconds", sum(seconds), meaning)]
 
+    def of_side(self, name: str, samples: TensorDict, real: TensorDict) -> list[Metric]:
+        """Metrics of samples whose side `name`, shape or parts, was drawn given the other side of `real` ones."""
+        assert self._sides is not None
+        positions, _ = self._standardised(real)
+        labelled = TensorDict({"positions": positions, "parts": real["parts"].cpu()}, batch_size=[len(positions)])
+        if name == "parts":
+            return self._sides.of_parts(samples["parts"].cpu(), labelled)
+        return self._sides.of_shape(self._standardised(samples)[0], labelled)
+
+    def _standardised(self, samples: TensorDict) -> tuple[Tensor, Tensor]:
+        """Positions `[n, N, 3]` in the scale of the codec, bounded, and which samples are finite, `[n]`."""
+        positions = samples["positions"].cpu().double()
+        positions = (positions - torch.tensor(self._facts.centre, dtype=torch.float64)) / self._facts.scale
+        finite = positions.isfinite().flatten(1).all(1)
+        return positions.nan_to_num().clamp(-_MAX_COORDINATE, _MAX_COORDINATE).float(), finite
+
+    def _classes_of(self, clouds: Tensor) -> Tensor:
+        """The classes `[n]` that the classifier assigns clouds `[n, N, 3]` to."""
+        assert self._classifier is not None
+        _, logits = self._classifier.features_and_logits(clouds[:, :_POINTS])
+        return logits.argmax(1)
+
     def _of_prompts(self, clouds: Tensor, finite: Tensor, conditions: Conditions) -> list[Metric]:
         """How often clouds are what sentences about generated shapes ask for. Those that are not finite never are."""
         if self._real_seen is None:
@@ -169,10 +196,8 @@ class CloudEvaluator:
 
     def _seen(self, clouds: Tensor, prompts: Sequence[str]) -> Seen:
         """Clouds with the kinds that the classifier assigns them to, and with their prompts."""
-        assert self._classifier is not None
-        _, logits = self._classifier.features_and_logits(clouds[:, :_POINTS])
         kinds = torch.tensor([[*WORDINGS["kind"]].index(name) for name in self._classes])
-        return Seen(clouds, kinds[logits.argmax(1)], prompts)
+        return Seen(clouds, kinds[self._classes_of(clouds)], prompts)
 
     def _matched(self, requested: Tensor) -> "_Rows":
         """Rows with equally many clouds of each requested class; any rows if a sample has no requested class."""
@@ -278,14 +303,18 @@ def _random_rows(n: int, most: int) -> Tensor:
     return torch.randperm(n, generator=generator_for("real shapes"))[:most]
 
 
-def _clouds(codec: Codec, examples: TensorDict, purpose: str) -> Tensor:
-    """Encoded positions `[n, P, 3]`, randomly drawn and augmented as in training, with a fixed seed."""
-    clouds = []
+def _states(codec: Codec, examples: TensorDict, purpose: str) -> State:
+    """Encoded clouds `[n, ...]`, randomly drawn and augmented as in training, with a fixed seed."""
+    states = []
     for start in range(0, len(examples), 500):
         part = examples[start : start + 500]
-        state = codec.encode(part, Draws.of(seed_of("clouds", purpose), range(start, start + len(part)))).state
-        clouds.append((state if isinstance(state, Tensor) else state["positions"]).float())
-    return torch.cat(clouds)
+        states.append(codec.encode(part, Draws.of(seed_of("clouds", purpose), range(start, start + len(part)))).state)
+    return concatenate(states)
+
+
+def _clouds(codec: Codec, examples: TensorDict, purpose: str) -> Tensor:
+    """The positions `[n, P, 3]` of `_states`."""
+    return next(iter(fields(_states(codec, examples, purpose)).values())).float()
 
 
 def _augmented(clouds: Tensor, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from diffcore.plugins.folders import UnusableError
-from diffcore_pointcloud.formats.columns import bytes_of, named, unnamed
+from diffcore_pointcloud.formats.columns import LABELS, bytes_of, named, plain, unnamed
 from diffcore_pointcloud.formats.content import MOST_DECODED
 from diffcore_pointcloud.formats.shape import Shape
 
@@ -52,6 +52,7 @@ def _chosen(available: Sequence[str]) -> list[str]:
     lower = {name.lower(): name for name in reversed(available)}
     wanted = [name for names in _NAMES.values() for name in names] + ["x", "y", "z", "r", "g", "b"]
     chosen = [lower[name] for name in wanted if name in lower]
+    chosen += [name for name in available if plain(name) in LABELS]
     if any(name in lower for name in _NAMES["positions"]) or {"x", "y", "z"} <= lower.keys():
         return chosen
     if len(available) == 1:
@@ -68,7 +69,7 @@ def _by_name(arrays: Mapping[str, NDArray], names: Sequence[str]) -> list[Shape]
     if positions is None:
         positions = numpy.stack([lower[name] for name in "xyz"], -1)
     shapes = _clouds(positions, names)
-    several = positions.ndim == 3
+    several, labels = positions.ndim == 3, _labels(arrays, positions.shape[:-1])
     for name, values in (("normals", normals), ("colours", colours)):
         if values is not None and values.dtype.kind not in "fiu":
             raise UnusableError(f"{name} of type {values.dtype}, not of numbers")
@@ -80,9 +81,19 @@ def _by_name(arrays: Mapping[str, NDArray], names: Sequence[str]) -> list[Shape]
             shape.normals if normals is None else (normals[k] if several else normals).astype(numpy.float64),
             shape.colours if colours is None else (bytes_of(colours)[k] if several else bytes_of(colours)),
             note=shape.note,
+            labels=shape.labels if labels is None else (labels[k] if several else labels).astype(numpy.float64),
         )
         for k, shape in enumerate(shapes)
     ]
+
+
+def _labels(arrays: Mapping[str, NDArray], shape: tuple[int, ...]) -> NDArray | None:
+    """The labels of points, in an array of numbers with the `shape` `[points]` or `[clouds, points]`, if there is one.
+
+    Arrays of other shapes that are called label, such as the class of each cloud, are passed over.
+    """
+    found = (array for name, array in arrays.items() if plain(name) in LABELS)
+    return next((array for array in found if array.shape == shape and array.dtype.kind in "fiu"), None)
 
 
 def _clouds(rows: NDArray, names: Sequence[str]) -> list[Shape]:

@@ -23,6 +23,8 @@ _GROUPS: dict[str, list[tuple[str, ...]]] = {
     "colours": [(name, name[0], f"diffuse{name}", f"vertex{name}", f"{name[0]}f") for name in ("red", "green", "blue")],
 }  # fmt: skip
 """Names of the columns of each group, without capitals, underscores, units and quotes."""
+LABELS = ("label", "labels", "scalarlabel", "part", "parts", "partid", "segmentation", "seg")
+"""Names of the column of labels of parts. CloudCompare writes `scalar_Label`."""
 
 
 def plain(name: str) -> str:
@@ -33,8 +35,8 @@ def plain(name: str) -> str:
 def named(columns: Mapping[str, NDArray]) -> Shape:
     """The shape from arrays `[n]` of numbers by name of column.
 
-    Columns are recognised by the names that programs use: x, y, z; nx, normal_x; r, red, diffuse_red; the colour of
-    Gaussian splats, f_dc_0. Other columns are ignored. Raises `UnusableError` if there are no coordinates.
+    Columns are recognised by the names that programs use: x, y, z; nx, normal_x; r, red, diffuse_red; label; the colour
+    of Gaussian splats, f_dc_0. Other columns are ignored. Raises `UnusableError` if there are no coordinates.
     """
     by_name: dict[str, NDArray] = {}
     for name, values in columns.items():
@@ -51,7 +53,8 @@ def named(columns: Mapping[str, NDArray]) -> Shape:
     if colours is None and all(values is not None for values in splat):
         colours = 255 * (0.5 + _BAND_0 * numpy.stack(splat, 1).astype(numpy.float64)).clip(0, 1)  # type: ignore[arg-type]
     normals = found["normals"].astype(numpy.float64) if "normals" in found else None
-    return Shape(found["positions"].astype(numpy.float64), normals, colours)
+    labels = next((by_name[name].astype(numpy.float64) for name in LABELS if name in by_name), None)
+    return Shape(found["positions"].astype(numpy.float64), normals, colours, labels=labels)
 
 
 def unnamed(rows: NDArray, names: Sequence[str], ending: str) -> Shape:

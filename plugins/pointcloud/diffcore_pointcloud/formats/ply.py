@@ -5,7 +5,7 @@ text, or as binary numbers of either order of bytes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy
 from numpy.typing import NDArray
@@ -64,7 +64,7 @@ def read(data: bytes) -> list[Shape]:
     if not isinstance(corners, _Lists):
         return [shape]
     triangles, polygon = triangulated(shape.positions, corners.lengths, corners.values.astype(numpy.int64))
-    return [Shape(shape.positions, shape.normals, shape.colours, triangles, _face_colours(faces, polygon))]
+    return [replace(shape, faces=triangles, face_colours=_face_colours(faces, polygon))]
 
 
 def _face_colours(faces: Mapping[str, NDArray | _Lists], polygon: NDArray) -> NDArray[numpy.float64] | None:

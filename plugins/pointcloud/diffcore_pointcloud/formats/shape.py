@@ -45,6 +45,7 @@ class Shape:
     * `face_colours`: `[F, 3]`, from 0 to 255, or None.
     * `texture`: the colours of triangles, or None.
     * `note`: what of the file is not used, in a few words.
+    * `labels`: numbers of the parts that the points are of, `[V]`, or None.
     """
 
     positions: Floats
@@ -54,6 +55,7 @@ class Shape:
     face_colours: Floats | None = None
     texture: Texture | None = None
     note: str = ""
+    labels: Floats | None = None
 
     @property
     def has_colours(self) -> bool:

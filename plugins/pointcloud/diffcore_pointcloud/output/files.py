@@ -16,17 +16,17 @@ from diffcore_pointcloud.output.points import Array, Points, colours, extent
 
 
 def write_ply(points: Points, path: Path, comments: Sequence[str] = ()) -> None:
-    """Write a binary PLY file with x y z, and nx ny nz and red green blue if the cloud has them; values are exact."""
+    """Write a binary PLY file with x y z, and nx ny nz, red green blue and label if the cloud has them, exactly."""
     write_row([points], path, comments)
 
 
 def write_row(samples: Iterable[Points], path: Path, comments: Sequence[str] = ()) -> None:
     """Write all clouds as one PLY file, side by side along x, for any upright axis. A single cloud is not moved.
 
-    The samples are iterated twice, and are never in memory together. Normals and colours are written if all clouds
-    have them.
+    The samples are iterated twice, and are never in memory together. Normals, colours and labels are written if all
+    clouds have them.
     """
-    lengths, radii, having = [], [], [True, True, True]
+    lengths, radii, having = [], [], [True] * len(_GROUPS)
     for points in samples:
         lengths.append(len(points))
         radii.append(extent(points).radius)
@@ -44,7 +44,7 @@ def write_row(samples: Iterable[Points], path: Path, comments: Sequence[str] = (
             known = [values for values, had in zip(moved.arrays, having, strict=True) if had]
             for (names, _, _), values in zip(groups, known, strict=True):
                 assert values is not None
-                for name, column in zip(names, values.T, strict=True):
+                for name, column in zip(names, values.reshape(len(values), -1).T, strict=True):
                     rows[name] = column
             file.write(rows.tobytes())
 
@@ -53,12 +53,15 @@ _GROUPS = (
     (("x", "y", "z"), "<f4", "float"),
     (("nx", "ny", "nz"), "<f4", "float"),
     (("red", "green", "blue"), "u1", "uchar"),
+    (("label",), "<i4", "int"),
 )
-"""The properties of positions, normals and colours in a PLY file: names, type in NumPy, type in the file."""
+"""The properties of positions, normals, colours and parts in a PLY file: names, type in NumPy, type in the file."""
 
 
 def write_npz(samples: Iterable[Points], path: Path, asked: Sequence[Mapping[str, str]] = ()) -> None:
-    """Write `positions` `[B, N, 3]`, `normals` and `colours` if present, and for each condition `asked_NAME` `[B]`.
+    """Write `positions` `[B, N, 3]`, `normals`, `colours` and `label` `[B, N]` if present, and `asked_NAME` `[B]`.
+
+    There is an array `asked_NAME` for each condition.
 
     The samples are iterated once for each array, and are never in memory together.
     """
@@ -66,7 +69,7 @@ def write_npz(samples: Iterable[Points], path: Path, asked: Sequence[Mapping[str
     for points in samples:
         count, first = count + 1, points if first is None else first
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
-        for index, name in enumerate(("positions", "normals", "colours")):
+        for index, name in enumerate(("positions", "normals", "colours", "label")):
             like = None if first is None else first.arrays[index]
             if like is None:
                 continue

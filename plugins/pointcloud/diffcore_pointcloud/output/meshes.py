@@ -103,7 +103,8 @@ def mesh_of(points: Points, resolution: int) -> trimesh.Trimesh:
     if len(known) < len(points):
         logger.warning(f"a surface is made without {len(points) - len(known)} of {len(points):,} points, far from all")
     vertices, faces = surface(known.positions, known.normals, resolution)  # type: ignore[arg-type]
-    painted = None if known.colours is None or not len(faces) else _blended(vertices, known)
+    has_colours = known.colours is not None or known.parts is not None
+    painted = _blended(vertices, known) if has_colours and len(faces) else None
     mesh = trimesh.Trimesh(vertices, faces, vertex_colors=painted, process=False)
     if not mesh.is_watertight:
         logger.warning("a surface through points is not closed" if len(faces) else "there is no surface through points")

@@ -1,6 +1,7 @@
 """A point cloud as NumPy arrays, for files, pictures and scenes."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy
@@ -19,19 +20,21 @@ class Points:
     """float32 `[n, 3]`."""
     colours: Array | None = None
     """uint8 `[n, 3]`."""
+    parts: Array | None = None
+    """The labels of the parts that the points are of, int32 `[n]`."""
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def __getitem__(self, which: Array | slice) -> "Points":
-        """Some of the points, with their normals and colours."""
+        """Some of the points, with all that they have."""
         first, *others = self.arrays
         return Points(first[which], *(None if field is None else field[which] for field in others))
 
     @property
-    def arrays(self) -> tuple[Array, Array | None, Array | None]:
-        """Positions, normals and colours."""
-        return self.positions, self.normals, self.colours
+    def arrays(self) -> tuple[Array, Array | None, Array | None, Array | None]:
+        """Positions, normals, colours and labels of parts."""
+        return self.positions, self.normals, self.colours, self.parts
 
     @property
     def finite(self) -> "Points":
@@ -41,12 +44,12 @@ class Points:
 
     def moved(self, by: Array) -> "Points":
         """The cloud translated by `by`."""
-        return Points((self.positions + by).astype(numpy.float32), self.normals, self.colours)
+        return replace(self, positions=(self.positions + by).astype(numpy.float32))
 
 
 def unbatched(samples: TensorDict) -> list[Points]:
     """The samples of a codec as a list of clouds."""
-    kinds = {"positions": numpy.float32, "normals": numpy.float32, "colours": numpy.uint8}
+    kinds = {"positions": numpy.float32, "normals": numpy.float32, "colours": numpy.uint8, "parts": numpy.int32}
     fields = {
         name: samples[name].detach().cpu().numpy().astype(kind)
         for name, kind in kinds.items()
@@ -61,7 +64,7 @@ def upright(points: Points, up: str) -> Points:
         return points
     rotation = numpy.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], numpy.float32)
     normals = None if points.normals is None else points.normals @ rotation.T
-    return Points(points.positions @ rotation.T, normals, points.colours)
+    return replace(points, positions=points.positions @ rotation.T, normals=normals)
 
 
 def without_outliers(points: Points) -> Points:
@@ -97,15 +100,27 @@ def extent(points: Points) -> Extent:
 
 RAMP = ("#2f4a9e", "#3d93d0", "#63cbb0", "#f2dd8a", "#ef8354")
 """Colours by height, from the bottom to the top, for clouds without colours."""
+PALETTE = (
+    *("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#76b7b2", "#edc948", "#b07aa1", "#ff9da7"),
+    *("#9c755f", "#86bcb6", "#2f4a9e", "#d37295", "#8cd17d", "#b6992d", "#a0cbe8", "#79706e"),
+)
+"""Colours of the parts with the labels 0, 1, .., one after another and again from the first."""
 
 
 def colours(points: Points) -> Array:
-    """The colours of a cloud, uint8 `[n, 3]`; if it has none, those of `RAMP` by height."""
+    """The colours to show a cloud in, uint8 `[n, 3]`: those of its parts, else its own, else those of `RAMP`."""
+    if points.parts is not None:
+        return _numbers(PALETTE)[points.parts % len(PALETTE)].astype(numpy.uint8)
     if points.colours is not None:
         return points.colours
     where = extent(points)
     height = (points.positions[:, 1] - where.centre[1]) / (2 * where.height or 1) + 0.5  # 0 to 1
     knots = numpy.linspace(0, 1, len(RAMP))
-    ramp = numpy.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in RAMP])
+    ramp = _numbers(RAMP)
     height = numpy.nan_to_num(height, nan=0, posinf=1, neginf=0)
     return numpy.stack([numpy.interp(height, knots, channel) for channel in ramp.T], 1).round().astype(numpy.uint8)
+
+
+def _numbers(names: Sequence[str]) -> Array:
+    """Red, green and blue `[n, 3]` of colours that are written as `#rrggbb`."""
+    return numpy.array([[int(name[at : at + 2], 16) for at in (1, 3, 5)] for name in names])

@@ -34,7 +34,7 @@ def writer_of(codec: CloudCodec, options: WritingOptions) -> Any:
 
 
 class CloudWriter:
-    """Writes samples, which are a TensorDict of `positions` `[B, N, 3]` and optional `normals` and `colours`.
+    """Writes samples, a TensorDict of `positions` `[B, N, 3]` and optional `normals`, `colours` and labels `parts`.
 
     Samples have no faces, so all files contain points. PLY and NPZ contain the samples unchanged. In pictures, GLB and
     the report, which are for viewing, the data's upright axis becomes y, and points that are not finite are left out.
@@ -45,13 +45,18 @@ class CloudWriter:
 
     def __init__(self, codec: CloudCodec) -> None:
         self._up = codec.facts.up
+        self._parts = dict(zip(codec.facts.part_labels, codec.facts.parts, strict=True))
 
     def each(self, samples: TensorDict, folder: Path, names: Sequence[str], captions: Captions = ()) -> list[Path]:
         """Write each sample as a binary PLY file, with its conditions as comments."""
         paths = [folder / f"{name}.ply" for name in names]
         for points, path, caption in zip(unbatched(samples), paths, captions_of(samples, captions), strict=True):
-            write_ply(points, path, _comments(caption))
+            write_ply(points, path, [*_comments(caption), *self._names()])
         return paths
+
+    def _names(self) -> list[str]:
+        """The names of the labels of parts, as comments of a PLY file."""
+        return [f"label {label}: {name}" for label, name in self._parts.items() if f"{label}" != name]
 
     def together(self, samples: TensorDict, path: Path, columns: int, captions: Captions = ()) -> None:
         """Write all samples into one file.
@@ -80,7 +85,7 @@ class CloudWriter:
         if path.suffix.lower() == ".npz":
             write_npz(clouds, path, asked)
         else:
-            write_row(clouds, path, _comments(asked[0]) if len(asked) == 1 else ())
+            write_row(clouds, path, [*(_comments(asked[0]) if len(asked) == 1 else ()), *self._names()])
 
     def html(self, samples: TensorDict, columns: int, captions: Captions = (), trajectories: bool = False) -> str:
         """Interactive scenes, and below them pictures of the first 12 samples from all sides, with the same numbers.
@@ -106,7 +111,7 @@ class CloudWriter:
         )
 
     def summary(self, samples: TensorDict, captions: Captions = ()) -> list[str]:
-        """The number of points of the samples, the mean size of their boxes, and the number of points not finite."""
+        """The number of points of the samples, the mean size of their boxes, their parts, and points not finite."""
         shown = unbatched(samples)
         finite = [points.finite.positions for points in shown]
         boxes = [numpy.ptp(positions.astype(numpy.float64), axis=0) for positions in finite if len(positions)]
@@ -114,6 +119,10 @@ class CloudWriter:
         if boxes:
             means = " x ".join(f"{side:.3g}" for side in numpy.mean(boxes, 0))
             lines[0] += f", {means} on average (x, y, z, in the data's unit)"
+        if self._parts:
+            shares = [(samples["parts"] == label).double().mean().item() for label in self._parts]
+            each = zip(self._parts.values(), shares, strict=True)
+            lines.append("parts: " + ", ".join(f"{name} {share:.0%}" for name, share in each if share > 0))
         not_finite = sum(map(len, shown)) - sum(map(len, finite))
         if not_finite:
             affected = sum(len(kept) < len(points) for kept, points in zip(finite, shown, strict=True))
