@@ -29,7 +29,8 @@ CROWDED = by_hand(["C", *"FFFFF"], [(0, k, 1) for k in range(1, 6)])
 def scorer(data=None, functions=None, hydrogens=False, names=()):
     facts = SimpleNamespace(
         hydrogens=hydrogens,
-        properties=[PropertyFacts(name=name, mean=0, std=1, quantiles=(0, 1), by_size=()) for name in names],
+        joint=(),
+        measured=[PropertyFacts(name=name, mean=0, std=1, quantiles=(0, 1), by_size=()) for name in names],
     )
     return MoleculeScorer(SimpleNamespace(facts=facts), lambda: data, functions or {})
 
