@@ -45,6 +45,8 @@ def put_in_place(words: Sequence[str], train: Callable[[str, str], None]) -> Non
             _sound(Path(word.partition("=")[2]), 440)
         elif path.suffix == ".sdf" and flag == "--inpaint":
             _part_of_a_molecule(path)
+        elif flag == "--given" and word.endswith("WANTED.csv"):
+            Path(word.partition("=")[2]).write_text("logp,tpsa,qed\n1.5,40,0.5\n")
         elif flag == "--conformers":
             path.write_text("CCO\n")
 

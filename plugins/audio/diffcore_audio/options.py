@@ -228,8 +228,9 @@ class SoundOptions(EnlargingOptions):
     def _joint(self) -> "SoundOptions":
         if self.joint and self.upscale:
             raise ValueError("`data.upscale` cannot be used with `data.joint`: a sound is enlarged without an envelope")
-        if not self.joint and (extra := sorted({"frames", "quietest"} & self.model_fields_set)):
-            raise ValueError(f"`data.{extra[0]}` is an option of `data.joint` envelope: give it too")
+        changed = [n for n in ("frames", "quietest") if getattr(self, n) != type(self).model_fields[n].default]
+        if changed and not self.joint:
+            raise ValueError(f"`data.{changed[0]}` is an option of `data.joint` envelope: give it too")
         if self.joint and self.frames > self.seconds * self.rate / 2:
             raise ValueError(f"`data.frames` {self.frames} is too many for sounds of {self.seconds:g} s")
         return self
