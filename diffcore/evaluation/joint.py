@@ -19,9 +19,9 @@ from diffcore.states.state import concatenate
 from diffcore.system.distributed import by_leader, from_leader
 from diffcore.system.progress import counter
 
-SHOWN = 6
+SHOWN = 5
 """The number of examples whose sides are shown."""
-DRAWS = 4
+DRAWS = 3
 """How often a side of each of them is drawn."""
 
 
