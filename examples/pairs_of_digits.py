@@ -2,7 +2,8 @@
 
     python examples/pairs_of_digits.py PAIRS
     diffcore train --modality image+audio --data.root PAIRS --data.image.size 8 \
-        --data.audio.rate 8000 --data.audio.seconds 1 --data.audio.bands 32
+        --data.audio.rate 8000 --data.audio.seconds 1 --data.audio.bands 32 --data.audio.hop 128 \
+        --levels.shifts audio -4 --train.steps 1200
 
 `PAIRS/image/CLASS/NUMBER.png` and `PAIRS/audio/CLASS/NUMBER.wav` are a pair. No two sounds are alike: the pitch, the
 decay, the loudness and the time between two beats are drawn for each.
