@@ -13,10 +13,10 @@ from diffcore.runs.composing import ADDITIONS, compose, merge
 from diffcore.runs.folder import open_run
 from diffcore.runs.settings import RunSettings
 
-SHARE_OF_STEPS = 10
+SHARE_OF_STEPS = 8
 """A student is trained for a tenth of the steps of its teacher; a step costs about twice as much."""
 
-SHARE_OF_RATE = 4
+SHARE_OF_RATE = 2
 """The learning rate of a student is a quarter of that of its teacher."""
 
 
