@@ -53,6 +53,9 @@ class DistillOptions(Settings):
     path: int = Field(
         24, ge=1, le=2**16, description="How many steps the teacher makes from noise to data to show where it goes."
     )
+    fresh: float = Field(
+        0.0, ge=0, lt=1, description="Share of fresh noise between the student's steps: the eta of its solver, ddim."
+    )
     reuse: int = Field(8, ge=1, description="How often the student learns from each of the teacher's paths.")
 
 
