@@ -6,12 +6,12 @@ the segment. With a_t = alpha_t / sigma_t::
 
     x0 = (x_e / sigma_e - x_t / sigma_t) / (a_e - a_t)
 
-x_t is an example with the noise of the level t, and the teacher goes from there to x_e in `path` / n steps of an
-accurate solver. So a student at its optimum draws in n steps of DDIM, from segment to segment, what its teacher draws
-along the flow. This is the distillation of Luhman & Luhman 2021 (arXiv 2101.02388), by segments. The student is trained
-at the n levels alone at which it is used, since a network is much more accurate at a few levels than at all of them.
+x_t is an example with the noise of the level t, and the teacher goes from there to x_e in `path` steps of an accurate
+solver. So a student at its optimum draws in n steps of DDIM, from segment to segment, what its teacher draws along the
+flow. This is the distillation of Luhman & Luhman 2021 (arXiv 2101.02388), by segments. The student is trained at the n
+levels alone at which it is used, since a network is much more accurate at a few levels than at all of them.
 
-The teacher's path is most of the cost, so each batch is used `reuse` times: a round of batches is drawn, is gone
+A path costs more than a step of training, so each batch is used `reuse` times: a round of batches is drawn, is gone
 through so many times, and is replaced by the next round.
 """
 
@@ -154,9 +154,9 @@ def path_levels(model: Model, settings: RunSettings, segment: int) -> list[Level
     With fresh noise, the path goes on to the level of what is left of the noise in the student's step:
     `log_snr_with_fresh`.
     """
-    n, options = _options(settings).segments, _options(settings)
-    steps = max(1, round(options.path / n))
-    passed = torch.linspace((segment + 1) / n, segment / n, steps + 1, dtype=torch.float64)
+    options = _options(settings)
+    n = options.segments
+    passed = torch.linspace((segment + 1) / n, segment / n, options.path + 1, dtype=torch.float64)
     if segment == 0:
         return levels_of(model.schedule, model.schedule.log_snr(passed[:-1]), last_log_snr(model.codec))
     levels = levels_of(model.schedule, model.schedule.log_snr(passed))[:-1]

@@ -145,7 +145,7 @@ def test_a_student_begins_as_its_teacher_with_the_data_and_the_schedule_of_it(tr
 
 
 def test_examples_begin_their_segment_and_each_batch_is_used_several_times(trained):
-    over = {"train": {"steps": 12, "batch_size": 64}, "task": {"path": 16, "reuse": 3}}
+    over = {"train": {"steps": 12, "batch_size": 64}, "task": {"path": 8, "reuse": 3}}
     settings = student_settings(REGISTRY, trained / "run", steps=2, over=over)
     data = build_data(settings, REGISTRY)
     model = build_model(settings, data.facts, REGISTRY)

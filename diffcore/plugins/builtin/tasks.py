@@ -51,7 +51,7 @@ class DistillOptions(Settings):
         1.0, description="Weight of the teacher's classifier-free guidance, which is learned too."
     )
     path: int = Field(
-        24, ge=1, le=2**16, description="How many steps the teacher makes from noise to data to show where it goes."
+        8, ge=1, le=2**16, description="In how many steps the teacher goes through a segment, to show where it ends."
     )
     fresh: float = Field(
         0.0, ge=0, lt=1, description="Share of fresh noise between the student's steps: the eta of its solver, ddim."
