@@ -149,31 +149,13 @@ def _wanted(model: Model, settings: RunSettings, batch: Batch, segment: Tensor) 
 
 
 def path_levels(model: Model, settings: RunSettings, segment: int) -> list[Levels]:
-    """The levels that the teacher passes in a segment, evenly spaced in time, as floats; the last is its end.
-
-    With fresh noise, the path goes on to the level of what is left of the noise in the student's step:
-    `log_snr_with_fresh`.
-    """
+    """The levels that the teacher passes in a segment, evenly spaced in time, as floats; the last is its end."""
     options = _options(settings)
     n = options.segments
     passed = torch.linspace((segment + 1) / n, segment / n, options.path + 1, dtype=torch.float64)
     if segment == 0:
         return levels_of(model.schedule, model.schedule.log_snr(passed[:-1]), last_log_snr(model.codec))
-    levels = levels_of(model.schedule, model.schedule.log_snr(passed))[:-1]
-    if not options.fresh:
-        return levels
-    beyond = by_field(lambda here, there: log_snr_with_fresh(here, there, options.fresh), levels[0], levels[-1])
-    return [*levels, level_at(model.schedule, map_log_snr(torch.tensor, beyond)).map(Tensor.item)]
-
-
-def log_snr_with_fresh(here: Level, there: Level, eta: float) -> float:
-    """The log-SNR, with all but the fresh noise, of what a step of DDIM with `eta` makes.
-
-    The step returns alpha_s x0 + sqrt(sigma_s^2 - c^2) eps + c z with c^2 = eta^2 sigma_s^2 (1 - SNR_t / SNR_s), so
-    its SNR without c z is SNR_s / (1 - eta^2 (1 - SNR_t / SNR_s)).
-    """
-    gain = -math.expm1(here.log_snr - there.log_snr)
-    return there.log_snr - math.log1p(-(eta**2) * gain)
+    return levels_of(model.schedule, model.schedule.log_snr(passed))[:-1]
 
 
 def end_of_path(teacher: Denoise, batch: Batch, levels: Sequence[Levels], space: Space) -> State:

@@ -15,8 +15,6 @@ from diffcore.denoising.known import told
 from diffcore.errors import UserError
 from diffcore.process.gaussian import perturb
 from diffcore.runs.model import build_data, build_model
-from diffcore.sampling.solvers.ddim import ddim
-from diffcore.sampling.solvers.step import Move
 from diffcore.states.level import CLEAN, Level
 from diffcore.states.partly import partly
 from diffcore.states.spaces import Euclidean
@@ -92,19 +90,6 @@ def test_a_student_at_its_optimum_draws_in_two_steps_what_the_flow_draws():
         now = replace(batch_at(passed[0]), noise=(x - passed[0].alpha * batch.x0) / passed[0].sigma)
         x = jump(x, distill.end_of_path(teacher, now, passed, space), passed[0], passed[-1])
     torch.testing.assert_close(x, flow(batch.noise, halves[0][0], CLEAN), rtol=1e-4, atol=1e-4)
-
-
-def test_with_fresh_noise_a_step_makes_what_the_flow_has_at_a_cleaner_level_and_noise():
-    """Without its fresh noise, the step of DDIM returns x_e alpha_s / alpha_e, where e has the SNR that is left."""
-    eta, (here, there) = 0.6, levels(0.75, 0.25, 1)
-    snr = torch.tensor(distill.log_snr_with_fresh(here, there, eta), dtype=torch.float64)
-    cleaner = Level(*(value.item() for value in (torch.sigmoid(snr).sqrt(), torch.sigmoid(-snr).sqrt())))
-    batch = batch_at(here)
-    found = distill.end_of_path(teacher, batch, [*levels(0.75, 0.25, 40), cleaner], Euclidean((3,)))
-    move = Move(here, there, noise=lambda: torch.zeros_like(batch.noise))
-    stepped = ddim(eta)(lambda x, level: from_x0(found, x, level), batch.noisy, move)
-    expected = flow(batch.noisy, here, cleaner) * there.alpha / cleaner.alpha
-    torch.testing.assert_close(stepped, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_known_stays_on_the_path_of_the_teacher():

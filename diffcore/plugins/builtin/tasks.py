@@ -53,9 +53,6 @@ class DistillOptions(Settings):
     path: int = Field(
         8, ge=1, le=2**16, description="In how many steps the teacher goes through a segment, to show where it ends."
     )
-    fresh: float = Field(
-        0.0, ge=0, lt=1, description="Share of fresh noise between the student's steps: the eta of its solver, ddim."
-    )
     reuse: int = Field(8, ge=1, description="How often the student learns from each of the teacher's paths.")
 
 
