@@ -13,11 +13,11 @@ from diffcore.runs.composing import ADDITIONS, compose, merge
 from diffcore.runs.folder import open_run
 from diffcore.runs.settings import RunSettings
 
-SHARE_OF_STEPS = 10
-"""A student is trained for a tenth of the steps of its teacher; a step costs about twice as much."""
+SHARE_OF_STEPS = 7
+"""A student is trained for a seventh of the steps of its teacher; a step costs about a third more."""
 
-SHARE_OF_RATE = 4
-"""The learning rate of a student is a quarter of that of its teacher."""
+SHARE_OF_RATE = 2
+"""The learning rate of a student is half of that of its teacher."""
 
 
 def student_settings(
@@ -30,8 +30,8 @@ def student_settings(
 ) -> RunSettings:
     """The settings of a student of the run in the folder `teacher`, which draws in so many `steps`.
 
-    Data, network, schedule and levels are those of the teacher. By default the student is trained for a tenth of the
-    teacher's steps with a quarter of its learning rate, which falls to zero over the second half. It learns the
+    Data, network, schedule and levels are those of the teacher. By default the student is trained for a seventh of the
+    teacher's steps with half of its learning rate, which falls to zero over the second half. It learns the
     teacher's samples with the `guidance` of its settings, or with another weight. `over` are values of other settings,
     as in a configuration file.
 

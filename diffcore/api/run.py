@@ -542,7 +542,7 @@ class Run(OpenedRun):
         """Train a student, which draws in a few steps what this run draws in many, and return it.
 
         The student is a run of the task `distill` (`diffcore.tasks.distill`). It has the data, the network and the
-        schedule of this run, begins with its weights, and is trained for a tenth of its steps. It draws by DDIM, one
+        schedule of this run, begins with its weights, and is trained for a seventh of its steps. It draws by DDIM, one
         step for each of `steps` segments of the schedule's time.
 
         Args:
@@ -550,7 +550,7 @@ class Run(OpenedRun):
             guidance: The weight of classifier-free guidance with which the teacher draws, and which the student learns;
                 by default that of the run's settings. The student itself then draws without guidance.
             out: The folder of the student; by default the next free `runs/<modality>/<preset>-<n>`.
-            **settings: Other settings, as for `diffcore.train`: `train={"steps": 1000}`, `task={"finest": 256}`.
+            **settings: Other settings, as for `diffcore.train`: `train={"steps": 1000}`, `task={"path": 16}`.
 
         Raises:
             UserError: For a run that is no trained denoiser, and for values that do not fit.

@@ -29,8 +29,8 @@ class Options(Settings):
 
 ABOUT = """Train a student, which draws in a few steps what the run draws in many.
 
-The student is a run like others: it is trained on the data of the run, from its weights, for a tenth of its steps.
-Further flags change its settings, as for diffcore train: --train.steps 1000, --task.finest 256, --data.root PLACE."""
+The student is a run like others: it is trained on the data of the run, from its weights, for a seventh of its steps.
+Further flags change its settings, as for diffcore train: --train.steps 1000, --task.path 16, --data.root PLACE."""
 
 
 def main(arguments: Sequence[str]) -> int:

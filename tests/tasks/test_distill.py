@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,14 +11,16 @@ import diffcore as dc
 from diffcore import cli
 from diffcore.api.distilling import student_settings
 from diffcore.denoising.denoiser import from_x0
+from diffcore.denoising.known import told
 from diffcore.errors import UserError
 from diffcore.process.gaussian import perturb
 from diffcore.runs.model import build_data, build_model
-from diffcore.states.level import Level
+from diffcore.states.level import CLEAN, Level
+from diffcore.states.partly import partly
 from diffcore.states.spaces import Euclidean
+from diffcore.states.state import first_field
 from diffcore.tasks import distill
-from diffcore.tasks.batch import times
-from diffcore.tasks.distill import Steps
+from diffcore.tasks.batch import Batch, times
 from tests.support.refusals import refused
 from tests.support.toy import put_in_place, toy_registry
 
@@ -25,100 +28,84 @@ REGISTRY = toy_registry()
 MEAN, STD = 0.7, 0.5
 
 
-def ddim(x, x0, here, there):
-    return there.alpha * x0 + there.sigma * (x - here.alpha * x0) / here.sigma
-
-
-def at(t):
-    """The level of the time t, `[B]`, and a level almost without noise at t = 0."""
-    return Level(torch.cos(t * math.pi / 2), torch.sin(t * math.pi / 2).clamp(min=1e-9))
-
-
-def spread(level):
-    return (level.alpha**2 * STD**2 + level.sigma**2).sqrt()
+def levels(first, last, n):
+    """The levels at n + 1 times from `first` to `last`, as floats, without noise at 0."""
+    times = torch.linspace(first, last, n + 1, dtype=torch.float64) * math.pi / 2
+    return [CLEAN if time == 0 else Level(math.cos(time), math.sin(time)) for time in times.tolist()]
 
 
 def teacher(x, level, conditions=None, mask=None):
     """E[x0 | x] for data N(MEAN, STD^2)."""
-    alpha, sigma = (value[:, None] for value in level)
+    alpha, sigma = level
     return from_x0(MEAN + alpha * STD**2 / (alpha**2 * STD**2 + sigma**2) * (x - alpha * MEAN), x, level)
 
 
 def flow(x, here, there):
     """Where the flow takes x: (x - alpha MEAN) / std is the same at every level."""
-    return there.alpha[:, None] * MEAN + (spread(there) / spread(here))[:, None] * (x - here.alpha[:, None] * MEAN)
+    before, after = (math.hypot(level.alpha * STD, level.sigma) for level in (here, there))
+    return there.alpha * MEAN + after / before * (x - here.alpha * MEAN)
 
 
-def student_to(end):
-    """The student at its optimum: its x0 takes DDIM to where the flow is at `end`."""
-
-    def student(x, level, conditions=None, mask=None):
-        (alpha, sigma), (alpha_e, sigma_e) = (tuple(value[:, None] for value in each) for each in (level, end))
-        wanted = flow(x, level, end)
-        return from_x0((wanted / sigma_e - x / sigma) / (alpha_e / sigma_e - alpha / sigma), x, level)
-
-    return student
-
-
-def steps(t, near, end):
-    """A batch with steps of the teacher from the times `t` to `near`, in segments that end at `end`."""
-    t, near, end = (torch.tensor(each, dtype=torch.float64) for each in (t, near, end))
+def batch_at(level, known=None):
+    """Eight examples at one level, of which the entries `known` are known."""
     torch.manual_seed(0)
-    x0, noise = torch.randn(2, len(t), 3, dtype=torch.float64)
-    now, at_near, at_end = (at(each) for each in (t, near, end))
-    share = distill._share(now.log_snr, at_near.log_snr, at_end.log_snr)
-    batch = Steps(
+    x0, noise = torch.randn(2, 8, 3, dtype=torch.float64)
+    level = level.map(lambda scale: torch.full([8], scale, dtype=torch.float64))
+    return Batch(
         x0=x0,
         conditions={},
-        kept_conditions={},
+        kept_conditions={} if known is None else told(known),
         mask=None,
-        places=range(len(x0)),
+        places=range(8),
         dropout_seed=0,
         weight=1.0,
         noise=noise,
-        level=now,
-        earlier_log_snr=now.log_snr,
-        near=at_near,
-        share=share,
+        level=level,
+        earlier_log_snr=level.log_snr,
     )
-    return batch, at_end
 
 
-def test_two_steps_of_ddim_are_one_with_the_weighted_mean_of_their_estimates():
-    batch, end = steps([0.9, 0.7, 0.4], [0.8, 0.6, 0.3], [0.5, 0.5, 0.0])
-    first, second = torch.randn(2, 3, 3, dtype=torch.float64)
-    here, near, last = (Level(*(value[:, None] for value in level)) for level in (batch.level, batch.near, end))
-    by_two = ddim(ddim(batch.noisy, first, here, near), second, near, last)
-    share = batch.share[:, None]
-    by_one = ddim(batch.noisy, (1 - share) * first + share * second, here, last)
-    torch.testing.assert_close(by_one, by_two, rtol=1e-9, atol=1e-9)
+def jump(x, x0, here, there):
+    return there.alpha * x0 + there.sigma / here.sigma * (x - here.alpha * x0)
 
 
-def test_the_teacher_alone_leads_to_the_end_of_the_segment_and_the_student_alone_to_the_data():
-    batch, _ = steps([0.9, 0.5, 0.2], [0.5, 0.5, 0.1], [0.5, 0.5, 0.0])
-    assert batch.share.tolist() == pytest.approx([0.0, 0.0, 1.0], abs=1e-6)
-
-
-def test_the_target_of_a_student_at_its_optimum_is_what_it_predicts():
-    """Up to the error of the teacher's step, which is of third order in its length."""
+@pytest.mark.parametrize(("first", "last"), [(1.0, 0.5), (0.5, 0.0), (0.75, 0.5)])
+def test_one_step_of_ddim_with_what_is_learned_goes_where_the_flow_goes(first, last):
     errors = []
-    for length in (1 / 16, 1 / 32):
-        t = [0.95, 0.8, 0.65, 0.45, 0.3, 0.15]
-        end = [0.5] * 3 + [0.0] * 3
-        batch, last = steps(t, [time - length for time in t], end)
-        student = student_to(last)
-        found = distill.target(teacher, student, batch, Euclidean((3,)))
-        errors.append((found - student(batch.noisy, batch.level).x0).abs().max().item())
-    assert errors[0] < 4e-3
-    assert errors[0] / errors[1] > 7
+    for n in (8, 16):
+        passed = levels(first, last, n)
+        batch = batch_at(passed[0])
+        found = distill.end_of_path(teacher, batch, passed, Euclidean((3,)))
+        end = jump(batch.noisy, found, passed[0], passed[-1])
+        errors.append((end - flow(batch.noisy, passed[0], passed[-1])).abs().max().item())
+    assert errors[0] < 6e-3
+    assert errors[0] / errors[1] > 4
 
 
 def test_a_student_at_its_optimum_draws_in_two_steps_what_the_flow_draws():
-    start, middle, end = (at(torch.tensor([time], dtype=torch.float64)) for time in (1.0, 0.5, 0.0))
-    x = torch.randn(1, 4, dtype=torch.float64)
-    half = ddim(x, student_to(middle)(x, start).x0, *(Level(*level) for level in (start, middle)))
-    drawn = student_to(end)(half, middle).x0
-    torch.testing.assert_close(drawn, flow(x, start, end), rtol=1e-6, atol=1e-6)
+    halves = [levels(1.0, 0.5, 40), levels(0.5, 0.0, 40)]
+    batch = batch_at(halves[0][0])
+    x, space = batch.noise, Euclidean((3,))
+    for passed in halves:
+        now = replace(batch_at(passed[0]), noise=(x - passed[0].alpha * batch.x0) / passed[0].sigma)
+        x = jump(x, distill.end_of_path(teacher, now, passed, space), passed[0], passed[-1])
+    torch.testing.assert_close(x, flow(batch.noise, halves[0][0], CLEAN), rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_known_stays_on_the_path_of_the_teacher():
+    known = torch.zeros(8, 3, dtype=torch.bool)
+    known[:, 1] = True
+    passed, seen = levels(0.5, 0.0, 4), []
+
+    def watched(x, level, conditions=None, mask=None):
+        seen.append(x)
+        return teacher(x, level)
+
+    batch = batch_at(passed[0], known)
+    distill.end_of_path(watched, batch, passed, partly(Euclidean((3,)), known))
+    assert len(seen) == 4
+    assert all(torch.equal(x[:, 1], batch.x0[:, 1]) for x in seen)
+    assert not torch.equal(seen[0][:, 0], batch.x0[:, 0])
 
 
 @pytest.fixture(scope="module")
@@ -142,20 +129,36 @@ def test_a_student_begins_as_its_teacher_with_the_data_and_the_schedule_of_it(tr
     assert all(torch.equal(own[name], of_teacher[name]) for name in own)
 
 
-def test_the_teachers_steps_end_in_their_segment_and_become_half_as_long_in_each_stage(trained):
-    over = {"train": {"steps": 8, "batch_size": 64}, "task": {"finest": 16}}
+def test_examples_begin_their_segment_and_each_batch_is_used_several_times(trained):
+    over = {"train": {"steps": 12, "batch_size": 64}, "task": {"path": 8, "reuse": 3}}
     settings = student_settings(REGISTRY, trained / "run", steps=2, over=over)
     data = build_data(settings, REGISTRY)
     model = build_model(settings, data.facts, REGISTRY)
-    for step, length in [(0, 1 / 2), (1, 1 / 2), (2, 1 / 4), (7, 1 / 16)]:
-        batch, t = distill.draw(model, settings, data, step), times(settings, step)
-        end = torch.where(t < 0.5, 0.0, 0.5)
-        near = torch.maximum(t - length, end)
-        expected = model.schedule.log_snr(near[near > 0])
-        torch.testing.assert_close(batch.near.log_snr[near > 0], expected, rtol=1e-6, atol=1e-6)
-        assert (batch.near.sigma[near == 0] < 1e-5).all()
-        torch.testing.assert_close(batch.noisy, perturb(batch.x0, batch.noise, batch.level))
-        assert ((batch.share == 0) == (near == end)).all()
+    drawn = [distill.draw(model, settings, data, step) for step in range(12)]
+    for what in (lambda batch: batch.wanted, lambda batch: batch.noisy):
+        totals = [first_field(what(batch)).double().sum().item() for batch in drawn]
+        assert totals == 3 * totals[:4]
+        assert len({*totals}) == 4
+    first = drawn[0]
+    begins_late = times(settings, 0) < 0.5
+    torch.testing.assert_close(first.noisy, perturb(first.x0, first.noise, first.level))
+    for chosen, time in ((begins_late, 0.5), (~begins_late, 1.0)):
+        expected = model.schedule.level(model.schedule.log_snr(torch.tensor([time], dtype=torch.float64)))
+        assert torch.allclose(first.level.sigma[chosen].double(), expected.sigma)
+    other = build_model(settings, data.facts, REGISTRY)  # as after a resumption, which has kept nothing
+    torch.testing.assert_close(distill.draw(other, settings, data, 9).wanted, drawn[9].wanted)
+
+
+@pytest.mark.parametrize(("steps", "reuse"), [(1, 8), (562, 8), (1000, 1), (5000, 4)])
+def test_all_steps_have_a_batch_and_rounds_are_of_one_size_and_not_too_large(trained, steps, reuse):
+    over = {"train": {"steps": steps}, "task": {"reuse": reuse}}
+    settings = student_settings(REGISTRY, trained / "run", steps=2, over=over)
+    numbers = [distill._number(settings, step) for step in range(steps)]
+    assert sorted(set(numbers)) == [*range(max(numbers) + 1)]
+    assert max(numbers.count(number) for number in set(numbers)) <= reuse
+    assert len(set(numbers)) <= math.ceil(steps / reuse) + distill.MOST_IN_A_ROUND
+    gaps = [later for later in range(steps) if numbers[later] < max(numbers[: later + 1]) - distill.MOST_IN_A_ROUND]
+    assert not gaps
 
 
 def test_a_student_is_trained_and_drawn_from_like_any_run(trained):

@@ -50,13 +50,10 @@ class DistillOptions(Settings):
     teacher_guidance: float = Field(
         1.0, description="Weight of the teacher's classifier-free guidance, which is learned too."
     )
-    finest: int = Field(
-        128,
-        ge=1,
-        le=2**16,
-        description="How many steps the teacher would make from noise to data at the end of the training; at first as "
-        "many as the student, and twice as many in each further stage.",
+    path: int = Field(
+        8, ge=1, le=2**16, description="In how many steps the teacher goes through a segment, to show where it ends."
     )
+    reuse: int = Field(8, ge=1, description="How often the student learns from each of the teacher's paths.")
 
 
 @hookimpl
