@@ -11,6 +11,7 @@ from rdkit import Chem
 import diffcore as dc
 from diffcore import cli
 from diffcore.errors import UserError
+from diffcore.runs.measurements import given_by
 from diffcore.states.state import named
 from diffcore_molecule.chemistry.molecules import to_rdkit
 from diffcore_molecule.codec import MoleculeCodec
@@ -131,9 +132,16 @@ def test_the_errors_are_those_of_a_calculation_by_hand(data):
     assert found["properties_logp_mean_mae"] == pytest.approx((true - data.facts.joint[0].mean).abs().mean().item())
     measured = {"logp": true + 0.25}
     measured["logp"][3] = torch.nan
-    found = {metric.name: metric.value for metric in obtained_values(measured, real, data.facts.joint, {})}
+    found = {metric.name: metric.value for metric in obtained_values(measured, real, data.facts, {})}
     assert found["molecule_logp_mae"] == pytest.approx(0.25)
     assert found["molecule_logp_mae_shuffled"] > 0.5
+    means = {}
+    for size, value in zip(
+        (data.examples["numbers"] > 0).sum(1).tolist(), data.examples["properties"][:, 0], strict=True
+    ):
+        means.setdefault(size, []).append(value.item())
+    guesses = torch.tensor([sum(means[len(each)]) / len(means[len(each)]) for each in real], dtype=torch.float64)
+    assert found["molecule_logp_mae_size_only"] == pytest.approx((guesses - true).abs().mean().item(), rel=1e-5)
     assert not any("tpsa" in name for name in found)
 
 
@@ -176,3 +184,20 @@ def test_what_a_joint_state_cannot_do_is_refused(tmp_path):
         options = {"data": {"joint": NAMES}, **more}
         with pytest.raises(UserError, match=message):
             dc.train("molecule", preset="joint", out=tmp_path / "run", train=train, **options)
+
+
+def test_files_of_molecules_alone_are_refused(run, tmp_path):
+    path = tmp_path / "real.sdf"
+    encoded = run.model.codec.encode(run.data.held_out[:1])
+    with Chem.SDWriter(str(path)) as writer:
+        writer.write(to_rdkit(run.model.codec.decode(encoded.state, encoded.mask)[0]))
+    graphs = tmp_path / "graphs.smi"
+    graphs.write_text("CCO\n")
+    for refused in (
+        lambda: run.inpaint(path),
+        lambda: run.vary(path),
+        lambda: run.between(path, path),
+        lambda: given_by(run.model, "conformers", graphs),
+    ):
+        with pytest.raises(UserError, match="says nothing of the properties"):
+            refused()

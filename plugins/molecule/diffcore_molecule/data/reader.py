@@ -84,6 +84,7 @@ class MoleculeReader:
     def read_given(self, name: str, path: Path) -> Given:
         """The graphs of a file of SMILES, whose positions are free; see `diffcore_molecule.data.graphs`."""
         assert name == "conformers"
+        self._require_alone(path)
         molecules = read_graphs(path, self.codec.facts.hydrogens)
         encoded, known = [], []
         for line, molecule in molecules:
@@ -152,7 +153,16 @@ class MoleculeReader:
         examples = TensorDict({name: torch.from_numpy(array)[None] for name, array in arrays.items()}, batch_size=[1])
         return self.codec.encode(examples)
 
+    def _require_alone(self, path: Path) -> None:
+        """Raise `UserError` if a molecule is one side of the state only."""
+        if self.codec.joint:
+            raise UserError(
+                f"{path} says nothing of the properties that this run draws together with molecules: give a whole "
+                f"molecule with `given` {MOLECULE}, or use a run without `data.joint`"
+            )
+
     def _molecule(self, path: Path) -> Molecule:
+        self._require_alone(path)
         parts = self._parts(path)
         if len(parts) != 1:
             raise UserError(f"{path} has {len(parts)} molecules; give a file with one")
@@ -162,6 +172,7 @@ class MoleculeReader:
 
     def _part(self, path: Path) -> Part:
         """The part in a file: its molecule, or its molecules together if they lie apart, such as two to be linked."""
+        self._require_alone(path)
         parts = self._parts(path)
         if not parts:
             raise UserError(f"{path} has no molecules; give a file with a part of one")

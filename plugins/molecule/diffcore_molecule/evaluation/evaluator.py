@@ -179,7 +179,7 @@ class MoleculeEvaluator:
         found = self.measure(samples)
         validity = self._validity(samples, [molecule_metrics.validated(each, self._hydrogens) for each in samples])
         metrics = [replace(metric, name=f"molecule_{metric.name}") for metric in validity if metric.name == "valid"]
-        return [*metrics, *obtained_values(found, real, self._codec.facts.joint, self.errors)]  # type: ignore[attr-defined]
+        return [*metrics, *obtained_values(found, real, self._codec.facts, self.errors)]  # type: ignore[attr-defined]
 
     def _measured(self, samples: Sequence[Molecule], mols: Sequence[Chem.Mol | None]) -> dict[str, Tensor]:
         values = torch.full((len(samples), len(self._names)), math.nan, dtype=torch.float64)

@@ -1,6 +1,5 @@
 """Metrics of joint states of a molecule and its properties: one side that was drawn given the other."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy
@@ -8,7 +7,7 @@ from torch import Tensor
 
 from diffcore.plugins.output import Metric
 from diffcore_molecule.chemistry.molecules import Molecule
-from diffcore_molecule.options import PropertyFacts
+from diffcore_molecule.options import MoleculeFacts, PropertyFacts
 
 
 def drawn_values(samples: Sequence[Molecule], real: Sequence[Molecule], facts: Sequence[PropertyFacts]) -> list[Metric]:
@@ -39,16 +38,17 @@ def drawn_values(samples: Sequence[Molecule], real: Sequence[Molecule], facts: S
 def obtained_values(
     found: Mapping[str, Tensor],
     real: Sequence[Molecule],
-    facts: Sequence[PropertyFacts],
+    facts: MoleculeFacts,
     errors: Mapping[str, float],
 ) -> list[Metric]:
     """The errors between the values of real molecules and those of molecules that were drawn for them.
 
     `found` are the values of the drawn molecules, nan where they have none, and `errors` those of the regressor that
-    has measured them. Beside them is the error for the values of other molecules, in a fixed random order.
+    has measured them. Beside them is the error for the values of other molecules, in a fixed random order, and that of
+    molecules that match the real ones in size only.
     """
     metrics = []
-    for item in facts:
+    for item in facts.joint:
         if item.name not in found:
             continue
         true, measured = numpy.array([each.properties[item.name] for each in real]), found[item.name].numpy()
@@ -59,11 +59,20 @@ def obtained_values(
         unit = f" {item.unit}" if item.unit else ""
         judged = f", measured by a regressor with an error of {errors[item.name]:.4g}" if item.name in errors else ""
         meaning = f"mean absolute error{unit} of valid molecules that were drawn for the values of real ones{judged}"
-        for suffix, wanted, words in (
-            ("", true, meaning),
-            ("_shuffled", true[order], "the same for molecules that were drawn for other values"),
-        ):
-            error = float(numpy.abs(measured - wanted)[known].mean())
-            if math.isfinite(error):
-                metrics.append(Metric(f"molecule_{item.name}_mae{suffix}", error, words))
+        of_size = dict(zip(facts.sizes, (mean for mean, _ in item.by_size), strict=True))
+        guess = numpy.array([of_size.get(len(each), item.mean) for each in real])
+        shuffled = numpy.abs(measured - true[order])[known].mean()
+        metrics += [
+            Metric(f"molecule_{item.name}_mae", float(numpy.abs(measured - true)[known].mean()), meaning),
+            Metric(
+                f"molecule_{item.name}_mae_shuffled",
+                float(shuffled),
+                "the same for molecules that were drawn for other values",
+            ),
+            Metric(
+                f"molecule_{item.name}_mae_size_only",
+                float(numpy.abs(guess - true).mean()),
+                "bound: the values against the mean of training molecules of the same size",
+            ),
+        ]
     return metrics
