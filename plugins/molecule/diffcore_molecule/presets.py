@@ -109,7 +109,7 @@ PRESETS = {
     ),
     "joint": Preset(
         "an equivariant denoiser of 10,000 QM9 molecules together with their logP, polar surface and drug-likeness, on "
-        "a laptop: 3,000 steps",
+        "a laptop: 3,000 steps, about 20 minutes",
         _of({**_SMALL, "train": {**_SMALL["train"], "steps": 3000}}, name="embedded", joint=("logp", "tpsa", "qed")),
     ),
     "captions": Preset(
