@@ -5,13 +5,16 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import diffcore
 from diffcore.cli import main
 from diffcore.sampling import solvers
 from diffcore.sampling.loop import integrate, levels_of
-from diffcore_diffusers import schedulers
+from diffcore.sampling.solvers import Move
+from diffcore.states.level import Level
+from diffcore_diffusers import folders, schedulers
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
@@ -57,6 +60,8 @@ def ours(run, scheduler, solver, x, steps):
     config = {"_class_name": type(scheduler).__name__, **scheduler.config}
     grid = schedulers.log_snrs(schedulers.read(config, "test"), steps)
     levels = levels_of(run.model.schedule, grid)
+    if getattr(scheduler, "init_noise_sigma", 1) != 1:  # these start from sigma_T noise in place of noise
+        x = x * scheduler.init_noise_sigma * levels[0].alpha
     with torch.no_grad():
         return integrate(solver, run.model.denoiser, x, levels, lambda: torch.zeros_like(x))
 
@@ -92,18 +97,14 @@ def test_other_predictions(tmp_path, predicted):
     torch.testing.assert_close(ours(run, scheduler, solvers.ddim(), x, 10), expected, atol=1e-5, rtol=1e-5)
 
 
-def sigmas_of(scheduler, x, run, net, solver, steps):
-    expected = theirs(net, scheduler, x, steps)
-    found = ours(run, scheduler, solver, x, steps)
-    return ((found - expected).abs().max() / expected.abs().max()).item()
-
-
 @pytest.mark.parametrize(
     ("name", "config", "solver"),
     [
         ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}, solvers.ddim()),
         ("EulerDiscreteScheduler", {}, solvers.ddim()),
         ("HeunDiscreteScheduler", {"beta_start": 1e-4, "beta_end": 0.02}, solvers.heun()),
+        ("EulerDiscreteScheduler", {"timestep_spacing": "leading"}, solvers.ddim()),
+        ("DPMSolverMultistepScheduler", {"timestep_spacing": "trailing"}, solvers.dpmpp_2m()),
         ("DPMSolverMultistepScheduler", {"final_sigmas_type": "zero"}, solvers.dpmpp_2m()),
     ],
 )
@@ -111,14 +112,73 @@ def test_solvers(models, name, config, solver):
     net, _, run = models
     scheduler = getattr(diffusers, name)(**config)
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
-    print(sigmas_of(scheduler, x, run, net, solver, 10))
-    assert sigmas_of(scheduler, x, run, net, solver, 10) <= 1e-4
+    expected = theirs(net, scheduler, x, 10)
+    assert (ours(run, scheduler, solver, x, 10) - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_a_run_is_sampled_and_written(models, tmp_path):
     _, _, run = models
     assert main(["sample", str(run.path), "--n", "2", "--steps", "3", "--out", str(tmp_path / "x.png")]) == 0
     assert (tmp_path / "x.png").stat().st_size > 100
+
+
+def test_every_scheduler_that_diffusers_writes_is_read(models, tmp_path):
+    for name in schedulers.SPACINGS:
+        getattr(diffusers, name)().save_pretrained(tmp_path / name)
+        place = tmp_path / name / "scheduler_config.json"
+        assert schedulers.read(folders.table(place), str(place)).name == name
+
+
+def test_learned_variances(tmp_path):
+    net = saved(tmp_path / "model", {**UNET, "out_channels": 6})
+    scheduler = diffusers.DDPMScheduler(variance_type="learned_range", clip_sample=False)
+    scheduler.save_pretrained(tmp_path / "model/scheduler")
+    run = imported(tmp_path / "model", tmp_path / "run")
+    x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    schedule = run.model.schedule
+    grid = schedule.log_snr(torch.tensor([600, 599], dtype=torch.float64) / 999)
+    now, following, _ = levels_of(schedule, grid)
+    with torch.no_grad():
+        step = solvers.ddpm()
+        still = step(run.model.denoiser, x, Move(now, following, lambda: torch.zeros_like(x)))
+        moved = step(run.model.denoiser, x, Move(now, following, lambda: torch.ones_like(x)))
+        variance = net(x, 600).sample.chunk(2, dim=1)[1]
+    expected = torch.exp(0.5 * scheduler._get_variance(600, variance, "learned_range"))
+    torch.testing.assert_close(moved - still, expected, atol=1e-6, rtol=1e-4)
+    assert main(["export", str(run.path), "--format", "diffusers", "--out", str(tmp_path / "hf")]) == 0
+    pipeline = diffusers.DDPMPipeline.from_pretrained(tmp_path / "hf")
+    assert pipeline.scheduler.config.variance_type == "learned_range"
+    assert pipeline.unet.config.out_channels == 6
+
+
+def test_a_trained_network_with_classes(tmp_path, capsys):
+    network = ["--denoiser.block-out-channels", "4", "8", "--denoiser.norm-num-groups", "2"]
+    network += ["--denoiser.down-block-types", "DownBlock2D", "DownBlock2D", "--denoiser.layers-per-block", "1"]
+    network += ["--denoiser.up-block-types", "UpBlock2D", "UpBlock2D"]
+    words = ["train", "--modality", "image", "--data", "digits", "--denoiser", "hf-unet", *network]
+    words += ["--train.steps", "2", "--train.evaluate", "0", "--train.batch-size", "4", "--out"]
+    assert main([*words, str(tmp_path / "no")]) == 2
+    assert "--denoiser.num-class-embeds must be 11" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "run"), "--denoiser.num-class-embeds", "11"]) == 0
+    run = diffcore.load(tmp_path / "run")
+    x, level = torch.randn(2, 1, 8, 8), Level(torch.full((2,), 0.6), torch.full((2,), 0.8))
+    first, none = (run.model.denoiser(x, level, {"label": torch.full((2,), k)}).v for k in (3, 10))
+    assert not torch.equal(first, none)
+    torch.testing.assert_close(run.model.denoiser(x, level).v, none)
+    assert main(["export", str(run.path), "--format", "diffusers", "--out", str(tmp_path / "hf")]) == 2
+    assert "takes conditions (label)" in capsys.readouterr().err
+
+
+def test_an_imported_run_is_trained_further(models, tmp_path):
+    shutil.copytree(models[2].path, tmp_path / "run")
+    for k in range(8):
+        pixels = torch.randint(0, 256, (8, 8, 3), generator=torch.Generator().manual_seed(k), dtype=torch.uint8)
+        (tmp_path / "data").mkdir(exist_ok=True)
+        Image.fromarray(pixels.numpy()).save(tmp_path / f"data/{k}.png")
+    words = ["--data.root", str(tmp_path / "data"), "--train.steps", "2", "--train.evaluate", "0"]
+    assert main(["resume", str(tmp_path / "run"), *words]) == 0
+    before, after = (r.model.network.state_dict() for r in (models[2], diffcore.load(tmp_path / "run")))
+    assert any(not torch.equal(before[name], tensor) for name, tensor in after.items())
 
 
 def test_old_names_half_precision_and_shards(models, tmp_path):

@@ -62,14 +62,19 @@ def test_zero_terminal_levels_agree_to_float32():
         ("DDPMScheduler", {"timestep_spacing": "trailing"}, 7),
         ("DDPMScheduler", {"timestep_spacing": "linspace"}, 9),
         ("DDIMScheduler", {"beta_schedule": "squaredcos_cap_v2"}, 10),
+        ("EulerDiscreteScheduler", {}, 10),
+        ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "trailing"}, 7),
+        ("DPMSolverMultistepScheduler", {}, 7),
+        ("DPMSolverMultistepScheduler", {"timestep_spacing": "leading"}, 7),
+        ("DPMSolverMultistepScheduler", {"timestep_spacing": "trailing"}, 7),
     ],
 )
 def test_the_levels_of_steps_are_those_of_their_timesteps(name, config, steps):
     theirs, ours = made(name, **config)
     theirs.set_timesteps(steps)
-    assert torch.equal(schedulers.timesteps(ours, steps), theirs.timesteps)
+    assert torch.equal(schedulers.timesteps(ours, steps), theirs.timesteps.long())
     found = schedulers.log_snrs(ours, steps).sigmoid().float()
-    assert torch.equal(found, theirs.alphas_cumprod[theirs.timesteps])
+    assert torch.equal(found, theirs.alphas_cumprod[theirs.timesteps.long()])
 
 
 @pytest.mark.parametrize(
@@ -84,6 +89,13 @@ def test_the_levels_of_steps_are_those_of_their_timesteps(name, config, steps):
 def test_levels_that_are_not_in_the_list_are_refused(config, steps, message):
     with pytest.raises(UserError, match=message):
         schedulers.timesteps(made("DDIMScheduler", **config)[1], steps)
+
+
+def test_levels_between_those_of_the_table_are_refused():
+    with pytest.raises(UserError, match="between those of its table"):
+        schedulers.timesteps(made("HeunDiscreteScheduler")[1], 7)
+    with pytest.raises(UserError, match="goes back to noisier levels"):
+        schedulers.timesteps(made("PNDMScheduler")[1], 7)
 
 
 @pytest.mark.parametrize(
@@ -105,5 +117,6 @@ def test_configurations_that_are_not_known_are_refused(config, message):
 
 def test_what_a_run_does_not_do_is_noted():
     assert "clip_sample" in made("DDIMScheduler")[1].notes[0]
+    assert "order 2" in made("DPMSolverMultistepScheduler", solver_order=3)[1].notes[0]
     assert made("DDIMScheduler", clip_sample=False)[1].notes == ()
     assert BetaTableOptions() == made("DDIMScheduler")[1].table

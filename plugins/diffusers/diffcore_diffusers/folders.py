@@ -7,18 +7,25 @@ from typing import Any
 from torch import Tensor
 
 from diffcore.errors import UserError
-from diffcore.system.files import memory, read_json, read_regular
+from diffcore.system.files import MOST_JSON, memory, parse_json, read_regular
 from diffcore.system.tensor_file import tensors_in
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.safetensors")
+_INFINITE = re.compile(rb'("lambda_min_clipped"\s*:\s*)-Infinity')
+"""The one value that diffusers writes and JSON does not have: no limit."""
 MOST_SHARDS = 1000
 
 
 def table(path: Path) -> dict[str, Any]:
     """The table of a JSON file. Raises `UserError` if it is not one."""
     _require_no_link(path)
-    found = read_json(path)
+    try:
+        found = parse_json(_INFINITE.sub(rb"\1null", read_regular(path, MOST_JSON)))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} must hold a table")
     return found

@@ -57,7 +57,7 @@ def import_folder(folder: Path, out: Path, registry: Registry) -> Path:
     config = folders.table(place)
     options, facts = unet_options(config, scheduler, str(place))
     settings = {
-        "data": {"name": "folder", "size": facts["height"]},
+        "data": {"name": "hf-folder", "size": facts["height"], "class_level": "none", "colour": _colour(facts)},
         "denoiser": {"name": "hf-unet", **options.model_dump(mode="json")},
         "schedule": {"name": "hf-betas", **scheduler.table.model_dump(mode="json")},
         "parameterisation": scheduler.parameterisation,
@@ -105,6 +105,11 @@ def unet_options(config: Mapping[str, Any], scheduler: Scheduler, origin: str) -
         **{"mean": (0.5,) * channels, "std": (0.5,) * channels},
     }
     return checked(HfUNetOptions, own, origin), facts
+
+
+def _colour(facts: Mapping[str, Any]) -> str:
+    """The colour mode in which pictures are read that the network is trained further with."""
+    return "grey" if facts["channels"] == 1 else "rgb"
 
 
 def _class(index: Mapping[str, Any], part: str, folder: Path) -> str:

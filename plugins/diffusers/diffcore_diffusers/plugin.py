@@ -6,6 +6,7 @@ from importlib import import_module
 from diffcore.plugins.hookspecs import hookimpl
 from diffcore.plugins.records import Command, Component, lazy
 from diffcore_diffusers.options import BetaTableOptions, HfUNetOptions
+from diffcore_image.options import FolderOptions
 
 API_VERSION = 2
 
@@ -18,6 +19,20 @@ def diffcore_schedules() -> Iterable[Component]:
     return (
         Component(
             "hf-betas", "the table of a scheduler of diffusers, exactly", _lazy("tables:schedule"), BetaTableOptions
+        ),
+    )
+
+
+@hookimpl
+def diffcore_datasets() -> Iterable[Component]:
+    return (
+        Component(
+            "hf-folder",
+            "your own pictures as diffusers has them, from -1 to 1; runs of them can be exported",
+            _lazy("pictures:folder"),
+            FolderOptions,
+            requires=_REQUIRES,
+            modalities=frozenset({"image"}),
         ),
     )
 

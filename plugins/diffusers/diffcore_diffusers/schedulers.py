@@ -1,5 +1,6 @@
 """The configuration of a scheduler: its table, what the network predicts, and the levels of its steps."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -39,6 +40,8 @@ SOLVERS: Mapping[str, str] = {
 
 Euler's method in sigma / alpha, as in `EulerDiscreteScheduler`, is `ddim`.
 """
+
+_FRACTIONS = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler")
 
 VIEWS: Mapping[str, Parameterisation] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
@@ -101,34 +104,47 @@ def _notes(name: str, config: Mapping[str, Any]) -> list[str]:
         notes.append("thresholding: the estimate of x0 is not scaled between steps")
     if name in ("DDIMScheduler", "PNDMScheduler") and not config.get("set_alpha_to_one", name == "DDIMScheduler"):
         notes.append("set_alpha_to_one false: sampling ends without noise, not at the first level of the table")
+    if config.get("final_sigmas_type", "zero") != "zero":
+        notes.append("final_sigmas_type: sampling ends without noise, not at the first level of the table")
+    if config.get("algorithm_type", "dpmsolver++") != "dpmsolver++" or config.get("solver_order", 2) != 2:
+        notes.append("algorithm_type and solver_order: the solver is DPM-Solver++ of order 2")
+    if config.get("lambda_min_clipped") not in (None, -math.inf):
+        notes.append("lambda_min_clipped: the levels begin at the end of the table")
     return notes
 
 
 def timesteps(scheduler: Scheduler, steps: int) -> Tensor:
     """The timesteps of `steps` steps, from the noisiest, int64 `[steps]`.
 
-    Raises `UserError` where the scheduler would step to levels that are not in this list: DDIM goes from t to
-    t - T // steps whatever the next timestep is, which is another one with `linspace`, and with `trailing` where
-    `steps` does not divide T. It raises `UserError` too for more steps than T and an offset beyond the table.
+    Raises `UserError` where the scheduler would use levels that are not in this list or not in the table:
+
+    * DDIM goes from t to t - T // steps whatever the next timestep is, which is another one with `linspace`, and with
+      `trailing` where `steps` does not divide T;
+    * Euler's and Heun's methods have fractions of timesteps with `linspace`, unless `steps` - 1 divides T - 1;
+    * PNDM goes back to levels during its first steps.
+
+    It raises `UserError` too for more steps than T, and for an offset beyond the table.
     """
-    count = tables.length(scheduler.table)
+    count, name, spacing = tables.length(scheduler.table), scheduler.name, scheduler.spacing
     if not 1 <= steps <= count:
         raise UserError(f"{steps} steps do not fit a table of {count} timesteps")
-    if scheduler.name in ("DDIMScheduler", "DDPMScheduler", "PNDMScheduler"):
-        if scheduler.spacing == "linspace" and scheduler.name == "DDIMScheduler":
-            raise UserError(
-                "DDIMScheduler with timestep_spacing linspace steps to levels that are not in its list of timesteps: "
-                "use leading or trailing"
-            )
-        if scheduler.spacing == "trailing" and scheduler.name == "DDIMScheduler" and count % steps:
-            raise UserError(
-                f"DDIMScheduler with timestep_spacing trailing steps to levels that are not in its list of timesteps "
-                f"unless the number of steps divides {count}; {steps} does not"
-            )
-    if scheduler.spacing == "linspace":
-        found = torch.linspace(0, count - 1, steps, dtype=torch.float64).round().flip(0).long()
-    elif scheduler.spacing == "leading":
-        found = (torch.arange(steps) * (count // steps)).flip(0) + scheduler.offset
+    if name == "PNDMScheduler":
+        raise UserError("PNDMScheduler goes back to noisier levels during its first steps, so its levels are no grid")
+    outside = f"{name} with timestep_spacing {spacing} steps to levels that are not in its list of timesteps"
+    if name == "DDIMScheduler" and spacing == "linspace":
+        raise UserError(f"{outside}: use leading or trailing")
+    if name == "DDIMScheduler" and spacing == "trailing" and count % steps:
+        raise UserError(f"{outside} unless the number of steps divides {count}; {steps} does not")
+    if name in _FRACTIONS and spacing == "linspace" and steps > 1 and (count - 1) % (steps - 1):
+        raise UserError(
+            f"{name} with timestep_spacing linspace uses levels between those of its table, unless the number of steps "
+            f"less one divides {count - 1}; {steps - 1} does not"
+        )
+    more = name == "DPMSolverMultistepScheduler"  # its list has one timestep more, which it leaves out
+    if spacing == "linspace":
+        found = torch.linspace(0, count - 1, steps + more, dtype=torch.float64).round().flip(0).long()[:steps]
+    elif spacing == "leading":
+        found = (torch.arange(steps + more) * (count // (steps + more))).flip(0)[:steps] + scheduler.offset
     else:
         found = (count - torch.arange(steps, dtype=torch.float64) * (count / steps)).round().long() - 1
     if found.max() >= count:
