@@ -32,8 +32,8 @@ def export_run(run: Path, out: Path, registry: Registry) -> Path:
     facts: Any = model.codec.facts  # type: ignore[attr-defined]
     if {*facts.mean, *facts.std} != {0.5}:
         raise UserError(
-            f"{run} has states with the mean {facts.mean} and the standard deviation {facts.std} of its data; DDPMPipeline "
-            "draws pixels from -1 to 1: train with `data` hf-folder"
+            f"{run} has states with the mean {facts.mean} and the standard deviation {facts.std} of its data; "
+            "DDPMPipeline draws pixels from -1 to 1: train with `data` hf-folder"
         )
     if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already: choose another `out`")
