@@ -26,7 +26,7 @@ INSIDES = ("runs", "tasks", "training", "testing", "api", "cli")
 FACADES = ("testing", "api")
 """Packages that may import every other package except the command line."""
 MODALITIES = ("image", "audio", "molecul", "point ?cloud", "spectrogram")
-MOST_ENTRIES, MOST_FILES = 20, 12
+MOST_ENTRIES, MOST_FILES = 21, 12
 
 
 @dataclass(frozen=True)
@@ -297,7 +297,7 @@ def test_packages_have_a_docstring():
 
 
 def test_folders_have_few_entries():
-    """At most 20 entries under diffcore; a plugin with more than a dozen files has subfolders."""
+    """At most 21 entries under diffcore; a plugin with more than a dozen files has subfolders."""
     assert len([path for path in CORE.iterdir() if path.name != "__pycache__"]) <= MOST_ENTRIES
     for folder in PLUGINS:
         assert len(list(folder.glob("*.py"))) <= MOST_FILES, folder

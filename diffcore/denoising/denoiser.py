@@ -188,6 +188,11 @@ class Backbone(Protocol):
     arguments (`diffcore.denoising.inputs.Embedded`). One that names `known` receives a state of booleans, True for the
     entries that are known, or None (`diffcore.denoising.known`), and one that names `estimate` a state of the form of x
     (`diffcore.denoising.estimate`).
+
+    A network that embeds the noise level and the conditions itself has a method `own_conditioning(conditions,
+    level_fields)`, which returns a module that takes the place of `Conditioning`: from the log-SNR `[B]` and the values
+    it makes the vector that the network wants, such as a time. It has the attributes `shapes`, `width` and `inputs` of
+    `Conditioning`.
     """
 
     width: int
@@ -242,7 +247,11 @@ class Denoiser(nn.Module):
             )
         width = cast(Backbone, backbone).width if width is None else width
         require_accepted(conditions, getattr(backbone, "accepts", ()), f"the network {type(backbone).__name__}")
-        self.conditioning = Conditioning(conditions, width, level_fields=level_fields)
+        own = getattr(backbone, "own_conditioning", None)
+        if own is None:
+            self.conditioning = Conditioning(conditions, width, level_fields=level_fields)
+        else:
+            self.conditioning = cast(Conditioning, own(conditions, level_fields))
         self.conditions = conditions
         self.parameterisation = parameterisation
         self.data_std = data_std

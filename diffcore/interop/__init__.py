@@ -1,0 +1,1 @@
+"""What plugins need to make runs of the models of other programs, and to read runs for other programs."""

@@ -1,0 +1,66 @@
+"""Runs made of given weights, without training, and the weights of runs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from diffcore.errors import UserError
+from diffcore.plugins.records import Settings
+from diffcore.plugins.registry import Registry
+from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, Progress, write_checkpoint
+from diffcore.runs.codec_weights import keep_codec
+from diffcore.runs.composing import compose
+from diffcore.runs.folder import RunFolder, describe, new_folder
+from diffcore.runs.loading import LoadedRun, load_run
+from diffcore.runs.lock import locked
+from diffcore.runs.model import build_model, require_draws, require_fit
+from diffcore.runs.settings import validate
+
+
+def run_of_weights(
+    out: Path,
+    modality: str,
+    settings: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    registry: Registry,
+    origin: str,
+) -> Path:
+    """Make a run in the new folder `out` whose network has the `weights`, and return its folder.
+
+    * `settings`: the settings of the run, nested as in TOML; what is absent has the defaults of the modality.
+    * `facts`: the facts of the data that the network was trained on, of which the codec is made.
+    * `weights`: all tensors of the module that the task builds, by the names in its `state_dict`. They become the
+      weights and their moving average, at step 0.
+    * `origin`: where all this comes from, for messages.
+
+    Raises `UserError` if a value does not fit, and if the names or the shapes of the weights are not those of the
+    network. No folder is made then.
+    """
+    composed = compose(registry, modality, file=settings, origin=origin)
+    found = validate(registry.modality(modality).facts, facts, f"{origin}: facts of the data")
+    model = build_model(composed, found, registry, sum(tensor.numel() for tensor in weights.values()))
+    own = model.network.state_dict()
+    require_fit({name: tensor.shape for name, tensor in own.items()}, weights, origin)
+    values = {name: tensor.to(own[name].dtype) for name, tensor in weights.items()}
+    if wrong := next((name for name, tensor in values.items() if not tensor.isfinite().all()), None):
+        raise UserError(f"{origin}: {wrong[:200]} holds values that are not finite")
+    folder = RunFolder(new_folder(out, modality, "imported"))
+    with locked(folder):
+        describe(folder, composed, found.model_dump(mode="json"), registry, keep_codec(folder, model))
+        write_checkpoint(folder, Progress(), {MODEL: values, EMA: values, TRAINING: {}}, keep=1)
+    return folder.path
+
+
+def drawing_run(path: Path, registry: Registry, trust: bool = False) -> LoadedRun:
+    """The run in the folder `path`, on the CPU. Raises `UserError` if there is none, or if it draws no samples."""
+    loaded = load_run(path, registry, "cpu", trust=trust)
+    require_draws(loaded.model, path)
+    return loaded
+
+
+def checked(model: type[Settings], values: Mapping[str, Any], origin: str) -> Any:
+    """An instance of `model` with `values` from `origin`. Raises `UserError` that names the values that do not fit."""
+    return validate(model, values, origin)

@@ -1,0 +1,1 @@
+"""Models in the layout of Hugging Face's diffusers, as runs of diffcore and back."""

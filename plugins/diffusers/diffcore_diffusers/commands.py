@@ -1,0 +1,63 @@
+"""The commands `diffcore import` and `diffcore export`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffcore.errors import UserError
+from diffcore.plugins import registry as plugins
+
+_IMPORT = """usage: diffcore import FOLDER --out RUN
+
+Make a run of the model in FOLDER, which has the layout of diffusers: a pipeline of UNet2DModel and a scheduler. Only
+JSON and safetensors are read, and no code.
+
+  --out RUN   a new folder for the run
+"""
+_EXPORT = """usage: diffcore export RUN --format diffusers --out FOLDER
+
+Write a run whose denoiser is hf-unet as a DDPMPipeline of diffusers.
+
+  --format diffusers   the layout of diffusers
+  --out FOLDER         a new folder
+"""
+
+
+def import_main(arguments: Sequence[str]) -> int:
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        print(_IMPORT, end="")
+        return 0
+    folder, options = _taken(arguments, ("out",), "diffcore import FOLDER --out RUN")
+    from diffcore_diffusers.importing import import_folder
+
+    print(import_folder(folder, Path(options["out"]), plugins.installed()))
+    return 0
+
+
+def export_main(arguments: Sequence[str]) -> int:
+    if not arguments or "-h" in arguments or "--help" in arguments:
+        print(_EXPORT, end="")
+        return 0
+    run, options = _taken(arguments, ("format", "out"), "diffcore export RUN --format diffusers --out FOLDER")
+    if options["format"] != "diffusers":
+        raise UserError(f"unknown `format` {options['format']!r}; there is: diffusers")
+    from diffcore_diffusers.exporting import export_run
+
+    print(export_run(run, Path(options["out"]), plugins.installed()))
+    return 0
+
+
+def _taken(arguments: Sequence[str], names: Sequence[str], usage: str) -> tuple[Path, dict[str, str]]:
+    """The one place and the values of all the flags `names`. Raises `UserError` for anything else."""
+    places, found, rest = [], {}, [*arguments]
+    while rest:
+        word = rest.pop(0)
+        name, given, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--"):
+            places.append(word)
+        elif name in names and (given or rest):
+            found[name] = value if given else rest.pop(0)
+        else:
+            raise UserError(f"{word} cannot be used here: {usage}")
+    if len(places) != 1 or {*names} - found.keys():
+        raise UserError(f"one folder and {' and '.join(f'`{name}`' for name in names)} are needed: {usage}")
+    return Path(places[0]), found
