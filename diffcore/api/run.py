@@ -248,7 +248,7 @@ class Run(OpenedRun):
         """Draw the other side of joint states, given one: `n` samples for each entry of a file.
 
         Args:
-            sides: Files by the name of the side that they hold, `{"image": "three.png"}`; the sides of a run are those
+            sides: Files by the name of the side that they hold, `{"left": "three.png"}`; the sides of a run are those
                 of `self.model.codec.joint`.
             n: How many for each entry. All samples of an entry follow each other.
             label, prompt, conditions, seed, size, **options: As for `sample`; without conditions, none is given.
