@@ -22,7 +22,7 @@ SUGGESTED = {
     (*TRAIN, "--data", "folder", "--data-root", "x"): "perhaps you meant --data.root;",
     (*TRAIN, "--data-root", "x"): "perhaps you meant --data.root, which belongs to --data mnist or",
     (*TRAIN, "--data.root", "x"): "--data.root belongs to --data mnist or --data fashion-mnist or --data cifar10 or "
-    "--data emoji or --data folder;",
+    "--data emoji or --data folder",
     (*TRAIN, "--data", "foldr"): "unknown data set 'foldr' (did you mean 'folder'?)",
     (*TRAIN, "--frobnicate", "2"): "--frobnicate is not an option; see diffcore train --help",
     ("train", "--modality", "images"): "unknown modality 'images' (did you mean 'image'?)",

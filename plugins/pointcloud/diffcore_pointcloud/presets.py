@@ -99,12 +99,7 @@ PRESETS = {
         ),
     ),
     "joint": Preset(
-<<<<<<< HEAD
-        "a small denoiser of the same shapes and of the parts of their points, on a laptop: 8,000 steps, about 8.5 "
-        "minutes of one core",
-=======
         "a small denoiser of the same shapes and their parts, on a laptop: 8,000 steps, about 8.5 minutes of one core",
->>>>>>> env
         _of({**_SMALLER, "train": {**_SMALLER["train"], **_MUON, "steps": 8000}}, name="shapes", joint="parts"),
     ),
     "encode": Preset(
