@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from diffcore.errors import UserError
 from diffcore.interop.weights import checked, run_of_weights
 from diffcore.plugins.registry import Registry
@@ -34,7 +32,7 @@ _OLD_NAMES = (
     (re.compile(r"(attentions\.\d+)\.value\."), r"\1.to_v."),
     (re.compile(r"(attentions\.\d+)\.proj_attn\."), r"\1.to_out.0."),
 )
-"""Names of the layers of attention before diffusers 0.15."""
+"""Older names of the layers of attention, which diffusers reads too."""
 
 
 def import_folder(folder: Path, out: Path, registry: Registry) -> Path:
@@ -125,9 +123,3 @@ def _present(name: str) -> str:
     for pattern, replacement in _OLD_NAMES:
         name = pattern.sub(replacement, name)
     return name
-
-
-def tensors_of(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a network of diffusers, by their names there, from those of a run."""
-    before = "backbone.net."
-    return {name.removeprefix(before): tensor for name, tensor in weights.items() if name.startswith(before)}
