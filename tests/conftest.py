@@ -71,10 +71,12 @@ def trained(shared_folder, quick_classifiers) -> TrainedRuns:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_classifiers():
-    """Train the classifiers of evaluators for a tenth of the usual steps, which is enough for simple data."""
+    """Train the classifiers of evaluators for a tenth of the usual steps, and draw few pictures of joint states."""
     patch = pytest.MonkeyPatch()
     patch.setattr("diffcore.evaluation.classifier._STEPS", 150)
     patch.setattr("diffcore_audio.evaluation.evaluator._STEPS", 60)
+    patch.setattr("diffcore.evaluation.joint.SHOWN", 1)
+    patch.setattr("diffcore.evaluation.joint.DRAWS", 1)
     patch.setattr("diffcore_pointcloud.evaluation.evaluator._STEPS", 60)
     yield
     patch.undo()

@@ -86,7 +86,7 @@ def _read(path: Path) -> ListedRun:
         last = _last_row(run)
         metrics = _metrics(run)
     except (UserError, OSError) as error:
-        return ListedRun(path, size=size, problem=str(error))
+        return ListedRun(path, size=size, problem=str(error).replace(f"{path}{os.sep}", ""))
     train = settings.get("train")
     steps, seconds = (_number(last.get(name)) for name in ("step", "seconds"))
     return ListedRun(

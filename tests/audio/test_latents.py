@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from diffcore.states.spaces import Euclidean
 from diffcore_audio.autoencoder import fidelity
 
 
@@ -22,8 +23,8 @@ def test_spectrograms_whose_bands_the_factor_does_not_divide_are_restored_in_sha
     from diffcore_audio.autoencoder import autoencoder
 
     class Codec:
-        class space:
-            shape = (2, 129, 64)
+        joint = ()
+        space = Euclidean((2, 129, 64))
 
     network = autoencoder(GridAutoencoderOptions(width=8), Codec)
     x = torch.randn(1, 2, 129, 64)

@@ -52,7 +52,7 @@ def save(path, array):
 # Presets and flags
 
 PRESETS = sorted(
-    set(POINTCLOUD.presets) - {"encode", "latent"}
+    set(POINTCLOUD.presets) - {"encode", "latent", "joint"}
 )  # these take the data of their first stage or the default
 
 

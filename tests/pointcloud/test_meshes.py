@@ -38,7 +38,9 @@ def samples(*clouds, colours=True):
 
 
 def writer(up="y", options=SMALL, normals=True, points=9000):
-    return MeshWriter(SimpleNamespace(facts=SimpleNamespace(up=up, normals=normals), points=points), options)
+    return MeshWriter(
+        SimpleNamespace(facts=SimpleNamespace(up=up, normals=normals, parts=(), part_labels=()), points=points), options
+    )
 
 
 @pytest.fixture(scope="module")
@@ -193,5 +195,5 @@ def test_meshes_need_normals_and_enough_points(caplog):
     assert "`size` 8192" in caplog.text
     with pytest.raises(ValueError, match="resolution are options of meshes"):
         WritingOptions(resolution=64)
-    codec = SimpleNamespace(facts=SimpleNamespace(up="y", normals=True), points=512)
+    codec = SimpleNamespace(facts=SimpleNamespace(up="y", normals=True, parts=(), part_labels=()), points=512)
     assert isinstance(writer_of(codec, WritingOptions()), CloudWriter)
