@@ -204,7 +204,7 @@ def _one_limit(settings: RunSettings, flags: Sequence[str]) -> RunSettings:
 def _usage(registry: Registry, prog: str, modality: str | None, task: str | None = None) -> str:
     """The selectors in words, for --help."""
     lines = [f"{prog} --modality NAME [--preset P] [--config FILE.toml] [--out DIR] [--latent RUN] [options]", ""]
-    lines.append(f"--modality {{{','.join(registry.modalities)}}}")
+    lines.append(f"--modality {{{','.join(registry.modalities)}}}  (or several, as NAME+NAME, for pairs of files)")
     if modality is not None:
         record = registry.modality(modality)
         lines += [f"--preset {{{','.join(record.presets)}}}"]
