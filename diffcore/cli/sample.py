@@ -166,15 +166,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--{output[0]} and --out both say where the samples go; give one")
     run = run_of(options, registry)
     prompts = prompts_of(options)
-    n = options.n or (
-        1
-        if given or options.given
-        else len(prompts)
-        if options.prompts is not None
-        else 8
-        if options.between is not None
-        else 16
-    )
+    n = options.n or _usual_number(options, prompts, bool(given or options.given))
     constraint, n = _constraint(run, options, strength, n, given)
     drawn: dict[str, Any] = {
         "prompt": one_or_all(prompts),
@@ -202,6 +194,15 @@ def main(arguments: Sequence[str]) -> int:
     if written is not None:
         _tell(written)
     return 0
+
+
+def _usual_number(options: Options, prompts: Sequence[str], entries: bool) -> int:
+    """The number of samples without --n: one for each of the `entries` of a file, or for each line of --prompts."""
+    if entries:
+        return 1
+    if options.prompts is not None:
+        return len(prompts)
+    return 8 if options.between is not None else 16
 
 
 def _stages(run: "Run", options: Options) -> list["Run"]:

@@ -1,5 +1,6 @@
 """How well the sides of joint states are drawn given the others."""
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -36,6 +37,11 @@ def side_metrics(model: Model, data: Data, request: EvaluationRequest, evaluator
         return []
     examples = _examples(model, data, request.n)
     found: list[Metric] = []
+
+    @functools.cache
+    def real() -> Any:
+        return decode(model, examples.state, examples.mask)
+
     with counter("sampling sides", examples.state.shape[0] * len(sides_of(model.codec))) as after_batch:
         for side in sides_of(model.codec):
             drawn = _drawn(model, request, side, examples, after_batch)
@@ -43,8 +49,7 @@ def side_metrics(model: Model, data: Data, request: EvaluationRequest, evaluator
             def measured(drawn: Encoded | None = drawn, side: str = side) -> list[Metric]:
                 assert measure is not None
                 assert drawn is not None
-                samples, real = (decode(model, each.state, each.mask) for each in (drawn, examples))
-                metrics: list[Metric] = measure(side, samples, real)
+                metrics: list[Metric] = measure(side, decode(model, drawn.state, drawn.mask), real())
                 require_metrics(metrics, f"of the side {side}")
                 return metrics
 

@@ -13,13 +13,14 @@ from diffcore.denoising.ranges import read_range
 from diffcore.errors import UserError
 from diffcore.names import InverseMethod
 from diffcore.plugins.building import part_of
+from diffcore.plugins.reading import read_all, read_one
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.generation import require_any_size, resized
 from diffcore.runs.latents import LatentCodec, latent_reader
 from diffcore.runs.model import Model
 from diffcore.sampling.inverse.editing import Constraint, inpainting, upscaling
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State, concatenate, fields, map_fields
+from diffcore.states.state import State, fields, map_fields
 
 Source = str | Path | State
 """A file of the run's kind of data, or encoded samples: one, `[1, ...]`, or one for each sample that is drawn."""
@@ -297,9 +298,7 @@ def read_states(model: Model, paths: Sequence[str | os.PathLike[str]]) -> tuple[
 
     Raises `UserError` if the plugin cannot read files.
     """
-    read = [read_whole(model, Path(path), "source") for path in paths]
-    masks = [mask for _, mask in read if mask is not None]
-    return concatenate([state for state, _ in read]), torch.cat(masks) if masks else None
+    return read_all(reader_of(model, "source"), [*map(Path, paths)], "source", model.modality.name)
 
 
 def read_whole(model: Model, path: Path, task: str) -> tuple[State, Mask]:
@@ -307,13 +306,7 @@ def read_whole(model: Model, path: Path, task: str) -> tuple[State, Mask]:
 
     Raises `UserError` if the plugin cannot read files of whole samples.
     """
-    reader = reader_of(model, task)
-    if hasattr(reader, "read_sized"):
-        state, mask = reader.read_sized(path)
-        return state, mask
-    if not hasattr(reader, "read"):
-        raise UserError(f"`{task}`: the plugin for {model.modality.name} cannot read files of whole samples")
-    return reader.read(path), None
+    return read_one(reader_of(model, task), path, task, model.modality.name)
 
 
 def reader_of(model: Model, task: str) -> Any:

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import torch
-
 from diffcore.errors import UserError
 from diffcore.plugins.building import part_of
 from diffcore.plugins.joint.codec import JointCodec
 from diffcore.plugins.output import Side
-from diffcore.states.state import concatenate
+from diffcore.plugins.reading import read_all
 
 
 class JointReader:
@@ -29,11 +27,5 @@ class JointReader:
             files = sorted(each for each in path.iterdir() if endings is None or each.suffix.lower() in endings)
         if not files or not files[0].exists():
             raise UserError(f"`given` {name}: there is no file of {name} at {path}")
-        if hasattr(reader, "read_sized"):
-            read = [reader.read_sized(each) for each in files]
-            states, masks = [state for state, _ in read], [mask for _, mask in read]
-        elif hasattr(reader, "read"):
-            states, masks = [reader.read(each) for each in files], []
-        else:
-            raise UserError(f"`given` {name}: the plugin for {name} cannot read files of whole samples")
-        return Side(self.codec.fields_of(name, concatenate(states)), torch.cat(masks) if masks else None)
+        state, mask = read_all(reader, files, "given", name)
+        return Side(self.codec.fields_of(name, state), mask)
