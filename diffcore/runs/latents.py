@@ -37,7 +37,7 @@ class LatentCodec(nn.Module):
     def __init__(self, of_samples: Codec, first: Codec, autoencoder: nn.Module, stage: FirstStage) -> None:
         super().__init__()
         self.of_samples, self.first, self.autoencoder, self.stage = of_samples, first, autoencoder, stage
-        counts = {_key(name): field.shape[self._axis] for name, field in fields(self.space.empty(1)).items()}
+        counts = {field_key(name): field.shape[self._axis] for name, field in fields(self.space.empty(1)).items()}
         self.mean = nn.ParameterDict({key: nn.Parameter(torch.zeros(count)) for key, count in counts.items()})
         self.std = nn.ParameterDict({key: nn.Parameter(torch.ones(count)) for key, count in counts.items()})
 
@@ -80,8 +80,8 @@ class LatentCodec(nn.Module):
         """Set the mean and the standard deviation of each channel."""
         with torch.no_grad():
             for name in means:
-                self.mean[_key(name)].copy_(means[name])
-                self.std[_key(name)].copy_(stds[name])
+                self.mean[field_key(name)].copy_(means[name])
+                self.std[field_key(name)].copy_(stds[name])
 
     def prepare(self, examples: "TensorDict", draws: Draws | None = None) -> "TensorDict":
         """The examples with their latents beside them, not yet scaled: `[B, 1 + views, ...]` of each field.
@@ -148,7 +148,7 @@ class LatentCodec(nn.Module):
 
     def _statistics(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         names = fields(self.space.empty(1))
-        return {name: self.mean[_key(name)] for name in names}, {name: self.std[_key(name)] for name in names}
+        return {name: self.mean[field_key(name)] for name in names}, {name: self.std[field_key(name)] for name in names}
 
 
 def encoded_by(codec: Codec, examples: "TensorDict", draws: Draws | None = None) -> Encoded:
@@ -207,7 +207,7 @@ def latent_reader(reader: Any, codec: LatentCodec) -> LatentReader:
     return (LatentMaskReader if masks else LatentReader)(reader, codec)
 
 
-def _key(name: str) -> str:
+def field_key(name: str) -> str:
     """The name of a field as the key of a parameter."""
     return f"field_{name}"
 

@@ -84,7 +84,7 @@ def integrate(
     history: list[Any] = []
     for index, (now, following) in enumerate(pairwise(levels)):
         # `take` gives a solver one level; levels by field are seen only by steps that are marked `of_all_fields`.
-        move = Move(cast(Level, now), cast(Level, following), fresh, history, index)
+        move = Move(cast(Level, now), cast(Level, following), fresh, history, index, len(levels) - 1)
         moved = take(step, evaluate, x, move)
         if difference := form_difference(moved, shapes_of(x)):
             raise UserError(

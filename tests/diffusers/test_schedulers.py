@@ -5,7 +5,7 @@ import torch
 
 from diffcore.errors import UserError
 from diffcore_diffusers import schedulers, tables
-from diffcore_diffusers.options import BetaTableOptions
+from diffcore_diffusers.options.tables import BetaTableOptions
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 

@@ -61,7 +61,7 @@ def _each_field(step: Step, evaluate: Evaluate, x: State, move: Move) -> State:
     def run(name: str) -> None:
         history = list(histories.get(name, ()))
         now, following = level_of(move.now, name), level_of(move.next, name)
-        own = Move(now, following, _repeated(draws, move.noise, name), history, move.index)
+        own = Move(now, following, _repeated(draws, move.noise, name), history, move.index, move.steps)
         done[name] = step(_answered(answers, name), values[name], own)  # type: ignore[assignment]
         histories[name] = history
 

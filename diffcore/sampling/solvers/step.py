@@ -22,7 +22,7 @@ class Move:
     * `noise()`: draws fresh standard noise of the state's space, `[B, ...]`.
     * `history`: a list in which the solver may keep values of earlier steps, oldest first. It belongs to the sampling
       call, so that a solver holds no state of its own.
-    * `index`: the number of the step, from 0.
+    * `index`: the number of the step, from 0. `steps`: the number of all steps.
     """
 
     now: Level
@@ -30,6 +30,7 @@ class Move:
     noise: Callable[[], State]
     history: list[Any] = field(default_factory=list)
     index: int = 0
+    steps: int = 1
 
 
 class Step(Protocol):

@@ -6,12 +6,13 @@ from pathlib import Path
 from diffcore.errors import UserError
 from diffcore.plugins import registry as plugins
 
-_IMPORT = """usage: diffcore import FOLDER --out RUN
+_IMPORT = """usage: diffcore import FOLDER --out RUN [--as-diffusers]
 
-Make a run of the model in FOLDER, which has the layout of diffusers: a pipeline of UNet2DModel and a scheduler. Only
-JSON and safetensors are read, and no code.
+Make a run of the model in FOLDER, which has the layout of diffusers: a DDPMPipeline or DDIMPipeline, a DiTPipeline, a
+StableDiffusionPipeline, or an AutoencoderKL alone. Only JSON and safetensors are read, and no code.
 
-  --out RUN   a new folder for the run
+  --out RUN        a new folder for the run
+  --as-diffusers   draw with the scheduler of the pipeline itself, with all that its configuration says
 """
 _EXPORT = """usage: diffcore export RUN --format diffusers --out FOLDER
 
@@ -26,10 +27,12 @@ def import_main(arguments: Sequence[str]) -> int:
     if not arguments or "-h" in arguments or "--help" in arguments:
         print(_IMPORT, end="")
         return 0
-    folder, options = _taken(arguments, ("out",), "diffcore import FOLDER --out RUN")
+    others = [word for word in arguments if word != "--as-diffusers"]
+    folder, options = _taken(others, ("out",), "diffcore import FOLDER --out RUN")
     from diffcore_diffusers.importing import import_folder
 
-    print(import_folder(folder, Path(options["out"]), plugins.installed()))
+    as_diffusers = len(others) < len(arguments)
+    print(import_folder(folder, Path(options["out"]), plugins.installed(), as_diffusers))
     return 0
 
 

@@ -10,7 +10,8 @@ from diffcore.errors import UserError
 from diffcore.system.files import MOST_JSON, memory, parse_json, read_regular
 from diffcore.system.tensor_file import tensors_in
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
+WEIGHTS, TEXT = "diffusion_pytorch_model.safetensors", "model.safetensors"
+"""The names of the files of weights of diffusers and of transformers."""
 _SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}\.safetensors")
 _INFINITE = re.compile(rb'("lambda_min_clipped"\s*:\s*)-Infinity')
 """The one value that diffusers writes and JSON does not have: no limit."""
@@ -31,15 +32,27 @@ def table(path: Path) -> dict[str, Any]:
     return found
 
 
-def weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a part of a model by name, from one file or from the shards that its index names.
+def lines(path: Path) -> list[str]:
+    """The lines of a text file. Raises `UserError` if it is none."""
+    _require_no_link(path)
+    try:
+        return read_regular(path, MOST_JSON).decode().splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing") from None
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read as text: {error}") from None
 
-    Raises `UserError` if there is none in safetensors, and if the index names a file outside of the folder, a tensor
+
+def weights(folder: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
+    """All tensors of a part of a model by name, from the file `name` or from the shards that its index names.
+
+    A file in half precision, `*.fp16.safetensors`, is read where there is no other. Raises `UserError` if there is none in safetensors, and if the index names a file outside of the folder, a tensor
     that is not there, or not all that are.
     """
-    index = folder / f"{WEIGHTS}.index.json"
+    index, whole = folder / f"{name}.index.json", folder / name
     if not index.exists() and not index.is_symlink():
-        return _tensors(folder / WEIGHTS)
+        half = whole.with_suffix(".fp16.safetensors")
+        return _tensors(half if half.exists() and not whole.exists() and not whole.is_symlink() else whole)
     places = table(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
         raise UserError(f"{index} has no weight_map of file names")
@@ -49,11 +62,11 @@ def weights(folder: Path) -> dict[str, Tensor]:
     if len(files) > MOST_SHARDS:
         raise UserError(f"{index} names {len(files):,} files; at most {MOST_SHARDS:,} are read")
     found: dict[str, Tensor] = {}
-    for name in files:
-        own = _tensors(folder / name)
-        expected = {tensor for tensor, place in places.items() if place == name}
+    for file in files:
+        own = _tensors(folder / file)
+        expected = {tensor for tensor, place in places.items() if place == file}
         if different := sorted(expected ^ own.keys()):
-            raise UserError(f"{folder / name} does not hold what {index.name} says: {different[0][:200]!r}")
+            raise UserError(f"{folder / file} does not hold what {index.name} says: {different[0][:200]!r}")
         found |= own
     return found
 

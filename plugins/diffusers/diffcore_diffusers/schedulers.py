@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -12,7 +12,7 @@ from diffcore.errors import UserError
 from diffcore.interop.weights import checked
 from diffcore.names import Parameterisation
 from diffcore_diffusers import tables
-from diffcore_diffusers.options import BetaTableOptions
+from diffcore_diffusers.options.tables import BetaTableOptions
 
 Spacing = Literal["leading", "trailing", "linspace"]
 
@@ -55,6 +55,7 @@ class Scheduler:
     * `name`: its class. `table`: its noise levels. `parameterisation`: what the network predicts.
     * `spacing`, `offset`: which timesteps the steps are at. `variance`: the variances of ancestral steps.
     * `notes`: what the configuration asks for and a run does not do, in sentences.
+    * `itself`: the solver that steps with the scheduler itself, and its options, where that was asked for.
     """
 
     name: str
@@ -64,19 +65,26 @@ class Scheduler:
     offset: int
     variance: str
     notes: tuple[str, ...] = ()
+    itself: Mapping[str, Any] | None = None
 
 
-def read(config: Mapping[str, Any], origin: str) -> Scheduler:
+def read(config: Mapping[str, Any], origin: str, as_diffusers: bool = False) -> Scheduler:
     """The scheduler of a configuration from the file `origin`; what is absent has the defaults of its class.
 
-    Raises `UserError` for schedulers, and for values that change the noise levels, which are not known here.
+    With `as_diffusers`, it is the solver too, so that levels between those of the table can be used.
+
+    Raises `UserError` for schedulers, and for values that change the noise levels, which are not known here, and with
+    `as_diffusers` for schedulers that draw noise.
     """
     name = str(config.get("_class_name"))
     if name not in SPACINGS:
         raise UserError(f"{origin}: the scheduler {name[:80]!r} cannot be read; there are: {', '.join(SPACINGS)}")
     for key in ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas", "use_flow_sigmas"):
-        if config.get(key):
-            raise UserError(f"{origin}: {key} chooses levels between those of the table, which cannot be read")
+        if config.get(key) and not as_diffusers:
+            raise UserError(
+                f"{origin}: {key} chooses levels between those of the table, which no grid of a run has; with "
+                "`as_diffusers`, the run draws with the scheduler itself"
+            )
     kept = {key: config[key] for key in BetaTableOptions.model_fields if config.get(key) is not None}
     if name == "HeunDiscreteScheduler":
         kept = _HEUN_BETAS | kept
@@ -92,7 +100,15 @@ def read(config: Mapping[str, Any], origin: str) -> Scheduler:
     if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset < tables.length(table):
         raise UserError(f"{origin}: steps_offset is {str(offset)[:80]}; it must be a timestep of the table")
     variance = str(config.get("variance_type", "fixed_small"))
-    return Scheduler(name, table, VIEWS[predicted], spacing, offset, variance, tuple(_notes(name, config)))
+    scheduler = Scheduler(name, table, VIEWS[predicted], spacing, offset, variance, tuple(_notes(name, config)))
+    if not as_diffusers:
+        return scheduler
+    return replace(scheduler, notes=(), itself={"name": "hf-scheduler", "scheduler": name, "config": _own(config)})
+
+
+def _own(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without what diffusers notes beside it."""
+    return {key: value for key, value in config.items() if not key.startswith("_") and value is not None}
 
 
 def _notes(name: str, config: Mapping[str, Any]) -> list[str]:

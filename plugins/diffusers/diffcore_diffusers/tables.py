@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffcore.process.schedules import Betas, Schedule, ZeroTerminal
-from diffcore_diffusers.options import BetaTableOptions
+from diffcore_diffusers.options.tables import BetaTableOptions
 
 
 def alphas_cumprod(options: BetaTableOptions) -> Tensor:

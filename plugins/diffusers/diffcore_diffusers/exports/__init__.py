@@ -1,0 +1,1 @@
+"""Runs of diffcore as models of diffusers."""

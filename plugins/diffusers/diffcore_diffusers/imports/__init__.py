@@ -1,0 +1,1 @@
+"""Configurations and weights of diffusers as options, settings and weights of diffcore."""

@@ -1,0 +1,1 @@
+"""Networks of diffusers as networks of diffcore."""

@@ -1,0 +1,58 @@
+"""diffusers' `UNet2DConditionModel`."""
+
+from collections.abc import Sequence
+
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from diffcore.denoising.conditions import Condition
+from diffcore.denoising.inputs import Inputs, Tokens
+from diffcore.errors import UserError
+from diffcore.states.spaces import Euclidean, Mask
+from diffcore_diffusers.networks.clip import HfClip
+from diffcore_diffusers.networks.told import WIDTH, Told, told
+from diffcore_diffusers.networks.unet import require_halved, size_of
+from diffcore_diffusers.options.text_unet import HfTextUNetOptions
+
+
+class HfTextUNet(nn.Module):
+    """diffusers' `UNet2DConditionModel` as a backbone; its weights have the names that they have there, after `net.`.
+
+    It attends to the tokens of a text. Those of `hf-clip` have no mask, as in Stable Diffusion: it attends to the
+    tokens after the end of a text too.
+    """
+
+    width, accepts = WIDTH, ("tokens",)
+
+    def __init__(self, options: HfTextUNetOptions, channels: int, sides: tuple[int, int], tokens: int) -> None:
+        super().__init__()
+        self.net = UNet2DConditionModel(**config_of(options, channels, sides, tokens))
+        self.options, self._masked = options, True
+
+    def own_conditioning(self, conditions: tuple[Condition, ...], level_fields: Sequence[str]) -> Told:
+        """The timesteps that the network embeds and the tokens. Raises `UserError` for others than one text."""
+        found = told("hf-unet-text", self.options.table, conditions, level_fields, text=True)
+        self._masked = not all(isinstance(getattr(each, "encoder", None), HfClip) for each in conditions)
+        return found
+
+    def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None, tokens: Tokens | None = None) -> Tensor:
+        assert tokens is not None
+        present = tokens.mask if self._masked else None
+        output: Tensor = self.net(x, conditioning[:, 0], tokens.values, encoder_attention_mask=present).sample
+        return output
+
+
+def text_unet(options: HfTextUNetOptions, space: Euclidean, inputs: Inputs) -> HfTextUNet:
+    """The network for states of the space. Raises `UserError` without texts, and for sides that cannot be halved."""
+    channels, height, width = space.shape
+    require_halved("hf-unet-text", len(options.block_out_channels), height, width)
+    if not inputs.tokens:
+        raise UserError("the denoiser hf-unet-text needs data with captions; hf-unet needs none")
+    return HfTextUNet(options, channels, (height, width), inputs.tokens)
+
+
+def config_of(options: HfTextUNetOptions, channels: int, sides: tuple[int, int], tokens: int) -> dict[str, object]:
+    """The configuration of `UNet2DConditionModel` for states and tokens of these numbers of channels."""
+    own = options.model_dump(exclude={"table"})
+    size = size_of(sides)
+    return {**own, "in_channels": channels, "out_channels": channels, "sample_size": size, "cross_attention_dim": tokens}
