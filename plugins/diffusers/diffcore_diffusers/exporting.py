@@ -1,7 +1,9 @@
 """Writes runs in the layout of diffusers."""
 
+import json
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from diffcore.errors import UserError
 from diffcore.interop.weights import loaded_run
 from diffcore.plugins.registry import Registry
+from diffcore.system.files import write_atomically
 from diffcore_diffusers.exports.autoencoder import autoencoder
 from diffcore_diffusers.networks.autoencoder import HfKL
 from diffcore_diffusers.networks.dit import HfDiT, config_of
@@ -25,6 +28,9 @@ _PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
 
 _NO_CLASS = 1000
 """The number that `DiTPipeline` has for no class."""
+
+_TABLE = "embedding_table.weight"
+"""The end of the names of the embeddings of classes, of which each block has its own; the last is for no class."""
 
 
 def export_run(run: Path, out: Path, registry: Registry) -> Path:
@@ -63,6 +69,9 @@ def export_run(run: Path, out: Path, registry: Registry) -> Path:
     written.save_pretrained(out, safe_serialization=True)
     if isinstance(written, StableDiffusionPipeline):
         _with_usual_names(out / "text_encoder" / "model.safetensors")
+    if isinstance(written, DiTPipeline) and loaded.model.codec.conditions:
+        condition: Any = loaded.model.codec.conditions[0]
+        _with_class_names(out / "model_index.json", condition.classes)
     return out
 
 
@@ -73,7 +82,7 @@ def _pixels(loaded: Any, run: Path) -> DDPMPipeline:
         names = ", ".join(condition.name for condition in model.codec.conditions)
         raise UserError(f"{run} takes conditions ({names}), and DDPMPipeline takes none")
     if not hasattr(model.codec, "facts"):
-        raise UserError(f"{run} diffuses in latents, and DDPMPipeline draws pixels; hf-dit and hf-unet-text can be exported")
+        raise UserError(f"{run} diffuses in latents, and DDPMPipeline draws pixels: use hf-dit or hf-unet-text")
     _require_pixels(model.codec.facts, run, "DDPMPipeline")
     options = backbone.options
     variance = "learned_range" if options.learns_variances else "fixed_small"
@@ -83,11 +92,9 @@ def _pixels(loaded: Any, run: Path) -> DDPMPipeline:
 
 def _classes(loaded: Any, run: Path) -> DiTPipeline:
     """A `DiTTransformer2DModel` of latents."""
-    model, backbone = loaded.model, loaded.model.network.backbone
+    backbone = loaded.model.network.backbone
     vae = _latents(loaded, run, "DiTPipeline")
-    names = model.codec.conditions[0].classes if model.codec.conditions else ()
-    labels = dict(enumerate(names))
-    return DiTPipeline(_with_room(backbone), vae, _scheduler(loaded), labels)
+    return DiTPipeline(_with_room(backbone), vae, _scheduler(loaded))
 
 
 def _texts(loaded: Any, run: Path) -> StableDiffusionPipeline:
@@ -105,7 +112,7 @@ def _texts(loaded: Any, run: Path) -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
         vae=vae,
         **parts,
-        scheduler=_scheduler(loaded),
+        scheduler=_scheduler(loaded, offset=1),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -134,8 +141,8 @@ def _latents(loaded: Any, run: Path, pipeline: str) -> Any:
     _require_pixels(facts, run, pipeline)
     if codec.last_log_snr is not None:
         logger.warning(
-            f"the decoder of {run} was trained with noise of the log-SNR {codec.last_log_snr:g}, with which its samples "
-            f"end; a {pipeline} removes all noise, so its pictures differ a little"
+            f"the decoder of {run} was trained with noise of the log-SNR {codec.last_log_snr:g}, with which its "
+            f"samples end; a {pipeline} removes all noise, so its pictures differ a little"
         )
     mean, std = (next(iter(part.parameters())).detach() for part in (codec.mean, codec.std))
     return autoencoder(network, facts.channels, (facts.height, facts.width), mean, std)
@@ -158,19 +165,20 @@ def _with_room(backbone: HfDiT) -> DiTTransformer2DModel:
     config = backbone.net.config
     wider = options.model_copy(update={"num_embeds_ada_norm": _NO_CLASS})
     net = DiTTransformer2DModel(**config_of(wider, config.in_channels, config.sample_size))
-    weights = {
-        name: torch.cat([tensor, tensor[-1:].expand(missing, -1)]) if name.endswith("embedding_table.weight") else tensor
-        for name, tensor in backbone.net.state_dict().items()
-    }
+    weights = backbone.net.state_dict()
+    for name in [name for name in weights if name.endswith(_TABLE)]:
+        weights[name] = torch.cat([weights[name], weights[name][-1:].expand(missing, -1)])
     net.load_state_dict(weights)
     return net.eval()
 
 
-def _scheduler(loaded: Any) -> DDIMScheduler:
-    """The scheduler of latents, which ends without noise."""
+def _scheduler(loaded: Any, offset: int = 0) -> DDIMScheduler:
+    """The scheduler of latents, which ends without noise. `offset` is `steps_offset`, as its pipeline wants it."""
     table: BetaTableOptions = loaded.model.network.backbone.options.table
     spacing = "trailing" if table.rescale_betas_zero_snr else "leading"
-    return DDIMScheduler(**_table(table), **_predicted(loaded), clip_sample=False, timestep_spacing=spacing)
+    return DDIMScheduler(
+        **_table(table), **_predicted(loaded), clip_sample=False, timestep_spacing=spacing, steps_offset=offset
+    )
 
 
 def _table(table: BetaTableOptions) -> dict[str, Any]:
@@ -185,3 +193,9 @@ def _with_usual_names(path: Path) -> None:
     """Give the weights of a `CLIPTextModel` the names that all versions of transformers read."""
     tensors = {f"text_model.{name}": tensor for name, tensor in load_file(path).items()}
     save_file(tensors, path, metadata={"format": "pt"})
+
+
+def _with_class_names(path: Path, names: Sequence[str]) -> None:
+    """Add the names of classes to the description of a pipeline, which reads them and does not write them."""
+    content = json.loads(path.read_text())
+    write_atomically(path, json.dumps({**content, "id2label": dict(enumerate(names))}, indent=2).encode())

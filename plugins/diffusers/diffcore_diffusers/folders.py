@@ -46,8 +46,9 @@ def lines(path: Path) -> list[str]:
 def weights(folder: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
     """All tensors of a part of a model by name, from the file `name` or from the shards that its index names.
 
-    A file in half precision, `*.fp16.safetensors`, is read where there is no other. Raises `UserError` if there is none in safetensors, and if the index names a file outside of the folder, a tensor
-    that is not there, or not all that are.
+    A file in half precision, `*.fp16.safetensors`, is read where there is no other. Raises `UserError` if there is none
+    in safetensors, and if the index names a file outside of the folder, a tensor that is not there, or not all that
+    are.
     """
     index, whole = folder / f"{name}.index.json", folder / name
     if not index.exists() and not index.is_symlink():

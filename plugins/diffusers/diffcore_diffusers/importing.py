@@ -48,7 +48,9 @@ def import_folder(folder: Path, out: Path, registry: Registry, as_diffusers: boo
     if not (folder / "model_index.json").exists() and alone.exists():
         found = _autoencoder(folder, folders.table(alone), str(alone))
         if as_diffusers:
-            raise UserError(f"`as_diffusers` is for pipelines, and {folder} holds an AutoencoderKL, which draws nothing")
+            raise UserError(
+                f"`as_diffusers` is for pipelines, and {folder} holds an AutoencoderKL, which draws nothing"
+            )
     else:
         index = folders.table(folder / "model_index.json")
         read = PIPELINES.get(str(index.get("_class_name")))
@@ -57,10 +59,10 @@ def import_folder(folder: Path, out: Path, registry: Registry, as_diffusers: boo
                 f"{folder} holds the pipeline {str(index.get('_class_name'))[:80]!r}; "
                 f"those that can be imported are: {', '.join(PIPELINES)}"
             )
-        place = folder / "scheduler" / "scheduler_config.json"
-        scheduler = schedulers.read(folders.table(place), str(place), as_diffusers)
         class_in(index, "scheduler", folder)
-        found = read(folder, index, scheduler)
+        place = folder / "scheduler" / "scheduler_config.json"
+        config = folders.table(place) | (_OVERRIDDEN if read is _texts else {})
+        found = read(folder, index, schedulers.read(config, str(place), as_diffusers))
     made = run_of_weights(
         out, "image", found.settings, found.facts, found.weights, registry, str(folder), found.latents
     )
@@ -137,7 +139,9 @@ def _texts(folder: Path, index: Mapping[str, Any], scheduler: Scheduler) -> Impo
 def _autoencoder(folder: Path, config: Mapping[str, Any], origin: str) -> Imported:
     """An `AutoencoderKL` alone: a first stage, in whose latents other runs diffuse."""
     if config.get("_class_name") != "AutoencoderKL":
-        raise UserError(f"{folder} holds the class {str(config.get('_class_name'))[:80]!r}; AutoencoderKL can be imported")
+        raise UserError(
+            f"{folder} holds the class {str(config.get('_class_name'))[:80]!r}; AutoencoderKL can be imported"
+        )
     options, channels, _, size = autoencoder_options(config, origin)
     facts = facts_of(channels, sides_of(size, origin))
     settings = {
@@ -156,6 +160,10 @@ PIPELINES: Mapping[str, Callable[[Path, Mapping[str, Any], Scheduler], Imported]
     "StableDiffusionPipeline": _texts,
 }
 """The pipelines that can be imported."""
+
+
+_OVERRIDDEN = {"steps_offset": 1, "clip_sample": False}
+"""What `StableDiffusionPipeline` sets in its scheduler, whatever the configuration says."""
 
 
 def _data(facts: Mapping[str, Any]) -> dict[str, Any]:

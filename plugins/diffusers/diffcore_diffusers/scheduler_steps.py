@@ -1,6 +1,7 @@
 """A scheduler of diffusers as a solver: it steps itself, so samples are those of its pipeline."""
 
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 import diffusers
 import torch
@@ -36,7 +37,7 @@ def scheduler(options: SchedulerOptions) -> Step:
 
     def level_at(timestep: float) -> Level:
         level = schedule.level(schedule.log_snr(torch.tensor(timestep / (tables.length(table) - 1)).double()))
-        return level.map(Tensor.item)
+        return cast(Level, level.map(Tensor.item))
 
     def step(evaluate: Evaluate, x: Tensor, move: Move) -> Tensor:
         if not move.index:
@@ -78,4 +79,4 @@ def _scale(own: Any, level: Level) -> float:
 def _shares(timesteps: list[float], steps: int) -> list[list[float]]:
     """The evaluations of a scheduler in as many parts as there are steps, each of which has at least one."""
     bounds = [round(len(timesteps) * number / steps) for number in range(steps + 1)]
-    return [timesteps[begin:end] for begin, end in zip(bounds, bounds[1:], strict=False)]
+    return [timesteps[begin:end] for begin, end in pairwise(bounds)]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from diffcore.errors import UserError
 from diffcore.interop.weights import checked
 from diffcore.names import Parameterisation
 from diffcore_diffusers import tables
+from diffcore_diffusers.options.scheduler import Deterministic
 from diffcore_diffusers.options.tables import BetaTableOptions
 
 Spacing = Literal["leading", "trailing", "linspace"]
@@ -103,6 +104,11 @@ def read(config: Mapping[str, Any], origin: str, as_diffusers: bool = False) -> 
     scheduler = Scheduler(name, table, VIEWS[predicted], spacing, offset, variance, tuple(_notes(name, config)))
     if not as_diffusers:
         return scheduler
+    if name not in get_args(Deterministic) or str(config.get("algorithm_type")).startswith("sde"):
+        raise UserError(
+            f"{origin}: {name} draws noise, so it cannot step itself; leave out `as_diffusers`, and the run draws with "
+            f"the solver {SOLVERS[name]}"
+        )
     return replace(scheduler, notes=(), itself={"name": "hf-scheduler", "scheduler": name, "config": _own(config)})
 
 

@@ -78,7 +78,9 @@ def read_pieces(folder: Path) -> LearnedPieces:
         raise UserError(f"{whole} does not number its pieces from 0 on")
     joined = [" ".join(map(str, pair)) if isinstance(pair, list) else pair for pair in pairs]
     return checked(
-        LearnedPieces, {"pieces": sorted(numbers, key=numbers.__getitem__), "joined": joined, **_marks(folder)}, str(whole)
+        LearnedPieces,
+        {"pieces": sorted(numbers, key=numbers.__getitem__), "joined": joined, **_marks(folder)},
+        str(whole),
     )  # type: ignore[no-any-return]
 
 

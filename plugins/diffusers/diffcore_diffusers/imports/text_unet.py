@@ -53,6 +53,8 @@ def text_unet_options(
         )
     channels_of(values, 1, origin, "a network without learned variances")
     if values["cross_attention_dim"] != tokens:
-        raise UserError(f"{origin}: cross_attention_dim is {values['cross_attention_dim']}; the text encoder has {tokens}")
+        raise UserError(
+            f"{origin}: cross_attention_dim is {values['cross_attention_dim']}; the text encoder has {tokens}"
+        )
     options = made(HfTextUNetOptions, values, origin, table=scheduler.table.model_dump())
     return options, sides_of(values.get("sample_size"), origin)

@@ -46,7 +46,7 @@ class HfClip(TextEncoder):
     def tokenizer(self) -> CLIPTokenizer:
         """The tokenizer of transformers with this vocabulary."""
         known = self.known
-        pairs = [tuple(pair.split(" ")) for pair in known.joined]
+        pairs: Any = [tuple(pair.split(" ")) for pair in known.joined]
         return CLIPTokenizer(
             vocab={piece: number for number, piece in enumerate(known.pieces)},
             merges=pairs,
@@ -93,7 +93,9 @@ class HfClipNetwork(nn.Module):
         if encoder.options.frozen:
             self.net.requires_grad_(False)
         self._length = encoder.length
-        self._marks = tuple(encoder.number(each) for each in (encoder.known.begin, encoder.known.end, encoder.known.filling))
+        self._marks = tuple(
+            encoder.number(each) for each in (encoder.known.begin, encoder.known.end, encoder.known.filling)
+        )
 
     def forward(self, ids: Tensor) -> Embedded:
         """Ids `[B, L]`, filled up with 0, to tokens `[B, max_position_embeddings, channels]`."""

@@ -47,8 +47,8 @@ def dit(options: HfDiTOptions, space: Euclidean) -> HfDiT:
     channels, height, width = space.shape
     if height != width or height % options.patch_size:
         raise UserError(
-            f"states of {height}x{width} do not fit the denoiser hf-dit: they must be squares whose sides are multiples "
-            f"of `denoiser.patch_size`, {options.patch_size}"
+            f"states of {height}x{width} do not fit the denoiser hf-dit: they must be squares whose sides are "
+            f"multiples of `denoiser.patch_size`, {options.patch_size}"
         )
     return HfDiT(options, channels, height)
 

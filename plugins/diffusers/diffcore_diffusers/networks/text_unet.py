@@ -55,4 +55,10 @@ def config_of(options: HfTextUNetOptions, channels: int, sides: tuple[int, int],
     """The configuration of `UNet2DConditionModel` for states and tokens of these numbers of channels."""
     own = options.model_dump(exclude={"table"})
     size = size_of(sides)
-    return {**own, "in_channels": channels, "out_channels": channels, "sample_size": size, "cross_attention_dim": tokens}
+    return {
+        **own,
+        "in_channels": channels,
+        "out_channels": channels,
+        "sample_size": size,
+        "cross_attention_dim": tokens,
+    }

@@ -32,9 +32,7 @@ class HfUNet(nn.Module):
         if not conditions and numbers is not None:
             raise UserError("`denoiser.num_class_embeds` is for data with classes, which these are not")
         if conditions and numbers != (count := len(conditions[0].classes) + 1):  # type: ignore[attr-defined]
-            raise UserError(
-                f"`denoiser.num_class_embeds` must be {count} here: one for each class, and one for none"
-            )
+            raise UserError(f"`denoiser.num_class_embeds` must be {count} here: one for each class, and one for none")
         return found
 
     def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor | tuple[Tensor, Tensor]:

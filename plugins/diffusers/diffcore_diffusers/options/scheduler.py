@@ -19,4 +19,6 @@ class SchedulerOptions(Settings):
     """Options of the solver `hf-scheduler`."""
 
     scheduler: Deterministic = Field("DDIMScheduler", description="Class of the scheduler; none that draws noise.")
-    config: dict[str, Any] = Field({}, description="Its configuration; what it leaves out has the scheduler's defaults.")
+    config: dict[str, Any] = Field(
+        {}, description="Its configuration; what it leaves out has the scheduler's defaults."
+    )

@@ -29,7 +29,9 @@ class HfTextUNetOptions(Settings):
     attention_head_dim: _Heads | tuple[_Heads, ...] = Field(
         8, description="Number of heads of attention, of all levels or of each; diffusers calls it so."
     )
-    transformer_layers_per_block: int = Field(1, ge=1, le=64, description="Blocks of attention after each residual one.")
+    transformer_layers_per_block: int = Field(
+        1, ge=1, le=64, description="Blocks of attention after each residual one."
+    )
     norm_num_groups: int = Field(32, ge=1, description="Groups of the normalisations.")
     norm_eps: float = Field(1e-5, gt=0, description="Added to variances in normalisations.")
     act_fn: Literal["silu", "swish", "mish", "gelu", "relu"] = Field("silu", description="Activation function.")
