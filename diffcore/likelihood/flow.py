@@ -153,11 +153,29 @@ def velocity_and_divergence(
         v = combine((1.0, v), (0.0, leaf))  # a v that does not depend on x then has a zero gradient instead of none
         trace = torch.zeros(x.shape[0], dtype=torch.float64, device=first_field(x).device)
         for direction, dual in directions():
-            products = torch.autograd.grad(_flat(v), _flat(leaf), dual, is_grads_batched=True, retain_graph=True)
+            products = _products(_flat(v), _flat(leaf), dual)
             for product, field in zip(products, direction, strict=True):
                 trace = trace + (product * field).flatten(2).sum((0, 2))
     v = map_fields(Tensor.detach, v)
     return (v, trace) if isinstance(factor, Mapping) else (combine((factor, v)), factor * trace)
+
+
+def _products(outputs: "_Flat", inputs: "_Flat", duals: "_Flat") -> "_Flat":
+    """The vector-Jacobian products of K directions, `[K, B, ...]`, at once if all operations of a network allow that.
+
+    Some, such as the attention of PyTorch on a CPU, cannot be differentiated for several directions at once; then these
+    are taken one after another.
+    """
+    try:
+        return torch.autograd.grad(outputs, inputs, duals, is_grads_batched=True, retain_graph=True)
+    except RuntimeError as error:
+        if "vmap" not in str(error) and "atching rule" not in str(error):
+            raise
+    each = [
+        torch.autograd.grad(outputs, inputs, [dual[number] for dual in duals], retain_graph=True)
+        for number in range(len(duals[0]))
+    ]
+    return tuple(torch.stack(parts) for parts in zip(*each, strict=True))
 
 
 def _without_noise(

@@ -10,6 +10,8 @@ from safetensors.torch import load_file, save_file
 
 import diffcore
 from diffcore.cli import main
+from diffcore.denoising.denoiser import from_eps
+from diffcore.likelihood.flow import log_likelihood
 from diffcore.sampling import solvers
 from diffcore.sampling.loop import integrate, levels_of
 from diffcore.sampling.solvers import Move
@@ -114,6 +116,36 @@ def test_solvers(models, name, config, solver):
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
     expected = theirs(net, scheduler, x, 10)
     assert (ours(run, scheduler, solver, x, 10) - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_likelihood(models):
+    """The log-likelihood by a run is that of a flow along which the network of diffusers is called by hand."""
+    net, _, run = models
+    schedule = run.model.schedule
+
+    def denoise(x, level, conditions=None, mask=None):
+        log_snr = torch.as_tensor(level.log_snr).double().expand(len(x))
+        times = schedule.time(log_snr).mul(999).clamp(0, 999).float()
+        total = torch.as_tensor(level.total, dtype=torch.float32).reshape(-1, 1, 1, 1)
+        return from_eps(net(x / total, times).sample, x, level)
+
+    x0 = 0.5 * torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(2))
+    options = {"divergence": "hutchinson", "steps": 4}
+    expected = log_likelihood(denoise, x0, run.model.codec.space, schedule, **options)
+    torch.testing.assert_close(run.log_likelihood(x0, **options), expected, atol=0.01, rtol=1e-4)
+
+
+def test_inpainting(models, tmp_path):
+    run = models[2]
+    pixels = torch.randint(0, 256, (8, 8, 3), generator=torch.Generator().manual_seed(4), dtype=torch.uint8)
+    Image.fromarray(pixels.numpy()).save(tmp_path / "picture.png")
+    missing = torch.zeros(8, 8, dtype=torch.uint8)
+    missing[:, 4:] = 255
+    Image.fromarray(missing.numpy()).save(tmp_path / "mask.png")
+    samples = run.inpaint(tmp_path / "picture.png", tmp_path / "mask.png", n=2, steps=3)
+    found = samples.decoded.permute(0, 2, 3, 1)
+    assert torch.equal(found[:, :, :4], pixels[:, :4].expand(2, -1, -1, -1))
+    assert not torch.equal(found[0, :, 4:], found[1, :, 4:])
 
 
 def test_a_run_is_sampled_and_written(models, tmp_path):

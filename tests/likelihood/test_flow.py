@@ -195,8 +195,34 @@ def test_a_denoiser_of_no_numbers_is_told_of():
         log_likelihood(broken, draw(2, 3), SPACE, Cosine())
 
 
+class Square(torch.autograd.Function):
+    """x^2, whose derivative asks for a layout in memory, which gradients of several directions at once cannot tell."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        gradient.is_contiguous(memory_format=torch.channels_last)
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+class WithoutBatches(torch.nn.Module):
+    width = 16
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(16, 16))
+
+    def forward(self, x, conditioning, mask=None):
+        mixed = (x.flatten(1) @ self.weight + 1).reshape(x.shape)
+        return Square.apply(mixed) + conditioning.mean(1)[:, None, None, None]
+
+
 @pytest.mark.parametrize(
-    "make", [lambda: UNet(1, 8, (1, 2), 1, 1, attention=True), lambda: DiT(1, (4, 4), 2, 16, 1, 2)]
+    "make", [lambda: UNet(1, 8, (1, 2), 1, 1, attention=True), lambda: DiT(1, (4, 4), 2, 16, 1, 2), WithoutBatches]
 )
 def test_networks_have_the_divergence_of_their_jacobian(make):
     """Against a Jacobian by differences."""

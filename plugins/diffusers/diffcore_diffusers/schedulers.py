@@ -113,8 +113,12 @@ def read(config: Mapping[str, Any], origin: str, as_diffusers: bool = False) -> 
 
 
 def _own(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration without what diffusers notes beside it."""
-    return {key: value for key, value in config.items() if not key.startswith("_") and value is not None}
+    """The values of a configuration that are not those of its class anyway."""
+    import diffusers
+
+    usual = getattr(diffusers, str(config["_class_name"]))().config
+    given = {key: value for key, value in config.items() if not key.startswith("_") and value is not None}
+    return {key: value for key, value in given.items() if key not in usual or value != usual[key]}
 
 
 def _notes(name: str, config: Mapping[str, Any]) -> list[str]:
