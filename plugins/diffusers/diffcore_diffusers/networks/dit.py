@@ -1,6 +1,7 @@
 """diffusers' `DiTTransformer2DModel`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ def dit(options: HfDiTOptions, space: Euclidean) -> HfDiT:
     return HfDiT(options, channels, height)
 
 
-def config_of(options: HfDiTOptions, channels: int, side: int) -> dict[str, object]:
+def config_of(options: HfDiTOptions, channels: int, side: int) -> dict[str, Any]:
     """The configuration of `DiTTransformer2DModel` for states of that number of channels and that side."""
     own = options.model_dump(exclude={"table", "learns_variances"})
     outputs = channels * (2 if options.learns_variances else 1)

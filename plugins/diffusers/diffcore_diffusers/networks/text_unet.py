@@ -1,6 +1,7 @@
 """diffusers' `UNet2DConditionModel`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
@@ -51,7 +52,7 @@ def text_unet(options: HfTextUNetOptions, space: Euclidean, inputs: Inputs) -> H
     return HfTextUNet(options, channels, (height, width), inputs.tokens)
 
 
-def config_of(options: HfTextUNetOptions, channels: int, sides: tuple[int, int], tokens: int) -> dict[str, object]:
+def config_of(options: HfTextUNetOptions, channels: int, sides: tuple[int, int], tokens: int) -> dict[str, Any]:
     """The configuration of `UNet2DConditionModel` for states and tokens of these numbers of channels."""
     own = options.model_dump(exclude={"table"})
     size = size_of(sides)

@@ -1,6 +1,7 @@
 """diffusers' `UNet2DModel`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from diffusers import UNet2DModel
 from torch import Tensor, nn
@@ -13,30 +14,30 @@ from diffcore_diffusers.options.unet import HfUNetOptions
 
 
 class HfUNet(nn.Module):
-    """diffusers' `UNet2DModel` as a backbone; its weights have the names that they have there, after `net.`."""
+    """diffusers' `UNet2DModel` as a backbone; its weights have the names that they have there, after `net.`.
+
+    With data of K classes it has K + 1, of which the last means none.
+    """
 
     width = WIDTH
 
     def __init__(self, options: HfUNetOptions, channels: int, sides: tuple[int, int]) -> None:
         super().__init__()
-        self.net = UNet2DModel(**config_of(options, channels, sides))
-        self.options = options
+        self._config = config_of(options, channels, sides)
+        self.net = UNet2DModel(**self._config)
+        self.options, self._classes = options, False
 
     def own_conditioning(self, conditions: tuple[Condition, ...], level_fields: Sequence[str]) -> Told:
         """The timesteps and classes that the network embeds. Raises `UserError` for others than one class."""
-        numbers = self.options.num_class_embeds
-        takes = None if numbers is None else numbers - 1
-        if numbers is None and [type(each) for each in conditions] == [ClassCondition]:
-            takes = len(conditions[0].classes)  # type: ignore[attr-defined]
-        found = told("hf-unet", self.options.table, conditions, level_fields, takes)
-        if not conditions and numbers is not None:
-            raise UserError("`denoiser.num_class_embeds` is for data with classes, which these are not")
-        if conditions and numbers != (count := len(conditions[0].classes) + 1):  # type: ignore[attr-defined]
-            raise UserError(f"`denoiser.num_class_embeds` must be {count} here: one for each class, and one for none")
+        count = sum(len(each.classes) for each in conditions if isinstance(each, ClassCondition))
+        found = told("hf-unet", self.options.table, conditions, level_fields, count)
+        if count:
+            self._classes = True
+            self.net = UNet2DModel(**self._config, num_class_embeds=count + 1)
         return found
 
     def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor | tuple[Tensor, Tensor]:
-        labels = None if self.options.num_class_embeds is None else conditioning[:, 1].long()
+        labels = conditioning[:, 1].long() if self._classes else None
         output: Tensor = self.net(x, conditioning[:, 0], class_labels=labels).sample
         return with_variances(output) if self.options.learns_variances else output
 
@@ -48,7 +49,7 @@ def unet(options: HfUNetOptions, space: Euclidean) -> HfUNet:
     return HfUNet(options, channels, (height, width))
 
 
-def config_of(options: HfUNetOptions, channels: int, sides: tuple[int, int]) -> dict[str, object]:
+def config_of(options: HfUNetOptions, channels: int, sides: tuple[int, int]) -> dict[str, Any]:
     """The configuration of `UNet2DModel` for pictures of that number of channels and of the sides (height, width)."""
     own = options.model_dump(exclude={"table", "learns_variances"})
     outputs = channels * (2 if options.learns_variances else 1)

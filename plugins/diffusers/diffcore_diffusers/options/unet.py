@@ -44,9 +44,6 @@ class HfUNetOptions(Settings):
     flip_sin_to_cos: bool = Field(True, description="Whether cosines come before sines in the embedding of time.")
     freq_shift: int = Field(0, ge=0, le=1, description="Shift of the frequencies of the embedding of time.")
     time_embedding_dim: int | None = Field(None, ge=1, description="Channels of the embedding of time.")
-    num_class_embeds: int | None = Field(
-        None, ge=2, description="Number of classes plus one, where the data have classes; the last is for none."
-    )
     learns_variances: bool = Field(False, description="Whether the network predicts variances too.")
     table: BetaTableOptions = BetaTableOptions()
 
