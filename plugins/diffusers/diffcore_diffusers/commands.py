@@ -1,4 +1,4 @@
-"""The commands `diffcore import` and `diffcore export`."""
+"""The command `diffcore import`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,13 +13,6 @@ JSON and safetensors are read, and no code.
 
   --out RUN   a new folder for the run
 """
-_EXPORT = """usage: diffcore export RUN --format diffusers --out FOLDER
-
-Write a run whose denoiser is hf-unet as a DDPMPipeline of diffusers.
-
-  --format diffusers   the layout of diffusers
-  --out FOLDER         a new folder
-"""
 
 
 def import_main(arguments: Sequence[str]) -> int:
@@ -30,19 +23,6 @@ def import_main(arguments: Sequence[str]) -> int:
     from diffcore_diffusers.importing import import_folder
 
     print(import_folder(folder, Path(options["out"]), plugins.installed()))
-    return 0
-
-
-def export_main(arguments: Sequence[str]) -> int:
-    if not arguments or "-h" in arguments or "--help" in arguments:
-        print(_EXPORT, end="")
-        return 0
-    run, options = _taken(arguments, ("format", "out"), "diffcore export RUN --format diffusers --out FOLDER")
-    if options["format"] != "diffusers":
-        raise UserError(f"unknown `format` {options['format']!r}; there is: diffusers")
-    from diffcore_diffusers.exporting import export_run
-
-    print(export_run(run, Path(options["out"]), plugins.installed()))
     return 0
 
 

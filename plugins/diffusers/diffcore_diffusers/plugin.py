@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 
 from diffcore.plugins.hookspecs import hookimpl
-from diffcore.plugins.records import Command, Component, lazy
+from diffcore.plugins.records import Command, Component, ExportFormat, lazy
 from diffcore_diffusers.options import BetaTableOptions, HfUNetOptions
 from diffcore_image.options import FolderOptions
 
@@ -60,9 +60,19 @@ def diffcore_denoisers() -> Iterable[Component]:
 
 @hookimpl
 def diffcore_commands() -> Iterable[Command]:
+    return (_command("import", "a model of diffusers as a run: diffcore import FOLDER --out RUN"),)
+
+
+@hookimpl
+def diffcore_export_formats() -> Iterable[ExportFormat]:
     return (
-        _command("import", "a model of diffusers as a run: diffcore import FOLDER --out RUN"),
-        _command("export", "a run as a model of diffusers: diffcore export RUN --out FOLDER"),
+        ExportFormat(
+            "diffusers",
+            "a folder in the layout of diffusers, for runs of the denoiser hf-unet",
+            _lazy("exporting:export_run"),
+            requires=_REQUIRES,
+            install="pip install diffcore-diffusers",
+        ),
     )
 
 
