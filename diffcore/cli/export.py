@@ -12,7 +12,6 @@ from diffcore.plugins import registry as plugins
 from diffcore.plugins.records import Settings, missing
 from diffcore.plugins.registry import Registry
 
-
 DENOISER = "denoiser"
 """The part that every format writes."""
 
