@@ -6,7 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from diffcore.errors import UserError
-from diffcore.interop.denoiser import MASK, example_mask, example_noise, number_of_elements, sample_shape
+from diffcore.interop.denoiser import (
+    MASK,
+    example_mask,
+    example_noise,
+    least_elements,
+    number_of_elements,
+    sample_shape,
+)
 from diffcore.interop.description import origin
 from diffcore.interop.function import ELEMENTS, Function, NamedInputs, Tensors, Value, argument_names
 from diffcore.runs.latents import LatentCodec
@@ -52,6 +59,7 @@ def decoder_function(loaded: LoadedRun, facts: dict[str, Any]) -> Function:
         examples,
         lambda given: decoded(codec, given),
         elements=number_of_elements(space) if sized else 0,
+        least=least_elements(codec) if sized else 0,
         description={
             **origin(loaded),
             "part": "decoder",

@@ -72,6 +72,7 @@ def denoiser_function(loaded: LoadedRun, facts: dict[str, Any]) -> Function:
         examples,
         eager,
         elements=number_of_elements(space) if sized else 0,
+        least=least_elements(model.codec) if sized else 0,
         scales=scales,
         description=described(loaded, facts, names.conditions, names.fields, names.levels),
     )
@@ -159,6 +160,14 @@ def number_of_elements(space: Space) -> int:
     """The number of elements of the sets of training."""
     each = fields(space.empty(1))
     return next(value.shape[1] for name, value in each.items() if _element_axes(space_of(space, name), value.ndim - 1))
+
+
+def least_elements(codec: Any) -> int:
+    """The smallest number of elements of a set that a network takes.
+
+    Where all elements always exist, fewer than those of training are drawn as a part of these.
+    """
+    return number_of_elements(codec.space) if codec.sizes is None else 3
 
 
 def example_mask(batch: int, elements: int) -> Tensor:

@@ -46,6 +46,7 @@ class Function:
     * `examples(batch, elements)`: inputs to try it with, for sets of so many elements.
     * `eager`: what the run itself computes from these inputs.
     * `elements`: the number of elements of the sets of training; 0 where there is no such axis.
+    * `least`: the smallest number of elements.
     * `scales(inputs)`: for each output whose difference counts in other units than its own, the factor `[B]`.
     * `description`: what a caller has to know, as values of JSON.
     """
@@ -55,6 +56,7 @@ class Function:
     examples: Callable[[int, int], dict[str, Tensor]]
     eager: Callable[[Tensors], dict[str, Tensor]]
     elements: int = 0
+    least: int = 0
     scales: Callable[[Tensors], dict[str, Tensor]] = lambda inputs: {}
     description: Mapping[str, Any] = field(default_factory=dict)
 

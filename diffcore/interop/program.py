@@ -1,6 +1,7 @@
 """A function as a program of torch.export, for batches of any size and, where possible, sets of any size."""
 
 import logging
+import re
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -16,30 +17,44 @@ logger = logging.getLogger(__name__)
 TRACED = 3
 """The size of the batch that is traced; 0 and 1 would be taken for constants."""
 
-LEAST = 3
-"""The smallest number of elements that a program takes."""
+
+_LIMIT = re.compile(r"batch = Dim\('batch', max=(\d+)\)")
+"""How torch.export says that a network treats larger batches in another way."""
 
 
 def program_of(function: Function) -> tuple[Function, ExportedProgram]:
     """The program, and the function with the shapes that the program takes.
 
-    If the program cannot be made for any number of elements, it is made for that of training, and a line says so.
-    Raises `UserError` if torch.export cannot trace the function.
+    If the program cannot be made for any number of elements, it is made for that of training, and if the network treats
+    large batches in another way, for the smaller ones; a line and a note of the description say so. Raises `UserError`
+    if torch.export cannot trace the function.
     """
     if function.elements:
         try:
-            return function, _exported(function)
+            return _for_most_batches(function)
         except Exception as error:
-            logger.info(f"the program takes sets of {function.elements} elements only: {first_line(error)}")
+            logger.debug("elements", exc_info=error)
             function = _of_one_size(function)
     try:
-        return function, _exported(function)
+        return _for_most_batches(function)
     except Exception as error:
         raise UserError(f"torch.export cannot write this network: {first_line(error)}") from error
 
 
-def _exported(function: Function) -> ExportedProgram:
-    batch, elements = Dim("batch", min=1), Dim(ELEMENTS, min=LEAST)
+def _for_most_batches(function: Function) -> tuple[Function, ExportedProgram]:
+    try:
+        return function, _exported(function, None)
+    except torch._dynamo.exc.UserError as error:
+        found = _LIMIT.search(str(error))
+        if found is None:
+            raise
+        program = _exported(function, int(found[1]))
+        return noted(function, f"batches have at most {found[1]} samples"), program
+
+
+def _exported(function: Function, most: int | None) -> ExportedProgram:
+    """The program for batches of at most `most` samples."""
+    batch, elements = Dim("batch", min=1, max=most), Dim(ELEMENTS, min=function.least)
     shapes: dict[str, Any] = {
         value.name: {0: batch, **{axis: elements for axis, side in enumerate(value.shape, 1) if side == ELEMENTS}}
         for value in function.inputs
@@ -49,12 +64,18 @@ def _exported(function: Function) -> ExportedProgram:
         return torch.export.export(
             function.module,
             (),
-            function.examples(TRACED, function.elements),
+            function.examples(TRACED, function.elements and function.elements + 1),
             dynamic_shapes=shapes,
             strict=False,
             # The number of pairs of elements is a polynomial, about which equations cannot be solved in advance.
             prefer_deferred_runtime_asserts_over_guards=True,
         )
+
+
+def noted(function: Function, note: str) -> Function:
+    """The function with a note in its description, which is also logged."""
+    logger.info(f"note: {note}")
+    return replace(function, description={**function.description, "notes": [*function.description["notes"], note]})
 
 
 def _of_one_size(function: Function) -> Function:
@@ -64,11 +85,10 @@ def _of_one_size(function: Function) -> Function:
         replace(value, shape=tuple(count if side == ELEMENTS else side for side in value.shape))
         for value in function.inputs
     )
-    description = {**function.description, "notes": [*function.description["notes"], f"sets have {count} elements"]}
     return replace(
-        function,
+        noted(function, f"sets have {count} elements"),
         inputs=inputs,
         examples=lambda batch, _: function.examples(batch, count),
         elements=0,
-        description=description,
+        least=0,
     )

@@ -67,7 +67,10 @@ def require_new(out: Path) -> None:
 def with_values(function: Function) -> dict[str, Any]:
     """The description of a function with its inputs and its outputs."""
     with torch.no_grad():
-        each = [function.module(**function.examples(2, n)) for n in (function.elements, max(function.elements - 1, 0))]
+        each = [
+            function.module(**function.examples(2, n))
+            for n in (function.elements, function.elements and function.elements + 1)
+        ]
     outputs = []
     for name, value in each[0].items():
         shape = [
