@@ -34,7 +34,7 @@ def program_of(function: Function) -> tuple[Function, ExportedProgram]:
             return _for_most_batches(function)
         except Exception as error:
             logger.debug("elements", exc_info=error)
-            function = _of_one_size(function)
+            function = of_one_size(function)
     try:
         return _for_most_batches(function)
     except Exception as error:
@@ -78,7 +78,7 @@ def noted(function: Function, note: str) -> Function:
     return replace(function, description={**function.description, "notes": [*function.description["notes"], note]})
 
 
-def _of_one_size(function: Function) -> Function:
+def of_one_size(function: Function) -> Function:
     """The function for the number of elements of training alone."""
     count = function.elements
     inputs = tuple(

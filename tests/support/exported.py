@@ -35,7 +35,7 @@ CASES = {
     "image unet": ("image", _settings(_DIGITS, _UNET)),
     "image unet, attention, variances": (
         "image",
-        _settings(_DIGITS, {**_UNET, "attention": True, "learned_variance": True}),
+        _settings(_DIGITS, {**_UNET, "multipliers": (1,), "attention": True, "learned_variance": True}),
     ),
     "image dit": ("image", _settings(_DIGITS, _DIT)),
     "image dit, eps": ("image", _settings(_DIGITS, _DIT, parameterisation="eps")),
