@@ -69,17 +69,24 @@ def test_the_program_computes_what_the_run_does(name):
         assert max(differences(function, given, found).values()) < 1e-5
 
 
-def test_the_model_of_onnx_computes_what_the_run_does(tmp_path):
-    """Sets of several sizes with a mask, and numbers as conditions; docs/export.md has pictures."""
+@pytest.fixture(scope="module")
+def atoms():
+    """The program of a denoiser of sets with a mask and with numbers as conditions, in latents."""
+    return program_of(denoiser_function(*loaded("molecule atoms, latent")))
+
+
+def test_a_program_and_a_model_of_onnx_take_sets_of_any_size(atoms, tmp_path):
+    """docs/export.md has the model of a network on pictures."""
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    function, program = program_of(denoiser_function(*loaded("molecule atoms, latent")))
+    function, program = atoms
     onnx_format.save(program, with_values(function), tmp_path / "model.onnx")
-    call = onnx_format.opened(tmp_path / "model.onnx")
+    call, module = onnx_format.opened(tmp_path / "model.onnx"), program.module()
     for batch, elements in ((1, function.elements + 2), (5, function.elements)):
         given = function.examples(batch, elements)
         assert batch == 1 or not given["mask"].all()
         assert max(differences(function, given, call(given)).values()) < 1e-5
+        assert max(differences(function, given, module(**given)).values()) < 1e-5
 
 
 def test_a_program_of_molecules_computes_what_the_run_does():
@@ -91,16 +98,15 @@ def test_a_program_of_molecules_computes_what_the_run_does():
     assert max(differences(function, given, program.module()(**given)).values()) < 1e-5
 
 
-@pytest.mark.parametrize("part", [denoiser_function, decoder_function])
-def test_a_run_in_latents_has_a_denoiser_and_a_decoder(part):
-    function, program = program_of(part(*loaded("pointcloud tokens, latent")))
+def test_the_decoder_of_a_run_in_latents():
+    function, program = program_of(decoder_function(*loaded("pointcloud tokens, latent")))
     for batch in (1, 5):
         given = function.examples(batch, 0)
         assert max(differences(function, given, program.module()(**given)).values()) < 1e-5
 
 
-def test_a_mask_hides_what_lies_at_absent_elements():
-    function, program = program_of(denoiser_function(*loaded("molecule atoms, latent")))
+def test_a_mask_hides_what_lies_at_absent_elements(atoms):
+    function, program = atoms
     given = function.examples(4, 7)
     present = given["mask"]
     assert not present.all()
