@@ -1,13 +1,18 @@
 """Exported denoisers beside their runs, and what `diffcore export` refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from diffcore.cli import main
+from diffcore.denoising.bert import bert_of
 from diffcore.denoising.conditions import nulls
+from diffcore.denoising.denoiser import Denoiser
+from diffcore.denoising.minilm import MiniLM
+from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.interop import onnx_format, torch_format
 from diffcore.interop.checking import checked, differences
@@ -17,11 +22,13 @@ from diffcore.interop.function import argument_names
 from diffcore.interop.program import of_one_size, program_of
 from diffcore.interop.weights import run_of_weights
 from diffcore.interop.writing import with_values, written
+from diffcore.nn.dit import DiT
 from diffcore.plugins import records, registry
 from diffcore.runs.composing import compose
 from diffcore.runs.model import build_model
 from diffcore.states.level import Level
 from tests.support.exported import loaded
+from tests.support.minilm import VOCABULARY, tensors
 from tests.support.refusals import refused
 
 SETTINGS = {"denoiser": {"name": "dit", "patch": 4, "width": 16, "depth": 1, "heads": 2}, "data": {"name": "digits"}}
@@ -114,6 +121,24 @@ def test_a_mask_hides_what_lies_at_absent_elements(atoms):
     before, after = program.module()(**given)["x0"], program.module()(**other)["x0"]
     torch.testing.assert_close(after[present], before[present])
     assert (before[present] - program.module()(**{**given, "mask": torch.ones_like(present)})["x0"][present]).any()
+
+
+def test_a_frozen_text_network_is_a_part_of_the_program():
+    encoder = MiniLM("digest", 12, 8, VOCABULARY, bert_of(tensors(), 2))
+    run, facts = loaded("image dit, words")
+    run.model.codec.conditions = (TextCondition("prompt", encoder),)
+    channels, *sides = run.model.codec.space.shape
+    network = Denoiser(DiT(channels, tuple(sides), 4, 16, 1, 2, tokens=8), run.model.codec.conditions)
+    for parameter in network.parameters():
+        parameter.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
+    network.eval().requires_grad_(False)
+    run = run._replace(model=replace(run.model, network=network))
+    function, program = program_of(denoiser_function(run, facts))
+    given = function.examples(5, 0)
+    found = program.module()(**given)
+    assert max(differences(function, given, found).values()) < 1e-5
+    other = {**given, "prompt": given["prompt"].clamp(max=6)}
+    assert not program.module()(**other)["x0"].allclose(found["x0"])
 
 
 # What the names and the values mean
