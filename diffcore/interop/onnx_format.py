@@ -49,7 +49,7 @@ def save(program: ExportedProgram, description: Mapping[str, Any], path: Path) -
                 (),
                 input_names=[value["name"] for value in description["inputs"]],
                 output_names=[value["name"] for value in description["outputs"]],
-                custom_translation_table={torch.ops.aten.hypot.default: _hypot()},
+                custom_translation_table=_translations(),
                 dynamo=True,
                 verbose=False,
             )
@@ -81,14 +81,23 @@ def _name_axes(graph: Any, inputs: Sequence[Mapping[str, Any]]) -> None:
             value.shape = Shape(sides)
 
 
-def _hypot() -> Callable[..., Any]:
-    """sqrt(a^2 + b^2), which ONNX has no operator for."""
+def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """What the exporter does not know: sqrt(a^2 + b^2), and the places of numbers among sorted ones."""
     from onnxscript import opset18 as op
 
     def hypot(first: Any, second: Any) -> Any:
         return op.Sqrt(op.Add(op.Mul(first, first), op.Mul(second, second)))
 
-    return hypot
+    def searchsorted(sorted_sequence: Any, values: Any, right: bool = False) -> Any:
+        values = op.Unsqueeze(values, op.Constant(value_ints=[-1]))
+        before = op.LessOrEqual(sorted_sequence, values) if right else op.Less(sorted_sequence, values)
+        return op.ReduceSum(op.Cast(before, to=_INT64), op.Constant(value_ints=[-1]), keepdims=0)
+
+    return {torch.ops.aten.hypot.default: hypot, torch.ops.aten.searchsorted.Tensor: searchsorted}
+
+
+_INT64 = 7
+"""The number of this type in ONNX."""
 
 
 @contextlib.contextmanager

@@ -59,12 +59,14 @@ def _exported(function: Function, most: int | None) -> ExportedProgram:
         value.name: {0: batch, **{axis: elements for axis, side in enumerate(value.shape, 1) if side == ELEMENTS}}
         for value in function.inputs
     }
+    given = function.examples(TRACED, function.elements and function.elements + 1)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        function.module(**given)  # what is kept at the first call is a tensor then, and no symbol of the trace
         return torch.export.export(
             function.module,
             (),
-            function.examples(TRACED, function.elements and function.elements + 1),
+            given,
             dynamic_shapes=shapes,
             strict=False,
             # The number of pairs of elements is a polynomial, about which equations cannot be solved in advance.

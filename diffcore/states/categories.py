@@ -65,18 +65,9 @@ class Categories:
         return (logits + self.log_frequencies(x) + evidence).softmax(-1) @ table
 
 
-def _placed(numbers: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """`numbers` as a tensor on the device; cached, because a copy at each step would make the device wait.
-
-    In a program that is exported they are a constant, which has no meaning outside of it.
-    """
-    if torch.compiler.is_exporting():
-        return torch.tensor(numbers, dtype=dtype, device=device)
-    return _cached(numbers, dtype, device)
-
-
 @lru_cache(maxsize=256)
-def _cached(numbers: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _placed(numbers: tuple, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """`numbers` as a tensor on the device; cached, because a copy at each step would make the device wait."""
     return torch.tensor(numbers, dtype=dtype, device=device)
 
 
