@@ -56,21 +56,15 @@ def exported(run, tmp_path_factory):
 # Every kind of denoiser beside its run
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "image unet, attention, variances",
-        "image dit, words",
-        "audio dit",
-        "pointcloud joint",
-    ],
-)
+@pytest.mark.parametrize("name", ["image dit, words", "audio dit", "pointcloud joint", "molecule transformer"])
 def test_the_program_computes_what_the_run_does(name):
-    function, program = program_of(denoiser_function(*loaded(name)))
+    """tests/benchmarks/exports.py does the same for all denoisers; tracing is slow, and slower for sets of any size."""
+    function = denoiser_function(*loaded(name))
+    function, program = program_of(of_one_size(function) if function.elements else function)
     module = program.module()
-    sizes = [(1, 0), (5, 0)] if not function.elements else [(1, function.elements + 2), (5, function.least)]
-    for batch, elements in sizes:
-        given = function.examples(batch, elements)
+    for batch in (1, 5):
+        given = function.examples(batch, 0)
+        assert batch == 1 or "mask" not in given or not given["mask"].all()
         found = module(**given)
         assert {*found} >= {*function.eager(given)}
         assert max(differences(function, given, found).values()) < 1e-5
@@ -94,15 +88,6 @@ def test_a_program_and_a_model_of_onnx_take_sets_of_any_size(atoms, tmp_path):
         assert batch == 1 or not given["mask"].all()
         assert max(differences(function, given, call(given)).values()) < 1e-5
         assert max(differences(function, given, module(**given)).values()) < 1e-5
-
-
-def test_a_program_of_molecules_computes_what_the_run_does():
-    """Of one number of atoms; for any number, tracing takes several times as long."""
-    function, program = program_of(of_one_size(denoiser_function(*loaded("molecule transformer"))))
-    assert "sets have 9 elements" in function.description["notes"]
-    given = function.examples(5, 0)
-    assert not given["mask"].all()
-    assert max(differences(function, given, program.module()(**given)).values()) < 1e-5
 
 
 def test_the_decoder_of_a_run_in_latents():
