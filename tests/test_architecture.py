@@ -239,6 +239,7 @@ def test_the_help_of_every_command_appears_without_torch():
         "evaluate",
         "tune",
         "optimise",
+        "export",
         "check-plugin",
         "new-plugin",
         "config",

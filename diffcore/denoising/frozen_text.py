@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffcore.denoising.bert import Bert
+from diffcore.denoising.text import cut_to_longest
 from diffcore.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class FrozenText:
     @torch.no_grad()
     def hidden(self, ids: Tensor) -> Hidden:
         """The hidden states of texts, ids `[B, L]` filled up with 0; on the CPU, L is cut to the longest text."""
-        ids = _cut(ids)
+        ids = cut_to_longest(ids)
         if self._network.words.weight.device != ids.device:
             self._network.to(ids.device)
         count = (ids > 0).sum(1, keepdim=True)
@@ -116,7 +117,7 @@ class FrozenText:
         """`hidden`, where it was computed by `keep`, without waiting for the device; nan for texts that were not."""
         if self._table is None:
             return self.hidden(ids)
-        ids = _cut(ids)
+        ids = cut_to_longest(ids)
         if self._table.keys.device != ids.device:
             self._table = self._table.to(ids.device)
         table = self._table
@@ -128,10 +129,3 @@ class FrozenText:
         known = (table.keys[place] == key)[:, None]
         mean = table.means[place].float().where(known, torch.nan)
         return Hidden(pieces.where(mask[..., None], 0.0).where(known[..., None], torch.nan), mask, mean)
-
-
-def _cut(ids: Tensor) -> Tensor:
-    """Ids without columns that no text needs, on the CPU; elsewhere the length of texts would have to be waited for."""
-    if ids.device.type != "cpu":
-        return ids
-    return ids[:, : max(1, int((ids > 0).sum(1).max()) if len(ids) else 1)]

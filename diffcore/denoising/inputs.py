@@ -143,13 +143,13 @@ def require_embedded(name: str, found: Tensor | Embedded, inputs: Inputs, batch:
         raise UserError(f"{_of(name)} returned a vector {[*vector.shape]}; it must be {[batch, width]}")
     if tokens is not None:
         values, mask = tokens
-        if values.ndim != 3 or len(values) != batch or mask.shape != values.shape[:2] or mask.dtype != torch.bool:
+        if values.ndim != 3 or values.shape[0] != batch or mask.shape != values.shape[:2] or mask.dtype != torch.bool:
             kind = str(mask.dtype).removeprefix("torch.")
             raise UserError(
                 f"{_of(name)} returned tokens {[*values.shape]} with a mask {kind} {[*mask.shape]}; they must be "
                 f"[{batch}, L, {inputs.tokens}] and bool [{batch}, L]"
             )
-    if like_state is not None and len(like_state) != batch:
+    if like_state is not None and like_state.shape[0] != batch:
         raise UserError(f"{_of(name)} returned `like_state` {[*like_state.shape]} for {batch} samples")
     return embedded
 

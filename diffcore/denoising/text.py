@@ -150,6 +150,21 @@ def padded(rows: Sequence[Sequence[int]], length: int, empty: int = 0) -> Tensor
     return found
 
 
+def can_be_read(ids: Tensor) -> bool:
+    """Whether a network may look at the ids to compute less.
+
+    On other devices than the CPU it would have to wait for them, and an exported program does the same for all texts.
+    """
+    return ids.device.type == "cpu" and not torch.compiler.is_exporting()
+
+
+def cut_to_longest(ids: Tensor) -> Tensor:
+    """Ids `[B, L]` without the columns that no text needs, where they can be read; at least one column."""
+    if not can_be_read(ids):
+        return ids
+    return ids[:, : max(1, int((ids > 0).sum(1).max()) if len(ids) else 1)]
+
+
 def shown(text: str, most: int = 40) -> str:
     """A text in quotation marks for a message, at most `most` characters of it."""
     return repr(text if len(text) <= most else f"{text[: most - 1]}…")

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffcore.denoising.inputs import Embedded, Tokens
+from diffcore.denoising.text import can_be_read, cut_to_longest
 
 
 class WordNetwork(nn.Module):
@@ -29,13 +30,11 @@ class WordNetwork(nn.Module):
 
     def forward(self, ids: Tensor) -> Embedded:
         """Ids `[B, L]` to tokens `[B, L', channels]` and a vector; on the CPU, L' is the length of the longest text."""
-        on_cpu = ids.device.type == "cpu"  # elsewhere the length of texts would have to be waited for
-        if on_cpu:
-            ids = ids[:, : max(1, int((ids > 0).sum(1).max()) if len(ids) else 1)]
+        ids = cut_to_longest(ids)
         mask = ids > 0
         words = self.table(ids) + self.positions[: ids.shape[1]]
-        h = torch.cat([self.first.expand(len(ids), 1, -1), words], 1)
-        places = _Places(functional.pad(mask, (1, 0), value=True), packed=on_cpu)
+        h = torch.cat([self.first.expand(ids.shape[0], 1, -1), words], 1)
+        places = _Places(functional.pad(mask, (1, 0), value=True), packed=can_be_read(ids))
         rows = places.taken(h)
         for block in self.blocks:
             rows = block(rows, places)

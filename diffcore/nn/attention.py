@@ -85,7 +85,8 @@ class TokenAttention(nn.Module):
     def forward(self, x: Tensor, tokens: Tokens) -> Tensor:
         """`x` and tokens of `channels` channels to the shape of `x`."""
         h = x.flatten(2).transpose(1, 2) if x.ndim == 4 else x
-        short = self.attention.is_short(h.shape[1], tokens.values.shape[1])
+        number = h.shape[1]  # a symbol in a program that is exported for any number
+        short = isinstance(number, int) and self.attention.is_short(number, tokens.values.shape[1])
         attend = self.attention.by_context if short else self.attention
         mixed = attend(functional.layer_norm(h, h.shape[-1:]), tokens.values, tokens.mask)
         return x + (mixed.transpose(1, 2).reshape(x.shape) if x.ndim == 4 else mixed)

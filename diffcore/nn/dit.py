@@ -136,5 +136,5 @@ class DiT(nn.Module):
         shift, scale = self.modulation(conditioning)[:, None].chunk(2, dim=-1)
         channels = self.output(modulated(h, shift, scale)).transpose(1, 2)
         grid = [side // self.patch for side in x.shape[2:]]
-        output = unfold(channels.reshape(len(x), -1, *grid), self.patch)
+        output = unfold(channels.reshape(x.shape[0], -1, *grid), self.patch)
         return with_variance(output) if self.learned_variance else output

@@ -249,7 +249,7 @@ class SetTokens(nn.Module):
 
     def forward(self, x: State, conditioning: Tensor, mask: Mask = None) -> Tokens:
         elements = self.embed(beside_each_other(x))
-        latents = self.latents.expand(len(elements), -1, -1)
+        latents = self.latents.expand(elements.shape[0], -1, -1)
         h = latents + self.read(normed(latents), normed(elements), mask)
         for block in self.blocks:
             h = block(h, conditioning)

@@ -122,7 +122,7 @@ class LatentSet(nn.Module):
 
         In each round the latents attend to the `tokens` before they attend to the elements.
         """
-        h, z = self.beside(self.embed(x), like_state), self.latents.expand(len(x), -1, -1)
+        h, z = self.beside(self.embed(x), like_state), self.latents.expand(x.shape[0], -1, -1)
         for number, exchange in enumerate(self.rounds):
             h, z = exchange(h, self.attend(number, z, tokens), conditioning, mask)
         return self.output(h, conditioning)

@@ -25,7 +25,7 @@ def in_tiles(decode: Callable[[Tensor], Tensor], latent: Tensor, factor: int, ma
             rows = slice(above * factor, (above + bottom - top) * factor)
             columns = slice(before * factor, (before + right - left) * factor)
             if result is None:
-                result = decoded.new_empty(len(latent), decoded.shape[1], height * factor, width * factor)
+                result = decoded.new_empty(latent.shape[0], decoded.shape[1], height * factor, width * factor)
             result[:, :, top * factor : bottom * factor, left * factor : right * factor] = decoded[:, :, rows, columns]
     assert result is not None
     return result

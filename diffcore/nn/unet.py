@@ -54,7 +54,7 @@ class GridAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` `[B, C, H, W]` to the same shape."""
-        q, k, v = self.inputs(self.norm(x)).reshape(len(x), 3, self.heads, -1, x.shape[2] * x.shape[3]).unbind(1)
+        q, k, v = self.inputs(self.norm(x)).reshape(x.shape[0], 3, self.heads, -1, x.shape[2] * x.shape[3]).unbind(1)
         mixed = functional.scaled_dot_product_attention(*(part.transpose(2, 3) for part in (q, k, v)))
         return x + self.output(mixed.transpose(2, 3).reshape(x.shape))
 

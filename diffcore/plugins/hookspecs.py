@@ -10,7 +10,7 @@ from typing import Any
 
 import pluggy
 
-from diffcore.plugins.records import Command, Component, Modality, Task
+from diffcore.plugins.records import Command, Component, ExportFormat, Modality, Task
 
 PROJECT = "diffcore"
 ENTRY_POINT_GROUP = "diffcore.plugins"
@@ -77,6 +77,11 @@ def diffcore_metrics() -> Iterable[Component]:  # type: ignore[empty-body]
 @hookspec
 def diffcore_loggers() -> Iterable[Component]:  # type: ignore[empty-body]
     """Places that a run's numbers and pictures go to beside its folder, `diffcore train --logger NAME`."""
+
+
+@hookspec
+def diffcore_export_formats() -> Iterable[ExportFormat]:  # type: ignore[empty-body]
+    """Formats that runs are written in for other programs, `diffcore export RUN --format NAME`."""
 
 
 @hookspec

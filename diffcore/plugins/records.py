@@ -224,6 +224,26 @@ class Command:
 
 
 @dataclass(frozen=True)
+class ExportFormat:
+    """A format that `diffcore export RUN --format NAME --out PLACE` writes runs in.
+
+    `export(run, out, registry)` writes the run in the folder `run` to the new file or folder `out` and returns `out`;
+    `registry` is the `diffcore.plugins.registry.Registry` of what is installed. It raises `UserError` if `out` exists
+    and for runs that the format cannot hold. Functions are best given by `lazy`.
+
+    `parts` are functions like `export` for other parts of a run, by the name after `--part`. `install` is a command
+    that installs the modules in `requires`.
+    """
+
+    name: str
+    summary: str
+    export: Callable[[Path, Path, Any], Path]
+    parts: Mapping[str, Callable[[Path, Path, Any], Path]] = field(default_factory=dict)
+    requires: tuple[str, ...] = ()
+    install: str = ""
+
+
+@dataclass(frozen=True)
 class Preset:
     """A named starting point: a summary and the values that differ from the defaults, nested as in TOML."""
 
@@ -292,7 +312,7 @@ class Modality:
         return self.datasets if kind == "datasets" else self.networks_of(kind.removesuffix("s"))
 
 
-def missing(record: Component | Modality | Command) -> list[str]:
+def missing(record: Component | Modality | Command | ExportFormat) -> list[str]:
     """The modules in `requires` that this Python cannot find."""
 
     def found(name: str) -> bool:

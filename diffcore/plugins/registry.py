@@ -12,19 +12,19 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import Any, TypeVar
 
 import pluggy
 
 from diffcore.errors import RAISED_BY_PLUGINS, UserError, did_you_mean, first_line
 from diffcore.plugins import builtin, hookspecs
 from diffcore.plugins.joint.record import SIGN, joint_modality
-from diffcore.plugins.records import API_VERSION, Command, Component, Modality, Settings, Task, missing
+from diffcore.plugins.records import API_VERSION, Command, Component, ExportFormat, Modality, Settings, Task, missing
 
 CHOICE = "DIFFCORE_PLUGINS"
 """The environment variable that names the plugins to load, by their entry points: `a,b`; empty: none; unset: all."""
 
-RECORDS: dict[str, type[Modality | Component | Command]] = {
+RECORDS: dict[str, type[Modality | Component | Command | ExportFormat]] = {
     "modalities": Modality,
     "datasets": Component,
     "denoisers": Component,
@@ -37,6 +37,7 @@ RECORDS: dict[str, type[Modality | Component | Command]] = {
     "text_encoders": Component,
     "metrics": Component,
     "loggers": Component,
+    "export_formats": ExportFormat,
     "commands": Command,
 }
 """The kinds of records, each offered by the hook `diffcore_<kind>`, in the order in which they are looked at."""
@@ -93,6 +94,7 @@ class Registry:
     text_encoders: dict[str, Provided] = field(default_factory=dict)
     metrics: dict[str, Provided] = field(default_factory=dict)
     loggers: dict[str, Provided] = field(default_factory=dict)
+    export_formats: dict[str, Provided] = field(default_factory=dict)
     commands: dict[str, Provided] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     plugins: pluggy.PluginManager = field(default_factory=_manager)
@@ -141,6 +143,10 @@ class Registry:
         assert isinstance(task, Task)  # `RECORDS` says so
         return task
 
+    def export_format(self, name: str) -> ExportFormat:
+        """The export format `name`, or a `UserError` with the names that exist or with what has to be installed."""
+        return choose([provided.record for provided in self.export_formats.values()], name, "format")
+
     def offered(self, kind: str, modality: str | None = None) -> tuple[Component, ...]:
         """The components of that kind, in the words of `RECORDS`; those for the kind of data `modality` where given."""
         records = (provided.record for provided in getattr(self, kind).values())
@@ -156,7 +162,7 @@ class Registry:
         return [f"pip install 'diffcore[{extra}]'" for extra in extras if extra not in known]
 
 
-NOT_PLUGINS = frozenset({"docs", "tensorboard", "trackio", "wandb"})
+NOT_PLUGINS = frozenset({"docs", "onnx", "tensorboard", "trackio", "wandb"})
 """Extras of this distribution that are no kinds of data."""
 
 
@@ -164,8 +170,11 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def choose(offered: Iterable[Component], name: str, kind: str) -> Component:
-    """The component of that name among `offered`.
+Record = TypeVar("Record", Component, ExportFormat)
+
+
+def choose(offered: Iterable[Record], name: str, kind: str) -> Record:
+    """The record of that name among `offered`.
 
     Raises `UserError` if there is none, with the names that exist, or if modules that it needs are not installed.
     """
@@ -173,7 +182,9 @@ def choose(offered: Iterable[Component], name: str, kind: str) -> Component:
     if name not in by_name:
         raise UserError(f"unknown {kind} {name!r}{did_you_mean(name, by_name)}; there are: {_listed(by_name)}")
     if lacking := missing(by_name[name]):
-        raise UserError(f"the {kind} {name!r} needs modules that are not installed: {', '.join(lacking)}")
+        install = getattr(by_name[name], "install", "")
+        advice = f"; install them with: {install}" if install else ""
+        raise UserError(f"the {kind} {name!r} needs modules that are not installed: {', '.join(lacking)}{advice}")
     return by_name[name]
 
 
@@ -277,6 +288,8 @@ def _unusable(record: Any, expected: type[Any], taken: dict[str, Provided], dist
         return f"the name {record.name!r} is taken by {owner}{first}; {CHOICE} chooses which plugins are loaded"
     if isinstance(record, Component):
         return _unusable_component(record) or _unusable_task(record)  # missing modules are reported when it is chosen
+    if isinstance(record, ExportFormat):
+        return _unusable_format(record)
     if lacking := missing(record):
         return f"needs modules that are not installed: {', '.join(lacking)}"
     if isinstance(record, Modality) and not (record.datasets and record.denoisers and "default" in record.presets):
@@ -302,6 +315,16 @@ def _unusable_component(component: Component) -> str | None:
     small = () if callable(component.small) else component.small
     unknown = [name for name in small if name not in component.options.model_fields]
     return f"`small` of {component.name!r} has {unknown[0]!r}, which is no option" if unknown else None
+
+
+def _unusable_format(record: ExportFormat) -> str | None:
+    for name, function in {
+        "export": record.export,
+        **{f"parts[{name!r}]": f for name, f in record.parts.items()},
+    }.items():
+        if not callable(function):
+            return f"`{name}` of {record.name!r} is a {type(function).__name__}, not a function"
+    return None
 
 
 def _letters(record: Any) -> str | None:

@@ -28,7 +28,7 @@ def named(tensors: Mapping[str, Tensor]) -> "TensorDict":
     """
     from tensordict import TensorDict
 
-    return TensorDict(dict(tensors), batch_size=[len(next(iter(tensors.values())))])
+    return TensorDict(dict(tensors), batch_size=[next(iter(tensors.values())).shape[0]])
 
 
 def per_sample(weight: Tensor | float, like: State) -> Tensor | float:

@@ -142,7 +142,7 @@ def test_where_texts_are_not_cut_the_results_are_the_same(monkeypatch):
     network, wide = frozen(), nn.functional.pad(IDS, (0, 5))
     network.keep(wide)
     short, looked_up = network.hidden(wide), network.kept(wide)
-    monkeypatch.setattr("diffcore.denoising.frozen_text._cut", lambda ids: ids)
+    monkeypatch.setattr("diffcore.denoising.frozen_text.cut_to_longest", lambda ids: ids)
     for before, now in ((short, network.hidden(wide)), (looked_up, network.kept(wide))):
         assert now.mask[:, :3].equal(before.mask)
         assert not now.mask[:, 3:].any()

@@ -311,5 +311,5 @@ def test_other_networks_are_not_exported(tmp_path, capsys):
 def test_commands_say_what_they_need(capsys):
     assert main(["import", "x"]) == 2
     assert "diffcore import FOLDER --out RUN" in capsys.readouterr().err
-    assert main(["export", "x", "--format", "onnx", "--out", "y"]) == 2
-    assert "unknown --format 'onnx'" in capsys.readouterr().err
+    assert main(["export", "x", "--format", "onyx", "--out", "y"]) == 2
+    assert "unknown format 'onyx'" in capsys.readouterr().err

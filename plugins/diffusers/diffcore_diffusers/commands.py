@@ -1,4 +1,4 @@
-"""The commands `diffcore import` and `diffcore export`."""
+"""The command `diffcore import`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +14,6 @@ StableDiffusionPipeline, or an AutoencoderKL alone. Only JSON and safetensors ar
   --out RUN        a new folder for the run
   --as-diffusers   draw with the scheduler of the pipeline itself, with all that its configuration says
 """
-_EXPORT = """usage: diffcore export RUN --format diffusers --out FOLDER
-
-Write a run whose denoiser is hf-unet as a DDPMPipeline of diffusers.
-
-  --format diffusers   the layout of diffusers
-  --out FOLDER         a new folder
-"""
 
 
 def import_main(arguments: Sequence[str]) -> int:
@@ -33,19 +26,6 @@ def import_main(arguments: Sequence[str]) -> int:
 
     as_diffusers = len(others) < len(arguments)
     print(import_folder(folder, Path(options["out"]), plugins.installed(), as_diffusers))
-    return 0
-
-
-def export_main(arguments: Sequence[str]) -> int:
-    if not arguments or "-h" in arguments or "--help" in arguments:
-        print(_EXPORT, end="")
-        return 0
-    run, options = _taken(arguments, ("format", "out"), "diffcore export RUN --format diffusers --out FOLDER")
-    if options["format"] != "diffusers":
-        raise UserError(f"unknown `format` {options['format']!r}; there is: diffusers")
-    from diffcore_diffusers.exporting import export_run
-
-    print(export_run(run, Path(options["out"]), plugins.installed()))
     return 0
 
 

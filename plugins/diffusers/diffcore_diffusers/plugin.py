@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from importlib import import_module
 
 from diffcore.plugins.hookspecs import hookimpl
-from diffcore.plugins.records import Command, Component, lazy
+from diffcore.plugins.records import Command, Component, ExportFormat, lazy
 from diffcore_diffusers.options.autoencoder import HfKLOptions
 from diffcore_diffusers.options.clip import HfClipOptions
 from diffcore_diffusers.options.dit import HfDiTOptions
@@ -145,9 +145,19 @@ def diffcore_solvers() -> Iterable[Component]:
 
 @hookimpl
 def diffcore_commands() -> Iterable[Command]:
+    return (_command("import", "a model of diffusers as a run: diffcore import FOLDER --out RUN"),)
+
+
+@hookimpl
+def diffcore_export_formats() -> Iterable[ExportFormat]:
     return (
-        _command("import", "a model of diffusers as a run: diffcore import FOLDER --out RUN"),
-        _command("export", "a run as a model of diffusers: diffcore export RUN --out FOLDER"),
+        ExportFormat(
+            "diffusers",
+            "a folder in the layout of diffusers, for runs of hf-unet, hf-dit, hf-unet-text and hf-kl",
+            _lazy("exporting:export_run"),
+            requires=_REQUIRES,
+            install="pip install diffcore-diffusers",
+        ),
     )
 
 

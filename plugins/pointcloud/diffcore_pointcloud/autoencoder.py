@@ -52,21 +52,21 @@ class CloudAutoencoder(nn.Module):
     def encode(self, state: State, mask: Mask = None) -> Tensor:
         """States with fields `[B, P, k]` to latents `[B, latent, tokens, 1]`. `mask` is ignored."""
         h = self.embed(torch.cat([*fields(state).values()], -1))
-        z = self.readers.expand(len(h), -1, -1)
+        z = self.readers.expand(h.shape[0], -1, -1)
         for exchange in self.encoder:
-            h, z = exchange(h, z, self.constant[:1].expand(len(h), -1), None)
+            h, z = exchange(h, z, self.constant[:1].expand(h.shape[0], -1), None)
         return self.to_latent(normed(z)).transpose(1, 2)[..., None]
 
     def decode(self, latent: Tensor, mask: Mask = None) -> State:
         """Latents to states with fields `[B, P, k]`."""
         z = self.from_latent(latent[..., 0].transpose(1, 2)) + self.places
-        h = self.points.expand(len(latent), -1, -1)
+        h = self.points.expand(latent.shape[0], -1, -1)
         for exchange in self.decoder:
-            h, z = exchange(h, z, self.constant[1:].expand(len(latent), -1), None)
+            h, z = exchange(h, z, self.constant[1:].expand(latent.shape[0], -1), None)
         parts = self.output(normed(h)).split([*self.widths.values()], -1)
         if "" in self.widths:
             return parts[0]
-        return TensorDict(dict(zip(self.widths, parts, strict=True)), batch_size=[len(latent)])
+        return TensorDict(dict(zip(self.widths, parts, strict=True)), batch_size=[latent.shape[0]])
 
     def losses(self, decoded: State, state: State, mask: Mask = None) -> dict[str, Tensor]:
         """The Chamfer distance of the positions, and the squared errors of normals and colours of nearest points.

@@ -67,13 +67,19 @@ class PointDenoiser(nn.Module):
     def _output(
         self, points: Tensor, conditioning: Tensor, mask: Mask, tokens: Tokens | None, like_state: Tensor | None
     ) -> Tensor:
-        """The output `[B, N, channels]` for `points` of that shape, in parts of the batch if it is large."""
+        """The output `[B, N, channels]` for `points` of that shape, in parts of the batch if it is large.
+
+        A program that is exported is one for all N and for batches of all sizes.
+        """
         batch, number, _ = points.shape
-        if number > self.trained:
+        exporting = torch.compiler.is_exporting()
+        if exporting or number > self.trained:
             read = torch.arange(number, device=points.device) < self.trained
             mask = read.expand(batch, -1) if mask is None else mask & read
             if like_state is not None:
                 like_state = functional.pad(like_state, (0, 0, 0, number - like_state.shape[1]))
+        if exporting:
+            return self.network(points, conditioning, mask, tokens, like_state)  # type: ignore[no-any-return]
         most = batch if torch.is_grad_enabled() else max(1, MOST_POINTS // number)
         masks = [None] * batch if mask is None else mask.split(most)
         words = [None] * batch if tokens is None else map(Tokens, *(part.split(most) for part in tokens))

@@ -54,7 +54,7 @@ class MoleculeAutoencoder(nn.Module):
         h = self.tokens(torch.cat([state["positions"], state["atoms"], state["charges"]], -1))
         e = self.pairs.of(state["bonds"], geometry)
         for block in self.encoder:
-            h, e = block(h, e, geometry, self.constant[:1].expand(len(h), -1), mask)
+            h, e = block(h, e, geometry, self.constant[:1].expand(h.shape[0], -1), mask)
         return self.space.project(self.to_latent(functional.layer_norm(h, h.shape[-1:])), mask)
 
     def decode(self, latent: Tensor, mask: Mask = None) -> TensorDict:
@@ -63,10 +63,10 @@ class MoleculeAutoencoder(nn.Module):
         pairs, h = geometry.pairs, self.from_latent(latent)
         e = pairs.sum_of_both(self.ends(h)) + pairs.product_of_both(self.products(h))
         for block in self.decoder:
-            h, e = block(h, e, geometry, self.constant[1:].expand(len(h), -1), mask)
+            h, e = block(h, e, geometry, self.constant[1:].expand(h.shape[0], -1), mask)
         h, e = (functional.layer_norm(values, values.shape[-1:]) for values in (h, e))
         fields = {"positions": self.positions(h), "atoms": self.atoms(h), "charges": self.charges(h)}
-        return TensorDict({**fields, "bonds": pairs.dense(self.bonds(e))}, batch_size=[len(latent)])
+        return TensorDict({**fields, "bonds": pairs.dense(self.bonds(e))}, batch_size=[latent.shape[0]])
 
     def state_of(self, decoded: TensorDict, mask: Mask = None) -> TensorDict:
         """The points of the categories with the largest logits, and the positions."""

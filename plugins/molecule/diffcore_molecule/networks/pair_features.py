@@ -16,11 +16,13 @@ class Pairs:
     """The M pairs i < j of N atoms, and conversion between tensors over pairs `[M]` and dense tensors `[N, N]`."""
 
     def __init__(self, n: int, device: torch.device) -> None:
-        self.first, self.second = torch.triu_indices(n, n, 1, device=device)
-        self.n = n
-        count = len(self.first)
-        self._index = torch.full((n, n), count, device=device)
-        self._index[self.first, self.second] = self._index[self.second, self.first] = torch.arange(count, device=device)
+        self.n, count = n, n * (n - 1) // 2
+        atoms, numbers = torch.arange(n, device=device), torch.arange(count, device=device)
+        starts = atoms * n - atoms * (atoms + 1) // 2  # the number of pairs before those of each first atom
+        self.first = (starts <= numbers[:, None]).sum(1) - 1
+        self.second = numbers - starts[self.first] + self.first + 1
+        low, high = torch.minimum(atoms[:, None], atoms), torch.maximum(atoms[:, None], atoms)
+        self._index = torch.where(low == high, count, starts[low] + high - low - 1)
 
     def of(self, dense: Tensor) -> Tensor:
         """`[B, N, N, ...]` to `[B, M, ...]`."""
