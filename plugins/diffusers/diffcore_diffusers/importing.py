@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,10 @@ def _classes(folder: Path, index: Mapping[str, Any], scheduler: Scheduler) -> Im
 
 def _texts(folder: Path, index: Mapping[str, Any], scheduler: Scheduler) -> Imported:
     """A `UNet2DConditionModel` of latents, with a `CLIPTextModel`: the layout of Stable Diffusion."""
+    if find_spec("transformers") is None:
+        raise UserError(
+            f"{folder} has a text encoder, which needs transformers: pip install 'diffcore-diffusers[text]'"
+        )
     from diffcore_diffusers.networks.clip import HfClip
 
     require_class(index, "unet", folder, "UNet2DConditionModel")

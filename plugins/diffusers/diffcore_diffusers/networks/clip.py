@@ -46,7 +46,7 @@ class HfClip(TextEncoder):
     def tokenizer(self) -> CLIPTokenizer:
         """The tokenizer of transformers with this vocabulary."""
         known = self.known
-        pairs: Any = [tuple(pair.split(" ")) for pair in known.joined]
+        pairs = [tuple(pair.split(" ")) for pair in known.joined]
         return CLIPTokenizer(
             vocab={piece: number for number, piece in enumerate(known.pieces)},
             merges=pairs,
