@@ -19,6 +19,7 @@ from diffcore.system.files import write_atomically
 from diffcore_diffusers.exports.autoencoder import autoencoder
 from diffcore_diffusers.networks.autoencoder import HfKL
 from diffcore_diffusers.networks.dit import HfDiT, config_of
+from diffcore_diffusers.networks.text_unet import HfTextUNet
 from diffcore_diffusers.networks.unet import HfUNet
 from diffcore_diffusers.options.tables import BetaTableOptions
 
@@ -56,7 +57,7 @@ def export_run(run: Path, out: Path, registry: Registry) -> Path:
         written = _pixels(loaded, run)
     elif isinstance(own, HfDiT):
         written = _classes(loaded, run)
-    elif own is not None and type(own).__name__ == "HfTextUNet":  # its module needs transformers
+    elif isinstance(own, HfTextUNet):
         written = _texts(loaded, run)
     else:
         kind = loaded.model.task.network

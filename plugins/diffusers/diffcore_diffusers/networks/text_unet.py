@@ -10,7 +10,6 @@ from diffcore.denoising.conditions import Condition
 from diffcore.denoising.inputs import Inputs, Tokens
 from diffcore.errors import UserError
 from diffcore.states.spaces import Euclidean, Mask
-from diffcore_diffusers.networks.clip import HfClip
 from diffcore_diffusers.networks.told import WIDTH, Told, told
 from diffcore_diffusers.networks.unet import require_halved, size_of
 from diffcore_diffusers.options.text_unet import HfTextUNetOptions
@@ -19,8 +18,7 @@ from diffcore_diffusers.options.text_unet import HfTextUNetOptions
 class HfTextUNet(nn.Module):
     """diffusers' `UNet2DConditionModel` as a backbone; its weights have the names that they have there, after `net.`.
 
-    It attends to the tokens of a text. Those of `hf-clip` have no mask, as in Stable Diffusion: it attends to the
-    tokens after the end of a text too.
+    It attends to the tokens of a text.
     """
 
     width, accepts = WIDTH, ("tokens",)
@@ -28,18 +26,15 @@ class HfTextUNet(nn.Module):
     def __init__(self, options: HfTextUNetOptions, channels: int, sides: tuple[int, int], tokens: int) -> None:
         super().__init__()
         self.net = UNet2DConditionModel(**config_of(options, channels, sides, tokens))
-        self.options, self._masked = options, True
+        self.options = options
 
     def own_conditioning(self, conditions: tuple[Condition, ...], level_fields: Sequence[str]) -> Told:
         """The timesteps that the network embeds and the tokens. Raises `UserError` for others than one text."""
-        found = told("hf-unet-text", self.options.table, conditions, level_fields, text=True)
-        self._masked = not all(isinstance(getattr(each, "encoder", None), HfClip) for each in conditions)
-        return found
+        return told("hf-unet-text", self.options.table, conditions, level_fields, text=True)
 
     def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None, tokens: Tokens | None = None) -> Tensor:
         assert tokens is not None
-        present = tokens.mask if self._masked else None
-        output: Tensor = self.net(x, conditioning[:, 0], tokens.values, encoder_attention_mask=present).sample
+        output: Tensor = self.net(x, conditioning[:, 0], tokens.values, encoder_attention_mask=tokens.mask).sample
         return output
 
 
