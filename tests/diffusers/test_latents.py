@@ -1,6 +1,7 @@
 """Pipelines of latents with classes and with texts, imported and exported, beside the diffusers package."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -117,7 +118,7 @@ def test_a_run_of_texts_is_sampled(texts, tmp_path):
 def test_files_of_tokenizers_and_text_models_of_all_versions(texts, tmp_path, kind):
     _, folder, run = texts
     copied = tmp_path / "model"
-    folders_copied(folder, copied)
+    shutil.copytree(folder, copied)
     place = copied / "text_encoder/model.safetensors"
     tensors = {f"text_model.{name}": tensor for name, tensor in load_file(place).items()}
     if kind == "old":
@@ -134,12 +135,6 @@ def test_files_of_tokenizers_and_text_models_of_all_versions(texts, tmp_path, ki
     assert first == second
     expected = run.model.network.state_dict()
     assert all(torch.equal(expected[name], tensor) for name, tensor in found.model.network.state_dict().items())
-
-
-def folders_copied(folder, out):
-    import shutil
-
-    shutil.copytree(folder, out)
 
 
 def test_ids_of_texts_are_those_of_the_tokenizer(texts):
@@ -198,7 +193,7 @@ def test_as_diffusers(texts, tmp_path, scheduler, config):
     """With the scheduler itself as the solver, samples are those of the pipeline, also at levels of no grid."""
     _, folder, _ = texts
     copied = tmp_path / "model"
-    folders_copied(folder, copied)
+    shutil.copytree(folder, copied)
     table = {"beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "scaled_linear"}
     getattr(diffusers, scheduler)(**table, **config).save_pretrained(copied / "scheduler")
     index = json.loads((copied / "model_index.json").read_text())
@@ -235,7 +230,7 @@ def grid_of(run):
 
 def test_levels_of_no_grid_need_the_scheduler_itself(texts, tmp_path, capsys):
     copied = tmp_path / "model"
-    folders_copied(texts[1], copied)
+    shutil.copytree(texts[1], copied)
     diffusers.EulerDiscreteScheduler(use_karras_sigmas=True).save_pretrained(copied / "scheduler")
     assert main(["import", str(copied), "--out", str(tmp_path / "run")]) == 2
     assert "use_karras_sigmas" in (said := capsys.readouterr().err)
@@ -263,14 +258,12 @@ def test_every_part_of_a_folder_is_read_as_what_it_is(texts, tmp_path, capsys):
         ("model_index.json", {"vae": ["diffusers", "VQModel"]}, "VQModel"),
     ]:
         copied = tmp_path / "model"
-        folders_copied(texts[1], copied)
+        shutil.copytree(texts[1], copied)
         place = copied / part
         place.write_text(json.dumps(json.loads(place.read_text()) | values))
         assert main(["import", str(copied), "--out", str(tmp_path / "run")]) == 2, part
         assert message in capsys.readouterr().err
         assert not (tmp_path / "run").exists()
-        import shutil
-
         shutil.rmtree(copied)
 
 

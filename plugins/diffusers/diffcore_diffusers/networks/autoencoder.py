@@ -35,7 +35,7 @@ class HfKL(nn.Module):
 
     def decode(self, latent: Tensor, mask: Mask = None) -> Tensor:
         """Latents to states."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or torch.compiler.is_exporting():
             return self.net.decode(latent).sample  # type: ignore[no-any-return]
         return torch.cat([self.net.decode(row).sample for row in latent.split(1)])
 

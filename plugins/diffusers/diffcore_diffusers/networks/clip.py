@@ -30,6 +30,9 @@ class HfClip(TextEncoder):
     options: HfClipOptions
     known: LearnedPieces
 
+    all_exist = True
+    """All tokens exist, also those after the end of a text."""
+
     @property
     def length(self) -> int:  # type: ignore[override]
         return self.options.max_position_embeddings - 2

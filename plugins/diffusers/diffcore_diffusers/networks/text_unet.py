@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from diffcore.denoising.conditions import Condition
 from diffcore.denoising.inputs import Inputs, Tokens
+from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.states.spaces import Euclidean, Mask
 from diffcore_diffusers.networks.told import WIDTH, Told, told
@@ -26,15 +27,18 @@ class HfTextUNet(nn.Module):
     def __init__(self, options: HfTextUNetOptions, channels: int, sides: tuple[int, int], tokens: int) -> None:
         super().__init__()
         self.net = UNet2DConditionModel(**config_of(options, channels, sides, tokens))
-        self.options = options
+        self.options, self._masked = options, True
 
     def own_conditioning(self, conditions: tuple[Condition, ...], level_fields: Sequence[str]) -> Told:
         """The timesteps that the network embeds and the tokens. Raises `UserError` for others than one text."""
+        encoders = [each.encoder for each in conditions if isinstance(each, TextCondition)]
+        self._masked = not all(getattr(encoder, "all_exist", False) for encoder in encoders)
         return told("hf-unet-text", self.options.table, conditions, level_fields, text=True)
 
     def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None, tokens: Tokens | None = None) -> Tensor:
         assert tokens is not None
-        output: Tensor = self.net(x, conditioning[:, 0], tokens.values, encoder_attention_mask=tokens.mask).sample
+        present = tokens.mask if self._masked else None  # a mask could not be exported for batches of any size
+        output: Tensor = self.net(x, conditioning[:, 0], tokens.values, encoder_attention_mask=present).sample
         return output
 
 
