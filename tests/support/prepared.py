@@ -60,8 +60,8 @@ class PreparedProcesses:
             )
         with tempfile.TemporaryDirectory() as folder:
             said = {name: str(Path(folder) / name) for name in ("out", "err")}
-            environment = {**os.environ, "PYTHONHASHSEED": HASH_SEED}
-            asked = {"code": code, "arguments": arguments, "folder": str(Path.cwd()), "environment": environment, **said}
+            asked = {"code": code, "arguments": arguments, "folder": str(Path.cwd()), **said}
+            asked["environment"] = {**os.environ, "PYTHONHASHSEED": HASH_SEED}
             self._server.stdin.write(json.dumps(asked) + "\n")
             self._server.stdin.flush()
             status = int(self._server.stdout.readline())
