@@ -6,6 +6,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before the import of torch and numpy; chi
 import pytest
 import torch
 
+from diffcore.testing.checks.data import new_process as new_process_of_users
+from tests.support.prepared import PreparedProcesses
 from tests.support.runs import TrainedRuns
 from tests.support.toy import put_in_place, toy_registry
 
@@ -27,6 +29,10 @@ LONG = (
     "molecule/test_commands.py",
 )
 """Modules that run first: fast checks of the structure, then slow modules, so that no worker is late at the end."""
+
+
+PICTURED = ("diffcore.api.session.PICTURED", "diffcore.api.evaluating.PICTURED")
+"""Where the number of samples of pictures is read."""
 
 
 def pytest_collection_modifyitems(items):
@@ -71,8 +77,10 @@ def trained(shared_folder, quick_classifiers) -> TrainedRuns:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_classifiers():
-    """Train the classifiers of evaluators for a tenth of the usual steps, and draw few pictures of joint states."""
+    """Train the classifiers of evaluators for a tenth of the usual steps, and draw few samples for pictures."""
     patch = pytest.MonkeyPatch()
+    for name in PICTURED:
+        patch.setattr(name, 12)
     patch.setattr("diffcore.evaluation.classifier._STEPS", 150)
     patch.setattr("diffcore_audio.evaluation.evaluator._STEPS", 60)
     patch.setattr("diffcore.evaluation.joint.SHOWN", 1)
@@ -82,11 +90,25 @@ def quick_classifiers():
     patch.undo()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def new_process():
+    """The processes in which plugins are tested to build the same data import PyTorch only once in the session.
+
+    Returns the function of the library that starts a new one each time.
+    """
+    processes = PreparedProcesses()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffcore.testing.checks.data.new_process", processes)
+        yield new_process_of_users
+    processes.close()
+
+
 @pytest.fixture(scope="module")
 def few_pictures():
     """Runs that are trained in this module have pictures of one sample, which take less time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffcore.api.session.PICTURED", 1)
+        for name in PICTURED:
+            patch.setattr(name, 1)
         yield
 
 

@@ -123,8 +123,14 @@ def diffcore_modalities():
 """
 
 
-def test_an_order_that_differs_between_processes_is_found(tmp_path, monkeypatch):
-    """Such as that of a set of names: Python gives hashes another seed in each process."""
+@pytest.mark.parametrize("prepared", [True, False])
+def test_an_order_that_differs_between_processes_is_found(prepared, tmp_path, monkeypatch, new_process):
+    """Such as that of a set of names: Python gives hashes another seed in each process.
+
+    Those that tests prepare find it like those of users.
+    """
+    if not prepared:
+        monkeypatch.setattr("diffcore.testing.checks.data.new_process", new_process)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "ordered_by_hash.py").write_text(BY_HASH)
     registry = load([Plugin("by_hash", importlib.import_module("ordered_by_hash"))])
