@@ -78,8 +78,8 @@ def read_pieces(folder: Path) -> LearnedPieces:
         whole = folder / "vocab.json"
         numbers, pairs = folders.table(whole), folders.lines(folder / "merges.txt")
         pairs = [line for line in pairs if line and not line.startswith("#version")]
-    ordered = isinstance(numbers, dict) and all(map(is_count, numbers.values()))
-    if not ordered or {*numbers.values()} != {*range(len(numbers))}:
+    places = list(numbers.values()) if isinstance(numbers, dict) else []
+    if not isinstance(numbers, dict) or not all(map(is_count, places)) or {*places} != {*range(len(places))}:
         raise UserError(f"{whole} does not number its pieces from 0 on")
     if not isinstance(pairs, list):
         raise UserError(f"{whole} has no list of the pairs of pieces that are joined")
