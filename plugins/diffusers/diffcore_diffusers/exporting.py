@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import secrets
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,10 @@ from typing import Any
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, DiTPipeline, StableDiffusionPipeline
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from diffcore.errors import UserError
+from diffcore.errors import UserError, first_line
 from diffcore.interop.weights import loaded_run
 from diffcore.plugins.registry import Registry
 from diffcore.system.files import write_atomically
@@ -44,10 +47,11 @@ def export_run(run: Path, out: Path, registry: Registry) -> Path:
     | `hf-unet-text`, of latents of `hf-kl`, with the text encoder `hf-clip` | `StableDiffusionPipeline` |
     | the autoencoder `hf-kl` | `AutoencoderKL` |
 
-    The scheduler has the table that belongs to the weights, and clips nothing. Raises `UserError` if `out` exists and
-    is not empty, and for other runs: of other networks, with other conditions, and with states that are not pixels
-    between -1 and 1.
+    The scheduler has the table that belongs to the weights, and clips nothing. The folder is there once all of it is
+    written. Raises `UserError` if `out` exists and is not empty, and for other runs: of other networks, with other
+    conditions, and with states that are not pixels between -1 and 1.
     """
+    _require_new(out)
     loaded = loaded_run(run, registry)
     network: Any = loaded.model.network
     own = getattr(network, "autoencoder", None) or getattr(network, "backbone", None)
@@ -65,15 +69,34 @@ def export_run(run: Path, out: Path, registry: Registry) -> Path:
             f"{run} has the {kind} {getattr(loaded.settings, kind).name}, which diffusers does not have; hf-unet, "
             "hf-dit, hf-unet-text and the autoencoder hf-kl can be exported"
         )
+    place = Path(os.path.realpath(out))
+    part = place.with_name(f".{secrets.token_hex(4)}.part")
+    try:
+        _save(written, part, loaded)
+        _require_new(out)
+        part.replace(place)
+    except SafetensorError as error:  # what a full disk raises
+        raise UserError(f"{out} could not be written: {first_line(error)}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return out
+
+
+def _require_new(out: Path) -> None:
+    """Raise `UserError` if there is something at `out`, unless it is an empty folder."""
     if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already: choose another `out`")
-    written.save_pretrained(out, safe_serialization=True)
+
+
+def _save(written: Any, folder: Path, loaded: Any) -> None:
+    """Write a pipeline or a model of diffusers to the folder."""
+    folder.mkdir(parents=True)  # save_pretrained only logs it where this fails
+    written.save_pretrained(folder, safe_serialization=True)
     if isinstance(written, StableDiffusionPipeline):
-        _with_usual_names(out / "text_encoder" / "model.safetensors")
+        _with_usual_names(folder / "text_encoder" / "model.safetensors")
     if isinstance(written, DiTPipeline) and loaded.model.codec.conditions:
         condition: Any = loaded.model.codec.conditions[0]
-        _with_class_names(out / "model_index.json", condition.classes)
-    return out
+        _with_class_names(folder / "model_index.json", condition.classes)
 
 
 def _pixels(loaded: Any, run: Path) -> DDPMPipeline:

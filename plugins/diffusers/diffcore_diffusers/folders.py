@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from diffcore.errors import UserError
-from diffcore.system.files import MOST_JSON, memory, parse_json, read_regular
+from diffcore.system.files import MOST_JSON, memory, parse_json, read_regular, utf8_lines
 from diffcore.system.tensor_file import tensors_in
 
 WEIGHTS, TEXT = "diffusion_pytorch_model.safetensors", "model.safetensors"
@@ -36,11 +36,9 @@ def lines(path: Path) -> list[str]:
     """The lines of a text file. Raises `UserError` if it is none."""
     _require_no_link(path)
     try:
-        return read_regular(path, MOST_JSON).decode().splitlines()
+        return utf8_lines(read_regular(path, MOST_JSON), str(path))
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from None
 
 
 def weights(folder: Path, name: str = WEIGHTS) -> dict[str, Tensor]:

@@ -91,7 +91,7 @@ def read(config: Mapping[str, Any], origin: str, as_diffusers: bool = False) -> 
         kept = _HEUN_BETAS | kept
     table: BetaTableOptions = checked(BetaTableOptions, kept, origin)
     predicted = config.get("prediction_type", "epsilon")
-    if predicted not in VIEWS:
+    if not isinstance(predicted, str) or predicted not in VIEWS:
         raise UserError(f"{origin}: prediction_type {str(predicted)[:80]!r} cannot be read; {', '.join(VIEWS)} can")
     spacing, offset = config.get("timestep_spacing", SPACINGS[name]), config.get("steps_offset", 0)
     if spacing not in ("leading", "trailing", "linspace"):
