@@ -6,7 +6,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before the import of torch and numpy; chi
 import pytest
 import torch
 
-from diffcore.testing.checks.data import new_process as new_process_of_users
 from tests.support.prepared import PreparedProcesses
 from tests.support.runs import TrainedRuns
 from tests.support.toy import put_in_place, toy_registry
@@ -91,16 +90,13 @@ def quick_classifiers():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def new_process():
-    """The processes in which plugins are tested to build the same data import PyTorch only once in the session.
-
-    Returns the function of the library that starts a new one each time.
-    """
-    processes = PreparedProcesses()
+def processes():
+    """The processes in which plugins are tested to build the same data, which import PyTorch once in the session."""
+    prepared = PreparedProcesses()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffcore.testing.checks.data.new_process", processes)
-        yield new_process_of_users
-    processes.close()
+        patch.setattr("diffcore.testing.checks.data.new_process", prepared)
+        yield prepared
+    prepared.close()
 
 
 @pytest.fixture(scope="module")
