@@ -76,10 +76,8 @@ def trained(shared_folder, quick_classifiers) -> TrainedRuns:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_classifiers():
-    """Train the classifiers of evaluators for a tenth of the usual steps, and draw few samples for pictures."""
+    """Train the classifiers of evaluators for a tenth of the usual steps, and draw few pictures of joint states."""
     patch = pytest.MonkeyPatch()
-    for name in PICTURED:
-        patch.setattr(name, 12)
     patch.setattr("diffcore.evaluation.classifier._STEPS", 150)
     patch.setattr("diffcore_audio.evaluation.evaluator._STEPS", 60)
     patch.setattr("diffcore.evaluation.joint.SHOWN", 1)
@@ -97,6 +95,16 @@ def processes():
         patch.setattr("diffcore.testing.checks.data.new_process", prepared)
         yield prepared
     prepared.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_pictures(request):
+    """Runs of the plugins' kinds of data have pictures of 12 samples, which take less time than the usual 50."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name in ("audio", "image", "molecule", "pointcloud"):
+            for name in PICTURED:
+                patch.setattr(name, 12)
+        yield
 
 
 @pytest.fixture(scope="module")
