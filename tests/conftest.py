@@ -6,7 +6,6 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before the import of torch and numpy; chi
 import pytest
 import torch
 
-from diffcore.testing.checks.data import new_process as new_process_of_users
 from tests.support.prepared import PreparedProcesses
 from tests.support.runs import TrainedRuns
 from tests.support.toy import put_in_place, toy_registry
@@ -77,10 +76,8 @@ def trained(shared_folder, quick_classifiers) -> TrainedRuns:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_classifiers():
-    """Train the classifiers of evaluators for a tenth of the usual steps, and draw few samples for pictures."""
+    """Train the classifiers of evaluators for a tenth of the usual steps, and draw few pictures of joint states."""
     patch = pytest.MonkeyPatch()
-    for name in PICTURED:
-        patch.setattr(name, 12)
     patch.setattr("diffcore.evaluation.classifier._STEPS", 150)
     patch.setattr("diffcore_audio.evaluation.evaluator._STEPS", 60)
     patch.setattr("diffcore.evaluation.joint.SHOWN", 1)
@@ -91,16 +88,23 @@ def quick_classifiers():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def new_process():
-    """The processes in which plugins are tested to build the same data import PyTorch only once in the session.
-
-    Returns the function of the library that starts a new one each time.
-    """
-    processes = PreparedProcesses()
+def processes():
+    """The processes in which plugins are tested to build the same data, which import PyTorch once in the session."""
+    prepared = PreparedProcesses()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffcore.testing.checks.data.new_process", processes)
-        yield new_process_of_users
-    processes.close()
+        patch.setattr("diffcore.testing.checks.data.new_process", prepared)
+        yield prepared
+    prepared.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_pictures(request):
+    """Runs of the plugins' kinds of data have pictures of 12 samples, which take less time than the usual 50."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name in ("audio", "image", "molecule", "pointcloud"):
+            for name in PICTURED:
+                patch.setattr(name, 12)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from diffcore.runs.composing import compose
 from diffcore.sampling import grid_fitting
 from tests.docs.pages import PAGES, Block, blocks, named
 from tests.docs.shell import Shell
+from tests.support.prepared import PreparedProcesses
 from tests.support.runs import TrainedRuns
 
 NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
@@ -64,9 +65,15 @@ their options alone, and those of joint states need pairs of files.
 """
 
 
-def run(page: list[Block], folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns) -> None:
+def run(
+    page: list[Block],
+    folder: Path,
+    patch: pytest.MonkeyPatch,
+    trained: TrainedRuns,
+    processes: PreparedProcesses,
+) -> None:
     """Run the blocks of a page in a folder; an error is raised with the place of its block."""
-    shell = Shell(folder, patch, trained, runs=page[0].page.name not in PARSED)
+    shell = Shell(folder, patch, trained, processes, runs=page[0].page.name not in PARSED)
     namespace, files = {"__name__": "page"}, set()
     for block in page:
         try:
@@ -108,8 +115,8 @@ def compare(shown: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
-def test_the_blocks_of_a_page_run(page, place, monkeypatch, trained):
-    run(blocks(page), place, monkeypatch, trained)
+def test_the_blocks_of_a_page_run(page, place, monkeypatch, trained, processes):
+    run(blocks(page), place, monkeypatch, trained, processes)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
@@ -140,6 +147,6 @@ def test_python_is_formatted(page):
         ("ruby", "puts 3", "unknown language 'ruby'"),
     ],
 )
-def test_a_wrong_block_fails(language, content, reason, place, monkeypatch, trained):
+def test_a_wrong_block_fails(language, content, reason, place, monkeypatch, trained, processes):
     with pytest.raises(AssertionError, match=re.escape(reason)):
-        run([Block(Path("page.md"), 1, language, None, content)], place, monkeypatch, trained)
+        run([Block(Path("page.md"), 1, language, None, content)], place, monkeypatch, trained, processes)

@@ -1,4 +1,4 @@
-"""Processes with another seed of hashes that have imported PyTorch, for `new_process` of the checks of data."""
+"""Processes with another seed of hashes that have imported PyTorch, which takes longest of a start."""
 
 import json
 import os
@@ -7,35 +7,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from diffcore.testing.checks.data import HASH_SEED
+from diffcore.testing.checks import data
 
 _SERVE = """
-import json, os, sys, traceback
+import json, os, sys
 sys.path[:] = json.loads(sys.argv[1])
-import diffcore.testing.checks.data
-
-def run(asked):
-    os.chdir(asked["folder"])
-    for name, number in (("out", 1), ("err", 2)):
-        os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT), number)
-    os.environ.clear()
-    os.environ.update(asked["environment"])
-    sys.argv = ["-c", *asked["arguments"]]
-    try:
-        exec(asked["code"], {"__name__": "__main__"})
-        return 0
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-
-for line in sys.stdin:
-    child = os.fork()
-    if not child:
-        os._exit(run(json.loads(line)))
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+from tests.support.prepared import serve
+serve(sys.stdin, sys.stdout)
 """
 
 
@@ -43,32 +21,88 @@ class PreparedProcesses:
     """`processes(code, arguments)` does what `diffcore.testing.checks.data.new_process` does, in less time.
 
     One interpreter with the other seed of hashes imports PyTorch and the checks, at the first call. Each call is a fork
-    of it, which has imported no plugin.
+    of it, which has imported no plugin. Within a call, `new_process` is a fork that has imported none either.
+
+    `folder` is the working folder, and `environment` changes variables of the environment; None removes one.
     """
 
     def __init__(self):
-        self._server = None
+        self._server = self._sent = self._received = None
 
-    def __call__(self, code, arguments):
-        if self._server is None:
-            self._server = subprocess.Popen(
-                [sys.executable, "-c", _SERVE, json.dumps(sys.path)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "PYTHONHASHSEED": HASH_SEED},
-            )
-        with tempfile.TemporaryDirectory() as folder:
-            said = {name: str(Path(folder) / name) for name in ("out", "err")}
-            asked = {"code": code, "arguments": arguments, "folder": str(Path.cwd()), **said}
-            asked["environment"] = {**os.environ, "PYTHONHASHSEED": HASH_SEED}
-            self._server.stdin.write(json.dumps(asked) + "\n")
-            self._server.stdin.flush()
-            status = int(self._server.stdout.readline())
+    def __call__(self, code, arguments, folder=None, **environment):
+        if self._sent is None:
+            self._start()
+        with tempfile.TemporaryDirectory() as place:
+            said = {name: str(Path(place) / name) for name in ("out", "err")}
+            asked = {"code": code, "arguments": arguments, "folder": str(folder or Path.cwd()), **said}
+            changed = {**os.environ, "PYTHONHASHSEED": data.HASH_SEED, **environment}
+            asked["environment"] = {name: value for name, value in changed.items() if value is not None}
+            self._sent.write(json.dumps(asked) + "\n")
+            self._sent.flush()
+            status = int(self._received.readline())
             out, err = (Path(path).read_text() for path in said.values())
         return subprocess.CompletedProcess([code, *arguments], status, out, err)
 
+    def _start(self):
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", _SERVE, json.dumps(sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": data.HASH_SEED},
+        )
+        self._sent, self._received = self._server.stdin, self._server.stdout
+
+    def fork(self):
+        """Be served by a fork of this process."""
+        (theirs, sent), (received, ours) = os.pipe(), os.pipe()
+        if not os.fork():
+            os.close(sent)
+            os.close(received)
+            serve(os.fdopen(theirs), os.fdopen(ours, "w"))
+            os._exit(0)
+        os.close(theirs)
+        os.close(ours)
+        self._sent, self._received = os.fdopen(sent, "w"), os.fdopen(received)
+
     def close(self):
+        """End the interpreter."""
         if self._server is not None:
-            self._server.stdin.close()
+            self._sent.close()
             self._server.wait()
+
+
+def serve(requests, answers):
+    """Run each request in a fork, one after another, until there are no more."""
+    for line in requests:
+        child = os.fork()
+        if not child:
+            try:
+                _run(json.loads(line))
+            except SystemExit as ended:
+                status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+                status = 1
+            else:
+                status = 0
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
+
+
+def _run(asked):
+    for name, number in (("out", 1), ("err", 2)):
+        os.dup2(os.open(asked[name], os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    # Objects of their own, since those of the server may be its connection.
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    within = PreparedProcesses()
+    within.fork()
+    data.new_process = within
+    os.chdir(asked["folder"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    sys.argv = ["-c", *asked["arguments"]]
+    exec(asked["code"], {"__name__": "__main__"})

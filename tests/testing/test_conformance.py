@@ -17,7 +17,7 @@ from diffcore.plugins.registry import Provided, load
 from diffcore.plugins.symmetries import flip, permutation, reflection, rotation, translation
 from diffcore.testing import ModalityTests
 from diffcore.testing.checks import CHECKS
-from diffcore.testing.checks.data import built, digests
+from diffcore.testing.checks.data import built, digests, new_process
 from diffcore.testing.conformance import plugin_under_test, run_check, run_checks
 from tests.plugins.test_registry import Plugin
 from tests.support import conforming, sized_toy
@@ -124,7 +124,7 @@ def diffcore_modalities():
 
 
 @pytest.mark.parametrize("prepared", [True, False])
-def test_an_order_that_differs_between_processes_is_found(prepared, tmp_path, monkeypatch, new_process):
+def test_an_order_that_differs_between_processes_is_found(prepared, tmp_path, monkeypatch):
     """Such as that of a set of names: Python gives hashes another seed in each process.
 
     Those that tests prepare find it like those of users.
