@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from diffcore.cli import main
+from diffcore.denoising.denoiser import from_eps
 from diffcore.errors import UserError
 from diffcore.interop import weights
+from diffcore.sampling.loop import integrate, levels_of
 from diffcore_diffusers import exporting
 from diffcore_diffusers.imports.clip import read_pieces
 from diffcore_diffusers.imports.dit import class_names
+from diffcore_diffusers.options.scheduler import SchedulerOptions
 from diffcore_diffusers.options.tables import BetaTableOptions
+from diffcore_diffusers.scheduler_steps import scheduler
 from diffcore_diffusers.tables import schedule
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
@@ -134,3 +138,32 @@ def test_a_table_of_positions_that_fills_the_memory_is_refused():
 
     with pytest.raises(UserError, match="the table of its positions would have"), torch.device("meta"):
         dit(HfDiTOptions(), Euclidean((4, 8000, 8000)))
+
+
+def drawn(name, config, steps):
+    table = schedule(BetaTableOptions())
+    levels = levels_of(table, table.log_snr(torch.linspace(1, 0, steps, dtype=torch.float64)))
+    solver = scheduler(SchedulerOptions(scheduler=name, config=config))
+    x = torch.ones(1, 1, 2, 2)
+    return integrate(solver, lambda x, level, *_: from_eps(0.1 * x, x, level), x, levels, lambda: torch.zeros_like(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "reason"),
+    [
+        ("DDIMScheduler", {"num_train_timesteps": 2}, "5 steps: .*cannot be larger"),
+        ("DDIMScheduler", {"clip_sample_range": "x"}, "bad operand"),
+        ("DDIMScheduler", {"clip_sample_range": 10**30}, "too big"),
+        ("EulerDiscreteScheduler", {"interpolation_type": "x"}, "interpolation_type"),
+        ("EulerDiscreteScheduler", {"final_sigmas_type": 0}, "final_sigmas_type"),
+        ("DPMSolverMultistepScheduler", {"solver_order": 0}, "index out of range"),
+    ],
+)
+def test_what_a_scheduler_refuses_only_when_it_steps_is_a_mistake_of_the_user(name, config, reason):
+    with pytest.raises(UserError, match=f"{name} refuses its configuration.*{reason}"):
+        drawn(name, config, 5)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"])
+def test_no_trained_betas_are_none(name):
+    assert torch.equal(drawn(name, {"trained_betas": []}, 5), drawn(name, {}, 5))
