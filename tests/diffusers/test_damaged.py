@@ -78,17 +78,45 @@ def test_tables_whose_levels_float32_cannot_tell_apart_are_refused(betas):
         {"model": {"vocab": None}},
         {"model": {"merges": None}},
         {"model": {"merges": [1, ["a", [2]]]}},
+        {"model": {"merges": ["a z"]}},
+        {"model": {"merges": ["a b"]}},  # which makes ab, and that is no piece
+        {"model": {"merges": [" b"]}},
         {"added_tokens": [{"content": []}]},
         {"added_tokens": ["a"]},
         {"added_tokens": True},
     ],
 )
 def test_tokenizers_that_are_damaged_are_refused(tmp_path, changes):
-    model = {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {"a": 0, "b": 1, "c": 2, "d": 3}, "merges": []}
+    model = {
+        "type": "BPE",
+        "end_of_word_suffix": "</w>",
+        "vocab": {"a": 0, "b": 1, "c": 2, "<|startoftext|>": 3, "<|endoftext|>": 4},
+        "merges": [],
+    }
     whole = {"model": model | changes.pop("model", {}), "added_tokens": [], **changes}
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
     with pytest.raises(UserError, match=r"tokenizer\.json"):
         read_pieces(tmp_path)
+
+
+def test_a_number_that_tells_classes_apart_makes_no_name_of_another_class():
+    names = class_names({"0": "crane", "1": "crane", "2": "crane (1)"}, 4, "test")
+    assert names == ("crane (0)", "crane (1) (1)", "crane (1)", "3")
+
+
+@pytest.mark.parametrize("part", ["unet", "scheduler"])
+def test_folders_that_are_links_are_refused(saved, tmp_path, capsys, part):
+    folder = shutil.copytree(saved, tmp_path / "model")
+    shutil.rmtree(folder / part)
+    (folder / part).symlink_to(saved / part)
+    assert main(["import", str(folder), "--out", str(tmp_path / "run")]) == 2
+    assert f"{folder / part} is a link" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_network_that_no_memory_holds_is_named(saved, tmp_path, capsys):
+    folder = changed(saved, tmp_path / "model", "unet/config.json", block_out_channels=[8192, 8192])
+    assert main(["import", str(folder), "--out", str(tmp_path / "run")]) == 2
+    assert f"{folder}: the configuration asks for a network of more than" in capsys.readouterr().err
 
 
 def test_a_million_classes_are_named_at_once():
