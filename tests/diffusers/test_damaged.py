@@ -179,7 +179,7 @@ def drawn(name, config, steps):
 @pytest.mark.parametrize(
     ("name", "config", "reason"),
     [
-        ("DDIMScheduler", {"num_train_timesteps": 2}, "5 steps: .*cannot be larger"),
+        ("DDIMScheduler", {"num_train_timesteps": 2}, "5 steps: 'num_inference_steps'.*cannot be larger"),
         ("DDIMScheduler", {"clip_sample_range": "x"}, "bad operand"),
         ("DDIMScheduler", {"clip_sample_range": 10**30}, "too big"),
         ("EulerDiscreteScheduler", {"interpolation_type": "x"}, "interpolation_type"),
@@ -195,3 +195,12 @@ def test_what_a_scheduler_refuses_only_when_it_steps_is_a_mistake_of_the_user(na
 @pytest.mark.parametrize("name", ["DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"])
 def test_no_trained_betas_are_none(name):
     assert torch.equal(drawn(name, {"trained_betas": []}, 5), drawn(name, {}, 5))
+
+
+def test_options_that_no_flag_can_give_are_not_said_to_be_unknown(saved, tmp_path, capsys):
+    assert main(["import", str(saved), "--out", str(tmp_path / "run")]) == 0
+    words = ["sample", str(tmp_path / "run"), "--solver", "hf-scheduler", "--solver.config"]
+    assert main([*words, '{"timestep_spacing": "trailing"}']) == 2
+    error = capsys.readouterr().err
+    assert "--solver.config is a table of values of any kind, which no flag can give" in error
+    assert "perhaps" not in error

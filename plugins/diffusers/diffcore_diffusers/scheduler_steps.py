@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from diffcore.denoising.denoiser import Prediction
-from diffcore.errors import UserError, first_line
+from diffcore.errors import UserError
 from diffcore.sampling.solvers import Evaluate, Move, Step
 from diffcore.states.level import Level
 from diffcore_diffusers import schedulers, tables
+from diffcore_diffusers.networks.constructing import plain
 from diffcore_diffusers.options.scheduler import SchedulerOptions
 from diffcore_diffusers.options.tables import BetaTableOptions
 
@@ -81,8 +82,7 @@ def _refusing(options: SchedulerOptions, more: str = "") -> Iterator[None]:
         yield
     except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError, AttributeError) as error:
         raise UserError(
-            f"the scheduler {options.scheduler} refuses its configuration, `sample.solver.config`{more}: "
-            f"{first_line(error)}"
+            f"the scheduler {options.scheduler} refuses its configuration, `sample.solver.config`{more}: {plain(error)}"
         ) from None
 
 
