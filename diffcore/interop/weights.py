@@ -74,7 +74,10 @@ def run_of_weights(
     found = validate(registry.modality(modality).facts, facts, f"{origin}: facts of the data")
     stage = None if latents is None else FirstStage(**latents.described())
     numbers = sum(tensor.numel() for part in (weights, latents.weights if latents else {}) for tensor in part.values())
-    model = build_model(composed, found, registry, numbers, stage)
+    try:
+        model = build_model(composed, found, registry, numbers, stage)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
     values = _fitting(model.network, weights, origin)
     if latents is not None:
         assert isinstance(model.codec, nn.Module)

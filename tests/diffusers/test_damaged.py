@@ -7,12 +7,16 @@ import pytest
 import torch
 
 from diffcore.cli import main
+from diffcore.denoising.denoiser import from_eps
 from diffcore.errors import UserError
 from diffcore.interop import weights
+from diffcore.sampling.loop import integrate, levels_of
 from diffcore_diffusers import exporting
 from diffcore_diffusers.imports.clip import read_pieces
 from diffcore_diffusers.imports.dit import class_names
+from diffcore_diffusers.options.scheduler import SchedulerOptions
 from diffcore_diffusers.options.tables import BetaTableOptions
+from diffcore_diffusers.scheduler_steps import scheduler
 from diffcore_diffusers.tables import schedule
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
@@ -74,17 +78,45 @@ def test_tables_whose_levels_float32_cannot_tell_apart_are_refused(betas):
         {"model": {"vocab": None}},
         {"model": {"merges": None}},
         {"model": {"merges": [1, ["a", [2]]]}},
+        {"model": {"merges": ["a z"]}},
+        {"model": {"merges": ["a b"]}},  # which makes ab, and that is no piece
+        {"model": {"merges": [" b"]}},
         {"added_tokens": [{"content": []}]},
         {"added_tokens": ["a"]},
         {"added_tokens": True},
     ],
 )
 def test_tokenizers_that_are_damaged_are_refused(tmp_path, changes):
-    model = {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {"a": 0, "b": 1, "c": 2, "d": 3}, "merges": []}
+    model = {
+        "type": "BPE",
+        "end_of_word_suffix": "</w>",
+        "vocab": {"a": 0, "b": 1, "c": 2, "<|startoftext|>": 3, "<|endoftext|>": 4},
+        "merges": [],
+    }
     whole = {"model": model | changes.pop("model", {}), "added_tokens": [], **changes}
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
     with pytest.raises(UserError, match=r"tokenizer\.json"):
         read_pieces(tmp_path)
+
+
+def test_a_number_that_tells_classes_apart_makes_no_name_of_another_class():
+    names = class_names({"0": "crane", "1": "crane", "2": "crane (1)"}, 4, "test")
+    assert names == ("crane (0)", "crane (1) (1)", "crane (1)", "3")
+
+
+@pytest.mark.parametrize("part", ["unet", "scheduler"])
+def test_folders_that_are_links_are_refused(saved, tmp_path, capsys, part):
+    folder = shutil.copytree(saved, tmp_path / "model")
+    shutil.rmtree(folder / part)
+    (folder / part).symlink_to(saved / part)
+    assert main(["import", str(folder), "--out", str(tmp_path / "run")]) == 2
+    assert f"{folder / part} is a link" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_network_that_no_memory_holds_is_named(saved, tmp_path, capsys):
+    folder = changed(saved, tmp_path / "model", "unet/config.json", block_out_channels=[8192, 8192])
+    assert main(["import", str(folder), "--out", str(tmp_path / "run")]) == 2
+    assert f"{folder}: the configuration asks for a network of more than" in capsys.readouterr().err
 
 
 def test_a_million_classes_are_named_at_once():
@@ -134,3 +166,41 @@ def test_a_table_of_positions_that_fills_the_memory_is_refused():
 
     with pytest.raises(UserError, match="the table of its positions would have"), torch.device("meta"):
         dit(HfDiTOptions(), Euclidean((4, 8000, 8000)))
+
+
+def drawn(name, config, steps):
+    table = schedule(BetaTableOptions())
+    levels = levels_of(table, table.log_snr(torch.linspace(1, 0, steps, dtype=torch.float64)))
+    solver = scheduler(SchedulerOptions(scheduler=name, config=config))
+    x = torch.ones(1, 1, 2, 2)
+    return integrate(solver, lambda x, level, *_: from_eps(0.1 * x, x, level), x, levels, lambda: torch.zeros_like(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "reason"),
+    [
+        ("DDIMScheduler", {"num_train_timesteps": 2}, "5 steps: 'num_inference_steps'.*cannot be larger"),
+        ("DDIMScheduler", {"clip_sample_range": "x"}, "bad operand"),
+        ("DDIMScheduler", {"clip_sample_range": 10**30}, "too big"),
+        ("EulerDiscreteScheduler", {"interpolation_type": "x"}, "interpolation_type"),
+        ("EulerDiscreteScheduler", {"final_sigmas_type": 0}, "final_sigmas_type"),
+        ("DPMSolverMultistepScheduler", {"solver_order": 0}, "index out of range"),
+    ],
+)
+def test_what_a_scheduler_refuses_only_when_it_steps_is_a_mistake_of_the_user(name, config, reason):
+    with pytest.raises(UserError, match=f"{name} refuses its configuration.*{reason}"):
+        drawn(name, config, 5)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "PNDMScheduler", "EulerDiscreteScheduler"])
+def test_no_trained_betas_are_none(name):
+    assert torch.equal(drawn(name, {"trained_betas": []}, 5), drawn(name, {}, 5))
+
+
+def test_options_that_no_flag_can_give_are_not_said_to_be_unknown(saved, tmp_path, capsys):
+    assert main(["import", str(saved), "--out", str(tmp_path / "run")]) == 0
+    words = ["sample", str(tmp_path / "run"), "--solver", "hf-scheduler", "--solver.config"]
+    assert main([*words, '{"timestep_spacing": "trailing"}']) == 2
+    error = capsys.readouterr().err
+    assert "--solver.config is a table of values of any kind, which no flag can give" in error
+    assert "perhaps" not in error

@@ -53,4 +53,11 @@ def class_names(labels: Any, count: int, origin: str) -> tuple[str, ...]:
         raise UserError(f"{origin}: id2label must be a table from numbers to names")
     names = [table.get(str(number)) or str(number) for number in range(count)]
     times = Counter(names)
-    return tuple(f"{name} ({number})" if times[name] > 1 else name for number, name in enumerate(names))
+
+    def numbered(name: str, number: int) -> str:
+        found = name
+        while times[found] > (found == name):  # until no other class has it
+            found += f" ({number})"
+        return found
+
+    return tuple(numbered(name, number) for number, name in enumerate(names))

@@ -16,4 +16,9 @@ def constructed(name: str, make: Callable[..., Made], **options: Any) -> Made:
     try:
         return make(**options)
     except _REFUSALS as error:
-        raise UserError(f"{name} cannot be made with these options: {first_line(error)}") from None
+        raise UserError(f"{name} cannot be made with these options: {plain(error)}") from None
+
+
+def plain(error: BaseException) -> str:
+    """The first line of a message of another library, whose words in backticks are no arguments of ours."""
+    return first_line(error).replace("`", "'")
