@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import diffcore
@@ -271,3 +272,29 @@ def test_weights_in_half_precision_beside_no_others(classes, tmp_path):
     place = tmp_path / "diffusion_pytorch_model.fp16.safetensors"
     save_file({"a": torch.ones(2).half()}, place)
     assert folders.weights(tmp_path)["a"].dtype == torch.float16
+
+
+def test_a_run_of_texts_is_trained_further(texts, tmp_path):
+    """With captions of one's own, whose words it knows already; the text encoder stays as it is."""
+    run = texts[2]
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "pictures").mkdir()
+    generator = torch.Generator().manual_seed(0)
+    lines = ["file\tcaption"]
+    for number in range(20):
+        pixels = torch.randint(0, 256, (16, 16, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(tmp_path / f"pictures/{number}.png")
+        lines.append(f"{number}.png\t{tiny.WORDS[number % 3]}")
+    (tmp_path / "pictures/captions.tsv").write_text("\n".join(lines))
+    words = ["--data.root", str(tmp_path / "pictures"), "--train.steps", "2", "--train.evaluate", "0"]
+    assert main(["resume", str(tmp_path / "run"), *words]) == 0
+    again = diffcore.load(tmp_path / "run")
+    before, after = (each.model.network.state_dict() for each in (run, again))
+    text = {name for name in before if name.startswith("conditioning.texts")}
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert text
+    assert not changed & text
+    assert changed
+    assert again.model.codec.conditions[0].encoder == run.model.codec.conditions[0].encoder
+    assert set(again.model.codec.conditions[0].samples) == set(tiny.WORDS)
+    assert main(["resume", str(tmp_path / "run"), *words[2:3], "3", *words[4:]]) == 0
