@@ -90,7 +90,7 @@ def train(task: Task, options: dict, steps: int, seed: int, folder: Path) -> Mod
     torch.manual_seed(seed)
     generator, critic = build(options)
     average, draw, rate = copy.deepcopy(generator), batches(task, options["batch"], seed), options["rate"]
-    optimizers = [torch.optim.Adam(each.parameters(), lr=rate, betas=(0, 0.99)) for each in (critic, generator)]
+    optimizers = [torch.optim.Adam(each.parameters(), lr=rate, betas=(0.0, 0.99)) for each in (critic, generator)]
     for step in range(1, steps + 1):
         pixels, labels = draw()
         real, z = centred(pixels), torch.randn(2, len(labels), LATENT)

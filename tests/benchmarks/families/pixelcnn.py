@@ -77,13 +77,13 @@ class PixelCNN(nn.Module):
             h = layer.horizontal(h, column, linked, labels, EVERYWHERE)
         return self.head(h)
 
-    def draw(self, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Images `[B, 1, 32, 32]`, drawn row by row and pixel by pixel, and the logits they were drawn with.
+    def draw(self, labels: Tensor, generator: torch.Generator, seen: list[Tensor] | None = None) -> Tensor:
+        """Images `[B, 1, 32, 32]`, drawn row by row and pixel by pixel.
 
-        Each layer keeps what its inputs were in the row above and at the pixel to the left.
+        Each layer keeps what its inputs were in the row above and at the pixel to the left. The logits of each pixel,
+        `[B, 256]`, are added to the list `seen`.
         """
         pixels = torch.zeros(len(labels), 1, SIDE, SIDE, dtype=torch.uint8)
-        logits = torch.empty(len(labels), LEVELS, SIDE, SIDE)
         row = self.first.weight.new_zeros(len(labels), self.first.out_channels, 1, SIDE)
         rows_above = [torch.zeros_like(row) for _ in self.layers]
         for i in range(SIDE):
@@ -99,10 +99,11 @@ class PixelCNN(nn.Module):
                 for number, layer in enumerate(self.layers):
                     linked = links[number][..., j : j + 1]
                     left[number], h = h, layer.horizontal(h, left[number], linked, labels, here)
-                logits[:, :, i, j] = self.head(h)[..., 0, 0]
-                chances = logits[:, :, i, j].softmax(1)
-                pixels[:, :, i, j] = torch.multinomial(chances, 1, generator=generator).to(torch.uint8)
-        return pixels, logits
+                logits = self.head(h)[..., 0, 0]
+                if seen is not None:
+                    seen.append(logits)
+                pixels[:, 0, i, j] = torch.multinomial(logits.softmax(1), 1, generator=generator)[:, 0].to(torch.uint8)
+        return pixels
 
 
 def bits(network: PixelCNN, pixels: Tensor, labels: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ def model_of(network: PixelCNN) -> Model:
 
     def draw(labels: Tensor, seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        return in_batches(lambda part: network.draw(part, generator)[0], 250, labels)
+        return in_batches(lambda part: network.draw(part, generator), 500, labels)
 
     return Model(
         {"all": size_of(network)},
