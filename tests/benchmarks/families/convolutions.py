@@ -11,6 +11,19 @@ Widths = tuple[int, int, int]
 """The channels at 16 x 16, 8 x 8 and 4 x 4 positions."""
 
 
+def initialised(network: nn.Module) -> None:
+    """Set weights to keep the variance of activations (He et al. 2015, without the factor of 2), and biases to zero.
+
+    Without normalisation, the smaller weights that torch begins with would make all outputs alike. The last layers of
+    residual blocks stay zero.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            if module.weight.any():
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            nn.init.zeros_(module.bias)
+
+
 class Residual(nn.Module):
     """x + two convolutions of 3 x 3, which begin as zero."""
 
@@ -36,6 +49,7 @@ class Reader(nn.Module):
             nn.AvgPool2d(2), nn.Conv2d(b, c, 3, padding=1), Residual(c),
             nn.SiLU(), nn.Flatten(), nn.Linear(16 * c, hidden), nn.SiLU(),
         )  # fmt: skip
+        initialised(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
@@ -55,6 +69,7 @@ class Painter(nn.Module):
             nn.Conv2d(b, a, 3, padding=1), nn.Upsample(scale_factor=2), Residual(a),
             nn.SiLU(), nn.Conv2d(a, 4 * channels, 3, padding=1), nn.PixelShuffle(2),
         )  # fmt: skip
+        initialised(self)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         return self.body(self.first(torch.cat([z, self.label(labels)], 1)))

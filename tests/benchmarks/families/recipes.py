@@ -30,7 +30,6 @@ def _unet(patch: int, width: int, multipliers: tuple[int, ...]) -> dict[str, Any
     return {"name": "unet", "patch": patch, "width": width, "multipliers": multipliers}
 
 
-_PATCHES = _unet(4, 64, (1, 2))
 _NARROW = {"width": 32, "depth": 11, "head": 96, "positions": True}
 _WIDE = {"width": 64, "depth": 11, "head": 128, "positions": False}
 _SMALL, _LARGE = {"widths": (24, 48, 104), "hidden": 128}, {"widths": (32, 64, 96), "hidden": 128}
