@@ -1,7 +1,7 @@
 """The one judge of all families: the classifier of the plugin for images, and distances of pixels."""
 
 import time
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -39,6 +39,11 @@ class Judge:
         self.train = train
         self.real, _ = self.judge.features_and_logits(self.held_out["pixels"])
 
+    @cached_property
+    def known(self) -> Tensor:
+        """The features of the first 10,000 training images."""
+        return self.judge.features_and_logits(self.train["pixels"][:10_000])[0]
+
     def near(self, pixels: Tensor) -> float:
         """The mean distance to the nearest training image, RMS of bytes."""
         return nearest(pixels[:NEAREST_OF], self.train["pixels"])[0].mean().item()
@@ -56,10 +61,9 @@ class Judge:
 
     def of_trial(self, model: Model, samples: int) -> float:
         """What trials are chosen by: the Frechet distance of few samples to the first 10,000 training images."""
-        known, _ = self.judge.features_and_logits(self.train["pixels"][:10_000])
         name = next(iter(model.draws))
         features, _ = self.judge.features_and_logits(model.draws[name](self.train["label"][:samples], 0))
-        return frechet_distance(features, known)
+        return frechet_distance(features, self.known)
 
     def of_real(self, samples: int) -> dict[str, float]:
         """The same metrics of training images; the nearest training image is that of held-out images."""

@@ -52,10 +52,10 @@ RECIPES: dict[str, list[Recipe]] = {
         Recipe("latent 64, rate 0.002, beta 4", {**_VAE, "beta": 4.0, "rate": 2e-3}, 0.151),
     ],
     "gan": [
-        Recipe("gamma 1, rate 0.0005", {**_GAN, "gamma": 1.0, "rate": 5e-4}, 0.294),
-        Recipe("gamma 0.1, rate 0.0005", {**_GAN, "gamma": 0.1, "rate": 5e-4}, 0.294),
-        Recipe("gamma 10, rate 0.0005", {**_GAN, "gamma": 10.0, "rate": 5e-4}, 0.294),
         Recipe("gamma 1, rate 0.001", {**_GAN, "gamma": 1.0, "rate": 1e-3}, 0.294),
+        Recipe("gamma 10, rate 0.001", {**_GAN, "gamma": 10.0, "rate": 1e-3}, 0.294),
+        Recipe("gamma 0.1, rate 0.001", {**_GAN, "gamma": 0.1, "rate": 1e-3}, 0.294),
+        Recipe("gamma 1, rate 0.0005", {**_GAN, "gamma": 1.0, "rate": 5e-4}, 0.294),
     ],
     "pixelcnn": [
         Recipe("32 x 11, positions, batch 16, rate 0.002", {**_NARROW, "batch": 16, "rate": 2e-3}, 0.705),
