@@ -61,9 +61,9 @@ def to_bytes(x: Tensor) -> Tensor:
     return ((x + 1) * 127.5).round().clamp(0, LEVELS - 1).to(torch.uint8)
 
 
-def rate_at(step: int, steps: int, warmup: float = 0.05, cooldown: float = 0.4) -> float:
-    """The factor of the learning rate: it rises over the first part of all steps, and falls to zero over the last."""
-    return min(1.0, step / (warmup * steps), (steps - step + 1) / (cooldown * steps))
+def rate_at(step: int, steps: int, warmup: int = 100, cooldown: float = 0.4) -> float:
+    """The factor of the learning rate: it rises over the first 100 steps, and falls to zero over the last 40 %."""
+    return min(1.0, step / min(warmup, 1 + steps // 2), (steps - step + 1) / (cooldown * steps))
 
 
 def batches(task: Task, size: int, seed: int) -> Callable[[], tuple[Tensor, Tensor]]:

@@ -48,6 +48,7 @@ class VAE(nn.Module):
     def log_weights(self, x: Tensor, labels: Tensor, draws: int) -> tuple[Tensor, Tensor]:
         """log p(x | z) and log q(z | x) - log p(z) of draws of z from q, `[draws, B]` each."""
         mean, log_std = self.posterior(self.reader(x) + self.label(labels)).chunk(2, 1)
+        log_std = log_std.clamp(-8, 3)  # early steps may overflow
         noise = torch.randn(draws, *mean.shape)
         z = mean + log_std.exp() * noise
         excess = (z.square() / 2 - noise.square() / 2 - log_std).sum(2)
