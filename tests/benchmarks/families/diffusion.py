@@ -1,5 +1,6 @@
 """diffcore: an ordinary run of the plugin for images, trained and sampled through the public functions."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ NOISE_IN_BINS = 0.3
 def train(task: Task, options: dict, steps: int, seed: int, folder: Path) -> Model:
     length = {"steps": steps, "evaluate": 0, "checkpoint_every": 10**6, "sample_every": 10**6}
     parts = {**options, "schedule": SCHEDULE, "train": {**options.get("train", {}), **length}}
+    shutil.rmtree(folder / "run", ignore_errors=True)  # of a training that was interrupted
     run = dc.train("image", preset="mnist", data={"root": task.root}, out=folder / "run", seed=seed, **parts)
     return model_of(run)
 

@@ -65,7 +65,7 @@ RECIPES: dict[str, list[Recipe]] = {
     ],
 }
 
-CHOSEN = {"diffusion": 0, "vae": 0, "gan": 0, "pixelcnn": 0}
+CHOSEN = {"diffusion": 2, "vae": 1, "gan": 0, "pixelcnn": 2}
 """The recipe with the smallest Frechet distance in the trials."""
 
 TIMED = {"diffusion": 24, "vae": 12, "gan": 8, "pixelcnn": 5}
