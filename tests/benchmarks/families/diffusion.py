@@ -1,6 +1,7 @@
 """diffcore: an ordinary run of the plugin for images, trained and sampled through the public functions."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -67,9 +68,9 @@ def model_of(run: dc.Run) -> Model:
     def states(pixels: Tensor) -> Tensor:
         return (pixels.float() / (LEVELS - 1) - facts.mean[0]) / facts.std[0]
 
-    def in_parts(function: object, pixels: Tensor, labels: Tensor) -> Tensor:
+    def in_parts(function: Callable[..., Tensor], pixels: Tensor, labels: Tensor) -> Tensor:
         parts = zip(pixels.split(100), labels.split(100), range(len(pixels)), strict=False)
-        return torch.cat([function(*part) for part in parts])  # type: ignore[operator]
+        return torch.cat([function(*part) for part in parts])
 
     def bound(pixels: Tensor, labels: Tensor, part: int) -> Tensor:
         """The variational bound of the bytes themselves, with many levels."""
