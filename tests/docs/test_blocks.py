@@ -59,8 +59,8 @@ SHORT_FIT = {"trajectories": 2, "iterations": 1}
 """How long Python blocks fit levels."""
 
 
-PARSED = {"figures.md", "joint.md"}
-"""Pages whose commands are only parsed: those of figures are long trainings that differ from those of other pages in
+PARSED = {"figures.md", "joint.md", "families.md"}
+"""Pages whose commands are only parsed: those of figures and of families are long trainings that differ from others in
 their options alone, and those of joint states need pairs of files.
 """
 
