@@ -188,6 +188,9 @@ def test_round_trip_of_texts(texts, tmp_path):
         ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
         ("HeunDiscreteScheduler", {}),
         ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True, "solver_order": 3}),
+        ("UniPCMultistepScheduler", {}),
+        ("DEISMultistepScheduler", {}),
+        ("LMSDiscreteScheduler", {}),
     ],
 )
 def test_as_diffusers(texts, tmp_path, scheduler, config):

@@ -1,11 +1,13 @@
 """Writes runs in the layout of diffusers."""
 
+import contextlib
 import json
 import logging
 import os
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +93,30 @@ def _require_new(out: Path) -> None:
 def _save(written: Any, folder: Path, loaded: Any) -> None:
     """Write a pipeline or a model of diffusers to the folder."""
     folder.mkdir(parents=True)  # save_pretrained only logs it where this fails
-    written.save_pretrained(folder, safe_serialization=True)
+    with _without_bars():
+        written.save_pretrained(folder, safe_serialization=True)
     if isinstance(written, StableDiffusionPipeline):
         _with_usual_names(folder / "text_encoder" / "model.safetensors")
     if isinstance(written, DiTPipeline) and loaded.model.codec.conditions:
         condition: Any = loaded.model.codec.conditions[0]
         _with_class_names(folder / "model_index.json", condition.classes)
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without the progress bars that transformers shows while it writes."""
+    if find_spec("transformers") is None:
+        yield
+        return
+    from transformers.utils import logging as of_transformers
+
+    shown = of_transformers.is_progress_bar_enabled()
+    of_transformers.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            of_transformers.enable_progress_bar()
 
 
 def _pixels(loaded: Any, run: Path) -> DDPMPipeline:
