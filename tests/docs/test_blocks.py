@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 import tomllib
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,11 @@ import pytest
 from diffcore.api import training
 from diffcore.api.run import Run
 from diffcore.plugins.registry import installed
-from diffcore.runs import tuning
 from diffcore.runs.composing import compose
-from diffcore.sampling import grid_fitting
 from tests.docs.pages import PAGES, Block, blocks, named
 from tests.docs.shell import Shell
 from tests.support.prepared import PreparedProcesses
+from tests.support.rough_tuning import rough_tuning
 from tests.support.runs import TrainedRuns
 
 NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
@@ -37,12 +35,10 @@ def place(tmp_path, monkeypatch, few_pictures):
     monkeypatch.setattr(training, "train", lambda *parts, **options: whole(*parts, **{**options, "train": FEW}))
     resume = Run.resume
     monkeypatch.setattr(Run, "resume", lambda run, train=None, **options: resume(run, {"steps": 6}, **options))
-    # Likelihoods of one step, and levels that two methods fit to rough trajectories from two starts.
+    rough_tuning(monkeypatch)
+    # Likelihoods of one step.
     likelihood = Run.log_likelihood
     monkeypatch.setattr(Run, "log_likelihood", lambda run, samples, steps: likelihood(run, samples, steps=1))
-    monkeypatch.setattr(tuning, "flow_of", partial(grid_fitting.flow_of, accurate=10))
-    monkeypatch.setattr(grid_fitting, "METHODS", grid_fitting.METHODS[:2])
-    monkeypatch.setattr(tuning, "starting_grids", lambda *of: grid_fitting.starting_grids(*of)[:2])
     tune = Run.tune
     monkeypatch.setattr(Run, "tune", lambda run, steps, **options: tune(run, steps, **{**options, **SHORT_FIT}))
     before = set(sys.modules)
