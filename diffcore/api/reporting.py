@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffcore.api.evaluating import with_own_grid
 from diffcore.api.opened import OpenedRun
 from diffcore.errors import UserError
 from diffcore.evaluation.comparison import ComparedRun, comparison
 from diffcore.evaluation.evaluate import pictures_of, read_metrics, write_report
 from diffcore.evaluation.request import PICTURED, EvaluationRequest
-from diffcore.runs.fitted_grid import with_fitted_grid
 from diffcore.runs.folder import RunFolder, read_log
-from diffcore.runs.generation import example_conditions, unguided_without_conditions
 from diffcore.states.noise import seed_number
 from diffcore.system.files import write_atomically
 
@@ -53,8 +52,7 @@ def _request(run: OpenedRun, seed: int, n: int) -> EvaluationRequest:
     seed = seed_number(seed)
     model, config = run.config({})
     if model.task.draws:
-        shown = unguided_without_conditions(model, config, example_conditions(model, 1, config))
-        config = with_fitted_grid(shown, RunFolder(run.path), run.loaded.checkpoint.name)
+        config = with_own_grid(run, model, config)
     return EvaluationRequest(run.settings, config, n, seed, together=False, run=run.path)
 
 

@@ -18,18 +18,11 @@ from diffcore_diffusers.options.scheduler import SchedulerOptions
 from diffcore_diffusers.options.tables import BetaTableOptions
 from diffcore_diffusers.scheduler_steps import scheduler
 from diffcore_diffusers.tables import schedule
+from tests.diffusers import tiny
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
-UNET = {
-    "sample_size": 8,
-    "block_out_channels": (4, 8),
-    "layers_per_block": 1,
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "attention_head_dim": 4,
-    "norm_num_groups": 2,
-}
+UNET = tiny.UNET
 
 
 @pytest.fixture(scope="module")

@@ -10,33 +10,20 @@ from safetensors.torch import load_file, save_file
 
 import diffcore
 from diffcore.cli import main
-from diffcore.sampling import solvers
 from diffcore.sampling.guidance import classifier_free
 from diffcore.sampling.loop import levels_of, sample
-from diffcore_diffusers import folders, schedulers
+from diffcore_diffusers import folders
 from tests.diffusers import tiny
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-STEPS = 4
+STEPS = tiny.STEPS
 
 
 def imported(folder, out, *words):
     assert main(["import", str(folder), "--out", str(out), *words]) == 0
     return diffcore.load(out)
-
-
-def ours(run, pipeline, noise, conditions, weight):
-    """Pictures from 0 to 1 that the run draws with DDIM from `noise`, as a pipeline gives them."""
-    model = run.model
-    config = {"_class_name": "DDIMScheduler", **dict(pipeline.scheduler.config)}
-    levels = levels_of(model.schedule, schedulers.log_snrs(schedulers.read(config, "test"), STEPS))
-    guided = classifier_free(model.denoiser, model.codec.conditions, weight)
-    rows = range(len(noise))
-    with torch.no_grad():
-        z = sample(guided, model.codec.space, solvers.ddim(), levels, indices=rows, conditions=conditions, start=noise)
-        return (model.codec.reconstruct(z) / 2 + 0.5).clamp(0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +52,7 @@ def test_classes(classes, weight):
     pipeline, _, run = classes
     expected = drawn_with_classes(pipeline, weight)
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-    found = ours(run, pipeline, noise, {"label": torch.tensor([2, 0])}, weight)
+    found = tiny.drawn_by_ddim(run, pipeline, noise, {"label": torch.tensor([2, 0])}, weight)
     assert (found - expected).abs().max() <= 1e-5
     assert expected.std() > 0.02
 
@@ -103,9 +90,9 @@ def test_texts(texts, weight):
     condition = run.model.codec.conditions[0]
     ids = torch.cat([condition.parse(prompt, [0], 0) for prompt in prompts])
     assert "is too long" in condition.in_part(prompts[1])
-    found = ours(run, pipeline, noise, {"prompt": ids}, weight)
+    found = tiny.drawn_by_ddim(run, pipeline, noise, {"prompt": ids}, weight)
     assert (found - expected).abs().max() <= 1e-5
-    assert (found[0] - ours(run, pipeline, noise, {"prompt": ids[[1, 1]]}, weight)[0]).abs().max() > 1e-3
+    assert (found[0] - tiny.drawn_by_ddim(run, pipeline, noise, {"prompt": ids[[1, 1]]}, weight)[0]).abs().max() > 1e-3
 
 
 def test_a_run_of_texts_is_sampled(texts, tmp_path):
