@@ -6,6 +6,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before the import of torch and numpy; chi
 import pytest
 import torch
 
+from tests.support.prepared import PreparedProcesses
 from tests.support.runs import TrainedRuns
 from tests.support.toy import put_in_place, toy_registry
 
@@ -27,6 +28,10 @@ LONG = (
     "molecule/test_commands.py",
 )
 """Modules that run first: fast checks of the structure, then slow modules, so that no worker is late at the end."""
+
+
+PICTURED = ("diffcore.api.session.PICTURED", "diffcore.api.evaluating.PICTURED")
+"""Where the number of samples of pictures is read."""
 
 
 def pytest_collection_modifyitems(items):
@@ -82,11 +87,32 @@ def quick_classifiers():
     patch.undo()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def processes():
+    """The processes in which plugins are tested to build the same data, which import PyTorch once in the session."""
+    prepared = PreparedProcesses()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffcore.testing.checks.data.new_process", prepared)
+        yield prepared
+    prepared.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_pictures(request):
+    """Runs of the plugins' kinds of data have pictures of 12 samples, which take less time than the usual 50."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name in ("audio", "image", "molecule", "pointcloud"):
+            for name in PICTURED:
+                patch.setattr(name, 12)
+        yield
+
+
 @pytest.fixture(scope="module")
 def few_pictures():
     """Runs that are trained in this module have pictures of one sample, which take less time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("diffcore.api.session.PICTURED", 1)
+        for name in PICTURED:
+            patch.setattr(name, 1)
         yield
 
 

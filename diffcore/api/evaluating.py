@@ -19,7 +19,7 @@ from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import example_conditions, unguided_without_conditions
 from diffcore.runs.model import Model, build_additions
 from diffcore.runs.particles import require_factor
-from diffcore.runs.sampling_config import SamplingOptions
+from diffcore.runs.sampling_config import SamplingConfig, SamplingOptions
 from diffcore.runs.settings import validate
 from diffcore.states.noise import seed_number
 from diffcore.system.distributed import from_leader, leads
@@ -52,8 +52,7 @@ def evaluate(
     data, folder = run.data, RunFolder(run.path)
     kept = from_leader(lambda: _can_be_written(run.path, "the metrics are shown, and not kept"))
     if model.task.draws:
-        shown = unguided_without_conditions(model, config, example_conditions(model, 1, config))
-        config = replace(with_fitted_grid(shown, folder, run.loaded.checkpoint.name), guides=config.guides)
+        config = with_own_grid(run, model, config)
     wanted = additions(run.settings, "metric") | chosen_metrics(run, metrics)
     built = build_additions(run.registry, "metrics", model.modality.name, wanted, model.codec, data)
 
@@ -71,6 +70,13 @@ def evaluate(
         write_metrics(folder, found, recipe_of(run.loaded.checkpoint, used, n, seed))
         write_report(folder, model, data, replace(request, n=PICTURED, together=False))
     return found
+
+
+def with_own_grid(run: OpenedRun, model: Model, config: SamplingConfig) -> SamplingConfig:
+    """The config with the grid that was fitted to the flow that is followed for the conditions of the run, if any."""
+    shown = unguided_without_conditions(model, config, example_conditions(model, 1, config))
+    fitted = with_fitted_grid(shown, RunFolder(run.path), run.loaded.checkpoint.name)
+    return replace(fitted, guides=config.guides)
 
 
 def _require_used(model: Model, path: Path, options: SamplingOptions) -> None:

@@ -9,8 +9,9 @@ from diffcore.api.modes import in_own_modes
 from diffcore.api.session import finish_later, logger, run_training
 from diffcore.errors import UserError
 from diffcore.names import Device
+from diffcore.plugins.records import Settings
 from diffcore.plugins.registry import Registry
-from diffcore.plugins.text import text_conditions
+from diffcore.plugins.text import encoder_of, text_conditions
 from diffcore.runs.checkpoints import (
     MODEL,
     Progress,
@@ -71,11 +72,13 @@ def go_on(
                 f"{run.path} is trained already, {progress.step} steps in {progress.seconds / 60:.1f} minutes; "
                 "go further with `train.steps` N or `train.minutes` M"
             )
-        text_conditions(
-            getattr(description.facts, "text", None)
-        )  # an encoder that is missing has nothing to do with data
-        data = in_turn(lambda: data_of(run.path, settings, registry))
-        if data.facts != description.facts:
+        # An encoder that is missing has nothing to do with the data.
+        encoder = encoder_of(text_conditions(getattr(description.facts, "text", None)))
+        data = in_turn(lambda: data_of(run.path, settings, registry, encoder))
+        known = description.facts
+        if read_record(run) is None:  # weights from elsewhere: no data were seen, so there are no examples of texts
+            known = _with_samples(known, data.facts)
+        if data.facts != known:
             name = settings.data.name  # type: ignore[attr-defined]
             raise UserError(f"{run.path} was trained on other data than {name} holds now")
         model = build_model(settings, data.facts, registry, weights, description.first_stage)
@@ -95,6 +98,14 @@ def go_on(
         else:
             logger.info(f"going on from step {progress.step} of {run.path}")
         return run_training(run, settings, model, data, config, registry, source)
+
+
+def _with_samples(facts: Settings, others: Settings) -> Settings:
+    """The facts of data with the examples of texts that the `others` have."""
+    text, other = getattr(facts, "text", None), getattr(others, "text", None)
+    if text is None or other is None:
+        return facts
+    return facts.model_copy(update={"text": text.model_copy(update={"samples": other.samples})})
 
 
 def _require_same_data(run: RunFolder, record: Mapping[str, Any]) -> None:

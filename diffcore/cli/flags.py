@@ -123,6 +123,8 @@ def _not_an_option(flag: str, known: Sequence[str], elsewhere: Mapping[str, str]
     if meant is None:
         return f"{flag} is not an option"
     name = "--" + meant.replace("_", "-")
+    if meant not in elsewhere and flag.replace("_", "-") == name:  # there is one, whose values no flags can write
+        return f"{flag} is a table of values of any kind, which no flag can give; give it in TOML, or in Python"
     if meant not in elsewhere:
         return f"{flag} is not an option; perhaps you meant {name}"
     if flag.replace("_", "-") == name:

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from diffcore.errors import UserError, told
 from diffcore.evaluation import samples
-from diffcore.evaluation.evaluate import Evaluation, read_evaluations
+from diffcore.evaluation.kept import kept_evaluations, points_of
 from diffcore.evaluation.report import curves
 from diffcore.evaluation.request import EvaluationRequest
 from diffcore.plugins import registry as plugins
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Metric
-from diffcore.runs.folder import RunFolder
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import sampling_config
 from diffcore.system.distributed import by_leader
@@ -54,36 +53,16 @@ def report(model: Model, data: Data, request: EvaluationRequest) -> list[tuple[s
     """
     if request.run is None:
         return []
-    mine = _kept(request.run)
-    of_teacher = _kept(Path(request.settings.task.teacher))  # type: ignore[attr-defined]
+    mine = kept_evaluations(request.run)
+    of_teacher = kept_evaluations(Path(request.settings.task.teacher))  # type: ignore[attr-defined]
     names = [metric.name for evaluation in mine[-1:] for metric in evaluation.metrics]
     compared = [name for name in names if name + TEACHER in names and name not in ("samples", "samples_per_second")]
     shown = []
     for name in compared[:MOST_CURVES]:
         series = {
-            "student": _points(mine, name),
-            "teacher": sorted({*_points(of_teacher, name), *_points(mine, name + TEACHER)}),
+            "student": points_of(mine, name),
+            "teacher": sorted({*points_of(of_teacher, name), *points_of(mine, name + TEACHER)}),
         }
         shown.append(curves({who: points for who, points in series.items() if points}, "steps", name))
     text = "<p>Each point is an evaluation of the student or of its teacher, as each draws in so many steps.</p>"
     return [("Quality against steps", text + "".join(shown))] if shown else []
-
-
-def _kept(path: Path) -> list[Evaluation]:
-    """The evaluations in a run folder; none if they cannot be read."""
-    try:
-        return read_evaluations(RunFolder(path))
-    except (UserError, OSError):
-        return []
-
-
-def _points(evaluations: list[Evaluation], name: str) -> list[tuple[float, float]]:
-    """The values of a metric over the number of steps, of the last evaluation with each number."""
-    found = {
-        float(evaluation.recipe["steps"]): metric.value
-        for evaluation in evaluations
-        if "steps" in evaluation.recipe
-        for metric in evaluation.metrics
-        if metric.name == name and metric.value == metric.value
-    }
-    return sorted(found.items())

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from diffcore.errors import RAISED_BY_PLUGINS, UserError, quoted, told
-from diffcore.evaluation.report import curve, data_section, facts_table, folded, metrics_table, page, preformatted
+from diffcore.evaluation.page import page
+from diffcore.evaluation.report import curve, data_section, facts_table, folded, metrics_table, preformatted
 from diffcore.evaluation.request import EvaluationRequest
 from diffcore.plugins.building import part_of, require_metrics
 from diffcore.plugins.data import Data
@@ -148,17 +149,6 @@ def write_report(run: RunFolder, model: Model, data: Data, request: EvaluationRe
 
     task = model.task
 
-    def pictures() -> list[tuple[str, str]]:
-        assert task.pictures is not None
-        writer = part_of(model.modality, "writer", model.codec)
-        htmls = [
-            (each.title, writer.html(each.samples, each.columns, each.captions, **_optional_arguments(each, writer)))
-            for each in task.pictures(model, data, request)
-        ]
-        if wrong := [type(html).__name__ for _, html in htmls if not isinstance(html, str)]:
-            raise UserError(f"`html` of the writer of {model.modality.name} must return a str, not {wrong[0]}")
-        return htmls
-
     def sections() -> list[tuple[str, str]]:
         assert task.report is not None
         return list(task.report(model, data, request))
@@ -175,17 +165,40 @@ def write_report(run: RunFolder, model: Model, data: Data, request: EvaluationRe
     losses = [(row["step"], row["loss"]) for row in log]
     shown = [
         *attempted("Metrics", lambda: _metrics_sections(run)),
-        *(attempted("Pictures", pictures) if task.pictures is not None else ()),
+        *(attempted("Pictures", lambda: pictures_of(model, data, request)) if task.pictures is not None else ()),
         *(attempted(f"Sections of the task {task.name}", sections) if task.report is not None else ()),
         ("Loss", curve(losses, "steps", task.loss_label)),
         *([("Data", data_section(record))] if (record := read_record(run)) is not None else []),
         ("Run", facts_table(about)),
-        ("Configuration", preformatted(as_toml(request.settings))),
+        ("Configuration", _again(run, model.modality.name) + preformatted(as_toml(request.settings))),
     ]
     write_atomically(
         run.report, page(f"{model.modality.name}: {run.path.name}", shown).encode(errors="backslashreplace")
     )
     return failed
+
+
+def pictures_of(model: Model, data: Data, request: EvaluationRequest) -> list[tuple[str, str]]:
+    """The title and the HTML of each picture of the task; none if it has none.
+
+    Raises `UserError` if the writer returns something else than text.
+    """
+    if model.task.pictures is None:
+        return []
+    writer = part_of(model.modality, "writer", model.codec)
+    htmls = [
+        (each.title, writer.html(each.samples, each.columns, each.captions, **_optional_arguments(each, writer)))
+        for each in model.task.pictures(model, data, request)
+    ]
+    if wrong := [type(html).__name__ for _, html in htmls if not isinstance(html, str)]:
+        raise UserError(f"`html` of the writer of {model.modality.name} must return a str, not {wrong[0]}")
+    return htmls
+
+
+def _again(run: RunFolder, modality: str) -> str:
+    """The commands that train a run with the same settings, as HTML."""
+    commands = f"diffcore config {quoted(run.path)} > run.toml\ndiffcore train --modality {modality} --config run.toml"
+    return f"<p>To train a run with these settings:</p>{preformatted(commands)}"
 
 
 def _optional_arguments(picture: Picture, writer: Any) -> dict[str, Any]:

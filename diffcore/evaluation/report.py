@@ -1,47 +1,49 @@
-"""The report of a run: one HTML page that needs no network connection."""
+"""The parts of the report of a run, as fragments of HTML."""
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from diffcore.evaluation.viewer import once
 from diffcore.plugins.output import Metric
 from diffcore.runs.data_record import KINDS
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; }
-table { border-collapse: collapse; } td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-img { image-rendering: pixelated; max-width: 100%; } pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; }
-svg text { font: 12px system-ui, sans-serif; fill: #555; }
-"""
-
-
-def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
-    """An HTML page of sections, each a title and an HTML fragment."""
-    body = "".join(f"<h2>{escape(name)}</h2>\n{fragment}\n" for name, fragment in sections)
-    return (
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{_STYLE}</style>\n<h1>{escape(title)}</h1>\n{once(body)}</html>\n"
-    )
+REAL = "_real"
+"""The end of the name of a metric that is the same for real examples."""
 
 
 def metrics_table(metrics: Sequence[Metric]) -> str:
-    """An HTML table of the name, the value and the meaning of each metric."""
+    """An HTML table of the name, the value and the meaning of each metric.
+
+    A metric that has been measured on real examples too has bars of both values, on one scale from zero.
+    """
     if not metrics:
         return "<p>No metrics yet: run <code>diffcore evaluate</code>.</p>"
+    values = {metric.name: metric.value for metric in metrics}
     rows = "".join(
-        f'<tr><th>{escape(metric.name)}</th><td class="number">{metric.value:.4g}</td>'
-        f"<td>{escape(metric.meaning)}</td></tr>"
+        f'<tr><th scope="row">{escape(metric.name)}</th><td class="number">{metric.value:.4g}</td>'
+        f"<td>{bars(metric.value, values.get(metric.name + REAL))}</td><td>{escape(metric.meaning)}</td></tr>"
         for metric in metrics
     )
-    return f"<table>{rows}</table>"
+    head = "".join(f'<th scope="col">{name}</th>' for name in ("metric", "value", "beside real examples", "what it is"))
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def bars(value: float, real: float | None) -> str:
+    """Two bars, of a value and of that of real examples; nothing without the latter, and for negative values."""
+    if real is None or not (math.isfinite(value) and math.isfinite(real) and value >= 0 and real >= 0):
+        return ""
+    largest = max(value, real) or 1.0
+    parts = [("own", value), ("real", real)]
+    drawn = "".join(f'<span class="{kind}" style="width:{100 * each / largest:.1f}%"></span>' for kind, each in parts)
+    return f'<span class="bars" role="img" aria-label="{value:.4g}, real {real:.4g}">{drawn}</span>'
 
 
 def facts_table(facts: Mapping[str, object]) -> str:
     """An HTML table of names and values."""
-    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
+    rows = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>' for name, value in facts.items()
+    )
     return f"<table>{rows}</table>"
 
 
@@ -123,7 +125,8 @@ def curves(series: Mapping[str, Sequence[tuple[float, float]]], x_label: str, y_
             drawn.append(f'<text x="{left + 8}" y="{34 + 16 * number}" style="fill: {colour}">{escape(name)}</text>')
     return (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(y_label)} over {escape(x_label)}">'
-        f'<path d="M{left},5 V{height - bottom} H{width}" fill="none" stroke="#999"/>{"".join(drawn)}'
+        f'<path d="M{left},5 V{height - bottom} H{width}" fill="none" stroke="currentColor" opacity="0.4"/>'
+        f"{''.join(drawn)}"
         f'<text x="{left - 8}" y="16" text-anchor="end">{high:.4g}</text>'
         f'<text x="{left - 8}" y="{height - bottom}" text-anchor="end">{low:.4g}</text>'
         f'<text x="{left}" y="{height - 8}">{first:g}</text>'

@@ -206,7 +206,7 @@ def pictures(model: Model, data: Data, request: EvaluationRequest) -> Iterator[P
     if request.together:
         return
     yield from side_pictures(model, data, request)
-    moments, rows = 9, 5
+    moments, rows = 9, min(5, request.n)
     few = {name: value[:rows] for name, value in conditions.items()}
     steps = trajectories(model, config, few, rows, moments, seed)
     yield Picture(

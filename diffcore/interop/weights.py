@@ -1,6 +1,8 @@
 """Runs made of given weights, without training, and the weights of runs."""
 
-from collections.abc import Mapping
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from diffcore.runs.composing import compose
 from diffcore.runs.folder import RunFolder, describe, new_folder
 from diffcore.runs.latents import field_key
 from diffcore.runs.loading import LoadedRun, load_run
-from diffcore.runs.lock import locked
+from diffcore.runs.lock import LOCK, locked
 from diffcore.runs.model import build_model, require_draws, require_fit
 from diffcore.runs.settings import FirstStage, validate
 
@@ -66,22 +68,45 @@ def run_of_weights(
     * `latents`: in what the network diffuses, if these are not states of the data themselves.
 
     Raises `UserError` if a value does not fit, and if the names or the shapes of the weights are not those of the
-    network. No folder is made then.
+    network. No folder is made then, and none is left if writing fails or is interrupted.
     """
     composed = compose(registry, modality, file=settings, origin=origin)
     found = validate(registry.modality(modality).facts, facts, f"{origin}: facts of the data")
     stage = None if latents is None else FirstStage(**latents.described())
     numbers = sum(tensor.numel() for part in (weights, latents.weights if latents else {}) for tensor in part.values())
-    model = build_model(composed, found, registry, numbers, stage)
+    try:
+        model = build_model(composed, found, registry, numbers, stage)
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
     values = _fitting(model.network, weights, origin)
     if latents is not None:
         assert isinstance(model.codec, nn.Module)
         model.codec.load_state_dict(_fitting(model.codec, latents.tensors(), origin))
+    there = out.exists()
     folder = RunFolder(new_folder(out, modality, "imported"))
-    with locked(folder):
-        describe(folder, composed, found.model_dump(mode="json"), registry, keep_codec(folder, model), stage)
-        write_checkpoint(folder, Progress(), {MODEL: values, EMA: values, TRAINING: {}}, keep=1)
+    try:
+        with locked(folder), _whole_or_nothing(folder.path):
+            describe(folder, composed, found.model_dump(mode="json"), registry, keep_codec(folder, model), stage)
+            write_checkpoint(folder, Progress(), {MODEL: values, EMA: values, TRAINING: {}}, keep=1)
+    finally:
+        if not there and [path.name for path in folder.path.iterdir()] == [LOCK]:
+            shutil.rmtree(folder.path, ignore_errors=True)
     return folder.path
+
+
+@contextlib.contextmanager
+def _whole_or_nothing(folder: Path) -> Iterator[None]:
+    """Remove what was written in the folder if the block ends by an exception, such as a full disk or Ctrl-C."""
+    before = {path.name for path in folder.iterdir()}
+    try:
+        yield
+    except BaseException:
+        for path in [path for path in folder.iterdir() if path.name not in before]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        raise
 
 
 def _fitting(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> dict[str, Tensor]:

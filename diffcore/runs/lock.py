@@ -22,6 +22,9 @@ from diffcore.system.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
+LOCK = ".run.lock"
+"""The name of the file that is locked."""
+
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 """What file systems without locks answer, such as some network drives."""
 
@@ -58,7 +61,7 @@ def acquire(path: Path, otherwise: str) -> FileLock:
 
 @contextlib.contextmanager
 def _locked(run: RunFolder) -> Iterator[None]:
-    path, holder = run.path / ".run.lock", run.path / ".run.holder"
+    path, holder = run.path / LOCK, run.path / ".run.holder"
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
         raise UserError(f"{path} is not a file; delete it")
     no_locks = f"the file system of {run.path} has no locks: make sure that no other process trains this run"

@@ -5,37 +5,25 @@ import shutil
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import diffcore
 from diffcore.cli import main
-from diffcore.sampling import solvers
 from diffcore.sampling.guidance import classifier_free
 from diffcore.sampling.loop import levels_of, sample
-from diffcore_diffusers import folders, schedulers
+from diffcore_diffusers import folders
 from tests.diffusers import tiny
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
 
-STEPS = 4
+STEPS = tiny.STEPS
 
 
 def imported(folder, out, *words):
     assert main(["import", str(folder), "--out", str(out), *words]) == 0
     return diffcore.load(out)
-
-
-def ours(run, pipeline, noise, conditions, weight):
-    """Pictures from 0 to 1 that the run draws with DDIM from `noise`, as a pipeline gives them."""
-    model = run.model
-    config = {"_class_name": "DDIMScheduler", **dict(pipeline.scheduler.config)}
-    levels = levels_of(model.schedule, schedulers.log_snrs(schedulers.read(config, "test"), STEPS))
-    guided = classifier_free(model.denoiser, model.codec.conditions, weight)
-    rows = range(len(noise))
-    with torch.no_grad():
-        z = sample(guided, model.codec.space, solvers.ddim(), levels, indices=rows, conditions=conditions, start=noise)
-        return (model.codec.reconstruct(z) / 2 + 0.5).clamp(0, 1)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +52,7 @@ def test_classes(classes, weight):
     pipeline, _, run = classes
     expected = drawn_with_classes(pipeline, weight)
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-    found = ours(run, pipeline, noise, {"label": torch.tensor([2, 0])}, weight)
+    found = tiny.drawn_by_ddim(run, pipeline, noise, {"label": torch.tensor([2, 0])}, weight)
     assert (found - expected).abs().max() <= 1e-5
     assert expected.std() > 0.02
 
@@ -102,9 +90,9 @@ def test_texts(texts, weight):
     condition = run.model.codec.conditions[0]
     ids = torch.cat([condition.parse(prompt, [0], 0) for prompt in prompts])
     assert "is too long" in condition.in_part(prompts[1])
-    found = ours(run, pipeline, noise, {"prompt": ids}, weight)
+    found = tiny.drawn_by_ddim(run, pipeline, noise, {"prompt": ids}, weight)
     assert (found - expected).abs().max() <= 1e-5
-    assert (found[0] - ours(run, pipeline, noise, {"prompt": ids[[1, 1]]}, weight)[0]).abs().max() > 1e-3
+    assert (found[0] - tiny.drawn_by_ddim(run, pipeline, noise, {"prompt": ids[[1, 1]]}, weight)[0]).abs().max() > 1e-3
 
 
 def test_a_run_of_texts_is_sampled(texts, tmp_path):
@@ -187,6 +175,9 @@ def test_round_trip_of_texts(texts, tmp_path):
         ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
         ("HeunDiscreteScheduler", {}),
         ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True, "solver_order": 3}),
+        ("UniPCMultistepScheduler", {}),
+        ("DEISMultistepScheduler", {}),
+        ("LMSDiscreteScheduler", {}),
     ],
 )
 def test_as_diffusers(texts, tmp_path, scheduler, config):
@@ -271,3 +262,29 @@ def test_weights_in_half_precision_beside_no_others(classes, tmp_path):
     place = tmp_path / "diffusion_pytorch_model.fp16.safetensors"
     save_file({"a": torch.ones(2).half()}, place)
     assert folders.weights(tmp_path)["a"].dtype == torch.float16
+
+
+def test_a_run_of_texts_is_trained_further(texts, tmp_path):
+    """With captions of one's own, whose words it knows already; the text encoder stays as it is."""
+    run = texts[2]
+    shutil.copytree(run.path, tmp_path / "run")
+    (tmp_path / "pictures").mkdir()
+    generator = torch.Generator().manual_seed(0)
+    lines = ["file\tcaption"]
+    for number in range(20):
+        pixels = torch.randint(0, 256, (16, 16, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(tmp_path / f"pictures/{number}.png")
+        lines.append(f"{number}.png\t{tiny.WORDS[number % 3]}")
+    (tmp_path / "pictures/captions.tsv").write_text("\n".join(lines))
+    words = ["--data.root", str(tmp_path / "pictures"), "--train.steps", "2", "--train.evaluate", "0"]
+    assert main(["resume", str(tmp_path / "run"), *words]) == 0
+    again = diffcore.load(tmp_path / "run")
+    before, after = (each.model.network.state_dict() for each in (run, again))
+    text = {name for name in before if name.startswith("conditioning.texts")}
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert text
+    assert not changed & text
+    assert changed
+    assert again.model.codec.conditions[0].encoder == run.model.codec.conditions[0].encoder
+    assert set(again.model.codec.conditions[0].samples) == set(tiny.WORDS)
+    assert main(["resume", str(tmp_path / "run"), *words[2:3], "3", *words[4:]]) == 0

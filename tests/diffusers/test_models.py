@@ -17,18 +17,11 @@ from diffcore.sampling.loop import integrate, levels_of
 from diffcore.sampling.solvers import Move
 from diffcore.states.level import Level
 from diffcore_diffusers import folders, schedulers
+from tests.diffusers import tiny
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 
-UNET = {
-    "sample_size": 8,
-    "block_out_channels": (4, 8),
-    "layers_per_block": 1,
-    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
-    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
-    "attention_head_dim": 4,
-    "norm_num_groups": 2,
-}
+UNET = tiny.UNET
 
 
 def saved(folder, unet=UNET, **config):

@@ -67,6 +67,11 @@ def test_zero_terminal_levels_agree_to_float32():
         ("DPMSolverMultistepScheduler", {}, 7),
         ("DPMSolverMultistepScheduler", {"timestep_spacing": "leading"}, 7),
         ("DPMSolverMultistepScheduler", {"timestep_spacing": "trailing"}, 7),
+        ("UniPCMultistepScheduler", {}, 7),
+        ("UniPCMultistepScheduler", {"timestep_spacing": "leading", "steps_offset": 1}, 7),
+        ("DEISMultistepScheduler", {"timestep_spacing": "trailing"}, 7),
+        ("DEISMultistepScheduler", {}, 9),
+        ("LMSDiscreteScheduler", {"timestep_spacing": "leading"}, 7),
     ],
 )
 def test_the_levels_of_steps_are_those_of_their_timesteps(name, config, steps):
@@ -117,6 +122,7 @@ def test_configurations_that_are_not_known_are_refused(config, message):
 
 def test_what_a_run_does_not_do_is_noted():
     assert "clip_sample" in made("DDIMScheduler")[1].notes[0]
-    assert "order 2" in made("DPMSolverMultistepScheduler", solver_order=3)[1].notes[0]
+    assert "dpmpp-2m has its own order" in made("DPMSolverMultistepScheduler", solver_order=3)[1].notes[0]
+    assert "algorithm_type" in made("DPMSolverMultistepScheduler", algorithm_type="sde-dpmsolver++")[1].notes[0]
     assert made("DDIMScheduler", clip_sample=False)[1].notes == ()
     assert BetaTableOptions() == made("DDIMScheduler")[1].table

@@ -10,9 +10,9 @@ from PIL import Image
 import diffcore
 from diffcore.cli import main
 from diffcore.sampling import solvers
-from diffcore.sampling.guidance import classifier_free
 from diffcore.sampling.loop import levels_of, sample
 from diffcore_diffusers import schedulers
+from tests.diffusers import tiny
 
 diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -68,28 +68,15 @@ def exported(run, out):
     return out
 
 
-def latents_of(run, pipeline, noise, conditions, weight, steps=4):
-    """The samples of DDIM from `noise`, as pictures from 0 to 1."""
-    model = diffcore.load(run).model
-    config = {"_class_name": "DDIMScheduler", **dict(pipeline.scheduler.config)}
-    levels = levels_of(model.schedule, schedulers.log_snrs(schedulers.read(config, "test"), steps))
-    denoise = classifier_free(model.denoiser, model.codec.conditions, weight)
-    rows = range(len(noise))
-    with torch.no_grad():
-        z = sample(denoise, model.codec.space, solvers.ddim(), levels, indices=rows, conditions=conditions, start=noise)
-        return (model.codec.reconstruct(z) / 2 + 0.5).clamp(0, 1)
-
-
 def test_pixels(place, tmp_path):
     words = ["--data.class-level", "none", "--denoiser", "hf-unet", *UNET, "--schedule", "hf-betas"]
     words += ["--denoiser.down-block-types", "DownBlock2D", "DownBlock2D"]
     words += ["--denoiser.up-block-types", "UpBlock2D", "UpBlock2D"]
     run = trained(place, "pixels", *words, "--parameterisation", "eps", steps="50")
     out = exported(run, tmp_path / "hf")
-    for part, kind in (("unet", diffusers.UNet2DModel),):
-        _, info = kind.from_pretrained(out / part, output_loading_info=True)
-        assert not info["missing_keys"]
-        assert not info["unexpected_keys"]
+    _, info = diffusers.UNet2DModel.from_pretrained(out / "unet", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
     pipeline = diffusers.DDPMPipeline.from_pretrained(out)
     assert pipeline.scheduler.config.prediction_type == "epsilon"
     ddim = diffusers.DDIMPipeline(pipeline.unet, diffusers.DDIMScheduler.from_config(pipeline.scheduler.config))
@@ -137,7 +124,7 @@ def test_classes(place, stage, tmp_path):
     assert pipeline.labels == {"blue": 0, "red": 1}
     found = pipeline([1, 0], 3.0, torch.Generator().manual_seed(3), 4, output_type="np").images
     noise = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(3))
-    expected = latents_of(run, pipeline, noise, {"label": torch.tensor([1, 0])}, 3.0)
+    expected = tiny.drawn_by_ddim(diffcore.load(run), pipeline, noise, {"label": torch.tensor([1, 0])}, 3.0)
     torch.testing.assert_close(torch.from_numpy(found).permute(0, 3, 1, 2), expected, atol=1e-5, rtol=0)
 
 
@@ -154,9 +141,9 @@ def test_texts(place, stage, tmp_path):
     ).images
     condition = diffcore.load(run).model.codec.conditions[0]
     ids = torch.cat([condition.parse(prompt, [0], 0) for prompt in prompts])
-    expected = latents_of(run, pipeline, noise, {"prompt": ids}, 3.0)
+    expected = tiny.drawn_by_ddim(diffcore.load(run), pipeline, noise, {"prompt": ids}, 3.0)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    other = latents_of(run, pipeline, noise, {"prompt": ids[[1, 0]]}, 3.0)
+    other = tiny.drawn_by_ddim(diffcore.load(run), pipeline, noise, {"prompt": ids[[1, 0]]}, 3.0)
     assert (other - expected).abs().max() > 1e-4
 
 

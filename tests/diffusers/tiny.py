@@ -6,6 +6,22 @@ from pathlib import Path
 import diffusers
 import torch
 
+from diffcore.sampling import solvers
+from diffcore.sampling.guidance import classifier_free
+from diffcore.sampling.loop import levels_of, sample
+from diffcore_diffusers import schedulers
+
+STEPS = 4
+
+UNET = {
+    "sample_size": 8,
+    "block_out_channels": (4, 8),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": 4,
+    "norm_num_groups": 2,
+}
 VAE = {
     "block_out_channels": (8, 8),
     "down_block_types": ("DownEncoderBlock2D",) * 2,
@@ -96,3 +112,15 @@ def tokens():
         merges=[("r", "e"), ("re", "d</w>"), ("c", "i"), ("i", "r")],
         model_max_length=CLIP["max_position_embeddings"],
     )
+
+
+def drawn_by_ddim(run, pipeline, noise, conditions, weight):
+    """Pictures from 0 to 1 that the run draws with DDIM from `noise`, as a pipeline gives them."""
+    model = run.model
+    config = {"_class_name": "DDIMScheduler", **dict(pipeline.scheduler.config)}
+    levels = levels_of(model.schedule, schedulers.log_snrs(schedulers.read(config, "test"), STEPS))
+    guided = classifier_free(model.denoiser, model.codec.conditions, weight)
+    rows = range(len(noise))
+    with torch.no_grad():
+        z = sample(guided, model.codec.space, solvers.ddim(), levels, indices=rows, conditions=conditions, start=noise)
+        return (model.codec.reconstruct(z) / 2 + 0.5).clamp(0, 1)

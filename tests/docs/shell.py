@@ -8,11 +8,11 @@ only parsed.
 import argparse
 import contextlib
 import io
+import json
 import os
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -33,6 +33,7 @@ from diffcore.cli.selectors import take_table
 from diffcore.plugins.registry import installed
 from tests.docs import given
 from tests.docs.pages import ROOT
+from tests.support.prepared import PreparedProcesses
 from tests.support.runs import TrainedRuns
 
 ENDS = ("--train.steps", "4", "--train.log-every", "2", "--train.batch-size", "4", "--sample.steps", "2")
@@ -75,11 +76,27 @@ EVALUATED = ("image", "table")
 """Kinds of data whose metrics are fast; for the others, `evaluate` is only parsed."""
 
 
+_PYTEST = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+import pytest
+sys.exit(pytest.main(sys.argv[2:]))
+"""
+
+
 class Shell:
     """A folder in which the commands of one page are run, one after the other; or only parsed, if `runs` is False."""
 
-    def __init__(self, folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns, *, runs: bool = True) -> None:
-        self.folder, self.patch, self.trained, self.runs = folder, patch, trained, runs
+    def __init__(
+        self,
+        folder: Path,
+        patch: pytest.MonkeyPatch,
+        trained: TrainedRuns,
+        processes: PreparedProcesses,
+        *,
+        runs: bool = True,
+    ) -> None:
+        self.folder, self.patch, self.trained, self.processes, self.runs = folder, patch, trained, processes, runs
         self.said = ""
         """The output of the last block."""
         self.known: dict[str, Callable[[list[str]], None]] = {
@@ -190,8 +207,8 @@ class Shell:
         if words[:2] == ["-n", "0"]:
             words = words[2:]
         if (self.folder / "pyproject.toml").exists():
-            command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
-            done = subprocess.run(command, capture_output=True, text=True, cwd=self.folder)
+            options = ["-q", "-p", "no:cacheprovider", *words]
+            done = self.processes(_PYTEST, [json.dumps([str(self.folder), *sys.path]), *options], self.folder)
             self.said += done.stdout
             assert done.returncode == 0, done.stdout
         for word in words:

@@ -14,13 +14,15 @@ from diffcore.plugins.registry import installed
 from diffcore.runs.composing import compose
 from tests.docs.pages import PAGES, Block, blocks, named
 from tests.docs.shell import Shell
+from tests.support.prepared import PreparedProcesses
+from tests.support.rough_tuning import rough_tuning
 from tests.support.runs import TrainedRuns
 
 NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, few_pictures):
     """An empty working folder; packages that a page installs are removed afterwards."""
     monkeypatch.chdir(tmp_path)
     for module in (
@@ -33,6 +35,10 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "train", lambda *parts, **options: whole(*parts, **{**options, "train": FEW}))
     resume = Run.resume
     monkeypatch.setattr(Run, "resume", lambda run, train=None, **options: resume(run, {"steps": 6}, **options))
+    rough_tuning(monkeypatch)
+    # Likelihoods of one step.
+    likelihood = Run.log_likelihood
+    monkeypatch.setattr(Run, "log_likelihood", lambda run, samples, steps: likelihood(run, samples, steps=1))
     tune = Run.tune
     monkeypatch.setattr(Run, "tune", lambda run, steps, **options: tune(run, steps, **{**options, **SHORT_FIT}))
     before = set(sys.modules)
@@ -49,15 +55,21 @@ SHORT_FIT = {"trajectories": 2, "iterations": 1}
 """How long Python blocks fit levels."""
 
 
-PARSED = {"figures.md", "joint.md"}
-"""Pages whose commands are only parsed: those of figures are long trainings that differ from those of other pages in
+PARSED = {"figures.md", "joint.md", "families.md"}
+"""Pages whose commands are only parsed: those of figures and of families are long trainings that differ from others in
 their options alone, and those of joint states need pairs of files.
 """
 
 
-def run(page: list[Block], folder: Path, patch: pytest.MonkeyPatch, trained: TrainedRuns) -> None:
+def run(
+    page: list[Block],
+    folder: Path,
+    patch: pytest.MonkeyPatch,
+    trained: TrainedRuns,
+    processes: PreparedProcesses,
+) -> None:
     """Run the blocks of a page in a folder; an error is raised with the place of its block."""
-    shell = Shell(folder, patch, trained, runs=page[0].page.name not in PARSED)
+    shell = Shell(folder, patch, trained, processes, runs=page[0].page.name not in PARSED)
     namespace, files = {"__name__": "page"}, set()
     for block in page:
         try:
@@ -99,8 +111,8 @@ def compare(shown: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
-def test_the_blocks_of_a_page_run(page, place, monkeypatch, trained):
-    run(blocks(page), place, monkeypatch, trained)
+def test_the_blocks_of_a_page_run(page, place, monkeypatch, trained, processes):
+    run(blocks(page), place, monkeypatch, trained, processes)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=named)
@@ -131,6 +143,6 @@ def test_python_is_formatted(page):
         ("ruby", "puts 3", "unknown language 'ruby'"),
     ],
 )
-def test_a_wrong_block_fails(language, content, reason, place, monkeypatch, trained):
+def test_a_wrong_block_fails(language, content, reason, place, monkeypatch, trained, processes):
     with pytest.raises(AssertionError, match=re.escape(reason)):
-        run([Block(Path("page.md"), 1, language, None, content)], place, monkeypatch, trained)
+        run([Block(Path("page.md"), 1, language, None, content)], place, monkeypatch, trained, processes)

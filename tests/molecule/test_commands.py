@@ -35,6 +35,7 @@ from diffcore_molecule.data.part import around
 from diffcore_molecule.data.part import part_of as part_read
 from diffcore_molecule.evaluation import plausibility
 from tests.support import refusals
+from tests.support.rough_tuning import rough_tuning
 
 SMALL = ["--train.batch-size", "8", "--train.log-every", "5", "--train.evaluate", "0", "--sample.steps", "3"]
 NETWORK = ["depth", "1", "width", "16", "heads", "4", "pair-width", "16", "inner", "4"]
@@ -120,7 +121,7 @@ def regressor(file, tmp_path_factory):
 def test_the_report_shows_molecules_and_needs_no_network(run):
     page = (run / "report.html").read_text()
     assert not re.search(r"https?://|src=\"(?!data:)|@import|<link", page)
-    for part in ("From noise to data", "<canvas", "<th>valid</th>", "logp_mae_size_only", "[denoiser]"):
+    for part in ("From noise to data", "<canvas", '<th scope="row">valid</th>', "logp_mae_size_only", "[denoiser]"):
         assert part in page
     assert (run / "samples" / "step-00000030.png").is_file()
 
@@ -287,7 +288,8 @@ def test_evaluate_prints_metrics(run, tmp_path, capsys):
     assert metrics["v_u_n"] <= metrics["v_u"] <= metrics["valid"]
 
 
-def test_tune_then_sample(own, tmp_path, capsys):
+def test_tune_then_sample(own, tmp_path, capsys, monkeypatch):
+    rough_tuning(monkeypatch)
     copy = shutil.copytree(own, tmp_path / "copy")
     command = ["tune", str(copy), "--steps", "4", "--trajectories", "3", "--iterations", "1"]
     assert main(command) == 0

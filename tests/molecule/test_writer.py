@@ -13,7 +13,7 @@ from rdkit.Chem import AllChem, Crippen, Descriptors, rdMolDescriptors
 from rdkit.Chem.QED import qed
 
 from diffcore.evaluation import viewer
-from diffcore.evaluation.report import page
+from diffcore.evaluation.page import page
 from diffcore_molecule.chemistry.molecules import ORDERS, Molecule, from_rdkit, identity
 from diffcore_molecule.data.conformers import Request, entries_of
 from diffcore_molecule.evaluation import metrics

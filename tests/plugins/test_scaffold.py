@@ -90,10 +90,11 @@ def run(packages, tmp_path_factory):
 
 USING = """
 import json, sys
+paths, *commands, tests = map(json.loads, sys.argv[1:])
+sys.path[:] = paths
 import pytest
 from diffcore.cli import main
 
-*commands, tests = json.loads(sys.argv[1])
 for command in commands:
     assert main(command) == 0, command
 sys.exit(pytest.main(tests))
@@ -101,7 +102,7 @@ sys.exit(pytest.main(tests))
 
 
 @pytest.fixture(scope="module")
-def used(packages, run, tmp_path_factory):
+def used(packages, processes, tmp_path_factory):
     """The folder in which one process has used all packages on the command line, and what their own tests then said."""
     folder = tmp_path_factory.mktemp("used")
     small = ["--data.n", "100", "--denoiser.width", "16", "--logger.my-logger.every", "2"]
@@ -114,8 +115,11 @@ def used(packages, run, tmp_path_factory):
     sample = ["sample", folder / "run", "--n", "3", "--out", folder / "samples.csv", *solver, *guide]
 
     tests = ["-q", "-p", "no:cacheprovider", "-k", "not TestMyPart", *[package / "tests" for package in packages]]
-    (folder / "using.py").write_text(USING)
-    return folder, run(folder / "using.py", json.dumps([train, sample, tests], default=str))
+    paths = [str(ROOT), *map(str, packages), *filter(None, sys.path)]
+    arguments = [json.dumps(each, default=str) for each in (paths, train, sample, tests)]
+    done = processes(USING, arguments, folder, COLUMNS="200", DIFFCORE_PLUGINS=None)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
 
 
 def test_their_own_tests_pass(used):

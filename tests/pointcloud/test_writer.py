@@ -13,7 +13,7 @@ import trimesh
 from PIL import Image
 from tensordict import TensorDict
 
-from diffcore.evaluation.report import page
+from diffcore.evaluation.page import page
 from diffcore_pointcloud.output import turntable
 from diffcore_pointcloud.output.painting import AZIMUTH, painted, view
 from diffcore_pointcloud.output.points import RAMP, Points, colours, extent, unbatched, upright

@@ -14,7 +14,8 @@ import torch
 from diffcore import cli
 from diffcore.errors import UserError, printable
 from diffcore.evaluation.evaluate import read_metrics, write_metrics
-from diffcore.evaluation.report import facts_table, metrics_table, page
+from diffcore.evaluation.page import page
+from diffcore.evaluation.report import facts_table, metrics_table
 from diffcore.plugins.output import Metric
 from diffcore.plugins.registry import Provided
 from diffcore.runs.checkpoints import find_checkpoint

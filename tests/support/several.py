@@ -5,6 +5,7 @@ torchrun ... -m tests.support.several all FILE            those of a JSON file w
 """
 
 import json
+import os
 import signal
 import sys
 from dataclasses import replace
@@ -124,3 +125,8 @@ if __name__ == "__main__":
     with joined(), cli._log_on_the_screen():
         for command, status in json.loads(Path(arguments[0]).read_text()):
             assert cli._run(command) == status, command
+    # A thread of PyTorch's stores may still run when the interpreter ends, which then aborts a process that has done
+    # all of its work.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -5,7 +5,6 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -17,7 +16,7 @@ from diffcore.plugins.registry import Provided, load
 from diffcore.plugins.symmetries import flip, permutation, reflection, rotation, translation
 from diffcore.testing import ModalityTests
 from diffcore.testing.checks import CHECKS
-from diffcore.testing.checks.data import built, digests
+from diffcore.testing.checks.data import built, digests, new_process
 from diffcore.testing.conformance import plugin_under_test, run_check, run_checks
 from tests.plugins.test_registry import Plugin
 from tests.support import conforming, sized_toy
@@ -123,8 +122,14 @@ def diffcore_modalities():
 """
 
 
-def test_an_order_that_differs_between_processes_is_found(tmp_path, monkeypatch):
-    """Such as that of a set of names: Python gives hashes another seed in each process."""
+@pytest.mark.parametrize("prepared", [True, False])
+def test_an_order_that_differs_between_processes_is_found(prepared, tmp_path, monkeypatch):
+    """Such as that of a set of names: Python gives hashes another seed in each process.
+
+    Those that tests prepare find it like those of users.
+    """
+    if not prepared:
+        monkeypatch.setattr("diffcore.testing.checks.data.new_process", new_process)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "ordered_by_hash.py").write_text(BY_HASH)
     registry = load([Plugin("by_hash", importlib.import_module("ordered_by_hash"))])
@@ -389,15 +394,23 @@ class TestByFixture(ModalityTests):
         return beads()
 
 
-def test_the_class_needs_no_pytest_to_be_imported():
-    """All modules of diffcore are imported again while pytest cannot be imported. Torch and others stay imported."""
-    anew = [name for name in sys.modules if name.partition(".")[0] in ("diffcore", "pytest", "_pytest")]
-    with patch.dict(sys.modules):
-        for name in anew:
-            del sys.modules[name]
-        sys.modules["pytest"] = None
-        assert importlib.import_module("diffcore.testing").ModalityTests is not ModalityTests
-    assert sys.modules["pytest"] is pytest
+WITHOUT_PYTEST = """
+import sys
+for name in [name for name in sys.modules if name.partition(".")[0] in ("diffcore", "pytest", "_pytest")]:
+    del sys.modules[name]
+sys.modules["pytest"] = None
+from diffcore.testing import ModalityTests
+print(ModalityTests.__name__)
+"""
+
+
+def test_the_class_needs_no_pytest_to_be_imported(processes):
+    """All modules of diffcore are imported again while pytest cannot be imported, in a process of its own.
+
+    In this one, operations of PyTorch that they define would be defined anew and be lost with them.
+    """
+    done = processes(WITHOUT_PYTEST, [])
+    assert (done.returncode, done.stdout) == (0, "ModalityTests\n"), done.stderr
 
 
 # Ready-made transforms

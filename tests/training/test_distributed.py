@@ -1,15 +1,16 @@
 """Two processes, joined by gloo, do what one does; what they leave behind goes on in another number of them."""
 
 import json
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.distributed import run as launcher
 
 from diffcore import cli
 from diffcore.evaluation.evaluate import read_metrics
@@ -50,12 +51,30 @@ def training(name, out, *more, steps=STEPS):
     return [str(word) for word in (*words, "--out", out, *more)]
 
 
-def together(*arguments, **environment):
-    """Two processes of `tests.support.several`."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    command += ["-m", "tests.support.several", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+def launch(said, words):
+    """Be torchrun with these words, in the root of the repository; what it and its processes say goes to a file."""
+    with said.open("w", buffering=1) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file
+        os.chdir(ROOT)
+        os.environ["OMP_NUM_THREADS"] = "1"
+        launcher.main(words)
+
+
+def together(said, *arguments):
+    """The exit status of two processes of `tests.support.several`, and what they said.
+
+    torchrun itself is a fork of this process, which has imported PyTorch; the two that it starts are new.
+    """
+    words = ["--standalone", "--nproc-per-node", "2", "-m", "tests.support.several", *map(str, arguments)]
+    torchrun = multiprocessing.get_context("fork").Process(target=launch, args=(said, words))
+    torchrun.start()
+    torchrun.join(timeout=300)
+    if torchrun.is_alive():
+        torchrun.terminate()
+        torchrun.join()
+    return torchrun.exitcode, said.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +113,8 @@ def folder(tmp_path_factory):
             (["train", "--modality", "toy", "--train.minutes", "0.01", "--out", str(path / "timed")], 0),
         ]
         (path / "jobs.json").write_text(json.dumps(jobs))
-        done = together("all", path / "jobs.json")
-        assert done.returncode == 0, done.stderr
-        (path / "said").write_text(done.stderr)
+        status, said = together(path / "said", "all", path / "jobs.json")
+        assert status == 0, said
         assert cli.main(["resume", str(path / "begun"), *longer]) == 0
         assert cli.main([*sample, "7", "--out", str(path / "one.csv")]) == 0
         for name in ("beads", "teller"):
@@ -221,29 +239,33 @@ OF_A_PROCESS = "[rank"
 def test_a_mistake_gets_one_line(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "file").write_text("")
-    done = together("command", *training("toy", tmp_path / "there"))
-    assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("diffcore:")]
+    status, said = together(tmp_path / "said", "command", *training("toy", tmp_path / "there"))
+    assert status == 1
+    (line,) = [line for line in said.splitlines() if line.startswith("diffcore:")]
     assert "exists already: choose another --out" in line
-    assert OF_A_PROCESS not in done.stderr
+    assert OF_A_PROCESS not in said
 
 
 def test_a_failure_in_one_process_ends_all_with_one_message(tmp_path):
-    done = together("command", *training("toy", tmp_path / "run", "--denoiser", "trouble", "--denoiser.fails"))
-    assert done.returncode != 0
-    said = [line for line in done.stderr.splitlines() if line.startswith(OF_A_PROCESS)]
-    assert [line for line in said if "Traceback" in line] == ["[rank1]: Traceback (most recent call last):"]
-    assert said[-1] == "[rank1]: RuntimeError: trouble in one process"
+    status, said = together(
+        tmp_path / "said", "command", *training("toy", tmp_path / "run", "--denoiser", "trouble", "--denoiser.fails")
+    )
+    assert status == 1
+    lines = [line for line in said.splitlines() if line.startswith(OF_A_PROCESS)]
+    assert [line for line in lines if "Traceback" in line] == ["[rank1]: Traceback (most recent call last):"]
+    assert lines[-1] == "[rank1]: RuntimeError: trouble in one process"
     assert not list((tmp_path / "run" / "checkpoints").glob("*"))
 
 
 def test_a_process_that_is_killed_ends_the_other_with_one_line(tmp_path):
-    done = together("command", *training("toy", tmp_path / "run", "--denoiser", "trouble", "--denoiser.dies"))
-    assert done.returncode != 0
-    (line,) = [line for line in done.stderr.splitlines() if line.startswith("diffcore:")]
+    status, said = together(
+        tmp_path / "said", "command", *training("toy", tmp_path / "run", "--denoiser", "trouble", "--denoiser.dies")
+    )
+    assert status == 1
+    (line,) = [line for line in said.splitlines() if line.startswith("diffcore:")]
     assert "another of the 2 processes ended" in line
     assert "diffcore resume" in line
-    assert OF_A_PROCESS not in done.stderr
+    assert OF_A_PROCESS not in said
 
 
 # One process

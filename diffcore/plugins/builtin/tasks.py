@@ -70,6 +70,7 @@ def diffcore_tasks() -> Iterable[Task]:
             losses_by_field=task("denoise:losses_by_field"),
             evaluate=evaluation("samples:evaluate"),
             pictures=evaluation("samples:pictures"),
+            report=evaluation("denoising:report"),
             loss_label="loss per degree of freedom",
             draws=True,
             helps=("weak", "teacher"),

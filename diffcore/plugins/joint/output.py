@@ -11,7 +11,7 @@ from diffcore.plugins.joint.samples import of_side
 from diffcore.plugins.output import Captions
 from diffcore.plugins.records import lazy
 
-_page = lazy("diffcore.evaluation")("report:page")
+_page = lazy("diffcore.evaluation")("page:page")
 
 
 class JointWriter:

@@ -6,7 +6,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -254,6 +254,9 @@ def digests(data: Data) -> dict[str, str]:
     return found
 
 
+HASH_SEED = "20260101"
+"""The seed of the hashes of a process that builds data once more."""
+
 _BUILD = """
 import importlib, json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -266,14 +269,19 @@ print("\\n" + json.dumps(digests(built(importlib.import_module(module), modality
 def _built_elsewhere(module: str, modality: str, component: Component, options: Any) -> dict[str, str] | str:
     """The digests of the data that a new process builds, which has another seed of hashes; else its error."""
     arguments = [json.dumps(sys.path), json.dumps([module, modality, component.name, options.model_dump(mode="json")])]
-    environment = {**os.environ, "PYTHONHASHSEED": "20260101"}
-    done = subprocess.run(
-        [sys.executable, "-c", _BUILD, *arguments], capture_output=True, text=True, check=False, env=environment
-    )
+    done = new_process(_BUILD, arguments)
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["no message"])[-1]
     found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def new_process(code: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run Python code with these arguments in a new process, which has another seed of hashes."""
+    environment = {**os.environ, "PYTHONHASHSEED": HASH_SEED}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, env=environment
+    )
 
 
 def built(module: Any, modality: str, name: str, options: dict[str, Any]) -> Data:

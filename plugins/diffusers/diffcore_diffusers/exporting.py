@@ -1,18 +1,23 @@
 """Writes runs in the layout of diffusers."""
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+import secrets
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, DiTPipeline, StableDiffusionPipeline
 from diffusers.models.transformers.dit_transformer_2d import DiTTransformer2DModel
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from diffcore.errors import UserError
+from diffcore.errors import UserError, first_line
 from diffcore.interop.weights import loaded_run
 from diffcore.plugins.registry import Registry
 from diffcore.system.files import write_atomically
@@ -44,10 +49,11 @@ def export_run(run: Path, out: Path, registry: Registry) -> Path:
     | `hf-unet-text`, of latents of `hf-kl`, with the text encoder `hf-clip` | `StableDiffusionPipeline` |
     | the autoencoder `hf-kl` | `AutoencoderKL` |
 
-    The scheduler has the table that belongs to the weights, and clips nothing. Raises `UserError` if `out` exists and
-    is not empty, and for other runs: of other networks, with other conditions, and with states that are not pixels
-    between -1 and 1.
+    The scheduler has the table that belongs to the weights, and clips nothing. The folder is there once all of it is
+    written. Raises `UserError` if `out` exists and is not empty, and for other runs: of other networks, with other
+    conditions, and with states that are not pixels between -1 and 1.
     """
+    _require_new(out)
     loaded = loaded_run(run, registry)
     network: Any = loaded.model.network
     own = getattr(network, "autoencoder", None) or getattr(network, "backbone", None)
@@ -65,15 +71,52 @@ def export_run(run: Path, out: Path, registry: Registry) -> Path:
             f"{run} has the {kind} {getattr(loaded.settings, kind).name}, which diffusers does not have; hf-unet, "
             "hf-dit, hf-unet-text and the autoencoder hf-kl can be exported"
         )
+    place = Path(os.path.realpath(out))
+    part = place.with_name(f".{secrets.token_hex(4)}.part")
+    try:
+        _save(written, part, loaded)
+        _require_new(out)
+        part.replace(place)
+    except SafetensorError as error:  # what a full disk raises
+        raise UserError(f"{out} could not be written: {first_line(error)}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return out
+
+
+def _require_new(out: Path) -> None:
+    """Raise `UserError` if there is something at `out`, unless it is an empty folder."""
     if os.path.lexists(out) and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists already: choose another `out`")
-    written.save_pretrained(out, safe_serialization=True)
+
+
+def _save(written: Any, folder: Path, loaded: Any) -> None:
+    """Write a pipeline or a model of diffusers to the folder."""
+    folder.mkdir(parents=True)  # save_pretrained only logs it where this fails
+    with _without_bars():
+        written.save_pretrained(folder, safe_serialization=True)
     if isinstance(written, StableDiffusionPipeline):
-        _with_usual_names(out / "text_encoder" / "model.safetensors")
+        _with_usual_names(folder / "text_encoder" / "model.safetensors")
     if isinstance(written, DiTPipeline) and loaded.model.codec.conditions:
         condition: Any = loaded.model.codec.conditions[0]
-        _with_class_names(out / "model_index.json", condition.classes)
-    return out
+        _with_class_names(folder / "model_index.json", condition.classes)
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Without the progress bars that transformers shows while it writes."""
+    if find_spec("transformers") is None:
+        yield
+        return
+    from transformers.utils import logging as of_transformers
+
+    shown = of_transformers.is_progress_bar_enabled()
+    of_transformers.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            of_transformers.enable_progress_bar()
 
 
 def _pixels(loaded: Any, run: Path) -> DDPMPipeline:

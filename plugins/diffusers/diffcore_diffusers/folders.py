@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from diffcore.errors import UserError
-from diffcore.system.files import MOST_JSON, memory, parse_json, read_regular
+from diffcore.system.files import MOST_JSON, memory, parse_json, read_regular, utf8_lines
 from diffcore.system.tensor_file import tensors_in
 
 WEIGHTS, TEXT = "diffusion_pytorch_model.safetensors", "model.safetensors"
@@ -20,7 +20,7 @@ MOST_SHARDS = 1000
 
 def table(path: Path) -> dict[str, Any]:
     """The table of a JSON file. Raises `UserError` if it is not one."""
-    _require_no_link(path)
+    require_no_link(path)
     try:
         found = parse_json(_INFINITE.sub(rb"\1null", read_regular(path, MOST_JSON)))
     except FileNotFoundError:
@@ -34,13 +34,11 @@ def table(path: Path) -> dict[str, Any]:
 
 def lines(path: Path) -> list[str]:
     """The lines of a text file. Raises `UserError` if it is none."""
-    _require_no_link(path)
+    require_no_link(path)
     try:
-        return read_regular(path, MOST_JSON).decode().splitlines()
+        return utf8_lines(read_regular(path, MOST_JSON), str(path))
     except FileNotFoundError:
         raise UserError(f"{path} is missing") from None
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read as text: {error}") from None
 
 
 def weights(folder: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
@@ -73,7 +71,7 @@ def weights(folder: Path, name: str = WEIGHTS) -> dict[str, Tensor]:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
-    _require_no_link(path)
+    require_no_link(path)
     try:
         return tensors_in(read_regular(path, memory() // 2))
     except FileNotFoundError:
@@ -84,6 +82,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} contains no readable tensors ({error})") from None
 
 
-def _require_no_link(path: Path) -> None:
+def require_no_link(path: Path) -> None:
+    """Raise `UserError` if the path is a link, which could lead out of the folder."""
     if path.is_symlink():
         raise UserError(f"{path} is a link, which is not followed: copy the folder with its content, cp -rL")

@@ -54,6 +54,9 @@ def import_folder(folder: Path, out: Path, registry: Registry, as_diffusers: boo
             )
     else:
         index = folders.table(folder / "model_index.json")
+        for part in folder.iterdir():
+            if part.name in index:
+                folders.require_no_link(part)
         read = PIPELINES.get(str(index.get("_class_name")))
         if read is None:
             raise UserError(

@@ -1,5 +1,7 @@
 """A scheduler of diffusers as a solver: it steps itself, so samples are those of its pipeline."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any, cast
 
@@ -8,10 +10,11 @@ import torch
 from torch import Tensor
 
 from diffcore.denoising.denoiser import Prediction
-from diffcore.errors import UserError, first_line
+from diffcore.errors import UserError
 from diffcore.sampling.solvers import Evaluate, Move, Step
 from diffcore.states.level import Level
 from diffcore_diffusers import schedulers, tables
+from diffcore_diffusers.networks.constructing import plain
 from diffcore_diffusers.options.scheduler import SchedulerOptions
 from diffcore_diffusers.options.tables import BetaTableOptions
 
@@ -44,7 +47,8 @@ def scheduler(options: SchedulerOptions) -> Step:
             if move.now.sigma / move.now.total < _FAR:
                 raise UserError("the solver hf-scheduler begins with noise alone; choose another `solver` here")
             own = new(options)
-            own.set_timesteps(move.steps)
+            with _refusing(options, f" or {move.steps} steps"):
+                own.set_timesteps(move.steps)
             move.history[:] = [own, iter(_shares(own.timesteps.tolist(), move.steps))]
             begin: Any = own.init_noise_sigma
             x = x * (begin / move.now.sigma)
@@ -54,7 +58,8 @@ def scheduler(options: SchedulerOptions) -> Step:
         for timestep in next(move.history[1]):
             at = torch.tensor(timestep)
             prediction: Prediction = evaluate(own.scale_model_input(x, at), level_at(timestep))
-            x = own.step(getattr(prediction, view), at, x, return_dict=False)[0]
+            with _refusing(options, f" or {move.steps} steps"):
+                x = own.step(getattr(prediction, view), at, x, return_dict=False)[0]
         return x / _scale(own, move.next)
 
     return step
@@ -62,10 +67,23 @@ def scheduler(options: SchedulerOptions) -> Step:
 
 def new(options: SchedulerOptions) -> Any:
     """The scheduler. Raises `UserError` if it refuses its configuration."""
+    config = {key: value for key, value in options.config.items() if key != "trained_betas" or value}  # [] means none
+    with _refusing(options):
+        return getattr(diffusers, options.scheduler).from_config(config)
+
+
+@contextmanager
+def _refusing(options: SchedulerOptions, more: str = "") -> Iterator[None]:
+    """Raise `UserError` where a scheduler cannot do with its configuration what the block asks for.
+
+    `more` is what else may be wrong. Schedulers look at many of their options only when they step.
+    """
     try:
-        return getattr(diffusers, options.scheduler).from_config(options.config)
-    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
-        raise UserError(f"the scheduler {options.scheduler} refuses its configuration: {first_line(error)}") from None
+        yield
+    except (ValueError, TypeError, LookupError, ArithmeticError, NotImplementedError, AttributeError) as error:
+        raise UserError(
+            f"the scheduler {options.scheduler} refuses its configuration, `sample.solver.config`{more}: {plain(error)}"
+        ) from None
 
 
 def _scale(own: Any, level: Level) -> float:

@@ -24,7 +24,10 @@ SPACINGS: Mapping[str, Spacing] = {
     "EulerDiscreteScheduler": "linspace",
     "EulerAncestralDiscreteScheduler": "linspace",
     "HeunDiscreteScheduler": "linspace",
+    "LMSDiscreteScheduler": "linspace",
     "DPMSolverMultistepScheduler": "linspace",
+    "DEISMultistepScheduler": "linspace",
+    "UniPCMultistepScheduler": "linspace",
 }
 """The schedulers that can be read, each with the spacing that it has where its configuration names none."""
 
@@ -35,14 +38,20 @@ SOLVERS: Mapping[str, str] = {
     "EulerDiscreteScheduler": "ddim",
     "EulerAncestralDiscreteScheduler": "ddpm",
     "HeunDiscreteScheduler": "heun",
+    "LMSDiscreteScheduler": "adams",
     "DPMSolverMultistepScheduler": "dpmpp-2m",
+    "DEISMultistepScheduler": "deis",
+    "UniPCMultistepScheduler": "unipc",
 }
 """The solver with which a run draws by default in place of each scheduler.
 
 Euler's method in sigma / alpha, as in `EulerDiscreteScheduler`, is `ddim`.
 """
 
-_FRACTIONS = ("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler")
+_FRACTIONS = (
+    *("EulerDiscreteScheduler", "EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "LMSDiscreteScheduler"),
+)
+_MULTISTEP = ("DPMSolverMultistepScheduler", "DEISMultistepScheduler", "UniPCMultistepScheduler")
 
 VIEWS: Mapping[str, Parameterisation] = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 
@@ -91,7 +100,7 @@ def read(config: Mapping[str, Any], origin: str, as_diffusers: bool = False) -> 
         kept = _HEUN_BETAS | kept
     table: BetaTableOptions = checked(BetaTableOptions, kept, origin)
     predicted = config.get("prediction_type", "epsilon")
-    if predicted not in VIEWS:
+    if not isinstance(predicted, str) or predicted not in VIEWS:
         raise UserError(f"{origin}: prediction_type {str(predicted)[:80]!r} cannot be read; {', '.join(VIEWS)} can")
     spacing, offset = config.get("timestep_spacing", SPACINGS[name]), config.get("steps_offset", 0)
     if spacing not in ("leading", "trailing", "linspace"):
@@ -132,8 +141,11 @@ def _notes(name: str, config: Mapping[str, Any]) -> list[str]:
         notes.append("set_alpha_to_one false: sampling ends without noise, not at the first level of the table")
     if config.get("final_sigmas_type", "zero") != "zero":
         notes.append("final_sigmas_type: sampling ends without noise, not at the first level of the table")
-    if config.get("algorithm_type", "dpmsolver++") != "dpmsolver++" or config.get("solver_order", 2) != 2:
-        notes.append("algorithm_type and solver_order: the solver is DPM-Solver++ of order 2")
+    if name in _MULTISTEP:
+        if name == "DPMSolverMultistepScheduler" and config.get("algorithm_type", "dpmsolver++") != "dpmsolver++":
+            notes.append("algorithm_type: the solver is DPM-Solver++")
+        if config.get("solver_order", 2) != 2:
+            notes.append(f"solver_order: the solver {SOLVERS[name]} has its own order")
     if config.get("lambda_min_clipped") not in (None, -math.inf):
         notes.append("lambda_min_clipped: the levels begin at the end of the table")
     return notes
@@ -146,7 +158,8 @@ def timesteps(scheduler: Scheduler, steps: int) -> Tensor:
 
     * DDIM goes from t to t - T // steps whatever the next timestep is, which is another one with `linspace`, and with
       `trailing` where `steps` does not divide T;
-    * Euler's and Heun's methods have fractions of timesteps with `linspace`, unless `steps` - 1 divides T - 1;
+    * Euler's, Heun's and the linear multistep method have fractions of timesteps with `linspace`, unless `steps` - 1
+      divides T - 1;
     * PNDM goes back to levels during its first steps.
 
     It raises `UserError` too for more steps than T, and for an offset beyond the table.
@@ -166,7 +179,7 @@ def timesteps(scheduler: Scheduler, steps: int) -> Tensor:
             f"{name} with timestep_spacing linspace uses levels between those of its table, unless the number of steps "
             f"less one divides {count - 1}; {steps - 1} does not"
         )
-    more = name == "DPMSolverMultistepScheduler"  # its list has one timestep more, which it leaves out
+    more = name in _MULTISTEP  # their list has one timestep more, which they leave out
     if spacing == "linspace":
         found = torch.linspace(0, count - 1, steps + more, dtype=torch.float64).round().flip(0).long()[:steps]
     elif spacing == "leading":

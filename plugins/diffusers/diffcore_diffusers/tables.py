@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from diffcore.errors import UserError
 from diffcore.process.schedules import Betas, Schedule, ZeroTerminal
 from diffcore_diffusers.options.tables import BetaTableOptions
 
@@ -22,11 +23,24 @@ def schedule(options: BetaTableOptions) -> Schedule:
 
     With `rescale_betas_zero_snr`, the table is rescaled in float64 (Lin et al. 2024, algorithm 1), and agrees with that
     of diffusers to within the rounding of its float32.
+
+    Raises `UserError` if the table does not decrease from each level to the next, or ends at 0.
     """
     abar = alphas_cumprod(options).double()
+    if not bool((abar.diff() < 0).all()) or not 0 < float(abar[-1]) <= float(abar[0]) < 1:
+        raise UserError(
+            f"the table of {length(options):,} betas ({_described(options)}) has levels that float32 cannot tell "
+            "apart, or none of the signal at its end: its betas are too large, too small, or too many"
+        )
     before = torch.cat([torch.ones(1, dtype=torch.float64), abar[:-1]])
     betas = Betas(1 - abar / before)
     return ZeroTerminal(betas) if options.rescale_betas_zero_snr else betas
+
+
+def _described(options: BetaTableOptions) -> str:
+    if options.trained_betas:
+        return "trained_betas"
+    return f"{options.beta_schedule}, beta_start {options.beta_start:g}, beta_end {options.beta_end:g}"
 
 
 def length(options: BetaTableOptions) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.interop.weights import checked
+from diffcore.system.files import is_count
 from diffcore_diffusers import folders
 from diffcore_diffusers.imports.configs import made, options_of
 from diffcore_diffusers.options.clip import HfClipOptions, LearnedPieces
@@ -68,14 +69,20 @@ def read_pieces(folder: Path) -> LearnedPieces:
             raise UserError(f"{whole} is not the tokenizer of a CLIP")
         numbers, pairs = model.get("vocab"), model.get("merges")
         added = content.get("added_tokens")
-        if any(isinstance(each, dict) and each.get("content") not in (numbers or ()) for each in added or ()):
+        known = numbers if isinstance(numbers, dict) else {}
+        if not isinstance(added, list | None) or any(
+            not isinstance(each, dict) or str(each.get("content")) not in known for each in added or ()
+        ):
             raise UserError(f"{whole} has pieces that were added later, which cannot be read")
     else:
         whole = folder / "vocab.json"
         numbers, pairs = folders.table(whole), folders.lines(folder / "merges.txt")
         pairs = [line for line in pairs if line and not line.startswith("#version")]
-    if not isinstance(numbers, dict) or {*numbers.values()} != {*range(len(numbers))} or not isinstance(pairs, list):
+    places = list(numbers.values()) if isinstance(numbers, dict) else []
+    if not isinstance(numbers, dict) or not all(map(is_count, places)) or {*places} != {*range(len(places))}:
         raise UserError(f"{whole} does not number its pieces from 0 on")
+    if not isinstance(pairs, list):
+        raise UserError(f"{whole} has no list of the pairs of pieces that are joined")
     joined = [" ".join(map(str, pair)) if isinstance(pair, list) else pair for pair in pairs]
     return checked(
         LearnedPieces,

@@ -1,5 +1,6 @@
 """Reads `DiTTransformer2DModel`."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,4 +52,12 @@ def class_names(labels: Any, count: int, origin: str) -> tuple[str, ...]:
     if not isinstance(table, dict) or not all(isinstance(name, str) for name in table.values()):
         raise UserError(f"{origin}: id2label must be a table from numbers to names")
     names = [table.get(str(number)) or str(number) for number in range(count)]
-    return tuple(f"{name} ({number})" if names.count(name) > 1 else name for number, name in enumerate(names))
+    times = Counter(names)
+
+    def numbered(name: str, number: int) -> str:
+        found = name
+        while times[found] > (found == name):  # until no other class has it
+            found += f" ({number})"
+        return found
+
+    return tuple(numbered(name, number) for number, name in enumerate(names))

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from diffcore.errors import UserError
 from diffcore.states.spaces import Euclidean, Mask
+from diffcore_diffusers.networks.constructing import constructed
 from diffcore_diffusers.options.autoencoder import HfKLOptions
 
 
@@ -25,7 +26,7 @@ class HfKL(nn.Module):
     def __init__(self, options: HfKLOptions, channels: int, sides: tuple[int, int]) -> None:
         super().__init__()
         self.options, self.factor = options, 2 ** (len(options.block_out_channels) - 1)
-        self.net = AutoencoderKL(**config_of(options, channels, sides))
+        self.net = constructed("the autoencoder hf-kl", AutoencoderKL, **config_of(options, channels, sides))
         self.space = Euclidean((options.latent_channels, sides[0] // self.factor, sides[1] // self.factor))
 
     def encode(self, state: Tensor, mask: Mask = None) -> Tensor:

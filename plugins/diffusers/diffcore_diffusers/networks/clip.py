@@ -14,6 +14,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from diffcore.denoising.inputs import Embedded, Tokens
 from diffcore.denoising.text import TextEncoder
+from diffcore_diffusers.networks.constructing import constructed
 from diffcore_diffusers.options.clip import HfClipOptions, LearnedPieces
 
 _BEGIN, _END = "<|startoftext|>", "<|endoftext|>"
@@ -92,7 +93,7 @@ class HfClipNetwork(nn.Module):
 
     def __init__(self, encoder: HfClip) -> None:
         super().__init__()
-        self.net = CLIPTextModel(config_of(encoder))
+        self.net = constructed("the text encoder hf-clip", CLIPTextModel, config=config_of(encoder))
         if encoder.options.frozen:
             self.net.requires_grad_(False)
         self._length = encoder.length

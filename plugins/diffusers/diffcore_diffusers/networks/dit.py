@@ -9,9 +9,13 @@ from torch import Tensor, nn
 from diffcore.denoising.conditions import Condition
 from diffcore.errors import UserError
 from diffcore.states.spaces import Euclidean, Mask
+from diffcore_diffusers.networks.constructing import constructed
 from diffcore_diffusers.networks.told import WIDTH, Told, told
 from diffcore_diffusers.networks.unet import with_variances
 from diffcore_diffusers.options.dit import HfDiTOptions
+
+MOST_OF_POSITIONS = 2**26
+"""Maximum size of the table of positions, which diffusers computes in float64 while the network is made."""
 
 
 class HfDiT(nn.Module):
@@ -24,7 +28,7 @@ class HfDiT(nn.Module):
 
     def __init__(self, options: HfDiTOptions, channels: int, side: int) -> None:
         super().__init__()
-        self.net = DiTTransformer2DModel(**config_of(options, channels, side))
+        self.net = constructed("the denoiser hf-dit", DiTTransformer2DModel, **config_of(options, channels, side))
         self.options = options
         for block in self.net.transformer_blocks:
             block.norm1.emb.class_embedder.dropout_prob = 0.0  # conditions are dropped before they get here
@@ -50,6 +54,12 @@ def dit(options: HfDiTOptions, space: Euclidean) -> HfDiT:
         raise UserError(
             f"states of {height}x{width} do not fit the denoiser hf-dit: they must be squares whose sides are "
             f"multiples of `denoiser.patch_size`, {options.patch_size}"
+        )
+    positions = (height // options.patch_size) ** 2 * options.num_attention_heads * options.attention_head_dim
+    if positions > MOST_OF_POSITIONS:
+        raise UserError(
+            f"states of {height}x{width} do not fit the denoiser hf-dit: the table of its positions would have "
+            f"{positions:,} numbers, and may have {MOST_OF_POSITIONS:,}"
         )
     return HfDiT(options, channels, height)
 

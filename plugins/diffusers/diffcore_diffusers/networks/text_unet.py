@@ -11,6 +11,7 @@ from diffcore.denoising.inputs import Inputs, Tokens
 from diffcore.denoising.text import TextCondition
 from diffcore.errors import UserError
 from diffcore.states.spaces import Euclidean, Mask
+from diffcore_diffusers.networks.constructing import constructed
 from diffcore_diffusers.networks.told import WIDTH, Told, told
 from diffcore_diffusers.networks.unet import require_halved, size_of
 from diffcore_diffusers.options.text_unet import HfTextUNetOptions
@@ -26,7 +27,8 @@ class HfTextUNet(nn.Module):
 
     def __init__(self, options: HfTextUNetOptions, channels: int, sides: tuple[int, int], tokens: int) -> None:
         super().__init__()
-        self.net = UNet2DConditionModel(**config_of(options, channels, sides, tokens))
+        config = config_of(options, channels, sides, tokens)
+        self.net = constructed("the denoiser hf-unet-text", UNet2DConditionModel, **config)
         self.options, self._masked = options, True
 
     def own_conditioning(self, conditions: tuple[Condition, ...], level_fields: Sequence[str]) -> Told:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from diffcore.denoising.conditions import ClassCondition, Condition
 from diffcore.errors import UserError
 from diffcore.states.spaces import Euclidean, Mask
+from diffcore_diffusers.networks.constructing import constructed
 from diffcore_diffusers.networks.told import WIDTH, Told, told
 from diffcore_diffusers.options.unet import HfUNetOptions
 
@@ -24,7 +25,7 @@ class HfUNet(nn.Module):
     def __init__(self, options: HfUNetOptions, channels: int, sides: tuple[int, int]) -> None:
         super().__init__()
         self._config = config_of(options, channels, sides)
-        self.net = UNet2DModel(**self._config)
+        self.net = constructed("the denoiser hf-unet", UNet2DModel, **self._config)
         self.options, self._classes = options, False
 
     def own_conditioning(self, conditions: tuple[Condition, ...], level_fields: Sequence[str]) -> Told:
@@ -33,7 +34,7 @@ class HfUNet(nn.Module):
         found = told("hf-unet", self.options.table, conditions, level_fields, count)
         if count:
             self._classes = True
-            self.net = UNet2DModel(**self._config, num_class_embeds=count + 1)
+            self.net = constructed("the denoiser hf-unet", UNet2DModel, **self._config, num_class_embeds=count + 1)
         return found
 
     def forward(self, x: Tensor, conditioning: Tensor, mask: Mask = None) -> Tensor | tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from diffcore.plugins.records import Settings
-from diffcore_diffusers.options.unet import Channels
+from diffcore_diffusers.options.unet import Channels, require_groups, require_one_kind_each
 
 Down = Literal["DownEncoderBlock2D", "AttnDownEncoderBlock2D"]
 Up = Literal["UpDecoderBlock2D", "AttnUpDecoderBlock2D"]
@@ -29,9 +29,6 @@ class HfKLOptions(Settings):
 
     @model_validator(mode="after")
     def _fit(self) -> "HfKLOptions":
-        if not len(self.block_out_channels) == len(self.down_block_types) == len(self.up_block_types):
-            raise ValueError("block_out_channels, down_block_types and up_block_types must have the same length")
-        groups = self.norm_num_groups
-        if uneven := next((each for each in self.block_out_channels if each % groups), None):
-            raise ValueError(f"norm_num_groups {groups} does not divide {uneven} of block_out_channels")
+        require_one_kind_each(self)
+        require_groups(self)
         return self

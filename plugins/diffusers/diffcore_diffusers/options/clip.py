@@ -48,6 +48,10 @@ class LearnedPieces(Settings):
         for mark in (self.begin, self.end, self.filling):
             if mark not in known:
                 raise ValueError(f"{mark!r} is not one of the pieces")
-        if wrong := next((pair for pair in self.joined if pair.count(" ") != 1), None):
-            raise ValueError(f"{wrong[:80]!r} is not a pair of pieces")
+        if len(known) < len(self.pieces):
+            raise ValueError("a piece occurs twice")
+        for pair in self.joined:
+            first, separated, second = pair.partition(" ")
+            if not separated or not {first, second, first + second} <= known:
+                raise ValueError(f"{pair[:80]!r} is not a pair of pieces that makes a piece")
         return self

@@ -11,7 +11,10 @@ Deterministic = Literal[
     "PNDMScheduler",
     "EulerDiscreteScheduler",
     "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
     "DPMSolverMultistepScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
 ]
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from diffcore.plugins.records import Settings
 from diffcore_diffusers.options.tables import BetaTableOptions
-from diffcore_diffusers.options.unet import Channels
+from diffcore_diffusers.options.unet import Channels, require_one_kind_each
 
 Down = Literal["CrossAttnDownBlock2D", "DownBlock2D"]
 Up = Literal["CrossAttnUpBlock2D", "UpBlock2D"]
@@ -53,11 +53,9 @@ class HfTextUNetOptions(Settings):
 
     @model_validator(mode="after")
     def _fit(self) -> "HfTextUNetOptions":
-        levels = len(self.block_out_channels)
-        if not levels == len(self.down_block_types) == len(self.up_block_types):
-            raise ValueError("block_out_channels, down_block_types and up_block_types must have the same length")
+        require_one_kind_each(self)
         heads = self.attention_head_dim
-        if isinstance(heads, tuple) and len(heads) != levels:
+        if isinstance(heads, tuple) and len(heads) != len(self.block_out_channels):
             raise ValueError("attention_head_dim must be one number, or one for each of block_out_channels")
         for number, channels in enumerate(self.block_out_channels):
             own = heads[number] if isinstance(heads, tuple) else heads

@@ -1,6 +1,6 @@
 """Options of the network `hf-unet`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,6 +10,19 @@ from diffcore_diffusers.options.tables import BetaTableOptions
 Down = Literal["DownBlock2D", "ResnetDownsampleBlock2D", "AttnDownBlock2D", "SkipDownBlock2D", "AttnSkipDownBlock2D"]
 Up = Literal["UpBlock2D", "ResnetUpsampleBlock2D", "AttnUpBlock2D", "SkipUpBlock2D", "AttnSkipUpBlock2D"]
 Channels = Annotated[int, Field(ge=1, le=8192)]
+
+
+def require_one_kind_each(options: Any) -> None:
+    """Raise `ValueError` unless each level of `block_out_channels` has one kind going down and one going up."""
+    if not len(options.block_out_channels) == len(options.down_block_types) == len(options.up_block_types):
+        raise ValueError("block_out_channels, down_block_types and up_block_types must have the same length")
+
+
+def require_groups(options: Any) -> None:
+    """Raise `ValueError` unless `norm_num_groups` divides the channels of each level."""
+    groups = options.norm_num_groups
+    if uneven := next((each for each in options.block_out_channels if each % groups), None):
+        raise ValueError(f"norm_num_groups {groups} does not divide {uneven} of block_out_channels")
 
 
 class HfUNetOptions(Settings):
@@ -49,9 +62,6 @@ class HfUNetOptions(Settings):
 
     @model_validator(mode="after")
     def _fit(self) -> "HfUNetOptions":
-        if not len(self.block_out_channels) == len(self.down_block_types) == len(self.up_block_types):
-            raise ValueError("block_out_channels, down_block_types and up_block_types must have the same length")
-        groups = self.norm_num_groups
-        if uneven := next((each for each in self.block_out_channels if each % groups), None):
-            raise ValueError(f"norm_num_groups {groups} does not divide {uneven} of block_out_channels")
+        require_one_kind_each(self)
+        require_groups(self)
         return self

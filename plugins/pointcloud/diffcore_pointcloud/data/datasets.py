@@ -74,7 +74,8 @@ def _generated(
         fields["colours"] = torch.empty(count, pool, 3, dtype=torch.uint8)
     if options.joint:
         fields["parts"] = torch.empty(count, pool, dtype=torch.uint8)
-    of_part = torch.tensor([_parts(classes).get(part, 0) for part in PARTS], dtype=torch.uint8)
+    labels = _parts(classes)
+    of_part = torch.tensor([labels.get(part, 0) for part in PARTS], dtype=torch.uint8)
     values = {name: torch.full((count,), UNSAID) for name in WORDINGS}
     for index, name in enumerate(classes[:count]):
         for number, rows in enumerate((label == index).nonzero()[:, 0].split(_BATCH)):
