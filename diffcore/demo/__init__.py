@@ -1,1 +1,1 @@
-"""A local page in the browser for any run (only the description of its controls so far)."""
+"""A local page in the browser with which a visitor draws samples of any trained run."""

@@ -236,6 +236,11 @@
 
   // Scenes added to the page since the last call. They are parsed when they first become visible.
   window.diffcoreScenes = () => {
+    for (const [canvas, view] of views) {
+      if (canvas.isConnected) continue;
+      seen.unobserve(canvas); sized.unobserve(canvas);
+      views.delete(canvas); shown.delete(view); waiting.delete(view);
+    }
     for (const canvas of document.querySelectorAll("canvas[data-scene]")) {
       if (views.has(canvas)) continue;
       const view = { canvas, turn: START, zoom: 1, shades: null, get scene() {

@@ -244,6 +244,24 @@ class ExportFormat:
 
 
 @dataclass(frozen=True)
+class Widget:
+    """A part of the page of `diffcore demo` with which a visitor points at what of a sample shall be filled in.
+
+    * `argument`: the argument of `diffcore.api.run.Run.inpaint` that it sets: `"mask"`, `"gap"` or `"free"`.
+    * `label`: what to do with it, in a few words.
+    * `html(codec, sample)`: an HTML fragment for one sample, in the form that the codec's `decode` returns, as a batch
+      of one. Its scripts run in a frame without a network and without access to the page. They call `choose(text)` with
+      the value as `inpaint` takes it; a mask is a PNG file as a data URL.
+
+    Where a kind of data has no widget for an argument, the page has a field for its text, or for a file.
+    """
+
+    argument: str
+    label: str
+    html: Callable[[Any, Any], str]
+
+
+@dataclass(frozen=True)
 class Preset:
     """A named starting point: a summary and the values that differ from the defaults, nested as in TOML."""
 
@@ -279,6 +297,8 @@ class Modality:
     `classifiers` are networks for the task `classify`, the first the default: they learn to predict the conditions of
     noisy states, for guidance. `networks` has those of other kinds that tasks train, by `Task.network`.
 
+    `widgets` are parts of the page of `diffcore demo` for this kind of data.
+
     `contract(codec)` makes a `diffcore.plugins.contract.Contract`: what `diffcore check-plugin` may hold the plugin to
     beyond what every plugin is held to.
     """
@@ -301,6 +321,7 @@ class Modality:
     contract: Callable[[Any], Any] | None = None
     fidelity: Callable[[Any], Any] | None = None
     scorer: Callable[..., Any] | None = None
+    widgets: tuple[Widget, ...] = ()
     requires: tuple[str, ...] = ()
 
     def networks_of(self, kind: str) -> tuple[Component, ...]:

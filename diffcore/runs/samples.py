@@ -131,11 +131,14 @@ class Samples:
 
     def first(self, count: int) -> "Samples":
         """The first `count` of the samples."""
-        if count >= len(self):
-            return self
-        conditions = {name: value[:count] for name, value in self.conditions.items()}
-        mask = None if self.mask is None else self.mask[:count]
-        return replace(self, state=self.state[:count], conditions=conditions, mask=mask)
+        return self if count >= len(self) else self.taken(range(count))
+
+    def taken(self, rows: Sequence[int]) -> "Samples":
+        """The samples with these numbers, counted from 0."""
+        chosen = list(rows)
+        conditions = {name: value[chosen] for name, value in self.conditions.items()}
+        mask = None if self.mask is None else self.mask[chosen]
+        return replace(self, state=self.state[chosen], conditions=conditions, mask=mask)
 
     def summary(self) -> list[str]:
         """Lines of text that compare the requested with the measured values; empty if they cannot be measured."""

@@ -18,6 +18,7 @@ def diffcore_commands() -> Iterable[Command]:
         _command("evaluate", "metrics of a run's samples: diffcore evaluate RUN"),
         _command("judge", "the same metrics of any files: diffcore judge FILE --modality NAME, or --run RUN"),
         _command("report", "a report made again, or several runs side by side: diffcore report RUN [RUN ...]"),
+        _command("demo", "a page in the browser that draws samples of runs: diffcore demo RUN [RUN ...]"),
         _command("export", "a run for other programs: diffcore export RUN --format NAME --out FILE"),
         _command("resume", "go on training a run: diffcore resume RUN"),
         _command("runs", "a table of all runs: diffcore runs, or diffcore runs FOLDER"),

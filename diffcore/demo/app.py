@@ -1,0 +1,258 @@
+"""The server of the page: what each address answers."""
+
+import asyncio
+import secrets
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from diffcore.api.modes import in_own_modes
+from diffcore.api.run import Run
+from diffcore.demo.drawing import Sources, draw, read_sample
+from diffcore.demo.guard import FRAME_POLICY, Guard
+from diffcore.demo.jobs import Job, Jobs
+from diffcore.demo.limits import Limits
+from diffcore.demo.offer import ZIP, downloads_of, offer_of, widget_of
+from diffcore.demo.tiles import tiles_of
+from diffcore.demo.visitors import Shown, Visitor, Visitors
+from diffcore.demo.wanted import Wanted
+from diffcore.errors import UserError
+from diffcore.runs.samples import Samples
+
+LONGEST_WAIT = 10.0
+"""A question for news of a job is answered after so many seconds, even if there are none."""
+_STATIC = {"page.js": "text/javascript", "page.css": "text/css"}
+
+
+class Demo:
+    """The page of some runs. `app` is an ASGI application; `close` ends what is being drawn and deletes all files."""
+
+    def __init__(self, runs: Sequence[Run], port: int, token: str | None = None, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.token = token or secrets.token_urlsafe(24)
+        self.visitors = Visitors(self.limits)
+        self._runs = list(runs)
+        self._offers = [offer_of(run, self.limits) for run in runs]
+        self._jobs = Jobs(self._work, self.limits)
+        routes = [
+            Route("/", self._page),
+            Route("/frame", self._frame),
+            *(Route(f"/{name}", self._static) for name in _STATIC),
+            Route("/runs", self._list),
+            Route("/jobs", _told(self._add), methods=["POST"]),
+            Route("/jobs/{name}", _told(self._news)),
+            Route("/jobs/{name}/cancel", _told(self._cancel), methods=["POST"]),
+            Route("/files", _told(self._upload), methods=["POST"]),
+            Route("/widget", _told(self._widget), methods=["POST"]),
+            Route("/kept", _told(self._kept), methods=["GET", "POST"]),
+            Route("/download", _told(self._download)),
+        ]
+        hosts = {f"{host}:{port}" for host in ("127.0.0.1", "localhost")}
+        self.app = Guard(Starlette(routes=routes), self.token, hosts, self.visitors, f"diffcore-{port}")
+
+    def close(self) -> None:
+        """End what is being drawn, and delete what belongs to visitors."""
+        self._jobs.close()
+        self.visitors.forget_all()
+
+    def _work(self, job: Job) -> str:
+        """Draw what a job asks for."""
+        visitor, run = job.visitor, self._runs[job.wanted.run]
+        with tempfile.TemporaryDirectory(prefix="diffcore-demo-") as folder:
+            sources = Sources(visitor.file, visitor.sample)
+            samples = draw(run, job.wanted, sources, self.limits, Path(folder), job.show)
+            tiles = in_own_modes(tiles_of)(samples)
+        job.show(tiles, 1.0)
+        return visitor.add_result(job.wanted.run, samples, tiles)
+
+    async def _page(self, request: Request) -> Response:
+        return HTMLResponse(_text("page.html"))
+
+    async def _static(self, request: Request) -> Response:
+        name = request.url.path.removeprefix("/")
+        return Response(_text(name), media_type=_STATIC[name])
+
+    async def _frame(self, request: Request) -> Response:
+        return HTMLResponse(_text("frame.html"), headers={"content-security-policy": FRAME_POLICY})
+
+    async def _list(self, request: Request) -> Response:
+        return JSONResponse(self._offers)
+
+    async def _add(self, request: Request) -> Response:
+        wanted = _checked(await _body(request, self.limits.body_bytes))
+        self._run(wanted.run)
+        return JSONResponse({"job": self._jobs.add(_visitor(request), wanted).name})
+
+    async def _news(self, request: Request) -> Response:
+        """The state of a job, as soon as it differs from the version that the page has."""
+        job = self._jobs.of(_visitor(request), request.path_params["name"])
+        after = _number(request, "after", -1)
+        for _ in range(round(LONGEST_WAIT / 0.02)):
+            if job.version > after or job.ended:
+                break
+            await asyncio.sleep(0.02)
+        version = job.version
+        news: dict[str, Any] = {"version": version, "state": job.state, "done": job.done, "message": job.message}
+        if job.state == "waiting":
+            news["ahead"] = self._jobs.ahead(job)
+        if job.pictured > after:
+            news["tiles"] = job.tiles
+        if job.result is not None:
+            news["result"] = job.result
+        return JSONResponse(news)
+
+    async def _cancel(self, request: Request) -> Response:
+        self._jobs.cancel(self._jobs.of(_visitor(request), request.path_params["name"]))
+        return JSONResponse({})
+
+    async def _upload(self, request: Request) -> Response:
+        """Store a file of the visitor. The body is the file, and `ending` the end of its name."""
+        visitor, most = _visitor(request), self.limits.file_bytes
+        content = await _body(request, most)
+        name, path = visitor.new_file(request.query_params.get("ending", ""))
+        await run_in_threadpool(path.write_bytes, content)
+        return JSONResponse({"file": name})
+
+    async def _widget(self, request: Request) -> Response:
+        """The fragment with which an argument is set for a sample."""
+        wanted, argument = _checked(await _body(request, self.limits.body_bytes)), request.query_params["argument"]
+        visitor, run = _visitor(request), self._run(wanted.run)
+
+        def make() -> str:
+            source = wanted.source
+            if source is None:
+                raise UserError("choose a sample or a file")
+            if source.file is not None:
+                sample = read_sample(run, visitor.file(source.file))
+            else:
+                sample = visitor.sample(source.result or "", source.sample)[1]
+            return in_own_modes(widget_of)(run, argument, sample)
+
+        return JSONResponse({"html": await run_in_threadpool(make)})
+
+    async def _kept(self, request: Request) -> Response:
+        """What the visitor keeps; with POST, after a sample was added or dropped."""
+        visitor = _visitor(request)
+        if request.method == "POST":
+            row = _number(request, "sample")
+            if request.query_params.get("drop"):
+                visitor.drop(row)
+            else:
+                visitor.keep(request.query_params.get("result", ""), row)
+        kept = visitor.result("kept")
+        runs = [shown.run for shown in kept]
+        return JSONResponse({"tiles": [shown.tile for shown in kept], "runs": runs})
+
+    async def _download(self, request: Request) -> Response:
+        """A file of one sample, or of all of a result; `.zip` has one file for each sample."""
+        visitor, ending = _visitor(request), request.query_params.get("ending", ZIP)
+        result = request.query_params.get("result", "")
+        every = visitor.result(result)
+        if "sample" in request.query_params:
+            every = [visitor.shown(result, _number(request, "sample"))]
+        if not every:
+            raise UserError("there is nothing to save")
+        if any(ending not in downloads_of(self._run(shown.run)) for shown in every):
+            raise UserError(f"samples of this kind cannot be saved as {ending!r}")
+        folder = Path(tempfile.mkdtemp(prefix="download-", dir=visitor.folder))
+        path = await run_in_threadpool(_saved, every, folder, ending)
+        return FileResponse(path, filename=path.name, background=_Deleted(folder))
+
+    def _run(self, number: int) -> Run:
+        if not 0 <= number < len(self._runs):
+            raise UserError(f"there is no run {number} on this page")
+        return self._runs[number]
+
+
+class _Deleted:
+    """Deletes a folder after a response."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def __call__(self) -> None:
+        for path in sorted(self._folder.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        self._folder.rmdir()
+
+
+@in_own_modes
+def _saved(every: Sequence[Shown], folder: Path, ending: str) -> Path:
+    """The samples in one file in the folder: in a file of their kind of data, or in an archive of files."""
+    if ending != ZIP:
+        samples = every[0].samples if _whole(every) else every[0].alone
+        return samples.save(folder / f"samples{ending}")
+    with zipfile.ZipFile(folder / "samples.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, samples in enumerate([every[0].samples] if _whole(every) else [shown.alone for shown in every]):
+            place = folder / f"{number}"
+            samples.save(place)
+            for path in sorted(path for path in place.rglob("*") if path.is_file()):
+                inside = path.relative_to(place)
+                archive.write(path, inside if _whole(every) else Path(f"{number:04d}") / inside)
+    return folder / "samples.zip"
+
+
+def _whole(every: Sequence[Shown]) -> bool:
+    """Whether these are all samples of one batch, in order."""
+    samples: Samples = every[0].samples
+    return len(every) == len(samples) and all(
+        shown.samples is samples and shown.row == row for row, shown in enumerate(every)
+    )
+
+
+def _text(name: str) -> str:
+    return files("diffcore.demo").joinpath("static", name).read_text(encoding="utf-8")
+
+
+def _visitor(request: Request) -> Visitor:
+    visitor: Visitor = request.scope["visitor"]
+    return visitor
+
+
+def _number(request: Request, name: str, default: int | None = None) -> int:
+    try:
+        return int(request.query_params[name] if default is None else request.query_params.get(name, default))
+    except (KeyError, ValueError):
+        raise UserError(f"{name} is not a number") from None
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The body of a request. Raises `UserError` if it has more than `most` bytes, before they are in memory."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > most:
+            raise UserError(f"this is larger than {most / 2**20:.3g} MiB, the most that this page takes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _checked(body: bytes) -> Wanted:
+    try:
+        return Wanted.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{'.'.join(map(str, first['loc'])) or 'the request'}: {first['msg']}") from None
+
+
+def _told(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
+    """`answer`, with mistakes of the visitor as one line of text."""
+
+    async def told(request: Request) -> Response:
+        try:
+            response: Response = await answer(request)
+        except UserError as error:
+            return PlainTextResponse(str(error).replace("`", ""), 400)
+        return response
+
+    return told

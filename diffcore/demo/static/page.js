@@ -1,0 +1,370 @@
+// The page of `diffcore demo`: it sends what the visitor asks for, and shows the samples while they are drawn.
+"use strict";
+
+const find = (selector, place = document) => place.querySelector(selector);
+const made = (tag, properties = {}, ...children) => {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+};
+
+async function ask(address, { body, raw } = {}) {
+  const options = raw !== undefined ? { method: "POST", body: raw } : body !== undefined
+    ? { method: "POST", body: JSON.stringify(body) } : {};
+  let answer;
+  try { answer = await fetch(address, options); } catch { throw new Error("The server does not answer; it may have been stopped."); }
+  if (!answer.ok) throw new Error(await answer.text());
+  return answer.json();
+}
+
+const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value !== undefined));
+const download = (values) => `/download?${query(values)}`;
+
+// A frame without access to the page, in which fragments of plugins are shown.
+class Frame {
+  constructor(place, title, listener) {
+    this.waiting = [];
+    this.ready = false;
+    this.element = made("iframe", { title, src: "/frame" });
+    this.element.setAttribute("sandbox", "allow-scripts");
+    place.replaceChildren(this.element);
+    addEventListener("message", ({ source, data }) => {
+      if (source !== this.element.contentWindow || typeof data !== "object" || data === null) return;
+      if (data.ready) { this.ready = true; this.waiting.splice(0).forEach((message) => this.send(message)); }
+      if (Number.isFinite(data.height)) this.element.style.height = `${Math.min(Math.max(data.height, 0), 20000)}px`;
+      listener(data);
+    });
+  }
+  send(message) {
+    if (this.ready) this.element.contentWindow.postMessage(message, "*"); else this.waiting.push(message);
+  }
+}
+
+const TILE = "8rem";
+const WIDE = "15rem";
+
+let runs = [];
+const panels = [];
+
+// The distribution of the data behind a slider: the density between neighbouring quantiles.
+function density(quantiles) {
+  const low = quantiles[0], high = quantiles[quantiles.length - 1], bins = 40;
+  const at = (value) => {
+    let k = quantiles.findIndex((each) => each > value);
+    if (k < 0) k = quantiles.length - 1;
+    if (k === 0) return 0;
+    const width = quantiles[k] - quantiles[k - 1];
+    return (k - 1 + (width > 0 ? (value - quantiles[k - 1]) / width : 1)) / (quantiles.length - 1);
+  };
+  const edges = Array.from({ length: bins + 1 }, (_, k) => at(low + ((high - low) * k) / bins));
+  const heights = edges.slice(1).map((edge, k) => Math.max(0, edge - edges[k]));
+  const most = Math.max(...heights) || 1;
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", `0 0 ${bins} 10`);
+  svg.setAttribute("preserveAspectRatio", "none");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  path.setAttribute("d", heights.map((height, k) => `M${k},10 v${(-10 * height) / most} h1 V10z`).join(""));
+  svg.append(path);
+  return svg;
+}
+
+const short = (value) => String(Number(value.toPrecision(4)));
+
+function control(panel, { name, kind, choices, quantiles, unit }) {
+  const title = unit ? `${name} (${unit})` : name;
+  if (kind === "menu") {
+    const menu = made("select", { name }, made("option", { value: "", textContent: "not asked for" }),
+      ...choices.map((choice) => made("option", { value: choice, textContent: choice })));
+    return { label: made("label", {}, title, menu), value: () => menu.value };
+  }
+  if (kind === "slider") {
+    const low = quantiles[0], high = quantiles[quantiles.length - 1];
+    const slider = made("input", { type: "range", min: low, max: high, step: "any", value: quantiles[Math.floor(quantiles.length / 2)] });
+    const text = made("input", { name, placeholder: "not asked for", autocomplete: "off" });
+    slider.setAttribute("aria-label", `${title}, slider`);
+    text.title = "A number, or a range such as 40..60";
+    slider.addEventListener("input", () => { text.value = short(Number(slider.value)); });
+    text.addEventListener("input", () => { if (text.value && Number.isFinite(Number(text.value))) slider.value = text.value; });
+    const range = made("span", { className: "range" }, density(quantiles), slider,
+      made("span", { className: "ends" }, made("span", { textContent: short(low) }), made("span", { textContent: short(high) })));
+    return { label: made("label", {}, title, made("span", { className: "both number" }, range, text)), value: () => text.value.trim() };
+  }
+  if (kind === "file") {
+    const input = made("input", { type: "file", name });
+    let file = "";
+    input.addEventListener("change", () => panel.guarded(async () => { file = input.files.length ? await sent(input.files[0]) : ""; }));
+    return { label: made("label", {}, title, input), value: () => file };
+  }
+  const list = made("datalist", { id: `choices-${panel.number}-${name}` }, ...choices.map((value) => made("option", { value })));
+  const text = made("input", { name, autocomplete: "off", placeholder: choices[0] ?? "not asked for" });
+  text.setAttribute("list", list.id);
+  return { label: made("label", {}, title, text, list), value: () => text.value };
+}
+
+// Sends a file, and returns the name by which the server knows it.
+async function sent(file) {
+  const dot = file.name.lastIndexOf(".");
+  const answer = await ask(`/files?${query({ ending: dot < 0 ? "" : file.name.slice(dot) })}`, { raw: file });
+  return answer.file;
+}
+
+const ACTIONS = {
+  draw: "noise: new samples", vary: "a sample or a file: variations", complete: "a sample or a file: fill in a part",
+  enlarge: "a smaller file: enlarge it", given: "one side: draw the other",
+};
+
+class Panel {
+  constructor(number) {
+    this.number = number;
+    this.element = find("#panel").content.cloneNode(true).firstElementChild;
+    find("#panels").append(this.element);
+    this.form = find("form", this.element);
+    this.status = find(".status", this.element);
+    this.progress = find("progress", this.element);
+    this.fields = this.form.elements;
+    this.frame = new Frame(find(".out .samples", this.element), `Samples ${number + 1}`, (data) => this.heard(data));
+    this.fields.run.append(...runs.map((run, k) => made("option", { value: k, textContent: run.title })));
+    this.fields.run.addEventListener("change", () => this.rebuild());
+    this.fields.action.addEventListener("change", () => this.arrange());
+    this.fields.file.addEventListener("change", () => this.take(this.fields.file.files[0]));
+    this.fields.maskfile.addEventListener("change", () => this.guarded(async () => {
+      const file = this.fields.maskfile.files[0];
+      this.mask = file ? await sent(file) : null;
+    }));
+    for (const name of ["strength", "guidance"]) {
+      const field = this.fields[name];
+      field.addEventListener("input", () => { field.nextElementSibling.value = field.value; });
+    }
+    const drop = find(".drop", this.element);
+    for (const kind of ["dragenter", "dragover"]) drop.addEventListener(kind, (event) => { event.preventDefault(); drop.classList.add("over"); });
+    for (const kind of ["dragleave", "drop"]) drop.addEventListener(kind, () => drop.classList.remove("over"));
+    drop.addEventListener("drop", (event) => { event.preventDefault(); this.take(event.dataTransfer.files[0]); });
+    this.form.addEventListener("submit", (event) => { event.preventDefault(); drawAll(); });
+    this.rebuild();
+  }
+
+  get run() { return runs[Number(this.fields.run.value)]; }
+
+  // Shows the controls of the chosen run.
+  rebuild() {
+    const run = this.run, { solver, steps, guidance, side, size } = this.fields;
+    find(".about", this.element).textContent = `${run.modality}, preset ${run.preset}, ${run.checkpoint}`;
+    this.controls = run.conditions.map((each) => ({ name: each.name, ...control(this, each) }));
+    const conditions = find(".conditions", this.element);
+    conditions.replaceChildren(made("legend", { textContent: "Conditions" }), ...this.controls.map(({ label }) => label));
+    conditions.hidden = !this.controls.length;
+    solver.replaceChildren(...run.solvers.map((name) => made("option", { value: name, textContent: name })));
+    solver.value = run.solver;
+    steps.value = run.steps;
+    guidance.value = run.guidance ?? 1;
+    guidance.nextElementSibling.value = guidance.value;
+    find(".guidance", this.element).hidden = run.guidance === null;
+    find(".size", this.element).hidden = !run.sizes && !run.resizes;
+    size.value = "";
+    size.placeholder = run.sizes ? `${run.sizes[0]}..${run.sizes[1]}` : "as in training";
+    side.replaceChildren(...run.sides.map((name) => made("option", { value: name, textContent: name })));
+    this.fields.action.replaceChildren(...["draw", ...Object.keys(run.actions)].map((name) => made("option", { value: name, textContent: ACTIONS[name] })));
+    this.fields.file.accept = run.endings.join(",");
+    this.source = this.mask = null;
+    this.arrange();
+  }
+
+  // Shows the fields of the chosen action.
+  arrange() {
+    const run = this.run, action = this.fields.action.value, takes = run.actions[action] ?? [];
+    const ask = run.widgets;
+    find(".source", this.element).hidden = action === "draw";
+    find(".from", this.element).textContent = this.source ? this.source.words : "Choose a file here, or a sample by its buttons.";
+    for (const name of ["strength", "side", "gap", "free", "grow"]) find(`.${name}`, this.element).hidden = !takes.includes(name);
+    find(".maskfile", this.element).hidden = !takes.includes("mask");
+    this.frame.send({ chosen: this.source?.result !== undefined && this.source.result === this.result ? this.source.sample : -1 });
+    const argument = takes.find((name) => name in ask), place = find(".widget", this.element);
+    if (action !== "complete" || !this.source || argument === undefined) { place.replaceChildren(); this.widget = null; return; }
+    this.guarded(async () => {
+      const { html } = await ask_widget(this, argument);
+      const inner = made("div");
+      place.replaceChildren(made("p", { className: "about", textContent: ask[argument] }), inner);
+      this.widget = new Frame(inner, ask[argument], (data) => this.chosen(argument, data.choose));
+      this.widget.send({ widget: html });
+    });
+  }
+
+  // What a widget has chosen: the text of a field, or a mask as a data URL.
+  chosen(argument, text) {
+    if (typeof text !== "string" || text.length > 8e6) return;
+    if (argument !== "mask") { this.fields[argument].value = text.slice(0, 200); return; }
+    const [, content] = text.match(/^data:image\/png;base64,([A-Za-z0-9+/=]+)$/) ?? [];
+    if (content === undefined) return;
+    const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));
+    this.sending = this.guarded(async () => { this.mask = await sent(new File([bytes], "mask.png")); });
+  }
+
+  async take(file) {
+    if (!file) return;
+    await this.guarded(async () => {
+      const name = await sent(file);
+      this.source = { file: name, words: `Starts from the file ${file.name}.` };
+      this.mask = null;
+      if (this.fields.action.value === "draw") this.fields.action.value = "vary";
+      this.arrange();
+    });
+  }
+
+  // Starts from a sample of a result.
+  start(action, result, sample, words) {
+    this.source = { result, sample, words };
+    this.mask = null;
+    this.fields.action.value = action;
+    this.arrange();
+  }
+
+  heard(data) {
+    if (!Number.isInteger(data.sample) || this.result === undefined) return;
+    act(this, data.action, this.result, data.sample, `Starts from sample ${data.sample + 1} of the last drawing.`);
+  }
+
+  wanted(n, seed) {
+    const run = this.run, { action, strength, gap, free, grow, side, solver, steps, guidance, size } = this.fields;
+    const takes = run.actions[action.value] ?? [], has = (name, value) => (takes.includes(name) && value ? value : undefined);
+    const conditions = Object.fromEntries(this.controls.map((each) => [each.name, each.value()]).filter(([, value]) => value !== ""));
+    const { file, result, sample } = this.source ?? {};
+    return {
+      run: Number(this.fields.run.value), n, seed, conditions, action: action.value,
+      steps: Number(steps.value), solver: solver.value === run.solver ? undefined : solver.value,
+      guidance: run.guidance === null || Number(guidance.value) === run.guidance ? undefined : Number(guidance.value),
+      size: size.value.trim() || undefined, strength: takes.includes("strength") ? Number(strength.value) : undefined,
+      source: action.value === "draw" || !this.source ? undefined : { file, result, sample },
+      mask: has("mask", this.mask), gap: has("gap", gap.value.trim()), free: has("free", free.value.trim()),
+      grow: has("grow", grow.value.trim()), side: has("side", side.value),
+    };
+  }
+
+  async draw(n, seed) {
+    await this.cancel();
+    await this.sending;
+    const turn = (this.turn = (this.turn ?? 0) + 1);
+    this.say("waiting");
+    await this.guarded(async () => {
+      const { job } = await ask("/jobs", { body: this.wanted(n, seed) });
+      this.job = job;
+      this.progress.hidden = false;
+      this.progress.value = 0;
+      for (let version = -1; this.turn === turn;) {
+        const news = await ask(`/jobs/${job}?after=${version}`);
+        if (this.turn !== turn) return;
+        version = news.version;
+        this.progress.value = news.done;
+        if (news.tiles) this.show(news.tiles, news.state !== "done");
+        if (news.state === "waiting") this.say(`waiting: ${news.ahead} before this one`);
+        if (news.state === "running") this.say(`drawing: ${Math.round(100 * news.done)} %`);
+        if (news.state === "failed") throw new Error(news.message);
+        if (news.state === "cancelled") { this.say("stopped"); break; }
+        if (news.state === "done") { this.finish(news.result, n); break; }
+      }
+    });
+    if (this.turn === turn) { this.job = null; this.progress.hidden = true; }
+  }
+
+  async cancel() {
+    if (!this.job) return;
+    const job = this.job;
+    this.job = null;
+    await ask(`/jobs/${job}/cancel`, { body: {} }).catch(() => {});
+  }
+
+  show(tiles, unfinished) {
+    const buttons = [["keep", "♥", "Keep"], ["vary", "≈", "More like this"], ["save", "↓", "Save"]];
+    if (this.run.actions.complete) buttons.push(["complete", "✎", "Fill in a part"]);
+    const wide = tiles.some((tile) => tile.includes("<canvas") || tile.includes("<audio"));
+    this.frame.send({ tiles, buttons, unfinished, width: wide ? WIDE : TILE, chosen: -1 });
+  }
+
+  finish(result, n) {
+    this.result = result;
+    this.say(`${n} samples`);
+    const saving = find(".saving", this.element);
+    saving.hidden = false;
+    find(".links", saving).replaceChildren(...this.run.downloads.map((ending) =>
+      made("a", { href: download({ result, ending }), download: "", textContent: ending.slice(1).toUpperCase() })));
+  }
+
+  say(text, wrong = false) {
+    this.status.textContent = text;
+    this.status.classList.toggle("wrong", wrong);
+  }
+
+  async guarded(work) {
+    try { return await work(); } catch (error) { this.say(error.message, true); }
+  }
+}
+
+const ask_widget = (panel, argument) =>
+  ask(`/widget?${query({ argument })}`, { body: panel.wanted(1, 0) });
+
+// A button below a sample was used.
+function act(panel, action, result, sample, words) {
+  panel.guarded(async () => {
+    if (action === "keep") showKept(await ask(`/kept?${query({ result, sample })}`, { body: {} }));
+    if (action === "drop") showKept(await ask(`/kept?${query({ drop: 1, sample })}`, { body: {} }));
+    if (action === "save") made("a", { href: download({ result, sample, ending: ".zip" }), download: "" }).click();
+    if (action === "vary") { panel.start("vary", result, sample, words); await drawAll([panel]); }
+    if (action === "complete") panel.start("complete", result, sample, words);
+  });
+}
+
+let keptFrame = null, keptRuns = [];
+function showKept({ tiles, runs: of }) {
+  keptRuns = of;
+  const section = find("#kept");
+  section.hidden = !tiles.length;
+  if (!tiles.length) return;
+  keptFrame ??= new Frame(find(".samples", section), "Kept samples", (data) => {
+    if (!Number.isInteger(data.sample)) return;
+    const panel = panels.find((each) => Number(each.fields.run.value) === keptRuns[data.sample]) ?? panels[0];
+    if (data.action !== "drop" && data.action !== "save" && Number(panel.fields.run.value) !== keptRuns[data.sample]) {
+      panel.fields.run.value = keptRuns[data.sample];
+      panel.rebuild();
+    }
+    act(panel, data.action, "kept", data.sample, `Starts from kept sample ${data.sample + 1}.`);
+  });
+  find("#kept-zip").href = download({ result: "kept", ending: ".zip" });
+  const buttons = [["vary", "≈", "More like this"], ["save", "↓", "Save"], ["drop", "✕", "Keep no longer"]];
+  keptFrame.send({ tiles, buttons, width: tiles.some((tile) => tile.includes("<canvas") || tile.includes("<audio")) ? WIDE : TILE });
+}
+
+async function drawAll(which = panels) {
+  const common = find("#common");
+  if (![common, ...which.map((panel) => panel.form)].every((form) => form.reportValidity())) return;
+  find("#stop").hidden = false;
+  await Promise.all(which.map((panel) => panel.draw(Number(find("#n").value), Number(find("#seed").value))));
+  find("#stop").hidden = panels.every((panel) => !panel.job);
+}
+
+function compare() {
+  const two = panels.length < 2;
+  if (two) panels.push(new Panel(1)); else { const [last] = panels.splice(1); last.cancel(); last.element.remove(); }
+  if (two && runs.length > 1) { panels[1].fields.run.value = panels[0].fields.run.value === "0" ? 1 : 0; panels[1].rebuild(); }
+  document.body.classList.toggle("two", two);
+  find("#compare").setAttribute("aria-pressed", String(two));
+}
+
+async function begin() {
+  const notice = find("#notice");
+  try {
+    runs = await ask("/runs");
+    runs.forEach((run) => { run.title = runs.filter((other) => other.name === run.name).length > 1 ? `${run.name} (${run.modality})` : run.name; });
+    find("#n").max = runs[0].most;
+    find("#n").value = runs[0].n;
+    panels.push(new Panel(0));
+    find("#common").addEventListener("submit", (event) => { event.preventDefault(); drawAll(); });
+    find("#reseed").addEventListener("click", () => { find("#seed").value = Math.floor(Math.random() * 1e6); drawAll(); });
+    find("#stop").addEventListener("click", () => panels.forEach((panel) => panel.cancel()));
+    find("#compare").addEventListener("click", compare);
+    showKept(await ask("/kept"));
+  } catch (error) {
+    notice.textContent = error.message;
+    notice.hidden = false;
+  }
+}
+begin();
