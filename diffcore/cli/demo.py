@@ -33,8 +33,8 @@ class Options(Settings):
 
 def main(arguments: Sequence[str]) -> int:
     about = (
-        "Serve a page to the browsers of this machine, with which samples of runs are drawn, varied, completed, kept and "
-        "saved. Only those who have the address with its token can use it. Ctrl-C stops it."
+        "Serve a page to the browsers of this machine, with which samples of runs are drawn, varied, completed, kept "
+        "and saved. Only those who have the address with its token can use it. Ctrl-C stops it."
     )
     options = parse(Options, arguments, "diffcore demo", about)
     if lacks := [name for name in NEEDED if importlib.util.find_spec(name) is None]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
@@ -166,24 +168,13 @@ class Demo:
             raise UserError(f"samples of this kind cannot be saved as {ending!r}")
         folder = Path(tempfile.mkdtemp(prefix="download-", dir=visitor.folder))
         path = await run_in_threadpool(_saved, every, folder, ending)
-        return FileResponse(path, filename=path.name, background=_Deleted(folder))
+        clean = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
+        return FileResponse(path, filename=path.name, background=clean)
 
     def _run(self, number: int) -> Run:
         if not 0 <= number < len(self._runs):
             raise UserError(f"there is no run {number} on this page")
         return self._runs[number]
-
-
-class _Deleted:
-    """Deletes a folder after a response."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    async def __call__(self) -> None:
-        for path in sorted(self._folder.rglob("*"), reverse=True):
-            path.rmdir() if path.is_dir() else path.unlink()
-        self._folder.rmdir()
 
 
 @in_own_modes

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from diffcore.api.drawing import drawing_of
 from diffcore.api.modes import in_own_modes
 from diffcore.api.run import Run
@@ -19,7 +21,7 @@ from diffcore.runs.drawing import Drawing
 from diffcore.runs.generation import generate
 from diffcore.runs.joint import given_sides
 from diffcore.runs.keeping import Wish, selected
-from diffcore.runs.measurements import grown, inpainting_of, reader_of, upscaling_of
+from diffcore.runs.measurements import grown, inpainting_of, numbers_in, reader_of, upscaling_of, without
 from diffcore.runs.model import numbers_of_a_sample
 from diffcore.runs.samples import Samples
 from diffcore.runs.sampling_config import SamplingOptions, time_grid
@@ -28,6 +30,7 @@ from diffcore.runs.variations import variation_of
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import Evaluation
 from diffcore.states.level import FieldLevels
+from diffcore.states.state import State, map_fields
 
 TRIES = 10
 """How often samples that must agree with something, such as being in one piece, are drawn."""
@@ -142,8 +145,10 @@ def _constraint(run: Run, wanted: Wanted, sources: Sources, folder: Path) -> tup
     source = _source(run, wanted, sources)
     if wanted.action == "vary":
         return variation_of(model, source, wanted.strength), n
-    if wanted.action == "complete" and wanted.mask and isinstance(source, Samples):
-        return inpainting_of(model, source.state, reader_of(model, "inpaint").read_missing(sources.file(wanted.mask))), n
+    if wanted.action == "complete" and isinstance(source, Samples) and model.codec.sizes is None:
+        missing = _missing(run, wanted, source, sources)
+        if missing is not None:
+            return inpainting_of(model, source.state, missing), n
     path = written(source, folder) if isinstance(source, Samples) else source
     if wanted.action == "complete":
         mask = None if wanted.mask is None else sources.file(wanted.mask)
@@ -151,6 +156,17 @@ def _constraint(run: Run, wanted: Wanted, sources: Sources, folder: Path) -> tup
     if wanted.action == "enlarge":
         return upscaling_of(model, path), n
     return given_sides(model, {wanted.side or "": path}, n)
+
+
+def _missing(run: Run, wanted: Wanted, source: Samples, sources: Sources) -> State | None:
+    """Where a sample is to be filled in, a state of booleans `[1, ...]`; None if only a file can say so."""
+    if wanted.mask:
+        missing: State = reader_of(run.model, "inpaint").read_missing(sources.file(wanted.mask))
+        return missing
+    if wanted.free:
+        everything = map_fields(lambda field: torch.ones_like(field, dtype=torch.bool), source.state)
+        return map_fields(torch.logical_not, without(everything, numbers_in(wanted.free, "free")))
+    return None
 
 
 def _source(run: Run, wanted: Wanted, sources: Sources) -> Samples | Path:

@@ -64,10 +64,8 @@ def _actions(run: Run) -> dict[str, list[str]]:
         found["complete"] = ["mask"]
     elif hasattr(reader, "read_gap"):
         found["complete"] = ["gap"]
-    elif hasattr(reader, "read_around"):
-        found["complete"] = ["free", "grow"]
     elif hasattr(reader, "read_part"):
-        found["complete"] = ["grow"] if run.model.codec.sizes is not None else []
+        found["complete"] = ["free"] if run.model.codec.sizes is None else ["free", "grow"]
     if hasattr(reader, "read_coarse"):
         found["enlarge"] = []
     if sides_of(run.model.codec):

@@ -38,12 +38,17 @@ def serve(
         try:
             listening.bind((HOST, port))
         except OSError as error:
-            raise UserError(f"`port` {port} cannot be used ({error.strerror}): choose another, or leave it out") from None
+            raise UserError(f"`port` {port} cannot be used ({error.strerror}): leave it out for a free one") from None
         listening.listen()
         port = listening.getsockname()[1]
         demo = Demo(runs, port, limits=limits)
         config = uvicorn.Config(
-            demo.app, log_level="error", access_log=False, lifespan="off", timeout_graceful_shutdown=2, server_header=False
+            demo.app,
+            log_level="error",
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=2,
+            server_header=False,
         )
         try:
             started(f"http://{HOST}:{port}/?token={demo.token}")

@@ -7,6 +7,7 @@ from pydantic import Field, StringConstraints
 from diffcore.plugins.records import Settings
 
 Text = Annotated[str, StringConstraints(max_length=2000)]
+Size = Annotated[str, StringConstraints(pattern=r"^\d{1,6}(\.\.\d{1,6})?$|^\d{0,4}\.\d{1,9}$|^\d{1,5}x\d{1,5}$")]
 Name = Annotated[str, StringConstraints(max_length=200)]
 
 
@@ -36,13 +37,13 @@ class Wanted(Settings):
     steps: int | None = Field(None, ge=1)
     solver: Name | None = None
     guidance: float | None = Field(None, ge=-100, le=100)
-    size: Annotated[str, StringConstraints(pattern=r"^\d{1,6}(\.\.\d{1,6})?$|^\d*\.\d+$|^\d{1,5}x\d{1,5}$")] | None = None
+    size: Size | None = None
     conditions: dict[Name, Text] = Field({}, max_length=100)
     action: Literal["draw", "vary", "complete", "enlarge", "given"] = "draw"
     source: Source | None = None
     strength: float = Field(0.5, ge=0, le=1)
     mask: Name | None = None
     gap: Name | None = None
-    free: Name | None = None
+    free: Annotated[str, StringConstraints(max_length=20_000)] | None = None
     grow: Name | None = None
     side: Name | None = None

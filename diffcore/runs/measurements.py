@@ -92,8 +92,8 @@ def inpainting_of(
         if not isinstance(source, str | Path) or not hasattr(reader, "read_part"):
             raise UserError("`inpaint` needs `mask`, a file that is white where the sample is to be filled in")
         if hasattr(reader, "read_around"):
-            others = None if attach is None else _numbers(attach, "attach")
-            edit = reader.read_around(Path(source), _numbers(free or (), "free"), others)
+            others = None if attach is None else numbers_in(attach, "attach")
+            edit = reader.read_around(Path(source), numbers_in(free or (), "free"), others)
             values, known, codec, more = edit.values, edit.known, edit.codec, edit.recipe
             if link and edit.pieces < 2:
                 raise UserError(
@@ -103,7 +103,7 @@ def inpainting_of(
         else:
             values, known = reader.read_part(Path(source))
             if free is not None:
-                known = without(known, _numbers(free, "free"))
+                known = without(known, numbers_in(free, "free"))
     else:
         if isinstance(mask, str | Path):
             if not hasattr(reader, "read_missing"):
@@ -143,7 +143,7 @@ def default_method(model: Model, noise_std: float = 0.0) -> InverseMethod:
     return "learned" if told and not noise_std else "mmps"
 
 
-def _numbers(text: str | Sequence[int], option: str) -> list[int]:
+def numbers_in(text: str | Sequence[int], option: str) -> list[int]:
     """The numbers of elements that a user writes, `3,4,7`. Raises `UserError`."""
     try:
         return [int(word) for word in (text.split(",") if isinstance(text, str) else text)]

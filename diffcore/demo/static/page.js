@@ -180,7 +180,10 @@ class Panel {
     find(".maskfile", this.element).hidden = !takes.includes("mask");
     this.frame.send({ chosen: this.source?.result !== undefined && this.source.result === this.result ? this.source.sample : -1 });
     const argument = takes.find((name) => name in ask), place = find(".widget", this.element);
-    if (action !== "complete" || !this.source || argument === undefined) { place.replaceChildren(); this.widget = null; return; }
+    const numbered = argument === "free" && this.source?.file !== undefined;  // files have numbers of their own
+    const pointed = action === "complete" && this.source && argument !== undefined && !numbered;
+    if (pointed) find(argument === "mask" ? ".maskfile" : `.${argument}`, this.element).hidden = true;
+    if (!pointed) { place.replaceChildren(); this.widget = null; return; }
     this.guarded(async () => {
       const { html } = await ask_widget(this, argument);
       const inner = made("div");
@@ -193,7 +196,7 @@ class Panel {
   // What a widget has chosen: the text of a field, or a mask as a data URL.
   chosen(argument, text) {
     if (typeof text !== "string" || text.length > 8e6) return;
-    if (argument !== "mask") { this.fields[argument].value = text.slice(0, 200); return; }
+    if (argument !== "mask") { this.fields[argument].value = text.slice(0, 20000); return; }
     const [, content] = text.match(/^data:image\/png;base64,([A-Za-z0-9+/=]+)$/) ?? [];
     if (content === undefined) return;
     const bytes = Uint8Array.from(atob(content), (letter) => letter.charCodeAt(0));

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from diffcore.nn.options import DiTOptions, EncoderOptions, GridAutoencoderOptions, UNetOptions
 from diffcore.plugins.hookspecs import hookimpl
-from diffcore.plugins.records import Component, Modality, lazy
+from diffcore.plugins.records import Component, Modality, Widget, lazy
 from diffcore_audio.options import DrumsOptions, FolderOptions, SoundFacts, SpeechOptions, WritingOptions
 from diffcore_audio.presets import PRESETS
 
@@ -86,6 +86,7 @@ AUDIO = Modality(
     writer=_lazy("output.writer:SoundWriter"),
     writing=WritingOptions,
     reader=_lazy("editing.reader:SoundReader"),
+    widgets=(Widget("gap", "Choose the part that is filled in.", _lazy("output.gap:gap_chooser")),),
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     contract=_lazy("contract:contract"),
     requires=("torch", "torchaudio", "soundfile", "scipy"),

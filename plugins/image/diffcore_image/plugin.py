@@ -6,7 +6,7 @@ from typing import Any
 from diffcore.nn.options import DiTOptions, EncoderOptions, GridAutoencoderOptions, UNetOptions
 from diffcore.plugins.enlarging import EnlargingOptions
 from diffcore.plugins.hookspecs import hookimpl
-from diffcore.plugins.records import Component, Modality, lazy
+from diffcore.plugins.records import Component, Modality, Widget, lazy
 from diffcore_image.options import (
     DigitsOptions,
     EmojiOptions,
@@ -112,6 +112,7 @@ IMAGE = Modality(
     writer=_lazy("output.writer:ImageWriter"),
     evaluator=_lazy("evaluator:build_evaluator"),
     reader=_lazy("reader:ImageReader"),
+    widgets=(Widget("mask", "Paint what is filled in.", _lazy("output.painter:painter")),),
     contract=_lazy("contract:contract"),
     requires=("torch", "torchvision", "PIL", "sklearn"),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from diffcore.plugins.hookspecs import hookimpl
-from diffcore.plugins.records import Component, Modality, lazy
+from diffcore.plugins.records import Component, Modality, Widget, lazy
 from diffcore_molecule.options import (
     AtomsOptions,
     AutoencoderOptions,
@@ -97,6 +97,7 @@ MOLECULE = Modality(
     givens={"conformers": "SMILES, one in each line: draws --n sets of positions for each"},
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     reader=_lazy("data.reader:MoleculeReader"),
+    widgets=(Widget("free", "Choose the atoms that are drawn anew.", _lazy("output.atoms:atom_chooser")),),
     scorer=_lazy("output.scores:MoleculeScorer"),
     contract=_lazy("contract:contract"),
     requires=("torch", "rdkit", "e3nn"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from diffcore.plugins.hookspecs import hookimpl
-from diffcore.plugins.records import Component, Modality, lazy
+from diffcore.plugins.records import Component, Modality, Widget, lazy
 from diffcore_pointcloud.options import (
     AutoencoderOptions,
     CloudFacts,
@@ -89,6 +89,7 @@ POINTCLOUD = Modality(
     outputs={"mesh": {"mesh": True}},
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     reader=_lazy("data.reader:CloudReader"),
+    widgets=(Widget("free", "Choose the side that is drawn anew.", _lazy("output.cut:cut_chooser")),),
     contract=_lazy("contract:contract"),
     requires=("torch", "trimesh", "scipy", "mapbox_earcut"),
 )

@@ -64,7 +64,12 @@ def tiles(
 
 
 def page(figures: Sequence[str], columns: int, fixed: bool) -> str:
-    """A grid of figures in rows of `columns`, or fewer if the page is too narrow and they are not `fixed`."""
+    """A grid of figures in rows of `columns`, or fewer if the page is too narrow and they are not `fixed`.
+
+    A figure alone has neither a legend nor a button that plays all.
+    """
+    if len(figures) == 1:
+        return figures[0]
     column = f"calc((100% - {columns - 1} * {_GAP}) / {columns})"
     count, width = (columns, _SMALLEST_WIDTH) if fixed else ("auto-fill", f"max({_SMALLEST_WIDTH}, {column})")
     style = (
@@ -92,7 +97,7 @@ def _sounds(samples: Tensor, rate: int, labels: Sequence[str], levels: Tensor | 
     return [
         f'<figcaption style="overflow-wrap:anywhere">{escape(label)}</figcaption>'
         f"{waveform_svg(envelope, colour)}{_spectrogram(picture, label, rate, seconds)}"
-        f'<audio controls preload="none" src="{_uri(wav(sound, rate), "audio/wav")}" '
+        f'<audio controls preload="none" src="{data_url(wav(sound, rate), "audio/wav")}" '
         f'style="display:block;width:100%;height:2rem"></audio>'
         for label, envelope, colour, picture, sound in parts
     ]
@@ -107,7 +112,7 @@ def _spectrogram(picture: Image, label: str, rate: int, seconds: float) -> str:
     )
     return (
         f'<div style="position:relative"><img alt="spectrogram of {escape(label)}" '
-        f'src="{_uri(png(picture), "image/png")}" '
+        f'src="{data_url(png(picture), "image/png")}" '
         f'style="display:block;width:100%;height:{TILE[1]}px;image-rendering:auto">{marks}'
         f'<span style="{_MARK};right:2px;bottom:2px">{seconds:.3g} s</span></div>'
     )
@@ -130,5 +135,5 @@ def _hertz(frequency: int) -> str:
     return f"{frequency} Hz" if frequency < 1000 else f"{frequency / 1000:g} kHz"
 
 
-def _uri(content: bytes, kind: str) -> str:
+def data_url(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

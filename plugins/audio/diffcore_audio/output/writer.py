@@ -113,7 +113,10 @@ class SoundWriter:
         few = None if real is None else real[: max(1, _MOST_REAL // waves_of(real)[0].numel())]
         levels = envelopes_of(samples), None if few is None else envelopes_of(few)
         below = None if few is None else waves_of(few)
-        figures = tiles(waves, self._rate, _labels(samples, captions), below, levels)
+        labels = _labels(samples, captions)
+        if len(labels) == 1:
+            labels = [labels[0].removeprefix("0").strip() or "sound"]
+        figures = tiles(waves, self._rate, labels, below, levels)
         return page(figures, columns, trajectories)
 
     def summary(self, samples: Samples, captions: Captions = ()) -> list[str]:

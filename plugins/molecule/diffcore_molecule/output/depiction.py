@@ -102,6 +102,32 @@ def drawing(record: Record, width: int, height: int, vector: bool = False) -> by
     raise ValueError("RDKit cannot draw an empty tile")
 
 
+def drawing_of_atoms(record: Record, width: int, height: int) -> tuple[str, list[tuple[str, float, float]]]:
+    """A depiction of all atoms as SVG, and the symbol and the place in pixels of each, in the order of the sample.
+
+    If RDKit cannot draw here, the SVG says which libraries are missing, and the atoms are in rows.
+    """
+    mol, rdkit_drawing = Chem.Mol(record.mol), _rdkit_drawing()
+    symbols = [atom.GetSymbol() for atom in mol.GetAtoms()]
+    rows = [(symbol, 20.0 + 30 * (k % 10) % width, 20.0 + 30 * (k // 10)) for k, symbol in enumerate(symbols)]
+    if rdkit_drawing is None:
+        return _UNDRAWN.format(width=width, height=height), rows
+    pen = rdkit_drawing.MolDraw2DSVG(width, height)
+    pen.drawOptions().prepareMolsBeforeDrawing = False
+    pen.drawOptions().padding = 0.1
+    try:
+        rdDepictor.Compute2DCoords(mol)
+        pen.DrawMolecule(mol)
+        places = [pen.GetDrawCoords(index) for index in range(mol.GetNumAtoms())]
+    except (ValueError, RuntimeError):
+        return _UNDRAWN.replace("libXrender or libXext is missing", "").format(width=width, height=height), rows
+    pen.FinishDrawing()
+    drawn = pen.GetDrawingText()
+    return drawn[drawn.index("<svg") :], [
+        (symbol, place.x, place.y) for symbol, place in zip(symbols, places, strict=True)
+    ]
+
+
 def sheet(records: Sequence[Record], legends: Sequence[str], columns: int) -> Image.Image:
     """A picture of the depictions in rows of `columns`, each with its legend below."""
     columns = max(1, min(columns, len(records)))

@@ -81,10 +81,16 @@ class MoleculeWriter:
         rotation of the last one, so that the movement of the atoms is visible.
         """
         captioned = self._captioned(samples, captions)
-        tiles = "".join(_tile(k, record, legend(record, caption)) for k, (record, caption) in enumerate(captioned, 1))
+        numbers = [f"{k}" if len(captioned) > 1 else "" for k in range(1, len(captioned) + 1)]
+        tiles = "".join(
+            _tile(number, record, legend(record, caption))
+            for number, (record, caption) in zip(numbers, captioned, strict=True)
+        )
         columns = max(1, min(columns, len(captioned)))
         ends = [captioned[k - k % columns + columns - 1 if trajectories else k][0] for k in range(len(captioned))]
-        scenes = [_scene(k, record, end) for k, ((record, _), end) in enumerate(zip(captioned, ends, strict=True), 1)]
+        scenes = [
+            _scene(number, record, end) for number, (record, _), end in zip(numbers, captioned, ends, strict=True)
+        ]
         style = (
             f"display:grid;grid-template-columns:repeat({columns},minmax(5rem,1fr));gap:.5rem;"
             f"overflow-x:auto;margin-bottom:1rem"
@@ -195,9 +201,9 @@ def legend(record: Record, caption: Mapping[str, str]) -> str:
     return "\n".join(line for line in lines if line)
 
 
-def _scene(number: int, record: Record, oriented_as: Record) -> viewer.Scene:
+def _scene(number: str, record: Record, oriented_as: Record) -> viewer.Scene:
     """The 3D scene of a sample, rotated along the principal axes of another one; unsafe bonds are not drawn."""
-    caption = f"{number}" if record.valid else f"{number}, not valid"
+    caption = ", ".join(filter(None, [number, "" if record.valid else "not valid"]))
     bonds = numpy.zeros_like(record.molecule.bonds) if record.unsafe_bonds else record.molecule.bonds
     return scene(replace(record.molecule, bonds=bonds), caption, axes(oriented_as.molecule.positions))
 
@@ -206,11 +212,11 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _tile(number: int, record: Record, caption: str) -> str:
+def _tile(number: str, record: Record, caption: str) -> str:
     picture = base64.b64encode(drawing(record, 200, 160, vector=True)).decode()
     lines = escape(caption).replace("\n", "<br>")
     return (
         f'<figure style="margin:0;min-width:0;font-size:.7rem;line-height:1.3;overflow-wrap:anywhere">'
         f'<img alt="{escape(caption)}" src="data:image/svg+xml;base64,{picture}" style="width:100%;border-radius:4px">'
-        f"<figcaption>{number}: {lines}</figcaption></figure>"
+        f"<figcaption>{number}{': ' if number else ''}{lines}</figcaption></figure>"
     )

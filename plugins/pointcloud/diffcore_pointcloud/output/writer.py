@@ -94,7 +94,8 @@ class CloudWriter:
         """
         shown = [upright(points, self._up) for points in unbatched(samples)]
         legends = [legend(caption) for caption in captions_of(samples, captions)]
-        titles = [": ".join(filter(None, [f"{k}", legend])) for k, legend in enumerate(legends, 1)]
+        numbers = [f"{k}" if len(shown) > 1 else "" for k in range(1, len(shown) + 1)]
+        titles = [": ".join(filter(None, each)) for each in zip(numbers, legends, strict=True)]
         scenes = viewer.html([scene(points, title) for points, title in zip(shown, titles, strict=True)], columns)
         if trajectories:
             return scenes
