@@ -90,7 +90,7 @@ class _Shown:
     def watch(self, evaluation: Evaluation) -> None:
         level = evaluation.prediction.level
         log_snr = min(level.log_snr.values()) if isinstance(level, FieldLevels) else level.log_snr
-        done = int((self._grid < float(log_snr)).sum()) / len(self._grid)
+        done = int((self._grid < float(log_snr) - 1e-4).sum()) / len(self._grid)
         started = time.monotonic()
         if started < self._next:
             self._show([], done)

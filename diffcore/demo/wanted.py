@@ -32,9 +32,9 @@ class Wanted(Settings):
     """
 
     run: int = Field(ge=0, le=1000)
-    n: int = Field(16, ge=1)
+    n: int = Field(16, ge=1, le=10**6)
     seed: int = Field(0, ge=0, lt=2**63)
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=10**6)
     solver: Name | None = None
     guidance: float | None = Field(None, ge=-100, le=100)
     size: Size | None = None
