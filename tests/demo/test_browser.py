@@ -96,7 +96,7 @@ def saved(page, click, folder):
         click()
     path = folder / waiting.value.suggested_filename
     waiting.value.save_as(path)
-    assert path.stat().st_size > 50
+    assert path.stat().st_size > 50 or path.suffix == ".smi"  # which has valid molecules only
     return path
 
 
@@ -168,7 +168,7 @@ def test_every_control_of_a_kind_of_data_works(page, runs, name, tmp_path):
     elif name == "molecule":
         widget.locator("button").first.click()
         assert page.input_value("input[name=free]") == "1"
-        page.fill("input[name=grow]", "1..2")
+        page.fill("input[name=grow]", "0..1")
     else:
         widget.locator("#side").select_option("1,1")
         assert len(page.input_value("input[name=free]").split(",")) > 100
@@ -221,11 +221,8 @@ def test_two_runs_are_compared_at_the_same_seed_and_the_same_run_gives_the_same(
     second.locator("input[name=steps]").fill("3")
     page.click("#draw")
     assert [drawn(page, panel) for panel in range(2)] == ["2 samples"] * 2
-    sources = [
-        page.frame_locator(f".out iframe >> nth={panel}").locator("img").first.get_attribute("src")
-        for panel in range(2)
-    ]
-    assert sources[0] == sources[1]
+    first, other = (page.frame_locator(f".out iframe >> nth={panel}").locator("img").first for panel in range(2))
+    assert first.get_attribute("src") == other.get_attribute("src")
     page.click("#compare")
     assert page.locator(".panel").count() == 1
 
@@ -310,13 +307,15 @@ def test_names_of_a_strangers_run_cannot_inject_markup_and_frames_reach_nothing(
 
 
 TRY = """<p id="tried"></p><img src="http://127.0.0.1:9/picture.png"><script>
-const tried = {}, note = (name, value) => { tried[name] = value; document.getElementById("tried").textContent = JSON.stringify(tried); };
+const tried = {}, place = document.getElementById("tried");
+const note = (name, value) => { tried[name] = value; place.textContent = JSON.stringify(tried); };
 const attempt = (name, what) => { try { note(name, "reached " + what()); } catch { note(name, "refused"); } };
 attempt("page", () => parent.document.title);
 attempt("cookies", () => document.cookie);
 attempt("storage", () => localStorage.length);
 attempt("window", () => { if (!window.open("/")) throw new Error(); });
-for (const url of ["/runs", "http://127.0.0.1:9/"]) fetch(url).then(() => note(url, "reached"), () => note(url, "refused"));
+for (const url of ["/runs", "http://127.0.0.1:9/"])
+  fetch(url).then(() => note(url, "reached"), () => note(url, "refused"));
 </script>"""
 """What a fragment of a hostile plugin could try."""
 

@@ -27,8 +27,8 @@ def gate():
     """Work that waits at each job until it is let through."""
 
     class Gate:
-        served: list = []
-        go = threading.Event()
+        def __init__(self):
+            self.served, self.go = [], threading.Event()
 
         def __call__(self, job: Job) -> str:
             self.served.append(job)
@@ -42,7 +42,6 @@ def gate():
             return f"result {job.wanted.seed}"
 
     gate = Gate()
-    gate.served, gate.go = [], threading.Event()
     yield gate
     gate.go.set()
 
