@@ -253,12 +253,17 @@ class Panel {
       this.job = job;
       this.progress.hidden = false;
       this.progress.value = 0;
+      let first = true;
       for (let version = -1; this.turn === turn;) {
         const news = await ask(`/jobs/${job}?after=${version}`);
         if (this.turn !== turn) return;
         version = news.version;
         this.progress.value = news.done;
-        if (news.tiles) this.show(news.tiles, news.state !== "done");
+        if (news.tiles) {
+          this.show(news.tiles, news.state !== "done");
+          if (first) setTimeout(() => this.reveal(), 250);  // when the frame has its height
+          first = false;
+        }
         if (news.state === "waiting") this.say(`waiting: ${news.ahead} before this one`);
         if (news.state === "running") this.say(`drawing: ${Math.round(100 * news.done)} %`);
         if (news.state === "failed") throw new Error(news.message);
@@ -281,6 +286,11 @@ class Panel {
     if (this.run.actions.complete) buttons.push(["complete", "✎", "Fill in a part"]);
     const wide = tiles.some((tile) => tile.includes("<canvas") || tile.includes("<audio"));
     this.frame.send({ tiles, buttons, unfinished, width: wide ? WIDE : TILE, chosen: -1 });
+  }
+
+  // On a narrow screen the samples are below the settings.
+  reveal() {
+    if (matchMedia("(max-width: 60rem)").matches) find(".out", this.element).scrollIntoView({ behavior: "smooth" });
   }
 
   finish(result, n) {
