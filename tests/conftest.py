@@ -76,10 +76,14 @@ def trained(shared_folder, quick_classifiers) -> TrainedRuns:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_classifiers():
-    """Train the classifiers of evaluators for a tenth of the usual steps, and draw few pictures of joint states."""
+    """Train the classifiers of evaluators for a tenth of the usual steps.
+
+    Few pictures of joint states are drawn, and samples are compared with few training examples.
+    """
     patch = pytest.MonkeyPatch()
     patch.setattr("diffcore.evaluation.classifier._STEPS", 150)
     patch.setattr("diffcore_audio.evaluation.evaluator._STEPS", 60)
+    patch.setattr("diffcore.evaluation.neighbours.MOST", 20)
     patch.setattr("diffcore.evaluation.joint.SHOWN", 1)
     patch.setattr("diffcore.evaluation.joint.DRAWS", 1)
     patch.setattr("diffcore_pointcloud.evaluation.evaluator._STEPS", 60)

@@ -12,6 +12,7 @@ from diffcore.denoising.conditions import ClassCondition, Conditions, captions_o
 from diffcore.denoising.text import TextCondition
 from diffcore.errors import RAISED_BY_PLUGINS, UserError, told
 from diffcore.evaluation.joint import side_metrics, side_pictures
+from diffcore.evaluation.neighbours import nearest_picture
 from diffcore.evaluation.property_metrics import property_metrics
 from diffcore.evaluation.request import EvaluationRequest, MetricFunction, NothingToEvaluateError
 from diffcore.plugins.building import of_samples, part_of, require_metrics
@@ -197,14 +198,17 @@ def pictures(model: Model, data: Data, request: EvaluationRequest) -> Iterator[P
     drawn = draw(model, config, conditions, request.n, seed)
     if drawn is None:
         return
+    samples = decode(model, drawn.state, drawn.mask)
     yield Picture(
         "Samples",
-        decode(model, drawn.state, drawn.mask),
+        samples,
         captions=captions_of(known, conditions, request.n),
         real=_real(model, data, conditions, request.n),
     )
     if request.together:
         return
+    if (nearest := nearest_picture(model, data, samples)) is not None:
+        yield nearest
     yield from side_pictures(model, data, request)
     moments, rows = 9, min(5, request.n)
     few = {name: value[:rows] for name, value in conditions.items()}

@@ -245,6 +245,20 @@ class Picture:
     real: Callable[[], Any] | None = None
 
 
+class Distance(Protocol):
+    """How different samples are from each other, in the form that `Codec.decode` returns.
+
+    * `words`: what it is, with its unit, such as "RMS of pixel values".
+    * `most`: the number of training examples that samples are compared with in a report, at most.
+    """
+
+    words: str
+    most: int
+
+    def __call__(self, samples: Any, others: Any) -> Tensor:
+        """The distances `[n, m]` of n samples to m others; not finite for samples that have none."""
+
+
 class Evaluator(Protocol):
     """Samples to metrics."""
 

@@ -297,7 +297,8 @@ class Modality:
     `classifiers` are networks for the task `classify`, the first the default: they learn to predict the conditions of
     noisy states, for guidance. `networks` has those of other kinds that tasks train, by `Task.network`.
 
-    `widgets` are parts of the page of `diffcore demo` for this kind of data.
+    `distance(codec)` makes a `diffcore.plugins.output.Distance`: how different samples are, to show the training
+    examples that are nearest to samples. `widgets` are parts of the page of `diffcore demo` for this kind of data.
 
     `contract(codec)` makes a `diffcore.plugins.contract.Contract`: what `diffcore check-plugin` may hold the plugin to
     beyond what every plugin is held to.
@@ -321,6 +322,7 @@ class Modality:
     contract: Callable[[Any], Any] | None = None
     fidelity: Callable[[Any], Any] | None = None
     scorer: Callable[..., Any] | None = None
+    distance: Callable[[Any], Any] | None = None
     widgets: tuple[Widget, ...] = ()
     requires: tuple[str, ...] = ()
 

@@ -86,6 +86,7 @@ AUDIO = Modality(
     writer=_lazy("output.writer:SoundWriter"),
     writing=WritingOptions,
     reader=_lazy("editing.reader:SoundReader"),
+    distance=_lazy("evaluation.distance:MelDistance"),
     widgets=(Widget("gap", "Choose the part that is filled in.", _lazy("output.gap:gap_chooser")),),
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     contract=_lazy("contract:contract"),

@@ -112,6 +112,7 @@ IMAGE = Modality(
     writer=_lazy("output.writer:ImageWriter"),
     evaluator=_lazy("evaluator:build_evaluator"),
     reader=_lazy("reader:ImageReader"),
+    distance=_lazy("output.distance:PixelDistance"),
     widgets=(Widget("mask", "Paint what is filled in.", _lazy("output.painter:painter")),),
     contract=_lazy("contract:contract"),
     requires=("torch", "torchvision", "PIL", "sklearn"),

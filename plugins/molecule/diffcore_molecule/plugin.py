@@ -97,6 +97,7 @@ MOLECULE = Modality(
     givens={"conformers": "SMILES, one in each line: draws --n sets of positions for each"},
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     reader=_lazy("data.reader:MoleculeReader"),
+    distance=_lazy("evaluation.distance:TanimotoDistance"),
     widgets=(Widget("free", "Choose the atoms that are drawn anew.", _lazy("output.atoms:atom_chooser")),),
     scorer=_lazy("output.scores:MoleculeScorer"),
     contract=_lazy("contract:contract"),

@@ -89,6 +89,7 @@ POINTCLOUD = Modality(
     outputs={"mesh": {"mesh": True}},
     evaluator=_lazy("evaluation.evaluator:build_evaluator"),
     reader=_lazy("data.reader:CloudReader"),
+    distance=_lazy("evaluation.distance:ChamferDistance"),
     widgets=(Widget("free", "Choose the side that is drawn anew.", _lazy("output.cut:cut_chooser")),),
     contract=_lazy("contract:contract"),
     requires=("torch", "trimesh", "scipy", "mapbox_earcut"),

@@ -29,6 +29,12 @@ def nearest(spectra: Tensor, others: Tensor | None = None) -> Tensor:
     return torch.cat(nearest_distances) / math.sqrt(rows.shape[1])
 
 
+def distances(spectra: Tensor, others: Tensor) -> Tensor:
+    """The RMS differences in dB of log-mel spectrograms `[n, ...]` to others `[m, ...]`, clamped likewise, `[n, m]`."""
+    rows, columns = (each.flatten(1).clamp(min=SILENCE).double() for each in (spectra, others))
+    return torch.cdist(rows, columns) / math.sqrt(rows.shape[1])
+
+
 def copy_threshold(real: Tensor) -> float:
     """The distance to a training sound below which a sample counts as a copy.
 

@@ -29,9 +29,9 @@ _LARGE_RING = 8
 """Rings of so many atoms, or more, do not pass the filters."""
 
 
-def fingerprints(mols: Sequence[Chem.Mol]) -> list[ExplicitBitVect]:
+def fingerprints(mols: Sequence[Chem.Mol], bits: int = BITS) -> list[ExplicitBitVect]:
     """The fingerprint of each molecule."""
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=BITS)
+    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=bits)
     return [generator.GetFingerprint(mol) for mol in mols]
 
 

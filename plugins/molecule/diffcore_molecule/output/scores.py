@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from rdkit import Chem, DataStructs
-from rdkit.Chem import inchi, rdFingerprintGenerator, rdMolDescriptors
+from rdkit import Chem
+from rdkit.Chem import inchi, rdMolDescriptors
 
 from diffcore.errors import UserError, did_you_mean
 from diffcore.plugins.data import Data
@@ -21,6 +21,7 @@ from diffcore_molecule.codec import MoleculeCodec
 from diffcore_molecule.data.examples import molecule_at
 from diffcore_molecule.evaluation import plausibility
 from diffcore_molecule.evaluation.contacts import nearest
+from diffcore_molecule.evaluation.distance import similarities
 from diffcore_molecule.evaluation.metrics import KnownStereo, validated
 from diffcore_molecule.output.records import DRAWN, STANDARD, Record, record
 
@@ -57,7 +58,6 @@ def _alert(catalog: str) -> Callable[[Chem.Mol, Chem.Mol], Value]:
 _ALERTS: Mapping[str, tuple[str, Callable[[Chem.Mol, Chem.Mol], Value]]] = {
     name: (meaning, _alert(name)) for name, meaning in CATALOGS.items()
 }
-_MORGAN = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048)
 _NOVEL = {
     "novel": "not among the training molecules, ignoring stereochemistry",
     "novel_stereo": "not among the training molecules with this stereochemistry",
@@ -114,8 +114,8 @@ class MoleculeScorer:
 
     def similarity(self, samples: Sequence[Molecule], others: Sequence[Molecule]) -> list[list[float]]:
         """Tanimoto similarity of Morgan fingerprints (radius 2, 2,048 bits); nan for samples that are not valid."""
-        rows, columns = ([_fingerprint(self._sample(each).plain) for each in some] for some in (samples, others))
-        return [[math.nan if None in (a, b) else DataStructs.TanimotoSimilarity(a, b) for b in columns] for a in rows]
+        rows, columns = ([self._sample(each).plain for each in some] for some in (samples, others))
+        return similarities(rows, columns)
 
     def _sample(self, molecule: Molecule) -> _Sample:
         found = record(molecule, self._hydrogens, standard=())
@@ -157,10 +157,6 @@ class MoleculeScorer:
         examples, hydrogens = data.examples, self._hydrogens
         stereo = KnownStereo(examples["identity"].numpy(), lambda row: validated(molecule_at(examples, row), hydrogens))
         return frozenset(examples["identity"].tolist()), stereo
-
-
-def _fingerprint(mol: Chem.Mol | None) -> Any:
-    return None if mol is None else _MORGAN.GetFingerprint(mol)
 
 
 def _alerts(*names: str) -> dict[str, str]:
