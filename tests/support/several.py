@@ -24,6 +24,7 @@ from diffcore.plugins.records import Component, Preset, Settings
 from diffcore.plugins.registry import Provided
 from diffcore.states.spaces import Euclidean
 from diffcore.system.distributed import joined, rank
+from tests.support.runs import PICTURED
 from tests.support.sized_toy import BEADS
 from tests.support.toy import TOY, ToyBackbone, ToyData, ToyFacts, put_in_place, toy_registry
 
@@ -119,7 +120,10 @@ def registry():
 
 def main(what, *arguments):
     """Be `diffcore` with these arguments, or with those of each command of a file, with this registry."""
-    put_in_place(pytest.MonkeyPatch(), registry())
+    patch = pytest.MonkeyPatch()
+    put_in_place(patch, registry())
+    for name in PICTURED:
+        patch.setattr(name, 1)  # as `few_pictures` does
     if what == "all":
 
         def every(argv=None):

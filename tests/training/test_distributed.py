@@ -88,7 +88,7 @@ def together(said, *arguments, forks=True):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, few_pictures):
     """Runs of one process, and of two, which are started once and do all of theirs."""
     path = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
