@@ -1,8 +1,6 @@
 """`python -m diffcore` is `diffcore`."""
 
-import sys
-
-from diffcore.cli import main
+from diffcore.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

@@ -1,5 +1,8 @@
+import multiprocessing
 import os
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before the import of torch and numpy; child processes inherit it
 
@@ -7,7 +10,7 @@ import pytest
 import torch
 
 from tests.support.prepared import PreparedProcesses
-from tests.support.runs import TrainedRuns
+from tests.support.runs import PICTURED, TrainedRuns
 from tests.support.toy import put_in_place, toy_registry
 
 torch.zeros(1, requires_grad=True).sum().backward()
@@ -28,10 +31,6 @@ LONG = (
     "molecule/test_commands.py",
 )
 """Modules that run first: fast checks of the structure, then slow modules, so that no worker is late at the end."""
-
-
-PICTURED = ("diffcore.api.session.PICTURED", "diffcore.api.evaluating.PICTURED")
-"""Where the number of samples of pictures is read."""
 
 
 def pytest_collection_modifyitems(items):
@@ -68,10 +67,42 @@ def own_cache(shared_folder):
     os.environ["XDG_CONFIG_HOME"] = str(shared_folder / "config")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forked_workers(request):
+    """Workers of the molecule plugin are forks, which need not import everything again, unless they are the subject."""
+    from diffcore_molecule.evaluation import plausibility
+
+    check, forks = plausibility.timeout_map, multiprocessing.get_context("fork")
+
+    def imported(*arguments):
+        plausibility._busters()  # here, so that no fork has to
+        return check(*arguments)
+
+    def process(*, target, args, daemon):
+        pickle.dumps(args[1])  # the function, which a new interpreter would get so
+        return forks.Process(target=target, args=args, daemon=daemon)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.name != "test_timeout_pool.py":
+            ways = SimpleNamespace(Pipe=forks.Pipe, Process=process)
+            patch.setattr("diffcore_molecule.timeout_pool._SPAWN", ways)
+            patch.setattr(plausibility, "timeout_map", imported)
+        yield
+
+
 @pytest.fixture(scope="session")
 def trained(shared_folder, quick_classifiers) -> TrainedRuns:
     """`trained(out, *flags)` copies a run that is trained once in the session."""
     return TrainedRuns(shared_folder / "trained")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_waiting_for_the_disk(request):
+    """Files reach the disk when the system likes, as no test loses power; only those of tests/system are waited for."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.path.parent.name != "system":
+            patch.setattr("os.fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,6 +3,7 @@
 Nothing heavy is imported until a command needs it, so `diffcore --help` and `diffcore plugins` answer at once.
 """
 
+import atexit
 import contextlib
 import io
 import logging
@@ -10,6 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from diffcore.cli.surroundings import reason_of
 from diffcore.errors import UserError, as_flags, printable, shortened
@@ -19,6 +21,35 @@ from diffcore.system.messages import Messages, discard_unwritable
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
+
+
+def program() -> NoReturn:
+    """Be the program `diffcore`: run the command of `sys.argv` and end this process with its exit status.
+
+    Threads of PyTorch's process groups and stores may still run after the last message between processes. One that
+    needs the interpreter while that is being taken down aborts the process, although all work is done. One of several
+    processes therefore ends, after its exit handlers, without taking the interpreter down.
+    """
+    status = 1  # also of an exception that leaves this function, which Python reports before the exit handlers
+
+    def end() -> NoReturn:
+        logging.shutdown()  # its own exit handler is registered before this one, and so would come after it
+        discard_unwritable()
+        os._exit(status)
+
+    if _are_several():
+        atexit.register(end)  # handlers run in reverse order, so those of what is imported later come before it
+    try:
+        status = main()
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        raise
+    sys.exit(status)
+
+
+def _are_several() -> bool:
+    """Whether torchrun started this process and others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         with _log_on_the_screen():
-            together = int(os.environ.get("WORLD_SIZE", "1")) > 1
-            status = _together(arguments) if together else _run(arguments)
+            status = _together(arguments) if _are_several() else _run(arguments)
             if sys.stdout is not None:
                 sys.stdout.flush()
             return status

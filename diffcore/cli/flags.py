@@ -49,7 +49,9 @@ def parse(
     keywords = {} if default is None else {"default": default}
 
     def read() -> Model:
-        return tyro.cli(model, args=list(arguments), prog=prog, description=description, **keywords)
+        # Options are explained by their descriptions alone. tyro would read the source of every class for comments.
+        off = tyro.conf.HelptextFromCommentsOff
+        return tyro.cli(model, args=list(arguments), prog=prog, description=description, config=(off,), **keywords)
 
     if _asks_for_help(arguments):
         return read()

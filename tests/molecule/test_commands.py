@@ -83,6 +83,15 @@ def without_posebusters():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fewer_checked():
+    """Metrics of fewer molecules; tests/molecule/test_evaluator.py looks at their values."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffcore_molecule.evaluation.evaluator._MAX_CHECKED", 5)
+        patch.setattr("diffcore_molecule.evaluation.evaluator._REAL_SAMPLES", 100)
+        yield
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The default preset with fewer steps."""

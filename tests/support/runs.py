@@ -9,6 +9,9 @@ from filelock import FileLock
 
 from diffcore import cli
 
+PICTURED = ("diffcore.api.session.PICTURED", "diffcore.api.evaluating.PICTURED")
+"""Where the number of samples of pictures is read."""
+
 
 class TrainedRuns:
     """Trains each run once in a test session, in the first process that needs it, and copies it for each test.

@@ -24,6 +24,7 @@ from diffcore.plugins.records import Component, Preset, Settings
 from diffcore.plugins.registry import Provided
 from diffcore.states.spaces import Euclidean
 from diffcore.system.distributed import joined, rank
+from tests.support.runs import PICTURED
 from tests.support.sized_toy import BEADS
 from tests.support.toy import TOY, ToyBackbone, ToyData, ToyFacts, put_in_place, toy_registry
 
@@ -117,16 +118,41 @@ def registry():
     return known
 
 
-if __name__ == "__main__":
-    put_in_place(pytest.MonkeyPatch(), registry())
-    what, *arguments = sys.argv[1:]
-    if what == "command":
-        sys.exit(cli.main(arguments))
-    with joined(), cli._log_on_the_screen():
-        for command, status in json.loads(Path(arguments[0]).read_text()):
-            assert cli._run(command) == status, command
-    # A thread of PyTorch's stores may still run when the interpreter ends, which then aborts a process that has done
-    # all of its work.
+def main(what, *arguments):
+    """Be `diffcore` with these arguments, or with those of each command of a file, with this registry."""
+    patch = pytest.MonkeyPatch()
+    put_in_place(patch, registry())
+    for name in PICTURED:
+        patch.setattr(name, 1)  # as `few_pictures` does
+    if what == "all":
+
+        def every(argv=None):
+            with joined(), cli._log_on_the_screen():
+                for command, status in json.loads(Path(arguments[0]).read_text()):
+                    assert cli._run(command) == status, command
+            return 0
+
+        cli.main = every
+    sys.argv[1:] = arguments
+    cli.program()
+
+
+def forked(*words):
+    """Do in a fork of torchrun what `main` does in a process of its own: fail and end as that does."""
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):  # torchrun handles these, which a fork inherits
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    status = 1
+    try:
+        main(*words)
+    except SystemExit as ended:
+        status = ended.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -18,7 +18,7 @@ from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, checkpoints, find_ch
 from diffcore.runs.folder import RunFolder, read_log
 from diffcore.system import distributed
 from diffcore.training.parallel import blocks
-from tests.support.several import bars, dit, registry, unet
+from tests.support.several import bars, dit, forked, registry, unet
 from tests.support.toy import put_in_place
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def training(name, out, *more, steps=STEPS):
     return [str(word) for word in (*words, "--out", out, *more)]
 
 
-def launch(said, words):
+def launch(said, words, forks):
     """Be torchrun with these words, in the root of the repository; what it and its processes say goes to a file."""
     with said.open("w", buffering=1) as file:
         os.dup2(file.fileno(), 1)
@@ -59,16 +59,26 @@ def launch(said, words):
         sys.stdout = sys.stderr = file
         os.chdir(ROOT)
         os.environ["OMP_NUM_THREADS"] = "1"
+        if forks:
+            read = launcher.config_from_args
+            launcher.config_from_args = lambda options: as_forks(*read(options))
         launcher.main(words)
 
 
-def together(said, *arguments):
+def as_forks(config, python, words):
+    """What torchrun starts, as a call in a fork of it instead of a new interpreter."""
+    config.start_method = "fork"
+    return config, forked, words[words.index("tests.support.several") + 1 :]
+
+
+def together(said, *arguments, forks=True):
     """The exit status of two processes of `tests.support.several`, and what they said.
 
-    torchrun itself is a fork of this process, which has imported PyTorch; the two that it starts are new.
+    torchrun itself is a fork of this process, which has imported PyTorch. The two that it starts are forks, too, or new
+    interpreters, each of which takes seconds to import everything.
     """
     words = ["--standalone", "--nproc-per-node", "2", "-m", "tests.support.several", *map(str, arguments)]
-    torchrun = multiprocessing.get_context("fork").Process(target=launch, args=(said, words))
+    torchrun = multiprocessing.get_context("fork").Process(target=launch, args=(said, words, forks))
     torchrun.start()
     torchrun.join(timeout=300)
     if torchrun.is_alive():
@@ -78,7 +88,7 @@ def together(said, *arguments):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, few_pictures):
     """Runs of one process, and of two, which are started once and do all of theirs."""
     path = tmp_path_factory.mktemp("runs")
     with pytest.MonkeyPatch.context() as patch:
@@ -113,7 +123,7 @@ def folder(tmp_path_factory):
             (["train", "--modality", "toy", "--train.minutes", "0.01", "--out", str(path / "timed")], 0),
         ]
         (path / "jobs.json").write_text(json.dumps(jobs))
-        status, said = together(path / "said", "all", path / "jobs.json")
+        status, said = together(path / "said", "all", path / "jobs.json", forks=False)
         assert status == 0, said
         assert cli.main(["resume", str(path / "begun"), *longer]) == 0
         assert cli.main([*sample, "7", "--out", str(path / "one.csv")]) == 0
