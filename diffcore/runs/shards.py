@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -79,9 +80,9 @@ class Sharded:
         if not self.size:
             return torch.empty(self.shape, dtype=DTYPES[self.dtype])
         whole = torch.empty(self.size, dtype=torch.uint8)
-        numbers, place = memoryview(whole.numpy()), 0
+        numbers, place = whole.numpy(), 0
         for block in self.blocks():
-            numbers[place : place + len(block)] = block
+            numbers[place : place + len(block)] = numpy.frombuffer(block, numpy.uint8)
             place += len(block)
         return whole.view(DTYPES[self.dtype]).view(self.shape)
 
