@@ -8,7 +8,7 @@
 
 Processes that share the weights (`train.parallel` fsdp) write their own rows of each tensor to files in folders
 `model/`, `ema/` and `training/`, and the leader writes the rest of training.safetensors to rest.safetensors
-(`diffcore.training.sharded_checkpointing`). `consolidate` makes the usual files of them.
+(`diffcore.training.sharded_checkpointing`). `diffcore.runs.consolidating` makes the usual files of them.
 
 The newest `keep_checkpoints` checkpoints are kept, and, if `keep_every` is given, all checkpoints whose step is a
 multiple of it. A checkpoint is deleted only after a newer one was written and its content was verified by reading it.
@@ -23,7 +23,7 @@ import logging
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.runs.folder import RunFolder
-from diffcore.runs.shards import Sharded, sharded_tensors, whole_file
+from diffcore.runs.shards import Sharded, sharded_tensors
 from diffcore.system.distributed import gathered, rank, world
 from diffcore.system.files import (
     digest_of_file,
@@ -45,7 +45,6 @@ from diffcore.system.files import (
     read_regular,
     sync_folder,
     write_atomically,
-    write_blocks_atomically,
     write_json,
 )
 from diffcore.system.tensor_file import content_of, numbers_in, tensors_in
@@ -271,35 +270,6 @@ def shards_of(checkpoint: Path, name: str) -> dict[str, Sharded]:
         raise DamagedCheckpointError(f"{error}{_advice(checkpoint)}") from None
 
 
-def consolidate(checkpoint: Path) -> None:
-    """Join the shards of a checkpoint to the usual files, with the memory of one block of a tensor at a time.
-
-    The new files are verified before the manifest is replaced, which is done atomically, and the shards are deleted
-    after that; so a crash leaves the checkpoint in shards or whole. Raises `DamagedCheckpointError`.
-    """
-    names, manifest = (MODEL, EMA, TRAINING), _manifest(checkpoint)
-    verify(checkpoint)
-    sums, digests = {}, {name: weights_digest(checkpoint, name) for name in (MODEL, EMA)}
-    for name in names:
-        digest, size = hashlib.sha256(), 0
-
-        def content(name: str = name, digest: Any = digest) -> Iterator[bytes]:
-            for block in whole_file(shards_of(checkpoint, name)):
-                digest.update(block)
-                yield block
-
-        path = checkpoint / name
-        write_blocks_atomically(path, content())
-        size = path.stat().st_size
-        sums[name] = {"bytes": size, "sha256": digest.hexdigest()}
-        if digest_of_file(path) != sums[name]["sha256"]:
-            raise differs(checkpoint, name)
-    write_json(checkpoint / _MANIFEST, {**manifest, "files": sums, _DIGESTS: digests})
-    (checkpoint / REST).unlink(missing_ok=True)
-    for name in names:
-        shutil.rmtree(checkpoint / name.removesuffix(".safetensors"), ignore_errors=True)
-
-
 def find_checkpoint(run: RunFolder, name: str | None = None) -> Path:
     """The checkpoint of that name, or the newest one. It may be damaged. Raises `UserError` if there is none."""
     found = checkpoints(run)
@@ -357,6 +327,12 @@ def read_progress(checkpoint: Path) -> Progress:
     if not valid or step != step_of(checkpoint):
         raise DamagedCheckpointError(f"{checkpoint / _MANIFEST} does not describe a checkpoint")
     return Progress(step, float(seconds), back)
+
+
+def replace_files(checkpoint: Path, sums: Sums) -> None:
+    """Replace the files in the manifest of a checkpoint, atomically; `weights_digest` stays as it is."""
+    digests = {name: weights_digest(checkpoint, name) for name in (MODEL, EMA)}
+    write_json(checkpoint / _MANIFEST, {**_manifest(checkpoint), "files": sums, _DIGESTS: digests})
 
 
 def _manifest(checkpoint: Path) -> dict[str, Any]:
@@ -418,8 +394,7 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 def weights_digest(checkpoint: Path, name: str = EMA) -> str:
     """A digest of the weights in a file, from the manifest. Raises `DamagedCheckpointError` if it is not there.
 
-    It is the SHA-256 of the file; of a checkpoint in shards, one of those of its files. `consolidate` does not change
-    it.
+    It is the SHA-256 of the file; of a checkpoint in shards, one of those of its files, which consolidating keeps.
     """
     digests = _manifest(checkpoint).get(_DIGESTS)
     if isinstance(digests, dict) and isinstance(kept := digests.get(name), str):
