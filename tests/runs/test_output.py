@@ -256,7 +256,7 @@ def test_a_refused_call_leaves_no_default_folder(run, capsys, monkeypatch):
         raise dc.UserError("no")
 
     before = {path.name for path in (run / "samples").iterdir()}
-    monkeypatch.setattr(Drawing, "draw", fails)
+    monkeypatch.setattr(Drawing, "draw_parts", fails)
     refused(capsys, "sample", run, "--n", "2", "--seed", "12")
     assert {path.name for path in (run / "samples").iterdir()} == before
 
