@@ -21,7 +21,12 @@ def keep(folder: Path, start: int, encoded: Encoded, count: int) -> None:
     tensors = {f"state {name}": field[:count] for name, field in fields(encoded.state).items()}
     if encoded.mask is not None:
         tensors["mask"] = encoded.mask[:count]
-    write_atomically(folder / f"{start:08d}-{count}.safetensors", content_of(tensors))
+    write_atomically(kept_file(folder, start, count), content_of(tensors))
+
+
+def kept_file(folder: Path, start: int, count: int) -> Path:
+    """The file of `count` states from the sample `start` on."""
+    return folder / f"{start:08d}-{count}.safetensors"
 
 
 def kept_files(folder: Path) -> dict[range, Path]:
