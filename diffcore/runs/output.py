@@ -96,13 +96,20 @@ def write_samples(
         done = 0
         try:
             wanted, size = set(rows), batch_size_of(drawing.model, drawing.config)
-            batches = _batches(drawing.n, size, wanted)
+            batches, states = _batches(drawing.n, size, wanted), kept_rows(place.parts)
             for start in range(0, len(batches), world()):
                 parts = batches[start : start + world()]
                 drawn = drawing.draw_parts(parts)
                 for part, encoded in zip(parts, drawn or (), strict=False):
-                    for run in _runs([row for row in part if row in wanted]):
-                        _write_batch(place, drawing, writer, run, _rows_of(encoded, part, run), kept)
+                    _write_batch(
+                        place,
+                        drawing,
+                        writer,
+                        part,
+                        encoded,
+                        wanted,
+                        [row for row in part if row < kept and row not in states],
+                    )
                 done += sum(row in wanted for part in parts for row in part)
                 after_batch(done, len(rows))
         except KeyboardInterrupt:
@@ -195,22 +202,31 @@ def _runs(rows: Sequence[int]) -> Iterator[range]:
             start = end
 
 
-def _rows_of(encoded: Encoded | None, part: range, rows: range) -> Encoded:
+def _rows_of(encoded: Encoded, batch: range, rows: range) -> Encoded:
     """Some consecutive rows of the samples of a batch."""
-    assert encoded is not None
-    chosen = slice(part.index(rows.start), part.index(rows.stop - 1) + 1)
+    chosen = slice(rows.start - batch.start, rows.stop - batch.start)
     conditions = {name: value[chosen] for name, value in encoded.conditions.items()}
     return Encoded(encoded.state[chosen], conditions, None if encoded.mask is None else encoded.mask[chosen])
 
 
-def _write_batch(place: Place, drawing: Drawing, writer: Any, rows: range, encoded: Encoded, kept: int) -> None:
-    """Keep the states that are needed at the end, and write the file of each sample that has none."""
-    model, count = drawing.model, max(0, min(rows.stop, kept) - rows.start)
+def _write_batch(
+    place: Place,
+    drawing: Drawing,
+    writer: Any,
+    batch: range,
+    encoded: Encoded | None,
+    wanted: Set[int],
+    kept: Sequence[int],
+) -> None:
+    """Write the file of each sample of the batch that is `wanted`, and keep the states of those in `kept`."""
+    assert encoded is not None
     if not place.single:
-        samples = decode(model, encoded.state, encoded.mask)
-        write_each(writer, samples, place.out, drawing.names(rows), drawing.captions(rows), place.parts)
-    if count:
-        keep(place.parts, rows.start, encoded, count)
+        for rows in _runs([row for row in batch if row in wanted]):
+            own = _rows_of(encoded, batch, rows)
+            samples = decode(drawing.model, own.state, own.mask)
+            write_each(writer, samples, place.out, drawing.names(rows), drawing.captions(rows), place.parts)
+    for rows in _runs(kept):
+        keep(place.parts, rows.start, _rows_of(encoded, batch, rows), len(rows))
 
 
 def _finish(place: Place, drawing: Drawing, writer: Any, kept: int, overview: Path) -> list[str]:

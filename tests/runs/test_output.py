@@ -111,9 +111,9 @@ def test_one_file_for_all_is_there_whole_or_not_and_its_samples_are_not_drawn_ag
 def counted(rows):
     from diffcore.runs.output import _write_batch
 
-    def write(place, drawing, writer, indices, encoded, kept):
-        rows.append(len(indices))
-        _write_batch(place, drawing, writer, indices, encoded, kept)
+    def write(place, drawing, writer, batch, *others):
+        rows.append(len(batch))
+        _write_batch(place, drawing, writer, batch, *others)
 
     return write
 
