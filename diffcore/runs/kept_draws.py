@@ -1,21 +1,25 @@
-"""The samples that an evaluation draws, kept in files until it has ended, so that an interrupted one goes on.
+"""Samples that are not results themselves, kept in files until these are there, so that an interrupted call goes on.
 
-Each process writes the batches that it draws, as it draws them. A batch is found again by the recipe of the samples, so
-the same evaluation with the same number of processes draws only the batches that are missing.
+They are what an evaluation measures, and what samples are chosen from. Of an evaluation, each process writes the
+batches that it draws, as it draws them. A batch is found again by the recipe of the samples, so the same call with the
+same number of processes draws only the batches that are missing.
 """
 
 import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from diffcore.denoising.conditions import Conditions
 from diffcore.errors import UserError
 from diffcore.plugins.data import Encoded
 from diffcore.runs.checkpoints import tensors_digest, weights_digest
+from diffcore.runs.drawing import Drawing
 from diffcore.runs.folder import RunFolder
-from diffcore.runs.kept_states import keep, kept_file, read_kept
+from diffcore.runs.kept_states import read_kept, write_states
 from diffcore.runs.model import Model, codec_digest
 from diffcore.runs.sampling_config import SamplingConfig
 from diffcore.states.state import State
@@ -32,23 +36,32 @@ class KeptDraws:
 
     def read(self, rows: range) -> State | None:
         """The states of these samples; None if they are not kept."""
-        path = None if self._folder is None else kept_file(self._folder, rows.start, len(rows))
+        found = self.read_from(f"{rows.start:08d}", len(rows))
+        return None if found is None else found.state
+
+    def read_from(self, name: str, count: int) -> Encoded | None:
+        """The states of `count` samples in the file of that name, and their mask; None if they are not kept."""
+        path = None if self._folder is None else self._folder / f"{name}-{count}.safetensors"
         if path is None or not path.is_file():
             return None
         try:
-            state = read_kept(path, len(rows)).state
+            found = read_kept(path, count)
         except UserError:  # it is damaged, and deleted
             return None
-        self.found += len(rows)
-        return state
+        self.found += count
+        return found
 
     def write(self, rows: range, state: State) -> None:
         """Keep the states of these samples. If they cannot be written, the reason is logged, and no more are kept."""
+        self.write_to(f"{rows.start:08d}", Encoded(state, {}, None), len(rows))
+
+    def write_to(self, name: str, encoded: Encoded, count: int) -> None:
+        """The same for the file of that name, and with the mask."""
         if self._folder is None:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            keep(self._folder, rows.start, Encoded(state, {}, None), len(rows))
+            write_states(self._folder / f"{name}-{count}.safetensors", encoded, count)
         except OSError as error:
             logger.warning(f"what is drawn is not kept: {self._folder} cannot be written to ({error.strerror})")
             self._folder = None
@@ -76,8 +89,25 @@ def draws_of(
         "seed": seed,
         "constraint": constraint,
     }
-    key = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()
-    return KeptDraws(folder / key[:16])
+    return KeptDraws(folder / _key(recipe))
+
+
+def tries_of(folder: Path | None, drawing: Drawing) -> KeptDraws:
+    """The samples that are kept in a folder of those from which samples are chosen; without a folder, none are."""
+    constraint = drawing.constraint
+    if folder is None or (constraint is not None and not constraint.recipe):  # one of the caller is not known again
+        return KeptDraws(None)
+    recipe = {**drawing.recipe, "write": None, "of": tensors_digest(drawing.conditions)}
+    return KeptDraws(folder / _key(recipe))
+
+
+def place_of_tries(out: Path) -> Path:
+    """The folder beside `out` for the samples from which those in `out` are chosen."""
+    return out.parent / f".{out.name}.choosing"
+
+
+def _key(recipe: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def place_of_draws(run: RunFolder, checkpoint: Path) -> Path:

@@ -164,3 +164,38 @@ def test_an_interrupted_evaluation_goes_on(run, tmp_path, count, capfd):
     assert figures(cut) == figures(whole)
     assert len(figures(cut)) == 2
     assert not (cut / ".evaluating").exists()
+
+
+def far(sample):
+    return float(torch.as_tensor(sample).norm())
+
+
+@needs_forks
+@pytest.mark.parametrize("count", [1, 2])
+def test_interrupted_samples_that_are_chosen_are_those_of_an_uninterrupted_call(run, tmp_path, count):
+    together = (lambda do: do()) if count == 1 else (lambda do: forked(count, tmp_path / "said", do))
+    wish = ["--keep", "far>0.9", "--rank", "high far", "--property", f"far={__name__}:far", "--tries", "3"]
+
+    def choose(out, calls):
+        """Draw, and write how many batches of noise were drawn to a file."""
+        made, seen = Drawing.draw, []
+
+        def draw(self, rows, numbers=None):
+            seen.append(numbers)
+            return made(self, rows, numbers)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Drawing, "draw", draw)
+            words = ["sample", str(run), "--n", str(N), "--batch-size", "4", "--out", str(tmp_path / out), *wish]
+            assert cli._run(words) == 0
+        if leads():
+            (tmp_path / calls).write_text(str(len(seen)))
+
+    together(lambda: choose("whole.csv", "all"))
+    together(lambda: interrupted(Drawing, "draw_parts", 3, lambda: choose("cut.csv", "none")))
+    assert len(list((tmp_path / ".cut.csv.choosing").rglob("*.safetensors"))) == 3
+    together(lambda: choose("cut.csv", "rest"))
+    assert (tmp_path / "cut.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert len((tmp_path / "cut.csv").read_text().splitlines()) > 10
+    assert int((tmp_path / "rest").read_text()) == int((tmp_path / "all").read_text()) - 3 > 3
+    assert not list(tmp_path.glob(".*"))
