@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from diffcore.denoising.denoiser import Denoiser, require_defined
 from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.denoising.text import TextEncoder
-from diffcore.errors import UserError, quoted
+from diffcore.errors import RAISED_BY_PLUGINS, UserError, quoted, told
 from diffcore.plugins.building import build, of_samples, part_of
 from diffcore.plugins.data import Codec, Data, sides_of
 from diffcore.plugins.records import WORDS, Component, Modality, Settings, Task, places
@@ -28,9 +28,9 @@ from diffcore.runs.shards import Sharded
 from diffcore.states.global_random import seeded
 from diffcore.states.noise import seed_of
 from diffcore.states.state import fields
-from diffcore.system.distributed import world
+from diffcore.system.distributed import machines, world
 from diffcore.system.limits import SLACK, at_most, room
-from diffcore.system.own_rows import TouchedAgainError, cut_while_built, moved
+from diffcore.system.own_rows import cut_while_built, moved
 
 logger = logging.getLogger(__name__)
 
@@ -185,7 +185,8 @@ def build_model(
     if size > MOST_OF_A_SAMPLE:
         raise UserError(f"a sample would have {size:,} numbers; at most {MOST_OF_A_SAMPLE:,} are supported")
     schedule = ending_at(_with_levels(schedule, settings, codec), last_log_snr(codec))
-    most = room() if weights is None else min(2 * weights + SLACK, room())
+    most = room() * (machines() if in_rows else 1)
+    most = most if weights is None else min(2 * weights + SLACK, most)
     task = registry.task(settings.task.name)  # type: ignore[attr-defined]
 
     def make() -> nn.Module:
@@ -207,14 +208,16 @@ def build_model(
 def _in_rows(make: Callable[[], nn.Module]) -> tuple[nn.Module, dict[str, Tensor] | None]:
     """The network that `make` builds, and the rows of its weights that this process keeps.
 
-    The whole network, and None, if its constructors change weights of their parts, or if it is used before training.
+    The whole network, and None, if its constructors use weights of their parts, or if it is used before training.
     """
     try:
         with cut_while_built() as rows:
             network = make()
             rows.cut(network)
-    except TouchedAgainError as error:
-        logger.info(f"each process builds the whole network first: its constructors use weights of its parts ({error})")
+    except UserError:
+        raise
+    except RAISED_BY_PLUGINS as error:  # such as `TouchedAgainError`; a failure of its own comes again
+        logger.info(f"each process builds the whole network first, as its constructors use their parts: {told(error)}")
         return make(), None
     if any(callable(getattr(module, "keep_texts", None)) for module in network.modules()):
         return make(), None

@@ -43,6 +43,11 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def machines() -> int:
+    """On how many machines they are, as torchrun says."""
+    return max(1, world() // int(os.environ.get("LOCAL_WORLD_SIZE", world())))
+
+
 def leads() -> bool:
     """Whether this is the process that writes files and messages."""
     return rank() == 0

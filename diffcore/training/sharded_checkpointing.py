@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
-from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from diffcore.runs.checkpoints import (
@@ -33,9 +32,9 @@ from diffcore.system.distributed import from_leader, gathered, leads, lowest, ra
 from diffcore.system.files import digest_of_file
 from diffcore.training.divergence import all_finite
 from diffcore.training.parallel import local
+from diffcore.training.state import Tensors
 
 Result = TypeVar("Result")
-Tensors = Mapping[str, Tensor]
 
 _MOST_OF_A_FILE = 2**28
 """Bytes of the rows of one process in a file, about: a file is put together in memory before it is written."""

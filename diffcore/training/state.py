@@ -171,9 +171,9 @@ class TrainState:
         """Return the tensors of a checkpoint by file. Each process has its rows of those that are sharded."""
         self._copy_buffers()
         return {
-            MODEL: self.model.network.state_dict(),
-            EMA: self._average_tensors(),
-            TRAINING: self._moments(),
+            MODEL: _by_name(self.model.network.state_dict()),
+            EMA: _by_name(self._average_tensors()),
+            TRAINING: _by_name(self._moments()),
         }
 
     def _average_tensors(self) -> Tensors:
@@ -270,6 +270,11 @@ class TrainState:
             kind, parameter = self._of_moment(key)
             if value.shape != (() if kind == "step" else parameter.shape):
                 raise UserError(f"{source} does not fit the network of config.json: {key!r} has another shape")
+
+
+def _by_name(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Return the tensors in the order of their names, which is the same in all processes and after resuming."""
+    return dict(sorted(tensors.items()))
 
 
 @torch.no_grad()

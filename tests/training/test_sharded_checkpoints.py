@@ -29,7 +29,7 @@ from diffcore.runs.checkpoints import (
     weights_digest,
 )
 from diffcore.runs.folder import RunFolder, open_run
-from diffcore.runs.model import build_data, build_model
+from diffcore.runs.model import _in_rows, build_data, build_model
 from diffcore.runs.shards import sharded_tensors
 from diffcore.system import own_rows
 from diffcore.system.distributed import rank
@@ -326,3 +326,16 @@ def test_what_cannot_be_built_in_rows_is_noticed(monkeypatch, change):
     monkeypatch.setattr(own_rows, "world", lambda: 2)
     with pytest.raises(TouchedAgainError), cut_while_built():
         Late(change)
+
+
+@pytest.mark.parametrize("change", [nn.init.normal_, lambda weight: weight.data.numpy().fill(2)])
+def test_it_is_built_whole_then_with_the_same_weights(monkeypatch, change, caplog):
+    def make():
+        torch.manual_seed(1)
+        return Late(change)
+
+    with torch.random.fork_rng(), caplog.at_level("INFO"):
+        network, rows = _in_rows(make)
+        assert rows is None
+        assert torch.equal(network.part.weight, make().part.weight)
+    assert "builds the whole network first" in caplog.text
