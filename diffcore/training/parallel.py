@@ -73,7 +73,11 @@ def fill(objective: nn.Module, network: nn.Module, rows: dict[str, Tensor], devi
 
     The rows are taken out of the dict, so that they are not in memory twice.
     """
-    objective._apply(lambda tensor: torch.empty_like(tensor, device=device) if tensor.is_meta else tensor)
+
+    def empty(tensor: Tensor) -> Tensor:
+        return sharded_as(tensor, torch.empty_like(local(tensor), device=device)) if tensor.is_meta else tensor
+
+    objective._apply(empty)
     for name, parameter in network.named_parameters():
         if name in rows:
             local(parameter).copy_(rows.pop(name))
@@ -109,6 +113,17 @@ def _listed(module: nn.Module) -> Iterator[nn.Module]:
                 yield child
         else:
             yield from _listed(child)
+
+
+def sharded_as(parameter: Tensor, rows: Tensor) -> Tensor:
+    """Return the tensor of which this process has `rows`, if `parameter` is sharded; the rows themselves if it is not.
+
+    It is not sent anything, and PyTorch need not find out how the result of an operation is sharded.
+    """
+    if not isinstance(parameter, DTensor):
+        return rows
+    place, shape, stride = (parameter.device_mesh, parameter.placements), parameter.shape, parameter.stride()
+    return DTensor.from_local(rows, *place, run_check=False, shape=shape, stride=stride)
 
 
 def local(tensor: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from diffcore.training.parallel import (
     local,
     require_shards,
     require_whole,
+    sharded_as,
     whole,
 )
 
@@ -61,7 +62,7 @@ class TrainState:
             fill(self._objective, network, model.rows, model.device)
         self._parameters = dict(network.named_parameters())
         # Kept until there is a checkpoint to go back to.
-        self._initial_weights: Tensors | None = {name: value.clone() for name, value in network.state_dict().items()}
+        self._initial_weights: Tensors | None = {name: _copied(value) for name, value in network.state_dict().items()}
         graphed = options.cuda_graphs and not options.buckets and model.device.type == "cuda" and world() == 1
         self._optimizer = optimizer_of(
             options.optimizer,
@@ -78,7 +79,7 @@ class TrainState:
         """Begin the average with the weights; it is sharded as they are."""
         weights = list(self._parameters.values())
         if self.is_sharded:
-            self._average = [weight.detach().clone() for weight in weights]
+            self._average = [_copied(weight) for weight in weights]
             self.put_away()
         else:
             self._average = list(self._averaged.network.parameters())
@@ -228,7 +229,7 @@ class TrainState:
         rows = {}
         for key, value in moments.items():
             kind, parameter = self._of_moment(key)
-            kept = value.tensor().to(parameter.device) if kind == "step" else torch.zeros_like(parameter).detach()
+            kept = value.tensor().to(parameter.device) if kind == "step" else _copied(parameter)
             self._optimizer.state[parameter][kind] = kept
             if kind != "step":
                 rows[key] = kept
@@ -272,6 +273,11 @@ class TrainState:
                 raise UserError(f"{source} does not fit the network of config.json: {key!r} has another shape")
 
 
+def _copied(tensor: Tensor) -> Tensor:
+    """Return a copy of a tensor, sharded as it is."""
+    return sharded_as(tensor, local(tensor.detach()).clone())
+
+
 def _by_name(tensors: Mapping[str, Tensor]) -> Tensors:
     """Return the tensors in the order of their names, which is the same in all processes and after resuming."""
     return dict(sorted(tensors.items()))
@@ -282,4 +288,4 @@ def _assign(own: Mapping[str, Tensor], values: Mapping[str, Tensor], source: str
     """Copy `values` to the tensors of a network."""
     require_fit({name: tensor.shape for name, tensor in own.items()}, values, source)
     for name, value in values.items():
-        own[name].copy_(value)
+        local(own[name]).copy_(local(value))

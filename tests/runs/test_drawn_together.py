@@ -16,7 +16,7 @@ from diffcore.runs.folder import RunFolder
 from diffcore.runs.kept_states import joined_files, kept_files
 from diffcore.runs.place import Place
 from diffcore.states.state import fields
-from diffcore.system.distributed import leads, rank
+from diffcore.system.distributed import leads
 from tests.support.forked import forked, needs_forks
 from tests.support.several import registry
 from tests.support.toy import put_in_place
@@ -111,9 +111,10 @@ def figures(run):
 
 
 @needs_forks
-@pytest.mark.parametrize("count", [1, 2])
-def test_an_interrupted_evaluation_goes_on(run, tmp_path, count, capfd):
-    together = (lambda do: do()) if count == 1 else (lambda do: forked(count, tmp_path / "said", do))
+def test_an_interrupted_evaluation_goes_on(run, tmp_path):
+    def together(do):
+        forked(2, tmp_path / "said", do)
+
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for copy in (whole, cut):
         shutil.copytree(run, copy)
@@ -133,7 +134,7 @@ def test_an_interrupted_evaluation_goes_on(run, tmp_path, count, capfd):
 
     together(interrupt)
     kept = sorted((cut / ".evaluating").rglob("*.safetensors"))
-    assert len(kept) == stop_at * count
+    assert len(kept) == 2 * stop_at
     kept[0].write_bytes(kept[0].read_bytes()[:-4])  # as after a power failure
 
     def go_on():
@@ -152,12 +153,10 @@ def test_an_interrupted_evaluation_goes_on(run, tmp_path, count, capfd):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(generation, "batches_of", batches_of)
             evaluated(cut)
-        if count == 1:
-            assert drawn[: N - BATCH] == [*range(BATCH), *range(2 * BATCH, N)]
-        elif leads():
+        if leads():
             assert drawn[:BATCH] == [*range(BATCH)]
             assert set(range(BATCH, 2 * BATCH)).isdisjoint(drawn[: N // 2 - BATCH])
-        elif rank() == 1:
+        else:
             assert drawn == [*range(N // 2 + 2 * BATCH, N)]
 
     together(go_on)
@@ -171,9 +170,10 @@ def far(sample):
 
 
 @needs_forks
-@pytest.mark.parametrize("count", [1, 2])
-def test_interrupted_samples_that_are_chosen_are_those_of_an_uninterrupted_call(run, tmp_path, count):
-    together = (lambda do: do()) if count == 1 else (lambda do: forked(count, tmp_path / "said", do))
+def test_interrupted_samples_that_are_chosen_are_those_of_an_uninterrupted_call(run, tmp_path):
+    def together(do):
+        forked(2, tmp_path / "said", do)
+
     wish = ["--keep", "far>0.9", "--rank", "high far", "--property", f"far={__name__}:far", "--tries", "3"]
 
     def choose(out, calls):

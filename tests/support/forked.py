@@ -1,5 +1,6 @@
 """Several processes joined by gloo, as forks of this one: they need not import PyTorch again."""
 
+import importlib
 import multiprocessing
 import os
 import socket
@@ -13,6 +14,19 @@ from diffcore import cli
 from diffcore.system.distributed import joined
 from tests.support.several import registry
 from tests.support.toy import put_in_place
+
+for module in (
+    "diffcore.cli.evaluate",
+    "diffcore.cli.sample",
+    "diffcore.cli.train",
+    "diffcore.api.resuming",
+    "diffcore.api.training",
+    "diffcore.training.sharded_checkpointing",
+    "torch.distributed.checkpoint.hf_storage",
+    "torch.distributed.checkpoint.state_dict_loader",
+    "torch.distributed.checkpoint.state_dict_saver",
+):
+    importlib.import_module(module)  # once, and not in each process
 
 needs_forks = pytest.mark.skipif(torch.cuda.is_available(), reason="a process that has used a GPU cannot be forked")
 
