@@ -215,8 +215,10 @@ def test_one_that_was_cut_in_the_middle_is_not_found(saved, tmp_path):
 
 @needs_forks
 def test_nothing_that_is_loaded_executes_code(copy, tmp_path):
-    """Not even a pickle that somebody has added, as in a checkpoint of PyTorch's own format; two processes read it, which have built
-    the whole network first."""
+    """Not even a pickle that somebody has added, as in a checkpoint of PyTorch's own format.
+
+    The two processes that read it have built the whole network first.
+    """
 
     class Trap:
         def __reduce__(self):
