@@ -27,8 +27,11 @@ def chosen(
     functions: Mapping[str, Callable[..., Any]],
     columns: str | Sequence[str] | None = None,
     out: str | os.PathLike[str] | None = None,
+    folder: Path | None = None,
 ) -> Drawing:
     """The drawing with a writer of tables, and with the samples that the wish asks for, which are drawn here.
+
+    What is drawn is kept in `folder` until the caller deletes it, if one is given.
 
     Raises `UserError` for names of values that do not exist, and for `columns` where no table is written.
     """
@@ -49,7 +52,7 @@ def chosen(
     if not wish.keep and not wish.rank and not checked:
         return drawing
     with counter("keeping" if wish.keep or checked else "sampling", drawing.n) as after_batch:
-        return selected(drawing, scoring, wish, after_batch)
+        return selected(drawing, scoring, wish, after_batch, folder)
 
 
 def data_for_scores(run: OpenedRun) -> DataOf:

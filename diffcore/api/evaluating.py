@@ -17,6 +17,7 @@ from diffcore.runs.composing import additions, with_options
 from diffcore.runs.fitted_grid import with_fitted_grid
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.generation import example_conditions, unguided_without_conditions
+from diffcore.runs.kept_draws import discard_draws, place_of_draws
 from diffcore.runs.model import Model, build_additions
 from diffcore.runs.particles import require_factor
 from diffcore.runs.sampling_config import SamplingConfig, SamplingOptions
@@ -61,14 +62,18 @@ def evaluate(
         if failed is not None:
             failed.append(text)
 
-    request = EvaluationRequest(run.settings, config, n, seed, extra_metrics=built, run=run.path, complain=complain)
+    drawn = place_of_draws(folder, run.loaded.checkpoint) if kept else None
+    request = EvaluationRequest(
+        run.settings, config, n, seed, extra_metrics=built, run=run.path, drawn=drawn, complain=complain
+    )
     found = measured(model, data, request)
     if leads():
         show(found)
     if leads() and kept:
         used = config if model.task.draws else None
         write_metrics(folder, found, recipe_of(run.loaded.checkpoint, used, n, seed))
-        write_report(folder, model, data, replace(request, n=PICTURED, together=False))
+        write_report(folder, model, data, replace(request, n=PICTURED, together=False, drawn=None))
+        discard_draws(folder)
     return found
 
 

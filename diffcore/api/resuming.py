@@ -81,7 +81,8 @@ def go_on(
         if data.facts != known:
             name = settings.data.name  # type: ignore[attr-defined]
             raise UserError(f"{run.path} was trained on other data than {name} holds now")
-        model = build_model(settings, data.facts, registry, weights, description.first_stage)
+        shared = settings.train.parallel == "fsdp" and not trained
+        model = build_model(settings, data.facts, registry, weights, description.first_stage, shared)
         load_codec(run, model, description.codec)
         config = sampling_config(settings.sample, registry, model)
         _require_same_data(run, record_of(settings.data.name, data, model.codec))  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from diffcore.plugins.output import Metric
 from diffcore.runs.folder import RunFolder
 from diffcore.runs.joint import given_sides
 from diffcore.runs.keeping import Wish
+from diffcore.runs.kept_draws import place_of_tries
 from diffcore.runs.measurements import Source, grown, inpainting_of, read_states, upscaling_of
 from diffcore.runs.model import require_draws, require_flow
 from diffcore.runs.output import Written, write_samples
@@ -132,8 +134,9 @@ class Run(OpenedRun):
     ) -> Written | None:
         """Draw `n` samples and write them to files while they are drawn. The memory does not depend on `n`.
 
-        What is drawn is kept if the call is interrupted, and the same call goes on from there. With several processes,
-        the first one writes the files, and the others return None.
+        What is drawn is kept if the call is interrupted, and the same call goes on from there, also with samples that
+        are chosen or ranked: what these are chosen from is in a hidden folder beside `out` until all are written. With
+        several processes, the first one writes the files, and the others return None.
 
         Args:
             out: A folder for one file per sample, or one file for all, whose extension the kind of data supports; by
@@ -152,15 +155,24 @@ class Run(OpenedRun):
         """
         show_messages()
         drawing = drawing_of(self, n, label, conditions, seed, size, constraint, options, prompt, write)
-        drawing = chosen(self, drawing, Wish(keep, tries, rank), functions_of(properties), columns, out)
+        tried = place_of_tries(RunFolder(self.path).samples if out is None else Path(out))
+        try:
+            drawing = chosen(self, drawing, Wish(keep, tries, rank), functions_of(properties), columns, out, tried)
+        except UserError:  # the same call would be refused again
+            if leads():
+                shutil.rmtree(tried, ignore_errors=True)
+            raise
         place = from_leader(
             lambda: Path(out) if out is not None else default_place(RunFolder(self.path).samples, drawing)
         )
         try:
             with bar("sampling") as report:
-                return write_samples(
+                written = write_samples(
                     drawing, place, replace, lambda done, count: report(done / count, f"{done} of {count}")
                 )
+            if leads():
+                shutil.rmtree(tried, ignore_errors=True)
+            return written
         finally:
             if out is None and leads():
                 with contextlib.suppress(OSError):  # it is not empty, unless no sample was drawn

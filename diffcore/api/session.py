@@ -18,6 +18,7 @@ from diffcore.runs.composing import additions
 from diffcore.runs.data_record import KINDS, record_of, summary, write_record
 from diffcore.runs.ending import PARTS, made_parts, note_parts
 from diffcore.runs.folder import RunFolder
+from diffcore.runs.kept_draws import discard_draws, place_of_draws
 from diffcore.runs.model import Model, build_additions
 from diffcore.runs.samples import beside
 from diffcore.runs.sampling_config import SamplingConfig
@@ -254,8 +255,16 @@ def _evaluated(
         logger.warning(text)
         failed.append(text)
 
+    drawn = from_leader(lambda: place_of_draws(run, find_checkpoint(run)))
     request = EvaluationRequest(
-        settings, config, count, settings.seed, extra_metrics=extra_metrics, run=run.path, complain=complain
+        settings,
+        config,
+        count,
+        settings.seed,
+        extra_metrics=extra_metrics,
+        run=run.path,
+        drawn=drawn,
+        complain=complain,
     )
     try:
         metrics = evaluate(model, data, request)
@@ -264,6 +273,7 @@ def _evaluated(
         if leads():
             used = config if model.task.draws else None
             write_metrics(run, metrics, recipe_of(find_checkpoint(run), used, count, settings.seed))
+            discard_draws(run)
             events.metrics(outcome.progress.step, metrics)
     except NothingToEvaluateError:
         return True

@@ -141,7 +141,8 @@ def start(settings: RunSettings, out: Path | None, registry: Registry) -> tuple[
     data = in_turn(lambda: build_data(settings, registry))
     first_stage = in_turn(lambda: load_first_stage(settings, registry))
     described = None if first_stage is None else first_stage.described
-    model = build_model(settings, data.facts, registry, first_stage=described)
+    shared = settings.train.parallel == "fsdp"
+    model = build_model(settings, data.facts, registry, first_stage=described, in_rows=shared)
     if first_stage is not None:
         in_turn(lambda: use_first_stage(model, first_stage, settings, data))
         described = model.codec.stage  # type: ignore[attr-defined]

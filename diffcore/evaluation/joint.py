@@ -12,11 +12,13 @@ from diffcore.evaluation.request import EvaluationRequest
 from diffcore.plugins.building import require_metrics
 from diffcore.plugins.data import Data, Encoded, sides_of, spread_rows
 from diffcore.plugins.output import Metric, Picture
+from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.coding import decode, encode
 from diffcore.runs.generation import generate_together, unguided
 from diffcore.runs.joint import others_given
+from diffcore.runs.kept_draws import draws_of
 from diffcore.runs.model import Model
-from diffcore.states.state import concatenate
+from diffcore.states.state import concatenate, fields
 from diffcore.system.distributed import by_leader, from_leader
 from diffcore.system.progress import counter
 
@@ -96,4 +98,6 @@ def _drawn(model: Model, request: EvaluationRequest, side: str, examples: Encode
     constraint = others_given(model, side, examples.state, examples.mask)
     conditions = nulls(model.codec.conditions, count, "cpu")
     config = unguided(request.config)
-    return generate_together(model, config, conditions, count, request.seed, after_batch, constraint)
+    given = f"{side} given {tensors_digest(fields(examples.state))}"
+    kept = draws_of(request.drawn, model, config, conditions, request.seed, given)
+    return generate_together(model, config, conditions, count, request.seed, after_batch, constraint, kept=kept)

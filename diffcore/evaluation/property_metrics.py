@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from diffcore.plugins.guidance import Guidance, with_effect
 from diffcore.plugins.output import Evaluator, Metric
 from diffcore.runs.coding import decode, encode
 from diffcore.runs.generation import generate_together, unguided
+from diffcore.runs.kept_draws import draws_of
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.guidance import classifier_free
@@ -26,7 +28,13 @@ _SAMPLES_PER_TARGET = 8
 
 
 def property_metrics(
-    model: Model, config: SamplingConfig, evaluator: Evaluator | None, data: Data, n: int, seed: int
+    model: Model,
+    config: SamplingConfig,
+    evaluator: Evaluator | None,
+    data: Data,
+    n: int,
+    seed: int,
+    folder: Path | None = None,
 ) -> list[Metric]:
     """The mean absolute error (MAE) between requested and obtained values of each scalar condition.
 
@@ -34,7 +42,7 @@ def property_metrics(
     returned together with two bounds for the same targets: `shuffled`, the error of samples that are independent of
     their targets, and `size_only`, the error of the best guess from the size of an example. `..._measured` is the
     fraction of samples that have a value at all, which guidance can reduce. With several processes, only the leader has
-    an evaluator and gets metrics.
+    an evaluator and gets metrics. What is drawn is kept in the folder, if one is given.
     """
     measure = getattr(evaluator, "measure", None)
     if not from_leader(lambda: measure is not None):
@@ -57,7 +65,8 @@ def property_metrics(
             conditions = {**nulls(known, len(targets)), condition.name: targets}
             metrics += bounds(model, condition, targets, sizes)
             for words, name, way in ways:
-                drawn = generate_together(model, way, conditions, len(targets), seed, after_batch)
+                kept = draws_of(folder, model, way, conditions, seed)
+                drawn = generate_together(model, way, conditions, len(targets), seed, after_batch, kept=kept)
                 values = (by_leader(partial(measured, drawn)) or {}).get(condition.name)
                 if values is not None:
                     metrics += _errors(condition, targets, values, words, name)

@@ -33,6 +33,7 @@ class EvaluationRequest:
     * `cache`: a folder for what is worth keeping.
     * `extra_metrics`: metrics of samples that the user has named, in addition to those of the modality.
     * `run`: the folder of the run; None for a model that is in none.
+    * `drawn`: a folder in which what is drawn is kept until the evaluation has ended; None if nothing is kept.
     * `complain`: called with a warning if a metric or a picture cannot be computed.
     """
 
@@ -44,6 +45,7 @@ class EvaluationRequest:
     cache: Path = field(default_factory=cache_folder)
     extra_metrics: Mapping[str, MetricFunction] = field(default_factory=dict)
     run: Path | None = None
+    drawn: Path | None = None
     complain: Callable[[str], None] = field(default_factory=lambda: logging.getLogger(__name__).warning)
 
 

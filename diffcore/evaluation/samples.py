@@ -26,9 +26,10 @@ from diffcore.runs.generation import (
     trajectories,
     unguided_without_conditions,
 )
+from diffcore.runs.kept_draws import draws_of
 from diffcore.runs.model import Model
 from diffcore.runs.sampling_config import SamplingConfig, known_conditions
-from diffcore.system.distributed import by_leader, world
+from diffcore.system.distributed import by_leader, gathered, world
 from diffcore.system.progress import counter
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> list[Metri
     found = of_drawn(model, data, request, evaluator)
     if not made:
         return found
-    targets = _of_targets(model, request.config, evaluator, data, request.n, request.seed, request.complain)
+    targets = _of_targets(model, evaluator, data, request)
     return [*found, *targets, *side_metrics(model, data, request, evaluator)]
 
 
@@ -65,10 +66,14 @@ def of_drawn(model: Model, data: Data, request: EvaluationRequest, evaluator: An
     config, n, seed, extra_metrics = request.config, request.n, request.seed, request.extra_metrics
     conditions = _requested(model, data, n, config)
     plain = unguided_without_conditions(model, config, conditions)
+    kept = draws_of(request.drawn, model, plain, conditions, seed)
     with counter("sampling", n) as after_batch:
         started = time.perf_counter()
-        drawn = generate_together(model, plain, conditions, n, seed, after_batch)
+        drawn = generate_together(model, plain, conditions, n, seed, after_batch, kept=kept)
         seconds = time.perf_counter() - started
+    earlier = sum(gathered(lambda: kept.found))
+    if earlier:
+        logger.info(f"{earlier} of {n} samples were drawn by an evaluation that was interrupted")
 
     def measured() -> list[Metric]:
         assert drawn is not None
@@ -90,7 +95,11 @@ def of_drawn(model: Model, data: Data, request: EvaluationRequest, evaluator: An
     return [
         *(by_leader(measured) or ()),
         Metric("samples", n, f"drawn with {plain.describe()}, seed {seed}"),
-        Metric("samples_per_second", n / seconds, f"on {model.device}{several}"),
+        *(
+            [Metric("samples_per_second", (n - earlier) / seconds, f"on {model.device}{several}")]
+            if earlier < n
+            else []
+        ),
     ]
 
 
@@ -151,15 +160,13 @@ def evaluator_of(model: Model, data: Data, request: EvaluationRequest) -> Any:
         return None
 
 
-def _of_targets(
-    model: Model, config: SamplingConfig, evaluator: Any, data: Data, n: int, seed: int, complain: Complain
-) -> Sequence[Metric]:
+def _of_targets(model: Model, evaluator: Any, data: Data, request: EvaluationRequest) -> Sequence[Metric]:
     try:
-        return property_metrics(model, config, evaluator, data, n, seed)
+        return property_metrics(model, request.config, evaluator, data, request.n, request.seed, request.drawn)
     except UserError:
         raise
     except RAISED_BY_PLUGINS as error:  # code of other packages can raise any exception
-        complain(f"the values that samples reached could not be measured: {told(error)}")
+        request.complain(f"the values that samples reached could not be measured: {told(error)}")
         return []
 
 

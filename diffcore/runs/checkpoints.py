@@ -6,6 +6,10 @@
         training.safetensors   the state of the optimiser
         manifest.json          step, seconds of training, steps back, size and SHA-256 of each file
 
+Processes that share the weights (`train.parallel` fsdp) write their own rows of each tensor to files in folders
+`model/`, `ema/` and `training/`, and the leader writes the rest of training.safetensors to rest.safetensors
+(`diffcore.training.sharded_checkpointing`). `diffcore.runs.consolidating` makes the usual files of them.
+
 The newest `keep_checkpoints` checkpoints are kept, and, if `keep_every` is given, all checkpoints whose step is a
 multiple of it. A checkpoint is deleted only after a newer one was written and its content was verified by reading it.
 
@@ -14,11 +18,12 @@ Loading a checkpoint cannot execute code: a file is a JSON header and plain numb
 
 import errno
 import hashlib
+import json
 import logging
 import re
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,7 +33,10 @@ from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.runs.folder import RunFolder
+from diffcore.runs.shards import Sharded, sharded_tensors
+from diffcore.system.distributed import gathered, rank, world
 from diffcore.system.files import (
+    digest_of_file,
     is_count,
     is_number,
     memory,
@@ -45,7 +53,12 @@ logger = logging.getLogger(__name__)
 
 
 MODEL, EMA, TRAINING = "model.safetensors", "ema.safetensors", "training.safetensors"
+REST = "rest.safetensors"
+"""What a checkpoint in shards has in place of training.safetensors: all of it that is not in shards."""
 _MANIFEST = "manifest.json"
+_DIGESTS = "digests"
+"""The key of the manifest of a consolidated checkpoint with what `weights_digest` gave for it before."""
+_SHARD = re.compile(r"[A-Za-z0-9_][\w.-]{0,200}\.safetensors")
 _NAME = re.compile(r"step-(\d{8,15})")
 
 
@@ -65,6 +78,10 @@ class Progress:
     steps_back: int = 0
 
 
+Sums = dict[str, dict[str, Any]]
+"""The size and the SHA-256 of each file of a checkpoint, by its path in the folder of the checkpoint."""
+
+
 def write_checkpoint(
     run: RunFolder,
     progress: Progress,
@@ -77,26 +94,55 @@ def write_checkpoint(
     The files are written to a temporary folder and verified by reading them; the folder is renamed at the end. So a
     crash or a full disk leaves the earlier checkpoints unchanged. Raises `OSError` that describes what failed.
     """
-    final = run.checkpoints / f"step-{progress.step:08d}"
-    part = run.checkpoints / f".{final.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    part = begin(run, progress.step)
     try:
-        sums = {}
-        for name, tensors in files.items():
-            content = content_of(tensors)
-            write_atomically(part / name, content)
-            sums[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-            del content
-            if hashlib.sha256(read_back(part / name)).hexdigest() != sums[name]["sha256"]:
-                raise OSError(errno.EIO, "The file differs from what was written to it", str(final / name))
-        write_json(part / _MANIFEST, {**vars(progress), "files": sums})
-        if final.exists():
-            _delete(final)
-        part.replace(final)
-        sync_folder(run.checkpoints)
+        sums = {name: write_tensors(part, name, tensors) for name, tensors in files.items()}
+        return complete(run, progress, sums, keep, keep_every)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def begin(run: RunFolder, step: int) -> Path:
+    """Make the empty temporary folder of the checkpoint of a step."""
+    part = _part(run, step)
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    return part
+
+
+def _part(run: RunFolder, step: int) -> Path:
+    return run.checkpoints / f".{_name(step)}.part"
+
+
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def write_tensors(folder: Path, name: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Write a file of tensors in the temporary folder of a checkpoint, and read it again; return its sums."""
+    content = content_of(tensors)
+    write_atomically(folder / name, content)
+    sums = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    del content
+    if hashlib.sha256(read_back(folder / name)).hexdigest() != sums["sha256"]:
+        raise differs(folder, name)
+    return sums
+
+
+def differs(part: Path, name: str) -> OSError:
+    """What to raise if a file in the temporary folder of a checkpoint is not what was written to it."""
+    final = part.with_name(part.name.removeprefix(".").removesuffix(".part"))
+    return OSError(errno.EIO, "The file differs from what was written to it", str(final / name))
+
+
+def complete(run: RunFolder, progress: Progress, sums: Sums, keep: int, keep_every: int | None = None) -> Path:
+    """Make a checkpoint of its temporary folder, whose files have these sums, and delete the old ones."""
+    part, final = _part(run, progress.step), run.checkpoints / _name(progress.step)
+    write_json(part / _MANIFEST, {**vars(progress), "files": sums})
+    if final.exists():
+        _delete(final)
+    part.replace(final)
+    sync_folder(run.checkpoints)
     for old in checkpoints(run)[:-keep]:
         if keep_every is None or step_of(old) % keep_every:
             _delete(old)
@@ -151,10 +197,77 @@ def discard_after(run: RunFolder, step: int) -> None:
 
 
 def verify(checkpoint: Path) -> None:
-    """Raise `DamagedCheckpointError` if any file of a checkpoint is damaged."""
+    """Raise `DamagedCheckpointError` if any file of a checkpoint is damaged.
+
+    Several processes must call this together: each reads a part of the files of a checkpoint in shards.
+    """
     read_progress(checkpoint)
-    for name in (MODEL, EMA, TRAINING):
-        read_tensors(checkpoint, name)
+    files = [file for name in (MODEL, EMA, TRAINING) for file in files_of(checkpoint, name)]
+    if is_sharded(checkpoint) and world() > 1:
+        gathered(lambda: _require_intact(checkpoint, files[rank() :: world()]))
+    else:
+        _require_intact(checkpoint, files)
+
+
+def _require_intact(checkpoint: Path, files: Sequence[str]) -> None:
+    """Raise `DamagedCheckpointError` unless these files are what was written, reading them block by block."""
+    for file in files:
+        path, digest = checkpoint / file, _expected(checkpoint, file)
+        try:
+            found = digest_of_file(path)
+        except OSError as error:
+            raise _unreadable(checkpoint, path, error) from None
+        except UserError as error:
+            raise DamagedCheckpointError(f"{error}{_advice(checkpoint)}") from None
+        if found != digest:
+            raise _mismatch(checkpoint, path)
+        _number_count(checkpoint, file)
+
+
+def is_sharded(checkpoint: Path) -> bool:
+    """Whether the tensors of a checkpoint lie in shards. Raises `DamagedCheckpointError` for a damaged manifest."""
+    return bool(_shards(checkpoint, MODEL))
+
+
+def files_of(checkpoint: Path, name: str) -> list[str]:
+    """The files that hold the tensors of the file `name` of a checkpoint: that file, or all of its shards and the rest.
+
+    Raises `DamagedCheckpointError` if the manifest is damaged.
+    """
+    if shards := _shards(checkpoint, name):
+        return [*shards, *([REST] if name == TRAINING else [])]
+    return [name]
+
+
+def _shards(checkpoint: Path, name: str) -> list[str]:
+    folder, files = name.removesuffix(".safetensors"), _manifest(checkpoint).get("files")
+    names = [file for file in files if file.startswith(f"{folder}/")] if isinstance(files, dict) else []
+    if any(_SHARD.fullmatch(file.removeprefix(f"{folder}/")) is None for file in names):
+        raise DamagedCheckpointError(f"{checkpoint / _MANIFEST} does not describe a checkpoint")
+    if names and (checkpoint / folder).is_symlink():
+        raise DamagedCheckpointError(f"{checkpoint / folder} is a link: it is refused")
+    return sorted(names)
+
+
+def shards_of(checkpoint: Path, name: str) -> dict[str, Sharded]:
+    """The tensors of the file `name` of a checkpoint, by the headers of its files: where the rows of each one lie.
+
+    Raises `DamagedCheckpointError` if a file is missing or cut, or if rows are missing.
+    """
+    found, paths = files_of(checkpoint, name), []
+    for file in found:
+        _expected(checkpoint, file)
+        paths.append(checkpoint / file)
+    try:
+        return sharded_tensors(paths)
+    except OSError as error:
+        raise _unreadable(checkpoint, Path(error.filename or paths[0]), error) from None
+    except ValueError as error:
+        raise DamagedCheckpointError(
+            f"{checkpoint / found[0]} contains no readable tensors ({error}){_advice(checkpoint)}"
+        ) from None
+    except UserError as error:
+        raise DamagedCheckpointError(f"{error}{_advice(checkpoint)}") from None
 
 
 def find_checkpoint(run: RunFolder, name: str | None = None) -> Path:
@@ -216,6 +329,12 @@ def read_progress(checkpoint: Path) -> Progress:
     return Progress(step, float(seconds), back)
 
 
+def replace_files(checkpoint: Path, sums: Sums) -> None:
+    """Replace the files in the manifest of a checkpoint, atomically; `weights_digest` stays as it is."""
+    digests = {name: weights_digest(checkpoint, name) for name in (MODEL, EMA)}
+    write_json(checkpoint / _MANIFEST, {**_manifest(checkpoint), "files": sums, _DIGESTS: digests})
+
+
 def _manifest(checkpoint: Path) -> dict[str, Any]:
     path = checkpoint / _MANIFEST
     try:
@@ -233,7 +352,12 @@ def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
     """The tensors of one file of a checkpoint, after comparing its size and SHA-256 with the manifest.
 
     Raises `DamagedCheckpointError` if they differ, and if the file is larger than half of the memory of this machine.
+    Of a checkpoint in shards, the whole tensors are made.
     """
+    files = files_of(checkpoint, name)
+    if files != [name]:
+        _require_intact(checkpoint, files)
+        return {key: each.tensor() for key, each in shards_of(checkpoint, name).items()}
     content, path = _read(checkpoint, name), checkpoint / name
     try:
         return tensors_in(content)
@@ -268,8 +392,17 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def weights_digest(checkpoint: Path, name: str = EMA) -> str:
-    """The SHA-256 of a file of weights, from the manifest. Raises `DamagedCheckpointError` if it is not there."""
-    return str(_expected(checkpoint, name))
+    """A digest of the weights in a file, from the manifest. Raises `DamagedCheckpointError` if it is not there.
+
+    It is the SHA-256 of the file; of a checkpoint in shards, one of those of its files, which consolidating keeps.
+    """
+    digests = _manifest(checkpoint).get(_DIGESTS)
+    if isinstance(digests, dict) and isinstance(kept := digests.get(name), str):
+        return kept
+    files = files_of(checkpoint, name)
+    if files == [name]:
+        return str(_expected(checkpoint, name))
+    return hashlib.sha256(json.dumps({file: _expected(checkpoint, file) for file in files}).encode()).hexdigest()
 
 
 def _read(checkpoint: Path, name: str) -> bytes:
@@ -281,8 +414,12 @@ def _read(checkpoint: Path, name: str) -> bytes:
     except UserError as error:
         raise DamagedCheckpointError(f"{error}{_advice(checkpoint)}") from None
     if hashlib.sha256(content).hexdigest() != digest:
-        raise DamagedCheckpointError(f"{path} is damaged: its content does not match its checksum{_advice(checkpoint)}")
+        raise _mismatch(checkpoint, path)
     return content
+
+
+def _mismatch(checkpoint: Path, path: Path) -> DamagedCheckpointError:
+    return DamagedCheckpointError(f"{path} is damaged: its content does not match its checksum{_advice(checkpoint)}")
 
 
 def count_numbers(checkpoint: Path, name: str) -> int:
@@ -290,6 +427,10 @@ def count_numbers(checkpoint: Path, name: str) -> int:
 
     Raises `DamagedCheckpointError` if the header is damaged.
     """
+    return sum(_number_count(checkpoint, file) for file in files_of(checkpoint, name))
+
+
+def _number_count(checkpoint: Path, name: str) -> int:
     path = checkpoint / name
     _expected(checkpoint, name)
     try:

@@ -21,7 +21,7 @@ from diffcore.runs.sampling_config import SamplingConfig, known_conditions
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.states.spaces import Mask
 from diffcore.states.state import concatenate
-from diffcore.system.distributed import gathered, leads, rank_slice
+from diffcore.system.distributed import gathered, leads, rank, shares_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,22 +129,34 @@ class Drawing:
 
         `numbers` are those of their noise, by default the rows themselves.
         """
-        if self.selection is not None:
-            return _rows_of(self.selection.states, rows) if leads() else None
         numbers = rows if numbers is None else numbers
-        part_of_process = slice(rank_slice(len(rows)).start, rank_slice(len(rows)).stop)
-        mine, own_numbers = rows[part_of_process], numbers[part_of_process]
+        shares = [slice(part.start, part.stop) for part in shares_of(len(rows))]
+        each = self.draw_parts([rows[part] for part in shares], [numbers[part] for part in shares])
+        if each is None:
+            return None
+        state = concatenate([encoded.state for encoded in each if encoded is not None])
+        return Encoded(state, taken(self.conditions, rows), self._mask(rows, numbers))
+
+    def draw_parts(
+        self, parts: Sequence[Sequence[int]], numbers: Sequence[Sequence[int]] | None = None
+    ) -> list[Encoded | None] | None:
+        """Draw as many batches of samples as there are processes at most, each process one. The leader gets all.
+
+        A batch is always the same, whichever process draws it. The result for an empty one is None. `numbers` are those
+        of the noise, by default the rows themselves.
+        """
+        if self.selection is not None:
+            return [_rows_of(self.selection.states, rows) if len(rows) else None for rows in parts] if leads() else None
+        numbers = parts if numbers is None else numbers
 
         def part() -> Encoded | None:
-            if not len(mine):
+            if rank() >= len(parts) or not len(mine := parts[rank()]):
                 return None
-            return self._draw(own_numbers, taken(self.conditions, mine), self._mask(mine, own_numbers))
+            own = numbers[rank()]
+            return self._draw(own, taken(self.conditions, mine), self._mask(mine, own))
 
-        each = [encoded for encoded in gathered(part) if encoded is not None]
-        if not leads():
-            return None
-        state = concatenate([encoded.state for encoded in each])
-        return Encoded(state, taken(self.conditions, rows), self._mask(rows, numbers))
+        each = gathered(part)
+        return each[: len(parts)] if leads() else None
 
     def draw_all(self, after_batch: Callable[[int], None]) -> Samples:
         """Draw all samples and keep them in memory. `after_batch` receives the number of samples of each batch."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 
@@ -143,6 +144,18 @@ def batch_size_of(model: Model, config: SamplingConfig) -> int:
     return groups * config.particles if config.all_particles else groups
 
 
+class Kept(Protocol):
+    """Batches that are kept, so that they are not drawn again (`diffcore.runs.kept_draws`)."""
+
+    def read(self, rows: range) -> State | None:
+        """The states of these samples; None if they are not kept."""
+        ...
+
+    def write(self, rows: range, state: State) -> None:
+        """Keep the states of these samples."""
+        ...
+
+
 def generate(
     model: Model,
     config: SamplingConfig,
@@ -153,7 +166,8 @@ def generate(
     watch: Callable[[Evaluation], None] | None = None,
     constraint: Constraint | None = None,
     mask: Mask = None,
-    rows: Sequence[int] | None = None,
+    rows: range | None = None,
+    kept: Kept | None = None,
 ) -> Encoded:
     """Draw `n` samples. Sample i depends only on `seed`, i and its conditions.
 
@@ -164,6 +178,7 @@ def generate(
     * `mask`: the elements of each sample that exist, `[n, N]`; without it, it is drawn with `draw_mask`. Raises
       `UserError` if elements that the `constraint` gives do not exist.
     * `rows`: draw only these of the `n` samples.
+    * `kept`: batches that are there need not be drawn, and those that are drawn are added.
     """
     require_conditions(model, config, conditions)
     if mask is None:
@@ -173,8 +188,13 @@ def generate(
     rows = range(n) if rows is None else rows
     size = batch_size_of(model, config) if watch is None else config.batch_size
     for indices in in_batches(rows, size):
-        at = list(indices)
-        drawn.append(draw(indices, taken(conditions, indices), None if mask is None else mask[at]).state)
+        at, batch = list(indices), range(indices[0], indices[-1] + 1)
+        state = None if kept is None else kept.read(batch)
+        if state is None:
+            state = draw(indices, taken(conditions, indices), None if mask is None else mask[at]).state
+            if kept is not None:
+                kept.write(batch, state)
+        drawn.append(state)
         after_batch(len(indices))
     states = concatenate(drawn) if drawn else model.codec.space.empty(0)
     if len(rows) < n:
@@ -240,6 +260,7 @@ def generate_together(
     after_batch: Callable[[int], None] = lambda count: None,
     constraint: Constraint | None = None,
     mask: Mask = None,
+    kept: Kept | None = None,
 ) -> Encoded | None:
     """Like `generate`, where each process draws a part. Returns all samples in the leader, None in the other processes.
 
@@ -254,7 +275,7 @@ def generate_together(
         before, done = done, done + count
         after_batch(n * done // len(mine) - n * before // len(mine))
 
-    each = gathered(lambda: generate(model, config, conditions, n, seed, report, None, constraint, mask, mine))
+    each = gathered(lambda: generate(model, config, conditions, n, seed, report, None, constraint, mask, mine, kept))
     if not leads():
         return None
     return joined(each, conditions)

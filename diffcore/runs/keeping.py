@@ -7,10 +7,12 @@ requested of the others. Try t of sample i has the noise of the sample number i 
 """
 
 import functools
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from diffcore.denoising.conditions import ScalarCondition
 from diffcore.denoising.ranges import read_range
@@ -19,7 +21,8 @@ from diffcore.plugins.data import Encoded, joined
 from diffcore.plugins.output import Value
 from diffcore.runs.coding import decode
 from diffcore.runs.drawing import Drawing, Selection
-from diffcore.runs.generation import batch_size_of
+from diffcore.runs.generation import batch_size_of, taken
+from diffcore.runs.kept_draws import KeptDraws, tries_of
 from diffcore.runs.scores import Scoring
 from diffcore.sampling.loop import in_batches
 from diffcore.states.noise import TRY
@@ -118,9 +121,16 @@ class Wish:
 
 
 def selected(
-    drawing: Drawing, scoring: Scoring, wish: Wish, after_batch: Callable[[int], None] = lambda kept: None
+    drawing: Drawing,
+    scoring: Scoring,
+    wish: Wish,
+    after_batch: Callable[[int], None] = lambda kept: None,
+    folder: Path | None = None,
 ) -> Drawing:
     """The drawing of those samples that the wish asks for, which are drawn and kept in memory.
+
+    What is drawn is also kept in files of the `folder`, if one is given, so that it is not drawn again after an
+    interruption; the caller deletes it.
 
     `after_batch` receives how many more samples pass. Only the first of several processes scores samples. A line says
     how many were drawn; a warning, if fewer than wanted pass. Raises `UserError` if none passes, or for unknown names.
@@ -134,12 +144,13 @@ def selected(
     constraint = drawing.constraint
     settled = None if constraint is None else constraint.settled
     tally = _Tally(drawing.n, terms, unique, constraint.agreement if constraint is not None and settled else "")
+    kept = tries_of(folder, drawing)
     for attempt in range(wish.tries if wish.keep or settled else 1):
         pending = from_leader(lambda: tally.pending)
         if not pending:
             break
         for rows in in_batches(pending, batch_size_of(drawing.model, drawing.config) * world()):
-            encoded = drawing.draw(rows, [row + attempt * TRY for row in rows])
+            encoded = _drawn(drawing, rows, attempt, kept)
             agrees: Sequence[bool] = ()
             if settled is not None and encoded is not None:
                 state, agrees = settled(encoded.state, encoded.mask, rows)
@@ -160,6 +171,19 @@ def selected(
         states = joined([tally.found[row].encoded for row in order], conditions)
     selection = Selection(tuple(numbers), states, {**wish.recipe, "of": drawing.n})
     return replace(drawing, n=len(order), conditions=conditions, selection=selection)
+
+
+def _drawn(drawing: Drawing, rows: Sequence[int], attempt: int, kept: KeptDraws) -> Encoded | None:
+    """A batch of tries, drawn by all processes or read by the leader, which gets it; the others get None."""
+    numbers = [row + attempt * TRY for row in rows]
+    name = hashlib.sha256(f"{world()} {numbers}".encode()).hexdigest()[:16]
+    there = kept.read_from(name, len(rows)) if leads() else None
+    if from_leader(lambda: there is not None):
+        return None if there is None else replace(there, conditions=taken(drawing.conditions, rows))
+    drawn = drawing.draw(rows, numbers)
+    if drawn is not None:
+        kept.write_to(name, drawn, len(rows))
+    return drawn
 
 
 def _values(

@@ -18,10 +18,20 @@ from diffcore.system.tensor_file import content_of, tensors_in
 
 def keep(folder: Path, start: int, encoded: Encoded, count: int) -> None:
     """Keep the first `count` of a batch of states in a file; `start` is the number of the first sample."""
+    write_states(kept_file(folder, start, count), encoded, count)
+
+
+def write_states(path: Path, encoded: Encoded, count: int) -> None:
+    """Write the first `count` of a batch of states to a file, which `read_kept` reads."""
     tensors = {f"state {name}": field[:count] for name, field in fields(encoded.state).items()}
     if encoded.mask is not None:
         tensors["mask"] = encoded.mask[:count]
-    write_atomically(folder / f"{start:08d}-{count}.safetensors", content_of(tensors))
+    write_atomically(path, content_of(tensors))
+
+
+def kept_file(folder: Path, start: int, count: int) -> Path:
+    """The file of `count` states from the sample `start` on."""
+    return folder / f"{start:08d}-{count}.safetensors"
 
 
 def kept_files(folder: Path) -> dict[range, Path]:

@@ -1,18 +1,19 @@
 """Build the parts of a run from its settings, and load the weights of its network."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 
 from diffcore.denoising.denoiser import Denoiser, require_defined
 from diffcore.denoising.noisy_classifier import NoisyClassifier
 from diffcore.denoising.text import TextEncoder
-from diffcore.errors import UserError, quoted
+from diffcore.errors import RAISED_BY_PLUGINS, UserError, quoted, told
 from diffcore.plugins.building import build, of_samples, part_of
 from diffcore.plugins.data import Codec, Data, sides_of
 from diffcore.plugins.records import WORDS, Component, Modality, Settings, Task, places
@@ -23,15 +24,24 @@ from diffcore.runs.checkpoints import EMA, read_tensors, tensors_digest
 from diffcore.runs.composing import autoencoders_for, choices
 from diffcore.runs.latents import LatentCodec
 from diffcore.runs.settings import FirstStage, LevelSettings, RunSettings, explain, validate
+from diffcore.runs.shards import Sharded
 from diffcore.states.global_random import seeded
 from diffcore.states.noise import seed_of
 from diffcore.states.state import fields
+from diffcore.system.distributed import machines, world
 from diffcore.system.limits import SLACK, at_most, room
+from diffcore.system.own_rows import cut_while_built, moved
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Model:
-    """A module on its device, the task that trains it, the noise schedule, and the codec of its data."""
+    """A module on its device, the task that trains it, the noise schedule, and the codec of its data.
+
+    `rows` are those of each weight, by name, that one of several processes keeps, if it has built the network in rows
+    (`diffcore.system.own_rows`): the weights themselves are on the meta device then, until training shards them.
+    """
 
     modality: Modality
     codec: Codec
@@ -39,6 +49,7 @@ class Model:
     schedule: Schedule
     device: torch.device
     task: Task
+    rows: dict[str, Tensor] | None = None
 
     @property
     def denoiser(self) -> Denoiser:
@@ -148,8 +159,11 @@ def build_model(
     registry: Registry,
     weights: int | None = None,
     first_stage: FirstStage | None = None,
+    in_rows: bool = False,
 ) -> Model:
     """A model with initial weights that depend on the seed only.
+
+    With `in_rows`, each of several processes keeps its rows of the weights only, where the network can be built so.
 
     `weights` is the number of weights in the checkpoint that will be loaded, or None if there is no checkpoint. With a
     `first_stage`, the model is one of its latents; the weights of its networks must be loaded too. Raises
@@ -171,16 +185,43 @@ def build_model(
     if size > MOST_OF_A_SAMPLE:
         raise UserError(f"a sample would have {size:,} numbers; at most {MOST_OF_A_SAMPLE:,} are supported")
     schedule = ending_at(_with_levels(schedule, settings, codec), last_log_snr(codec))
-    most = room() if weights is None else min(2 * weights + SLACK, room())
+    most = room() * (machines() if in_rows else 1)
+    most = most if weights is None else min(2 * weights + SLACK, most)
     task = registry.task(settings.task.name)  # type: ignore[attr-defined]
-    with at_most(most, "the configuration"), seeded(seed_of(settings.seed, "weights")):
-        options = settings.task.model_dump(exclude={"name"})  # type: ignore[attr-defined]
-        backbone = ChosenNetwork(task.network, settings, registry)
-        network = build("task", task, task.options(**options), codec, settings, backbone)
-    model = Model(modality, codec, network.to(device), schedule, device, task)
-    if weights is None and task.initialise is not None:
-        task.initialise(model, settings)
+
+    def make() -> nn.Module:
+        with at_most(most, "the configuration"), seeded(seed_of(settings.seed, "weights")):
+            options = settings.task.model_dump(exclude={"name"})  # type: ignore[attr-defined]
+            backbone = ChosenNetwork(task.network, settings, registry)
+            network: nn.Module = build("task", task, task.options(**options), codec, settings, backbone)
+            return network
+
+    changed = weights is None and task.initialise is not None
+    network, rows = _in_rows(make) if in_rows and world() > 1 and not changed else (make(), None)
+    network = moved(network, lambda tensor: tensor.to(device))
+    model = Model(modality, codec, network, schedule, device, task, rows)
+    if changed:
+        task.initialise(model, settings)  # type: ignore[misc]
     return model
+
+
+def _in_rows(make: Callable[[], nn.Module]) -> tuple[nn.Module, dict[str, Tensor] | None]:
+    """The network that `make` builds, and the rows of its weights that this process keeps.
+
+    The whole network, and None, if its constructors use weights of their parts, or if it is used before training.
+    """
+    try:
+        with cut_while_built() as rows:
+            network = make()
+            rows.cut(network)
+    except UserError:
+        raise
+    except RAISED_BY_PLUGINS as error:  # such as `TouchedAgainError`; a failure of its own comes again
+        logger.info(f"each process builds the whole network first, as its constructors use their parts: {told(error)}")
+        return make(), None
+    if any(callable(getattr(module, "keep_texts", None)) for module in network.modules()):
+        return make(), None
+    return network, rows.of(network)
 
 
 def _latent_codec(codec: Codec, stage: FirstStage, modality: Modality, registry: Registry) -> LatentCodec:
@@ -280,7 +321,7 @@ def load_weights(model: Model, checkpoint: Path, file: str = EMA) -> None:
     network.load_state_dict(tensors)
 
 
-def require_fit(network: Mapping[str, torch.Size], tensors: Mapping[str, torch.Tensor], source: str) -> None:
+def require_fit(network: Mapping[str, torch.Size], tensors: Mapping[str, Tensor | Sharded], source: str) -> None:
     """Raise `UserError` unless the tensors of the file `source` have the names and shapes that the network has."""
     for name in {**network, **tensors}:
         if name not in tensors:

@@ -6,6 +6,9 @@ missing; another recipe is refused. While samples are drawn, the hidden folder `
 overview needs and the files that are not complete. If all samples go to one file, the states of all samples are kept
 in such a folder beside it, until the file is written.
 
+A sample is drawn in the same batch in an interrupted and in an uninterrupted call, so that it is equal in every bit, if
+the number of processes is the same; batches of which all samples are there are not drawn.
+
 Files are written under another name and renamed, so a file with the name of a sample is complete. An empty file, which
 a power failure may leave, counts as missing.
 """
@@ -15,7 +18,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +42,7 @@ from diffcore.runs.samples import (
 )
 from diffcore.sampling.loop import in_batches
 from diffcore.states.state import fields
-from diffcore.system.distributed import by_leader, from_leader, leads, world
+from diffcore.system.distributed import by_leader, from_leader, leads, shares_of, world
 from diffcore.system.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -72,8 +75,8 @@ def write_samples(
 ) -> Written | None:
     """Draw samples and write them to `out` batch by batch: a folder, or one file that holds all of them.
 
-    Samples that an earlier call with the same recipe wrote are not drawn again. With several processes, each draws a
-    part of every batch; the leader writes the files and gets the result. `after_batch` receives how many samples are
+    Samples that an earlier call with the same recipe wrote are not drawn again. With several processes, each draws
+    batches of its own; the leader writes the files and gets the result. `after_batch` receives how many samples are
     drawn, and how many there are to draw.
 
     Raises `UserError` if `out` contains anything else, unless these are samples and `replace` is true; if another
@@ -92,11 +95,22 @@ def write_samples(
         rows, earlier = from_leader(lambda: _missing(place, drawing, kept))
         done = 0
         try:
-            for indices in _runs(rows, batch_size_of(drawing.model, drawing.config) * world()):
-                encoded = drawing.draw(indices)
-                if encoded is not None:
-                    _write_batch(place, drawing, writer, indices, encoded, kept)
-                done += len(indices)
+            wanted, size = set(rows), batch_size_of(drawing.model, drawing.config)
+            batches, states = _batches(drawing.n, size, wanted), kept_rows(place.parts)
+            for start in range(0, len(batches), world()):
+                parts = batches[start : start + world()]
+                drawn = drawing.draw_parts(parts)
+                for part, encoded in zip(parts, drawn or (), strict=False):
+                    _write_batch(
+                        place,
+                        drawing,
+                        writer,
+                        part,
+                        encoded,
+                        wanted,
+                        [row for row in part if row < kept and row not in states],
+                    )
+                done += sum(row in wanted for part in parts for row in part)
                 after_batch(done, len(rows))
         except KeyboardInterrupt:
             logger.info(f"{place.out}: {earlier + done} of {drawing.n} samples are drawn; the same call draws the rest")
@@ -166,23 +180,53 @@ def _missing(place: Place, drawing: Drawing, kept: int) -> tuple[list[int], int]
     return [row for row, found in enumerate(there) if not found or (row < kept and row not in states)], sum(there)
 
 
-def _runs(rows: Sequence[int], size: int) -> Iterator[range]:
-    """The rows in batches of at most `size`, each without gaps."""
+def _batches(n: int, size: int, wanted: Set[int]) -> list[range]:
+    """The batches of at most `size` of `n` samples that hold any of those that are wanted.
+
+    Which batches there are does not depend on what is wanted, as the last bits of a sample depend on its batch. They
+    are those in which several processes draw all samples from the first one on.
+    """
+    batches = []
+    for start in range(0, n, size * world()):
+        rows = range(start, min(start + size * world(), n))
+        batches += [rows[share.start : share.stop] for share in shares_of(len(rows)) if len(share)]
+    return [batch for batch in batches if any(row in wanted for row in batch)]
+
+
+def _runs(rows: Sequence[int]) -> Iterator[range]:
+    """The rows in parts without gaps."""
     start = 0
     for end in range(1, len(rows) + 1):
-        if end == len(rows) or rows[end] != rows[end - 1] + 1 or end - start == size:
+        if end == len(rows) or rows[end] != rows[end - 1] + 1:
             yield range(rows[start], rows[end - 1] + 1)
             start = end
 
 
-def _write_batch(place: Place, drawing: Drawing, writer: Any, rows: range, encoded: Encoded, kept: int) -> None:
-    """Keep the states that are needed at the end, and write the file of each sample that has none."""
-    model, count = drawing.model, max(0, min(rows.stop, kept) - rows.start)
+def _rows_of(encoded: Encoded, batch: range, rows: range) -> Encoded:
+    """Some consecutive rows of the samples of a batch."""
+    chosen = slice(rows.start - batch.start, rows.stop - batch.start)
+    conditions = {name: value[chosen] for name, value in encoded.conditions.items()}
+    return Encoded(encoded.state[chosen], conditions, None if encoded.mask is None else encoded.mask[chosen])
+
+
+def _write_batch(
+    place: Place,
+    drawing: Drawing,
+    writer: Any,
+    batch: range,
+    encoded: Encoded | None,
+    wanted: Set[int],
+    kept: Sequence[int],
+) -> None:
+    """Write the file of each sample of the batch that is `wanted`, and keep the states of those in `kept`."""
+    assert encoded is not None
     if not place.single:
-        samples = decode(model, encoded.state, encoded.mask)
-        write_each(writer, samples, place.out, drawing.names(rows), drawing.captions(rows), place.parts)
-    if count:
-        keep(place.parts, rows.start, encoded, count)
+        for rows in _runs([row for row in batch if row in wanted]):
+            own = _rows_of(encoded, batch, rows)
+            samples = decode(drawing.model, own.state, own.mask)
+            write_each(writer, samples, place.out, drawing.names(rows), drawing.captions(rows), place.parts)
+    for rows in _runs(kept):
+        keep(place.parts, rows.start, _rows_of(encoded, batch, rows), len(rows))
 
 
 def _finish(place: Place, drawing: Drawing, writer: Any, kept: int, overview: Path) -> list[str]:

@@ -43,6 +43,11 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def machines() -> int:
+    """On how many machines they are, as torchrun says."""
+    return max(1, world() // int(os.environ.get("LOCAL_WORLD_SIZE", world())))
+
+
 def leads() -> bool:
     """Whether this is the process that writes files and messages."""
     return rank() == 0
@@ -135,7 +140,12 @@ def _is_first_to_fail(store: Any, otherwise: bool = False) -> bool:
 
 def rank_slice(n: int) -> range:
     """The part of `n` things that this process works on: consecutive ones. Sizes of parts differ by at most one."""
-    return range(n * rank() // world(), n * (rank() + 1) // world())
+    return shares_of(n)[rank()]
+
+
+def shares_of(n: int) -> list[range]:
+    """The parts of `n` things that each process works on, as `rank_slice`."""
+    return [range(n * number // world(), n * (number + 1) // world()) for number in range(world())]
 
 
 def by_leader(make: Callable[[], Value]) -> Value | None:

@@ -50,10 +50,16 @@ def write_atomically(path: Path, content: bytes) -> None:
     An `OSError` names the file, also where the system's own does not (a full disk). A link at `path` is replaced, not
     followed.
     """
+    write_blocks_atomically(path, (content,))
+
+
+def write_blocks_atomically(path: Path, blocks: Iterable[bytes]) -> None:
+    """The same for a content that is made block by block, and need not fit into the memory."""
     try:
         with _new_part(path) as file:
             part = Path(file.name)
-            file.write(content)
+            for block in blocks:
+                file.write(block)
             file.flush()
             os.fsync(file.fileno())
             part.replace(path)  # while it is open, and so locked
@@ -134,6 +140,17 @@ def read_back(path: Path) -> bytes:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return file.read()
+
+
+def digest_of_file(path: Path) -> str:
+    """The SHA-256 of a regular file in hexadecimal digits, read block by block, from the disk itself as `read_back`."""
+    digest = hashlib.sha256()
+    with os.fdopen(open_regular(path), "rb") as file:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        while block := file.read(2**24):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -4,9 +4,11 @@ Loading such a file cannot execute code: it consists of a JSON header and plain 
 any tensor is made.
 """
 
+import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -36,8 +38,21 @@ def tensors_in(content: bytes) -> dict[str, Tensor]:
         raise ValueError(str(error)) from None
 
 
-def numbers_in(path: Path) -> int:
-    """How many values the tensors of a file have according to its header; the rest is not read.
+@dataclass(frozen=True)
+class Entry:
+    """A tensor in a file: its type by its name in the format, its shape, and its bytes from `start` to `end`.
+
+    The bytes are counted from the beginning of the file.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def entries_in(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+    """The tensors of a file by name, and the texts beside them, according to its header; the rest is not read.
 
     Raises `ValueError` with the reason if the header is malformed, `UserError` if the path is not a regular file, and
     `OSError` if it cannot be read.
@@ -47,13 +62,39 @@ def numbers_in(path: Path) -> int:
         head = file.read(8)
         head += file.read(min(int.from_bytes(head, "little"), MOST_HEADER))
     try:
-        return _check_header(head, size)
-    except _MALFORMED as error:
+        _check_header(head, size)
+        table = parse_json(head[8:])
+        texts = table.pop("__metadata__", {})
+        entries = {}
+        for name, entry in table.items():
+            start, end = entry["data_offsets"]
+            entries[name] = Entry(str(entry["dtype"]), tuple(entry["shape"]), len(head) + start, len(head) + end)
+        return entries, {str(name): str(text) for name, text in texts.items()}
+    except (*_MALFORMED, AttributeError) as error:
         raise ValueError(str(error)) from None
 
 
-def _check_header(head: bytes, size: int) -> int:
-    """The number of values in a safetensors file of `size` bytes that begins with the bytes `head`.
+def numbers_in(path: Path) -> int:
+    """How many values the tensors of a file have according to its header; the rest is not read. Raises as above."""
+    return sum(math.prod(entry.shape) for entry in entries_in(path)[0].values())
+
+
+def header_of(tensors: Mapping[str, tuple[str, tuple[int, ...], int]]) -> bytes:
+    """The beginning of a file whose tensors follow in this order: by name, the type, the shape and the bytes of each.
+
+    The header is filled up with spaces to a multiple of 8 bytes, as the format asks for.
+    """
+    table, start = {}, 0
+    for name, (dtype, shape, size) in tensors.items():
+        table[name] = {"dtype": dtype, "shape": [*shape], "data_offsets": [start, start + size]}
+        start += size
+    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _check_header(head: bytes, size: int) -> None:
+    """Check the header of a safetensors file of `size` bytes that begins with the bytes `head`.
 
     The first eight bytes are the length of the header, a JSON table of the type, the shape and the byte range of each
     tensor. The ranges must cover the rest of the file without gaps and overlaps. Raises `ValueError` if they do not.
@@ -64,14 +105,13 @@ def _check_header(head: bytes, size: int) -> int:
     table = parse_json(head[8 : 8 + length])
     if not isinstance(table, dict):
         raise ValueError("its header is no table")
-    total, places = 0, []
+    places = []
     for key, entry in table.items():
         if key == "__metadata__":
             continue
         shape, (start, end) = entry["shape"], entry["data_offsets"]
         if not all(is_count(value) for value in (*shape, start, end)) or len(shape) > 16:
             raise ValueError(f"{key[:80]!r} has no shape or place")
-        total += math.prod(shape)
         places.append((start, end))
     position = 0
     for start, end in sorted(places):
@@ -80,4 +120,3 @@ def _check_header(head: bytes, size: int) -> int:
         position = end
     if position != size - 8 - length:
         raise ValueError(f"its tensors take {position:,} bytes of {size - 8 - length:,}")
-    return total

@@ -1,5 +1,6 @@
 """Saving the state of the training loop in a checkpoint, and restoring it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from diffcore.runs.folder import sync_log
 from diffcore.system.distributed import from_leader
 from diffcore.training.divergence import WINDOW, DivergedError, check_losses, non_finite
 from diffcore.training.loop_state import LoopState
+from diffcore.training.state import Tensors
 
 _LOSSES = "losses since the last line of metrics"
 _HISTORY = "losses of lines of metrics"
@@ -21,27 +23,58 @@ def save(loop: LoopState) -> None:
 
     Raises `DivergedError`, and writes nothing, if the losses diverged or a tensor of the checkpoint is not finite.
     """
-    run, options, progress = loop.run, loop.options, loop.progress
+    options, progress = loop.options, loop.progress
     with loop.clock.stopped():
         losses = loop.recent_losses()
         check_losses(losses, progress.step, loop.history, options.explosion)
         files = loop.train_state.files()
-        files[TRAINING] |= {
+        others = {
             _LOSSES: torch.tensor(losses, dtype=torch.float32),
             _HISTORY: torch.tensor(loop.history, dtype=torch.float64),
         }
-        if reason := from_leader(lambda: non_finite(files)):
-            raise DivergedError(progress.step, reason)
-
-        def write() -> Path:
-            sync_log(run)
-            path = write_checkpoint(run, progress, files, options.keep_checkpoints, options.keep_every)
-            loop.callbacks.saved(progress.step, path)
-            return path
-
-        loop.checkpoint = from_leader(write)
+        if loop.train_state.is_sharded:
+            loop.checkpoint = _save_rows(loop, files, others)
+        else:
+            loop.checkpoint = _save_whole(loop, files, others)
         loop.saved_step = progress.step
         loop.train_state.drop_initial_weights()
+
+
+def _save_whole(loop: LoopState, files: Mapping[str, Tensors], others: Tensors) -> Path:
+    """Write the tensors of the leader, which are those of all processes."""
+    run, options, progress = loop.run, loop.options, loop.progress
+    whole = {**files, TRAINING: {**files[TRAINING], **others}}
+    if reason := from_leader(lambda: non_finite(whole)):
+        raise DivergedError(progress.step, reason)
+
+    def write() -> Path:
+        sync_log(run)
+        path = write_checkpoint(run, progress, whole, options.keep_checkpoints, options.keep_every)
+        loop.callbacks.saved(progress.step, path)
+        return path
+
+    return from_leader(write)
+
+
+def _save_rows(loop: LoopState, files: Mapping[str, Tensors], others: Tensors) -> Path:
+    """Write the rows of all processes."""
+    from diffcore.training.sharded_checkpointing import non_finite_rows, write
+
+    options, progress = loop.options, loop.progress
+    if reason := non_finite_rows(files):
+        raise DivergedError(progress.step, reason)
+    small = {name: each for name, each in files[TRAINING].items() if not each.ndim}
+    moments = {name: each for name, each in files[TRAINING].items() if name not in small}
+    return write(
+        loop.run,
+        progress,
+        {**files, TRAINING: moments},
+        {**small, **others},
+        options.keep_checkpoints,
+        options.keep_every,
+        lambda: sync_log(loop.run),
+        lambda path: loop.callbacks.saved(progress.step, path),
+    )
 
 
 def resume(loop: LoopState, checkpoint: Path) -> None:

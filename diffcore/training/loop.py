@@ -120,6 +120,7 @@ def _sample(loop: LoopState) -> None:
     if loop.progress.step % loop.options.sample_every == 0:
         with loop.clock.stopped():
             loop.callbacks.sample(loop.train_state.averaged(), loop.progress.step)
+            loop.train_state.put_away()
 
 
 def _do_step(loop: LoopState) -> int:

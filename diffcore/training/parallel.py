@@ -1,18 +1,18 @@
 """Training one network in several processes: copies whose gradients are averaged (DDP), or shards (FSDP2)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from diffcore.errors import UserError
 from diffcore.names import OptimizerName, Parallel
-from diffcore.system.distributed import leads, world
+from diffcore.system.distributed import world
 
 
 def require_shards(batch_size: int, parallel: Parallel, compiled: bool, parts: int = 1) -> None:
@@ -67,6 +67,22 @@ def distribute(
     return objective
 
 
+@torch.no_grad()
+def fill(objective: nn.Module, network: nn.Module, rows: dict[str, Tensor], device: torch.device) -> None:
+    """Give the weights of a network in `objective`, which was built on the meta device and sharded, their `rows`.
+
+    The rows are taken out of the dict, so that they are not in memory twice.
+    """
+
+    def empty(tensor: Tensor) -> Tensor:
+        return sharded_as(tensor, torch.empty_like(local(tensor), device=device)) if tensor.is_meta else tensor
+
+    objective._apply(empty)
+    for name, parameter in network.named_parameters():
+        if name in rows:
+            local(parameter).copy_(rows.pop(name))
+
+
 @contextmanager
 def averaging(objective: nn.Module, active: bool) -> Iterator[None]:
     """A context for a backward pass of a module of `distribute`: unless `active`, gradients stay in their process."""
@@ -99,12 +115,15 @@ def _listed(module: nn.Module) -> Iterator[nn.Module]:
             yield from _listed(child)
 
 
-def shard(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """Return the shard of `tensor` for this process, as `parameter` is sharded; the tensor itself if it is not."""
+def sharded_as(parameter: Tensor, rows: Tensor) -> Tensor:
+    """Return the tensor of which this process has `rows`, if `parameter` is sharded; the rows themselves if it is not.
+
+    It is not sent anything, and PyTorch need not find out how the result of an operation is sharded.
+    """
     if not isinstance(parameter, DTensor):
-        return tensor
-    tensor = tensor.to(parameter.device)
-    return distribute_tensor(tensor, parameter.device_mesh, parameter.placements, src_data_rank=None)
+        return rows
+    place, shape, stride = (parameter.device_mesh, parameter.placements), parameter.shape, parameter.stride()
+    return DTensor.from_local(rows, *place, run_check=False, shape=shape, stride=stride)
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -115,16 +134,3 @@ def local(tensor: Tensor) -> Tensor:
 def whole(tensor: Tensor) -> Tensor:
     """Return the whole tensor. All processes must call this together."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-
-
-def collected(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the whole tensors in the leader, and an empty dict in the other processes.
-
-    Sharded tensors are gathered one at a time and moved to the CPU. All processes must call this together.
-    """
-    kept = {}
-    for name, tensor in sorted(tensors.items()):  # the same order in all processes; that of a file may differ
-        full = whole(tensor)
-        if leads():
-            kept[name] = full if full is tensor else full.cpu()
-    return kept

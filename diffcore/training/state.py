@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from diffcore.denoising.precision import backbone_of, compute_in
 from diffcore.errors import UserError
 from diffcore.plugins.data import Data
-from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, read_tensors
+from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, read_tensors, shards_of
 from diffcore.runs.model import Model, require_fit
 from diffcore.runs.settings import RunSettings
+from diffcore.runs.shards import Sharded
 from diffcore.system.distributed import lowest, mean, world
 from diffcore.tasks.batch import Examples, resident
 from diffcore.tasks.objective import Objective, losses_by_field
@@ -22,12 +23,12 @@ from diffcore.training.cuda_graph import CudaGraph
 from diffcore.training.muon import matrices, optimizer_of, optimizer_of_moments
 from diffcore.training.parallel import (
     averaging,
-    collected,
     distribute,
+    fill,
     local,
     require_shards,
     require_whole,
-    shard,
+    sharded_as,
     whole,
 )
 
@@ -49,15 +50,19 @@ class TrainState:
         require_whole(options.optimizer, options.parallel)
         self.model, self._settings, self._data = model, settings, resident(data, model.device)
         network = model.network
-        self._averaged = replace(model, network=copy.deepcopy(network).requires_grad_(False))
+        self._averaged = replace(model, network=copy.deepcopy(network).requires_grad_(False), rows=None)
         compute_in(network, options.precision, options.compile)
         compute_in(self._averaged.network, settings.sample.precision, settings.sample.compile)
         self._objective = distribute(
             Objective(model, settings), backbone_of(network), options.parallel, model.device, options.accumulate
         )
+        self.is_sharded = world() > 1 and options.parallel == "fsdp"
+        """Whether each process has rows of the tensors of `files` only."""
+        if model.rows is not None:
+            fill(self._objective, network, model.rows, model.device)
         self._parameters = dict(network.named_parameters())
         # Kept until there is a checkpoint to go back to.
-        self._initial_weights: Tensors | None = {name: value.clone() for name, value in network.state_dict().items()}
+        self._initial_weights: Tensors | None = {name: _copied(value) for name, value in network.state_dict().items()}
         graphed = options.cuda_graphs and not options.buckets and model.device.type == "cuda" and world() == 1
         self._optimizer = optimizer_of(
             options.optimizer,
@@ -71,10 +76,13 @@ class TrainState:
         self._shard_average()
 
     def _shard_average(self) -> None:
-        """Shard the average as the weights are sharded."""
-        tensors, weights = list(self._averaged.network.parameters()), list(self._parameters.values())
-        self._average = [shard(whole_one, weight) for whole_one, weight in zip(tensors, weights, strict=True)]
-        self._is_sharded = any(mine is not whole_one for mine, whole_one in zip(self._average, tensors, strict=True))
+        """Begin the average with the weights; it is sharded as they are."""
+        weights = list(self._parameters.values())
+        if self.is_sharded:
+            self._average = [_copied(weight) for weight in weights]
+            self.put_away()
+        else:
+            self._average = list(self._averaged.network.parameters())
         self._own_average = [local(tensor.detach()) for tensor in self._average]
         self._own_weights = [local(tensor.detach()) for tensor in weights]
 
@@ -132,27 +140,50 @@ class TrainState:
         return losses_by_field(self._objective, batch)
 
     def averaged(self) -> Model:
-        """Return the model with averaged weights, not sharded."""
+        """Return the model with averaged weights, not sharded; `put_away` frees its memory."""
         self._averaged_network().to(self.model.device)
         return self._averaged
 
+    def put_away(self) -> None:
+        """Free the memory of the model that `averaged` returned, if the average itself is sharded."""
+        if self.is_sharded:
+            parameters = {id(parameter) for parameter in self._averaged.network.parameters()}
+            self._averaged.network._apply(
+                lambda tensor: torch.empty_like(tensor, device="meta") if id(tensor) in parameters else tensor
+            )
+
+    @torch.no_grad()
     def _averaged_network(self) -> nn.Module:
         """Return the network with averaged weights, not sharded; if the weights are sharded, it is on the CPU."""
         network = self._averaged.network
-        if self._is_sharded:
-            network.cpu()
+        if self.is_sharded:
+            network._apply(lambda tensor: torch.empty_like(tensor, device="cpu") if tensor.is_meta else tensor.cpu())
             for parameter, average in zip(network.parameters(), self._average, strict=True):
                 parameter.copy_(whole(average))
-        for buffer, own in zip(network.buffers(), self.model.network.buffers(), strict=True):
-            buffer.copy_(own)  # running statistics of layers are averages already
+        self._copy_buffers()
         return network
 
+    @torch.no_grad()
+    def _copy_buffers(self) -> None:
+        for buffer, own in zip(self._averaged.network.buffers(), self.model.network.buffers(), strict=True):
+            buffer.copy_(own)  # running statistics of layers are averages already
+
     def files(self) -> dict[str, Tensors]:
-        """Return the tensors of a checkpoint by file, not sharded. They are complete in the leader only."""
+        """Return the tensors of a checkpoint by file. Each process has its rows of those that are sharded."""
+        self._copy_buffers()
         return {
-            MODEL: collected(self.model.network.state_dict()),
-            EMA: self._averaged_network().state_dict(),
-            TRAINING: collected(self._moments()),
+            MODEL: _by_name(self.model.network.state_dict()),
+            EMA: _by_name(self._average_tensors()),
+            TRAINING: _by_name(self._moments()),
+        }
+
+    def _average_tensors(self) -> Tensors:
+        """Return the average by the names in the `state_dict` of the network."""
+        averages = {id(weight): own for weight, own in zip(self._parameters.values(), self._average, strict=True)}
+        buffers = self._averaged.network.state_dict()
+        return {
+            name: averages[id(tensor)].detach() if id(tensor) in averages else buffers[name]
+            for name, tensor in self.model.network.state_dict(keep_vars=True).items()
         }
 
     def restore(self, checkpoint: Path | None) -> Tensors:
@@ -161,23 +192,49 @@ class TrainState:
         Returns the tensors of the checkpoint's training.safetensors that are not of the optimiser. Raises `UserError`
         if the checkpoint does not fit the network.
         """
-        network, averaged = self.model.network.state_dict(), self._averaged.network.state_dict()
         self._optimizer.state.clear()
         if self._graph is not None:  # it holds the moments that are replaced now
             self._graph = CudaGraph(self._descend, self.model.device)
+        network, averages = self.model.network.state_dict(), self._average_tensors()
         if checkpoint is None:
             assert self._initial_weights is not None, "the initial weights were dropped"
             _assign(network, self._initial_weights, "the initial weights")
-            initial = {name: whole(self._initial_weights[name]) for name in sorted(self._initial_weights)}
-            _assign(averaged, initial, "the initial weights")
-            self._shard_average()
+            _assign(averages, self._initial_weights, "the initial weights")
             return {}
+        if self.is_sharded:
+            return self._restore_rows(checkpoint, {MODEL: network, EMA: averages})
         _assign(network, read_tensors(checkpoint, MODEL), str(checkpoint / MODEL))
-        _assign(averaged, read_tensors(checkpoint, EMA), str(checkpoint / EMA))
-        self._shard_average()
+        _assign(averages, read_tensors(checkpoint, EMA), str(checkpoint / EMA))
         state = read_tensors(checkpoint, TRAINING)
-        self._restore_moments({key: value for key, value in state.items() if "/" in key}, str(checkpoint / TRAINING))
+        moments = {key: value for key, value in state.items() if "/" in key}
+        self._require_moments(moments, str(checkpoint / TRAINING))
+        for key, value in moments.items():
+            kind, parameter = self._of_moment(key)
+            # The fused optimiser pairs memory, not indices: a moment needs the strides of its parameter.
+            kept = value.to(parameter.device) if kind == "step" else torch.empty_like(parameter).copy_(value)
+            self._optimizer.state[parameter][kind] = kept.detach()
         return {key: value for key, value in state.items() if "/" not in key}
+
+    def _restore_rows(self, checkpoint: Path, own: Mapping[str, Tensors]) -> Tensors:
+        """Restore what is sharded, each process its rows; return the tensors that are not of the optimiser."""
+        from diffcore.training.sharded_checkpointing import read_into
+
+        for file, tensors in own.items():
+            shapes = {name: tensor.shape for name, tensor in tensors.items()}
+            require_fit(shapes, shards_of(checkpoint, file), str(checkpoint / file))
+            read_into(checkpoint, file, tensors)
+        state = shards_of(checkpoint, TRAINING)
+        moments = {key: value for key, value in state.items() if "/" in key}
+        self._require_moments(moments, str(checkpoint / TRAINING))
+        rows = {}
+        for key, value in moments.items():
+            kind, parameter = self._of_moment(key)
+            kept = value.tensor().to(parameter.device) if kind == "step" else _copied(parameter)
+            self._optimizer.state[parameter][kind] = kept
+            if kind != "step":
+                rows[key] = kept
+        read_into(checkpoint, TRAINING, rows)
+        return {key: value.tensor() for key, value in state.items() if "/" not in key}
 
     def drop_initial_weights(self) -> None:
         """Free the memory of the initial weights, since there is a checkpoint to go back to."""
@@ -196,7 +253,13 @@ class TrainState:
             for key, value in self._optimizer.state[parameter].items()
         }
 
-    def _restore_moments(self, moments: Tensors, source: str) -> None:
+    def _of_moment(self, key: str) -> tuple[str, nn.Parameter]:
+        """Return the kind and the parameter of a moment of that name."""
+        kind, _, name = key.partition("/")
+        return kind, self._parameters[name]
+
+    def _require_moments(self, moments: Mapping[str, Tensor | Sharded], source: str) -> None:
+        """Raise `UserError` unless the moments in `source` are those of the parameters and of the optimiser."""
         for key in moments:
             kind, _, name = key.partition("/")
             if name not in self._parameters or kind not in _MOMENTS:
@@ -205,20 +268,24 @@ class TrainState:
         if moments and chosen != kept_by and matrices(self.model.network):
             raise UserError(f"`train.optimizer` is {chosen}, but {source} holds the state of the optimiser {kept_by}")
         for key, value in moments.items():
-            kind, _, name = key.partition("/")
-            parameter = self._parameters[name]
+            kind, parameter = self._of_moment(key)
             if value.shape != (() if kind == "step" else parameter.shape):
                 raise UserError(f"{source} does not fit the network of config.json: {key!r} has another shape")
-            if kind == "step":
-                kept = value.to(parameter.device)
-            else:  # the fused optimiser pairs memory, not indices: a moment needs the strides of its parameter
-                kept = torch.empty_like(parameter).copy_(shard(value, parameter))
-            self._optimizer.state[parameter][kind] = kept.detach()
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    """Return a copy of a tensor, sharded as it is."""
+    return sharded_as(tensor, local(tensor.detach()).clone())
+
+
+def _by_name(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Return the tensors in the order of their names, which is the same in all processes and after resuming."""
+    return dict(sorted(tensors.items()))
 
 
 @torch.no_grad()
 def _assign(own: Mapping[str, Tensor], values: Mapping[str, Tensor], source: str) -> None:
-    """Copy `values` to the tensors of a network, each of which may be a shard."""
+    """Copy `values` to the tensors of a network."""
     require_fit({name: tensor.shape for name, tensor in own.items()}, values, source)
     for name, value in values.items():
-        own[name].copy_(value if type(value) is type(own[name]) else shard(value, own[name]))
+        local(own[name]).copy_(local(value))

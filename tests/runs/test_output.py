@@ -111,9 +111,9 @@ def test_one_file_for_all_is_there_whole_or_not_and_its_samples_are_not_drawn_ag
 def counted(rows):
     from diffcore.runs.output import _write_batch
 
-    def write(place, drawing, writer, indices, encoded, kept):
-        rows.append(len(indices))
-        _write_batch(place, drawing, writer, indices, encoded, kept)
+    def write(place, drawing, writer, batch, *others):
+        rows.append(len(batch))
+        _write_batch(place, drawing, writer, batch, *others)
 
     return write
 
@@ -256,7 +256,7 @@ def test_a_refused_call_leaves_no_default_folder(run, capsys, monkeypatch):
         raise dc.UserError("no")
 
     before = {path.name for path in (run / "samples").iterdir()}
-    monkeypatch.setattr(Drawing, "draw", fails)
+    monkeypatch.setattr(Drawing, "draw_parts", fails)
     refused(capsys, "sample", run, "--n", "2", "--seed", "12")
     assert {path.name for path in (run / "samples").iterdir()} == before
 

@@ -21,6 +21,7 @@ def diffcore_commands() -> Iterable[Command]:
         _command("demo", "a page in the browser that draws samples of runs: diffcore demo RUN [RUN ...]"),
         _command("export", "a run for other programs: diffcore export RUN --format NAME --out FILE"),
         _command("resume", "go on training a run: diffcore resume RUN"),
+        _command("consolidate", "join the parts of checkpoints of several processes: diffcore consolidate RUN"),
         _command("runs", "a table of all runs: diffcore runs, or diffcore runs FOLDER"),
         _command("plugins", "what is installed, and what cannot be used and why"),
         _command("new-plugin", "a package to write a plugin from: diffcore new-plugin NAME"),
