@@ -108,7 +108,7 @@ class Encoded:
         return [record for part in self.told for record in part]
 
     @property
-    def kept(self) -> list[bool]:
+    def used(self) -> list[bool]:
         """Which of the records have a row, in their order."""
         return [has for part in self.has_row for has in part]
 
@@ -134,6 +134,17 @@ class Encoded:
                 path.unlink(missing_ok=True)
         return found
 
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` computes of the joined rows, a value of JSON, which is kept beside them under that name."""
+        joined, path = read_entry(self.folder / _ENTRY), self.folder / f"{name}.entry"
+        about = hashlib.sha256(joined or b"").hexdigest()
+        content = read_entry(path) if path.exists() else None
+        entry = {} if content is None else json.loads(content)
+        if joined is None or entry.get("of") != about:
+            entry = {"of": about, "value": make()}
+            _write(path, entry)
+        return entry["value"]
+
     def _join_intact(self, order: Tensor, form: Form, change: Callable[[Tensor], Tensor] | None) -> None:
         """Join the rows. Those of parts that are not there, or damaged, are encoded again first."""
         (self.folder / _ENTRY).unlink(missing_ok=True)
@@ -150,7 +161,7 @@ class Encoded:
 
     def _join(self, order: Tensor, form: Form, change: Callable[[Tensor], Tensor] | None) -> int | None:
         """Write the rows with these numbers to one file. Returns the number of the first part that is damaged."""
-        place = torch.full((sum(self.kept),), -1, dtype=torch.int64)
+        place = torch.full((sum(self.used),), -1, dtype=torch.int64)
         place[order] = torch.arange(len(order))
         require_space(self.folder, len(order) * form.bytes)
         part = self.folder / "joined.part"

@@ -30,7 +30,7 @@ from diffcore_image.options import (
     PictureOptions,
 )
 from diffcore_image.pictures import Colour
-from diffcore_image.reading.squares import Squares, chunked, of_files, square_of, tell
+from diffcore_image.reading.squares import Squares, moments, of_files, square_of, tell
 from diffcore_image.stored import ENDINGS
 
 
@@ -48,15 +48,16 @@ def data(
     background: Colour = (255, 255, 255),
     ledger: Ledger | None = None,
     texts: Sequence[str] = (),
+    statistics: Callable[[Tensor], tuple[Tensor, Tensor]] = moments,
 ) -> Data:
-    """A `Data` whose mean and standard deviation are those of the training images.
+    """A `Data` whose mean and standard deviation are those of the training images, which `statistics` computes.
 
     `background` is the colour behind transparent pixels of the images that are read for inpainting and upscaling.
     `texts` are the captions of the images, whose numbers are the column `captions` (see `diffcore.plugins.text`).
     """
     pixels = train["pixels"]
     _, channels, height, width = pixels.shape
-    mean, std = moments(pixels)
+    mean, std = statistics(pixels)
     facts = ImageFacts(
         channels=channels,
         height=height,
@@ -78,23 +79,6 @@ def about(pixels: Tensor, sizes: Collection[tuple[int, int]] = ()) -> dict[str, 
         smallest, largest = (choose(sizes, key=lambda sides: sides[0] * sides[1]) for choose in (min, max))
         size += f" (files: {_format(smallest)} to {_format(largest)})"
     return {"size": size, "colour": "grey" if channels == 1 else "RGB"}
-
-
-def moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of uint8 `[N, C, H, W]`, each `[C]`, for pixel values in [0, 1].
-
-    They are computed in float64 from the counts of the 256 values, so no rounding accumulates over the images.
-    """
-    values = torch.arange(256, dtype=torch.float64) / 255
-    counts = chunked(pixels, _counts).double()
-    frequency = counts / counts.sum(1, keepdim=True)
-    mean = frequency @ values
-    return mean, ((frequency @ values.square()) - mean.square()).clamp(min=0).sqrt()
-
-
-def _counts(pixels: Tensor) -> Tensor:
-    """How often each of the 256 values occurs in each channel, int64 `[C, 256]`."""
-    return torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels.unbind(1)])
 
 
 def digits(options: DigitsOptions) -> Data:
@@ -298,8 +282,8 @@ def of_squares(
         part["pixels"] = own
         del part["row"]
     ledger = account.ledger(options.skip_unreadable, **about(train["pixels"], sizes))
-    notes = [*notes, *uneven(classes, train, held_out)]
-    return data(train, held_out, classes, options.flip, notes, colour_of(options.background), ledger, texts)
+    notes, background = [*notes, *uneven(classes, train, held_out)], colour_of(options.background)
+    return data(train, held_out, classes, options.flip, notes, background, ledger, texts, squares.moments)
 
 
 def _sided(texts: Sequence[str]) -> list[str]:

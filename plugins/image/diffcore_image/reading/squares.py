@@ -1,6 +1,6 @@
 """Pictures as rows: squares of one size, in memory, or in shards that are mapped from files."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,6 +77,9 @@ class Squares(Protocol):
     def pixels(self, order: Tensor, grey: bool) -> Tensor:
         """The pictures with these numbers, int64 `[n]`, of those that could be read: uint8 `[n, C, H, W]`."""
 
+    def moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The `moments` of some of these pixels."""
+
 
 @dataclass(frozen=True)
 class InMemory:
@@ -94,6 +97,10 @@ class InMemory:
             part = self.rows[chosen].permute(0, 3, 1, 2)
             target.copy_(in_grey(part) if grey else part)
         return found
+
+    def moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The `moments` of the pixels."""
+        return moments(pixels)
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,12 @@ class InShards:
         if grey:
             return self.encoded.rows(order, Form((1, height, width)), in_grey, "grey")
         return self.encoded.rows(order)
+
+    def moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The `moments` of the pixels, which are computed once and then kept beside the shards."""
+        kept = self.encoded.kept(f"moments-{len(pixels)}", lambda: [each.tolist() for each in moments(pixels)])
+        mean, std = (torch.tensor(numbers, dtype=torch.float64) for numbers in kept)
+        return mean, std
 
 
 def in_grey(pixels: Tensor) -> Tensor:
@@ -190,10 +203,15 @@ def _at_once(row: int) -> int:
     return max(1, _AT_ONCE // row)
 
 
-def chunked(pixels: Tensor, of: Callable[[Tensor], Tensor]) -> Tensor:
-    """The sum of what `of` computes of some pictures at a time, so that mapped ones are not all in memory."""
-    parts = pixels.split(_at_once(max(1, pixels[:1].numel())))
-    total = of(parts[0])
-    for part in parts[1:]:
-        total = total + of(part)
-    return total
+def moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of uint8 `[N, C, H, W]`, each `[C]`, for pixel values in [0, 1].
+
+    They are computed in float64 from the counts of the 256 values, so no rounding accumulates over the images.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.zeros(pixels.shape[1], 256, dtype=torch.int64)
+    for part in pixels.split(_at_once(max(1, pixels[:1].numel()))):  # mapped ones are never all in memory
+        counts += torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in part.unbind(1)])
+    frequency = counts.double() / counts.double().sum(1, keepdim=True)
+    mean = frequency @ values
+    return mean, ((frequency @ values.square()) - mean.square()).clamp(min=0).sqrt()

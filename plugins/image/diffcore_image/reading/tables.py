@@ -94,7 +94,7 @@ def _class_names(metadata: Mapping[bytes, bytes], label: str | None) -> tuple[st
 
 
 def _records(file: Remote, group: int, columns: Columns, names: tuple[str, ...]) -> Iterator[Record]:
-    """The records of a row group, named after their rows, from 1. One that is damaged ends with a record that says so."""
+    """The records of a row group, named after their rows, from 1. A damaged one ends with a record that says so."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
