@@ -371,7 +371,7 @@ def _joined(folder: Path, form: Form, count: int, identity: str) -> Tensor | Non
 
 def _write_rows(descriptor: int, rows: Tensor, places: Tensor, form: Form) -> None:
     """Write rows to their places in a file; those with the place -1 are left out."""
-    content, start = memoryview(_raw(rows)), 0
+    content, start = _raw(rows), 0
     ends = [*((places[1:] - places[:-1] != 1).nonzero()[:, 0] + 1).tolist(), len(places)]
     for end in ends:
         if (first := int(places[start])) >= 0:
@@ -382,14 +382,17 @@ def _write_rows(descriptor: int, rows: Tensor, places: Tensor, form: Form) -> No
         start = end
 
 
-def _raw(rows: Tensor) -> bytes:
-    return rows.contiguous().flatten().view(torch.uint8).numpy().tobytes()
+def _raw(rows: Tensor) -> memoryview:
+    """The bytes of rows."""
+    return rows.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def _sampled(rows: Tensor) -> str:
     """The digest of some of the rows."""
-    chosen = torch.linspace(0, max(len(rows) - 1, 0), min(len(rows), _SAMPLED)).long()
-    return hashlib.sha256(_raw(rows[chosen])).hexdigest()
+    digest = hashlib.sha256()
+    for number in torch.linspace(0, max(len(rows) - 1, 0), min(len(rows), _SAMPLED)).long().tolist():
+        digest.update(_raw(rows[number]))
+    return digest.hexdigest()
 
 
 def _digest_rows(order: Tensor) -> str:

@@ -21,7 +21,7 @@ from diffcore_image.stored import Source
 VERSION = "squares 1"
 """Change it together with what is read of a picture, so that shards of earlier versions are not used."""
 
-_AT_ONCE = 2**24
+_AT_ONCE = 2**20
 """Bytes of pictures that are converted at once."""
 
 Told = dict[str, Any]
