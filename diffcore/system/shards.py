@@ -371,14 +371,16 @@ def _joined(folder: Path, form: Form, count: int, identity: str) -> Tensor | Non
 
 def _write_rows(descriptor: int, rows: Tensor, places: Tensor, form: Form) -> None:
     """Write rows to their places in a file; those with the place -1 are left out."""
+    wanted = places >= 0
+    if not bool(wanted.all()):
+        rows, places = rows[wanted], places[wanted]
     content, start = _raw(rows), 0
-    ends = [*((places[1:] - places[:-1] != 1).nonzero()[:, 0] + 1).tolist(), len(places)]
-    for end in ends:
-        if (first := int(places[start])) >= 0:
-            piece, offset = content[start * form.bytes : end * form.bytes], first * form.bytes
-            while piece:
-                written = os.pwrite(descriptor, piece, offset)
-                piece, offset = piece[written:], offset + written
+    for end in [*((places.diff() != 1).nonzero()[:, 0] + 1).tolist(), len(places)]:
+        piece = content[start * form.bytes : end * form.bytes]
+        offset = int(places[start]) * form.bytes if piece else 0
+        while piece:
+            written = os.pwrite(descriptor, piece, offset)
+            piece, offset = piece[written:], offset + written
         start = end
 
 

@@ -46,7 +46,7 @@ def reading(place: str, read: Callable[..., Any], *arguments: Any) -> Any:
     except ImportError as error:
         raise UserError(f"{place} cannot be read: {first_line(error)}") from None
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{place} cannot be read ({first_line(error)}): check the name and the connection") from None
+        raise UserError(f"{place} cannot be read ({first_line(error)}): check that it is there, and whole") from None
 
 
 def files_at(root: str | None, name: str, what: str, endings: Iterable[str], braces: bool = False) -> list[Remote]:

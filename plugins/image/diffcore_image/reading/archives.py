@@ -4,7 +4,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import IO, Any
 
 from diffcore.errors import first_line
 from diffcore.plugins.data import Data
@@ -46,7 +46,8 @@ def _records(file: Remote) -> Iterator[Record]:
     """The records of a tar. A tar that is damaged ends with a record that says so."""
     from webdataset.tariterators import group_by_keys, tar_file_iterator
 
-    with file.open() as stream:
+    with file.open() as opened:
+        stream = _Watched(opened)
         members = tar_file_iterator(stream, select_files=_is_read)
         samples = group_by_keys({**member, "__url__": file.path} for member in members)
         while True:
@@ -59,8 +60,22 @@ def _records(file: Remote) -> Iterator[Record]:
                 yield Record(file.name, refused=f"damaged: {first_line(error) or 'it is cut off'}")
                 return
             if sample is None:
-                return
+                break
             yield _record(file, sample)
+        if stream.ended and file.path.lower().endswith(".tar"):
+            yield Record(file.name, refused="damaged: it is cut off, as the mark at its end is missing")
+
+
+class _Watched:
+    """A file, and whether a reader wanted more than there is, which readers of whole tars do not."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.ended = file, False
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self.ended = self.ended or not content
+        return content
 
 
 def _is_read(name: str) -> bool:

@@ -34,17 +34,12 @@ def parquet(options: ParquetOptions) -> Data:
     Raises `UserError` for files that cannot be read or lack a column, and, unless they are
     to be skipped, for damaged pictures.
     """
-    from pyarrow import ArrowException
-
     account = Account("images", str(options.root))
     files, held = split_parts(files_at(options.root, NAME, "Parquet files", (".parquet",)), account.pass_over)
     shards: list[Shard] = []
     classes: tuple[str, ...] = ()
     for number, file in enumerate(files):
-        try:
-            columns, names, groups = reading(file.path, _described, file, options)
-        except ArrowException as error:
-            raise UserError(f"{file.path} is not a Parquet file, or damaged: {first_line(error)}") from None
+        columns, names, groups = reading(file.path, _described, file, options)
         classes = classes or names
         for group in range(groups):
             version = (*file.version, *columns, *names)
