@@ -6,8 +6,8 @@
 A child process imports everything, and then limits the memory that it may still take to `--allowed` MB (RLIMIT_DATA:
 the private memory of the process, without mapped files). It makes a set of pictures whose pixels take `--times` as much
 and trains on it with `--data.shards`. Before that it tries to hold the set in memory, which must fail. With `--cgroup`,
-a control group of Linux limits the process with its share of the file cache too (as root, version 1), to what it has
-plus the allowed memory. With `--cold`, the file cache is dropped before training (as root).
+a control group of Linux (as root, version 1) limits what it takes more to the allowed memory, parts of files in memory
+included. With `--cold`, the file cache is dropped before training (as root).
 """
 
 import argparse
@@ -121,8 +121,7 @@ def child(options: argparse.Namespace, place: Path) -> None:
     write_pictures(place / "pictures", count, options.size, options.flat)
     if options.cgroup:
         (GROUP / "cgroup.procs").write_text(str(os.getpid()))
-        used = memory_of_process("VmRSS:")
-        (GROUP / "memory.limit_in_bytes").write_text(str(used + options.allowed * 10**6))
+        (GROUP / "memory.limit_in_bytes").write_text(str(options.allowed * 10**6))  # what it had is not counted
     limit(options.allowed * 10**6)
     found: dict[str, Any] = {"pictures": count, "MB allowed": options.allowed}
     try:
@@ -142,7 +141,7 @@ def child(options: argparse.Namespace, place: Path) -> None:
     found["private memory grew by MB"] = round((memory_of_process("RssAnon:") - before) / 1e6)
     if options.cgroup:
         peak = int((GROUP / "memory.max_usage_in_bytes").read_text())
-        found["control group, MB before and at most"] = (round(used / 1e6), round(peak / 1e6))
+        found["MB of the control group, at most"] = round(peak / 1e6)
     print(json.dumps(found, indent=1), flush=True)
 
 
