@@ -10,6 +10,7 @@ the same time, and the result does not depend on their number.
 files of the parts are deleted after that. While they are joined, the rows exist twice on the disk.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -23,10 +24,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from diffcore.errors import UserError
@@ -120,7 +121,7 @@ class Encoded:
         Rows are numbered in the order of their records, without the records that have none; each occurs at most once
         in `order`. `change` makes other rows, of the form `form`, of some rows; `how` names what it does.
 
-        Raises `UserError` if the disk is too full, or if a shard was damaged since it was written.
+        Raises `UserError` if the disk is too full, or if records are not what they were when they were encoded.
         """
         form = form or self.form
         identity = _digest_of([_VERSION, self.digests, [*form.shape], str(form.dtype), how, _digest_rows(order)])
@@ -173,7 +174,7 @@ class Encoded:
                 for rows in self._read(number, sum(has_row)):
                     digest.update(_raw(rows))
                     places = place[first : first + len(rows)]
-                    _write_rows(file.fileno(), rows if change is None else change(rows), places, form)
+                    _write_rows(file, rows if change is None else change(rows), places, form)
                     first += len(rows)
                 if digest.hexdigest() != self.digests[number]:
                     return number
@@ -369,18 +370,16 @@ def _joined(folder: Path, form: Form, count: int, identity: str) -> Tensor | Non
     return found
 
 
-def _write_rows(descriptor: int, rows: Tensor, places: Tensor, form: Form) -> None:
+def _write_rows(file: IO[bytes], rows: Tensor, places: Tensor, form: Form) -> None:
     """Write rows to their places in a file; those with the place -1 are left out."""
     wanted = places >= 0
     if not bool(wanted.all()):
         rows, places = rows[wanted], places[wanted]
     content, start = _raw(rows), 0
-    for end in [*((places.diff() != 1).nonzero()[:, 0] + 1).tolist(), len(places)]:
-        piece = content[start * form.bytes : end * form.bytes]
-        offset = int(places[start]) * form.bytes if piece else 0
-        while piece:
-            written = os.pwrite(descriptor, piece, offset)
-            piece, offset = piece[written:], offset + written
+    ends = [*((places.diff() != 1).nonzero()[:, 0] + 1).tolist(), len(places)]
+    for end in ends if len(places) else ():
+        file.seek(int(places[start]) * form.bytes)
+        file.write(content[start * form.bytes : end * form.bytes])
         start = end
 
 
@@ -428,8 +427,24 @@ def require_space(folder: Path, needed: int) -> None:
         )
 
 
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What folders answer in which no file can be locked: some network drives, and those that may only be read."""
+
+
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a set; another process that encodes it is waited for."""
-    with FileLock(folder / ".lock"):
+    """Hold the lock of a set; another process that encodes it is waited for. Without locks, nothing is held."""
+    lock = FileLock(folder / ".lock", fallback_to_soft=False)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info(f"waiting for another process that uses the shards in {folder}")
+            lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
         yield
+    finally:
+        lock.release()

@@ -277,11 +277,14 @@ def of_squares(
         held_out = columns[held]
     classes, train, held_out = without_empty(classes, train, held_out, account)
     parts = [part for part in (train, held_out) if part is not None]
+    # Files that cannot be used are told before the others are joined, which may take a while.
+    ledger = account.ledger(
+        options.skip_unreadable, **about(torch.empty(0, 1 if grey else 3, *[options.size] * 2), sizes)
+    )
     pixels = squares.pixels(torch.cat([part["row"] for part in parts]), grey)
     for part, own in zip(parts, pixels.split([len(part) for part in parts]), strict=True):
         part["pixels"] = own
         del part["row"]
-    ledger = account.ledger(options.skip_unreadable, **about(train["pixels"], sizes))
     notes, background = [*notes, *uneven(classes, train, held_out)], colour_of(options.background)
     return data(train, held_out, classes, options.flip, notes, background, ledger, texts, squares.moments)
 
