@@ -16,6 +16,7 @@ from PIL import Image
 
 import diffcore
 from diffcore.errors import UserError
+from diffcore.plugins.data import few_of_mapped
 from diffcore.runs.folder import RunFolder, read_log
 from diffcore.system import shards
 from diffcore.system.mapped import is_mapped
@@ -98,6 +99,15 @@ def test_sets_that_do_not_fit_go_to_the_cache(picture_folder, tmp_path, monkeypa
     assert [path.name for path in (tmp_path / "cache" / "shards").glob("*/rows.bin")] == ["rows.bin"]
     monkeypatch.setattr(squares, "memory", lambda: 2 * 60 * 3 * SIZE**2)
     assert not is_mapped(folder(FolderOptions(root=str(picture_folder), size=SIZE)).examples["pixels"])
+
+
+def test_metrics_use_a_bounded_part_of_mapped_data(picture_folder, tmp_path):
+    in_memory, mapped = both(picture_folder, tmp_path / "shards")
+    row = sum(value[:1].numel() * value.element_size() for value in mapped.examples.values())
+    few = few_of_mapped(mapped.examples, 6 * row)
+    assert torch.equal(few["pixels"], in_memory.examples["pixels"][[0, 9, 18, 27, 36, 45]])
+    assert few_of_mapped(mapped.examples, 54 * row) is mapped.examples
+    assert few_of_mapped(in_memory.examples, 6 * row) is in_memory.examples
 
 
 def test_shards_need_a_folder(picture_folder):
