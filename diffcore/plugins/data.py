@@ -14,6 +14,7 @@ from diffcore.plugins.records import Settings
 from diffcore.states.noise import Draws
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, concatenate
+from diffcore.system.mapped import is_mapped
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
@@ -29,7 +30,8 @@ class Data:
     `asked` are examples whose texts the samples of an evaluation are drawn for, in place of those of `held_out`; they
     may be training examples too. `texts` are all captions, each once; the column `captions` of the examples has their
     numbers, see `diffcore.plugins.text`. `sizes` are not given by data sets: the numbers of elements of the examples,
-    int64 `[n]`, where batches are sorted by them (`diffcore.tasks.buckets`).
+    int64 `[n]`, where batches are sorted by them (`diffcore.tasks.buckets`); nor is `ahead`, which reads the batches of
+    the next steps where the examples are mapped from files (`diffcore.tasks.ahead`).
     """
 
     facts: Settings
@@ -40,6 +42,14 @@ class Data:
     texts: tuple[str, ...] = ()
     asked: "TensorDict | None" = None
     sizes: Tensor | None = None
+    ahead: "ReadsAhead | None" = None
+
+
+class ReadsAhead(Protocol):
+    """What reads batches ahead of the steps of training that use them."""
+
+    def rows(self, step: int, chosen: Tensor) -> "TensorDict":
+        """The examples with the numbers `chosen`, int64 `[B]`, those that this process reads for step `step`."""
 
 
 @dataclass(frozen=True)
@@ -194,3 +204,15 @@ def spread_rows(examples: "TensorDict", n: int) -> Tensor:
     """
     count = min(n, len(examples))
     return torch.arange(count) * len(examples) // max(count, 1)
+
+
+def few_of_mapped(examples: "TensorDict", most: int = 2**28) -> "TensorDict":
+    """The examples; of those that are mapped from a file, rows at equal distances that take at most `most` bytes.
+
+    For what needs many examples in memory at once, such as the metrics of an evaluator.
+    """
+    columns = [value for value in examples.values(True, True) if isinstance(value, Tensor)]
+    size = sum(value.numel() * value.element_size() for value in columns)
+    if size <= most or not any(map(is_mapped, columns)):
+        return examples
+    return examples[spread_rows(examples, max(1, len(examples) * most // size))]

@@ -30,7 +30,12 @@ class Settings(BaseModel):
 
 
 def absolute(path: Any) -> Any:
-    """`path` as an absolute path, where `~` is the home folder; what is neither a text nor a path stays as it is."""
+    """`path` as an absolute path, where `~` is the home folder; what is neither a text nor a path stays as it is.
+
+    An address, such as `s3://bucket/pictures`, stays as it is too.
+    """
+    if isinstance(path, str) and "://" in path:
+        return path
     try:
         return str(Path(path).expanduser().absolute()) if isinstance(path, str | Path) else path
     except RuntimeError:
@@ -121,6 +126,8 @@ class Component:
     `accepts` are the inputs that a denoiser can take besides the state, the conditioning vector and the mask, such as
     `("tokens", "like_state")`. Its builder then also receives `diffcore.denoising.inputs.Inputs`: how many channels of
     each there are, and whether it is told what is known and an estimate.
+
+    `install` is a command that installs the modules in `requires`.
     """
 
     name: str
@@ -132,6 +139,7 @@ class Component:
     symmetries: tuple[str, ...] = ()
     accepts: tuple[str, ...] = ()
     small: "Mapping[str, Any] | Callable[[Trial], Mapping[str, Any]]" = field(default_factory=dict, compare=False)
+    install: str = ""
 
     def serves(self, modality: str) -> bool:
         """Whether this part is for that kind of data."""

@@ -162,7 +162,7 @@ class Registry:
         return [f"pip install 'diffcore[{extra}]'" for extra in extras if extra not in known]
 
 
-NOT_PLUGINS = frozenset({"docs", "onnx", "tensorboard", "trackio", "wandb"})
+NOT_PLUGINS = frozenset({"docs", "onnx", "parquet", "tensorboard", "trackio", "wandb", "webdataset"})
 """Extras of this distribution that are no kinds of data."""
 
 
@@ -182,7 +182,7 @@ def choose(offered: Iterable[Record], name: str, kind: str) -> Record:
     if name not in by_name:
         raise UserError(f"unknown {kind} {name!r}{did_you_mean(name, by_name)}; there are: {_listed(by_name)}")
     if lacking := missing(by_name[name]):
-        install = getattr(by_name[name], "install", "")
+        install = by_name[name].install
         advice = f"; install them with: {install}" if install else ""
         raise UserError(f"the {kind} {name!r} needs modules that are not installed: {', '.join(lacking)}{advice}")
     return by_name[name]

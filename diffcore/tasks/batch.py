@@ -29,6 +29,7 @@ from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, first_field, map_fields
 from diffcore.system.distributed import rank_slice, world
+from diffcore.tasks.ahead import Ahead, needs_reading
 from diffcore.tasks.buckets import sorted_indices, trimmed
 from diffcore.tasks.levels import level_at, log_snrs_of, map_log_snr
 
@@ -200,8 +201,12 @@ def _share(model: Model, settings: RunSettings, data: Data, step: int, draws: Dr
     whole = _chosen(settings, data, step)
     chosen = whole[mine.start : mine.stop]
     augmentation = replace(draws, seed=seed_of(settings.seed, "augmentation"))
+    if data.ahead is None:
+        rows = _rows(data.examples, chosen, model.device)
+    else:
+        rows = data.ahead.rows(step, chosen).to(model.device, non_blocking=True)
     with torch.no_grad():
-        encoded = model.codec.encode(_rows(data.examples, chosen, model.device), augmentation)
+        encoded = model.codec.encode(rows, augmentation)
     if data.sizes is not None:
         encoded = trimmed(encoded, model.codec.space, int(data.sizes[whole].max()))
     u = draws.uniform("dropped", len(conditions))
@@ -231,6 +236,18 @@ def _rows(examples: TensorDict, chosen: Tensor, device: torch.device) -> TensorD
     if examples.device is not None and examples.device.type == device.type:
         return examples[to_device(chosen, device)]
     return examples[chosen].to(device)
+
+
+def read_ahead(data: Data, settings: RunSettings, device: torch.device) -> Data:
+    """The data with what reads batches ahead of the steps, if the examples are mapped from files."""
+    if not needs_reading(data.examples):
+        return data
+
+    def numbers(step: int) -> Tensor:
+        mine = rank_slice(settings.train.batch_size)
+        return _chosen(settings, data, step)[mine.start : mine.stop]
+
+    return replace(data, ahead=Ahead(data.examples, numbers, device.type == "cuda"))
 
 
 def resident(data: Data, device: torch.device) -> Data:

@@ -5,6 +5,8 @@ Everything random in step k is drawn from generators seeded with (seed, k), and 
 bit for bit.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -85,7 +87,7 @@ def train(
         model.network.train()
         if checkpoint is not None and not callbacks.sampled(loop.progress.step):
             _sample(loop)
-        with stop_requests() as stop_requested:
+        with _reading(loop), stop_requests() as stop_requested:
             while True:
                 try:
                     if _is_over(loop, stop_requested()):
@@ -106,6 +108,16 @@ def train(
         averaged = loop.train_state.averaged()
     averaged.network.eval()
     return Outcome(loop.progress, share_done(options, loop.progress) < 1, averaged, stop_requested=stopped)
+
+
+@contextmanager
+def _reading(loop: LoopState) -> Iterator[None]:
+    """End what reads examples ahead of the steps when the context ends, and log how fast it was."""
+    try:
+        yield
+    finally:
+        done, since = loop.progress, loop.since
+        loop.train_state.end_reading(done.step - since.step, done.seconds - since.seconds)
 
 
 def _is_over(loop: LoopState, stop: bool) -> bool:

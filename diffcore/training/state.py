@@ -1,6 +1,7 @@
 """What a training step changes: the weights, their moving average, and the state of the optimiser."""
 
 import copy
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,8 @@ from diffcore.runs.model import Model, require_fit
 from diffcore.runs.settings import RunSettings
 from diffcore.runs.shards import Sharded
 from diffcore.system.distributed import lowest, mean, world
-from diffcore.tasks.batch import Examples, resident
+from diffcore.tasks.ahead import Ahead
+from diffcore.tasks.batch import Examples, read_ahead, resident
 from diffcore.tasks.objective import Objective, losses_by_field
 from diffcore.training import averages
 from diffcore.training.cuda_graph import CudaGraph
@@ -31,6 +33,8 @@ from diffcore.training.parallel import (
     sharded_as,
     whole,
 )
+
+logger = logging.getLogger(__name__)
 
 Tensors = dict[str, Tensor]
 
@@ -48,7 +52,8 @@ class TrainState:
         options = settings.train
         require_shards(options.batch_size, options.parallel, options.compile, options.accumulate)
         require_whole(options.optimizer, options.parallel)
-        self.model, self._settings, self._data = model, settings, resident(data, model.device)
+        self.model, self._settings = model, settings
+        self._data = read_ahead(resident(data, model.device), settings, model.device)
         network = model.network
         self._averaged = replace(model, network=copy.deepcopy(network).requires_grad_(False), rows=None)
         compute_in(network, options.precision, options.compile)
@@ -97,6 +102,13 @@ class TrainState:
         decay = averages.power_decay(step + 1, self._settings.train.ema_width)
         averages.update(self._own_average, self._own_weights, decay)
         return loss
+
+    def end_reading(self, steps: int, seconds: float) -> None:
+        """End the thread that reads ahead, if there is one, and log how fast it was beside so many steps."""
+        if isinstance(ahead := self._data.ahead, Ahead):
+            ahead.close()
+            if steps:
+                logger.info(ahead.told(steps, seconds))
 
     def _set_rate(self, rate: float) -> None:
         group = self._optimizer.param_groups[0]

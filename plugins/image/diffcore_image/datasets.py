@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
-from PIL import Image, ImageColor
+from PIL import ImageColor
 from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional
@@ -18,13 +17,20 @@ from torch.nn import functional
 from diffcore.denoising.text import shown
 from diffcore.denoising.words import words_of
 from diffcore.errors import UserError, first_line
-from diffcore.plugins.captions import FileCaptions
 from diffcore.plugins.data import Data
-from diffcore.plugins.folders import Files, UnusableError, split, tree, uneven, with_places, without_empty
+from diffcore.plugins.folders import Files, split, tree, uneven, with_places, without_empty
 from diffcore.plugins.ledger import Account, Ledger, named
 from diffcore.system.files import memory
-from diffcore_image.options import DigitsOptions, FolderOptions, ImageFacts, LargeSetOptions, MnistOptions
-from diffcore_image.pictures import Colour, decode
+from diffcore_image.options import (
+    DigitsOptions,
+    FolderOptions,
+    ImageFacts,
+    LargeSetOptions,
+    MnistOptions,
+    PictureOptions,
+)
+from diffcore_image.pictures import Colour
+from diffcore_image.reading.squares import Squares, moments, of_files, square_of, tell
 from diffcore_image.stored import ENDINGS
 
 
@@ -42,15 +48,16 @@ def data(
     background: Colour = (255, 255, 255),
     ledger: Ledger | None = None,
     texts: Sequence[str] = (),
+    statistics: Callable[[Tensor], tuple[Tensor, Tensor]] = moments,
 ) -> Data:
-    """A `Data` whose mean and standard deviation are those of the training images.
+    """A `Data` whose mean and standard deviation are those of the training images, which `statistics` computes.
 
     `background` is the colour behind transparent pixels of the images that are read for inpainting and upscaling.
     `texts` are the captions of the images, whose numbers are the column `captions` (see `diffcore.plugins.text`).
     """
     pixels = train["pixels"]
     _, channels, height, width = pixels.shape
-    mean, std = moments(pixels)
+    mean, std = statistics(pixels)
     facts = ImageFacts(
         channels=channels,
         height=height,
@@ -72,18 +79,6 @@ def about(pixels: Tensor, sizes: Collection[tuple[int, int]] = ()) -> dict[str, 
         smallest, largest = (choose(sizes, key=lambda sides: sides[0] * sides[1]) for choose in (min, max))
         size += f" (files: {_format(smallest)} to {_format(largest)})"
     return {"size": size, "colour": "grey" if channels == 1 else "RGB"}
-
-
-def moments(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel of uint8 `[N, C, H, W]`, each `[C]`, for pixel values in [0, 1].
-
-    They are computed in float64 from the counts of the 256 values, so no rounding accumulates over the images.
-    """
-    values = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in pixels.unbind(1)]).double()
-    frequency = counts / counts.sum(1, keepdim=True)
-    mean = frequency @ values
-    return mean, ((frequency @ values.square()) - mean.square()).clamp(min=0).sqrt()
 
 
 def digits(options: DigitsOptions) -> Data:
@@ -235,21 +230,63 @@ def folder(options: FolderOptions) -> Data:
     """
     background = colour_of(options.background)
     files = tree(options.root, ENDINGS, "folder", "images", level=options.class_level, captioned=True)
-    require_room(len(files.train) + len(files.test or ()), options.size)
+    everything = (*files.train, *(files.test or ()))
     account, sizes = files.account(), set[tuple[int, int]]()
     captions = files.texts(account)
-    train, grey = _load(files.train, options, background, account, captions, sizes, None)
-    if train is None:
+    squares = of_files([path for path, _ in everything], options.size, background, options.shards, files.root)
+    for (path, _), told in zip(everything, squares.told, strict=True):
+        tell(account, path, told, sizes)
+    used = [number for number, told in enumerate(squares.told) if "refused" not in told]
+    paths = [everything[number][0] for number in used]
+    columns = TensorDict({"label": torch.tensor([everything[number][1] for number in used]).long()}, [len(used)])
+    columns = with_places(captions.added(columns, paths), paths, str(options.root))
+    held = None if files.test is None else torch.tensor(used) >= len(files.train)
+    notes = [*files.notes, *(_sided(captions.texts) if options.flip else ())]
+    return of_squares(squares, columns, held, files.classes, options, account, sizes, notes, captions.texts)
+
+
+def of_squares(
+    squares: Squares,
+    columns: TensorDict,
+    held: Tensor | None,
+    classes: Sequence[str],
+    options: PictureOptions,
+    account: Account,
+    sizes: set[tuple[int, int]],
+    notes: Sequence[str] = (),
+    texts: Sequence[str] = (),
+) -> Data:
+    """The data of pictures that were read.
+
+    * `columns`: `label` `[N]` and whatever else is known of each picture that could be read.
+    * `held`: which of them are held out, bool `[N]`; None holds out a share `options.held_out` of each class.
+    * `sizes`: the widths and heights of the files.
+
+    Raises `UserError` if no picture is left, and for those that cannot be read unless they are to be skipped.
+    """
+    columns["row"] = torch.arange(len(columns))
+    grey_ones = torch.tensor([told["grey"] for told in squares.told if "refused" not in told], dtype=torch.bool)
+    train = columns if held is None else columns[~held]
+    if not len(train):
         raise account.nothing_left()
+    grey = options.colour == "grey" or (options.colour == "auto" and bool(grey_ones[train["row"]].all()))
     held_out = None
-    if files.test is not None:
-        held_out, _ = _load(files.test, options, background, account, captions, sizes, grey)
-    else:
-        train, held_out = split(train, options.held_out)
-    classes, train, held_out = without_empty(files.classes, train, held_out, account)
-    ledger = account.ledger(options.skip_unreadable, **about(train["pixels"], sizes))
-    notes = [*files.notes, *uneven(classes, train, held_out), *(_sided(captions.texts) if options.flip else ())]
-    return data(train, held_out, classes, options.flip, notes, background, ledger, captions.texts)
+    if held is None:
+        train, held_out = split(columns, options.held_out)
+    elif bool(held.any()):
+        held_out = columns[held]
+    classes, train, held_out = without_empty(classes, train, held_out, account)
+    parts = [part for part in (train, held_out) if part is not None]
+    # Files that cannot be used are told before the others are joined, which may take a while.
+    ledger = account.ledger(
+        options.skip_unreadable, **about(torch.empty(0, 1 if grey else 3, *[options.size] * 2), sizes)
+    )
+    pixels = squares.pixels(torch.cat([part["row"] for part in parts]), grey)
+    for part, own in zip(parts, pixels.split([len(part) for part in parts]), strict=True):
+        part["pixels"] = own
+        del part["row"]
+    notes, background = [*notes, *uneven(classes, train, held_out)], colour_of(options.background)
+    return data(train, held_out, classes, options.flip, notes, background, ledger, texts, squares.moments)
 
 
 def _sided(texts: Sequence[str]) -> list[str]:
@@ -298,61 +335,12 @@ def load(files: Files, size: int, background: Colour, account: Account, sizes: s
 
     The account gets what was changed and what cannot be read, and `sizes` the widths and heights of the files.
     """
-    pixels = torch.empty((len(files), size, size, 3), dtype=torch.uint8)
-    labels: list[int] = []
-    used: list[Path] = []
+    rows, labels, used = torch.empty((len(files), size, size, 3), dtype=torch.uint8), list[int](), list[Path]()
     for path, label in files:
-        try:
-            picture = decode(path).on(background)
-        except UnusableError as reason:
-            account.refuse(path, str(reason))
-            continue
-        for change in picture.changes:
-            account.change(path, change)
-        sides = picture.image.size
-        sizes.add(sides)
-        if sides[0] != sides[1]:
-            account.change(path, "cropped to a square")
-        if min(sides) < size:
-            account.change(path, f"enlarged to {size} pixels")
-        pixels[len(labels)] = torch.from_numpy(_square(picture.image.convert("RGB"), size))
-        labels.append(label)
-        used.append(path)
-    return Loaded(pixels[: len(labels)].permute(0, 3, 1, 2), labels, used)
-
-
-def _load(
-    files: Files,
-    options: FolderOptions,
-    background: Colour,
-    account: Account,
-    captions: FileCaptions,
-    sizes: set[tuple[int, int]],
-    grey: bool | None,
-) -> tuple[TensorDict | None, bool]:
-    """The pictures of files with their labels and captions, None without any, and whether they are grey.
-
-    `grey` decides that; None applies `options.colour`.
-    """
-    loaded = load(files, options.size, background, account, sizes)
-    if not loaded.files:
-        return None, False
-    pixels = loaded.pixels
-    if grey is None:
-        equal_channels = bool((pixels[:, :1] == pixels).all())
-        grey = options.colour == "grey" or (options.colour == "auto" and equal_channels)
-    if grey:
-        weights = torch.tensor([0.299, 0.587, 0.114])[:, None, None]  # ITU-R BT.601 luma
-        pixels = (pixels.float() * weights).sum(1, keepdim=True).round().to(torch.uint8)
-    found = captions.added(examples(pixels, torch.tensor(loaded.labels)), loaded.files)
-    return with_places(found, loaded.files, str(options.root)), grey
-
-
-def _square(image: Image.Image, size: int) -> numpy.ndarray:
-    """The square in the centre of an image, scaled: uint8 `[size, size, 3]`."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    if side == size:
-        return numpy.array(image.crop(box))
-    return numpy.array(image.resize((size, size), Image.Resampling.LANCZOS, box=box))
+        square, told = square_of(path, size, background)
+        tell(account, path, told, sizes)
+        if square is not None:
+            rows[len(used)] = torch.from_numpy(square)
+            labels.append(label)
+            used.append(path)
+    return Loaded(rows[: len(used)].permute(0, 3, 1, 2), labels, used)

@@ -15,7 +15,7 @@ from diffcore.denoising.conditions import Conditions
 from diffcore.evaluation.judge import judge_of
 from diffcore.evaluation.metrics import distance_metrics
 from diffcore.nn.features import GridFeatures, flat
-from diffcore.plugins.data import Data
+from diffcore.plugins.data import Data, few_of_mapped
 from diffcore.plugins.output import Metric
 from diffcore.plugins.text import NAME as PROMPT
 from diffcore.plugins.text import prompts_of, text_values
@@ -43,14 +43,16 @@ class ImageEvaluator:
     """
 
     def __init__(self, codec: ImageCodec, data: Data, cache: Path) -> None:
-        held_out, classes = data.held_out, len(codec.facts.classes)
+        seen, classes = few_of_mapped(data.examples), len(codec.facts.classes)
+        held_out = None if data.held_out is None else few_of_mapped(data.held_out)
         self._classes = classes
         if held_out is not None and len(held_out) >= _REFERENCE_SIZE:
             self._reference, self._reference_name = held_out, "held-out real images"
         else:
-            whole = [data.examples] if held_out is None else [data.examples, held_out]
-            self._reference, self._reference_name = TensorDict.cat(whole), "real images (the whole data set)"
-        parts = (data.examples, data.examples if held_out is None else held_out)
+            whole = [seen] if held_out is None else [seen, held_out]
+            how = "the whole data set" if len(seen) == len(data.examples) else f"{len(seen)} of the training images"
+            self._reference, self._reference_name = TensorDict.cat(whole), f"real images ({how})"
+        parts = (seen, seen if held_out is None else held_out)
         train, tested = ((part["pixels"], part["label"]) for part in parts)
         body, size = partial(PixelFeatures, codec.facts.channels), PixelFeatures.size
         self._judge = judge_of(body, size, train, tested, classes, cache, _CLASSIFIER, "pixels", flat=_vectors)

@@ -102,14 +102,10 @@ class EmojiOptions(EnlargingOptions):
     skip_unreadable: bool = Field(False, description="Leave out files that cannot be read, instead of stopping.")
 
 
-class FolderOptions(EnlargingOptions):
-    """Options of the data set `folder`."""
+class PictureOptions(EnlargingOptions):
+    """Options of the data sets of a user's own pictures."""
 
     root: Place = Field(None, description="Folder of images, or of one folder of images per class.")
-    class_level: ClassLevel = Field(
-        "auto",
-        description="Which folders are classes: the first (outermost), the last (innermost), none, or as they look.",
-    )
     size: int = Field(
         32,
         ge=1,
@@ -124,4 +120,43 @@ class FolderOptions(EnlargingOptions):
     flip: bool = Field(False, description="Mirror images left to right at random during training.")
     held_out: float = Field(
         0.1, gt=0, le=0.5, description="Fraction that is held out for evaluation if there is no test folder."
+    )
+    shards: Place = Field(
+        None,
+        description="Folder for shards: the images are encoded into it once, and mapped from there instead of held in "
+        "memory. Images of more than half of the memory are, in the cache folder, if none is named.",
+    )
+
+
+class FolderOptions(PictureOptions):
+    """Options of the data set `folder`."""
+
+    class_level: ClassLevel = Field(
+        "auto",
+        description="Which folders are classes: the first (outermost), the last (innermost), none, or as they look.",
+    )
+
+
+class WebDatasetOptions(PictureOptions):
+    """Options of the data set `webdataset`."""
+
+    root: Place = Field(
+        None,
+        description="Tar files: a folder of them, a file, a pattern such as train-{000..127}.tar or *.tar, or an "
+        "address that fsspec reads.",
+    )
+
+
+class ParquetOptions(PictureOptions):
+    """Options of the data set `parquet`."""
+
+    root: Place = Field(
+        None,
+        description="Parquet files: a folder of them, a file, a pattern such as *.parquet, or an address that fsspec "
+        "reads.",
+    )
+    image: str | None = Field(None, description="Column of the images; by default image, img, picture, jpg or png.")
+    label: str | None = Field(None, description="Column of the classes; by default label, labels, class or fine_label.")
+    caption: str | None = Field(
+        None, description="Column of the captions; by default text, caption, captions or prompt."
     )

@@ -6,14 +6,13 @@ All reading of pictures by this plugin goes through `decode`: data, inpainting, 
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from pathlib import Path
 
 import numpy
 from PIL import Image, ImageChops, ImageCms
 
 from diffcore.plugins.folders import UnusableError
 from diffcore_image import stored
-from diffcore_image.stored import UPRIGHT, Stored
+from diffcore_image.stored import UPRIGHT, Source, Stored
 
 _DARK = 16
 """Values of more than 8 bits that are all below white divided by this are probably of 12 bits, or fewer."""
@@ -72,8 +71,8 @@ def colour_name(colour: Colour) -> str:
     return {(255, 255, 255): "white", (0, 0, 0): "black"}.get(colour, "#{:02x}{:02x}{:02x}".format(*colour))
 
 
-def decode(path: Path) -> Picture:
-    """Read a picture from a file, as a viewer shows it.
+def decode(source: Source) -> Picture:
+    """Read a picture from a file, or from the content of one, as a viewer shows it.
 
     * Grey values of 16 bits are divided by 257, so that 65535 becomes 255; those of 9 to 15 bits accordingly.
       Floating-point values are multiplied by 255. Integers of 32 bits, and floating-point values outside [0, 1], are
@@ -85,7 +84,7 @@ def decode(path: Path) -> Picture:
 
     Raises `UnusableError` with the reason where that is not possible.
     """
-    found = stored.read(path)
+    found = stored.read(source)
     picture = _in_srgb(_in_eight_bits(found), found.profile)
     if found.orientation != UPRIGHT:
         picture = picture.then(picture.image.transpose(_TURNS[found.orientation]))

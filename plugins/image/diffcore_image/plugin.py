@@ -14,7 +14,9 @@ from diffcore_image.options import (
     ImageFacts,
     LargeSetOptions,
     MnistOptions,
+    ParquetOptions,
     ScenesOptions,
+    WebDatasetOptions,
 )
 from diffcore_image.presets import PRESETS
 
@@ -69,6 +71,22 @@ IMAGE = Modality(
             "your own images: one folder per class, or one folder of all",
             _data("datasets:folder"),
             FolderOptions,
+        ),
+        Component(
+            "webdataset",
+            "your own images in tar files of WebDataset, local or at an address",
+            _data("reading.archives:webdataset"),
+            WebDatasetOptions,
+            requires=("webdataset",),
+            install="pip install diffcore[webdataset]",
+        ),
+        Component(
+            "parquet",
+            "your own images in Parquet files, as Hugging Face has them, local or at an address",
+            _data("reading.tables:parquet"),
+            ParquetOptions,
+            requires=("pyarrow",),
+            install="pip install diffcore[parquet]",
         ),
     ),
     denoisers=(

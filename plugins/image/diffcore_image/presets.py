@@ -130,6 +130,10 @@ PRESETS = {
         "U-Net on your own images at 32x32, on a laptop: 4,250 steps, about 10 minutes",
         _with_data(_SMALL, {"name": "folder"}),
     ),
+    **{
+        name: Preset(f"the same as folder, for images in {what}", _with_data(_SMALL, {"name": name}))
+        for name, what in (("webdataset", "tar files of WebDataset"), ("parquet", "Parquet files"))
+    },
     "scenes": Preset(
         "a transformer on rendered scenes at 32x32 with sentences, on a laptop: 5,500 steps, about 21 minutes",
         _SCENES,

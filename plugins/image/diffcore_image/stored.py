@@ -9,7 +9,9 @@ import threading
 import warnings
 import zlib
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 from PIL import Image, UnidentifiedImageError
 
@@ -70,38 +72,69 @@ class Stored:
     """Whether there are more frames or pages."""
 
 
-_WARNINGS = threading.Lock()
-"""Held by the thread that changes the filters of warnings, which all threads share, so that it restores its own."""
+class _Quiet:
+    """A context without warnings, for any number of threads at a time.
+
+    All threads share the filters of warnings: the first one that reads a picture changes them, and the last restores
+    them.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._kept = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._kept = warnings.catch_warnings()
+                self._kept.__enter__()
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._kept.__exit__(None, None, None)
 
 
-def read(path: Path) -> Stored:
+_QUIET = _Quiet()
+
+Source = Path | bytes
+"""A file, or the content of one."""
+
+
+def read(source: Source) -> Stored:
     """Read the first picture of a file.
 
     Raises `UnusableError` with the reason if the path is not a regular file, or if the file is damaged, larger than
     `MOST_PIXELS`, or not in one of `FORMATS`. Warnings of Pillow are switched off: they are about damage that pixels
     do not suffer from.
     """
-    if not path.is_file():
-        raise UnusableError("not a file" if path.exists() else "there is no such file")
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    if isinstance(source, Path) and not source.is_file():
+        raise UnusableError("not a file" if source.exists() else "there is no such file")
+    with _QUIET:
         try:
-            return _read(path)
+            return _read(source)
         except Image.DecompressionBombError:
             raise UnusableError(f"more than {MOST_PIXELS:,} pixels") from None
         except UnidentifiedImageError:
-            raise UnusableError(_unidentified(path)) from None
+            raise UnusableError(_unidentified(source)) from None
         except PermissionError:
             raise UnusableError("no permission to read it") from None
         except _DAMAGED as error:
             raise UnusableError(f"damaged: {first_line(error)}") from None
 
 
-def _read(path: Path) -> Stored:
+def _opened(source: Source) -> IO[bytes]:
+    return source.open("rb") if isinstance(source, Path) else BytesIO(source)
+
+
+def _read(source: Source) -> Stored:
     # Pillow is given an open file, because it maps files that it opens itself, and confuses width and height there if
     # a TIFF file without compression is turned by 90 degrees.
     formats = [name for name in FORMATS if name in Image.OPEN]
-    with path.open("rb") as file, Image.open(file, formats=formats) as image:
+    with _opened(source) as file, Image.open(file, formats=formats) as image:
         _require_bounded(image)
         lay = _orientation(image)
         image.load()
@@ -111,7 +144,7 @@ def _read(path: Path) -> Stored:
             _plain(image),
             _white(image),
             inverted=image.mode in _WIDE and _tiff_field(image, _PHOTOMETRIC, 1) == 0,
-            clear=_clear(image, path),
+            clear=_clear(image, source),
             profile=image.info.get("icc_profile"),
             orientation=orientation,
             lay=lay if orientation == UPRIGHT else orientation,
@@ -154,7 +187,7 @@ def _tiff_field(image: Image.Image, number: int, otherwise: int) -> int:
     return int(value[0] if isinstance(value, tuple) else value)
 
 
-def _clear(image: Image.Image, path: Path) -> tuple[int, ...] | None:
+def _clear(image: Image.Image, source: Source) -> tuple[int, ...] | None:
     """The value of transparent pixels, in the scale of the pixels that Pillow returns; None for palettes.
 
     In PNG, Pillow scales pixels of 1, 2, 4 and 16 bits to 8, but not this value.
@@ -165,7 +198,7 @@ def _clear(image: Image.Image, path: Path) -> tuple[int, ...] | None:
     values = (clear,) if isinstance(clear, int) else clear
     if image.format != "PNG" or image.mode == "I;16":
         return values
-    with path.open("rb") as file:
+    with _opened(source) as file:
         depth = file.read(25)[24]
     return tuple(value >> 8 if depth == 16 else round(value * 255 / (2**depth - 1)) for value in values)
 
@@ -181,9 +214,9 @@ def _has_more(image: Image.Image) -> bool:
         return True
 
 
-def _unidentified(path: Path) -> str:
+def _unidentified(source: Source) -> str:
     """Why Pillow does not take a file, by its first bytes."""
-    with path.open("rb") as file:
+    with _opened(source) as file:
         start = file.read(4)
     if not start:
         return "empty"

@@ -1,0 +1,1 @@
+"""Reading many pictures: into memory or shards, from folders, WebDataset tars and Parquet files."""
