@@ -122,7 +122,7 @@ def child(options: argparse.Namespace, place: Path) -> None:
     if options.cgroup:
         (GROUP / "cgroup.procs").write_text(str(os.getpid()))
         (GROUP / "memory.limit_in_bytes").write_text(str(options.allowed * 10**6))  # what it had is not counted
-    limit(options.allowed * 10**6)
+    limit(round(options.slack * options.allowed * 10**6))
     found: dict[str, Any] = {"pictures": count, "MB allowed": options.allowed}
     try:
         read(place / "pictures", options, None)
@@ -149,6 +149,7 @@ def options(words: list[str] | None = None) -> argparse.Namespace:
     """The options, from the command line by default."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--allowed", type=int, default=64, help="MB that the process may take more")
+    parser.add_argument("--slack", type=float, default=1, help="factor of the limit, for what is reserved and not used")
     parser.add_argument("--times", type=int, default=10, help="how many times as large the set is")
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--steps", type=int, default=100)
