@@ -42,8 +42,15 @@ def demo(run):
 
 def visit(demo, host=f"127.0.0.1:{PORT}"):
     client = TestClient(demo.app, base_url=f"http://{host}")
-    assert client.get(f"/?token={demo.token}").status_code == 200
+    entered = client.get(entrance(client.get(f"/?token={demo.token}").text))
+    assert (entered.status_code, entered.history[0].status_code) == (200, 303)
+    client.base_url = entered.url
     return client
+
+
+def entrance(page):
+    """Where the first page leads."""
+    return re.search(r'url=([^"]+)"', page)[1]
 
 
 @pytest.fixture
@@ -190,12 +197,25 @@ def test_nobody_enters_without_the_token(demo):
         assert client.get(address).status_code == 403
     assert client.post("/jobs", json={"run": 0}).status_code == 403
     assert client.get("/?token=wrong").status_code == 403
-    entered = client.get(f"/?token={demo.token}", follow_redirects=False)
-    assert (entered.status_code, entered.headers["location"]) == (303, "/")  # the token does not stay in the address
+    inside = entrance(client.get(f"/?token={demo.token}").text)
+    entered, folder = client.get(inside, follow_redirects=False), inside.split("?")[0]
+    assert (entered.status_code, entered.headers["location"]) == (303, folder)  # the token does not stay in the address
     cookie = entered.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
-    assert client.get("/").status_code == 200
+    assert client.get(folder).status_code == 200
+    again = client.get(inside, follow_redirects=False)
+    assert "set-cookie" not in again.headers  # and nothing is lost where the address is opened again
+
+
+def test_the_cookie_is_bound_to_a_folder_that_other_ports_do_not_know(demo):
+    client = visit(demo)
+    name, value = next(iter(client.cookies.items()))
+    (folder,) = {cookie.path for cookie in client.cookies.jar}
+    assert re.fullmatch(r"/[\w-]{12}/", folder)
+    stranger = TestClient(demo.app, base_url=f"http://127.0.0.1:{PORT}", cookies={name: value})
+    assert stranger.get("/runs").status_code == 403
+    assert stranger.get(f"{folder}runs").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -323,9 +343,10 @@ def test_ctrl_c_stops_the_server_and_what_is_drawn_and_frees_the_port(run):
     def use(address):
         port = int(re.search(r":(\d+)/", address)[1])
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        assert b"diffcore" in opener.open(address, timeout=10).read()
+        inside = f"http://127.0.0.1:{port}" + entrance(opener.open(address, timeout=10).read().decode())
+        assert b"panels" in opener.open(inside, timeout=10).read()
         wanted = {"run": 0, "n": 64, "steps": 1000}
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/jobs", json.dumps(wanted).encode())
+        request = urllib.request.Request(f"{inside.split('?')[0]}jobs", json.dumps(wanted).encode())
         seen["job"] = json.loads(opener.open(request, timeout=10).read())
         seen["port"], seen["time"] = port, time.monotonic()
         os.kill(os.getpid(), signal.SIGINT)

@@ -18,14 +18,14 @@ async function ask(address, { body, raw } = {}) {
 }
 
 const query = (values) => new URLSearchParams(Object.entries(values).filter(([, value]) => value !== undefined));
-const download = (values) => `/download?${query(values)}`;
+const download = (values) => `download?${query(values)}`;
 
 // A frame without access to the page, in which fragments of plugins are shown.
 class Frame {
   constructor(place, title, listener) {
     this.waiting = [];
     this.ready = false;
-    this.element = made("iframe", { title, src: "/frame" });
+    this.element = made("iframe", { title, src: "frame" });
     this.element.setAttribute("sandbox", "allow-scripts");
     place.replaceChildren(this.element);
     addEventListener("message", ({ source, data }) => {
@@ -105,7 +105,7 @@ function control(panel, { name, kind, choices, quantiles, unit }) {
 // Sends a file, and returns the name by which the server knows it.
 async function sent(file) {
   const dot = file.name.lastIndexOf(".");
-  const answer = await ask(`/files?${query({ ending: dot < 0 ? "" : file.name.slice(dot) })}`, { raw: file });
+  const answer = await ask(`files?${query({ ending: dot < 0 ? "" : file.name.slice(dot) })}`, { raw: file });
   return answer.file;
 }
 
@@ -249,13 +249,13 @@ class Panel {
     const turn = (this.turn = (this.turn ?? 0) + 1);
     this.say("waiting");
     await this.guarded(async () => {
-      const { job } = await ask("/jobs", { body: this.wanted(n, seed) });
+      const { job } = await ask("jobs", { body: this.wanted(n, seed) });
       this.job = job;
       this.progress.hidden = false;
       this.progress.value = 0;
       let first = true;
       for (let version = -1; this.turn === turn;) {
-        const news = await ask(`/jobs/${job}?after=${version}`);
+        const news = await ask(`jobs/${job}?after=${version}`);
         if (this.turn !== turn) return;
         version = news.version;
         this.progress.value = news.done;
@@ -278,7 +278,7 @@ class Panel {
     if (!this.job) return;
     const job = this.job;
     this.job = null;
-    await ask(`/jobs/${job}/cancel`, { body: {} }).catch(() => {});
+    await ask(`jobs/${job}/cancel`, { body: {} }).catch(() => {});
   }
 
   show(tiles, unfinished) {
@@ -313,13 +313,13 @@ class Panel {
 }
 
 const ask_widget = (panel, argument) =>
-  ask(`/widget?${query({ argument })}`, { body: panel.wanted(1, 0) });
+  ask(`widget?${query({ argument })}`, { body: panel.wanted(1, 0) });
 
 // A button below a sample was used.
 function act(panel, action, result, sample, words) {
   panel.guarded(async () => {
-    if (action === "keep") showKept(await ask(`/kept?${query({ result, sample })}`, { body: {} }));
-    if (action === "drop") showKept(await ask(`/kept?${query({ drop: 1, sample })}`, { body: {} }));
+    if (action === "keep") showKept(await ask(`kept?${query({ result, sample })}`, { body: {} }));
+    if (action === "drop") showKept(await ask(`kept?${query({ drop: 1, sample })}`, { body: {} }));
     if (action === "save") made("a", { href: download({ result, sample, ending: ".zip" }), download: "" }).click();
     if (action === "vary") { panel.start("vary", result, sample, words); await drawAll([panel]); }
     if (action === "complete") panel.start("complete", result, sample, words);
@@ -365,7 +365,7 @@ function compare() {
 async function begin() {
   const notice = find("#notice");
   try {
-    runs = await ask("/runs");
+    runs = await ask("runs");
     runs.forEach((run) => { run.title = runs.filter((other) => other.name === run.name).length > 1 ? `${run.name} (${run.modality})` : run.name; });
     find("#n").max = runs[0].most;
     find("#n").value = runs[0].n;
@@ -374,7 +374,7 @@ async function begin() {
     find("#reseed").addEventListener("click", () => { find("#seed").value = Math.floor(Math.random() * 1e6); drawAll(); });
     find("#stop").addEventListener("click", () => panels.forEach((panel) => panel.cancel()));
     find("#compare").addEventListener("click", compare);
-    showKept(await ask("/kept"));
+    showKept(await ask("kept"));
   } catch (error) {
     notice.textContent = error.message;
     notice.hidden = false;
