@@ -25,7 +25,7 @@ from diffcore.demo.drawing import Sources, draw, read_sample
 from diffcore.demo.guard import FRAME_POLICY, Guard
 from diffcore.demo.jobs import Job, Jobs
 from diffcore.demo.limits import Limits
-from diffcore.demo.offer import ZIP, downloads_of, offer_of, widget_of
+from diffcore.demo.offer import ZIP, downloads_of, names_of, offer_of, widget_of
 from diffcore.demo.tiles import tiles_of
 from diffcore.demo.visitors import KEPT, Shown, Visitor, Visitors
 from diffcore.demo.wanted import Wanted
@@ -48,7 +48,8 @@ class Demo:
         self.token = token or secrets.token_urlsafe(24)
         self.visitors = Visitors(self.limits)
         self._runs = list(runs)
-        self._offers = [offer_of(run, self.limits) for run in runs]
+        names = names_of([run.path for run in runs])
+        self._offers = [offer_of(run, name, self.limits) for run, name in zip(runs, names, strict=True)]
         self._jobs = Jobs(self._work, self.limits)
         routes = [
             Route("/", self._page),

@@ -34,7 +34,7 @@ _HEADERS = {
 }
 
 _ENTRANCE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>diffcore</title>
+<html lang="en"><head><meta charset="utf-8"><title>diffcore</title><link rel="icon" href="data:,">
 <meta http-equiv="refresh" content="0; url={address}">
 </head><body><a href="{address}">Open the page</a></body></html>"""
 

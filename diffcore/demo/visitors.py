@@ -110,12 +110,14 @@ class Visitor:
         del self.kept[number]
 
     def new_file(self, ending: str) -> tuple[str, Path]:
-        """The name and the path of a new file with this ending, of which only letters and digits are taken."""
-        letters = "".join(letter for letter in ending.lower()[-12:] if letter in _LETTERS)
+        """The name and path of a new file with this ending, of one or two parts of letters and digits (.sdf.gz)."""
+        words = ending.lower()[-18:].split(".")[-2:]
+        parts = ["".join(letter for letter in word if letter in _LETTERS) for word in words]
+        end = "".join(f".{part}" for part in parts if part)
         if self.forgotten:
             raise UserError("this page was forgotten, as others were opened: open it again")
         name = secrets.token_urlsafe(9)
-        path = self.folder / f"file-{len(self.files)}-{secrets.token_hex(4)}{'.' if letters else ''}{letters}"
+        path = self.folder / f"file-{len(self.files)}-{secrets.token_hex(4)}{end}"
         self.files[name] = path
         while len(self.files) > self.limits.files:
             _, old = self.files.popitem(last=False)

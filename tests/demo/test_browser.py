@@ -79,7 +79,7 @@ def choose(page, run):
 
 def drawn(page, panel=0):
     """What the page says when the drawing has ended."""
-    ended = ".status.wrong, .status:text-matches('samples$|stopped')"
+    ended = ".status.wrong, .status:text-matches('samples?$|stopped')"
     page.locator(".panel").nth(panel).locator(ended).wait_for(timeout=60_000)
     return page.locator(".status").nth(panel).text_content()
 
@@ -244,7 +244,7 @@ def test_a_drawing_is_stopped_and_a_new_seed_draws_others(page):
     before, seed = image.get_attribute("src"), page.input_value("#seed")
     page.click("#reseed")
     page.wait_for_timeout(100)
-    assert drawn(page) == "1 samples"
+    assert drawn(page) == "1 sample"
     assert page.input_value("#seed") != seed
     assert image.get_attribute("src") != before
 
@@ -330,7 +330,7 @@ def test_a_fragment_reaches_neither_the_page_nor_the_server_nor_other_sites(brow
         page.goto(address)
         page.wait_for_selector(".panel")
         page.fill("#n", "1")
-        assert draw(page) == "1 samples"
+        assert draw(page) == "1 sample"
         page.wait_for_timeout(500)
         tried = json.loads(page.frame_locator(".out iframe").locator("#tried").text_content())
         assert tried == dict.fromkeys(
