@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.request
 import zipfile
+from pathlib import Path
 
 import numpy
 import pytest
@@ -20,6 +21,7 @@ from starlette.testclient import TestClient
 import diffcore as dc
 from diffcore.demo.app import Demo
 from diffcore.demo.limits import Limits
+from diffcore.demo.offer import names_of
 from diffcore.demo.serve import serve
 from diffcore.demo.words import FAILED
 from diffcore.errors import UserError
@@ -226,6 +228,19 @@ def test_a_sample_of_another_run_goes_through_a_file(run, monkeypatch):
     assert isinstance(seen[0], Samples)
     assert numpy.array_equal(seen[1], run.sample(2, seed=1, steps=2).decoded[1, 0].numpy())
     demo.close()
+
+
+def test_endings_may_have_two_parts(demo):
+    client = visit(demo)
+    sent(client, b"x", ".sdf.gz")
+    visitor = next(iter(reversed(demo.visitors._known.values())))
+    assert [path.name.partition(".")[2] for path in visitor.files.values()] == ["sdf.gz"]
+
+
+def test_runs_of_the_same_name_have_different_names_on_the_page():
+    paths = [Path("/a/first/default-1"), Path("/a/second/default-1"), Path("/a/second/default-2")]
+    assert names_of(paths) == ["first/default-1", "second/default-1", "default-2"]
+    assert names_of(paths[:1] * 2) == ["default-1"] * 2
 
 
 def test_messages_do_not_say_where_files_lie(client):

@@ -270,9 +270,9 @@ class Panel {
 
   async draw(n, seed) {
     const turn = ++this.turn, number = Number(this.fields.run.value), run = this.run;
+    this.say("waiting");
     await this.cancel();
     await this.guarded(async () => {
-      this.say("waiting");
       if (this.painted) { this.mask = await sent(this.painted); this.painted = null; }
       if (this.turn !== turn) return;
       const { job } = await ask("jobs", { body: this.wanted(n, seed) });
