@@ -1,5 +1,6 @@
 """The server of the page, without a browser."""
 
+import asyncio
 import base64
 import io
 import json
@@ -23,6 +24,7 @@ from diffcore.demo.app import Demo
 from diffcore.demo.limits import Limits
 from diffcore.demo.offer import names_of
 from diffcore.demo.serve import serve
+from diffcore.demo.visitors import Visitors
 from diffcore.demo.words import FAILED
 from diffcore.errors import UserError
 from diffcore.runs.samples import Samples
@@ -500,3 +502,29 @@ def test_a_second_ctrl_c_also_deletes_the_files_of_visitors(run, monkeypatch):
         demo.close()
     assert not folder.exists()
     end()
+
+
+def test_sigterm_deletes_the_files_of_visitors_too(run, monkeypatch):
+    folders = []
+
+    def use(address):
+        port = int(re.search(r":(\d+)/", address)[1])
+        inside = entrance(urllib.request.urlopen(address, timeout=10).read().decode())
+        urllib.request.build_opener(urllib.request.HTTPCookieProcessor()).open(f"http://127.0.0.1:{port}{inside}")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    new = Visitors.new
+    monkeypatch.setattr(Visitors, "new", lambda self: (visitor := new(self), folders.append(visitor.folder))[0])
+    with pytest.raises(SystemExit) as ended:
+        serve([run], started=lambda address: threading.Thread(target=use, args=[address]).start())
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert [folder.exists() for folder in folders] == [False]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_notebook_is_told_to_use_the_command(run):
+    async def cell():
+        serve([run])
+
+    with pytest.raises(UserError, match="diffcore demo"):
+        asyncio.run(cell())
