@@ -27,6 +27,7 @@ from diffcore.demo.serve import serve
 from diffcore.demo.visitors import Visitors
 from diffcore.demo.words import FAILED
 from diffcore.errors import UserError
+from diffcore.plugins.fragments import fragment
 from diffcore.runs.samples import Samples
 from diffcore.runs.variations import variation_of
 
@@ -230,6 +231,14 @@ def test_a_sample_of_another_run_goes_through_a_file(run, monkeypatch):
     assert isinstance(seen[0], Samples)
     assert numpy.array_equal(seen[1], run.sample(2, seed=1, steps=2).decoded[1, 0].numpy())
     demo.close()
+
+
+def test_values_of_fragments_are_not_searched_for_places(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffcore.plugins.fragments.files", lambda package: tmp_path)
+    (tmp_path / "a.html").write_text("<b>{{one}}</b>{{two}}")
+    assert fragment("any", "a.html", {"one": "{{two}}", "two": 2}) == "<b>{{two}}</b>2"
+    with pytest.raises(KeyError):
+        fragment("any", "a.html", {"one": 1})
 
 
 def test_endings_may_have_two_parts(demo):
