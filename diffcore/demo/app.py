@@ -1,6 +1,7 @@
 """The server of the page: what each address answers."""
 
 import asyncio
+import logging
 import secrets
 import shutil
 import tempfile
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -24,12 +25,15 @@ from diffcore.demo.drawing import Sources, draw, read_sample
 from diffcore.demo.guard import FRAME_POLICY, Guard
 from diffcore.demo.jobs import Job, Jobs
 from diffcore.demo.limits import Limits
-from diffcore.demo.offer import ZIP, downloads_of, offer_of, widget_of
+from diffcore.demo.offer import ZIP, downloads_of, names_of, offer_of, widget_of
 from diffcore.demo.tiles import tiles_of
-from diffcore.demo.visitors import Shown, Visitor, Visitors
+from diffcore.demo.visitors import KEPT, Shown, Visitor, Visitors
 from diffcore.demo.wanted import Wanted
-from diffcore.errors import UserError
+from diffcore.demo.words import FAILED, PREFIX, told
+from diffcore.errors import RAISED_BY_PLUGINS, UserError
 from diffcore.runs.samples import Samples
+
+logger = logging.getLogger(__name__)
 
 LONGEST_WAIT = 10.0
 """A question for news of a job is answered after so many seconds, even if there are none."""
@@ -44,33 +48,36 @@ class Demo:
         self.token = token or secrets.token_urlsafe(24)
         self.visitors = Visitors(self.limits)
         self._runs = list(runs)
-        self._offers = [offer_of(run, self.limits) for run in runs]
+        names = names_of([run.path for run in runs])
+        self._offers = [offer_of(run, name, self.limits) for run, name in zip(runs, names, strict=True)]
         self._jobs = Jobs(self._work, self.limits)
         routes = [
             Route("/", self._page),
             Route("/frame", self._frame),
             *(Route(f"/{name}", self._static) for name in _STATIC),
             Route("/runs", self._list),
-            Route("/jobs", _told(self._add), methods=["POST"]),
-            Route("/jobs/{name}", _told(self._news)),
-            Route("/jobs/{name}/cancel", _told(self._cancel), methods=["POST"]),
-            Route("/files", _told(self._upload), methods=["POST"]),
-            Route("/widget", _told(self._widget), methods=["POST"]),
-            Route("/kept", _told(self._kept), methods=["GET", "POST"]),
-            Route("/download", _told(self._download)),
+            Route("/jobs", _plainly(self._add), methods=["POST"]),
+            Route("/jobs/{name}", _plainly(self._news)),
+            Route("/jobs/{name}/cancel", _plainly(self._cancel), methods=["POST"]),
+            Route("/files", _plainly(self._upload), methods=["POST"]),
+            Route("/widget", _plainly(self._widget), methods=["POST"]),
+            Route("/kept", _plainly(self._kept), methods=["GET", "POST"]),
+            Route("/download", _plainly(self._download)),
         ]
         hosts = {f"{host}:{port}" for host in ("127.0.0.1", "localhost")}
         self.app = Guard(Starlette(routes=routes), self.token, hosts, self.visitors, f"diffcore-{port}")
 
     def close(self) -> None:
         """End what is being drawn, and delete what belongs to visitors."""
-        self._jobs.close()
-        self.visitors.forget_all()
+        try:
+            self._jobs.close()
+        finally:  # also if Ctrl-C comes twice
+            self.visitors.forget_all()
 
     def _work(self, job: Job) -> str:
         """Draw what a job asks for."""
         visitor, run = job.visitor, self._runs[job.wanted.run]
-        with tempfile.TemporaryDirectory(prefix="diffcore-demo-") as folder:
+        with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
             sources = Sources(visitor.file, visitor.sample)
             samples = draw(run, job.wanted, sources, self.limits, Path(folder), job.show)
             tiles = in_own_modes(tiles_of)(samples)
@@ -127,7 +134,10 @@ class Demo:
 
     async def _widget(self, request: Request) -> Response:
         """The fragment with which an argument is set for a sample."""
-        wanted, argument = _checked(await _body(request, self.limits.body_bytes)), request.query_params["argument"]
+        wanted, argument = (
+            _checked(await _body(request, self.limits.body_bytes)),
+            request.query_params.get("argument", ""),
+        )
         visitor, run = _visitor(request), self._run(wanted.run)
 
         def make() -> str:
@@ -146,14 +156,14 @@ class Demo:
         """What the visitor keeps; with POST, after a sample was added or dropped."""
         visitor = _visitor(request)
         if request.method == "POST":
-            row = _number(request, "sample")
+            number = _number(request, "sample")
             if request.query_params.get("drop"):
-                visitor.drop(row)
+                visitor.drop(number)
             else:
-                visitor.keep(request.query_params.get("result", ""), row)
-        kept = visitor.result("kept")
+                visitor.keep(request.query_params.get("result", ""), number)
+        numbers, kept = list(visitor.kept), visitor.result(KEPT)
         runs = [shown.run for shown in kept]
-        return JSONResponse({"tiles": [shown.tile for shown in kept], "runs": runs})
+        return JSONResponse({"tiles": [shown.tile for shown in kept], "runs": runs, "numbers": numbers})
 
     async def _download(self, request: Request) -> Response:
         """A file of one sample, or of all of a result; `.zip` has one file for each sample."""
@@ -166,8 +176,14 @@ class Demo:
             raise UserError("there is nothing to save")
         if any(ending not in downloads_of(self._run(shown.run)) for shown in every):
             raise UserError(f"samples of this kind cannot be saved as {ending!r}")
+        if ending != ZIP and len(every) > 1 and not _whole(every):
+            raise UserError(f"samples of several drawings are saved as {ZIP}")
         folder = Path(tempfile.mkdtemp(prefix="download-", dir=visitor.folder))
-        path = await run_in_threadpool(_saved, every, folder, ending)
+        try:
+            path = await run_in_threadpool(_saved, every, folder, ending)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         clean = BackgroundTask(shutil.rmtree, folder, ignore_errors=True)
         return FileResponse(path, filename=path.name, background=clean)
 
@@ -233,17 +249,23 @@ def _checked(body: bytes) -> Wanted:
         return Wanted.model_validate_json(body)
     except ValidationError as error:
         first = error.errors()[0]
-        raise UserError(f"{'.'.join(map(str, first['loc'])) or 'the request'}: {first['msg']}") from None
+        what, said = ".".join(map(str, first["loc"])) or "the request", first["msg"].removeprefix("Value error, ")
+        raise UserError(f"{what}: {said}") from None
 
 
-def _told(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
-    """`answer`, with mistakes of the visitor as one line of text."""
+def _plainly(answer: Callable[[Request], Any]) -> Callable[[Request], Any]:
+    """`answer`, with mistakes of the visitor and errors of the program as one line of text."""
 
-    async def told(request: Request) -> Response:
+    async def answered(request: Request) -> Response:
         try:
             response: Response = await answer(request)
         except UserError as error:
-            return PlainTextResponse(str(error).replace("`", ""), 400)
+            return PlainTextResponse(told(error), 400)
+        except ClientDisconnect:  # nobody reads the answer
+            return PlainTextResponse("", 400)
+        except RAISED_BY_PLUGINS:
+            logger.exception("a request of the page failed")
+            return PlainTextResponse(FAILED, 500)
         return response
 
-    return told
+    return answered

@@ -142,7 +142,7 @@ def _constraint(run: Run, wanted: Wanted, sources: Sources, folder: Path) -> tup
     model, n = run.model, wanted.n
     if wanted.action == "draw":
         return None, n
-    source = _source(run, wanted, sources)
+    source = _source(run, wanted, sources, folder)
     if wanted.action == "vary":
         return variation_of(model, source, wanted.strength), n
     if wanted.action == "complete" and isinstance(source, Samples) and model.codec.sizes is None:
@@ -169,23 +169,28 @@ def _missing(run: Run, wanted: Wanted, source: Samples, sources: Sources) -> Sta
     return None
 
 
-def _source(run: Run, wanted: Wanted, sources: Sources) -> Samples | Path:
+def _source(run: Run, wanted: Wanted, sources: Sources, folder: Path) -> Samples | Path:
     """The sample or the file that a request starts from."""
     if wanted.source is not None and wanted.source.file is not None:
         return sources.file(wanted.source.file)
     if wanted.source is None or wanted.source.result is None:
         raise UserError("choose a sample or a file to start from")
     number, sample = sources.sample(wanted.source.result, wanted.source.sample)
-    if number != wanted.run and not isinstance(sample.codec, type(run.model.codec)):
+    if number == wanted.run:
+        return sample
+    if sample.model.modality.name != run.model.modality.name:
         raise UserError("this sample is of another kind of data than the run draws")
-    return sample
+    return written(sample, folder)  # another run may have another size, scale or autoencoder: states mean other things
 
 
 def written(sample: Samples, folder: Path) -> Path:
-    """The file of one sample, written into a folder."""
+    """The file of one sample, written into a folder. Raises `UserError` for samples that have none."""
     before = set(folder.iterdir())
     sample.save(folder)
-    return next(path for path in sorted(folder.iterdir()) if path.is_file() and path not in before)
+    files = sorted(path for path in folder.iterdir() if path.is_file() and path not in before)
+    if not files:
+        raise UserError("this sample cannot be written to a file, so nothing can start from it: choose another one")
+    return files[0]
 
 
 @in_own_modes

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from diffcore.demo.visitors import Visitors
 
@@ -33,6 +33,11 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 
+_ENTRANCE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>diffcore</title><link rel="icon" href="data:,">
+<meta http-equiv="refresh" content="0; url={address}">
+</head><body><a href="{address}">Open the page</a></body></html>"""
+
 
 class Guard:
     """An ASGI application around another one, which it calls for requests of known visitors only.
@@ -40,12 +45,15 @@ class Guard:
     * The `Host` must be one of `hosts`, against names that other sites point to this machine (DNS rebinding).
     * The browser must not say that another site or another port asks (`Sec-Fetch-Site`, `Origin`).
     * A new visitor needs the `token` in the address of the page, and gets a cookie for it.
+    * All addresses lie in a folder with a secret name. Browsers send a cookie to all ports of a host, so servers of
+      other users on this machine would get it; they do not know the folder that it is bound to.
 
-    `scope["visitor"]` is the visitor.
+    `scope["visitor"]` is the visitor, and `scope["path"]` the path within the folder.
     """
 
     def __init__(self, app: Any, token: str, hosts: set[str], visitors: Visitors, cookie: str) -> None:
         self._app, self._token, self._hosts, self._visitors, self._cookie = app, token, hosts, visitors, cookie
+        self._folder = f"/{secrets.token_urlsafe(9)}"
 
     async def __call__(
         self, scope: Scope, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
@@ -66,7 +74,8 @@ class Guard:
 
         request = Request(scope)  # type: ignore[arg-type]
         response = self._refusal(request.headers) or self._entry(request)
-        await (self._app if response is None else response)(scope, receive, guarded)
+        inside = {**scope, "path": scope["path"].removeprefix(self._folder)}
+        await (self._app if response is None else response)(inside, receive, guarded)
 
     def _refusal(self, headers: Headers) -> Response | None:
         if headers.get("host", "").lower() not in self._hosts:
@@ -75,24 +84,30 @@ class Guard:
 
     def _entry(self, request: Request) -> Response | None:
         """The response to whoever is not let in, or who comes with the token; None for known visitors."""
-        token = request.query_params.get("token")
-        if request.method == "GET" and request.url.path == "/" and token is not None:
+        token, path = request.query_params.get("token"), request.url.path
+        within = path.startswith(f"{self._folder}/")
+        visitor = self._visitors.known(request.cookies.get(self._cookie, "")) if within else None
+        if request.method == "GET" and path in ("/", f"{self._folder}/") and token is not None:
             if not secrets.compare_digest(token.encode(), self._token.encode()):
                 return PlainTextResponse("the token is wrong: open the address that the terminal shows", 403)
-            response = RedirectResponse("/", 303)
-            if self._visitors.known(request.cookies.get(self._cookie, "")) is None:
+            if not within:
+                # A page and no redirection: browsers send no strict cookie to where a link of another site leads, also
+                # after redirections, but they do where this page leads.
+                return HTMLResponse(_ENTRANCE.format(address=f"{self._folder}/?token={self._token}"))
+            response = RedirectResponse(f"{self._folder}/", 303)
+            if visitor is None:
                 name = self._visitors.new().name
-                response.set_cookie(self._cookie, name, httponly=True, samesite="strict", path="/")
+                response.set_cookie(self._cookie, name, httponly=True, samesite="strict", path=f"{self._folder}/")
             return response
         origin = request.headers.get("origin")
         site = request.headers.get("sec-fetch-site", "none")
-        reads = request.method in ("GET", "HEAD") and request.url.path == "/"
+        reads = request.method in ("GET", "HEAD") and path in ("/", f"{self._folder}/")
         if (origin is not None and origin != f"http://{request.headers['host']}") or (
             site not in ("same-origin", "none") and not reads
         ):
             return PlainTextResponse("another site may not use this page", 403)
-        visitor = self._visitors.known(request.cookies.get(self._cookie, ""))
         if visitor is None:
-            return PlainTextResponse("open the address that the terminal shows, with its token", 403)
+            words = "open the address that the terminal shows, with its token, in a browser that accepts cookies"
+            return PlainTextResponse(words, 403)
         request.scope["visitor"] = visitor
         return None

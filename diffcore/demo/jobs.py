@@ -11,7 +11,8 @@ from typing import Literal
 from diffcore.demo.limits import Limits
 from diffcore.demo.visitors import Visitor
 from diffcore.demo.wanted import Wanted
-from diffcore.errors import RAISED_BY_PLUGINS, UserError, printable, shortened
+from diffcore.demo.words import FAILED, told
+from diffcore.errors import RAISED_BY_PLUGINS, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Job:
 
     def show(self, tiles: list[str], done: float) -> None:
         """Show how far it is, with new fragments if there are any. Raises `CancelledError` if it is not wanted."""
-        if self.cancelled:
+        if self.cancelled or self.visitor.forgotten:
             raise CancelledError
         if tiles:
             self.tiles, self.pictured = tiles, self.version + 1
@@ -120,15 +121,16 @@ class Jobs:
     def _serve(self) -> None:
         while (job := self._next()) is not None:
             try:
+                job.show([], 0.0)  # nobody waits for what a forgotten visitor asked for
                 job.result = self._work(job)
                 job.end("done")
             except CancelledError:
                 job.end("cancelled")
             except UserError as error:
-                job.end("failed", printable(shortened(str(error).replace("`", ""), 1000)))
+                job.end("failed", told(error))
             except RAISED_BY_PLUGINS:
                 logger.exception("a request of the page failed")
-                job.end("failed", "this failed because of an error in the program; the terminal shows its traceback")
+                job.end("failed", FAILED)
             self._forget()
 
     def _next(self) -> Job | None:

@@ -14,7 +14,7 @@ class Limits:
     * `waiting`, `waiting_of_one`: requests that wait, in all and of one visitor.
     * `visitors`: visitors that are remembered; the one that was away longest is forgotten for a new one.
     * `results`, `kept`, `files`: results, kept samples and files of a visitor; the oldest of them are deleted.
-    * `result_bytes`: characters of the fragments that show the results of a visitor.
+    * `result_bytes`: characters of the fragments that show the results of a visitor, and of those that are kept.
     * `file_bytes`, `body_bytes`: bytes of a file, and of any other request.
     """
 

@@ -1,6 +1,8 @@
 """What the page offers for a run: its conditions, its sizes, and what can be done with samples and files."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from diffcore.api.run import Run
@@ -18,14 +20,30 @@ ZIP = ".zip"
 """The ending of an archive with a file for each sample."""
 
 
-def offer_of(run: Run, limits: Limits) -> dict[str, Any]:
-    """The offer as values of JSON. Raises `UserError` for runs that draw no samples."""
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """The names of run folders on the page: the last parts of each path, as many as tell it from the others."""
+    ends = []
+    for path in paths:
+        others = [other for other in paths if other != path]
+        lengths = range(1, len(path.parts))
+        few = next(
+            (k for k in lengths if all(path.parts[-k:] != other.parts[-k:] for other in others)), len(path.parts)
+        )
+        ends.append("/".join(path.parts[-few:]))
+    return ends
+
+
+def offer_of(run: Run, name: str, limits: Limits) -> dict[str, Any]:
+    """The offer as values of JSON, where `name` is that of the run on the page.
+
+    Raises `UserError` for runs that draw no samples.
+    """
     require_draws(run.model, run.path)
     model, settings = run.model, run.settings
     sampling, sizes = settings.sample, model.codec.sizes
     conditions = controls_of(model.codec.conditions)
     return {
-        "name": run.path.name,
+        "name": name,
         "modality": model.modality.name,
         "preset": settings.preset,
         "checkpoint": run.loaded.checkpoint.name,

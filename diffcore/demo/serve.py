@@ -1,8 +1,11 @@
 """Serves the page of runs to the browsers of this machine until it is stopped."""
 
+import asyncio
 import contextlib
+import signal
 import socket
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 import torch
@@ -25,15 +28,36 @@ class _Server(uvicorn.Server):
         self.force_exit = True  # questions for news need not be answered any more
 
 
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have SIGTERM, and SIGHUP of a closed terminal, raise `SystemExit`, so that what must be deleted is deleted."""
+    kinds = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    if threading.current_thread() is not threading.main_thread():
+        kinds = []  # only the main thread may set handlers
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = {kind: signal.signal(kind, end) for kind in kinds if signal.getsignal(kind) == signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
 def serve(
     runs: Sequence[Run], port: int = 0, started: Callable[[str], None] = print, limits: Limits | None = None
 ) -> None:
-    """Serve the page until Ctrl-C, then free the device.
+    """Serve the page until Ctrl-C, then free the device and delete what belongs to visitors.
 
     `port` 0 takes a free one. `started` is called with the address, which contains the token. Raises `UserError` if
-    the port is in use, and for runs that draw no samples.
+    the port is in use, for runs that draw no samples, and in notebooks, whose event loop is running already.
     """
-    with socket.socket() as listening:
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise UserError("`serve` cannot be called in a notebook: use `diffcore demo RUN` in a terminal")
+    with _ended_by_signals(), socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((HOST, port))

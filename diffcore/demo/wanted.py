@@ -1,13 +1,22 @@
 """What a visitor asks for, as the page sends it."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from diffcore.plugins.records import Settings
 
 Text = Annotated[str, StringConstraints(max_length=2000)]
-Size = Annotated[str, StringConstraints(pattern=r"^\d{1,6}(\.\.\d{1,6})?$|^\d{0,4}\.\d{1,9}$|^\d{1,5}x\d{1,5}$")]
+
+
+def _size(text: str) -> str:
+    if not re.fullmatch(r"\d{1,6}(\.\.\d{1,6})?|\d{0,4}\.\d{1,9}|\d{1,5}x\d{1,5}", text, re.ASCII):
+        raise ValueError("write a number such as 9 or 0.5, a range such as 7..9, or 32x32")
+    return text
+
+
+Size = Annotated[str, StringConstraints(max_length=20), AfterValidator(_size)]
 Name = Annotated[str, StringConstraints(max_length=200)]
 
 

@@ -12,13 +12,13 @@ from diffcore.plugins.building import of_samples
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Distance, Picture
 from diffcore.runs.coding import decode, encode
-from diffcore.runs.model import Model
+from diffcore.runs.model import Model, numbers_of_a_sample
 
 SHOWN, HELD_OUT, MOST = 6, 50, 100_000
 """The number of samples that are shown, of held-out examples whose distances are given beside theirs, and of training
 examples that are compared at most."""
-_AT_ONCE = 500
-"""Training examples that are compared at a time."""
+_AT_ONCE, _NUMBERS = 500, 2**24
+"""The number of training examples that are compared at a time, and that of the values in their states, at most."""
 
 
 def nearest_picture(model: Model, data: Data, samples: Any) -> Picture | None:
@@ -63,7 +63,7 @@ def _nearest(
     """The distance of each sample to the nearest of these rows of the examples, and that row, `[n]`."""
     least = torch.full((len(samples),), torch.inf, dtype=torch.float64)
     nearest = torch.zeros(len(samples), dtype=torch.int64)
-    for some in rows.split(_AT_ONCE):
+    for some in rows.split(max(1, min(_AT_ONCE, _NUMBERS // numbers_of_a_sample(model.codec)))):
         distances = distance(samples, examples_as_samples(model, examples[some])).double()
         found, place = distances.nan_to_num(nan=torch.inf, posinf=torch.inf).min(1)
         nearest = torch.where(found < least, some[place], nearest)

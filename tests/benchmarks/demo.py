@@ -49,7 +49,7 @@ def main() -> None:
                     if tile.inner_html(timeout=50) + (tile.get_attribute("src") or "") != before:
                         break
             first = time.perf_counter() - started
-            page.locator(".status").filter(has_text=re.compile(r"\d+ samples")).wait_for()
+            page.locator(".status").filter(has_text=re.compile(r"\d+ samples?")).wait_for()
             if click:  # the first one prepares the network
                 times["first"].append(first)
                 times["last"].append(time.perf_counter() - started)

@@ -1,5 +1,6 @@
 """The server of the page, without a browser."""
 
+import asyncio
 import base64
 import io
 import json
@@ -10,6 +11,7 @@ import threading
 import time
 import urllib.request
 import zipfile
+from pathlib import Path
 
 import numpy
 import pytest
@@ -20,8 +22,14 @@ from starlette.testclient import TestClient
 import diffcore as dc
 from diffcore.demo.app import Demo
 from diffcore.demo.limits import Limits
+from diffcore.demo.offer import names_of
 from diffcore.demo.serve import serve
+from diffcore.demo.visitors import Visitors
+from diffcore.demo.words import FAILED
 from diffcore.errors import UserError
+from diffcore.plugins.fragments import fragment
+from diffcore.runs.samples import Samples
+from diffcore.runs.variations import variation_of
 
 TINY = ["--denoiser.width", "8", "--train.steps", "2", "--train.evaluate", "0"]
 LIMITS = Limits(samples=8, steps=30, file_bytes=10_000, results=3, files=3, visitors=3, kept=3)
@@ -42,8 +50,15 @@ def demo(run):
 
 def visit(demo, host=f"127.0.0.1:{PORT}"):
     client = TestClient(demo.app, base_url=f"http://{host}")
-    assert client.get(f"/?token={demo.token}").status_code == 200
+    entered = client.get(entrance(client.get(f"/?token={demo.token}").text))
+    assert (entered.status_code, entered.history[0].status_code) == (200, 303)
+    client.base_url = entered.url
     return client
+
+
+def entrance(page):
+    """Where the first page leads."""
+    return re.search(r'url=([^"]+)"', page)[1]
 
 
 @pytest.fixture
@@ -162,14 +177,112 @@ def test_samples_are_kept_until_they_are_dropped_also_when_their_result_is_forgo
     client = visit(demo)
     first = ended(client, n=2, seed=1)
     kept = client.post("/kept", params={"result": first["result"], "sample": 1}).json()
-    assert kept == {"tiles": [first["tiles"][1]], "runs": [0]}
+    assert kept == {"tiles": [first["tiles"][1]], "runs": [0], "numbers": [0]}
     pixels = pictures(client, result=first["result"], sample=1)
     for seed in range(LIMITS.results):
         ended(client, n=1, seed=seed)
     assert client.get("/download", params={"result": first["result"]}).status_code == 400
     assert [x.tolist() for x in pictures(client, result="kept").values()] == [x.tolist() for x in pixels.values()]
     assert ended(client, action="vary", source={"result": "kept", "sample": 0})["state"] == "done"
-    assert client.post("/kept", params={"drop": 1, "sample": 0}).json() == {"tiles": [], "runs": []}
+    assert client.post("/kept", params={"drop": 1, "sample": 0}).json() == {"tiles": [], "runs": [], "numbers": []}
+
+
+def test_a_kept_sample_is_the_same_after_another_is_dropped(demo):
+    client = visit(demo)
+    first = ended(client, n=3, seed=1)
+    for row in range(3):
+        kept = client.post("/kept", params={"result": first["result"], "sample": row}).json()
+    assert kept["numbers"] == [0, 1, 2]
+    before = pictures(client, result="kept", sample=2)
+    kept = client.post("/kept", params={"drop": 1, "sample": 1}).json()
+    assert (kept["numbers"], kept["tiles"]) == ([0, 2], [first["tiles"][0], first["tiles"][2]])
+    after = pictures(client, result="kept", sample=2)
+    assert [each.tolist() for each in after.values()] == [each.tolist() for each in before.values()]
+    assert "no longer kept" in client.get("/download", params={"result": "kept", "sample": 1}).text
+    assert "saved as .zip" in client.get("/download", params={"result": "kept", "ending": ".png"}).text
+    assert len(pictures(client, result="kept")) == 2
+
+
+def test_the_oldest_kept_samples_make_place_for_large_ones(demo):
+    client = visit(demo)
+    visitor = next(iter(reversed(demo.visitors._known.values())))
+    first = ended(client, n=2, seed=1)
+    visitor.limits = Limits(result_bytes=len("".join(first["tiles"])) - 1)
+    for row in range(2):
+        kept = client.post("/kept", params={"result": first["result"], "sample": row}).json()
+    assert kept["numbers"] == [1]
+
+
+def test_a_sample_of_another_run_goes_through_a_file(run, monkeypatch):
+    """The states of the other run may mean something else, as those of another autoencoder do."""
+    seen = []
+
+    def variation(model, source, strength):
+        seen.append(source if isinstance(source, Samples) else numpy.array(Image.open(source)))
+        return variation_of(model, source, strength)
+
+    monkeypatch.setattr("diffcore.demo.drawing.variation_of", variation)
+    demo = Demo([run, run], PORT, limits=LIMITS)
+    client = visit(demo)
+    first = ended(client, n=2, seed=1)
+    for number in range(2):
+        vary = ended(client, run=number, action="vary", source={"result": first["result"], "sample": 1})
+        assert vary["state"] == "done"
+    assert isinstance(seen[0], Samples)
+    assert numpy.array_equal(seen[1], run.sample(2, seed=1, steps=2).decoded[1, 0].numpy())
+    demo.close()
+
+
+def test_values_of_fragments_are_not_searched_for_places(tmp_path, monkeypatch):
+    monkeypatch.setattr("diffcore.plugins.fragments.files", lambda package: tmp_path)
+    (tmp_path / "a.html").write_text("<b>{{one}}</b>{{two}}")
+    assert fragment("any", "a.html", {"one": "{{two}}", "two": 2}) == "<b>{{two}}</b>2"
+    with pytest.raises(KeyError):
+        fragment("any", "a.html", {"one": 1})
+
+
+def test_endings_may_have_two_parts(demo):
+    client = visit(demo)
+    sent(client, b"x", ".sdf.gz")
+    visitor = next(iter(reversed(demo.visitors._known.values())))
+    assert [path.name.partition(".")[2] for path in visitor.files.values()] == ["sdf.gz"]
+
+
+def test_runs_of_the_same_name_have_different_names_on_the_page():
+    paths = [Path("/a/first/default-1"), Path("/a/second/default-1"), Path("/a/second/default-2")]
+    assert names_of(paths) == ["first/default-1", "second/default-1", "default-2"]
+    assert names_of(paths[:1] * 2) == ["default-1"] * 2
+
+
+def test_messages_do_not_say_where_files_lie(client):
+    file = sent(client, png(numpy.zeros((4, 4)))).json()["file"]
+    said = ended(client, action="vary", source={"file": file})["message"]
+    assert said == "the file: the image has 4x4 pixels; this model needs 8x8"
+    widget = client.post("/widget?argument=mask", json={"run": 0, "source": {"file": file}})
+    assert (widget.status_code, widget.text) == (400, said)
+
+
+def test_files_that_are_used_are_not_the_first_to_be_deleted(demo):
+    client = visit(demo)
+    first = sent(client, png(numpy.zeros((8, 8)))).json()["file"]
+    for _ in range(2 * LIMITS.files):
+        sent(client, b"x")
+        assert ended(client, n=1, action="vary", source={"file": first})["state"] == "done"
+
+
+def test_what_is_drawn_for_a_forgotten_visitor_ends_and_nothing_is_kept(demo):
+    client = visit(demo)
+    visitor = next(iter(reversed(demo.visitors._known.values())))
+    job = client.post("/jobs", json={"run": 0, "n": 8, "steps": 30}).json()["job"]
+    visitor.forget()
+    known = demo._jobs.of(visitor, job)
+    end = time.monotonic() + 10
+    while not known.ended:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    assert known.state == "cancelled"
+    assert visitor.results == {}
+    assert "open it again" in sent(client, b"x").text
 
 
 def test_the_offer_says_what_a_run_can_do(client, run):
@@ -190,12 +303,25 @@ def test_nobody_enters_without_the_token(demo):
         assert client.get(address).status_code == 403
     assert client.post("/jobs", json={"run": 0}).status_code == 403
     assert client.get("/?token=wrong").status_code == 403
-    entered = client.get(f"/?token={demo.token}", follow_redirects=False)
-    assert (entered.status_code, entered.headers["location"]) == (303, "/")  # the token does not stay in the address
+    inside = entrance(client.get(f"/?token={demo.token}").text)
+    entered, folder = client.get(inside, follow_redirects=False), inside.split("?")[0]
+    assert (entered.status_code, entered.headers["location"]) == (303, folder)  # the token does not stay in the address
     cookie = entered.headers["set-cookie"].lower()
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
-    assert client.get("/").status_code == 200
+    assert client.get(folder).status_code == 200
+    again = client.get(inside, follow_redirects=False)
+    assert "set-cookie" not in again.headers  # and nothing is lost where the address is opened again
+
+
+def test_the_cookie_is_bound_to_a_folder_that_other_ports_do_not_know(demo):
+    client = visit(demo)
+    name, value = next(iter(client.cookies.items()))
+    (folder,) = {cookie.path for cookie in client.cookies.jar}
+    assert re.fullmatch(r"/[\w-]{12}/", folder)
+    stranger = TestClient(demo.app, base_url=f"http://127.0.0.1:{PORT}", cookies={name: value})
+    assert stranger.get("/runs").status_code == 403
+    assert stranger.get(f"{folder}runs").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -264,7 +390,8 @@ def test_the_visitor_who_was_away_longest_is_forgotten_with_all_files(demo):
         ({"steps": 31}, "31 steps are more than 30"),
         ({"solver": "no"}, "no solver 'no'"),
         ({"size": "8x8"}, "all samples of image have the same size"),
-        ({"size": "9" * 30}, "String should match"),
+        ({"size": "9" * 30}, "at most 20"),
+        ({"size": "5.."}, "size: write a number such as 9"),
         ({"guidance": "NaN"}, "finite"),
         ({"run": 1}, "no run 1"),
         ({"conditions": {"label": "cat"}}, "label"),
@@ -274,7 +401,7 @@ def test_the_visitor_who_was_away_longest_is_forgotten_with_all_files(demo):
         ({"action": "vary"}, "choose a sample or a file"),
         ({"action": "vary", "source": {"file": "/etc/passwd"}}, "no longer here"),
         ({"action": "vary", "source": {"file": "../file-0"}}, "no longer here"),
-        ({"action": "vary", "source": {"result": "kept", "sample": 5}}, "no sample 5"),
+        ({"action": "vary", "source": {"result": "kept", "sample": 5}}, "no longer kept"),
         ({"action": "train"}, "Input should be"),
     ],
 )
@@ -314,6 +441,18 @@ def test_an_error_of_the_program_is_not_shown_to_visitors(demo, monkeypatch, cap
     assert ended(visit(demo), steps=1)["state"] == "done"  # others are served
 
 
+def test_an_error_of_a_widget_is_told_in_a_line_too(demo, client, monkeypatch, caplog):
+    def broken(run, argument, sample):
+        raise ZeroDivisionError("<secret>")
+
+    body = {"run": 0, "source": {"result": ended(client, n=1)["result"]}}
+    assert "no widget for ''" in client.post("/widget", json=body).text
+    monkeypatch.setattr("diffcore.demo.app.widget_of", broken)
+    answer = client.post("/widget?argument=mask", json=body)
+    assert (answer.status_code, answer.text) == (500, FAILED)
+    assert "ZeroDivisionError" in caplog.text
+
+
 # Starting and stopping
 
 
@@ -323,9 +462,10 @@ def test_ctrl_c_stops_the_server_and_what_is_drawn_and_frees_the_port(run):
     def use(address):
         port = int(re.search(r":(\d+)/", address)[1])
         opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor())
-        assert b"diffcore" in opener.open(address, timeout=10).read()
+        inside = f"http://127.0.0.1:{port}" + entrance(opener.open(address, timeout=10).read().decode())
+        assert b"panels" in opener.open(inside, timeout=10).read()
         wanted = {"run": 0, "n": 64, "steps": 1000}
-        request = urllib.request.Request(f"http://127.0.0.1:{port}/jobs", json.dumps(wanted).encode())
+        request = urllib.request.Request(f"{inside.split('?')[0]}jobs", json.dumps(wanted).encode())
         seen["job"] = json.loads(opener.open(request, timeout=10).read())
         seen["port"], seen["time"] = port, time.monotonic()
         os.kill(os.getpid(), signal.SIGINT)
@@ -355,3 +495,45 @@ def test_a_port_in_use_and_a_run_without_samples_are_refused(run, tmp_path, trai
     with pytest.raises(UserError, match="draws no samples"):
         Demo([run, classifier], PORT)
     assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_second_ctrl_c_also_deletes_the_files_of_visitors(run, monkeypatch):
+    demo = Demo([run], PORT, limits=LIMITS)
+    sent(visit(demo), b"x")
+    folder = next(iter(demo.visitors._known.values())).folder
+    end = demo._jobs.close
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo._jobs, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo.close()
+    assert not folder.exists()
+    end()
+
+
+def test_sigterm_deletes_the_files_of_visitors_too(run, monkeypatch):
+    folders = []
+
+    def use(address):
+        port = int(re.search(r":(\d+)/", address)[1])
+        inside = entrance(urllib.request.urlopen(address, timeout=10).read().decode())
+        urllib.request.build_opener(urllib.request.HTTPCookieProcessor()).open(f"http://127.0.0.1:{port}{inside}")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    new = Visitors.new
+    monkeypatch.setattr(Visitors, "new", lambda self: (visitor := new(self), folders.append(visitor.folder))[0])
+    with pytest.raises(SystemExit) as ended:
+        serve([run], started=lambda address: threading.Thread(target=use, args=[address]).start())
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert [folder.exists() for folder in folders] == [False]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_notebook_is_told_to_use_the_command(run):
+    async def cell():
+        serve([run])
+
+    with pytest.raises(UserError, match="diffcore demo"):
+        asyncio.run(cell())

@@ -3,10 +3,12 @@
 With DIFFCORE_SCREENSHOTS=FOLDER, pictures of the page are kept there, to be looked at.
 """
 
+import http.server
 import json
 import os
 import re
 import shutil
+import threading
 import zipfile
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 from PIL import Image
 
 import diffcore as dc
+from diffcore.demo.limits import Limits
 from tests.demo.served import served
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -77,7 +80,7 @@ def choose(page, run):
 
 def drawn(page, panel=0):
     """What the page says when the drawing has ended."""
-    ended = ".status.wrong, .status:text-matches('samples$|stopped')"
+    ended = ".status.wrong, .status:text-matches('samples?$|stopped')"
     page.locator(".panel").nth(panel).locator(ended).wait_for(timeout=60_000)
     return page.locator(".status").nth(panel).text_content()
 
@@ -242,7 +245,7 @@ def test_a_drawing_is_stopped_and_a_new_seed_draws_others(page):
     before, seed = image.get_attribute("src"), page.input_value("#seed")
     page.click("#reseed")
     page.wait_for_timeout(100)
-    assert drawn(page) == "1 samples"
+    assert drawn(page) == "1 sample"
     assert page.input_value("#seed") != seed
     assert image.get_attribute("src") != before
 
@@ -328,11 +331,138 @@ def test_a_fragment_reaches_neither_the_page_nor_the_server_nor_other_sites(brow
         page.goto(address)
         page.wait_for_selector(".panel")
         page.fill("#n", "1")
-        assert draw(page) == "1 samples"
+        assert draw(page) == "1 sample"
         page.wait_for_timeout(500)
         tried = json.loads(page.frame_locator(".out iframe").locator("#tried").text_content())
         assert tried == dict.fromkeys(
             ["page", "cookies", "storage", "window", "/runs", "http://127.0.0.1:9/"], "refused"
         )
-        assert page.url == address.split("?")[0]
+        assert page.url.startswith(address.split("?")[0])
+        assert "token" not in page.url
         page.context.close()
+
+
+def test_a_link_of_another_site_opens_the_page_and_other_ports_get_no_cookie(browser, address):
+    """Such as that of a terminal in a browser. Cookies are sent to all ports of a host, and strict ones to no site."""
+    asked = []
+
+    class Site(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.headers.get("cookie"))
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            self.wfile.write(f"<a href='{address}'>open</a>".encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        page = browser.new_context().new_page()
+        page.goto(f"http://localhost:{other.server_port}/")
+        page.click("a")
+        page.wait_for_selector(".panel")
+        page.goto(f"http://127.0.0.1:{other.server_port}/")
+        page.context.close()
+        other.shutdown()
+    assert len(asked) >= 2
+    assert asked == [None] * len(asked)
+
+
+def test_a_file_is_still_there_after_many_strokes_in_it(page, tmp_path):
+    choose(page, "image")
+    Image.fromarray(numpy.full((8, 8), 90, numpy.uint8)).save(tmp_path / "own.png")
+    files = page.evaluate_handle("new DataTransfer()")
+    page.evaluate("files => files.items.add(new File(['no picture'], 'dropped.png'))", files)
+    page.dispatch_event(".settings", "drop", {"dataTransfer": files})  # also where no file was asked for yet
+    page.wait_for_selector("text=Starts from the file dropped.png.")
+    page.set_input_files("input[name=file]", tmp_path / "own.png")
+    page.wait_for_selector("text=Starts from the file own.png.")
+    page.select_option("select[name=action]", "complete")
+    fill = page.frame_locator(".widget iframe").locator("#fill")
+    for _ in range(Limits().files + 1):
+        fill.click()
+    assert draw(page) == "2 samples"
+
+
+def test_a_sample_of_another_size_is_varied_and_its_run_is_chosen_again(page):
+    choose(page, "pointcloud")
+    page.fill("input[name=size]", "64")
+    assert draw(page) == "2 samples"
+    button(page, "vary").click()
+    page.wait_for_selector("text=Starts from sample 1 of the last drawing.")
+    assert drawn(page) == "2 samples"
+    assert not page.locator("input[name=size]").is_visible()
+    page.select_option("select[name=run]", label="image")
+    button(page, "vary", 1).click()
+    page.wait_for_selector("text=Starts from sample 2 of the last drawing.")
+    assert drawn(page) == "2 samples"
+    assert page.locator("select[name=run] option:checked").text_content() == "pointcloud"
+
+
+def test_a_kept_sample_stays_the_source_when_an_earlier_one_is_dropped(page):
+    choose(page, "image")
+    draw(page)
+    for sample in range(2):
+        button(page, "keep", sample).click()
+        button(page, "drop", sample, "#kept").wait_for()
+    button(page, "vary", 1, "#kept").click()
+    page.wait_for_selector("text=Starts from kept sample 2.")
+    drawn(page)
+    button(page, "drop", 0, "#kept").click()
+    button(page, "drop", 1, "#kept").wait_for(state="detached")
+    assert draw(page) == "2 samples"
+    button(page, "drop", 0, "#kept").click()
+    page.locator("#kept").wait_for(state="hidden")
+    assert "no longer kept" in draw(page)
+
+
+def test_what_is_drawn_can_be_stopped_after_a_second_click(page):
+    choose(page, "pointcloud")
+    page.fill("#n", "64")
+    page.fill("input[name=steps]", "900")
+    page.click("#draw")
+    page.locator(".status:text-matches('drawing')").wait_for()
+    page.click("#draw")
+    page.wait_for_timeout(300)
+    page.locator(".status:text-matches('drawing')").wait_for()
+    assert page.locator("#stop").is_visible()
+    page.click("#stop")
+    assert drawn(page) == "stopped"
+    page.evaluate("panels[0].draw(64, 1); panels[0].stop()")  # before the server knows of it
+    page.wait_for_timeout(300)
+    assert page.locator(".status").text_content() == "stopped"
+
+
+def test_a_seed_that_javascript_cannot_hold_is_refused(page):
+    page.fill("#seed", str(2**53 + 1))  # which would be sent as 2**53
+    page.click("#draw")
+    assert page.locator("#seed:invalid").count() == 1
+    assert page.locator(".status").text_content() == ""
+
+
+def test_the_values_at_the_beginning_are_those_of_the_run(page):
+    for guidance in (12, 1.25, -1):
+        found = page.evaluate(
+            "g => { runs[0].guidance = g; panels[0].choose(1); panels[0].choose(0);"
+            " return [panels[0].wanted(1, 0).guidance ?? null, panels[0].fields.guidance.value]; }",
+            guidance,
+        )
+        assert found == [None, str(guidance)]
+
+
+def test_conditions_may_be_called_as_the_fields_of_the_page(page):
+    found = page.evaluate(
+        """names => {
+          runs[0].conditions = [...names.map((name) => ({ name, kind: "text", choices: [], quantiles: [], unit: "" })),
+            { name: "mass", kind: "slider", choices: [], quantiles: [1, 2, 3], unit: "Da" }];
+          panels[0].choose(1); panels[0].choose(0);
+          panels[0].element.querySelectorAll(".conditions input[list]").forEach((input) => { input.value = "a"; });
+          return panels[0].wanted(1, 0);
+        }""",
+        names := ["size", "action", "run", "solver", "steps", "file"],
+    )
+    assert found["conditions"] == dict.fromkeys(names, "a")
+    assert (found["action"], found["size"], found["run"]) == ("draw", None, 0)
+    assert page.get_by_label("mass (Da)", exact=True).get_attribute("placeholder") == "not asked for"

@@ -95,6 +95,17 @@ def test_a_cancelled_job_ends_at_its_next_step_and_a_waiting_one_at_once(gate):
     jobs.close()
 
 
+def test_nothing_is_drawn_for_a_visitor_who_was_forgotten_in_the_queue(gate):
+    jobs, one, two = Jobs(gate, Limits()), visitor("one"), visitor("two")
+    first, second = jobs.add(one, Wanted(run=0)), jobs.add(two, Wanted(run=0))
+    until(lambda: first.state == "running")
+    two.forget()
+    gate.go.set()
+    until(lambda: second.ended)
+    assert (gate.served, second.state) == ([first], "cancelled")
+    jobs.close()
+
+
 def test_closing_ends_everything(gate):
     jobs, one = Jobs(gate, Limits()), visitor()
     asked = [jobs.add(one, Wanted(run=0)) for _ in range(3)]

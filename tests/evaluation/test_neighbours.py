@@ -10,6 +10,7 @@ import diffcore as dc
 from diffcore.evaluation import neighbours
 from diffcore.evaluation.neighbours import examples_as_samples, nearest_picture
 from diffcore.plugins.output import Picture
+from diffcore.runs.model import numbers_of_a_sample
 
 FLAGS = ["--train.steps", "1", "--train.evaluate", "0", "--train.batch-size", "4"]
 RUNS = {
@@ -106,3 +107,31 @@ def test_the_report_has_them_where_a_sample_has_a_distance(run):
     page = (run.path / "report.html").read_text()
     found = re.search(r"Samples above the nearest of [\d,]+( of [\d,]+)? training examples: distance", page)
     assert found or run.model.modality.name == "molecule"  # the one sample of an untrained network is not valid
+
+
+def test_large_examples_are_compared_in_smaller_batches(run, monkeypatch):
+    """500 pictures of 512 x 512 pixels would need 3 GB as numbers of 64 bits."""
+    sizes = []
+
+    def counted(model, examples):
+        sizes.append(len(examples))
+        return examples_as_samples(model, examples)
+
+    monkeypatch.setattr(neighbours, "MOST", 12)
+    monkeypatch.setattr(neighbours, "_NUMBERS", 5 * numbers_of_a_sample(run.model.codec))
+    copies = examples_as_samples(run.model, run.data.examples[:3])
+    monkeypatch.setattr(neighbours, "examples_as_samples", counted)
+    data = type(run.data)(run.data.facts, run.data.examples[:12], None)
+    picture = nearest_picture(run.model, data, copies)
+    assert picture is not None
+    assert numbers(picture.title)[0] == pytest.approx(0, abs=1e-6)
+    assert sizes[:3] == [5, 5, 2]
+
+
+def test_a_sound_that_is_not_finite_is_far_from_silence_too(run):
+    if run.model.modality.name != "audio":
+        pytest.skip("for sounds")
+    samples = examples_as_samples(run.model, run.data.examples[:2]).clone()
+    samples[0, 0, 5] = torch.nan
+    found = run.model.modality.distance(run.model.codec)(samples, torch.zeros_like(samples))
+    assert found.isfinite().all(1).tolist() == [False, True]

@@ -1,5 +1,6 @@
 """How different sounds are."""
 
+import torch
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -22,8 +23,7 @@ class MelDistance:
         self._rate = codec.facts.rate
 
     def __call__(self, samples: Tensor | TensorDict, others: Tensor | TensorDict) -> Tensor:
-        """The distances `[n, m]`."""
-        rows, columns = (
-            log_mel(finite(waves_of(each).cpu().float())[0], self._rate, FRAMES, SILENCE) for each in (samples, others)
-        )
-        return distances(rows, columns)
+        """The distances `[n, m]`; infinite for sounds with values that are not finite."""
+        (first, broken), (second, _) = (finite(waves_of(each).cpu().float()) for each in (samples, others))
+        rows, columns = (log_mel(each, self._rate, FRAMES, SILENCE) for each in (first, second))
+        return distances(rows, columns).masked_fill(broken[:, None], torch.inf)
