@@ -19,7 +19,7 @@ from diffcore.errors import UserError
 from diffcore.plugins.reading import read_one
 from diffcore.runs.drawing import Drawing
 from diffcore.runs.generation import generate
-from diffcore.runs.joint import given_sides
+from diffcore.runs.joint import given_sides, side_of
 from diffcore.runs.keeping import Wish, selected
 from diffcore.runs.measurements import grown, inpainting_of, numbers_in, reader_of, upscaling_of, without
 from diffcore.runs.model import numbers_of_a_sample
@@ -149,13 +149,15 @@ def _constraint(run: Run, wanted: Wanted, sources: Sources, folder: Path) -> tup
         missing = _missing(run, wanted, source, sources)
         if missing is not None:
             return inpainting_of(model, source.state, missing), n
+    if wanted.action == "given":
+        side = wanted.side or ""
+        known = side_of(model, side, source.state, source.mask) if isinstance(source, Samples) else source
+        return given_sides(model, {side: known}, n)
     path = written(source, folder) if isinstance(source, Samples) else source
     if wanted.action == "complete":
         mask = None if wanted.mask is None else sources.file(wanted.mask)
         return inpainting_of(model, path, mask, gap=wanted.gap or None, free=wanted.free or None), n
-    if wanted.action == "enlarge":
-        return upscaling_of(model, path), n
-    return given_sides(model, {wanted.side or "": path}, n)
+    return upscaling_of(model, path), n
 
 
 def _missing(run: Run, wanted: Wanted, source: Samples, sources: Sources) -> State | None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError, did_you_mean
 from diffcore.plugins.data import sides_of
+from diffcore.plugins.output import Side
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.generation import has_elements
 from diffcore.runs.measurements import reader_of
@@ -17,11 +18,12 @@ from diffcore.states.spaces import Mask
 from diffcore.states.state import State, fields
 
 
-def given_sides(model: Model, files: Mapping[str, str | Path], each: int = 1) -> tuple[Constraint, int]:
+def given_sides(model: Model, files: Mapping[str, str | Path | Side], each: int = 1) -> tuple[Constraint, int]:
     """The constraint that samples have the sides that files hold, and the number of samples: `each` for every entry.
 
-    `files` are by the name of the side. Raises `UserError` for a state that is not joint, for names that are not those
-    of its sides, if all sides are given, for files that cannot be used, and for files of different numbers of entries.
+    `files` are by the name of the side; an encoded side may take the place of a file (`side_of`). Raises `UserError`
+    for a state that is not joint, for names that are not those of its sides, if all sides are given, for files that
+    cannot be used, and for files of different numbers of entries.
     """
     sides = sides_of(model.codec)
     for name in files:
@@ -32,7 +34,10 @@ def given_sides(model: Model, files: Mapping[str, str | Path], each: int = 1) ->
         )
     if len(files) == len(sides):
         raise UserError(f"`given`: all sides are given ({', '.join(sides)}), so there is nothing to draw")
-    read = {name: reader_of(model, "given").read_side(name, Path(path)) for name, path in files.items()}
+    read = {
+        name: file if isinstance(file, Side) else reader_of(model, "given").read_side(name, Path(file))
+        for name, file in files.items()
+    }
     counts = {name: len(next(iter(side.values.values()))) for name, side in read.items()}
     entries = max(counts.values())
     if odd := {name: count for name, count in counts.items() if count not in (1, entries)}:
@@ -51,6 +56,14 @@ def given_sides(model: Model, files: Mapping[str, str | Path], each: int = 1) ->
     mask = None if not masks else masks[0][rows] if len(masks[0]) == entries else masks[0]
     recipe = {"task": "given", "sides": {name: tensors_digest(dict(side.values)) for name, side in read.items()}}
     return given_fields(values, model.codec.space, {**recipe, "each": each}, mask), len(rows)
+
+
+def side_of(model: Model, name: str, state: State, mask: Mask) -> Side:
+    """One side of encoded joint states `[n, ...]`. Raises `UserError` if they have none of that name."""
+    require_side(model, name)
+    values = fields(state)
+    own = {field: values[field] for field in sides_of(model.codec)[name]}
+    return Side(own, mask if side_has_elements(model, name) else None)
 
 
 def require_side(model: Model, name: str) -> None:

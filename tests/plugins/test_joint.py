@@ -19,6 +19,7 @@ from diffcore.plugins.joint.samples import of_side
 from diffcore.plugins.output import Metric
 from diffcore.plugins.records import Component, Modality, Place, Preset, Settings
 from diffcore.plugins.registry import Provided, load
+from diffcore.runs.joint import given_sides, side_of
 from diffcore.states.spaces import Euclidean, Whole
 from tests.support.toy import put_in_place
 
@@ -203,6 +204,15 @@ def test_either_side_is_drawn_given_a_file_of_the_other(run, tmp_path):
     both = run.sample(60)
     left, right = (of_side(both.decoded, name)[:, 0] for name in ("left", "right"))
     assert (left.sign() == right.sign()).double().mean().item() > 0.8
+
+
+@pytest.mark.parametrize("name", ["left", "right"])
+def test_a_side_of_a_sample_is_given_as_well_as_one_of_a_file(run, name):
+    first = run.sample(3, seed=1)
+    constraint, count = given_sides(run.model, {name: side_of(run.model, name, first.state, first.mask)}, 2)
+    drawn = run.sample(count, constraint=constraint, seed=2)
+    expected = of_side(first.decoded, name).repeat_interleave(2, 0)
+    torch.testing.assert_close(of_side(drawn.decoded, name), expected)
 
 
 def test_samples_are_files_of_each_side_and_pages(run, tmp_path, capsys):
