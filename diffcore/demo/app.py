@@ -1,11 +1,15 @@
 """The server of the page: what each address answers."""
 
 import asyncio
+import contextlib
+import gzip
+import io
 import logging
 import secrets
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -37,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 LONGEST_WAIT = 10.0
 """A question for news of a job is answered after so many seconds, even if there are none."""
+_GZIP = b"\x1f\x8b"
 _STATIC = {"page.js": "text/javascript", "page.css": "text/css"}
 
 
@@ -128,6 +133,8 @@ class Demo:
         """Store a file of the visitor. The body is the file, and `ending` the end of its name."""
         visitor, most = _visitor(request), self.limits.file_bytes
         content = await _body(request, most)
+        if content.startswith(_GZIP) and await run_in_threadpool(_decompressed, content, most) > most:
+            raise UserError(f"this is larger than {most / 2**20:.3g} MiB when it is decompressed")
         name, path = visitor.new_file(request.query_params.get("ending", ""))
         await run_in_threadpool(path.write_bytes, content)
         return JSONResponse({"file": name})
@@ -219,6 +226,15 @@ def _whole(every: Sequence[Shown]) -> bool:
 
 def _text(name: str) -> str:
     return files("diffcore.demo").joinpath("static", name).read_text(encoding="utf-8")
+
+
+def _decompressed(content: bytes, most: int) -> int:
+    """The bytes of a gzip file after decompression, counted up to a little more than `most`."""
+    size = 0
+    with contextlib.suppress(OSError, EOFError, zlib.error), gzip.open(io.BytesIO(content)) as file:
+        while size <= most and (block := file.read(2**16)):  # what is damaged is refused by its reader
+            size += len(block)
+    return size
 
 
 def _visitor(request: Request) -> Visitor:

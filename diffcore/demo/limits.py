@@ -15,7 +15,7 @@ class Limits:
     * `visitors`: visitors that are remembered; the one that was away longest is forgotten for a new one.
     * `results`, `kept`, `files`: results, kept samples and files of a visitor; the oldest of them are deleted.
     * `result_bytes`: characters of the fragments that show the results of a visitor, and of those that are kept.
-    * `file_bytes`, `body_bytes`: bytes of a file, and of any other request.
+    * `file_bytes`: bytes of a file, also after it is decompressed; `body_bytes`: those of any other request.
     """
 
     samples: int = 64
@@ -24,10 +24,10 @@ class Limits:
     larger: int = 16
     waiting: int = 32
     waiting_of_one: int = 4
-    visitors: int = 32
+    visitors: int = 8
     results: int = 12
     kept: int = 100
-    files: int = 12
+    files: int = 6
     result_bytes: int = 2**24
     file_bytes: int = 2**25
     body_bytes: int = 2**16

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import io
 import json
 import os
@@ -415,6 +416,9 @@ def test_what_is_too_much_or_wrong_is_refused_in_one_line(client, wanted, said):
 def test_files_are_bounded_and_cannot_choose_their_place(demo):
     client = visit(demo)
     assert "larger than" in sent(client, b"x" * 10_001).text
+    assert "when it is decompressed" in sent(client, gzip.compress(b" " * 100_000), ".sdf.gz").text
+    assert sent(client, gzip.compress(b" " * 9_000), ".sdf.gz").status_code == 200
+    assert sent(client, gzip.compress(b" " * 9_000)[:20], ".sdf.gz").status_code == 200  # its reader will refuse it
     assert "larger than" in client.post("/jobs", content=b"[" * 100_000).text
     visitor = next(iter(reversed(demo.visitors._known.values())))
     for ending in ("/../../x.png", ".p/ng", "", ".ß", "." + "a" * 300):
