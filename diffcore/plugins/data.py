@@ -107,7 +107,8 @@ class Codec(Protocol):
         """Compute once what `encode` would otherwise compute in every step; `encode` then gets the result.
 
         It receives examples of the data set, on the device of the model, in parts; what it returns has a row for each
-        of them and is kept in the cache. A codec without `prepare` encodes the examples themselves. `draws` are random
+        of them and is kept in the cache, or, if a column of the examples is mapped from a file, in shards from which it
+        is mapped too (then each row must have the same form). It must not write to the examples. A codec without `prepare` encodes the examples themselves. `draws` are random
         numbers of each example, the same in every run; they are None where no augmentation will be asked for.
         """
 

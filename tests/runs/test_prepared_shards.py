@@ -291,7 +291,8 @@ def test_the_identity_of_mapped_rows_follows_their_content(tmp_path):
     one, again = rows_of(values), rows_of(values)
     assert origin_of(one) == origin_of(again)
     assert origin_of(one).identity != origin_of(rows_of(values + 1, "other")).identity
-    assert len({origin_of(each).identity for each in (one, one[1:], one[:-1], one.T, one.view(torch.int32))}) == 5
+    parts = (one, one[1:], one[:-1], one[:2], one[:2].T, one.view(torch.int32))
+    assert len({origin_of(each).identity for each in parts}) == len(parts)
     assert origin_of(values) is None
 
 
