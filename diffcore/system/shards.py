@@ -214,7 +214,8 @@ def encode(
 
     * `folder`: where sets are kept; the set gets a folder of its own in it, named after the identities.
     * `identities`: a text for each part, which changes whenever its content or its encoding does.
-    * `read`: yields the rows of the records of the part with a number. It is called in several threads, unless `threads` is 1.
+    * `read`: yields the rows of the records of the part with a number. It is called in several threads, unless
+      `threads` is 1.
     * `title`: what is encoded, for the bar of progress; `total` is the number of records, where it is known.
     * `threads`: how many threads encode, `workers()` if None. With 1, the thread that calls encodes itself.
 
