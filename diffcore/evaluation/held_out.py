@@ -9,7 +9,7 @@ import torch
 from diffcore.evaluation.request import EvaluationRequest
 from diffcore.plugins.data import Data, Encoded
 from diffcore.plugins.output import Metric
-from diffcore.runs.coding import decode, encode, prepared
+from diffcore.runs.coding import decode, encode, prepared_plainly
 from diffcore.runs.model import Model
 from diffcore.states.noise import generator_for
 from diffcore.system.distributed import mean
@@ -31,7 +31,7 @@ def evaluate(model: Model, data: Data, request: EvaluationRequest) -> Sequence[M
     settings = request.settings.model_copy(
         update={"train": request.settings.train.model_copy(update={"batch_size": size})}
     )
-    ready = replace(data, examples=prepared(model.codec, examples, model.device))
+    ready = replace(data, examples=prepared_plainly(model, replace(data, examples=examples)))
     objective = Objective(model, settings).eval()
 
     def loss_of(step: int) -> torch.Tensor:

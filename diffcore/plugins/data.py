@@ -106,9 +106,11 @@ class Codec(Protocol):
     def prepare(self, examples: "TensorDict", draws: Draws | None = None) -> "TensorDict":
         """Compute once what `encode` would otherwise compute in every step; `encode` then gets the result.
 
-        It receives examples of the data set, on the device of the model, in parts; what it returns has a row for each
-        of them and is kept in the cache. A codec without `prepare` encodes the examples themselves. `draws` are random
-        numbers of each example, the same in every run; they are None where no augmentation will be asked for.
+        It receives examples of the data set, on the device of the model, in parts, and must not write to them. What it
+        returns has a row for each of them and is kept in the cache. If a column of the examples is mapped from a file,
+        it is kept in shards instead, from which it is mapped too; all rows must have the same form then. A codec
+        without `prepare` encodes the examples themselves. `draws` are random numbers of each example, the same in every
+        run; they are None where no augmentation will be asked for.
         """
 
     def encode(self, examples: "TensorDict", draws: Draws | None = None) -> Encoded:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from diffcore.plugins.data import Codec, Data, Encoded
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.model import Model, codec_digest
+from diffcore.runs.prepared_shards import any_mapped, prepared_in_shards
 from diffcore.states.noise import Draws, seed_of
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, concatenate, named
@@ -67,25 +68,53 @@ def prepared_data(model: Model, data: Data) -> "TensorDict":
     """The training examples as `codec.encode` takes them: unchanged unless the codec has `prepare`.
 
     What it made of them is kept in the cache, by a digest of the examples, the facts and the weights of the codec, or
-    of what its attribute `preparation` says that `prepare` depends on.
+    of what its attribute `preparation` says that `prepare` depends on. What it made of examples that are mapped from
+    files is mapped from files as well, in the same values.
     """
     codec, examples = model.codec, data.examples
     if not hasattr(codec, "prepare"):
         return examples
-    identity = " ".join(
-        [
-            f"{type(codec).__module__}.{type(codec).__qualname__}",
-            data.facts.model_dump_json(),
-            getattr(codec, "preparation", None) or codec_digest(codec) or "no weights",
-            tensors_digest(dict(examples.items())),
-        ]
-    )
+    if any_mapped(examples):
+        return _prepared_mapped(model, data, augmented=True)
+    identity = f"{_preparation(codec, data)} {tensors_digest(dict(examples.items()))}"
     path = cache_folder() / "prepared" / f"{hashlib.sha256(identity.encode()).hexdigest()[:32]}.safetensors"
     if (kept := read_tensors_entry(path)) is not None:
         return named(kept)
     made = prepared(codec, examples, model.device, Draws.of(seed_of("prepared"), range(len(examples))))
     write_tensors_entry(path, dict(made.items()))
     return made
+
+
+def prepared_plainly(model: Model, data: Data) -> "TensorDict":
+    """The examples as `codec.encode` takes them, without augmented forms. Only mapped ones are kept, in files."""
+    if hasattr(model.codec, "prepare") and any_mapped(data.examples):
+        return _prepared_mapped(model, data, augmented=False)
+    return prepared(model.codec, data.examples, model.device)
+
+
+def _prepared_mapped(model: Model, data: Data, augmented: bool) -> "TensorDict":
+    """What the codec prepares of mapped examples, in shards; with their random numbers if they are `augmented`."""
+    codec: Any = model.codec
+
+    @torch.no_grad()
+    def prepare(numbers: range) -> "tuple[TensorDict, TensorDict]":
+        given = data.examples[numbers.start : numbers.stop].to(model.device)
+        draws = Draws.of(seed_of("prepared"), numbers, model.device) if augmented else None
+        return given, codec.prepare(given, draws)
+
+    identity = f"{_preparation(codec, data)} {'augmented' if augmented else 'plain'}"
+    return prepared_in_shards(data.examples, prepare, identity, AT_ONCE)
+
+
+def _preparation(codec: Codec, data: Data) -> str:
+    """What decides what the codec prepares of an example."""
+    return " ".join(
+        [
+            f"{type(codec).__module__}.{type(codec).__qualname__}",
+            data.facts.model_dump_json(),
+            getattr(codec, "preparation", None) or codec_digest(codec) or "no weights",
+        ]
+    )
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from diffcore.plugins.autoencoder import Autoencoder, losses_of
 from diffcore.plugins.data import Codec, Data, Encoded
 from diffcore.plugins.records import Settings
 from diffcore.plugins.registry import Registry
-from diffcore.runs.coding import prepared_data, slices
+from diffcore.runs.coding import AT_ONCE, prepared_data
 from diffcore.runs.folder import open_run
 from diffcore.runs.latents import LatentCodec, encoded_by
 from diffcore.runs.loading import load_run
@@ -153,8 +153,7 @@ def set_exact_statistics(codec: LatentCodec, ready: "TensorDict", path: Path | N
 
     With `path`, the folder of the first stage, raises `UserError` if a channel is the same for all examples.
     """
-    parts = [codec.raw(ready[rows].to(codec.device)) for rows in slices(len(ready))]
-    means, stds = exact_moments(parts, cast(Autoencoder, codec.autoencoder).channel_axis)
+    means, stds = exact_moments(codec.raw_parts(ready, AT_ONCE), cast(Autoencoder, codec.autoencoder).channel_axis)
     if path is not None and not all(bool((std > _CONSTANT).all()) for std in stds.values()):
         raise UserError(
             f"the first stage {path} has a channel that is the same for all examples: train it again, with fewer "

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,9 +130,19 @@ class LatentCodec(nn.Module):
         state_of = getattr(self.autoencoder, "state_of", None)
         return self.first.space.project(decoded if state_of is None else state_of(decoded, mask), mask)
 
-    def raw(self, prepared: "TensorDict") -> tuple[State, Mask]:
+    def raw_parts(self, prepared: "TensorDict", at_once: int) -> "RawParts":
+        """All encodings of prepared examples before they are scaled, and their masks, of `at_once` examples at a time.
+
+        Where states have no mask, only the columns of latents are read.
+        """
+        masked = self.of_samples.encode(prepared[:1].to(self.device)).mask is not None
+        if not masked:
+            prepared = prepared.select(*map(_column, fields(self.space.empty(1))))
+        return RawParts(self, prepared, at_once, masked)
+
+    def raw(self, prepared: "TensorDict", masked: bool = True) -> tuple[State, Mask]:
         """All encodings of prepared examples before they are scaled, one after another, and their mask."""
-        mask = self.of_samples.encode(prepared).mask
+        mask = self.of_samples.encode(prepared).mask if masked else None
         columns = {name: prepared[_column(name)] for name in fields(self.space.empty(1))}
         views = next(iter(columns.values())).shape[1]
         flat = from_fields({name: column.flatten(0, 1) for name, column in columns.items()})
@@ -149,6 +161,22 @@ class LatentCodec(nn.Module):
     def _statistics(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         names = fields(self.space.empty(1))
         return {name: self.mean[field_key(name)] for name in names}, {name: self.std[field_key(name)] for name in names}
+
+
+@dataclass(frozen=True)
+class RawParts:
+    """The encodings of prepared examples in parts, which are made anew whenever they are gone through."""
+
+    codec: LatentCodec
+    prepared: "TensorDict"
+    at_once: int
+    masked: bool
+
+    def __iter__(self) -> Iterator[tuple[State, Mask]]:
+        """Each part on the device of the codec."""
+        for start in range(0, len(self.prepared), self.at_once):
+            part = self.prepared[start : start + self.at_once].to(self.codec.device)
+            yield self.codec.raw(part, self.masked)
 
 
 def encoded_by(codec: Codec, examples: "TensorDict", draws: Draws | None = None) -> Encoded:

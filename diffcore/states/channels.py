@@ -1,6 +1,6 @@
 """Means and standard deviations of the channels of a state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -49,17 +49,23 @@ def batch_std(state: State, axis: int, mask: Mask = None) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def exact_moments(parts: Sequence[tuple[State, Mask]], axis: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def exact_moments(parts: Iterable[tuple[State, Mask]], axis: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The mean and the standard deviation of each channel over all parts, in float64.
 
-    Computed in two passes: the mean first, then the mean of the squared distances from it.
+    Computed in two passes: the mean first, then the mean of the squared distances from it. So `parts` are gone through
+    twice, and one of them is in memory at a time if they are made on the way.
     """
-    means: dict[str, Tensor] = {}
-    stds: dict[str, Tensor] = {}
-    for name in fields(parts[0][0]):
-        rows = [rows_of(fields(state)[name], axis, mask) for state, mask in parts]
-        count = sum(len(each) for each in rows)
-        mean = torch.stack([each.double().sum(0) for each in rows]).sum(0) / count
-        square = torch.stack([(each.double() - mean).square().sum(0) for each in rows]).sum(0)
-        means[name], stds[name] = mean, (square / count).sqrt()
-    return means, stds
+    counts: dict[str, int] = {}
+    sums: dict[str, Tensor] = {}
+    squares: dict[str, Tensor] = {}
+    for state, mask in parts:
+        for name, field in fields(state).items():
+            rows = rows_of(field, axis, mask).double()
+            counts[name] = counts.get(name, 0) + len(rows)
+            sums[name] = sums.get(name, 0) + rows.sum(0)
+    means = {name: total / counts[name] for name, total in sums.items()}
+    for state, mask in parts:
+        for name, field in fields(state).items():
+            distances = rows_of(field, axis, mask).double() - means[name]
+            squares[name] = squares.get(name, 0) + distances.square().sum(0)
+    return means, {name: (total / counts[name]).sqrt() for name, total in squares.items()}

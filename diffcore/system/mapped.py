@@ -4,12 +4,14 @@ The system reads the parts that are used and drops them again when memory is sho
 they are mapped for reading, and a program that writes to them is ended by the system.
 """
 
+import json
 import math
 import mmap
 import os
 import warnings
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,12 +19,31 @@ from torch import Tensor
 
 from diffcore.system.files import open_regular
 
-_MAPPINGS: "weakref.WeakValueDictionary[int, mmap.mmap]" = weakref.WeakValueDictionary()
+
+@dataclass(frozen=True)
+class Origin:
+    """Where mapped values come from."""
+
+    folder: Path
+    """The folder of the set of shards that they belong to."""
+    identity: str
+    """A text that changes whenever the values do, known without reading them."""
+
+
+class _Mapping(mmap.mmap):
+    """What values are mapped by, with their origin if it is known."""
+
+    origin: Origin | None = None
+
+
+_MAPPINGS: "weakref.WeakValueDictionary[int, _Mapping]" = weakref.WeakValueDictionary()
 """The mappings that were made here, by their first address."""
 
 
-def mapped(path: Path, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def mapped(path: Path, shape: Sequence[int], dtype: torch.dtype, origin: Origin | None = None) -> Tensor:
     """The tensor of a shape and a type whose values, in the order of rows, are the content of the file `path`.
+
+    `origin` says where the values come from, for `origin_of`.
 
     Raises `ValueError` if the file has another size, `UserError` if it is not a regular file, and `OSError` if it
     cannot be opened or mapped.
@@ -33,7 +54,8 @@ def mapped(path: Path, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
             raise ValueError(f"it has {found:,} bytes instead of {size:,}")
         if not size:
             return torch.empty(tuple(shape), dtype=dtype)
-        content = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+        content = _Mapping(file.fileno(), size, access=mmap.ACCESS_READ)
+        content.origin = origin
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that the buffer cannot be written, which is wanted
         tensor = torch.frombuffer(content, dtype=dtype)
@@ -41,7 +63,7 @@ def mapped(path: Path, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return tensor.view(tuple(shape))
 
 
-def _mapping(tensor: Tensor) -> mmap.mmap | None:
+def _mapping(tensor: Tensor) -> _Mapping | None:
     """What the values of a tensor are mapped by, or None."""
     if tensor.device.type != "cpu":
         return None
@@ -53,6 +75,19 @@ def is_mapped(tensor: Tensor) -> bool:
     return _mapping(tensor) is not None
 
 
+def origin_of(tensor: Tensor) -> Origin | None:
+    """Where the values of a mapped tensor come from, None if that is not known.
+
+    The identity is that of these values: of their place in the file, their shape and their type too.
+    """
+    mapping = _mapping(tensor)
+    if mapping is None or mapping.origin is None:
+        return None
+    first = tensor.storage_offset() * tensor.element_size()
+    part = [mapping.origin.identity, first, [*tensor.shape], [*tensor.stride()], str(tensor.dtype)]
+    return Origin(mapping.origin.folder, json.dumps(part))
+
+
 def expect_random_reads(tensor: Tensor) -> None:
     """Tell the system that rows of a mapped tensor are read in any order: it then reads nothing around them."""
     _advise(_mapping(tensor), "MADV_RANDOM")
@@ -62,12 +97,12 @@ def expect_rows(tensor: Tensor, rows: Tensor) -> None:
     """Tell the system that these rows, int64 `[n]`, of a mapped tensor are read next: it reads them side by side."""
     mapping = _mapping(tensor)
     size = tensor[:1].numel() * tensor.element_size()
-    if mapping is None or not tensor.is_contiguous() or not size:
+    if mapping is None or not size or not tensor[0].is_contiguous():
         return
-    first = tensor.storage_offset() * tensor.element_size()
+    first, step = (number * tensor.element_size() for number in (tensor.storage_offset(), tensor.stride(0)))
     for row in rows.tolist():
-        start = (first + row * size) // mmap.PAGESIZE * mmap.PAGESIZE
-        _advise(mapping, "MADV_WILLNEED", start, first + (row + 1) * size - start)
+        start = (first + row * step) // mmap.PAGESIZE * mmap.PAGESIZE
+        _advise(mapping, "MADV_WILLNEED", start, first + row * step + size - start)
 
 
 def _advise(mapping: mmap.mmap | None, advice: str, *place: int) -> None:

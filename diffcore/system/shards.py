@@ -33,7 +33,7 @@ from torch import Tensor
 from diffcore.errors import UserError
 from diffcore.system.cache import cache_folder, read_entry, tell_damage, write_entry
 from diffcore.system.files import sync_folder
-from diffcore.system.mapped import mapped
+from diffcore.system.mapped import Origin, mapped
 from diffcore.system.progress import Report, bar
 
 logger = logging.getLogger(__name__)
@@ -71,9 +71,12 @@ class Form:
         """The bytes of a row."""
         return math.prod(self.shape) * self.dtype.itemsize
 
-    def pieces(self, count: int) -> list[range]:
-        """The numbers from 0 to `count` - 1 in parts that are not larger than a shard shall be."""
-        size = max(1, min(SHARD_ROWS, SHARD_BYTES // max(1, self.bytes)))
+    def pieces(self, count: int, unit: int = 1) -> list[range]:
+        """The numbers from 0 to `count` - 1 in parts that are not larger than a shard shall be.
+
+        Each part but the last one has a multiple of `unit` rows, even if that is more.
+        """
+        size = unit * max(1, min(SHARD_ROWS, SHARD_BYTES // max(1, self.bytes)) // unit)
         return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
@@ -129,7 +132,9 @@ class Encoded:
             found = _joined(self.folder, form, len(order), identity)
             if found is None:
                 self._join_intact(order, form, change)
-                found = mapped(self.folder / _JOINED, (len(order), *form.shape), form.dtype)
+                found = mapped(
+                    self.folder / _JOINED, (len(order), *form.shape), form.dtype, Origin(self.folder, identity)
+                )
                 _write(self.folder / _ENTRY, {"identity": identity, "sample": _sampled(found)})
             for path in self.folder.glob("[0-9]*.bin"):
                 path.unlink(missing_ok=True)
@@ -203,13 +208,16 @@ def encode(
     read: Callable[[int], Iterable[Row]],
     title: str,
     total: int | None = None,
+    threads: int | None = None,
 ) -> Encoded:
     """Encode the parts that are not encoded yet, and return what is told of all.
 
     * `folder`: where sets are kept; the set gets a folder of its own in it, named after the identities.
     * `identities`: a text for each part, which changes whenever its content or its encoding does.
-    * `read`: yields the rows of the records of the part with a number. It is called in several threads.
+    * `read`: yields the rows of the records of the part with a number. It is called in several threads, unless
+      `threads` is 1.
     * `title`: what is encoded, for the bar of progress; `total` is the number of records, where it is known.
+    * `threads`: how many threads encode, `workers()` if None. With 1, the thread that calls encodes itself.
 
     Another process that encodes the same set is waited for. Raises `UserError` if the disk is full or cannot be
     written, and whatever `read` raises.
@@ -228,7 +236,7 @@ def encode(
         if missing and len(missing) < len(numbers):
             logger.info(f"{len(numbers) - len(missing)} of {len(numbers)} shards of {title} are there already")
         if missing:
-            _encode(own, missing, form, read, title, total if len(missing) == len(numbers) else None)
+            _encode(own, missing, form, read, title, total if len(missing) == len(numbers) else None, threads)
 
     with _locked(own):
         joined = (own / _ENTRY).exists() and (own / _JOINED).exists()
@@ -274,17 +282,35 @@ def _encode(
     read: Callable[[int], Iterable[Row]],
     title: str,
     total: int | None,
+    threads: int | None,
 ) -> None:
-    """Encode the parts `missing` in several threads."""
+    """Encode the parts `missing`, in several threads unless `threads` is 1."""
     if total is not None:
         require_space(folder, total * form.bytes)
-    with bar(f"encoding {title}") as report, ThreadPoolExecutor(workers(), "encoding") as threads:
+    with bar(f"encoding {title}") as report:
         counted = _Counted(report, len(missing), total)
+        if threads == 1:
+            for number in missing:
+                _encode_part(folder, number, form, read, counted)
+        else:
+            _encode_in_threads(folder, missing, form, read, counted, threads or workers())
+
+
+def _encode_in_threads(
+    folder: Path,
+    missing: Sequence[int],
+    form: Form,
+    read: Callable[[int], Iterable[Row]],
+    counted: _Counted,
+    count: int,
+) -> None:
+    """Encode the parts `missing` in `count` threads."""
+    with ThreadPoolExecutor(count, "encoding") as threads:
         waiting: set[Future] = set()
         try:
             for number in missing:
                 waiting.add(threads.submit(_encode_part, folder, number, form, read, counted))
-                if len(waiting) >= 2 * workers():
+                if len(waiting) >= 2 * count:
                     waiting = _finished(waiting)
             while waiting:
                 waiting = _finished(waiting)
@@ -360,7 +386,7 @@ def _joined(folder: Path, form: Form, count: int, identity: str) -> Tensor | Non
         return None
     name = folder / _JOINED
     try:
-        found = mapped(name, (count, *form.shape), form.dtype)
+        found = mapped(name, (count, *form.shape), form.dtype, Origin(folder, identity))
     except (ValueError, FileNotFoundError) as error:
         tell_damage(name, str(error))
         return None

@@ -94,5 +94,7 @@ class Ahead:
 def _taken(value: Tensor, numbers: Tensor) -> Tensor:
     """Rows of a tensor. Those that are mapped are copied by numpy, which uses no threads of its own for it."""
     if is_mapped(value) and value.dtype != torch.bfloat16:
-        return torch.from_numpy(numpy.take(value.numpy(), numbers.numpy(), axis=0))
+        if value.is_contiguous():
+            return torch.from_numpy(numpy.take(value.numpy(), numbers.numpy(), axis=0))
+        return torch.from_numpy(value.numpy()[numbers.numpy()])  # `take` would copy all rows first
     return value[numbers]
