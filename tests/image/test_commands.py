@@ -55,7 +55,7 @@ def test_the_report_needs_no_network(run):
     assert not re.search(r"https?://|src=\"(?!data:)|<script|@import|<link", page)
     for part in ("Metrics", "Samples", "From noise to data", "<svg", "class_agreement", "frechet_ratio", "[denoiser]"):
         assert part in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3  # samples, the nearest training examples, and trajectories
 
 
 def test_samples_are_files_of_the_data_s_size_with_a_grid_apart(run, tmp_path):
