@@ -19,20 +19,13 @@ from PIL import Image
 import diffcore as dc
 from diffcore.demo.limits import Limits
 from tests.demo.served import served
+from tests.support.quickest import QUICKEST
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if BROWSER is None:
     pytest.skip("no Chromium", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api")
 
-QUICK = ["--train.steps", "2", "--train.evaluate", "0", "--train.batch-size", "8"]
-RUNS = {
-    "image": ["--denoiser.width", "8"],
-    "audio": ["--data.sounds", "60", "--denoiser.width", "16"],
-    "molecule": ["--denoiser.width", "16", "--denoiser.depth", "1"],
-    "pointcloud": ["--denoiser.width", "32", "--denoiser.depth", "1"],
-}
-"""Flags of the smallest run of each kind of data."""
 HOSTILE = "<img src=x onerror=window.top.injected=1><script>window.injected=1"
 
 
@@ -50,7 +43,7 @@ def browser():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, trained, few_pictures):
     folder = tmp_path_factory.mktemp("pages")
-    return {name: dc.load(trained(folder / name, "--modality", name, *flags, *QUICK)) for name, flags in RUNS.items()}
+    return {name: dc.load(trained(folder / name, *flags)) for name, flags in QUICKEST.items()}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +105,7 @@ def photograph(page, name):
 SHOWN = {"image": "img", "audio": "audio", "molecule": "canvas", "pointcloud": "canvas"}
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", QUICKEST)
 def test_every_control_of_a_kind_of_data_works(page, runs, name, tmp_path):
     choose(page, name)
     # Conditions: menus, sliders with the data behind them, texts.

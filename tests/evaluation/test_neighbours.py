@@ -11,20 +11,12 @@ from diffcore.evaluation import neighbours
 from diffcore.evaluation.neighbours import examples_as_samples, nearest_picture
 from diffcore.plugins.output import Picture
 from diffcore.runs.model import numbers_of_a_sample
-
-FLAGS = ["--train.steps", "1", "--train.evaluate", "0", "--train.batch-size", "4"]
-RUNS = {
-    "image": ["--denoiser.width", "8"],
-    "audio": ["--data.sounds", "60", "--denoiser.width", "16"],
-    "molecule": ["--denoiser.width", "16", "--denoiser.depth", "1"],
-    "pointcloud": ["--denoiser.width", "32", "--denoiser.depth", "1"],
-}
+from tests.support.quickest import QUICKEST
 
 
-@pytest.fixture(scope="module", params=RUNS)
+@pytest.fixture(scope="module", params=QUICKEST)
 def run(request, tmp_path_factory, trained, few_pictures):
-    flags = ["--modality", request.param, *RUNS[request.param], *FLAGS]
-    return dc.load(trained(tmp_path_factory.mktemp("neighbours") / request.param, *flags))
+    return dc.load(trained(tmp_path_factory.mktemp("neighbours") / request.param, *QUICKEST[request.param]))
 
 
 def numbers(title):
