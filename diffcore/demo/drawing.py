@@ -30,6 +30,7 @@ from diffcore.runs.variations import variation_of
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.loop import Evaluation
 from diffcore.states.level import FieldLevels
+from diffcore.states.spaces import Mask
 from diffcore.states.state import State, map_fields
 
 TRIES = 10
@@ -65,9 +66,9 @@ def draw(run: Run, wanted: Wanted, sources: Sources, limits: Limits, folder: Pat
         return drawing.draw_all(lambda count: None)
     if drawing.config.particles > 1:
         return drawing.draw_all(lambda count: show([], 0.0))
-    shown = _Shown(drawing, show)
-    config = replace(drawing.config, batch_size=wanted.n)
     mask = drawing.mask(range(drawing.n))
+    shown = _Shown(drawing, mask, show)
+    config = replace(drawing.config, batch_size=drawing.n)  # all at once, to show all
     encoded = generate(
         drawing.model, config, drawing.conditions, drawing.n, drawing.seed,
         watch=shown.watch, constraint=constraint, mask=mask,
@@ -78,14 +79,15 @@ def draw(run: Run, wanted: Wanted, sources: Sources, limits: Limits, folder: Pat
 class _Shown:
     """Shows the estimates of the clean samples from time to time, so that this costs a third of the time at most."""
 
-    def __init__(self, drawing: Drawing, show: Show) -> None:
-        self._drawing, self._show, self._next = drawing, show, 0.0
+    def __init__(self, drawing: Drawing, mask: Mask, show: Show) -> None:
+        self._drawing, self._mask, self._show, self._next = drawing, mask, show, 0.0
         self._grid = time_grid(drawing.model, drawing.config)
 
     def samples(self, state: Any) -> Samples:
         drawing = self._drawing
-        mask = drawing.mask(range(drawing.n))
-        return Samples(state.cpu(), drawing.conditions, mask, drawing.model, drawing.known, drawing.guide_captions)
+        return Samples(
+            state.cpu(), drawing.conditions, self._mask, drawing.model, drawing.known, drawing.guide_captions
+        )
 
     def watch(self, evaluation: Evaluation) -> None:
         level = evaluation.prediction.level
@@ -114,7 +116,7 @@ def _drawing(run: Run, wanted: Wanted, sources: Sources, limits: Limits, folder:
     if wanted.grow and constraint is not None:
         size = grown(constraint, wanted.grow)
     if size is not None and constraint is None and run.model.codec.sizes is None:
-        _require_moderate(size, limits)
+        _require_moderate(size)
     drawing = drawing_of(run, n, None, _conditions(run, wanted, sources), wanted.seed, size, constraint, options)
     each, trained = numbers_of_a_sample(drawing.model.codec), numbers_of_a_sample(run.model.codec)
     if drawing.n > limits.samples or each > limits.larger * trained or each * drawing.n > limits.numbers:
@@ -122,7 +124,7 @@ def _drawing(run: Run, wanted: Wanted, sources: Sources, limits: Limits, folder:
     return drawing
 
 
-def _require_moderate(size: str, limits: Limits) -> None:
+def _require_moderate(size: str) -> None:
     """Raise `UserError` for sizes whose codec alone would need too much memory."""
     if any(float(part or 0) > 2**16 for part in size.replace("..", "x").split("x")):
         raise UserError(f"the size {size} is too large for this page")

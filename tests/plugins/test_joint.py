@@ -7,6 +7,9 @@ from tensordict import TensorDict
 
 import diffcore as dc
 from diffcore import cli
+from diffcore.demo.drawing import Sources, draw
+from diffcore.demo.limits import Limits
+from diffcore.demo.wanted import Wanted
 from diffcore.denoising.conditions import ClassCondition
 from diffcore.denoising.sizes import Sizes
 from diffcore.errors import UserError
@@ -213,6 +216,19 @@ def test_a_side_of_a_sample_is_given_as_well_as_one_of_a_file(run, name):
     drawn = run.sample(count, constraint=constraint, seed=2)
     expected = of_side(first.decoded, name).repeat_interleave(2, 0)
     torch.testing.assert_close(of_side(drawn.decoded, name), expected)
+
+
+def test_the_page_shows_all_samples_of_a_file_of_several_entries_while_they_are_drawn(run, tmp_path):
+    given, shown = tmp_path / "given", []
+    given.mkdir()
+    for number in range(2):
+        (given / f"{number}.n").write_text(f"{number}.0")
+    wanted = Wanted(run=0, n=2, action="given", side="left", source={"file": "given"})
+    sources = Sources(lambda name: given, lambda result, row: pytest.fail("a file is given"))
+    drawn = draw(run, wanted, sources, Limits(), tmp_path, lambda tiles, done: shown.append(len(tiles)))
+    assert len(drawn) == 4
+    assert {*shown} <= {0, 4}
+    assert 4 in shown
 
 
 def test_samples_are_files_of_each_side_and_pages(run, tmp_path, capsys):
