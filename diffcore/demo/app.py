@@ -141,10 +141,8 @@ class Demo:
 
     async def _widget(self, request: Request) -> Response:
         """The fragment with which an argument is set for a sample."""
-        wanted, argument = (
-            _checked(await _body(request, self.limits.body_bytes)),
-            request.query_params.get("argument", ""),
-        )
+        wanted = _checked(await _body(request, self.limits.body_bytes))
+        argument = request.query_params.get("argument", "")
         visitor, run = _visitor(request), self._run(wanted.run)
 
         def make() -> str:
@@ -181,7 +179,7 @@ class Demo:
             every = [visitor.shown(result, _number(request, "sample"))]
         if not every:
             raise UserError("there is nothing to save")
-        if any(ending not in downloads_of(self._run(shown.run)) for shown in every):
+        if any(ending not in downloads_of(self._run(number)) for number in {shown.run for shown in every}):
             raise UserError(f"samples of this kind cannot be saved as {ending!r}")
         if ending != ZIP and len(every) > 1 and not _whole(every):
             raise UserError(f"samples of several drawings are saved as {ZIP}")

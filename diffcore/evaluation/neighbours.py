@@ -1,6 +1,5 @@
 """The training examples that are nearest to samples: whether a model has learned, or copies."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,10 +7,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from diffcore.evaluation.metrics import evenly
+from diffcore.evaluation.reconstruction import originals_of
 from diffcore.plugins.building import of_samples
 from diffcore.plugins.data import Data
 from diffcore.plugins.output import Distance, Picture
-from diffcore.runs.coding import decode, encode
 from diffcore.runs.model import Model, numbers_of_a_sample
 
 SHOWN, HELD_OUT, MOST = 6, 50, 100_000
@@ -49,12 +48,8 @@ def nearest_picture(model: Model, data: Data, samples: Any) -> Picture | None:
 
 def examples_as_samples(model: Model, examples: TensorDict) -> Any:
     """Examples in the form of samples, without the loss of a codec where it can say so."""
-    codec = of_samples(model.codec)
-    if (as_samples := getattr(codec, "as_samples", None)) is not None:
-        return as_samples(examples)
-    plain = replace(model, codec=codec)
-    encoded = encode(plain, examples)
-    return decode(plain, encoded.state, encoded.mask)
+    as_samples = getattr(of_samples(model.codec), "as_samples", None)
+    return originals_of(model, examples) if as_samples is None else as_samples(examples)
 
 
 def _nearest(

@@ -11,7 +11,7 @@ from diffcore.errors import RAISED_BY_PLUGINS, UserError, told
 from diffcore.evaluation.held_out import evaluate as held_out_loss
 from diffcore.evaluation.held_out import source_of
 from diffcore.evaluation.request import EvaluationRequest
-from diffcore.plugins.building import require_metrics
+from diffcore.plugins.building import of_samples, require_metrics
 from diffcore.plugins.data import Codec, Data, Encoded
 from diffcore.plugins.output import Metric, Picture
 from diffcore.runs.coding import decode, encode, prepared, prepared_data
@@ -88,10 +88,9 @@ def latent_model(model: Model, data: Data, most: int | None = None) -> Model:
     return latent
 
 
-def originals_of(latent: Model, examples: Any) -> Any:
-    """Examples in the form that decoding gives them: encoded and decoded without the autoencoder."""
-    codec: Any = latent.codec
-    plain = replace(latent, codec=codec.of_samples)
+def originals_of(model: Model, examples: Any) -> Any:
+    """Examples in the form that decoding gives them: encoded and decoded, without the autoencoder if there is one."""
+    plain = replace(model, codec=of_samples(model.codec))
     encoded = encode(plain, examples)
     return decode(plain, encoded.state, encoded.mask)
 

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from diffcore.plugins.data import Codec, Data, Encoded
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.runs.model import Model, codec_digest
-from diffcore.runs.prepared_shards import any_mapped, prepared_in_shards
+from diffcore.runs.prepared_shards import prepared_in_shards
 from diffcore.states.noise import Draws, seed_of
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State, concatenate, named
 from diffcore.system.cache import cache_folder
 from diffcore.system.cached_tensors import read_tensors_entry, write_tensors_entry
+from diffcore.system.mapped import any_mapped
 
 if TYPE_CHECKING:
     from tensordict import TensorDict

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffcore.runs.checkpoints import tensors_digest
 from diffcore.states.state import fields, named
-from diffcore.system.mapped import is_mapped, origin_of
+from diffcore.system.mapped import origin_of
 from diffcore.system.shards import Form, Row, default_folder, encode
 
 if TYPE_CHECKING:
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 
 Prepare = Callable[[range], tuple["TensorDict", "TensorDict"]]
 """The examples with these numbers as a codec receives them, and what it prepares of them."""
-
-
-def any_mapped(examples: "TensorDict") -> bool:
-    """Whether a column of the examples is mapped from a file."""
-    return any(map(is_mapped, fields(examples).values()))
 
 
 def prepared_in_shards(examples: "TensorDict", prepare: Prepare, identity: str, at_once: int) -> "TensorDict":

@@ -13,11 +13,16 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from diffcore.states.state import fields
 from diffcore.system.files import open_regular
+
+if TYPE_CHECKING:
+    from tensordict import TensorDict
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,11 @@ def _mapping(tensor: Tensor) -> _Mapping | None:
 def is_mapped(tensor: Tensor) -> bool:
     """Whether the values of a tensor lie in a file that `mapped` has mapped."""
     return _mapping(tensor) is not None
+
+
+def any_mapped(examples: "TensorDict") -> bool:
+    """Whether a column of the examples is mapped from a file, so that reading them may take time."""
+    return any(map(is_mapped, fields(examples).values()))
 
 
 def origin_of(tensor: Tensor) -> Origin | None:

@@ -25,11 +25,6 @@ BATCHES = 4
 """How many batches are read ahead, at most."""
 
 
-def needs_reading(examples: "TensorDict") -> bool:
-    """Whether examples are mapped from a file, so that reading them may take time."""
-    return any(is_mapped(value) for value in fields(examples).values())
-
-
 class Ahead:
     """Reads batches of `examples` ahead of the steps that use them.
 

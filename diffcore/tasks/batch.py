@@ -29,7 +29,8 @@ from diffcore.states.placement import to_device
 from diffcore.states.spaces import Mask, Space
 from diffcore.states.state import State, combine, first_field, map_fields
 from diffcore.system.distributed import rank_slice, world
-from diffcore.tasks.ahead import Ahead, needs_reading
+from diffcore.system.mapped import any_mapped
+from diffcore.tasks.ahead import Ahead
 from diffcore.tasks.buckets import sorted_indices, trimmed
 from diffcore.tasks.levels import level_at, log_snrs_of, map_log_snr
 
@@ -240,7 +241,7 @@ def _rows(examples: TensorDict, chosen: Tensor, device: torch.device) -> TensorD
 
 def read_ahead(data: Data, settings: RunSettings, device: torch.device) -> Data:
     """The data with what reads batches ahead of the steps, if the examples are mapped from files."""
-    if not needs_reading(data.examples):
+    if not any_mapped(data.examples):
         return data
 
     def numbers(step: int) -> Tensor:

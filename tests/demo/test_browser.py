@@ -83,6 +83,15 @@ def draw(page):
     return drawn(page)
 
 
+def begin_long(page):
+    """Begin a drawing that takes longer than a test."""
+    choose(page, "pointcloud")
+    page.fill("#n", "64")
+    page.fill("input[name=steps]", "900")
+    page.click("#draw")
+    page.locator(".status:text-matches('drawing')").wait_for()
+
+
 def button(page, action, sample=0, place=".out"):
     return page.frame_locator(f"{place} iframe").locator(f"button[data-action={action}]").nth(sample)
 
@@ -224,11 +233,7 @@ def test_two_runs_are_compared_at_the_same_seed_and_the_same_run_gives_the_same(
 
 
 def test_a_drawing_is_stopped_and_a_new_seed_draws_others(page):
-    choose(page, "pointcloud")
-    page.fill("#n", "64")
-    page.fill("input[name=steps]", "900")
-    page.click("#draw")
-    page.locator(".status:text-matches('drawing')").wait_for()
+    begin_long(page)
     page.click("#stop")
     assert drawn(page) == "stopped"
     choose(page, "image")
@@ -412,11 +417,7 @@ def test_a_kept_sample_stays_the_source_when_an_earlier_one_is_dropped(page):
 
 
 def test_what_is_drawn_can_be_stopped_after_a_second_click(page):
-    choose(page, "pointcloud")
-    page.fill("#n", "64")
-    page.fill("input[name=steps]", "900")
-    page.click("#draw")
-    page.locator(".status:text-matches('drawing')").wait_for()
+    begin_long(page)
     page.click("#draw")
     page.wait_for_timeout(300)
     page.locator(".status:text-matches('drawing')").wait_for()
