@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffcore.denoising.octaves import octave_waves
+
 Module = TypeVar("Module", bound=nn.Linear | nn.Conv2d)
 
 
@@ -41,6 +43,16 @@ def patches(x: Tensor, patch: int) -> Tensor:
 def unfold(x: Tensor, patch: int) -> Tensor:
     """The inverse of `fold`."""
     return functional.pixel_shuffle(x, patch) if patch > 1 else x
+
+
+def with_waves(x: Tensor, octaves: int) -> Tensor:
+    """The channels of `x` `[B, C, H, W]`, and behind them sin(2^k x) and cos(2^k x) of each, k < `octaves`.
+
+    Where there is little noise, v = (alpha x - x0) / sigma is a small difference that is much enlarged, for which the
+    weights of a network would have to be large. With waves that are as short as the noise is small, they need not be.
+    Such levels matter for likelihoods, and hardly for the look of samples (Kingma et al. 2021, section 5.1).
+    """
+    return torch.cat([x, *octave_waves(x, octaves)], dim=1) if octaves else x
 
 
 SPAN = 64

@@ -9,7 +9,7 @@ from torch.nn import functional
 from diffcore.denoising.inputs import Tokens
 from diffcore.nn.attention import TokenLayers
 from diffcore.nn.beside import BesideState
-from diffcore.nn.blocks import accepted, patches, unfold, with_variance, zeroed
+from diffcore.nn.blocks import accepted, patches, unfold, with_variance, with_waves, zeroed
 from diffcore.states.spaces import Mask
 
 
@@ -86,7 +86,8 @@ class DiT(nn.Module):
 
     With `tokens` channels of tokens, the patches attend to the tokens after each block. `like_state` is the number of
     channels beside those of the state; a linear layer adds their patches to the embedding. Both begin as zero, so the
-    network is at first the one without them.
+    network is at first the one without them. With `octaves`, the first layer also receives the Fourier features of the
+    state (`with_waves`).
     """
 
     def __init__(
@@ -99,6 +100,7 @@ class DiT(nn.Module):
         heads: int = 6,
         mlp_ratio: float = 4.0,
         learned_variance: bool = False,
+        octaves: int = 0,
         tokens: int = 0,
         like_state: int = 0,
     ) -> None:
@@ -107,8 +109,8 @@ class DiT(nn.Module):
         self.any_size = False  # the embeddings of positions are those of one grid
         self.accepts = accepted(tokens=tokens, like_state=like_state)
         self.learned_variance = learned_variance
-        self.patch = patch
-        self.embed = nn.Linear(channels * patch**2, width)
+        self.patch, self.octaves = patch, octaves
+        self.embed = nn.Linear((1 + 2 * octaves) * channels * patch**2, width)
         self.positions = nn.Parameter(grid_positions(size[0] // patch, size[1] // patch, width))
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, width, mlp_ratio) for _ in range(depth))
         self.modulation = zeroed(nn.Linear(width, 2 * width))
@@ -130,7 +132,8 @@ class DiT(nn.Module):
 
         `tokens` and `like_state` `[B, channels, H, W]` have the channels that the network was made with.
         """
-        h = self.beside(self.embed(patches(x, self.patch)) + self.positions, like_state)
+        embedded = self.embed(patches(with_waves(x, self.octaves), self.patch))
+        h = self.beside(embedded + self.positions, like_state)
         for number, block in enumerate(self.blocks):
             h = self.attend(number, block(h, conditioning), tokens)
         shift, scale = self.modulation(conditioning)[:, None].chunk(2, dim=-1)

@@ -17,6 +17,9 @@ class UNetOptions(Settings):
     attention: bool = Field(False, description="Attention at the coarsest level.")
     dropout: float = Field(0.0, ge=0, lt=1, description="Dropout inside residual blocks.")
     learned_variance: bool = Field(False, description="Also learn the variance of ancestral sampling's steps.")
+    octaves: int = Field(
+        0, ge=0, le=16, description="Number of frequencies of the Fourier features of the state, for likelihoods."
+    )
 
 
 class EncoderOptions(Settings):
@@ -58,3 +61,6 @@ class DiTOptions(Settings):
     patch: int = Field(4, ge=1, description="Side of a patch; must divide the sides of the grid.")
     mlp_ratio: float = Field(4.0, gt=0, description="Channels of the hidden layer, as a multiple of width.")
     learned_variance: bool = Field(False, description="Also learn the variance of ancestral sampling's steps.")
+    octaves: int = Field(
+        0, ge=0, le=16, description="Number of frequencies of the Fourier features of the state, for likelihoods."
+    )

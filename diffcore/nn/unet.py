@@ -12,7 +12,7 @@ from torch.nn import functional
 from diffcore.denoising.inputs import Tokens
 from diffcore.nn.attention import TokenLayers, heads_of
 from diffcore.nn.beside import BesideState
-from diffcore.nn.blocks import ChannelNorm, DirectPath, accepted, pixels, unfold, with_variance, zeroed
+from diffcore.nn.blocks import ChannelNorm, DirectPath, accepted, pixels, unfold, with_variance, with_waves, zeroed
 from diffcore.nn.tiles import in_tiles
 from diffcore.states.spaces import Mask
 
@@ -77,6 +77,7 @@ class UNet(nn.Module):
     The coarsest level is coarse in any case, the others if a pixel stands for at least `COARSE` x `COARSE` entries of
     the grid. `like_state` is the number of channels beside those of the state; they are folded in the same way, and a
     convolution adds them to the first layer. Both begin as zero, so the network is at first the one without them.
+    With `octaves`, the first layer also receives the Fourier features of the state (`with_waves`).
 
     The network takes grids of any size. Without attention over the grid, an output depends on entries at most `margin`
     away, so large grids are computed in tiles (`diffcore.nn.tiles.in_tiles`), in bounded memory.
@@ -92,6 +93,7 @@ class UNet(nn.Module):
         attention: bool = False,
         dropout: float = 0.0,
         learned_variance: bool = False,
+        octaves: int = 0,
         tokens: int = 0,
         like_state: int = 0,
     ) -> None:
@@ -99,7 +101,7 @@ class UNet(nn.Module):
         self.width = 2 * width
         self.accepts = accepted(tokens=tokens, like_state=like_state)
         self.learned_variance = learned_variance
-        self.patch = patch
+        self.patch, self.octaves = patch, octaves
         sizes = [width * multiplier for multiplier in multipliers]
 
         def level(inputs: int, outputs: int) -> nn.ModuleList:
@@ -107,7 +109,7 @@ class UNet(nn.Module):
             rest = (ResidualBlock(outputs, outputs, self.width, dropout) for _ in range(blocks - 1))
             return nn.ModuleList([first, *rest])
 
-        self.input = nn.Conv2d(channels * patch**2, sizes[0], 3, padding=1)
+        self.input = nn.Conv2d((1 + 2 * octaves) * channels * patch**2, sizes[0], 3, padding=1)
         self.down = nn.ModuleList(level(size, size) for size in sizes)
         self.coarser = nn.ModuleList(
             nn.Conv2d(fine, coarse, 3, stride=2, padding=1) for fine, coarse in pairwise(sizes)
@@ -126,8 +128,8 @@ class UNet(nn.Module):
         self.first_coarse = min([*coarse, len(sizes) - 1])
         self.attend_down = TokenLayers(tokens, sizes[self.first_coarse :])
         self.attend_up = TokenLayers(tokens, sizes[self.first_coarse : -1])
-        octaves = 0 if self.direct is None else self.direct.octaves
-        self.coarsest = patch * 2 ** max(len(sizes) - 1, octaves)
+        halvings = 0 if self.direct is None else self.direct.octaves
+        self.coarsest = patch * 2 ** max(len(sizes) - 1, halvings)
         self.margin = _margin(patch, len(sizes), blocks, self.coarsest)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -161,7 +163,7 @@ class UNet(nn.Module):
     def _at_once(self, x: Tensor, conditioning: Tensor, tokens: Tokens | None, like_state: Tensor | None) -> Tensor:
         """The output for the whole of `x`, and the variance fractions behind it if there are any."""
         folded = pixels(x, self.patch)
-        h = self.beside(self.input(folded), like_state)
+        h = self.beside(self.input(with_waves(folded, self.octaves)), like_state)
         skips = []
         for number, blocks in enumerate(self.down):
             if number:

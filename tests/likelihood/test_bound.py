@@ -8,9 +8,10 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from diffcore.denoising.denoiser import from_x0
+from diffcore.denoising.losses import weighted_loss
 from diffcore.likelihood.bound import Bins, log_bin_probability, variational_bound
 from diffcore.process.gaussian import perturb, posterior, transition
-from diffcore.process.schedules import Cosine, Exploding, Rectified
+from diffcore.process.schedules import Cosine, Exploding, Rectified, Uniform
 from diffcore.process.variances import log_ratio
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.timesteps import uniform_in_log_snr
@@ -270,3 +271,19 @@ def test_errors_outside_the_space_cost_nothing():
         for by in (0.0, 3.0)
     ]
     torch.testing.assert_close(*shifted)
+
+
+def test_the_mean_loss_of_a_uniform_log_snr_is_the_bound_of_infinitely_many_steps():
+    """For N(0, v), Var(x0 | x) e^lambda = v SNR / (1 + v SNR), whose integral over lambda is log(1 + v SNR)."""
+    schedule, space = Uniform(-8, 12), Euclidean((1,))
+    t = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    level = schedule.level(schedule.log_snr(t))
+    x0, noise = STD * draw(len(t), 1), draw(len(t), 1, seed=1)
+    prediction = gaussian(0.0, STD)(perturb(x0, noise, level), level)
+    loss = weighted_loss(prediction, x0, noise, space, "eps").mean().item()
+    noisy, clean = (math.log1p(STD**2 * math.exp(end)) / 2 for end in (-8, 12))
+    assert 20 / 2 * loss == pytest.approx(clean - noisy, rel=0.01)
+    levels = levels_of(schedule, uniform_in_log_snr(schedule, 1000))
+    bound = variational_bound(gaussian(0.0, STD), STD * draw(2, 3000), Euclidean((3000,)), levels)
+    steps = bound.terms[1:-1].sum(0).mean().item() / 3000
+    assert steps == pytest.approx(clean - noisy, rel=0.02)

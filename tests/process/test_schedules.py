@@ -20,6 +20,7 @@ from diffcore.process.schedules import (
     Rectified,
     Sigmoid,
     SubVariancePreserving,
+    Uniform,
     ZeroTerminal,
     ddpm,
     iddpm_cosine,
@@ -38,6 +39,8 @@ PRESERVING = {
     "sigmoid-steep": Sigmoid(0.0, 3.0, 0.1),
     "laplace": Laplace(),
     "laplace-wide": Laplace(1.0, 0.1, -20, 30),
+    "uniform": Uniform(),
+    "uniform-wide": Uniform(-40, 40),
 }
 OTHERS = {
     "sub-vp": SubVariancePreserving(),
@@ -265,6 +268,10 @@ def test_laplace_is_its_formula_and_falls():
     assert found[0] > 1 > found[-1]
 
 
+def test_uniform_is_a_straight_line():
+    torch.testing.assert_close(Uniform(-6, 12).log_snr(T), 12 - 18 * T, rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("schedule", [Laplace(0.5, 2.0, -3, 4), LogNormal()], ids=["laplace", "edm"])
 def test_time_drawn_evenly_draws_the_truncated_density(schedule):
     """-dt/dlambda is the density of lambda, with mass one between the ends."""
@@ -366,6 +373,7 @@ BUILTIN = {
     "sub-vp": SubVariancePreserving(),
     "sigmoid": Sigmoid(),
     "laplace": Laplace(),
+    "uniform": Uniform(),
     "edm": LogNormal(),
 }
 
@@ -381,7 +389,7 @@ def test_components_and_schedules_have_the_same_defaults_and_the_first_is_cosine
         assert torch.equal(build(name).log_snr(T), expected.log_snr(T)), name
 
 
-@pytest.mark.parametrize("name", ["cosine", "linear", "ddpm", "iddpm-cosine", "sigmoid"])
+@pytest.mark.parametrize("name", ["cosine", "linear", "ddpm", "iddpm-cosine", "sigmoid", "uniform"])
 def test_zero_terminal_is_an_option(name):
     assert build(name, zero_terminal=True).log_snr(tensor(1)) == -math.inf
 
@@ -410,6 +418,8 @@ def test_the_limits_of_options_still_make_schedules(name, extremes):
     [
         ("sigmoid", {"start": 3.0}, "start and end"),
         ("laplace", {"mu": 11.0}, "mu and log_snr_max"),
+        ("laplace", {"log_snr_min": 11.0}, "log_snr_min and log_snr_max"),
+        ("uniform", {"log_snr_min": 10.0}, "log_snr_min and log_snr_max"),
         ("laplace", {"b": 0.0}, "greater than or equal"),
         ("edm", {"sigma_max": 0.1}, "p_mean and log sigma_max"),
         ("edm", {"p_std": 0.1}, "p_std is too small"),

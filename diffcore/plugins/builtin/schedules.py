@@ -20,19 +20,28 @@ class ZeroTerminalOption(Settings):
     )
 
 
-class CosineOptions(ZeroTerminalOption):
-    """Options of the schedule `cosine`."""
+class Ends(Settings):
+    """The log-SNR at both ends of time."""
 
     log_snr_min: float = Field(-10.0, ge=-40, le=40, description="log-SNR at time 1, the noisy end.")
     log_snr_max: float = Field(10.0, ge=-40, le=40, description="log-SNR at time 0, the clean end.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Ends":
+        require_rising(self.log_snr_min, self.log_snr_max, "log_snr_min and log_snr_max")
+        return self
+
+
+class CosineOptions(Ends, ZeroTerminalOption):
+    """Options of the schedule `cosine`."""
+
     shift: float = Field(
         0.0, ge=-10, le=10, description="Added to the log-SNR between the ends; negative: more time at high noise."
     )
 
-    @model_validator(mode="after")
-    def _ends(self) -> "CosineOptions":
-        require_rising(self.log_snr_min, self.log_snr_max, "log_snr_min and log_snr_max")
-        return self
+
+class UniformOptions(Ends, ZeroTerminalOption):
+    """Options of the schedule `uniform`."""
 
 
 class RateOptions(Settings):
@@ -82,16 +91,14 @@ class SigmoidOptions(ZeroTerminalOption):
         return self
 
 
-class LaplaceOptions(Settings):
+class LaplaceOptions(Ends):
     """Options of the schedule `laplace`."""
 
     mu: float = Field(0.0, description="The log-SNR that is trained most.")
     b: float = Field(0.5, ge=0.1, le=100, description="Scale of the log-SNR around mu.")
-    log_snr_min: float = Field(-10.0, ge=-40, le=40, description="log-SNR at time 1, the noisy end.")
-    log_snr_max: float = Field(10.0, ge=-40, le=40, description="log-SNR at time 0, the clean end.")
 
     @model_validator(mode="after")
-    def _ends(self) -> "LaplaceOptions":
+    def _mu_between(self) -> "LaplaceOptions":
         require_rising(self.log_snr_min, self.mu, "log_snr_min and mu")
         require_rising(self.mu, self.log_snr_max, "mu and log_snr_max")
         return self
@@ -146,6 +153,7 @@ def diffcore_schedules() -> Iterable[Component]:
         _schedule("sub-vp", "sub-variance-preserving, with linear beta", RateOptions, "SubVariancePreserving"),
         _schedule("sigmoid", "alpha^2 along a sigmoid", SigmoidOptions, "Sigmoid"),
         _schedule("laplace", "log-SNR with a Laplace density", LaplaceOptions, "Laplace"),
+        _schedule("uniform", "log-SNR along a straight line, for likelihoods", UniformOptions, "Uniform"),
         _schedule("edm", "noise levels with EDM's log-normal density", EdmOptions, "LogNormal"),
     )
 

@@ -14,6 +14,7 @@ from diffcore.process.schedules.linear import LinearBeta, SubVariancePreserving
 from diffcore.process.schedules.rectified import Rectified
 from diffcore.process.schedules.schedule import Schedule, VariancePreserving, variance_exploding, variance_preserving
 from diffcore.process.schedules.sigmoid import Sigmoid
+from diffcore.process.schedules.uniform import Uniform
 from diffcore.process.schedules.until import Until, ending_at, last_level
 from diffcore.process.schedules.zero_terminal import ZeroTerminal
 
@@ -29,6 +30,7 @@ __all__ = [
     "Schedule",
     "Sigmoid",
     "SubVariancePreserving",
+    "Uniform",
     "Until",
     "VariancePreserving",
     "ZeroTerminal",
