@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from torch import Tensor
 
-from diffcore.api.asked import Asked, Prompt, all_asked, values_of
+from diffcore.api.asked import Asked, Prompt
 from diffcore.api.choosing import chosen
 from diffcore.api.drawing import drawing_of
 from diffcore.api.modes import in_own_modes
@@ -25,7 +25,7 @@ from diffcore.runs.folder import RunFolder
 from diffcore.runs.joint import given_sides
 from diffcore.runs.keeping import Wish
 from diffcore.runs.kept_draws import place_of_tries
-from diffcore.runs.measurements import Source, grown, inpainting_of, read_states, upscaling_of
+from diffcore.runs.measurements import Source, grown, inpainting_of, upscaling_of
 from diffcore.runs.model import require_draws, require_flow
 from diffcore.runs.output import Written, write_samples
 from diffcore.runs.place import default_place
@@ -36,11 +36,11 @@ from diffcore.runs.variations import between_of, variation_of
 from diffcore.sampling.inverse.editing import Constraint
 from diffcore.sampling.inverse.strength import Strength
 from diffcore.states.spaces import Mask
-from diffcore.states.state import State
 from diffcore.system.distributed import from_leader, leads
 from diffcore.system.progress import bar, counter
 
 if TYPE_CHECKING:
+    from diffcore.api.likelihoods import Judged
     from diffcore.runs.tuning import Tuning
 
 
@@ -489,7 +489,7 @@ class Run(OpenedRun):
     @in_own_modes
     def log_likelihood(
         self,
-        source: Samples | State | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        source: "Judged",
         *,
         label: str | None = None,
         prompt: Prompt | None = None,
@@ -510,38 +510,49 @@ class Run(OpenedRun):
 
         Raises `UserError` for files that cannot be read, and if the number of elements varies and `mask` is missing.
         """
-        from diffcore.likelihood.flow import log_likelihood
+        from diffcore.api.likelihoods import flow_likelihood
 
-        model = self.model
-        require_flow(model, "a likelihood", self.path)
-        if isinstance(source, Samples):
-            state, mask = source.state, source.mask
-        elif isinstance(source, str | os.PathLike | Sequence):
-            state, found = read_states(model, [source] if isinstance(source, str | os.PathLike) else source)
-            mask = found if mask is None else mask
-        else:
-            state = source
-        if mask is None and model.codec.sizes is not None:
-            raise UserError("`mask` is missing: the number of elements varies, so give the elements that exist")
-        asked = all_asked(label, conditions, prompt, len(state))
-        own = model.codec.conditions
-        if isinstance(source, Samples) and not asked:
-            values = {condition.name: source.conditions[condition.name] for condition in own}
-        else:
-            values = values_of(asked, own, len(state), seed)
-        return log_likelihood(
-            model.denoiser,
-            state.to(model.device),
-            model.codec.space,
-            model.schedule,
-            conditions={name: value.to(model.device) for name, value in values.items()},
-            mask=None if mask is None else mask.to(model.device),
+        asked = {"label": label, "prompt": prompt, "conditions": conditions}
+        return flow_likelihood(
+            self.model,
+            self.path,
+            source,
+            asked,
+            seed,
+            mask,
             divergence=divergence,
             probes=probes,
             steps=steps,
-            seed=seed,
             given=given,
         )
+
+    @in_own_modes
+    def bits_per_dimension(
+        self,
+        source: "Judged",
+        *,
+        label: str | None = None,
+        prompt: Prompt | None = None,
+        conditions: Asked | None = None,
+        levels: int = 500,
+        seed: int = 0,
+        mask: Mask = None,
+    ) -> Tensor:
+        """An upper bound of -log2 p(x0) / D of each sample, `[B]` float64: bits for each of its D discrete values.
+
+        It is the variational bound of data with discrete values, such as bytes, for a chain of `levels`
+        levels that are evenly spaced in log-SNR (`diffcore.likelihood.bound.variational_bound`). States are rounded to
+        the nearest value. The other arguments are those of `log_likelihood`.
+
+        The noise at the clean end of the schedule should be smaller than the difference of neighbouring values. Runs
+        that are trained for the look of samples have large bounds; see `diffcore.process.schedules.Uniform` for others.
+
+        Raises `UserError` for kinds of data without discrete values, and as `log_likelihood` does.
+        """
+        from diffcore.api.likelihoods import bits
+
+        asked = {"label": label, "prompt": prompt, "conditions": conditions}
+        return bits(self.model, self.path, source, asked, seed, mask, levels)
 
     def distill(
         self,

@@ -25,12 +25,20 @@ class Bins:
     """The bins of discrete data, whose values are `low`, `low` + `width`, ..., `high`.
 
     Each value is the middle of its bin; the outer bins reach to infinity. For bytes scaled to [-1, 1] use
-    `Bins(2 / 255, -1, 1)`.
+    `Bins(2 / 255, -1, 1)`. Each may also be a tensor that is broadcast to the state, such as `[1, C, 1, 1]`.
     """
 
-    width: float
-    low: float
-    high: float
+    width: float | Tensor
+    low: float | Tensor
+    high: float | Tensor
+
+    def nearest(self, x: State) -> State:
+        """The middles of the bins that are nearest to the entries of `x`."""
+        return map_fields(self._nearest, x)
+
+    def _nearest(self, x: Tensor) -> Tensor:
+        low, high, width = (torch.as_tensor(value, device=x.device) for value in (self.low, self.high, self.width))
+        return low + ((x.clamp(low, high) - low) / width).round() * width
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from diffcore.system.mapped import is_mapped
 if TYPE_CHECKING:
     from tensordict import TensorDict
 
+    from diffcore.likelihood.bound import Bins
+
 
 @dataclass(frozen=True)
 class Data:
@@ -135,6 +137,13 @@ class Codec(Protocol):
         """The smallest and the largest state that are decoded without clipping, `[1, ...]`.
 
         Only where decoding clips, as for pixels; the others leave this property out.
+        """
+
+    @property
+    def bins(self) -> "Bins":
+        """The values of states, where these are discrete, such as bytes; for bits per dimension.
+
+        Only for data with discrete values; the others leave this property out.
         """
 
     @property

@@ -4,9 +4,9 @@ Trains each family, conditioned on the class, on MNIST at 32x32, on one thread f
 two threads. All have 1 M parameters within 5 %, a moving average of their weights, as many trials of their options, and
 the same judge. Prints a table of all seeds and draws a picture.
 
-    python tests/benchmarks/families.py --root PATH --out FOLDER [--seeds 0 1 2] [--families diffusion vae gan pixelcnn]
-    python tests/benchmarks/families.py --root PATH --out FOLDER --time
-    python tests/benchmarks/families.py --root PATH --out FOLDER --trials
+    python tests/benchmarks/families.py --root PATH --out FOLDER [--seeds 0 1 2] [--rows diffusion vae ...]
+    python tests/benchmarks/families.py --root PATH --out FOLDER --time [--families diffusion vae ...]
+    python tests/benchmarks/families.py --root PATH --out FOLDER --trials [--families diffusion vae ...]
     python tests/benchmarks/families.py --root PATH --out FOLDER --table [--picture FILE.png]
 
 PATH holds MNIST/raw/*-ubyte. FOLDER keeps the checkpoint and the metrics of each training; what is there is not
@@ -25,10 +25,8 @@ from pathlib import Path
 import torch
 from families.judge import Judge
 from families.model import Task
-from families.recipes import BUDGET, CHOSEN, RECIPES, TIMED, TRIAL, Recipe
+from families.recipes import BUDGET, RECIPES, ROWS, TIMED, TRIAL, Recipe
 from PIL import Image, ImageDraw
-
-NAMES = {"diffusion": "diffcore", "vae": "VAE", "gan": "GAN", "pixelcnn": "PixelCNN"}
 
 
 def trained(family: str, recipe: Recipe, task: Task, steps: int, seed: int, folder: Path):
@@ -81,13 +79,13 @@ def run_trials(task: Task, judge: Judge, options: argparse.Namespace) -> None:
             print(json.dumps(found), flush=True)
 
 
-def run_seed(family: str, seed: int, task: Task, judge: Judge, options: argparse.Namespace) -> None:
-    """Train and judge one family with one seed, unless its metrics are there."""
-    folder = options.out / f"{family}-{seed}"
+def run_seed(name: str, seed: int, task: Task, judge: Judge, options: argparse.Namespace) -> None:
+    """Train and judge one row of the table with one seed, unless its metrics are there."""
+    folder = options.out / f"{name}-{seed}"
     if (folder / "result.json").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = RECIPES[family][CHOSEN[family]]
+    family, recipe = ROWS[name].family, ROWS[name].recipe
     steps = max(1, round(options.scale * recipe.steps(BUDGET)))
     model = trained(family, recipe, task, steps, seed, folder)
     found = judge.of_model(model, options.samples, options.likelihoods)
@@ -99,9 +97,9 @@ def run_seed(family: str, seed: int, task: Task, judge: Judge, options: argparse
 
 
 def spread(values: list[float], form: str) -> str:
-    """The mean, and the smallest and the largest value where there are several."""
-    mean = format(statistics.mean(values), form)
-    return mean if len(values) == 1 else f"{mean} ({min(values):{form}} to {max(values):{form}})"
+    """The median, and the smallest and the largest value where there are several."""
+    median = format(statistics.median(values), form)
+    return median if len(values) == 1 else f"{median} ({min(values):{form}} to {max(values):{form}})"
 
 
 def table(out: Path) -> str:
@@ -112,15 +110,15 @@ def table(out: Path) -> str:
         "| bits per dimension | s for 1,000 samples |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for family, name in NAMES.items():
-        found = [json.loads(path.read_text()) for path in sorted(out.glob(f"{family}-[0-9]/result.json"))]
+    for name, row in ROWS.items():
+        found = [json.loads(path.read_text()) for path in sorted(out.glob(f"{name}-[0-9]/result.json"))]
         if not found:
             continue
         for number, way in enumerate(found[0]["samples"]):
             each = [one["samples"][way] for one in found]
             bits = [f"{spread([one['bits'][k][0] for one in found], '.3f')} ({k})" for k in found[0]["bits"]]
             cells = [
-                name if way == "samples" else f"{name}, {way}", str(len(found)),
+                row.title if way == "samples" else f"{row.title}, {way}", str(len(found)),
                 spread([one["frechet"] for one in each], ".2f"),
                 spread([100 * one["agreement"] for one in each], ".1f") + " %",
                 spread([one["precision"] for one in each], ".3f"), spread([one["recall"] for one in each], ".3f"),
@@ -134,13 +132,13 @@ def table(out: Path) -> str:
 
 
 def picture(out: Path, judge: Judge, path: Path, columns: int = 20, rows: int = 2, scale: int = 2) -> None:
-    """Samples of seed 0 of each family and held-out digits; all columns have one class in each band."""
+    """Samples of seed 0 of each row and held-out digits; all columns have one class in each band."""
     labels = judge.held_out["label"][:300]
     bands = {"real, held out": judge.held_out["pixels"][:300]}
-    for family, name in NAMES.items():
-        if (out / f"{family}-0" / "shown.pt").exists():
-            shown = torch.load(out / f"{family}-0" / "shown.pt", weights_only=True)
-            bands |= {name if way == "samples" else f"{name}, {way}": pixels for way, pixels in shown.items()}
+    for name, row in ROWS.items():
+        if (out / f"{name}-0" / "shown.pt").exists():
+            shown = torch.load(out / f"{name}-0" / "shown.pt", weights_only=True)
+            bands |= {row.title if way == "samples" else f"{row.title}, {way}": each for way, each in shown.items()}
     side, title = 32 * scale, 16
     image = Image.new("L", (columns * side, len(bands) * (rows * side + title)), 255)
     ink = ImageDraw.Draw(image)
@@ -162,7 +160,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True, help="folder that holds MNIST/raw")
     parser.add_argument("--out", required=True, type=Path, help="folder for checkpoints and metrics")
-    parser.add_argument("--families", nargs="+", default=list(RECIPES), choices=list(RECIPES))
+    parser.add_argument(
+        "--families", nargs="+", default=list(RECIPES), choices=list(RECIPES), help="families of --time and --trials"
+    )
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS), help="rows to train and judge")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--samples", type=int, default=5000)
     parser.add_argument("--likelihoods", type=int, default=500, help="held-out digits whose likelihood is computed")
@@ -192,8 +193,8 @@ def main() -> None:
     if not real.exists():
         real.write_text(json.dumps(judge.of_real(options.samples)))
     for seed in () if options.table else options.seeds:
-        for family in options.families:
-            run_seed(family, seed, task, judge, options)
+        for name in options.rows:
+            run_seed(name, seed, task, judge, options)
     print(table(options.out))
     if options.picture:
         picture(options.out, judge, options.picture)

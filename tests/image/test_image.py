@@ -6,6 +6,7 @@ import numpy
 import pytest
 import torch
 from PIL import Image
+from tensordict import TensorDict
 
 from diffcore.errors import UserError
 from diffcore.evaluation.metrics import frechet_distance
@@ -290,3 +291,19 @@ def test_noise_is_not_a_good_image_of_one_class(tmp_path):
     assert found[0]["frechet_ratio"].value < 3
     assert found[1]["frechet_ratio"].value > 100
     assert found[1]["frechet_distance"].meaning.endswith("in principal components of pixels, as there is one class")
+
+
+def test_bins_are_the_states_of_bytes():
+    """Each byte of each channel lies in the middle of its bin, and everything else is moved to the nearest byte."""
+    facts = ImageFacts(channels=2, height=16, width=16, mean=(0.2, 0.7), std=(0.5, 0.1))
+    codec = ImageCodec(facts)
+    pixels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 2, 16, 16)
+    examples = TensorDict({"pixels": pixels}, batch_size=[1])
+    state, bins = codec.encode(examples).state, codec.bins
+    torch.testing.assert_close(state[0, :, 0, 1] - state[0, :, 0, 0], bins.width[0, :, 0, 0], rtol=1e-4, atol=0)
+    torch.testing.assert_close(state[:, :, :1, :1], bins.low)
+    torch.testing.assert_close(state[:, :, -1:, -1:], bins.high)
+    moved = state + bins.width * (torch.rand_like(state) - 0.5) * 0.98
+    torch.testing.assert_close(bins.nearest(moved), state, rtol=0, atol=1e-5)
+    beyond = bins.nearest(torch.stack([bins.low[0] - 3, bins.high[0] + 3]))
+    torch.testing.assert_close(beyond, torch.cat([bins.low, bins.high]))

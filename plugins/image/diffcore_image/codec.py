@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from diffcore.denoising.conditions import ClassCondition, Condition
+from diffcore.likelihood.bound import Bins
 from diffcore.plugins.data import Drawn, Encoded
 from diffcore.plugins.text import text_conditions, text_values
 from diffcore.states.noise import Draws
@@ -40,6 +41,11 @@ class ImageCodec:
     def bounds(self) -> tuple[Tensor, Tensor]:
         """The states of black and of white pixels, `[1, C, 1, 1]`."""
         return -self._mean[None] / self._std, (1 - self._mean[None]) / self._std
+
+    @property
+    def bins(self) -> Bins:
+        """The states of the 256 values of each channel."""
+        return Bins(1 / 255 / self._std[None], *self.bounds)
 
     def encode(self, examples: "TensorDict", draws: Draws | None = None) -> Encoded:
         """Encode `pixels`, uint8 `[B, C, H, W]`, `label`, int64 `[B]`, and their texts if there are any.

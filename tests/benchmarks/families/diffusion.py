@@ -9,7 +9,6 @@ from torch import Tensor
 
 import diffcore as dc
 from diffcore.denoising.denoiser import Denoise, Prediction, from_v, velocity
-from diffcore.likelihood.bound import Bins, variational_bound
 from diffcore.likelihood.flow import bits_per_dimension, log_likelihood
 from diffcore.states.level import Level
 from diffcore.states.state import combine
@@ -20,14 +19,15 @@ BOUND_LEVELS, FLOW_STEPS = 500, 20
 LEAST, MOST = -10.0, 12.0
 """The log-SNRs of the noisy and of the clean end of the schedule, and of the likelihoods."""
 SCHEDULE = {"name": "cosine", "shift": -1.0, "log_snr_max": MOST}
-"""That of the preset, with a cleaner end (the preset has 10), where the noise is a fifth of a bin of the bytes."""
+"""That of the preset, with a cleaner end (the preset has 10), where the noise is a fifth of a bin of the bytes; for
+recipes without a schedule of their own."""
 NOISE_IN_BINS = 0.3
 """The noise that images keep in the likelihood by the flow, as a part of a bin; uniform noise in a bin has 0.29."""
 
 
 def train(task: Task, options: dict, steps: int, seed: int, folder: Path) -> Model:
     length = {"steps": steps, "evaluate": 0, "checkpoint_every": 10**6, "sample_every": 10**6}
-    parts = {**options, "schedule": SCHEDULE, "train": {**options.get("train", {}), **length}}
+    parts = {"schedule": SCHEDULE, **options, "train": {**options.get("train", {}), **length}}
     shutil.rmtree(folder / "run", ignore_errors=True)  # of a training that was interrupted
     run = dc.train("image", preset="mnist", data={"root": task.root}, out=folder / "run", seed=seed, **parts)
     return model_of(run)
@@ -59,7 +59,6 @@ def model_of(run: dc.Run) -> Model:
     model = run.model
     facts, dimensions = model.codec.facts, float(SIDE * SIDE)
     width = 1 / (LEVELS - 1) / facts.std[0]
-    low, high = (bound.item() for bound in model.codec.bounds)
 
     def draw(labels: Tensor, seed: int) -> Tensor:
         asked = [facts.classes[label] for label in labels.tolist()]
@@ -72,18 +71,10 @@ def model_of(run: dc.Run) -> Model:
         parts = zip(pixels.split(100), labels.split(100), range(len(pixels)), strict=False)
         return torch.cat([function(*part) for part in parts])
 
-    def bound(pixels: Tensor, labels: Tensor, part: int) -> Tensor:
+    def bound(pixels: Tensor, labels: Tensor) -> Tensor:
         """The variational bound of the bytes themselves, with many levels."""
-        log_snrs = torch.linspace(LEAST, MOST, BOUND_LEVELS, dtype=torch.float64)
-        levels = [
-            Level(*pair)
-            for pair in zip(log_snrs.sigmoid().sqrt().tolist(), (-log_snrs).sigmoid().sqrt().tolist(), strict=True)
-        ]
-        found = variational_bound(
-            model.denoiser, states(pixels), model.codec.space, levels,
-            conditions={"label": labels}, bins=Bins(width, low, high), seed=part,
-        )  # fmt: skip
-        return bits_per_dimension(-found.total, torch.full((len(pixels),), dimensions))
+        asked = {"label": [facts.classes[label] for label in labels.tolist()]}
+        return run.bits_per_dimension(states(pixels), conditions=asked, levels=BOUND_LEVELS)
 
     def flow(pixels: Tensor, labels: Tensor, part: int) -> Tensor:
         """Uniform noise is added to the bytes, and the likelihood is that of the flow from a little noise on."""
@@ -100,7 +91,7 @@ def model_of(run: dc.Run) -> Model:
         {"all": size_of(model.denoiser)},
         {"samples": draw},
         {
-            "bound": lambda *given: in_parts(bound, *given),
+            "bound": bound,
             "flow": lambda *given: in_parts(flow, *given),
         },
     )

@@ -68,5 +68,30 @@ RECIPES: dict[str, list[Recipe]] = {
 CHOSEN = {"diffusion": 2, "vae": 1, "gan": 0, "pixelcnn": 2}
 """The recipe with the smallest Frechet distance in the trials."""
 
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a family that is trained by a recipe with the whole budget."""
+
+    title: str
+    family: str
+    recipe: Recipe
+
+
+_LIKELIHOODS = {
+    "denoiser": {"octaves": 9},
+    "schedule": {"name": "uniform", "log_snr_max": 12.0},
+    "train": {**_MUON, "weighting": "v"},
+}
+
+_TITLES = {"diffusion": "diffcore", "vae": "VAE", "gan": "GAN", "pixelcnn": "PixelCNN"}
+ROWS = {family: Row(_TITLES[family], family, RECIPES[family][number]) for family, number in CHOSEN.items()} | {
+    "diffusion-bits": Row("diffcore, for likelihoods", "diffusion", Recipe("octaves, uniform", _LIKELIHOODS, 0.246)),
+    "vae-second": Row("VAE, second recipe", "vae", RECIPES["vae"][0]),
+    "gan-second": Row("GAN, second recipe", "gan", RECIPES["gan"][1]),
+}
+"""The chosen recipes, and others that were trained after these: one for likelihoods, which were not what trials were
+judged by, and another one of the families whose chosen recipe collapsed with some seeds."""
+
 TIMED = {"diffusion": 24, "vae": 12, "gan": 8, "pixelcnn": 5}
 """How many more steps the longer of two trainings has, whose difference `--time` measures."""

@@ -1,0 +1,114 @@
+"""The likelihoods of samples and files, by a trained run: `Run.log_likelihood` and `Run.bits_per_dimension`."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffcore.api.asked import all_asked, values_of
+from diffcore.denoising.conditions import Conditions
+from diffcore.errors import UserError
+from diffcore.likelihood.bound import Bins, variational_bound
+from diffcore.likelihood.flow import bits_per_dimension, log_likelihood
+from diffcore.runs.measurements import read_states
+from diffcore.runs.model import Model, require_flow
+from diffcore.runs.samples import Samples
+from diffcore.sampling.loop import levels_of
+from diffcore.sampling.timesteps import uniform_in_log_snr
+from diffcore.states.spaces import Mask
+from diffcore.states.state import State
+
+Judged = Samples | State | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""What has a likelihood: samples of a run, encoded states `[B, ...]`, or files."""
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Encoded states, their mask and the values of their conditions, on the device of the model."""
+
+    state: State
+    mask: Mask
+    conditions: Conditions
+
+
+def _given(model: Model, source: Judged, asked: Mapping[str, Any], seed: int, mask: Mask) -> _Given:
+    """What the likelihood is computed of; `asked` are the arguments `label`, `prompt` and `conditions` of a run."""
+    if isinstance(source, Samples):
+        state, mask = source.state, source.mask
+    elif isinstance(source, str | os.PathLike | Sequence):
+        state, found = read_states(model, [source] if isinstance(source, str | os.PathLike) else source)
+        mask = found if mask is None else mask
+    else:
+        state = source
+    if mask is None and model.codec.sizes is not None:
+        raise UserError("`mask` is missing: the number of elements varies, so give the elements that exist")
+    wanted = all_asked(**asked, n=len(state))
+    own = model.codec.conditions
+    if isinstance(source, Samples) and not wanted:
+        values = {condition.name: source.conditions[condition.name] for condition in own}
+    else:
+        values = values_of(wanted, own, len(state), seed)
+    there = {name: value.to(model.device) for name, value in values.items()}
+    return _Given(state.to(model.device), None if mask is None else mask.to(model.device), there)
+
+
+def flow_likelihood(
+    model: Model, path: Path, source: Judged, asked: Mapping[str, Any], seed: int, mask: Mask, **options: Any
+) -> Tensor:
+    """log p(x0) by the probability flow; `diffcore.api.run.Run.log_likelihood` describes the arguments."""
+    require_flow(model, "a likelihood", path)
+    given = _given(model, source, asked, seed, mask)
+    return log_likelihood(
+        model.denoiser,
+        given.state,
+        model.codec.space,
+        model.schedule,
+        conditions=given.conditions,
+        mask=given.mask,
+        seed=seed,
+        **options,
+    )
+
+
+AT_ONCE = 100
+"""The number of samples whose bound is computed at once."""
+
+
+def bits(
+    model: Model, path: Path, source: Judged, asked: Mapping[str, Any], seed: int, mask: Mask, levels: int
+) -> Tensor:
+    """The variational bound in bits per dimension; `Run.bits_per_dimension` describes the arguments."""
+    require_flow(model, "a likelihood", path)
+    if levels < 1:
+        raise UserError(f"`levels` {levels}: the bound needs at least 1")
+    bins = getattr(model.codec, "bins", None)
+    if bins is None:
+        raise UserError(
+            f"bits per dimension are those of data with discrete values, such as bytes, and the states of {path} have "
+            "none: use `log_likelihood`, a density"
+        )
+    bins = Bins(*(torch.as_tensor(value).to(model.device) for value in (bins.width, bins.low, bins.high)))
+    given, space = _given(model, source, asked, seed, mask), model.codec.space
+    chain = levels_of(model.schedule, uniform_in_log_snr(model.schedule, levels))
+
+    def of_part(first: int) -> Tensor:
+        part = slice(first, first + AT_ONCE)
+        x0, exists = bins.nearest(given.state[part]), None if given.mask is None else given.mask[part]
+        bound = variational_bound(
+            model.denoiser,
+            x0,
+            space,
+            chain,
+            conditions={name: value[part] for name, value in given.conditions.items()},
+            mask=exists,
+            bins=bins,
+            seed=seed,
+            indices=range(first, first + len(x0)),
+        )
+        return bits_per_dimension(-bound.total, space.degrees_of_freedom(x0, exists))
+
+    return torch.cat([of_part(first) for first in range(0, len(given.state), AT_ONCE)])

@@ -1,0 +1,90 @@
+"""Bits per dimension of images, by `Run.bits_per_dimension`."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import diffcore as dc
+from diffcore.api import likelihoods
+from diffcore.denoising.denoiser import from_x0
+from diffcore.process.schedules import Uniform
+from diffcore_image.codec import ImageCodec
+from diffcore_image.options import ImageFacts
+from tests.support.quickest import QUICKEST
+
+
+def with_denoiser(denoiser):
+    """A model of grey pictures of 1 x 1 pixels, whose states are -1 for black and 1 for white, with this denoiser."""
+    codec = ImageCodec(ImageFacts(channels=1, height=1, width=1, mean=(0.5,), std=(0.5,)))
+    task = SimpleNamespace(draws=True, flow=True, name="denoise")
+    model = SimpleNamespace(
+        denoiser=denoiser, codec=codec, schedule=Uniform(-10, 14), device=torch.device("cpu"), task=task
+    )
+    return model
+
+
+def bits(model, states, levels):
+    asked = {"label": None, "prompt": None, "conditions": None}
+    return likelihoods.bits(model, "run", states, asked, 0, None, levels)
+
+
+def test_black_or_white_is_one_bit(monkeypatch):
+    """The exact denoiser of -1 or 1 is tanh(alpha x / sigma^2); its bound is above one bit, and tends to it."""
+
+    def exact(x, level, conditions=None, mask=None):
+        return from_x0((level.alpha * x / level.sigma**2).tanh(), x, level)
+
+    monkeypatch.setattr(likelihoods, "AT_ONCE", 3000)
+    state = torch.where(torch.arange(3000) % 2 == 0, -1.0, 1.0)[:, None, None, None]
+    found = [bits(with_denoiser(exact), state, n).mean().item() for n in (60, 240)]
+    assert 1 < found[1] < 1.06
+    assert 3 < (found[0] - 1) / (found[1] - 1) < 5
+
+
+def test_what_a_model_knows_needs_no_bits_and_the_next_byte_needs_many():
+    """p(x0 | x1) has a standard deviation of e^-7, and a byte is 2 / 255 from the next."""
+
+    def black(x, level, conditions=None, mask=None):
+        return from_x0(torch.full_like(x, -1.0), x, level)
+
+    model, states = with_denoiser(black), torch.tensor([-1.0, -1.0 + 2 / 255])[:, None, None, None]
+    found = bits(model, states, 50)
+    prior, beyond = math.exp(-10) / 2, math.erfc(math.exp(7) / 255 / math.sqrt(2)) / 2
+    assert found[0].item() == pytest.approx((prior - math.log1p(-beyond)) / math.log(2), rel=1e-3)
+    assert found[1] > 20
+
+
+@pytest.fixture(scope="module")
+def run(trained, tmp_path_factory):
+    return dc.load(trained(tmp_path_factory.mktemp("bits") / "run", *QUICKEST["image"]))
+
+
+def test_states_are_rounded_and_parts_are_the_whole(run, monkeypatch):
+    samples = run.sample(5, steps=3)
+    bins = run.model.codec.bins
+    expected = run.bits_per_dimension(samples, levels=4)
+    assert expected.shape == (5,)
+    assert expected.dtype == torch.float64
+    moved = bins.nearest(samples.state) + 0.45 * bins.width
+    asked = {"label": [run.model.codec.facts.classes[k] for k in samples.conditions["label"].tolist()]}
+    assert torch.equal(run.bits_per_dimension(moved, conditions=asked, levels=4), expected)
+    monkeypatch.setattr(likelihoods, "AT_ONCE", 2)
+    torch.testing.assert_close(run.bits_per_dimension(samples, levels=4), expected, rtol=1e-5, atol=0)
+
+
+def test_files_have_bits(run, tmp_path):
+    samples = run.sample(2, label="3", steps=3)
+    samples.save(tmp_path / "drawn")
+    files = sorted((tmp_path / "drawn").glob("[0-9]*.png"))
+    found = run.bits_per_dimension(files, label="3", levels=4)
+    torch.testing.assert_close(found, run.bits_per_dimension(samples, levels=4), rtol=1e-5, atol=0)
+
+
+def test_what_has_no_bits_is_refused(run):
+    with pytest.raises(dc.UserError, match="`levels` 0: the bound needs at least 1"):
+        run.bits_per_dimension(run.sample(1, steps=2), levels=0)
+    model = SimpleNamespace(codec=SimpleNamespace(), task=SimpleNamespace(draws=True, flow=True))
+    with pytest.raises(dc.UserError, match="data with discrete values, such as bytes, and the states of run have none"):
+        bits(model, torch.zeros(1, 2), 3)
