@@ -90,6 +90,16 @@ SETTINGS = {
             "*mean log p*": 0.2,
         },
     ),
+    "2021_variational_diffusion": (
+        {"samples": 100_000},
+        {
+            "exact denoiser: *uniform*": 0.15,
+            "exact denoiser: *cosine*": 0.3,
+            "standard deviation*": Apart(15),
+            "*uniform, and -log p": Apart(0.2),
+            "*cosine, and uniform": 0.3,
+        },
+    ),
     "2022_classifier_free_guidance": (
         {"steps": 700, "samples": 400},
         {

@@ -78,20 +78,24 @@ class Row:
     recipe: Recipe
 
 
-_LIKELIHOODS = {
-    "denoiser": {"octaves": 9},
-    "schedule": {"name": "uniform", "log_snr_max": 12.0},
-    "train": {**_MUON, "weighting": "v"},
-}
+_UNIFORM, _LAPLACE = (
+    {
+        "denoiser": {"octaves": 9},
+        "schedule": {**schedule, "log_snr_max": 12.0},
+        "train": {**_MUON, "weighting": weighting},
+    }
+    for schedule, weighting in (({"name": "uniform"}, "eps"), ({"name": "laplace", "mu": -1.0, "b": 4.0}, "v"))
+)
 
 _TITLES = {"diffusion": "diffcore", "vae": "VAE", "gan": "GAN", "pixelcnn": "PixelCNN"}
 ROWS = {family: Row(_TITLES[family], family, RECIPES[family][number]) for family, number in CHOSEN.items()} | {
-    "diffusion-bits": Row("diffcore, for likelihoods", "diffusion", Recipe("octaves, uniform", _LIKELIHOODS, 0.246)),
+    "diffusion-bits": Row("diffcore, for likelihoods", "diffusion", Recipe("octaves, uniform, eps", _UNIFORM, 0.246)),
+    "diffusion-both": Row("diffcore, for both", "diffusion", Recipe("octaves, Laplace, v", _LAPLACE, 0.246)),
     "vae-second": Row("VAE, second recipe", "vae", RECIPES["vae"][0]),
     "gan-second": Row("GAN, second recipe", "gan", RECIPES["gan"][1]),
 }
-"""The chosen recipes, and others that were trained after these: one for likelihoods, which were not what trials were
-judged by, and another one of the families whose chosen recipe collapsed with some seeds."""
+"""The chosen recipes, and others that were trained after these: two for likelihoods, by which no trial was judged, and
+another one of each family whose chosen recipe collapsed with some seeds."""
 
 TIMED = {"diffusion": 24, "vae": 12, "gan": 8, "pixelcnn": 5}
 """How many more steps the longer of two trainings has, whose difference `--time` measures."""
