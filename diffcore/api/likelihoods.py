@@ -14,6 +14,7 @@ from diffcore.denoising.conditions import Conditions
 from diffcore.errors import UserError
 from diffcore.likelihood.bound import Bins, variational_bound
 from diffcore.likelihood.flow import bits_per_dimension, log_likelihood
+from diffcore.plugins.data import Encoded
 from diffcore.runs.measurements import read_states
 from diffcore.runs.model import Model, require_flow
 from diffcore.runs.samples import Samples
@@ -22,8 +23,8 @@ from diffcore.sampling.timesteps import uniform_in_log_snr
 from diffcore.states.spaces import Mask
 from diffcore.states.state import State
 
-Judged = Samples | State | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-"""What has a likelihood: samples of a run, encoded states `[B, ...]`, or files."""
+Judged = Samples | Encoded | State | str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+"""What has a likelihood: samples of a run, encoded examples with their conditions, encoded states, or files."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class _Given:
 
 def _given(model: Model, source: Judged, asked: Mapping[str, Any], seed: int, mask: Mask) -> _Given:
     """What the likelihood is computed of; `asked` are the arguments `label`, `prompt` and `conditions` of a run."""
-    if isinstance(source, Samples):
-        state, mask = source.state, source.mask
+    known: Conditions | None = None
+    if isinstance(source, Samples | Encoded):
+        state, mask, known = source.state, source.mask, source.conditions
     elif isinstance(source, str | os.PathLike | Sequence):
         state, found = read_states(model, [source] if isinstance(source, str | os.PathLike) else source)
         mask = found if mask is None else mask
@@ -48,8 +50,8 @@ def _given(model: Model, source: Judged, asked: Mapping[str, Any], seed: int, ma
         raise UserError("`mask` is missing: the number of elements varies, so give the elements that exist")
     wanted = all_asked(**asked, n=len(state))
     own = model.codec.conditions
-    if isinstance(source, Samples) and not wanted:
-        values = {condition.name: source.conditions[condition.name] for condition in own}
+    if known is not None and not wanted:
+        values = {condition.name: known[condition.name] for condition in own}
     else:
         values = values_of(wanted, own, len(state), seed)
     there = {name: value.to(model.device) for name, value in values.items()}

@@ -115,6 +115,11 @@ def test_likelihoods_are_those_of_the_flow(run):
         model.denoiser, samples.state, model.codec.space, model.schedule, conditions=samples.conditions, steps=8
     )
     assert run.log_likelihood(samples, steps=8).tolist() == pytest.approx(expected.tolist())
+    encoded = run.model.codec.encode(run.data.examples[:3])
+    same = log_likelihood(
+        model.denoiser, encoded.state, model.codec.space, model.schedule, conditions=encoded.conditions, steps=8
+    )
+    assert run.log_likelihood(encoded, steps=8).tolist() == pytest.approx(same.tolist())
     other = run.log_likelihood(samples.state, conditions={"ring": "inner"}, steps=8)
     assert other[1] != expected[1]  # an outer one
 

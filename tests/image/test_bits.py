@@ -9,6 +9,7 @@ import torch
 import diffcore as dc
 from diffcore.api import likelihoods
 from diffcore.denoising.denoiser import from_x0
+from diffcore.plugins.data import Encoded
 from diffcore.process.schedules import Uniform
 from diffcore_image.codec import ImageCodec
 from diffcore_image.options import ImageFacts
@@ -68,8 +69,10 @@ def test_states_are_rounded_and_parts_are_the_whole(run, monkeypatch):
     assert expected.shape == (5,)
     assert expected.dtype == torch.float64
     moved = bins.nearest(samples.state) + 0.45 * bins.width
+    assert torch.equal(run.bits_per_dimension(Encoded(moved, samples.conditions), levels=4), expected)
     asked = {"label": [run.model.codec.facts.classes[k] for k in samples.conditions["label"].tolist()]}
     assert torch.equal(run.bits_per_dimension(moved, conditions=asked, levels=4), expected)
+    assert not torch.equal(run.bits_per_dimension(moved, levels=4), expected)
     monkeypatch.setattr(likelihoods, "AT_ONCE", 2)
     torch.testing.assert_close(run.bits_per_dimension(samples, levels=4), expected, rtol=1e-5, atol=0)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 import diffcore as dc
 from diffcore.denoising.denoiser import Denoise, Prediction, from_v, velocity
 from diffcore.likelihood.flow import bits_per_dimension, log_likelihood
+from diffcore.plugins.data import Encoded
 from diffcore.states.level import Level
 from diffcore.states.state import combine
 
@@ -73,8 +74,7 @@ def model_of(run: dc.Run) -> Model:
 
     def bound(pixels: Tensor, labels: Tensor) -> Tensor:
         """The variational bound of the bytes themselves, with many levels."""
-        asked = {"label": [facts.classes[label] for label in labels.tolist()]}
-        return run.bits_per_dimension(states(pixels), conditions=asked, levels=BOUND_LEVELS)
+        return run.bits_per_dimension(Encoded(states(pixels), {"label": labels}), levels=BOUND_LEVELS)
 
     def flow(pixels: Tensor, labels: Tensor, part: int) -> Tensor:
         """Uniform noise is added to the bytes, and the likelihood is that of the flow from a little noise on."""
