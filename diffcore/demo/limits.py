@@ -12,6 +12,7 @@ class Limits:
     * `numbers`: numbers in the states of a request, all samples together.
     * `larger`: how many times as many numbers as in training a sample may have.
     * `waiting`, `waiting_of_one`: requests that wait, in all and of one visitor.
+    * `connections`: open connections; a request beyond them is answered with the status 503.
     * `visitors`: visitors that are remembered; the one that was away longest is forgotten for a new one.
     * `results`, `kept`, `files`: results, kept samples and files of a visitor; the oldest of them are deleted.
     * `result_bytes`: characters of the fragments that show the results of a visitor, and of those that are kept.
@@ -24,6 +25,7 @@ class Limits:
     larger: int = 16
     waiting: int = 32
     waiting_of_one: int = 4
+    connections: int = 64
     visitors: int = 8
     results: int = 12
     kept: int = 100

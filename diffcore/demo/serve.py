@@ -46,6 +46,19 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(kind, handler)
 
 
+def configured(demo: Demo) -> uvicorn.Config:
+    """How the page is served."""
+    return uvicorn.Config(
+        demo.app,
+        log_level="error",
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=2,
+        server_header=False,
+        limit_concurrency=demo.limits.connections,
+    )
+
+
 def serve(
     runs: Sequence[Run], port: int = 0, started: Callable[[str], None] = print, limits: Limits | None = None
 ) -> None:
@@ -66,18 +79,10 @@ def serve(
         listening.listen()
         port = listening.getsockname()[1]
         demo = Demo(runs, port, limits=limits)
-        config = uvicorn.Config(
-            demo.app,
-            log_level="error",
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=2,
-            server_header=False,
-        )
         try:
             started(f"http://{HOST}:{port}/?token={demo.token}")
             with contextlib.suppress(KeyboardInterrupt):  # the server raises it again when it has ended
-                _Server(config).run(sockets=[listening])
+                _Server(configured(demo)).run(sockets=[listening])
         finally:
             demo.close()
             if torch.cuda.is_available():

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from diffcore.errors import UserError
 from diffcore.runs.folder import RunFolder
-from diffcore.runs.shards import Sharded, sharded_tensors
+from diffcore.runs.tensor_shards import Sharded, sharded_tensors
 from diffcore.system.distributed import gathered, rank, world
 from diffcore.system.files import (
     digest_of_file,

@@ -17,7 +17,7 @@ from diffcore.runs.checkpoints import (
     shards_of,
     verify,
 )
-from diffcore.runs.shards import whole_file
+from diffcore.runs.tensor_shards import whole_file
 from diffcore.system.files import digest_of_file, write_blocks_atomically
 
 

@@ -24,7 +24,7 @@ from diffcore.runs.checkpoints import EMA, read_tensors, tensors_digest
 from diffcore.runs.composing import autoencoders_for, choices
 from diffcore.runs.latents import LatentCodec
 from diffcore.runs.settings import FirstStage, LevelSettings, RunSettings, explain, validate
-from diffcore.runs.shards import Sharded
+from diffcore.runs.tensor_shards import Sharded
 from diffcore.states.global_random import seeded
 from diffcore.states.noise import seed_of
 from diffcore.states.state import fields

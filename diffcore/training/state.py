@@ -15,7 +15,7 @@ from diffcore.plugins.data import Data
 from diffcore.runs.checkpoints import EMA, MODEL, TRAINING, read_tensors, shards_of
 from diffcore.runs.model import Model, require_fit
 from diffcore.runs.settings import RunSettings
-from diffcore.runs.shards import Sharded
+from diffcore.runs.tensor_shards import Sharded
 from diffcore.system.distributed import lowest, mean, world
 from diffcore.tasks.ahead import Ahead
 from diffcore.tasks.batch import Examples, read_ahead, resident

@@ -7,6 +7,7 @@ import threading
 import uvicorn
 
 from diffcore.demo.app import Demo
+from diffcore.demo.serve import configured
 
 
 @contextlib.contextmanager
@@ -17,8 +18,7 @@ def served(runs, limits=None):
         listening.listen()
         port = listening.getsockname()[1]
         demo = Demo(runs, port, limits=limits)
-        config = uvicorn.Config(demo.app, log_level="error", lifespan="off", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
+        server = uvicorn.Server(configured(demo))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

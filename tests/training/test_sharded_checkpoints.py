@@ -30,7 +30,7 @@ from diffcore.runs.checkpoints import (
 )
 from diffcore.runs.folder import RunFolder, open_run
 from diffcore.runs.model import _in_rows, build_data, build_model
-from diffcore.runs.shards import sharded_tensors
+from diffcore.runs.tensor_shards import sharded_tensors
 from diffcore.system import own_rows
 from diffcore.system.distributed import rank
 from diffcore.system.own_rows import TouchedAgainError, cut_while_built
