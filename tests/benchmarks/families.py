@@ -80,19 +80,24 @@ def run_trials(task: Task, judge: Judge, options: argparse.Namespace) -> None:
 
 
 def run_seed(name: str, seed: int, task: Task, judge: Judge, options: argparse.Namespace) -> None:
-    """Train and judge one row of the table with one seed, unless its metrics are there."""
+    """Train and judge one row of the table with one seed, and keep the metrics; those that are there stay."""
     folder = options.out / f"{name}-{seed}"
-    if (folder / "result.json").exists():
-        return
+    result, shown_in = folder / "result.json", folder / "shown.pt"
     folder.mkdir(parents=True, exist_ok=True)
     family, recipe = ROWS[name].family, ROWS[name].recipe
     steps = max(1, round(options.scale * recipe.steps(BUDGET)))
     model = trained(family, recipe, task, steps, seed, folder)
-    found = judge.of_model(model, options.samples, options.likelihoods)
-    torch.save(found.pop("shown"), folder / "shown.pt")
+    found = {"samples": {}, "bits": {}} | (json.loads(result.read_text()) if result.exists() else {})
+    shown = torch.load(shown_in, weights_only=True) if shown_in.exists() else {}
+    for way in model.draws.keys() - found["samples"].keys():
+        found["samples"][way], shown[way] = judge.of_samples(model.draws[way], options.samples)
+    for kind in model.bits.keys() - found["bits"].keys():
+        found["bits"][kind] = judge.of_likelihood(model.bits[kind], options.likelihoods)
+    found["samples"] = {way: found["samples"][way] for way in model.draws}
     found |= {"family": family, "seed": seed, "recipe": recipe.name, "steps": steps}
-    found |= {"seconds": json.loads((folder / "seconds.json").read_text())}
-    (folder / "result.json").write_text(json.dumps(found, indent=2))
+    found |= {"seconds": json.loads((folder / "seconds.json").read_text()), "parameters": dict(model.parameters)}
+    torch.save({way: shown[way] for way in model.draws}, shown_in)
+    result.write_text(json.dumps(found, indent=2))
     print(json.dumps(found), flush=True)
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,8 @@ LEAST, MOST = -10.0, 12.0
 SCHEDULE = {"name": "cosine", "shift": -1.0, "log_snr_max": MOST}
 """That of the preset, with a cleaner end (the preset has 10), where the noise is a fifth of a bin of the bytes; for
 recipes without a schedule of their own."""
+GUIDANCE = 1.5
+"""The weight of the guided samples: of 1, 1.25, 1.5 and 2 the one with the smallest Frechet distance of 500 samples."""
 NOISE_IN_BINS = 0.3
 """The noise that images keep in the likelihood by the flow, as a part of a bin; uniform noise in a bin has 0.29."""
 
@@ -61,9 +64,9 @@ def model_of(run: dc.Run) -> Model:
     facts, dimensions = model.codec.facts, float(SIDE * SIDE)
     width = 1 / (LEVELS - 1) / facts.std[0]
 
-    def draw(labels: Tensor, seed: int) -> Tensor:
-        asked = [facts.classes[label] for label in labels.tolist()]
-        return run.sample(len(labels), conditions={"label": asked}, seed=seed, batch_size=250).decoded
+    def draw(labels: Tensor, seed: int, guidance: float = 1.0) -> Tensor:
+        asked = {"label": [facts.classes[label] for label in labels.tolist()]}
+        return run.sample(len(labels), conditions=asked, seed=seed, batch_size=250, guidance=guidance).decoded
 
     def states(pixels: Tensor) -> Tensor:
         return (pixels.float() / (LEVELS - 1) - facts.mean[0]) / facts.std[0]
@@ -89,7 +92,7 @@ def model_of(run: dc.Run) -> Model:
 
     return Model(
         {"all": size_of(model.denoiser)},
-        {"samples": draw},
+        {"samples": draw, f"guidance {GUIDANCE}": partial(draw, guidance=GUIDANCE)},
         {
             "bound": bound,
             "flow": lambda *given: in_parts(flow, *given),

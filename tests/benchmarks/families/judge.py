@@ -1,6 +1,7 @@
 """The one judge of all families: the classifier of the plugin for images, and distances of pixels."""
 
 import time
+from collections.abc import Callable
 from functools import cached_property, partial
 
 import torch
@@ -71,17 +72,14 @@ class Judge:
         found = self(some["pixels"], some["label"])
         return {**found, "nearest": self.near(self.held_out["pixels"])}
 
-    def of_model(self, model: Model, samples: int, likelihoods: int) -> dict[str, object]:
-        """All metrics of a model; samples have the labels of the held-out images."""
-        labels, found, shown = self.held_out["label"][:samples], {}, {}
-        for name, draw in model.draws.items():
-            started = time.process_time()
-            pixels = draw(labels, 0)
-            seconds = (time.process_time() - started) * 1000 / samples
-            found[name] = {**self(pixels, labels), "seconds": seconds}
-            shown[name] = pixels[:300].clone()
-        bits = {}
-        for name, function in model.bits.items():
-            each = function(self.held_out["pixels"][:likelihoods], self.held_out["label"][:likelihoods]).double()
-            bits[name] = (each.mean().item(), each.std().item() / len(each) ** 0.5)
-        return {"parameters": dict(model.parameters), "samples": found, "bits": bits, "shown": shown}
+    def of_samples(self, draw: Callable[[Tensor, int], Tensor], samples: int) -> tuple[dict[str, float], Tensor]:
+        """The metrics of samples, which have the labels of the held-out images, and the first 300 samples."""
+        labels, started = self.held_out["label"][:samples], time.process_time()
+        pixels = draw(labels, 0)
+        seconds = (time.process_time() - started) * 1000 / samples
+        return {**self(pixels, labels), "seconds": seconds}, pixels[:300].clone()
+
+    def of_likelihood(self, function: Callable[[Tensor, Tensor], Tensor], likelihoods: int) -> tuple[float, float]:
+        """The mean of bits per dimension of held-out images, and its standard error."""
+        each = function(self.held_out["pixels"][:likelihoods], self.held_out["label"][:likelihoods]).double()
+        return each.mean().item(), each.std().item() / len(each) ** 0.5
