@@ -76,7 +76,7 @@ def _require_encoded(state: Any, codec: Codec) -> None:
     if difference := _difference(state, codec):
         raise UserError(
             f"`source` is no batch of encoded states: {difference}; give samples of the run, files, or encoded "
-            "examples, `run.model.codec.encode(examples)`"
+            "examples, `diffcore.runs.coding.encode(run.model, examples)`"
         )
 
 

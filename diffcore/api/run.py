@@ -504,12 +504,13 @@ class Run(OpenedRun):
         """log p(x0) of each sample by the probability flow, `[B]` float64, in nats.
 
         It is the density of the encoded state, per unit of volume of its space. `source` are samples of a run, encoded
-        examples (`run.model.codec.encode(run.data.held_out)`), encoded states `[B, ...]`, or files. `conditions` are
-        what the samples are given; without any, those of samples and of encoded examples, else none. `mask` `[B, N]`
-        says which elements of encoded states exist; that of samples and of encoded examples is known.
+        examples (`diffcore.runs.coding.encode(run.model, run.data.held_out)`), encoded states `[B, ...]`, or files.
+        `conditions` are what the samples are given; without any, those of samples and of encoded examples, else none.
+        `mask` `[B, N]` says which elements of encoded states exist; that of samples and of encoded examples is known.
         The other arguments are those of `diffcore.likelihood.flow.log_likelihood`.
 
-        Raises `UserError` for files that cannot be read, and if the number of elements varies and `mask` is missing.
+        Raises `UserError` for files that cannot be read, for tensors that are no encoded states, and if the number of
+        elements varies and `mask` is missing.
         """
         from diffcore.api.likelihoods import flow_likelihood
 
