@@ -58,6 +58,18 @@ def test_what_a_model_knows_needs_no_bits_and_the_next_byte_needs_many():
     assert found[1] > 20
 
 
+@pytest.mark.parametrize(("part", "expected"), [(1, 1.385), (1 / 5, 0.018)])
+def test_noise_at_the_clean_end_costs_bits_even_where_a_model_is_exact(part, expected):
+    """-log2 P(|n| < half a bin) for noise whose standard deviation is this part of a bin."""
+
+    def grey(x, level, conditions=None, mask=None):
+        return from_x0(torch.full_like(x, 1 / 255), x, level)
+
+    model = with_denoiser(grey)
+    model.schedule = Uniform(-16, -2 * math.log(part * 2 / 255))
+    assert bits(model, torch.full((1, 1, 1, 1), 1 / 255), 50).item() == pytest.approx(expected, abs=1e-3)
+
+
 @pytest.fixture(scope="module")
 def run(trained, tmp_path_factory):
     return dc.load(trained(tmp_path_factory.mktemp("bits") / "run", *QUICKEST["image"]))
