@@ -55,7 +55,7 @@ def configured(demo: Demo) -> uvicorn.Config:
         lifespan="off",
         timeout_graceful_shutdown=2,
         server_header=False,
-        limit_concurrency=demo.limits.connections,
+        limit_concurrency=demo.limits.connections + 1,  # the last of which uvicorn refuses
     )
 
 

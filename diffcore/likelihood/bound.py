@@ -32,12 +32,16 @@ class Bins:
     low: float | Tensor
     high: float | Tensor
 
+    @property
+    def _values(self) -> tuple[float | Tensor, ...]:
+        return self.low, self.high, self.width
+
     def nearest(self, x: State) -> State:
         """The middles of the bins that are nearest to the entries of `x`."""
         return map_fields(self._nearest, x)
 
     def _nearest(self, x: Tensor) -> Tensor:
-        low, high, width = (torch.as_tensor(value, device=x.device) for value in (self.low, self.high, self.width))
+        low, high, width = (torch.as_tensor(value, dtype=x.dtype, device=x.device) for value in self._values)
         return low + ((x.clamp(low, high) - low) / width).round() * width
 
 

@@ -50,7 +50,7 @@ def with_waves(x: Tensor, octaves: int) -> Tensor:
 
     Where there is little noise, v = (alpha x - x0) / sigma is a small difference that is much enlarged, for which the
     weights of a network would have to be large. With waves that are as short as the noise is small, they need not be.
-    Such levels matter for likelihoods, and hardly for the look of samples (Kingma et al. 2021, section 5.1).
+    Such levels matter for likelihoods, and hardly for the look of samples (Kingma et al. 2021, section 3.4).
     """
     return torch.cat([x, *octave_waves(x, octaves)], dim=1) if octaves else x
 

@@ -73,12 +73,13 @@ def require_draws(model: Model, run: Path | None = None) -> None:
 
 
 def require_flow(model: Model, what: str, run: Path) -> None:
-    """Raise `UserError` if the network of the run has no probability flow, along which `what` goes."""
+    """Raise `UserError` if the network of the run has no probability flow, which `what` needs."""
     require_draws(model, run)
     if not model.task.flow:
         raise UserError(
-            f"{what} follows the probability flow of a network, and that of {run} has none: it has the task "
-            f"{model.task.name} and predicts the ends of its own steps; use the run that was its teacher"
+            f"{what} needs a network that predicts the mean of x0 at every level of noise, and that of {run} does not: "
+            f"it has the task {model.task.name} and predicts the ends of its own steps; use the run that was its "
+            "teacher"
         )
 
 

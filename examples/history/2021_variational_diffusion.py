@@ -30,7 +30,7 @@ def integrands(denoise: Denoise, schedule: Schedule, samples: int) -> Tensor:
     t = batch.t.clone().requires_grad_()
     (slope,) = torch.autograd.grad(schedule.log_snr(t).sum(), t)
     per_coordinate = weighted_loss(denoise(batch.x, batch.level), batch.x0, batch.noise, PLANE, "eps")
-    return -slope * per_coordinate * 2 / 2
+    return -slope * per_coordinate  # of two coordinates, half their sum
 
 
 def ends(denoise: Denoise, samples: int) -> float:

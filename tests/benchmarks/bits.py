@@ -54,11 +54,11 @@ def main() -> None:
         schedule, weighting, octaves = VARIANTS[name]
         folder = options.out / name.replace(", ", "-")
         if folder.exists():
-            run = dc.load(folder)
+            run = dc.load(folder, device="cpu")
         else:
             train = {"steps": options.steps, "evaluate": 0, "optimizer": "muon", "learning_rate": 0.01, "cooldown": 0.4}
             run = dc.train(
-                "image", preset="mnist", out=folder, data={"root": options.root}, schedule=schedule,
+                "image", preset="mnist", out=folder, data={"root": options.root}, schedule=schedule, device="cpu",
                 denoiser={"octaves": octaves}, train={**train, "weighting": weighting}, seed=0,
             )  # fmt: skip
         model, data = run.model, run.data

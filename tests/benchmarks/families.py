@@ -94,6 +94,7 @@ def run_seed(name: str, seed: int, task: Task, judge: Judge, options: argparse.N
     for kind in model.bits.keys() - found["bits"].keys():
         found["bits"][kind] = judge.of_likelihood(model.bits[kind], options.likelihoods)
     found["samples"] = {way: found["samples"][way] for way in model.draws}
+    found["bits"] = {kind: found["bits"][kind] for kind in model.bits}
     found |= {"family": family, "seed": seed, "recipe": recipe.name, "steps": steps}
     found |= {"seconds": json.loads((folder / "seconds.json").read_text()), "parameters": dict(model.parameters)}
     torch.save({way: shown[way] for way in model.draws}, shown_in)

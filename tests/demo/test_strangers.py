@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import socket
+import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -60,8 +61,11 @@ def test_open_connections_are_limited(run):
             connection.close()
             return found
 
-        for _ in range(4):
+        for _ in range(3):
             idle.enter_context(socket.create_connection(("127.0.0.1", port)))
+        time.sleep(0.2)  # until the server has accepted them
+        assert status() == 403  # the fourth
+        idle.enter_context(socket.create_connection(("127.0.0.1", port)))
         until(lambda: status() == 503)
         idle.close()
         until(lambda: status() == 403)

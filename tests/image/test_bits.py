@@ -9,6 +9,7 @@ import torch
 import diffcore as dc
 from diffcore.api import likelihoods
 from diffcore.denoising.denoiser import from_x0
+from diffcore.likelihood.bound import variational_bound
 from diffcore.plugins.data import Encoded
 from diffcore.process.schedules import Uniform
 from diffcore_image.codec import ImageCodec
@@ -57,6 +58,18 @@ def test_what_a_model_knows_needs_no_bits_and_the_next_byte_needs_many():
     assert found[1] > 20
 
 
+@pytest.mark.parametrize(("part", "expected"), [(1, 1.385), (1 / 5, 0.018)])
+def test_noise_at_the_clean_end_costs_bits_even_where_a_model_is_exact(part, expected):
+    """-log2 P(|n| < half a bin) for noise whose standard deviation is this part of a bin."""
+
+    def grey(x, level, conditions=None, mask=None):
+        return from_x0(torch.full_like(x, 1 / 255), x, level)
+
+    model = with_denoiser(grey)
+    model.schedule = Uniform(-16, -2 * math.log(part * 2 / 255))
+    assert bits(model, torch.full((1, 1, 1, 1), 1 / 255), 50).item() == pytest.approx(expected, abs=1e-3)
+
+
 @pytest.fixture(scope="module")
 def run(trained, tmp_path_factory):
     return dc.load(trained(tmp_path_factory.mktemp("bits") / "run", *QUICKEST["image"]))
@@ -85,9 +98,67 @@ def test_files_have_bits(run, tmp_path):
     torch.testing.assert_close(found, run.bits_per_dimension(samples, levels=4), rtol=1e-5, atol=0)
 
 
-def test_what_has_no_bits_is_refused(run):
-    with pytest.raises(dc.UserError, match="`levels` 0: the bound needs at least 1"):
-        run.bits_per_dimension(run.sample(1, steps=2), levels=0)
+def test_large_samples_are_judged_in_smaller_parts(run, monkeypatch):
+    """As many at once as are drawn at once: here two of 64 numbers each."""
+    samples, counts = run.sample(5, steps=2), []
+
+    def counted(denoise, x0, *rest, **options):
+        counts.append(len(x0))
+        return variational_bound(denoise, x0, *rest, **options)
+
+    monkeypatch.setattr(likelihoods, "MOST_AT_ONCE", 2 * samples.state[0].numel() + 1)
+    monkeypatch.setattr(likelihoods, "variational_bound", counted)
+    assert run.bits_per_dimension(samples, levels=2).shape == (5,)
+    assert counts == [2, 2, 1]
+
+
+def test_conditions_are_embedded_once_for_all_levels(run):
+    calls = []
+    embedding = run.model.denoiser.conditioning.embeddings["label"]
+    hook = embedding.register_forward_hook(lambda *_: calls.append(1))
+    run.bits_per_dimension(run.model.codec.encode(run.data.held_out[:3]), levels=6)
+    hook.remove()
+    assert len(calls) == 1
+
+
+def test_states_of_double_precision_have_the_same_bits(run):
+    state = run.model.codec.encode(run.data.held_out[:2]).state
+    assert torch.equal(run.bits_per_dimension(state.double(), levels=2), run.bits_per_dimension(state, levels=2))
+
+
+WRONG = {
+    "pixels": (lambda run, data, made: data["pixels"], "no batch of encoded states: its numbers are uint8"),
+    "examples": (lambda run, data, made: data, "its fields are pixels, label instead of one tensor without a name"),
+    "numpy": (lambda run, data, made: made.state.numpy(), "it is of the type ndarray instead of a tensor"),
+    "nothing": (lambda run, data, made: None, "it is None instead of a tensor"),
+    "one": (lambda run, data, made: made.state[0], r"it has the shape \[1, 8, 8\] instead of \[1, 1, 8, 8\]"),
+    "size": (lambda run, data, made: made.state[..., :5], r"the shape \[3, 1, 8, 5\] instead of \[3, 1, 8, 8\]"),
+    "empty": (lambda run, data, made: made.state[:0], "it has no samples"),
+    "no files": (lambda run, data, made: [], "the paths of files, at least one"),
+    "list": (lambda run, data, made: [made.state], "the paths of files, at least one"),
+    "no label": (lambda run, data, made: Encoded(made.state, {}), "the condition 'label' is missing"),
+    "label": (lambda run, data, made: Encoded(made.state, {"label": torch.tensor([0, 99, 1])}), "has the value 99"),
+}
+
+
+@pytest.mark.parametrize(("made", "words"), WRONG.values(), ids=WRONG)
+def test_what_is_no_batch_of_encoded_states_is_refused(run, made, words):
+    """Pixels, for example, would have a number too, which means nothing."""
+    data = run.data.held_out[:3]
+    source = made(run, data, run.model.codec.encode(data))
+    with pytest.raises(dc.UserError, match=words):
+        run.bits_per_dimension(source, levels=2)
+    with pytest.raises(dc.UserError, match=words):
+        run.log_likelihood(source, steps=1, divergence="hutchinson")
+
+
+@pytest.mark.parametrize("levels", [0, 2.5, "20", True, None])
+def test_levels_are_a_positive_whole_number(run, levels):
+    with pytest.raises(dc.UserError, match=f"`levels` {levels!r}: the bound needs a whole number of at least 1"):
+        run.bits_per_dimension(run.model.codec.encode(run.data.held_out[:1]), levels=levels)
+
+
+def test_what_has_no_bits_is_refused():
     model = SimpleNamespace(codec=SimpleNamespace(), task=SimpleNamespace(draws=True, flow=True))
     with pytest.raises(dc.UserError, match="data with discrete values, such as bytes, and the states of run have none"):
         bits(model, torch.zeros(1, 2), 3)

@@ -273,6 +273,12 @@ def test_errors_outside_the_space_cost_nothing():
     torch.testing.assert_close(*shifted)
 
 
+def test_the_nearest_middles_have_the_precision_of_the_state():
+    bins = Bins(2 / 255, -1.0, 1.0)
+    middles = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+    torch.testing.assert_close(bins.nearest(middles + 0.003), middles, rtol=0, atol=1e-15)
+
+
 def test_the_mean_loss_of_a_uniform_log_snr_is_the_bound_of_infinitely_many_steps():
     """For N(0, v), Var(x0 | x) e^lambda = v SNR / (1 + v SNR), whose integral over lambda is log(1 + v SNR)."""
     schedule, space = Uniform(-8, 12), Euclidean((1,))

@@ -112,6 +112,10 @@ def test_a_run_diffuses_in_latents_and_needs_its_first_stage_no_more(second, fir
     torch.testing.assert_close(samples.decoded, network.decode(raw)["place"])
     assert {"radius_error", "samples_per_second"} <= {metric.name for metric in run.evaluate(n=10)}
     assert run.log_likelihood(samples.state).isfinite().all()
+    examples = run.data.examples[:3]
+    with pytest.raises(dc.UserError, match=r"no batch of encoded states: .* `diffcore.runs.coding.encode"):
+        run.log_likelihood(examples)
+    assert run.log_likelihood(encode(run.model, examples)).isfinite().all()
     config = json.loads((second / "config.json").read_text())
     assert config["first_stage"]["autoencoder"] == {"latent": 2, "name": "linear"}
     assert config["first_stage"]["last_log_snr"] == 5.0

@@ -174,8 +174,16 @@ def test_a_student_is_trained_and_drawn_from_like_any_run(trained):
 
 def test_a_student_has_no_probability_flow(trained):
     run = dc.load(trained / "student")
-    for what in (lambda: run.tune(2), lambda: run.log_likelihood(run.sample(2)), lambda: run.between("a", "b")):
-        with pytest.raises(UserError, match=r"follows the probability flow of a network, and that of .* has none"):
+    samples = run.sample(2)
+    for what in (
+        lambda: run.tune(2),
+        lambda: run.log_likelihood(samples),
+        lambda: run.bits_per_dimension(samples),
+        lambda: run.between("a", "b"),
+    ):
+        with pytest.raises(
+            UserError, match=r"predicts the mean of x0 at every level of noise, and that of .* does not"
+        ):
             what()
 
 
