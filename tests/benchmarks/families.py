@@ -121,10 +121,10 @@ def table(out: Path) -> str:
         if not found:
             continue
         for number, way in enumerate(found[0]["samples"]):
-            each = [one["samples"][way] for one in found]
+            each = [one["samples"][way] for one in found if way in one["samples"]]
             bits = [f"{spread([one['bits'][k][0] for one in found], '.3f')} ({k})" for k in found[0]["bits"]]
             cells = [
-                row.title if way == "samples" else f"{row.title}, {way}", str(len(found)),
+                row.title if way == "samples" else f"{row.title}, {way}", str(len(each)),
                 spread([one["frechet"] for one in each], ".2f"),
                 spread([100 * one["agreement"] for one in each], ".1f") + " %",
                 spread([one["precision"] for one in each], ".3f"), spread([one["recall"] for one in each], ".3f"),
