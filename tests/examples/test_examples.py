@@ -192,7 +192,7 @@ def test_a_script_prints_its_table(monkeypatch, capsys):
 
 def test_the_readme_names_each_script_and_a_script_is_its_own_usage():
     readme = (FOLDER / "README.md").read_text()
-    assert len(SCRIPTS) == 11
+    assert len(SCRIPTS) == 12
     for path in SCRIPTS:
         assert f"({path.name})" in readme
         assert f"python examples/history/{path.name}" in path.read_text()

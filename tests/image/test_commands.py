@@ -114,7 +114,7 @@ def test_config_of_a_run_and_of_a_plan(run, capsys, tmp_path):
     text = capsys.readouterr().out
     assert tomllib.loads(text)["denoiser"] == {
         "name": "unet", "width": 8, "multipliers": [1, 2], "patch": 1, "blocks": 1, "attention": False, "dropout": 0.0,
-        "learned_variance": False,
+        "learned_variance": False, "octaves": 0,
     }  # fmt: skip
     (tmp_path / "run.toml").write_text(text)
     assert main(["config", "--modality", "image", "--config", str(tmp_path / "run.toml")]) == 0
