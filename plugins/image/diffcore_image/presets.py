@@ -7,6 +7,9 @@ a GPU were not timed.
 In a few minutes of training, a weighting and a schedule that emphasise high noise levels, where the layout of an image
 is decided, give better images than the simple objective: tests/benchmarks/mnist_objectives.py compares them.
 
+`mnist-likelihoods` gives less weight to high noise and more to levels with hardly any, which decide likelihoods:
+docs/likelihoods.md.
+
 For `scenes`, a transformer on patches of 4 x 4 pixels learns which words belong to which of two objects; a U-Net hardly
 does. It predicts x0, because a network of 96 channels that predicts v would have to pass the noise of the 48 values of
 each patch on to its output. Most of a picture is white, so objects lie far from the mean and are visible at high noise:
@@ -33,6 +36,19 @@ _SMALL = {
         "cuda_graphs": True,
         "weighting": "x0",
         "evaluate": 1000,
+    },
+}
+_LIKELY = {
+    "data": {"name": "mnist"},
+    "denoiser": {**_SMALL["denoiser"], "octaves": 9},
+    "schedule": {"name": "laplace", "mu": -1.0, "b": 4.0, "log_snr_max": 12.0},
+    "train": {
+        **_SMALL["train"],
+        "steps": 4065,
+        "optimizer": "muon",
+        "learning_rate": 0.01,
+        "cooldown": 0.4,
+        "weighting": "v",
     },
 }
 _SCENES = {
@@ -117,6 +133,10 @@ PRESETS = {
     ),
     "mnist": Preset(
         "U-Net on MNIST at 32x32, on a laptop: 4,250 steps, 10 minutes", _with_data(_SMALL, {"name": "mnist"})
+    ),
+    "mnist-likelihoods": Preset(
+        "U-Net on MNIST at 32x32 with small bits per dimension, on a laptop: 4,065 steps, about 11 minutes",
+        _LIKELY,
     ),
     "fashion-mnist": Preset(
         "U-Net on Fashion-MNIST at 32x32, on a laptop: 4,250 steps, 10 minutes",
