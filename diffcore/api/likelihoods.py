@@ -35,6 +35,8 @@ def _encoded(model: Model, source: Judged, asked: Mapping[str, Any], seed: int, 
 
     `asked` are the arguments `label`, `prompt` and `conditions` of a run.
     """
+    if mask is not None and model.codec.sizes is None:
+        raise UserError("`mask`: all elements of these states exist, so leave it out")
     known: Conditions | None = None
     if isinstance(source, Samples | Encoded):
         state, mask, known = source.state, source.mask, source.conditions

@@ -162,3 +162,10 @@ def test_what_has_no_bits_is_refused():
     model = SimpleNamespace(codec=SimpleNamespace(), task=SimpleNamespace(draws=True, flow=True))
     with pytest.raises(dc.UserError, match="data with discrete values, such as bytes, and the states of run have none"):
         bits(model, torch.zeros(1, 2), 3)
+
+
+def test_a_mask_of_samples_without_elements_is_refused(run):
+    state = run.model.codec.encode(run.data.held_out[:1]).state
+    for likelihood in (run.bits_per_dimension, run.log_likelihood):
+        with pytest.raises(dc.UserError, match="`mask`: all elements of these states exist, so leave it out"):
+            likelihood(state, mask=torch.ones(1, 3, dtype=torch.bool))
