@@ -16,9 +16,9 @@ from diffcore.errors import UserError
 from diffcore.likelihood.bound import Bins, variational_bound
 from diffcore.likelihood.flow import bits_per_dimension, log_likelihood
 from diffcore.plugins.data import Codec, Encoded
-from diffcore.runs.generation import MOST_AT_ONCE
+from diffcore.runs.generation import fitting_at_once
 from diffcore.runs.measurements import read_states
-from diffcore.runs.model import Model, numbers_of_a_sample, require_flow
+from diffcore.runs.model import Model, require_flow
 from diffcore.runs.samples import Samples
 from diffcore.sampling.loop import levels_of, require_mask
 from diffcore.sampling.timesteps import uniform_in_log_snr
@@ -119,16 +119,15 @@ def bits(
     require_flow(model, "a likelihood", path)
     if not isinstance(levels, int) or isinstance(levels, bool) or levels < 1:
         raise UserError(f"`levels` {levels!r}: the bound needs a whole number of at least 1")
-    bins = getattr(model.codec, "bins", None)
+    bins: Bins | None = getattr(model.codec, "bins", None)
     if bins is None:
         raise UserError(
             f"bits per dimension are those of data with discrete values, such as bytes, and the states of {path} have "
             "none: use `log_likelihood`, a density"
         )
-    bins = Bins(*(torch.as_tensor(value).to(model.device) for value in (bins.width, bins.low, bins.high)))
     given, space = _encoded(model, source, asked, seed, mask), model.codec.space
     chain = levels_of(model.schedule, uniform_in_log_snr(model.schedule, levels))
-    at_once = max(1, min(AT_ONCE, MOST_AT_ONCE // numbers_of_a_sample(model.codec)))
+    at_once = fitting_at_once(model, AT_ONCE)
 
     def of_part(first: int) -> Tensor:
         part = slice(first, first + at_once)

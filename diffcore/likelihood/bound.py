@@ -32,16 +32,19 @@ class Bins:
     low: float | Tensor
     high: float | Tensor
 
-    @property
-    def _values(self) -> tuple[float | Tensor, ...]:
-        return self.low, self.high, self.width
+    def beside(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Width, low and high in the dtype and on the device of `x`."""
+        width, low, high = (
+            torch.as_tensor(value, dtype=x.dtype, device=x.device) for value in (self.width, self.low, self.high)
+        )
+        return width, low, high
 
     def nearest(self, x: State) -> State:
         """The middles of the bins that are nearest to the entries of `x`."""
         return map_fields(self._nearest, x)
 
     def _nearest(self, x: Tensor) -> Tensor:
-        low, high, width = (torch.as_tensor(value, dtype=x.dtype, device=x.device) for value in self._values)
+        width, low, high = self.beside(x)
         return low + ((x.clamp(low, high) - low) / width).round() * width
 
 
@@ -155,9 +158,10 @@ def log_bin_probability(x: Tensor, mean: Tensor, std: float, bins: Bins) -> Tens
     Ho et al. 2020, eq. 13. A bin above the mean is mirrored below it, where the difference of the two values of the
     distribution function does not cancel; it is computed from their logarithms.
     """
-    half = bins.width / 2
-    lower = torch.where(x < bins.low + half, -torch.inf, (x - half - mean) / std)
-    upper = torch.where(x > bins.high - half, torch.inf, (x + half - mean) / std)
+    width, least, most = bins.beside(x)
+    half = width / 2
+    lower = torch.where(x < least + half, -torch.inf, (x - half - mean) / std)
+    upper = torch.where(x > most - half, torch.inf, (x + half - mean) / std)
     mirrored = lower > 0
     lower, upper = torch.where(mirrored, -upper, lower), torch.where(mirrored, -lower, upper)
     high, low = log_ndtr(upper), log_ndtr(lower)

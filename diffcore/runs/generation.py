@@ -137,10 +137,14 @@ MOST_AT_ONCE = 2**23
 """Maximum number of values in the states of a batch of more than one sample. A network takes many times the memory."""
 
 
+def fitting_at_once(model: Model, most: int) -> int:
+    """How many samples a network may take at once: `most`, or fewer of large samples, and at least one."""
+    return max(1, min(most, MOST_AT_ONCE // max(1, numbers_of_a_sample(model.codec))))
+
+
 def batch_size_of(model: Model, config: SamplingConfig) -> int:
     """The number of samples that are drawn at once: `config.batch_size` trajectories, or fewer of large samples."""
-    trajectories = min(config.batch_size, MOST_AT_ONCE // max(1, numbers_of_a_sample(model.codec)))
-    groups = max(1, trajectories // config.particles)
+    groups = max(1, fitting_at_once(model, config.batch_size) // config.particles)
     return groups * config.particles if config.all_particles else groups
 
 

@@ -16,22 +16,24 @@ from typing import Any
 import torch
 from families.diffusion import SCHEDULE, model_of
 from families.judge import Judge
+from families.recipes import UNIFORM
 
 import diffcore as dc
 from diffcore.likelihood.bound import variational_bound
 from diffcore.sampling.loop import levels_of
 from diffcore.sampling.timesteps import uniform_in_log_snr
+from diffcore_image.datasets import mnist
+from diffcore_image.options import MnistOptions
 
-_UNIFORM = {"name": "uniform", "log_snr_max": 12.0}
-_LAPLACE = {"name": "laplace", "mu": -1.0, "b": 4.0, "log_snr_max": 12.0}
+LAPLACE = {"name": "laplace", "mu": -1.0, "b": 4.0, "log_snr_max": 12.0}
 VARIANTS: dict[str, tuple[dict[str, Any], str, int]] = {
     "cosine, x0": (SCHEDULE, "x0", 0),
     "cosine, v": (SCHEDULE, "v", 0),
     "cosine, v, waves": (SCHEDULE, "v", 9),
-    "laplace, v, waves": (_LAPLACE, "v", 9),
-    "uniform, v, waves": (_UNIFORM, "v", 9),
-    "uniform, eps": (_UNIFORM, "eps", 0),
-    "uniform, eps, waves": (_UNIFORM, "eps", 9),
+    "laplace, v, waves": (LAPLACE, "v", 9),
+    "uniform, v, waves": (UNIFORM, "v", 9),
+    "uniform, eps": (UNIFORM, "eps", 0),
+    "uniform, eps, waves": (UNIFORM, "eps", 9),
 }
 """The schedule, the weighting and the octaves of Fourier features, by name; the preset has "cosine, x0"."""
 
@@ -49,6 +51,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     options = parser.parse_args()
     torch.set_num_threads(1)
+    data = mnist(MnistOptions(root=options.root))
+    judge = Judge(data)
     rows = ["| schedule, weighting | bits | of these above log-SNR 4 | Frechet distance |", "|---|---|---|---|"]
     for name in options.only:
         schedule, weighting, octaves = VARIANTS[name]
@@ -61,7 +65,7 @@ def main() -> None:
                 "image", preset="mnist", out=folder, data={"root": options.root}, schedule=schedule, device="cpu",
                 denoiser={"octaves": octaves}, train={**train, "weighting": weighting}, seed=0,
             )  # fmt: skip
-        model, data = run.model, run.data
+        model = run.model
         encoded = model.codec.encode(data.held_out[: options.digits])
         levels = levels_of(model.schedule, uniform_in_log_snr(model.schedule, LEVELS))
         bound = variational_bound(
@@ -74,7 +78,7 @@ def main() -> None:
         )
         bits = bound.terms.mean(1) / encoded.state[0].numel() / torch.tensor(2.0).log()
         above = sum(bit.item() for bit, level in zip(bits[1:], levels, strict=False) if level.log_snr >= CLEAN)
-        distance = Judge(data).of_trial(model_of(run), options.samples)
+        distance = judge.of_trial(model_of(run), options.samples)
         rows.append(f"| {name} | {bits.sum().item():.2f} | {above:.2f} | {distance:.1f} |")
         print(rows[-1], flush=True)
     print("\n".join(rows))

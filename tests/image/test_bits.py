@@ -12,6 +12,7 @@ from diffcore.denoising.denoiser import from_x0
 from diffcore.likelihood.bound import variational_bound
 from diffcore.plugins.data import Encoded
 from diffcore.process.schedules import Uniform
+from diffcore.runs import generation
 from diffcore_image.codec import ImageCodec
 from diffcore_image.options import ImageFacts
 from tests.support.quickest import QUICKEST
@@ -106,7 +107,7 @@ def test_large_samples_are_judged_in_smaller_parts(run, monkeypatch):
         counts.append(len(x0))
         return variational_bound(denoise, x0, *rest, **options)
 
-    monkeypatch.setattr(likelihoods, "MOST_AT_ONCE", 2 * samples.state[0].numel() + 1)
+    monkeypatch.setattr(generation, "MOST_AT_ONCE", 2 * samples.state[0].numel() + 1)
     monkeypatch.setattr(likelihoods, "variational_bound", counted)
     assert run.bits_per_dimension(samples, levels=2).shape == (5,)
     assert counts == [2, 2, 1]

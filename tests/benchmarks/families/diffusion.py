@@ -22,7 +22,7 @@ LEAST, MOST = -10.0, 12.0
 """The log-SNRs of the noisy and of the clean end of the schedule, and of the likelihoods."""
 SCHEDULE = {"name": "cosine", "shift": -1.0, "log_snr_max": MOST}
 """That of the preset, with a cleaner end (the preset has 10), where the noise is a fifth of a bin of the bytes; for
-recipes without a schedule of their own."""
+recipes without a preset or a schedule of their own."""
 GUIDANCE = 1.5
 """The weight of the guided samples: of 1, 1.25, 1.5 and 2 the one with the smallest Frechet distance of 500 samples."""
 NOISE_IN_BINS = 0.3
@@ -31,9 +31,10 @@ NOISE_IN_BINS = 0.3
 
 def train(task: Task, options: dict, steps: int, seed: int, folder: Path) -> Model:
     length = {"steps": steps, "evaluate": 0, "checkpoint_every": 10**6, "sample_every": 10**6}
-    parts = {"schedule": SCHEDULE, **options, "train": {**options.get("train", {}), **length}}
+    own = {} if "preset" in options else {"preset": "mnist", "schedule": SCHEDULE}
+    parts = {**own, **options, "train": {**options.get("train", {}), **length}}
     shutil.rmtree(folder / "run", ignore_errors=True)  # of a training that was interrupted
-    run = dc.train("image", preset="mnist", data={"root": task.root}, out=folder / "run", seed=seed, **parts)
+    run = dc.train("image", data={"root": task.root}, out=folder / "run", seed=seed, **parts)
     return model_of(run)
 
 

@@ -78,19 +78,14 @@ class Row:
     recipe: Recipe
 
 
-_UNIFORM, _LAPLACE = (
-    {
-        "denoiser": {"octaves": 9},
-        "schedule": {**schedule, "log_snr_max": 12.0},
-        "train": {**_MUON, "weighting": weighting},
-    }
-    for schedule, weighting in (({"name": "uniform"}, "eps"), ({"name": "laplace", "mu": -1.0, "b": 4.0}, "v"))
-)
+UNIFORM = {"name": "uniform", "log_snr_max": 12.0}
+_BITS = {"denoiser": {"octaves": 9}, "schedule": UNIFORM, "train": {**_MUON, "weighting": "eps"}}
+_BOTH = {"preset": "mnist-likelihoods"}
 
 _TITLES = {"diffusion": "diffcore", "vae": "VAE", "gan": "GAN", "pixelcnn": "PixelCNN"}
 ROWS = {family: Row(_TITLES[family], family, RECIPES[family][number]) for family, number in CHOSEN.items()} | {
-    "diffusion-bits": Row("diffcore, for likelihoods", "diffusion", Recipe("octaves, uniform, eps", _UNIFORM, 0.246)),
-    "diffusion-both": Row("diffcore, for both", "diffusion", Recipe("octaves, Laplace, v", _LAPLACE, 0.246)),
+    "diffusion-bits": Row("diffcore, for likelihoods", "diffusion", Recipe("octaves, uniform, eps", _BITS, 0.246)),
+    "diffusion-both": Row("diffcore, for both", "diffusion", Recipe("octaves, Laplace, v", _BOTH, 0.246)),
     "vae-second": Row("VAE, second recipe", "vae", RECIPES["vae"][0]),
     "gan-second": Row("GAN, second recipe", "gan", RECIPES["gan"][1]),
 }
